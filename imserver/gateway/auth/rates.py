@@ -470,7 +470,7 @@ class BucketList(Struct, eq=False):
         seconds: float = 1.0,
         shared: Shared | None = None,
     ) -> Buckets:
-        """Make the buckets of a rate, see :class:`Buckets`, and add them to the
+        """Make the buckets of a rate, one for each payer, and add them to the
         list."""
         buckets = Buckets(rate, number, seconds, shared)
         self.all.append(buckets)

@@ -120,7 +120,10 @@ class _Named(UnverifiedClaims, frozen=True):
 
 class _BarePayload(_Claims):
     """Claims of a token that may name no app, and that may never expire
-    (``exp`` is 0). ``expire_at``: see :func:`token_end`."""
+    (``exp`` is 0).
+
+    ``expire_at`` is the end of the session, in place of ``exp``.
+    """
 
     sub: str = ""
     app: str | int = ""
@@ -145,7 +148,9 @@ class _IssuedPayload(Struct):
 
 class _BareIssuedPayload(_IssuedPayload):
     """Claims of a session token of an issuer for a client of Centrifugo.
-    ``expire_at``: see :func:`token_end`."""
+
+    ``expire_at`` is the end of the session, in place of ``exp``.
+    """
 
     expire_at: int | float | None = None
 

@@ -427,9 +427,8 @@ class ChannelCommands(Service):
         """Publish an event of a client, if the channel, the rate and the back
         end allow it.
 
-        ``payer`` is who pays for the publication, see
-        :meth:`ChannelPublishing.count_publication`. May switch greenlets.
-        Raises :class:`ChannelRefused`.
+        ``payer`` is who pays for the publication: a payer may publish only so
+        often per second. May switch greenlets. Raises :class:`ChannelRefused`.
         """
         app = client.app or ""
         options = self.channels.options.of(app, channel)

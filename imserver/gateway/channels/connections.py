@@ -90,8 +90,8 @@ class ConnectionInfo(Struct, frozen=True, array_like=True):
 class JoinChannel(Struct, frozen=True, array_like=True):
     """A query to a node: let connections join a channel.
 
-    The answer has a :class:`Joined` for each. For ``since`` see
-    :meth:`Channels.join_with_position`.
+    The answer has a :class:`Joined` for each. ``since`` is a position in the
+    history: new members receive the publications after it.
     """
 
     app: str
@@ -303,10 +303,10 @@ class Connections(Service, dict=True):
     def join(
         self, app: str, connection_id: str, channel: str, about: bytes = b""
     ) -> Joined:
-        """Put a connection into a channel.
+        """Put a connection of any node into a channel.
 
-        See :meth:`imserver.gateway.channels.subscriptions.Channels.join`.
-        Raises ChannelRefused only for a name that no channel can have.
+        Publications reach it when this method returns. Raises ChannelRefused
+        only for a name that no channel can have.
         """
         return self.join_each(app, (connection_id,), channel, about)[0]
 

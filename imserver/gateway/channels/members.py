@@ -332,8 +332,8 @@ class NodeParts(Struct, frozen=True):
     """The parts of a node that its channels use.
 
     ``table`` finds connections by their ids. ``settings`` returns the settings
-    of an app. For ``history_apps`` see
-    :class:`imserver.gateway.auth.tenants.Tenants`.
+    of an app. ``history_apps`` has the apps in which pushes to users are
+    publications to channels with a history.
     """
 
     hub: Hub

@@ -60,8 +60,8 @@ class ChannelOptions(Service):
     """The options of the channels of all apps.
 
     ``_settings`` returns the settings of an app, or None if there is no such
-    app. For ``history_apps`` see
-    :class:`imserver.gateway.auth.tenants.Tenants`. Never switches greenlets.
+    app. ``history_apps`` has the apps in which pushes to users are publications
+    to channels with a history. Never switches greenlets.
     """
 
     _settings: Callable[[str], TenantSettings | None]

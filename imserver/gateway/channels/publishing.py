@@ -213,8 +213,8 @@ class ChannelPublishing(Service):
         payload.
 
         Publications of one node to a channel arrive in the order of the calls.
-        For ``key`` see :meth:`publish_event`. May switch greenlets. Returns one
-        of these outcomes:
+        A stored channel has one publication for each ``key``; ``""``: for each
+        id of an event. May switch greenlets. Returns one of these outcomes:
 
         - NOT_SENT: the channel has no members.
         - SENT: all nodes with members get it.

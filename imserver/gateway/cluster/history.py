@@ -194,7 +194,12 @@ class LocalHistory:
         subscribers: Callable[[str, str], int],
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        """Start without channels. For the arguments see the class."""
+        """Start without channels.
+
+        All publications together take at most ``limit_bytes``.
+        ``subscribers(app, channel)`` returns how many subscribers a channel
+        has. ``clock`` gives seconds.
+        """
         self.bytes = 0
         """Approximate memory of all streams."""
         self._limit_bytes = limit_bytes

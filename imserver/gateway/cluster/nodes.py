@@ -100,8 +100,8 @@ class ToChannel(Struct, frozen=True, gc=False, tag="m", array_like=True):
 class ToPending(Struct, frozen=True, gc=False, tag="p", array_like=True):
     """Store a push for an absent user for ``seconds``.
 
-    The sender has stored it until now, and stops. For ``device`` see
-    :class:`ToUser`.
+    The sender has stored it until now, and stops. ``device`` limits it to
+    sessions of that device; None: all devices.
     """
 
     app: str
@@ -122,7 +122,7 @@ class ToConnection(Struct, frozen=True, gc=False, tag="c", array_like=True):
     """Deliver ``event`` to one connection.
 
     If ``event`` is None, close the connection with ``code`` and ``reason``
-    instead. For ``as_given`` see :meth:`Connection.close`. Nodes of the
+    instead. ``as_given`` means that a back end has chosen them. Nodes of the
     previous version ignore it.
     """
 

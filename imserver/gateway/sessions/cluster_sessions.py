@@ -456,7 +456,8 @@ class ClusterSessions(Sessions):
         """End a session whose connection stays open, and report the logout to
         the registry.
 
-        For ``successor`` see :meth:`Sessions.leave`.
+        ``successor`` has the app and the user of the next session; None: no
+        session follows.
         """
         session = self._take_session(connection)
         last_here = self._hub.detach(connection)

@@ -68,7 +68,8 @@ class ConnectionIds:
     def __init__(
         self, secret: Secret, birth: int, purpose: str = "connection ids"
     ) -> None:
-        """See the class. No key is made before the first id."""
+        """Remember the secret of the cluster. No key is made of it before the
+        first id."""
         self.birth = birth
         self.next_number = count(1).__next__
         """Numbers of connections of this process; each is given once."""
@@ -151,8 +152,8 @@ class ConnectionTable:
         return self.ids.id_of(self._number_of(connection))
 
     def secret_of(self, connection: Connection) -> str:
-        """Return the secret id of a connection of this node, see
-        :attr:`secrets`.
+        """Return the secret id of a connection of this node, by which only its
+        client can name it.
 
         It never changes.
         """

@@ -684,7 +684,12 @@ class RowsOf(Generic[S]):
     def __init__(
         self, struct: type[S], table: str, **names: str | tuple[str, ...]
     ) -> None:
-        """``names`` has the fields whose column has another name, see above."""
+        """``names`` has the fields whose column has another name.
+
+        For example ``created="moment"``; ``""`` means that the table does not
+        have the field. A tuple has all values of a field, whose column stores
+        an index.
+        """
         self._struct = struct
         self._table = table
         self._choices: dict[str, tuple[str, ...]] = {}

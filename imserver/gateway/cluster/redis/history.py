@@ -222,8 +222,12 @@ class RedisHistory:
     def _reading(
         self, app: str, channel: str, since: Position | None, limit: int, reverse: bool
     ) -> Command:
-        """Return the command that reads a page of publications, see
-        :meth:`read`."""
+        """Return the command that reads a page of publications.
+
+        It has at most ``limit`` publications after ``since``; -1: all of them.
+        None as ``since`` means from the oldest one. With ``reverse``, it has
+        those before ``since``, the newest first.
+        """
         keys = (*self._keys(app, channel), *self._life)
         # The epoch that a channel without a position gets.
         new_epoch = secrets.token_urlsafe(EPOCH_BYTES)

@@ -367,10 +367,11 @@ class ServerLink(RedisLink):
         """Parses the replies of the connection."""
 
     def exchange(self, commands: Sequence[Command]) -> list[Any]:
-        """Send commands and wait for their replies, see
-        :meth:`RedisLink.exchange`.
+        """Send commands and wait for their replies.
 
-        After a failure the connection is closed, and the error is counted.
+        The reply to a failed command is an :class:`ErrorReply`. After a failure
+        of the server the connection is closed, and the error is counted.
+        Switches greenlets. Raises RedisUnavailable.
         """
         timer = gevent.Timeout(self.seconds)
         timer.start()
@@ -540,7 +541,7 @@ class ServerLink(RedisLink):
         return replies
 
     def begin(self, commands: Sequence[Command], done: Done) -> bool:
-        """Send commands without waiting, see :meth:`RedisLink.begin`.
+        """Send commands without waiting; ``done`` is called with their replies.
 
         Returns False if there is no connection. Callbacks of the watchers then
         send the commands, read the replies and end the exchange.
@@ -666,7 +667,7 @@ class ServerLink(RedisLink):
             done(result)
 
     def close(self) -> None:
-        """Drop the connection, see :meth:`RedisLink.close`.
+        """Drop the connection. The next exchange makes a new one.
 
         Forgets an exchange that was begun, without calling its ``done``.
         """

@@ -372,8 +372,8 @@ class ClusterLink(RedisLink):
     # --- without waiting ------------------------------------------------------
 
     def begin(self, commands: Sequence[Command], done: Done) -> bool:
-        """Send commands to their masters without waiting, see
-        :meth:`RedisLink.begin`.
+        """Send commands to their masters without waiting. The hub calls
+        ``done`` with all replies.
 
         Returns False if a command has to go to several masters, if no master of
         its slot is known, or if there is no connection to the master. Then
@@ -450,13 +450,12 @@ class ClusterLink(RedisLink):
     # --- waiting --------------------------------------------------------------
 
     def exchange(self, commands: Sequence[Command]) -> list[Any]:
-        """Send commands and wait for their replies, see
-        :meth:`RedisLink.exchange`.
+        """Send commands to their masters and wait for their replies.
 
         Commands are sent in rounds, until each has its reply or the time is
         over. After a round, commands that a master has redirected, or whose
-        master has failed, are sent again. Raises RedisUnavailable only if no
-        master answers.
+        master has failed, are sent again. Switches greenlets. Raises
+        RedisUnavailable only if no master answers.
         """
         end = monotonic() + self.seconds
         self._close_unused_links()
@@ -646,9 +645,9 @@ class ClusterLink(RedisLink):
             self._map_marks()
 
     def restore(self) -> None:
-        """Reach the masters that are left out, see :meth:`RedisLink.restore`.
+        """Reach the masters that are left out because they did not answer.
 
-        Masters that answer a probe are no longer left out.
+        Masters that answer a probe are no longer left out. Switches greenlets.
         """
         try:
             self._load(self._absent)
@@ -722,10 +721,11 @@ class ClusterLink(RedisLink):
     def _ask_for_slots(
         self, failed: Collection[Server], source: Server | None
     ) -> tuple[str, Any]:
-        """Ask a server for the map of slots, as :meth:`_load` says.
+        """Ask a server for the map of slots: ``source``, or the first one that
+        answers.
 
-        Returns the host of the server that replies, and its reply. Switches
-        greenlets. Raises RedisUnavailable.
+        ``failed`` servers are asked last. Returns the host of the server that
+        replies, and its reply. Switches greenlets. Raises RedisUnavailable.
         """
         if source is not None:
             (reply,) = self._links[source].exchange([("CLUSTER", "SLOTS")])

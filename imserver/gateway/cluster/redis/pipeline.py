@@ -140,7 +140,8 @@ class Pipeline:
         return replies
 
     def execute_all(self, commands: Sequence[Command]) -> list[Any] | None:
-        """Do as :meth:`execute`, but return None also if one command failed."""
+        """Send commands and wait for their replies. Returns None if Redis does
+        not answer, or if one command failed."""
         replies = self.execute(commands)
         if replies is None or any(isinstance(reply, Exception) for reply in replies):
             return None
@@ -175,7 +176,8 @@ class Pipeline:
         self._wake()
 
     def _execute(self, commands: Sequence[Command]) -> list[Any] | None:
-        """Do as :meth:`execute`, but also while no calls may pass."""
+        """Send commands and wait for their replies, also while no calls may
+        pass."""
         waiter: Waiter[Any] = Waiter()
         self._requests.append((commands, waiter))
         self._wake()

@@ -267,7 +267,8 @@ class RedisRegistry:
         """Return the leases that have run out although their nodes may still
         serve.
 
-        See :meth:`LeaseTable.overdue`. Never switches greenlets.
+        A busy node renews its lease too late, for example. Never switches
+        greenlets.
         """
         return self.keeper.table.overdue()
 
@@ -356,9 +357,11 @@ class RedisRegistry:
     def _register(
         self, session: Session, replacing: Collection[SessionRef]
     ) -> SessionRegistration | None:
-        """Register a session in one attempt, as :meth:`register` says.
+        """Register a session in one attempt, so that pushes find it.
 
-        If that has failed, requests that the session is registered again.
+        ``replacing`` has sessions that are known to be dead, and so do not
+        block it. Returns None if Redis did not answer; then the session is
+        registered later.
         """
         generation = self.recovery.generation
         commands = self._written.commands_before((session,), generation)

@@ -286,8 +286,9 @@ class Peer:
     ) -> bytes:
         """Query the peer for at most ``seconds``, and return its answer.
 
-        ``slow`` means that the answer waits for a client: see
-        :meth:`ControlChannel.query_slowly`. Raises PeerUnavailable.
+        ``slow`` means that the answer waits for a client. Such queries have a
+        limit of their own, so that they delay no others. Raises
+        PeerUnavailable.
         """
         if not self.link.admits_calls:
             raise PeerUnavailable(self.lease.node, "its circuit is open")

@@ -570,7 +570,12 @@ class PeerTable:
         return None
 
     def retain(self, leases: Mapping[int, Lease]) -> None:
-        """Keep only the peers with a lease, as :meth:`Rpc.update` says."""
+        """Keep only the peers whose nodes have a lease, and disconnect the
+        others.
+
+        A peer is another node to which this one sends. A lease proves for some
+        seconds that a node lives.
+        """
         # First the renewed ones: a process that has taken a new epoch keeps its
         # queue.
         for epoch, lease in leases.items():
