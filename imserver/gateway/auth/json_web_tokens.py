@@ -162,6 +162,7 @@ class JsonWebToken(Struct, frozen=True):
             algorithm = ECDSA(SHA256())
 
         def sign(content: bytes) -> bytes:
+            """Sign in the form that tokens have."""
             # A token has the two numbers side by side (RFC 7518, section 3.4).
             numbers = decode_dss_signature(key.sign(content, algorithm))
             return b"".join(number.to_bytes(_P256_BYTES, "big") for number in numbers)

@@ -207,6 +207,7 @@ class Observers(Observer):
         def record_all(
             sql: PooledStatements, app: str, user: str, facts: Mapping[str, Any]
         ) -> None:
+            """Let each observer record the message in the same transaction."""
             for record in functions:
                 record(sql, app, user, facts)
 

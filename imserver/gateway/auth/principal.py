@@ -146,7 +146,8 @@ class Principal(Struct, frozen=True):
         A back end acts on all users. An account that acts by its role acts on
         lower roles: an owner on moderators and members, a moderator on members.
         No account acts on itself or on its equals: API keys and commands do
-        that."""
+        that.
+        """
         return self.kind != "staff" or RIGHTS[role] < self.rights
 
     @property

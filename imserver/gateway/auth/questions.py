@@ -222,8 +222,11 @@ class BackEnds:
     def authorise(
         self, app: str, user: str, token: str, dialect: str, peer: str, device: str
     ) -> LoginAnswer | None:
-        """Ask about a login. None if there is no valid answer. Waits up to two
-        seconds."""
+        """Ask the back end of an app whether a user may log in.
+
+        Returns None if there is no valid answer in time. Waits up to two
+        seconds.
+        """
         return None
 
     def has(self, app: str, call: BackEndCall) -> bool:

@@ -349,6 +349,7 @@ class Connections(Service, dict=True):
             return Joined.UNKNOWN
 
         def report_joined(is_new: bool, position: Position | None) -> None:
+            """Tell the listeners that the connection is in the channel."""
             for listener in self._on_join:
                 listener(connection, channel, query.about, is_new, position)
 

@@ -456,6 +456,7 @@ class ChannelMembers(Service):
             return
 
         def report_last(connection: Connection, channel: str, is_last: bool) -> None:
+            """Report a channel without members here any more."""
             if is_last:
                 emptied(connection.app or "", channel)
 

@@ -327,7 +327,11 @@ class NodeMessages:
                 )
 
     def _note_fence(self, sender: int, fence: Fence) -> None:
-        """Note that all messages of a sender before this fence are handled."""
+        """Note that all messages of a sender before this fence are handled.
+
+        A fence marks a position in the sequence of messages between two nodes.
+        ``sender`` is the epoch of the other one: the number of its life.
+        """
         fences = self._last_fences
         # Forget the nodes that are gone.
         if sender not in fences and len(fences) >= _MAX_FENCES:

@@ -306,6 +306,7 @@ def load_with_locations(
     """
 
     def others() -> dict[str, load.ReadOther]:
+        """Return the readers of settings files in other formats, by suffix."""
         # Files of a dialect are read even if the node does not have the
         # dialect.
         modules = (_load_declarations(package, "settings_file") for package in FEATURES)

@@ -244,6 +244,7 @@ class Node:
             unwatch.append(self.core.metrics.watch_collector())
 
         def stop() -> None:
+            """Stop measuring the garbage collector."""
             for call in unwatch:
                 call()
 

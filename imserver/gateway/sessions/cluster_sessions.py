@@ -505,6 +505,7 @@ class ClusterSessions(Sessions):
             self._reregistration.kill()
 
     def add_to(self, queries: NodeQueries) -> None:
+        """Add the queries of other nodes that this service answers."""
         super().add_to(queries)
         queries.add("alive", AliveQuery, self.is_alive)
 

@@ -147,6 +147,7 @@ class ConnectionTable:
 
     def id_of(self, connection: Connection) -> str:
         """Return the id of a connection of this node. It never changes."""
+        # In this dialect each user is one connection.
         if connection.encoding.dialect.name == NAMED_BY_ID and connection.user:
             return connection.user
         return self.ids.id_of(self._number_of(connection))

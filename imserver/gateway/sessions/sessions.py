@@ -302,6 +302,7 @@ class Sessions:
             return Reply(code)
 
         def heartbeat(connection: Connection, _command: Heartbeat) -> Reply:
+            """Note that the client is alive."""
             self.heartbeat(connection)
             return Reply.OK
 

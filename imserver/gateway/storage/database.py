@@ -433,6 +433,7 @@ class Database:
         patient = self._patient_engine(self._settings)
 
         def work() -> None:
+            """Compact outside of a transaction, as the engines require."""
             with self.writing(), patient.connect() as connection:
                 compact(connection.execution_options(isolation_level="AUTOCOMMIT"))
 
@@ -449,6 +450,7 @@ class Database:
         """
 
         def work(sql: PooledStatements) -> None:
+            """Write a row, without a lasting change."""
             # The value must change in between, because MySQL does not write a
             # row that stays the same. Nobody else sees that value.
             sql.execute("UPDATE directory SET version = version + 1")

@@ -502,6 +502,7 @@ class _Answer(Struct):
     rows: list[Row] | None = None
 
     def __call__(self) -> list[Row]:
+        """Return the rows; first send the query if it still waits."""
         if self.rows is None:
             self.sql.flush()
         assert self.rows is not None
@@ -531,6 +532,7 @@ class PostgresqlStatements(DirectStatements):
 
     @property
     def refused(self) -> bool:
+        """Whether the server has refused a statement of the transaction."""
         # The server says so itself, behind its answers. A COMMIT that fails
         # ends the transaction.
         return bool(self.connection.info.transaction_status.name == "INERROR")
@@ -570,6 +572,10 @@ class PostgresqlStatements(DirectStatements):
         return self.ask(statement, values)()
 
     def execute(self, statement: str, values: Sequence[Any] = ()) -> int:
+        """Execute a statement at once, with all that wait before it.
+
+        Returns the number of changed rows.
+        """
         self.execute_many(statement, (tuple(values),))
         self.flush()
         return int(self._cursor.rowcount)

@@ -686,6 +686,7 @@ class Store:
         """
 
         def read(sql: PooledStatements) -> T | None:
+            """Run the work if the app is still deleted."""
             if app_rows.is_deleted(name, sql):
                 return work(sql)
             return None
@@ -808,6 +809,7 @@ class Store:
         """
 
         def work(sql: Statements, version: int) -> bool:
+            """Give the bans a new version, and do the last work."""
             # Nodes read rows whose version is new to them.
             sql.execute("UPDATE ban SET version = %s WHERE app = %s", (version, app))
             last(sql)  # type: ignore[arg-type]
@@ -825,6 +827,7 @@ class Store:
         row = replace(row, created=int(time()))
 
         def work(sql: Statements, version: int) -> KeyRow | None:
+            """Insert the key, if its maker may have it."""
             if _insert_key(sql, row, version, by):
                 return row
             return None

@@ -330,6 +330,7 @@ class Supervisor(Service, dict=True):
             self._print(f"imserver: {text}")
 
     def _print(self, text: str) -> None:
+        """Print to the console, if it is still open."""
         try:
             self.announce(text)
         except OSError as error:  # the console is closed

@@ -330,11 +330,17 @@ class ClusterLink(RedisLink):
 
     @property
     def connects(self) -> int:  # type: ignore[override]
+        """How many connections to masters were made, including closed ones."""
         links = [*self._links.values(), *self._unused_links]
         return self._closed_connects + sum(link.connects for link in links)
 
     @property
     def life(self) -> bytes:  # type: ignore[override]
+        """The lives of the data on all masters, in one text; ``b""``: one of
+        them is not known.
+
+        A life is a name that changes when a server may have lost data.
+        """
         lives = [self._links[server].life for server in self._masters]
         if all(lives):
             return b",".join(sorted(lives))

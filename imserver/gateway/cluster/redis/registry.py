@@ -468,10 +468,12 @@ class RedisRegistry:
     # --- temporary values: as LocalValues -------------------------------------
 
     def put_value(self, key: str, value: bytes, seconds: float) -> None:
+        """Store a value for ``seconds``, for all nodes."""
         milliseconds = max(int(seconds * SECOND_MS), 1)
         self._value_command("SET", key, value, "PX", milliseconds)
 
     def value(self, key: str) -> bytes | None:
+        """Return a stored value; None if it does not exist, or has expired."""
         value: bytes | None = self._value_command("GET", key)
         return value
 

@@ -784,4 +784,5 @@ class Breaker(Service):
         doublings = min(self._probes, _MAX_DOUBLINGS)
         limit = min(CAP_SECONDS, self.base_seconds * 2**doublings)
         self._probes += 1
+        # At random, so that the nodes do not all probe a peer at once.
         self._retry_at = self.clock() + self.uniform(0.0, limit)

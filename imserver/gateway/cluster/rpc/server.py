@@ -442,6 +442,7 @@ class Rpc:
         missing: list[str] = []
 
         def query(lease: Lease) -> None:
+            """Query one node, and store its answer."""
             try:
                 answers[lease.node] = self.query(lease, kind, body, timeout)
             except PeerUnavailable:
