@@ -295,10 +295,7 @@ class Node:
         """
         core = self.core
         core.build()
-        for feature in self._features:
-            core.learn_dialects(feature.dialects)
-            core.join(feature.name, build_parts(feature, core))
-            core.metric_rows.append(feature.metrics)
+        self._build_features()
         core.prepare()
 
         self.servers = Servers(core, self._features, self._create_application)
@@ -313,6 +310,13 @@ class Node:
         self._stages = self._make_stages()
         for stage in self._stages:
             stage.setup()
+
+    def _build_features(self) -> None:
+        """Build the parts of each feature, and add them to the core."""
+        for feature in self._features:
+            self.core.learn_dialects(feature.dialects)
+            self.core.join(feature.name, build_parts(feature, self.core))
+            self.core.metric_rows.append(feature.metrics)
 
     def learn_keys(self, changes: Changes) -> None:
         """Apply created and revoked API keys. Never switches greenlets."""

@@ -217,12 +217,7 @@ def read_rows(
     the scope, and the key of the last row there, as MessagePack. Switches
     greenlets. Raises StorageUnavailable.
     """
-    # The table and scope with which to begin; empty: the first ones.
-    first_part: list[Any] = []
-    after: Row = ()
-    if position:
-        *first_part, after = msgpack.decode(position, type=tuple[str, Row, Row])
-
+    first_part, after = _read_position(position)
     for query in _queries(read, tables, app, user):
         _, scope_values = query.scope
         part = [query.table, scope_values]
@@ -236,6 +231,17 @@ def read_rows(
         # All later queries are read from their beginning.
         first_part = []
         after = ()
+
+
+def _read_position(position: bytes) -> tuple[list[Any], Row]:
+    """Return the table and scope of a position, and the key of the row there.
+
+    Both are empty for ``b""``, which stands for the beginning.
+    """
+    if not position:
+        return [], ()
+    *part, key = msgpack.decode(position, type=tuple[str, Row, Row])
+    return part, key
 
 
 def _queries(

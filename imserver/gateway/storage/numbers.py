@@ -144,14 +144,7 @@ def give_after(sql: Statements, table: str, last: int, column: str = "id") -> No
     transaction with a commit.
     """
     if sql.engine == "sqlite":
-        definitions = sql.query(
-            "SELECT sql FROM sqlite_master WHERE type = 'table' AND name = %s", (table,)
-        )
-        if "AUTOINCREMENT" in definitions[0][0].upper():
-            sql.execute("DELETE FROM sqlite_sequence WHERE name = %s", (table,))
-            sql.execute(
-                "INSERT INTO sqlite_sequence (name, seq) VALUES (%s, %s)", (table, last)
-            )
+        _give_after_in_sqlite(sql, table, last)
     elif sql.engine == "postgresql":
         sequence = _sequence_of(sql, table, column)
         if sequence is not None:
@@ -160,6 +153,20 @@ def give_after(sql: Statements, table: str, last: int, column: str = "id") -> No
             sql.query("SELECT setval(%s, %s, %s)", (sequence, max(last, 1), last > 0))
     elif last_given(sql, table, column) is not None:
         sql.execute(f"ALTER TABLE `{table}` AUTO_INCREMENT = {last + 1}")
+
+
+def _give_after_in_sqlite(sql: Statements, table: str, last: int) -> None:
+    """Let SQLite number the rows of a table from ``last + 1`` on, if it numbers
+    them."""
+    definitions = sql.query(
+        "SELECT sql FROM sqlite_master WHERE type = 'table' AND name = %s", (table,)
+    )
+    # SQLite keeps the last number of such tables only.
+    if "AUTOINCREMENT" in definitions[0][0].upper():
+        sql.execute("DELETE FROM sqlite_sequence WHERE name = %s", (table,))
+        sql.execute(
+            "INSERT INTO sqlite_sequence (name, seq) VALUES (%s, %s)", (table, last)
+        )
 
 
 def give_above(sql: Statements, table: str, least: str, more: int = 0) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache, cached_property, lru_cache, partial
 from itertools import chain
 from typing import (
@@ -793,6 +793,12 @@ class RowsOf(Generic[S]):
         # The row may have been there before, with other values. An UPDATE works
         # alike on all engines.
         changes = {column: row[column] for column in row if column not in key}
+        self._update(sql, changes, key)
+
+    def _update(
+        self, sql: Statements, changes: Mapping[str, Any], key: Mapping[str, Any]
+    ) -> None:
+        """Change columns of the row with this key."""
         assignments = ", ".join(f"{column} = %s" for column in changes)
         conditions = " AND ".join(f"{column} = %s" for column in key)
         sql.execute(

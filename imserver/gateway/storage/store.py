@@ -286,17 +286,24 @@ class Store:
         # An id file shows that nodes have used a configured database, so the
         # default file is another one.
         if earlier_id and (is_default or earlier_id != id):
-            raise StartError(
-                f"storage.url: the nodes of {self._folder} have stored in another "
-                f"database than {self.address.shown}: name that one, or let "
-                f"imserver move take it; to begin without it, move {source} away"
-            )
+            raise self._other_database(source)
 
         # Commands (which are not threaded) may look into any database, so only a
         # node records the id.
         must_record = bool(id) and self._threaded and not is_default
         if must_record:
             _record_id(id, id_file)
+
+    def _other_database(self, source: Path) -> StartError:
+        """Return the error if nodes have stored in another database.
+
+        ``source`` is the file that tells of it.
+        """
+        return StartError(
+            f"storage.url: the nodes of {self._folder} have stored in another "
+            f"database than {self.address.shown}: name that one, or let "
+            f"imserver move take it; to begin without it, move {source} away"
+        )
 
     def run(self) -> None:
         """Greenlet: read changes periodically, until killed."""

@@ -402,11 +402,7 @@ def run_child(
     """
     status = 1
     try:
-        # The hub and the loop of gevent do not survive a fork.
-        gevent.reinit()
-        # In a group of its own, the child gets no Ctrl-C of the terminal. The
-        # supervisor drains it instead.
-        os.setpgid(0, 0)
+        _leave_supervisor()
         close_inherited()
         faulthandler.register(STACK_SIGNAL, file=sys.__stderr__ or 2, all_threads=False)
         heartbeat = _Heartbeat(slot.status, beat_seconds)
@@ -430,6 +426,16 @@ def run_child(
     finally:
         # Not sys.exit(), which would run the supervisor's code above this call.
         os._exit(status)
+
+
+def _leave_supervisor() -> None:
+    """Make this forked process independent of the supervisor's loop and
+    terminal."""
+    # The hub and the loop of gevent do not survive a fork.
+    gevent.reinit()
+    # In a group of its own, the child gets no Ctrl-C of the terminal. The
+    # supervisor drains it instead.
+    os.setpgid(0, 0)
 
 
 def _ask_for_permits(node: Node, line: _socket.socket) -> None:

@@ -236,11 +236,7 @@ class Rush:
 
     def _choose_again(self, nodes: dict[int, NodeMarks], now: float) -> None:
         """Choose nodes, and until when they get new connections."""
-        # Connections that a node got a moment ago are not in its marks yet.
-        counts = {
-            number: marks.connections + self._unreported.get(number, 0.0)
-            for number, marks in nodes.items()
-        }
+        counts = self._expected_counts(nodes)
         mean = sum(counts.values()) / len(counts)
 
         def rank(number: int) -> tuple[bool, float]:
@@ -255,6 +251,16 @@ class Rush:
         seconds = chosen_count * mean / 2 / max(self._per_second, 1.0)
         seconds = min(max(seconds, RUSH_SECONDS), _LONGEST_SECONDS)
         self._give_turn(order[:chosen_count], now, seconds)
+
+    def _expected_counts(self, nodes: dict[int, NodeMarks]) -> dict[int, float]:
+        """Return about how many connections each node has now.
+
+        Connections that a node got a moment ago are not in its marks yet.
+        """
+        return {
+            number: marks.connections + self._unreported.get(number, 0.0)
+            for number, marks in nodes.items()
+        }
 
     def _give_turn(self, numbers: list[int], now: float, seconds: float) -> None:
         """Let these nodes get the new connections for some seconds.

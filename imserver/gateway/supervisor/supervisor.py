@@ -101,11 +101,18 @@ def run(
             listeners=listeners,
         )
         preload_modules(config)
-        # The children share the pages of memory to which nobody writes. So the
-        # garbage collector must not touch these objects.
-        gc.collect()
-        gc.freeze()
+        _freeze_objects()
         return supervisor.run()
+
+
+def _freeze_objects() -> None:
+    """Exclude all objects that exist now from garbage collection.
+
+    The children share the pages of memory to which nobody writes. So the
+    garbage collector must not touch these objects.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 class Supervisor(Service, dict=True):
@@ -384,11 +391,15 @@ class RollingRestart(Service):
         elif slot.failures:
             self._end(f"node {slot.name} did not start")
         elif slot.generation == self.generation:  # the new child was forked
-            is_ready = slot.state is SlotState.SERVING and slot.status.marks.ready
-            if is_ready:
-                self._replace_next()
-            elif now - slot.since > _READY_SECONDS:
-                self._end(f"node {slot.name} is not ready after {_READY_SECONDS:.0f} s")
+            self._check_new_child(slot, now)
+
+    def _check_new_child(self, slot: Slot, now: float) -> None:
+        """Replace the next child if the new one of this slot is ready."""
+        is_ready = slot.state is SlotState.SERVING and slot.status.marks.ready
+        if is_ready:
+            self._replace_next()
+        elif now - slot.since > _READY_SECONDS:
+            self._end(f"node {slot.name} is not ready after {_READY_SECONDS:.0f} s")
 
     def _replace_next(self) -> None:
         """Drain the next child that is older than this restart, or end after

@@ -296,17 +296,21 @@ def _options(url: str) -> dict[str, Any]:
         options["db"] = int(database)
 
     options |= _read_query(parts.query)
-    checks = options.get("ssl_cert_reqs", "none")
-    if checks not in _CHECKS:
-        raise ValueError(
-            f"expected ssl_cert_reqs=required, optional or none, got {checks!r}"
-        )
-
+    _require_known_check(options.get("ssl_cert_reqs", "none"))
     for name, text in (("username", parts.username), ("password", parts.password)):
         if text:
             options[name] = unquote(text)
     # An empty value counts as not given.
     return {name: value for name, value in options.items() if value != ""}
+
+
+def _require_known_check(text: str) -> None:
+    """Raise ValueError for a check of the server's certificate that does not
+    exist."""
+    if text not in _CHECKS:
+        raise ValueError(
+            f"expected ssl_cert_reqs=required, optional or none, got {text!r}"
+        )
 
 
 def _read_query(query: str) -> dict[str, Any]:
