@@ -177,6 +177,7 @@ def give_above(sql: Statements, table: str, least: str, more: int = 0) -> None:
     because others take ids meanwhile.
     """
     sequence = _sequence_of(sql, table, "id")
+    # nextval() tells the last id, and takes one more.
     if sequence is not None:
         sql.query(
             f"SELECT setval('{sequence}', greatest({least}, "

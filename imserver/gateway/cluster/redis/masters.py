@@ -663,14 +663,17 @@ class ClusterLink(RedisLink):
         for server in list(self._absent):
             if server not in self._links:  # it is no master any more
                 self._absent.pop(server, None)
-                continue
-            try:
-                replies = self._link(server).exchange([self._masters[server]])
-            except RedisUnavailable:
-                continue
-            if not isinstance(replies[0], ErrorReply):
+            elif self._is_answering(server):
                 self._absent.pop(server, None)
                 log.info("the Redis master at %s:%d answers again", *server)
+
+    def _is_answering(self, server: Server) -> bool:
+        """Whether a master answers a probe. Switches greenlets."""
+        try:
+            replies = self._link(server).exchange([self._masters[server]])
+        except RedisUnavailable:
+            return False
+        return not isinstance(replies[0], ErrorReply)
 
     def _leave_out(self, server: Server, error: RedisUnavailable) -> None:
         """Send no more commands to a master, until :meth:`restore` reaches it."""

@@ -258,11 +258,7 @@ class Pipeline:
         """
         # Errors among the replies are rare.
         if replies is not None and not _USUAL.issuperset(map(type, replies)):
-            for command, reply in zip(self._commands, replies, strict=True):
-                if isinstance(reply, ErrorReply):
-                    log.error("Redis refused %s: %s", words_of(command)[0], reply)
-            if RedisUnavailable in map(type, replies):
-                self._answer_unreached(replies)
+            self._handle_errors(replies)
 
         # Before the callers run, because they may queue commands for the next
         # pipeline.
@@ -278,6 +274,15 @@ class Pipeline:
         self._answer_all(replies)
         if self._requests or self._post_due:
             self._wake()
+
+    def _handle_errors(self, replies: Sequence[Any]) -> None:
+        """Log the refused commands, and answer the callers whose server was not
+        reached."""
+        for command, reply in zip(self._commands, replies, strict=True):
+            if isinstance(reply, ErrorReply):
+                log.error("Redis refused %s: %s", words_of(command)[0], reply)
+        if RedisUnavailable in map(type, replies):
+            self._answer_unreached(replies)
 
     def _answer_unreached(self, replies: Sequence[Any]) -> None:
         """Answer None to each caller with a command for a server that does not
