@@ -546,9 +546,9 @@ class Logins(Service):
 
         detail = detail[:_DETAIL_SHOWN]
         user = user[:_USER_SHOWN]
-        if known_app or not app:
-            explanation = detail
-        else:
+        # An unknown app is named in the explanation.
+        explanation = detail
+        if app and not known_app:
             explanation = f"app {app[:_USER_SHOWN]!r}"
         address = host_of(peer)
         connection = peer

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Final, NamedTuple
 
 from imserver.gateway.errors import StartError
 
@@ -38,6 +38,23 @@ _PAGE_BYTES_AT: Final = 16
 """The offset in the database file at which two bytes have the size of a
 page."""
 _MIN_PAGE_BYTES: Final = 512
+
+
+class _Head(NamedTuple):
+    """What the head of a log says of its frames.
+
+    - ``order``: the byte order of the checksums, ``>`` or ``<``.
+    - ``page_bytes``: the size of a page.
+    - ``salts``: the salts of all frames of this log; a frame with other salts
+      is a remainder of an earlier log.
+    - ``seed``: the checksums before the first frame; ``b""``: they are unknown,
+      so the first frame counts as damaged.
+    """
+
+    order: str
+    page_bytes: int
+    salts: bytes
+    seed: bytes
 
 
 def lost_commits(database: Path) -> int:
@@ -71,22 +88,29 @@ def _count_lost_commits(database: Path) -> int:
     if not log.exists() or log.stat().st_size <= _HEAD.size:
         return 0
     with log.open("rb") as file:
-        head = file.read(_HEAD.size)
-        magic, _, page_bytes, *_ = _HEAD.unpack(head)
-        # The lowest bit of the magic number tells in which order the sums read
-        # the bytes.
-        order = ">" if magic & 1 else "<"
-        salts = head[_HEAD_SALTS]
-        seed = head[_HEAD_SUMS]
-        if seed != _checksums(order, _FIRST_SUMS, head[_HEAD_SUMMED]):
-            # The head is damaged, so SQLite ignores the whole log, and nothing
-            # in the head is reliable.
-            page_bytes = _page_bytes_of(database)
-            salts = _salts_of_first_frame(file)
-            seed = b""
+        head = _read_head(file, database)
+        return _count_in_frames(file, head)
 
-        frame_bytes = _FRAME.size + max(page_bytes, _MIN_PAGE_BYTES)
-        return _count_in_frames(file, order, frame_bytes, salts, seed)
+
+def _read_head(log: IO[bytes], database: Path) -> _Head:
+    """Read the head of a log, which stands before the first frame."""
+    head = log.read(_HEAD.size)
+    magic, _, page_bytes, *_ = _HEAD.unpack(head)
+    # The lowest bit of the magic number tells in which order the sums read the
+    # bytes.
+    order = ">" if magic & 1 else "<"
+    sums = head[_HEAD_SUMS]
+    if sums == _checksums(order, _FIRST_SUMS, head[_HEAD_SUMMED]):
+        return _Head(order, page_bytes, salts=head[_HEAD_SALTS], seed=sums)
+
+    # The head is damaged, so SQLite ignores the whole log, and nothing in the
+    # head is reliable.
+    return _Head(
+        order,
+        page_bytes=_page_bytes_of(database),
+        salts=_salts_of_first_frame(log),
+        seed=b"",
+    )
 
 
 def _page_bytes_of(database: Path) -> int:
@@ -101,20 +125,14 @@ def _salts_of_first_frame(log: IO[bytes]) -> bytes:
     return os.pread(log.fileno(), _SALTS_BYTES, salts_at)
 
 
-def _count_in_frames(
-    log: IO[bytes], order: str, frame_bytes: int, salts: bytes, seed: bytes
-) -> int:
+def _count_in_frames(log: IO[bytes], head: _Head) -> int:
     """Count the commits from the first damaged frame on.
 
-    Counting ends at the next damaged frame. ``log`` is read from the first
-    frame.
-
-    - ``order``: the byte order of the checksums.
-    - ``salts``: the salts of all frames of this log; a frame with other salts
-      is a remainder of an earlier log.
-    - ``seed``: the checksums before the first frame; ``b""``: they are unknown,
-      so the first frame counts as damaged.
+    A frame is a page with checksums before it. Counting ends at the next damaged
+    frame. ``log`` is read from the first frame.
     """
+    frame_bytes = _FRAME.size + max(head.page_bytes, _MIN_PAGE_BYTES)
+    seed = head.seed
     commits = 0
     is_lost = False
     while True:
@@ -122,10 +140,10 @@ def _count_in_frames(
         if len(frame) != frame_bytes:
             break
 
-        is_of_log = frame[_FRAME_SALTS] == salts
+        is_of_log = frame[_FRAME_SALTS] == head.salts
         sums = frame[_FRAME_SUMS]
         summed = frame[_FRAME_SUMMED] + frame[_FRAME_PAGE]
-        is_right = is_of_log and sums == _checksums(order, seed, summed)
+        is_right = is_of_log and sums == _checksums(head.order, seed, summed)
         # A second wrong frame ends the log.
         if is_lost and not is_right:
             break
