@@ -250,7 +250,8 @@ class Logins(Service):
     ) -> LoginDecision:
         """Decide by the token of a login, and report a refusal.
 
-        May switch greenlets. ``may_lack_user`` is that of :meth:`check`.
+        May switch greenlets. ``may_lack_user`` means that a
+        session token need not name a user.
         """
         app = attempt.app
         user = attempt.user
@@ -351,6 +352,7 @@ class Logins(Service):
         None if it is invalid. The app of the result is no alias. May wait for
         the keys of an issuer. Raises IssuerUnavailable.
         """
+        # A token of an issuer may name no app. Then its issuer tells the app.
         app = self.resolve(app_named_by(token))
         if app:
             rule = self.rule_of(app)
@@ -363,6 +365,7 @@ class Logins(Service):
             decision = self.tokens.proven(rule, user="", claims=claims)
         except BadToken:
             return None
+        # No session can have such a long user id.
         if len(decision.user.encode()) > rule.user_bytes:
             return None
         return Claims(decision.user, rule.name, decision.expires_at)
@@ -415,6 +418,7 @@ class Logins(Service):
         others = []
         for rule in self._rules_open_first():
             entrances = self._entrances_of(rule.tenant)
+            # A closed app may still have another way in.
             if rule.closed and not (rule.tenant.back_ends.connect or entrances):
                 closed.append(rule.name)
             else:

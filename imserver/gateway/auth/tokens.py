@@ -257,6 +257,7 @@ def key_of_jwk(row: Mapping[str, Any]) -> Key | None:
         return None
     if hasattr(verifier, "public_key"):  # the issuer published a private key
         return None
+    # Shorter keys can be broken.
     if row.get("kty") == "RSA" and verifier.key_size < MIN_RSA_BITS:
         return None
     kid = row.get("kid", "")
@@ -357,6 +358,7 @@ def read_bare_token(token: str, keys: Sequence[Key], now: float, app: str) -> Cl
     """
     payload = verified_payload(token, keys)
     claims = decode_claims(_decode_bare, payload)
+    # It permits a subscription only, and would otherwise also be a login.
     if claims.channel is not UNSET:
         raise BadToken("this is the token of a subscription")
     expires_at = token_end(claims.exp, claims.expire_at)

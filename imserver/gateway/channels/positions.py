@@ -534,6 +534,7 @@ class OrderedDelivery:
         """
         for first in range(0, len(channels), _CHECKED_TOGETHER):
             batch = channels[first : first + _CHECKED_TOGETHER]
+            # One round trip for the whole batch.
             positions = self._history.positions(app, [local.name for local in batch])
             for local, newest in zip(batch, positions or (), strict=False):
                 state = local.position

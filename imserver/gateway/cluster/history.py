@@ -133,6 +133,8 @@ def select(
     They are all publications in the history, and the last of them has the
     offset ``top``. The other arguments are those of :meth:`LocalHistory.read`.
     """
+    # Offsets have no gaps, so the difference of two offsets is a number of
+    # publications.
     first = top - len(publications) + 1  # the offset of the oldest one
     if reverse:
         stop = len(publications)
@@ -378,6 +380,7 @@ class LocalHistory:
         """
         for streams in (self._streams, self._unused):
             read_in_step = 0
+            # A copy, because channels come and go while others are served.
             for key in [key for key in streams if key[0] == app]:
                 stream = streams.get(key)
                 if stream is None:  # forgotten meanwhile

@@ -68,6 +68,7 @@ def create_app(servers: Servers) -> Flask:
 
     api = servers.api
     requests = _Requests(api, servers)
+    # These run for each request, whatever route it has.
     app.before_request(requests.begin)
     app.after_request(requests.end)
     app.register_error_handler(HTTPException, requests.answer_http_error)

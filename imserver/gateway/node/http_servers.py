@@ -436,6 +436,7 @@ class Servers:
         """
         dialects_only = name == "websocket"
         row = listeners_of(self._config)[name]
+        # None: the listener has no event streams.
         streams = None
         streamed = None
         if not dialects_only:
@@ -698,6 +699,7 @@ def _is_loopback(name: str, host: str) -> bool:
         raise StartError(
             f"{name} {host} cannot be resolved: {error.strerror}"
         ) from None
+    # One address that others reach is enough.
     for *_, address in addresses:
         ip, _, _ = str(address[0]).partition("%")  # the scope of IPv6 follows
         if not ipaddress.ip_address(ip).is_loopback:

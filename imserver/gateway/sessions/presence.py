@@ -409,6 +409,8 @@ class Presence(Service):
         else:
             sessions = users
         channels = len(app.channels)
+        # Too many names would make the answer long, so only their number is
+        # told.
         if channels <= NAMED_CHANNELS:
             names = list(app.channels)
         else:

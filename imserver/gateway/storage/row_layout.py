@@ -385,6 +385,7 @@ class ImportedRows:
 
         The values of a row have the order of ``columns``.
         """
+        # These have the same value in all rows, such as the app.
         constants = self._constants(sql, self._tables[name])
         layouts = self._layouts(sql, name, columns)
         statement = _insert_statement(name, (*columns, *constants))

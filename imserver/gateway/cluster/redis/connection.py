@@ -326,6 +326,7 @@ def _read_query(query: str) -> dict[str, Any]:
             options[name] = int(value)
         elif name == "ssl_check_hostname":
             options[name] = value.lower() not in _FALSE
+        # Other clients of Redis have such options, so addresses may have them.
         elif name not in _WITHOUT_EFFECT:
             raise ValueError(f"{name}={value} is no option")
     return options

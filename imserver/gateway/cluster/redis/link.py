@@ -380,7 +380,7 @@ class ServerLink(RedisLink):
         except RedisUnavailable as error:
             self.close()
             self.counters.errors += 1
-            self.counters.timeouts += error.late
+            self.counters.timeouts += error.late  # True counts as 1
             text = str(error).strip(". ") or type(error).__name__
             raise RedisUnavailable(text, refused=error.refused) from None
         except gevent.Timeout as timeout:
@@ -499,6 +499,7 @@ class ServerLink(RedisLink):
         sock.settimeout(None)  # the whole exchange has a time limit
         self._encrypted = sock.encrypted
         self._decrypted = sock.decrypted
+        # Callbacks of the hub must not block, so they use the socket below.
         self._raw = sock._sock  # type: ignore[attr-defined]
         loop = get_hub().loop
         descriptor = sock.fileno()

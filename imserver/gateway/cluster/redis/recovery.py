@@ -271,6 +271,7 @@ class DeadNodeCleanup(Service):
         """
         numbers = range(BUCKETS) if buckets is None else sorted(buckets)
         offline = 0
+        # In this form the script finds an epoch as ",12,".
         dead = f",{','.join(map(str, epochs))},"
         for part in _parts(numbers):
             users = self._clean_buckets(app, part, dead)
@@ -329,6 +330,8 @@ class DeadNodeCleanup(Service):
         ``keys`` has the keys of the records. In the result, None stands for a
         record or sessions that do not exist.
         """
+        # All records come first: a user who logs in meanwhile then has a
+        # session.
         reads: list[Command] = [("GET", key) for key in keys]
         for user in users:
             reads.append(("HGET", bucket_of(app, user), field_of(user)))
