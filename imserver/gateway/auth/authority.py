@@ -304,9 +304,7 @@ class Keys:
         for digest, key in keys.items():
             self._named_apps.update(key.apps)
             self._principals[digest] = self._principal_of(key, now)
-
-        ends = (key.expires for key in keys.values() if key.expires > now)
-        self._next_end = min(ends, default=inf)
+        self._next_end = _next_end_of(keys.values(), now)
         if self._holders:
             self._close_refused()
 
@@ -592,15 +590,21 @@ class Authority(Service):
             if session is not None:
                 return self._user_of(session)
         # A route for anybody refuses no user, so it needs no name for the refusal.
+        # A route for anybody refuses no user, so it needs no name for the refusal.
         if accepts_sessions or not is_for_anybody:
-            claims = self.logins.session_of(credential)
-            if claims is not None:
-                return Principal(
-                    "session", apps=frozenset({claims.app}), user=claims.user
-                )
+            user = self._user_of_session_token(credential)
+            if user is not None:
+                return user
         if not accepts_accounts:
             return self._user_of(self._session(credential))
         return BAD_TOKEN
+
+    def _user_of_session_token(self, credential: str) -> Principal | None:
+        """Return the user of a session token; None if it is invalid."""
+        claims = self.logins.session_of(credential)
+        if claims is None:
+            return None
+        return Principal("session", apps=frozenset({claims.app}), user=claims.user)
 
     def _page_visitor(self, token: str) -> Principal | None:
         """Return the visitor of one of our own pages, whose page token this is.
@@ -659,16 +663,20 @@ class Authority(Service):
             return BAD_TOKEN
 
         account = session.account
-        rights = RIGHTS[account.role]
-        if account.kind != "account" or need.right not in rights:
+        if account.kind != "account" or need.right not in RIGHTS[account.role]:
             return self._user_of(session)
+        return self._by_role(session)
+
+    def _by_role(self, session: AccountSession) -> Principal:
+        """Return an account as a principal that acts by its role."""
+        account = session.account
+        user = account.user
         apps = frozenset({self.logins.resolve(account.app)})
         # The role demands more of its account than a password.
         if session.lacks:
-            return Principal(
-                "account", apps=apps, user=account.user, lacks=session.lacks
-            )
-        return Principal("staff", apps=apps, staff=account.user, rights=rights)
+            return Principal("account", apps=apps, user=user, lacks=session.lacks)
+        rights = RIGHTS[account.role]
+        return Principal("staff", apps=apps, staff=user, rights=rights)
 
     def _by_address(self, headers: Mapping[str, str], host: str) -> Principal:
         """Return the back end at this address, which needs no key.
@@ -698,6 +706,12 @@ class Authority(Service):
         if not accepting and origin:
             self.logins.log_page(origin, host)
         return accepting
+
+
+def _next_end_of(keys: Iterable[_Key], now: float) -> float:
+    """Return when the next of these keys expires; infinite if none does."""
+    ends = (key.expires for key in keys if key.expires > now)
+    return min(ends, default=inf)
 
 
 def _is_from_page(headers: Mapping[str, str]) -> bool:

@@ -109,13 +109,8 @@ class Issuer(Service, dict=True):
         keys are cached, and BadToken if the issuer has no such key.
         """
         age = self.clock() - self._fetched_at
-        if age > MAX_AGE_SECONDS:
-            self._fetch()
-            if self.clock() - self._fetched_at > MAX_AGE_SECONDS:
-                raise IssuerUnavailable(f"issuer {self.url}: {self._problem}")
-        elif age > REFRESH_SECONDS and self._may_fetch():
-            # The cached keys serve meanwhile.
-            gevent.spawn(self._fetch)
+        if age > REFRESH_SECONDS:
+            self._renew_keys(age)
 
         keys = self._keys_named(kid)
         if not keys and kid not in self._unknown:
@@ -123,6 +118,20 @@ class Issuer(Service, dict=True):
         if not keys:
             raise BadToken(f"the issuer {self.url} has no key {kid!r}")
         return keys
+
+    def _renew_keys(self, age: float) -> None:
+        """Fetch keys that were fetched ``age`` seconds ago.
+
+        Waits for them if the cached ones are too old to be used. Raises
+        IssuerUnavailable if they stay too old.
+        """
+        if age > MAX_AGE_SECONDS:
+            self._fetch()
+            if self.clock() - self._fetched_at > MAX_AGE_SECONDS:
+                raise IssuerUnavailable(f"issuer {self.url}: {self._problem}")
+        elif self._may_fetch():
+            # The cached keys serve meanwhile.
+            gevent.spawn(self._fetch)
 
     def _fetch_key(self, kid: str) -> tuple[Key, ...]:
         """Fetch the keys, because one with a new id is needed, and return it.
@@ -171,6 +180,17 @@ class Issuer(Service, dict=True):
         self._fetching = Flag()
         self._next_fetch = self.clock() + RETRY_SECONDS
         try:
+            self._replace_keys()
+        finally:
+            self._fetching.set()
+            self._fetching = None
+
+    def _replace_keys(self) -> None:
+        """Read the keys of the issuer in place of the cached ones.
+
+        A failure is logged, and kept for the error of logins that need a key.
+        """
+        try:
             self._keys = self._read_keys()
         except Unreachable as error:
             self._problem = str(error)
@@ -180,9 +200,6 @@ class Issuer(Service, dict=True):
         else:
             self._fetched_at = self.clock()
             self._unknown.clear()
-        finally:
-            self._fetching.set()
-            self._fetching = None
 
     def _read_keys(self) -> tuple[Key, ...]:
         """Request the keys from the issuer. Raises Unreachable."""
@@ -288,9 +305,13 @@ class Issuers(Service):
         # with the reason.
         of_audience = (row for row in of_issuer if row.audience in head.audiences)
         row = next(of_audience, of_issuer[0])
-        key = row.issuer, row.jwks_url
-        issuer = self._issuers.get(key)
+        issuer = self._issuers.get((row.issuer, row.jwks_url))
         if issuer is None:
-            issuer = Issuer(row.issuer, row.jwks_url, self.outgoing)
-            self._issuers[key] = issuer
+            issuer = self._add_issuer(row)
         return issuer.keys_for(head.kid), row
+
+    def _add_issuer(self, row: JwtSettings) -> Issuer:
+        """Make the cache of an issuer's keys, for this and later logins."""
+        issuer = Issuer(row.issuer, row.jwks_url, self.outgoing)
+        self._issuers[row.issuer, row.jwks_url] = issuer
+        return issuer

@@ -205,12 +205,9 @@ class Logins(Service):
         if self._quota.full(app, limit, request):
             return self._denied("limit", APP_FULL, app, user, request)
         if rule.by_back_end:
-            decision = self._ask_back_end(attempt, decision)
+            decision = self._ask_back_end(attempt, decision, limit)
             if not decision.ok:
                 return decision
-            # Others may have logged in while the back end was asked.
-            if self._quota.full(app, limit, request):
-                return self._denied("limit", APP_FULL, app, user, request)
 
         if isinstance(request, Connection) and request.state < CLOSING:
             # Only an open connection counts: it may have closed while the back
@@ -266,23 +263,30 @@ class Logins(Service):
                 may_lack_user=may_lack_user,
             )
         except BadToken as bad:
-            detail = f"{bad}; imserver token check explains more"
-            self.refused("token", app, user, peer, detail)
-            if isinstance(bad, TokenExpired):
-                return TOKEN_EXPIRED
-            return BAD_TOKEN
+            return self._refuse_token(bad, app, user, peer)
         except (StorageUnavailable, IssuerUnavailable) as unavailable:
             self.refused("undecided", app, user, peer, str(unavailable))
             return UNDECIDED
 
+    def _refuse_token(
+        self, bad: BadToken, app: str, user: str, peer: str
+    ) -> LoginDecision:
+        """Report a login with a bad token, and return the decision."""
+        detail = f"{bad}; imserver token check explains more"
+        self.refused("token", app, user, peer, detail)
+        if isinstance(bad, TokenExpired):
+            return TOKEN_EXPIRED
+        return BAD_TOKEN
+
     def _ask_back_end(
-        self, attempt: _Attempt, decision: LoginDecision
+        self, attempt: _Attempt, decision: LoginDecision, limit: int
     ) -> LoginDecision:
         """Let the back end of the app decide about a login that its token
         allows.
 
-        The session ends when the token or the decision of the back end ends,
-        whichever is first. Switches greenlets.
+        ``limit`` is the most connections of the app. The session ends when the
+        token or the decision of the back end ends, whichever is first. Switches
+        greenlets.
         """
         app = attempt.app
         request = attempt.request
@@ -294,6 +298,9 @@ class Logins(Service):
             return self._denied("undecided", UNDECIDED, app, attempt.user, request)
         if not answer.allow:
             return self._denied("back end", NOT_ALLOWED, app, attempt.user, request)
+        # Others may have logged in while the back end was asked.
+        if self._quota.full(app, limit, request):
+            return self._denied("limit", APP_FULL, app, attempt.user, request)
 
         # 0 means no end, so it must not count as the first.
         ends = filter(None, (decision.expires_at, answer.expires_at))
@@ -352,12 +359,7 @@ class Logins(Service):
         None if it is invalid. The app of the result is no alias. May wait for
         the keys of an issuer. Raises IssuerUnavailable.
         """
-        # A token of an issuer may name no app. Then its issuer tells the app.
-        app = self.resolve(app_named_by(token))
-        if app:
-            rule = self.rule_of(app)
-        else:
-            rule = self._rule_of_issued(token)
+        rule = self._rule_of_session_token(token)
         if rule is None or not (rule.keys or rule.issuers):
             return None  # the app accepts no session tokens
         try:
@@ -369,6 +371,16 @@ class Logins(Service):
         if len(decision.user.encode()) > rule.user_bytes:
             return None
         return Claims(decision.user, rule.name, decision.expires_at)
+
+    def _rule_of_session_token(self, token: str) -> Rule | None:
+        """Return the login rule of the app that a token is for.
+
+        A token of an issuer may name no app. Then its issuer tells the app.
+        """
+        app = self.resolve(app_named_by(token))
+        if app:
+            return self.rule_of(app)
+        return self._rule_of_issued(token)
 
     def _rule_of_issued(self, token: str) -> Rule | None:
         """Return the rule of the app that lists the issuer and the audience of
@@ -550,25 +562,17 @@ class Logins(Service):
 
         detail = detail[:_DETAIL_SHOWN]
         user = user[:_USER_SHOWN]
-        # An unknown app is named in the explanation.
-        explanation = detail
-        if app and not known_app:
-            explanation = f"app {app[:_USER_SHOWN]!r}"
-        address = host_of(peer)
-        connection = peer
-        if peer == address:  # an address without a port names no connection
-            connection = ""
         denial = Denial(
             kind="login",
             reason=reason,
             app=known_app,
             user=user,
             account=account,
-            address=address,
+            address=host_of(peer),
             limit=limit,
             until=until,
-            detail=explanation,
-            request=connection,
+            detail=_explanation(app, known_app, detail),
+            request=_connection_of(peer),
         )
         self.observer.refused(denial)
         # A line per cause and minute, and at most MAX_REFUSALS_LOGGED per minute.
@@ -806,6 +810,23 @@ def _about_closed(names: Sequence[str]) -> str:
         f"closed, nobody may log in: {shown}; to change it set jwt, "
         "account_tokens or webhook.authorise_url, or open: true"
     )
+
+
+def _explanation(app: str, known_app: str, detail: str) -> str:
+    """Return the detail of a refused login for observers.
+
+    An unknown app is named in it. ``known_app`` is ``""`` if the app is
+    unknown.
+    """
+    if app and not known_app:
+        return f"app {app[:_USER_SHOWN]!r}"
+    return detail
+
+
+def _connection_of(peer: str) -> str:
+    """Return the address of a connection; ``""`` if it names none, because it
+    has no port."""
+    return "" if peer == host_of(peer) else peer
 
 
 def _log_refused(

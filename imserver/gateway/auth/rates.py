@@ -246,9 +246,13 @@ class Buckets:
             # time in which Redis does not answer.
             self.charge(payer, tokens)
         elif not self.take(payer, tokens, number):
-            token_time, fill_time = self._times_of(number or self.number)
-            missing = self._debt(payer) + tokens * token_time - fill_time
-            raise TooManyRequests(max(math.ceil(missing / _SECOND), 1), self.rate.name)
+            raise self._too_many(payer, tokens, number)
+
+    def _too_many(self, payer: Hashable, tokens: int, number: float) -> TooManyRequests:
+        """Make the error that says when the payer will have enough tokens."""
+        token_time, fill_time = self._times_of(number or self.number)
+        missing = self._debt(payer) + tokens * token_time - fill_time
+        return TooManyRequests(max(math.ceil(missing / _SECOND), 1), self.rate.name)
 
     def require_one(self, payer: Hashable, tokens: int) -> None:
         """Take tokens if there is at least one, even if there are too few.
@@ -429,6 +433,22 @@ class _Person(Struct, frozen=True):
     networks: frozenset[str]
     networks_alone: frozenset[str]
 
+    @classmethod
+    def of(
+        cls,
+        app: str,
+        names: Iterable[Hashable],
+        networks: frozenset[str],
+        everywhere: bool,
+    ) -> "_Person":
+        """Describe a person by the arguments of :meth:`BucketList.find`."""
+        return cls(
+            apps=frozenset({app, ""} if everywhere else {app}),
+            names=frozenset(names),
+            networks=networks,
+            networks_alone=networks if everywhere else frozenset(),
+        )
+
     def pays_as(self, payer: Hashable) -> bool:
         """Whether a name or a network of the person is this payer, or one of
         its ids."""
@@ -515,13 +535,7 @@ class BucketList(Struct, eq=False):
 
         May switch greenlets.
         """
-        networks = frozenset(networks)
-        person = _Person(
-            apps=frozenset({app, ""} if everywhere else {app}),
-            names=frozenset(names),
-            networks=networks,
-            networks_alone=networks if everywhere else frozenset(),
-        )
+        person = _Person.of(app, names, frozenset(networks), everywhere)
         likely_payers = set[Hashable]()
         if likely:
             likely_payers = person.likely_payers()

@@ -140,15 +140,21 @@ class Rule:
         self._compile_back_end(tenant)
         self._compile_origins(tenant)
         # Whether a login may skip checks.
-        self.plain = self.open and not (
+        self.plain = self.open and not self._has_further_checks
+        self.quiet = self.plain and not is_observed
+        self._encodings: dict[Encoding, LimitedEncoding] = {}
+        """Encoding of a dialect → the same with the message rate of the app."""
+
+    @property
+    def _has_further_checks(self) -> bool:
+        """Whether the app restricts even logins that need no token."""
+        tenant = self.tenant
+        return bool(
             tenant.dialects
             or tenant.max_connections
             or tenant.messages_per_second
             or self.asks_back_end
         )
-        self.quiet = self.plain and not is_observed
-        self._encodings: dict[Encoding, LimitedEncoding] = {}
-        """Encoding of a dialect → the same with the message rate of the app."""
 
     def _compile_logins(self, tenant: Tenant, demo: bool, has_entrance: bool) -> None:
         """Set the attributes that say who may log in.

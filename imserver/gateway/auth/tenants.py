@@ -8,7 +8,7 @@ stored, the configuration wins.
 
 import itertools
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from operator import attrgetter
 from typing import Any, Final, get_origin
 
@@ -191,12 +191,16 @@ class Tenants:
         # Listeners may look up any app, so all apps are in by_name before the
         # first listener is called.
         for name in names:
-            tenant = self.get(name)
-            if tenant is None:
-                self.aliases.pop(name, None)
-                self.history_apps.discard(name)
-            elif tenant != before.get(name):
-                self._put_into_effect(tenant)
+            self._report_change(name, before.get(name))
+
+    def _report_change(self, name: str, before: Tenant | None) -> None:
+        """Put an app into effect that a reload may have changed or removed."""
+        tenant = self.get(name)
+        if tenant is None:
+            self.aliases.pop(name, None)
+            self.history_apps.discard(name)
+        elif tenant != before:
+            self._put_into_effect(tenant)
 
     def _configured_tenant(self, name: str, settings: TenantSettings) -> Tenant:
         """Return the app that the configuration describes, with the settings of
@@ -287,7 +291,16 @@ class Tenants:
 
         marks = itertools.chain(marked(tenant, "secret"), marked(tenant, "file"))
         left_out = sorted(path for path, _ in marks)
-        # A section or list with a secret or a file is left out as a whole.
+        return self._changed_settings(tenant, left_out), left_out
+
+    def _changed_settings(
+        self, tenant: Tenant, left_out: Sequence[str]
+    ) -> dict[str, Any]:
+        """Return the settings of an app that have not their default values.
+
+        A section or list with a setting that is left out is left out as a
+        whole.
+        """
         left_out_keys = set(map(_first_key, left_out))
         # The result describes an app of its own, not an alias.
         settings = {**plain(tenant, kind=TenantSettings), "same_as": ""}
@@ -297,7 +310,7 @@ class Tenants:
             default = self._defaults.get(key)
             if key not in left_out_keys and value != default:
                 fields[key] = _without_defaults(value, default)
-        return fields, left_out
+        return fields
 
     def only_by_key(self, fields: Mapping[str, Any]) -> list[str]:
         """Return the names of those given settings that the owner of an app may
@@ -445,12 +458,15 @@ class Tenants:
             check_tenant(settings, Locations(source))
         except ConfigError as error:
             raise BadTenant(str(error)) from None
+        self._require_no_objection(name, settings)
+        _require_small(source, {**before, **given})
+        return given
+
+    def _require_no_objection(self, name: str, settings: TenantSettings) -> None:
+        """Raise BadTenant if an app cannot have these settings."""
         problem = self._first_objection(name, settings)
         if problem:
-            raise BadTenant(f"{source}: {problem}")
-        if len(msgspec.json.encode({**before, **given})) > SETTINGS_BYTES:
-            raise BadTenant(f"{source}: more than {SETTINGS_BYTES} bytes of settings")
-        return given
+            raise BadTenant(f"app {name}: {problem}")
 
     def _first_objection(self, name: str, settings: TenantSettings) -> str:
         """Return why the app ``name`` cannot have these settings; ``""``: it can."""
@@ -492,9 +508,7 @@ class Tenants:
             for setting, value in marked(part, "unique"):
                 value_of = attrgetter(setting)
                 if any(value_of(each.of_features[index]) == value for each in others):
-                    # The last word of "pusher.app_id" is "id".
-                    noun = setting.rpartition(".")[2].rpartition("_")[2]
-                    return f"{setting}: another app has this {noun}"
+                    return f"{setting}: another app has this {_last_word(setting)}"
         return ""
 
     def _canonical_name(self, written: str, name: str) -> str:
@@ -626,6 +640,12 @@ def _tenant(name: str, settings: TenantSettings, **facts: bool) -> Tenant:
     return Tenant(**fields | facts, name=name)
 
 
+def _require_small(source: str, settings: Mapping[str, Any]) -> None:
+    """Raise BadTenant if the settings of an app take too much space."""
+    if len(msgspec.json.encode(settings)) > SETTINGS_BYTES:
+        raise BadTenant(f"{source}: more than {SETTINGS_BYTES} bytes of settings")
+
+
 def _without_defaults(value: Any, default: Any) -> Any:
     """Return a section without the settings that have their defaults; another
     value unchanged.
@@ -648,6 +668,11 @@ def _file_objection(settings: TenantSettings) -> str:
     if any(marked(settings, "file")):
         return "only the configuration file may name files of keys and secrets"
     return ""
+
+
+def _last_word(setting: str) -> str:
+    """Return what a setting is, in one word: ``id`` for ``pusher.app_id``."""
+    return setting.rpartition(".")[2].rpartition("_")[2]
 
 
 def _first_key(path: str) -> str:
@@ -678,9 +703,16 @@ def _only_by_key(given: Mapping[str, Any], hints: Mapping[str, Any]) -> Iterator
         # A table of rows, or a list of them, is changed as a whole.
         if section is None or is_table or isinstance(value, list):
             continue
-        inner_hints = hints_of(section)
-        if value is None:
-            # None resets the whole section, which changes all its settings.
-            value = dict.fromkeys(inner_hints)
-        for inner in _only_by_key(value, inner_hints):
+        for inner in _only_by_key_within(section, value):
             yield f"{name}.{inner}"
+
+
+def _only_by_key_within(section: Any, value: Mapping[str, Any] | None) -> Iterator[str]:
+    """List the given settings of a section that only API keys may change.
+
+    None resets the whole section, which changes all its settings.
+    """
+    hints = hints_of(section)
+    if value is None:
+        value = dict.fromkeys(hints)
+    return _only_by_key(value, hints)

@@ -251,11 +251,8 @@ def key_of_jwk(row: Mapping[str, Any]) -> Key | None:
     if algorithm not in PUBLIC_KEY_ALGORITHMS:
         return None
 
-    try:
-        verifier: Any = library().get_algorithm_by_name(algorithm).from_jwk(dict(row))
-    except Exception:  # PyJWT and its cryptography raise many types for invalid keys
-        return None
-    if hasattr(verifier, "public_key"):  # the issuer published a private key
+    verifier = _public_verifier(algorithm, row)
+    if verifier is None:
         return None
     # Shorter keys can be broken.
     if row.get("kty") == "RSA" and verifier.key_size < MIN_RSA_BITS:
@@ -264,6 +261,20 @@ def key_of_jwk(row: Mapping[str, Any]) -> Key | None:
     if not isinstance(kid, str):
         kid = ""
     return Key(algorithm, kid, verifier)
+
+
+def _public_verifier(algorithm: str, row: Mapping[str, Any]) -> Any:
+    """Load the public key of an entry of a JSON Web Key Set.
+
+    None if it is no valid key, or if the issuer has published a private key.
+    """
+    try:
+        verifier = library().get_algorithm_by_name(algorithm).from_jwk(dict(row))
+    except Exception:  # PyJWT and its cryptography raise many types for invalid keys
+        return None
+    if hasattr(verifier, "public_key"):  # it is a private key
+        return None
+    return verifier
 
 
 def _algorithm_of_jwk(row: Mapping[str, Any]) -> str:
@@ -313,19 +324,25 @@ def _load_key(row: JwtSettings, text: str) -> Key:
     if row.algorithm.startswith("HS"):
         return _load_secret(row, text)
 
-    try:
-        verifier: Any = library().get_algorithm_by_name(row.algorithm).prepare_key(text)
-    except Exception as error:  # the cryptography raises many types for invalid keys
-        raise BadKey(f"no key for {row.algorithm}: {error}") from None
-    if hasattr(verifier, "public_key"):
-        # The text is a private key. Its public half verifies tokens.
-        verifier = verifier.public_key()
+    verifier = _load_verifier(row.algorithm, text)
     if row.algorithm.startswith("RS") and verifier.key_size < MIN_RSA_BITS:
         raise BadKey(
             f"a key of {row.algorithm} needs at least {MIN_RSA_BITS} bits, this "
             f"one has {verifier.key_size}"
         )
     return Key(row.algorithm, row.kid, verifier)
+
+
+def _load_verifier(algorithm: str, text: str) -> Any:
+    """Return the public key in a text that verifies tokens. Raises BadKey."""
+    try:
+        verifier = library().get_algorithm_by_name(algorithm).prepare_key(text)
+    except Exception as error:  # the cryptography raises many types for invalid keys
+        raise BadKey(f"no key for {algorithm}: {error}") from None
+    if hasattr(verifier, "public_key"):
+        # The text is a private key. Its public half verifies tokens.
+        verifier = verifier.public_key()
+    return verifier
 
 
 def read_token(token: str, keys: Sequence[Key], now: float) -> Claims:
@@ -469,13 +486,18 @@ def issued_payload(
     if row.audience not in _audiences(origin):
         raise BadToken(f"the token is for another audience, {origin.aud!r}")
 
-    user = decode_claims(_decode_fields, payload).get(row.user_claim)
+    return payload, _user_in(payload, row.user_claim)
+
+
+def _user_in(payload: VerifiedPayload, claim: str) -> str:
+    """Return the user that a claim of a token names. Raises BadToken."""
+    user = decode_claims(_decode_fields, payload).get(claim)
     # Some issuers number their users.
     if isinstance(user, int) and not isinstance(user, bool):
         user = str(user)
     if not isinstance(user, str) or not user:
-        raise BadToken(f"the token names no user in the claim {row.user_claim!r}")
-    return payload, user
+        raise BadToken(f"the token names no user in the claim {claim!r}")
+    return user
 
 
 def _audiences(issued: _Origin) -> tuple[str, ...]:
@@ -520,14 +542,24 @@ def make_token(
         claims["channel"] = channel
 
     try:
-        algorithm = library().get_algorithm_by_name(row.algorithm)
-        signing_key = algorithm.prepare_key(key)
-        return JsonWebToken.make(
-            header, claims, lambda content: algorithm.sign(content, signing_key)
-        )
+        return _sign(row.algorithm, key, header, claims)
     # the cryptography raises many types for keys that cannot sign
     except Exception as error:
         raise BadKey(f"no key that signs {row.algorithm}: {error}") from None
+
+
+def _sign(
+    algorithm_name: str,
+    key: str,
+    header: dict[str, str],
+    claims: dict[str, str | int],
+) -> str:
+    """Make a token that ``key`` signs, for example by HS256."""
+    algorithm = library().get_algorithm_by_name(algorithm_name)
+    signing_key = algorithm.prepare_key(key)
+    return JsonWebToken.make(
+        header, claims, lambda content: algorithm.sign(content, signing_key)
+    )
 
 
 def app_named_by(token: str) -> str:

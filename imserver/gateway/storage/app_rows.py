@@ -51,21 +51,28 @@ def contents(name: str, sql: PooledStatements) -> AppContents:
     Messages are not counted one by one, because millions would exceed the time
     limit of a query. The ids of a log have gaps only after a restore.
     """
-    # A key for several apps stays, without this one.
-    keys = sql.query("SELECT apps FROM api_key WHERE revoked = 0")
-    keys_of_app = sum(json.decode(apps) == [name] for (apps,) in keys)
-    accounts = _count(sql, name, "account", OF_APP)
-
-    entries = "SELECT coalesce(sum(last_id - floor), 0) FROM log WHERE app = %s"
-    messages = int(sql.query(entries, (name,))[0][0])
-
     return AppContents(
-        keys=keys_of_app,
-        accounts=accounts,
-        messages=messages,
+        keys=_count_keys(sql, name),
+        accounts=_count(sql, name, "account", OF_APP),
+        messages=_count_messages(sql, name),
         uploads=_count(sql, name, "upload", OF_APP),
         groups=_count(sql, name, "conversation", f"{OF_LOGS} AND kind = 1"),
     )
+
+
+def _count_keys(sql: PooledStatements, name: str) -> int:
+    """Count the valid API keys that are for this app alone.
+
+    A key for several apps is not lost with the app: it stays, without this one.
+    """
+    keys = sql.query("SELECT apps FROM api_key WHERE revoked = 0")
+    return sum(json.decode(apps) == [name] for (apps,) in keys)
+
+
+def _count_messages(sql: PooledStatements, name: str) -> int:
+    """Add up how many ids the message logs of an app have given."""
+    entries = "SELECT coalesce(sum(last_id - floor), 0) FROM log WHERE app = %s"
+    return int(sql.query(entries, (name,))[0][0])
 
 
 def _count(sql: PooledStatements, name: str, table: str, of_app: str) -> int:
@@ -180,10 +187,15 @@ def _delete_part(name: str, table: Table, of_app: str, sql: PooledStatements) ->
         (name,),
     )
     if keys:
-        has_key = " AND ".join(f"{column} = %s" for column in table.key)
-        statement = f"DELETE FROM {table.name} WHERE {has_key}"
-        sql.execute_many(statement, [tuple(key) for key in keys])
+        _delete_by_key(table, keys, sql)
     return len(keys)
+
+
+def _delete_by_key(table: Table, keys: Sequence[Row], sql: PooledStatements) -> None:
+    """Delete the rows of a table that have these primary keys."""
+    has_key = " AND ".join(f"{column} = %s" for column in table.key)
+    statement = f"DELETE FROM {table.name} WHERE {has_key}"
+    sql.execute_many(statement, [tuple(key) for key in keys])
 
 
 # --- exports ------------------------------------------------------------------
@@ -223,14 +235,23 @@ def read_rows(
         part = [query.table, scope_values]
         if first_part and first_part != part:
             continue  # its pages were read before
-        names = tuple(column.strip('"') for column in query.columns)
-        for rows, key in pages(read, query, after):
-            plain_rows = [tuple(map(_plain, row)) for row in rows]
-            end = msgpack.encode((*part, key))
-            yield TablePage(query.table, names, plain_rows, end)
+        yield from _pages_of(read, query, after)
         # All later queries are read from their beginning.
         first_part = []
         after = ()
+
+
+def _pages_of(read: ReadWork, query: RowQuery, after: Row) -> Iterator[TablePage]:
+    """Read the pages of one query of an export.
+
+    They begin after the row with the key ``after``; ``()``: at the first row.
+    """
+    _, scope_values = query.scope
+    names = tuple(column.strip('"') for column in query.columns)
+    for rows, key in pages(read, query, after):
+        plain_rows = [tuple(map(_plain, row)) for row in rows]
+        end = msgpack.encode((query.table, scope_values, key))
+        yield TablePage(query.table, names, plain_rows, end)
 
 
 def _read_position(position: bytes) -> tuple[list[Any], Row]:
@@ -254,29 +275,49 @@ def _queries(
     the message logs of an app, has one query for each part.
     """
     for table in (*read(tables_of_others), *tables):
-        of_app = table.exported
-        if isinstance(table.columns, Reason) or not of_app:
+        if isinstance(table.columns, Reason) or not table.exported:
             continue
+        if user is None:
+            yield from _queries_of_app(read, table, app)
+        else:
+            yield from _queries_of_user(read, table, app, user)
 
-        of_user = ALL
-        scopes = _scopes
-        if user is not None:
-            of_user = _condition_of_user(table, user)
-            if of_user == ALL:
-                continue
-        elif of_app == Table.OF_ACCOUNTS:
-            scopes = _accounts
 
-        for scope in scopes(read, of_app, app):
-            yield RowQuery(
-                table.name,
-                order=_order_within_scope(table),
-                columns=table.columns,
-                scope=scope,
-                of_user=of_user,
-                indexed=True,
-                scan=table.scan and user is not None,
-            )
+def _queries_of_app(read: ReadWork, table: Table, app: str) -> Iterator[RowQuery]:
+    """Make the queries for all exported rows of an app in a table."""
+    scopes = _scopes
+    if table.exported == Table.OF_ACCOUNTS:
+        scopes = _accounts
+    for scope in scopes(read, table.exported, app):
+        yield _export_query(table, scope, of_user=ALL, must_scan=False)
+
+
+def _queries_of_user(
+    read: ReadWork, table: Table, app: str, user: str
+) -> Iterator[RowQuery]:
+    """Make the queries for the exported rows of a user in a table."""
+    of_user = _condition_of_user(table, user)
+    if of_user == ALL:
+        return
+    for scope in _scopes(read, table.exported, app):
+        yield _export_query(table, scope, of_user, must_scan=table.scan)
+
+
+def _export_query(
+    table: Table, scope: Clause, of_user: Clause, must_scan: bool
+) -> RowQuery:
+    """Make the query for the exported rows of a table that meet two
+    conditions."""
+    assert not isinstance(table.columns, Reason)
+    return RowQuery(
+        table.name,
+        order=_order_within_scope(table),
+        columns=table.columns,
+        scope=scope,
+        of_user=of_user,
+        indexed=True,
+        scan=must_scan,
+    )
 
 
 def _order_within_scope(table: Table) -> tuple[str, ...]:

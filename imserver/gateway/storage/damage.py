@@ -131,32 +131,51 @@ def _count_in_frames(log: IO[bytes], head: _Head) -> int:
     A frame is a page with checksums before it. Counting ends at the next damaged
     frame. ``log`` is read from the first frame.
     """
-    frame_bytes = _FRAME.size + max(head.page_bytes, _MIN_PAGE_BYTES)
-    seed = head.seed
     commits = 0
     is_lost = False
+    for frame in _frames(log, head):
+        # A second wrong frame ends the log.
+        if is_lost and not frame.is_right:
+            break
+
+        is_lost = is_lost or not frame.is_right
+        if is_lost and frame.is_commit:
+            commits += 1
+
+    # The last transaction of all may be incomplete: that is no damage.
+    return commits if commits > 1 else 0
+
+
+class _Frame(NamedTuple):
+    """What the check of a frame found.
+
+    - ``is_right``: its checksums are those of its bytes.
+    - ``is_commit``: it belongs to this log, and ends a transaction.
+    """
+
+    is_right: bool
+    is_commit: bool
+
+
+def _frames(log: IO[bytes], head: _Head) -> Iterator[_Frame]:
+    """Read and check the frames of a log up to its end."""
+    frame_bytes = _FRAME.size + max(head.page_bytes, _MIN_PAGE_BYTES)
+    seed = head.seed
     while True:
         frame = log.read(frame_bytes)
         if len(frame) != frame_bytes:
-            break
+            return
 
         is_of_log = frame[_FRAME_SALTS] == head.salts
         sums = frame[_FRAME_SUMS]
         summed = frame[_FRAME_SUMMED] + frame[_FRAME_PAGE]
-        is_right = is_of_log and sums == _checksums(head.order, seed, summed)
-        # A second wrong frame ends the log.
-        if is_lost and not is_right:
-            break
-
-        is_lost = is_lost or not is_right
-        if is_lost and is_of_log and frame[_FRAME_PAGES] != _NO_COMMIT:
-            commits += 1
+        yield _Frame(
+            is_right=is_of_log and sums == _checksums(head.order, seed, summed),
+            is_commit=is_of_log and frame[_FRAME_PAGES] != _NO_COMMIT,
+        )
         # Each checksum continues from the one that the frame before it names,
         # even if that frame is damaged.
         seed = sums
-
-    # The last transaction of all may be incomplete: that is no damage.
-    return commits if commits > 1 else 0
 
 
 def _checksums(order: str, seed: bytes, content: bytes) -> bytes:

@@ -229,24 +229,24 @@ class Database:
         ``check_new`` is called before tables are made in a new database; it may
         raise StartError. Raises StartError with a message of one line.
         """
-        shown = self.address.shown
         try:
             if self.address.file is not None:
                 self._take_file(self.address.file)
             found = self._bring_up_to_date(check_new)
         except OSError as error:
-            file = error.filename or shown
-            raise StartError(
-                f"storage: {file} cannot be used: {error.strerror}"
-            ) from None
+            raise self._unusable(error.filename, error.strerror) from None
         # A damaged database may also hold values of other types.
         except (SQLAlchemyError, _TimedOut, TypeError, ValueError) as error:
-            raise StartError(
-                f"storage: {shown} cannot be used: {_message_of(error)}"
-            ) from None
+            raise self._unusable(None, _message_of(error)) from None
 
         self.answers = True
         self._log_opened(found)
+
+    def _unusable(self, file: str | None, reason: str | None) -> StartError:
+        """Make the error that the database, or this file, cannot be used."""
+        return StartError(
+            f"storage: {file or self.address.shown} cannot be used: {reason}"
+        )
 
     def _take_file(self, file: Path) -> None:
         """Prepare the file of an SQLite database, and open its lock file.
@@ -728,16 +728,25 @@ class WriterConnection:
             is_unsure = committing and not self._was_refused(guard)
             raise self._after_bad_row(error, is_unsure) from None
         except self._errors as error:
-            # The database or the connection is at fault.
             is_unsure = committing and not self._was_refused(guard)
-            self._drop()
-            if is_unsure:
-                raise Unsure(_message_of(error)) from error
-            raise NotStored(_message_of(error)) from error
+            raise self._after_lost_connection(error, is_unsure) from error
         except BaseException:
             # An interruption, such as _TimedOut: an answer may still be on its way.
             self._drop()
             raise
+
+    def _after_lost_connection(
+        self, error: BaseException, is_unsure: bool
+    ) -> NotStored | Unsure:
+        """Drop the connection after an error of the database or the connection.
+
+        Returns the error to raise. ``is_unsure`` tells that the rows may be
+        stored nevertheless.
+        """
+        self._drop()
+        if is_unsure:
+            return Unsure(_message_of(error))
+        return NotStored(_message_of(error))
 
     def _after_bad_row(self, error: Exception, is_unsure: bool) -> Unsure | RowRefused:
         """Roll back after an error because of the content of a row.

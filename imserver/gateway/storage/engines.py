@@ -216,22 +216,23 @@ def _mysql(address: DatabaseAddress, settings: StorageSettings) -> Engine:
     def _prepare(connection: Any, _record: object) -> None:
         _set_mysql_limits(connection, settings)
 
-    @event.listens_for(engine, "begin")
-    def _begin(connection: Connection) -> None:
-        """Set the isolation level of the transaction that begins."""
-        # The level is set for the session, because a statement that changes
-        # tables ends the transaction, and with it a level of the transaction.
-        if _is_write(connection):
-            level = "READ COMMITTED"
-        else:
-            level = "REPEATABLE READ"
-        if connection.info.get(_LEVEL) != level:
-            connection.exec_driver_sql(
-                f"SET SESSION TRANSACTION ISOLATION LEVEL {level}"
-            )
-            connection.info[_LEVEL] = level
-
+    event.listen(engine, "begin", _set_isolation)
     return engine
+
+
+def _set_isolation(connection: Connection) -> None:
+    """Set the isolation level of the transaction that begins, on MySQL.
+
+    The level is set for the session, because a statement that changes tables
+    ends the transaction, and with it a level of the transaction.
+    """
+    if _is_write(connection):
+        level = "READ COMMITTED"
+    else:
+        level = "REPEATABLE READ"
+    if connection.info.get(_LEVEL) != level:
+        connection.exec_driver_sql(f"SET SESSION TRANSACTION ISOLATION LEVEL {level}")
+        connection.info[_LEVEL] = level
 
 
 def _set_mysql_limits(connection: Any, settings: StorageSettings) -> None:
@@ -444,14 +445,18 @@ def _code_of(error: BaseException | None) -> str:
     """
     cause = error.orig if isinstance(error, DBAPIError) else error
     driver, _, _ = type(cause).__module__.partition(".")
+    return f"{driver} {_code_in(driver, cause)}"
 
+
+def _code_in(driver: str, cause: BaseException | None) -> Any:
+    """Return the code of an error of a driver, or its SQL state."""
     # SQLAlchemy wraps the error of the driver, whose module tells the driver.
     sqlite_code = getattr(cause, "sqlite_errorcode", 0) & _PRIMARY_CODE
     if sqlite_code:
-        return f"{driver} {sqlite_code}"
+        return sqlite_code
     if cause and driver == "pymysql":
-        return f"{driver} {next(iter(cause.args), '')}"
-    return f"{driver} {getattr(cause, 'sqlstate', None)}"
+        return next(iter(cause.args), "")
+    return getattr(cause, "sqlstate", None)
 
 
 def is_deadlock(error: DBAPIError) -> bool:

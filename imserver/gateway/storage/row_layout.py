@@ -194,12 +194,25 @@ def _column_layout(
     if kind.name == "number":
         return _number_layout(name, kind, column_type, is_of_key)
 
-    # COPY in binary form needs the exact type.
-    copy = kind.copy
-    if kind.name == "real":
-        copy = "float4" if isinstance(column_type, types.REAL) else "float8"
-    most = getattr(column_type, "length", None) or _MOST_CHARACTERS
-    return ColumnLayout(name, kind, copy, most)
+    return ColumnLayout(
+        name,
+        kind,
+        copy=_copy_type(kind, column_type),
+        most=getattr(column_type, "length", None) or _MOST_CHARACTERS,
+    )
+
+
+def _copy_type(kind: ColumnKind, column_type: types.TypeEngine[Any]) -> str:
+    """Return the type of a column in a COPY of PostgreSQL.
+
+    COPY in binary form needs the exact type, so numbers with a fraction have
+    two: ``float4`` and ``float8``.
+    """
+    if kind.name != "real":
+        return kind.copy
+    if isinstance(column_type, types.REAL):
+        return "float4"
+    return "float8"
 
 
 def _number_layout(
@@ -278,6 +291,13 @@ def _check_parents(
             )
 
 
+def _check_columns(table: str, needed: set[str], columns: Sequence[str]) -> None:
+    """Raise BadRows if imported rows of a table lack one of the columns."""
+    missing = needed.difference(columns)
+    if missing:
+        raise BadRows(f"rows of the table {table} have no column {missing.pop()}")
+
+
 class ImportedRows:
     """Stores the rows of an app that an export has read.
 
@@ -344,9 +364,7 @@ class ImportedRows:
         table = self._tables[name]
         self._check_values(sql, name, columns, rows)
         id_columns = {"id"} & set(table.key)
-        missing = id_columns.union(table.parents).difference(columns)
-        if missing:
-            raise BadRows(f"rows of the table {name} have no column {missing.pop()}")
+        _check_columns(name, id_columns.union(table.parents), columns)
 
         is_shared = _is_key_shared(table, columns)
         key_columns: Collection[str] = table.key if is_shared else id_columns
@@ -569,15 +587,20 @@ def _converted(value: Any, column: ColumnLayout) -> Any:
     if value is None:
         return value
 
-    type_of_value: type = type(value)
-    if type_of_value is not expected:
-        raise BadRows(
-            f"a value of the type {type_of_value.__name__} "
-            f"stands in place of {expected.__name__}"
-        )
+    if type(value) is not expected:
+        raise _wrong_type(value, expected)
     if not _fits(value, column):
         raise BadRows(f"a column has no place for such a value: {value!r:.100}")
     return value
+
+
+def _wrong_type(value: Any, expected: type) -> BadRows:
+    """Make the error for a value that has not the type of its column."""
+    type_of_value: type = type(value)
+    return BadRows(
+        f"a value of the type {type_of_value.__name__} "
+        f"stands in place of {expected.__name__}"
+    )
 
 
 def _fits(value: Any, column: ColumnLayout) -> bool:

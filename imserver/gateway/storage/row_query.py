@@ -6,7 +6,7 @@ whole tables in one snapshot (:mod:`imserver.offline.copies.row_pages`). The
 position of both is the key of a row.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, Final, Protocol
 
@@ -83,16 +83,23 @@ class RowQuery(Struct, frozen=True):
         if engine != "mysql":
             return f"({', '.join(self.order)}) > {marks_of(len(key))}", key
 
-        # MySQL finds no index for a comparison of rows of values. So the
-        # condition is written out: a > 1 OR a = 1 AND b > 2.
-        choices: list[str] = []
-        values: Row = ()
-        for number, column in enumerate(self.order):
-            columns_before = self.order[:number]
-            equal = "".join(f"{name} = %s AND " for name in columns_before)
-            choices.append(f"{equal}{column} > %s")
-            values += key[: number + 1]
-        return " OR ".join(choices), values
+        return _behind_written_out(self.order, key)
+
+
+def _behind_written_out(order: Sequence[str], key: Row) -> Clause:
+    """Return the condition for the rows after a key, column by column.
+
+    MySQL finds no index for a comparison of rows of values. So the condition is
+    written out: a > 1 OR a = 1 AND b > 2.
+    """
+    choices: list[str] = []
+    values: Row = ()
+    for number, column in enumerate(order):
+        columns_before = order[:number]
+        equal = "".join(f"{name} = %s AND " for name in columns_before)
+        choices.append(f"{equal}{column} > %s")
+        values += key[: number + 1]
+    return " OR ".join(choices), values
 
 
 def pages(
@@ -135,16 +142,23 @@ def _page(
         up_to_key = _end_of_search(query, after_key, sql)
 
     if query.indexed and sql.engine == "postgresql":
-        # Without statistics PostgreSQL expects few rows behind the key, and
-        # sorts all of them for each page: the first pages of 30,000 messages
-        # take 113 ms instead of 36 ms.
-        sql.execute("SET LOCAL enable_sort = off")
+        _forbid_sort(sql)
 
     columns = (*query.order, *query.columns)
     statement, values = query.select(columns, after_key, up_to_key, query.of_user)
     rows = sql.query(f"{statement} LIMIT %s", (*values, most))
     _, searched_to = up_to_key
     return rows, searched_to
+
+
+def _forbid_sort(sql: PooledStatements) -> None:
+    """Make PostgreSQL read the rows of a page in the order of an index.
+
+    Without statistics PostgreSQL expects few rows behind the key, and sorts all
+    of them for each page: the first pages of 30,000 messages take 113 ms instead
+    of 36 ms.
+    """
+    sql.execute("SET LOCAL enable_sort = off")
 
 
 def _end_of_search(query: RowQuery, after_key: Clause, sql: PooledStatements) -> Clause:

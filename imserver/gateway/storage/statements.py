@@ -254,13 +254,7 @@ class Statements(ABC):
         if engine == "postgresql":
             kind = type(values[0])
             text = _for_list(engine, statement, _ARRAYS[kind], many)
-            array: str | list[Any]
-            if kind is int:
-                # The driver would take 1 ms for a list of 1000 numbers.
-                array = f"{{{','.join(map(str, values))}}}"
-            else:
-                array = list(values)
-            return self.ask(text, (array, *first))
+            return self.ask(text, (_as_array(kind, values), *first))
 
         answers = []
         for chunk in chunks(values):
@@ -285,6 +279,17 @@ def _in_ascii_lower_case(text: str) -> str:
     return "".join(sign.lower() if sign.isascii() else sign for sign in text)
 
 
+def _as_array(kind: type, values: Sequence[Any]) -> str | list[Any]:
+    """Return values as the parameter for an array of PostgreSQL.
+
+    ``kind`` is their Python type. Numbers become a text, such as ``{1,2}``,
+    because the driver would take 1 ms for a list of 1000 numbers.
+    """
+    if kind is int:
+        return f"{{{','.join(map(str, values))}}}"
+    return list(values)
+
+
 @lru_cache(_CACHED_TEXTS)
 def _for_list(engine: str, statement: str, size: int | str, many: bool = False) -> str:
     """Return the text of a statement that ends with ``IN {}``, for a list of
@@ -298,20 +303,33 @@ def _for_list(engine: str, statement: str, size: int | str, many: bool = False) 
         SELECT id FROM w CROSS JOIN lamp WHERE app = %s AND id = w.v
     """
     if isinstance(size, str):
-        # Without statistics PostgreSQL reads the whole table for a list of
-        # values.
-        of_value = statement.replace("IN {}", "= w.v")
-        array = f"unnest(%s::{size}[]) AS w(v)"
-        limit = "" if many else " LIMIT 1"
-        return f"SELECT x.* FROM {array} CROSS JOIN LATERAL ({of_value}{limit}) x"
+        return _joined_to_array(statement, size, many)
     if engine == "sqlite":
-        # Without statistics SQLite scans the table for a list of values. With
-        # the list to the left of a CROSS JOIN it looks up each.
-        joined = statement.replace(" FROM ", " FROM w CROSS JOIN ", 1)
-        of_values = joined.replace("IN {}", "= w.v")
-        marks = ", ".join(["(%s)"] * size)
-        return f"WITH w(v) AS (VALUES {marks}) {of_values}"
+        return _joined_to_values(statement, size)
     return statement.replace("{}", marks_of(size))
+
+
+def _joined_to_array(statement: str, kind: str, many: bool) -> str:
+    """Look up each value of an array, on PostgreSQL.
+
+    Without statistics PostgreSQL reads the whole table for a list of values.
+    """
+    of_value = statement.replace("IN {}", "= w.v")
+    array = f"unnest(%s::{kind}[]) AS w(v)"
+    limit = "" if many else " LIMIT 1"
+    return f"SELECT x.* FROM {array} CROSS JOIN LATERAL ({of_value}{limit}) x"
+
+
+def _joined_to_values(statement: str, size: int) -> str:
+    """Look up each of ``size`` values, on SQLite.
+
+    Without statistics SQLite scans the table for a list of values. With the
+    list to the left of a CROSS JOIN it looks up each.
+    """
+    joined = statement.replace(" FROM ", " FROM w CROSS JOIN ", 1)
+    of_values = joined.replace("IN {}", "= w.v")
+    marks = ", ".join(["(%s)"] * size)
+    return f"WITH w(v) AS (VALUES {marks}) {of_values}"
 
 
 Condition = Callable[[Statements], bool]
@@ -741,20 +759,10 @@ class RowsOf(Generic[S]):
             )
         """
         names: dict[str, Any] = {"struct": self._struct}
-        parameters = []
-        arguments = []
-        for n, field in enumerate(self._fields):
-            kind, read, _ = self._codecs[n]
+        for n, (kind, read, _) in enumerate(self._codecs):
             names[f"kind_{n}"] = kind
             names[f"read_{n}"] = read
-            parameters.append(f"v_{n}")
-            # A value that already has the type of the field needs no call.
-            value = f"v_{n} if type(v_{n}) is kind_{n} else read_{n}(v_{n})"
-            arguments.append(f"{field}={value}")
-
-        call = f"struct({', '.join(arguments)}, **more)"
-        text = f"lambda {', '.join(parameters)}, *_, **more: {call}"
-        compiled: Callable[..., S] = eval(text, names)
+        compiled: Callable[..., S] = eval(_reader_text(self._fields), names)
         return compiled
 
     def find(
@@ -853,3 +861,20 @@ def _read_text(value: Any) -> str:
     if type(value) is int and value:
         return str(value)
     return text_of(value or "")
+
+
+def _reader_text(fields: Sequence[str]) -> str:
+    """Return the lambda that makes a struct of a row, as a text.
+
+    Its names ``kind_0`` and ``read_0`` are the type and the reader of the first
+    field.
+    """
+    parameters = []
+    arguments = []
+    for n, field in enumerate(fields):
+        parameters.append(f"v_{n}")
+        # A value that already has the type of the field needs no call.
+        value = f"v_{n} if type(v_{n}) is kind_{n} else read_{n}(v_{n})"
+        arguments.append(f"{field}={value}")
+    call = f"struct({', '.join(arguments)}, **more)"
+    return f"lambda {', '.join(parameters)}, *_, **more: {call}"

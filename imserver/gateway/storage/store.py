@@ -15,7 +15,16 @@ from copy import deepcopy
 from functools import partial, wraps
 from pathlib import Path
 from time import perf_counter, time
-from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Protocol, TypeVar
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Final,
+    NamedTuple,
+    ParamSpec,
+    Protocol,
+    TypeVar,
+)
 
 import gevent
 from gevent.lock import RLock
@@ -61,6 +70,8 @@ S = TypeVar("S", bound="Store.Rows")
 
 _NEVER: Final = -1
 """The version of a node that has read no changes yet: all rows are newer."""
+_NEWER: Final = "WHERE version > %s AND version <= %s"
+"""The condition for rows that changed between two versions."""
 _ENDED_BANS_MS: Final = 7 * 86_400_000
 """How long the row of a ban stays after its end, so that every node can read
 that the ban was lifted."""
@@ -276,23 +287,28 @@ class Store:
         default_file = self._folder / DEFAULT_FILE
         is_default = self.address.file == default_file
 
-        # The database in which nodes of this folder have stored: its id is in the
-        # id file, or else it is the default file.
-        source = id_file
-        earlier_id = _text_in(id_file)
-        if not (earlier_id or is_default) and default_file.exists():
-            source = default_file
-            earlier_id = _id_of(default_file)
+        earlier = self._earlier_database(id_file, default_file)
         # An id file shows that nodes have used a configured database, so the
         # default file is another one.
-        if earlier_id and (is_default or earlier_id != id):
-            raise self._other_database(source)
+        if earlier.id and (is_default or earlier.id != id):
+            raise self._other_database(earlier.source)
 
         # Commands (which are not threaded) may look into any database, so only a
         # node records the id.
         must_record = bool(id) and self._threaded and not is_default
         if must_record:
             _record_id(id, id_file)
+
+    def _earlier_database(self, id_file: Path, default_file: Path) -> _EarlierDatabase:
+        """Find the database in which nodes of this folder have stored.
+
+        Its id is in the id file, or else it is the default file.
+        """
+        is_default = self.address.file == default_file
+        earlier_id = _text_in(id_file)
+        if not (earlier_id or is_default) and default_file.exists():
+            return _EarlierDatabase(_id_of(default_file), source=default_file)
+        return _EarlierDatabase(earlier_id, source=id_file)
 
     def _other_database(self, source: Path) -> StartError:
         """Return the error if nodes have stored in another database.
@@ -355,17 +371,24 @@ class Store:
             database = Database(
                 self.address, self._settings, self._threaded, self._tables.of_others
             )
-            try:
-                database.open(check_new=partial(self._check_history, id=""))
-                self._check(database.id)
-                self._check_history(database.id)
-            except BaseException:
-                database.close()
-                raise
+            self._open_checked(database)
             self._database = database
             for opened in self._on_open:
                 opened(database.id)
             return database
+
+    def _open_checked(self, database: Database) -> None:
+        """Open a database, or raise StartError if this node must not use it.
+
+        The checks need the id of the database, which is known once it is open.
+        """
+        try:
+            database.open(check_new=partial(self._check_history, id=""))
+            self._check(database.id)
+            self._check_history(database.id)
+        except BaseException:
+            database.close()
+            raise
 
     def _check(self, database: str) -> None:
         """Raise StartError if this node must not use the database with this
@@ -634,19 +657,12 @@ class Store:
                 return False
 
             created = int(time())
+            statement = _INSERT_APP
             if rows:
                 # Nodes distinguish the app from the deleted one by its time of
                 # creation.
                 created = max(created, rows[0][1] + 1)
-                statement = (
-                    "UPDATE app SET settings = %s, version = %s, created = %s "
-                    "WHERE name = %s"
-                )
-            else:
-                statement = (
-                    "INSERT INTO app (settings, version, created, name) "
-                    "VALUES (%s, %s, %s, %s)"
-                )
+                statement = _RENEW_APP
             sql.execute(statement, (_text(settings), version, created, name))
             return True
 
@@ -960,14 +976,24 @@ class Store:
             if seconds > 0:
                 until = now + int(seconds * SECOND_MS)
 
-            names = [user.encode() for user in users]
-            banned = {name for name in names if len(name) <= MAX_USER_BYTES}
+            banned = _storable_names(users)
             rows = [(app, user, until, version, reason or None) for user in banned]
             _replace_bans(sql, rows)
             sql.execute("DELETE FROM ban WHERE until < %s", (now - _ENDED_BANS_MS,))
             return True
 
         self._write_version(work)
+
+
+class _EarlierDatabase(NamedTuple):
+    """The database in which the nodes of a data folder have stored.
+
+    ``id`` is ``""`` if they have stored in none. ``source`` is the file that
+    tells of it.
+    """
+
+    id: str
+    source: Path
 
 
 def _record_id(id: str, id_file: Path) -> None:
@@ -1053,6 +1079,21 @@ def _insert_key(sql: Statements, row: KeyRow, version: int, by: str) -> bool:
     return True
 
 
+_INSERT_APP: Final = (
+    "INSERT INTO app (settings, version, created, name) VALUES (%s, %s, %s, %s)"
+)
+_RENEW_APP: Final = (
+    "UPDATE app SET settings = %s, version = %s, created = %s WHERE name = %s"
+)
+"""Writes over the row of a deleted app."""
+
+
+def _storable_names(users: Sequence[str]) -> set[bytes]:
+    """Encode ids of users, without those that are too long for a login."""
+    names = [user.encode() for user in users]
+    return {name for name in names if len(name) <= MAX_USER_BYTES}
+
+
 def _replace_bans(sql: Statements, rows: Sequence[Row]) -> None:
     """Store bans in place of earlier ones of the same users.
 
@@ -1119,22 +1160,28 @@ def _read_changes(last_version: int, sql: Statements) -> Changes:
         last_version = _NEVER
 
     # Only up to the version that was read. The next read gets later changes.
-    newer = "WHERE version > %s AND version <= %s"
     versions = (last_version, version)
-    stored_apps = sql.query(
-        f"SELECT name, settings, created FROM app {newer}", versions
-    )
-    keys = _KEYS.find(sql.query, newer, *versions)
-    stored_bans = sql.query(
-        f"SELECT app, member, until, reason FROM ban {newer} ORDER BY until", versions
-    )
-    now = sql.clock_ms() if stored_bans else 0
     return Changes(
         version,
-        apps=tuple([_app_row(row) for row in stored_apps]),
-        keys=tuple(keys),
-        bans=tuple([_ban_row(row, now) for row in stored_bans]),
+        apps=_newer_apps(sql, versions),
+        keys=tuple(_KEYS.find(sql.query, _NEWER, *versions)),
+        bans=_newer_bans(sql, versions),
     )
+
+
+def _newer_apps(sql: Statements, versions: tuple[int, int]) -> tuple[AppRow, ...]:
+    """Read the apps that changed between two versions."""
+    rows = sql.query(f"SELECT name, settings, created FROM app {_NEWER}", versions)
+    return tuple([_app_row(row) for row in rows])
+
+
+def _newer_bans(sql: Statements, versions: tuple[int, int]) -> tuple[BanRow, ...]:
+    """Read the bans that changed between two versions."""
+    rows = sql.query(
+        f"SELECT app, member, until, reason FROM ban {_NEWER} ORDER BY until", versions
+    )
+    now = sql.clock_ms() if rows else 0
+    return tuple([_ban_row(row, now) for row in rows])
 
 
 def _app_row(row: Row) -> AppRow:

@@ -152,15 +152,9 @@ class Table(Struct, frozen=True, kw_only=True):
         A column is a list of its name, its kind, and its words, as ``["member",
         "name255*", "out", "user"]``.
         """
-        key = []  # names of the columns of the primary key
-        exported = []  # names of the columns that an export reads
         empty = []  # columns that an import leaves empty, each with its value
         users = []  # columns with users, each with its kind
         for name, kind, *words in columns:
-            if _is_of_key(kind):
-                key.append(name)
-            if "out" in words:
-                exported.append(name)
             if "empty" in words:
                 empty.append((name, _EMPTY.get(kind, "")))
             if "user" in words:
@@ -171,11 +165,12 @@ class Table(Struct, frozen=True, kw_only=True):
         # is erased or exported.
         reason = of_user if isinstance(of_user, Reason) else ()
         erase = f"DELETE FROM {self.name} WHERE {self.of_app} AND {of_user}"
+        exported = tuple(name for name, _, *words in columns if "out" in words)
         self._fill(
-            key=tuple(key),
+            key=tuple(name for name, kind, *_ in columns if _is_of_key(kind)),
             of_user=of_user,
             erase_user=reason or (erase,),
-            columns=tuple(exported) or reason,
+            columns=exported or reason,
             imported=tuple(empty),
         )
 

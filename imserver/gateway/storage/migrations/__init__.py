@@ -220,14 +220,18 @@ def migrate(
     # Each step is a transaction of its own from here on.
     runner = StepRunner(transactions, shown)
     for owner in missing:
-        steps = StepOwner(
-            name=owner,
-            steps=steps_of(owner),
-            last_step=partial(_last_step, owner),
-            record=partial(_record, owner),
-        )
-        runner.run(steps, after=taken.get(owner, 0))
+        runner.run(_steps_of_owner(owner), after=taken.get(owner, 0))
     feature_steps.run_each(runner, features)
+
+
+def _steps_of_owner(owner: str) -> StepOwner:
+    """Return the steps of the core or a plug-in, for a runner of steps."""
+    return StepOwner(
+        name=owner,
+        steps=steps_of(owner),
+        last_step=partial(_last_step, owner),
+        record=partial(_record, owner),
+    )
 
 
 def _make_all(

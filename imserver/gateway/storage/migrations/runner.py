@@ -124,11 +124,15 @@ class StepRunner(Struct, frozen=True):
                         f"storage: {name} was kept out by others for an hour"
                     ) from error
             if now > next_warning:
-                words = "the database %s: %s waits for tables that others use"
-                log.warning(words, self.database, name)
+                self._warn_of_locks(name)
                 next_warning = now + _LOG_SECONDS
             # At random, so that two nodes do not meet again and again.
             time.sleep(random.uniform(*_PAUSE_SECONDS))
+
+    def _warn_of_locks(self, step: str) -> None:
+        """Log that a step waits, because others have locked its tables."""
+        words = "the database %s: %s waits for tables that others use"
+        log.warning(words, self.database, step)
 
     def _take(self, owner: StepOwner, number: int) -> None:
         """Take a step, unless another node has taken it meanwhile.

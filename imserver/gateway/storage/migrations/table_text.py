@@ -106,26 +106,40 @@ def make_tables(
     for keyword, table, columns_text, parts_text in _items_of(dedent(text)):
         columns = [column_of(column) for column in re.split(r",\s+", columns_text)]
         constraints, indexes = _constraints_and_indexes(table, parts_text)
-        # A table with new columns may have many rows. A new table has none.
         if keyword == "columns":
             _add_columns(op, table, columns)
+            # A table with new columns may have many rows. A new table has none.
             if later is not None:
                 later += indexes
                 continue
         else:
-            is_ordered = keyword == "ordered"
-            options = Columns.KEY_ORDER if is_ordered else Columns.MYSQL_OPTIONS
-            # SQLite never gives the number of a deleted row again.
-            is_numbered = "bigserial" in columns_text
-            op.create_table(
+            _make_table(
+                op,
                 table,
-                *columns,
-                *constraints,
-                sqlite_autoincrement=is_numbered,
-                if_not_exists=True,
-                **options,
+                [*columns, *constraints],
+                is_ordered=keyword == "ordered",
+                # SQLite never gives the number of a deleted row again.
+                is_numbered="bigserial" in columns_text,
             )
         _make_indexes(op, table, indexes)
+
+
+def _make_table(
+    op: Operations,
+    table: str,
+    items: list[Column[Any] | sa.Constraint],
+    is_ordered: bool,
+    is_numbered: bool,
+) -> None:
+    """Make a table of its columns and constraints, unless it exists."""
+    options = Columns.KEY_ORDER if is_ordered else Columns.MYSQL_OPTIONS
+    op.create_table(
+        table,
+        *items,
+        sqlite_autoincrement=is_numbered,
+        if_not_exists=True,
+        **options,
+    )
 
 
 def _constraints_and_indexes(
