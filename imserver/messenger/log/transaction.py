@@ -201,12 +201,17 @@ class _Lookups(Struct, frozen=True):
 
 
 class AppTransaction:
-    """The part of a group commit for one app: the locked head of its log, and
-    new rows.
+    """Makes the changes of one group commit in the log of one app.
 
-    ``batch``: the number of the transaction. ``now``: Unix seconds. ``drafts``:
-    drafts that will be appended first. The transaction asks for the facts that
-    decide about them together with the head, which saves a round trip.
+    A *log* is the numbered sequence of all entries of an app. Its *head* is the
+    row with the last number given. The transaction locks the head first, so two
+    writers never give the same number. New rows are collected here, and
+    :meth:`write` writes them at the end.
+
+    ``batch`` is the random number of the whole transaction, and ``now`` its
+    time in Unix seconds. ``drafts`` are the messages that will be appended
+    first. Queries about them are sent together with the query for the head,
+    which saves a round trip.
     """
 
     def __init__(
@@ -218,6 +223,11 @@ class AppTransaction:
         memory: WriterMemory,
         drafts: Sequence[AppendRequest] = (),
     ) -> None:
+        """Lock the head of the log, and prepare the lists of changes.
+
+        The arguments are those of the class. ``memory`` is what this node
+        remembers of earlier transactions. Waits for the database.
+        """
         self.sql = sql
         self.app = app
         self.batch = batch
@@ -294,14 +304,17 @@ class AppTransaction:
     def make_conversation(
         self, kind: int, members: tuple[str, ...], name: str = "", options: int = 0
     ) -> ConversationState:
-        """Add a conversation, and return it. The users of a pair become its
-        members. For the members of a group, call :meth:`admit`.
+        """Add a conversation to the log, and return its state.
 
-        ``kind``: GROUP, USER or ROOM. ``members``: the two users of a pair;
-        empty for a group and a room. ``name``: of a group or a room.
-        ``options``: of a group, as bits.
+        ``kind`` is GROUP, USER (a pair of users) or ROOM. ``members`` are the
+        two users of a pair, and empty for the other kinds. ``name`` is for
+        groups and rooms; ``options`` are the bits of a group's options. The
+        users of a pair become members here. For the members of a group, call
+        :meth:`admit`. The row is written later, by :meth:`write_conversations`.
         """
         self.head.last_conversation += 1
+        # The pair is the key by which a draft finds its conversation. A group
+        # has no such key: drafts name the group by its id.
         room = ""
         if kind == USER:
             pair = pair_of(*members)
@@ -337,11 +350,12 @@ class AppTransaction:
         bots: Collection[str] = (),
         mutes: Mapping[str, int] = _NO_VALUES,
     ) -> None:
-        """Make users members from the next entry on.
+        """Make users members of a conversation from the next entry on.
 
-        ``readable_after``: user → id after which they may read earlier entries;
-        users without an id read only new entries. ``bots``: bots among the
-        users of a group. ``mutes``: user → Unix second at which the mute ends.
+        - ``readable_after``: user → the id after which the user may read older
+          entries. A user without an id reads only new entries.
+        - ``bots``: the users who are bots, if the conversation is a group.
+        - ``mutes``: user → the Unix second at which the user's mute ends.
         """
         joined_id = self.head.last_id
         self._joined += [
@@ -358,7 +372,10 @@ class AppTransaction:
         ]
 
     def set_bots(self, state: ConversationState, bots: tuple[str, ...]) -> None:
-        """Change which members of a group are bots, from the next entry on."""
+        """Change which members of a group are bots, from the next entry on.
+
+        The row of the group is written later, by :meth:`write_conversations`.
+        """
         state.bots = bots
         self._regrouped[state.id] = state
 
@@ -370,7 +387,11 @@ class AppTransaction:
         ],
         value: str | int | None,
     ) -> None:
-        """Write one column of a group."""
+        """Write one column of a group to the database at once.
+
+        Only the row of a group changes: an id of another kind of conversation
+        has no effect.
+        """
         self.sql.execute(
             f"UPDATE conversation SET {column} = %s "
             "WHERE log = %s AND id = %s AND kind = %s",
@@ -380,9 +401,15 @@ class AppTransaction:
     def enter(
         self, state: ConversationState, draft: Draft, resend: bytes | None = None
     ) -> Entry:
-        """Add an entry to a conversation, with the next id and seq. ``resend``:
-        the digest by which a repeated draft is found, or None if the draft has
-        no ``client_msg_id``."""
+        """Add the entry of a checked draft to its conversation, and return it.
+
+        The entry gets the next ``id`` of the log and the next ``seq`` of the
+        conversation. Its row is written at the end, by :meth:`write`.
+        ``resend`` is the digest by which a repeated draft is found. It is None
+        if the draft has no ``client_msg_id``.
+        """
+        # A bot reads only some entries of a group. The entry lists the bots
+        # that read it.
         if state.bots:
             if self._bots is None:
                 self._bots = BotReaders(self.sql, self.head, self.before, self.entries)
@@ -412,6 +439,7 @@ class AppTransaction:
             room=state.room,
         )
 
+        # Remember what has to be written later for this entry.
         self._moved[state.id] = state
         self._revises = (
             self._revises or draft.meta != b"" or draft.kind in ("edit", "recall")
@@ -445,20 +473,28 @@ class AppTransaction:
     def in_thread(
         self, state: ConversationState, draft: Draft, is_past: bool = False
     ) -> Draft | Rejected:
-        """The draft of a reply with the data of its thread, for :meth:`enter`;
-        Rejected if the thread cannot have this reply. ``is_past``: an import
-        adds a reply that was sent elsewhere."""
+        """Add the data of its thread to the draft of a reply.
+
+        A *thread* is the replies to one message. The result is for
+        :meth:`enter`. Returns Rejected if the thread cannot have this reply.
+        ``is_past`` is True if an import adds a reply that was sent elsewhere.
+        """
         return self._thread_writer().complete(state, draft, is_past)
 
     def _thread_writer(self) -> ThreadWriter:
+        """Return the writer of replies. Most transactions need none, so it is
+        made for the first reply."""
         if self._threads is None:
             self._threads = ThreadWriter(self.sql, self.head, self.before, self.entries)
         return self._threads
 
     def write_conversations(self) -> None:
-        """Write the conversations and memberships that have changed, so that
-        later statements of the transaction find them. Entries are written at
-        the end (:meth:`write`)."""
+        """Write the conversations and memberships that have changed.
+
+        Later statements of the transaction then find them. Entries are written
+        only at the end, by :meth:`write`. A second call writes only what has
+        changed since the first one.
+        """
         sql = self.sql
         log = self.log
         if self._created:
@@ -503,15 +539,21 @@ class AppTransaction:
         self._regrouped.clear()
 
     def write(self) -> None:
-        """Write all changes: conversations, memberships, entries with what
-        depends on them, the head, and uplink sessions. Called once, at the
-        end."""
+        """Write all changes of this app to the database. Called once, at the
+        end.
+
+        These are the conversations, the memberships, the entries with the rows
+        that depend on them, the head of the log, and the uplink sessions. An
+        *uplink session* is the login of a user that alone may send for this
+        user.
+        """
         self.write_conversations()
         sql = self.sql
         log = self.log
         head = self.head
 
         if self._rows:
+            # Few rows are cheaper as an INSERT, many rows as a bulk copy.
             if len(self._rows) <= _FEW_ROWS:
                 sql.execute_many(_INSERT_MESSAGE, self._rows)
             else:
@@ -548,11 +590,14 @@ class AppTransaction:
     def conversations(
         self, keys: Iterable[Key]
     ) -> Callable[[], dict[Key, ConversationState]]:
-        """Ask for the existing conversations with these keys: ids, pairs, and
-        rooms. The returned function reads the answer: key → conversation.
+        """Ask for the existing conversations with these keys.
 
-        A conversation with two of the keys has one state object under both, so
-        that its seqs are counted once.
+        A key is the id of a conversation, or the bytes that stand for a pair of
+        users or a room. The query is only sent. The returned function waits for
+        the answer, and returns key → conversation.
+
+        A conversation that was found under two keys has one state object under
+        both, so that its seqs are counted once.
         """
         ids: list[int] = []
         pairs: list[bytes] = []
@@ -580,13 +625,19 @@ class AppTransaction:
     def mutes(
         self, wanted: Collection[tuple[str, int]]
     ) -> Callable[[], dict[tuple[str, int], int]]:
-        """Ask for the mutes of users in conversations. The returned function
-        reads the answer: (user, conversation) → Unix second at which the mute
-        ends, which may be in the past. Users who are no members are not in
-        it."""
+        """Ask until when users are muted in conversations.
+
+        ``wanted`` has pairs (user, conversation). The queries are only sent.
+        The returned function waits for the answers, and returns (user,
+        conversation) → the Unix second at which the mute ends. A second in the
+        past means that the user is not muted. Users who are no members are
+        missing.
+        """
         users_by_conversation: dict[int, list[str]] = {}
         for user, conversation in wanted:
             users_by_conversation.setdefault(conversation, []).append(user)
+        # A statement for each conversation is the cheapest way for a few of
+        # them. For many, one statement looks up all pairs.
         if len(users_by_conversation) > _FEW_CONVERSATIONS[self.sql.engine]:
             reads = self._mutes_of_each(list(wanted))
         else:
@@ -612,9 +663,13 @@ class AppTransaction:
     def _mutes_of_each(
         self, wanted: Sequence[tuple[str, int]]
     ) -> list[Callable[[], list[Row]]]:
-        """Ask for the mutes of these pairs (user, conversation), with a look-up
-        for each pair. Each returned function reads the rows (user,
-        conversation, end of the mute) of one statement."""
+        """Ask for the mutes of many pairs (user, conversation), in few
+        statements.
+
+        Each returned function waits for one statement, and returns its rows:
+        (user, conversation, end of the mute). Every pair is looked up on its
+        own, because a join could read all members of a large group.
+        """
         if self.sql.engine == "postgresql":
             users = [user for user, _ in wanted]
             conversations = [conversation for _, conversation in wanted]
@@ -628,6 +683,7 @@ class AppTransaction:
             )
             return [self.sql.ask(statement, (users, conversations, self.log))]
 
+        # MySQL has no arrays. One UNION joins a look-up for each pair.
         reads = []
         select_one = (
             "SELECT member, conversation, muted_until FROM membership "
@@ -646,11 +702,12 @@ class AppTransaction:
     def blocks(
         self, pairs: Collection[tuple[str, str]]
     ) -> Callable[[], set[tuple[str, str]]]:
-        """Ask which of these pairs of users are blocked: the first has blocked
-        the second. The returned function reads the answer.
+        """Ask which of these pairs of users are blocked.
 
-        Only accounts can block, and their ids are numbers. Pairs with other ids
-        are left out.
+        In a pair, the first user may have blocked the second. The queries are
+        only sent. The returned function waits for the answers, and returns the
+        blocked pairs. Only accounts can block, and the ids of accounts are
+        numbers. So pairs with other ids are left out.
         """
         wanted = [
             (int(one), int(other))
@@ -697,14 +754,22 @@ class AppTransaction:
     def members(
         self, conversation: int, users: Sequence[str]
     ) -> dict[str, tuple[int, str]]:
-        """User → (joined_id, role), for the users who are members."""
+        """Return user → (joined_id, role), for the users who are members.
+
+        ``joined_id`` is the last id of the log before the user joined.
+        """
         return members_among(self.sql, self.log, conversation, users)
 
     # --- drafts ---------------------------------------------------------------
 
     def append(self, ready: Sequence[AppendRequest]) -> list[Appended | Rejected]:
         """Check drafts and add their entries, in order. Returns the result of
-        each draft. A repeated draft gets the entry of the first one."""
+        each draft.
+
+        A client that got no answer sends its draft again, with the same
+        ``client_msg_id``. Such a repeat gets the entry of the first draft, and
+        nothing is added. The *resend* of a draft is the digest of this id.
+        """
         lookups = self._lookups or self._ask(ready)
         self._lookups = None
         # Digest of a `client_msg_id` → the outcome of the first draft with it.
@@ -720,6 +785,7 @@ class AppTransaction:
         ]
         facts = self._look_up(lookups, fresh)
 
+        # In order, because a draft may depend on the one before it.
         answers: list[Appended | Rejected] = []
         for request, key in zip(ready, keys, strict=True):
             answer = None
@@ -743,7 +809,12 @@ class AppTransaction:
 
     def _ask(self, ready: Sequence[AppendRequest]) -> _Lookups:
         """Ask for the facts that decide about drafts, with one query for each
-        table. Only keys that the drafts themselves contain are looked up."""
+        table.
+
+        The queries are only sent; :meth:`_look_up` reads the answers. Only keys
+        that the drafts themselves contain are looked up, so no query waits for
+        another one.
+        """
         drafts = [request.draft for request in ready]
         senders = {draft.sender for draft in drafts if draft.uplink_session}
         pairs = {
@@ -767,12 +838,13 @@ class AppTransaction:
     def _look_up(
         self, lookups: _Lookups, fresh: Sequence[tuple[AppendRequest, int | bytes]]
     ) -> _Facts:
-        """Read the facts that decide about these drafts: the answers to the
-        look-ups, and the answers to further queries, which depend on them.
+        """Read the facts that decide whether drafts may be stored.
 
-        ``fresh``: drafts that repeat no stored message, with the keys of their
-        conversations. Facts about edited messages are put into the fields of
-        the transaction, because its own edits and recalls change them.
+        These are the answers to ``lookups``, and the answers to further
+        queries, which depend on them. ``fresh`` has the drafts that repeat no
+        stored message, each with the key of its conversation. Facts about
+        edited messages go into fields of the transaction, because its own edits
+        and recalls change them.
         """
         states = lookups.states()
         blocks = lookups.blocks()
@@ -789,6 +861,7 @@ class AppTransaction:
         senders_in_limited: dict[int, list[str]] = {}
         """Group in which not all members may write → senders."""
 
+        # Collect what the second round of queries has to look up.
         for request, key in fresh:
             draft = request.draft
             state = states.get(key)
@@ -808,6 +881,7 @@ class AppTransaction:
             if draft.kind == "edit":
                 edited.add(draft.about)
 
+        # The second round. Most transactions need none of these queries.
         if edited:
             self._recalled = recalled_among(self.sql, self.log, edited)
             self._fixed = fixed_among(self.sql, self.log, edited)
@@ -835,8 +909,11 @@ class AppTransaction:
     def _check_and_enter(
         self, request: AppendRequest, key: int | bytes, facts: _Facts
     ) -> Appended | Rejected:
-        """Check a draft and add its entry. The order of the checks decides
-        which reason a sender gets."""
+        """Check a draft, and add its entry if nothing speaks against it.
+
+        Returns the entry as Appended, or the first reason against it as
+        Rejected. The order of the checks decides which reason a sender gets.
+        """
         draft = request.draft
         refusal = self._edit_refusal(draft)
         if refusal is None:
@@ -862,8 +939,12 @@ class AppTransaction:
         return Appended(self.enter(state, complete, request.resend))
 
     def _edit_refusal(self, draft: Draft) -> Rejected | None:
-        """The reason why a message may not be edited. Returns None if it may be
-        edited, or the draft is no edit."""
+        """Return why a message may not be edited.
+
+        Returns None if it may be edited, or if the draft is no edit. A recalled
+        message, a question with a fixed text, and a message with too many edits
+        stay as they are.
+        """
         if draft.kind != "edit":
             return None
         if draft.about in self._recalled:
@@ -877,8 +958,12 @@ class AppTransaction:
         return None
 
     def _sender_refusal(self, draft: Draft, facts: _Facts) -> Rejected | None:
-        """The reason why the sender may not send this to any conversation.
-        Returns None if the sender may."""
+        """Return why the sender may not send this draft to any conversation.
+
+        Returns None if the sender may. Only bots send buttons, except in rooms,
+        and nobody sends content to a user who has blocked them.
+        """
+        # Buttons are rare, so the account is looked up only for them.
         if (
             BUTTONS_KEY in draft.meta
             and not draft.room
@@ -896,9 +981,12 @@ class AppTransaction:
     def _find_or_make_conversation(
         self, request: AppendRequest, key: int | bytes, facts: _Facts
     ) -> ConversationState | Rejected:
-        """The conversation of a draft. The first draft to a room or a user
-        creates it. Rejected if the draft may not begin a conversation, or names
-        one that does not exist."""
+        """Return the conversation of a draft.
+
+        The first draft to a room or a user creates the conversation, and adds
+        it to ``facts``. Returns Rejected if the draft may not begin a
+        conversation, or names one that does not exist.
+        """
         draft = request.draft
         state = facts.states.get(key)
         if state is not None:
@@ -906,6 +994,7 @@ class AppTransaction:
                 return _UNKNOWN
             return state
 
+        # A new conversation has no message that could begin the thread.
         if draft.thread:
             return Rejected(RejectReason.UNKNOWN_MESSAGE)
         if draft.room:
@@ -924,8 +1013,12 @@ class AppTransaction:
     def _member_refusal(
         self, state: ConversationState, draft: Draft, facts: _Facts
     ) -> Rejected | None:
-        """The reason why the sender may not send this to a conversation that
-        only members may write to. Returns None if the sender may."""
+        """Return why the sender may not write to a conversation of members.
+
+        Returns None if the sender may. A sender who is no member or is muted is
+        refused. So is a member without the role that the group demands for
+        writing.
+        """
         # An empty sender is the server, which may send to all. A draft without
         # the id of a conversation names a room or a user: no membership counts.
         if not (draft.conversation and draft.sender):
@@ -945,9 +1038,15 @@ class AppTransaction:
         return None
 
     def _complete(self, state: ConversationState, draft: Draft) -> Draft | Rejected:
-        """A draft with the data that the log adds: the users whom its handles
-        mention, its thread, and the bot of its command. Rejected if the draft
-        mentions too many users, or its thread cannot have this reply."""
+        """Add to a draft what only the log knows, and return the new draft.
+
+        This is the users whom its handles mention, its thread, and the bot of
+        its slash command. A *handle* is the name of a group, by which a message
+        mentions its members. Returns Rejected if the draft mentions too many
+        users, or if its thread cannot have this reply.
+        """
+        # The bytes are tested first: most messages have no handle, and their
+        # `meta` need not be decoded.
         if (
             HANDLE_SIGN in draft.meta
             and state.kind == GROUP
@@ -974,8 +1073,10 @@ class AppTransaction:
     def _roles_of_senders(
         self, state: ConversationState, senders: Sequence[str]
     ) -> dict[str, str]:
-        """Sender → role in a group. Incoming webhooks count as admins, because
-        admins have made them."""
+        """Return sender → role, for the senders who are members of a group.
+
+        Incoming webhooks count as admins, because admins have made them.
+        """
         members = self.members(state.id, list(dict.fromkeys(senders)))
         roles = {user: role for user, (_, role) in members.items()}
         hooks = hooks_among(self.sql, self.app, state, roles)
@@ -984,12 +1085,19 @@ class AppTransaction:
     def _may_send_content(
         self, state: ConversationState, draft: Draft, roles: Mapping[str, str]
     ) -> bool:
-        """Whether a member may send a draft with content to a group in which
-        not all members may write."""
+        """Tell whether a member may send a draft to a group with limited
+        writing.
+
+        In such a group, not all members may write. Plain members may perhaps
+        still reply in threads. ``roles`` has the roles of senders; a missing
+        one is a plain member. Drafts without content, such as recalls, are
+        always allowed.
+        """
         if draft.kind not in _WITH_CONTENT:
             return True
         role = roles.get(draft.sender, "member")
         in_thread = draft.thread > 0 and not draft.also  # in the thread alone
+        # An edit is shown where the edited message is shown.
         if draft.kind == "edit" and role == "member":
             in_thread = is_beside(self.sql, self.log, state.id, draft.about)
         return may_write(state.options, role, in_thread)
@@ -997,9 +1105,12 @@ class AppTransaction:
     def _find_unwelcome(
         self, first_messages: set[tuple[str, str]]
     ) -> set[tuple[str, str]]:
-        """The pairs (receiver, sender) of first messages that the receiver does
-        not want. The sender is a guest who is no friend, or a bot whose owner
-        the receiver has blocked."""
+        """Return the first messages that their receivers do not want.
+
+        A message is a pair (receiver, sender). It is unwelcome if the sender is
+        a guest who is no friend, or a bot whose owner the receiver has blocked.
+        A *first message* would create the conversation of the two users.
+        """
         senders = {sender for _, sender in first_messages}
         guests = accounts_among(self.sql, self.app, senders, "AND guest = 1")
         unwelcome = {
@@ -1009,6 +1120,7 @@ class AppTransaction:
             and user != guest
             and not are_friends(self.sql, user, guest)
         }
+        # Whoever has blocked a person does not want that person's bots.
         owners = owners_among(self.sql, self.app, senders)
         pairs = {(user, owners[bot]) for user, bot in first_messages if bot in owners}
         blocks = self.blocks(pairs)()
@@ -1019,8 +1131,11 @@ class AppTransaction:
 
 
 def _key_of(draft: Draft) -> int | bytes:
-    """The key of the conversation of a draft: its id if the draft names it,
-    else its pair or its room."""
+    """Return the key by which the conversation of a draft is looked up.
+
+    It is the id if the draft names the conversation, else the bytes for its
+    pair of users or its room.
+    """
     if draft.to_user:
         return pair_of(*_pair_of(draft))
     if draft.room:
@@ -1029,15 +1144,19 @@ def _key_of(draft: Draft) -> int | bytes:
 
 
 def _pair_of(draft: Draft) -> tuple[str, str]:
-    """The two users of a draft that names its receiver. Saved messages are in
-    the receiver's conversation with themselves."""
+    """Return the two users of a draft that names its receiver.
+
+    Saved messages are in the receiver's conversation with themselves, so both
+    users are then the receiver.
+    """
     if draft.saved:
         return draft.to_user, draft.to_user
     return draft.sender, draft.to_user
 
 
 def _receiver(draft: Draft, states: dict[int | bytes, ConversationState]) -> str:
-    """The receiver of a draft; ``""`` for a group or a room."""
+    """Return the one user who receives a draft; ``""`` for a group or a
+    room."""
     if draft.to_user or draft.room:
         return draft.to_user
     state = states.get(draft.conversation)
@@ -1047,19 +1166,29 @@ def _receiver(draft: Draft, states: dict[int | bytes, ConversationState]) -> str
 
 
 def _peer(state: ConversationState, sender: str) -> str:
-    """The other user of a conversation of two; ``""`` for other
-    conversations."""
+    """Return the other user of a conversation of two.
+
+    Returns ``""`` for a group or a room, and for a user's conversation with
+    themselves.
+    """
     return next((user for user in state.members if user != sender), "")
 
 
 def lock_head(sql: Statements, app: str) -> LogHead:
-    """Lock the head of an app's log until the transaction ends."""
+    """Lock the head of an app's log until the transaction ends, and return it.
+
+    The *head* is the row with the last id of the log. A log that does not exist
+    is created.
+    """
     return head_of(sql, app, lock=True) or _new_head(sql, app)
 
 
 def _new_head(sql: Statements, app: str) -> LogHead:
-    """Create the log of an app, and lock its head. Another writer may create
-    it at the same time."""
+    """Create the log of an app, and lock its head.
+
+    Another writer may create the log at the same time. Then nothing is inserted
+    here, and the row of the other writer is locked.
+    """
     sql.insert_new(
         "log", "app, part, last_id, last_conversation, floor", [(app, 0, 0, 0, 0)]
     )
@@ -1069,8 +1198,10 @@ def _new_head(sql: Statements, app: str) -> LogHead:
 
 
 def batch_of(sql: Statements, log: int, id: int) -> int | None:
-    """The number of the transaction that stored an entry; None if the entry
-    does not exist."""
+    """Return the number of the transaction that stored an entry.
+
+    Returns None if the entry does not exist.
+    """
     rows = sql.query("SELECT batch FROM message WHERE log = %s AND id = %s", (log, id))
     if not rows:
         return None
@@ -1080,7 +1211,10 @@ def batch_of(sql: Statements, log: int, id: int) -> int | None:
 def _move_conversations(
     sql: Statements, log: int, states: Sequence[ConversationState]
 ) -> None:
-    """Write the last seq and the last id of existing conversations."""
+    """Write the last seq and the last id of existing conversations.
+
+    Each engine gets its cheapest statement for different values per row.
+    """
     if sql.engine == "postgresql":
         ids = [state.id for state in states]
         seqs = [state.last_seq for state in states]
@@ -1112,11 +1246,11 @@ def _move_conversations(
 
 
 class WriteTransaction:
-    """The content of one transaction: requests by app. It can be run again from
-    the start on another connection.
+    """One transaction of the log writer, with its requests by app.
 
-    ``known``: app → the greatest id that its log is known to have. If a log
-    lacks it, the transaction raises EntriesLost.
+    It can be run again from the start on another connection. ``known`` has the
+    greatest id that each app's log is known to have. If the log in the database
+    ends before it, entries were lost, and the transaction raises EntriesLost.
     """
 
     def __init__(
@@ -1125,6 +1259,11 @@ class WriteTransaction:
         memory: WriterMemory,
         known: Mapping[str, int],
     ) -> None:
+        """Prepare the transaction without a database.
+
+        ``batch`` is a random number that is stored with each entry. It shows
+        later whether this transaction was committed. It is never 0.
+        """
         self.batch = randbits(_BATCH_BITS) + 1
         self.guard = CommitGuard()
         self.given_up = False
@@ -1151,7 +1290,13 @@ class WriteTransaction:
 
     def __call__(self, sql: DirectStatements) -> None:
         """Make the changes and append the drafts of all apps, without the
-        COMMIT. Each request gets its outcome. Raises EntriesLost."""
+        COMMIT.
+
+        Each request gets its outcome in its own field. ``commits`` gets the new
+        entries of each app. Raises EntriesLost if the database lacks entries
+        that this node knows.
+        """
+        # An earlier run may have failed half-way.
         self.commits = {}
         for app, requests in self.apps.items():
             changes = [one for one in requests if isinstance(one, ChangeRequest)]
@@ -1174,8 +1319,11 @@ class WriteTransaction:
             if part.before < self._known.get(app, 0):
                 raise EntriesLost(app)
 
+            # Changes come first: the drafts must see their effects.
             for change in changes:
                 change.outcome = change.apply(part)
+            # A *source* is the row that decides about a draft, for example a
+            # scheduled message. If it is gone, so is the draft.
             for request, source in sources:
                 if not source.holds(sql):  # the row was deleted or changed
                     request.outcome = Rejected(RejectReason.WITHDRAWN)
@@ -1216,15 +1364,19 @@ class WriterMemory:
     def ask_sessions(
         self, sql: Statements, log: int, users: set[str], begun: Mapping[str, int]
     ) -> Callable[[], Collection[int]]:
-        """Ask for the newest uplink sessions of these users. The returned
-        function reads the answer, which may also have sessions of other users.
+        """Ask for the newest uplink sessions of these users.
+
+        An *uplink session* is the login of a user that alone may send for this
+        user. The returned function reads the answer, which may also have
+        sessions of other users.
 
         The memory looks up each user once. It forgets all users when a session
-        of any user of the log begins, on any node, or is deleted. ``begun``:
+        of any user of the log begins, on any node, or is deleted. ``begun`` has
         user → the session that begins in this transaction.
         """
         if not users:
             return frozenset
+        # What this transaction writes is newer than any answer.
         if begun:
 
             def with_begun() -> set[int]:
@@ -1232,6 +1384,8 @@ class WriterMemory:
                 return stored_sessions(sql, log, without_new).union(begun.values())
 
             return with_begun
+        # The row `LAST_SESSION` changes with each new session of any user. It
+        # shows whether the memory is still valid.
         read_last = sql.ask(_SESSIONS.format("(%s)"), (log, LAST_SESSION))
         unknown = users - self._users
         read_unknown = _ask_sessions(sql, log, list(unknown))
@@ -1257,8 +1411,10 @@ class WriterMemory:
 def _ask_sessions(
     sql: Statements, log: int, users: Sequence[str]
 ) -> Callable[[], set[int]]:
-    """Ask for the newest uplink sessions of these users. The returned function
-    reads the answer."""
+    """Ask for the newest uplink sessions of these users.
+
+    The returned function waits for the answer, and returns the sessions.
+    """
     rows = sql.ask_in(_SESSIONS, (log,), users)
 
     def read_answer() -> set[int]:
@@ -1268,6 +1424,8 @@ def _ask_sessions(
 
 
 def stored_sessions(sql: Statements, log: int, users: Sequence[str]) -> set[int]:
-    """The newest uplink session of each of these users. Only this session may
-    send drafts that name a session."""
+    """Return the newest uplink session of each of these users.
+
+    Only this session may send drafts that name a session.
+    """
     return _ask_sessions(sql, log, users)()

@@ -121,15 +121,18 @@ class LogListener(Protocol):
     not switch."""
 
     def committed(self, commit: Commit) -> None:
-        """A transaction stored something. Called once per transaction and app,
-        in commit order, after the requests were answered."""
+        """Deliver the entries that a transaction has stored in one app.
+
+        Called once per transaction and app, in commit order, after the requests
+        were answered.
+        """
 
     def batch_stored(self, app: str, drafts: int, seconds: float) -> float:
-        """A transaction with ``drafts`` drafts of an app took ``seconds``,
-        without delivery.
+        """Learn that a transaction with ``drafts`` drafts of an app took
+        ``seconds``, without delivery.
 
         Returns the time in seconds for which the next drafts of the app wait
-        for each other.
+        for each other; 0: they do not wait.
         """
 
 
@@ -156,16 +159,20 @@ class _Queue(Struct, eq=False):
     transaction that does not end. They fail next."""
 
     def push(self, request: Request) -> None:
+        """Add a request at the end of the queue."""
         self.bytes += request.size
         self.total.requests += 1
         self.total.bytes += request.size
         self.requests.append(request)
 
     def take(self, count: int, size: float = inf) -> tuple[list[Request], int]:
-        """Remove the next requests: at most ``count``, and as many as fit into
-        ``size`` bytes; the last one may exceed it. Returns them and their size
-        in a batch, where each request costs :data:`_REQUEST_BYTES` more than
-        its content."""
+        """Remove the next requests of the queue, for one transaction.
+
+        Takes at most ``count`` requests, and as many as fit into ``size``
+        bytes; the last one may exceed it. Returns the requests and their size
+        in bytes. In this size, each request costs :data:`_REQUEST_BYTES` more
+        than its content, so that many tiny drafts do not seem to be free.
+        """
         batch: list[Request] = []
         content = 0
         while (
@@ -176,6 +183,7 @@ class _Queue(Struct, eq=False):
             request = self.requests.popleft()
             batch.append(request)
             content += request.size
+        # The counts of the queue and of all queues have only the content.
         self.bytes -= content
         self.total.requests -= len(batch)
         self.total.bytes -= content
@@ -184,14 +192,16 @@ class _Queue(Struct, eq=False):
 
 
 class LogWriter:
-    """Owner of the append queues, of the waiting requests and of the writing
-    connection.
+    """Stores the requests of all apps, one transaction at a time.
 
-    ``connect`` opens the database (raises StorageUnavailable). ``seconds``:
-    time limit of one statement.
+    It owns the append queues, in which drafts wait, and the one database
+    connection that writes the log. ``connect`` opens this connection, and may
+    raise StorageUnavailable. ``seconds`` is the time limit of one statement.
     """
 
     def __init__(self, connect: Callable[[], WriterConnection], seconds: float) -> None:
+        """Prepare empty queues. The database is opened by the first
+        transaction."""
         self._listener: LogListener | None = None
         self.seconds = seconds
         self._connect = connect
@@ -222,15 +232,19 @@ class LogWriter:
         """How often this node has found that the database had lost entries."""
 
     def report_to(self, listener: LogListener) -> None:
-        """From now on call only this listener with the stored entries."""
+        """Call this listener with the entries of each later transaction."""
         self._listener = listener
 
     # --- queues ---------------------------------------------------------------
 
     def send(self, request: AppendRequest) -> None:
-        """Queue a draft for storage. Never switches greenlets or raises.
+        """Put a draft into the queue of its app. Never switches greenlets or
+        raises.
 
-        Sending the same ``client_msg_id`` again always returns the same entry.
+        The request gets its result later, through its ``done`` or ``owner``. If
+        a queue is full, or the writer is closed, it gets StorageUnavailable at
+        once. A client may send the same ``client_msg_id`` again, and always
+        gets the same entry.
         """
         app = request.app
         draft = request.draft
@@ -244,6 +258,7 @@ class LogWriter:
             request.outcome = rejected
         elif client_msg_id:
             request.resend = resend_of(draft.sender, client_msg_id)
+        # Refuse the draft if a limit is reached: first the limits of all apps.
         size = len(draft.body) + len(draft.meta)
         request.size = size
 
@@ -269,6 +284,7 @@ class LogWriter:
             _answer(request, StorageUnavailable("the append queue of the app is full"))
             return
 
+        # A paused queue waits until its timer ends, or it has enough drafts.
         queue.push(request)
         if queue.paused and len(queue.requests) >= queue.enough:
             self._resume(app, queue)
@@ -276,12 +292,12 @@ class LogWriter:
             self._wake()
 
     def append(self, app: str, drafts: Sequence[Draft]) -> list[Stored]:
-        """Store drafts in order, and return their results after the commit. A
-        rejected draft does not affect the others.
+        """Store drafts in order, and return their results after the commit.
 
-        If no draft was stored, and one failed because of the database, this
-        raises the first such error: StorageUnavailable, or StorageUnsure if
-        the result is unknown.
+        Switches greenlets. A rejected draft does not affect the others. If no
+        draft was stored, and one failed because of the database, the first such
+        error is raised. It is StorageUnavailable, or StorageUnsure if the
+        result is unknown.
         """
         waiting: list[AsyncResult[Stored]] = [AsyncResult() for _ in drafts]
         for draft, answer in zip(drafts, waiting, strict=True):
@@ -301,10 +317,12 @@ class LogWriter:
     def change(
         self, app: str, work: Callable[[AppTransaction], Change | Rejected]
     ) -> Change | Rejected:
-        """Make a change and return after the commit. ``work`` makes the change
-        in the transaction.
+        """Make a change that is not a draft, and return its result after the
+        commit.
 
-        Raises the same errors as :meth:`append`.
+        ``work`` makes the change inside the transaction. It may run in another
+        thread, and again after a failure. Switches greenlets. Raises the same
+        errors as :meth:`append`.
         """
         if self._closed:
             raise StorageUnavailable("the database is closed")
@@ -320,8 +338,8 @@ class LogWriter:
     def run(self, app: str, work: Callable[[AppTransaction], T]) -> T:
         """Do ``work`` in a transaction, and return its result after the commit.
 
-        Raises the same errors as :meth:`append`; StorageUnavailable also if the
-        database refuses a row.
+        Switches greenlets. Raises the same errors as :meth:`append`. If the
+        database refuses a row, it raises StorageUnavailable, too.
         """
         results: list[T] = []
 
@@ -336,13 +354,15 @@ class LogWriter:
         return results[0]
 
     def begin_uplink(self, app: str, user: str, session: int) -> int:
-        """Let only this session of a user send drafts that name an uplink
-        session. Switches greenlets.
+        """Make this session the only one of a user that may send drafts.
 
-        Returns the last id of the log at this moment. Drafts of the user's
-        older sessions are stored at or before it, or never. ``session``: a
-        number that no session of the app ever had. Raises the same errors as
-        :meth:`append`; then the client must log in again.
+        This concerns only drafts that name an *uplink session*, a login that
+        alone may send. Returns the last id of the log at this moment. Drafts of
+        the user's older sessions are stored at or before this id, or never.
+
+        ``session`` is a number that no session of the app ever had. Switches
+        greenlets. Raises the same errors as :meth:`append`; then the client
+        must log in again.
         """
 
         def work(transaction: AppTransaction) -> int:
@@ -352,24 +372,32 @@ class LogWriter:
         return self.run(app, work)
 
     def report_commits_to(self, stored: Callable[[Commit], object]) -> None:
-        """Call ``stored`` from now on with each commit of this node, in commit
-        order, before the senders get their results. It must not switch.
+        """Call ``stored`` from now on with each commit of this node.
 
-        It saves the caller from reading the log. If ``stored`` raises an error,
-        or is added late, the caller finds the missing entries in the log.
+        The calls come in commit order, before the senders get their results.
+        ``stored`` must not switch greenlets. It saves the caller from reading
+        the log. If ``stored`` raises an error, or is added late, the caller
+        finds the missing entries in the log.
         """
         self._reports.append(stored)
 
     def learn(self, app: str, id: int) -> None:
-        """An id of an app's log is known to be stored. Never switches
-        greenlets."""
+        """Remember that this id of an app's log is stored, perhaps by another
+        node.
+
+        The writer finds lost entries by comparing the log with the greatest
+        known id. Never switches greenlets.
+        """
         if id > self.known.get(app, 0):
             self.known[app] = id
 
     def check(self, app: str) -> int:
-        """Let the log of an app continue beyond the known ids, if the database
-        has lost entries. Returns the last id. Switches greenlets. Raises the
-        same errors as :meth:`append`."""
+        """Return the last id of an app's log, after a check for lost entries.
+
+        If the database has lost entries that this node knows, the log continues
+        beyond the known ids. Switches greenlets. Raises the same errors as
+        :meth:`append`.
+        """
 
         def last_id(transaction: AppTransaction) -> int:
             # If entries were lost, the log continues beyond them before this
@@ -379,27 +407,38 @@ class LogWriter:
         return self.run(app, last_id)
 
     def is_busy(self, app: str) -> bool:
-        """Whether drafts of an app are waiting or being stored. Never
-        switches greenlets."""
+        """Tell whether drafts of an app are waiting or being stored.
+
+        Never switches greenlets.
+        """
         return app in self._queues or any(True for _ in self._drafts_underway(app))
 
     def senders(self, app: str) -> set[str]:
-        """The senders of drafts that are waiting or being stored. Never
-        switches greenlets."""
+        """Return the senders of an app whose drafts are being stored.
+
+        Drafts in the queue of the app do not count. Never switches greenlets.
+        """
         return {request.draft.sender for request in self._drafts_underway(app)}
 
     def stores_for(self, app: str, connection: Connection) -> bool:
-        """Whether a draft of this connection is being stored. Never
-        switches greenlets."""
+        """Tell whether a draft of this connection is being stored.
+
+        Never switches greenlets.
+        """
         return any(
             request.connection is connection for request in self._drafts_underway(app)
         )
 
     def _drafts_underway(self, app: str) -> Iterable[AppendRequest]:
-        """The drafts of an app in the current transaction, and the ones that a
-        refused transaction has left to be stored one by one."""
+        """Yield the drafts of an app that have left its queue and have no
+        result yet.
+
+        They are in the current transaction, or a refused transaction has left
+        them to be stored one by one.
+        """
         current = self._current
         requests: Sequence[Request] = ()
+        # A transaction that was given up has answered its requests already.
         if current is not None and not current.given_up:
             requests = current.apps.get(app, ())
         for request in (*requests, *self._singles.requests):
@@ -408,7 +447,11 @@ class LogWriter:
 
     def close(self) -> None:
         """Store the waiting drafts, and refuse new requests. Switches
-        greenlets."""
+        greenlets.
+
+        After :data:`_CLOSE_SECONDS`, drafts that are still waiting fail.
+        """
+        # The waiting drafts are stored now, without a pause.
         for queue in self._queues.values():
             queue.paused = False
         self._closed = True
@@ -418,6 +461,7 @@ class LogWriter:
             if self._greenlet is not None:
                 self._greenlet.kill(block=False)
 
+        # The time is over, or nothing is left.
         closed = StorageUnavailable("the database is closed")
         if self._current is not None:
             self._give_up(self._current, closed)
@@ -438,6 +482,7 @@ class LogWriter:
             self._greenlet = gevent.spawn(self._run)
 
     def _run(self) -> None:
+        """Store requests until no queue has any that may be taken."""
         try:
             while apps := self._take():
                 self._store(WriteTransaction(apps, self._memory, self.known))
@@ -445,8 +490,13 @@ class LogWriter:
             self._greenlet = None
 
     def _take(self) -> dict[str, list[Request]]:
-        """Take the requests of the next transaction from their queues. Returns
-        app → requests; empty if only queues that pause have requests."""
+        """Take the requests of the next transaction from their queues.
+
+        Returns app → requests. The result is empty if there are no requests, or
+        only in queues that pause.
+        """
+        # After a refused transaction, each request is stored alone. The one
+        # with the invalid row then fails alone.
         if self._singles.requests:
             (single,), _ = self._singles.take(count=1)
             return {single.app: [single]}
@@ -455,6 +505,8 @@ class LogWriter:
         for change in changes:
             batch.setdefault(change.app, []).append(change)
 
+        # The rest of the batch is for drafts. The app that has waited longest
+        # comes first, and goes to the end if drafts remain.
         drafts = 0
         size = 0
         for app in list(self._queues):
@@ -476,8 +528,12 @@ class LogWriter:
         return batch
 
     def _store(self, transaction: WriteTransaction) -> None:
-        """Run a transaction and answer its requests. After twice ``seconds``, a
-        greenlet gives it up (:meth:`_watch`)."""
+        """Run a transaction and answer its requests.
+
+        A timer starts :meth:`_watch` after twice ``seconds``, which gives the
+        transaction up. The requests are answered also after an unexpected
+        error.
+        """
         self._current = transaction
         watches: list[gevent.Greenlet[..., None]] = []
         timer = gevent.get_hub().loop.timer(2 * self.seconds)
@@ -499,11 +555,11 @@ class LogWriter:
             gevent.killall(watches, block=False)
 
     def _open_database_for(self, transaction: WriteTransaction) -> bool:
-        """Open the database for the first transaction that needs it. Returns
-        False if that failed; then the requests were answered with the error.
+        """Open the database for the first transaction that needs it.
 
-        The time does not count as time of the transaction: creating a database
-        takes long if the disk or the processor is busy.
+        Returns False if that failed; then the requests were answered with the
+        error. The time does not count as time of the transaction: creating a
+        database takes long if the disk or the processor is busy.
         """
         if self.connection is not None or not transaction.is_undecided:
             return True
@@ -515,9 +571,17 @@ class LogWriter:
         return True
 
     def _write(self, transaction: WriteTransaction, began: float) -> None:
-        """Run a transaction, and answer its requests by the result. A
-        transaction without undecided requests needs no database. ``began``: of
-        :func:`perf_counter`."""
+        """Run a transaction, and answer its requests with the result.
+
+        A transaction whose requests all have an outcome needs no database.
+        ``began`` is the start by :func:`perf_counter`. There are three
+        failures:
+
+        - NotStored: nothing was written, so all requests fail.
+        - RowRefused: one row was invalid, so the requests are stored one by
+          one.
+        - Unsure: the answer to COMMIT was lost, so the database is asked.
+        """
         connection = self.connection
         if connection is not None and transaction.is_undecided:
             try:
@@ -542,18 +606,23 @@ class LogWriter:
     def _transact(
         self, connection: WriterConnection, transaction: WriteTransaction
     ) -> None:
-        """Run a transaction. If the database has lost entries, continue the
-        logs beyond them, and run the transaction again. Raises NotStored,
-        Unsure or RowRefused."""
+        """Run a transaction, until no log lacks entries that this node knows.
+
+        If the database has lost entries, the logs continue beyond them first.
+        Then the transaction runs again. Raises NotStored, Unsure or RowRefused.
+        """
         while True:
             try:
                 connection.transact(transaction, transaction.guard, self.seconds)
                 return
             except EntriesLost:
                 try:
+                    # In a transaction of its own, so that the loss is recorded
+                    # even if the requests fail.
                     lost = connection.transact(
                         partial(move_on, dict(self.known)), CommitGuard(), self.seconds
                     )
+                # The requests themselves were certainly not stored.
                 except (Unsure, RowRefused) as error:
                     raise NotStored(str(error)) from error
             for app, gap in lost.items():
@@ -562,11 +631,17 @@ class LogWriter:
             self.losses += bool(lost)
 
     def _finish(self, transaction: WriteTransaction, seconds: float) -> None:
-        """Answer the requests, and deliver the stored entries. Never
-        switches greenlets."""
+        """Answer the requests of a committed transaction, and deliver its
+        entries.
+
+        ``seconds`` is the time that the transaction took. Then the next drafts
+        of each app may get a pause, so that more of them share a transaction.
+        Never switches greenlets.
+        """
         for commit in transaction.commits.values():
             self.learn(commit.app, commit.last)
             self._report(commit)
+        # Senders are answered before the entries are delivered.
         for app, requests in transaction.apps.items():
             for request in requests:
                 assert request.outcome is not None
@@ -597,7 +672,7 @@ class LogWriter:
                 self._pause(app, gather_seconds, enough=waiting + drafts)
 
     def _report(self, commit: Commit) -> None:
-        """Call the functions of :meth:`report_commits_to`."""
+        """Call the functions of :meth:`report_commits_to` with a commit."""
         for stored in self._reports:
             try:
                 stored(commit)
@@ -606,11 +681,14 @@ class LogWriter:
                 log.exception("stored entries of %s could not be reported", commit.app)
 
     def _pause(self, app: str, seconds: float, enough: float = inf) -> None:
-        """Let the drafts of an app wait for ``seconds``, or until there are
-        ``enough``."""
+        """Let the next drafts of an app wait for more drafts.
+
+        The pause ends after ``seconds``, or when ``enough`` drafts wait.
+        """
         if self._closed:
             return
         queue = self._queues.get(app)
+        # The queue of an app exists only while it has drafts or pauses.
         if queue is None:
             queue = _Queue(self._drafts)
             self._queues[app] = queue
@@ -619,8 +697,11 @@ class LogWriter:
         gevent.spawn_later(seconds, self._resume, app, queue)
 
     def _resume(self, app: str, queue: _Queue) -> None:
-        """End a pause. The timer of an earlier pause may end a later pause
-        early."""
+        """End the pause of an app's queue.
+
+        Called by a timer, or because enough drafts wait. The timer of an
+        earlier pause may end a later pause early, which does no harm.
+        """
         queue.paused = False
         if queue.requests:
             self._wake()
@@ -630,9 +711,13 @@ class LogWriter:
     def _was_stored(
         self, connection: WriterConnection, transaction: WriteTransaction
     ) -> bool:
-        """Look up whether a transaction was committed, if the answer to its
-        COMMIT was lost. Waits until the database answers, because later entries
-        of the log must not be delivered before these ones."""
+        """Find out whether a transaction was committed, if the answer to its
+        COMMIT was lost.
+
+        Each entry has the random number of its transaction, so one row shows
+        it. Waits until the database answers, because later entries of the log
+        must not be delivered before these ones.
+        """
         if not transaction.commits:
             # No row shows whether a session has begun, or a vote was stored.
             # The client logs in again, or votes again, which is always safe.
@@ -655,9 +740,13 @@ class LogWriter:
                 gevent.sleep(_RETRY_SECONDS)
 
     def _store_one_by_one(self, transaction: WriteTransaction, words: str) -> None:
-        """Store the requests of a refused transaction again, one by one, so
-        that only the request with the invalid row fails. A single request is
-        that request. ``words``: the error of the database."""
+        """Queue the requests of a refused transaction again, to be stored one
+        by one.
+
+        The database has refused a row, and nobody knows of which request.
+        Stored one by one, only the invalid request fails. A transaction with a
+        single request has found it. ``words`` is the error of the database.
+        """
         requests = transaction.requests
         if len(requests) > 1:
             for request in requests:
@@ -669,8 +758,10 @@ class LogWriter:
         _answer(requests[0], Rejected(RejectReason.INVALID, "the database refuses it"))
 
     def _fail(self, transaction: WriteTransaction, error: StorageUnavailable) -> None:
-        """Answer all requests with an error, unless the transaction was given
-        up, and the requests were answered then."""
+        """Answer all requests of a transaction with an error.
+
+        A transaction that was given up has answered its requests already.
+        """
         if not transaction.given_up:
             for request in transaction.requests:
                 _answer(request, error)
@@ -678,9 +769,11 @@ class LogWriter:
     # --- time limits ----------------------------------------------------------
 
     def _watch(self, transaction: WriteTransaction) -> None:
-        """Give up a transaction that has not ended in time. Then let the
-        requests fail that wait behind it, until the transaction ends and kills
-        this greenlet."""
+        """Give up a transaction that has not ended in time.
+
+        Then let the requests fail that wait behind it, until the transaction
+        ends and kills this greenlet.
+        """
         error: StorageUnavailable = StorageUnavailable(_LATE)
         if self.connection is not None:
             error = self.connection.failed("no answer in time")
@@ -691,6 +784,7 @@ class LogWriter:
         else:
             gevent.sleep(self.seconds)
             self._answer_unsure(transaction)
+        # Each round refuses the requests that have waited for a whole round.
         while True:
             waiting = (self._singles, self._changes, *self._queues.values())
             for queue in waiting:
@@ -703,9 +797,12 @@ class LogWriter:
     def _give_up(
         self, transaction: WriteTransaction, error: StorageUnavailable
     ) -> None:
-        """End a transaction that runs while the log is closed. If COMMIT was
-        not sent, it is forbidden, and the requests fail. Otherwise they are
-        answered that the result is unknown."""
+        """End a transaction that still runs while the log is closed.
+
+        If COMMIT was not sent, it is forbidden, and the requests fail.
+        Otherwise they are answered that the result is unknown.
+        """
+        # The guard can be taken once. Taking it here forbids the COMMIT.
         if transaction.guard.take():
             self._fail(transaction, error)
             transaction.given_up = True
@@ -713,9 +810,12 @@ class LogWriter:
             self._answer_unsure(transaction)
 
     def _answer_unsure(self, transaction: WriteTransaction) -> None:
-        """Answer all requests that their result is unknown. Each gets the final
-        result later, through its StorageUnsure."""
+        """Answer all requests that their result is unknown.
+
+        Each request gets the final result later, through its StorageUnsure.
+        """
         for request in transaction.requests:
+            # A request that has this answer must not get it twice.
             if request.unsure is None:
                 unsure = StorageUnsure(_LATE)
                 _answer(request, unsure)
@@ -731,8 +831,11 @@ def _refuse(queue: _Queue, count: int, error: StorageUnavailable) -> None:
 
 
 def _answer(request: Request, outcome: Outcome) -> None:
-    """Pass an outcome to the function that waits for it. Never switches
-    greenlets."""
+    """Pass an outcome to the function that waits for it.
+
+    An owner of several requests gets it together with the request. Otherwise
+    the callback of the request gets it. Never switches greenlets or raises.
+    """
     try:
         if request.owner is not None:
             request.owner.stored(request, outcome)  # type: ignore[arg-type]  # a draft gets an Appended
@@ -746,6 +849,7 @@ def _answer(request: Request, outcome: Outcome) -> None:
             callback = request.unsure.on_known
         if callback is not None:
             callback(outcome)  # type: ignore[arg-type]  # a change gets a Change
+    # A fault of one requester must not stop the writer.
     except Exception:
         log.exception("a requester could not be answered")
 
@@ -762,8 +866,12 @@ class WritingPart(Store.Rows):
 def in_transaction(
     work: Callable[Concatenate[Writing, AppTransaction, P], Change | Rejected],
 ) -> Callable[Concatenate[Writing, str, P], Change | Rejected]:
-    """Decorator: a method of a part makes a change (:meth:`LogWriter.change`).
-    Callers pass the app in place of the transaction."""
+    """Turn a method that works in a transaction into one for callers outside.
+
+    The method takes an AppTransaction as its first argument. Callers pass the
+    name of the app in its place. The result is returned after the commit
+    (:meth:`LogWriter.change`).
+    """
 
     @wraps(work)
     def method(
