@@ -81,8 +81,11 @@ class AnnotationWriter(WritingPart):
         *,
         remove: bool = False,
     ) -> Change | Rejected:
-        """Add the reaction of a user who can read the message, or ``remove``
-        it."""
+        """Add the reaction of a user to a message, or ``remove`` it.
+
+        The user must be able to read the message. Returns Rejected if not, or
+        if ``emoji`` is no valid emoji.
+        """
         wrong = emoji_objection(emoji)
         if wrong:
             return Rejected(RejectReason.INVALID, wrong)
@@ -100,8 +103,11 @@ class AnnotationWriter(WritingPart):
         *,
         remove: bool = False,
     ) -> Change | Rejected:
-        """Pin a message in its conversation, or remove its pin. An empty
-        ``user`` is a back end."""
+        """Pin a message in its conversation, or remove its pin.
+
+        An empty ``user`` is a back end, which may always do it. In a group, the
+        option ``pin`` decides whether plain members may.
+        """
         target = find_message(transaction, user, message)
         if isinstance(target, Rejected):
             return target
@@ -117,7 +123,7 @@ class AnnotationWriter(WritingPart):
 
 
 def emoji_objection(emoji: str) -> str:
-    """The reason why a text cannot be a reaction, ``""`` if it can."""
+    """Return why a text cannot be a reaction; ``""`` if it can be one."""
     if not emoji.strip():
         return "emoji: empty"
     wrong = text_objection(emoji, Limit.EMOJI_BYTES)
@@ -155,27 +161,36 @@ class _Reader(Struct, frozen=True):
 def find_message(
     transaction: AppTransaction, user: str, message: int
 ) -> TargetMessage | Rejected:
-    """The message on which a user wants to act, or the reason why not: the user
-    cannot read it, is muted or blocked, or the message was recalled. An empty
-    ``user`` may act on everything."""
+    """Find the message on which a user wants to act, by a reaction for example.
+
+    Returns Rejected if the user cannot read it, is muted or blocked, or if the
+    message was recalled. An empty ``user`` is a back end, which may act on
+    everything.
+    """
     unknown = Rejected(RejectReason.UNKNOWN_MESSAGE)
+    # Messages up to the floor have expired.
     if message <= transaction.head.floor:
         return unknown
     rows = transaction.sql.query(_MESSAGE, (user, transaction.log, message))
     if not rows:
         return unknown
 
+    # A recall of this message itself stands in its place. Other recalls and
+    # edits are no messages.
     kind, about, sender, meta = rows[0][_OF_MESSAGE]
     is_recalled = kind == NUMBERS["recall"] and about == message
+    is_message = is_recalled or kind == NUMBERS["message"]
     state = conversation_state_of(rows[0])
-    if not (is_recalled or kind == NUMBERS["message"]) or state.kind == ROOM:
+    if not is_message or state.kind == ROOM:
         return unknown
+
     reader: _Reader | None = _Reader()  # a back end
     if user:
         reader = _reader_of(transaction, user, message, rows)
     if reader is None:
         return unknown
 
+    # Only readers may learn why the message cannot be changed.
     if is_recalled:
         return Rejected(RejectReason.RECALLED)
     if reader.muted_until > transaction.now:
@@ -189,18 +204,24 @@ def find_message(
 def _reader_of(
     transaction: AppTransaction, user: str, message: int, rows: Sequence[Row]
 ) -> _Reader | None:
-    """The user as a reader of a message, if they are a member now and were a
-    member when the message was stored; None otherwise. ``rows``: the result of
-    :data:`_MESSAGE`, a row for each membership, the newest one last."""
+    """Return the user as a reader of a message; None if the user is no reader.
+
+    A reader is a member now, and was a member when the message was stored.
+    ``rows`` are the result of :data:`_MESSAGE`: the same message with each
+    membership of the user, the newest one last.
+    """
     joined = [row[_OF_MEMBERSHIP] for row in rows]
     # A user who never was a member has one row, without a membership.
     memberships = [columns for columns in joined if columns[0] is not None]
+    # Users may leave and join again. One of their memberships must have covered
+    # the message.
     could_read = any(
         readable_after < message and (left_id is None or message <= left_id)
         for readable_after, left_id, *_ in memberships
     )
     if not could_read:
         return None
+    # The last membership shows whether the user is a member now.
     _, left_id, role, muted_until, is_bot = memberships[-1]
     if left_id is not None:
         return None
@@ -220,11 +241,12 @@ def change_reaction(
     time_ms: int = 0,
     resend: bytes | None = None,
 ) -> Change | Rejected:
-    """Add the reaction of a user to a message, or ``remove`` it: the row, the
-    entry, and the totals in the ``meta`` of the message.
+    """Add the reaction of a user to a message, or ``remove`` it.
 
-    ``time_ms``, ``resend``: of the entry, see :func:`record`. The result has no
-    entry if nothing had to change.
+    A reaction is a row of its own, an entry of the log, and a part of the
+    totals in the ``meta`` of the message. All three are written here.
+    ``time_ms`` and ``resend`` are for the entry, see :func:`record`. The result
+    has no entry if nothing had to change.
     """
     sql = transaction.sql
     log = transaction.log
@@ -233,6 +255,7 @@ def change_reaction(
     has_reacted = bool(sql.query(f"SELECT id {_REACTION}", row))
     if has_reacted is not remove:
         return Change(target.state.id)
+    # The message has a total for each emoji: its count, and its first users.
     _, all_totals = take_reactions(target.meta)
     totals = {total.emoji: total for total in all_totals}
     if not remove and emoji not in totals and len(totals) >= MOST_EMOJI:
@@ -245,6 +268,7 @@ def change_reaction(
     else:
         type = "add"
         count = before.count + 1
+    # The entry tells clients the new count.
     entry = record(
         transaction,
         target.state,
@@ -272,18 +296,26 @@ def change_reaction(
     if len(users) < count <= MOST_USERS:
         # A named user has withdrawn the reaction. The others are so few that
         # all can be named.
-        statement = (
-            "SELECT member FROM reaction "
-            "WHERE log = %s AND message = %s AND emoji = %s ORDER BY id"
-        )
-        rows = sql.query(statement, (log, message, emoji))
-        users = tuple(text_of(member) for (member,) in rows)
+        users = _users_reacting(transaction, message, emoji)
     totals[emoji] = ReactionTotal(emoji, count, users)
     sql.execute(
         "UPDATE message SET meta = %s WHERE log = %s AND id = %s",
         (with_reactions(target.meta, entry.id, totals.values()), log, message),
     )
     return Change(target.state.id, entry)
+
+
+def _users_reacting(
+    transaction: AppTransaction, message: int, emoji: str
+) -> tuple[str, ...]:
+    """Return all users who reacted to a message with one emoji, the first one
+    first."""
+    statement = (
+        "SELECT member FROM reaction "
+        "WHERE log = %s AND message = %s AND emoji = %s ORDER BY id"
+    )
+    rows = transaction.sql.query(statement, (transaction.log, message, emoji))
+    return tuple(text_of(member) for (member,) in rows)
 
 
 def change_pin(
@@ -295,9 +327,12 @@ def change_pin(
     time_ms: int = 0,
     resend: bytes | None = None,
 ) -> Change | Rejected:
-    """Pin a message in its conversation, or ``remove`` its pin. ``time_ms``,
-    ``resend``: of the entry, see :func:`record`. The result has no entry if
-    nothing had to change."""
+    """Pin a message in its conversation, or ``remove`` its pin.
+
+    A pin is a row of its own and an entry of the log. ``time_ms`` and
+    ``resend`` are for the entry, see :func:`record`. The result has no entry if
+    nothing had to change.
+    """
     sql = transaction.sql
     log = transaction.log
     message = target.id
@@ -314,6 +349,7 @@ def change_pin(
         if count >= MOST_PINS:
             return Rejected(RejectReason.FULL, f"at most {MOST_PINS} pinned messages")
 
+    # The id of the entry orders the list of pins.
     entry = record(
         transaction,
         target.state,
@@ -336,7 +372,11 @@ def change_pin(
 
 def withdraw(transaction: AppTransaction, user: str, message: int, emoji: str) -> None:
     """Remove an existing reaction, even if the user may not read the message
-    any more."""
+    any more.
+
+    It is used when the account of the user is erased.
+    """
+    # An empty user is a back end, which may act on everything.
     target = find_message(transaction, user="", message=message)
     if isinstance(target, Rejected):
         # The message was recalled or has expired, so it has no totals.

@@ -135,8 +135,10 @@ class EntryReader(Store.Rows):
         return names
 
     def find(self, app: str, ids: Sequence[int]) -> list[Entry]:
-        """The existing entries with these ids, ordered by id. Without ids there
-        is no query."""
+        """Return the existing entries with these ids, ordered by id.
+
+        Ids without an entry are left out. Without ids there is no query.
+        """
         if not ids:
             return []
 
@@ -149,7 +151,10 @@ class EntryReader(Store.Rows):
     def sent(
         self, sql: Statements, head: LogHead, sender: str, client_msg_id: str
     ) -> Entry | None:
-        """The entry that a user has sent with this ``client_msg_id``."""
+        """Return the entry that a user has sent with this ``client_msg_id``.
+
+        Returns None if the user has sent no such message.
+        """
         resend = resend_of(sender, client_msg_id)
         rows = sql.query(f"{_ENTRIES} m.resend = %s", (head.number, resend))
         if not rows:
@@ -157,8 +162,11 @@ class EntryReader(Store.Rows):
         return entry_of(rows[0])
 
     def sync(self, app: str, user: str, after: int, limit: int) -> EntryPage:
-        """The first entries after an id that the user may read, as many as fit
-        on a page."""
+        """Return a page of the first entries after an id that the user may
+        read.
+
+        Returns also whether there are more entries than fit on the page.
+        """
         return self.catch_up(app, user, after, limit, rooms={"": after})
 
     @in_log(lambda: ([], False))
@@ -171,16 +179,23 @@ class EntryReader(Store.Rows):
         limit: int,
         rooms: Mapping[str, int],
     ) -> EntryPage:
-        """The first entries after an id that the user may read, with the
-        messages of rooms, as many as fit on a page.
+        """Return the next entries for a client that was away, as many as fit on
+        a page.
 
-        ``rooms``: room → id after which its messages are wanted. The key ``""``
-        has the id for all other entries. Example: ``{"": 40, "lobby": 37}``.
+        These are the first entries after the id ``after`` that the user may
+        read, and the messages of rooms. Returns also whether there are more.
+
+        ``rooms`` has room → the id after which its messages are wanted. The key
+        ``""`` has the id for all other entries. Example: ``{"": 40, "lobby":
+        37}``.
         """
         if after >= head.last_id:
             return [], False
+        # Entries up to the floor have expired.
         start = max(after, head.floor)
         count = limit + 1  # one more shows that there is a next page
+        # First only ids and sizes are read, because the bodies may be large.
+        # `page_of` then fetches the entries that fit.
         sizes_of_user = _SIZES_OF_USER[sql.engine]
         sizes: dict[int, int] = dict(
             sizes_of_user(sql, head, user, max(start, rooms[""]), count)
@@ -195,7 +210,7 @@ class EntryReader(Store.Rows):
     def count_missed(
         self, sql: Statements, head: LogHead, user: str, after: int, limit: int
     ) -> int:
-        """How many entries after an id the user may read, counted up to
+        """Count the entries after an id that the user may read, up to
         ``limit``."""
         sizes_of_user = _SIZES_OF_USER[sql.engine]
         return len(sizes_of_user(sql, head, user, max(after, head.floor), limit))
@@ -211,16 +226,18 @@ class EntryReader(Store.Rows):
         limit: int,
         after: int | None = None,
     ) -> EntryPage:
-        """A page of the history of a conversation: entries that the user may
-        read and has not hidden, ordered by id. Without ``after``, the page has
-        the newest entries before the id ``before`` (0: before the end). Returns
-        also whether there are earlier entries. With ``after``, the page has the
-        oldest entries after that id. Returns also whether there are later
-        entries before ``before``.
+        """Return a page of the entries of a conversation, ordered by id.
 
+        It has only entries that the user may read and has not hidden. Without
+        ``after``, these are the newest entries before the id ``before``; 0
+        means the end of the log. With ``after``, these are the oldest entries
+        after that id and before ``before``.
+
+        Returns also whether there are more entries in the direction of reading.
         Reactions and presses of buttons are left out. The messages have the
         totals of their reactions.
         """
+        # The range of ids, and the end of it from which the page is filled.
         if after is None:
             first = head.floor
             order = "DESC"
@@ -228,6 +245,8 @@ class EntryReader(Store.Rows):
             first = max(after, head.floor)
             order = "ASC"
 
+        # A user may have several memberships, if they have left and joined
+        # again.
         hint = sql.on_sqlite(SQLITE_BY_CONVERSATION)
         statement = (
             f"SELECT m.id, {_SIZE} FROM membership s, message m {hint} "
@@ -258,8 +277,11 @@ class EntryReader(Store.Rows):
     def readable(
         self, sql: Statements, head: LogHead, user: str, ids: Sequence[int]
     ) -> list[Entry]:
-        """The entries among these that the user may read and has not hidden,
-        ordered by id."""
+        """Return the entries among these that the user may read and has not
+        hidden.
+
+        They are ordered by id.
+        """
         return fetch(sql, head.number, readable_sizes(sql, head, user, ids), user)
 
     @in_log(lambda: ([], 0))
@@ -271,10 +293,14 @@ class EntryReader(Store.Rows):
         conversation: int,
         before: int = 0,
     ) -> tuple[list[Entry], int]:
-        """A page of the pinned messages of a conversation that the user may
-        read and has not hidden. The message that was pinned last comes first.
-        ``before``: only messages whose pins have a smaller id (0: all). Returns
-        also the ``before`` of the next page; 0: this is the last page."""
+        """Return a page of the pinned messages of a conversation.
+
+        It has only messages that the user may read and has not hidden. The
+        message that was pinned last comes first. ``before`` selects pins with a
+        smaller id; 0 selects all.
+
+        Returns also the ``before`` of the next page; 0: this is the last page.
+        """
         statement = (
             "SELECT message, id FROM pin WHERE log = %s AND conversation = %s "
             "AND id < %s ORDER BY id DESC"
@@ -283,6 +309,7 @@ class EntryReader(Store.Rows):
         pins: dict[int, int] = dict(
             sql.query(statement, (head.number, conversation, before or Limit.ID))
         )
+        # A conversation has at most a hundred pins, so all are checked at once.
         sizes = readable_sizes(sql, head, user, list(pins))
         rows = [(id, sizes[id]) for id in pins if id in sizes]
         page, has_more = page_of(sql, head, rows, len(rows), user)
@@ -301,16 +328,21 @@ class EntryReader(Store.Rows):
         reverse: bool = False,
         revisions: bool = False,
     ) -> PublicationPage:
-        """A page of the messages of a channel: at most ``limit``, and as many
-        as fit into :data:`PAGE_BYTES`. The page has the oldest messages after
-        the id ``since`` (None: from the beginning). With ``reverse``, it has
-        the newest messages before ``since`` (None: from the end), the newest
-        first. ``revisions``: include the entries of recalls and edits."""
+        """Return a page of the messages of a channel whose history is in the
+        log.
+
+        The page has at most ``limit`` messages, and as many as fit into
+        :data:`PAGE_BYTES`. These are the oldest messages after the id
+        ``since``; None: from the beginning. With ``reverse``, these are the
+        newest messages before ``since``, the newest first; None: from the end.
+        With ``revisions``, the entries of recalls and edits are included.
+        """
         statement = "SELECT id, last_id FROM conversation WHERE log = %s AND pair = %s"
         rows = sql.query(statement, (head.number, pair_of_room(channel)))
         if not rows:
             return PublicationPage([], more=False, last=0, extent=_extent_of(head))
         conversation, last = rows[0]
+        # The range of ids is `after < id <= upto`.
         after = head.floor
         upto = head.last_id
         if since is not None and reverse:
@@ -318,6 +350,7 @@ class EntryReader(Store.Rows):
         elif since is not None:
             after = max(after, since)
 
+        # Nothing is read if the range has no entry of the channel.
         ids: Sequence[Row] = ()
         if limit and after < min(upto, last):
             ids = _sizes_of_room(
@@ -328,9 +361,12 @@ class EntryReader(Store.Rows):
 
     @in_log(int)
     def stored_before(self, sql: Statements, head: LogHead, time: int) -> int:
-        """The greatest id that was stored before this Unix second and has not
-        expired. If there is no such entry: the id of the last expired entry, or
-        0."""
+        """Return the greatest id that was stored before a Unix second.
+
+        Expired entries do not count. If no entry is so old, returns the id of
+        the last expired entry, or 0. It searches backwards from the end of the
+        log, because the wanted entry is mostly near it.
+        """
         statement = (
             "SELECT id, stored_at FROM message WHERE log = %s AND id <= %s AND id > %s "
             "ORDER BY id DESC LIMIT %s"
@@ -347,8 +383,10 @@ class EntryReader(Store.Rows):
     def stored_at(
         self, sql: Statements, head: LogHead, ids: Sequence[int]
     ) -> dict[int, int]:
-        """Id → when the entry was stored, in Unix seconds, for the existing
-        entries."""
+        """Return id → the Unix second at which the entry was stored.
+
+        Ids without an entry are left out.
+        """
         statement = "SELECT id, stored_at FROM message WHERE log = %s AND id IN {}"
         return {row[0]: row[1] for row in sql.query_in(statement, (head.number,), ids)}
 
@@ -356,10 +394,13 @@ class EntryReader(Store.Rows):
 def fetch(
     sql: Statements, log: int, ids: Iterable[int], reader: str = ""
 ) -> list[Entry]:
-    """The existing entries of a log with these ids, ordered by id, as the
-    ``reader`` sees them. The reader's own votes and reactions are marked, and
-    changes after the reader has left a group are removed. Without a ``reader``,
-    the entries are as they are stored."""
+    """Return the existing entries of a log with these ids, ordered by id.
+
+    With a ``reader``, they are as this user sees them. The reader's own votes
+    and reactions are marked. If the reader has left a group, later changes of
+    its messages are removed. Without a ``reader``, the entries are as they are
+    stored.
+    """
     rows = sql.query_in(f"{_ENTRIES} m.id IN {{}}", (log,), list(dict.fromkeys(ids)))
     entries = sorted(map(entry_of, rows), key=lambda entry: entry.id)
     if not reader:
@@ -372,11 +413,13 @@ def fetch(
 def page_of(
     sql: Statements, head: LogHead, rows: Sequence[Row], limit: int, reader: str = ""
 ) -> EntryPage:
-    """The entries of the first ``limit`` rows (id, size), in their order, as
-    many as fit on a page. Returns also whether rows are left for a next page.
+    """Fetch the entries of a page, as many as fit on it.
+
+    ``rows`` are the pairs (id, size) of candidates, in the order of the page.
+    At most ``limit`` of them are used. Returns the entries, and whether rows
+    are left for a next page. ``reader`` is explained at :func:`fetch`.
 
     Entries that cannot fit are not fetched: 500 entries may have 500 MB.
-    ``reader``: as for :func:`fetch`.
     """
     count = count_fitting(size for _, size in rows[:limit])
     ids = [id for id, _ in rows[:count]]
@@ -392,9 +435,12 @@ def page_of(
 def _without_later(
     sql: Statements, log: int, user: str, entries: list[Entry]
 ) -> list[Entry]:
-    """The entries, where the entries of groups that the user has left are as
-    they were then. A message that was edited later looks like a recalled
-    message. Other messages lose later reactions, answers and totals of threads.
+    """Return the entries without changes that a former member may not see.
+
+    If the user has left a group, its entries are shown as they were then. A
+    message that was edited later looks like a recalled message, because its old
+    text is gone. Other messages lose later reactions, answers and totals of
+    threads.
 
     Makes no query if no entry of a group can have such changes.
     """
@@ -412,6 +458,8 @@ def _without_later(
     if not left_ids:
         return entries
 
+    # An edit has the content of the message's last edit. Whether that one came
+    # too late is noted in the message.
     edited_messages = [
         entry.about
         for entry in entries
@@ -432,7 +480,10 @@ def _without_later(
 
 
 def _may_have_later(entry: Entry) -> bool:
-    """Whether this is an entry of a group that may show later changes."""
+    """Tell whether an entry of a group may show changes that came after it.
+
+    Conversations of two and rooms have no former members.
+    """
     if entry.members or entry.room:
         return False
     if entry.kind == "message":
@@ -441,10 +492,12 @@ def _may_have_later(entry: Entry) -> bool:
 
 
 def _as_of(entry: Entry, last: int, last_edits: Mapping[int, int]) -> Entry:
-    """An entry without the changes that have happened after the id ``last``. If
-    its message was edited later, the earlier content is lost, and it is shown
-    as recalled. ``last_edits``: message → its last edit, for the messages to
-    which edits belong."""
+    """Return an entry without the changes that happened after the id ``last``.
+
+    If its message was edited later, the earlier content is lost, and it is
+    shown as recalled. ``last_edits`` has message → the id of its last edit, for
+    the messages to which edits belong.
+    """
     if entry.kind not in ("message", "edit"):
         return entry
     meta = entry.message_meta()
@@ -466,6 +519,7 @@ def _as_of(entry: Entry, last: int, last_edits: Mapping[int, int]) -> Entry:
             reactions=(),
         )
 
+    # The counts before the later reaction are not known any more.
     if meta.reacted > last:
         entry = replace(entry, reactions=())
     return replace(entry, meta=without_later(entry.meta, last))
@@ -474,9 +528,12 @@ def _as_of(entry: Entry, last: int, last_edits: Mapping[int, int]) -> Entry:
 def _with_own_reactions(
     sql: Statements, log: int, user: str, entries: list[Entry]
 ) -> list[Entry]:
-    """The entries with ``mine`` in the reactions of a reader. ``entries`` are
-    ordered by id, and the list is changed. Makes a query only if a total does
-    not name all its users."""
+    """Set ``mine`` in the reactions of the reader, and return the entries.
+
+    ``entries`` must be ordered by id; the list itself is changed. A total names
+    at most ten of its users. So there is a query only if some total does not
+    name all of them.
+    """
     reacted = [entry for entry in entries if entry.reactions]
     if not reacted:
         return entries
@@ -506,8 +563,10 @@ def _with_own_reactions(
 def readable_sizes(
     sql: Statements, head: LogHead, user: str, ids: Sequence[int]
 ) -> dict[int, int]:
-    """Id → size, for the entries among these that the user may read and has
-    not hidden."""
+    """Return id → size in bytes, for the entries that the user may read.
+
+    Entries that the user has hidden, and ids without an entry, are left out.
+    """
     statement = (
         f"SELECT m.id, {_SIZE} FROM message m "
         f"WHERE EXISTS (SELECT 1 FROM membership s WHERE s.member = %s AND {VISIBLE}) "
@@ -519,18 +578,20 @@ def readable_sizes(
 
 
 def last_before(head: LogHead, before: int) -> int:
-    """The greatest id before ``before``; 0: the end of the log."""
+    """Return the greatest id before ``before``; 0 stands for the end of the
+    log."""
     if before > 0:
         return min(before - 1, head.last_id)
     return head.last_id
 
 
 def end_of_look(sql: Statements, log: int, after: int, last: int, many: int) -> int:
-    """The id up to which one query of a scan reads: ``many`` ids from the
-    first entry after ``after`` on, at most ``last``.
+    """Return the id up to which one query of a long scan reads.
 
-    After a restore the ids have a gap that is wider than all entries. Counting
-    from the next entry skips it.
+    A scan reads the log in pieces of ``many`` ids, so that no query takes long.
+    The piece begins at the first entry after ``after``, and ends at ``last`` at
+    the latest. It begins at an entry because of the gap that a restore leaves
+    in the ids. This gap is wider than all entries, and is skipped so.
     """
     next_entry = "SELECT id FROM message WHERE log = %s AND id > %s ORDER BY id LIMIT 1"
     rows = sql.query(next_entry, (log, after))
@@ -543,9 +604,13 @@ def end_of_look(sql: Statements, log: int, after: int, last: int, many: int) -> 
 def time_window(
     head: LogHead, upto: int, filter: SearchFilter, sql: Statements
 ) -> tuple[int, int]:
-    """The range of ids in which a filter of time can match: entries after the
-    first id, up to the second one, which is at most ``upto``.
-    ``stored_at`` grows with the ids, apart from differences of clocks."""
+    """Return the range of ids in which a filter of time can match.
+
+    The range has the ids after the first number, up to the second one, which is
+    at most ``upto``. ``stored_at`` grows with the ids, apart from differences
+    between the clocks of nodes. So the range is a little wider than the times
+    of the filter.
+    """
     after = head.floor
     if filter.since:
         earliest = filter.since // SECOND_MS - _CLOCKS_SECONDS
@@ -557,8 +622,11 @@ def time_window(
 
 
 def _first_since(sql: Statements, head: LogHead, second: int) -> int:
-    """The first id that was stored at this Unix second or later; if there is no
-    such id, the last one plus 1."""
+    """Return the first id that was stored at this Unix second or later.
+
+    If there is no such id, returns the last id plus 1. It is a binary search,
+    because no index leads to times.
+    """
     statement = (
         "SELECT stored_at FROM message WHERE log = %s AND id >= %s ORDER BY id LIMIT 1"
     )
@@ -566,6 +634,7 @@ def _first_since(sql: Statements, head: LogHead, second: int) -> int:
     high = head.last_id + 1
     while low < high:
         middle = (low + high) // 2
+        # The id may be missing: the next existing entry decides.
         rows = sql.query(statement, (head.number, middle))
         if rows and rows[0][0] < second:
             low = middle + 1
@@ -589,8 +658,12 @@ user, after)."""
 def _rooms_with_news(
     sql: Statements, head: LogHead, after_by_room: Mapping[str, int], after: int
 ) -> list[tuple[int, int]]:
-    """The rooms with entries that the reader wants: (conversation, id after
-    which they begin)."""
+    """Return the rooms with entries that the reader wants.
+
+    Each result is (id of the conversation, id after which its entries begin).
+    ``after_by_room`` has room → the id after which the reader wants entries.
+    Entries up to ``after`` are not wanted from any room.
+    """
     # SQLite's name of the index `conversation_by_pair`. Without this hint
     # SQLite scans all conversations.
     hint = sql.on_sqlite("INDEXED BY sqlite_autoindex_conversation_2")
@@ -618,10 +691,14 @@ def _sizes_of_room(
     reverse: bool = False,
     revisions: bool = True,
 ) -> Sequence[Row]:
-    """(id, size) of the first ``count`` entries of a room with ``after < id <=
-    upto``. With ``reverse``, of the last entries, the newest first.
-    If ``revisions`` is False, edits and recalls are left out."""
+    """Return (id, size) of the first entries of a room in a range of ids.
+
+    The range is ``after < id <= upto``, and there are at most ``count``
+    results. With ``reverse``, these are the last entries, the newest first.
+    Without ``revisions``, edits and recalls are left out.
+    """
     index = ""
+    # MySQL would scan the primary key.
     if sql.engine == "mysql":
         index = "FORCE INDEX (message_by_conversation) "
     kinds = ""
@@ -639,8 +716,11 @@ def _sizes_of_room(
 def _sizes(
     sql: Statements, head: LogHead, statement: str, values: Sequence[Any]
 ) -> Sequence[Row]:
-    """(id, size) of the entries whose ids a statement selects, ordered by id.
-    The sizes are read for these entries alone."""
+    """Return (id, size) of the entries whose ids a statement selects.
+
+    They are ordered by id. The sizes are read for these entries alone, after
+    the statement has sorted and limited the ids.
+    """
     size = f"SELECT {_SIZE} FROM message m WHERE m.log = %s AND m.id = f.id"
     return sql.query(
         f"SELECT f.id, ({size}) FROM ({statement}) f ORDER BY f.id",
@@ -651,10 +731,12 @@ def _sizes(
 def _sizes_on_sqlite(
     sql: Statements, head: LogHead, user: str, after: int, count: int
 ) -> Sequence[Row]:
-    """(id, size) of the first ``count`` entries after an id that the user may
-    read. The query looks at a window of ids, which grows until there are enough
-    entries. Without a window, SQLite would sort everything after an old cursor
-    for each page."""
+    """Return (id, size) of the first entries after an id that a user may read.
+
+    There are at most ``count`` results. The query looks at a window of ids,
+    which grows until there are enough entries. Without a window, SQLite would
+    sort everything after an old cursor for each page.
+    """
     statement = (
         "SELECT m.id "
         "FROM membership s CROSS JOIN conversation c CROSS JOIN message m "
@@ -677,8 +759,12 @@ def _sizes_on_sqlite(
 def _sizes_on_postgresql(
     sql: Statements, head: LogHead, user: str, after: int, count: int
 ) -> Sequence[Row]:
-    """(id, size) of the first ``count`` entries after an id that the user may
-    read. Each conversation contributes its first ``count`` entries."""
+    """Return (id, size) of the first entries after an id that a user may read.
+
+    There are at most ``count`` results. Each conversation of the user
+    contributes its first ``count`` entries, and the first ones of all are
+    taken.
+    """
     statement = (
         "SELECT f.id FROM membership s "
         "JOIN conversation c ON c.log = s.log AND c.id = s.conversation "
@@ -696,9 +782,12 @@ def _sizes_on_postgresql(
 def _sizes_on_mysql(
     sql: Statements, head: LogHead, user: str, after: int, count: int
 ) -> Sequence[Row]:
-    """(id, size) of the first ``count`` entries after an id that the user may
-    read. One statement unites the first ``count`` entries of each conversation
-    that has new entries."""
+    """Return (id, size) of the first entries after an id that a user may read.
+
+    There are at most ``count`` results. One statement unites the first
+    ``count`` entries of each conversation that has new entries. MySQL has no
+    fast way to do this with a join.
+    """
     active = sql.query(
         f"SELECT s.conversation, s.joined_id, s.left_id, s.bot FROM {_ACTIVE}",
         (after, head.number, user, after),
@@ -720,6 +809,8 @@ def _sizes_on_mysql(
     )
     parts: list[str] = []
     values: list[Any] = []
+    # A part of the union for each membership. A bot reads only the entries that
+    # are listed for it.
     for conversation, joined_id, left_id, is_bot in active:
         last = head.last_id
         if left_id is not None:
@@ -738,8 +829,12 @@ def _sizes_on_mysql(
 def _sizes_by_scan(
     sql: Statements, head: LogHead, user: str, after: int, count: int
 ) -> Sequence[Row]:
-    """Like :func:`_sizes_on_mysql`, for a user with very many active
-    conversations: reads the log in order, and checks each entry."""
+    """Return (id, size) of the first entries after an id that a user may read.
+
+    For MySQL, and a user with very many active conversations: the statement
+    reads the log in order, and checks for each entry whether the user may read
+    it.
+    """
     statement = (
         "SELECT m.id FROM message m FORCE INDEX (PRIMARY) "
         "WHERE m.log = %s AND m.id > %s AND m.id <= %s "
@@ -763,5 +858,6 @@ and sizes of the first entries after an id that a user may read."""
 
 
 def _extent_of(head: LogHead) -> LogExtent:
+    """Return the range of ids that the log has, with its gaps."""
     lost = tuple((lost.first, lost.last) for lost in ranges_of(head.lost))
     return LogExtent(head.floor, head.last_id, lost)
