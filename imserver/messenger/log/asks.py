@@ -82,13 +82,18 @@ class AskRefused(Rejected, frozen=True, kw_only=True):
 
 
 class AskLog(WritingPart):
-    """Answers questions, and closes them. Each method may switch greenlets and
-    raise StorageUnavailable. Methods that change something return after the
-    commit. An empty ``user`` is a back end."""
+    """Answers questions, and closes them.
+
+    A *question* is a message that asks its readers for an answer; a *poll* is a
+    question with votes. Each method may switch greenlets and raise
+    StorageUnavailable. Methods that change something return after the commit.
+    An empty ``user`` is a back end.
+    """
 
     DUE: Final[tuple[Due, ...]] = get_args(Due)
 
     def __init__(self, writer: LogWriter, store: Store) -> None:
+        """Prepare the counters. Nothing is read."""
         super().__init__(writer, store)
         self.counts: Counter[AskAct | Literal["ask", "refuse"]] = Counter()
         """The number of acts of this node since its start. ``refuse``: others
@@ -107,10 +112,12 @@ class AskLog(WritingPart):
         text: str = "",
         choices: Sequence[int] | None = None,
     ) -> AskChange | Rejected:
-        """Answer a question with the value of an option, or with free text. In
-        a poll, ``choices`` are the indexes of options. They replace the user's
-        earlier choices; an empty list withdraws the vote. Repeating one's own
-        answer changes nothing.
+        """Answer a question, or vote in a poll.
+
+        An answer is the ``value`` of an option, or a free ``text``. In a poll,
+        ``choices`` are the indexes of options. They replace the user's earlier
+        choices; an empty list withdraws the vote. Repeating one's own answer
+        changes nothing.
 
         Returns :class:`AskRefused` if others have answered before, or if the
         question is closed.
@@ -126,8 +133,11 @@ class AskLog(WritingPart):
         return self._change(app, user, message, work)
 
     def cancel(self, app: str, user: str, message: int) -> AskChange | Rejected:
-        """Close a question of this user. A question is then cancelled; a poll
-        counts as answered by its votes."""
+        """Close a question of this user.
+
+        A question is then cancelled; a poll counts as answered by its votes.
+        Its author may do this also after leaving the group.
+        """
 
         def work(question: _Question) -> AskChange | Rejected:
             state = "cancelled" if question.ask.poll is None else "answered"
@@ -140,12 +150,15 @@ class AskLog(WritingPart):
         return self._change(app, user, message, work, by_author=True, as_reader=False)
 
     def settle(self, due: Due, app: str, message: int) -> None:
-        """Close a question, or count its votes, as ``due`` says. See
-        :meth:`due`."""
+        """Do what is due for a question: close it, or count its votes.
+
+        ``due`` is one of the things that :meth:`due` lists.
+        """
         if due == "ask_deadline":
             result = self.expire(app, message)
         else:
             result = self.tally(app, message)
+        # The question may have been closed or recalled meanwhile.
         if isinstance(result, Rejected):
             was_over = True
         else:
@@ -172,7 +185,10 @@ class AskLog(WritingPart):
     def escalate(
         self, app: str, user: str, message: int, users: Sequence[str]
     ) -> AskChange | Rejected:
-        """Let these members answer a question of this user, too."""
+        """Let these members answer a question of this user, too.
+
+        Returns Rejected if one of them cannot.
+        """
         for other in users:
             wrong = text_objection(other, MAX_USER_BYTES)
             if wrong:
@@ -184,7 +200,11 @@ class AskLog(WritingPart):
         return self._change(app, user, message, work, by_author=True)
 
     def remind(self, app: str, user: str, message: int) -> AskChange | Rejected:
-        """Remind the users who have not answered a question of this user."""
+        """Remind the users who have not answered a question of this user.
+
+        Adds an entry about the question, which notifies them. A poll has no
+        reminders.
+        """
 
         def work(question: _Question) -> AskChange | Rejected:
             if question.ask.poll is not None:
@@ -204,9 +224,12 @@ class AskLog(WritingPart):
         by_author: bool = False,
         as_reader: bool = True,
     ) -> AskChange | Rejected:
-        """Change a question by ``work``, in a transaction. ``by_author``: only
-        its author or a back end may do it. ``as_reader``: the user must still
-        be able to read the message, and not be muted."""
+        """Change a question by ``work``, in a transaction.
+
+        ``by_author``: only its author or a back end may do it. ``as_reader``:
+        the user must still be able to read the message, and not be muted. The
+        acts are counted after the commit.
+        """
         acts: list[AskAct] = []
         reader = user if as_reader else ""  # "" may read everything
 
@@ -215,7 +238,9 @@ class AskLog(WritingPart):
             if isinstance(target, Rejected):
                 return target
             ask = ask_in(target.meta)
-            if ask is None or (by_author and user and user != target.sender):
+            is_by_other = user not in ("", target.sender)
+            if ask is None or (by_author and is_by_other):
+                # Others do not learn that there is a question.
                 return Rejected(RejectReason.UNKNOWN_MESSAGE)
             question = _Question(transaction, target, ask)
             outcome = work(question)
@@ -237,12 +262,15 @@ class AskLog(WritingPart):
     def get(
         self, sql: Statements, head: LogHead, user: str, message: int
     ) -> Entry | None:
-        """The question in a message, if the user may read it. An empty
-        ``user`` may read everything. Returns None if there is no such question.
-        A recalled message is no question."""
+        """Return the question in a message, if the user may read it.
+
+        An empty ``user`` may read everything. Returns None if there is no such
+        question. A recalled message is no question.
+        """
         ids: list[int] = []
         if user:
             ids = list(readable_sizes(sql, head, user, [message]))
+        # Messages up to the floor have expired.
         elif message > head.floor:
             ids = [message]
         entries = fetch(sql, head.number, ids, user)
@@ -251,9 +279,11 @@ class AskLog(WritingPart):
         return entries[0]
 
     def changes(self, app: str, after: int) -> tuple[set[int], int]:
-        """The messages that are changed by entries after an id, for example by
-        answers. Returns also the last id of the log, up to which the result is
-        complete."""
+        """Return the messages that are changed by entries after an id.
+
+        An answer, an edit or a recall changes its message. Returns also the
+        last id of the log, up to which the result is complete.
+        """
         statement = (
             "SELECT about FROM message WHERE log = %s AND id > %s AND id <= %s "
             f"AND kind IN {_CHANGING}"
@@ -276,10 +306,14 @@ class AskLog(WritingPart):
         after: str,
         limit: int,
     ) -> list[str]:
-        """The users who have chosen an option of a poll that is not anonymous,
-        ordered by id, after the id ``after``."""
+        """Return the users who have chosen an option of a poll, ordered by id.
+
+        ``choice`` is the index of the option. The page begins after the user id
+        ``after``. An anonymous poll has no such users.
+        """
         if text_objection(after, MAX_USER_BYTES):
             return []
+        # The choices of a vote are stored as bits, one for each option.
         statement = (
             "SELECT member FROM ask_vote WHERE log = %s AND id = %s AND member > %s "
             "AND (choices & %s) <> 0 ORDER BY member LIMIT %s"
@@ -291,10 +325,13 @@ class AskLog(WritingPart):
     def due(
         self, sql: Statements, what: Due = "ask_deadline"
     ) -> tuple[list[tuple[str, int]], float | None]:
-        """Some questions (app, message) whose deadline has passed, or whose
-        votes must be counted. Returns also the seconds until the next question
-        is due, or None if no further question waits. ``what``: the table of the
-        things that are due."""
+        """Return some questions that are due, and when to look again.
+
+        A question is (app, message). It is due if its deadline has passed, or,
+        for ``ask_tally``, if its votes must be counted. The second result is
+        the seconds until the next question is due; None: no further question
+        waits. ``what`` is also the name of the table.
+        """
         statement = (
             f"SELECT l.app, d.id, d.due - {sql.clock} * 1000 FROM {what} d JOIN log l "
             "ON l.number = d.log ORDER BY d.due LIMIT %s"
@@ -312,15 +349,21 @@ class AskLog(WritingPart):
 
     @in_log(writes=True)
     def forget(self, sql: Statements, head: LogHead, message: int) -> None:
-        """Forget the deadline and the count of a message that is no open
-        question any more."""
+        """Forget the deadline and the count of a message.
+
+        It is no open question any more, so nothing will be due for it.
+        """
         for table in self.DUE:
             statement = f"DELETE FROM {table} WHERE log = %s AND id = %s"
             sql.execute(statement, (head.number, message))
 
     def time_ms(self) -> int:
-        """The current time in Unix milliseconds, by the clock of the database:
-        deadlines are compared with this clock."""
+        """Return the current time in Unix milliseconds, by the clock of the
+        database.
+
+        Deadlines are compared with this clock. If the database does not answer,
+        the clock of this node is used.
+        """
         of_database = self._store.read_or(0, Statements.clock_ms)
         return of_database or int(time() * SECOND_MS)
 
@@ -344,8 +387,12 @@ class _GivenAnswer(Struct, frozen=True):
         return self.value or self.text
 
     def objection(self) -> str:
-        """The reason why this can be the answer to no question; ``""`` if it
-        can."""
+        """Return why this can be the answer to no question; ``""`` if it can be
+        one.
+
+        An answer is either a value, or a text of limited length, or the choices
+        of a poll.
+        """
         is_too_long = len(self.text) > Limit.ANSWER_CHARACTERS
         is_value_or_text = bool(self.value) != bool(self.text)
         if self.choices is None and (is_too_long or not is_value_or_text):
@@ -358,8 +405,11 @@ class _GivenAnswer(Struct, frozen=True):
         return f"{name}: {wrong}"
 
     def choices_of(self, ask: Ask) -> Sequence[int] | None:
-        """The indexes of the options that this answer chooses in a poll; None:
-        the poll has no option with its value."""
+        """Return the indexes of the options that this answer chooses in a poll.
+
+        A client may name one option by its value. Returns None if the poll has
+        no option with this value.
+        """
         if self.choices is not None:
             return self.choices
         for index, option in enumerate(ask.options):
@@ -379,11 +429,19 @@ class _GivenAnswer(Struct, frozen=True):
 
 
 class _Question:
-    """A question in a transaction that changes it."""
+    """A question in a transaction that changes it.
+
+    Each method that changes it adds an entry about the change, and writes the
+    new fields into the message.
+    """
 
     def __init__(
         self, transaction: AppTransaction, message: TargetMessage, ask: Ask
     ) -> None:
+        """Take the question ``ask``, which is in the ``meta`` of ``message``.
+
+        If its deadline has passed, it is closed at once.
+        """
         self.transaction = transaction
         self.message = message
         self.ask = ask
@@ -406,13 +464,19 @@ class _Question:
         )
 
     def answer(self, given: _GivenAnswer) -> AskChange | Rejected:
-        """Store an answer, or the choices in a poll."""
+        """Store an answer, or the choices in a poll.
+
+        Returns :class:`AskRefused` if the question is closed, or if the user
+        has given another answer before. Returns Rejected if the user or the
+        answer does not fit the question.
+        """
         ask = self.ask
         if ask.poll is not None:
             return self.vote(given.user, ask.poll, given.choices_of(ask))
         if given.choices is not None:
             return Rejected(RejectReason.INVALID, "the question is no poll")
 
+        # A client that got no reply sends its answer again.
         before = ask.answer_of(given.user)
         if before is not None and given.repeats(before):
             return self.unchanged()
@@ -428,8 +492,10 @@ class _Question:
         return self._add_answer(given)
 
     def _add_answer(self, given: _GivenAnswer) -> AskChange:
-        """Store a valid answer. The last answer that the question needs closes
-        it."""
+        """Store a valid answer.
+
+        The last answer that the question needs closes it.
+        """
         now = int(time() * SECOND_MS)
         answer = AskAnswer(
             user=given.user, value=given.value, text=given.text, time=now
@@ -441,7 +507,11 @@ class _Question:
         return self.change("answer", given.user, changed, given.content.encode(), now)
 
     def escalate(self, user: str, users: Sequence[str]) -> AskChange | Rejected:
-        """Let these members answer it, too, in the name of ``user``."""
+        """Let these members answer the question, too, in the name of ``user``.
+
+        ``of`` is the list of users who may answer; None: everybody may. Users
+        who are in it already change nothing.
+        """
         answerers = self.ask.of
         if self.ask.state:
             return self.refused()
@@ -468,9 +538,15 @@ class _Question:
     def vote(
         self, user: str, poll: Ask.Poll, choices: Sequence[int] | None
     ) -> AskChange | Rejected:
-        """Replace the choices of a user in a poll. The result has them as
-        ``ask.mine``. ``choices``: indexes of options. None means that the user
-        has named an option that the poll does not have."""
+        """Replace the choices of a user in a poll.
+
+        ``choices`` are indexes of options. None means that the user has named
+        an option that the poll does not have. The result has the choices as
+        ``ask.mine``.
+
+        A vote adds no entry of its own. Only a count does, and counts of a poll
+        have a pause between them.
+        """
         options = len(self.ask.options)
         if choices is None or any(not 0 <= index < options for index in choices):
             return Rejected(RejectReason.INVALID, "the poll has no such option")
@@ -481,6 +557,8 @@ class _Question:
         sql = self.transaction.sql
         log = self.transaction.log
         message = self.message.id
+        # Voting twice for the same options changes nothing, also in a closed
+        # poll.
         now, before = polls.look_up(sql, log, message, user)
         if bits == before:
             return self._voted(self.unchanged(), bits)
@@ -493,9 +571,12 @@ class _Question:
         return self._voted(self._count_when_due(poll, now), bits)
 
     def _count_when_due(self, poll: Ask.Poll, now: int) -> AskChange:
-        """Count the votes now, or, if the last count is recent, store when the
-        next count is due. ``now``: Unix milliseconds by the clock of the
-        database."""
+        """Count the votes now, or store when the next count is due.
+
+        If the last count is recent, the next one waits, so that many votes
+        share one entry. ``now`` is Unix milliseconds by the clock of the
+        database.
+        """
         sql = self.transaction.sql
         log = self.transaction.log
         message = self.message.id
@@ -508,10 +589,11 @@ class _Question:
         return self.unchanged()
 
     def _voted(self, change: AskChange, bits: int) -> AskChange:
+        """Return the change with the choices of its user."""
         return replace(change, ask=replace(change.ask, mine=polls.choices_of(bits)))
 
     def tally(self) -> AskChange:
-        """Count the votes anew. Add an entry if the totals have changed."""
+        """Count the votes anew, and add an entry if the totals have changed."""
         if self.ask.state:
             return self.unchanged()
         poll = self._counted()
@@ -523,8 +605,8 @@ class _Question:
         return self.change("tally", by="", changed={"poll": poll})
 
     def _counted(self) -> Ask.Poll | None:
-        """The poll with the totals of all votes. Returns None if the question
-        is no poll."""
+        """Return the poll with the totals of all votes; None if this is no
+        poll."""
         poll = self.ask.poll
         if poll is None:
             return None
@@ -543,10 +625,10 @@ class _Question:
     ) -> AskChange:
         """Change fields of the question, and add the entry about the change.
 
-        ``by``: who makes the change; ``""``: the server or a back end.
-        ``changed``: field of :class:`Ask` → new value. ``time_ms``: of the
-        entry; 0: now. A change of ``state`` closes the question: the votes of a
-        poll are counted a last time, and the deadline is deleted.
+        ``changed`` has field of :class:`Ask` → new value. ``by`` is who makes
+        the change; ``""``: the server or a back end. ``time_ms`` is the time of
+        the entry; 0: now. A change of ``state`` closes the question: the votes
+        of a poll are counted a last time, and the deadline is deleted.
         """
         transaction = self.transaction
         message = self.message
@@ -571,6 +653,7 @@ class _Question:
         )
         self.acts.append(act)
 
+        # The message itself always has the current question.
         if changed:
             self.ask = replace(self.ask, **changed)
             new = MessageMeta(ask=self.ask, pressed=entry.id)

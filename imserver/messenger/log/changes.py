@@ -15,15 +15,19 @@ SEGMENT: Final = 2048
 def note_changes(
     sql: Statements, log: int, changes: Sequence[tuple[int, int, int]], first: int
 ) -> None:
-    """Note messages that get another text in the same transaction.
+    """Note messages that get another text, so that the index of words is
+    updated.
 
-    ``changes``: (message, conversation, the entry that changes the message).
-    ``first``: the first id that the transaction adds (0: it adds no entries).
-    Messages of the segment of this id, or of later segments, are not noted.
-    These segments were not complete before, so they are not in the index; the
-    task that adds them later reads the new texts.
+    ``changes`` has (message, conversation, the entry that changes the message).
+    ``first`` is the first id that the transaction adds; 0: it adds no entries.
+
+    A *segment* is the ids that are indexed together, once all of them are
+    stored. Messages of the segment of ``first``, and of later ones, are not
+    noted. These segments are not in the index yet. The task that adds them
+    later reads the new texts.
     """
     indexed_before: int = Limit.ID
+    # The segment of `first` was not complete before this transaction.
     if first:
         segment = first // SEGMENT
         indexed_before = segment * SEGMENT

@@ -82,28 +82,34 @@ class ConversationReader(Store.Rows):
     """Reads conversations and memberships."""
 
     def get(self, app: str, conversation: int) -> Conversation | None:
-        """One conversation."""
+        """Return one conversation; None: there is no such conversation."""
         return self._conversation(app, "c.id = %s", conversation)
 
     @in_log(list)
     def find(
         self, sql: Statements, head: LogHead, ids: Sequence[int]
     ) -> list[Conversation]:
-        """The conversations with these ids that exist, ordered by id."""
+        """Return the conversations with these ids that exist, ordered by id."""
         rows = sql.query_in(f"{_CONVERSATIONS} c.id IN {{}}", (head.number,), ids)
         return sorted(map(conversation_of, rows), key=attrgetter("id"))
 
     def between(self, app: str, user: str, other: str) -> Conversation | None:
-        """The conversation of two users. Returns None if they have not written
-        to each other."""
+        """Return the conversation of two users.
+
+        Returns None if they have not written to each other.
+        """
         return self._conversation(app, "c.pair = %s", pair_of(user, other))
 
     @in_log(list)
     def groups_named(
         self, sql: Statements, head: LogHead, text: str, limit: int
     ) -> list[Conversation]:
-        """The newest groups whose name contains a text, among the newest
-        conversations."""
+        """Return the newest groups whose name contains a text.
+
+        Only the newest conversations are searched, because no index leads to a
+        part of a name. ``limit`` is the most results.
+        """
+        # The name is stored as it was written, so several spellings are tried.
         spellings = sql.spellings(text)
         has_text = " OR ".join([sql.contains("lower(c.name)")] * len(spellings))
         where = (
@@ -121,8 +127,10 @@ class ConversationReader(Store.Rows):
     def open_groups(
         self, sql: Statements, head: LogHead, below: int, limit: int
     ) -> list[Conversation]:
-        """The groups that anybody may join with ids below ``below``, the newest
-        first."""
+        """Return the groups that anybody may join, the newest first.
+
+        Only groups with an id below ``below`` are returned, at most ``limit``.
+        """
         rows = sql.query(
             f"{_CONVERSATIONS} c.open = 1 AND c.id < %s ORDER BY c.id DESC LIMIT %s",
             (head.number, below, limit),
@@ -131,7 +139,10 @@ class ConversationReader(Store.Rows):
 
     @in_log(list)
     def with_handles(self, sql: Statements, head: LogHead) -> list[Conversation]:
-        """The groups that have a handle, ordered by handle."""
+        """Return the groups that have a handle, ordered by handle.
+
+        A *handle* is a name by which a message mentions all members of a group.
+        """
         rows = sql.query(
             f"{_CONVERSATIONS} c.handle > '' ORDER BY c.handle LIMIT %s",
             (head.number, MOST_HANDLES),
@@ -142,13 +153,19 @@ class ConversationReader(Store.Rows):
     def reached(
         self, sql: Statements, head: LogHead, group: int, conversation: int
     ) -> Sequence[str] | None:
-        """The members of a group whom its handle mentions in a conversation.
-        Returns None if the handle would mention too many."""
+        """Return the members of a group whom its handle mentions in a
+        conversation.
+
+        Returns None if the handle would mention too many.
+        """
         return reached(sql, head.number, group, conversation)
 
     def of_everybody(self) -> list[tuple[str, int, Everybody]]:
-        """The groups of everybody in all apps: (app, id of the group, the users
-        who are members without joining)."""
+        """Return the groups of everybody, in all apps.
+
+        In such a group, users are members without joining. Each result is (app,
+        id of the group, the users who are members).
+        """
         # 2 and 3 are the values of `OPENNESS` for groups of everybody.
         rows = self._store.rows(
             "SELECT l.app, c.id, c.open FROM conversation c "
@@ -160,27 +177,31 @@ class ConversationReader(Store.Rows):
     def sizes(
         self, sql: Statements, head: LogHead, groups: Sequence[int]
     ) -> dict[int, int]:
-        """Group → the number of its members."""
+        """Return group → the number of its members."""
         return {group: count_members(sql, head.number, group) for group in groups}
 
     @in_log(set)
     def members_among(
         self, sql: Statements, head: LogHead, conversation: int, users: Sequence[str]
     ) -> set[str]:
-        """The users among these who are members."""
+        """Return the users among these who are members of a conversation."""
         return set(members_among(sql, head.number, conversation, users))
 
     @in_log()
     def _conversation(
         self, sql: Statements, head: LogHead, where: str, value: Any
     ) -> Conversation | None:
+        """Return the conversation that meets a condition with one value."""
         rows = sql.query(f"{_CONVERSATIONS} {where}", (head.number, value))
         if not rows:
             return None
         return conversation_of(rows[0])
 
     def memberships(self, app: str, user: str) -> list[Membership]:
-        """All memberships of a user, including ended ones."""
+        """Return all memberships of a user, including ended ones.
+
+        They are ordered by conversation, then by time.
+        """
         return self._members(
             app, "s.member = %s ORDER BY s.conversation, s.joined_id", (user,)
         )
@@ -188,7 +209,10 @@ class ConversationReader(Store.Rows):
     def members(
         self, app: str, conversation: int, after: str, limit: int
     ) -> list[Membership]:
-        """Members with an id after ``after``, ordered by id."""
+        """Return a page of the members of a conversation, ordered by user id.
+
+        It has at most ``limit`` members with ids after ``after``.
+        """
         where = (
             "s.conversation = %s AND s.left_id IS NULL AND s.member > %s "
             "ORDER BY s.member LIMIT %s"
@@ -197,14 +221,16 @@ class ConversationReader(Store.Rows):
 
     @in_log(int)
     def count_members(self, sql: Statements, head: LogHead, conversation: int) -> int:
-        """The number of members."""
+        """Return the number of members of a conversation."""
         return count_members(sql, head.number, conversation)
 
     def member(
         self, app: str, conversation: int, user: str, *, or_left: bool = False
     ) -> Membership | None:
-        """The current membership of a user. ``or_left``: a membership that has
-        ended counts, too."""
+        """Return the current membership of a user; None: the user is no member.
+
+        With ``or_left``, a membership that has ended counts, too.
+        """
         where = "s.conversation = %s AND s.member = %s"
         if not or_left:
             where += " AND s.left_id IS NULL"
@@ -215,18 +241,21 @@ class ConversationReader(Store.Rows):
     def sharing(
         self, sql: Statements, head: LogHead, user: str, others: Sequence[str]
     ) -> set[str]:
-        """The users among ``others`` who are in a conversation with a user, at
-        present."""
+        """Return the users among ``others`` who share a conversation with a
+        user now."""
         return _sharing(sql, head, user, others)
 
     @in_log(set)
     def acquainted(
         self, sql: Statements, head: LogHead, user: str, others: Sequence[str]
     ) -> set[str]:
-        """The users among ``others`` who are in a group with a user, at
-        present, or have written to the user."""
+        """Return the users among ``others`` who are acquainted with a user.
+
+        They are in a group with the user now, or have written to the user.
+        """
         is_group = f"AND c.kind = {CONVERSATION_KINDS.index('group')} "
         in_groups = _sharing(sql, head, user, others, is_group)
+        # Only the others need the slower query for messages.
         pairs = {
             pair_of(user, other): other for other in others if other not in in_groups
         }
@@ -252,9 +281,12 @@ class ConversationReader(Store.Rows):
         values: Sequence[Any],
         hint: str = "",
     ) -> list[Membership]:
-        """Memberships in the log of an app. ``where``: the condition and the
-        order, with placeholders for ``values``. ``hint``: the index that SQLite
-        uses; ``""``: SQLite chooses."""
+        """Return memberships in the log of an app.
+
+        ``where`` is the condition and the order, with placeholders for
+        ``values``. ``hint`` is the index that SQLite uses; ``""``: SQLite
+        chooses.
+        """
         statement = _MEMBERS.format(sql.on_sqlite(hint)) + where
         rows = sql.query(statement, (head.number, *values))
         return [
@@ -275,9 +307,12 @@ class ConversationReader(Store.Rows):
     def page(
         self, sql: Statements, head: LogHead, user: str, before: int, limit: int
     ) -> tuple[list[ConversationSummary], bool]:
-        """A page of a user's conversations, the ones with the newest entries
-        first. ``before``: only conversations whose newest entry has a smaller
-        id (0: all). Returns also whether there are more."""
+        """Return a page of a user's conversations.
+
+        Conversations with the newest entries come first. ``before`` selects
+        conversations whose newest entry has a smaller id; 0 selects all.
+        Returns also whether there are more.
+        """
         # In the order of the placeholders: the user's hidden messages, the
         # mentions of the user, the senders of mentions, then `_PAGE`.
         values = (
@@ -290,6 +325,7 @@ class ConversationReader(Store.Rows):
             before or Limit.ID,
             limit + 1,
         )
+        # Most logs have no thread. The query for them is quicker.
         threads = sql.query(
             "SELECT 1 FROM thread_reply WHERE log = %s LIMIT 1", (head.number,)
         )
@@ -299,6 +335,7 @@ class ConversationReader(Store.Rows):
         ids = [id for id in last_ids if id is not None]
         last_entries = {entry.id: entry for entry in fetch(sql, head.number, ids, user)}
 
+        # A summary has its last message, so a page may be cut by size.
         summaries = []
         sizes = []
         for row in rows[:limit]:
@@ -313,10 +350,12 @@ class ConversationReader(Store.Rows):
     def unread(
         self, sql: Statements, head: LogHead, users: UsersOf, mentioned: UsersOf
     ) -> dict[int, UnreadMessages]:
-        """Conversation → its messages that one of these users has not read.
-        ``users``: conversation → users. ``mentioned``: conversation → the
-        users whose mentions are wanted. Each conversation takes a few
-        queries."""
+        """Return conversation → its messages that one of these users has not
+        read.
+
+        ``users`` has conversation → users. ``mentioned`` has conversation → the
+        users whose mentions are wanted. Each conversation takes a few queries.
+        """
         return {
             id: read_unread(sql, head, id, names, mentioned.get(id, ()))
             for id, names in users.items()
@@ -326,8 +365,11 @@ class ConversationReader(Store.Rows):
     def read_positions(
         self, sql: Statements, head: LogHead, users: UsersOf
     ) -> dict[tuple[str, int], int]:
-        """(user, conversation) → read position. ``users``: conversation →
-        users. Only users who are members are in the result."""
+        """Return (user, conversation) → read position.
+
+        ``users`` has conversation → users. Only users who are members are in
+        the result.
+        """
         positions: dict[tuple[str, int], int] = {}
         for id, names in users.items():
             for user, read in read_positions(sql, head, id, names).items():
@@ -336,11 +378,15 @@ class ConversationReader(Store.Rows):
 
 
 def _summary_of(row: Row, last: Entry | None, user: str) -> ConversationSummary:
-    """A conversation in the list of a user. ``row``: a row of the query
-    :func:`_list`. ``last``: the newest entry that the user may read, or None if
-    there is no such entry."""
+    """Return a conversation as it is in the list of a user.
+
+    ``row`` is a row of the query :func:`_list`: the columns of the
+    conversation, then the columns of the user. ``last`` is the newest entry
+    that the user may read; None: there is no such entry.
+    """
     columns_of_user = row[_COLUMN_COUNT:]
     role, read, position, joined_later, _last_id, unread, mentions = columns_of_user
+    # Whoever has made the group or written in it knows it.
     is_new = bool(joined_later) and text_of(role) != "owner"
     if last is not None and last.sender == user:
         is_new = False
@@ -364,9 +410,12 @@ def _sharing(
     others: Sequence[str],
     condition: str = "",
 ) -> set[str]:
-    """The users among ``others`` who are in a conversation with a user, at
-    present. ``condition``: a further SQL condition, beginning with AND, for the
-    conversation ``c``."""
+    """Return the users among ``others`` who share a conversation with a user
+    now.
+
+    ``condition`` is a further SQL condition for the conversation ``c``. It
+    begins with AND.
+    """
     statement = (
         "SELECT o.member FROM membership o WHERE o.log = %s AND o.left_id IS NULL "
         "AND EXISTS (SELECT 1 FROM membership s "
@@ -408,13 +457,13 @@ _IN_CONVERSATION: Final = f" AND NOT {beside('m.log', 'm.conversation', 'm.id')}
 
 
 def _list(page: str, unread: str, mentions: str, hint: str = "") -> str:
-    """The query for a list of conversations, with the last message and the
-    numbers of unread messages and mentions of each.
+    """Return the SQL query for a list of a user's conversations.
 
-    ``page``: the query for the conversations, without messages. ``unread`` and
-    ``mentions``: the queries for one conversation; in ``unread``, ``{seen}``
-    stands for the messages that the user may read. ``hint`` names the index to
-    use. Without it the engine may scan the log.
+    Each row has the conversation, its last message, and the numbers of unread
+    messages and mentions. ``page`` is the query for the conversations, without
+    messages. ``unread`` and ``mentions`` are the queries for one conversation.
+    In ``unread``, ``{seen}`` stands for the messages that the user may read.
+    ``hint`` names the index to use. Without it the engine may scan the log.
     """
     seen = (
         f"FROM message m {hint} WHERE m.log = p.log AND m.conversation = p.id "
@@ -460,9 +509,14 @@ _BY_CONVERSATION: Final = "FORCE INDEX (message_by_conversation)"
 
 
 def _with_oldest(page: str, first: str, condition: str, entries: int, name: str) -> str:
-    """The query ``page`` with one more column ``name``: an id at which counting
-    begins. It is the id of the oldest of the newest ``entries`` entries that
-    are not before ``first``. If there are fewer entries, it is ``first``."""
+    """Return the query ``page`` with one more column: the id at which counting
+    begins.
+
+    This is the id of the oldest of the newest ``entries`` entries that are not
+    before ``first``. If there are fewer entries, it is ``first``. ``name`` is
+    the name of the column, and ``condition`` a further condition for the
+    entries.
+    """
     return (
         f"SELECT q.*, coalesce((SELECT m.id FROM message m {_BY_CONVERSATION} "
         "WHERE m.log = q.log "
@@ -508,16 +562,18 @@ take a third of the time (docs/decisions/0031-threads.md)."""
 
 
 class UnreadMessages:
-    """The newest messages of a conversation, at most :data:`MOST_UNREAD`
-    entries, and how far users have read it.
+    """The newest messages of a conversation, and how far users have read it.
 
-    ``reads``: user → read position; only for members, and without bots.
-    ``messages``: (id, sender, Unix milliseconds), in order; the attributes
-    ``ids``, ``senders`` and ``times`` have the same index for a message.
-    ``mentions``: (user, message); the user ``""`` stands for everybody.
-    ``hidden``: (user, message). ``is_cut``: there may be older messages.
-    ``replies``: the messages that only a thread shows. They count only for
-    users who follow the thread.
+    There are at most :data:`MOST_UNREAD` messages.
+
+    - ``reads``: user → read position; only for members, and without bots.
+    - ``messages``: (id, sender, Unix milliseconds), in order. In the attributes
+      ``ids``, ``senders`` and ``times``, a message has the same index.
+    - ``mentions``: (user, message); the user ``""`` stands for everybody.
+    - ``hidden``: (user, message) of messages that a user has hidden.
+    - ``is_cut``: there may be older messages.
+    - ``replies``: the messages that only a thread shows. They count only for
+      users who follow the thread.
     """
 
     def __init__(
@@ -529,6 +585,8 @@ class UnreadMessages:
         is_cut: bool = False,
         replies: Replies = NO_REPLIES,
     ) -> None:
+        """Sort the messages by what is asked later. The class explains the
+        arguments."""
         self.reads = reads
         self.ids = [id for id, _, _ in messages]
         self.senders = [sender for _, sender, _ in messages]
@@ -541,6 +599,8 @@ class UnreadMessages:
             self._by_sender.setdefault(sender, []).append(id)
         self._indexes = {id: index for index, id in enumerate(self.ids)}
 
+        # Hidden messages and mentions may be older than `messages`. Then they
+        # are left out.
         self._hidden: dict[str, set[int]] = {}
         """User → indexes of the messages that they have hidden."""
         for user, id in hidden:
@@ -560,23 +620,32 @@ class UnreadMessages:
         self._mentions[user] = sorted(indexes)
 
     def has_older(self, user: str, mentions: bool = False) -> bool:
-        """Whether there may be unread messages before the first one that
-        :meth:`among` returns. ``mentions``: only messages that mention the user
-        or everybody."""
+        """Tell whether :meth:`among` may leave out older unread messages of a
+        user.
+
+        With ``mentions``, only messages count that mention the user or
+        everybody.
+        """
         if self._is_cut or not mentions:
             return self._is_cut
+        # Mentions are read up to a limit of their own.
         of_user = self._mentions.get(user, ())
         of_everybody = self._mentions.get("", ())
         return max(len(of_user), len(of_everybody)) >= MOST_MENTIONS
 
     def count(self, user: str) -> int:
-        """The number of messages of others that a user has not read. Replies in
-        threads that the user does not follow do not count."""
+        """Return the number of messages of others that a user has not read.
+
+        Replies in threads that the user does not follow do not count. It
+        searches sorted lists, because it is called for many users of a large
+        group.
+        """
         read = self.reads[user]
         own_ids = self._by_sender.get(user, ())
         unread = len(self.ids) - bisect_right(self.ids, read)
         own_unread = len(own_ids) - bisect_right(own_ids, read)
         count = unread - own_unread
+        # Subtract the replies that were counted, but are silent for the user.
         for id in self._replies.roots:
             if id <= read or not self._replies.is_silent(user, id):
                 continue
@@ -585,7 +654,10 @@ class UnreadMessages:
         return count
 
     def is_unread(self, user: str, id: int) -> bool:
-        """Whether this is a message that a user has not read or hidden."""
+        """Tell whether a user has not read or hidden this message.
+
+        Returns False for an id that is not among the messages.
+        """
         index = self._indexes.get(id)
         if index is None or id <= self.reads[user] or self._replies.is_silent(user, id):
             return False
@@ -594,9 +666,13 @@ class UnreadMessages:
     def among(
         self, user: str, after: int, mentions: bool = False, newest_first: bool = False
     ) -> Iterator[int]:
-        """The indexes of the messages of others after the id ``after`` that a
-        user has not read or hidden, in order. ``mentions``: only messages that
-        mention the user or everybody."""
+        """Yield the indexes of messages of others that a user has not read or
+        hidden.
+
+        They have ids after ``after``, and come in order; with ``newest_first``,
+        backwards. With ``mentions``, only messages that mention the user or
+        everybody are returned.
+        """
         first = bisect_right(self.ids, max(after, self.reads[user]))
         indexes: Sequence[int] = range(first, len(self.ids))
         if mentions:
@@ -617,8 +693,10 @@ class UnreadMessages:
 def read_positions(
     sql: Statements, head: LogHead, conversation: int, users: Sequence[str]
 ) -> dict[str, int]:
-    """User → read position, for the members among these users; without bots.
-    Entries before a user has joined count as read."""
+    """Return user → read position, for the members among these users.
+
+    Bots are left out. Entries before a user has joined count as read.
+    """
     statement = (
         "SELECT s.member, s.joined_id, coalesce(r.read_id, 0), s.bot FROM membership s "
         "LEFT JOIN read_position r ON r.log = s.log AND r.member = s.member "
@@ -641,10 +719,13 @@ def read_unread(
     users: Sequence[str],
     mentioned: Sequence[str],
 ) -> UnreadMessages:
-    """The messages of a conversation that one of these users has not read, with
-    their mentions of the users ``mentioned``."""
+    """Read the messages of a conversation that one of these users has not read.
+
+    ``mentioned`` are the users whose mentions are wanted, too.
+    """
     reads = read_positions(sql, head, conversation, users)
     if not reads:
+        # All of these queries are limited to the ids of the messages.
         return UnreadMessages({}, ())
     hint = sql.on_sqlite(SQLITE_BY_CONVERSATION)
     newest = (
@@ -680,8 +761,11 @@ def read_unread(
 def _mentions(
     sql: Statements, head: LogHead, conversation: int, first: int, users: Sequence[str]
 ) -> list[tuple[str, int]]:
-    """(user, message) of the newest messages from ``first`` on that mention
-    these users, or everybody."""
+    """Return (user, message) for the newest messages that mention these users.
+
+    Mentions of everybody are returned with the user ``""``. Only messages from
+    the id ``first`` on count, and at most :data:`MOST_MENTIONS` for each user.
+    """
     mentions = (
         "FROM mention n WHERE n.log = %s AND n.conversation = %s AND n.id >= %s "
         "AND n.member IN {}"
@@ -696,6 +780,7 @@ def _mentions(
         )
         rows = sql.query_in(newest, values, names, many=True)
     else:
+        # The other engines number the mentions of each user in the query.
         numbered = "row_number() OVER (PARTITION BY n.member ORDER BY n.id DESC) AS k"
         newest = (
             "SELECT q.member, q.id "
@@ -718,8 +803,12 @@ def _hidden(
     last: int,
     users: Sequence[str],
 ) -> Iterator[tuple[str, int]]:
-    """(user, message) of the messages of a conversation, from ``first`` to
-    ``last``, that these users have hidden."""
+    """Yield (user, message) for the messages that these users have hidden.
+
+    Only messages of one conversation count, with ids from ``first`` to
+    ``last``.
+    """
+    # SQLite and MySQL keep the order of a CROSS JOIN: few hidden rows first.
     statement = (
         "SELECT h.member, h.id FROM hidden h CROSS JOIN message m "
         "WHERE h.log = %s AND h.id >= %s AND h.id <= %s "

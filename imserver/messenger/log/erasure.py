@@ -49,15 +49,17 @@ _LOOK: Final = 10_000
 
 
 class UserEraser(WritingPart):
-    """Erases users. May switch greenlets and raise StorageUnavailable."""
+    """Erases users from the log. May switch greenlets and raise
+    StorageUnavailable."""
 
     def erase(self, app: str, user: str, name: str) -> None:
-        """Erase a user, who has left all groups. ``name`` replaces the id of
-        the user in the log.
+        """Erase a user from the log of an app.
 
-        Pairs are renamed first: :meth:`_begin` finds the user's conversations
-        under the new name.
+        The user has left all groups before. ``name`` replaces the id of the
+        user in the log. It works in many small transactions, and may be called
+        again after an error.
         """
+        # Pairs come first: `_begin` finds the conversations under the new name.
         self._change(app, partial(_rename_pairs, user, name))
         self._change(app, partial(_withdraw_some, user))
         self._change(app, partial(_rename_votes, user, name))
@@ -80,8 +82,11 @@ class UserEraser(WritingPart):
         self._change(app, partial(_forget_memberships, user))
 
     def _change(self, app: str, work: Callable[[AppTransaction], bool]) -> None:
-        """Run ``work`` in one transaction after the other, until it returns
-        False, because nothing is left to do."""
+        """Run ``work`` in one transaction after the other, until nothing is
+        left to do.
+
+        ``work`` returns whether it must be called again.
+        """
         while self._writer.run(app, work):
             pass
 
@@ -89,15 +94,19 @@ class UserEraser(WritingPart):
     def _begin(
         self, sql: Statements, head: LogHead, name: str
     ) -> tuple[int, tuple[int, int]]:
-        """The last id of the log, and the two conversations that only the user
-        reads: with the server, and with themselves; 0: there is no such
-        conversation. ``name``: the new name of the user."""
+        """Return the last id of the log, and the user's own two conversations.
+
+        Only the user reads these: the one with the server, and the one with
+        themselves. 0 means that there is no such conversation. ``name`` is the
+        new name of the user.
+        """
         statement = "SELECT id FROM conversation WHERE log = %s AND pair IN (%s, %s)"
         with_server = pair_of("", name)
         with_self = pair_of(name, name)
         rows = sql.query(statement, (head.number, with_server, with_self))
         ids = [int(row[0]) for row in rows]
-        ids += [0, 0]  # no entry is in the conversation 0
+        # Fill up to two. No entry is in the conversation 0.
+        ids += [0, 0]
         return head.last_id, (ids[0], ids[1])
 
     @in_log()
@@ -111,11 +120,15 @@ class UserEraser(WritingPart):
         after: int,
         last: int,
     ) -> tuple[list[int], int]:
-        """The next entries, after ``after``, that name a user, or are in the
-        conversations ``notices``; at most :data:`AT_ONCE`. Returns also the id
-        up to which the log was searched. ``needles``: spellings of the user in
-        ``meta``."""
+        """Return the next entries that name a user, at most :data:`AT_ONCE`.
+
+        The user is the sender or in the ``meta``, or the entry is in one of the
+        conversations ``notices``. Returns also the id up to which the log was
+        searched. ``needles`` are spellings of the user in ``meta``. The search
+        has the ids after ``after``, up to ``last``.
+        """
         after = max(after, head.floor)
+        # No index leads to names in `meta`, so the log is read in pieces.
         upto = end_of_look(sql, head.number, after, last, _LOOK)
         named = " OR ".join([sql.contains("meta")] * len(needles))
         rows = sql.query(
@@ -134,8 +147,11 @@ class UserEraser(WritingPart):
 
 
 def _rename_pairs(user: str, name: str, transaction: AppTransaction) -> bool:
-    """Rename the user in some conversations of two. Returns whether there may
-    be more."""
+    """Rename the user in some conversations of two.
+
+    Returns whether there may be more. The pair of users is the key of such a
+    conversation, so it is written anew.
+    """
     sql = transaction.sql
     log = transaction.log
     rows = sql.query(
@@ -146,6 +162,7 @@ def _rename_pairs(user: str, name: str, transaction: AppTransaction) -> bool:
     )
 
     for id, pair in rows:
+        # Both are the user in a conversation with themselves.
         one, other = members_of(pair)
         if one == user:
             one = name
@@ -164,8 +181,10 @@ def _rename_pairs(user: str, name: str, transaction: AppTransaction) -> bool:
 
 
 def _withdraw_some(user: str, transaction: AppTransaction) -> bool:
-    """Withdraw some reactions of the user. Returns whether there may be
-    more."""
+    """Withdraw some reactions of the user.
+
+    Returns whether there may be more.
+    """
     sql = transaction.sql
     log = transaction.log
     rows = sql.query(
@@ -178,8 +197,10 @@ def _withdraw_some(user: str, transaction: AppTransaction) -> bool:
 
 
 def _rename_votes(user: str, name: str, transaction: AppTransaction) -> bool:
-    """Rename the user in all votes, which still count. Returns False, because
-    nothing is left to do."""
+    """Rename the user in all votes, which still count.
+
+    Returns False, because nothing is left to do.
+    """
     statement = "UPDATE ask_vote SET member = %s WHERE log = %s AND member = %s"
     transaction.sql.execute(statement, (name, transaction.log, user))
     return False
@@ -197,8 +218,7 @@ class _Entry(Struct):
 
 
 class _OwnEntries(Service):
-    """Erases entries that the user has written, or that the server has written
-    to the user alone."""
+    """Erases entries of one user: written by the user, or to the user alone."""
 
     transaction: AppTransaction
     name: str
@@ -211,23 +231,20 @@ class _OwnEntries(Service):
     """The groups without members."""
 
     def erase(self, entry: _Entry, renamed: bytes) -> None:
-        """Remove the content of an entry. ``renamed``: its ``meta``, with the
-        new name in place of the user. Changes of groups keep their content for
-        the members."""
+        """Remove the content of an entry.
+
+        ``renamed`` is its ``meta``, with the new name in place of the user.
+        Changes of groups keep their content for the members.
+        """
         sql = self.transaction.sql
         log = self.transaction.log
+        # Readers must learn of it, so a recall is added to the log.
         if entry.id in self.messages and entry.conversation in self.states:
             self._recall(entry)
         elif entry.kind in _WITH_CONTENT and entry.about not in self.messages:
             # A message without its conversation, or an edit without its
             # message, has no readers.
-            last_id = self.transaction.head.last_id
-            changes = [(entry.id, entry.conversation, last_id)]
-            note_changes(sql, log, changes, first=0)
-            kind = entry.kind
-            if kind != NUMBERS["press"]:
-                kind = NUMBERS["recall"]
-            _set(sql, log, entry.id, kind=kind, body=b"", meta=b"")
+            self._empty(entry)
         elif entry.kind == NUMBERS["group"]:
             # The names of a group belong to its members; without members, to
             # nobody.
@@ -237,9 +254,27 @@ class _OwnEntries(Service):
         elif renamed != entry.meta:
             _set(sql, log, entry.id, meta=renamed)
 
+    def _empty(self, entry: _Entry) -> None:
+        """Remove the content of an entry without readers, in its own row.
+
+        It then looks like a recall. A press of a button remains a press.
+        """
+        sql = self.transaction.sql
+        log = self.transaction.log
+        last_id = self.transaction.head.last_id
+        changes = [(entry.id, entry.conversation, last_id)]
+        note_changes(sql, log, changes, first=0)
+        kind = entry.kind
+        if kind != NUMBERS["press"]:
+            kind = NUMBERS["recall"]
+        _set(sql, log, entry.id, kind=kind, body=b"", meta=b"")
+
     def _recall(self, entry: _Entry) -> None:
-        """Add the recall of a message. The log then removes the content of the
-        message and of its edits."""
+        """Add the recall of a message.
+
+        At the end of the transaction, the log removes the content of the
+        message and of its edits.
+        """
         recall = Draft(
             sender=self.name,
             kind="recall",
@@ -258,18 +293,16 @@ def _erase_some(
     ids: Sequence[int],
     transaction: AppTransaction,
 ) -> bool:
-    """Erase the entries of the user among these, and replace the user's name in
-    the others. Nobody but the user reads the conversations ``notices``. Returns
-    False, because nothing is left to do."""
+    """Erase the user's own entries among these, and rename the user in the
+    others.
+
+    Nobody but the user reads the conversations ``notices``, so their entries
+    count as the user's own. Returns False, because nothing is left to do.
+    """
     sql = transaction.sql
     log = transaction.log
     entries = _entries(sql, log, ids)
-    changed_groups = {
-        entry.conversation
-        for entry in entries
-        if entry.kind in (NUMBERS["group"], NUMBERS["leave"])
-    }
-    empty = {id for id in changed_groups if not count_members(sql, log, id)}
+    empty = _empty_groups(sql, log, entries)
     messages = {
         entry.id
         for entry in entries
@@ -290,6 +323,7 @@ def _erase_some(
             own_entries.erase(entry, renamed)
         elif renamed != entry.meta:
             _set(sql, log, entry.id, meta=renamed)
+    # Without its digest, nobody can find an entry by its sender.
     statement = (
         "UPDATE message SET sender = %s, client_msg_id = '', resend = NULL "
         "WHERE log = %s AND id = %s"
@@ -304,8 +338,21 @@ def _erase_some(
     return False
 
 
+def _empty_groups(sql: Statements, log: int, entries: Sequence[_Entry]) -> set[int]:
+    """Return the groups of these entries that have no members any more.
+
+    Only an entry that changes a group, or tells of a leave, can be of one.
+    """
+    changed_groups = {
+        entry.conversation
+        for entry in entries
+        if entry.kind in (NUMBERS["group"], NUMBERS["leave"])
+    }
+    return {id for id in changed_groups if not count_members(sql, log, id)}
+
+
 def _entries(sql: Statements, log: int, ids: Sequence[int]) -> list[_Entry]:
-    """Some entries, in order."""
+    """Read some entries, ordered by id."""
     statement = (
         "SELECT id, conversation, sender, kind, about, meta FROM message "
         "WHERE log = %s AND id IN {}"
@@ -321,7 +368,10 @@ _WITH_CONTENT: Final = (NUMBERS["message"], NUMBERS["edit"], NUMBERS["press"])
 
 
 def _set(sql: Statements, log: int, id: int, **values: Any) -> None:
-    """Set columns of an entry."""
+    """Set columns of an entry.
+
+    ``values`` has column → value, for example ``body=b""``.
+    """
     columns = ", ".join(f"{column} = %s" for column in values)
     sql.execute(
         f"UPDATE message SET {columns} WHERE log = %s AND id = %s",
@@ -332,12 +382,17 @@ def _set(sql: Statements, log: int, id: int, **values: Any) -> None:
 def _forget_copies(
     user: str, name: str, needles: Sequence[bytes], transaction: AppTransaction
 ) -> bool:
-    """Remove the user from the copies of removed messages of others. Returns
-    False, because nothing is left to do."""
+    """Remove the user from the copies of removed messages of others.
+
+    A copy names the user in its ``meta``, or in its reactions. Returns False,
+    because nothing is left to do.
+    """
     sql = transaction.sql
     log = transaction.log
     conditions = [sql.contains("meta")] * len(needles)
     conditions += [sql.contains("annotations")] * len(needles)
+    # Text that only looks like the user's id does no harm: such a copy is
+    # written as it was.
     has_user = " OR ".join(conditions)
     rows = sql.query(
         "SELECT act, id, meta, annotations FROM removed_message "
@@ -357,8 +412,10 @@ def _forget_copies(
 
 
 def _without_reactions_of(annotations: bytes, user: str) -> bytes:
-    """The annotations of a removed message (JSON, ``b""``: none) without the
-    reactions of a user."""
+    """Return the annotations of a removed message without a user's reactions.
+
+    They are JSON with reactions and pins; ``b""``: no annotations.
+    """
     if not annotations:
         return b""
     copies = fields_of(annotations)
@@ -368,8 +425,10 @@ def _without_reactions_of(annotations: bytes, user: str) -> bytes:
 
 
 def _renamed_copy(meta: bytes, user: str, name: str) -> bytes:
-    """The ``meta`` of a copy with another name in place of a user. An empty
-    ``meta`` stays empty."""
+    """Return the ``meta`` of a copy with another name in place of a user.
+
+    An empty ``meta`` stays empty.
+    """
     fields = fields_of(with_other_name(meta, user, name))
     if meta:
         return msgspec.json.encode(fields)
@@ -377,8 +436,11 @@ def _renamed_copy(meta: bytes, user: str, name: str) -> bytes:
 
 
 def _forget_memberships(user: str, transaction: AppTransaction) -> bool:
-    """Delete some memberships of the user, so that a later user with the same
-    id sees nothing of the groups. Returns whether there may be more."""
+    """Delete some memberships of the user.
+
+    A later user with the same id then sees nothing of the groups. Returns
+    whether there may be more.
+    """
     sql = transaction.sql
     log = transaction.log
     rows = sql.query(

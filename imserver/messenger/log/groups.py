@@ -68,8 +68,14 @@ _TOO_MANY_BOTS: Final = Rejected(
 
 
 class GroupWriter(WritingPart):
-    """Changes groups. Each method returns after the commit and may raise
-    StorageUnavailable."""
+    """Changes groups. Each method makes its change in one transaction of the
+    log.
+
+    It returns after the commit, and may raise StorageUnavailable. Clients learn
+    of the change from the entry that it adds to the group. ``by`` is the user
+    who makes the change; ``""`` is a back end. ``right`` is the permission
+    check; None: anybody may make the change.
+    """
 
     @in_transaction
     def create(
@@ -85,10 +91,12 @@ class GroupWriter(WritingPart):
         is_open: bool = False,
         everybody: Everybody = "",
     ) -> Change | Rejected:
-        """Create a group with its owner and members. Its first entry has the
-        kind ``group``, and has the properties that differ from the defaults.
+        """Create a group with its owner and members.
 
-        ``options``: only values that differ from the defaults.
+        Its first entry has the kind ``group``, and has the properties that
+        differ from the defaults. ``options`` has only values that differ from
+        the defaults. ``everybody`` says who is a member without joining;
+        ``""``: nobody. ``meta`` is JSON that the entry gets in addition.
         """
         all_users = list(dict.fromkeys((owner, *users)))
         texts = {"name": name, "description": description}
@@ -100,6 +108,7 @@ class GroupWriter(WritingPart):
         if len(bots) > MOST_BOTS:
             return _TOO_MANY_BOTS
 
+        # Rows first: the group, and its members.
         bits = _with_options(bits=0, given=options or {})
         state = transaction.make_conversation(GROUP, (), name, bits)
         transaction.admit(state, [owner], OWNER, bots=bots)
@@ -107,6 +116,7 @@ class GroupWriter(WritingPart):
         if bots:
             transaction.set_bots(state, tuple(bots))
 
+        # Then the entry that tells clients about the group.
         rights = options_of(state.options)
         created = GroupMeta(
             change="create",
@@ -118,6 +128,7 @@ class GroupWriter(WritingPart):
             reply=_unless_member(rights["reply"]),
         )
         entry = record(transaction, state, "group", owner, created.to_bytes(), meta)
+        # These columns have defaults, and are rarely set.
         if is_open or everybody:
             openness = OPENNESS.index((is_open and not everybody, everybody))
             transaction.set_group(state.id, "open", openness)
@@ -140,16 +151,18 @@ class GroupWriter(WritingPart):
         condition: Condition | None = None,
         everybody: bool = False,
     ) -> Change | Rejected:
-        """Add members. Existing members are unchanged. One entry of kind
-        ``join`` names the new members, and has the number of all members.
+        """Add members to a group. Users who are members already stay as they
+        are.
 
-        ``most``: limit of the number of members (0: no limit). ``right``, here
-        and below: the permission check. If it is None, anybody may make the
-        change.
-        ``invited_by``: maker of the invitation that the user ``by`` has
-        accepted. ``condition``: checked for new members, after all other
-        checks. ``everybody``: they are members because the group is
-        everybody's, and none of them is a bot.
+        One entry of kind ``join`` names the new members, and has the number of
+        all members.
+
+        - ``most``: limit of the number of members; 0: no limit.
+        - ``invited_by``: maker of the invitation that the user ``by`` has
+          accepted.
+        - ``condition``: checked for new members, after all other checks.
+        - ``everybody``: the users become members because the group is
+          everybody's. None of them is a bot.
         """
         # The users whose roles the permission check sees.
         checked_users: Sequence[str] = users
@@ -179,6 +192,7 @@ class GroupWriter(WritingPart):
             bots = accounts_among(sql, transaction.app, new, "AND bot = 1")
         if len(state.bots) + len(bots) > MOST_BOTS:
             return _TOO_MANY_BOTS
+        # It may use up an invitation, so it is checked last.
         if condition is not None and not condition(sql):
             return Rejected(RejectReason.UNKNOWN_CONVERSATION)
 
@@ -205,19 +219,21 @@ class GroupWriter(WritingPart):
         right: Right | None = None,
         record_more: Callable[[AppTransaction, Sequence[str]], object] | None = None,
     ) -> Change | Rejected:
-        """End memberships. One entry of kind ``leave`` names the users, and has
-        the number of the remaining members.
+        """End the memberships of users, or the whole group.
 
-        If ``users`` is None, the group ends: its first :data:`MOST_LEAVING`
-        members leave, the owner after all others, and nobody can join by
-        themselves any more. Call it until nobody is left. ``heir``: if the
-        owner leaves, the first remaining admin, else the first remaining
-        member, becomes the owner. The entry about this precedes the ``leave``
-        entry. ``record_more`` stores more about the leaving users, in the
-        transaction.
+        One entry of kind ``leave`` names the users, and has the number of the
+        remaining members. If ``users`` is None, the group ends. Then its first
+        :data:`MOST_LEAVING` members leave, the owner after all others. Nobody
+        can join by themselves any more. Call it until nobody is left.
+
+        ``heir``: if the owner leaves, another member becomes the owner: the
+        first remaining admin, else the first remaining member. The entry about
+        this precedes the ``leave`` entry. ``record_more`` stores more about the
+        leaving users, in the transaction.
         """
-        state = _users_refusal(users or ()) or _group(
-            transaction, conversation, by, users or (), right
+        named_users = users or ()
+        state = _users_refusal(named_users) or _group(
+            transaction, conversation, by, named_users, right
         )
         if isinstance(state, Rejected):
             return state
@@ -258,12 +274,12 @@ class GroupWriter(WritingPart):
         *,
         right: Right | None = None,
     ) -> Change | Rejected:
-        """Change texts of a group. Each changed text adds an entry of kind
-        ``group``.
+        """Change texts of a group: its name, picture, description or handle.
 
-        Its ``change`` is the name of the text; ``rename`` for the name. Nothing
-        is stored if nothing changes. A handle that another group has is
-        refused.
+        ``given`` has the name of a text → its new value. Each changed text adds
+        an entry of kind ``group``. The ``change`` of this entry is the name of
+        the text; ``rename`` for the name. Nothing is stored if nothing changes.
+        A handle that another group has is refused.
         """
         state = _texts_refusal(given) or _group(
             transaction, conversation, by, (), right
@@ -273,6 +289,7 @@ class GroupWriter(WritingPart):
         if isinstance(state, Rejected):
             return state
 
+        # Compare with the stored texts: only real changes are announced.
         entry = None
         statement = (
             f"SELECT {', '.join(TEXT_BYTES)} FROM conversation "
@@ -299,10 +316,9 @@ class GroupWriter(WritingPart):
         *,
         right: Right | None = None,
     ) -> Change | Rejected:
-        """Open or close a group for anybody to join. The entry has the kind
-        ``group``.
+        """Open or close a group for anybody to join.
 
-        Nothing is stored if nothing changes.
+        The entry has the kind ``group``. Nothing is stored if nothing changes.
         """
         state = _group(transaction, conversation, by, (), right)
         if isinstance(state, Rejected):
@@ -326,10 +342,11 @@ class GroupWriter(WritingPart):
         *,
         right: Right | None = None,
     ) -> Change | Rejected:
-        """Set which users are members without joining. Nobody can join the
-        group by themselves any more. The entry has the kind ``group``.
+        """Set which users are members without joining.
 
-        Members stay members. Nothing is stored if nothing changes.
+        ``everybody`` ``""`` means nobody. From then on, nobody can join the
+        group by themselves. Members stay members. The entry has the kind
+        ``group``. Nothing is stored if nothing changes.
         """
         state = _group(transaction, conversation, by, (), right)
         if isinstance(state, Rejected):
@@ -337,6 +354,7 @@ class GroupWriter(WritingPart):
         openness, _ = group_settings(transaction, conversation)
         if openness_of(openness)[1] == everybody:
             return Change(state.id)
+        # The column `open` has both facts as one number.
         transaction.set_group(conversation, "open", OPENNESS.index((False, everybody)))
         changed = GroupMeta(change="everybody", everybody=everybody)
         entry = record(transaction, state, "group", by, changed.to_bytes())
@@ -352,10 +370,11 @@ class GroupWriter(WritingPart):
         *,
         right: Right | None = None,
     ) -> Change | Rejected:
-        """Change options of a group. The entry has the kind ``group`` and names
-        the changed options.
+        """Change options of a group, such as who may write.
 
-        Nothing is stored if nothing changes.
+        ``given`` has the name of an option → its new value. The entry has the
+        kind ``group`` and names the changed options. Nothing is stored if
+        nothing changes.
         """
         state = _group(transaction, conversation, by, (), right)
         if isinstance(state, Rejected):
@@ -367,6 +386,7 @@ class GroupWriter(WritingPart):
             return Change(state.id)
 
         transaction.set_group(conversation, "options", after)
+        # Each option is a bit: the bits that differ are the changed options.
         changed_bits = before ^ after
         values = {
             name: value
@@ -389,7 +409,7 @@ class GroupWriter(WritingPart):
         by: str = "",
         right: Right | None = None,
     ) -> Change | Rejected:
-        """Change a member's role or mute. The entry has the kind ``group``.
+        """Change a member's role or mute.
 
         A ``role`` or ``muted_until`` of None stays as it is. The ``change`` of
         the entry is ``mute`` without a role, else ``member``. Nothing is stored
@@ -417,6 +437,7 @@ class GroupWriter(WritingPart):
             return Change(state.id)
 
         if new_role == OWNER:
+            # There should be one owner. Each former owner is demoted.
             for owner in _first_of(transaction, conversation, OWNER, len(ROLES)):
                 if owner != user:
                     _set_member(
@@ -431,7 +452,10 @@ class GroupWriter(WritingPart):
 
 
 def _unless_member(role: str) -> str | UnsetType:
-    """The role for an entry about a group; not set for ordinary members."""
+    """Return the role for an entry about a group.
+
+    The role of plain members is the default, so it is left out of the entry.
+    """
     if role == MEMBER:
         return UNSET
     return role
@@ -445,8 +469,11 @@ def _admit(
     bots: Sequence[str],
 ) -> None:
     """Make users members of a group, with as much of its history as it shows
-    them. A user who leaves and joins again stays muted. ``bots``: the bots
-    among the users."""
+    them.
+
+    A user who leaves and joins again stays muted. ``bots`` are the bots among
+    the users.
+    """
     readable_after = start_of_history(transaction, state.id, users)
     mutes = {user: until for user, _, until in _ended(transaction, state.id, users)}
     transaction.admit(state, users, role, readable_after, bots, mutes)
@@ -455,8 +482,11 @@ def _admit(
 
 
 def _first_leaving(transaction: AppTransaction, conversation: int) -> list[str]:
-    """The members who leave next while a group ends: the owner after all
-    others. Nobody can join it by themselves any more."""
+    """Return the members who leave next while a group ends.
+
+    The owner leaves after all others. From the first call on, nobody can join
+    the group by themselves: it is closed, and its invitations are deleted.
+    """
     leaving: list[str] = []
     for role in (MEMBER, ADMIN, OWNER):
         room_left = MOST_LEAVING - len(leaving)
@@ -470,8 +500,7 @@ def _first_leaving(transaction: AppTransaction, conversation: int) -> list[str]:
 def _remove_bots(
     transaction: AppTransaction, state: ConversationState, leaving: Sequence[str]
 ) -> None:
-    """Remove the bots among the leaving users from the list of the group's
-    bots."""
+    """Remove the leaving users from the list of the group's bots."""
     staying = tuple(bot for bot in state.bots if bot not in leaving)
     if len(staying) < len(state.bots):
         transaction.set_bots(state, staying)
@@ -484,9 +513,11 @@ def _promote_heir(
     leaving: Sequence[str],
     by: str,
 ) -> None:
-    """Make a remaining member the owner: the first admin, else the first
-    ordinary member. Bots cannot become owners, so a group may stay without an
-    owner."""
+    """Make a remaining member the owner of a group.
+
+    It is the first admin, else the first plain member. Bots cannot become
+    owners, so a group may stay without an owner.
+    """
     excluded = {*leaving, *state.bots}
     for role in (ADMIN, MEMBER):
         # One more than can be excluded, so that a user remains if there is one.
@@ -507,7 +538,10 @@ def _set_member(
     change: str = "member",
 ) -> Entry:
     """Change the role and the mute of a member, and add an entry about it.
-    If ``muted_until`` is None, the mute stays as it is."""
+
+    If ``muted_until`` is None, the mute stays as it is. ``change`` is the name
+    of the change in the entry.
+    """
     if muted_until is None:
         muted_until = transaction.mutes([(user, state.id)])()[user, state.id]
     transaction.sql.execute(
@@ -534,9 +568,12 @@ def record(
     time_ms: int = 0,
     resend: bytes | None = None,
 ) -> Entry:
-    """Add an entry about a change to its conversation. ``by``: who has made the
-    change; ``""``: a back end or the server. ``time_ms`` 0: now. ``resend``: as
-    for :meth:`AppTransaction.enter`."""
+    """Add an entry about a change to its conversation, and return it.
+
+    ``by`` is who has made the change; ``""``: a back end or the server. A
+    ``time_ms`` of 0 means now. ``resend`` is the digest by which a repeated
+    import finds the entry.
+    """
     draft = Draft(
         sender=by,
         kind=kind,
@@ -548,6 +585,7 @@ def record(
         conversation=state.id,
     )
     entry = transaction.enter(state, draft, resend)
+    # Later statements of the same change must find the conversation.
     transaction.write_conversations()
     return entry
 
@@ -559,30 +597,50 @@ def _group(
     users: Sequence[str],
     right: Right | None,
 ) -> ConversationState | Rejected:
-    """The group to change, or the reason of a refusal. ``users``: the users
-    whom the change names. ``right``: the permission check; it sees the roles
-    of ``by`` and of these users."""
+    """Find the group to change, and check whether ``by`` may change it.
+
+    Returns the reason of a refusal as Rejected. ``users`` are the users whom
+    the change names. ``right`` is the permission check; it sees the roles of
+    ``by`` and of these users. None: anybody may make the change.
+    """
     state = transaction.conversations((conversation,))().get(conversation)
     if state is None or state.kind != GROUP:
         return Rejected(RejectReason.UNKNOWN_CONVERSATION)
     if right is None:
         return state
+    before = _state_before(transaction, state, list(dict.fromkeys((by, *users))))
+    return right(before) or state
 
-    members = transaction.members(conversation, list(dict.fromkeys((by, *users))))
+
+def _state_before(
+    transaction: AppTransaction, state: ConversationState, users: Sequence[str]
+) -> GroupState:
+    """Read the state of a group before a change, for a permission check.
+
+    It has the roles and mutes of these users, as far as they are members.
+    """
+    members = transaction.members(state.id, users)
     roles = {user: role for user, (_, role) in members.items()}
     mutes = transaction.mutes([(user, state.id) for user in roles])()
     muted = {user for (user, _), until in mutes.items() if until > transaction.now}
     openness, options = group_settings(transaction, state.id)
     is_open, everybody = openness_of(openness)
-    before = GroupState(
-        roles, is_open, options_of(options), muted, everybody, state.bots
+    return GroupState(
+        roles,
+        open=is_open,
+        options=options_of(options),
+        muted=muted,
+        everybody=everybody,
+        bots=state.bots,
     )
-    return right(before) or state
 
 
 def _with_options(bits: int, given: Mapping[str, str]) -> int:
-    """The options of a group, as bits, with new values. ``given``: option → new
-    value."""
+    """Return the option bits of a group with new values.
+
+    ``given`` has option → new value, for example ``{"write": "admin"}``. Each
+    option has two values: one with its bit, and the default without it.
+    """
     for name, value in given.items():
         bit, _, value_with_bit = OPTIONS[name]
         if value == value_with_bit:
@@ -595,7 +653,7 @@ def _with_options(bits: int, given: Mapping[str, str]) -> int:
 def _first_of(
     transaction: AppTransaction, conversation: int, role: str, most: int
 ) -> list[str]:
-    """The first members with a role, by id."""
+    """Return the first members with a role, ordered by id, at most ``most``."""
     sql = transaction.sql
     statement = (
         f"SELECT member FROM membership {sql.on_sqlite(SQLITE_BY_GROUP)} "
@@ -608,8 +666,11 @@ def _first_of(
 
 
 def group_settings(transaction: AppTransaction, conversation: int) -> tuple[int, int]:
-    """The columns ``open`` (see :func:`openness_of`) and ``options`` of a
-    group."""
+    """Return the columns ``open`` and ``options`` of a group.
+
+    :func:`openness_of` explains the first number; the second one has a bit for
+    each option.
+    """
     statement = "SELECT open, options FROM conversation WHERE log = %s AND id = %s"
     (row,) = transaction.sql.query(statement, (transaction.log, conversation))
     return row[0], row[1]
@@ -618,11 +679,11 @@ def group_settings(transaction: AppTransaction, conversation: int) -> tuple[int,
 def start_of_history(
     transaction: AppTransaction, conversation: int, users: Sequence[str]
 ) -> dict[str, int]:
-    """User → id after which a new member may read earlier entries. Empty unless
-    the group shows its whole history to new members.
+    """Return user → the id after which a new member may read earlier entries.
 
+    The result is empty unless the group shows its whole history to new members.
     The id is the end of an earlier membership, so that no entry belongs to two
-    memberships; 0: the user was never a member.
+    memberships. It is 0 if the user was never a member.
     """
     _, options = group_settings(transaction, conversation)
     if not options & OPTIONS["history"][0]:
@@ -636,10 +697,14 @@ def start_of_history(
 def _ended(
     transaction: AppTransaction, conversation: int, users: Sequence[str]
 ) -> Iterator[tuple[str, int, int]]:
-    """The ended memberships of these users, the last one last: (user, left_id,
-    muted_until)."""
+    """Yield the ended memberships of these users, the last one last.
+
+    Each is (user, left_id, muted_until): the last entry that the user may read,
+    and the Unix second at which the mute ends.
+    """
     sql = transaction.sql
     for chunk in chunks(users):
+        # A fixed number of values makes few different statements.
         members = padded(chunk, chunk[-1])
         rows = sql.query(
             "SELECT member, left_id, muted_until "
@@ -654,8 +719,8 @@ def _ended(
 
 
 def _users_refusal(users: Sequence[str]) -> Rejected | None:
-    """Returns a refusal if one of these texts cannot be the id of a user, and
-    None if all can."""
+    """Return a refusal if one of these texts cannot be the id of a user; else
+    None."""
     for user in users:
         if not user:
             return Rejected(RejectReason.INVALID, "users: an empty id")
@@ -666,8 +731,10 @@ def _users_refusal(users: Sequence[str]) -> Rejected | None:
 
 
 def _texts_refusal(given: Mapping[str, str]) -> Rejected | None:
-    """Returns a refusal if one of these texts of a group cannot be stored, and
-    None if all can. ``given``: name of a text → its value."""
+    """Return a refusal if a text of a group cannot be stored; else None.
+
+    ``given`` has the name of a text → its value.
+    """
     for text, most in TEXT_BYTES.items():
         if text not in given:
             continue
@@ -680,8 +747,11 @@ def _texts_refusal(given: Mapping[str, str]) -> Rejected | None:
 def _handle_refusal(
     transaction: AppTransaction, conversation: int, handle: str
 ) -> Rejected | None:
-    """Returns a refusal if another group has a handle that looks like this one,
-    or the app has too many handles, and None if the group may have it."""
+    """Return a refusal if a group may not have a handle; else None.
+
+    Another group may have a handle that looks like this one, for example with a
+    letter of another alphabet. Or the app has too many handles.
+    """
     statement = (
         "SELECT id, handle FROM conversation "
         "WHERE log = %s AND handle > '' AND id <> %s"
@@ -698,6 +768,7 @@ def _handle_refusal(
 
 
 def _role_refusal(role: str) -> Rejected | None:
+    """Return a refusal if there is no such role; else None."""
     if role in ROLES:
         return None
     return Rejected(RejectReason.INVALID, "role: unknown")
@@ -706,7 +777,10 @@ def _role_refusal(role: str) -> Rejected | None:
 def end_members(
     transaction: AppTransaction, state: ConversationState, users: Sequence[str]
 ) -> None:
-    """End memberships with the last entry of the group."""
+    """End the memberships of users in a group.
+
+    The last entry of the group is the last one that they may read.
+    """
     transaction.sql.execute_many(
         "UPDATE membership SET left_id = %s "
         "WHERE log = %s AND member = %s AND conversation = %s AND left_id IS NULL",

@@ -37,8 +37,12 @@ class LostRange(Struct, frozen=True):
 
 
 def ranges_of(column: Any) -> tuple[LostRange, ...]:
-    """The ranges in the column ``log.lost``, in order. The column has the text
-    ``first:last:found`` for each range, with commas between the ranges."""
+    """Read the lost ranges from the column ``log.lost``, in order.
+
+    The column has the text ``first:last:found`` for each range, with commas
+    between them. Example: ``41:1040:1700000000`` gives one range. An empty
+    column gives none.
+    """
     if not column:
         return ()
     ranges = []
@@ -49,8 +53,11 @@ def ranges_of(column: Any) -> tuple[LostRange, ...]:
 
 
 def _column_of(ranges: list[LostRange]) -> str:
-    """The value of the column ``log.lost`` for these ranges, see
-    :func:`ranges_of`."""
+    """Return the value of the column ``log.lost`` for these ranges.
+
+    Too many ranges are merged, the oldest first. :func:`ranges_of` shows the
+    format.
+    """
     while len(ranges) > _MOST_RANGES:
         # The two oldest ranges become one, with the ids between them.
         oldest, second, *rest = ranges
@@ -59,8 +66,10 @@ def _column_of(ranges: list[LostRange]) -> str:
 
 
 def next_after_loss(column: Any) -> int:
-    """The number at which seqs and versions continue, because earlier ones may
-    have been lost; 0: nothing was lost."""
+    """Return the number at which seqs and versions continue after a loss.
+
+    Earlier ones may have been lost; 0: nothing was lost.
+    """
     ranges = ranges_of(column)
     if not ranges:
         return 0
@@ -68,13 +77,14 @@ def next_after_loss(column: Any) -> int:
 
 
 def move_on(known: Mapping[str, int], sql: Statements) -> dict[str, LostRange]:
-    """Let all logs continue beyond the lost entries, if the log of an app ends
-    before an id that is known to be stored. ``known``: app → such an id.
+    """Let all logs continue beyond entries that the database has lost.
 
-    Returns app → its lost range, for all apps. The result is empty if no log
-    ends too early, because another node was quicker. The ids of events and
-    accounts continue at greater numbers, too. Seqs and versions of marks do so
-    when they are next used.
+    ``known`` has app → an id that is known to be stored. If no log ends before
+    this id, nothing is done, because another node was quicker.
+
+    Returns app → its lost range, for all apps, or an empty dict. The ids of
+    events and accounts continue at greater numbers, too. Seqs and versions of
+    marks do so when they are next used.
     """
     far = far_number()
     # First, because MySQL commits the transaction with this statement.
@@ -83,6 +93,7 @@ def move_on(known: Mapping[str, int], sql: Statements) -> dict[str, LostRange]:
         sql.insert_new(
             "log", "app, part, last_id, last_conversation, floor", [(app, 0, 0, 0, 0)]
         )
+    # Locking all heads stops other writers meanwhile.
     rows = sql.query(
         "SELECT app, number, last_id, last_conversation, lost FROM log WHERE part = 0 "
         f"ORDER BY app{sql.for_update}"
@@ -90,6 +101,8 @@ def move_on(known: Mapping[str, int], sql: Statements) -> dict[str, LostRange]:
     if not any(last_id < known.get(text_of(app), 0) for app, _, last_id, _, _ in rows):
         return {}
 
+    # If one log has lost entries, others may have, too, without a node that
+    # knows. So all of them continue further on.
     ranges: dict[str, LostRange] = {}
     for name, number, last_id, last_conversation, lost in rows:
         app = text_of(name)

@@ -31,18 +31,21 @@ _OF_POLL: Final = "log = %s AND id = %s"
 
 
 def pause_ms(poll: Ask.Poll) -> int:
-    """The least time between two counts in milliseconds: a second, and a
-    millisecond for each voter."""
+    """Return the least time between two counts of a poll in milliseconds.
+
+    It is a second, and a millisecond for each voter: large polls are counted
+    more rarely.
+    """
     return _LEAST_PAUSE_MS + poll.voters
 
 
 def choices_of(bits: int) -> tuple[int, ...]:
-    """The indexes of the chosen options. Each option is a bit."""
+    """Return the indexes of the chosen options; ``0b101`` gives ``(0, 2)``."""
     return tuple(index for index in range(bits.bit_length()) if bits >> index & 1)
 
 
 def bits_of(choices: Sequence[int]) -> int:
-    """The choices as bits."""
+    """Return the choices as bits; ``[0, 2]`` gives ``0b101``."""
     bits = 0
     for index in choices:
         bits |= 1 << index
@@ -50,8 +53,11 @@ def bits_of(choices: Sequence[int]) -> int:
 
 
 def look_up(sql: Statements, log: int, message: int, user: str) -> tuple[int, int]:
-    """The time of the database in Unix milliseconds, and the choices of a user
-    as bits."""
+    """Return the time of the database, and the choices of a user as bits.
+
+    The time is in Unix milliseconds. The bits are 0 if the user has not voted.
+    """
+    # One of the two columns is 0: anonymous polls use `secret`.
     own_choices = (
         f"SELECT choices + secret FROM ask_vote WHERE {_OF_POLL} AND member = %s"
     )
@@ -69,8 +75,12 @@ def put(
     poll: Ask.Poll,
     now: int,
 ) -> None:
-    """Replace the vote of a user in a poll. ``bits``: the choices as bits; 0:
-    withdraw the vote. ``now``: Unix milliseconds."""
+    """Replace the vote of a user in a poll.
+
+    ``bits`` are the choices as bits; 0 withdraws the vote. ``now`` is in Unix
+    milliseconds. Choices of an anonymous poll go into the column ``secret``,
+    which no query for voters reads.
+    """
     sql.execute_many(
         f"DELETE FROM ask_vote WHERE {_OF_POLL} AND member = %s", [(log, message, user)]
     )
@@ -89,7 +99,7 @@ def put(
 
 
 def has_votes(sql: Statements, log: int, message: int) -> bool:
-    """Whether there are votes, also votes that are not counted yet."""
+    """Tell whether there are votes, also votes that are not counted yet."""
     statement = f"SELECT 1 FROM ask_vote WHERE {_OF_POLL} LIMIT 1"
     return bool(sql.query(statement, (log, message)))
 
@@ -97,8 +107,11 @@ def has_votes(sql: Statements, log: int, message: int) -> bool:
 def count(
     sql: Statements, log: int, message: int, ask: Ask, poll: Ask.Poll, now: int
 ) -> Ask.Poll:
-    """Count all votes of a poll, and return the poll with the totals. A count
-    that was due is not due any more."""
+    """Count all votes of a poll, and return the poll with the totals.
+
+    A count that was due is not due any more. ``ask`` is the question, whose
+    options are counted. ``now`` is in Unix milliseconds.
+    """
     sql.execute(f"DELETE FROM ask_tally WHERE {_OF_POLL}", (log, message))
     counts = [0] * len(ask.options)
     voters = 0
@@ -106,6 +119,7 @@ def count(
         "SELECT choices, secret, count(*) FROM ask_vote "
         f"WHERE {_OF_POLL} GROUP BY choices, secret"
     )
+    # Equal votes share a row, and are counted together.
     for choices, secret, number in sql.query(statement, (log, message)):
         voters += number
         for choice in choices_of(choices | secret):
@@ -120,14 +134,19 @@ def count(
 def _last_users(
     sql: Statements, log: int, message: int, options: int
 ) -> tuple[tuple[str, ...], ...]:
-    """For each option, the users who chose it last, at most
-    :data:`MOST_USERS`. ``options``: the number of options."""
+    """Return, for each option, the users who chose it last.
+
+    There are at most :data:`MOST_USERS` users for an option. ``options`` is the
+    number of options. Only the newest votes are read, so a rare option may name
+    fewer users.
+    """
     users: list[list[str]] = [[] for _ in range(options)]
     rows = sql.query(
         f"SELECT member, choices FROM ask_vote WHERE {_OF_POLL} "
         f"ORDER BY time DESC, member DESC LIMIT {_LOOKED_AT}",
         (log, message),
     )
+    # A vote may have several choices.
     for member, choices in rows:
         for choice in choices_of(choices):
             if len(users[choice]) < MOST_USERS:
@@ -136,7 +155,7 @@ def _last_users(
 
 
 def forget(sql: Statements, log: int, messages: Sequence[int]) -> None:
-    """Delete all votes of polls."""
+    """Delete all votes of these polls."""
     sql.execute_many(
         f"DELETE FROM ask_vote WHERE {_OF_POLL}", [(log, id) for id in messages]
     )
@@ -145,8 +164,10 @@ def forget(sql: Statements, log: int, messages: Sequence[int]) -> None:
 def with_own_votes(
     sql: Statements, log: int, user: str, entries: list[Entry]
 ) -> list[Entry]:
-    """The entries with ``mine`` in their polls for a reader. Makes no query if
-    there is no poll."""
+    """Set ``mine`` in the polls among these entries, for a reader.
+
+    Returns the entries. Makes no query if there is no poll.
+    """
     polls: dict[int, int] = {}
     """Index of an entry → the poll that it is, or is about."""
     for index, entry in enumerate(entries):
@@ -176,7 +197,7 @@ def with_own_votes(
 
 
 def _voted(entry: Entry, bits: int) -> Entry:
-    """The entry with the choices of its reader."""
+    """Return the entry with the choices of its reader in its question."""
     ask = entry.ask
     is_closed = ask is not None and ask.state != ""
     is_secret = ask is not None and ask.poll is not None and ask.poll.anonymous

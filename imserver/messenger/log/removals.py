@@ -48,8 +48,12 @@ _FOREVER_MS: Final = 2**62
 
 
 class RemovalWriter(WritingPart):
-    """Removes messages, and restores them. Each method may switch greenlets and
-    raise StorageUnavailable."""
+    """Removes messages for everybody, and restores them.
+
+    A removed message becomes a recall, an entry without content. Copies of its
+    content are kept in a table of their own until they are erased. Each method
+    may switch greenlets and raise StorageUnavailable.
+    """
 
     def remove(
         self,
@@ -58,13 +62,15 @@ class RemovalWriter(WritingPart):
         messages: Sequence[int],
         condition: Condition | None = None,
     ) -> list[int] | None:
-        """Remove some of these messages, at most :data:`MOST_AT_ONCE`, and
-        store copies for :meth:`restore`. Recalled messages stay as they are.
+        """Remove some of these messages, and store copies for :meth:`restore`.
 
-        ``act``: the name of the removal. ``condition``: checked in the
-        transaction. Returns the ids that were processed, in order: pass the
-        other ids to the next call. Returns None if the condition is not met;
-        then nothing is removed.
+        At most :data:`MOST_AT_ONCE` messages are processed. Recalled messages
+        stay as they are. ``act`` is the name of the removal. ``condition`` is
+        checked in the transaction.
+
+        Returns the ids that were processed, in order: pass the other ids to the
+        next call. Returns None if the condition is not met; then nothing is
+        removed.
         """
 
         def work(transaction: AppTransaction) -> list[int] | None:
@@ -72,6 +78,8 @@ class RemovalWriter(WritingPart):
                 return None
             size = 0
             processed: list[int] = []
+            # Large copies end the transaction early, so that other writers need
+            # not wait.
             for message in sorted(messages)[:MOST_AT_ONCE]:
                 if size > _ENOUGH_BYTES:
                     break
@@ -83,7 +91,9 @@ class RemovalWriter(WritingPart):
 
     def restore(self, app: str, act: str) -> int:
         """Restore some messages of a removal, at most :data:`MOST_AT_ONCE`.
-        Returns their number; 0: no message is left."""
+
+        Returns their number; 0: no message is left.
+        """
 
         def work(transaction: AppTransaction) -> int:
             statement = (
@@ -113,14 +123,18 @@ class RemovalWriter(WritingPart):
 
     @in_log(int, writes=True)
     def finish(self, sql: Statements, head: LogHead, act: str) -> int:
-        """Erase some copies of a removal, so that these messages can no longer
-        be restored. Returns the number of copies; 0: no copy is left."""
+        """Erase some copies of a removal.
+
+        These messages can no longer be restored. Returns the number of erased
+        copies; 0: no copy is left.
+        """
         select = (
             f"SELECT id FROM {_COPIES} WHERE log = %s AND act = %s "
             f"ORDER BY id LIMIT {_ERASED_AT_ONCE}"
         )
         rows = sql.query(select, (head.number, act))
         if rows:
+            # A range of ids is quicker to delete than a list of them.
             last = rows[-1][0]
             delete = f"DELETE FROM {_COPIES} WHERE log = %s AND act = %s AND id <= %s"
             sql.execute(delete, (head.number, act, last))
@@ -130,8 +144,11 @@ class RemovalWriter(WritingPart):
     def move(
         self, sql: Statements, head: LogHead, messages: Sequence[int], act: str
     ) -> int:
-        """Move the copies of these messages from earlier removals to the
-        removal ``act``. Returns the number of messages that had such copies."""
+        """Move the copies of these messages to the removal ``act``.
+
+        They may have copies of earlier removals, which are then part of this
+        one. Returns the number of messages that had such copies.
+        """
         statement = (
             f"UPDATE {_COPIES} SET act = %s "
             "WHERE log = %s AND message = %s AND act <> %s"
@@ -145,8 +162,12 @@ class RemovalWriter(WritingPart):
 
     @in_log()
     def copy(self, sql: Statements, head: LogHead, message: int) -> Entry | None:
-        """A removed message as it was. Returns None if it was not removed, or
-        its copy was erased."""
+        """Return a removed message as it was.
+
+        Returns None if it was not removed, or its copy was erased.
+        """
+        # The recall still has the number and the time of the message. Only the
+        # content comes from the copy.
         statement = (
             "SELECT m.id, m.conversation, m.seq, m.sender, c.type, c.body, m.time_ms "
             f"FROM {_COPIES} c JOIN message m ON m.log = c.log AND m.id = c.id "
@@ -172,45 +193,37 @@ class RemovalWriter(WritingPart):
     def extent(
         self, sql: Statements, head: LogHead, since: int, until: int
     ) -> tuple[int, int]:
-        """The range of ids (after, last) of the messages of a time span. Times
-        are Unix milliseconds; 0: no limit."""
+        """Return the range of ids of the messages of a time span.
+
+        The range has the ids after the first number, up to the second one.
+        ``since`` and ``until`` are Unix milliseconds; 0: no limit.
+        """
         filter = SearchFilter(since=since, until=until)
         return time_window(head, head.last_id, filter, sql)
 
     def size(self, app: str, since: int, until: int) -> int:
-        """The number of ids in a time span, without the gaps that restores have
-        made. The log is measured run by run: from the first entry after a gap
-        to the last one before the next gap."""
+        """Count the ids in a time span, without the gaps that restores have
+        made.
+
+        The log is measured run by run. A *run* is a range of ids without a gap.
+        """
         after, last = self.extent(app, since, until)
 
         def work(sql: Statements, head: LogHead) -> int:
-            select_first = (
-                "SELECT id FROM message WHERE log = %s AND id > %s AND id <= %s "
-                "ORDER BY id LIMIT 1"
-            )
-            select_last = (
-                "SELECT id FROM message WHERE log = %s AND id <= %s "
-                "ORDER BY id DESC LIMIT 1"
-            )
-            size = 0
-            run_end = after
-            while rows := sql.query(select_first, (head.number, run_end, last)):
-                # A restore makes gaps of at least this size. Without a restore,
-                # no two neighbouring entries are so far apart.
-                run_begin = rows[0][0]
-                upto = min(beyond(run_begin, far=0) - 1, last)
-                run_end = sql.query(select_last, (head.number, upto))[0][0]
-                size += run_end - run_begin + 1
-            return size
+            return _count_ids(sql, head.number, after, last)
 
         return read_log(self._store, app, work, nothing=0)
 
     def sent(
         self, app: str, user: str, since: int, until: int, after: int, last: int
     ) -> tuple[list[tuple[int, int]], int]:
-        """The next messages of a user in a time span, with ids after ``after``
-        and up to ``last``: (id, conversation), at most :data:`MOST_AT_ONCE`.
-        Returns also the id up to which the log was searched."""
+        """Return the next messages of a user in a time span.
+
+        ``since`` and ``until`` are Unix milliseconds; 0: no limit. Only ids
+        after ``after`` and up to ``last`` are searched. Returns pairs (id,
+        conversation), at most :data:`MOST_AT_ONCE`, and the id up to which the
+        log was searched.
+        """
         statement = (
             "SELECT id, conversation FROM message "
             "WHERE log = %s AND id > %s AND id <= %s AND sender = %s "
@@ -233,8 +246,11 @@ class RemovalWriter(WritingPart):
         return read_log(self._store, app, work, (list[tuple[int, int]](), last))
 
     def count(self, app: str, user: str, since: int, until: int) -> Counter[int]:
-        """Conversation → the number of the user's messages in a time span that
-        are not recalled."""
+        """Return conversation → the number of a user's messages in a time span.
+
+        Recalled messages do not count. ``since`` and ``until`` are Unix
+        milliseconds; 0: no limit.
+        """
         counts: Counter[int] = Counter()
         statement = (
             "SELECT conversation, count(*) FROM message "
@@ -250,6 +266,7 @@ class RemovalWriter(WritingPart):
             rows = sql.query(statement, (head.number, after, upto, user, *times))
             return rows, upto
 
+        # The log is read in pieces, so that no query takes long.
         no_rows: list[Row] = []
         while after < last:
             rows, after = read_log(self._store, app, work, nothing=(no_rows, last))
@@ -259,7 +276,7 @@ class RemovalWriter(WritingPart):
 
     @in_log(int)
     def copies(self, sql: Statements, head: LogHead, act: str) -> int:
-        """How many messages a removal may still restore."""
+        """Return how many messages a removal may still restore."""
         statement = (
             f"SELECT count(DISTINCT message) FROM {_COPIES} WHERE log = %s AND act = %s"
         )
@@ -267,7 +284,8 @@ class RemovalWriter(WritingPart):
 
     @in_log(list)
     def senders(self, sql: Statements, head: LogHead, act: str) -> list[str]:
-        """The senders of messages that a removal may still restore."""
+        """Return the senders of the messages that a removal may still
+        restore."""
         statement = f"SELECT DISTINCT sender FROM {_COPIES} WHERE log = %s AND act = %s"
         return [text_of(row[0]) for row in sql.query(statement, (head.number, act))]
 
@@ -277,8 +295,10 @@ class RemovalWriter(WritingPart):
 
 def _remove(transaction: AppTransaction, act: str, message: int) -> int:
     """Remove a message: store copies of it and of its edits, and add a recall.
+
     Returns the size of the copies in bytes; 0: there is no such message, or it
-    was recalled."""
+    was recalled.
+    """
     sql = transaction.sql
     log = transaction.log
     rows = sql.query(_MESSAGE, (log, message))
@@ -308,6 +328,10 @@ def _remove(transaction: AppTransaction, act: str, message: int) -> int:
     copies = []
     for id, _, sender, kind, type, about, meta, body in rows:
         size += len(body) + len(meta)
+        # Reactions and pins are stored once, with the copy of the message.
+        row_annotations = b""
+        if id == message:
+            row_annotations = annotations
         copies.append(
             (
                 log,
@@ -321,7 +345,7 @@ def _remove(transaction: AppTransaction, act: str, message: int) -> int:
                 about,
                 bytes(meta),
                 bytes(body),
-                annotations if id == message else b"",
+                row_annotations,
             )
         )
     sql.execute_many(
@@ -329,6 +353,31 @@ def _remove(transaction: AppTransaction, act: str, message: int) -> int:
         "annotations) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
         copies,
     )
+    return size
+
+
+def _count_ids(sql: Statements, log: int, after: int, last: int) -> int:
+    """Count the ids after ``after``, up to ``last``, without wide gaps.
+
+    A restore of the database makes a wide gap in the ids. The result is the sum
+    of the runs of ids between such gaps.
+    """
+    select_first = (
+        "SELECT id FROM message WHERE log = %s AND id > %s AND id <= %s "
+        "ORDER BY id LIMIT 1"
+    )
+    select_last = (
+        "SELECT id FROM message WHERE log = %s AND id <= %s ORDER BY id DESC LIMIT 1"
+    )
+    size = 0
+    run_end = after
+    while rows := sql.query(select_first, (log, run_end, last)):
+        # A restore makes gaps of at least this size. Without a restore, no two
+        # neighbouring entries are so far apart.
+        run_begin = rows[0][0]
+        upto = min(beyond(run_begin, far=0) - 1, last)
+        run_end = sql.query(select_last, (log, upto))[0][0]
+        size += run_end - run_begin + 1
     return size
 
 
@@ -348,7 +397,11 @@ _EDITS: Final = (
 
 
 def _annotations_of(sql: Statements, log: int, message: int) -> bytes:
-    """The reactions to a message, and its pins, as JSON."""
+    """Return the reactions to a message, and its pins, as JSON.
+
+    Example: ``{"reactions": [["👍", "7", 41]], "pins": [[3, 42]]}``. A reaction
+    has its emoji, user and id; a pin has its conversation and id.
+    """
     reactions = sql.query(
         "SELECT emoji, member, id FROM reaction WHERE log = %s AND message = %s",
         (log, message),
@@ -367,10 +420,13 @@ def _annotations_of(sql: Statements, log: int, message: int) -> bytes:
 
 
 def _restore(transaction: AppTransaction, message: int, copies: Sequence[Row]) -> None:
-    """Bring a removed message back, with its edits, reactions and pins, and add
-    an edit with its content. Nothing happens if the message has expired, or its
-    author has recalled it since. ``copies``: of the message and of its edits:
-    (id, recall, kind, type, about, meta, body, annotations)."""
+    """Bring a removed message back, with its edits, reactions and pins.
+
+    A new edit with its content tells clients about it. Nothing happens if the
+    message has expired, or if its author has recalled it since. ``copies`` are
+    rows (id, recall, kind, type, about, meta, body, annotations), of the
+    message and of its edits.
+    """
     sql = transaction.sql
     log = transaction.log
     rows = sql.query(
@@ -379,6 +435,7 @@ def _restore(transaction: AppTransaction, message: int, copies: Sequence[Row]) -
     )
     if not rows:
         return
+    # A recall by the author is final.
     conversation, recall_meta = rows[0]
     if MessageMeta.of(bytes(recall_meta)).recalled:
         return
@@ -403,6 +460,7 @@ def _restore(transaction: AppTransaction, message: int, copies: Sequence[Row]) -
     _turn_into_edit(sql, log, message, recall)
     _restore_annotations(sql, log, message, fields_of(bytes(annotations)))
 
+    # The content is shown again through an edit of the server.
     restored = MessageMeta(restored=int(about))
     edit = Draft(
         sender="",
@@ -418,8 +476,11 @@ def _restore(transaction: AppTransaction, message: int, copies: Sequence[Row]) -
 
 
 def _turn_into_edit(sql: Statements, log: int, message: int, recall: int) -> None:
-    """Turn the recall of a message into an edit, so that a client with an older
-    cursor finds no trace of the removal."""
+    """Turn the recall of a message into an edit.
+
+    A client with an older cursor then finds no trace of the removal. Like all
+    edits, it is hidden from searches.
+    """
     as_edit = (
         f"UPDATE message SET kind = {NUMBERS['edit']} "
         f"WHERE log = %s AND id = %s AND kind = {NUMBERS['recall']}"
@@ -434,8 +495,10 @@ def _turn_into_edit(sql: Statements, log: int, message: int, recall: int) -> Non
 def _restore_annotations(
     sql: Statements, log: int, message: int, annotations: Mapping[str, Any]
 ) -> None:
-    """Store the reactions and pins of a message again. ``annotations``: as
-    :func:`_annotations_of` has stored them."""
+    """Store the reactions and pins of a message again.
+
+    ``annotations`` is the decoded result of :func:`_annotations_of`.
+    """
     sql.execute_many(
         "INSERT INTO reaction (log, message, emoji, member, id) "
         "VALUES (%s, %s, %s, %s, %s)",

@@ -41,7 +41,10 @@ _EDITS: Final = "SELECT id FROM hidden WHERE log = %s AND member = '' AND versio
 
 
 def recalled_among(sql: Statements, log: int, ids: Collection[int]) -> set[int]:
-    """The messages among these that were recalled."""
+    """Return the messages among these that were recalled.
+
+    A recalled message is hidden from everybody, in version 0.
+    """
     statement = (
         "SELECT id FROM hidden "
         "WHERE log = %s AND member = '' AND version = 0 AND id IN {}"
@@ -50,11 +53,11 @@ def recalled_among(sql: Statements, log: int, ids: Collection[int]) -> set[int]:
 
 
 def fixed_among(sql: Statements, log: int, ids: Collection[int]) -> set[int]:
-    """The questions among these messages whose text cannot change, because each
-    answer belongs to the text that was asked.
+    """Return the questions among these messages whose text cannot change.
 
-    Their author has set ``fixed``, or somebody has answered them. Call this
-    under the log's lock, after the answers of the same transaction are stored.
+    Each answer belongs to the text that was asked. So the text is fixed once
+    somebody has answered, or if the author has set ``fixed``. Call this under
+    the log's lock, after the answers of the same transaction are stored.
     """
     statement = "SELECT id, meta FROM message WHERE log = %s AND id IN {}"
     fixed: set[int] = set()
@@ -73,13 +76,16 @@ def fixed_among(sql: Statements, log: int, ids: Collection[int]) -> set[int]:
 
 
 def revise(sql: Statements, log: int, entries: Sequence[Entry]) -> None:
-    """Apply the edits and recalls among the new entries of a transaction to
-    their messages, and store mentions and deadlines. The last edit of a message
-    counts; recalls are final."""
+    """Apply the new edits and recalls of a transaction to their messages.
+
+    The last edit of a message counts; recalls are final. Also stores the
+    mentions and deadlines of all new entries.
+    """
     _note_deadlines(sql, log, entries)
     # Message → its last edit or its recall.
     last = {entry.about: entry for entry in entries if entry.kind in ("recall", "edit")}
     if last:
+        # The index of words learns of the new texts. It has no rooms.
         changes = [
             (message, entry.conversation, entry.id)
             for message, entry in last.items()
@@ -124,8 +130,11 @@ def _hide_edits(sql: Statements, log: int, entries: Sequence[Entry]) -> None:
 
 
 def _rewrite(sql: Statements, log: int, last: Mapping[int, Entry]) -> None:
-    """Rewrite messages and their earlier edits. ``last``: message → its last
-    edit or its recall."""
+    """Give messages and their earlier edits their new content.
+
+    ``last`` has message → its last edit or its recall. An edited message and
+    all its edits get the content of the last edit. So no row keeps an old text.
+    """
     statement = "SELECT id, meta FROM message WHERE log = %s AND id IN {}"
     rows = sql.query_in(statement, (log,), list(last))
     metas = {id: bytes(meta) for id, meta in rows}
@@ -139,6 +148,7 @@ def _rewrite(sql: Statements, log: int, last: Mapping[int, Entry]) -> None:
         else:
             recalled += _recalled_rows(entry, meta, edits)
 
+    # A recalled message loses its reactions and pins, too.
     recalls = [entry for entry in last.values() if entry.kind == "recall"]
     if recalls:
         _delete_annotations(sql, log, recalls)
@@ -149,9 +159,12 @@ def _rewrite(sql: Statements, log: int, last: Mapping[int, Entry]) -> None:
 
 
 def _edited_rows(edit: Entry, before: bytes, edits: Sequence[int]) -> list[_EditedRow]:
-    """The new rows of an edited message and of its earlier edits. ``before``:
-    the ``meta`` of the message until now. ``edits``: the ids of all its
-    edits."""
+    """Return the new rows of an edited message and of its earlier edits.
+
+    ``before`` is the ``meta`` of the message until now. ``edits`` are the ids
+    of all its edits.
+    """
+    # An edit of the server with `restored` brings a removed message back.
     if not edit.sender and MessageMeta.of(edit.meta).restored is not UNSET:
         meta = before  # a restored message is as it was
     else:
@@ -166,8 +179,10 @@ def _edited_rows(edit: Entry, before: bytes, edits: Sequence[int]) -> list[_Edit
 def _recalled_rows(
     recall: Entry, before: bytes, edits: Sequence[int]
 ) -> list[_RecalledRow]:
-    """The new rows of a recalled message and of its edits. ``before``: the
-    ``meta`` of the message until now."""
+    """Return the new rows of a recalled message and of its edits.
+
+    ``before`` is the ``meta`` of the message until now.
+    """
     message = recall.about
     new_meta = _meta_after(recall)
     rows = [_RecalledRow(message, message, with_recall(before, new_meta))]
@@ -176,8 +191,11 @@ def _recalled_rows(
 
 
 def _meta_after(recall: Entry) -> bytes:
-    """The ``meta`` of a recalled message: ``removed`` if others than the author
-    have removed it, ``erased`` if the author was erased, else empty."""
+    """Return the ``meta`` of a recalled message.
+
+    It has ``removed`` if others than the author have removed it, and ``erased``
+    if the author was erased. It is empty if the author has recalled it.
+    """
     meta = MessageMeta.of(recall.meta)
     if meta.erased:
         return ERASED
@@ -187,10 +205,14 @@ def _meta_after(recall: Entry) -> bytes:
 
 
 def _delete_annotations(sql: Statements, log: int, recalls: Sequence[Entry]) -> None:
-    """Delete the reactions, pins and votes of recalled messages, and hide the
-    messages from all searches. A removed poll keeps its votes, because it may
-    be restored."""
+    """Delete the reactions, pins and votes of recalled messages.
+
+    Also hides the messages from all searches. A removed poll keeps its votes,
+    because it may be restored.
+    """
     messages = [recall.about for recall in recalls]
+    # A row of the user "" hides a message from everybody. A repeated recall
+    # adds no second row.
     sql.execute_many(
         "INSERT INTO hidden (log, member, id, version) "
         "SELECT number, '', %s, 0 FROM log WHERE number = %s "
@@ -208,9 +230,11 @@ def _delete_annotations(sql: Statements, log: int, recalls: Sequence[Entry]) -> 
 def _forbid_restoring(
     sql: Statements, log: int, recalls: Sequence[Entry], metas: Mapping[int, bytes]
 ) -> None:
-    """Mark the removed messages that their authors have now recalled, too, so
-    that they cannot be restored. ``metas``: message → its ``meta`` until
-    now."""
+    """Mark removed messages that their authors have now recalled, too.
+
+    Then they cannot be restored. ``metas`` has message → its ``meta`` until
+    now.
+    """
     changes: list[tuple[bytes, int, int]] = []
     for recall in recalls:
         meta = metas.get(recall.about, b"")
@@ -226,6 +250,7 @@ def _forbid_restoring(
 
 
 def _write_recalled(sql: Statements, log: int, rows: Sequence[_RecalledRow]) -> None:
+    """Turn these rows into recalls without content."""
     recalled = (
         f"kind = {NUMBERS['recall']}, type = '', body = %s, meta = %s, about = %s"
     )
@@ -236,6 +261,7 @@ def _write_recalled(sql: Statements, log: int, rows: Sequence[_RecalledRow]) -> 
 
 
 def _write_edited(sql: Statements, log: int, rows: Sequence[_EditedRow]) -> None:
+    """Write the content of the last edit into these rows."""
     sql.execute_many(
         f"UPDATE message SET type = %s, body = %s, meta = %s {_OF_CONTENT}",
         [(row.type, row.body, row.meta, log, row.id) for row in rows],
@@ -256,14 +282,18 @@ class _MentionRow(Struct, frozen=True):
 def _note_mentions(
     sql: Statements, log: int, entries: Sequence[Entry], last: Mapping[int, Entry]
 ) -> None:
-    """Store which users new messages mention. ``last``: recalled or edited
-    message → its recall or last edit, whose mentions count from now on."""
+    """Store which users the new messages mention.
+
+    ``last`` has recalled or edited message → its recall or last edit. From now
+    on, the mentions of the edit count.
+    """
     if last:
         sql.execute_many(
             "DELETE FROM mention WHERE log = %s AND id = %s",
             [(log, message) for message in last],
         )
 
+    # Message → the entry with its newest content.
     contents = {
         entry.id: entry
         for entry in entries
@@ -289,8 +319,11 @@ def _note_mentions(
 
 
 def _note_deadlines(sql: Statements, log: int, entries: Sequence[Entry]) -> None:
-    """Store the deadlines of the questions among these entries, also of
-    restored questions. The votes of a restored poll become due for a count."""
+    """Store the deadlines of the questions among these entries.
+
+    This concerns new questions and restored ones. The votes of a restored poll
+    become due for a count.
+    """
     deadlines: list[tuple[int, int, int]] = []
     counts: list[tuple[int, int, int]] = []
     for entry in entries:
@@ -319,7 +352,7 @@ def _note_deadlines(sql: Statements, log: int, entries: Sequence[Entry]) -> None
 
 
 def count_edits(sql: Statements, log: int, message: int, most: int) -> int:
-    """The number of edits of a message, at most ``most``."""
+    """Return the number of edits of a message, counted up to ``most``."""
     statement = f"SELECT count(*) FROM ({_EDITS} LIMIT %s) e"
     count = sql.query(statement, (log, message, most))[0][0]
     return int(count)
