@@ -55,9 +55,12 @@ _decode_commands: Final = msgspec.json.Decoder(tuple[_Command, ...]).decode
 def with_command(
     sql: Statements, app: str, state: ConversationState, draft: Draft
 ) -> Draft:
-    """The draft of a text that begins with ``/``. If the text is a command that
-    a bot of the conversation has, the result has the command in its ``meta``.
-    Examples: ``/weather Bern``, ``/weather@meteo Bern``."""
+    """Add the slash command in a text to its draft, and return the draft.
+
+    A *slash command* is ``/weather Bern``, or ``/weather@meteo Bern`` with the
+    name of its bot. If a bot of the conversation has such a command, the
+    command is added to the ``meta``. Otherwise the draft stays as it is.
+    """
     match = _slash.fullmatch(draft.body.decode("utf-8", "replace"))
     if match is None:
         return draft
@@ -90,7 +93,10 @@ def with_command(
 
 
 def values_of(meta: bytes) -> set[str]:
-    """The values of the buttons of a message."""
+    """Return the values of the buttons of a message.
+
+    A press of a button sends such a value back.
+    """
     if BUTTONS_KEY not in meta:
         return set()
     rows = MessageMeta.of(meta).buttons
@@ -103,8 +109,12 @@ def accounts_among(
     users: Iterable[str],
     which: Literal["", "AND bot = 1", "AND guest = 1"] = "",
 ) -> list[str]:
-    """The accounts among these users, in the order of ``users``. ``which``: a
-    condition that selects only bots, or only guests."""
+    """Return the users among these who have accounts, in the order of
+    ``users``.
+
+    ``which`` is a condition that selects only bots, or only guests.
+    """
+    # Ids of accounts are numbers. Other users need no query.
     ids = {int(user): user for user in users if _may_be_account(user)}
     if not ids:
         return []
@@ -114,7 +124,10 @@ def accounts_among(
 
 
 def are_friends(sql: Statements, user: str, other: str) -> bool:
-    """Whether an account has another account as a friend."""
+    """Tell whether an account has another account as a friend.
+
+    Users without accounts have no friends.
+    """
     if not (_may_be_account(user) and _may_be_account(other)):
         return False
     friend = (
@@ -124,7 +137,10 @@ def are_friends(sql: Statements, user: str, other: str) -> bool:
 
 
 def owners_among(sql: Statements, app: str, users: Iterable[str]) -> dict[str, str]:
-    """Bot → its owner, for the users among these who are bots of accounts."""
+    """Return bot → its owner, for the bots among these users.
+
+    Bots without an owner, which belong to a back end, are left out.
+    """
     ids = [int(user) for user in users if _may_be_account(user)]
     statement = "SELECT id, owner FROM bot WHERE app = %s AND owner > 0 AND id IN {}"
     return {str(row[0]): str(row[1]) for row in sql.query_in(statement, (app,), ids)}
@@ -133,7 +149,11 @@ def owners_among(sql: Statements, app: str, users: Iterable[str]) -> dict[str, s
 def hooks_among(
     sql: Statements, app: str, state: ConversationState, users: Collection[str]
 ) -> list[str]:
-    """The users among these who are bots of incoming webhooks of a group."""
+    """Return the users among these who are incoming webhooks of a group.
+
+    An *incoming webhook* is an URL by which another program writes to the
+    group. Its messages come from a bot of its own.
+    """
     ids = [int(user) for user in users if user in state.bots]
     if not ids:
         return []
@@ -150,7 +170,7 @@ def _may_be_account(user: str) -> bool:
 
 
 def readers_of(sql: Statements, log: int, id: int) -> list[str]:
-    """The bots that read an entry of an earlier transaction."""
+    """Return the bots that read an entry of an earlier transaction."""
     statement = "SELECT member FROM bot_entry WHERE log = %s AND id = %s"
     return [text_of(row[0]) for row in sql.query(statement, (log, id))]
 
@@ -173,8 +193,10 @@ class BotReaders(Service):
     """New rows of the table ``bot_entry``: (bot, conversation, entry)."""
 
     def draft_with_readers(self, state: ConversationState, draft: Draft) -> Draft:
-        """Decide which bots read the next entry of a group with bots. Returns
-        its draft, whose ``meta`` then lists these bots."""
+        """Decide which bots read the next entry of a group with bots.
+
+        Returns the draft of this entry, whose ``meta`` then lists these bots.
+        """
         readers = self._readers(state, draft)
         next_id = self._head.last_id + 1
         self._of[next_id] = readers
@@ -190,7 +212,7 @@ class BotReaders(Service):
         return replace(draft, meta=with_bots(draft.meta, readers))
 
     def write(self) -> None:
-        """Write the rows of the entries."""
+        """Write the rows of the entries that bots read."""
         if self._rows:
             log = self._head.number
             self._sql.execute_many(
@@ -201,11 +223,15 @@ class BotReaders(Service):
             self._rows = []
 
     def _readers(self, state: ConversationState, draft: Draft) -> list[str]:
-        """The bots of a group that read the entry of this draft. Unless the
-        option ``bots`` lets them read everything, these are its sender and the
-        bots that it mentions, commands or answers. The readers of a message
-        also read the edits, the recall and other entries about it."""
+        """Return the bots of a group that read the entry of this draft.
+
+        The option ``bots`` of the group may let them read everything. Otherwise
+        these are its sender, and the bots that it mentions, commands or
+        answers. The readers of a message also read its edits, its recall and
+        other entries about it.
+        """
         reads_all = state.options & OPTIONS["bots"][0] != 0
+        # Changes of the group concern all of its bots.
         if reads_all or draft.kind in ("join", "leave", "group"):
             return list(state.bots)
         meta = MessageMeta.of(draft.meta)
@@ -217,20 +243,26 @@ class BotReaders(Service):
             users.update(self._readers_of(draft.about))
         if meta.command is not None:
             users.add(meta.command.bot)
+        # A reply is for the sender of the message that it answers.
         if draft.kind == "message" and draft.about:
             users.add(self._sender_of(state, draft.about))
         return [bot for bot in state.bots if bot in users]
 
     def _readers_of(self, id: int) -> list[str]:
-        """The bots that read an earlier entry."""
+        """Return the bots that read an earlier entry, perhaps of this
+        transaction."""
         readers = self._of.get(id)
         if readers is None:
             return readers_of(self._sql, self._head.number, id)
         return readers
 
     def _sender_of(self, state: ConversationState, id: int) -> str:
-        """The sender of an earlier entry of a conversation; ``""``: the
-        conversation has no such entry."""
+        """Return the sender of an earlier entry of a conversation.
+
+        Returns ``""`` if the conversation has no such entry.
+        """
+        # Entries of this transaction are not in the database yet. Their ids
+        # follow `_before` without gaps.
         index = id - self._before - 1
         if 0 <= index < len(self._entries):
             entry = self._entries[index]

@@ -8,7 +8,7 @@ of users needs to know nothing of handles.
 
 import re
 import unicodedata
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 from unicodedata import category, normalize
 
@@ -41,8 +41,10 @@ _TOO_MANY: Final = Rejected(
 
 
 def spelled(handle: str) -> str:
-    """A handle as it is stored: in lower case, so that case makes no
-    difference."""
+    """Return a handle as it is stored: in lower case.
+
+    So upper and lower case make no difference.
+    """
     return normalize("NFC", handle.lower())
 
 
@@ -66,12 +68,17 @@ _LOOKS_LIKE: Final = str.maketrans(
 
 
 def has_one_alphabet(handle: str) -> bool:
-    """Whether all letters of a handle belong to one alphabet, apart from
-    letters of East Asia. No word mixes two alphabets, and letters of two
-    alphabets can look alike."""
+    """Tell whether all letters of a handle belong to one alphabet.
+
+    Letters of two alphabets can look alike, so ``раypal`` with Cyrillic letters
+    could stand for another group. Letters of East Asia are excepted: they are
+    written beside Latin letters.
+    """
     scripts: set[str] = set()
     for sign in normalize("NFKC", handle):
         if category(sign).startswith("L"):
+            # The Unicode name begins with the alphabet: `CYRILLIC SMALL LETTER
+            # A`.
             script = unicodedata.name(sign, sign).partition(" ")[0]
             if not script.startswith(_BESIDE_OTHERS):
                 scripts.add(script)
@@ -79,11 +86,15 @@ def has_one_alphabet(handle: str) -> bool:
 
 
 def look_of(handle: str) -> str:
-    """A text that is equal for handles that look alike. Letters that look like
-    Latin letters are replaced by these."""
+    """Return a text that is equal for handles that look alike.
+
+    Letters that look like Latin letters are replaced by these: a Cyrillic ``а``
+    becomes ``a``.
+    """
     signs = []
     for sign in normalize("NFKC", handle).lower().translate(_LOOKS_LIKE):
         name = unicodedata.name(sign, "")
+        # A small capital has its letter at the end of its name.
         if name.startswith(_SMALL_CAPITAL):
             signs.append(name.removeprefix(_SMALL_CAPITAL).lower())
         else:
@@ -94,9 +105,11 @@ def look_of(handle: str) -> str:
 def reached(
     sql: Statements, log: int, group: int, conversation: int
 ) -> Sequence[str] | None:
-    """The members of a group whom its handle mentions in a conversation: the
-    ones who are also members of the conversation. Returns None if the group has
-    too many members, or too many of them would be mentioned."""
+    """Return the members of a group whom its handle mentions in a conversation.
+
+    These are the members who are in the conversation, too. Returns None if the
+    group has too many members, or too many of them would be mentioned.
+    """
     members = (
         f"SELECT member FROM membership {sql.on_sqlite(SQLITE_BY_GROUP)} "
         "WHERE log = %s "
@@ -123,22 +136,18 @@ def reached(
 def with_handles(
     sql: Statements, app: str, log: int, state: ConversationState, draft: Draft
 ) -> Draft | Rejected:
-    """The draft of a message to a group, with users in place of the handles in
-    its ``mentions``. It also lists the handles that mention somebody. Rejected
-    if it would mention too many users or groups.
+    """Replace the handles in the mentions of a draft by the members of their
+    groups.
+
+    A *handle* such as ``@team`` is the name of a group. The draft is a message
+    to the group ``state``. Its ``meta`` also lists the handles that mention
+    somebody. Returns Rejected if it would mention too many users or groups.
 
     The sender is not mentioned. A guest can mention only their own groups.
     Handles that no group has stay in ``mentions``, like ids of unknown users.
     """
     mentions = dict.fromkeys(MessageMeta.of(draft.meta).mentions)
-    handles: dict[str, str] = {}
-    """Mention as it was written, with ``@`` → the handle."""
-    for mention in mentions:
-        if not mention.startswith("@"):
-            continue
-        handle = spelled(mention[1:])
-        if is_handle(handle):
-            handles[mention] = handle
+    handles = _handles_in(mentions)
     groups = _groups_of(sql, app, log, draft.sender, set(handles.values()))
     if not groups:
         return draft
@@ -166,14 +175,33 @@ def with_handles(
     return replace(draft, meta=meta)
 
 
+def _handles_in(mentions: Iterable[str]) -> dict[str, str]:
+    """Return mention → its handle, for the mentions that are handles.
+
+    ``["7", "@Team"]`` gives ``{"@Team": "team"}``.
+    """
+    handles: dict[str, str] = {}
+    for mention in mentions:
+        if not mention.startswith("@"):
+            continue
+        handle = spelled(mention[1:])
+        if is_handle(handle):
+            handles[mention] = handle
+    return handles
+
+
 def _groups_of(
     sql: Statements, app: str, log: int, sender: str, handles: Collection[str]
 ) -> dict[str, int]:
-    """Handle → the group that has it, for the handles that a group has and the
-    sender may use."""
+    """Return handle → the group that has it, for handles that the sender may
+    use.
+
+    Handles that no group has are left out.
+    """
     statement = "SELECT handle, id FROM conversation WHERE log = %s AND handle IN {}"
     rows = sql.query_in(statement, (log,), list(handles))
     groups = {text_of(handle): id for handle, id in rows}
+    # Only guests are restricted.
     if not (groups and accounts_among(sql, app, [sender], "AND guest = 1")):
         return groups
 

@@ -68,13 +68,13 @@ _LEFT: Final = ""
 
 
 class LogImport:
-    """An import from another server, in one transaction:
-    :meth:`MessageLog.import_past` passes it to its function.
+    """Adds the past of another server to a log, in one transaction.
 
-    Each method has a ``key``: the name of the entry, unique in the app. An
-    entry whose key was stored before is not stored again. So an import may be
-    repeated, and a later import adds only new entries. ``keys`` has all keys
-    that the import will use.
+    :meth:`MessageLog.import_past` passes it to its function. Each method has a
+    ``key``, which names the entry and is unique in the app. An entry whose key
+    was stored before is not stored again. So an import may be repeated, and a
+    later import adds only new entries. ``keys`` has all keys that the import
+    will use.
 
     Nobody's rights are checked. Senders need not be members. Times are Unix
     milliseconds. An entry counts as stored at its time, but not before the
@@ -85,10 +85,11 @@ class LogImport:
     with. If several have the same time and are in one transaction, the order of
     the calls counts.
 
-    ``added``: the number of new entries until now.
+    ``added`` is the number of new entries until now.
     """
 
     def __init__(self, transaction: AppTransaction, keys: Sequence[str]) -> None:
+        """Look up which of the ``keys`` were stored by earlier imports."""
         self._transaction = transaction
         self._states: dict[int | bytes, ConversationState] = {}
         """Id or pair of a conversation → its state, which counts the entries
@@ -109,6 +110,7 @@ class LogImport:
         """The entries of earlier imports that this import has not yet come to.
         They are later than the entry that is being imported."""
 
+        # Times of storage must not go back, so begin at the last one.
         last = sql.query(
             "SELECT stored_at FROM message WHERE log = %s ORDER BY id DESC LIMIT 1",
             (log,),
@@ -122,13 +124,18 @@ class LogImport:
         self.added = 0
 
     def find(self, key: str) -> int:
-        """The id of the entry with a key; 0: no such entry. The key must be
-        among the ``keys`` of the import, or stored in this transaction."""
+        """Return the id of the entry with a key; 0: there is no such entry.
+
+        The key must be among the ``keys`` of the import, or stored in this
+        transaction.
+        """
         return self._ids.get(_digest(key), (0, 0))[0]
 
     def conversation_of(self, key: str) -> int:
-        """The conversation of the entry with a key, as :meth:`find` finds it;
-        0: no such entry."""
+        """Return the conversation of the entry with a key; 0: no such entry.
+
+        It finds the same entries as :meth:`find`.
+        """
         return self._ids.get(_digest(key), (0, 0))[1]
 
     # --- messages -------------------------------------------------------------
@@ -140,15 +147,17 @@ class LogImport:
         reactions: Sequence[tuple[str, str, str]] = (),
         edit: str = "",
     ) -> int | Rejected:
-        """Store a message, and its new ``reactions`` (key, user, emoji).
-        Returns the id of the message, also if it was stored before. Rejected if
-        the draft is invalid, or its conversation or thread does not exist.
+        """Store a message with its reactions, and return the id of the message.
 
-        ``draft``: as for clients, to a group by its id or to a user. The first
-        message between two users makes their conversation. ``edit``: the key of
-        the edit that has written the content; ``""``: the message was never
-        edited. If an earlier transaction has stored the message, a new edit is
-        added, unless the message already has this content.
+        ``draft`` is as for clients: to a group by its id, or to a user. The
+        first message between two users makes their conversation. ``reactions``
+        are (key, user, emoji). ``edit`` is the key of the edit that has written
+        the content; ``""``: the message was never edited.
+
+        An earlier import may have stored the message. Then its id is returned,
+        and a new edit is added unless the message already has this content.
+        Returns Rejected if the draft is invalid, or if its conversation or
+        thread does not exist.
         """
         wrong = objection(draft) or (draft.room and "room: not imported")
         if wrong:
@@ -168,17 +177,33 @@ class LogImport:
                 return reply
             draft = reply
 
+        return self._enter_message(key, state, draft, valid, edit)
+
+    def _enter_message(
+        self,
+        key: str,
+        state: ConversationState,
+        draft: Draft,
+        reactions: Sequence[tuple[str, str, str]],
+        edit: str,
+    ) -> int:
+        """Add a new message, then its edit and its reactions. Returns its id.
+
+        The message is stored with the totals of its reactions, so that it is
+        written only once. ``edit`` is the key of its edit; ``""``: no edit.
+        """
         message_id = self._transaction.head.last_id + 1
-        totals = _totals(valid)
-        counted = [reaction for reaction in valid if reaction[2] in totals]
+        totals = _totals(reactions)
+        # A message has reactions with a limited number of emoji.
+        counted = [reaction for reaction in reactions if reaction[2] in totals]
         reacted = MessageMeta()
         if counted:
-            # The ids of the edit and of the reactions follow the message. The
-            # message is stored with the totals, so it is written only once.
+            # The ids of the edit and of the reactions follow the message.
             last_reaction = message_id + bool(edit) + len(counted)
             reacted = MessageMeta(
                 reacted=last_reaction, reactions=tuple(totals.values())
             )
+        # A long key is cut, perhaps inside a character, which is left out.
         client_id = key.encode()[: Limit.CLIENT_MSG_ID_BYTES].decode(errors="ignore")
         meta = with_keys(draft.meta, reacted)
         draft = replace(draft, meta=meta, client_msg_id=client_id)
@@ -200,8 +225,10 @@ class LogImport:
         reactions: Sequence[tuple[str, str, str]],
         edit: str,
     ) -> None:
-        """Store the new edit and the new reactions of a message of an earlier
-        transaction."""
+        """Store what is new about a message of an earlier transaction.
+
+        This is its new edit, if its content differs, and its new reactions.
+        """
         for reaction_key, user, emoji in reactions:
             change = partial(change_reaction, user=user, emoji=emoji)
             self._annotate(reaction_key, message, draft.time_ms, change)
@@ -218,8 +245,11 @@ class LogImport:
         time_ms: int,
         reactions: Sequence[tuple[str, str, str]],
     ) -> None:
-        """Store the reactions to a message of this transaction, whose totals
-        the message has already."""
+        """Store the reactions to a message of this transaction.
+
+        The totals of the reactions are in the message already.
+        """
+        # Each entry has the number of reactions with its emoji until then.
         counts: dict[str, int] = {}
         for reaction_key, user, emoji in reactions:
             counts[emoji] = counts.get(emoji, 0) + 1
@@ -238,9 +268,11 @@ class LogImport:
             self._reactions.append(row)
 
     def content(self, key: str) -> tuple[str, bytes]:
-        """The type and the body, after all edits, of the message that an
-        earlier transaction has stored with a key; both empty if there is no
-        such message."""
+        """Return the type and the body of a message, after all edits.
+
+        An earlier transaction has stored the message with this key. Both are
+        empty if there is no such message.
+        """
         statement = "SELECT type, body FROM message WHERE log = %s AND id = %s"
         values = (self._transaction.log, self.find(key))
         for type, body in self._transaction.sql.query(statement, values):
@@ -248,9 +280,11 @@ class LogImport:
         return "", b""
 
     def take_back(self, key: str, own: str, by: str, time_ms: int) -> None:
-        """Recall the message, or withdraw the reaction, that an earlier
-        transaction has stored with the key ``own``. ``key``: of the entry about
-        that. ``by``: the sender of a recall."""
+        """Recall a message, or withdraw a reaction, of an earlier transaction.
+
+        ``own`` is the key of the message or reaction. ``key`` is the key of the
+        new entry about it. ``by`` is the sender of a recall.
+        """
         statement = (
             "SELECT m.id, m.about, r.emoji, r.member FROM message m "
             "LEFT JOIN reaction r "
@@ -274,8 +308,11 @@ class LogImport:
                 self._annotate(key, about, time_ms, end)
 
     def pin(self, key: str, message: int, user: str, time_ms: int) -> bool:
-        """Pin a message of an earlier transaction. Returns False if nothing was
-        stored, for example because the pin was imported before."""
+        """Pin a message of an earlier transaction.
+
+        Returns False if nothing was stored, for example because the pin was
+        imported before.
+        """
         return self._annotate(key, message, time_ms, partial(change_pin, user=user))
 
     def _annotate(
@@ -286,9 +323,12 @@ class LogImport:
         annotate: Callable[..., Change | Rejected],
     ) -> bool:
         """Let ``annotate`` add an entry about a message of an earlier
-        transaction: a reaction, a pin, an edit or a recall. Returns False if
+        transaction.
+
+        The entry is a reaction, a pin, an edit or a recall. Returns False if
         nothing was stored: the entry was imported before, the message does not
-        exist, or the log refuses it."""
+        exist, or the log refuses it.
+        """
         if self.find(key):
             return False
         target = find_message(self._transaction, user="", message=message)
@@ -322,8 +362,11 @@ class LogImport:
         is_open: bool = False,
     ) -> int:
         """Create a group whose new members read its whole history, and return
-        its id. ``admins``: the admins among the users. ``is_open``: anybody may
-        join."""
+        its id.
+
+        ``admins`` are the admins among the users. ``is_open``: anybody may
+        join. A group of an earlier import is only found again.
+        """
         group_id = self.conversation_of(key)
         if group_id:  # an earlier import has created it
             self._ahead.discard(self.find(key))
@@ -360,8 +403,10 @@ class LogImport:
         role: str = MEMBER,
         only_first: bool = False,
     ) -> None:
-        """Add the users who are not members at this time. ``only_first``: only
-        users who never were members."""
+        """Add the users who are not members of a group at this time.
+
+        ``only_first``: only users who never were members are added.
+        """
         state = self._state_for_change(key, group)
         if state is None:
             return
@@ -385,7 +430,10 @@ class LogImport:
     def leave(
         self, key: str, group: int, users: Sequence[str], by: str, time_ms: int
     ) -> None:
-        """Remove the members among the users, except the owner."""
+        """Remove the members among the users, except the owner.
+
+        Users who have joined again later stay members.
+        """
         state = self._state_for_change(key, group)
         if state is None:
             return
@@ -396,6 +444,7 @@ class LogImport:
         if not leaving:
             return
         transaction = self._transaction
+        # The entry comes first: the leaving users may read it.
         members = count_members(transaction.sql, transaction.log, group) - len(leaving)
         left = GroupMeta(users=tuple(leaving), members=members)
         self._record(key, state, "leave", by, time_ms, left)
@@ -404,7 +453,7 @@ class LogImport:
     def describe(
         self, key: str, group: int, text: GroupText, value: str, by: str, time_ms: int
     ) -> None:
-        """Change a text of a group. ``text``: the text that changes."""
+        """Change a text of a group. ``text`` is the name of the text."""
         state = self._state_for_change(key, group)
         if state is None:
             return
@@ -430,10 +479,13 @@ class LogImport:
     def _roles(
         self, group: int, users: Sequence[str], time_ms: int
     ) -> dict[str, str | None]:
-        """User → role in the last membership, for the users who ever were
-        members. The role :data:`_LEFT` means that this membership has ended.
-        None means that it began or ended after ``time_ms``, so an earlier entry
-        must not change it."""
+        """Return user → role in the last membership, for users who ever were
+        members.
+
+        The role :data:`_LEFT` means that this membership has ended. None means
+        that it began or ended after ``time_ms``, so an earlier entry must not
+        change it.
+        """
         # `m` is the entry with which the membership began or ended.
         statement = (
             "SELECT s.member, s.joined_id, s.left_id, s.role, m.id, m.time_ms "
@@ -462,8 +514,10 @@ class LogImport:
         return roles
 
     def _state_for_change(self, key: str, group: int) -> ConversationState | None:
-        """The group that an entry changes. Returns None if the entry was stored
-        before, or there is no such group."""
+        """Return the group that an entry changes.
+
+        Returns None if the entry was stored before, or there is no such group.
+        """
         entry_id = self.find(key)
         self._ahead.discard(entry_id)
         if entry_id:
@@ -471,8 +525,10 @@ class LogImport:
         return self._state(group)
 
     def _state(self, key: int | bytes) -> ConversationState | None:
-        """A conversation by its id, or by the pair of its users. Returns None
-        if there is no such conversation."""
+        """Return a conversation by its id, or by the pair of its users.
+
+        Returns None if there is no such conversation. It is looked up once.
+        """
         if key not in self._states:
             for state in self._transaction.conversations((key,))().values():
                 # Both keys of a conversation have one state, which counts the
@@ -481,9 +537,12 @@ class LogImport:
         return self._states.get(key)
 
     def _state_for(self, draft: Draft) -> ConversationState | None:
-        """The conversation of a draft. A missing conversation of two users is
-        created. Returns None if the draft names a conversation that does not
-        exist, or that belongs to two other users."""
+        """Return the conversation of a draft.
+
+        A missing conversation of two users is created. Returns None if the
+        draft names a conversation that does not exist, or that belongs to two
+        other users.
+        """
         if draft.conversation:
             state = self._state(draft.conversation)
             if state is None or not state.members or draft.sender in state.members:
@@ -501,8 +560,10 @@ class LogImport:
         return state
 
     def _begin(self, time_ms: int) -> None:
-        """Set the time at which the next entries count as stored. It never goes
-        back, and is not in the future."""
+        """Set the time at which the next entries count as stored.
+
+        It never goes back, and is not in the future.
+        """
         stored_at = max(self._stored_at, time_ms // SECOND_MS)
         self._stored_at = min(stored_at, self._transaction.now)
         self._transaction.stored_at = self._stored_at
@@ -537,6 +598,7 @@ class LogImport:
         self._note(key, entry.id, state.id)
 
     def _note(self, key: str, id: int, conversation: int) -> None:
+        """Remember the entry of a key, and count it."""
         self._ids[_digest(key)] = id, conversation
         self.added += 1
 
@@ -549,7 +611,11 @@ def _revise(
     time_ms: int,
     resend: bytes,
 ) -> Change | Rejected:
-    """Edit or recall a message."""
+    """Edit or recall a message of an earlier transaction.
+
+    ``draft`` has the kind and the content. Returns Rejected if the message may
+    not be edited.
+    """
     if draft.kind == "edit":
         sql = transaction.sql
         log = transaction.log
@@ -563,16 +629,20 @@ def _revise(
 
 
 def _digest(key: str) -> bytes:
-    """The digest by which an entry is found: as of a ``client_msg_id`` of the
-    server."""
+    """Return the digest by which the entry of a key is found.
+
+    The server as sender, with an empty name, has no other drafts with such ids.
+    """
     return resend_of(sender="", client_msg_id=key)
 
 
 def _valid_reactions(
     reactions: Sequence[tuple[str, str, str]],
 ) -> list[tuple[str, str, str]]:
-    """The reactions (key, user, emoji) that the log can store. If a user has
-    reacted several times with an emoji, only the last key counts."""
+    """Return the reactions (key, user, emoji) that the log can store.
+
+    If a user has reacted several times with an emoji, only the last key counts.
+    """
     once: dict[tuple[str, str], tuple[str, str, str]] = {}
     for key, user, emoji in reactions:
         if not user or text_objection(user, MAX_USER_BYTES):
@@ -584,7 +654,10 @@ def _valid_reactions(
 
 
 def _totals(reactions: Sequence[tuple[str, str, str]]) -> dict[str, ReactionTotal]:
-    """Emoji → its reactions, of the first :data:`MOST_EMOJI` emoji."""
+    """Return emoji → its total, for the first :data:`MOST_EMOJI` emoji.
+
+    A total has the number of users, and names the first ones.
+    """
     users_of: dict[str, list[str]] = {}
     for _, user, emoji in reactions:
         users_of.setdefault(emoji, []).append(user)

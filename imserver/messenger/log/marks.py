@@ -43,7 +43,12 @@ that can have the same version."""
 
 
 class MarkStore(Store.Rows):
-    """The marks of all users."""
+    """The marks of all users: read positions, received positions, hidden
+    entries.
+
+    Each change of a user's marks raises the *version* of the user's marks. A
+    client asks for the changes after the version that it knows.
+    """
 
     @in_log(writes=True)
     def note(
@@ -55,13 +60,14 @@ class MarkStore(Store.Rows):
         read: int = 0,
         received: int = 0,
     ) -> MarkResult | None:
-        """Advance the read or received position of a user. It never goes back,
-        and never passes the end of the log, or the end of the user's last
-        membership.
+        """Advance the read or received position of a user in a conversation.
 
-        ``read`` 0: the user has received entries, but not read them. A read
-        entry counts as received. Returns None if the user was never in this
-        conversation.
+        It never goes back, and never passes the end of the log, or the end of
+        the user's last membership. A ``read`` of 0 means that the user has
+        received entries, but not read them. A read entry counts as received.
+
+        Returns the new positions, and the users to notify. Returns None if the
+        user was never in this conversation.
         """
         access = _access_of(sql, head, user, conversation)
         if access is None:
@@ -69,6 +75,7 @@ class MarkStore(Store.Rows):
         members, upto = access
         read = min(read, upto)
         received = max(min(received, upto), read)
+        # Most calls change nothing. They need no lock.
         before = _position(sql, head, user, conversation)
         if before and read <= before[0] and received <= before[1]:
             receipt = Receipt(conversation, user, *before)
@@ -86,6 +93,7 @@ class MarkStore(Store.Rows):
         key = (head.number, user, conversation)
         _move(sql, key, (read, received, version, peer_version), before)
 
+        # Only a position that has really moved has authors to notify.
         old_read, old_received = before or (0, 0)
         moved = True
         authors: tuple[str, ...] = ()
@@ -104,9 +112,11 @@ class MarkStore(Store.Rows):
     def advance(
         self, sql: Statements, head: LogHead, group: int, reads: Mapping[str, int]
     ) -> None:
-        """Advance the read positions of members of a group. ``reads``: member →
-        entry up to which they have read. Positions do not go back. Nobody gets
-        a receipt."""
+        """Advance the read positions of many members of a group.
+
+        ``reads`` has member → entry up to which they have read. Positions do
+        not go back. Nobody gets a receipt.
+        """
         log = head.number
         statement = (
             "SELECT member, read_id, received_id FROM read_position "
@@ -122,6 +132,7 @@ class MarkStore(Store.Rows):
         # Always in this order, to avoid deadlocks.
         users.sort()
 
+        # One version for each user whose position advances.
         sql.execute_many(_raise_statement(sql, head), [(log, user) for user in users])
         statement = (
             "SELECT member, version FROM mark_version WHERE log = %s AND member IN {}"
@@ -129,6 +140,7 @@ class MarkStore(Store.Rows):
         raised = sql.query_in(statement, (log,), users, many=True)
         versions = {text_of(user): version for user, version in raised}
 
+        # A position is a new row, or changes an existing row.
         new_rows = []
         for user in users:
             if user not in before:
@@ -145,8 +157,11 @@ class MarkStore(Store.Rows):
     def hide(
         self, sql: Statements, head: LogHead, user: str, ids: Sequence[int]
     ) -> int:
-        """Hide entries from a user. Returns the new version of the user's
-        marks. Entries that the user cannot read are ignored."""
+        """Hide entries from a user, who then no longer sees them on any device.
+
+        Returns the new version of the user's marks. Entries that the user
+        cannot read are ignored.
+        """
         if text_objection(user, MAX_USER_BYTES):
             return 0  # such a user has no entries
         version = _raise_version(sql, head, user)
@@ -179,8 +194,12 @@ class MarkStore(Store.Rows):
 
     @in_log(lambda: Marks(version=0, reads={}))
     def since(self, sql: Statements, head: LogHead, user: str, after: int) -> Marks:
-        """Changes of the user's marks after a version: the first
-        :data:`MOST_MARKS` of each kind."""
+        """Return the changes of a user's marks after a version.
+
+        It has at most :data:`MOST_MARKS` changes of each kind. If there are
+        more, ``more`` is True, and ``version`` is the version up to which the
+        result is complete.
+        """
         # The version is read first. Marks that change meanwhile are then
         # returned again next time.
         version = _version(sql, head, user)
@@ -227,9 +246,14 @@ class MarkStore(Store.Rows):
         limit: int,
         message: int = 0,
     ) -> list[Receipt]:
-        """Receipts of the other members with an id after ``after``, ordered by
-        id. ``message`` (not 0): only users who have read this message. Empty if
-        the user is not a member."""
+        """Return the receipts of the other members of a conversation, ordered
+        by user id.
+
+        A *receipt* says how far a member has read and received. The page has
+        members with ids after ``after``. With ``message``, it has only members
+        who have read this message; 0: all members. It is empty if the user is
+        not a member.
+        """
         statement = (
             "SELECT r.conversation, r.member, r.read_id, r.received_id "
             "FROM read_position r WHERE r.log = %s AND r.conversation = %s "
@@ -242,6 +266,7 @@ class MarkStore(Store.Rows):
         )
         if not members_among(sql, head.number, conversation, [user]):
             return []
+        # With a message, its reader must have been a member when it was stored.
         values = (
             head.number,
             conversation,
@@ -262,9 +287,12 @@ class MarkStore(Store.Rows):
         conversation: int,
         ids: Sequence[int],
     ) -> list[ReceiptCount]:
-        """How many of the other members may read each of these messages, have
-        received it and have read it, in the order of ``ids``. Empty if the user
-        is not a member."""
+        """Count how many other members have received and read each of these
+        messages.
+
+        The result is in the order of ``ids``. It is empty if the user is not a
+        member.
+        """
         if not members_among(sql, head.number, conversation, [user]):
             return []
         statement = _POSITIONS.format(sql.on_sqlite(SQLITE_BY_GROUP))
@@ -288,8 +316,11 @@ class MarkStore(Store.Rows):
 
 
 def _positions_of_peers(sql: Statements) -> str:
-    """The statement for the changed positions of the other users in a user's
-    conversations of two."""
+    """Return the statement for changed positions of the other users.
+
+    It selects positions in a user's conversations of two that changed after a
+    version.
+    """
     # SQLite's name of `read_position_by_conversation`. Without this hint SQLite
     # scans the positions of all users.
     hint = sql.on_sqlite("INDEXED BY sqlite_autoindex_read_position_2")
@@ -318,24 +349,28 @@ their read and received positions, and how many members have these three values.
 
 
 class _Positions:
-    """The positions of members, with the number of members at each."""
+    """The positions of members, sorted, with the number of members at each."""
 
     def __init__(self, counts: Iterable[tuple[int, int]]) -> None:
+        """Sort pairs (position, number of members), and add the numbers up."""
         pairs = sorted(counts)
         self._positions = [position for position, _ in pairs]
         self._sums = [0, *accumulate(count for _, count in pairs)]
 
     def below(self, id: int) -> int:
-        """How many members have a position before this id."""
+        """Return how many members have a position before this id."""
         return self._sums[bisect_left(self._positions, id)]
 
 
 def _access_of(
     sql: Statements, head: LogHead, user: str, conversation: int
 ) -> tuple[tuple[str, ...], int] | None:
-    """The access of a user to a conversation: the two users of the
-    conversation (``()``: a group), and the last id that the user may read. None
-    if the user was never a member."""
+    """Return what a user may read of a conversation; None: the user was never
+    in it.
+
+    The first result is the two users of the conversation; ``()``: it is a
+    group. The second one is the last id that the user may read.
+    """
     statement = (
         f"SELECT c.pair, (SELECT max(coalesce(s.left_id, {Limit.ID})) "
         "FROM membership s WHERE s.log = c.log "
@@ -351,8 +386,10 @@ def _access_of(
 def _position(
     sql: Statements, head: LogHead, user: str, conversation: int
 ) -> tuple[int, int] | None:
-    """The read and the received position of a user in a conversation. Returns
-    None if nothing was stored yet."""
+    """Return the read and the received position of a user in a conversation.
+
+    Returns None if nothing was stored yet.
+    """
     statement = (
         "SELECT read_id, received_id FROM read_position "
         "WHERE log = %s AND member = %s AND conversation = %s"
@@ -376,10 +413,13 @@ def _move(
 ) -> None:
     """Write a position.
 
-    ``key``: (log, user, conversation). ``to``: (read, received, version of the
-    user's marks, version of the other user's marks). ``before``: the stored
-    (read, received), or None if there is no row yet. A new received position
-    alone is no change of the user's own marks, so the row keeps its version.
+    - ``key``: (log, user, conversation).
+    - ``to``: (read, received, version of the user's marks, version of the other
+      user's marks).
+    - ``before``: the stored (read, received); None: there is no row yet.
+
+    A new received position alone is no change of the user's own marks, so the
+    row keeps its version.
     """
     read, received, version, peer_version = to
     if before is None:
@@ -389,6 +429,7 @@ def _move(
         return
 
     old_read, old_received = before
+    # Another device may have moved either position further.
     received = max(received, old_received)
     where = "WHERE log = %s AND member = %s AND conversation = %s"
     if read > old_read:
@@ -407,8 +448,13 @@ def _move(
 def _authors(
     sql: Statements, head: LogHead, user: str, conversation: int, after: int, upto: int
 ) -> tuple[str, ...]:
-    """The other authors of the messages with ``after < id <= upto``, the author
-    of the newest one first, if they and the user are still members."""
+    """Return the other users who wrote the messages with ``after < id <=
+    upto``.
+
+    They are told that their messages were read or received. The author of the
+    newest message comes first. Only users who are still members are returned,
+    and nobody if the user has left.
+    """
     hint = sql.on_sqlite(SQLITE_BY_CONVERSATION)
     statement = (
         f"SELECT m.id FROM membership s, message m {hint} "
@@ -439,14 +485,16 @@ def _authors(
 
 
 def _receipt(row: Row) -> Receipt:
-    """A receipt from (conversation, user, read, received). Other columns may
-    follow."""
+    """Return a receipt from a row (conversation, user, read, received).
+
+    Other columns may follow.
+    """
     conversation, user, read, received, *_ = row
     return Receipt(conversation, text_of(user), read, received)
 
 
 def _version(sql: Statements, head: LogHead, user: str) -> int:
-    """The version of a user's marks; 0: they have never changed."""
+    """Return the version of a user's marks; 0: they have never changed."""
     statement = "SELECT version FROM mark_version WHERE log = %s AND member = %s"
     rows = sql.query(statement, (head.number, user))
     if not rows:
@@ -456,18 +504,19 @@ def _version(sql: Statements, head: LogHead, user: str) -> int:
 
 def _raise_version(sql: Statements, head: LogHead, user: str) -> int:
     """Raise the version of a user's marks for a new change, and return it.
-    Locks the marks until the transaction ends.
 
-    After a loss of entries it continues beyond the versions that may have been
-    lost.
+    Locks the marks until the transaction ends. After a loss of entries, the
+    version continues beyond the versions that may have been lost.
     """
     sql.execute(_raise_statement(sql, head), (head.number, user))
     return _version(sql, head, user)
 
 
 def _raise_statement(sql: Statements, head: LogHead) -> str:
-    """The statement that raises the version of a user's marks. Values: (log,
-    user)."""
+    """Return the statement that raises the version of a user's marks.
+
+    Its values are (log, user). The first change of a user makes the row.
+    """
     # The number is in the text, because MySQL has no parameters behind the
     # parameters of a row.
     first = next_after_loss(head.lost) or 1

@@ -68,6 +68,7 @@ class MessageLog(Store.Rows):
     """
 
     def __init__(self, store: Store) -> None:
+        """Make the parts of the log. The database is not opened yet."""
         super().__init__(store)
         self.writer = LogWriter(
             lambda: store.database().writer_connection(), store.seconds
@@ -89,7 +90,10 @@ class MessageLog(Store.Rows):
 
     @Store.writing
     def continue_after(self, sql: Statements, app: str, last_id: int) -> None:
-        """Give the next entry of an app an id above ``last_id``."""
+        """Give the next entry of an app an id above ``last_id``.
+
+        Nothing changes if the log is already further.
+        """
         if sql.engine == "mysql":
             clause = "DUPLICATE KEY UPDATE last_id = GREATEST(last_id, VALUES(last_id))"
         else:
@@ -102,12 +106,11 @@ class MessageLog(Store.Rows):
     def import_past(
         self, app: str, keys: Sequence[str], work: Callable[[LogImport], object]
     ) -> None:
-        """Import messages and groups of another server, in one transaction. For
-        commands: no connection is notified.
+        """Import messages and groups of another server, in one transaction.
 
-        ``keys``: all keys that ``work`` uses. ``work`` may run again, and in
-        another thread. Raises StorageUnsure if the result is unknown: call it
-        again.
+        It is for commands: no connection is notified. ``keys`` are all keys
+        that ``work`` uses. ``work`` may run again, and in another thread.
+        Raises StorageUnsure if the result is unknown: call it again.
         """
 
         def change(transaction: AppTransaction) -> Change:
@@ -119,10 +122,11 @@ class MessageLog(Store.Rows):
         self.writer.change(app, change)
 
     def erase_user(self, app: str, user: str, name: str) -> None:
-        """Erase a user: the messages that they wrote, their reactions and
-        marks, and their name. They leave all groups, which get entries about
-        that. ``name`` replaces the user from then on; ``""``: the messages
-        stay, under the user's own name.
+        """Erase a user: their messages, reactions and marks, and their name.
+
+        The user leaves all groups, which get entries about that. ``name``
+        replaces the user from then on; ``""``: the messages stay, under the
+        user's own name.
 
         It may be called again after an error. The index of words has the words
         of the user until it is updated; ``Core.erase_user`` does both.
@@ -144,11 +148,12 @@ class MessageLog(Store.Rows):
         more_than: int = 0,
         upto: int | None = None,
     ) -> int:
-        """Delete entries older than ``older_than_seconds``, and all but the
-        newest ``more_than`` entries. A limit of 0 does not count. Entries after
-        the id ``upto`` stay. Returns the number of deleted entries.
+        """Delete old entries of an app, and return their number.
 
-        Deletes in small transactions, so that writers wait only briefly.
+        These are the entries older than ``older_than_seconds``, and all but the
+        newest ``more_than`` entries. A limit of 0 does not count. Entries after
+        the id ``upto`` stay. It deletes in small transactions, so that writers
+        wait only briefly.
         """
         last_expired = 0
         if older_than_seconds > 0:
@@ -158,6 +163,7 @@ class MessageLog(Store.Rows):
         if upto is not None:
             last_expired = min(last_expired, upto)
 
+        # First the readers must ignore the entries; then they are deleted.
         log_and_floor = self._raise_floor(app, last_expired)
         if log_and_floor is None:  # the app has no log
             return 0
@@ -173,8 +179,8 @@ class MessageLog(Store.Rows):
         return deleted
 
     def _last_old(self, app: str, seconds: float) -> int:
-        """The last id of the entries older than ``seconds``; 0: no entry is
-        older.
+        """Return the last id of the entries older than ``seconds``; 0: no entry
+        is older.
 
         Reads the entries in order, because the clocks of nodes differ and
         ``stored_at`` may decrease. Stops at the first young entry, so a wrong
@@ -186,6 +192,8 @@ class MessageLog(Store.Rows):
             "ORDER BY id LIMIT %s"
         )
         last_old = 0
+        # Mostly the first entries are young already, so the first look is
+        # short.
         after = 0
         limit = _FIRST_LOOK
 
@@ -206,9 +214,11 @@ class MessageLog(Store.Rows):
 
     @in_log(int)
     def _last_above(self, sql: Statements, head: LogHead, most: int) -> int:
-        """The id of the newest entry beyond a limit of ``most`` entries; 0: the
-        limit is not exceeded. Entries are counted, because ids have a gap after
-        a restore."""
+        """Return the id of the newest entry beyond a limit of ``most`` entries.
+
+        Returns 0 if the limit is not exceeded. Entries are counted, because ids
+        have a gap after a restore.
+        """
         if head.last_id - head.floor <= most:
             return 0
         last = head.last_id - most
@@ -217,6 +227,7 @@ class MessageLog(Store.Rows):
         hint = sql.on_sqlite(SQLITE_BY_CONVERSATION)
         statement = f"SELECT count(*) FROM message {hint} WHERE log = %s AND id > %s"
         count = sql.query(statement, (head.number, last))[0][0]
+        # Without a gap, there are as many entries as ids.
         if count >= most:
             return last
 
@@ -233,11 +244,14 @@ class MessageLog(Store.Rows):
         self, sql: Statements, app: str, last_expired: int
     ) -> tuple[int, int] | None:
         """Let entries up to an id expire: readers ignore them from now on.
-        Returns the number of the log and its floor, the last expired id.
-        Returns None if the app has no log."""
+
+        Returns the number of the log and its *floor*, the last expired id.
+        Returns None if the app has no log.
+        """
         head = head_of(sql, app, lock=True)
         if head is None:
             return None
+        # The floor never goes down: entries below it may be deleted already.
         floor = max(head.floor, last_expired)
         if floor > head.floor:
             sql.execute(
@@ -247,12 +261,15 @@ class MessageLog(Store.Rows):
 
     @Store.writing_or(None)
     def _delete_some(self, sql: Statements, log: int, floor: int) -> int | None:
-        """Delete some expired entries, with the rows about them. Returns their
-        number, or None if no expired entry is left."""
+        """Delete some expired entries, with the rows about them.
+
+        Returns their number, or None if no expired entry is left.
+        """
         statement = "SELECT min(id) FROM message WHERE log = %s AND id <= %s"
         first = sql.query(statement, (log, floor))[0][0]
         if first is None:
             return None
+        # A range of ids is small, whatever gaps it has.
         upto = min(floor, first + _DELETED_IDS - 1)
         for table, column in _BY_MESSAGE:
             statement = f"DELETE FROM {table} WHERE log = %s AND {column} <= %s"

@@ -77,9 +77,12 @@ first."""
 
 
 def beside(log: str, conversation: str, id: str) -> str:
-    """SQL condition: only its thread shows a message, not its conversation.
-    The parameters are the SQL expressions of its columns: ``beside("m.log",
-    "m.conversation", "m.id")``."""
+    """Return the SQL condition that only its thread shows a message.
+
+    The conversation itself does not show the message then. The parameters are
+    the SQL expressions of its columns: ``beside("m.log", "m.conversation",
+    "m.id")``.
+    """
     return (
         "EXISTS (SELECT 1 FROM thread_reply t "
         f"WHERE t.log = {log} AND t.conversation = {conversation} "
@@ -88,7 +91,10 @@ def beside(log: str, conversation: str, id: str) -> str:
 
 
 def is_beside(sql: Statements, log: int, conversation: int, id: int) -> bool:
-    """Whether only a thread shows a message of an earlier transaction."""
+    """Tell whether only a thread shows a message, not its conversation.
+
+    The message must be of an earlier transaction.
+    """
     statement = (
         "SELECT also FROM thread_reply WHERE log = %s AND conversation = %s AND id = %s"
     )
@@ -123,11 +129,12 @@ class Thread(ThreadState, frozen=True, kw_only=True):
 
 
 class ThreadWriter(Service):
-    """Writes the replies of one transaction: their rows, the totals of their
-    threads, and the users who follow the threads.
+    """Writes the replies of one transaction.
 
-    ``head``: of the log. ``before``: the last id before the transaction.
-    ``entries``: the entries of the transaction, which adds to the list.
+    It writes the rows of the replies, the totals of their threads, and the
+    users who follow the threads. ``head`` is the head of the log, and
+    ``before`` the last id before the transaction. ``entries`` are the entries
+    of the transaction, which adds to the list.
     """
 
     _sql: Statements
@@ -142,17 +149,19 @@ class ThreadWriter(Service):
     def complete(
         self, state: ConversationState, draft: Draft, is_past: bool = False
     ) -> Draft | Rejected:
-        """The draft of a reply, with its thread in ``meta``. Rejected if the
-        thread is in another conversation, or the sender may not read the
-        message.
+        """Add the data of its thread to the draft of a reply, and return it.
 
         A reply to a reply is in the same thread. A draft without ``about`` is
         about the first message, so that clients without threads show it as a
-        reply to that message. ``is_past``: the transaction is an import. Then
-        no rights are checked, and nothing is unread.
+        reply to that message. Returns Rejected if the thread is in another
+        conversation, or the sender may not read the message.
+
+        ``is_past``: the transaction is an import. Then no rights are checked,
+        and nothing is unread.
         """
         self._is_past = is_past
         root = self._root_of(state, draft.thread)
+        # An empty sender is the server, which may reply to everything.
         is_reader = (
             is_past
             or not draft.sender
@@ -171,7 +180,10 @@ class ThreadWriter(Service):
         self._replies.setdefault(root, []).append(reply)
 
     def write(self) -> None:
-        """Write the rows of the replies, the totals, and the new followers."""
+        """Write the rows of the replies, the totals, and the new followers.
+
+        Called once, at the end of the transaction.
+        """
         log = self._head.number
         rows = []
         for root, replies in self._replies.items():
@@ -184,6 +196,7 @@ class ThreadWriter(Service):
             rows,
         )
 
+        # The first message of each thread has the totals in its `meta`.
         statement = "SELECT id, sender, meta FROM message WHERE log = %s AND id IN {}"
         roots = self._sql.query_in(statement, (log,), list(self._replies))
         for root, sender, column in roots:
@@ -199,9 +212,11 @@ class ThreadWriter(Service):
         self._replies = {}
 
     def _root_of(self, state: ConversationState, id: int) -> int | None:
-        """The first message of the thread of a message. A message that is no
-        reply begins its own thread. Returns None if the conversation has no
-        such message, or the thread has expired."""
+        """Return the first message of the thread that a message belongs to.
+
+        A message that is no reply begins its own thread. Returns None if the
+        conversation has no such message, or the thread has expired.
+        """
         index = id - self._before - 1
         if 0 <= index < len(self._entries):  # an entry of this transaction
             entry = self._entries[index]
@@ -221,6 +236,7 @@ class ThreadWriter(Service):
                 return None
             conversation, kind, about, meta = rows[0]
 
+        # The thread of a recalled message goes on.
         is_recalled = kind == NUMBERS["recall"] and about == id
         if conversation != state.id:
             return None
@@ -234,9 +250,12 @@ class ThreadWriter(Service):
     def _follow(
         self, root: int, replies: Sequence[Entry], author: str, mentioned: Iterable[str]
     ) -> None:
-        """Let the writers and the mentioned users follow a thread, unless they
-        follow or have muted it already. ``mentioned``: the users whom the first
-        message mentions."""
+        """Let users follow a thread, so that they are notified of replies.
+
+        These are the writers and the mentioned users, unless they follow or
+        have muted it already. ``author`` is the writer of the first message.
+        ``mentioned`` are the users whom the first message mentions.
+        """
         log = self._head.number
         group = replies[0].conversation
         last = replies[-1].id
@@ -250,6 +269,7 @@ class ThreadWriter(Service):
         readers = [
             (log, user, root, group, read, 1) for user, read in sorted(reads.items())
         ]
+        # A user who follows or has muted the thread keeps that row.
         if readers:
             self._sql.insert_new("thread_reader", _READER_COLUMNS, readers)
         if self._is_past:
@@ -261,12 +281,13 @@ class ThreadWriter(Service):
     def _new_followers(
         self, replies: Sequence[Entry], author: str, mentioned: Iterable[str]
     ) -> dict[str, int]:
-        """The members who now follow a thread, with their read positions in
-        it: the writers, the author of the first message, and the mentioned
-        users.
+        """Return the members who now follow a thread, with their read positions
+        in it.
 
-        A writer has read up to the first own reply. A mentioned user has read
-        up to the last entry before the first reply that mentions them.
+        These are the writers, the author of the first message, and the
+        mentioned users. A writer has read up to the first own reply. A
+        mentioned user has read up to the last entry before the first reply that
+        mentions them.
         """
         first = replies[0].id
         reads_of_mentioned = dict.fromkeys(mentioned, first - 1)
@@ -284,10 +305,11 @@ class ThreadWriter(Service):
     def _past_followers(
         self, replies: Sequence[Entry], author: str, mentioned: Iterable[str]
     ) -> set[str]:
-        """The followers of a thread with imported replies: the users who were
-        members when they wrote or were mentioned. The author of the first
-        message, and the users whom it mentions, need to have been members at
-        one of the replies.
+        """Return the followers of a thread with imported replies.
+
+        These are the users who were members when they wrote or were mentioned.
+        The author of the first message, and the users whom it mentions, need to
+        have been members at one of the replies.
 
         An import may store a reply together with the leave of its sender, or in
         another transaction. So the members at the end of the transaction are
@@ -310,6 +332,7 @@ class ThreadWriter(Service):
             list(replies_of_user),
             many=True,
         )
+        # A user may have several memberships, each with its range of ids.
         followers = set()
         for member, joined_id, left_id in memberships:
             user = text_of(member)
@@ -320,10 +343,13 @@ class ThreadWriter(Service):
 
 
 def thread_in(meta: bytes) -> int:
-    """The first message of the thread of a reply with this ``meta``; 0: the
-    message is no reply in a thread."""
+    """Return the first message of the thread of a reply with this ``meta``.
+
+    Returns 0 if the message is no reply in a thread.
+    """
     if THREAD_KEY not in meta:
         return 0
+    # Senders write `meta`, so the number is checked.
     root = MessageMeta.of(meta).thread
     if 0 < root <= Limit.ID:
         return root
@@ -331,7 +357,12 @@ def thread_in(meta: bytes) -> int:
 
 
 def _totals(before: ThreadTotals | None, replies: Sequence[Entry]) -> ThreadTotals:
-    """The totals of a thread with new replies."""
+    """Return the totals of a thread with new replies.
+
+    ``before`` are the totals until now; None: these are the first replies. The
+    totals name the users who replied last.
+    """
+    # The newest writer comes first, before the users named until now.
     writers = [reply.sender for reply in reversed(replies)]
     count = len(replies)
     if before is not None:
@@ -348,7 +379,10 @@ def _totals(before: ThreadTotals | None, replies: Sequence[Entry]) -> ThreadTota
 
 
 def mentions_in(meta: MessageMeta) -> list[str]:
-    """The users whom a message with this ``meta`` mentions, each once."""
+    """Return the users whom a message with this ``meta`` mentions, each once.
+
+    Texts that can be no id of a user are left out.
+    """
     users = dict.fromkeys(meta.mentions)
     return [user for user in users if user and not text_objection(user, MAX_USER_BYTES)]
 
@@ -364,8 +398,10 @@ class ThreadStore(Store.Rows):
     def get(
         self, sql: Statements, head: LogHead, user: str, root: int
     ) -> Thread | None:
-        """The thread that a message begins, also without replies. Returns None
-        if the user cannot read it."""
+        """Return the thread that a message begins, also without replies.
+
+        Returns None if the user cannot read it.
+        """
         return _thread(sql, head, user, root)
 
     @in_log()
@@ -378,12 +414,12 @@ class ThreadStore(Store.Rows):
         before: int,
         limit: int,
     ) -> tuple[list[Entry], int] | None:
-        """A page of the last replies of a thread before the id ``before`` (0:
-        its end), ordered by id. Replies that the user may not read or has
-        hidden are left out.
+        """Return a page of the last replies of a thread, ordered by id.
 
-        Returns also the ``before`` of the next page; 0: there are no earlier
-        replies. Returns None if the user cannot read the thread.
+        They have ids before ``before``; 0 means the end of the thread. Replies
+        that the user may not read or has hidden are left out. Returns also the
+        ``before`` of the next page; 0: there are no earlier replies. Returns
+        None if the user cannot read the thread.
         """
         statement = (
             "SELECT id FROM thread_reply "
@@ -412,12 +448,13 @@ class ThreadStore(Store.Rows):
     def of_user(
         self, sql: Statements, head: LogHead, user: str, before: int, limit: int
     ) -> tuple[list[Thread], bool]:
-        """A page of the threads that a user follows, and whether there are
-        more. Threads with the newest replies come first.
+        """Return a page of the threads that a user follows, and whether there
+        are more.
 
-        ``before``: only threads whose last reply is before this id (0: all). A
-        page has at most :data:`MOST_ON_PAGE` threads. Only the newest
-        :data:`MOST_LISTED` threads that the user follows or has muted are read.
+        Threads with the newest replies come first. ``before`` selects threads
+        whose last reply has a smaller id; 0 selects all. A page has at most
+        :data:`MOST_ON_PAGE` threads. Only the newest :data:`MOST_LISTED`
+        threads that the user follows or has muted are read.
         """
         limit = min(limit, MOST_ON_PAGE)
         values = (
@@ -458,8 +495,11 @@ class ThreadStore(Store.Rows):
     def follow(
         self, sql: Statements, head: LogHead, user: str, root: int, follows: bool
     ) -> Thread | None:
-        """Follow a thread, or mute it (``follows`` False). Returns the thread,
-        or None if the user cannot read it."""
+        """Follow a thread, or mute it if ``follows`` is False.
+
+        Returns the thread, or None if the user cannot read it. A new follower
+        has read all replies until now.
+        """
         conversation = _conversation_of(sql, head, user, root)
         if conversation is None:
             return None
@@ -479,10 +519,13 @@ class ThreadStore(Store.Rows):
         self, sql: Statements, head: LogHead, user: str, root: int, id: int
     ) -> Thread | None:
         """Advance the read position of a user in a thread; it never goes back.
-        Nothing is stored for a thread that the user has never followed.
-        Returns the thread, or None if the user cannot read it."""
+
+        Nothing is stored for a thread that the user has never followed. Returns
+        the thread, or None if the user cannot read it.
+        """
         if _conversation_of(sql, head, user, root) is None:
             return None
+        # A client may name an id that does not exist yet.
         upto = min(id, _last(sql, head, root))
         sql.execute(
             "UPDATE thread_reader SET read_id = %s "
@@ -493,8 +536,10 @@ class ThreadStore(Store.Rows):
 
 
 def _thread(sql: Statements, head: LogHead, user: str, root: int) -> Thread | None:
-    """The thread that a message begins, as a user sees it, also without
-    replies. Returns None if the user cannot read it."""
+    """Return the thread that a message begins, as a user sees it.
+
+    A thread may have no replies. Returns None if the user cannot read it.
+    """
     conversation = _conversation_of(sql, head, user, root)
     if conversation is None:
         return None
@@ -503,6 +548,7 @@ def _thread(sql: Statements, head: LogHead, user: str, root: int) -> Thread | No
         "SELECT read_id, follows FROM thread_reader "
         "WHERE log = %s AND member = %s AND root = %s"
     )
+    # Without a row, the user has never followed the thread.
     read = 0
     follows = 0
     for row in sql.query(statement, (head.number, user, root)):  # at most one
@@ -528,8 +574,11 @@ def _thread(sql: Statements, head: LogHead, user: str, root: int) -> Thread | No
 def _conversation_of(
     sql: Statements, head: LogHead, user: str, root: int
 ) -> int | None:
-    """The conversation of a thread, if the user may read its first message or
-    its last reply; None otherwise."""
+    """Return the conversation of a thread; None: the user cannot read the
+    thread.
+
+    The user must be able to read its first message or its last reply.
+    """
     # The last reply decides if the first message has expired, or the user
     # joined after it.
     by_reply = (
@@ -545,7 +594,7 @@ def _conversation_of(
 
 
 def _last(sql: Statements, head: LogHead, root: int) -> int:
-    """The id of the last reply of a thread; 0: no reply."""
+    """Return the id of the last reply of a thread; 0: there is no reply."""
     statement = (
         "SELECT id FROM thread_reply WHERE log = %s AND root = %s "
         "ORDER BY id DESC LIMIT 1"
@@ -559,9 +608,11 @@ def _last(sql: Statements, head: LogHead, root: int) -> int:
 def _count_unread(
     sql: Statements, head: LogHead, user: str, root: int, read: int
 ) -> int:
-    """The number of replies of others that a user has not read, among the
-    newest :data:`MOST_UNREAD_REPLIES` replies. Recalled replies do not
-    count."""
+    """Count the replies of others that a user has not read.
+
+    Only the newest :data:`MOST_UNREAD_REPLIES` replies are counted. Recalled
+    replies do not count.
+    """
     newest = (
         "SELECT id FROM thread_reply WHERE log = %s AND root = %s AND id > %s "
         "ORDER BY id DESC LIMIT %s"
@@ -587,8 +638,11 @@ class Replies(Struct, frozen=True):
     positions."""
 
     def is_silent(self, user: str, id: int) -> bool:
-        """Whether a message is a reply about which a user is not notified,
-        because the user does not follow the thread, or has read the reply."""
+        """Tell whether a user is not notified of this message.
+
+        That is so if it is a reply in a thread which the user does not follow,
+        or has read so far. Messages outside threads are never silent.
+        """
         root = self.roots.get(id)
         if root is None:
             return False
@@ -602,9 +656,11 @@ NO_REPLIES: Final = Replies()
 def replies_beside(
     sql: Statements, head: LogHead, conversation: int, ids: Sequence[int]
 ) -> Replies:
-    """The messages among these that only a thread shows, with the followers of
-    their threads. ``ids``: messages of the conversation, in order, at least
-    one."""
+    """Return the messages among these that only a thread shows.
+
+    The result also has the followers of their threads. ``ids`` are messages of
+    one conversation, in order, and at least one.
+    """
     statement = (
         "SELECT id, root FROM thread_reply "
         "WHERE log = %s AND conversation = %s AND id >= %s AND id <= %s "
@@ -613,6 +669,7 @@ def replies_beside(
     rows = sql.query(statement, (head.number, conversation, ids[0], ids[-1]))
     if not rows:
         return NO_REPLIES
+    # The range may have replies that were not asked for.
     messages = set(ids)
     roots = {id: root for id, root in rows if id in messages}
     statement = (
