@@ -80,9 +80,12 @@ class _Missed(Struct, frozen=True):
 
 
 class CatchUp(Service, dict=True):
-    """Lets connections follow the log, and sends them missed entries. Owner of
-    ``Connection.log_subscription``, and of the queries for the extents of logs
-    that are under way."""
+    """Lets connections follow the log, and sends them missed entries.
+
+    It sets ``Connection.log_subscription``: the fact that a connection follows
+    the log of its user. New entries wait in the *backlog* of the subscription
+    until the client has all missed ones.
+    """
 
     metrics: Metrics
     store: Store
@@ -107,17 +110,21 @@ class CatchUp(Service, dict=True):
     def subscribe_from(
         self, connection: Connection, positions: dict[str, int], pinged: bool
     ) -> PongLogSubscription:
-        """Let a session without a cursor follow the log, and its rooms, as
-        :meth:`subscribe` does.
+        """Let a session without a cursor follow the log, and its rooms.
 
-        ``positions``: room → the position up to which the user has its
-        messages; ``""``: messages outside rooms. ``pinged``: pongs to pings
-        prove which entries have arrived. Otherwise the client acknowledges
-        without pings.
+        A client with a *cursor* knows the last id that it has. For other
+        clients, the server stores the position. ``positions`` has room → the
+        position up to which the user has its messages; ``""`` is for messages
+        outside rooms. ``pinged``: pongs to pings prove which entries have
+        arrived. Otherwise the client acknowledges without pings.
+
+        May switch greenlets and raise StorageUnavailable, like
+        :meth:`subscribe`.
         """
         subscription = PongLogSubscription(
             number=next(self._numbers), positions=positions, pinged=pinged
         )
+        # Everything up to the lowest position has arrived.
         position = min(positions.values())
         subscription.acked = position
         subscription.delivered = position
@@ -172,8 +179,10 @@ class CatchUp(Service, dict=True):
             log_subscriptions.followers.enter(app, connection, conversation, bot)
 
     def put_off(self, connection: Connection, pending: PendingLogSubscription) -> None:
-        """Let a session wait while the log is unavailable: it receives nothing
-        before it syncs."""
+        """Let a session wait while the log is unavailable.
+
+        It receives nothing before it syncs.
+        """
         app = connection.app
         if (
             app is not None
@@ -184,8 +193,11 @@ class CatchUp(Service, dict=True):
             connection.log_subscription = pending
 
     def _may_subscribe(self, connection: Connection) -> bool:
-        """Whether a session is addressed, and has no log subscription other
-        than a pending one."""
+        """Tell whether a session may get a log subscription.
+
+        It must be addressed, which means that pushes to its user reach it. It
+        may have no log subscription yet, except a pending one.
+        """
         log_subscription = connection.log_subscription
         is_free = log_subscription is None or isinstance(
             log_subscription, PendingLogSubscription
@@ -193,8 +205,11 @@ class CatchUp(Service, dict=True):
         return connection.is_addressed and is_free
 
     def forget(self, connection: Connection, _code: int = 0) -> None:
-        """End the log subscription of a connection that has ended, or no longer
-        follows the log. Never switches greenlets."""
+        """End the log subscription of a connection.
+
+        The connection has ended, or no longer follows the log. Never switches
+        greenlets.
+        """
         log_subscription = connection.log_subscription
         app = connection.app
         if log_subscription is None or app is None:
@@ -222,15 +237,17 @@ class CatchUp(Service, dict=True):
         yields: bool = False,
         checks: bool = False,
     ) -> None:
-        """Answer with a page of at most ``limit`` entries that a subscribed
-        connection missed after the id ``after``. Switches greenlets.
+        """Answer with a page of entries that a connection has missed.
 
-        From now on new entries wait in the backlog of the connection, until the
-        last page was answered. ``answer`` is called between the deliveries
-        before and after the page. If the session has ended, it gets an empty
-        page. ``yields``: ``answer`` is not called if another sync has begun
+        These are the entries after the id ``after``, at most ``limit``. From
+        now on new entries wait in the backlog of the connection, until the last
+        page was answered. ``answer`` is called between the deliveries before
+        and after the page. If the session has ended, it gets an empty page.
+
+        ``yields``: ``answer`` is not called if another sync has begun
         meanwhile. ``checks``: ``answer`` gets the result of
-        :meth:`must_begin_anew`, otherwise False. Raises StorageUnavailable.
+        :meth:`must_begin_anew`, otherwise False. Switches greenlets. Raises
+        StorageUnavailable.
         """
         app = connection.app
         log_subscription = connection.log_subscription
@@ -274,6 +291,7 @@ class CatchUp(Service, dict=True):
             log_subscription.backlog = acks_in(log_subscription.backlog or ())
             return
 
+        # This was the last page: the client has everything up to here.
         covered = entries[-1].id if entries else after
         # The client may have entries from another node, or in this page, that
         # this node must still deliver to others.
@@ -293,8 +311,10 @@ class CatchUp(Service, dict=True):
         limit: int,
         checks: bool,
     ) -> _Missed:
-        """Read a page of :meth:`sync`. Switches greenlets. Raises
-        StorageUnavailable."""
+        """Read a page of :meth:`sync`. Switches greenlets.
+
+        Raises StorageUnavailable.
+        """
         app, user = app_and_user(connection)
         rooms: Mapping[str, int] | None = None
         if isinstance(log_subscription, PongLogSubscription):
@@ -303,6 +323,7 @@ class CatchUp(Service, dict=True):
         received = after
         if rooms:
             received = max(after, *rooms.values())
+        # A client may have entries that a restored database lacks.
         is_stored = (
             self.follower.position(app) >= received
             or self._log.entries.head(app) >= received
@@ -320,12 +341,12 @@ class CatchUp(Service, dict=True):
     def _before_results(
         self, connection: Connection, entries: list[Entry]
     ) -> list[Entry]:
-        """The entries of a last page that come before the first entry of this
-        user that this node has not delivered yet.
+        """Cut a last page before the first entry of this user that is not
+        delivered.
 
-        The other entries are left out: this node delivers them later, with the
-        result of the draft in its place. If no draft of this connection waits
-        for its result, all entries are returned.
+        This node delivers the entries after the cut later, with the result of
+        the draft in its place. If no draft of this connection waits for its
+        result, all entries are returned.
         """
         app, user = app_and_user(connection)
         if not (
@@ -345,12 +366,12 @@ class CatchUp(Service, dict=True):
         after: int,
         wait: Callable[[Connection], object] = Connection.wait_until_sent,
     ) -> None:
-        """Send a subscribed connection the entries that it missed after an id,
-        page by page, and then new ones.
+        """Send a connection the entries that it missed after an id, then new
+        ones.
 
-        ``wait`` is called between two pages, to wait for the client. The method
-        returns early if the log subscription ends. Switches greenlets; raises
-        StorageUnavailable.
+        They are sent page by page. ``wait`` is called between two pages, to
+        wait for the client. The method returns early if the log subscription
+        ends. Switches greenlets; raises StorageUnavailable.
         """
         log_subscription = connection.log_subscription
         position = after
@@ -380,9 +401,13 @@ class CatchUp(Service, dict=True):
     def _go_live(
         self, connection: Connection, log_subscription: LogSubscription, covered: int
     ) -> None:
-        """Send the backlog of a connection: all acknowledgements, and the
-        entries after the id ``covered``, which the client has already. Then
-        send the texts so far of streamed messages."""
+        """Send the backlog of a connection, which then gets new entries at
+        once.
+
+        A backlog has acknowledgements and entries. Entries up to the id
+        ``covered`` are left out, because the client has them. The texts so far
+        of streamed messages follow.
+        """
         backlog = log_subscription.backlog or ()
         log_subscription.backlog = None
 
@@ -407,19 +432,22 @@ class CatchUp(Service, dict=True):
         limit: int,
         rooms: Mapping[str, int] | None = None,
     ) -> tuple[list[Entry], bool]:
-        """The entries after an id that a user may read, in order, as many as
-        fit on a page, and whether there are more. Switches greenlets.
+        """Return the entries after an id that a user may read, in order.
 
-        ``rooms``: include the messages of these rooms
-        (:meth:`EntryReader.catch_up`). Raises StorageUnavailable.
+        These are as many as fit on a page. Returns also whether there are more.
+        ``rooms`` has room → the id after which its messages are wanted, too.
+        Switches greenlets. Raises StorageUnavailable.
         """
         return self._log.entries.catch_up(app, user, after, limit, rooms or {"": after})
 
     # --- logins with a cursor -------------------------------------------------
 
     def collect(self, connection: Connection) -> None:
-        """Let a session that has just begun follow the log. New entries wait
-        until it has synced. May switch greenlets. Raises StorageUnavailable."""
+        """Let a session that has just begun follow the log.
+
+        New entries wait until it has synced. May switch greenlets. Raises
+        StorageUnavailable.
+        """
         self.subscribe(connection, LogSubscription(backlog=[]))
 
     def resume(
@@ -441,6 +469,7 @@ class CatchUp(Service, dict=True):
         before the client has synced. May switch greenlets. Raises
         StorageUnavailable; then ``resumed`` was not called.
         """
+        # A list collects new entries. In a tuple, only acknowledgements wait.
         backlog: Backlog = ()
         if collects:
             backlog = []
@@ -468,31 +497,41 @@ class CatchUp(Service, dict=True):
         self.sync(connection, cursor, RECOVERED, recover, checks=True)
 
     def follow(self, connection: Connection) -> None:
-        """Let a session that has just begun follow the log from now on. Entries
-        wait in its backlog until :meth:`release`. May switch greenlets. Raises
-        StorageUnavailable, at once if the last access to the database has
-        failed."""
+        """Let a session that has just begun follow the log from now on.
+
+        Entries wait in its backlog until :meth:`release`. May switch greenlets.
+        Raises StorageUnavailable, at once if the last access to the database
+        has failed.
+        """
         if not self.answers():
             raise StorageUnavailable("the database does not answer")
         self.subscribe(connection, LogSubscription(backlog=[]))
 
     def answers(self) -> bool:
-        """Whether the last access to the database succeeded. Never switches
-        greenlets."""
+        """Tell whether the last access to the database succeeded.
+
+        Never switches greenlets.
+        """
         return self.store.answers()
 
     def must_begin_anew(self, connection: Connection, cursor: int) -> bool:
-        """Whether the client must start again: entries after its cursor have
-        expired, the cursor is not of this log, or its entry is lost. Switches
-        greenlets; raises StorageUnavailable."""
+        """Tell whether the client must fetch everything again.
+
+        That is so if entries after its cursor have expired, if the cursor is
+        not of this log, or if its entry is lost. A cursor of 0 is the begin.
+        Switches greenlets; raises StorageUnavailable.
+        """
         app = connection.app
         assert app is not None
         return cursor != 0 and not self._extent(app).continues(cursor)
 
     def _extent(self, app: str) -> LogExtent:
-        """The current extent of the log of an app. Clients that return at the
-        same time share a query. Switches greenlets. Raises
-        StorageUnavailable."""
+        """Return the current extent of the log of an app.
+
+        Clients that return at the same time share a query. But a client never
+        gets the result of a query that began before it came. Switches
+        greenlets. Raises StorageUnavailable.
+        """
         shared = self._extents.get(app)
         if shared is not None:
             extent = shared.get()
@@ -502,6 +541,7 @@ class CatchUp(Service, dict=True):
         shared = AsyncResult()
         self._extents[app] = shared
         try:
+            # While a query runs, the next one collects its callers.
             with self._turns.setdefault(app, Lock()):
                 # Later callers need a newer result.
                 del self._extents[app]
@@ -522,15 +562,21 @@ class CatchUp(Service, dict=True):
     # --- acknowledgements -----------------------------------------------------
 
     def ponged(self, connection: Connection, data: bytes) -> None:
-        """Process the answer of a client to a ping. Never switches
-        greenlets."""
+        """Process the answer of a client to a ping. Never switches greenlets.
+
+        The ping has named an entry that was sent before it, so the entry has
+        arrived.
+        """
         log_subscription = connection.log_subscription
         if isinstance(log_subscription, PongLogSubscription):
             self.prove(connection, log_subscription.proof(data))
 
     def prove(self, connection: Connection, id: int) -> None:
         """Note that everything up to an id has arrived at a client without a
-        cursor. Never switches greenlets."""
+        cursor.
+
+        Never switches greenlets.
+        """
         log_subscription = connection.log_subscription
         if not isinstance(log_subscription, PongLogSubscription):
             return
@@ -544,16 +590,20 @@ class CatchUp(Service, dict=True):
         self.positions.prove(app, user, rooms, id)
 
     def check_acks(self) -> None:
-        """Called each second: start a greenlet if entries have to be sent
-        again. Never switches greenlets."""
+        """Start a greenlet if entries have to be sent again.
+
+        Called each second. Never switches greenlets.
+        """
         late = self.ack_tracker.turn()
         if late:
             gevent.spawn(self._resend_to, late)
 
     def _resend_to(self, connections: list[Connection]) -> None:
-        """Greenlet: send these connections their unacknowledged entries again,
-        or close the connections that lack too many. If the log is not
-        available, their clients get more time."""
+        """Send these connections their unacknowledged entries again.
+
+        Runs in a greenlet of its own. Connections that lack too many entries
+        are closed. If the log is not available, their clients get more time.
+        """
         for connection in connections:
             log_subscription = connection.log_subscription
             if not connection.is_open:
@@ -565,6 +615,7 @@ class CatchUp(Service, dict=True):
                 if self.resend(connection, log_subscription.acked, RESEND_LIMIT):
                     continue
             except StorageUnavailable:
+                # This resend does not count: the client could do nothing.
                 log_subscription.state = ACK_TRANSITIONS[log_subscription.state][UNREAD]
                 if not log_subscription.due:
                     self.ack_tracker.wait(connection, log_subscription, ACK_SECONDS)
@@ -577,10 +628,12 @@ class CatchUp(Service, dict=True):
             connection.close(CloseCode.ACK_TIMEOUT)
 
     def resend(self, connection: Connection, after: int, limit: int) -> bool:
-        """Send a live connection the entries after an id again that its user
-        may read. Returns False, and sends nothing, if there are more than
-        ``limit``. Nothing is sent if its client begins a sync meanwhile.
-        Switches greenlets; raises StorageUnavailable."""
+        """Send a live connection the entries after an id again.
+
+        Returns False, and sends nothing, if there are more than ``limit``.
+        Nothing is sent if its client begins a sync meanwhile. Switches
+        greenlets; raises StorageUnavailable.
+        """
         log_subscription = connection.log_subscription
         if log_subscription is None or not log_subscription.live:
             return True  # its client syncs
@@ -616,16 +669,21 @@ class StreamStart(Struct, frozen=True):
 
 
 class StreamStarts(Service):
-    """Begins event streams at a cursor, or at the end of the log. Stateless."""
+    """Begins event streams at a cursor, or at the end of the log.
+
+    An *event stream* is an HTTP response by which a client receives its events.
+    """
 
     catch_up: CatchUp
 
     def start(self, app: str, user: str, cursor: int | None) -> StreamStart:
-        """The position at which a stream begins: the cursor of the client, or
-        the end of the log. It is the end of the log if there is no cursor, if
-        the client missed too many entries, or if some of them have expired. It
-        is read before the stream begins, so that ``ready`` is its first event.
-        Switches greenlets.
+        """Return the position at which an event stream begins.
+
+        It is the cursor of the client, if all entries after it can still be
+        delivered. Otherwise it is the end of the log: without a cursor, if the
+        client missed too many entries, or if some of them have expired. The
+        position is read before the stream begins, so that ``ready`` is its
+        first event. Switches greenlets.
 
         Raises StorageUnavailable if the client sent a cursor. Other clients are
         served without stored messages.
@@ -637,6 +695,7 @@ class StreamStarts(Service):
             if cursor is None or not extent.continues(cursor):
                 return at_end
             first, more = self.catch_up.page(app, user, cursor, PAGE)
+            # Counting takes longer, so it is done only for a second page.
             if more:
                 missed = entries.count_missed(app, user, cursor, RESUMED + 1)
                 if missed > RESUMED:
@@ -656,8 +715,11 @@ class StreamStarts(Service):
             return StreamStart(None, resumed=False)
 
     def send(self, stream: Connection, start: StreamStart) -> None:
-        """Deliver stored messages from ``start`` on. It may be called again
-        with another start. May switch greenlets."""
+        """Deliver stored messages from ``start`` on.
+
+        It may be called again with another start. May switch greenlets. Closes
+        the stream if the database does not answer.
+        """
         cursor = start.cursor
         first = start.first
         if cursor is None:
@@ -667,6 +729,7 @@ class StreamStarts(Service):
             self.catch_up.deliverer.send(stream, first)
             position = first[-1].id
         try:
+            # New entries wait in the backlog while the missed ones are sent.
             self.catch_up.subscribe(stream, LogSubscription())
             if first:
                 stream.wait_until_sent()

@@ -95,8 +95,10 @@ Receivers = dict[int, Collection[Connection]]
 
 
 class MessageRun(Service):
-    """Messages that are delivered together. Each is encoded once for each
-    encoding."""
+    """Messages that are delivered together, in order.
+
+    Each is encoded once for each encoding, however many connections receive it.
+    """
 
     messages: Sequence[Message]
     _encoded: dict[Encoding, list[FrameSource | None]] = field(default_factory=dict)
@@ -105,15 +107,18 @@ class MessageRun(Service):
     frames."""
 
     def pick(self, encoding: Encoding, indexes: Sequence[int]) -> FrameSource:
-        """The messages at these indexes, as one frame if the dialect supports
-        it. The result is bytes, or a function that makes the bytes for a
-        connection."""
+        """Return the messages at these indexes, encoded.
+
+        They are one frame if the dialect can batch. The result is bytes, or a
+        function that makes the bytes for a connection.
+        """
         batches = encoding.dialect.batches
         encoded = self._encoded.get(encoding)
         if encoded is None:
             encoded = [None] * len(self.messages)
             self._encoded[encoding] = encoded
 
+        # Each message is encoded when it is first needed, and remembered.
         sources: list[FrameSource] = []
         for index in indexes:
             source = encoded[index]
@@ -128,6 +133,7 @@ class MessageRun(Service):
                 return encoding.frame(joined)
             return joined
 
+        # Some frames name their receiver, so they are joined per connection.
         def frames_for(connection: Connection) -> bytes:
             return b"".join([frame_for(source, connection) for source in sources])
 
@@ -136,6 +142,8 @@ class MessageRun(Service):
     def _encode(
         self, encoding: Encoding, message: Message, batches: bool
     ) -> FrameSource:
+        """Encode one message: as a payload if the dialect batches, else as a
+        frame."""
         if batches:
             return encoding.dialect.encode_message(message) or b""  # type: ignore[return-value]  # bytes
         if encoding.dialect.personal:
@@ -146,7 +154,9 @@ class MessageRun(Service):
 def _for_each(encoding: Encoding, message: Message) -> FrameSource:
     """Encode a message for a dialect whose frames contain the receiver.
 
-    Other connections of the sender do not receive it, except in rooms.
+    The result is a function that makes the frame for a connection; ``b""``: the
+    dialect does not show this message. Other connections of the sender do not
+    receive it, except in rooms.
     """
     halves = encoding.dialect.encode_message_for(message)
     if halves is None:
@@ -165,8 +175,12 @@ def _for_each(encoding: Encoding, message: Message) -> FrameSource:
 
 
 class Deliverer(Service):
-    """Delivers entries and results. Owner of the results of drafts that wait
-    for their place in the log. Never switches greenlets."""
+    """Delivers entries of the log to connections, and results to senders.
+
+    It owns the results that wait until the entries before them are delivered. A
+    client's cursor is the greatest id that it has seen, so a result must not
+    overtake an entry. Never switches greenlets.
+    """
 
     hub: Hub
     fanout: Fanout
@@ -181,14 +195,17 @@ class Deliverer(Service):
     """App → id of an entry → the drafts whose results wait for it."""
 
     def settle_in_order(self, request: AppendRequest, result: Appended) -> None:
-        """Pass on the result of a draft when its entry is delivered."""
+        """Pass on the result of a draft later, when its entry is delivered."""
         request.outcome = result
         results = self.results.setdefault(request.app, {})
         results.setdefault(result.entry.id, []).append(request)
 
     def is_wanted(self, app: str) -> bool:
-        """Whether entries of an app must be delivered here: for subscriptions,
-        stored channels with subscribers, or waiting results."""
+        """Tell whether entries of an app must be delivered on this node.
+
+        They must be if connections follow the log, if stored channels have
+        subscribers, or if results wait.
+        """
         return (
             app in self.log_subscriptions.by_app
             or app in self.results
@@ -196,8 +213,11 @@ class Deliverer(Service):
         )
 
     def settle(self, request: AppendRequest, result: Stored) -> None:
-        """Pass on the result of a draft: at once, or when the client of its
-        sender has received all earlier entries."""
+        """Pass on the result of a draft to its sender.
+
+        This happens at once, or when the client of the sender has received all
+        earlier entries.
+        """
         connection = request.connection
         done = request.done
         if done is None:
@@ -222,6 +242,7 @@ class Deliverer(Service):
                 connection.abandon(CloseCode.SLOW_READER)
             return
 
+        # A fault of one sender must not stop the delivery to others.
         try:
             done(result)
         except Exception:
@@ -229,8 +250,12 @@ class Deliverer(Service):
 
     def deliver(self, app: str, entries: list[Entry], position: int) -> None:
         """Deliver entries to their receivers here, and results to their
-        senders. ``entries``: all entries up to ``position`` that this node has
-        to deliver, and has not delivered yet."""
+        senders.
+
+        ``entries`` are all entries up to ``position`` that this node has to
+        deliver, and has not delivered yet. They are delivered in windows. A
+        *window* is a range of entries between which no membership changes.
+        """
         begin = 0
         results = self.results.get(app, {})
         subscribed = app in self.log_subscriptions.by_app
@@ -258,22 +283,28 @@ class Deliverer(Service):
         if not results:
             self.results.pop(app, None)
 
+        # Clients that had entries from another node are no longer ahead.
         ahead = self.log_subscriptions.ahead.get(app)
         if ahead:
             for connection in [each for each, id in ahead.items() if id <= position]:
                 self.log_subscriptions.has_caught_up(app, connection)
 
     def owes(self, app: str, connection: Connection) -> bool:
-        """Whether the result of a draft of this connection waits until the
-        entries before it are delivered."""
+        """Tell whether the result of a draft of this connection still waits.
+
+        It waits until the entries before it are delivered.
+        """
         for requests in self.results.get(app, {}).values():
             if any(request.connection is connection for request in requests):
                 return True
         return False
 
     def _deliver_to_channels(self, app: str, entries: Iterable[Entry]) -> None:
-        """Deliver messages of rooms to the subscribers of stored channels, and
-        end the subscriptions of members who have left."""
+        """Deliver entries to the subscribers of stored channels.
+
+        A message of a room goes to the channel of that name. When members leave
+        a group, their subscriptions to its channels end.
+        """
         for entry in entries:
             try:
                 if entry.room:
@@ -289,11 +320,13 @@ class Deliverer(Service):
                 )
 
     def _settle_all(self, requests: Iterable[Sequence[AppendRequest]]) -> None:
+        """Pass on the results of these drafts, in order."""
         for requests_of_entry in requests:
             for request in requests_of_entry:
                 self._settle(request)
 
     def _settle(self, request: AppendRequest) -> None:
+        """Pass on the result of a draft, which is known."""
         assert request.outcome is not None
         self.settle(request, request.outcome)
 
@@ -310,12 +343,13 @@ class Deliverer(Service):
         They are senders of these entries, bots, receivers of several of these
         conversations, and clients that have some of these entries already.
 
-        ``requests``: for each entry, the drafts whose results wait for it.
+        ``requests`` has, for each entry, the drafts whose results wait for it.
         """
         first = entries[0]
         if first.kind in ("join", "group"):
             self._add_followers(app, first)
 
+        # Collect the receivers of each conversation, and its messages.
         receivers: Receivers = {}
         indexes: dict[int, list[int]] = {}
         messages: list[Message] = []
@@ -330,6 +364,7 @@ class Deliverer(Service):
                 messages.append(entry)
 
         if messages:
+            # Find the connections for which the order matters.
             special: set[Connection] = set()
             for requests_of_entry in requests:
                 for request in requests_of_entry:
@@ -345,6 +380,7 @@ class Deliverer(Service):
                 )
             special.update(self.log_subscriptions.ahead.get(app, ()))
 
+            # Most receivers are not special, and share each encoded frame.
             run = MessageRun(messages)
             for number, run_indexes in indexes.items():
                 self._deliver_to_others(
@@ -365,9 +401,11 @@ class Deliverer(Service):
                     )
 
     def _receivers(self, app: str, entry: Entry) -> Collection[Connection]:
-        """The connections of this node that follow the log and receive an
-        entry. An entry has the two members of its conversation, or a room; if
-        it has neither, it belongs to a group."""
+        """Return the connections of this node that receive an entry.
+
+        They follow the log. An entry has the two members of its conversation,
+        or a room. If it has neither, it belongs to a group.
+        """
         if not (entry.members or entry.room):
             return self.log_subscriptions.followers.members(app, entry.conversation)
         hub_app = self.hub.apps.get(app)
@@ -406,9 +444,12 @@ class Deliverer(Service):
         run: MessageRun,
         indexes: Sequence[int],
     ) -> None:
-        """Deliver the messages at these indexes to the receivers of their
-        conversation, except ``special``. Connections that are catching up get
-        them in their backlog."""
+        """Deliver the messages at these indexes to ordinary receivers.
+
+        These are all receivers of the conversation, except ``special``.
+        Connections that are catching up get the messages in their *backlog*,
+        the list of what is sent after the missed entries.
+        """
         live = []
         for each in receivers:
             if each in special:
@@ -431,9 +472,12 @@ class Deliverer(Service):
         receivers: Receivers,
         run: MessageRun,
     ) -> None:
-        """Deliver the entries to each of these receivers one by one, and
-        results to senders in the places of their entries. ``requests``: see
-        :meth:`_deliver_window`."""
+        """Deliver the entries to each of these receivers in the order of the
+        log.
+
+        Senders get the results of their drafts in the places of the entries.
+        ``requests`` has, for each entry, the drafts whose results wait for it.
+        """
         waiting: dict[Connection, list[int]] = {}
         """Connection → the indexes in ``run`` of messages to send to it."""
         bots_of_groups = self.log_subscriptions.followers.bots
@@ -469,8 +513,10 @@ class Deliverer(Service):
     def _deliver_to(
         self, app: str, connection: Connection, run: MessageRun, indexes: Sequence[int]
     ) -> None:
-        """Deliver the messages at these indexes to one connection, except the
-        messages that its client has already."""
+        """Deliver the messages at these indexes to one connection.
+
+        Messages that its client has already are left out.
+        """
         log_subscription = connection.log_subscription
         if log_subscription is None:
             return
@@ -479,6 +525,8 @@ class Deliverer(Service):
             indexes = [index for index in indexes if run.messages[index].id > received]
             if not indexes:
                 return
+        # A list collects messages while the client syncs. A tuple means that
+        # the client will ask for them.
         if log_subscription.backlog is None:
             self._push(app, (connection,), run, indexes)
         elif type(log_subscription.backlog) is list:
@@ -486,7 +534,7 @@ class Deliverer(Service):
 
     def _add_followers(self, app: str, entry: Entry) -> None:
         """Let the users who join by this entry receive the messages of its
-        group from now on."""
+        group."""
         bots = entry.bots
         for user in users_of(entry):
             self.log_subscriptions.memberships_changed(app, user)
@@ -496,10 +544,12 @@ class Deliverer(Service):
                 )
 
     def lose(self, app: str) -> None:
-        """Disconnect clients and end subscriptions to stored channels, because
-        the database has lost entries that were delivered here. The cursors with
-        which clients come back decide whether they must start again. May
-        switch greenlets."""
+        """Disconnect clients, because the database has lost delivered entries.
+
+        Subscriptions to stored channels end, too. The cursors with which
+        clients come back decide whether they must start again. May switch
+        greenlets.
+        """
         self.channel_log.lose(app)
         hub_app = self.hub.apps.get(app)
         if hub_app is None:
@@ -514,7 +564,7 @@ class Deliverer(Service):
                 connection.close(CloseCode.GOING_AWAY)
 
     def _subscribed(self, app: str, user: str) -> list[Connection]:
-        """The connections of a user that follow the log."""
+        """Return the connections of a user that follow the log."""
         return [
             each
             for each in self.hub.sessions_of(app, user)
@@ -532,8 +582,12 @@ class Deliverer(Service):
             )
 
     def send_streams(self, connection: Connection) -> None:
-        """Send a connection that has caught up the text so far of each streamed
-        message in its conversations, as its outbox becomes empty."""
+        """Send a connection the text so far of streamed messages.
+
+        A *streamed message* is delivered piece by piece while its sender writes
+        it. The connection has just caught up, and gets each such message of its
+        conversations as its outbox becomes empty.
+        """
         if not self.streams.by_channel:
             return
         app = connection.app or ""
@@ -552,8 +606,10 @@ class Deliverer(Service):
     def send_stream(
         self, stream: OpenStream, connections: Collection[Connection]
     ) -> None:
-        """Send connections the text so far of a streamed message, as their
-        outboxes become empty."""
+        """Send connections the text so far of a streamed message.
+
+        Each gets it when its outbox is empty.
+        """
         self.streams.late.add(
             connections, stream, partial(self._send_so_far, stream.app, stream.channel)
         )
@@ -561,9 +617,12 @@ class Deliverer(Service):
     def _send_so_far(
         self, app: str, channel: str, id: str, connections: list[Connection]
     ) -> None:
-        """Send the text so far of a streamed message to the connections that
-        still receive the messages of its conversation. ``channel``: ``user:``
-        and the receiver, or ``group:`` and its number."""
+        """Send the text so far of a streamed message to these connections.
+
+        Only connections that still receive the messages of its conversation get
+        it. ``channel`` is ``user:`` and the receiver, or ``group:`` and its
+        number.
+        """
         stream = self.streams.of(app, channel).get(id)
         hub_app = self.hub.apps.get(app)
         if stream is None or hub_app is None:
@@ -597,10 +656,14 @@ class Deliverer(Service):
         indexes: Sequence[int],
     ) -> None:
         """Send the messages at these indexes to connections that have caught
-        up, and start the time limits for their acknowledgements."""
+        up.
+
+        Also starts the time limits for their acknowledgements.
+        """
         parts: Iterable[Sequence[int]] = (indexes,)
         if len(indexes) > 1:
             parts = _frames(run.messages, indexes)
+        # Many or large messages need several frames.
         for part_indexes in parts:
             self.fanout.messages(
                 self.hub.apps[app], connections, Part(run, part_indexes)
@@ -615,8 +678,11 @@ class Deliverer(Service):
 
 
 def _end_of_window(entries: Sequence[Entry], begin: int) -> int:
-    """The end of the window that begins at ``begin``: where the receivers
-    change, or where the window is full."""
+    """Return the end of the window that begins at ``begin``.
+
+    A window ends where the receivers change, or when it is full. An entry that
+    changes members is a window of its own.
+    """
     end = begin + 1
     if entries[begin].kind in _OF_MEMBERS:
         return end
@@ -627,8 +693,11 @@ def _end_of_window(entries: Sequence[Entry], begin: int) -> int:
 
 
 def _receivers_of_several(groups: Iterable[Collection[Connection]]) -> set[Connection]:
-    """The connections in more than one of these collections. The largest
-    collection is not iterated."""
+    """Return the connections in more than one of these collections.
+
+    The largest collection is only searched, not iterated, because it may have
+    very many connections.
+    """
     *smaller, largest = sorted(groups, key=len)
     seen: set[Connection] = set()
     several: set[Connection] = set()
@@ -643,8 +712,10 @@ def _receivers_of_several(groups: Iterable[Collection[Connection]]) -> set[Conne
 
 
 def _only(special: Collection[Connection], receivers: Receivers) -> Receivers:
-    """The receivers of each conversation who are in ``special``. Conversations
-    without receivers are left out."""
+    """Return the receivers of each conversation who are in ``special``.
+
+    Conversations without receivers are left out.
+    """
     selected: Receivers = {}
     for number, connections in receivers.items():
         if not connections:
@@ -660,7 +731,10 @@ def _only(special: Collection[Connection], receivers: Receivers) -> Receivers:
 def _frames(
     messages: Sequence[Message], indexes: Sequence[int]
 ) -> Iterable[Sequence[int]]:
-    """The indexes of messages, divided into parts for one frame each."""
+    """Divide the indexes of messages into parts for one frame each.
+
+    A frame has a limited number of messages and bytes.
+    """
     begin = 0
     while begin < len(indexes):
         end = begin + 1
@@ -696,10 +770,15 @@ class _Followed(Struct, eq=False):
 
 
 class LogFollower:
-    """Delivers the log of each followed app without gaps. Owner of the
-    positions."""
+    """Delivers the log of each followed app without gaps.
+
+    Nodes send each other the entries that they store, in batches. A batch may
+    be late or lost; then the missing entries are read from the log. The
+    *position* of an app is the id up to which this node has delivered.
+    """
 
     def __init__(self, log: MessageLog, deliverer: Deliverer, metrics: Metrics) -> None:
+        """Follow no app yet."""
         self._log = log
         self._deliverer = deliverer
         self.apps: dict[str, _Followed] = {}
@@ -713,10 +792,10 @@ class LogFollower:
         followed or not."""
 
     def follow(self, app: str) -> int:
-        """Deliver the entries of an app from now on. Returns the position. It
-        may switch greenlets.
+        """Deliver the entries of an app from now on, and return its position.
 
-        Raises StorageUnavailable; then the app is not followed.
+        It may switch greenlets. Raises StorageUnavailable; then the app is not
+        followed.
         """
         followed = self.apps.get(app)
         if followed is None:
@@ -746,8 +825,12 @@ class LogFollower:
         return followed.position
 
     def watch(self, news: Flag, apps: Collection[str]) -> None:
-        """From now on set ``news`` when a node has stored entries of exactly
-        these apps, followed or not. Never switches greenlets."""
+        """Set ``news`` from now on when a node has stored entries of these
+        apps.
+
+        The apps replace the earlier apps of this flag. They need not be
+        followed. Never switches greenlets.
+        """
         for app in self._watched.keys() - apps:
             self._watched[app].discard(news)
             if not self._watched[app]:
@@ -756,22 +839,29 @@ class LogFollower:
             self._watched.setdefault(app, set()).add(news)
 
     def position(self, app: str) -> int:
-        """The position of an app; 0 if it is not followed. Never switches
-        greenlets."""
+        """Return the position of an app; 0: it is not followed.
+
+        Never switches greenlets.
+        """
         followed = self.apps.get(app)
         return 0 if followed is None else followed.position
 
     def is_behind(self, app: str, id: int) -> bool:
-        """Whether an app is followed, and its position is known and before this
-        id. Never switches greenlets."""
+        """Tell whether entries before this id are still to be delivered.
+
+        Returns False if the app is not followed, or its position is not known
+        yet. Never switches greenlets.
+        """
         followed = self.apps.get(app)
         return (
             followed is not None and followed.position < id and followed.known is None
         )
 
     def forget_unwanted(self, app: str) -> None:
-        """Stop following an app if nothing here needs its position. Never
-        switches greenlets."""
+        """Stop following an app if nothing here needs its position.
+
+        Never switches greenlets.
+        """
         if self._deliverer.is_wanted(app) or self._log.writer.is_busy(app):
             return
         followed = self.apps.get(app)
@@ -780,7 +870,10 @@ class LogFollower:
 
     def committed(self, commit: Commit) -> None:
         """Process entries that a transaction of this node or another one has
-        stored. Never switches greenlets."""
+        stored.
+
+        Never switches greenlets.
+        """
         app = commit.app
         for news in self._watched.get(app, ()):
             news.set()
@@ -792,6 +885,7 @@ class LogFollower:
         if commit.last <= followed.position:
             return
         followed.heard_at = monotonic()
+        # A dropped batch is read from the log later.
         if len(followed.waiting) < MAX_WAITING:
             heappush(followed.waiting, (commit.first, next(self._numbers), commit))
         if followed.known is None:
@@ -799,7 +893,9 @@ class LogFollower:
 
     def expect(self, app: str, id: int) -> None:
         """Read on until the position reaches an id that is known to be stored.
-        Never switches greenlets."""
+
+        Never switches greenlets.
+        """
         followed = self.apps.get(app)
         if followed is not None and id > max(followed.position, followed.expected):
             followed.expected = id
@@ -807,8 +903,10 @@ class LogFollower:
                 self._fill(app, followed, GAP_SECONDS)
 
     def _advance(self, app: str, followed: _Followed) -> None:
-        """Deliver the batches that continue at the position. If others wait,
-        start to fill the gap before them."""
+        """Deliver the batches that continue at the position.
+
+        If other batches wait, start to fill the gap before them.
+        """
         waiting = followed.waiting
         # The first item of the heap begins with its first id.
         while waiting and waiting[0][0] <= followed.position + 1:
@@ -840,15 +938,20 @@ class LogFollower:
     # --- missing entries ------------------------------------------------------
 
     def _fill(self, app: str, followed: _Followed, seconds: float) -> None:
-        """Start a greenlet that reads missing entries, after ``seconds``. 0:
-        the log is known to have more entries."""
+        """Start a greenlet that reads missing entries, after ``seconds``.
+
+        0 means that the log is known to have more entries, so there is no need
+        to wait for batches.
+        """
         followed.filling = True
         gevent.spawn(self._fill_gaps, app, followed, seconds)
 
     def _fill_gaps(self, app: str, followed: _Followed, seconds: float) -> None:
-        """Greenlet: wait ``seconds``, then read the log until no entry is
-        missing. If the batches of the gap have come meanwhile, nothing is
-        read."""
+        """Wait ``seconds``, then read the log until no entry is missing.
+
+        Runs in a greenlet of its own. If the batches of the gap have come
+        meanwhile, nothing is read.
+        """
         gevent.sleep(seconds)
         try:
             if followed.waiting or not seconds or followed.expected > followed.position:
@@ -861,9 +964,11 @@ class LogFollower:
             self._advance(app, followed)
 
     def _deliver_page(self, app: str, followed: _Followed) -> bool:
-        """Read a page of the log after the position, and deliver it. Returns
-        whether to call the method again, because there may be more entries, or
-        the database did not answer. Switches greenlets."""
+        """Read a page of the log after the position, and deliver it.
+
+        Returns whether to call the method again, because there may be more
+        entries, or the database did not answer. Switches greenlets.
+        """
         after = followed.position
         expected = followed.expected
         try:
@@ -904,6 +1009,7 @@ class LogFollower:
         if first > after + 1 and not self._check_loss(app, after):
             return True
 
+        # The page is delivered like a batch from another node.
         commit = Commit(app, after + 1, last, ready)
         heappush(followed.waiting, (after + 1, next(self._numbers), commit))
         self._advance(app, followed)
@@ -918,9 +1024,11 @@ class LogFollower:
         )
 
     def _check_loss(self, app: str, position: int) -> bool:
-        """If the database has lost the entry at the position, disconnect
-        clients before anything is delivered to them. Returns False if the
-        database did not answer. May switch greenlets."""
+        """Check whether the database has lost the entry at the position.
+
+        If so, disconnect clients before anything is delivered to them. Returns
+        False if the database did not answer. May switch greenlets.
+        """
         try:
             is_lost = self._log.entries.extent(app).is_lost(position)
         except StorageUnavailable:
@@ -931,8 +1039,11 @@ class LogFollower:
         return True
 
     def run(self) -> None:
-        """Greenlet: while apps are followed, compare their positions with the
-        ends of the logs once a second."""
+        """Compare positions with the ends of the logs once a second.
+
+        Runs in a greenlet of its own, forever. It waits while no app is
+        followed.
+        """
         while True:
             self.follows_any.wait()
             gevent.sleep(until_beat(QUIET_SECONDS))
@@ -941,9 +1052,11 @@ class LogFollower:
                 self.follows_any.clear()
 
     def check(self) -> None:
-        """Read missing entries of apps without news whose log has grown, or has
-        lost entries. Forget apps without subscriptions. It may switch
-        greenlets."""
+        """Look for missing entries of the apps that have had no news.
+
+        If the log of an app has grown, or has lost entries, its entries are
+        read. Apps without subscriptions are forgotten. It may switch greenlets.
+        """
         before = monotonic() - QUIET_SECONDS
         quiet = [
             app for app, followed in self.apps.items() if _is_quiet(followed, before)
@@ -981,8 +1094,10 @@ class LogFollower:
 
 
 def _is_quiet(followed: _Followed, before: float) -> bool:
-    """Whether an app has had no news since ``before``, and no gap is being
-    filled."""
+    """Tell whether an app has had no news since ``before``.
+
+    An app whose gap is being filled is not quiet.
+    """
     return (
         followed.known is None and not followed.filling and followed.heard_at <= before
     )

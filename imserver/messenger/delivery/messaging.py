@@ -107,7 +107,7 @@ class RefusedView(Struct, omit_defaults=True):
 
     @staticmethod
     def of(result: Rejected) -> RefusedView:
-        """The answer to a rejected request."""
+        """Return the answer to a rejected request."""
         view = RefusedView(result.reason)
         if result.until:
             view.reason = result.detail
@@ -123,8 +123,10 @@ class KnownIds(Struct, frozen=True):
 
 
 class Messaging:
-    """Sends drafts to the log, and passes on results and stored entries. Owner
-    of the parts that deliver entries."""
+    """Sends drafts to the log, and passes on results and stored entries.
+
+    It makes and owns the parts that deliver entries on this node.
+    """
 
     def __init__(
         self,
@@ -133,6 +135,7 @@ class Messaging:
         ack_tracker: AckTracker,
         channel_log: ChannelLog,
     ) -> None:
+        """Make the parts that deliver entries. Nothing is read yet."""
         store = core.store
         metrics = core.metrics
         self._store = store
@@ -177,11 +180,14 @@ class Messaging:
         queries.add(_KNOWN_IDS, KnownIds, self._known_ids)
 
     def _known_ids(self, _query: KnownIds) -> dict[str, int]:
+        """Return app → the greatest id of its log that this node knows."""
         return dict(self._log.writer.known)
 
     def learn(self, others: OtherNodes) -> None:
-        """Ask the other nodes which ids are stored, so that no id is given
-        again if the database has lost entries. Switches greenlets."""
+        """Ask the other nodes which ids are stored. Switches greenlets.
+
+        If the database has lost entries, their ids are then not given again.
+        """
         if not self._store.has_database:
             return
         # Nodes of older versions do not announce this feature, and do not know
@@ -199,9 +205,13 @@ class Messaging:
     def send_command(
         self, connection: Connection, command: Send, answer: Answer
     ) -> Reply | None:
-        """Store a message, a forward, a recall, an edit or a press. Returns
-        None if the draft was sent to the log: ``answer`` then gets the reply
-        after the commit. Otherwise returns the reply. May switch greenlets."""
+        """Store the message of a client: new, forwarded, recalled, edited or a
+        press.
+
+        Returns None if the draft was sent to the log: ``answer`` then gets the
+        reply after the commit. Otherwise returns the reply. May switch
+        greenlets.
+        """
         app, user = app_and_user(connection)
         if command.kind == "press":
             # The button belongs to a question, which is answered here, or to a
@@ -211,6 +221,7 @@ class Messaging:
                 return _reply_to_press(change)
 
         draft = self.draft_of(app, user, command)
+        # The user may not do this, or there is no such message.
         if draft is None:
             if command.kind not in ("forward", "press"):
                 return Reply(ReplyCode.UNAUTHORIZED)
@@ -223,10 +234,11 @@ class Messaging:
         return None
 
     def draft_of(self, app: str, user: str, command: Send) -> Draft | None:
-        """The draft of a message, a forward, a recall, an edit or a press.
+        """Make the draft of a message, a forward, a recall, an edit or a press.
+
         Returns None if the user may not revise the message that the command is
-        about, may not read the message to forward, or if the message has no
-        such button.
+        about, or may not read the message to forward. Also returns None if the
+        message has no such button.
 
         An empty ``user`` is a back end, which may revise any message. A plain
         message never switches greenlets. Others switch, and may raise
@@ -237,6 +249,7 @@ class Messaging:
             complete = _completed(self._log, app, user, command)
         if complete is None:
             return None
+        # A forwarded message is stored as a new one.
         kind = complete.kind
         if kind == "forward":
             kind = "message"
@@ -258,9 +271,11 @@ class Messaging:
     def answer(
         self, app: str, user: str, message: int, value: str
     ) -> AskChange | Rejected | None:
-        """Answer a question with the value of a button. Returns None if the
-        message is no question that the user may read. Switches greenlets.
-        Raises StorageUnavailable."""
+        """Answer a question with the value of a button.
+
+        Returns None if the message is no question that the user may read.
+        Switches greenlets. Raises StorageUnavailable.
+        """
         if not self._store.has_database:
             return None
         asks = self._log.asks
@@ -272,10 +287,10 @@ class Messaging:
         return asks.answer(app, user, message, value=value)
 
     def read(self, app: str, user: str, data: bytes) -> Draft | None:
-        """The draft of a message in JSON, as clients of ``cmd`` send it. See
-        :meth:`draft_of`.
+        """Make the draft of a message in JSON, as clients of ``cmd`` send it.
 
-        Raises :class:`imserver.gateway.protocol.forgiving.Refused`.
+        It returns None in the cases of :meth:`draft_of`. Raises
+        :class:`imserver.gateway.protocol.forgiving.Refused`.
         """
         return self.draft_of(app, user, read_send(data))
 
@@ -287,20 +302,22 @@ class Messaging:
         connection: Connection | None = None,
         source: DraftSource | None = None,
     ) -> None:
-        """Store a draft. Never switches greenlets.
+        """Store a draft of a back end. Never switches greenlets.
 
-        ``done`` gets the result, after every earlier entry that the sender
-        receives on ``connection``. Everybody else who may read the message
-        receives it, also the sender's other connections. If the result is not
-        known in time, ``done`` gets a StorageUnsure. This method is for drafts
-        of back ends; for users see :meth:`send_of_user`. ``source``: the row
-        that decides about the draft, and is changed with it.
+        For drafts of users see :meth:`send_of_user`. ``done`` gets the result,
+        after every earlier entry that the sender receives on ``connection``. If
+        the result is not known in time, ``done`` gets a StorageUnsure.
+        Everybody else who may read the message receives it, also the sender's
+        other connections. ``source`` is the row that decides about the draft,
+        and is changed with it.
         """
         self._send(AppendRequest(app, draft, done, self, connection, source=source))
 
     def _send(self, request: AppendRequest) -> None:
-        """Send a draft to the writer of the log, unless the app has no quota
-        left. Never switches greenlets."""
+        """Send a draft to the writer of the log. Never switches greenlets.
+
+        If the app has no quota left, the draft is refused.
+        """
         draft = request.draft
         stored = self._metrics.stored
         if stored.stops and draft.kind == "message":
@@ -308,6 +325,8 @@ class Messaging:
             if spent is not None:
                 self.stored(request, spent)
                 return
+        # In an app with accounts, a first message needs a receiver with an
+        # account.
         request.to_account = draft.to_user != "" and (
             request.to_account
             or (request.app in self._account_apps and not draft.to_anybody)
@@ -315,8 +334,10 @@ class Messaging:
         self._log.writer.send(request)
 
     def mute_of(self, app: str, user: str) -> Rejected | None:
-        """The refusal of requests of a user who is muted in the app; None: not
-        muted. Never switches greenlets."""
+        """Return the refusal for a user who is muted in the whole app.
+
+        Returns None if the user is not muted. Never switches greenlets.
+        """
         if not self._mutes.all:
             return None
         mute = self._mutes.mute_of(app, user)
@@ -333,9 +354,11 @@ class Messaging:
         to_account: bool = False,
         source: DraftSource | None = None,
     ) -> None:
-        """Store a draft of a user, like :meth:`send`. If the app wants it, its
-        back end reviews the draft first. Some users have a rate. A user who is
-        muted in the app cannot send.
+        """Store a draft of a user, after the checks for users.
+
+        A user who is muted in the app cannot send, and some users have a rate.
+        If the app wants it, its back end reviews the draft first. Otherwise it
+        is like :meth:`send`.
 
         Drafts of one connection keep their order. Recalls and presses have no
         content of the user, so they are not reviewed, but wait for their turn.
@@ -366,8 +389,10 @@ class Messaging:
             self._send(request)
 
     def _send_reviewed(self, request: AppendRequest, decision: ReviewDecision) -> None:
-        """Send a draft as the review has decided: unchanged, with other
-        content, or not at all. Never switches greenlets."""
+        """Send a draft as the review has decided. Never switches greenlets.
+
+        It is sent unchanged or with other content, or is refused.
+        """
         if decision.action == "reject":
             self.stored(request, Rejected(RejectReason.REJECTED, decision.reason))
             return
@@ -384,10 +409,13 @@ class Messaging:
     def store(
         self, app: str, draft: Draft, *, by_user: bool, to_account: bool = False
     ) -> Stored:
-        """Store a draft, and wait for the result. ``by_user``: by
-        :meth:`send_of_user`, otherwise by :meth:`send`. ``to_account``: see
-        :meth:`send_of_user`. Switches greenlets. Returns :class:`Appended`,
-        :class:`Rejected` or StorageUnavailable; raises nothing."""
+        """Store a draft, and wait for the result. Switches greenlets.
+
+        ``by_user``: it is a draft of a user (:meth:`send_of_user`), otherwise
+        of a back end (:meth:`send`). ``to_account``: the receiver of a first
+        message must be an account. Returns :class:`Appended`, :class:`Rejected`
+        or StorageUnavailable; raises nothing.
+        """
         settled: AsyncResult[Stored] = AsyncResult()
         began = perf_counter()
         if by_user:
@@ -401,12 +429,20 @@ class Messaging:
 
     def waited(self, began: float) -> None:
         """Add the time that this greenlet has waited for the log to the
-        metrics. ``began``: the ``perf_counter`` at the begin of the wait. Never
-        switches greenlets."""
+        metrics.
+
+        ``began`` is the ``perf_counter`` at the begin of the wait. Never
+        switches greenlets.
+        """
         self._metrics.transactions.heard("MessageLog.append", perf_counter() - began)
 
     def stored(self, request: AppendRequest, result: Stored) -> None:
-        """See :class:`imserver.messenger.log.contract.DraftOwner`."""
+        """Pass on the result of a draft, after the commit. Never switches
+        greenlets.
+
+        The writer calls it before the entries of the commit are delivered.
+        Results of an app come in the order of the ids.
+        """
         if request.unsure is not None:
             # The sender has already got the answer that the result is not
             # known.
@@ -432,7 +468,11 @@ class Messaging:
     # --- the listener of the log ----------------------------------------------
 
     def committed(self, commit: Commit) -> None:
-        """See :class:`imserver.messenger.log.writer.LogListener`."""
+        """Deliver the entries of a transaction of this node, on all nodes.
+
+        The writer calls it after the senders have their results. Never switches
+        greenlets.
+        """
         app = commit.app
         if self._node_messages is not None:
             _broadcast(self._node_messages, commit)
@@ -443,7 +483,13 @@ class Messaging:
         self.follower.committed(commit)
 
     def batch_stored(self, app: str, drafts: int, seconds: float) -> float:
-        """See :class:`imserver.messenger.log.writer.LogListener`."""
+        """Return for how many seconds the next drafts of the app wait for each
+        other.
+
+        A transaction with ``drafts`` drafts of the app took ``seconds``. An app
+        whose messages go to many connections pauses longer. 0: the drafts do
+        not wait.
+        """
         self._metrics.batch_messages.observe(drafts)
         self._metrics.batch_seconds.observe(seconds)
         widest = self.deliverer.widest.get(app, 0)
@@ -453,7 +499,10 @@ class Messaging:
 
 
 def _reply_to(command: Send, result: Stored) -> Reply:
-    """The reply to a command whose draft has this result."""
+    """Return the reply to a command whose draft has this result.
+
+    If other content was stored, for example after a review, the reply has it.
+    """
     if isinstance(result, Appended):
         entry = result.entry
         view = StoredView(entry.id, entry.conversation, entry.seq, result.repeated)
@@ -464,10 +513,12 @@ def _reply_to(command: Send, result: Stored) -> Reply:
                 stored.type, stored.text, stored.data, stored.base64
             )
         return Reply(ReplyCode.OK, view)
+    # A back end has its own reasons, which are shown to people.
     if isinstance(result, Rejected) and result.reason == RejectReason.REJECTED:
         return Reply(ReplyCode.UNAUTHORIZED, ReasonView(result.detail), result.reason)
     if isinstance(result, Rejected):
         return Reply(result.reply_code, RefusedView.of(result), result.reason)
+    # The app has no quota left until then.
     if result.until:
         return Reply(ReplyCode.NOT_STORED, ReasonView(str(result), result.until))
     if isinstance(result, TooManyMessages):
@@ -476,7 +527,7 @@ def _reply_to(command: Send, result: Stored) -> Reply:
 
 
 def _reply_to_press(change: AskChange | Rejected) -> Reply:
-    """The reply to a press that was an answer to a question."""
+    """Return the reply to a press that was an answer to a question."""
     if isinstance(change, Rejected):
         return Reply(change.reply_code, RefusedView.of(change), change.reason)
     entry = change.entry
@@ -490,9 +541,9 @@ def _reply_to_press(change: AskChange | Rejected) -> Reply:
 
 def _broadcast(nodes: NodeMessages, commit: Commit) -> None:
     """Send stored entries to all other live nodes, in pieces of limited size.
-    Together the pieces cover all ids of the commit.
 
-    A node that misses a piece reads it from the log.
+    Together the pieces cover all ids of the commit. A node that misses a piece
+    reads it from the log.
     """
     if not nodes.peers():
         return
@@ -513,8 +564,11 @@ def _broadcast(nodes: NodeMessages, commit: Commit) -> None:
 
 
 def facts_of(draft: Draft) -> dict[str, Any]:
-    """The fields of a draft that a review is about, as a webhook sends them.
-    Empty fields are left out."""
+    """Return the fields of a draft that a review is about, as a webhook sends
+    them.
+
+    Empty fields are left out.
+    """
     # A message without an id shows the content as clients see it.
     content = Message(
         0, 0, 0, draft.sender, kind=draft.kind, type=draft.type, body=draft.body
@@ -534,6 +588,7 @@ def facts_of(draft: Draft) -> dict[str, Any]:
         "base64": content.base64,
     }
     facts |= {name: value for name, value in payload.items() if value is not None}
+    # Further fields, which most messages do not have.
     message_fields = {
         "client_msg_id": draft.client_msg_id,
         "about": draft.about,
@@ -545,12 +600,12 @@ def facts_of(draft: Draft) -> dict[str, Any]:
 
 
 def _completed(stored: MessageLog, app: str, user: str, command: Send) -> Send | None:
-    """A command about another message, with the data of that message. A forward
-    gets its content and its author. A pressed button gets the bot that has sent
-    the message as the receiver.
+    """Complete a command about another message with the data of that message.
 
-    Returns None if there is no such message, or the user may not do this with
-    it. Switches greenlets. Raises StorageUnavailable.
+    A forward gets its content and its author. A pressed button gets the bot
+    that has sent the message as the receiver. Returns None if there is no such
+    message, or the user may not do this with it. Switches greenlets. Raises
+    StorageUnavailable.
     """
     ids = [command.about]
     kind = command.kind

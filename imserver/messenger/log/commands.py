@@ -15,7 +15,7 @@ MAX_BUTTONS: Final = 4
 
 
 def buttons_objection(rows: Sequence[Sequence[Button]]) -> str:
-    """The reason why a message cannot have these rows of buttons, ``""`` if it
+    """Return why a message cannot have these rows of buttons; ``""`` if it
     can."""
     has_valid_rows = all(1 <= len(row) <= MAX_BUTTONS for row in rows)
     if len(rows) > MAX_BUTTON_ROWS or not has_valid_rows:
@@ -26,22 +26,27 @@ def buttons_objection(rows: Sequence[Sequence[Button]]) -> str:
             return f"a text has 1 to {Limit.BUTTON} characters"
         if not button.value or len(button.value.encode()) > Limit.BUTTON:
             return f"a value has 1 to {Limit.BUTTON} bytes"
+    # A press names its button by the value.
     if len({button.value for button in buttons}) < len(buttons):
         return "two buttons have the same value"
     return ""
 
 
 def exclusive_objection(count: int) -> str:
-    """The reason why this number of buttons cannot be the answers to a
-    question, ``""`` if it can."""
+    """Return why so many buttons cannot be the answers to a question.
+
+    Returns ``""`` if they can.
+    """
     if 1 <= count <= Limit.OPTIONS:
         return ""
     return f"1 to {Limit.OPTIONS} buttons"
 
 
 def mentions_objection(users: Sequence[str]) -> str:
-    """The reason why a message cannot mention these users, ``""`` if it can.
-    ``all``: everybody in the conversation."""
+    """Return why a message cannot mention these users; ``""`` if it can.
+
+    The word ``all`` stands for everybody in the conversation.
+    """
     if not all(users):
         return "an empty id"
     if "all" in users and len(users) > 1:

@@ -109,11 +109,14 @@ class Ask(Struct, frozen=True, omit_defaults=True):
         return self.poll.voters
 
     def answer_of(self, user: str) -> AskAnswer | None:
-        """The answer of a user, if it counts."""
+        """Return the answer of a user, if it counts; else None."""
         return next((answer for answer in self.answers if answer.user == user), None)
 
     def may_answer(self, user: str) -> bool:
-        """Whether a receiver of the message may answer it now."""
+        """Tell whether a receiver of the message may answer it now.
+
+        The question is open, the user has not answered it, and is allowed to.
+        """
         return (
             not self.state
             and self.answer_of(user) is None
@@ -179,7 +182,7 @@ class _Stored(Struct, frozen=True, omit_defaults=True):
     are written in the order of the fields."""
 
     def to_bytes(self) -> bytes:
-        """The bytes to store; ``b""`` if no key is set."""
+        """Return the bytes to store; ``b""`` if no key is set."""
         stored = msgspec.json.encode(self)
         if stored == b"{}":
             return b""
@@ -187,9 +190,11 @@ class _Stored(Struct, frozen=True, omit_defaults=True):
 
     @classmethod
     def of(cls, stored: bytes) -> Self:
-        """Decode the stored bytes. Keys with invalid values are left out,
-        because plug-ins, imports and older releases may have written
-        anything."""
+        """Decode the stored bytes.
+
+        Keys with invalid values are left out, because plug-ins, imports and
+        older releases may have written anything.
+        """
         if not stored:
             return cls()
         try:
@@ -199,12 +204,13 @@ class _Stored(Struct, frozen=True, omit_defaults=True):
 
     @classmethod
     def _salvaged(cls, stored: bytes) -> Self:
-        """Decode the keys one by one, and leave out those with invalid
+        """Decode the keys one by one, and leave out keys with invalid
         values."""
         values = fields_of(stored)
         valid: dict[str, Any] = {}
         for key in msgspec.structs.fields(cls):
             value = values.get(key.name)
+            # One invalid user must not hide the others.
             if isinstance(value, list) and key.type == tuple[str, ...]:
                 value = [item for item in value if isinstance(item, str)]
             if value is None:
@@ -217,7 +223,7 @@ class _Stored(Struct, frozen=True, omit_defaults=True):
         return cls(**valid)
 
     def _values(self) -> dict[str, Any]:
-        """The keys that are set, with their values."""
+        """Return the keys that are set, with their values."""
         defaults = zip(self.__struct_fields__, self.__struct_defaults__, strict=True)
         values: dict[str, Any] = {}
         for name, default in defaults:
@@ -363,8 +369,10 @@ class GroupMeta(_Stored, frozen=True, omit_defaults=True):
 
     @staticmethod
     def changing(change: str, values: Mapping[str, str]) -> GroupMeta:
-        """A change of texts or options of a group. ``values``: name → new
-        value."""
+        """Return the ``meta`` of a change of texts or options of a group.
+
+        ``change`` is the kind of change. ``values`` has name → new value.
+        """
         return msgspec.convert({"change": change, **values}, GroupMeta)
 
 
@@ -418,8 +426,11 @@ LATER_KEYS: Final = (EDITED_KEY, b'"reacted":', b'"replies":', ASK_KEY)
 
 
 def ask_in(meta: bytes) -> Ask | None:
-    """The question of a message with this ``meta``. Returns None if the message
-    is no question."""
+    """Return the question of a message with this ``meta``; None: it is no
+    question.
+
+    The bytes are searched first, because most messages need no decoding.
+    """
     if ASK_KEY not in meta:
         return None
     try:
@@ -448,7 +459,7 @@ _decode_thread: Final = msgspec.json.Decoder(InThread).decode
 
 
 def in_thread(meta: bytes) -> InThread:
-    """The thread of a message with this ``meta``."""
+    """Return the thread of a message with this ``meta``."""
     if THREAD_KEY not in meta:
         return NOT_IN_THREAD
     try:
@@ -458,16 +469,18 @@ def in_thread(meta: bytes) -> InThread:
 
 
 def bots_in(meta: bytes) -> tuple[str, ...]:
-    """The bots of a group that read the entry with this ``meta``."""
+    """Return the bots of a group that read the entry with this ``meta``."""
     if BOTS_KEY in meta:
         return MessageMeta.of(meta).bots
     return ()
 
 
 def fields_of(meta: bytes) -> dict[str, Any]:
-    """All keys of ``meta`` with their values, also unknown ones. The result is
-    empty if ``meta`` is no JSON object, because one invalid draft must not fail
-    the others of a transaction."""
+    """Return all keys of ``meta`` with their values, also unknown keys.
+
+    The result is empty if ``meta`` is no JSON object, because one invalid draft
+    must not fail the others of a transaction.
+    """
     if not meta:
         return {}
     try:
@@ -478,8 +491,11 @@ def fields_of(meta: bytes) -> dict[str, Any]:
 
 
 def changed_in_ask(press: bytes) -> dict[str, Any]:
-    """The fields of its question that a ``press`` changes, as they are
-    stored. ``press``: the ``meta`` of the entry."""
+    """Return the fields of its question that a ``press`` changes.
+
+    They are returned as they are stored. ``press`` is the ``meta`` of the
+    entry.
+    """
     changes = fields_of(press).get("ask")
     return changes if isinstance(changes, dict) else {}
 
@@ -521,47 +537,58 @@ _KIND_OF_POLL: Final = ("many", "anonymous")
 
 
 def _encoded(fields: Mapping[str, Any]) -> bytes:
+    """Encode ``meta``; without keys it is ``b""``."""
     if fields:
         return msgspec.json.encode(fields)
     return b""
 
 
 def _only(fields: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    """The keys with these names, as far as there are any."""
+    """Return the keys with these names, as far as there are any."""
     return {name: fields[name] for name in names if name in fields}
 
 
 def _without(fields: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    """Return all keys but the keys with these names."""
     return {name: value for name, value in fields.items() if name not in names}
 
 
 def with_keys(meta: bytes, new: _Stored) -> bytes:
-    """``meta`` with the keys that are set in ``new``. Keys that it already has
-    get the new values; other keys are added at the end."""
+    """Return ``meta`` with the keys that are set in ``new``.
+
+    Keys that it already has get the new values; other keys are added at the
+    end.
+    """
     return _encoded(fields_of(meta) | new._values())
 
 
 def with_more(meta: bytes, more: Mapping[str, Any]) -> bytes:
-    """``meta`` with the keys that a feature adds."""
+    """Return ``meta`` with the keys that a feature adds."""
     return _encoded({**fields_of(meta), **more})
 
 
 def with_mentions(meta: bytes, users: Sequence[str], handles: Sequence[str]) -> bytes:
-    """``meta`` with other mentioned users, and the handles by which they are
-    mentioned."""
+    """Return ``meta`` with other mentioned users.
+
+    ``handles`` are the names of groups by which they are mentioned.
+    """
     fields = _without(fields_of(meta), ("mentions",))
     new = MessageMeta(mentions=tuple(users), handles=tuple(handles))
     return _encoded(fields | new._values())
 
 
 def with_bots(meta: bytes, bots: Sequence[str]) -> bytes:
-    """``meta`` with the bots that read the entry."""
+    """Return ``meta`` with the bots that read the entry."""
     fields = _without(fields_of(meta), ("bots",))
     return _encoded(fields | MessageMeta(bots=tuple(bots))._values())
 
 
 def with_reactions(meta: bytes, last: int, totals: Iterable[ReactionTotal]) -> bytes:
-    """``meta`` with other totals of reactions, and the id of the last one."""
+    """Return ``meta`` with other totals of reactions, and the id of the last
+    one.
+
+    Emoji that nobody uses any more are left out.
+    """
     fields = _without(fields_of(meta), ("reactions",))
     in_use = tuple(total for total in totals if total.count)
     new = MessageMeta(reacted=last, reactions=in_use)
@@ -569,15 +596,18 @@ def with_reactions(meta: bytes, last: int, totals: Iterable[ReactionTotal]) -> b
 
 
 def without_reactions(meta: bytes) -> bytes:
-    """``meta`` without reactions, and without the id of the last one."""
+    """Return ``meta`` without reactions, and without the id of the last one."""
     return _encoded(_without(fields_of(meta), _OF_REACTIONS))
 
 
 def take_reactions(meta: bytes) -> tuple[bytes, tuple[ReactionTotal, ...]]:
     """Separate the totals of reactions from ``meta``, as readers get both.
+
     Returns ``meta`` without them, and the totals. If the totals are missing or
-    invalid, ``meta`` is returned unchanged, with no totals."""
+    invalid, ``meta`` is returned unchanged, with no totals.
+    """
     fields = fields_of(meta)
+    # Older releases and imports may have written anything.
     try:
         totals = msgspec.convert(fields.pop("reactions", ()), tuple[ReactionTotal, ...])
     except ValueError:
@@ -588,19 +618,25 @@ def take_reactions(meta: bytes) -> tuple[bytes, tuple[ReactionTotal, ...]]:
 
 
 def with_other_text(meta: bytes, new: bytes) -> bytes:
-    """The ``meta`` of a scheduled message after its author has changed the
-    text. ``new``: the ``meta`` of the new text."""
+    """Return the ``meta`` of a scheduled message with another text.
+
+    ``new`` is the ``meta`` of the new text. Mentions belong to the text, so the
+    old ones are removed.
+    """
     return _encoded(_without(fields_of(meta), _OF_TEXT) | fields_of(new))
 
 
 def with_edit(message: bytes, edit: bytes, edit_id: int) -> bytes:
-    """The ``meta`` of a message after an edit: the ``meta`` of the edit, the id
-    of the edit, and the keys that the log has set.
+    """Return the ``meta`` of a message after an edit.
 
-    ``message``: the ``meta`` before the edit. ``edit``: the ``meta`` of the
-    edit. The message is not forwarded any more, since the editor has written
-    its content. A question stays a question, with its options.
+    It has the keys of the edit, the id of the edit, and the keys that the log
+    has set. ``message`` is the ``meta`` before the edit, and ``edit`` the
+    ``meta`` of the edit.
+
+    The message is not forwarded any more, since the editor has written its
+    content. A question stays a question, with its options.
     """
+    # An edit cannot change a question or begin one.
     new = _without(fields_of(edit), ("ask",))
     old = fields_of(message)
     remaining = _only(old, _OF_REACTIONS)
@@ -611,17 +647,21 @@ def with_edit(message: bytes, edit: bytes, edit_id: int) -> bytes:
 
 
 def with_recall(message: bytes, recall: bytes) -> bytes:
-    """The ``meta`` of a recalled message: the keys of the recall, and of
-    ``message`` only the thread. So the message stays in its thread, and keeps
-    the totals of its own thread."""
+    """Return the ``meta`` of a recalled message.
+
+    It has the keys of the recall, and of ``message`` only the thread. So the
+    message stays in its thread, and keeps the totals of its own thread.
+    """
     thread = _only(fields_of(message), _OF_THREAD)
     return _encoded(fields_of(recall) | thread)
 
 
 def without_later(meta: bytes, last: int) -> bytes:
-    """``meta`` without the reactions, the totals of the thread and the answers
-    to the question, if they have changed after the entry ``last``. The earlier
-    values are not stored."""
+    """Return ``meta`` without facts that have changed after the entry ``last``.
+
+    These are the reactions, the totals of the thread and the answers to the
+    question. Their earlier values are not stored, so they are removed.
+    """
     fields = fields_of(meta)
     message = MessageMeta.of(meta)
     later: list[str] = []  # keys to remove
@@ -639,24 +679,31 @@ def without_later(meta: bytes, last: int) -> bytes:
 
 
 def _without_answers(ask: Mapping[str, Any]) -> dict[str, Any]:
-    """A question as its author has asked it: without answers and state."""
+    """Return a question as its author has asked it, without answers and
+    state."""
     begun = _only(ask, _BEGINNING_OF_ASK)
     poll = ask.get("poll")
     if isinstance(poll, dict):
+        # An empty `of`: nodes that know no polls let nobody answer.
         begun |= {"of": [], "poll": _only(poll, _KIND_OF_POLL)}
     return begun
 
 
 def with_own_choices(meta: bytes, choices: Sequence[int]) -> bytes:
-    """The ``meta`` of a poll, for a reader who has chosen the options with
-    these indexes."""
+    """Return the ``meta`` of a poll for one reader.
+
+    ``choices`` are the indexes of the options that the reader has chosen.
+    """
     fields = fields_of(meta)
     return _encoded({**fields, "ask": {**fields["ask"], "mine": choices}})
 
 
 def forwarded_from(meta: bytes, sender: str, id: int) -> bytes:
-    """The ``meta`` of a message that forwards another one. ``meta``,
-    ``sender``, ``id``: of the message that is forwarded."""
+    """Return the ``meta`` of a message that forwards another message.
+
+    ``meta``, ``sender`` and ``id`` are of the other message. If it was
+    forwarded itself, its first author is named.
+    """
     origin = fields_of(meta).get("forwarded")
     if origin:
         return msgspec.json.encode({"forwarded": origin})
@@ -664,26 +711,34 @@ def forwarded_from(meta: bytes, sender: str, id: int) -> bytes:
 
 
 def new_question(ask: Mapping[str, Any]) -> dict[str, Any]:
-    """The key of ``meta`` for a new question. ``ask``: the fields that its
-    author has set."""
+    """Return the key of ``meta`` for a new question.
+
+    ``ask`` has the fields that its author has set.
+    """
     return {"ask": ask}
 
 
 def press_meta(changes: Mapping[str, Any]) -> bytes:
-    """The ``meta`` of a ``press`` that changes these fields of a question."""
+    """Return the ``meta`` of a ``press`` that changes these fields of a
+    question."""
     return msgspec.json.encode({"ask": changes})
 
 
 def without_group_texts(meta: bytes) -> bytes:
-    """The ``meta`` of a change of a group, without its names and texts, which
-    nobody may read any more."""
+    """Return the ``meta`` of a change of a group without names and texts.
+
+    Nobody may read these any more.
+    """
     return msgspec.json.encode(_only(fields_of(meta), _NAMES_NOBODY))
 
 
 def with_other_name(meta: bytes, user: str, name: str) -> bytes:
-    """``meta`` with another name in place of a user, wherever it names users.
-    The free texts of the user's answers are removed. The bytes are unchanged if
-    ``meta`` does not name the user."""
+    """Return ``meta`` with another name in place of a user.
+
+    The name is replaced wherever ``meta`` names users. The free texts of the
+    user's answers are removed. The bytes are unchanged if ``meta`` does not
+    name the user.
+    """
     fields = fields_of(meta)
     answers = changed_in_ask(meta).get("answers")
     if isinstance(answers, list):
@@ -692,6 +747,7 @@ def with_other_name(meta: bytes, user: str, name: str) -> bytes:
         ]
         fields["ask"] = {**fields["ask"], "answers": without_text}
 
+    # Other keys may have the same text by accident.
     renamed = dict(fields)
     for key in fields.keys() & _KEYS_WITH_USERS:
         renamed[key] = _renamed(fields[key], user, name)
@@ -701,18 +757,23 @@ def with_other_name(meta: bytes, user: str, name: str) -> bytes:
 
 
 def _is_object(value: Any) -> bool:
+    """Tell whether a JSON value is an object."""
     return isinstance(value, dict)
 
 
 def _without_text_of(user: str, answer: Mapping[str, Any]) -> dict[str, Any]:
-    """An answer, without its free text if it is an answer of this user."""
+    """Return an answer, without its free text if it is an answer of this
+    user."""
     if answer.get("user") == user:
         return _without(answer, ("text",))
     return dict(answer)
 
 
 def _renamed(value: Any, user: str, name: str) -> Any:
-    """A JSON value with another name in place of a user, at any depth."""
+    """Return a JSON value with another name in place of a user, at any depth.
+
+    Texts that are no ids of users, such as an emoji, stay as they are.
+    """
     if isinstance(value, str):
         return name if value == user else value
     if isinstance(value, list):

@@ -41,8 +41,11 @@ _MODIFIERS: Final = frozenset(
 
 
 def clean_name(text: str) -> str:
-    """A text without the characters that a name may not have; ``""`` if nothing
-    visible is left."""
+    """Return a text without the characters that a name may not have.
+
+    Returns ``""`` if nothing visible is left. Most names are plain ASCII and
+    need no check of each character.
+    """
     if not (text.isascii() and text.isprintable()):
         in_flags: set[int] = set()  # indexes; flags stay as they are
         for flag in _FLAG.finditer(text):
@@ -58,18 +61,21 @@ def clean_name(text: str) -> str:
 
 
 def is_name(text: str, least: int, most: int) -> bool:
-    """Whether a text has an allowed length, only characters that a name may
-    have, and at least one visible character.
+    """Tell whether a text can be a name.
 
-    An empty text is a name if ``least`` is 0.
+    It has an allowed length, only characters that a name may have, and at least
+    one visible character. An empty text is a name if ``least`` is 0.
     """
     return least <= len(text) <= most and clean_name(text) == text
 
 
 def _is_allowed(text: str, index: int) -> bool:
-    """Whether a name may have the character at an index of a text. A joiner is
-    allowed between two letters of a script that needs it, and between two
-    emoji."""
+    """Tell whether a name may have the character at an index of a text.
+
+    A *joiner* is an invisible character that changes how its neighbours look.
+    It is allowed between two letters of a script that needs it, and between two
+    emoji. Other invisible characters are not allowed.
+    """
     character = text[index]
     if character not in (_JOINER, _NON_JOINER):
         is_visible = _INVISIBLE.match(character) is None
@@ -82,20 +88,21 @@ def _is_allowed(text: str, index: int) -> bool:
         return False
     if _is_joined(before) and _is_joined(after):
         return True
+    # Only one of the two joiners combines emoji.
     if character != _JOINER:
         return False
     return (before in _MODIFIERS or _is_emoji(before)) and _is_emoji(after)
 
 
 def _is_joined(character: str) -> bool:
-    """Whether this is a letter or a mark of a script in which joiners change
-    letters."""
+    """Tell whether joiners change how this letter or mark looks."""
     return (
         _JOINED_SCRIPTS.match(character) is not None and category(character)[0] in "LM"
     )
 
 
 def _is_emoji(character: str) -> bool:
+    """Tell whether this is an emoji or a symbol. ``""`` is not."""
     return bool(character) and (
         category(character) == "So" or "\U0001f000" <= character <= "\U0001faff"
     )

@@ -62,8 +62,11 @@ _ENTRIES: Final = f"SELECT {ENTRY_COLUMNS} {FROM_MESSAGES}"
 
 
 def reads(member: str) -> str:
-    """SQL condition: the membership with the alias ``member`` lets its user
-    read the message ``m``. Bots may read only some messages of a group."""
+    """Return the SQL condition that a member may read the message ``m``.
+
+    ``member`` is the alias of the membership. Bots may read only some messages
+    of a group.
+    """
     return (
         f"({member}.bot = 0 OR EXISTS (SELECT 1 FROM bot_entry b WHERE b.log = m.log "
         f"AND b.member = {member}.member AND b.conversation = m.conversation "
@@ -84,7 +87,7 @@ class EntryReader(Store.Rows):
     """Reads entries."""
 
     def apps(self) -> list[str]:
-        """Apps with unexpired entries, sorted by name."""
+        """Return the apps with unexpired entries, sorted by name."""
         statement = (
             "SELECT app FROM log WHERE part = 0 AND last_id > floor ORDER BY app"
         )
@@ -92,34 +95,40 @@ class EntryReader(Store.Rows):
 
     @in_log(int)
     def head(self, sql: Statements, head: LogHead) -> int:
-        """The greatest id; 0: the log is empty."""
+        """Return the greatest id of the log; 0: the log is empty."""
         return head.last_id
 
     def heads(self, apps: Sequence[str]) -> dict[str, int]:
-        """App → the id of its newest entry, for the apps that have entries."""
+        """Return app → the id of its newest entry, for the apps that have
+        entries."""
         statement = "SELECT app, last_id FROM log WHERE part = 0 AND app IN {}"
         rows = self._store.rows_in(statement, (), apps)
         return {text_of(app): last_id for app, last_id in rows}
 
     @in_log(lambda: NO_LOG)
     def extent(self, sql: Statements, head: LogHead) -> LogExtent:
-        """The range of entries in the log. A client must start again if the log
-        does not continue its cursor."""
+        """Return the range of entries in the log.
+
+        A client must start again if the log does not continue its cursor.
+        """
         return _extent_of(head)
 
     @in_log(list)
     def read(
         self, sql: Statements, head: LogHead, after: int, limit: int
     ) -> list[Entry]:
-        """The first entries after an id, of all conversations."""
+        """Return the first entries after an id, of all conversations."""
         statement = f"{_ENTRIES} m.id > %s AND m.id <= %s ORDER BY m.id LIMIT %s"
         values = (head.number, max(after, head.floor), head.last_id, limit)
         return list(map(entry_of, sql.query(statement, values)))
 
     def readers(self, app: str, after: int, last: int) -> set[str]:
-        """The users and bots who have new entries after an id, up to ``last``.
-        Of the members of a group, only the bots that read an entry, and the
-        users whose membership it changes, are returned."""
+        """Return the users and bots who have new entries after an id, up to
+        ``last``.
+
+        Of the members of a group, only some are returned: the bots that read an
+        entry, and the users whose membership it changes.
+        """
         names: set[str] = set()
         while after < last:
             page = self.read(app, after, _READ_AT_ONCE)

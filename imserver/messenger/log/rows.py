@@ -130,20 +130,27 @@ def resend_of(sender: str, client_msg_id: str) -> bytes:
 
 
 def pair_of(one: str, other: str) -> bytes:
-    """Key of the conversation of two users."""
+    """Return the key of the conversation of two users: their ids in order.
+
+    The key is the same whoever writes first.
+    """
     if one < other:
         return f"{one}{_NUL}{other}".encode()
     return f"{other}{_NUL}{one}".encode()
 
 
 def pair_of_room(room: str) -> bytes:
-    """Key of the conversation of a room, in the column for pairs. It cannot
-    equal a pair: at most one of two users has an empty id."""
+    """Return the key of the conversation of a room, in the column for pairs.
+
+    It cannot equal the key of two users, because at most one of them has an
+    empty id.
+    """
     return _ROOM + room.encode()
 
 
 def members_of(pair: Any) -> tuple[str, ...]:
-    """The two users of a pair; ``()`` for a group (NULL) and for a room."""
+    """Return the two users of a pair; ``()`` for a group (NULL) and for a
+    room."""
     if pair is None:
         return ()
     key = bytes(pair)
@@ -153,7 +160,7 @@ def members_of(pair: Any) -> tuple[str, ...]:
 
 
 def room_of(pair: Any) -> str:
-    """The name of a room; ``""`` for everything else."""
+    """Return the name of a room; ``""`` for everything else."""
     if pair is None:
         return ""
     key = bytes(pair)
@@ -163,7 +170,11 @@ def room_of(pair: Any) -> str:
 
 
 def entry_of(row: Any) -> Entry:
-    """An entry from :data:`ENTRY_COLUMNS`."""
+    """Make an entry from a row with the columns :data:`ENTRY_COLUMNS`.
+
+    The totals of reactions are in the column ``meta``; readers get them as a
+    field of their own.
+    """
     (
         id,
         conversation,
@@ -211,12 +222,16 @@ def entry_of(row: Any) -> Entry:
 
 
 def users_of(entry: Entry) -> list[str]:
-    """The users whose membership an entry changes."""
+    """Return the users whose membership an entry changes."""
     return list(entry.group_meta().users or ())
 
 
 def conversation_state_of(row: Any) -> ConversationState:
-    """A conversation from the columns of :data:`SELECT_STATE`."""
+    """Make the state of a conversation from the columns of
+    :data:`SELECT_STATE`.
+
+    Other columns may follow.
+    """
     id, kind, pair, last_seq, last_id, options, bots, *_ = row
     room = ""
     if kind == ROOM:
@@ -227,9 +242,11 @@ def conversation_state_of(row: Any) -> ConversationState:
 
 
 def conversation_of(row: Any) -> Conversation:
-    """A conversation from ``id, kind, name, pair, last_id, last_seq, created,
-    open, options, bots, avatar, description, handle``. Other columns may
-    follow."""
+    """Make a conversation from a row of the database.
+
+    The columns are ``id, kind, name, pair, last_id, last_seq, created, open,
+    options, bots, avatar, description, handle``. Other columns may follow.
+    """
     (
         id,
         kind,
@@ -246,6 +263,7 @@ def conversation_of(row: Any) -> Conversation:
         handle,
         *_,
     ) = row
+    # The column `open` has two facts as one number.
     is_open, everybody = openness_of(openness)
     return Conversation(
         id=id,
@@ -266,8 +284,10 @@ def conversation_of(row: Any) -> Conversation:
 
 
 def bots_from(column: Any) -> tuple[str, ...]:
-    """The bots of a group from their column: ids with commas in between, or
-    NULL."""
+    """Return the bots of a group from their column.
+
+    ``"7,12"`` gives ``("7", "12")``; NULL gives ``()``.
+    """
     if column is None:
         return ()
     return tuple(text_of(column).split(","))
@@ -276,8 +296,11 @@ def bots_from(column: Any) -> tuple[str, ...]:
 def members_among(
     sql: Statements, log: int, conversation: int, users: Sequence[str]
 ) -> dict[str, tuple[int, str]]:
-    """User → (joined_id, role), for the users among these who are members of a
-    conversation."""
+    """Return user → (joined_id, role), for the users who are members.
+
+    ``joined_id`` is the last id of the log before the user joined the
+    conversation.
+    """
     statement = (
         "SELECT member, joined_id, role FROM membership "
         "WHERE log = %s AND conversation = %s AND left_id IS NULL AND member IN {}"
@@ -287,7 +310,7 @@ def members_among(
 
 
 def count_members(sql: Statements, log: int, conversation: int) -> int:
-    """The number of members of a conversation."""
+    """Return the number of members of a conversation."""
     statement = (
         f"SELECT count(*) FROM membership {sql.on_sqlite(SQLITE_BY_GROUP)} "
         "WHERE log = %s AND conversation = %s AND left_id IS NULL"
@@ -299,9 +322,10 @@ def count_members(sql: Statements, log: int, conversation: int) -> int:
 
 
 def objection(draft: Draft) -> str:
-    """The reason why a draft cannot be stored, ``""`` if it can.
+    """Return why a draft cannot be stored; ``""`` if it can be stored.
 
-    The check prevents that one draft makes all drafts of its batch fail.
+    Without this check, one invalid draft would make all drafts of its batch
+    fail.
     """
     if bool(draft.to_user) + bool(draft.conversation) + bool(draft.room) != 1:
         return "exactly one of to_user, conversation and room is required"
@@ -327,6 +351,7 @@ def objection(draft: Draft) -> str:
             if wrong:
                 return f"{name}: {wrong}"
 
+    # Numbers must fit into their columns.
     if draft.kind not in _SENT:
         return "kind: a draft is a message, recall, edit or press; other entries have methods of the log"
     if len(draft.body) > MOST_BYTES or len(draft.meta) > MOST_BYTES:
@@ -348,16 +373,22 @@ def objection(draft: Draft) -> str:
 
 
 def head_of(sql: Statements, app: str, lock: bool = False) -> LogHead | None:
-    """The head of an app's log. Returns None if the app has no log. ``lock``:
-    lock the row, so that other writers wait."""
+    """Return the head of an app's log; None: the app has no log.
+
+    ``lock``: lock the row, so that other writers wait.
+    """
     return ask_head(sql, app, lock)()
 
 
 def ask_head(
     sql: Statements, app: str, lock: bool = False
 ) -> Callable[[], LogHead | None]:
-    """Ask for the head of an app's log, and lock it. The returned function
-    reads the answer. Statements that are asked later run under the lock."""
+    """Ask for the head of an app's log, and with ``lock``, lock it.
+
+    The query is only sent. The returned function waits for the answer; it
+    returns None if the app has no log. Statements that are asked later run
+    under the lock.
+    """
     statement = SELECT_HEAD
     if lock:
         statement += sql.for_update
@@ -374,9 +405,12 @@ def ask_head(
 def read_log(
     store: Store, app: str, work: Callable[[Statements, LogHead], T], nothing: T
 ) -> T:
-    """Run ``work`` with the head of an app's log, in a transaction that sees
-    one state of the database. Returns ``nothing`` if the app has no log. It may
-    switch greenlets and raise StorageUnavailable, which is temporary."""
+    """Run ``work`` with the head of an app's log, in a transaction that reads.
+
+    The transaction sees one state of the database. Returns ``nothing`` if the
+    app has no log. It may switch greenlets and raise StorageUnavailable, which
+    is temporary.
+    """
     return store.read_or(nothing, partial(_with_head, app, work, nothing))
 
 
@@ -384,13 +418,16 @@ def change_log(
     store: Store, app: str, work: Callable[[Statements, LogHead], T], nothing: T
 ) -> T:
     """Run ``work`` with the head of an app's log, in a transaction that writes.
-    The head is not locked. Otherwise like :func:`read_log`."""
+
+    The head is not locked. Otherwise like :func:`read_log`.
+    """
     return store.write_or(nothing, partial(_with_head, app, work, nothing))
 
 
 def _with_head(
     app: str, work: Callable[[Statements, LogHead], T], nothing: T, sql: Statements
 ) -> T:
+    """Run ``work`` with the head of an app's log, or return ``nothing``."""
     head = head_of(sql, app)
     if head is None:
         return nothing
@@ -403,9 +440,13 @@ def in_log(
     [Callable[Concatenate[Part, Statements, LogHead, P], T]],
     Callable[Concatenate[Part, str, P], T],
 ]:
-    """Decorator: run a method of a part in a transaction. Callers pass the app
-    in place of the statements and the head of its log. Without a log the result
-    is ``nothing()``. It may switch greenlets and raise StorageUnavailable."""
+    """Make a method that runs in a transaction from a method with statements.
+
+    The method gets the statements and the head of the log as its first
+    arguments. Callers pass the name of the app in their place. Without a log
+    the result is ``nothing()``. It may switch greenlets and raise
+    StorageUnavailable.
+    """
     run = change_log if writes else read_log
 
     def decorate(
