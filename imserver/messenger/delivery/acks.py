@@ -153,13 +153,19 @@ class PongLogSubscription(AckingLogSubscription, gc=False):
     has_cursor: ClassVar[bool] = False
 
     def ping(self) -> bytes:
-        """The payload of a ping after the last delivery."""
+        """Return the payload of a ping after the last delivery.
+
+        It has the number of this subscription, and the id of that delivery.
+        """
         return _PING.pack(self.number, self.delivered)
 
     def proof(self, data: bytes) -> int:
-        """The id up to which a pong with this payload proves that everything
-        has arrived; 0: it proves nothing. It is at most the last id that was
-        sent to the client."""
+        """Return the id up to which a pong proves that everything has arrived.
+
+        A pong sends the payload of its ping back, so what was sent before the
+        ping has arrived. Returns 0 if the payload is not of a ping of this
+        subscription. The id is at most the last id that was sent to the client.
+        """
         if len(data) != _PING.size:
             return 0
         number: int
@@ -171,17 +177,20 @@ class PongLogSubscription(AckingLogSubscription, gc=False):
 
 
 class Unacked:
-    """The unacknowledged messages of one connection. Never switches greenlets.
+    """The unacknowledged messages of one connection, whose client counts
+    messages.
 
     The numbers count the messages of the connection, across all its logins.
-    ``waiting``: the messages after the number ``acked``, in order. Each item is
-    the event, or the id of the stored message, and its frame. ``bytes``: of
-    these frames. For the other fields see :data:`Acks`.
+    ``waiting`` are the messages after the number ``acked``, in order. Each item
+    is the event, or the id of the stored message, and its frame. ``bytes`` is
+    the size of these frames. For the other fields see :data:`Acks`. Never
+    switches greenlets.
     """
 
     __slots__ = ("_tracker", "acked", "bytes", "delivered", "due", "state", "waiting")
 
     def __init__(self, tracker: AckTracker) -> None:
+        """Begin without messages."""
         self._tracker = tracker
         self.delivered = 0
         self.acked = 0
@@ -193,7 +202,11 @@ class Unacked:
     def add(
         self, connection: Connection, message: Event | Message, frame: bytes
     ) -> None:
-        """Add the next message that is sent to the connection."""
+        """Add the next message that is sent to the connection.
+
+        If there is no space for it, the connection is marked as full, and
+        closed at the end of the second.
+        """
         self.delivered += 1
         if not self.waiting:
             self._tracker.wait_whole(connection, self)
@@ -211,9 +224,11 @@ class Unacked:
         self._count(len(frame))
 
     def ack(self, connection: Connection, number: int) -> int:
-        """Note that the client has the messages up to a number. Return the id
-        of the last stored message among the newly acknowledged ones (0: none of
-        them was stored)."""
+        """Note that the client has the messages up to a number.
+
+        Returns the id of the last stored message among the newly acknowledged
+        ones; 0: none of them was stored.
+        """
         acked = self.waiting[: max(number - self.acked, 0)]
         if not acked:
             return 0
@@ -222,6 +237,7 @@ class Unacked:
         self._count(-sum([len(frame) for _, frame in acked]))
         self.acked += len(acked)
         self.state = ACK_TRANSITIONS[self.state][ACK]
+        # The client has shown that it is alive, so its time begins anew.
         if self.waiting:
             self._tracker.wait_whole(connection, self)
 
@@ -231,8 +247,11 @@ class Unacked:
         return 0
 
     def clear(self) -> list[Event]:
-        """Forget all messages, because the session ends. Return the messages
-        that are not stored."""
+        """Forget all messages, because the session ends.
+
+        Returns the messages that are not stored: nobody can read these from the
+        log.
+        """
         unstored = [
             message for message, _ in self.waiting if isinstance(message, Event)
         ]
@@ -243,6 +262,8 @@ class Unacked:
         return unstored
 
     def _count(self, size: int) -> None:
+        """Add a size, perhaps negative, to the bytes of the connection and of
+        all."""
         self.bytes += size
         self._tracker.bytes += size
 
@@ -255,15 +276,18 @@ wheel in which the client's time ends (0: no time limit runs)."""
 
 
 class AckTracker:
-    """Owner of a timer wheel that turns each second. A connection with
-    unacknowledged deliveries is in one of its slots. So idle connections cost
-    nothing, and no connection has a timer. Never switches greenlets.
+    """Sends again what clients do not acknowledge in time.
 
-    ``limit_bytes``: the most bytes of the frames of all unacknowledged
-    messages. With more, the connections with the most bytes are closed.
+    It is a timer wheel that turns each second. A connection with unacknowledged
+    deliveries is in one of its slots. So idle connections cost nothing, and no
+    connection has a timer. Never switches greenlets.
+
+    ``limit_bytes`` is the limit for the frames of all unacknowledged messages.
+    Above it, the connections with the most bytes are closed.
     """
 
     def __init__(self, metrics: Metrics, limit_bytes: int) -> None:
+        """Make a wheel with empty slots."""
         self._metrics = metrics
         self._limit_bytes = limit_bytes
         self._slots: list[list[tuple[Connection, Acks, int]]] = [
@@ -278,8 +302,7 @@ class AckTracker:
         """Connections without space for their next message in this second."""
 
     def unacked(self) -> Unacked:
-        """Begin the acknowledged delivery of a connection that acknowledges
-        numbers."""
+        """Begin the deliveries to a connection that acknowledges numbers."""
         return Unacked(self)
 
     def delivered(
@@ -292,16 +315,18 @@ class AckTracker:
             return
         if not isinstance(log_subscription, PongLogSubscription):
             self.wait(connection, log_subscription, ACK_SECONDS)
+        # Pings prove the arrival: one is sent within a second.
         elif log_subscription.pinged:
             self.wait(connection, log_subscription, 1)
 
     def acked(self, connection: Connection, id: int, position: int) -> None:
-        """Process the acknowledgement of everything up to an id, whether the
-        entries were pushed or were in a requested page.
+        """Process the acknowledgement of everything up to an id.
 
-        A client cannot acknowledge more than it can have: an id beyond the last
-        delivery, and beyond ``position``, counts as the larger of these two.
-        ``position``: the log of the app was delivered up to this id.
+        The entries were pushed, or were in a page that the client has
+        requested. A client cannot acknowledge more than it can have. So an id
+        beyond the last delivery, and beyond ``position``, counts as the larger
+        of these two. ``position``: the log of the app was delivered up to this
+        id.
         """
         log_subscription = connection.log_subscription
         if not isinstance(log_subscription, AckingLogSubscription):
@@ -313,34 +338,41 @@ class AckTracker:
         log_subscription.state = ACK_TRANSITIONS[log_subscription.state][ACK]
 
     def wait(self, connection: Connection, acks: Acks, seconds: int) -> None:
-        """Give a client ``seconds`` for all deliveries until now. The current
-        second is the first one."""
+        """Give a client ``seconds`` for all deliveries until now.
+
+        The current second is the first one. A client that is in the wheel
+        already stays in its slot, and is moved when the slot's turn comes.
+        """
         if not acks.due:
             self._enter(connection, acks, seconds)
         acks.due = self._now + seconds
 
     def wait_whole(self, connection: Connection, acks: Acks) -> None:
-        """Give a client :data:`ACK_SECONDS` from now on. The second that has
-        already begun does not count."""
+        """Give a client :data:`ACK_SECONDS` from now on.
+
+        The second that has already begun does not count.
+        """
         self.wait(connection, acks, ACK_SECONDS + 1)
 
     def _enter(self, connection: Connection, acks: Acks, seconds: int) -> None:
         """Put a connection into the slot of the second in which its time ends.
+
         If the time is longer than the wheel, put it into the last slot:
-        :meth:`turn` then puts it into another one."""
+        :meth:`turn` then puts it into another one.
+        """
         slot = (self._now + min(seconds, ACK_SECONDS)) % _SLOTS
         self._slots[slot].append((connection, acks, acks.delivered))
 
     def turn(self) -> list[Connection]:
-        """Called each second: process the connections whose time limit ends.
-        Ping clients, send frames again, and close connections that do not
-        acknowledge.
+        """Process the connections whose time limit ends. Called each second.
 
-        Returns the connections to which entries of the log have to be sent
-        again.
+        Pings clients, sends frames again, and closes connections that do not
+        acknowledge. Returns the connections to which entries of the log have to
+        be sent again.
         """
         self._now += 1
         due = self._slots[self._now % _SLOTS]
+        # The slot is emptied first, because the loop may fill it again.
         self._slots[self._now % _SLOTS] = []
 
         late: list[Connection] = []
@@ -360,6 +392,7 @@ class AckTracker:
                 continue
             acks.due = 0
 
+            # A pong stores a position, so only some clients are pinged at once.
             if isinstance(acks, PongLogSubscription):
                 if pings == PINGS:
                     # Too many pings in this second: ping it in the next one.
@@ -390,8 +423,10 @@ class AckTracker:
         return late
 
     def _resend(self, connection: Connection, unacked: Unacked) -> None:
-        """Send all unacknowledged frames again, with twice the time limit of
-        the resend before."""
+        """Send all unacknowledged frames again.
+
+        The client gets twice the time of the resend before.
+        """
         # The state is the number of resends.
         self.wait(connection, unacked, ACK_SECONDS << unacked.state)
         if connection.outbox is not None:
@@ -401,11 +436,15 @@ class AckTracker:
             connection.send_frame(frame)
 
     def _close_full(self) -> None:
-        """Close the connections without space for their messages, then the
-        connections with the most bytes, until the total is within the limit."""
+        """Close the connections without space for their messages.
+
+        Then close the connections with the most bytes, until the total is
+        within the limit.
+        """
         full = self.full
         self.full = []
         for connection, unacked in full:
+            # Its session may have ended meanwhile.
             if unacked.state is FULL:
                 connection.close(CloseCode.ACK_TIMEOUT)
         if self.bytes <= self._limit_bytes:

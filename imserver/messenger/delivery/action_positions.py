@@ -37,14 +37,20 @@ POSITIONS_PER_APP: Final = 1_000_000
 
 
 class ActionPositions(Store.Rows):
-    """The positions in a store. Owner of the positions that were proved on this
-    node, but are not stored yet.
+    """The positions of users of the action dialect, up to which they have all
+    messages.
+
+    Clients of this dialect have no cursor, so the server stores their
+    positions: one outside rooms, and one for each room. A position is *proved*
+    when the client has answered a ping. Proved positions wait here for at most
+    about a second until they are stored.
 
     Methods switch greenlets and may raise StorageUnavailable, unless their
     docstrings say otherwise.
     """
 
     def __init__(self, store: Store) -> None:
+        """Begin without proved positions. Nothing is read."""
         super().__init__(store)
         self.written: set[str] = set()
         """Apps for which this node has stored positions."""
@@ -54,11 +60,11 @@ class ActionPositions(Store.Rows):
         """Set while there are positions that are not stored."""
 
     def get(self, app: str, user: str, rooms: Collection[str] = ()) -> Positions:
-        """Room → the id up to which a user has received everything in it,
-        stored or proved.
+        """Return room → the id up to which a user has everything in it.
 
-        The key ``""`` stands for everything outside rooms; its value is 0 for
-        an unknown user. Rooms are missing if the user was never there.
+        The position may be stored, or only proved. The key ``""`` stands for
+        everything outside rooms; its value is 0 for an unknown user. Rooms are
+        missing if the user was never there.
         """
         # Looked up before the query. Otherwise a position that is stored
         # meanwhile would be missed.
@@ -72,7 +78,8 @@ class ActionPositions(Store.Rows):
         return positions
 
     def stored(self, app: str, user: str, rooms: Collection[str]) -> Positions:
-        """The stored positions of a user, outside rooms and in these rooms."""
+        """Return the stored positions of a user, outside rooms and in these
+        rooms."""
 
         def read(sql: Statements) -> Positions:
             return _read_positions(sql, app, user, list(rooms))
@@ -80,17 +87,21 @@ class ActionPositions(Store.Rows):
         return self._store.read_or({"": 0}, read)
 
     def prove(self, app: str, user: str, rooms: Iterable[str], id: int) -> None:
-        """Note that a user has received everything up to an id, in these rooms.
-        The position is stored within about a second. Never switches
-        greenlets."""
+        """Note that a user has everything up to an id in these rooms.
+
+        The positions are stored within about a second. Never switches
+        greenlets.
+        """
         for room in rooms:
             key = app, user, room
             self._proved[key] = max(id, self._proved.get(key, 0))
         self._filled.set()
 
     def run(self) -> None:
-        """Greenlet: store the proved positions once a second, while there are
-        any."""
+        """Store the proved positions once a second, while there are any.
+
+        Runs in a greenlet of its own, forever.
+        """
         while True:
             self._filled.wait()
             gevent.sleep(until_beat())
@@ -100,8 +111,11 @@ class ActionPositions(Store.Rows):
                 log.exception("positions of the action dialect could not be stored")
 
     def store_proved(self) -> None:
-        """Store the proved positions. If the database does not answer, they
-        stay for the next time. Does not raise StorageUnavailable."""
+        """Store the proved positions.
+
+        If the database does not answer, they stay for the next time. Does not
+        raise StorageUnavailable.
+        """
         rows = [(*key, id) for key, id in self._proved.items()]
         try:
             if rows:
@@ -118,8 +132,10 @@ class ActionPositions(Store.Rows):
             self._filled.clear()
 
     def raise_to(self, rows: Sequence[Row]) -> None:
-        """Raise stored positions to these ids. Each (app, user, room) must
-        occur only once."""
+        """Raise stored positions to these ids; they never go back.
+
+        Each (app, user, room) must occur only once.
+        """
         self.written.update(app for app, _, _, _ in rows)
 
         def raise_all(sql: Statements) -> None:
@@ -138,9 +154,11 @@ class ActionPositions(Store.Rows):
     def begin(
         self, app: str, user: str, room: str, id: int, most: int = ROOMS_PER_USER
     ) -> None:
-        """Store the first position of a user in a room. If the user then has
-        positions in more than ``most`` rooms, the oldest positions in other
-        rooms are deleted."""
+        """Store the first position of a user in a room.
+
+        If the user then has positions in more than ``most`` rooms, the oldest
+        positions in other rooms are deleted.
+        """
         self.written.add(app)
 
         def store_first(sql: Statements) -> None:
@@ -160,11 +178,11 @@ class ActionPositions(Store.Rows):
     def expire(
         self, sql: Statements, app: str, floor: int, most: int = POSITIONS_PER_APP
     ) -> int:
-        """Delete positions of an app that are before the oldest entry, and the
-        oldest beyond ``most``.
+        """Delete old positions of an app, and return their number.
 
-        ``floor``: entries up to this id have expired. Returns the number of
-        deleted positions.
+        These are the positions before the oldest entry, and the oldest
+        positions beyond ``most``. ``floor``: entries up to this id have
+        expired.
         """
         deleted = 0
         for table in ("talk_position", "room_position"):
@@ -174,14 +192,17 @@ class ActionPositions(Store.Rows):
             beyond = int(count) - most
             if beyond <= 0:
                 continue
+            # Find the last one to delete, so that one range deletes all.
             nth_oldest = f"SELECT id {of_app} ORDER BY id LIMIT 1 OFFSET %s"
             ((last,),) = sql.query(nth_oldest, (app, beyond - 1))
             deleted += sql.execute(f"DELETE {of_app} AND id <= %s", (app, last))
         return deleted
 
     def forget(self, app: str, user: str) -> None:
-        """Delete all positions of a user. A later user with the same id starts
-        without positions."""
+        """Delete all positions of a user.
+
+        A later user with the same id starts without positions.
+        """
         for key in [key for key in self._proved if key[:2] == (app, user)]:
             del self._proved[key]
 
@@ -216,9 +237,11 @@ def _read_positions(
 def _raise_positions(
     sql: Statements, table: str, key: Sequence[str], rows: Sequence[Sequence[str | int]]
 ) -> None:
-    """Insert positions into a table, or raise stored positions. They are never
-    lowered. ``key``: the columns of the primary key. ``rows`` have the values
-    of these columns, then the id."""
+    """Insert positions into a table, or raise stored positions.
+
+    Stored positions are never lowered. ``key`` names the columns of the primary
+    key. ``rows`` have the values of these columns, then the id.
+    """
     if sql.engine != "mysql":
         clause = (
             f"ON CONFLICT ({', '.join(key)}) DO UPDATE SET id = excluded.id "

@@ -27,13 +27,16 @@ class PendingLogSubscription(LogSubscription):
 
 
 def acks_in(backlog: Backlog) -> tuple[Callable[[], None], ...]:
-    """The acknowledgements in a backlog, without the messages."""
+    """Return the acknowledgements in a backlog, without the messages."""
     return tuple([each for each in backlog if not isinstance(each, Message)])
 
 
 def hold_ack(backlog: Backlog | None, ack: Callable[[], None]) -> Backlog:
-    """A backlog with one more acknowledgement. A list is changed itself; a
-    tuple, which has only acknowledgements, is replaced."""
+    """Return a backlog with one more acknowledgement.
+
+    A list is changed itself; a tuple, which has only acknowledgements, is
+    replaced.
+    """
     if isinstance(backlog, list):
         backlog.append(ack)
         return backlog
@@ -41,8 +44,11 @@ def hold_ack(backlog: Backlog | None, ack: Callable[[], None]) -> Backlog:
 
 
 def groups_at(rows: Iterable[Membership], position: int) -> list[tuple[int, bool]]:
-    """The groups of these memberships in which the user may read the entry
-    after ``position``, each with whether the user is a bot there."""
+    """Return the groups of these memberships that count at a log position.
+
+    In these groups the user may read the entry after ``position``. Each result
+    is (group, whether the user is a bot there).
+    """
     return [
         (row.conversation, row.bot)
         for row in rows
@@ -53,8 +59,8 @@ def groups_at(rows: Iterable[Membership], position: int) -> list[tuple[int, bool
 
 
 class GroupFollowers(Service):
-    """Owner of the subscribed members of groups on this node: (app,
-    conversation) → connections.
+    """The subscribed members of groups on this node: (app, group) →
+    connections.
 
     Never switches greenlets.
     """
@@ -65,14 +71,17 @@ class GroupFollowers(Service):
     this class."""
 
     def members(self, app: str, conversation: int) -> dict[Connection, None]:
-        """The subscribed connections of the members of a group. Do not change
-        the result."""
+        """Return the subscribed connections of the members of a group.
+
+        Do not change the result.
+        """
         return self._groups.get((app, conversation), {})
 
     def enter(
         self, app: str, connection: Connection, conversation: int, bot: bool = False
     ) -> None:
-        """Note that the user of a subscribed connection is a member."""
+        """Note that the user of a subscribed connection is a member of a
+        group."""
         if bot:
             self.bots.setdefault((app, conversation), set()).add(connection)
         log_subscription = connection.log_subscription
@@ -82,8 +91,7 @@ class GroupFollowers(Service):
             self._groups.setdefault((app, conversation), {})[connection] = None
 
     def leave(self, app: str, connection: Connection, conversation: int) -> None:
-        """Note that the user of a subscribed connection is no longer a
-        member."""
+        """Note that the user of a subscribed connection has left a group."""
         log_subscription = connection.log_subscription
         assert log_subscription is not None
         if conversation in log_subscription.groups:
@@ -105,6 +113,7 @@ class GroupFollowers(Service):
         members = self._groups.get((app, conversation))
         if members is not None:
             members.pop(connection, None)
+            # Groups without followers need no memory.
             if not members:
                 del self._groups[app, conversation]
         bots = self.bots.get((app, conversation))
@@ -137,8 +146,10 @@ class LogSubscriptions(Service):
         self.by_app[app] = self.by_app.get(app, 0) + 1
 
     def remove(self, app: str) -> bool:
-        """Note that a connection no longer follows the log of its app. Returns
-        whether it was the last one."""
+        """Note that a connection no longer follows the log of its app.
+
+        Returns whether it was the last one.
+        """
         count = self.by_app[app] - 1
         if count:
             self.by_app[app] = count
@@ -147,30 +158,38 @@ class LogSubscriptions(Service):
         return True
 
     def is_ahead(self, app: str, connection: Connection, id: int) -> None:
-        """Note that the client of a connection has everything up to an id that
-        was not delivered here yet."""
+        """Note that the client of a connection is ahead of this node.
+
+        It has everything up to an id that was not delivered here yet, for
+        example from another node.
+        """
         self.ahead.setdefault(app, {})[connection] = id
 
     def has_caught_up(self, app: str, connection: Connection) -> None:
-        """Note that this node has delivered the entries that the client of a
-        connection had already, or that the connection has ended."""
+        """Note that the client of a connection is no longer ahead of this node.
+
+        The node has delivered the entries that the client had, or the
+        connection has ended.
+        """
         ahead = self.ahead.get(app, {})
         if ahead.pop(connection, 0) and not ahead:
             del self.ahead[app]
 
     def memberships_changed(self, app: str, user: str) -> None:
-        """Note that an entry was delivered that changes a user's
-        memberships."""
+        """Note that an entry was delivered that changes a user's memberships.
+
+        Queries for these memberships that are under way are then repeated.
+        """
         for changes in self.reads.get((app, user), ()):
             changes[0] += 1
 
     def read_memberships(
         self, memberships: Callable[[str, str], list[Membership]], app: str, user: str
     ) -> list[Membership]:
-        """A user's memberships as of the log position. They are read again if a
-        change was delivered meanwhile.
+        """Read a user's memberships as of the log position. Switches greenlets.
 
-        It switches greenlets. Raises the errors of ``memberships``.
+        They are read again if a change was delivered meanwhile. Raises the
+        errors of ``memberships``.
         """
         # A list with one item, which memberships_changed counts up.
         changes = [0]

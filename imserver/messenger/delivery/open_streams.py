@@ -27,11 +27,16 @@ forgotten."""
 
 
 def _now_ms() -> int:
+    """Return the current time in Unix milliseconds."""
     return int(time() * 1000)
 
 
 class OpenStream(Struct):
-    """A streamed message that is open."""
+    """A streamed message whose sender has not finished it.
+
+    It is delivered in pieces while it is written, for example by a language
+    model.
+    """
 
     id: str
     app: str
@@ -65,21 +70,28 @@ class OpenStream(Struct):
         done: bool = False,
         incomplete: bool = False,
     ) -> Event:
-        """An event of the message, with its current piece number. ``text``: a
-        piece, or (``whole``) the text so far. ``done``: it is the end of the
-        message. ``incomplete``: the publisher could not finish the message."""
+        """Make an event of the message, with its current piece number.
+
+        ``text`` is a piece, or with ``whole`` the text so far. ``done``: it is
+        the end of the message. ``incomplete``: the publisher could not finish
+        the message.
+        """
         part = self.head.channel
         assert part is not None
         stream = StreamPart(self.id, self.piece, whole, done, incomplete, self.stopped)
         return replace(self.head, text=text, channel=replace(part, stream=stream))
 
     def so_far(self) -> Event:
-        """The whole message so far."""
+        """Return the whole message so far, for receivers that come late."""
         return self.event(self.text.decode(), whole=True)
 
     def end(self, incomplete: bool) -> Event:
-        """The end of the message: an ordinary message with the whole text. If
-        the text is empty, it is a last piece."""
+        """Return the end of the message: an ordinary message with the whole
+        text.
+
+        If the text is empty, the end is a last piece. ``incomplete``: the
+        publisher could not finish the message.
+        """
         event = self.event(
             self.text.decode(), whole=True, done=True, incomplete=incomplete
         )
@@ -89,8 +101,10 @@ class OpenStream(Struct):
 
 
 def parts_of(event: Event) -> tuple[ChannelPart, StreamPart]:
-    """The parts of an event of a streamed message about its channel and about
-    the message."""
+    """Return the parts of an event of a streamed message.
+
+    The first one is about its channel, the second one about the message.
+    """
     part = event.channel
     assert part is not None
     assert part.stream is not None
@@ -107,11 +121,11 @@ bytes."""
 
 class LateReceivers(Service):
     """Sends the texts so far of open streams to connections that have come
-    late. They are sent at once while the outbox is small, then one stream each
-    time the outbox is empty. So even many streams never fill an outbox.
+    late.
 
-    Clients ignore the pieces of a stream that come before its text so far.
-    Owner of the texts that wait to be sent.
+    They are sent at once while the outbox is small, then one stream each time
+    the outbox is empty. So even many streams never fill an outbox. Clients
+    ignore the pieces of a stream that come before its text so far.
     """
 
     _waiting: dict[Connection, dict[str, SendSoFar]] = field(default_factory=dict)
@@ -120,8 +134,10 @@ class LateReceivers(Service):
     def add(
         self, connections: Collection[Connection], stream: OpenStream, send: SendSoFar
     ) -> None:
-        """Send a stream to these connections, now or later. Never switches
-        greenlets."""
+        """Send a stream to these connections, now or later.
+
+        ``send`` sends the text so far. Never switches greenlets.
+        """
         ready = []
         size = len(stream.text)
         for connection in connections:
@@ -136,7 +152,8 @@ class LateReceivers(Service):
             gevent.spawn(self._run)
 
     def _run(self) -> None:
-        """Greenlet: send the waiting texts, until none waits."""
+        """Send the waiting texts, until none waits. Runs in a greenlet of its
+        own."""
         was_sent = True
         while self._waiting:
             if was_sent:
@@ -148,8 +165,10 @@ class LateReceivers(Service):
 
     def _send_to_ready(self) -> bool:
         """Send one stream to each waiting connection with an empty outbox.
+
         Returns False if no outbox is empty. Connections that wait for the same
-        stream share its encoding. May switch greenlets."""
+        stream share its encoding. May switch greenlets.
+        """
         ready: dict[str, tuple[SendSoFar, list[Connection]]] = {}
         for connection, streams in tuple(self._waiting.items()):
             if not connection.is_open:
@@ -157,6 +176,7 @@ class LateReceivers(Service):
                 continue
             if connection.outbox is not None:
                 continue
+            # The stream that has waited longest.
             id = next(iter(streams))
             send = streams.pop(id)
             _, connections = ready.setdefault(id, (send, []))
@@ -177,8 +197,10 @@ class LateReceivers(Service):
 
 
 def _has_space(outbox: list[bytes] | Backlog | None, size: int) -> bool:
-    """Whether an outbox is still small with ``size`` more bytes. None: the
-    outbox is empty."""
+    """Tell whether an outbox is still small with ``size`` more bytes.
+
+    An outbox of None is empty.
+    """
     if outbox is None:
         return size <= SOON_BYTES
     if type(outbox) is not list or len(outbox) > _FEW_FRAMES:
@@ -190,9 +212,12 @@ _NONE: Final[Mapping[str, OpenStream]] = {}
 
 
 class OpenStreams(Service):
-    """Open streamed messages: the streams of this node, and copies of streams
-    of other nodes whose channels have subscribers here. Owner of the table and
-    the copies. Never switches greenlets."""
+    """The open streamed messages that this node knows.
+
+    These are the streams of this node, and copies of streams of other nodes
+    whose channels have subscribers here. A copy lets a late subscriber get the
+    text so far. Never switches greenlets.
+    """
 
     late: LateReceivers = field(default_factory=LateReceivers)
     gaps: dict[str, tuple[str, str]] = field(default_factory=dict)
@@ -211,22 +236,25 @@ class OpenStreams(Service):
     """(app, sender) → its open streams by their ids."""
 
     def all(self) -> list[OpenStream]:
-        """All open streams on this node."""
+        """Return all open streams on this node."""
         all_streams: list[OpenStream] = []
         for streams in self.by_channel.values():
             all_streams += streams.values()
         return all_streams
 
     def of(self, app: str, channel: str) -> Mapping[str, OpenStream]:
-        """The open streams of a channel by their ids, the oldest first."""
+        """Return the open streams of a channel by their ids, the oldest
+        first."""
         return self.by_channel.get((app, channel), _NONE)
 
     def of_sender(self, app: str, sender: str) -> Mapping[str, OpenStream]:
-        """The open streams of a sender by their ids, the oldest first."""
+        """Return the open streams of a sender by their ids, the oldest
+        first."""
         return self._senders.get((app, sender), _NONE)
 
     def add(self, stream: OpenStream) -> None:
         """Add a stream, or replace a copy of it."""
+        # The greenlet that ends silent streams waits for the first one.
         if not self.by_channel:
             self.news.set()
         of_sender = self._senders.setdefault((stream.app, stream.head.sender), {})
@@ -257,16 +285,17 @@ class OpenStreams(Service):
                 self.remove(app, channel, stream.id)
 
     def accept(self, app: str, event: Event) -> bool:
-        """Process an event of a stream, and return whether subscribers receive
-        it. The text of a copy grows by it. If pieces are missing, they are
-        noted in :attr:`gaps`.
+        """Process an event of a stream, and tell whether subscribers receive
+        it.
 
-        Subscribers do not receive repeated pieces, signs of life (pieces
-        without text), and pieces after a gap.
+        The text of a copy grows by it. If pieces are missing, they are noted in
+        :attr:`gaps`. Subscribers do not receive repeated pieces, signs of life
+        (pieces without text), and pieces after a gap.
         """
         part, stream = parts_of(event)
         known = self.of(app, part.name).get(stream.id)
         if stream.done:
+            # Remember the end, because pieces may come late.
             self.remove(app, part.name, stream.id)
             self._over[stream.id] = None
             if len(self._over) > _MOST_ENDED:
@@ -281,6 +310,7 @@ class OpenStreams(Service):
         if stream.whole:
             if known is not None and known.piece >= stream.piece:
                 return False
+            # A text so far begins the copy, or fills its gap.
             head = replace(event, text="", channel=replace(part, stream=None))
             text = bytearray(event.text.encode())
             copy = OpenStream(

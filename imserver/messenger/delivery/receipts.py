@@ -64,7 +64,11 @@ class ToFollowers(Struct, frozen=True, gc=False, tag="s", array_like=True):
 
 
 class Signals(Service, dict=True):
-    """Sends signals. Owner of the times of the last typing notices."""
+    """Sends signals: notices that are not stored, such as that a user is
+    typing.
+
+    It remembers when the last typing notices were sent.
+    """
 
     core: Services
     messaging: Messaging
@@ -81,20 +85,27 @@ class Signals(Service, dict=True):
         members of the group."""
 
     def commands(self) -> CommandTable:
+        """Return the commands of clients that this object answers."""
         return {Typing: CommandRow(self.typing)}
 
     # --- sending --------------------------------------------------------------
 
     def send(self, message: ToFollowers, besides: Connection | None = None) -> None:
-        """Send to the subscribed connections on all nodes, except ``besides``.
-        Never switches greenlets."""
+        """Send a signal to the subscribed connections on all nodes.
+
+        ``besides`` is a connection that does not get it. Never switches
+        greenlets.
+        """
         self.deliver(message, besides)
         if self.core.node_messages is not None:
             self.core.node_messages.broadcast(message)
 
     def deliver(self, message: ToFollowers, besides: Connection | None = None) -> None:
-        """Send to the subscribed connections of this node. Never switches
-        greenlets."""
+        """Send a signal to the subscribed connections of this node.
+
+        ``besides`` is a connection that does not get it. Never switches
+        greenlets.
+        """
         hub_app = self._hub.apps.get(message.app)
         signal = message.signal
         if signal.kind == "piece":
@@ -119,16 +130,21 @@ class Signals(Service, dict=True):
     def _followers_of(
         self, hub_app: App, message: ToFollowers
     ) -> Collection[Connection]:
-        """The connections of the receivers of a signal. Sessions of users may
-        not follow the log: the caller leaves them out."""
+        """Return the connections of the receivers of a signal.
+
+        Some of them may not follow the log: the caller leaves these out.
+        """
         if message.group:
             return self._followers.members(message.app, message.group)
         return list(chain.from_iterable(map(hub_app.sessions_of, message.users)))
 
     def _deliver_piece(self, message: ToFollowers) -> None:
-        """Deliver a piece of a streamed message to the connections that will
-        receive its stored message. The end is delivered only if no stored
-        message follows."""
+        """Deliver a piece of a streamed message.
+
+        A *streamed message* is sent in pieces, and is stored when it is
+        complete. A piece goes to the connections that will receive the stored
+        message. The end is delivered only if no stored message follows.
+        """
         _, stream = parts_of(message.signal)
         receivers = self.readers_of(message)
         # Without receivers no copy of the text is needed: a later receiver gets
@@ -141,8 +157,12 @@ class Signals(Service, dict=True):
             self._fanout.to_some(self._hub.apps[message.app], receivers, message.signal)
 
     def readers_of(self, message: ToFollowers) -> list[Connection]:
-        """The connections of this node that receive the pieces of a streamed
-        message. Never switches greenlets."""
+        """Return the connections of this node that receive pieces of a message.
+
+        They follow the log and have caught up. Bots in a group read only what
+        names them, so they get no pieces but their own. Never switches
+        greenlets.
+        """
         hub_app = self._hub.apps.get(message.app)
         if hub_app is None:
             return []
@@ -162,7 +182,11 @@ class Signals(Service, dict=True):
 
     def typing(self, connection: Connection, command: Typing) -> Reply:
         """Send the notice that a connection's user is typing. May switch
-        greenlets. A user who has blocked this one does not receive it."""
+        greenlets.
+
+        A user who has blocked this one does not receive it. Notices that come
+        too soon are dropped; the client gets no error.
+        """
         app, user = app_and_user(connection)
         if command.to == user:
             return Reply(ReplyCode.BAD_PARAMETER)
@@ -179,12 +203,14 @@ class Signals(Service, dict=True):
             conversation = conversations.get(app, group)
             if conversation is None:
                 return Reply(ReplyCode.UNAUTHORIZED)
-            # A conversation of two users, by its id.
+            # The client may also name a conversation of two users by its id.
             if conversation.members:
                 peer = conversation.peer(user)
                 self._send_typing_to(app, user, peer, conversation=group)
                 return Reply.OK
 
+        # In a large group, the notices of all members together are limited,
+        # too.
         if not self._take_turn(app, user, group, TYPING_SECONDS):
             return Reply.OK
         if self._take_turn(app, "", group, GROUP_SECONDS):
@@ -193,9 +219,11 @@ class Signals(Service, dict=True):
         return Reply.OK
 
     def _send_typing_to(self, app: str, user: str, to: str, conversation: int) -> None:
-        """Send a typing notice to another user, unless one was just sent, or
-        the user may not write to them. ``conversation``: its id; 0: the client
-        has named the user. May switch greenlets."""
+        """Send a typing notice to another user. May switch greenlets.
+
+        Nothing is sent if one was just sent, or if the user may not write to
+        them. ``conversation`` is its id; 0: the client has named the user.
+        """
         if not self._take_turn(app, user, to, TYPING_SECONDS):
             return
         if self.core.relations.may_write(app, user, to):
@@ -203,15 +231,19 @@ class Signals(Service, dict=True):
             self.send(ToFollowers(app, (to,), 0, signal))
 
     def _take_turn(self, app: str, user: str, about: str | int, seconds: float) -> bool:
-        """Whether the last typing notice of a user about a receiver or group
-        was at least ``seconds`` ago. If so, the time of a new notice is noted.
-        The user ``""`` stands for all members of the group."""
+        """Tell whether a user may send a typing notice now, and note its time
+        if so.
+
+        The last notice to the same receiver or group must be ``seconds`` ago.
+        The user ``""`` stands for all members of the group.
+        """
         now = monotonic()
         key = (app, user, about)
         if now - self._typed.get(key, -seconds) < seconds:
             return False
         self._typed[key] = now
         self._typed.move_to_end(key)
+        # The dict is ordered by time: the oldest notice is forgotten.
         if len(self._typed) > MOST_REMEMBERED:
             self._typed.popitem(last=False)
         return True
@@ -271,7 +303,7 @@ class ReceiptCounts(Struct):
 
 
 class Receipts:
-    """Stores read and received positions, and sends receipts. Stateless."""
+    """Stores read and received positions, and sends receipts."""
 
     def __init__(self, signals: Signals, store: Store) -> None:
         self._signals = signals
@@ -279,12 +311,14 @@ class Receipts:
         self._on_read: list[Callable[[str, str, int], object]] = []
 
     def report_to(self, read: Callable[[str, str, int], object]) -> None:
-        """From now on call this function with app, user and conversation when a
-        read position has moved, on the node where it was set. It must not
-        switch."""
+        """Call this function when a read position has moved on this node.
+
+        It gets app, user and conversation. It must not switch.
+        """
         self._on_read.append(read)
 
     def commands(self) -> CommandTable:
+        """Return the commands of clients that this object answers."""
         return {
             Read: CommandRow(self._note_command),
             Received: CommandRow(self._note_command),
@@ -307,10 +341,12 @@ class Receipts:
         besides: Connection | None = None,
     ) -> MarkResult | None:
         """Store that a user has read, or received, a conversation up to an id.
-        Give either ``read`` or ``received``. The authors and the user's
-        connections except ``besides`` get a receipt. Returns None if the user
-        is not in this conversation. Switches greenlets; raises
-        StorageUnavailable."""
+
+        Give either ``read`` or ``received``. The authors of the messages, and
+        the user's connections except ``besides``, get a receipt. Returns None
+        if the user is not in this conversation. Switches greenlets; raises
+        StorageUnavailable.
+        """
         result = self._log.marks.note(
             app, user, conversation, read=read, received=received
         )
@@ -330,6 +366,7 @@ class Receipts:
                 conversation=conversation,
                 received=receipt.received,
             )
+        # The other devices of the user show the messages as read, too.
         users = (*result.authors, user)
         self._signals.send(ToFollowers(app, users, 0, signal), besides)
         if read:
@@ -338,8 +375,10 @@ class Receipts:
         return result
 
     def _note_command(self, connection: Connection, command: Read | Received) -> Reply:
-        """Store how far the user of a connection has read or received a
-        conversation. Switches greenlets."""
+        """Store how far the user of a connection has read or received.
+
+        Switches greenlets.
+        """
         app, user = app_and_user(connection)
         read = 0
         received = 0
@@ -372,8 +411,9 @@ class Receipts:
         ids: tuple[int, ...],
         besides: Connection | None = None,
     ) -> int:
-        """Hide entries from a user, and notify the user's connections except
-        ``besides``. Returns the version of the user's marks. Switches
+        """Hide entries from a user, and return the version of the user's marks.
+
+        The user's connections except ``besides`` are notified. Switches
         greenlets; raises StorageUnavailable.
         """
         version = self._log.marks.hide(app, user, ids)
@@ -385,7 +425,10 @@ class Receipts:
 
     def ask(self, connection: Connection, command: AskReceipts) -> Reply:
         """Answer how far the other members of a conversation have read and
-        received. Switches greenlets."""
+        received.
+
+        Switches greenlets.
+        """
         app, user = app_and_user(connection)
         limit = command.limit
         # One row more shows whether there are more.
@@ -398,8 +441,10 @@ class Receipts:
         return Reply(ReplyCode.OK, ReceiptPage(receipts, len(rows) > limit))
 
     def count(self, connection: Connection, command: CountReceipts) -> Reply:
-        """Answer how many of the other members have received and read these
-        messages. Switches greenlets."""
+        """Answer how many other members have received and read these messages.
+
+        Switches greenlets.
+        """
         app, user = app_and_user(connection)
         counts = self._log.marks.count_receipts(
             app, user, command.conversation, command.ids
@@ -412,8 +457,11 @@ class Receipts:
         return Reply(ReplyCode.OK, self.marks(app, user, command.version))
 
     def marks(self, app: str, user: str, after: int) -> MarksAnswer:
-        """A user's marks that are newer than a version. Switches greenlets;
-        raises StorageUnavailable."""
+        """Return a user's marks that are newer than a version.
+
+        *Marks* are read positions, hidden entries, and the receipts of others
+        in conversations of two. Switches greenlets; raises StorageUnavailable.
+        """
         marks = self._log.marks.since(app, user, after)
         reads = [
             ReadMark(conversation, id)

@@ -41,7 +41,10 @@ for a ``client_msg_id``."""
 
 
 class LogPushes(StoredPushes):
-    """Stores pushes in the log."""
+    """Stores pushes of back ends in the log.
+
+    A *push* is a message of a back end to one or more targets.
+    """
 
     def __init__(self, messaging: Messaging, ids: Idempotency) -> None:
         self._messaging = messaging
@@ -50,9 +53,13 @@ class LogPushes(StoredPushes):
     def store_each(
         self, app: str, pushes: Sequence[PushToStore]
     ) -> list[StoreResult | HttpProblem | StorageUnavailable]:
-        """Store pushes, and wait for the results: one for each push. A push
-        whose key another request has claimed waits for that request. Switches
-        greenlets."""
+        """Store pushes, and wait for the results: one for each push.
+
+        A *claim* is the proof that no other request stores the push with this
+        key. If another request has it, a single push waits for that request.
+        Switches greenlets.
+        """
+        # Apps of the server itself have no log.
         if app.startswith(SYSTEM_PREFIX):
             return [Problems.STORE_UNAVAILABLE for _ in pushes]
 
@@ -99,8 +106,11 @@ class LogPushes(StoredPushes):
         claim: Claimed | Waiting,
         outcomes: Sequence[Stored],
     ) -> StoreResult | HttpProblem | StorageUnavailable:
-        """The result of a push. ``outcomes``: the results of its targets. A
-        push that has no claim yet is stored now. May switch greenlets."""
+        """Return the result of a push. May switch greenlets.
+
+        ``outcomes`` are the results of its targets. A push that has no claim
+        yet is stored now.
+        """
         if isinstance(claim, IdReused):
             return Problems.ID_REUSED
         if isinstance(claim, Waiting):
@@ -108,8 +118,10 @@ class LogPushes(StoredPushes):
             return self.store_each(app, [push])[0]
 
         results = [_result(outcome) for outcome in outcomes]
+        # One stored target is enough: the request has succeeded.
         if not nothing_accepted([result.outcome for result in results]):
             return StoreResult(results, not isinstance(claim, int))
+        # An error with a reason tells more than the general one.
         for outcome in outcomes:
             if isinstance(outcome, StorageUnavailable) and outcome.detail:
                 return outcome
@@ -127,14 +139,18 @@ class _Drafts(Service):
     """Set when the last of them has its result."""
 
     def send_all(self, push: PushToStore, into: list[Stored]) -> None:
-        """Send the drafts of a push. A result for each target is put into
-        ``into``, which is complete after :meth:`wait`."""
+        """Send the drafts of a push to the log.
+
+        ``into`` gets a result for each target, and is complete after
+        :meth:`wait`.
+        """
         to_self = Rejected(RejectReason.INVALID, "the receiver is the sender")
         # The result of each target whose draft is not sent.
         into += [to_self] * len(push.targets)
         for index, draft in enumerate(_drafts(push)):
             if draft.conversation or draft.to_user != draft.sender:
                 self.send(draft, into, index)
+            # A push may have very many targets.
             if not (index + 1) % YIELD_TARGETS:
                 serve_others()
 
@@ -160,7 +176,7 @@ class _Drafts(Service):
 
 
 def _drafts(push: PushToStore) -> Iterator[Draft]:
-    """The messages of a push, one for each target."""
+    """Yield the messages of a push, one draft for each target."""
     event = push.event
     now = int(time() * 1000)
     type = event.type
@@ -194,9 +210,13 @@ def _drafts(push: PushToStore) -> Iterator[Draft]:
 
 
 def _name(key: str, number: int, alone: bool) -> str:
-    """The ``client_msg_id`` of the message for one target; ``""``: the push has
-    no key. For the only target (``alone``) it is the key itself, if the key is
-    short enough. ``number``: the index of the target."""
+    """Return the ``client_msg_id`` of the message for one target.
+
+    A repeated push then finds its message. ``""``: the push has no key. For the
+    only target (``alone``) it is the key itself, if the key is short enough.
+    Otherwise it is a digest of the key and of ``number``, the index of the
+    target.
+    """
     if not key:
         return ""
     fits = len(key.encode()) <= Limit.CLIENT_MSG_ID_BYTES and "\0" not in key
@@ -207,7 +227,7 @@ def _name(key: str, number: int, alone: bool) -> str:
 
 
 def _result(stored: Stored) -> TargetResult:
-    """The result for one target, from the result of its draft."""
+    """Return the result for one target, from the result of its draft."""
     if isinstance(stored, Appended):
         entry = stored.entry
         return TargetResult(Outcome.STORED, "", entry.id, entry.conversation, entry.seq)

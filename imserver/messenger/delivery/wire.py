@@ -49,8 +49,10 @@ from imserver.messenger.log.meta import Ask, AskOption, Button, MessageMeta
 
 
 def _content(fields: Fields) -> tuple[str, bytes]:
-    """The type and the body of a message. Raises :class:`Refused` 1001 if it
-    has no content."""
+    """Return the type and the body of a message.
+
+    Raises :class:`Refused` with code 1001 if it has no content.
+    """
     kind, body = fields.content()
     if not body or fields.values.get("data") == "":
         raise Refused(ReplyCode.BAD_PARAMETER)
@@ -58,8 +60,11 @@ def _content(fields: Fields) -> tuple[str, bytes]:
 
 
 def _meta(fields: Fields, is_new: bool = False) -> bytes:
-    """The ``meta`` from the fields of a message. ``is_new``: a new message,
-    which may be a question."""
+    """Return the ``meta`` for the fields of a message.
+
+    ``is_new``: it is a new message, which may be a question. An *exclusive*
+    message is a question whose buttons are the answers.
+    """
     buttons: tuple[tuple[Button, ...], ...] = ()
     rows = fields.values.get("buttons")
     if rows:
@@ -83,7 +88,10 @@ def _meta(fields: Fields, is_new: bool = False) -> bytes:
 
 
 def _mentions(mentions: Any) -> tuple[str, ...]:
-    """The users that a message mentions. Raises :class:`Refused` 1001."""
+    """Return the users that a message mentions.
+
+    Raises :class:`Refused` with code 1001 if this is no list of user ids.
+    """
     if (
         not isinstance(mentions, list)
         or len(mentions) > Limit.MENTIONS
@@ -99,7 +107,10 @@ def _mentions(mentions: Any) -> tuple[str, ...]:
 
 
 def _buttons(rows: Any) -> tuple[tuple[Button, ...], ...]:
-    """The rows of buttons of a message. Raises :class:`Refused` 1001."""
+    """Return the rows of buttons of a message.
+
+    Raises :class:`Refused` with code 1001 if they are invalid.
+    """
     try:
         raw_rows = msgspec.convert(rows, tuple[tuple[_Button, ...], ...])
     except (ValueError, RecursionError):
@@ -116,6 +127,7 @@ class _Button(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def _well_formed_button(button: _Button) -> Button:
+    """Return the button, without characters that cannot be stored."""
     return Button(text=well_formed(button.text), value=well_formed(button.value))
 
 
@@ -141,14 +153,18 @@ of bytes."""
 
 
 def _read_plain_text(data: bytes) -> Send | None:
-    """Read a plain message, such as ``{"to": "bob", "text": "hi"}``. Returns
-    None if :func:`_read_any_send` must read it."""
+    """Read a plain message quickly, such as ``{"to": "bob", "text": "hi"}``.
+
+    Returns None if :func:`_read_any_send` must read it: it has other fields,
+    another spelling, or an error.
+    """
     try:
         request = _decode_text(data)
     except (ValueError, RecursionError):
         return None
     to = request.to
     client_id = request.client_id
+    # Texts that are short enough in characters need no count of bytes.
     plain = (
         bool(request.text)
         and bool(to) != bool(request.conversation)
@@ -164,7 +180,10 @@ def _read_plain_text(data: bytes) -> Send | None:
 
 
 def read_send(data: bytes) -> Send:
-    """Read a message. Raises :class:`Refused`."""
+    """Read a message or a forward. Raises :class:`Refused`.
+
+    Nearly all messages are plain texts, for which there is a quick way.
+    """
     return _read_plain_text(data) or _read_any_send(data)
 
 
@@ -173,6 +192,7 @@ def _read_any_send(data: bytes) -> Send:
     fields = Fields.verbatim(data)
     to, conversation = fields.receiver()
     client_id = _client_id(fields)
+    # A forward has the content of another message, and no content of its own.
     if "forward" in fields.values:
         if any(name in fields.values for name in _NOT_FORWARDED):
             raise Refused(ReplyCode.BAD_PARAMETER)
@@ -216,6 +236,7 @@ original."""
 
 
 def _client_id(fields: Fields) -> str:
+    """Return the id that the client has given its command; ``""``: no id."""
     return fields.short_text("clientmsgid", Limit.CLIENT_MSG_ID_BYTES)
 
 
@@ -235,14 +256,18 @@ def _edit(data: bytes) -> Send:
 
 
 def _press(fields: Fields) -> Send:
+    """Read the press of a button: the message, and the value of the button."""
     value = fields.short_text("value", Limit.BUTTON).encode()
     id = _client_id(fields)
     return Send(kind="press", type="", body=value, id=id, about=fields.needed_id("id"))
 
 
 def _answer(fields: Fields) -> AnswerAsk:
-    """Read the answer to a question: the value of an option, a text, or the
-    indexes of the options of a poll."""
+    """Read the answer to a question.
+
+    It is the value of an option, a text, or the indexes of options of a poll.
+    Raises :class:`Refused` if it is not exactly one of these.
+    """
     value = fields.short_text("value", Limit.BUTTON)
     text = fields.text("text")
     # Only checked: the user and the answer show that an answer is repeated.
@@ -266,8 +291,10 @@ _Choice = Annotated[int, msgspec.Meta(ge=0, lt=Ask.Poll.MOST_OPTIONS)]
 
 
 def _types(fields: Fields) -> tuple[str, ...]:
-    """The field ``types``: the types of the wanted messages; empty: messages of
-    all types. Raises :class:`Refused` 1001."""
+    """Return the types of the wanted messages; empty: messages of all types.
+
+    Raises :class:`Refused` with code 1001 if the field ``types`` is invalid.
+    """
     types = fields.values.get("types", [])
     if not isinstance(types, list) or len(types) > Limit.TYPES:
         raise Refused(ReplyCode.BAD_PARAMETER)
@@ -280,13 +307,14 @@ def _types(fields: Fields) -> tuple[str, ...]:
 
 
 def _id_or_missing(fields: Fields, key: str) -> int:
-    """The id in a field; -1: the field is missing."""
+    """Return the id in a field; -1: the field is missing."""
     if key in fields.values:
         return fields.id(key)
     return -1
 
 
 def _history(fields: Fields) -> History:
+    """Read the request for a page of messages of a conversation."""
     types = _types(fields)
     after = _id_or_missing(fields, "after")
     # A page after an id has messages of all types.
@@ -298,8 +326,10 @@ def _history(fields: Fields) -> History:
 
 
 def _ids(fields: Fields, most: int) -> tuple[int, ...]:
-    """The field ``ids``: from one to ``most`` ids. Raises :class:`Refused`
-    1001."""
+    """Return the ids in the field ``ids``: from one to ``most``.
+
+    Raises :class:`Refused` with code 1001 otherwise.
+    """
     ids = fields.values.get("ids")
     if not isinstance(ids, list) or not 0 < len(ids) <= most:
         raise Refused(ReplyCode.BAD_PARAMETER)
@@ -310,11 +340,11 @@ def _search(fields: Fields) -> Search:
     """Read a search. It has words, a filter, or both."""
     text = fields.short_text("text", Limit.WORDS_BYTES)
     filter = SearchFilter(
-        fields.short_text("from", MAX_USER_BYTES),
-        _types(fields),
-        fields.flag("link"),
-        fields.id("since"),
-        fields.id("until"),
+        sender=fields.short_text("from", MAX_USER_BYTES),
+        types=_types(fields),
+        link=fields.flag("link"),
+        since=fields.id("since"),
+        until=fields.id("until"),
     )
     # Without words a search needs a filter. Spaces alone are no words.
     if not text.strip() and (text or filter == NO_FILTER):
@@ -325,83 +355,101 @@ def _search(fields: Fields) -> Search:
 
 
 def _conversations(fields: Fields) -> Conversations:
+    """Read the request for a page of the user's conversations."""
     return Conversations(fields.id("before"), fields.limit())
 
 
 def _read(fields: Fields) -> Read:
+    """Read up to which message the user has read a conversation."""
     return Read(fields.needed_id("conversation"), fields.needed_id("id"))
 
 
 def _hide(fields: Fields) -> Hide:
+    """Read which entries the user hides."""
     return Hide(_ids(fields, Limit.HIDDEN))
 
 
 def _ack(fields: Fields) -> Ack:
+    """Read up to which entry the client has received everything."""
     return Ack(fields.needed_id("id"))
 
 
 def _received(fields: Fields) -> Received:
+    """Read up to which message a device has received a conversation."""
     return Received(fields.needed_id("conversation"), fields.needed_id("id"))
 
 
 def _receipts(fields: Fields) -> AskReceipts:
+    """Read the request for the receipts of a conversation."""
     conversation = fields.needed_id("conversation")
     after = fields.short_text("after", MAX_USER_BYTES)
     return AskReceipts(conversation, after, fields.limit(), fields.id("message"))
 
 
 def _marks(fields: Fields) -> AskMarks:
+    """Read the request for the user's marks after a version."""
     return AskMarks(fields.id("version"))
 
 
 def _typing(fields: Fields) -> Typing:
+    """Read to whom the user is typing."""
     to, conversation = fields.receiver()
     return Typing(to, conversation)
 
 
 def _recall(fields: Fields) -> Send:
+    """Read which message the user recalls."""
     client_id = _client_id(fields)
     return Send(kind="recall", id=client_id, about=fields.needed_id("id"))
 
 
 def _sync(fields: Fields) -> Sync:
+    """Read the request for missed entries after a cursor."""
     cursor = fields.id("cursor")
     return Sync(cursor, fields.limit(), _id_or_missing(fields, "version"))
 
 
 def _react(fields: Fields) -> React:
+    """Read a reaction, or its withdrawal."""
     id = fields.needed_id("id")
     emoji = fields.short_text("emoji", Limit.EMOJI_BYTES)
     return React(id, emoji, fields.flag("remove"))
 
 
 def _pin(fields: Fields) -> Pin:
+    """Read which message is pinned or unpinned."""
     return Pin(fields.needed_id("id"), fields.flag("remove"))
 
 
 def _pins(fields: Fields) -> AskPins:
+    """Read the request for the pinned messages of a conversation."""
     return AskPins(fields.needed_id("conversation"), fields.id("before"))
 
 
 def _receipt_counts(fields: Fields) -> CountReceipts:
+    """Read the request for the numbers of readers of messages."""
     conversation = fields.needed_id("conversation")
     return CountReceipts(conversation, _ids(fields, Limit.PAGE))
 
 
 def _thread(fields: Fields) -> AskThread:
+    """Read the request for the replies in a thread."""
     thread = fields.needed_id("thread")
     return AskThread(thread, fields.id("before"), fields.limit())
 
 
 def _threads(fields: Fields) -> AskThreads:
+    """Read the request for the threads that the user follows."""
     return AskThreads(fields.id("before"), fields.limit())
 
 
 def _follow_thread(fields: Fields) -> FollowThread:
+    """Read whether the user follows or mutes a thread."""
     return FollowThread(fields.needed_id("thread"), fields.flag("remove"))
 
 
 def _read_thread(fields: Fields) -> ReadThread:
+    """Read up to which reply the user has read a thread."""
     return ReadThread(fields.needed_id("thread"), fields.needed_id("id"))
 
 
