@@ -313,27 +313,15 @@ routes = Resource(
 
 
 def _check_members(groups: Groups, call: Call, users: Sequence[str]) -> set[str]:
-    """Check that users may become members of a group. Returns the users whom
-    the acting user can only invite.
+    """Check that users may become members of a group.
 
-    In an app with accounts they have to exist. They must not have blocked the
+    Returns the users whom the acting user can only invite. In an app with
+    accounts, all of them must have accounts. They must not have blocked the
     acting user. Raises :class:`ApiProblem` and ServiceRefused.
     """
     tenant = groups.tenants.get(call.app)
     if not call.is_back_end or (tenant is not None and tenant.wants_accounts(call.app)):
-        to_check = list(dict.fromkeys(users))
-        if call.is_back_end and call.user and call.user not in to_check:
-            # A back end may name anybody as the acting user.
-            to_check.append(call.user)
-        accounts = groups.accounts_among(call.app, to_check)
-        unknown = [
-            user
-            for user in to_check
-            if user not in accounts and user != call.principal.user
-        ]
-        if unknown:
-            named = ", ".join(f"`{user}`" for user in unknown[:MOST_NAMED])
-            raise ApiProblem(Problems.UNKNOWN_ACCOUNT, f"There is no account {named}")
+        _check_accounts(groups, call, users)
 
     if call.user and users:
         blocked = groups.relations.blocked_by(call.app, call.user, users)
@@ -342,9 +330,30 @@ def _check_members(groups: Groups, call: Call, users: Sequence[str]) -> set[str]
             raise ApiProblem(
                 Problems.NOT_ALLOWED, f"`members`: not allowed for {named}"
             )
+    # A back end adds everybody directly.
     if call.is_back_end:
         return set()
     return groups.strangers_among(call.app, call.user, users)
+
+
+def _check_accounts(groups: Groups, call: Call, users: Sequence[str]) -> None:
+    """Raise :class:`ApiProblem` if one of these users has no account.
+
+    A back end may name anybody as the acting user, who is then checked, too. A
+    user who acts with a token of their own needs no check.
+    """
+    to_check = list(dict.fromkeys(users))
+    if call.is_back_end and call.user and call.user not in to_check:
+        to_check.append(call.user)
+    accounts = groups.accounts_among(call.app, to_check)
+    unknown = [
+        user
+        for user in to_check
+        if user not in accounts and user != call.principal.user
+    ]
+    if unknown:
+        named = ", ".join(f"`{user}`" for user in unknown[:MOST_NAMED])
+        raise ApiProblem(Problems.UNKNOWN_ACCOUNT, f"There is no account {named}")
 
 
 @routes.post(
@@ -618,8 +627,10 @@ def mute(
 
 
 def _shown(group: Group) -> GroupShown:
-    """A group as it is shown to the caller. A mute that has ended is shown as
-    0."""
+    """Return a group as it is shown to the caller.
+
+    A mute that has ended is shown as 0.
+    """
     muted_until = 0
     if group.muted_until > time():
         muted_until = group.muted_until

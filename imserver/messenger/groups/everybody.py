@@ -33,17 +33,19 @@ _Key = tuple[str, int, Everybody]
 
 
 class EverybodysGroups(Store.Rows):
-    """Owner, for each group, of the greatest id of a checked account, and of
-    the last counts.
+    """Adds new accounts to groups of everybody.
 
-    All nodes do the work. The log decides under its lock who is new, so nobody
-    joins twice. If a node ends, the others add the remaining accounts.
+    A *group of everybody* has all accounts of its app as members. For each
+    group, it remembers up to which account it has looked. All nodes do the
+    work. The log decides under its lock who is new, so nobody joins twice. If a
+    node ends, the others add the remaining accounts.
     """
 
     LOOK_SECONDS: ClassVar = 5.0
     """Time between two calls of :meth:`look`."""
 
     def __init__(self, groups: Groups, whole_seconds: float = WHOLE_SECONDS) -> None:
+        """Begin with the first account of each group. Nothing is read."""
         super().__init__(groups.store)
         self._log = groups.store.part(MessageLog)
         self._removals = RemovedMembers(groups.store)
@@ -57,9 +59,11 @@ class EverybodysGroups(Store.Rows):
         """The monotonic time of the next counts."""
 
     def look(self) -> int:
-        """Let new accounts join the groups of everybody. Returns how many
-        accounts have joined. Switches greenlets. Raises
-        StorageUnavailable."""
+        """Let new accounts join the groups of everybody.
+
+        Returns how many accounts have joined. Switches greenlets. Raises
+        StorageUnavailable.
+        """
         if not self._store.has_database:
             return 0
         groups = self._log.conversations.of_everybody()
@@ -69,6 +73,7 @@ class EverybodysGroups(Store.Rows):
         if monotonic() >= self._whole_at:
             self._count_again(groups)
 
+        # Accounts that come later are for the next call.
         def newest(sql: Statements) -> int:
             return int(sql.query("SELECT max(id) FROM account")[0][0] or 0)
 
@@ -76,8 +81,12 @@ class EverybodysGroups(Store.Rows):
         return sum(self._admit(app, group, whose, last) for app, group, whose in groups)
 
     def _count_again(self, groups: Sequence[_Key]) -> None:
-        """Count the accounts and members of all groups. A group with other
-        counts than before starts again with the first account."""
+        """Count the accounts and members of all groups.
+
+        A group with other counts than before starts again with the first
+        account. So accounts that were missed, for example because of an import,
+        are found.
+        """
         counts = {key: self._count(*key) for key in groups}
         self._positions = {
             key: last
@@ -88,8 +97,10 @@ class EverybodysGroups(Store.Rows):
         self._whole_at = monotonic() + self._whole_seconds
 
     def _admit(self, app: str, group: int, whose: Everybody, last: int) -> int:
-        """Let the unchecked accounts with ids up to ``last`` join a group,
-        unless they are members. Returns how many have joined."""
+        """Let accounts join a group that were not checked yet.
+
+        Their ids are at most ``last``. Returns how many have joined.
+        """
         key = (app, group, whose)
         count = 0
         after = self._positions.get(key, 0)
@@ -97,6 +108,7 @@ class EverybodysGroups(Store.Rows):
             end = min(after + _ID_STEP, last)
             users, after = self._accounts(app, whose, after, end)
             new = self._missing(app, group, users)
+            # Others can store messages before the next accounts join.
             if new:
                 count += self._join(app, group, whose, new)
                 gevent.sleep(_PAUSE_SECONDS)
@@ -104,8 +116,11 @@ class EverybodysGroups(Store.Rows):
         return count
 
     def _missing(self, app: str, group: int, users: list[str]) -> list[str]:
-        """The users who should join a group: not its members, not removed from
-        it, and not being erased."""
+        """Return the users who should join a group.
+
+        They are not its members, were not removed from it, and are not being
+        erased.
+        """
         if not users:
             return []
         members = self._log.conversations.members_among(app, group, users)
@@ -116,9 +131,12 @@ class EverybodysGroups(Store.Rows):
         return [user for user in new if user not in excluded]
 
     def _join(self, app: str, group: int, whose: Everybody, users: list[str]) -> int:
-        """Let users join a group. Returns how many have joined; 0 also if the
-        group is meanwhile for other users."""
+        """Let users join a group, and return how many have joined.
 
+        The result is 0 if the group is meanwhile for other users.
+        """
+
+        # Checked under the lock of the log, where the group cannot change.
         def right(state: GroupState) -> Rejected | None:
             if state.everybody == whose:
                 return None
@@ -130,14 +148,16 @@ class EverybodysGroups(Store.Rows):
         return len(change.users)
 
     def _leaving(self, app: str) -> set[str]:
-        """Users whose erasure is under way. An erasure ends the memberships
-        before it deletes the account."""
+        """Return the users whose erasure is under way.
+
+        An erasure ends the memberships before it deletes the account. So these
+        users still have accounts, but must not join again.
+        """
         statement = "SELECT member FROM erasure WHERE ended = 0 AND app = %s"
         return {text_of(row[0]) for row in self._store.rows(statement, (app,))}
 
     def _count(self, app: str, group: int, whose: Everybody) -> tuple[int, int]:
-        """The number of accounts that belong to a group, and of its
-        members."""
+        """Count the accounts that belong to a group, and its members."""
         statement = (
             f"SELECT count(*) FROM account WHERE app = %s {_ACCOUNT_CONDITIONS[whose]}"
         )
@@ -147,9 +167,11 @@ class EverybodysGroups(Store.Rows):
     def _accounts(
         self, app: str, whose: Everybody, after: int, last: int
     ) -> tuple[list[str], int]:
-        """The first :data:`MOST_JOINING` accounts that belong to a group, among
-        the accounts of its app with ids after ``after`` and up to ``last``.
-        Returns also the id up to which the list is complete."""
+        """Return the next accounts that belong to a group, ordered by id.
+
+        There are at most :data:`MOST_JOINING`, with ids after ``after`` and up
+        to ``last``. Returns also the id up to which the list is complete.
+        """
 
         def read(sql: Statements) -> list[int]:
             where = (

@@ -246,12 +246,19 @@ class Added(Struct, frozen=True):
 
 
 class RemovedMembers(Store.Rows):
-    """The users who were removed from groups. Each method is a transaction, may
-    switch greenlets, and raises StorageUnavailable."""
+    """The users who were removed from groups, and may not come back by
+    themselves.
+
+    Each method is a transaction, may switch greenlets, and raises
+    StorageUnavailable.
+    """
 
     def forget(self, app: str, group: int, users: Sequence[str], before: int) -> None:
-        """Forget that users were removed from a group at or before the Unix
-        second ``before``, so that they can join again."""
+        """Forget that users were removed from a group, so that they can join
+        again.
+
+        Only removals at or before the Unix second ``before`` are forgotten.
+        """
 
         def work(sql: Statements) -> None:
             _forget(sql, app, group, users, before)
@@ -259,7 +266,7 @@ class RemovedMembers(Store.Rows):
         self._store.write(work)
 
     def among(self, app: str, group: int, users: Sequence[str]) -> set[str]:
-        """The users among ``users`` who were removed."""
+        """Return the users among ``users`` who were removed from a group."""
 
         def work(sql: Statements) -> set[str]:
             return removed_among(sql, app, group, users)
@@ -270,8 +277,10 @@ class RemovedMembers(Store.Rows):
 def removed_among(
     sql: Statements, app: str, group: int, users: Sequence[str]
 ) -> set[str]:
-    """The users among ``users`` who were removed from a group, in the caller's
-    transaction."""
+    """Return the users among ``users`` who were removed from a group.
+
+    It runs in the caller's transaction.
+    """
     statement = (
         "SELECT member FROM removed_member WHERE app = %s AND conversation = %s "
         "AND member IN {}"
@@ -283,6 +292,7 @@ def removed_among(
 def _forget(
     sql: Statements, app: str, group: int, users: Sequence[str], before: int
 ) -> None:
+    """Delete the removals of users at or before a Unix second."""
     statement = (
         "DELETE FROM removed_member WHERE app = %s AND conversation = %s "
         "AND member = %s AND created <= %s"
@@ -291,13 +301,16 @@ def _forget(
 
 
 class Groups(Service, dict=True):
-    """Makes and changes groups. Everything may switch greenlets, and raise
-    StorageUnavailable and UnknownGroup.
+    """Makes and changes groups, after the checks of rights and limits.
 
-    ``limit``: the most members of a group. ``creations``: how many groups each
-    user has created or joined lately. ``searches``: for how many milliseconds
-    each user has searched members lately. Call :meth:`accounts_among` before
-    you add users.
+    ``by`` is the user who acts; ``""`` is a back end, which may do everything.
+    Everything may switch greenlets, and raise StorageUnavailable and
+    UnknownGroup. Call :meth:`accounts_among` before you add users.
+
+    - ``limit``: the most members of a group.
+    - ``creations``: how many groups each user has created or joined lately.
+    - ``searches``: for how many milliseconds each user has searched members
+      lately.
     """
 
     finds: ClassVar = "group"
@@ -314,27 +327,33 @@ class Groups(Service, dict=True):
         self._send_invitations: InviteStrangers | None = None
 
     def ask(self, send_invitations: InviteStrangers) -> None:
-        """From now on use only this function to invite users who may not be
-        added directly."""
+        """Use this function from now on to invite strangers.
+
+        Strangers are users who may not be added directly.
+        """
         self._send_invitations = send_invitations
 
     # --- asking ---------------------------------------------------------------
 
     def show(self, app: str, group: int, by: str) -> Group:
-        """A group. Members and back ends may see it; anybody may see an open
-        group."""
+        """Return a group.
+
+        Members and back ends may see it; anybody may see an open group.
+        """
         return self._visible_group(app, group, by, or_open=True)
 
     def role(self, app: str, group: int, by: str) -> str:
-        """The role of a member; ``""``: a back end."""
+        """Return the role of a member; ``""``: a back end."""
         return self._visible_group(app, group, by).role
 
     def page(
         self, app: str, user: str, after: int, limit: int, member: str = ""
     ) -> tuple[int, list[Group]]:
-        """The number of groups of a user, and a page of them in the order of
-        their ids, after ``after``. ``member``: only groups that also have this
-        member; ``""``: all."""
+        """Return the number of groups of a user, and a page of them.
+
+        The page has groups with ids after ``after``, ordered by id. ``member``:
+        only groups that also have this member; ``""``: all.
+        """
         conversations = self.store.part(MessageLog).conversations
         memberships = _memberships_in_groups(conversations, app, user)
         if member:
@@ -352,8 +371,11 @@ class Groups(Service, dict=True):
     def find(
         self, by: Principal, text: str, apps: Sequence[str], limit: int
     ) -> Iterator[tuple[str, str, str, str]]:
-        """The groups with this id, or with the text in their name, as (id, app,
-        name, channel). Moderators find only open groups."""
+        """Yield the groups for a search in the administration.
+
+        They have this id, or the text in their name. Each result is (id, app,
+        name, channel). Moderators find only open groups.
+        """
         conversations = self.store.part(MessageLog).conversations
         id = id_of(text.lstrip("0"))
         for app in apps[:_MOST_SEARCHED_APPS]:
@@ -373,12 +395,12 @@ class Groups(Service, dict=True):
     def open_groups(
         self, app: str, by: str, text: str, below: int, limit: int
     ) -> tuple[list[OpenGroup], int]:
-        """A page of the open groups whose names and descriptions contain all
-        words of a text, the newest first, with ids below ``below`` (0: all).
+        """Return a page of the groups that anybody may join, the newest first.
 
-        Returns also the ``below`` of the next page; 0: this is the last page. A
-        page has at most :data:`MOST_OPEN` groups, and fewer if the search takes
-        long.
+        Their names and descriptions contain all words of a text. Only groups
+        with ids below ``below`` are returned; 0: all. A page has at most
+        :data:`MOST_OPEN` groups, and fewer if the search takes long. Returns
+        also the ``below`` of the next page; 0: this is the last page.
 
         Raises NotAllowed for guests, and TooManyRequests if the searches of
         ``by`` took too long.
@@ -400,11 +422,11 @@ class Groups(Service, dict=True):
         sizes = conversations.sizes(app, [each.id for each in found])
         self._charge_search(payer, began_at)
 
+        # The role of the caller in each group; other groups have no role.
         roles: dict[int, str] = {}
         if by:
-            for membership in conversations.memberships(app, by):
-                if membership.left_id is None:
-                    roles[membership.conversation] = membership.role
+            memberships = _memberships_in_groups(conversations, app, by)
+            roles = {id: membership.role for id, membership in memberships.items()}
         groups = [
             OpenGroup(_group(each, roles.get(each.id, "")), sizes[each.id])
             for each in found
@@ -414,19 +436,21 @@ class Groups(Service, dict=True):
     def find_mentionable(
         self, app: str, group: int, by: str, text: str
     ) -> tuple[list[MentionedGroup], bool]:
-        """Find the groups that a message of ``by`` to a group may mention, and
-        whose handles and names contain all words of a text.
+        """Find the groups that a message to a group may mention by their
+        handles.
 
-        Returns at most :data:`MOST_MENTIONED` groups, ordered by handle, and
-        fewer if the search takes long. Returns also whether there may be more
-        such groups. A group is left out if a mention of it would reach nobody
-        there, or too many users.
+        Their handles and names contain all words of a text. ``by`` is the
+        sender. Returns at most :data:`MOST_MENTIONED` groups, ordered by
+        handle, and fewer if the search takes long. Returns also whether there
+        may be more. A group is left out if a mention of it would reach nobody,
+        or too many users.
 
         Raises TooManyRequests if the searches of ``by`` took too long.
         """
         self._visible_group(app, group, by)
         conversations = self.store.part(MessageLog).conversations
         words = Statements.words(text)
+        # The time of searches is limited for each user, because these are slow.
         payer = _payer(app, by)
         self.searches.require(payer)
         began_at = monotonic()
@@ -438,11 +462,7 @@ class Groups(Service, dict=True):
         ]
         if by and not self.relations.may_gather(app, by):
             # Guests mention only their own groups.
-            own_groups = {
-                membership.conversation
-                for membership in conversations.memberships(app, by)
-                if membership.left_id is None
-            }
+            own_groups = _memberships_in_groups(conversations, app, by)
             groups = [each for each in groups if each.id in own_groups]
 
         mentionable: list[MentionedGroup] = []
@@ -458,7 +478,11 @@ class Groups(Service, dict=True):
             if count:
                 mentionable.append(
                     MentionedGroup(
-                        str(each.id), each.handle, each.name, each.avatar, count
+                        group=str(each.id),
+                        handle=each.handle,
+                        name=each.name,
+                        avatar=each.avatar,
+                        members=count,
                     )
                 )
         self._charge_search(payer, began_at)
@@ -467,23 +491,29 @@ class Groups(Service, dict=True):
     def accounts_among(
         self, app: str, users: Sequence[str], words: Sequence[str] = ()
     ) -> set[str]:
-        """The users among ``users`` who have accounts, and whose names contain
-        all ``words``."""
+        """Return the users among ``users`` who have accounts.
+
+        With ``words``, their names must contain all of these.
+        """
         return {account.user for account in self.accounts.those_of(app, users, words)}
 
     def members(
         self, app: str, group: int, by: str, after: str, limit: int
     ) -> list[GroupMemberShown]:
-        """Members in the order of their ids, after the id ``after``."""
+        """Return a page of the members of a group, ordered by id.
+
+        It has at most ``limit`` members with ids after ``after``.
+        """
         self._visible_group(app, group, by)
         return self._page(app, group, after, limit)
 
     def members_named(
         self, app: str, group: int, by: str, text: str, after: str, limit: int
     ) -> tuple[list[GroupMemberShown], str]:
-        """At most ``limit`` members whose names contain all words of a text, in
-        the order of their ids, after the id ``after``. Ids that a back end has
-        chosen count as names.
+        """Return a page of members whose names contain all words of a text.
+
+        They are ordered by id, have ids after ``after``, and are at most
+        ``limit``. Ids that a back end has chosen count as names.
 
         Returns also the ``after`` of the next page; ``""``: this is the last
         page. A search that takes long returns fewer members. Raises
@@ -501,12 +531,7 @@ class Groups(Service, dict=True):
         try:
             while len(members) < limit and monotonic() - began_at < SEARCH_SECONDS:
                 page = self._page(app, group, after, _SEARCH_STEP)
-                users = [each.user for each in page]
-                matching = self.accounts_among(app, users, words)
-                for user in users:
-                    # The server has chosen an id of digits. It is no name.
-                    if not user.isdecimal() and _has_words(words, user):
-                        matching.add(user)
+                matching = self._named(app, [each.user for each in page], words)
                 members += [each for each in page if each.user in matching]
                 is_last_page = len(page) < _SEARCH_STEP
                 if is_last_page and len(members) <= limit:
@@ -520,17 +545,35 @@ class Groups(Service, dict=True):
             after = members[-1].user
         return members, after
 
+    def _named(self, app: str, users: Sequence[str], words: Sequence[str]) -> set[str]:
+        """Return the users among these whose names contain all words.
+
+        A name is the name of the account, or an id that a back end has chosen.
+        """
+        matching = self.accounts_among(app, users, words)
+        for user in users:
+            # The server has chosen an id of digits. It is no name.
+            if not user.isdecimal() and _has_words(words, user):
+                matching.add(user)
+        return matching
+
     def _charge_search(self, payer: tuple[str, str] | None, began_at: float) -> None:
-        """Charge a user for the milliseconds of a search that began at this
-        monotonic time. Searches of back ends (None) are free."""
+        """Charge a user for the milliseconds of a search.
+
+        The search began at this monotonic time. Searches of back ends (a
+        ``payer`` of None) are free.
+        """
         if payer is not None:
             self.searches.charge(payer, int((monotonic() - began_at) * 1000))
 
     def _page(
         self, app: str, group: int, after: str, limit: int
     ) -> list[GroupMemberShown]:
-        """At most ``limit`` members of a group with ids after ``after``, in the
-        order of their ids. Mutes that have ended are shown as 0."""
+        """Return a page of the members of a group, as they are shown.
+
+        It has at most ``limit`` members with ids after ``after``, ordered by
+        id. Mutes that have ended are shown as 0.
+        """
         rows = self.store.part(MessageLog).conversations.members(
             app, group, after, limit
         )
@@ -555,13 +598,12 @@ class Groups(Service, dict=True):
         by_user: bool = True,
         kind: NewGroup = _PLAIN,
     ) -> tuple[Group, Added]:
-        """Create a group with an owner and other users. The users among
-        ``strangers`` are invited, not added.
+        """Create a group with an owner and other users.
 
-        ``by_user``: the owner creates the group, not a back end in the name of
-        the owner. Only then the group counts against the owner's limit.
-
-        Raises BadGroup, NotAllowed, TooManyRequests and TooManyMembers.
+        Users among ``strangers`` are invited, not added. ``by_user``: the owner
+        creates the group, not a back end in the name of the owner. Only then
+        the group counts against the owner's limit. Raises BadGroup, NotAllowed,
+        TooManyRequests and TooManyMembers.
         """
         _check_texts({"name": name, "description": kind.description})
         if kind.everybody:
@@ -573,6 +615,7 @@ class Groups(Service, dict=True):
             for user in dict.fromkeys(users)
             if user not in strangers and user != owner
         ]
+        # The owner is a member, too.
         if len(others) + 1 > self.limit:
             raise TooManyMembers(f"accounts.group_members {self.limit}")
         if by_user:
@@ -597,9 +640,11 @@ class Groups(Service, dict=True):
     def invite(
         self, app: str, group: int, by: str, users: Sequence[str]
     ) -> tuple[str, ...]:
-        """Add members, and return the new ones. Only the owner and admins may
-        add somebody who was removed. Raises BadGroup, NotAllowed and
-        TooManyMembers."""
+        """Add members to a group, and return the new ones.
+
+        Only the owner and admins may add somebody who was removed. Raises
+        BadGroup, NotAllowed and TooManyMembers.
+        """
         log = self._log_with(group)
         self._check_gathering(app, by)
         right = _needs_option(by, "invite", _INVITING)
@@ -613,9 +658,12 @@ class Groups(Service, dict=True):
         return new_members
 
     def strangers_among(self, app: str, by: str, users: Sequence[str]) -> set[str]:
-        """The users among ``users`` whom a user can only invite, not add.
+        """Return the users among ``users`` whom a user can only invite, not
+        add.
+
         Raises ServiceRefused if there are some, and the node cannot send
-        invitations."""
+        invitations.
+        """
         strangers = self.relations.strangers_among(app, by, users)
         if strangers and self._send_invitations is None:
             names = ", ".join(sorted(strangers)[:MOST_NAMED])
@@ -631,8 +679,10 @@ class Groups(Service, dict=True):
         users: Sequence[str],
         strangers: Collection[str],
     ) -> Added:
-        """Add members as :meth:`invite` does, and invite the users who are
-        ``strangers``."""
+        """Add members to a group, and invite the users who are ``strangers``.
+
+        The same rights are needed as for :meth:`invite`.
+        """
         acquaintances = [user for user in users if user not in strangers]
         new_members: tuple[str, ...] = ()
         # Without any users, `invite` still checks the group and the permission.
@@ -649,16 +699,20 @@ class Groups(Service, dict=True):
         users: Sequence[str],
         strangers: Collection[str],
     ) -> Sequence[str]:
-        """Send an invitation to each of the users who is a stranger. Returns
-        the users to whom one was sent."""
+        """Send an invitation to each of the users who is a stranger.
+
+        Returns the users to whom one was sent.
+        """
         if self._send_invitations is None or not strangers:
             return ()
         invited = [user for user in dict.fromkeys(users) if user in strangers]
         return self._send_invitations(app, group, by, invited)
 
     def check_inviting(self, app: str, group: int, by: str) -> Group:
-        """Check that a member or a back end (``""``) may invite to a group, and
-        return the group. Raises UnknownGroup and NotAllowed."""
+        """Check that a member or a back end may invite to a group.
+
+        Returns the group. Raises UnknownGroup and NotAllowed.
+        """
         view = self._visible_group(app, group, by)
         self._check_gathering(app, by)
         muted: set[str] = set()
@@ -684,13 +738,13 @@ class Groups(Service, dict=True):
         by_user: bool = True,
         sent: int = 0,
     ) -> bool:
-        """Add a user who has accepted the invitation of a member or (``""``) a
-        back end.
+        """Add a user who has accepted an invitation.
 
+        ``invited_by`` is the member who has invited; ``""``: a back end.
         ``by_user``: the user accepts, not a back end in the name of the user.
-        ``sent``: when the invitation was sent to this user alone, in Unix
-        seconds; 0: the invitation is for anybody. A user who was removed needs
-        an invitation that an admin has sent since.
+        ``sent`` is the Unix second at which the invitation was sent to this
+        user alone; 0: the invitation is for anybody. A user who was removed
+        needs an invitation that an admin has sent since.
 
         Returns False if the user is a member already. Raises TooManyRequests,
         TooManyMembers, and NotAllowed if the member may no longer invite.
@@ -710,16 +764,19 @@ class Groups(Service, dict=True):
         )
 
     def count(self, app: str, group: int) -> int:
-        """The number of members."""
+        """Return the number of members of a group."""
         return self.store.part(MessageLog).conversations.count_members(app, group)
 
     def join(self, app: str, group: int, user: str, by_user: bool = True) -> Group:
-        """Add a user to an open group. ``by_user``: the user joins, not a back
-        end in the name of the user. Raises NotAllowed, TooManyRequests and
-        TooManyMembers."""
+        """Add a user to an open group, and return the group.
+
+        ``by_user``: the user joins, not a back end in the name of the user.
+        Raises NotAllowed, TooManyRequests and TooManyMembers.
+        """
         if by_user:
             self._check_gathering(app, user)
 
+        # Checked under the lock of the log. A member may join again.
         def right(state: GroupState) -> Rejected | None:
             if state.open or user in state.roles:
                 return None
@@ -738,13 +795,13 @@ class Groups(Service, dict=True):
         invited_by: str = "",
         condition: Condition | None = None,
     ) -> bool:
-        """Add a user who wants to join a group. Returns whether the user is a
-        new member.
+        """Add a user who wants to join a group.
 
-        With ``by_user``, a new membership counts against the user's limit.
-        ``invited_by``: the maker of the invitation; ``""``: a back end, or the
-        group is open. A user who was removed, or who does not meet the
-        ``condition``, is refused with UnknownGroup.
+        Returns whether the user is a new member. With ``by_user``, a new
+        membership counts against the user's limit. ``invited_by`` is the maker
+        of the invitation; ``""``: a back end, or the group is open. A user who
+        was removed, or who does not meet the ``condition``, is refused with
+        UnknownGroup.
         """
         log = self._log_with(group)
         if by_user:
@@ -769,13 +826,16 @@ class Groups(Service, dict=True):
             )
             is_new = bool(_unless_rejected(joined).users)
         finally:
+            # Nothing was joined, so it must not count.
             if by_user and not is_new:
                 self.creations.give_back((app, user))
         return is_new
 
     def set_open(self, app: str, group: int, by: str, is_open: bool) -> Group:
-        """Open a group, so that anybody may join, or close it. Raises
-        NotAllowed, also for a group of everybody."""
+        """Open a group, so that anybody may join, or close it.
+
+        Raises NotAllowed, also for a group of everybody.
+        """
         words = "only the owner and admins open and close a group"
         right = _not_of_everybody(_needs_role(by, ADMIN, words))
         groups = self._log_with(group).groups
@@ -785,9 +845,11 @@ class Groups(Service, dict=True):
     def set_everybody(
         self, app: str, group: int, by: str, everybody: Everybody
     ) -> Group:
-        """Set which users are members without joining; ``""``: nobody. Members
-        stay members. Raises NotAllowed, and BadGroup in an app without
-        accounts."""
+        """Set which users are members without joining; ``""``: nobody.
+
+        Members stay members. Raises NotAllowed, and BadGroup in an app without
+        accounts.
+        """
         self._check_everybody(app, by)
         right = _needs_role(
             by, ADMIN, "only the owner and admins say whose group it is"
@@ -799,15 +861,21 @@ class Groups(Service, dict=True):
     def set_options(
         self, app: str, group: int, by: str, given: Mapping[str, str]
     ) -> Group:
-        """Change options. Raises NotAllowed."""
+        """Change options of a group. Raises NotAllowed.
+
+        ``given`` has option → new value.
+        """
         right = _needs_role(by, ADMIN, "only the owner and admins change options")
         groups = self._log_with(group).groups
         _unless_rejected(groups.set_options(app, group, given, by, right=right))
         return self.show(app, group, by)
 
     def leave(self, app: str, group: int, user: str) -> None:
-        """End a membership. If the owner leaves, the first admin becomes the
-        owner, else the first member."""
+        """End the membership of a user who leaves.
+
+        If the owner leaves, the first admin becomes the owner, else the first
+        member. Nobody leaves a group of everybody.
+        """
         log = self._log_with(group)
         right = _not_of_everybody(_needs_role(user, MEMBER))
         _unless_rejected(
@@ -817,11 +885,14 @@ class Groups(Service, dict=True):
     def remove(
         self, app: str, group: int, by: str, users: Sequence[str]
     ) -> tuple[str, ...]:
-        """Remove members, and return the users who were members. Only the owner
-        or an admin can bring them back, by adding or inviting them. Raises
-        BadGroup and NotAllowed."""
+        """Remove members, and return the users who were members.
+
+        Only the owner or an admin can bring them back, by adding or inviting
+        them. Raises BadGroup and NotAllowed.
+        """
         log = self._log_with(group)
         right = _needs_higher_role(by, users)
+        # From a group of everybody, members can remove only bots.
         if by:
             right = _not_of_everybody(right, users)
 
@@ -841,15 +912,17 @@ class Groups(Service, dict=True):
         return _unless_rejected(change).users
 
     def _is_led_by(self, app: str, group: int, user: str) -> bool:
-        """Whether a user is the owner or an admin. A back end (``""``) counts
-        as an admin."""
+        """Tell whether a user is the owner or an admin of a group.
+
+        A back end (``""``) counts as an admin.
+        """
         # The role of a back end is empty.
         return self.role(app, group, user) in ("", OWNER, ADMIN)
 
     def delete(self, app: str, group: int, by: str) -> int:
-        """Delete a group: close it, delete its invitations and remove all
-        members. Returns the number of removed members.
+        """Delete a group, and return the number of its members.
 
+        It is closed, its invitations are deleted, and all members are removed.
         After an error, the owner or a back end may call it again. Raises
         NotAllowed.
         """
@@ -870,9 +943,11 @@ class Groups(Service, dict=True):
     def describe(
         self, app: str, group: int, by: str, given: Mapping[str, str]
     ) -> Group:
-        """Change name, picture, description and handle. Only the owner and
-        admins may change the handle. Raises BadGroup, NotAllowed and
-        HandleTaken."""
+        """Change the name, picture, description and handle of a group.
+
+        Only the owner and admins may change the handle. Raises BadGroup,
+        NotAllowed and HandleTaken.
+        """
         needed_role = ""  # the option `rename` says which role is needed
         if "handle" in given:
             self._check_gathering(app, by)
@@ -886,8 +961,11 @@ class Groups(Service, dict=True):
         return self.show(app, group, by)
 
     def set_role(self, app: str, group: int, by: str, user: str, role: str) -> None:
-        """Change the role of a member. An owner who makes another member the
-        owner becomes an admin. Raises NotAllowed and NoMember."""
+        """Change the role of a member.
+
+        An owner who makes another member the owner becomes an admin. Raises
+        NotAllowed and NoMember.
+        """
         right = _needs_owner_for_role(by, user, role)
         groups = self._log_with(group).groups
         _unless_rejected(
@@ -895,8 +973,10 @@ class Groups(Service, dict=True):
         )
 
     def mute(self, app: str, group: int, by: str, user: str, until: int) -> None:
-        """Mute a member until a Unix second; 0: end the mute. Raises NotAllowed
-        and NoMember."""
+        """Mute a member until a Unix second; 0: end the mute.
+
+        Raises NotAllowed and NoMember.
+        """
         groups = self._log_with(group).groups
         right = _needs_higher_role(by, [user])
         _unless_rejected(
@@ -906,14 +986,19 @@ class Groups(Service, dict=True):
     # --- inside ---------------------------------------------------------------
 
     def _check_gathering(self, app: str, by: str) -> None:
-        """Raise NotAllowed if ``by`` is a guest, who may not bring users
-        together in groups. Back ends (``""``) may."""
+        """Raise NotAllowed if ``by`` is a guest.
+
+        Guests may not bring users together in groups. Back ends (``""``) may.
+        """
         if by and not self.relations.may_gather(app, by):
             raise NotAllowed("not for guests")
 
     def _check_everybody(self, app: str, by: str) -> None:
-        """Raise BadGroup in an app without accounts, and NotAllowed unless
-        ``by`` is an owner of the app or a back end."""
+        """Check that ``by`` may make a group of everybody.
+
+        Raises BadGroup in an app without accounts, and NotAllowed unless ``by``
+        is an owner of the app or a back end.
+        """
         tenant = self.tenants.get(app)
         if tenant is None or not tenant.wants_accounts(app):
             raise BadGroup("everybody: the app has no accounts")
@@ -926,9 +1011,12 @@ class Groups(Service, dict=True):
     def _visible_group(
         self, app: str, group: int, by: str, or_open: bool = False
     ) -> Group:
-        """A group that ``by`` may see: a member, or a back end (``""``). With
-        ``or_open``, anybody may see an open group. Raises UnknownGroup if the
-        group does not exist, or ``by`` may not see it."""
+        """Return a group that ``by`` may see: a member, or a back end (``""``).
+
+        With ``or_open``, anybody may see an open group. Raises UnknownGroup if
+        the group does not exist, or ``by`` may not see it. So nobody learns
+        which groups exist.
+        """
         conversations = self._log_with(group).conversations
         membership = None
         if by:
@@ -944,16 +1032,21 @@ class Groups(Service, dict=True):
         return _group(conversation)
 
     def _log_with(self, group: int) -> MessageLog:
-        """The message log, for a use of this group. Raises UnknownGroup if the
-        node has no database, or the id is 0, which no group has."""
+        """Return the message log, for a use of this group.
+
+        Raises UnknownGroup if the node has no database, or the id is 0, which
+        no group has.
+        """
         if not self.store.has_database or not group:
             raise UnknownGroup(str(group))
         return self.store.part(MessageLog)
 
 
 def _payer(app: str, by: str) -> tuple[str, str] | None:
-    """The key of the user whose time of search is limited. Returns None for a
-    back end, which has no limit."""
+    """Return the key of the user whose time of search is limited.
+
+    Returns None for a back end, which has no limit.
+    """
     if by:
         return (app, by)
     return None
@@ -962,7 +1055,7 @@ def _payer(app: str, by: str) -> tuple[str, str] | None:
 def _memberships_in_groups(
     conversations: ConversationReader, app: str, user: str
 ) -> dict[int, Membership]:
-    """The current memberships of a user, by the ids of the groups."""
+    """Return the current memberships of a user, by the ids of the groups."""
     return {
         row.conversation: row
         for row in conversations.memberships(app, user)
@@ -978,14 +1071,15 @@ def _search_open_groups(
     below: int,
     limit: int,
 ) -> tuple[list[Conversation], int]:
-    """At most ``limit`` open groups with ids below ``below`` that have all
-    words in their names and descriptions, the newest first.
+    """Search open groups that have all words in their names and descriptions.
 
+    The newest come first, with ids below ``below``, and at most ``limit``.
     Returns also the id below which the next search continues; 0: there are no
     more groups. The search ends after :data:`SEARCH_SECONDS`.
     """
     ends_at = monotonic() + SEARCH_SECONDS
     found: list[Conversation] = []
+    # One group more than fits shows that there is a next page.
     while len(found) <= limit and monotonic() < ends_at:
         page = conversations.open_groups(app, below, _OPEN_STEP)
         found += [
@@ -1002,8 +1096,12 @@ def _search_open_groups(
 
 
 def _has_words(words: Sequence[str], *texts: str) -> bool:
-    """Whether all words are in these texts together, without regard to accents
-    and case. ``words`` are of :meth:`Statements.words`."""
+    """Tell whether all words are in these texts together.
+
+    Accents and case make no difference. ``words`` are of
+    :meth:`Statements.words`, which folds them; without words the result is
+    True.
+    """
     if not words:
         return True
     folded = " ".join(Statements.words(" ".join(texts)))
@@ -1011,6 +1109,7 @@ def _has_words(words: Sequence[str], *texts: str) -> bool:
 
 
 def _group(conversation: Conversation, role: str = "", muted_until: int = 0) -> Group:
+    """Return a group as a caller with this role sees it."""
     return view(
         Group,
         conversation,
@@ -1028,12 +1127,16 @@ None if it permits the change."""
 
 
 def _needs_role(by: str, least: str, words: str = "") -> Right:
-    """A check that the caller is a member with the role ``least`` or a higher
-    one. ``words``: the text of the refusal for other members."""
+    """Make a check that the caller has at least the role ``least``.
+
+    ``words`` is the text of the refusal for members with a lower role. A back
+    end (``by`` is ``""``) may do everything.
+    """
 
     def right(state: GroupState) -> Rejected | None:
         if not by:
             return None
+        # Others must not learn that the group exists.
         if by not in state.roles:
             return _OUTSIDER
         if _RANK[state.roles[by]] >= _RANK[least]:
@@ -1044,9 +1147,11 @@ def _needs_role(by: str, least: str, words: str = "") -> Right:
 
 
 def _needs_option(by: str, option: str, words: str, least: str = "") -> Right:
-    """A check that the caller is not muted, and has the role that an option of
-    the group demands. If ``least`` is not empty, it is the needed role, in
-    place of the role of the option."""
+    """Make a check that the caller has the role that an option demands.
+
+    A muted caller is refused, too. If ``least`` is not empty, it is the needed
+    role, in place of the role of the option.
+    """
 
     def right(state: GroupState) -> Rejected | None:
         if by in state.muted:
@@ -1058,9 +1163,12 @@ def _needs_option(by: str, option: str, words: str, least: str = "") -> Right:
 
 
 def _not_of_everybody(check: Right, users: Sequence[str] | None = None) -> Right:
-    """A check that ``check`` permits the change, and that the group is no group
-    of everybody. If ``users`` are named and all are bots, the change is
-    permitted in a group of everybody, too."""
+    """Make a check that ``check`` permits the change in a group that is not
+    everybody's.
+
+    In a group of everybody, the change is permitted only if ``users`` are named
+    and all are bots.
+    """
 
     def right(state: GroupState) -> Rejected | None:
         refusal = check(state)
@@ -1074,8 +1182,10 @@ def _not_of_everybody(check: Right, users: Sequence[str] | None = None) -> Right
 
 
 def _needs_higher_role(by: str, users: Sequence[str]) -> Right:
-    """A check that the caller is a member with a higher role than all named
-    users. Users who are no members do not matter."""
+    """Make a check that the caller has a higher role than all named users.
+
+    Users who are no members do not matter.
+    """
 
     def right(state: GroupState) -> Rejected | None:
         if not by:
@@ -1095,9 +1205,11 @@ def _needs_higher_role(by: str, users: Sequence[str]) -> Right:
 
 
 def _needs_owner_for_role(by: str, user: str, role: str) -> Right:
-    """A check that the caller is the owner, and does not make the owner a
-    member with a lower role, because a group always keeps an owner. ``role``:
-    the new role of ``user``."""
+    """Make a check that the caller may give ``user`` the new ``role``.
+
+    Only the owner gives roles. The owner cannot take a lower role, because a
+    group always keeps an owner.
+    """
     check_owner = _needs_role(by, OWNER, "only the owner gives roles")
 
     def right(state: GroupState) -> Rejected | None:
@@ -1114,8 +1226,10 @@ def _needs_owner_for_role(by: str, user: str, role: str) -> Right:
 
 
 def _check_texts(given: Mapping[str, str]) -> None:
-    """Raise BadGroup if one of the texts of a group (name → text) cannot be
-    stored."""
+    """Raise BadGroup if one of the texts of a group cannot be stored.
+
+    ``given`` has the name of a text → its value.
+    """
     for text, value in given.items():
         least, most = TEXT_CHARACTERS[text]
         # A description alone may have several lines.
@@ -1126,19 +1240,31 @@ def _check_texts(given: Mapping[str, str]) -> None:
                 f"{text}: expected {least} to {most} characters that are seen; no "
                 "controls of direction"
             )
-    handle = given.get("handle")
-    if handle and (not is_handle(handle) or handle in ("all", "everyone", "here")):
+    _check_handle(given.get("handle", ""))
+
+
+def _check_handle(handle: str) -> None:
+    """Raise BadGroup if a text cannot be the handle of a group.
+
+    An empty text is valid: the group then has no handle.
+    """
+    if not handle:
+        return
+    if not is_handle(handle) or handle in ("all", "everyone", "here"):
         raise BadGroup(
             "handle: expected letters, digits, `_`, `.` and `-`, and no word that "
             "means everybody"
         )
-    if handle and not has_one_alphabet(handle):
+    # Letters of two alphabets can look alike.
+    if not has_one_alphabet(handle):
         raise BadGroup("handle: expected letters of one alphabet")
 
 
 def _unless_rejected(change: T | Rejected) -> T:
-    """The result of a change. Raises the error for its reason if the log has
-    rejected the change."""
+    """Return the result of a change of the log.
+
+    If the log has rejected the change, raises the error for the reason.
+    """
     if isinstance(change, Rejected):
         raise _REFUSALS.get(change.reason, UnknownGroup)(change.detail)
     return change
@@ -1210,8 +1336,7 @@ _LIMITS: Final[dict[type[Exception], int]] = dict.fromkeys(
 
 
 class GroupCommands(Struct, frozen=True):
-    """Carries out the commands of users on groups. Everything may switch
-    greenlets.
+    """Runs the commands of users on groups. Everything may switch greenlets.
 
     ``mute_of``: (app, user) → the user's mute; None: the user may send. As over
     HTTP, a user who creates a group or invites needs an account, and so does
@@ -1222,7 +1347,7 @@ class GroupCommands(Struct, frozen=True):
     mute_of: Callable[[str, str], Any]
 
     def commands(self) -> CommandTable:
-        """The commands that this service runs."""
+        """Return the commands that this service runs."""
         return {
             CreateGroup: CommandRow(self.create, refusals=_LIMITS, act="groups.create"),
             AskGroups: CommandRow(self.ask),
@@ -1245,7 +1370,7 @@ class GroupCommands(Struct, frozen=True):
         return Reply(ReplyCode.OK, replace(_view(group), invited=added.invited))
 
     def ask(self, connection: Connection, command: AskGroups) -> Reply:
-        """A page of the user's groups."""
+        """Answer with a page of the user's groups."""
         app, user = app_and_user(connection)
         # One group more shows whether there is a next page.
         _, page = self.groups.page(app, user, command.after, command.limit + 1)
@@ -1253,8 +1378,9 @@ class GroupCommands(Struct, frozen=True):
         return Reply(ReplyCode.OK, GroupPage(views, len(page) > command.limit))
 
     def ask_members(self, connection: Connection, command: AskGroupMembers) -> Reply:
-        """A page of the members of one of the user's groups."""
+        """Answer with a page of the members of one of the user's groups."""
         app, user = app_and_user(connection)
+        # One member more shows whether there is a next page.
         page = self.groups.members(
             app, command.group, user, command.after, command.limit + 1
         )
@@ -1262,8 +1388,10 @@ class GroupCommands(Struct, frozen=True):
         return Reply(ReplyCode.OK, GroupMemberPage(views, len(page) > command.limit))
 
     def update(self, connection: Connection, command: UpdateGroup) -> Reply:
-        """Change name, picture and description of one of the user's groups.
-        Texts that the command does not name stay as they are."""
+        """Change the name, picture and description of one of the user's groups.
+
+        Texts that the command does not name stay as they are.
+        """
         app, user = self._with_voice(connection)
         texts: dict[str, str] = {}
         for text in TEXT_CHARACTERS:
@@ -1293,8 +1421,10 @@ class GroupCommands(Struct, frozen=True):
         return Reply.OK
 
     def _with_voice(self, connection: Connection) -> tuple[str, str]:
-        """The app and the user. Raises NotAllowed if the user is muted in the
-        app."""
+        """Return the app and the user of a connection.
+
+        Raises NotAllowed if the user is muted in the app.
+        """
         app, user = app_and_user(connection)
         mute = self.mute_of(app, user)
         if mute is not None:
@@ -1302,10 +1432,12 @@ class GroupCommands(Struct, frozen=True):
         return app, user
 
     def _check_members(self, app: str, user: str, members: Sequence[str]) -> set[str]:
-        """Check that a user may add these members or invite them. Returns the
-        ones whom the user can only invite. Raises ServiceRefused if somebody
-        has no account or has blocked the user, or if the node cannot send
-        invitations."""
+        """Check that a user may add these members or invite them.
+
+        Returns the users who can only be invited. Raises ServiceRefused if
+        somebody has no account or has blocked the user, or if the node cannot
+        send invitations.
+        """
         users = {user, *members}
         accounts = self.groups.accounts_among(app, tuple(users))
         without_account = users - accounts
@@ -1315,7 +1447,7 @@ class GroupCommands(Struct, frozen=True):
 
 
 def _view(group: Group) -> GroupView:
-    """A group for a command's reply."""
+    """Return a group for a command's reply."""
     options = group.options
     return GroupView(
         group.id,

@@ -21,25 +21,40 @@ user."""
 
 
 def groups_of(core: Core) -> Groups:
-    """The groups of a node."""
+    """Return the groups of a node."""
     return core.service(Groups)
 
 
 def build(core: Core) -> Parts:
-    """Build the parts of groups."""
-    config = core.config
-    limits = settings_of(config, GroupLimits)
-    seconds = config.accounts.rate_seconds
+    """Build the parts of groups for one node.
+
+    These are the service :class:`Groups` and the commands of clients. A
+    greenlet lets new accounts join the *groups of everybody*: groups whose
+    members are all accounts of the app.
+    """
+    limits = settings_of(core.config, GroupLimits)
+    # A user creates and joins only so many groups, and searches only so long.
     creations = core.buckets.make(
-        NEW_GROUPS, limits.groups_per_user, seconds, core.attempt
+        NEW_GROUPS,
+        limits.groups_per_user,
+        core.config.accounts.rate_seconds,
+        core.attempt,
     )
     searches = core.buckets.make(SEARCH_TIME, SEARCH_MILLISECONDS, _SEARCH_SECONDS)
-    questions = core.accounts, core.relations, core.tenants
-    groups = Groups(core.store, limits.group_members, creations, searches, *questions)
-    admit = every(
+    groups = Groups(
+        store=core.store,
+        limit=limits.group_members,
+        creations=creations,
+        searches=searches,
+        accounts=core.accounts,
+        relations=core.relations,
+        tenants=core.tenants,
+    )
+
+    join_new_accounts = every(
         EverybodysGroups.LOOK_SECONDS,
         EverybodysGroups(groups).look,
         "accounts could not join the groups of everybody",
     )
     commands = GroupCommands(groups, core.mutes.mute_of).commands()
-    return Parts((groups,), commands, run=(admit,))
+    return Parts((groups,), commands, run=(join_new_accounts,))

@@ -64,8 +64,11 @@ class LeaveGroup(Command, frozen=True, gc=False):
 
 
 def _members(fields: Fields) -> tuple[str, ...]:
-    """The users whom a command names. Raises Refused if they are not a list of
-    at most :data:`MAX_NAMED` short texts."""
+    """Return the users whom a command names.
+
+    Raises Refused if they are not a list of at most :data:`MAX_NAMED` short
+    texts.
+    """
     users = fields.values.get("members", [])
     if not isinstance(users, list) or len(users) > MAX_NAMED:
         raise Refused(ReplyCode.BAD_PARAMETER)
@@ -75,6 +78,7 @@ def _members(fields: Fields) -> tuple[str, ...]:
 
 
 def _update_group(fields: Fields) -> UpdateGroup:
+    """Read which texts of a group change. Missing texts stay as they are."""
     group = fields.needed_id("group")
     texts = {
         name: fields.text(name)
@@ -85,32 +89,39 @@ def _update_group(fields: Fields) -> UpdateGroup:
 
 
 def _create_group(fields: Fields) -> CreateGroup:
+    """Read the name and the members of a new group."""
     return CreateGroup(fields.text("name"), _members(fields))
 
 
 def _ask_groups(fields: Fields) -> AskGroups:
+    """Read the request for a page of the user's groups."""
     return AskGroups(fields.id("after"), fields.limit())
 
 
 def _ask_members(fields: Fields) -> AskGroupMembers:
+    """Read the request for a page of the members of a group."""
     group = fields.needed_id("group")
     after = fields.short_text("after", MAX_USER_BYTES)
     return AskGroupMembers(group, after, fields.limit())
 
 
 def _invite(fields: Fields) -> InviteToGroup:
+    """Read who is added to which group."""
     return InviteToGroup(fields.needed_id("group"), _members(fields))
 
 
 def _join(fields: Fields) -> JoinGroup:
+    """Read which group the user joins."""
     return JoinGroup(fields.needed_id("group"))
 
 
 def _leave(fields: Fields) -> LeaveGroup:
+    """Read which group the user leaves."""
     return LeaveGroup(fields.needed_id("group"))
 
 
 def _read(make: Callable[[Fields], Command], data: bytes) -> Command:
+    """Read a command from JSON. ``make`` makes it from its fields."""
     return make(Fields.of(data))
 
 
