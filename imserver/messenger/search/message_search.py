@@ -46,24 +46,30 @@ _REST_SECONDS: Final = 0.004
 
 
 class MessageSearch:
-    """Searches messages. Owner of the turns: few searches run at a time, so
-    that the database has time for everything else. The time of searches is
-    charged to their users."""
+    """Searches messages, with limits.
+
+    Few searches run at a time, so that the database has time for everything
+    else. The time of searches is charged to their users.
+    """
 
     def __init__(
         self, store: Store, buckets: Callable[[Rate, float, float], Buckets] = Buckets
     ) -> None:
+        """Prepare the turns and the limits. ``buckets`` makes the limits of
+        users."""
         self._search = store.part(EntrySearch)
         self._turns = BoundedSemaphore(SEARCHES_AT_ONCE)
         self._waiting = 0
         self._time = buckets(SEARCH_TIME, SEARCH_MILLISECONDS, _BUDGET_SECONDS)
 
     def search(self, app: str, user: str, wanted: Search) -> tuple[list[Entry], int]:
-        """A page of the newest results of a search, ordered by id, and the id
-        from which the search can be continued (0: it is complete); see
-        :meth:`imserver.messenger.search.search.EntrySearch.find`. Raises
-        StorageUnavailable, and TooManyRequests if the user has used up their
-        time."""
+        """Return a page of the newest results of a search, ordered by id.
+
+        Returns also the id from which the search can be continued; 0: it is
+        complete. :meth:`imserver.messenger.search.search.EntrySearch.find`
+        describes the search. Raises StorageUnavailable, and TooManyRequests if
+        the user has used up their time.
+        """
         self._time.require((app, user))
         self._take_turn()
         began_at = monotonic()
@@ -74,6 +80,7 @@ class MessageSearch:
             seconds = monotonic() - began_at
             self._time.charge((app, user), int(seconds * SECOND_MS))
 
+        # The newest entries fill the page; older ones may not fit.
         count = count_fitting(map(page_size, reversed(page)))
         entries = page[len(page) - count :]
         if count < len(page):
@@ -82,9 +89,11 @@ class MessageSearch:
         return entries, upto
 
     def _take_turn(self) -> None:
-        """Wait for a turn, at most :data:`SEARCH_SECONDS`. Raises
-        StorageUnavailable if no turn comes, or too many searches wait
-        already."""
+        """Wait for a turn, at most :data:`SEARCH_SECONDS`.
+
+        Raises StorageUnavailable if no turn comes, or too many searches wait
+        already.
+        """
         has_turn = self._turns.acquire(blocking=False)
         if not has_turn and self._waiting < SEARCHES_WAITING:
             self._waiting += 1
@@ -97,10 +106,14 @@ class MessageSearch:
 
 
 class WordIndexing:
-    """Fills the indexes. Owner of this node's knowledge about them. A message
-    costs nothing before its segment is complete."""
+    """Fills the indexes of words of all apps, in the background.
+
+    It knows how far the index of each app is. A message costs nothing before
+    its segment is complete.
+    """
 
     def __init__(self, store: Store) -> None:
+        """Begin without knowledge about the indexes. Nothing is read."""
         self._store = store
         self._words = store.part(WordIndex)
         self._ends: dict[str, int] = {}
@@ -110,8 +123,10 @@ class WordIndexing:
         self._merged_at = -inf
 
     def work(self) -> None:
-        """Add complete segments, and merge changes from time to time. Switches
-        greenlets. Raises StorageUnavailable."""
+        """Add complete segments, and merge changes from time to time.
+
+        Switches greenlets. Raises StorageUnavailable.
+        """
         self.look()
         # One merge of a segment serves all changes of its messages.
         if monotonic() - self._merged_at >= _MERGE_SECONDS:
@@ -119,8 +134,11 @@ class WordIndexing:
             self.merge()
 
     def look(self) -> None:
-        """Add complete segments. Switches greenlets. Raises
-        StorageUnavailable."""
+        """Add all complete segments to the indexes. Switches greenlets.
+
+        A *segment* is a range of ids that are indexed together. Raises
+        StorageUnavailable.
+        """
         if not self._store.has_database:
             return
         stored = self._store.part(MessageLog)
@@ -148,14 +166,18 @@ class WordIndexing:
 
     def merge(self) -> None:
         """Merge the changes of messages into the indexes. Switches greenlets.
-        Raises StorageUnavailable."""
+
+        Raises StorageUnavailable.
+        """
         for app in self._words.changed():
             while self._words.merge(app, _rest):
                 pass
 
 
 def _rest() -> None:
-    """Pause the work on an index if it has run for some time. Messages that are
-    being sent come first."""
+    """Pause the work on an index if it has run for some time.
+
+    Messages that are being sent come first.
+    """
     if is_long_turn(_LONG_WORK_SECONDS):
         gevent.sleep(_REST_SECONDS)

@@ -28,7 +28,11 @@ _ROW_BYTES: Final = 300
 
 
 def _part_of(entries: Sequence[Entry]) -> ContentPart:
-    """The data for the index about some consecutive entries."""
+    """Prepare some consecutive entries for the index.
+
+    Short ASCII texts, which are most of all, are joined to one. They take less
+    memory so, and are divided into words together.
+    """
     conversations: list[int] = []
     ids: list[int] = []
     texts: list[bytes] = []
@@ -41,6 +45,7 @@ def _part_of(entries: Sequence[Entry]) -> ContentPart:
             conversations.append(0)
         else:
             conversations.append(entry.conversation)
+        # Only messages have words of their own.
         if entry.kind != "message":
             if entry.kind in ("edit", "recall"):
                 changed.append(entry.about)
@@ -83,12 +88,14 @@ class _Run(Struct, eq=False):
 
 
 class RecentEntries:
-    """The newest entries that this node has stored, so that the index of words
-    need not read them again.
+    """The newest entries that this node has stored.
 
-    Owner of the entries. The methods never switch greenlets."""
+    The index of words need not read them again. Never switches greenlets.
+    """
 
     def __init__(self, most_bytes: int = _MOST_BYTES) -> None:
+        """Begin without entries. ``most_bytes`` limits the memory of all
+        apps."""
         self._most_bytes = most_bytes
         self._bytes = 0
         self._runs: dict[str, _Run] = {}
@@ -96,7 +103,11 @@ class RecentEntries:
         first, and is dropped first."""
 
     def add(self, commit: Commit) -> None:
-        """Add entries that this node has stored."""
+        """Add entries that this node has stored.
+
+        If another node has stored entries in between, the older ones are
+        forgotten. If there is too much, whole apps are forgotten.
+        """
         run = self._runs.pop(commit.app, None)
         # Another node has stored entries in between.
         if run is not None and run.end != commit.first:
@@ -126,11 +137,11 @@ class RecentEntries:
         self, app: str, first: int, end: int
     ) -> tuple[list[ContentPart], set[int]]:
         """Take the entries of a segment, from the id ``first`` to before
-        ``end``. Returns them, and the ids of messages among them that were
-        changed later.
+        ``end``.
 
-        Both are empty unless this node has stored all these entries. Entries
-        before ``end`` are forgotten.
+        Returns them, and the ids of messages among them that were changed
+        later. Both are empty unless this node has stored all these entries.
+        Entries before ``end`` are forgotten.
         """
         run = self._runs.get(app)
         if run is None or run.first >= end:

@@ -72,27 +72,30 @@ are hidden from ``''``."""
 
 
 class EntrySearch(Store.Rows):
-    """Searches the messages of users. A store has one such part:
-    ``store.part(EntrySearch)``."""
+    """Searches the messages of users.
+
+    Most messages are found by an *index*: words → messages. The newest messages
+    are not in the index yet, so they are scanned. A store has one such part:
+    ``store.part(EntrySearch)``.
+    """
 
     def close(self) -> None:
         """Do nothing: no search is waiting."""
 
     def find(self, app: str, user: str, search: Search) -> tuple[list[Entry], int]:
-        """Search backwards from an id (0: the end), in one conversation or (0)
-        in all conversations.
+        """Search the messages of a user backwards, the newest first.
 
-        Without text, only the filter decides. Its default types are ``text``,
-        or all types if the search has neither text nor links.
+        The search has a text, a filter, or both. It begins before an id (0: at
+        the end), and is in one conversation or (0) in all. Without text, only
+        the filter decides. Its default types are ``text``, or all types if the
+        search has neither text nor links.
         :class:`imserver.messenger.search.words.WordQuery` describes how texts
         are found.
 
-        Returns the entries in order, and the id to continue from (0: the search
-        is complete). Finds only messages that the user may read, and no hidden
-        or recalled ones.
-
-        Returns after half a second with the result so far, which may be empty.
-        Each step is a transaction of its own.
+        Returns the entries in order, and the id to continue from; 0: the search
+        is complete. Finds only messages that the user may read, and no hidden
+        or recalled ones. Returns after half a second with the result so far,
+        which may be empty. Each step is a transaction of its own.
         """
         conditions = _Conditions(user, search)
         filter = search.filter
@@ -104,6 +107,7 @@ class EntrySearch(Store.Rows):
         head, indexed = start
         floor = head.floor
         upto = last_before(head, search.before)
+        # A filter of time needs only a range of the log.
         if filter.since or filter.until:
             floor, upto = self._store.read_or(
                 (floor, upto), partial(time_window, head, upto, filter)
@@ -129,16 +133,19 @@ class EntrySearch(Store.Rows):
 
 
 def _start(sql: Statements, head: LogHead) -> tuple[LogHead, int]:
-    """The head of a log, and the id before which its messages are in the
-    index."""
+    """Return the head of a log, and the id before which the index is
+    complete."""
     return head, indexed_before(sql, head.number)
 
 
 class _Conditions:
-    """The conditions of a search: as SQL, and as a check of the results,
-    because engines compare differently."""
+    """The conditions of a search: as SQL, and as a check of the results.
+
+    Engines compare texts differently, so the results of SQL are checked again.
+    """
 
     def __init__(self, user: str, search: Search) -> None:
+        """Divide the text of the search into words."""
         self.user = user
         self.conversation = search.conversation
         self.words = WordQuery(search.text)
@@ -150,9 +157,12 @@ class _Conditions:
             self._types = (TEXT_TYPE,)
 
     def sql(self, engine: str, with_words: bool) -> tuple[str, list[Any]]:
-        """The SQL condition for the message ``m``, and its values. Example:
-        ``("m.sender = %s AND m.time_ms >= %s", ["7", 1700000000000])``.
-        ``with_words``: leave out most messages without the words."""
+        """Return the SQL condition for the message ``m``, and its values.
+
+        Example: ``("m.sender = %s AND m.time_ms >= %s", ["7",
+        1700000000000])``. With ``with_words``, the condition also leaves out
+        most messages without the words.
+        """
         contains, is_not_plain = _MATCHES[engine]
         parts: list[str] = []
         values: list[Any] = []
@@ -172,8 +182,8 @@ class _Conditions:
 
         if with_words:
             for unit in self.words.units[:_MOST_UNITS]:
-                # Texts in other letters have many spellings, and JSON may have
-                # escapes in place of them.
+                # A body in other letters has many spellings, and JSON may have
+                # escapes in place of them. Such bodies are checked later.
                 if unit.isascii():
                     parts.append(f"({contains} OR {is_not_plain})")
                     values.append(unit)
@@ -186,8 +196,10 @@ class _Conditions:
         return " AND ".join(parts) or "1 = 1", values
 
     def matching(self, entries: list[Entry]) -> list[Entry]:
-        """The entries among these that meet the conditions. Long texts take
-        time, so other greenlets get turns meanwhile."""
+        """Return the entries among these that meet the conditions.
+
+        Long texts take time, so other greenlets get turns meanwhile.
+        """
         hits = []
         for entry in entries:
             if self._match(entry):
@@ -197,8 +209,10 @@ class _Conditions:
         return hits
 
     def _match(self, entry: Entry) -> bool:
-        """Whether the words and the links of an entry match. SQL has checked
-        the other conditions."""
+        """Tell whether the words and the links of an entry match.
+
+        SQL has checked the other conditions.
+        """
         if entry.kind == "recall":
             # The message was edited after the user had left the group.
             return False
@@ -211,7 +225,7 @@ class _Conditions:
 
 
 class _Scan(Service):
-    """Scans the messages that are not in the index."""
+    """Searches the newest messages, which are not in the index yet."""
 
     _store: Store
     _log: int
@@ -224,8 +238,12 @@ class _Scan(Service):
 
     def step(self, floor: int, upto: int, count: int) -> tuple[list[Entry], int]:
         """Scan the next stretch of ids, from ``upto`` backwards, at most to
-        ``floor``. Returns the newest hits, at most ``count``, and the id from
-        which the search goes on."""
+        ``floor``.
+
+        Returns the newest hits, at most ``count``, and the id from which the
+        search goes on. The length of the next stretch depends on the time that
+        this one took.
+        """
         began_at = monotonic()
         after = max(upto - self._stretch, floor, self.begin - 1)
         entries: list[Entry] = self._store.read_or(
@@ -237,6 +255,7 @@ class _Scan(Service):
         hits = self._conditions.matching(entries)
 
         seconds = monotonic() - began_at
+        # A step must be short, because a transaction makes writers wait.
         if seconds < _SHORT_SECONDS:
             self._stretch *= STRETCH_GROWTH
         elif seconds > STRETCH_GROWTH * _SHORT_SECONDS:
@@ -244,8 +263,11 @@ class _Scan(Service):
         return hits, next_upto
 
     def _read(self, after: int, upto: int, count: int, sql: Statements) -> list[Entry]:
-        """The newest entries with ``after < id <= upto`` that may match, at
-        most ``count``, ordered by id."""
+        """Read the newest entries with ``after < id <= upto`` that may match.
+
+        There are at most ``count``, ordered by id. Some of them may not match,
+        because SQL compares only roughly.
+        """
         user = self._conditions.user
         in_conversation = ""
         if self._conditions.conversation:
@@ -269,11 +291,17 @@ class _Scan(Service):
 
 
 class _LookUp:
-    """Looks up the words in the index, segment by segment, the newest first."""
+    """Looks up the words in the index, segment by segment, the newest first.
+
+    A *segment* is a range of ids that are indexed together. The index has
+    *terms*: words, or parts of words. For each segment and term it has the
+    *offsets* of the messages in the segment.
+    """
 
     def __init__(
         self, store: Store, log: int, conditions: _Conditions, scan: _Scan
     ) -> None:
+        """Begin without results. Nothing is read yet."""
         self._store = store
         self._log = log
         self._conditions = conditions
@@ -294,25 +322,15 @@ class _LookUp:
         """The last id before the segments of these messages."""
 
     def step(self, floor: int, upto: int, count: int) -> tuple[list[Entry], int]:
-        """Look at the next messages with the words, from ``upto`` backwards, at
-        most to ``floor``. Returns the hits, at most
+        """Check the next messages with the words, from ``upto`` backwards.
+
+        The search goes at most to the id ``floor``. Returns the hits, at most
         :data:`_CHECKED_AT_ONCE`, and the id from which the search goes on. The
-        caller leaves out hits beyond ``count``."""
+        caller leaves out hits beyond ``count``.
+        """
         if not self._unchecked:
             terms = self._terms_together()
-            segments = min(
-                self._segments_at_once, _ROWS_AT_ONCE // len(buckets_with(terms))
-            )
-            nothing: tuple[int, IndexPart | None] = (0, None)
-            read_part = partial(
-                newest_part,
-                log=self._log,
-                after=floor,
-                upto=upto,
-                most=segments,
-                terms=terms,
-            )
-            indexed, part = self._store.read_or(nothing, read_part)
+            indexed, part = self._next_part(floor, upto, terms)
             if indexed <= upto:
                 # The index was erased, and is being filled anew: scan instead.
                 self._scan.begin = indexed
@@ -324,6 +342,7 @@ class _LookUp:
             self._unchecked = sorted(id for id in ids if floor < id <= upto)
             self._before_unchecked = max(part.segments[0] * SEGMENT - 1, floor)
 
+        # The index does not know who may read a message, and may be wrong.
         ids_to_check = self._unchecked[-_CHECKED_AT_ONCE:]
         self._unchecked = self._unchecked[:-_CHECKED_AT_ONCE]
         hits: list[Entry] = []
@@ -335,9 +354,34 @@ class _LookUp:
             return hits, ids_to_check[0] - 1
         return hits, self._before_unchecked
 
+    def _next_part(
+        self, floor: int, upto: int, terms: Sequence[Term]
+    ) -> tuple[int, IndexPart | None]:
+        """Read the next segments of the index, with the rows of these terms.
+
+        Returns also the id before which the index is complete. The part is None
+        if there are no segments between ``floor`` and ``upto``.
+        """
+        segments = min(
+            self._segments_at_once, _ROWS_AT_ONCE // len(buckets_with(terms))
+        )
+        nothing: tuple[int, IndexPart | None] = (0, None)
+        read_part = partial(
+            newest_part,
+            log=self._log,
+            after=floor,
+            upto=upto,
+            most=segments,
+            terms=terms,
+        )
+        return self._store.read_or(nothing, read_part)
+
     def _terms_together(self) -> list[Term]:
-        """The terms whose rows the next query reads: the rarest term, and each
-        next one as long as most segments have all terms before it."""
+        """Return the terms whose rows the next query reads together.
+
+        These are the rarest term, and each next one as long as most segments
+        have all terms before it.
+        """
         self._terms.sort(key=self._hit_counts.__getitem__)
         terms = []
         for term in self._terms:
@@ -349,10 +393,13 @@ class _LookUp:
         return terms
 
     def _ids_in(self, part: IndexPart, terms_read: Sequence[Term]) -> set[int]:
-        """The messages of these segments that may have all terms. Some may be
-        in conversations of others. ``terms_read``: the terms whose rows
-        ``part`` has."""
+        """Return the messages of these segments that may have all terms.
+
+        Some may be in conversations of others. ``terms_read`` are the terms
+        whose rows ``part`` has.
+        """
         ids: set[int] = set()
+        # Changed and long messages are checked, whatever the index has.
         if part.others:
             mine = self._own_conversations()
             ids = {id for id, conversation in part.others if conversation in mine}
@@ -362,9 +409,14 @@ class _LookUp:
     def _ids_by_index(
         self, part: IndexPart, terms_read: Sequence[Term]
     ) -> Iterable[int]:
-        """The messages of these segments that have all terms according to the
-        index. A few may be in conversations of others: they are checked later.
-        ``terms_read``: the terms whose rows ``part`` has."""
+        """Return the messages of these segments that have all terms by the
+        index.
+
+        A few may be in conversations of others: they are checked later.
+        ``terms_read`` are the terms whose rows ``part`` has. The terms are
+        looked up one after the other, the rarest first, so that few segments
+        are left for the others.
+        """
         self._segments_read += len(part.segments)
         # Segment → the offsets of its messages with all terms until now.
         offsets_of: dict[int, set[int]] = {}
@@ -393,8 +445,11 @@ class _LookUp:
         return ids
 
     def _remove_foreign(self, offsets_of: dict[int, set[int]]) -> None:
-        """Remove the messages that are not in conversations of the user. The
-        index has a row with the conversations of each segment."""
+        """Remove the messages that are not in conversations of the user.
+
+        ``offsets_of`` has segment → offsets, and is changed. The index has a
+        row with the conversations of each segment.
+        """
         mine = self._own_conversations()
         read_rows = partial(
             rows_of,
@@ -409,7 +464,8 @@ class _LookUp:
                 serve_others()
 
     def _own_among(self, ids: Sequence[int]) -> list[int]:
-        """The messages among these that are in conversations of the user."""
+        """Return the messages among these that are in conversations of the
+        user."""
         mine = self._own_conversations()
         statement = (
             "SELECT m.id, m.conversation FROM message m WHERE m.log = %s AND m.id IN {}"
@@ -418,15 +474,18 @@ class _LookUp:
         return [id for id, conversation in pairs if conversation in mine]
 
     def _rows_with(self, term: Term, segments: Sequence[int]) -> Iterator[list[Row]]:
-        """The rows of the index in which a term may be, page by page."""
+        """Yield the rows of the index in which a term may be, page by page."""
         buckets = buckets_with([term])
         for page in chunks(segments, _ROWS_AT_ONCE // len(buckets)):
             read_rows = partial(rows_of, log=self._log, buckets=buckets, segments=page)
             yield self._store.read_or([], read_rows)
 
     def _own_conversations(self) -> set[int]:
-        """The conversations whose messages can match: the one of the search, or
-        all in which the user is or was a member."""
+        """Return the conversations whose messages can match.
+
+        This is the one of the search, or all in which the user is or was a
+        member.
+        """
         if self._conditions.conversation:
             return {self._conditions.conversation}
         if self._conversations is None:
@@ -440,8 +499,8 @@ class _LookUp:
         return self._conversations
 
     def _readable(self, ids: Sequence[int], sql: Statements) -> list[Entry]:
-        """The messages among these that the user may read, and that match the
-        filter."""
+        """Return the messages among these that the user may read, and that
+        match the filter."""
         user = self._conditions.user
         condition, values = self._conditions.sql(sql.engine, with_words=False)
         statement = (
@@ -458,8 +517,11 @@ class _LookUp:
 def _look_up(
     term: Term, pages: Iterable[Sequence[Row]], within: Container[int] | None
 ) -> dict[int, set[int]]:
-    """Segment → the offsets of its messages with a term. ``pages``: rows of the
-    index. ``within``: only these segments count; None means all segments."""
+    """Return segment → the offsets of its messages with a term.
+
+    ``pages`` are rows of the index: (segment, bucket, terms). Only the segments
+    ``within`` count; None means all segments.
+    """
     buckets = buckets_of(term)
     offsets_of: dict[int, set[int]] = {}
     for rows in pages:
@@ -477,7 +539,11 @@ def _look_up(
 
 
 def _ids_of(offsets_of: Mapping[int, Iterable[int]]) -> list[int]:
-    """The ids of messages. ``offsets_of``: segment → their offsets in it."""
+    """Return the ids of messages from their offsets.
+
+    ``offsets_of`` has segment → offsets. An id is the first id of the segment
+    plus the offset.
+    """
     ids: list[int] = []
     for segment, offsets in offsets_of.items():
         first = segment * SEGMENT

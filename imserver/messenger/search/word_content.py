@@ -58,9 +58,11 @@ become long. The limits are tried in this order."""
 
 
 def _spaced_bytes() -> bytes:
-    """A table for ``bytes.translate``, so that ``split`` finds the words of
-    ASCII texts. Letters become small, digits and the separator stay, all other
-    characters become spaces."""
+    """Make a table for ``bytes.translate``, so that ``split`` finds words.
+
+    It is for ASCII texts. Letters become small, digits and the separator stay,
+    all other characters become spaces.
+    """
     table = bytearray(b" " * _BYTES)
     for letter in string.ascii_letters + string.digits:
         table[ord(letter)] = ord(letter.lower())
@@ -77,9 +79,11 @@ Pause = Callable[[], object]
 
 
 def _spaced(texts: bytes) -> list[str]:
-    """The words of ASCII texts that a separator joins: for each text, its words
-    with spaces in between. Splitting these takes a third of the time of
-    :func:`terms_of`."""
+    """Return, for each of these texts, its words with spaces in between.
+
+    ``texts`` are ASCII texts that a separator joins. Splitting the result takes
+    a third of the time of :func:`terms_of`.
+    """
     return texts.translate(_SPACED).decode("latin-1").split(SEPARATOR.decode("latin-1"))
 
 
@@ -103,9 +107,14 @@ class ContentPart(Struct, frozen=True):
 
 
 class SegmentContent:
-    """Collects the terms of messages of a segment."""
+    """Collects the terms of the messages of a segment, for the index.
+
+    A *long* message has too many terms: the index only notes that its text must
+    be compared.
+    """
 
     def __init__(self, first: int) -> None:
+        """Begin without messages. ``first`` is the first id of the segment."""
         self.long: set[int] = set()
         """The offsets of long messages: the index does not have all their
         terms."""
@@ -120,8 +129,12 @@ class SegmentContent:
         self._terms: Terms = {}
 
     def add(self, rows: Iterable[ContentRow], pause: Pause) -> None:
-        """Add entries. Short ASCII texts are collected, and divided into words
-        together, which is faster."""
+        """Add entries to the segment.
+
+        Short ASCII texts are collected, and divided into words together, which
+        is faster. ``pause`` is called again and again, so that other greenlets
+        run.
+        """
         offsets: list[int] = []
         bodies: list[bytes] = []
         characters = 0  # since the last pause
@@ -159,8 +172,11 @@ class SegmentContent:
         self._put_lines(offsets, _spaced(SEPARATOR.join(bodies)))
 
     def add_part(self, part: ContentPart, gone: Collection[int], pause: Pause) -> None:
-        """Add the entries of a part, without the texts of the messages
-        ``gone``, which have changed since."""
+        """Add the entries of a part, which were prepared when they were stored.
+
+        The texts of the messages ``gone`` are left out, because they have
+        changed since.
+        """
         first_offset = part.first - self._first
         for offset, conversation in enumerate(part.conversations, first_offset):
             if conversation:
@@ -183,9 +199,11 @@ class SegmentContent:
             self.add((row for row in part.others if row[0] not in gone), pause)
 
     def _within_limits(self, offset: int, terms: Collection[str]) -> list[str]:
-        """The terms of a message, if they are within the limits of a message
-        and of the segment. Otherwise the message is noted as long, and the
-        result is empty."""
+        """Return the terms of a message, if they are within the limits.
+
+        A message has a limit, and all messages of the segment together have
+        one. Otherwise the message is noted as long, and the result is empty.
+        """
         spare = max(len(terms) - _OWN_TERMS, 0)
         if len(terms) > MOST_TERMS or spare > self._spare:
             self.long.add(offset)
@@ -194,8 +212,10 @@ class SegmentContent:
         return list(terms)
 
     def _put_lines(self, offsets: Sequence[int], lines: Iterable[str]) -> None:
-        """Add the terms of messages with short ASCII texts, which
-        :func:`_spaced` has returned."""
+        """Add the terms of messages with short ASCII texts.
+
+        ``lines`` are the results of :func:`_spaced`, one for each offset.
+        """
         # Without any text, there is one empty line.
         for offset, line in zip(offsets, lines, strict=False):
             words = line.split()
@@ -222,7 +242,7 @@ class SegmentContent:
                 before.append(offset)
 
     def buckets(self, pause: Pause) -> dict[int, Terms]:
-        """Bucket → its terms. The collected terms are then forgotten."""
+        """Return bucket → its terms. The collected terms are then forgotten."""
         buckets: defaultdict[int, Terms] = defaultdict(dict)
         # The first two characters of a term → the terms of their bucket.
         of_beginning: dict[str, Terms] = {}
@@ -240,8 +260,10 @@ class SegmentContent:
         return buckets
 
     def rows(self, pause: Pause) -> Iterator[tuple[int, bytes]]:
-        """The rows of a new segment: (bucket, terms). The last row has the
-        conversations of the entries."""
+        """Yield the rows of a new segment: (bucket, terms).
+
+        The last row has the conversations of the entries.
+        """
         for bucket, terms in self.buckets(pause).items():
             yield bucket, self.packed(terms)
             pause()
@@ -257,8 +279,11 @@ class SegmentContent:
         yield CONVERSATIONS, row
 
     def packed(self, terms: Terms) -> bytes:
-        """The row with these terms; ``b""`` without terms. If the row is too
-        large, messages with many terms in it become long, and are left out."""
+        """Return the row with these terms; ``b""`` without terms.
+
+        If the row is too large, messages with many terms in it become long, and
+        are left out. The limit is lowered until the row is small enough.
+        """
         row = _row_of(terms)
         if len(row) <= MOST_ROW_BYTES:
             return row
@@ -276,6 +301,7 @@ class SegmentContent:
 
 
 def _row_of(terms: Terms) -> bytes:
+    """Encode the terms of a bucket; ``b""`` without terms."""
     if not terms:
         return b""
     return encode_terms(terms)

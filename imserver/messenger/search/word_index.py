@@ -85,8 +85,11 @@ _HAS_CHANGES: Final = (
 
 
 class SegmentClaim(Struct, frozen=True):
-    """The right to change the index of a log, with the segment that this node
-    adds or updates, and its changes."""
+    """The right to change the index of a log, for one segment.
+
+    A *segment* is a range of ids that are indexed together. The claim also has
+    the changes of messages that belong to it.
+    """
 
     log: int
     number: int
@@ -111,11 +114,16 @@ def _pause() -> None:
 
 
 class WordIndex(Store.Rows):
-    """Fills the index, and updates it. A store has one such part:
-    ``store.part(WordIndex)``. All methods but :meth:`close` switch and may
-    raise StorageUnavailable."""
+    """Fills the index of words, and updates it.
+
+    One node at a time has the claim to write the index of a log. A store has
+    one such part: ``store.part(WordIndex)``. All methods but :meth:`close`
+    switch and may raise StorageUnavailable.
+    """
 
     def __init__(self, store: Store) -> None:
+        """Remember the entries that this node stores from now on, for the
+        index."""
         super().__init__(store)
         self._recent = RecentEntries()
         store.part(MessageLog).writer.report_commits_to(self._recent.add)
@@ -125,13 +133,15 @@ class WordIndex(Store.Rows):
 
     @in_log(lambda: (0, False))
     def next_end(self, sql: Statements, head: LogHead) -> tuple[int, bool]:
-        """The last id of the next segment for the index (0: no log), and
-        whether all messages of this segment are stored."""
+        """Return the last id of the next segment for the index; 0: no log.
+
+        Returns also whether all messages of this segment are stored.
+        """
         end = _next_end(sql, head)
         return end, end <= head.last_id
 
     def changed(self) -> list[str]:
-        """The apps whose indexes need a :meth:`merge`."""
+        """Return the apps whose indexes need a :meth:`merge`."""
         statement = (
             "SELECT l.app FROM word_position p "
             "JOIN log l ON l.number = p.log AND l.part = 0 "
@@ -140,13 +150,18 @@ class WordIndex(Store.Rows):
         return [text_of(row[0]) for row in self._store.rows(statement)]
 
     def fill(self, app: str, pause: Pause = _pause) -> bool:
-        """Add the next segment. Returns False if it is not complete yet, or
-        another node works on the index, or has taken over the claim."""
+        """Add the next segment to the index.
+
+        Returns False if it is not complete yet, if another node works on the
+        index, or has taken over the claim. ``pause`` is called again and again,
+        so that other greenlets run.
+        """
         claim = change_log(self._store, app, _claim_next, nothing=None)
         if claim is None:
             return False
         content = SegmentContent(claim.first)
         end = claim.first + SEGMENT
+        # Entries that this node has stored lately need not be read again.
         parts, changed = self._recent.take(app, max(claim.first, 1), end)
         if parts and claim.floor < parts[0].first:
             # Before the last of these messages was stored, only this node can
@@ -172,9 +187,12 @@ class WordIndex(Store.Rows):
         return self._write(content.rows(pause), partial(_add, claim), finish)
 
     def merge(self, app: str, pause: Pause = _pause) -> bool:
-        """Remove expired messages from the index, or merge the changes of the
-        messages of one segment into it. Returns False if nothing is left to do,
-        or another node works on the index."""
+        """Update one segment of the index, or remove expired segments.
+
+        A segment is updated if some of its messages have changed or expired.
+        Returns False if nothing is left to do, or another node works on the
+        index.
+        """
         if not read_log(self._store, app, _has_changes, nothing=False):
             return False
         if change_log(self._store, app, _expire_some, nothing=False):
@@ -194,10 +212,12 @@ class WordIndex(Store.Rows):
         return self._write(rows, partial(_replace, claim), finish)
 
     def settle(self, app: str, patience: float = 0.0) -> bool:
-        """Merge all changes until now. If another node works on the index, wait
-        for it at most ``patience`` seconds. A dead node has the index for
-        :data:`LEASE_SECONDS`. Returns False if the index still has old words.
-        Switches greenlets."""
+        """Merge all changes until now. Switches greenlets.
+
+        If another node works on the index, wait for it at most ``patience``
+        seconds. A dead node has the index for :data:`LEASE_SECONDS`. Returns
+        False if the index still has old words.
+        """
         deadline = monotonic() + patience
         while True:
             while self.merge(app):
@@ -226,15 +246,19 @@ class WordIndex(Store.Rows):
     def _changed_rows(
         self, claim: SegmentClaim, content: SegmentContent, gone: set[int], pause: Pause
     ) -> Iterator[tuple[int, bytes]]:
-        """The rows of a segment that change: (bucket, terms). ``content``: the
-        messages with new texts. ``gone``: offsets of messages whose old terms
-        are removed."""
+        """Yield the rows of a segment that change: (bucket, terms).
+
+        A *bucket* is a part of the terms of a segment, in one row. ``content``
+        has the messages with new texts. ``gone`` has the offsets of messages
+        whose old terms are removed.
+        """
         added = content.buckets(pause)
         nothing: list[Row] = []
         for begin in range(0, CONVERSATIONS, _BUCKETS_AT_ONCE):
             end = begin + _BUCKETS_AT_ONCE
             read_rows = partial(_rows_of, claim, begin, end)
             row_of: dict[int, bytes] = dict(self._store.read_or(nothing, read_rows))
+            # Rows that stay as they are need not be written.
             for bucket in range(begin, end):
                 terms: Terms = {}
                 if bucket in row_of:
@@ -251,8 +275,10 @@ class WordIndex(Store.Rows):
         finish: Callable[[Statements], None],
     ) -> bool:
         """Write rows of a segment, (bucket, terms), in short transactions.
+
         ``put`` writes some rows. ``finish`` runs in the last transaction.
-        Returns False if another node has the claim."""
+        Returns False if another node has the claim.
+        """
         batch: list[tuple[int, bytes]] = []
         size = 0
         for row in rows:
@@ -287,8 +313,10 @@ class _Position(Struct, frozen=True):
 
 
 def _position(sql: Statements, log: int) -> _Position:
-    """Lock the position of an index until the transaction ends. A missing
-    position is created."""
+    """Lock the position of an index until the transaction ends.
+
+    A missing position is created.
+    """
     statement = (
         "SELECT segment, changes, floor, "
         f"CASE WHEN leased > {sql.now} THEN 1 ELSE 0 END "
@@ -309,9 +337,11 @@ def _position(sql: Statements, log: int) -> _Position:
 def _claim(
     sql: Statements, head: LogHead, position: _Position, segment: int
 ) -> SegmentClaim:
-    """Claim a segment, and read the changes of its messages. This ends another
-    claim, even if its node is still working: each claim has a greater
-    number."""
+    """Claim a segment, and read the changes of its messages.
+
+    This ends another claim, even if its node is still working: each claim has a
+    greater number.
+    """
     number = position.number + 1
     lease = (
         f"UPDATE word_position SET changes = %s, leased = {sql.now} + %s WHERE log = %s"
@@ -329,8 +359,10 @@ def _claim(
 
 
 def _claim_next(sql: Statements, head: LogHead) -> SegmentClaim | None:
-    """Claim the next complete segment. Returns None if it is not complete yet,
-    or another node works on the index."""
+    """Claim the next complete segment.
+
+    Returns None if it is not complete yet, or another node works on the index.
+    """
     position = _position(sql, head.number)
     end = _next_end(sql, head)
     if position.is_leased or end > head.last_id:
@@ -343,9 +375,11 @@ def _claim_next(sql: Statements, head: LogHead) -> SegmentClaim | None:
 
 
 def _claim_changes(sql: Statements, head: LogHead) -> SegmentClaim | None:
-    """Claim the oldest segment that has expired in part, or has changed
-    messages. Returns None if there is no such segment, or another node works on
-    the index."""
+    """Claim the oldest segment that must be updated.
+
+    It has expired in part, or has changed messages. Returns None if there is no
+    such segment, or another node works on the index.
+    """
     log = head.number
     position = _position(sql, log)
     if position.is_leased:
@@ -357,6 +391,7 @@ def _claim_changes(sql: Statements, head: LogHead) -> SegmentClaim | None:
     if has_expired and first % SEGMENT:  # the segment of `first` has, in part
         return _claim(sql, head, position, first // SEGMENT)
 
+    # No segment has expired in part, so the index is as far as the log.
     _set_position(sql, log, "floor", head.floor)
     statement = (
         "SELECT id FROM word_change WHERE log = %s AND id < %s ORDER BY id LIMIT 1"
@@ -370,9 +405,12 @@ def _claim_changes(sql: Statements, head: LogHead) -> SegmentClaim | None:
 def _set_position(
     sql: Statements, log: int, column: Literal["leased", "floor", "segment"], value: int
 ) -> None:
-    """Write a column of the position of an index. ``leased`` is the end of the
-    lease in Unix seconds; 0: no lease. ``floor`` is the id up to which expired
-    messages are removed. ``segment`` is the next segment to fill."""
+    """Write a column of the position of an index.
+
+    - ``leased``: the end of the lease in Unix seconds; 0: no lease.
+    - ``floor``: the id up to which expired messages are removed.
+    - ``segment``: the next segment to fill.
+    """
     sql.execute(f"UPDATE word_position SET {column} = %s WHERE log = %s", (value, log))
 
 
@@ -380,8 +418,11 @@ def _set_position(
 
 
 def _next_end(sql: Statements, head: LogHead) -> int:
-    """The last id of the next segment with messages. Segments without messages
-    are skipped."""
+    """Return the last id of the next segment with messages.
+
+    Segments without messages are skipped, because ids have wide gaps after a
+    restore.
+    """
     first = max(indexed_before(sql, head.number), head.floor + 1)
     statement = "SELECT id FROM message WHERE log = %s AND id >= %s ORDER BY id LIMIT 1"
     rows = sql.query(statement, (head.number, first))
@@ -401,14 +442,17 @@ _ENTRIES: Final = (
 
 
 def _block(first: int, sql: Statements, head: LogHead) -> list[ContentRow]:
-    """The entries of a block that users may find."""
+    """Read the entries of a block that users may find.
+
+    ``first`` is the first id of the block.
+    """
     values = (head.number, max(first, head.floor + 1), first + _BLOCK)
     rows = sql.query(f"{_ENTRIES}m.id >= %s AND m.id < %s", values)
     return _in_conversations_with_members(sql, head, rows)
 
 
 def _rows_with(ids: Sequence[int], sql: Statements, head: LogHead) -> list[ContentRow]:
-    """The entries among these that users may find."""
+    """Read the entries with these ids that users may find."""
     ids_left = [id for id in ids if id > head.floor]
     rows = sql.query_in(f"{_ENTRIES}m.id IN {{}}", (head.number,), ids_left)
     return _in_conversations_with_members(sql, head, rows)
@@ -417,8 +461,10 @@ def _rows_with(ids: Sequence[int], sql: Statements, head: LogHead) -> list[Conte
 def _in_conversations_with_members(
     sql: Statements, head: LogHead, rows: list[Row]
 ) -> list[ContentRow]:
-    """The entries of conversations with members. Rooms have no members, so
-    nobody searches them."""
+    """Return the entries of conversations with members.
+
+    Rooms have no members, so nobody searches them.
+    """
     statement = (
         "SELECT c.id FROM conversation c "
         f"WHERE c.log = %s AND c.kind <> {ROOM} AND c.id IN {{}}"
@@ -434,8 +480,10 @@ def _in_conversations_with_members(
 
 
 def _rows_of(claim: SegmentClaim, begin: int, end: int, sql: Statements) -> list[Row]:
-    """The rows of a segment for the buckets from ``begin`` to before ``end``:
-    (bucket, terms)."""
+    """Return the rows of a segment in a range of buckets: (bucket, terms).
+
+    The range is from ``begin`` to before ``end``.
+    """
     statement = (
         "SELECT bucket, terms FROM word "
         "WHERE log = %s AND segment = %s AND bucket >= %s AND bucket < %s"
@@ -446,8 +494,10 @@ def _rows_of(claim: SegmentClaim, begin: int, end: int, sql: Statements) -> list
 def _add(
     claim: SegmentClaim, rows: Sequence[tuple[int, bytes]], sql: Statements
 ) -> bool:
-    """Add rows of a segment: (bucket, terms). Returns False, and adds nothing,
-    if another node has the claim."""
+    """Add rows of a segment: (bucket, terms).
+
+    Returns False, and adds nothing, if another node has the claim.
+    """
     statement = f"SELECT changes FROM word_position WHERE log = %s{sql.for_update}"
     number = sql.query(statement, (claim.log,))[0][0]
     if number != claim.number:
@@ -460,8 +510,11 @@ def _add(
 def _replace(
     claim: SegmentClaim, rows: Sequence[tuple[int, bytes]], sql: Statements
 ) -> bool:
-    """Replace rows of a segment: (bucket, terms); without terms, the row is
-    only deleted. Returns as :func:`_add` does."""
+    """Replace rows of a segment: (bucket, terms).
+
+    Without terms, the row is only deleted. Returns False if another node has
+    the claim.
+    """
     statement = "DELETE FROM word WHERE log = %s AND segment = %s AND bucket = %s"
     old_rows = [(claim.log, claim.segment, bucket) for bucket, _ in rows]
     sql.execute_many(statement, old_rows)
@@ -471,9 +524,12 @@ def _replace(
 def _finish_merge(
     sql: Statements, claim: SegmentClaim, content: SegmentContent, gone: Collection[int]
 ) -> None:
-    """Write the new list of long messages of a segment, and end the claim. It
-    has the former long messages that are not ``gone``, and the long messages of
-    ``content``."""
+    """Write the new list of long messages of a segment, and end the claim.
+
+    A *long* message has more terms than the index takes, so searches compare
+    its text. The list has the former long messages that are not ``gone``, and
+    the long messages of ``content``.
+    """
     row_of: dict[int, bytes] = dict(_rows_of(claim, CONVERSATIONS, LONG + 1, sql))
     former_long = long_in(row_of.get(LONG, b""))
     long = {
@@ -493,8 +549,11 @@ def _finish_merge(
 
 
 def _finish(sql: Statements, claim: SegmentClaim, long: Mapping[int, int]) -> None:
-    """Write the list of long messages, and end the claim. ``long``: offset →
-    conversation."""
+    """Write the list of long messages, and end the claim.
+
+    ``long`` has offset → conversation. The changes of the claim are in the
+    index now, so they are deleted.
+    """
     row = b"".join(LONG_MESSAGE.pack(*message) for message in sorted(long.items()))
     _replace(claim, [(LONG, row)], sql)
     statement = "DELETE FROM word_change WHERE log = %s AND id = %s AND entry = %s"
@@ -506,15 +565,18 @@ def _finish(sql: Statements, claim: SegmentClaim, long: Mapping[int, int]) -> No
 
 
 def _has_changes(sql: Statements, head: LogHead) -> bool:
-    """Whether the index has something for :meth:`WordIndex.merge` to do."""
+    """Tell whether the index has something for :meth:`WordIndex.merge` to
+    do."""
     statement = f"SELECT 1 FROM word_position p WHERE p.log = %s AND {_HAS_CHANGES}"
     return bool(sql.query(statement, (head.number, head.floor)))
 
 
 def _expire_some(sql: Statements, head: LogHead) -> bool:
-    """Delete some of the completely expired segments, and the changes of
-    expired messages. Returns False if no such segment is left, or another node
-    works on the index."""
+    """Delete some of the completely expired segments.
+
+    Changes of expired messages are deleted, too. Returns False if no such
+    segment is left, or another node works on the index.
+    """
     if _position(sql, head.number).is_leased:
         return False
     sql.execute(
@@ -524,8 +586,10 @@ def _expire_some(sql: Statements, head: LogHead) -> bool:
 
 
 def _delete_before(sql: Statements, log: int, end: int) -> int:
-    """Delete the oldest segments of the index that are before ``end``, at most
-    32. Returns the number of rows."""
+    """Delete the oldest segments of the index that are before ``end``.
+
+    There are at most 32 at a time. Returns the number of rows.
+    """
     first = sql.query("SELECT min(segment) FROM word WHERE log = %s", (log,))[0][0]
     if first is None:
         return 0
@@ -534,9 +598,12 @@ def _delete_before(sql: Statements, log: int, end: int) -> int:
 
 
 def _erase_some(sql: Statements, head: LogHead) -> int:
-    """Delete some of the index. Returns the number of deleted rows; 0: nothing
-    is left. The claim keeps other nodes from filling the index meanwhile, and
-    the position 0 keeps searches from using it."""
+    """Delete some of the index. Returns the number of deleted rows; 0: all is
+    gone.
+
+    The claim keeps other nodes from filling the index meanwhile, and the
+    position 0 keeps searches from using it.
+    """
     _claim(sql, head, _position(sql, head.number), segment=0)
     _set_position(sql, head.number, "segment", 0)
     return _delete_before(sql, head.number, Limit.ID)

@@ -59,9 +59,12 @@ _QUOTES: Final = str.maketrans("“”„«»＂", '""""""')
 
 
 def units_of(text: str) -> list[str]:
-    """The units of the first :data:`SEARCHED` characters of a text, in order:
-    words, and runs of characters without spaces. ``"Müller's 日本"`` has
-    ``muller``, ``s`` and ``日本``."""
+    """Return the units of a text, in order.
+
+    A *unit* is a word, or a run of characters without spaces. ``"Müller's 日本"``
+    has ``muller``, ``s`` and ``日本``. Only the first :data:`SEARCHED` characters
+    count.
+    """
     text = text[:SEARCHED]
     if text.isascii():
         return _ascii_units(text.lower())
@@ -69,8 +72,12 @@ def units_of(text: str) -> list[str]:
 
 
 def terms_of(text: str) -> set[str]:
-    """The terms of a text. A long ASCII word is split into several terms. Of
-    other long words only the beginning is a term."""
+    """Return the terms of a text, by which the index finds it.
+
+    A long ASCII word is split into several terms. Of other long words only the
+    beginning is a term. A run without spaces has a term for each two
+    characters.
+    """
     if text.isascii():
         # This takes half of the time of the way below.
         return set(_ascii_terms(text[:SEARCHED].lower()))
@@ -90,8 +97,11 @@ MOST_SEARCHED_COMMAS: Final = 30_000
 
 
 def searched_text(type: str, body: bytes) -> str:
-    """The text of a message in which a search looks: the text that a reader
-    sees."""
+    """Return the text of a message in which a search looks.
+
+    This is the text that a reader sees. In JSON, it is the texts of the fields
+    :data:`WORD_FIELDS`, at any depth.
+    """
     if type == TEXT_TYPE:
         return body.decode(errors="replace")
     if body.count(b",") > MOST_SEARCHED_COMMAS:
@@ -122,14 +132,15 @@ class Term(Struct, frozen=True):
 
 
 class WordQuery:
-    """The words and phrases that a text must contain: words in any order, and
-    phrases in quotes. The last word may be unfinished.
+    """The words and phrases that a text must contain.
 
-    A part without spaces that has several units, such as an address, is a
-    phrase, too.
+    Words may come in any order. Phrases are in quotes. The last word may be
+    unfinished. A part without spaces that has several units, such as an
+    address, is a phrase, too.
     """
 
     def __init__(self, text: str) -> None:
+        """Divide the text of a search into phrases, units and terms."""
         phrases, is_open = _phrases_of(text)
         self.units = list(dict.fromkeys(chain.from_iterable(phrases)))
         """The units, each once. The last one may be the beginning of a unit."""
@@ -137,6 +148,7 @@ class WordQuery:
         self._needles: list[str] = []
         """See :func:`_needle_of`, for each phrase."""
         terms: dict[Term, None] = {}  # a dict, because it keeps the order
+        # A word outside quotes is a phrase of one unit.
         for number, units in enumerate(phrases, 1):
             ends_open = is_open and number == len(phrases)
             self._needles.append(_needle_of(units, ends_open))
@@ -149,16 +161,18 @@ class WordQuery:
         they are usually the rarest."""
 
     def is_in(self, text: str) -> bool:
-        """Whether a text contains all words and phrases."""
+        """Tell whether a text contains all words and phrases."""
         units = f" {' '.join(units_of(text))} "
         return all(needle in units for needle in self._needles)
 
 
 def _phrases_of(text: str) -> tuple[list[list[str]], bool]:
-    """The words and phrases of a search, each as a list of units. Returns also
-    whether the last one may be unfinished, because no quote ends it. The text
-    ``ann "good morn`` has ``[["ann"], ["good", "morn"]]``, and is
-    unfinished."""
+    """Return the words and phrases of a search, each as a list of units.
+
+    Returns also whether the last one may be unfinished, because no quote ends
+    it. The text ``ann "good morn`` has ``[["ann"], ["good", "morn"]]``, and is
+    unfinished.
+    """
     phrases: list[list[str]] = []
     is_open = False
     for match in _parts(text.translate(_QUOTES)):
@@ -171,9 +185,12 @@ def _phrases_of(text: str) -> tuple[list[list[str]], bool]:
 
 
 def _needle_of(units: list[str], ends_open: bool) -> str:
-    """The string that the joined units of a text contain if the text has a
-    phrase. Words have spaces around them, except an unfinished last word. Runs
-    may be parts of longer runs."""
+    """Return the string that the joined units of a text contain.
+
+    They contain it if the text has this phrase. ``["good", "morn"]`` gives ``"
+    good morn "``. Words have spaces around them, except an unfinished last
+    word. Runs may be parts of longer runs.
+    """
     needle = " ".join(units)
     if not _is_run(units[0]):
         needle = f" {needle}"
@@ -183,8 +200,11 @@ def _needle_of(units: list[str], ends_open: bool) -> str:
 
 
 def _terms_of_unit(unit: str, is_open: bool) -> Iterator[Term]:
-    """The terms to look up for a unit of a search. ``is_open``: the unit may be
-    the beginning of a longer word."""
+    """Yield the terms to look up for a unit of a search.
+
+    ``is_open``: the unit may be the beginning of a longer word.
+    """
+    # A term as long as the longest terms cannot be continued.
     if not _is_run(unit):
         yield Term(unit[:TERM_LENGTH], is_open and len(unit) < TERM_LENGTH)
     elif len(unit) == 1:
@@ -219,8 +239,11 @@ nothing to do."""
 
 
 def merged_terms(terms: Terms, gone: set[int], more: Terms) -> Terms:
-    """The terms without the messages with the offsets ``gone``, and with the
-    terms ``more``."""
+    """Return the terms of a bucket after an update.
+
+    The messages with the offsets ``gone`` are removed, and the terms ``more``
+    are added. A list that needs no change is not copied.
+    """
     merged: Terms = {}
     for term, offsets in terms.items():
         if isinstance(offsets, int):
@@ -242,15 +265,18 @@ def merged_terms(terms: Terms, gone: set[int], more: Terms) -> Terms:
 
 
 def listed(offsets: int | list[int]) -> Sequence[int]:
-    """The offsets of a term as a sequence, also if there is only one."""
+    """Return the offsets of a term as a sequence, also if there is only one."""
     if isinstance(offsets, int):
         return (offsets,)
     return offsets
 
 
 def bucket_of(term: str) -> int:
-    """The bucket of a term. The buckets of terms with the same first character
-    are consecutive."""
+    """Return the bucket of a term.
+
+    The first two characters decide. The buckets of terms with the same first
+    character are consecutive.
+    """
     first_of_group = ord(term[0]) % _GROUPS * _PARTS
     if len(term) == 1:
         return first_of_group
@@ -258,7 +284,7 @@ def bucket_of(term: str) -> int:
 
 
 def buckets_of(term: Term) -> range:
-    """The buckets in which a search finds a term."""
+    """Return the buckets in which a search finds a term."""
     first = bucket_of(term.text)
     if term.is_prefix and len(term.text) == 1:  # any second character
         return range(first, first + _PARTS)
@@ -266,15 +292,22 @@ def buckets_of(term: Term) -> range:
 
 
 def long_in(row: bytes) -> list[tuple[int, int]]:
-    """The long messages of a segment, (offset, conversation), from the row in
-    the bucket :data:`LONG`."""
+    """Return the long messages of a segment: (offset, conversation).
+
+    ``row`` is the row in the bucket :data:`LONG`.
+    """
     return list(LONG_MESSAGE.iter_unpack(row))
 
 
 def conversation_at(row: bytes, offset: int) -> int:
-    """The conversation of the message with this offset, from the row of its
-    segment in the bucket :data:`CONVERSATIONS`."""
+    """Return the conversation of the message with this offset.
+
+    ``row`` is the row of its segment in the bucket :data:`CONVERSATIONS`. It
+    has the number of conversations, the conversations, and for each message the
+    index of its conversation.
+    """
     (count,) = struct.unpack_from("<H", row)
+    # The numbers of the messages follow the conversations.
     numbers_at = _NUMBER_BYTES + _CONVERSATION_BYTES * count
     (number,) = struct.unpack_from("<H", row, numbers_at + _NUMBER_BYTES * offset)
     conversation_at = _NUMBER_BYTES + _CONVERSATION_BYTES * number
@@ -299,7 +332,7 @@ class IndexPart(Struct, frozen=True):
 
 
 def indexed_before(sql: Statements, log: int) -> int:
-    """The id before which all messages are in the index."""
+    """Return the id before which all messages are in the index."""
     rows = sql.query("SELECT segment FROM word_position WHERE log = %s", (log,))
     if rows:
         return int(rows[0][0]) * SEGMENT
@@ -325,13 +358,14 @@ first."""
 def newest_part(
     sql: Statements, log: int, after: int, upto: int, most: int, terms: Sequence[Term]
 ) -> tuple[int, IndexPart | None]:
-    """Read the newest segments of the index with ids up to ``upto``, at most
-    ``most``, with the rows of these terms. Segments without messages are
-    skipped, because ids have a gap after a restore.
+    """Read the newest segments of the index with ids up to ``upto``.
 
-    Returns the id before which all messages are in the index, and the segments,
-    or None if there are no segments after the id ``after``. A changed message
-    is either among ``others``, or in rows that are read later.
+    There are at most ``most`` segments, with the rows of these terms. Segments
+    without messages are skipped, because ids have a gap after a restore.
+
+    Returns the id before which all messages are in the index, and the segments;
+    None: there are no segments after the id ``after``. A changed message is
+    either among ``others``, or in rows that are read later.
     """
     positions = sql.query(_INDEX_POSITION, (upto // SEGMENT, log))
     if not positions:
@@ -352,6 +386,7 @@ def newest_part(
         others = [row for row in others if row[0] >= begin * SEGMENT]
     segments = range(begin, end)
     rows = []
+    # Long messages are compared, too, like changed ones.
     for row in rows_of(sql, log, buckets_with(terms) | {LONG}, segments):
         if row[1] == LONG:
             others += (
@@ -364,14 +399,15 @@ def newest_part(
 
 
 def buckets_with(terms: Iterable[Term]) -> set[int]:
-    """The buckets in which these terms may be."""
+    """Return the buckets in which these terms may be."""
     return set(chain.from_iterable(map(buckets_of, terms)))
 
 
 def rows_of(
     sql: Statements, log: int, buckets: Collection[int], segments: Sequence[int]
 ) -> list[Row]:
-    """The rows of these buckets of some segments: (segment, bucket, terms)."""
+    """Return the rows of these buckets of some segments: (segment, bucket,
+    terms)."""
     statement = (
         "SELECT b.segment, b.bucket, b.terms FROM word b WHERE b.log = %s "
         f"AND b.bucket IN {marks_of(len(buckets))} AND b.segment IN {{}}"
@@ -380,9 +416,11 @@ def rows_of(
 
 
 def offsets_with(terms: bytes, term: Term) -> set[int]:
-    """The offsets of the messages with a term, from the row ``terms`` of its
-    bucket. A few may be wrong, so the texts of the messages must be
-    compared."""
+    """Return the offsets of the messages with a term.
+
+    ``terms`` is the row of its bucket. A few offsets may be wrong, so the texts
+    of the messages must be compared.
+    """
     hits: set[int] = set()
     if term.is_prefix:
         if term.text.encode() not in terms:
@@ -418,7 +456,11 @@ _TWO_BYTES_SIZE: Final = 3
 
 def _offsets_at(row: bytes, at: int) -> list[int]:
     """Decode a number of MessagePack, or a list of numbers, at an index of a
-    row. If other bytes are there, the result may be wrong or short."""
+    row.
+
+    ``b"\xcd\x01\x00"`` gives ``[256]``. If other bytes are there, the result
+    may be wrong or short.
+    """
     offsets: list[int] = []
     with suppress(IndexError):
         count = 1
@@ -449,8 +491,11 @@ def _offsets_at(row: bytes, at: int) -> list[int]:
 def in_conversations(
     row: bytes, offsets: Iterable[int], conversations: Collection[int]
 ) -> set[int]:
-    """The offsets of messages that are in these conversations. ``row``: the row
-    of their segment in the bucket :data:`CONVERSATIONS`."""
+    """Return the offsets of messages that are in these conversations.
+
+    ``row`` is the row of their segment in the bucket :data:`CONVERSATIONS`.
+    :func:`conversation_at` describes its bytes.
+    """
     (count,) = struct.unpack_from("<H", row)
     of_segment = struct.unpack_from(f"<{count}q", row, _NUMBER_BYTES)
     wanted = {
