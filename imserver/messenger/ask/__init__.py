@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def metrics() -> tuple[Metric, ...]:
-    """The metrics of questions, at the first scrape."""
+    """Return the metrics of questions. Called at the first scrape."""
     # Most nodes start without scrapes: the table is not imported before one.
     from imserver.plugin.metrics import Metric
 
@@ -39,10 +39,12 @@ def metrics() -> tuple[Metric, ...]:
     )
 
     def counts(core: Core) -> dict[str, int]:
+        """Return how often this node has done each act."""
         counts: Mapping[Any, int] = core.store.part(MessageLog).asks.counts
         return {event: counts[event] for event in events}
 
     def waits(core: Core) -> int:
+        """Return the number of requests that wait now."""
         return core.service(AskParts).waits.count
 
     return (

@@ -231,7 +231,7 @@ class AnswerResult(Struct):
 
 
 class AskApi(Struct, frozen=True):
-    """The services that the routes use."""
+    """The services that the routes of questions use."""
 
     core: Core
     parts: AskParts
@@ -244,14 +244,18 @@ class AskApi(Struct, frozen=True):
         return self.core.store.part(MessageLog)
 
     def show(self, app: str, user: str, id: int) -> AskShown:
-        """A question that the user may read, as the routes answer it. Switches
-        greenlets. Raises ApiProblem."""
+        """Return a question that the user may read, in the shape of the answer.
+
+        Switches greenlets. Raises ApiProblem.
+        """
         return _shown(self.log.asks.get(app, user, id))
 
 
 def _shown(entry: Entry | None) -> AskShown:
-    """A question in the shape of the answer. Raises ApiProblem if there is no
-    such question."""
+    """Return a question in the shape of the answer.
+
+    Raises ApiProblem if there is no such question.
+    """
     if entry is None or entry.ask is None:
         raise ApiProblem(Problems.UNKNOWN_MESSAGE)
     ask = entry.ask
@@ -267,6 +271,7 @@ def _shown(entry: Entry | None) -> AskShown:
         state=ask.state or "open",
         answers=ask.answers,
     )
+    # Fields that do not apply are left out of the answer.
     if ask.of is not None:
         shown.of = list(ask.of)
     if ask.poll is not None:
@@ -290,11 +295,12 @@ size, because all voters are read."""
 
 
 def _services(core: Core, api: Api) -> AskApi:
+    """Make the services of the routes."""
     return AskApi(
-        core,
-        core.service(AskParts),
-        MessageApi.of(core, api),
-        core.service(MessageServices),
+        core=core,
+        parts=core.service(AskParts),
+        messages=MessageApi.of(core, api),
+        services=core.service(MessageServices),
     )
 
 
@@ -351,7 +357,7 @@ def create(api: AskApi, call: Call, request: AskRequest) -> AskShown:
 
 
 def _objection(call: Call, request: AskRequest) -> str:
-    """The reason why a request cannot be a question; ``""`` if it can."""
+    """Return why a request cannot be a question; ``""`` if it can be one."""
     objection = _poll_objection(request)
     if objection:
         return objection
@@ -368,8 +374,12 @@ def _objection(call: Call, request: AskRequest) -> str:
 
 
 def _question_of(api: AskApi, call: Call, request: AskRequest) -> dict[str, Any]:
-    """The question for the ``meta`` of a message. Raises ApiProblem if one of
-    the named users may not answer."""
+    """Return the question for the ``meta`` of a message, for example ``{"text":
+    True}``.
+
+    Fields with their default values are left out. Raises ApiProblem if one of
+    the named users may not answer.
+    """
     ask: dict[str, Any] = {}
     if request.need > 1:
         ask["need"] = request.need
@@ -395,14 +405,17 @@ def _question_of(api: AskApi, call: Call, request: AskRequest) -> dict[str, Any]
 
     if request.fixed:
         ask["fixed"] = True
+    # Deadlines are compared with the clock of the database.
     if request.seconds:
         ask["until"] = api.log.asks.time_ms() + request.seconds * _SECOND_MS
     return ask
 
 
 def _poll_objection(request: AskRequest) -> str:
-    """The reason why a request cannot be a poll, or a question with fields of
-    polls; ``""`` if it can."""
+    """Return why a request cannot be a poll; ``""`` if it can be one.
+
+    A question that is no poll must not have fields of polls.
+    """
     if not request.poll:
         if request.many or request.anonymous:
             return "`many`, `anonymous`: only of a `poll`"
@@ -419,8 +432,11 @@ def _poll_objection(request: AskRequest) -> str:
 def _answerers(
     api: AskApi, call: Call, request: AskRequest, users: list[str]
 ) -> list[str]:
-    """The users who may answer, each once. Raises ApiProblem unless all are
-    members of the conversation."""
+    """Return the users who may answer, each once.
+
+    Raises ApiProblem unless all are other members of the conversation, and as
+    many as are needed.
+    """
     answerers = list(dict.fromkeys(users))
     if request.to or call.user in answerers or not answerers:
         raise ApiProblem.invalid("`of`: other members of a `conversation`")
@@ -465,18 +481,30 @@ def get(
     read any question.
     """
     principal = call.principal
+    # Only a request that waits, and has a credential, is checked again.
     proof = ""
     if wait > 0 and call.credential != "":
         proof = api.core.authority.proof(principal, call.request.headers)
     entry = api.parts.waits.wait(call.app, call.user, id, seen, wait, principal.label)
 
-    # The credential may have ended during the wait.
-    app = principal.app or call.app
-    if proof and not api.core.still_holds(app, principal.user, proof):
-        if principal.user:
-            raise ApiProblem(Problems.TOKEN_INVALID)
-        raise ApiProblem(Problems.UNAUTHORIZED)
+    if proof:
+        _require_valid(api, call, proof)
     return _shown(entry)
+
+
+def _require_valid(api: AskApi, call: Call, proof: str) -> None:
+    """Raise ApiProblem if the credential of a request has ended meanwhile.
+
+    A request may wait long, and the token or key may be revoked in this time.
+    ``proof`` stands for the credential as it was before the wait.
+    """
+    principal = call.principal
+    app = principal.app or call.app
+    if api.core.still_holds(app, principal.user, proof):
+        return
+    if principal.user:
+        raise ApiProblem(Problems.TOKEN_INVALID)
+    raise ApiProblem(Problems.UNAUTHORIZED)
 
 
 @routes.post(
@@ -639,8 +667,11 @@ def escalate(
 
 
 def _changed(api: AskApi, call: Call, id: int, result: Any) -> AskShown:
-    """The answer to a request that has changed a question: the question as it
-    is now. ``result``: of the change. Raises ApiProblem if it was rejected."""
+    """Return the answer to a request that has changed a question.
+
+    It is the question as it is now. ``result`` is the result of the change.
+    Raises ApiProblem if it was rejected.
+    """
     # An act of a user is not recorded, only an act of a back end.
     if call.user:
         call.act = ""

@@ -54,12 +54,17 @@ class _Wait(Flag):
 
 
 class Waits:
-    """Owner of the waits. ``is_draining``: the node drains, so no request waits
-    here any more."""
+    """Lets requests wait until a question is answered.
+
+    Each wait has a greenlet and a signal. One more greenlet reads the new
+    entries of the apps with waits, and sets the signals. ``is_draining`` tells
+    whether the node drains, so that no request waits here any more.
+    """
 
     def __init__(
         self, store: Store, watch: Watch, is_draining: Callable[[], bool]
     ) -> None:
+        """Begin without waits. Nothing is read."""
         self._log = store.part(MessageLog)
         self._watch = watch
         self._is_draining = is_draining
@@ -78,16 +83,19 @@ class Waits:
     def wait(
         self, app: str, user: str, message: int, seen: int, seconds: float, payer: str
     ) -> Entry | None:
-        """Wait until a question is closed or has more than ``seen`` answers, at
-        most for ``seconds``, and return it as it is then. Returns None if the
-        user can read no such question, or the app was deleted. ``payer``: the
-        principal of the request. Switches greenlets. Raises
-        StorageUnavailable."""
+        """Wait until a question is closed or has new answers, and return it.
+
+        It returns when the question has more than ``seen`` answers, or after
+        ``seconds``. ``payer`` is the principal of the request, who may have
+        only so many waits. Returns None if the user can read no such question,
+        or the app was deleted. Switches greenlets. Raises StorageUnavailable.
+        """
         deadline = monotonic() + seconds
         is_full = self.count >= MOST_WAITS or self._payers[payer] >= MOST_OF_ONE
         if seconds <= 0 or is_full:
             return self._log.asks.get(app, user, message)
 
+        # Registered before the first query, so that no answer is missed.
         signal = self._add(app, message, payer)
         try:
             if app not in self._positions:
@@ -127,6 +135,7 @@ class Waits:
         self.count += 1
         self._payers[payer] += 1
         self._apps[app] += 1
+        # The log follower now sets `_news` for entries of this app, too.
         if self._apps[app] == 1:
             self._watch(self._news, self._apps.keys())
         self._news.set()
@@ -139,6 +148,7 @@ class Waits:
         if not signals:
             del self._signals[app, message]
         self.count -= 1
+        # Counters without waits are removed, so that they do not pile up.
         for counter, key in ((self._payers, payer), (self._apps, app)):
             counter[key] -= 1
             if not counter[key]:
@@ -148,9 +158,12 @@ class Waits:
             self._watch(self._news, self._apps.keys())
 
     def run(self) -> None:
-        """Greenlet: wake the waits whose questions have changed, until it is
-        killed."""
+        """Wake the waits whose questions have changed.
+
+        Runs in a greenlet of its own, until it is killed.
+        """
         while True:
+            # Without waits there is nothing to read.
             if self.count:
                 self._news.wait(_LOOK_SECONDS)
             else:
@@ -166,9 +179,12 @@ class Waits:
                 gevent.sleep(_RETRY_SECONDS)
 
     def _wake_changed(self) -> None:
-        """Read the new entries of apps with waits, and wake the waits whose
-        questions have changed. If the node drains, wake all waits, which then
-        end. Switches greenlets. Raises StorageUnavailable."""
+        """Read the new entries of apps with waits, and wake the waits that they
+        concern.
+
+        If the node drains, wake all waits, which then end. Switches greenlets.
+        Raises StorageUnavailable.
+        """
         if self._is_draining():
             for signals in self._signals.values():
                 for signal in signals:
@@ -193,15 +209,18 @@ _GATHER_SECONDS: Final = 0.2
 
 
 class Deadlines:
-    """Closes questions, and counts votes, when they are due. Stateless."""
+    """Closes questions, and counts votes, when they are due."""
 
     def __init__(self, store: Store) -> None:
+        """Take the log of the store. Nothing is read."""
         self._store = store
         self._log = store.part(MessageLog)
 
     def run(self) -> None:
-        """Greenlet: close questions and count votes that are due, until it is
-        killed."""
+        """Close questions and count votes that are due.
+
+        Runs in a greenlet of its own, until it is killed.
+        """
         news = self._log.asks.news
         while True:
             news.clear()
@@ -215,13 +234,16 @@ class Deadlines:
             seconds = _DEADLINE_SECONDS
             if until_due is not None:
                 seconds = min(until_due, seconds)
+            # News means that something was stored here that will be due.
             if news.wait(seconds):
                 gevent.sleep(_GATHER_SECONDS)
 
     def settle_due(self) -> float | None:
-        """Close questions and count votes that are due. Returns the seconds
-        until the next one is due; None: none is known. Switches greenlets.
-        Raises StorageUnavailable."""
+        """Close the questions and count the votes that are due.
+
+        Returns the seconds until the next one is due; None: no other is known.
+        Switches greenlets. Raises StorageUnavailable.
+        """
         if not self._store.has_database:
             return None
         asks = self._log.asks
@@ -245,17 +267,24 @@ class AskParts(Struct, frozen=True):
 
 
 def build(core: Core) -> Parts:
-    """Build the parts of questions, and join them to the core."""
+    """Build the parts of questions on one node.
+
+    Two greenlets run: one wakes requests that wait for answers, the other one
+    closes questions at their deadlines.
+    """
 
     def is_draining() -> bool:
+        """Tell whether the node stops taking requests."""
         return core.node.draining
 
     follower = core.service(MessageServices).messaging.follower
     waits = Waits(core.store, follower.watch, is_draining)
+    # A deleted app ends its waits.
     core.tenants.report_to(waits.forget)
     deadlines = Deadlines(core.store)
+    # One reminder for each question in this time, on all nodes together.
     reminders = core.buckets.make(
         ASK_REMINDERS, 1, seconds=REMINDER_SECONDS, shared=core.attempt
     )
-    parts = AskParts(waits, deadlines, reminders)
-    return Parts((parts,), run=(waits.run, deadlines.run))
+    asks = AskParts(waits=waits, deadlines=deadlines, reminders=reminders)
+    return Parts((asks,), run=(waits.run, deadlines.run))

@@ -18,14 +18,16 @@ if TYPE_CHECKING:
 
 
 def metrics() -> tuple[Metric, ...]:
-    """The metrics of stored messages, at the first scrape."""
+    """Return the metrics of stored messages. Called at the first scrape."""
     # Most nodes start without scrapes: the table is not imported before one.
     from imserver.gateway.metric_table import Metric, counters, histogram
 
     def stored(core: Core) -> Any:
+        """Return the numbers of stored messages, by app."""
         return core.metrics.stored
 
     def losses(core: Core) -> int:
+        """Return how often this node found that entries were lost."""
         return core.store.part(MessageLog).writer.losses
 
     return (

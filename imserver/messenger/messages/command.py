@@ -50,8 +50,12 @@ def rebuild(path: str | None, data_dir: str | None, app: str | None) -> None:
 
 
 def check_rows(sql: PooledStatements) -> Iterator[Finding]:
-    """Report losses of entries that nodes have found."""
+    """Yield a finding if nodes have lately found lost entries.
+
+    Losses older than :data:`_NAMED_SECONDS` are not reported any more.
+    """
     rows = sql.query("SELECT app, lost FROM log WHERE lost IS NOT NULL")
+    # The last range in the column is the newest loss.
     losses = {text_of(app): ranges_of(lost)[-1].found for app, lost in rows}
     lost = sorted(app for app, at in losses.items() if at > time() - _NAMED_SECONDS)
     if lost:

@@ -212,9 +212,12 @@ TABLES: Final = (
 
 
 def _read_numbers(sql: Statements) -> tuple[list[Any], list[Any], list[Any]]:
-    """The last ids of logs, seqs of conversations, and versions of marks. Rows
-    of ids are (id, conversation, app, part); of seqs (seq, conversation, app,
-    part); of versions (user, version, app, part)."""
+    """Read the numbers that a restored database must not give again.
+
+    These are three lists of rows: the last ids of logs as (id, conversation,
+    app, part), the seqs of conversations as (seq, conversation, app, part), and
+    the versions of marks as (user, version, app, part).
+    """
     return (
         sql.query("SELECT last_id, last_conversation, app, part FROM log"),
         sql.query(
@@ -229,8 +232,11 @@ def _read_numbers(sql: Statements) -> tuple[list[Any], list[Any], list[Any]]:
 def _continue_after(
     sql: Statements, numbers: tuple[list[Any], list[Any], list[Any]]
 ) -> None:
-    """Let the numbers of a restored database (SQLite) continue after these
-    numbers of :func:`_read_numbers`."""
+    """Let the numbers of a restored database (SQLite) continue after known
+    ones.
+
+    ``numbers`` is the result of :func:`_read_numbers`.
+    """
     ids, seqs, versions = numbers
     sql.execute_many(
         "INSERT INTO log (last_id, last_conversation, app, part, floor) "
@@ -256,8 +262,11 @@ def _continue_after(
 
 
 def _skip(sql: Statements, far: int) -> None:
-    """Let all numbers continue far beyond the known ones. Members without a
-    version of marks get one."""
+    """Let all numbers continue far beyond the known ones.
+
+    Members without a version of marks get one, because theirs may have been
+    lost.
+    """
     raise_all(sql, far, "log", "last_id", "last_conversation")
     raise_all(sql, far, "conversation", "last_seq")
     raise_all(sql, far, "mark_version", "version")

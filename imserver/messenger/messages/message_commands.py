@@ -133,7 +133,7 @@ class ConversationPage(Struct):
 
 
 def conversation_view(summary: ConversationSummary, user: str) -> ConversationView:
-    """One of a user's conversations, as the user sees it."""
+    """Return one of a user's conversations, as the user sees it in a list."""
     row = summary.conversation
     last = summary.last
     view = ConversationView(
@@ -142,6 +142,7 @@ def conversation_view(summary: ConversationSummary, user: str) -> ConversationVi
     view.name = row.name
     if last is not None:
         view.last = last.view()
+    # Clients take the id of `last` otherwise.
     if last is None or last.id != summary.position:
         view.position = summary.position
     view.mentions = summary.mentions
@@ -150,6 +151,7 @@ def conversation_view(summary: ConversationSummary, user: str) -> ConversationVi
     view.unread_more = summary.unread_more
     view.open = row.open
     view.everybody = row.everybody
+    # The defaults are those of the view.
     if row.options:
         options = row.option_values()
         view.write = options["write"]
@@ -158,8 +160,11 @@ def conversation_view(summary: ConversationSummary, user: str) -> ConversationVi
 
 
 class MessageCommands(Service, dict=True):
-    """Carries out the commands on stored messages. A connection follows the log
-    from its login with a cursor on, or from its first ``sync``."""
+    """Runs the commands on stored messages.
+
+    A connection follows the log from its login with a cursor on, or from its
+    first ``sync``. It then receives new entries.
+    """
 
     sessions: Sessions
     messaging: Messaging
@@ -172,6 +177,7 @@ class MessageCommands(Service, dict=True):
         self._log = self.store.part(MessageLog)
 
     def commands(self) -> CommandTable:
+        """Return the commands that this service runs."""
         return {
             Resume: CommandRow(self.resume, needs_session=False, answers=True),
             Send: CommandRow(self.messaging.send_command, answers=True),
@@ -190,12 +196,16 @@ class MessageCommands(Service, dict=True):
     def resume(
         self, connection: Connection, command: Resume, answer: Answer
     ) -> Reply | None:
-        """Log in with a cursor. Either the missed entries follow the reply, or
-        the client has to sync. May switch greenlets."""
+        """Log in with a *cursor*: the last id that the client has.
+
+        Either the missed entries follow the reply, or the client has to sync.
+        May switch greenlets.
+        """
         login = Login(command.app, command.user, command.token, command.device)
         code = self.sessions.login(connection, login)
         if code != ReplyCode.OK:
             return Reply(code)
+        # A repeated login changes nothing.
         if connection.log_subscription is not None:
             return Reply.OK
 
@@ -205,6 +215,8 @@ class MessageCommands(Service, dict=True):
         try:
             self._catch_up.resume(connection, command.cursor, command.acks, resumed)
         except StorageUnavailable:
+            # The database does not answer: the client is logged in, and syncs
+            # later.
             self._catch_up.put_off(
                 connection, PendingLogSubscription(acks=command.acks)
             )
@@ -214,19 +226,12 @@ class MessageCommands(Service, dict=True):
     def sync(
         self, connection: Connection, command: Sync, answer: Answer
     ) -> Reply | None:
-        """Answer with a page of missed entries. New entries are delivered after
-        the last page. May switch greenlets."""
+        """Answer with a page of missed entries. May switch greenlets.
+
+        New entries are delivered after the last page.
+        """
         app, user = app_and_user(connection)
-        log_subscription = connection.log_subscription
-        if isinstance(log_subscription, PendingLogSubscription):
-            subscription = LogSubscription()
-            if log_subscription.acks:
-                subscription = AckingLogSubscription(
-                    acked=command.after, delivered=command.after
-                )
-            self._catch_up.subscribe(connection, subscription)
-        elif log_subscription is None:
-            self._catch_up.subscribe(connection, LogSubscription())
+        self._subscribe(connection, command.after)
 
         # From here on the subscription delivers changes of marks, so no change
         # is missed.
@@ -249,10 +254,28 @@ class MessageCommands(Service, dict=True):
         )
         return None
 
+    def _subscribe(self, connection: Connection, cursor: int) -> None:
+        """Let a connection follow the log, unless it does. May switch greenlets.
+
+        A *pending* log subscription is of a session that has logged in while
+        the log was unavailable. It is replaced by a real one.
+        """
+        log_subscription = connection.log_subscription
+        if isinstance(log_subscription, PendingLogSubscription):
+            subscription = LogSubscription()
+            if log_subscription.acks:
+                subscription = AckingLogSubscription(acked=cursor, delivered=cursor)
+            self._catch_up.subscribe(connection, subscription)
+        elif log_subscription is None:
+            self._catch_up.subscribe(connection, LogSubscription())
+
     # --- queries --------------------------------------------------------------
 
     def history(self, connection: Connection, command: History) -> Reply:
-        """Answer with a page of a conversation. Switches greenlets."""
+        """Answer with a page of a conversation. Switches greenlets.
+
+        The page has messages before an id, after an id, or of some types.
+        """
         app, user = app_and_user(connection)
         conversation = command.conversation
         before = command.before
@@ -313,6 +336,7 @@ class MessageCommands(Service, dict=True):
             mute = self.messaging.mute_of(app, user)
 
         def change(log: MessageLog) -> Change | Rejected:
+            """Change the log, if the user is not muted."""
             return log.annotations.react(
                 app, user, command.id, command.emoji, remove=command.remove
             )
@@ -342,9 +366,11 @@ class MessageCommands(Service, dict=True):
     def _change(
         self, mute: Rejected | None, change: Callable[[MessageLog], Change | Rejected]
     ) -> Reply:
-        """Carry out a reaction or a pin, and return the reply. ``mute``: the
-        refusal of a muted user; None: the user may do it. Switches
-        greenlets."""
+        """Run a reaction or a pin, and return the reply. Switches greenlets.
+
+        ``mute`` is the refusal of a muted user; None: the user may do it.
+        ``change`` writes to the log.
+        """
         result: Change | Rejected
         if mute is not None:
             result = mute
@@ -364,8 +390,11 @@ class MessageCommands(Service, dict=True):
 
 
 def _search_page(entries: list[Entry], before: int) -> Reply:
-    """The reply with a page of a search. ``before``: of the next page; 0: this
-    is the last page."""
+    """Return the reply with a page of a search.
+
+    ``before`` is the id from which the next page continues; 0: this is the last
+    page.
+    """
     views = [entry.view() for entry in entries]
     return Reply(ReplyCode.OK, SearchPage(views, has_more=before > 0, before=before))
 
@@ -376,8 +405,10 @@ def _page(
     anew: bool,
     marks: MarksAnswer | UnsetType = UNSET,
 ) -> EntryPage:
-    """A page of entries. ``more``: there are further entries. ``anew``: the
-    client must start again."""
+    """Return a page of entries.
+
+    ``more``: there are further entries. ``anew``: the client must start again.
+    """
     page = EntryPage([message.view() for message in messages], more, marks=marks)
     if anew:
         page.begin_anew = True
@@ -412,18 +443,25 @@ class AnsweredView(Struct, omit_defaults=True):
 
 
 class AskCommands(Service):
-    """Carries out the command to answer a question, and sends votes to the
-    other connections of the user. Stateless."""
+    """Runs the command to answer a question, or to vote in a poll.
+
+    The other connections of the user learn of a vote.
+    """
 
     core: Services
     messaging: Messaging
     signals: Signals
 
     def commands(self) -> CommandTable:
+        """Return the commands that this service runs."""
         return {AnswerAsk: CommandRow(self.run)}
 
     def run(self, connection: Connection, command: AnswerAsk) -> Reply:
-        """Answer a question. Switches greenlets."""
+        """Answer a question. Switches greenlets.
+
+        The reply has the question as it is now. Without an ``id``, the user has
+        given this answer before.
+        """
         app, user = app_and_user(connection)
         result = self.answer(
             app,
@@ -454,12 +492,13 @@ class AskCommands(Service):
         choices: Sequence[int] | None = None,
         besides: Connection | None = None,
     ) -> AskChange | Rejected:
-        """Answer a question as a user, with the value of an option or with free
-        text, or vote in a poll with ``choices``, the indexes of options.
+        """Answer a question as a user, or vote in a poll.
 
-        The back end of the app reviews free text if it wants to. Not
-        ``by_user``: a back end answers for the user, without these checks. The
-        user's connections except ``besides`` are notified of a vote.
+        An answer is the ``value`` of an option, or a free ``text``. A vote is
+        ``choices``, the indexes of options. The back end of the app reviews
+        free text if it wants to. Not ``by_user``: a back end answers for the
+        user, without these checks. The user's connections except ``besides``
+        are notified of a vote.
 
         Switches greenlets. Raises StorageUnavailable, TooManyMessages and
         ReviewUnavailable.
@@ -483,18 +522,36 @@ class AskCommands(Service):
         result = asks.answer(
             app, user, message, value=value, text=text, choices=choices
         )
-        # Only a vote has ``mine``: the other devices show what the user chose.
-        if isinstance(result, AskChange) and result.ask.mine is not None:
-            data = msgspec.json.encode({"id": message, "choices": result.ask.mine})
-            signal = Signal(
-                "vote", user, "", conversation=result.conversation, data=data
-            )
-            self.signals.send(ToFollowers(app, (user,), 0, signal), besides)
+        if isinstance(result, AskChange):
+            self._notify_of_vote(app, user, message, result, besides)
         return result
 
+    def _notify_of_vote(
+        self,
+        app: str,
+        user: str,
+        message: int,
+        change: AskChange,
+        besides: Connection | None,
+    ) -> None:
+        """Send a vote to the user's connections, except ``besides``.
+
+        The other devices then show what the user chose. Only a vote has
+        ``mine``: other answers are seen by all.
+        """
+        if change.ask.mine is None:
+            return
+        data = msgspec.json.encode({"id": message, "choices": change.ask.mine})
+        signal = Signal("vote", user, "", conversation=change.conversation, data=data)
+        self.signals.send(
+            ToFollowers(app, users=(user,), group=0, signal=signal), besides
+        )
+
     def _review(self, app: str, user: str, message: int, text: str) -> str | Rejected:
-        """Let the back end review a free text. Returns the text to store, or
-        the refusal. Switches greenlets. Raises ReviewUnavailable."""
+        """Let the back end review a free text. Switches greenlets.
+
+        Returns the text to store, or the refusal. Raises ReviewUnavailable.
+        """
         draft = Draft(
             sender=user, kind="press", type="text", body=text.encode(), about=message
         )
@@ -516,7 +573,7 @@ class ThreadView(ThreadState, frozen=True, kw_only=True):
 
     @staticmethod
     def of(thread: Thread) -> ThreadView:
-        """Make the view of a thread."""
+        """Return the view of a thread."""
         message: EntryView | msgspec.UnsetType = msgspec.UNSET
         if thread.message is not None:
             message = thread.message.view()
@@ -540,14 +597,18 @@ class ThreadList(Struct):
 
 
 class ThreadCommands:
-    """Carries out the commands of users on threads, and notifies their other
-    connections. Stateless."""
+    """Runs the commands of users on threads, and notifies their other
+    connections.
+
+    A *thread* is the replies to one message, its *root*.
+    """
 
     def __init__(self, signals: Signals, store: Store) -> None:
         self._signals = signals
         self._log = store.part(MessageLog)
 
     def commands(self) -> CommandTable:
+        """Return the commands that this service runs."""
         return {
             AskThread: CommandRow(self._page_command),
             AskThreads: CommandRow(self._list_command),
@@ -558,10 +619,13 @@ class ThreadCommands:
     def page(
         self, app: str, user: str, root: int, before: int, limit: int
     ) -> tuple[Thread, list[Entry], int] | None:
-        """A thread, and a page of its last replies before an id (0: its end),
-        in the order of their ids. Returns also the ``before`` of the next page;
-        0: there are no earlier replies. None: the user cannot read the thread.
-        Switches greenlets; raises StorageUnavailable."""
+        """Return a thread, and a page of its last replies, ordered by id.
+
+        The replies have ids before ``before``; 0 means the end of the thread.
+        Returns also the ``before`` of the next page; 0: there are no earlier
+        replies. Returns None if the user cannot read the thread. Switches
+        greenlets; raises StorageUnavailable.
+        """
         thread = self._log.threads.get(app, user, root)
         replies = self._log.threads.replies(app, user, root, before, limit)
         if thread is None or replies is None:
@@ -571,8 +635,12 @@ class ThreadCommands:
     def list(
         self, app: str, user: str, before: int, limit: int
     ) -> tuple[list[Thread], bool]:
-        """See
-        :meth:`imserver.messenger.log.threads.ThreadStore.of_user`."""
+        """Return a page of the threads that a user follows, and whether there
+        are more.
+
+        Threads with the newest replies come first. ``before`` selects threads
+        whose last reply has a smaller id; 0: all.
+        """
         return self._log.threads.of_user(app, user, before, limit)
 
     def follow(
@@ -583,29 +651,39 @@ class ThreadCommands:
         follows: bool,
         besides: Connection | None = None,
     ) -> Thread | None:
-        """Follow a thread, or mute it. The user's connections except
-        ``besides`` are notified. Switches greenlets; raises
-        StorageUnavailable."""
+        """Follow a thread, or mute it if ``follows`` is False.
+
+        The user's connections except ``besides`` are notified. Returns None if
+        the user cannot read the thread. Switches greenlets; raises
+        StorageUnavailable.
+        """
         thread = self._log.threads.follow(app, user, root, follows)
         return self._notify(app, user, thread, besides)
 
     def read(
         self, app: str, user: str, root: int, id: int, besides: Connection | None = None
     ) -> Thread | None:
-        """Note that a user has read a thread up to a reply. The user's
-        connections except ``besides`` are notified. Switches greenlets; raises
-        StorageUnavailable."""
+        """Note that a user has read a thread up to a reply.
+
+        The user's connections except ``besides`` are notified. Returns None if
+        the user cannot read the thread. Switches greenlets; raises
+        StorageUnavailable.
+        """
         thread = self._log.threads.read(app, user, root, id)
         return self._notify(app, user, thread, besides)
 
     def _notify(
         self, app: str, user: str, thread: Thread | None, besides: Connection | None
     ) -> Thread | None:
-        """Notify the user's connections except ``besides`` of a thread that has
-        changed for the user. Returns the thread; None: the user cannot read
-        it."""
+        """Send a thread that has changed for the user to the user's
+        connections.
+
+        ``besides`` is the connection that has changed it. Returns the thread;
+        None: the user cannot read it.
+        """
         if thread is None:
             return None
+        # Clients have the first message already.
         data = msgspec.json.encode(ThreadView.of(replace(thread, message=None)))
         signal = Signal(
             "threadMark", user, "", conversation=thread.conversation, data=data
@@ -614,6 +692,7 @@ class ThreadCommands:
         return thread
 
     def _page_command(self, connection: Connection, command: AskThread) -> Reply:
+        """Answer with a page of the replies of a thread. Switches greenlets."""
         app, user = app_and_user(connection)
         page = self.page(app, user, command.thread, command.before, command.limit)
         if page is None:
@@ -628,24 +707,30 @@ class ThreadCommands:
         return Reply(ReplyCode.OK, view)
 
     def _list_command(self, connection: Connection, command: AskThreads) -> Reply:
+        """Answer with a page of the threads that the user follows. Switches
+        greenlets."""
         app, user = app_and_user(connection)
         threads, more = self.list(app, user, command.before, command.limit)
         views = [ThreadView.of(thread) for thread in threads]
         return Reply(ReplyCode.OK, ThreadList(views, more))
 
     def _follow_command(self, connection: Connection, command: FollowThread) -> Reply:
+        """Follow a thread or mute it, and answer with it. Switches
+        greenlets."""
         app, user = app_and_user(connection)
         follows = not command.remove
         thread = self.follow(app, user, command.thread, follows, connection)
         return _answer(thread)
 
     def _read_command(self, connection: Connection, command: ReadThread) -> Reply:
+        """Advance the read position in a thread. Switches greenlets."""
         app, user = app_and_user(connection)
         thread = self.read(app, user, command.thread, command.id, connection)
         return _answer(thread)
 
 
 def _answer(thread: Thread | None) -> Reply:
+    """Return the reply with a thread; None: the user cannot read it."""
     if thread is None:
         return _UNKNOWN
     return Reply(ReplyCode.OK, ThreadView.of(thread))

@@ -47,13 +47,17 @@ caller repeats it."""
 
 
 def build(core: Core) -> Parts:
-    """Build the services of stored messages, their commands, and the handlers
-    of node messages."""
+    """Build the services of stored messages on one node.
+
+    Also registers them for events of the core, and starts their background
+    work.
+    """
     services, answers, commands = _make_services(core)
     messaging = services.messaging
     positions = services.messaging.positions
     catch_up = messaging.catch_up
     storage = core.config.storage
+    # Connections tell of pongs and of their end.
     core.network.report_to(catch_up.ponged)
     core.hub.report_to(catch_up.forget)
     if core.member is not None:
@@ -63,6 +67,7 @@ def build(core: Core) -> Parts:
         core.draining.report_to(streams.close_all)
         core.tenants.report_to(streams.forget)
 
+    # The background work, each in a greenlet of its own.
     expire = every(
         storage.expire_seconds,
         services.retention.expire,
@@ -100,15 +105,18 @@ def build(core: Core) -> Parts:
 def offline(
     _config: Config, store: Store, _tenants: object
 ) -> Iterator[tuple[Erasure]]:
-    """The erasure of users from the log in a command."""
+    """Yield the erasure of users from the log, for a command without a
+    server."""
     yield (_erasure(store, ActionPositions(store)),)
 
 
 def _erasure(store: Store, positions: ActionPositions) -> Erasure:
-    """The erasure of a user from the log, the index of words and the
+    """Return the erasure of a user: from the log, the index and the
     positions."""
 
     def erase_user(app: str, user: str, name: str) -> None:
+        """Erase a user of an app. ``name`` replaces them; ``""``: messages
+        stay."""
         if not store.has_database:
             return
         store.part(MessageLog).erase_user(app, user, name)
@@ -126,27 +134,12 @@ def _erasure(store: Store, positions: ActionPositions) -> Erasure:
 def _make_services(
     core: Core,
 ) -> tuple[MessageServices, tuple[ChannelLog, LogPushes], CommandTable]:
-    """Build the services, the objects that answer the core, and the
-    commands."""
+    """Make the services, the objects that answer the core, and the commands."""
     store = core.store
-    metrics = core.metrics
     channel_log = ChannelLog(
-        store, metrics, core.hub, core.connection_table, core.channels
+        store, core.metrics, core.hub, core.connection_table, core.channels
     )
-    messaging = Messaging(
-        core,
-        positions=ActionPositions(store),
-        ack_tracker=AckTracker(metrics, core.limits.node_outbox_bytes),
-        channel_log=channel_log,
-    )
-    channel_log.attach(messaging.follower.follow)
-    store.part(MessageLog).writer.report_to(messaging)
-    messaging.add_to(core.queries)
-    signals = Signals(core, messaging)
-    if core.node_messages is not None:
-        core.node_messages.handle(
-            {Commit: messaging.follower.committed, ToFollowers: signals.deliver}
-        )
+    messaging, signals = _make_messaging(core, channel_log)
 
     threads = ThreadCommands(signals, store)
     receipts = Receipts(signals, store)
@@ -176,7 +169,7 @@ def _make_services(
             settings=settings_of(core.config, RetentionSettings),
             settings_of=core.tenants.get,
             store=store,
-            metrics=metrics,
+            metrics=core.metrics,
             positions=messaging.positions,
             observers=messaging.observers,
         ),
@@ -192,3 +185,26 @@ def _make_services(
         rows.update(runner.commands())
     answers = (channel_log, LogPushes(messaging, core.idempotency))
     return services, answers, rows
+
+
+def _make_messaging(core: Core, channel_log: ChannelLog) -> tuple[Messaging, Signals]:
+    """Make the services that deliver messages and signals, and connect them.
+
+    The log reports its commits to them, and so do the other nodes.
+    """
+    messaging = Messaging(
+        core,
+        positions=ActionPositions(core.store),
+        ack_tracker=AckTracker(core.metrics, core.limits.node_outbox_bytes),
+        channel_log=channel_log,
+    )
+    # Set afterwards, because both objects need each other.
+    channel_log.attach(messaging.follower.follow)
+    core.store.part(MessageLog).writer.report_to(messaging)
+    messaging.add_to(core.queries)
+    signals = Signals(core, messaging)
+    if core.node_messages is not None:
+        core.node_messages.handle(
+            {Commit: messaging.follower.committed, ToFollowers: signals.deliver}
+        )
+    return messaging, signals

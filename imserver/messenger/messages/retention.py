@@ -24,9 +24,12 @@ log = logging.getLogger(__name__)
 
 
 class Retention(Struct, frozen=True):
-    """Deletes expired entries. ``settings_of`` returns the settings of an app.
-    Positions of the action dialect expire with the entries. Entries that one of
-    the ``observers`` needs stay."""
+    """Deletes expired entries of all apps.
+
+    ``settings_of`` returns the settings of an app. Positions of the action
+    dialect expire with the entries. An *observer* is a feature that reads the
+    stored entries: entries that it still needs stay.
+    """
 
     settings: RetentionSettings
     settings_of: Callable[[str], TenantSettings | None]
@@ -36,8 +39,11 @@ class Retention(Struct, frozen=True):
     observers: Sequence[LogObserver]
 
     def expire(self) -> int:
-        """Delete expired entries and positions. Returns the number of entries.
-        Switches greenlets. Raises StorageUnavailable."""
+        """Delete expired entries and positions, and return the number of
+        entries.
+
+        Switches greenlets. Raises StorageUnavailable.
+        """
         if not self.store.has_database:
             return 0
         stored = self.store.part(MessageLog)
@@ -47,12 +53,11 @@ class Retention(Struct, frozen=True):
             seconds, most = self.limits_of(app)
             if not (seconds or most):
                 continue
-            # Entries after the position of an observer stay: it has not
-            # delivered them yet. None: the observer needs no entries.
-            positions = [observer.undelivered(app) for observer in self.observers]
-            upto = min((id for id in positions if id is not None), default=None)
             count = stored.expire(
-                app, older_than_seconds=seconds, more_than=most, upto=upto
+                app,
+                older_than_seconds=seconds,
+                more_than=most,
+                upto=self._needed_after(app),
             )
             if count:
                 log.info("%d entries of app %s have expired", count, app)
@@ -65,9 +70,22 @@ class Retention(Struct, frozen=True):
             self.positions.expire(app, stored.entries.extent(app).floor)
         return deleted
 
+    def _needed_after(self, app: str) -> int | None:
+        """Return the id after which entries must stay; None: all may expire.
+
+        Observers have not delivered the later entries yet.
+        """
+        # None: the observer needs no entries.
+        positions = [observer.undelivered(app) for observer in self.observers]
+        return min((id for id in positions if id is not None), default=None)
+
     def limits_of(self, app: str) -> tuple[float, int]:
-        """The retention of an app: the most seconds, and the number of its
-        newest entries; 0: no limit."""
+        """Return how long an app keeps its entries, and how many of them.
+
+        The first number is in seconds, and the second one counts the newest
+        entries. 0 means no limit. The settings of the app come before the
+        settings of the server.
+        """
         tenant = self.settings_of(app)
         of_app = AppRetention()
         if tenant is not None:

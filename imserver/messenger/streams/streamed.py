@@ -41,8 +41,11 @@ _GROUP: Final = "group:"
 
 
 class ConversationStreams(StreamTarget):
-    """The target of streamed messages in conversations. The name of a
-    conversation is ``user:`` and the receiver, or ``group:`` and its number."""
+    """The target of streamed messages in conversations.
+
+    The name of a conversation is ``user:`` and the receiver, or ``group:`` and
+    its number.
+    """
 
     name = "answers: "
     together = 1
@@ -51,6 +54,7 @@ class ConversationStreams(StreamTarget):
     def __init__(
         self, messaging: Messaging, signals: Signals, store: Store, relations: Relations
     ) -> None:
+        """Take the services that store and deliver messages."""
         self._messaging = messaging
         self._signals = signals
         self._store = store
@@ -58,15 +62,19 @@ class ConversationStreams(StreamTarget):
         self.streams = messaging.streams
 
     def limit(self, app: str, channel: str) -> int:
+        """Return 0: a message has the usual limit."""
         return 0
 
     def check(self, stream: OpenStream) -> None:
+        """Raise :class:`ChannelRefused` if the log could not store the
+        message."""
         check_draft(_draft_of(stream.end(incomplete=True)))
 
     def may_continue(self, stream: OpenStream) -> bool:
-        """Whether the sender may still write to the receiver or in the group.
-        If the database does not answer, the sender may. May switch
-        greenlets."""
+        """Tell whether the sender may still write there. May switch greenlets.
+
+        If the database does not answer, the sender may, until the next check.
+        """
         sender = stream.head.sender
         to, group = _receiver_of(stream.channel)
         try:
@@ -84,6 +92,10 @@ class ConversationStreams(StreamTarget):
             return True  # until the next check
 
     def may_stop(self, stream: OpenStream, user: str) -> bool:
+        """Tell whether a user may stop a stream. May switch greenlets.
+
+        Without a list of users who may, the receivers of the message may.
+        """
         if stream.stoppers is not None:
             return user in stream.stoppers
         to, group = _receiver_of(stream.channel)
@@ -92,22 +104,27 @@ class ConversationStreams(StreamTarget):
         return self._role(stream.app, group, user) != ""
 
     def _role(self, app: str, group: int, user: str) -> str:
-        """The role of a member who may write; ``""``: the user is no member, or
-        is muted."""
+        """Return the role of a member who may write.
+
+        Returns ``""`` if the user is no member, or is muted.
+        """
         member = self._store.part(MessageLog).conversations.member(app, group, user)
         if member is None or member.muted_until > time():
             return ""
         return member.role
 
     def publish(self, app: str, events: Sequence[Event]) -> None:
+        """Send pieces to the receivers on all nodes, as signals."""
         for event in events:
             self._signals.send(_to_followers(app, event))
 
     def publish_end(self, app: str, channel: str, event: Event) -> Position | Rejected:
-        """Store the whole message, which delivers it, and tell the receivers of
-        the pieces that no more follow. Returns the id of the stored message as
-        the offset of a position. Switches greenlets. Raises ChannelRefused
-        (``unavailable``)."""
+        """Store the whole message, which delivers it. Switches greenlets.
+
+        Also tells the receivers of the pieces that no more follow. Returns the
+        id of the stored message as the offset of a position, or Rejected if the
+        log has refused it. Raises ChannelRefused (``unavailable``).
+        """
         result = self._messaging.store(app, _draft_of(event), by_user=False)
         # ``until``: a quota of the app is spent, so another try would fail.
         if isinstance(result, StorageUnavailable) and result.until:
@@ -128,9 +145,13 @@ class ConversationStreams(StreamTarget):
         return Position("", result.entry.id)
 
     def deliver(self, app: str, event: Event) -> None:
+        """Send a piece to the receivers of this node. Never switches
+        greenlets."""
         self._signals.deliver(_to_followers(app, event))
 
     def deliver_so_far(self, app: str, event: Event) -> None:
+        """Take the text so far of a stream, and send it to the receivers
+        here."""
         message = _to_followers(app, event)
         part, stream = parts_of(event)
         readers = self._signals.readers_of(message)
@@ -139,23 +160,30 @@ class ConversationStreams(StreamTarget):
             self._messaging.deliverer.send_stream(open_stream, readers)
 
     def has_receivers(self, stream: OpenStream) -> bool:
+        """Tell whether a stream has receivers on this node."""
         message = _to_followers(stream.app, stream.event(""))
         return bool(self._signals.readers_of(message))
 
     def history(self, app: str, channel: str) -> str:
+        """Return the name of the history: all conversations are in the log."""
         return "log"
 
 
 def _receiver_of(name: str) -> tuple[str, int]:
-    """The receiver and the number of the group in the name of a conversation,
-    such as ``user:ann`` or ``group:7``. One of them is empty: ``""``, or 0."""
+    """Return the receiver and the group in the name of a conversation.
+
+    ``user:ann`` gives ``("ann", 0)``, and ``group:7`` gives ``("", 7)``.
+    """
     if name.startswith(_USER):
         return (name.removeprefix(_USER), 0)
     return ("", int(name.removeprefix(_GROUP)))
 
 
 def _draft_of(end: Event) -> Draft:
-    """The message that stores the end of a stream."""
+    """Return the message that stores the end of a stream.
+
+    Its ``client_msg_id`` is the id of the stream, so it is stored once.
+    """
     part, stream = parts_of(end)
     to, conversation = _receiver_of(part.name)
     meta = b""
@@ -175,19 +203,22 @@ def _draft_of(end: Event) -> Draft:
 
 
 def _to_followers(app: str, event: Event) -> ToFollowers:
-    """The message that delivers an event of a stream to the connections that
-    receive its conversation."""
+    """Return the node message that delivers an event of a stream.
+
+    It goes to the connections that receive the conversation of the stream.
+    """
     # Other nodes send plain events.
     if isinstance(event, Signal):
         signal = event
     else:
         signal = _signal(event)
+    # Without a receiver, the members of the group receive it.
     users = (signal.to, signal.sender) if signal.to else ()
-    return ToFollowers(app, users, signal.conversation, signal)
+    return ToFollowers(app, users, group=signal.conversation, signal=signal)
 
 
 def _signal(event: Event) -> Signal:
-    """The signal for an event of a stream."""
+    """Return the signal for an event of a stream."""
     part = event.channel
     assert part is not None
     to, group = _receiver_of(part.name)
@@ -203,8 +234,7 @@ def _signal(event: Event) -> Signal:
 
 
 class StreamedTexts(StreamedMessages):
-    """Streamed messages in conversations: open a text for a sender, append
-    pieces to it, close it."""
+    """Opens, extends and closes streamed messages in conversations."""
 
     def open_text(
         self,
@@ -219,14 +249,17 @@ class StreamedTexts(StreamedMessages):
         stoppers: Sequence[str] | None = None,
     ) -> str:
         """Open a stream to the user ``to``, or in a group, and return its id.
-        May switch greenlets.
 
-        ``to`` ``""``: open it in the group ``conversation``. The right of the
-        sender to write there is not checked. ``owner``: whoever is charged for
-        its bytes, besides the app; ``""``: only the app. ``thread``: a message
-        in whose thread it is a reply (0: no thread). ``stoppers``: the readers
-        who may stop it; None: all readers. Raises :class:`ChannelRefused`:
-        ``full`` or ``limit``.
+        If ``to`` is empty, it is opened in the group ``conversation``. The
+        right of the sender to write there is not checked.
+
+        - ``owner``: whoever is charged for its bytes, besides the app; ``""``:
+          only the app.
+        - ``thread``: a message in whose thread it is a reply; 0: no thread.
+        - ``stoppers``: the readers who may stop it; None: all readers.
+
+        May switch greenlets. Raises :class:`ChannelRefused`: ``full`` or
+        ``limit``.
         """
         name = f"{_USER}{to}" if to else f"{_GROUP}{conversation}"
         part = ChannelPart(name, thread=thread)
@@ -236,13 +269,13 @@ class StreamedTexts(StreamedMessages):
     def close_text(
         self, app: str, stream: str, incomplete: bool = False, sender: str = ""
     ) -> tuple[str, int] | Rejected:
-        """Close a stream. Returns the status, and the id of the stored message
-        (0: no message is stored).
+        """Close a stream. Returns the status, and the id of the stored message.
 
-        Returns the refusal if it is closed, but the log has refused its
-        message. ``sender``: only a stream of this sender; ``""``: of any
-        sender. May switch greenlets. Raises :class:`ChannelRefused`
-        (``unavailable``) if its node or the log does not answer.
+        The id is 0 if no message is stored. Returns the refusal if the stream
+        is closed, but the log has refused its message. ``sender``: only a
+        stream of this sender; ``""``: of any sender. May switch greenlets.
+        Raises :class:`ChannelRefused` (``unavailable``) if its node or the log
+        does not answer.
         """
         closed = self.close(app, stream, incomplete, sender)
         if closed.rejected:

@@ -204,8 +204,12 @@ class _OwnStream(Struct):
 
 
 class StreamTarget(ABC):
-    """The target of streamed messages: channels, or conversations. In the
-    methods, ``channel`` is the name of a channel or of a conversation."""
+    """The place to which streamed messages go: channels, or conversations.
+
+    A *streamed message* is sent piece by piece, and is stored when it is
+    complete. In the methods, ``channel`` is the name of a channel or of a
+    conversation.
+    """
 
     name: str
     """The prefix of the names of its queries between nodes."""
@@ -219,21 +223,28 @@ class StreamTarget(ABC):
 
     @abstractmethod
     def limit(self, app: str, channel: str) -> int:
-        """The most bytes of a message; 0: the usual limit."""
+        """Return the most bytes of a message; 0: the usual limit."""
 
     @abstractmethod
     def check(self, stream: OpenStream) -> None:
         """Raise :class:`ChannelRefused` if the end of a stream could not be
-        stored. Never switches greenlets."""
+        stored.
+
+        Never switches greenlets.
+        """
 
     def may_continue(self, stream: OpenStream) -> bool:
-        """Whether the sender of a stream may still write there. May switch
-        greenlets."""
+        """Tell whether the sender of a stream may still write there.
+
+        May switch greenlets.
+        """
         return True
 
     def may_stop(self, stream: OpenStream, user: str) -> bool:
-        """Whether a user may stop a stream. May switch greenlets. Raises
-        StorageUnavailable."""
+        """Tell whether a user may stop a stream. May switch greenlets.
+
+        Raises StorageUnavailable.
+        """
         return False
 
     @abstractmethod
@@ -245,11 +256,11 @@ class StreamTarget(ABC):
         self, app: str, channel: str, event: Event
     ) -> Position | Rejected | None:
         """Send the whole message, and store it if the target stores messages.
-        May switch greenlets.
 
-        Returns the position of the stored message; None: it is not stored.
-        Rejected: the log has refused it. Raises :class:`ChannelRefused`. Only
-        for the reason ``unavailable`` it makes sense to try again.
+        May switch greenlets. Returns the position of the stored message; None:
+        it is not stored. Returns Rejected if the log has refused it. Raises
+        :class:`ChannelRefused`. Only for the reason ``unavailable`` it makes
+        sense to try again.
         """
 
     @abstractmethod
@@ -259,31 +270,40 @@ class StreamTarget(ABC):
 
     @abstractmethod
     def deliver_so_far(self, app: str, event: Event) -> None:
-        """Take the text so far of a stream of another node, and send it to the
-        receivers of this node as their outboxes become empty. Never
-        switches greenlets."""
+        """Take the text so far of a stream of another node.
+
+        It is sent to the receivers of this node as their outboxes become empty.
+        Never switches greenlets.
+        """
 
     @abstractmethod
     def has_receivers(self, stream: OpenStream) -> bool:
-        """Whether a stream has receivers here. Never switches greenlets."""
+        """Tell whether a stream has receivers here. Never switches
+        greenlets."""
 
     @abstractmethod
     def history(self, app: str, channel: str) -> str:
-        """The history that stores messages: ``log``, ``recent`` (a number of
-        publications), or ``""`` (no history). With it, a message whose node has
-        died is stored only once."""
+        """Return the name of the history that stores messages.
+
+        It is ``log``, ``recent`` (a number of publications), or ``""`` (no
+        history). With a history, a message whose node has died is stored only
+        once.
+        """
 
 
 class ChannelStreams(StreamTarget):
-    """The target of streamed messages in channels. Make it after the services
-    of dialects, so that a connection has the answer to its subscription before
-    it receives a stream."""
+    """The target of streamed messages in channels.
+
+    Make it after the services of dialects, so that a connection has the answer
+    to its subscription before it receives a stream.
+    """
 
     name = ""
     together = YIELD_TARGETS
     of_users = False
 
     def __init__(self, channels: Channels, hub: Hub, connections: Connections) -> None:
+        """Register for new subscriptions and for pieces from other nodes."""
         self._channels = channels
         self._hub = hub
         self.streams = OpenStreams()
@@ -298,17 +318,19 @@ class ChannelStreams(StreamTarget):
         new: bool,
         _position: Position | None,
     ) -> None:
-        """Process a subscription of a connection of this node by the back end.
-        Never switches greenlets."""
+        """Process a subscription that the back end has made for a connection.
+
+        Never switches greenlets.
+        """
         if new:
             self.subscribed(connection, channel)
 
     def subscribed(self, connection: Connection, channel: str) -> None:
-        """Send a new subscriber the text so far of each open streamed message,
-        as its outbox becomes empty. Never switches greenlets.
+        """Send a new subscriber the text so far of each open streamed message.
 
-        If another node owns the message, the first subscriber on this node
-        waits for the next piece.
+        Each is sent when the outbox of the connection is empty. If another node
+        owns the message, the first subscriber on this node waits for the next
+        piece. Never switches greenlets.
         """
         if not self.streams.by_channel:
             return
@@ -326,18 +348,23 @@ class ChannelStreams(StreamTarget):
             self.streams.late.add((connection,), stream, send_so_far)
 
     def limit(self, app: str, channel: str) -> int:
+        """Return the most bytes of a publication in the channel."""
         return self._channels.options.of(app, channel).max_bytes
 
     def check(self, stream: OpenStream) -> None:
+        """Raise :class:`ChannelRefused` if the end of a stream could not be
+        stored."""
         check_name(stream.channel)
         self._channels.publishing.here.metrics.pushes.require(stream.app)
         options = self._channels.options.of(stream.app, stream.channel)
         check_known(options)
+        # The message in the log has limits of its own.
         if options.history:
             end = Publication(stream.channel, stream.end(incomplete=True))
             check_draft(draft_of(end))
 
     def publish(self, app: str, events: Sequence[Event]) -> None:
+        """Send pieces to the subscribers on all nodes. May switch greenlets."""
         publications = [
             Publication(event.channel.name, event)
             for event in events
@@ -346,13 +373,17 @@ class ChannelStreams(StreamTarget):
         self._channels.publishing.publish_each(app, publications)
 
     def publish_end(self, app: str, channel: str, event: Event) -> Position | None:
+        """Publish the whole message, and return its position in the history."""
         return self._channels.publishing.publish_event(app, channel, event).position
 
     def deliver(self, app: str, event: Event) -> None:
+        """Send a piece to the subscribers of this node."""
         assert event.channel is not None
         self._channels.publishing.deliver(app, Publication(event.channel.name, event))
 
     def deliver_so_far(self, app: str, event: Event) -> None:
+        """Take the text so far of a stream, and send it to the subscribers
+        here."""
         part, stream = parts_of(event)
         local = self._hub.channel(app, part.name)
         if local is not None and self.streams.accept(app, event):
@@ -363,8 +394,10 @@ class ChannelStreams(StreamTarget):
     def _send_so_far(
         self, app: str, channel: str, id: str, connections: list[Connection]
     ) -> None:
-        """Send the text so far of the stream ``id`` to the connections that are
-        still subscribed to its channel."""
+        """Send the text so far of the stream ``id`` to these connections.
+
+        Connections that have left the channel meanwhile get nothing.
+        """
         local = self._hub.channel(app, channel)
         stream = self.streams.of(app, channel).get(id)
         if local is None or stream is None:
@@ -374,9 +407,11 @@ class ChannelStreams(StreamTarget):
             self._channels.ordered.send(local, members, stream.so_far())
 
     def has_receivers(self, stream: OpenStream) -> bool:
+        """Tell whether the channel has subscribers here."""
         return self._hub.member_count(stream.app, stream.channel) > 0
 
     def history(self, app: str, channel: str) -> str:
+        """Return the name of the history of the channel; ``""``: no history."""
         options = self._channels.options.of(app, channel)
         if options.history:
             return options.history
@@ -392,10 +427,10 @@ def check_draft(draft: Draft) -> None:
 
 
 class StreamedMessages:
-    """Streamed messages of all nodes. Owner of the streams that were opened on
-    this node.
+    """Streamed messages of all nodes.
 
-    ``others`` is None without a cluster.
+    The node on which a stream was opened owns it: pieces for it are passed on
+    to this node. ``others`` is None without a cluster.
     """
 
     def __init__(
@@ -407,6 +442,7 @@ class StreamedMessages:
         outbox_bytes: int,
         others: OtherNodes | None,
     ) -> None:
+        """Begin without streams, and answer the queries of other nodes."""
         self._target = target
         self._streams = target.streams
         self._table = table
@@ -449,12 +485,15 @@ class StreamedMessages:
     ) -> str:
         """Open a stream, and return its id. May switch greenlets.
 
-        ``head``: sender, type and time of the message; its ``channel`` names
-        the channel. ``text``: the beginning of the message. ``owner``: whoever
-        is charged for its bytes, besides the app; ``""``: only the app.
-        ``stoppers``: the readers who may stop it; None: all readers. Raises
-        :class:`ChannelRefused`: ``name``, ``unknown``, ``full`` (the app or
-        owner has too many), ``limit``.
+        - ``head``: sender, type and time of the message; its ``channel`` names
+          the channel.
+        - ``text``: the beginning of the message.
+        - ``owner``: whoever is charged for its bytes, besides the app; ``""``:
+          only the app.
+        - ``stoppers``: the readers who may stop it; None: all readers.
+
+        Raises :class:`ChannelRefused`: ``name``, ``unknown``, ``full`` (the app
+        or owner has too many), ``limit``.
         """
         part = head.channel
         assert part is not None
@@ -465,6 +504,7 @@ class StreamedMessages:
                 f"the app has {count} open streams on this node, which is its limit",
             )
 
+        # The text and the tags must fit into the message at the end.
         limit = self._max_bytes
         target_limit = self._target.limit(app, part.name)
         if target_limit:
@@ -476,6 +516,7 @@ class StreamedMessages:
                 "limit", f"a message of the channel has at most {limit} bytes"
             )
 
+        # The open streams of an app and of an owner have a limit together.
         sizes = self._sizes_of(app, owner)
         if any(total.size + len(beginning) > total.most for total in sizes):
             raise ChannelRefused(
@@ -489,6 +530,7 @@ class StreamedMessages:
             stream.stoppers = frozenset(stoppers)
         self._target.check(stream)
 
+        # Nothing refuses the stream any more.
         self._own[id] = _OwnStream(
             stream, sizes, limit, left=limit - size, touched=now, checked=now
         )
@@ -500,33 +542,40 @@ class StreamedMessages:
         return id
 
     def _sizes_of(self, app: str, owner: str) -> list[_Size]:
-        """The sizes that count the bytes of a new stream: of the app, and of
-        the owner, if there is one. The stream keeps them alive: a size ends
-        with the last of its streams."""
+        """Return the sizes that count the bytes of a new stream.
+
+        These are the size of the app, and of the owner, if there is one. The
+        stream keeps them alive: a size ends with the last of its streams.
+        """
         sizes = [self._sizes.setdefault((app, ""), _Size(MOST_APP_BYTES))]
         if owner:
             sizes.append(self._sizes.setdefault((app, owner), _Size(MOST_OWNER_BYTES)))
         return sizes
 
     def count_of(self, app: str, sender: str) -> int:
-        """The number of open streams of a sender that this node knows. Never
-        switches greenlets."""
+        """Return the number of open streams of a sender that this node knows.
+
+        Never switches greenlets.
+        """
         return len(self._streams.of_sender(app, sender))
 
     def append(
         self, app: str, pieces: Sequence[Piece], sender: str = ""
     ) -> list[AppendedPiece]:
-        """Append pieces to streams of any nodes, in their order. Returns a
-        result for each piece. ``sender``: only to streams of this sender;
-        ``""``: of any sender. May switch greenlets. Raises TooManyRequests, and
-        :class:`ChannelRefused` (``unavailable``) if none of their nodes
-        answers."""
+        """Append pieces to streams of any nodes, and return a result for each
+        piece.
+
+        ``sender``: only to streams of this sender; ``""``: of any sender. May
+        switch greenlets. Raises TooManyRequests, and :class:`ChannelRefused`
+        (``unavailable``) if none of their nodes answers.
+        """
         self._rate.require_one(app, len(pieces))
         here: list[int] = []
         """The indexes of the pieces of streams that this node owns."""
         elsewhere: dict[int, list[int]] = {}
         """Epoch of another node → the indexes of the pieces of its streams."""
         leases: dict[int, Lease] = {}
+        # Each result stays `failed` until its node answers.
         results = [AppendedPiece(AppendStatus.FAILED)] * len(pieces)
         for index, (stream, _, text) in enumerate(pieces):
             if stream in self._own:
@@ -549,7 +598,7 @@ class StreamedMessages:
                 answers = self._others.query_behind(
                     leases[node_epoch], self._append_query, query, list[AppendedPiece]
                 )
-                # If the node does not answer, the results stay ``failed``.
+                # Without an answer, nothing is replaced.
                 for index, answer in zip(part, answers or (), strict=False):
                     results[index] = answer
 
@@ -569,8 +618,11 @@ class StreamedMessages:
         return results
 
     def _append_here(self, query: AppendPieces) -> list[AppendedPiece]:
-        """Append pieces to streams of this node, after checking their senders.
-        Returns a result for each piece. May switch greenlets."""
+        """Append pieces to streams of this node, and return a result for each
+        piece.
+
+        The senders of the streams are checked first. May switch greenlets.
+        """
         results = [_UNKNOWN] * len(query.pieces)
         indexes: dict[str, list[int]] = {}
         """Id of a stream → the indexes of its pieces."""
@@ -611,9 +663,11 @@ class StreamedMessages:
         return results
 
     def _check_senders(self, app: str, ids: Iterable[str], sender: str) -> None:
-        """Check the senders of these streams, unless they were checked lately,
-        and end the streams whose senders may not write any more. May switch
-        greenlets."""
+        """End the streams whose senders may not write any more.
+
+        Senders that were checked lately are not checked again. May switch
+        greenlets.
+        """
         now = monotonic()
         for id in ids:
             record = self._find(app, id, sender)
@@ -624,8 +678,10 @@ class StreamedMessages:
                 self._end(id, record, incomplete=True)
 
     def _find(self, app: str, id: str, sender: str = "") -> _OwnStream | None:
-        """A stream of this node, of an app and of a sender (``""``: of any
-        sender). Returns None if there is no such stream."""
+        """Return a stream of this node; None: there is no such stream.
+
+        It must be of this app and of this ``sender``; ``""``: of any sender.
+        """
         record = self._own.get(id)
         if record is None or record.stream.app != app:
             return None
@@ -634,8 +690,10 @@ class StreamedMessages:
         return record
 
     def _find_closed(self, app: str, id: str, sender: str) -> ClosedStream | None:
-        """The result of a stream that was closed lately, for app and sender as
-        in :meth:`_find`. Returns None if there is no such stream."""
+        """Return the result of a stream that was closed lately; else None.
+
+        It must be of this app and of this ``sender``; ``""``: of any sender.
+        """
         if id not in self._closed:
             return None
         _, stream_app, stream_sender, closed = self._closed[id]
@@ -646,8 +704,11 @@ class StreamedMessages:
     def _add_piece(
         self, record: _OwnStream, number: int, piece: str, now: float
     ) -> AppendStatus:
-        """Add a piece to the text of a stream, if it is the next one and there
-        is space for it. ``now``: monotonic time."""
+        """Add a piece to the text of a stream, and return what became of it.
+
+        It is added if it is the next one and there is space for it. ``now`` is
+        monotonic time.
+        """
         stream = record.stream
         if record.ended:
             return AppendStatus.CLOSED
@@ -659,6 +720,7 @@ class StreamedMessages:
         size = len(text)
         if size > record.left:
             return AppendStatus.TOO_LONG
+        # All limits are checked before anything is counted.
         for total in record.sizes:
             if total.size + size > total.most:
                 return AppendStatus.TOO_LONG
@@ -675,20 +737,25 @@ class StreamedMessages:
     def close(
         self, app: str, stream: str, incomplete: bool = False, sender: str = ""
     ) -> ClosedStream:
-        """Close a stream of any node. ``incomplete``: its publisher could not
-        finish it. ``sender``: only a stream of this sender. May switch
-        greenlets. Raises :class:`ChannelRefused` (``unavailable``) if its node
-        or the history does not answer."""
+        """Close a stream of any node. May switch greenlets.
+
+        ``incomplete``: its publisher could not finish it. ``sender``: only a
+        stream of this sender; ``""``: of any sender. Raises
+        :class:`ChannelRefused` (``unavailable``) if its node or the history
+        does not answer.
+        """
         query = CloseStream(app, stream, incomplete, sender)
         close_here = partial(self._close_here, query)
         return self._query_owner(stream, self._close_query, query, close_here)
 
     def stop(self, app: str, stream: str, user: str) -> ClosedStream:
-        """Close a stream of any node for a reader, as incomplete. Its publisher
-        learns it from the stored message, and from the answer to the next
-        piece. The result is ``not_allowed`` if the reader may not stop it. May
-        switch greenlets. Raises :class:`ChannelRefused` (``unavailable``) if
-        its node or the history does not answer."""
+        """Close a stream of any node for a reader, as incomplete.
+
+        Its publisher learns it from the stored message, and from the answer to
+        the next piece. The result is ``not_allowed`` if the reader may not stop
+        it. May switch greenlets. Raises :class:`ChannelRefused`
+        (``unavailable``) if its node or the history does not answer.
+        """
         query = StopStream(app, stream, user)
         stop_here = partial(self._stop_here, query)
         return self._query_owner(stream, self._stop_query, query, stop_here)
@@ -701,9 +768,11 @@ class StreamedMessages:
         close_here: Callable[[], ClosedStream],
     ) -> ClosedStream:
         """Let the node that owns a stream close it, and return the result.
-        ``name``: of the query to another node. ``close_here`` is called if this
-        node owns the stream, or no node does. May switch greenlets. Raises
-        :class:`ChannelRefused` (``unavailable``)."""
+
+        ``name`` is the name of the query to another node. ``close_here`` is
+        called if this node owns the stream, or no node does. May switch
+        greenlets. Raises :class:`ChannelRefused` (``unavailable``).
+        """
         lease = self._table.node_of(stream, self._others)
         closed: ClosedStream | None
         if lease is None or self._others is None:
@@ -726,13 +795,17 @@ class StreamedMessages:
         except StorageUnavailable:
             return ClosedStream("failed")
 
+        # The stored message names the reader.
         if not record.ended:
             record.stream.stopped = query.user
         closed = self._end(query.stream, record, incomplete=True)
         return closed or ClosedStream("failed")
 
     def _close_here(self, query: CloseStream) -> ClosedStream:
-        """Close a stream of this node. May switch greenlets."""
+        """Close a stream of this node. May switch greenlets.
+
+        A repeated request gets the result of the first one.
+        """
         record = self._find(query.app, query.stream, query.sender)
         if record is not None:
             closed = self._end(query.stream, record, query.incomplete)
@@ -748,7 +821,8 @@ class StreamedMessages:
         """End a stream: publish its end, and forget it. May switch greenlets.
 
         Returns None if the history does not answer, so that it must be tried
-        again, or if another greenlet publishes the end or has done so.
+        again. Also returns None if another greenlet publishes the end or has
+        done so.
         """
         if record.closing or id not in self._own:
             return None
@@ -774,6 +848,7 @@ class StreamedMessages:
                 total.size -= len(stream.text)
 
         closed = _closed_at(stream.channel, position)
+        # Repeated requests find the result here for a while.
         self._closed[id] = monotonic(), stream.app, stream.head.sender, closed
         while len(self._closed) > MOST_CLOSED:
             oldest = next(iter(self._closed))
@@ -783,9 +858,12 @@ class StreamedMessages:
     def _publish_end(
         self, stream: OpenStream, incomplete: bool
     ) -> Position | Rejected | None:
-        """Publish the end of a stream, also to the history. Returns the result
-        of :meth:`StreamTarget.publish_end`. May switch greenlets. Raises
-        ChannelRefused if the history does not answer."""
+        """Publish the end of a stream, also to the history. May switch
+        greenlets.
+
+        Returns the result of :meth:`StreamTarget.publish_end`. Raises
+        ChannelRefused if the history does not answer.
+        """
         event = stream.end(incomplete)
         if event.kind == "msg":
             try:
@@ -800,10 +878,10 @@ class StreamedMessages:
         return None
 
     def close_all(self) -> None:
-        """Close the streams of this node before it stops. Streams are lost if
-        that fails or takes too long.
+        """Close the streams of this node before it stops. May switch greenlets.
 
-        Clients are closed afterwards. May switch greenlets.
+        Streams are lost if that fails or takes too long. Clients are closed
+        afterwards.
         """
         deadline = monotonic() + CLOSE_ALL_SECONDS
         failed: set[str] = set()
@@ -821,9 +899,11 @@ class StreamedMessages:
             )
 
     def _end_incomplete(self, id: str, record: _OwnStream, failed: set[str]) -> None:
-        """End a stream as incomplete. If its history does not answer, it is
-        added to ``failed``; streams with such a history are not tried. May
-        switch greenlets."""
+        """End a stream as incomplete. May switch greenlets.
+
+        If its history does not answer, it is added to ``failed``. Streams with
+        such a history are not tried, so that the wait happens only once.
+        """
         history = self._target.history(record.stream.app, record.stream.channel)
         if history in failed:
             return
@@ -842,10 +922,14 @@ class StreamedMessages:
     # --- time-outs and gaps ---------------------------------------------------
 
     def run(self) -> None:
-        """Greenlet: close streams without publishers or owners, and read the
-        pieces that copies lack."""
+        """Close streams without publishers or owners, and fill gaps of copies.
+
+        Runs in a greenlet of its own, forever. A *copy* is the text so far of a
+        stream that another node owns.
+        """
         check_at = 0.0
         while True:
+            # Without streams, wait for the first one.
             is_idle = not (self._own or self._closed or self._streams.by_channel)
             seconds = None if is_idle else max(0.0, check_at - monotonic())
             self._streams.news.wait(seconds)
@@ -864,8 +948,13 @@ class StreamedMessages:
                 check_at = monotonic() + until_beat(LOOK_SECONDS)
 
     def look(self, now: float) -> None:
-        """Check all streams for time-outs, send signs of life, and drop copies
-        that nobody needs. ``now``: monotonic time. May switch greenlets."""
+        """Check all streams for time-outs. May switch greenlets.
+
+        Also sends signs of life, and drops copies that nobody needs. A *sign of
+        life* tells the other nodes that a stream without new pieces still
+        exists. ``now`` is monotonic time.
+        """
+        # Closed streams are in the order of time.
         for id, (closed_at, *_) in tuple(self._closed.items()):
             if closed_at + CLOSED_SECONDS > now:
                 break
@@ -904,9 +993,11 @@ class StreamedMessages:
 
     def _check_silent_senders(self, now: float) -> None:
         """End streams without new pieces whose senders may not write any more.
+
         Streams of one sender in one conversation share a check. If there are
         too many checks, the others are left for the next time. May switch
-        greenlets."""
+        greenlets.
+        """
         may_write: dict[tuple[str, str, str], bool] = {}
         """(app, sender, conversation) → the result of the check."""
         due = [
@@ -929,6 +1020,7 @@ class StreamedMessages:
                 self._end(id, record, incomplete=True)
 
     def _state_here(self, query: StreamQuery) -> StreamState:
+        """Answer another node with the state of a stream of this node."""
         record = self._find(query.app, query.stream)
         if record is None:
             return StreamState(over=True)
@@ -937,11 +1029,10 @@ class StreamedMessages:
         return StreamState(record.stream.so_far())
 
     def _read_copy(self, app: str, channel: str, id: str) -> None:
-        """Greenlet: read the text of a stream from its owner, as the copy of
-        this node. If the owner does not have the stream any more, end the copy.
+        """Read the text of a stream from its owner, as the copy of this node.
 
-        If the owner is dead, this node publishes the end. Other nodes do the
-        same; a history stores the id only once.
+        Runs in a greenlet of its own. If the owner does not have the stream any
+        more, the copy ends.
         """
         assert self._others is not None
         lease = self._table.node_of(id, self._others)
@@ -958,14 +1049,20 @@ class StreamedMessages:
         if state.so_far is not None:
             self._target.deliver_so_far(app, state.so_far)
             return
-        if not state.over or copy is None:
-            return
+        if state.over and copy is not None:
+            self._end_copy(copy, is_owner_dead=lease is None)
 
-        self._streams.remove(app, channel, id)
-        if not self._target.history(app, channel):
-            self._target.deliver(app, copy.end(incomplete=True))
-        elif lease is None:
-            # The owner is dead. A living owner has published the end itself.
+    def _end_copy(self, copy: OpenStream, is_owner_dead: bool) -> None:
+        """End the copy of a stream that its owner does not have any more.
+
+        If the owner is dead, this node publishes the end. Other nodes do the
+        same; a history stores the id only once. May switch greenlets.
+        """
+        self._streams.remove(copy.app, copy.channel, copy.id)
+        if not self._target.history(copy.app, copy.channel):
+            self._target.deliver(copy.app, copy.end(incomplete=True))
+        elif is_owner_dead:
+            # A living owner has published the end itself.
             try:
                 self._publish_end(copy, incomplete=True)
             except ChannelRefused:
@@ -974,8 +1071,11 @@ class StreamedMessages:
 
 
 def _closed_at(channel: str, position: Position | Rejected | None) -> ClosedStream:
-    """The result of closing a stream whose end has this position in the
-    history. None: no history. Rejected: the log has refused the message."""
+    """Return the result of closing a stream whose end has this position.
+
+    None means that there is no history. Rejected means that the log has refused
+    the message.
+    """
     if isinstance(position, Rejected):
         return ClosedStream("closed", channel, rejected=position)
     if position is None:
@@ -984,8 +1084,10 @@ def _closed_at(channel: str, position: Position | Rejected | None) -> ClosedStre
 
 
 def _in_parts(indexes: Sequence[int], pieces: Sequence[Piece]) -> Iterator[list[int]]:
-    """Divide the indexes of pieces into parts, so that the texts of a part have
-    at most about :data:`MOST_BYTES`."""
+    """Divide the indexes of pieces into parts of limited size.
+
+    The texts of a part have at most about :data:`MOST_BYTES`.
+    """
     part: list[int] = []
     size = 0
     for index in indexes:

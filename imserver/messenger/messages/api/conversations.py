@@ -263,30 +263,32 @@ class ReceiptsAnswer(Struct):
 
 
 def shown_entry(entry: Entry) -> MessageShown:
-    """An entry in the shape of the answer."""
+    """Return an entry in the shape of the answer. Empty fields are left out."""
     view = entry.view()
     return MessageShown(
-        entry.id,
-        entry.conversation,
-        entry.seq,
-        entry.kind,
-        entry.sender,
-        view.to,
-        view.type,
-        _or_unset(view.text),
-        _or_unset(view.data),
-        _or_unset(view.base64),
-        entry.client_msg_id,
-        entry.about,
-        _or_unset(view.meta),
-        entry.time_ms,
-        view.reactions or UNSET,
+        id=entry.id,
+        conversation=entry.conversation,
+        seq=entry.seq,
+        kind=entry.kind,
+        sender=entry.sender,
+        to=view.to,
+        type=view.type,
+        text=_or_unset(view.text),
+        data=_or_unset(view.data),
+        base64=_or_unset(view.base64),
+        client_msg_id=entry.client_msg_id,
+        about=entry.about,
+        meta=_or_unset(view.meta),
+        time=entry.time_ms,
+        reactions=view.reactions or UNSET,
     )
 
 
 def _or_unset(value: T | None) -> T | UnsetType:
-    """The value of a field; UNSET, so that the answer leaves the field out, if
-    it is None."""
+    """Return the value of a field; UNSET in place of None.
+
+    The answer leaves out fields that are UNSET.
+    """
     if value is None:
         return UNSET
     return value
@@ -315,7 +317,7 @@ def conversations(
 
 
 def _shown_conversation(summary: ConversationSummary, user: str) -> ConversationShown:
-    """A conversation of a user in the shape of the answer."""
+    """Return a conversation of a user in the shape of the answer."""
     row = summary.conversation
     options = row.option_values()
     kind: Literal["user", "group"] = "group"
@@ -325,22 +327,22 @@ def _shown_conversation(summary: ConversationSummary, user: str) -> Conversation
     if summary.last is not None:
         last = shown_entry(summary.last)
     return ConversationShown(
-        row.id,
-        kind,
-        row.peer(user),
-        row.name,
-        summary.role,
-        summary.unread,
-        summary.mentions,
-        summary.read,
-        last,
-        row.avatar,
-        summary.is_new,
-        row.open,
-        row.everybody,
-        options["write"],
-        options["reply"],
-        summary.unread_more,
+        conversation=row.id,
+        kind=kind,
+        peer=row.peer(user),
+        name=row.name,
+        role=summary.role,
+        unread=summary.unread,
+        mentions=summary.mentions,
+        read=summary.read,
+        last=last,
+        avatar=row.avatar,
+        added=summary.is_new,
+        open=row.open,
+        everybody=row.everybody,
+        write=options["write"],
+        reply=options["reply"],
+        unread_more=summary.unread_more,
     )
 
 
@@ -436,7 +438,10 @@ def search(api: MessageServices, call: Call, request: SearchQuery) -> MessagesAn
 
 
 def _types_of(text: str) -> tuple[str, ...]:
-    """The types of a query, such as ``text,picture``. Raises ApiProblem."""
+    """Return the types of a query; ``text,picture`` gives two.
+
+    Raises ApiProblem if there are too many.
+    """
     types = tuple(name for name in text.split(",") if name)
     if len(types) > Limit.TYPES or "\0" in text:
         raise ApiProblem.invalid(f"`types`: at most {Limit.TYPES}")
@@ -545,7 +550,10 @@ class ThreadsAnswer(Struct):
 
 
 def _shown(thread: Thread | None) -> ThreadShown:
-    """A thread in the shape of the answer. Raises ApiProblem if it is None."""
+    """Return a thread in the shape of the answer.
+
+    Raises ApiProblem if it is None, because the user cannot read it.
+    """
     if thread is None:
         raise ApiProblem(Problems.UNKNOWN_MESSAGE)
     message = None

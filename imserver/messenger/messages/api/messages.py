@@ -234,9 +234,9 @@ _NOT_REVIEWED: Final = (Problems.REJECTED, Problems.REVIEW_UNAVAILABLE)
 
 
 class MessageApi(Struct, frozen=True):
-    """The services that the routes use.
+    """The services that the routes of messages use.
 
-    ``rates``: of the messages of accounts. ``wants_account`` returns whether
+    ``rates`` limits the messages of accounts. ``wants_account`` returns whether
     the receiver of a first message in an app must be an account. Its second
     parameter is False for a message of a back end.
     """
@@ -253,12 +253,12 @@ class MessageApi(Struct, frozen=True):
         """Make the services for a node."""
         services = core.service(MessageServices)
         return MessageApi(
-            core.store,
-            services.messaging,
-            services.receipts,
-            api.rates,
-            api.limits,
-            core.logins.wants_account,
+            store=core.store,
+            messaging=services.messaging,
+            receipts=services.receipts,
+            rates=api.rates,
+            limits=api.limits,
+            wants_account=core.logins.wants_account,
         )
 
     def send(
@@ -267,14 +267,18 @@ class MessageApi(Struct, frozen=True):
         request: SendRequest,
         more: Mapping[str, Any] = MappingProxyType({}),
     ) -> StoredAnswer:
-        """Store and deliver a message of the acting user. ``more``: further
-        keys of its ``meta``. Switches greenlets. Raises :class:`ApiProblem`."""
+        """Store and deliver a message of the acting user. Switches greenlets.
+
+        ``more`` has further keys of its ``meta``. Raises :class:`ApiProblem`.
+        """
         return _store(self, call, self._command_of(call, request, more))
 
     def draft(self, call: Call, request: SendRequest) -> Draft:
-        """The draft of a message that is sent later, with the checks of a
-        message that is sent now. Switches greenlets. Raises
-        :class:`ApiProblem`."""
+        """Return the draft of a message that is sent later. Switches greenlets.
+
+        It is checked like a message that is sent now. Raises
+        :class:`ApiProblem`.
+        """
         draft = _draft_of(self, call, self._command_of(call, request))
         wrong = objection(draft)
         if wrong:
@@ -287,8 +291,10 @@ class MessageApi(Struct, frozen=True):
         request: SendRequest,
         more: Mapping[str, Any] = MappingProxyType({}),
     ) -> Send:
-        """The command for a message, or for a forward. ``more``: further keys
-        of its ``meta``. Raises :class:`ApiProblem`."""
+        """Return the command for a message, or for a forward.
+
+        ``more`` has further keys of its ``meta``. Raises :class:`ApiProblem`.
+        """
         if call.app.startswith(SYSTEM_PREFIX):
             raise ApiProblem(Problems.STORE_UNAVAILABLE)
         if bool(request.to) == bool(request.conversation):
@@ -301,6 +307,7 @@ class MessageApi(Struct, frozen=True):
             raise ApiProblem.invalid("`also`: only a reply in a `thread` has it")
 
         type, body = _content(self, call, request)
+        # Exclusive buttons are the answers to a question.
         ask = None
         if request.exclusive:
             ask = _question(request)
@@ -322,7 +329,10 @@ class MessageApi(Struct, frozen=True):
 
 
 def _check_notify(call: Call, notify: NotifyField) -> None:
-    """Raise ApiProblem unless a user may set this notification."""
+    """Raise ApiProblem unless a user may set this notification.
+
+    Only bots may, and only one that cannot mislead its reader.
+    """
     if call.principal.kind != "bot":
         raise ApiProblem(
             Problems.NOT_ALLOWED, "`notify`: only bots and back ends may set it"
@@ -336,8 +346,10 @@ def _check_notify(call: Call, notify: NotifyField) -> None:
 
 
 def _question(request: SendRequest) -> Ask:
-    """The question whose answers are the buttons of a message. Raises
-    ApiProblem."""
+    """Return the question whose answers are the buttons of a message.
+
+    Raises ApiProblem if there are no buttons, or too many.
+    """
     buttons = chain.from_iterable(request.buttons)
     options = tuple(AskOption(button.text, button.value) for button in buttons)
     wrong = exclusive_objection(len(options))
@@ -392,8 +404,10 @@ def send(api: MessageApi, call: Call, request: SendRequest) -> StoredAnswer:
 
 
 def _forward(request: SendRequest, id: int) -> Send:
-    """The command that forwards the message ``id``. Raises :class:`ApiProblem`
-    if the request has content of its own."""
+    """Return the command that forwards the message ``id``.
+
+    Raises :class:`ApiProblem` if the request has content of its own.
+    """
     has_content = request.text is not UNSET or request.data is not UNSET
     has_details = (
         request.type
@@ -407,17 +421,19 @@ def _forward(request: SendRequest, id: int) -> Send:
     if has_content or has_details:
         raise ApiProblem.invalid("`forward`: the server copies the content")
     return Send(
-        request.to,
-        request.conversation,
-        "forward",
+        to=request.to,
+        conversation=request.conversation,
+        kind="forward",
         id=request.client_msg_id,
         about=id,
     )
 
 
 def _content(api: MessageApi, call: Call, request: Content) -> tuple[str, bytes]:
-    """The type and the body of a message. Raises :class:`ApiProblem` if the
-    content is not valid, empty, or too long."""
+    """Return the type and the body of a message.
+
+    Raises :class:`ApiProblem` if the content is not valid, empty, or too long.
+    """
     if (request.text is UNSET) == (request.data is UNSET):
         raise ApiProblem.invalid("Give one of `text` and `data`")
 
@@ -434,19 +450,29 @@ def _content(api: MessageApi, call: Call, request: Content) -> tuple[str, bytes]
         data = bytes(request.data)  # type: ignore[arg-type]
         if type == "text":
             raise ApiProblem.invalid("`type`: `text` needs `text`, not `data`")
-        try:
-            body = msgspec.json.format(data, indent=-1)
-            if len(body) <= most_bytes:
-                # The decoder of the request has not checked it, and clients
-                # must get valid JSON.
-                call.check_json(body)
-        except (ValueError, RecursionError) as error:
-            raise ApiProblem.invalid(f"{error} - at `$.data`") from None
-        if body == b'""':
-            raise ApiProblem.invalid("The message is empty: give `text` or `data`")
+        body = _json_body(call, data, most_bytes)
     if len(body) > most_bytes:
         raise ApiProblem.invalid("The message is too long")
     return type, body
+
+
+def _json_body(call: Call, data: bytes, most_bytes: int) -> bytes:
+    """Return JSON without spaces, for the body of a message.
+
+    Raises :class:`ApiProblem` if it is invalid or an empty text. JSON of more
+    than ``most_bytes`` is not checked, because the caller refuses it.
+    """
+    try:
+        body = msgspec.json.format(data, indent=-1)
+        if len(body) <= most_bytes:
+            # The decoder of the request has not checked it, and clients must
+            # get valid JSON.
+            call.check_json(body)
+    except (ValueError, RecursionError) as error:
+        raise ApiProblem.invalid(f"{error} - at `$.data`") from None
+    if body == b'""':
+        raise ApiProblem.invalid("The message is empty: give `text` or `data`")
+    return body
 
 
 _NO_META: Final = MessageMeta()
@@ -457,9 +483,11 @@ def _meta(
     of_new: MessageMeta = _NO_META,
     more: Mapping[str, Any] = MappingProxyType({}),
 ) -> bytes:
-    """The ``meta`` of a message. ``of_new``: the keys of a new message, which
-    an edit does not have. ``more``: further keys. Raises
-    :class:`ApiProblem`."""
+    """Return the ``meta`` of a message, as bytes.
+
+    ``of_new`` has the keys of a new message, which an edit does not have.
+    ``more`` has further keys. Raises :class:`ApiProblem`.
+    """
     if request.mentions:
         wrong = mentions_objection(request.mentions)
         if wrong:
@@ -467,6 +495,7 @@ def _meta(
 
     buttons = tuple(tuple(map(_stored_button, row)) for row in request.buttons)
     if buttons:
+        # Only checked here, so that the error names this field.
         _bytes("buttons", msgspec.json.encode, buttons)
         wrong = buttons_objection(buttons)
         if wrong:
@@ -480,12 +509,16 @@ def _meta(
 
 
 def _stored_button(button: ButtonShape) -> Button:
+    """Return a button as the log stores it."""
     return Button(text=button.text, value=button.value)
 
 
 def _bytes(name: str, encode: Any, value: Any) -> bytes:
-    """Encode the value of a field. Raises :class:`ApiProblem` if it is not
-    valid Unicode. ``name``: the field, for the error."""
+    """Encode the value of a field.
+
+    Raises :class:`ApiProblem` if it is not valid Unicode. ``name`` is the
+    field, for the error.
+    """
     try:
         encoded: bytes = encode(value)
     except UnicodeEncodeError:
@@ -585,7 +618,9 @@ def press(
 
 def _store(api: MessageApi, call: Call, command: Send) -> StoredAnswer:
     """Store the draft of a command, and return the answer. Switches greenlets.
-    Raises :class:`ApiProblem` and StorageUnavailable."""
+
+    Raises :class:`ApiProblem` and StorageUnavailable.
+    """
     draft = _draft_of(api, call, command)
     _require_may_write(api, call)
     to_account = api.wants_account(call.app, not call.is_back_end)
@@ -603,8 +638,11 @@ def _store(api: MessageApi, call: Call, command: Send) -> StoredAnswer:
 
 
 def _draft_of(api: MessageApi, call: Call, command: Send) -> Draft:
-    """The draft of a command. Raises :class:`ApiProblem` if the user may not do
-    this with the message that it is about."""
+    """Return the draft of a command.
+
+    Raises :class:`ApiProblem` if the user may not do this with the message that
+    it is about.
+    """
     draft = api.messaging.draft_of(call.app, call.user, command)
     if draft is None:
         raise ApiProblem(Problems.UNKNOWN_MESSAGE)
@@ -612,8 +650,10 @@ def _draft_of(api: MessageApi, call: Call, command: Send) -> Draft:
 
 
 def _require_may_write(api: MessageApi, call: Call) -> None:
-    """Raise :class:`ApiProblem` if the user has sent too many messages. Back
-    ends have no limit."""
+    """Raise :class:`ApiProblem` if the user has sent too many messages.
+
+    Back ends have no limit.
+    """
     if not call.is_back_end:
         api.rates.require_message(call.app, call.user)
 
@@ -693,9 +733,11 @@ def pin(
 def _annotated(
     api: MessageApi, call: Call, change: Callable[[MessageLog], Change | Rejected]
 ) -> AnnotatedAnswer:
-    """Store a reaction or pin by calling ``change``, and return the answer. Its
-    id is 0 if nothing had to change. Switches greenlets. Raises
-    :class:`ApiProblem`."""
+    """Store a reaction or pin, and return the answer. Switches greenlets.
+
+    ``change`` writes it to the log. The id in the answer is 0 if nothing had to
+    change. Raises :class:`ApiProblem`.
+    """
     _require_may_write(api, call)
     if not api.store.has_database:
         # A change would create the database.
@@ -743,7 +785,9 @@ def _mark(
     api: MessageApi, call: Call, conversation: int, read: int = 0, received: int = 0
 ) -> MarkResult:
     """Store that the user has read, or received, a conversation up to an id.
-    Raises :class:`ApiProblem`."""
+
+    Raises :class:`ApiProblem` if the user is not in this conversation.
+    """
     result = api.receipts.note(
         call.app, call.user, conversation, read=read, received=received
     )
@@ -772,9 +816,11 @@ def hide(
 
 
 def _leads_nowhere_else(notify: Notify) -> bool:
-    """Whether a notification names no other sender, leads to no other site, and
-    has no special urgency. Then it can neither mislead nor disturb its
-    reader."""
+    """Tell whether a notification is harmless.
+
+    It names no other sender, leads to no other site, and has no special
+    urgency. Then it can neither mislead nor disturb its reader.
+    """
     if notify.title or notify.time_sensitive:
         return False
     addresses = [notify.url, notify.icon]

@@ -97,7 +97,7 @@ class PieceResult(Struct):
 
 
 def _refused(error: ChannelRefused) -> ApiProblem:
-    """The problem of a request that the streams have refused."""
+    """Return the problem of a request that the streams have refused."""
     if error.reason == "unavailable":
         return ApiProblem(Problems.NOT_ACCEPTED)
     if error.reason == "full":
@@ -127,9 +127,11 @@ class StreamAppended(Struct):
         requests: Sequence[PieceRequest],
         append: Callable[[list[Piece]], Sequence[tuple[str, int]]],
     ) -> StreamAppended:
-        """Append the pieces of a request, and return the answer. ``append``
-        returns for each piece its status, and the number of the last piece of
-        its stream."""
+        """Append the pieces of a request, and return the answer.
+
+        ``append`` returns for each piece its status, and the number of the last
+        piece of its stream.
+        """
         pieces = [(each.stream, each.piece, each.text) for each in requests]
         results = []
         for request, (status, last) in zip(requests, append(pieces), strict=True):
