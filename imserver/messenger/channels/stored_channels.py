@@ -51,12 +51,13 @@ _DIGEST_BYTES: Final = 16
 
 
 class ChannelLog(StoredHistory):
-    """The history of stored channels. Their offsets are ids of the log, which
-    have gaps.
+    """The history of stored channels, in the message log.
 
-    It delivers entries of the log to members of channels on this node. These
-    are publications, stored messages to rooms of the action dialect
-    (``store_conversations``), and leaves of groups.
+    A *stored channel* keeps its publications as entries of the log. Their
+    offsets are ids of the log, which have gaps. It delivers entries of the log
+    to members of channels on this node. These are publications, stored messages
+    to rooms of the action dialect (``store_conversations``), and leaves of
+    groups.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class ChannelLog(StoredHistory):
         table: ConnectionTable,
         channels: Channels,
     ) -> None:
+        """Begin without channels. Call :meth:`attach` before anything else."""
         self._store = store
         self._metrics = metrics
         self._hub = hub
@@ -78,19 +80,20 @@ class ChannelLog(StoredHistory):
         this class."""
 
     def attach(self, follow_log: Callable[[str], int]) -> None:
-        """Set the function that starts delivery of the entries of an app, and
-        returns the id of the last delivered one. It may switch greenlets, and
-        raise StorageUnavailable. Call this before anything else."""
+        """Set the function that starts delivery of the entries of an app.
+
+        It returns the id of the last delivered one. It may switch greenlets,
+        and raise StorageUnavailable. Call this before anything else.
+        """
         self._follow_log = follow_log
 
     # --- which channels need the log ------------------------------------------
 
     def follow(self, app: str) -> int:
-        """Deliver the entries of an app from now on. Returns the id of the last
-        delivered one.
+        """Deliver the entries of an app from now on.
 
-        May switch greenlets; never if the app is followed. Raises
-        :class:`ChannelRefused`.
+        Returns the id of the last delivered one. May switch greenlets; never if
+        the app is followed. Raises :class:`ChannelRefused`.
         """
         try:
             self._store.database_id()
@@ -105,9 +108,11 @@ class ChannelLog(StoredHistory):
         options: ChannelSettings,
         members: Collection[Connection],
     ) -> None:
-        """Deliver the entries of an app, if a channel with these subscribers
-        needs its log. May switch greenlets, and raise
-        :class:`ChannelRefused`."""
+        """Deliver the entries of an app, if a channel needs its log.
+
+        ``members`` are the subscribers of the channel. May switch greenlets,
+        and raise :class:`ChannelRefused`.
+        """
         is_stored = options.history or self._channels.options.stores_conversations(app)
         # The log tells who leaves a group.
         is_of_group = options.subscribe == "members" and group_in(channel) > 0
@@ -121,8 +126,10 @@ class ChannelLog(StoredHistory):
         self.channels.setdefault(app, set()).add(channel)
 
     def check_channel(self, local: LocalChannel, options: ChannelSettings) -> None:
-        """Call :meth:`follow_channel` for a channel that is not followed
-        yet."""
+        """Follow the log for a channel that needs it and is not followed yet.
+
+        May switch greenlets, and raise :class:`ChannelRefused`.
+        """
         app = local.app.name
         if local.name not in self.channels.get(app, ()):
             self.follow_channel(app, local.name, options, local.members)
@@ -133,8 +140,10 @@ class ChannelLog(StoredHistory):
             self.channels.get(app, set()).discard(channel)
 
     def follows(self, app: str) -> bool:
-        """Whether a channel of an app that needs its log has subscribers here.
-        Never switches greenlets."""
+        """Tell whether a channel with subscribers here needs the log of an app.
+
+        Never switches greenlets.
+        """
         names = self.channels.get(app)
         if names is None:
             return False
@@ -150,10 +159,15 @@ class ChannelLog(StoredHistory):
         return False
 
     def is_member(self, app: str, group: int, user: str) -> bool:
+        """Tell whether a user is a member of a group. Switches greenlets."""
         row = self._store.part(MessageLog).conversations.member(app, group, user)
         return row is not None and row.kind_of_conversation == "group"
 
     def members(self, app: str, group: int, after: str, limit: int) -> Sequence[str]:
+        """Return a page of the members of a group, with ids after ``after``.
+
+        Switches greenlets.
+        """
         rows = self._store.part(MessageLog).conversations.members(
             app, group, after, limit
         )
@@ -163,11 +177,11 @@ class ChannelLog(StoredHistory):
     # --- delivery of entries --------------------------------------------------
 
     def deliver(self, app: str, entry: Entry) -> int:
-        """Deliver an entry of the log, in its order, if it is a message to a
-        channel. Members that follow the log themselves do not receive it here.
+        """Deliver an entry of the log, if it is a message to a channel.
 
-        Returns the number of subscribers on this node; 0: it was delivered to
-        nobody. Never switches greenlets.
+        Entries come in their order. Members that follow the log themselves do
+        not receive it here. Returns the number of subscribers on this node; 0:
+        it was delivered to nobody. Never switches greenlets.
         """
         channels = self._channels
         local = self._hub.channel(app, entry.room)
@@ -187,6 +201,7 @@ class ChannelLog(StoredHistory):
             publication = replace(publication, event=event)
         elif part is not None and part.stream is not None:
             channels.ordered.accept_stream(app, event)
+        # New subscribers begin after this entry.
         if is_stored and local.position is not None:
             local.position.offset = entry.id
         except_id = publication.except_connection
@@ -202,9 +217,11 @@ class ChannelLog(StoredHistory):
         return len(local.members)
 
     def lose(self, app: str) -> None:
-        """End the subscriptions to stored channels of an app whose log has lost
-        entries, so that clients notice the loss when they recover. Never
-        switches greenlets."""
+        """End the subscriptions to stored channels of an app with lost entries.
+
+        The clients then notice the loss when they recover. Never switches
+        greenlets.
+        """
         for channel in tuple(self.channels.get(app, ())):
             local = self._hub.channel(app, channel)
             if local is None or not self._channels.options.is_stored(app, channel):
@@ -214,7 +231,9 @@ class ChannelLog(StoredHistory):
 
     def members_left(self, app: str, group: int, users: Sequence[str]) -> None:
         """End the subscriptions of users who are no longer members of a group.
-        Never switches greenlets."""
+
+        Only channels of this group are concerned. Never switches greenlets.
+        """
         connections: list[Connection] = []
         for user in users:
             connections += self._hub.sessions_of(app, user)
@@ -238,14 +257,15 @@ class ChannelLog(StoredHistory):
         self, app: str, publications: Sequence[Publication], key: str = ""
     ) -> list[Published]:
         """Store publications, in this order, and return the result of each.
-        Switches greenlets.
 
         A publication is ``REPEATED``, and keeps its position, if the same
         sender has stored it in its channel before. It is recognised by its
-        ``key``, or, without a key, by its id. Raises :class:`ChannelRefused`:
-        ``limit`` (a publication is invalid), ``rate`` (the app has used up its
-        quota of stored messages) or ``unavailable``. After ``limit`` and
-        ``unavailable``, some may be stored.
+        ``key``, or, without a key, by its id. Switches greenlets.
+
+        Raises :class:`ChannelRefused`: ``limit`` (a publication is invalid),
+        ``rate`` (the app has used up its quota of stored messages) or
+        ``unavailable``. After ``limit`` and ``unavailable``, some may be
+        stored.
         """
         # None: the app has quota left.
         spent = self._metrics.stored.spent(app)
@@ -272,7 +292,7 @@ class ChannelLog(StoredHistory):
         raise ChannelRefused("unavailable")
 
     def _published(self, result: Appended) -> Published:
-        """The result for the publisher."""
+        """Return the result for the publisher."""
         outcome = Outcome.REPEATED if result.repeated else Outcome.SENT
         return Published(outcome, Position(self.epoch, result.entry.id))
 
@@ -284,13 +304,14 @@ class ChannelLog(StoredHistory):
         limit: int = 0,
         reverse: bool = False,
     ) -> HistoryPage:
-        """A page of the publications of a channel, after the position ``since``
-        (None: from the beginning); with ``reverse``, before it, the newest
-        first. See :class:`imserver.gateway.cluster.history.LocalHistory`.
-        Switches greenlets. Raises :class:`ChannelRefused`.
+        """Return a page of the publications of a channel. Switches greenlets.
 
-        A page has at most ``limit`` publications (-1: as many as possible), at
-        most :data:`MAX_RECOVERED`, and as many as fit into a page of messages.
+        The page has publications after the position ``since``; None: from the
+        beginning. With ``reverse``, it has the ones before it, the newest
+        first. It has at most ``limit`` publications (-1: as many as possible),
+        at most :data:`MAX_RECOVERED`, and as many as fit into a page of
+        messages. :class:`imserver.gateway.cluster.history.LocalHistory`
+        describes the result. Raises :class:`ChannelRefused`.
         """
         if limit < 0:
             limit = MAX_RECOVERED
@@ -316,7 +337,7 @@ class ChannelLog(StoredHistory):
         return HistoryPage(events, position, is_complete)
 
     def _has_all_since(self, since: Position, page: PublicationPage) -> bool:
-        """Whether the log still has all publications after a position."""
+        """Tell whether the log still has all publications after a position."""
         extent = page.extent
         is_of_this_log = since.epoch in ("", self.epoch) and since.offset <= extent.head
         # Entries up to the floor have expired. That does not matter to a client
@@ -325,10 +346,13 @@ class ChannelLog(StoredHistory):
         return is_of_this_log and not has_expired and not extent.is_lost(since.offset)
 
     def publication_of(self, entry: Entry) -> Publication:
-        """The publication that is stored in an entry of a channel. Never
-        switches greenlets."""
+        """Return the publication that is stored in an entry of a channel.
+
+        Never switches greenlets.
+        """
         meta = PublicationMeta.of(entry.meta)
         body = entry.body
+        # The log stores bytes. Clients get JSON, text, or base64.
         if meta.base64:
             body = b64encode(body)
         if meta.json:
@@ -362,17 +386,20 @@ class ChannelLog(StoredHistory):
 
 
 def follows_log_itself(connection: Connection) -> bool:
-    """Whether a connection receives the stored messages of its channels
-    together with the messages of its user."""
+    """Tell whether a connection gets messages of its channels from the log.
+
+    It then receives them together with the messages of its user.
+    """
     state = connection.dialect_state
     return state is not None and state.channels_from_log
 
 
 def draft_of(publication: Publication, key: str = "") -> Draft:
-    """The draft of the message for a publication. It is stored once for each
-    ``key``, or, without a key, once for its id.
+    """Return the draft of the message for a publication.
 
-    ``except_connection`` is the id of a connection.
+    It is stored once for each ``key``, or, without a key, once for its id.
+    ``except_connection`` must be the id of a connection, not the connection:
+    another node may have it.
     """
     event = publication.event
     kind = event.type
@@ -384,6 +411,8 @@ def draft_of(publication: Publication, key: str = "") -> Draft:
         kind = "custom"
         original_type = event.type
 
+    # UnsetType = UNSET | The properties that are not in the body go into
+    # `meta`.
     info: Raw | UnsetType = UNSET
     tags: Raw | UnsetType = UNSET
     stream = None
@@ -426,7 +455,7 @@ def draft_of(publication: Publication, key: str = "") -> Draft:
 
 
 def _bytes_of(value: Raw | UnsetType) -> bytes:
-    """The bytes of a JSON value; ``b""`` if it is not set."""
+    """Return the bytes of a JSON value; ``b""`` if it is not set."""
     if value is UNSET:
         return b""
     return bytes(value)

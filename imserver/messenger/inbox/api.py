@@ -191,12 +191,15 @@ def set_folders(inbox: Inbox, call: Call, folders: FolderShapes) -> FoldersShown
 
 
 def _shown_folders(folders: FolderList) -> FoldersShown:
+    """Return the folders of a user in the shape of the answer."""
     return FoldersShown(folders.version, list(folders.folders))
 
 
 def _unsent(shape: DraftShape) -> UnsentText:
-    """The draft of a request, to be stored. Raises ApiProblem if it is too
-    long."""
+    """Return the draft of a request, to be stored.
+
+    Raises ApiProblem if it is too long.
+    """
     draft = UnsentText(shape.text, shape.reply_to, tuple(shape.mentions))
     if len(msgspec.json.encode(draft)) > MAX_DRAFT_BYTES:
         raise ApiProblem.invalid(f"`draft`: more than {MAX_DRAFT_BYTES} bytes")
@@ -204,17 +207,17 @@ def _unsent(shape: DraftShape) -> UnsentText:
 
 
 def _shown(arrangement: Arrangement) -> ArrangementShown:
-    """An arrangement for an answer of the API."""
+    """Return an arrangement in the shape of the answer."""
     draft: DraftShape | UnsetType = UNSET
     if arrangement.draft:
         unsent = arrangement.draft
         draft = DraftShape(unsent.text, unsent.reply_to, list(unsent.mentions))
     return ArrangementShown(
-        arrangement.conversation,
-        arrangement.version,
-        arrangement.pinned,
-        arrangement.archived,
-        arrangement.marked,
-        draft,
-        arrangement.folders,
+        conversation=arrangement.conversation,
+        version=arrangement.version,
+        pinned=arrangement.pinned,
+        archived=arrangement.archived,
+        marked=arrangement.marked,
+        draft=draft,
+        folders=arrangement.folders,
     )

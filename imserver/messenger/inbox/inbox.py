@@ -45,8 +45,9 @@ from imserver.plugin.wire import (
 class Inbox(Struct, frozen=True):
     """Stores arrangements, and sends them to other sessions of the user.
 
-    ``send`` delivers a signal to all sessions but one. ``changes``: the rate of
-    changes of a user.
+    An *arrangement* is how a user has a conversation in the list: pinned,
+    archived, in folders, with a draft. ``send`` delivers a signal to all
+    sessions but one. ``changes`` is the rate of changes of a user.
     """
 
     store: Store
@@ -56,6 +57,7 @@ class Inbox(Struct, frozen=True):
     changes: Buckets
 
     def commands(self) -> CommandTable:
+        """Return the commands of clients that this object answers."""
         return {
             Arrange: CommandRow(self._arrange),
             AskArrangements: CommandRow(self._arrangements),
@@ -71,12 +73,13 @@ class Inbox(Struct, frozen=True):
         by_user: bool = True,
         besides: Connection | None = None,
     ) -> Arrangement:
-        """Change a user's arrangement of a conversation, and return it. The
-        user's sessions on all nodes, except ``besides``, get a signal.
+        """Change a user's arrangement of a conversation, and return it.
+
+        The user's sessions on all nodes, except ``besides``, get a signal.
         ``by_user``: the user makes the change, not a back end; only then it
         counts against the user's limit.
 
-        Switches greenlets; raises ArrangementRefused (the user was never in the
+        Switches greenlets. Raises ArrangementRefused (the user was never in the
         conversation, or has too many pins or drafts), TooManyRequests and
         StorageUnavailable.
         """
@@ -86,6 +89,7 @@ class Inbox(Struct, frozen=True):
             # A change would create the database.
             raise ArrangementRefused(problem=Problems.UNKNOWN_CONVERSATION)
         conversation = change.conversation
+        # A former member still has the conversation in the list.
         conversations = self.store.part(MessageLog).conversations
         if conversations.member(app, conversation, user, or_left=True) is None:
             raise ArrangementRefused(problem=Problems.UNKNOWN_CONVERSATION)
@@ -105,10 +109,11 @@ class Inbox(Struct, frozen=True):
         besides: Connection | None = None,
     ) -> FolderList:
         """Replace the folders of a user by this ordered list, and return it.
-        Ids of removed folders stay in arrangements, without a meaning.
 
-        ``by_user``, ``besides``: as in :meth:`arrange`. Switches greenlets;
-        raises TooManyRequests and StorageUnavailable.
+        Ids of removed folders stay in arrangements, without a meaning.
+        ``by_user``: only a change of the user counts against the user's limit.
+        The session ``besides`` gets no signal. Switches greenlets; raises
+        TooManyRequests and StorageUnavailable.
         """
         if by_user:
             self.changes.require((app, user))
@@ -118,8 +123,10 @@ class Inbox(Struct, frozen=True):
         return after
 
     def since(self, app: str, user: str, version: int, limit: int) -> ArrangementPage:
-        """A page of the changes after a version. Switches greenlets; raises
-        StorageUnavailable."""
+        """Return a page of the changes after a version. Switches greenlets.
+
+        Raises StorageUnavailable.
+        """
         return self.stored.since(app, user, version, limit)
 
     def _send(
@@ -132,8 +139,11 @@ class Inbox(Struct, frozen=True):
         conversation: int = 0,
     ) -> None:
         """Send a signal with the new state to the user's sessions, except
-        ``besides``. ``kind``: of the signal. ``conversation`` 0: the change is
-        about no conversation."""
+        ``besides``.
+
+        ``kind`` is the kind of the signal. A ``conversation`` of 0 means that
+        the change is about no conversation.
+        """
         signal = Signal(
             kind,
             sender=user,
@@ -144,6 +154,7 @@ class Inbox(Struct, frozen=True):
         self.send(ToFollowers(app, (user,), group=0, signal=signal), besides)
 
     def _arrange(self, connection: Connection, command: Arrange) -> Reply:
+        """Answer the command of a client that changes an arrangement."""
         app, user = app_and_user(connection)
         try:
             after = self.arrange(app, user, command, besides=connection)
@@ -152,11 +163,13 @@ class Inbox(Struct, frozen=True):
         return Reply(ReplyCode.OK, after)
 
     def _arrangements(self, connection: Connection, command: AskArrangements) -> Reply:
+        """Answer the command of a client that asks for changes."""
         app, user = app_and_user(connection)
         page = self.since(app, user, command.version, command.limit)
         return Reply(ReplyCode.OK, page)
 
     def _set_folders(self, connection: Connection, command: SetFolders) -> Reply:
+        """Answer the command of a client that replaces its folders."""
         app, user = app_and_user(connection)
         folders = self.set_folders(app, user, command.folders, besides=connection)
         return Reply(ReplyCode.OK, folders)
@@ -165,10 +178,10 @@ class Inbox(Struct, frozen=True):
 def build(core: Core) -> Parts:
     """Build the inboxes of a node."""
     inbox = Inbox(
-        core.store,
-        ArrangementRows(core.store),
-        core.service(MessageServices).signals.send,
-        settings_of(core.config, InboxSettings),
-        core.buckets.make(INBOX_CHANGES, CHANGES, CHANGE_SECONDS),
+        store=core.store,
+        stored=ArrangementRows(core.store),
+        send=core.service(MessageServices).signals.send,
+        limits=settings_of(core.config, InboxSettings),
+        changes=core.buckets.make(INBOX_CHANGES, CHANGES, CHANGE_SECONDS),
     )
     return Parts((inbox,), inbox.commands())

@@ -102,7 +102,12 @@ class ArrangementRefused(ServiceRefused):
 
 
 class ArrangementRows(Store.Rows):
-    """The arrangements in a store. Empty without a database."""
+    """The arrangements in the database.
+
+    Each change raises the *version* of the user's arrangements. A client asks
+    for the changes after the version that it knows. The row of conversation 0
+    has the version and the folders of the user.
+    """
 
     @Store.writing
     def change(
@@ -113,8 +118,11 @@ class ArrangementRows(Store.Rows):
         change: Arrange,
         limits: InboxSettings,
     ) -> tuple[Arrangement, bool]:
-        """Change one arrangement. Returns it, and whether it has changed.
-        Raises ArrangementRefused."""
+        """Change one arrangement.
+
+        Returns it, and whether it has changed. Raises ArrangementRefused if the
+        user then has too many pins or drafts.
+        """
         key = (app, user)
         # This comes first, because it locks the user's rows.
         version = _raise_version(sql, app, user)
@@ -131,21 +139,9 @@ class ArrangementRows(Store.Rows):
         if after == before:
             return before, False
 
-        is_new_pin = after.pinned and not before.pinned
-        if is_new_pin and _count(sql, key, "pinned > 0") >= limits.pins:
-            raise ArrangementRefused(problem=HTTP_TOO_MANY_PINS)
-        is_new_draft = after.draft and not before.draft
-        if is_new_draft and _count(sql, key, "draft <> %s", b"") >= limits.drafts:
-            raise ArrangementRefused(problem=HTTP_TOO_MANY_DRAFTS)
-
+        _check_limits(sql, key, before, after, limits)
         after = replace(after, version=version)
-        draft = b""
-        if after.draft:
-            draft = msgspec.json.encode(after.draft)
-        folders = None
-        if after.folders:
-            folders = msgspec.json.encode(after.folders)
-        values = (version, after.pinned, after.archived, after.marked, draft, folders)
+        values = _values_of(after)
         if rows:
             sets = (
                 "version = %s, pinned = %s, archived = %s, marked = %s, draft = %s, "
@@ -162,8 +158,10 @@ class ArrangementRows(Store.Rows):
     def set_folders(
         self, sql: PooledStatements, app: str, user: str, folders: tuple[Folder, ...]
     ) -> tuple[FolderList, bool]:
-        """Replace all folders of a user. Returns the list, and whether it has
-        changed."""
+        """Replace all folders of a user.
+
+        Returns the list, and whether it has changed.
+        """
         # The row of conversation 0 has the version and the folders of the user.
         version = _raise_version(sql, app, user)
         ((stored,),) = sql.query(
@@ -178,8 +176,12 @@ class ArrangementRows(Store.Rows):
         return after, True
 
     def since(self, app: str, user: str, version: int, limit: int) -> ArrangementPage:
-        """A page of the changes after a version, of at most ``limit``
-        conversations, in the order of the versions."""
+        """Return a page of the changes after a version, in the order of the
+        versions.
+
+        The page has at most ``limit`` conversations. If the list of folders has
+        changed, the page has it, too.
+        """
         # The row of conversation 0 has the folders. It is read together with
         # the others, so that no change happens in between. One row more than
         # the page shows whether there are more.
@@ -209,8 +211,11 @@ class ArrangementRows(Store.Rows):
 
 
 def _raise_version(sql: PooledStatements, app: str, user: str) -> int:
-    """Raise the version of a user's arrangements, and return it. Locks them
-    until the transaction ends. The version is in the row of conversation 0."""
+    """Raise the version of a user's arrangements, and return it.
+
+    Locks them until the transaction ends. The version is in the row of
+    conversation 0.
+    """
     if sql.engine == "mysql":
         conflict = "DUPLICATE KEY UPDATE"
     else:
@@ -224,19 +229,64 @@ def _raise_version(sql: PooledStatements, app: str, user: str) -> int:
     return int(sql.query(statement, (app, user))[0][0])
 
 
+def _check_limits(
+    sql: PooledStatements,
+    key: tuple[str, str],
+    before: Arrangement,
+    after: Arrangement,
+    limits: InboxSettings,
+) -> None:
+    """Raise ArrangementRefused if a change makes too many pins or drafts.
+
+    ``key`` is (app, user).
+    """
+    is_new_pin = after.pinned and not before.pinned
+    if is_new_pin and _count(sql, key, "pinned > 0") >= limits.pins:
+        raise ArrangementRefused(problem=HTTP_TOO_MANY_PINS)
+    is_new_draft = after.draft and not before.draft
+    if is_new_draft and _count(sql, key, "draft <> %s", b"") >= limits.drafts:
+        raise ArrangementRefused(problem=HTTP_TOO_MANY_DRAFTS)
+
+
+def _values_of(arrangement: Arrangement) -> tuple[Any, ...]:
+    """Return the columns of an arrangement from ``version`` on.
+
+    The draft and the folders are stored as JSON; empty and NULL: not set.
+    """
+    draft = b""
+    if arrangement.draft:
+        draft = msgspec.json.encode(arrangement.draft)
+    folders = None
+    if arrangement.folders:
+        folders = msgspec.json.encode(arrangement.folders)
+    return (
+        arrangement.version,
+        arrangement.pinned,
+        arrangement.archived,
+        arrangement.marked,
+        draft,
+        folders,
+    )
+
+
 def _count(
     sql: PooledStatements, key: tuple[str, str], condition: str, *values: bytes
 ) -> int:
-    """The number of arranged conversations of a user that meet a condition.
-    ``key``: (app, user). ``values``: for the placeholders of the condition."""
+    """Count the arranged conversations of a user that meet a condition.
+
+    ``key`` is (app, user). ``values`` are for the placeholders of the
+    condition.
+    """
     statement = f"SELECT count(*) FROM arrangement {_OF_USER} > 0 AND {condition}"
     return int(sql.query(statement, (*key, *values))[0][0])
 
 
 def _changed(before: Arrangement, change: Arrange) -> Arrangement:
-    """An arrangement after a change. Fields that are None in ``change`` stay.
-    To pin a conversation brings it back from the archive, and to archive it
-    ends its pin."""
+    """Return an arrangement after a change.
+
+    Fields that are None in ``change`` stay. To pin a conversation brings it
+    back from the archive, and to archive it ends its pin.
+    """
     after = before
     if change.pinned is not None:
         after = replace(after, pinned=change.pinned)
@@ -258,8 +308,10 @@ def _changed(before: Arrangement, change: Arrange) -> Arrangement:
 
 
 def _arrangement(row: Row) -> Arrangement:
-    """An arrangement from :data:`_COLUMNS`. Its draft and its folders are JSON;
-    empty or NULL: not set."""
+    """Return an arrangement from a row with the columns :data:`_COLUMNS`.
+
+    Its draft and its folders are JSON; empty or NULL: not set.
+    """
     stored_draft = bytes(row[-2])
     stored_folders = row[-1]
     draft: UnsentText | UnsetType = UNSET
@@ -272,7 +324,7 @@ def _arrangement(row: Row) -> Arrangement:
 
 
 def _folder_list(stored: Any) -> FolderList:
-    """The list of folders from its JSON. NULL means an empty list."""
+    """Return the list of folders from its JSON. NULL means an empty list."""
     if stored:
         return msgspec.json.decode(stored, type=FolderList)
     return FolderList()

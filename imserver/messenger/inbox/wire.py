@@ -108,9 +108,11 @@ class _Draft(Struct, forbid_unknown_fields=True):
 
 
 def _arrange(data: bytes) -> Arrange:
-    """Decode the command. Only the given keys change. Example:
-    ``{"conversation": 7, "pinned": 3, "folders": [1]}``. Raises
-    :class:`Refused` 1001 if no key is given, or a value is invalid."""
+    """Read a change of an arrangement. Only the given keys change.
+
+    Example: ``{"conversation": 7, "pinned": 3, "folders": [1]}``. Raises
+    :class:`Refused` with code 1001 if no key is given, or a value is invalid.
+    """
     fields = Fields.of(data)
     values = fields.values
     changes: dict[str, Any] = {
@@ -127,12 +129,15 @@ def _arrange(data: bytes) -> Arrange:
 
 
 def _unsent(value: Any) -> UnsentText:
-    """A draft from its JSON. Raises :class:`Refused` 1001 if it is invalid or
-    too long."""
+    """Read a draft from its JSON.
+
+    Raises :class:`Refused` with code 1001 if it is invalid or too long.
+    """
     try:
         given = msgspec.convert(value, _Draft)
     except (ValueError, RecursionError):
         raise Refused(ReplyCode.BAD_PARAMETER) from None
+    # Texts from JSON may have characters that cannot be stored.
     mentions = [
         MentionShape(well_formed(each.name), well_formed(each.user))
         for each in given.mentions
@@ -144,12 +149,16 @@ def _unsent(value: Any) -> UnsentText:
 
 
 def _arrangements(data: bytes) -> AskArrangements:
+    """Read the request for the changes after a version."""
     fields = Fields.of(data)
     return AskArrangements(fields.id("version"), fields.limit())
 
 
 def _tuple_of(value: Any, kind: Any) -> tuple[Any, ...]:
-    """The items of a list of this type. Raises :class:`Refused` 1001."""
+    """Return the items of a list of this type.
+
+    Raises :class:`Refused` with code 1001 if the value is no such list.
+    """
     try:
         return tuple(msgspec.convert(value, kind))
     except (ValueError, RecursionError):
@@ -157,6 +166,10 @@ def _tuple_of(value: Any, kind: Any) -> tuple[Any, ...]:
 
 
 def _folders(data: bytes) -> SetFolders:
+    """Read the list that replaces the folders of a user.
+
+    Raises :class:`Refused` with code 1001 if it is invalid.
+    """
     shapes = _tuple_of(Fields.of(data).values.get("folders"), FolderShapes)
     folders = tuple(Folder(each.id, well_formed(each.name)) for each in shapes)
     if has_twice(folders):
@@ -165,7 +178,7 @@ def _folders(data: bytes) -> SetFolders:
 
 
 def has_twice(folders: Sequence[Folder]) -> bool:
-    """Whether two of the folders have the same id."""
+    """Tell whether two of the folders have the same id."""
     return len({each.id for each in folders}) < len(folders)
 
 

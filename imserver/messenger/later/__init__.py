@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 
 
 def metrics() -> tuple[Metric, ...]:
-    """The metrics of scheduled messages, at the first scrape."""
+    """Return the metrics of scheduled messages. Called at the first scrape."""
     # Most nodes start without scrapes: the table is not imported before one.
     from imserver.plugin.metrics import Metric
 
     def counts(core: Core) -> dict[str, int]:
+        """Return how often this node has done each act."""
         counts = core.service(ScheduledMessages).counts
         return {
             "schedule": counts["schedule"],

@@ -150,8 +150,11 @@ class LaterApi(Struct, frozen=True):
 
 
 def _show(row: ScheduledMessage) -> ScheduledShown:
-    """A scheduled message for its author: a text, or JSON as ``data``; other
-    content is not shown."""
+    """Return a scheduled message in the shape of the answer, for its author.
+
+    A text is shown as ``text``, and JSON as ``data``; other content is not
+    shown.
+    """
     mentions = list(MessageMeta.of(row.meta).mentions)
     # As the messages of the log are shown. The ids do not matter.
     content = Message(
@@ -186,6 +189,7 @@ _ID_BYTES: Final = 16
 
 
 def _services(core: Core, api: Api) -> LaterApi:
+    """Make the services of the routes."""
     return LaterApi(core, MessageApi.of(core, api), core.service(ScheduledMessages))
 
 
@@ -326,8 +330,11 @@ def _with_text(
     text: str,
     mentions: list[str],
 ) -> ScheduledMessage:
-    """The message with another text, which is checked like a new message.
-    Raises ApiProblem, also if the message has no text."""
+    """Return the message with another text, which is checked like a new
+    message.
+
+    Raises ApiProblem, also if the message has no text.
+    """
     if row.type != "text" or row.reminds:
         raise ApiProblem.invalid("`text`: the message has none")
     request = SendRequest(
@@ -360,8 +367,11 @@ def cancel(api: LaterApi, call: Call, id: ScheduledId) -> CancelAnswer:
 def _add(
     api: LaterApi, call: Call, row: ScheduledMessage, when: When
 ) -> ScheduledShown:
-    """Schedule a message. If it awaits a receiver who is online, it is sent at
-    once. Raises ApiProblem, TooManyRequests and ServiceRefused."""
+    """Schedule a message, and return the answer.
+
+    If it awaits a receiver who is online, it is sent at once. Raises
+    ApiProblem, TooManyRequests and ServiceRefused.
+    """
     if when.awaits:
         _require_presence(api, call, row)
     _count_change(api, call)
@@ -375,8 +385,11 @@ def _add(
 
 
 def _require_presence(api: LaterApi, call: Call, row: ScheduledMessage) -> None:
-    """Raise ApiProblem if a message would reveal the presence of a receiver who
-    does not show it to the user."""
+    """Raise ApiProblem if a message would reveal the presence of its receiver.
+
+    A message that awaits its receiver shows its author when the receiver comes
+    online. So the receiver must show this to the author anyway.
+    """
     if not row.to_user or row.to_user == call.user:
         raise ApiProblem.invalid("`awaits`: only a message with another user as `to`")
     if not api.core.relations.may_see_presence(call.app, call.user, row.to_user):
@@ -396,23 +409,30 @@ def _require_readable(api: LaterApi, call: Call, message: int) -> None:
 
 
 def _count_change(api: LaterApi, call: Call) -> None:
-    """Count a change against the user's limit. Back ends have no limit. Raises
-    TooManyRequests."""
+    """Count a change against the user's limit. Back ends have no limit.
+
+    Raises TooManyRequests.
+    """
     if not call.is_back_end:
         api.later.changes.require((call.app, call.user))
 
 
 def _problem_of_missing(api: LaterApi, call: Call, id: str) -> ApiProblem:
-    """The problem if a user has no scheduled message with this id: it was sent
-    already, or is unknown."""
+    """Return the problem if a user has no scheduled message with this id.
+
+    It was sent already, or is unknown.
+    """
     if api.later.was_sent(call.app, call.user, id):
         return ApiProblem(HTTP_ALREADY_SENT)
     return ApiProblem(HTTP_UNKNOWN_SCHEDULED)
 
 
 def _when(at: int | UnsetType, seconds: int | UnsetType, awaits: bool) -> When | None:
-    """The time at which a request wants a message to be sent. Returns None if
-    the request names no time. Raises ApiProblem if it names several."""
+    """Return the time at which a request wants a message to be sent.
+
+    Returns None if the request names no time. Raises ApiProblem if it names
+    several.
+    """
     count = [at is not UNSET, seconds is not UNSET, awaits].count(True)
     if count > 1:
         raise ApiProblem.invalid("Give one of `at`, `seconds` and `awaits`")

@@ -67,7 +67,7 @@ class ScheduledMessage(Struct, frozen=True, kw_only=True):
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """The key of its row."""
+        """The key of its row: app, author and id."""
         return self.app, self.member, self.id
 
 
@@ -85,7 +85,8 @@ _CONTENT: Final = (
 
 
 def content_of(message: ScheduledMessage | Draft) -> dict[str, Any]:
-    """The fields that a scheduled message and its draft have in common."""
+    """Return the fields that a scheduled message and its draft have in
+    common."""
     return {name: getattr(message, name) for name in _CONTENT}
 
 
@@ -98,7 +99,10 @@ class When(Struct, frozen=True):
     awaits: bool = False
 
     def due(self, now: int) -> int:
-        """The time at which the message is sent, at the latest."""
+        """Return the time at which the message is sent, at the latest.
+
+        ``now`` and the result are Unix milliseconds.
+        """
         if self.awaits:
             return now + MOST_SECONDS * _SECOND_MS
         if self.at:
@@ -107,8 +111,11 @@ class When(Struct, frozen=True):
 
 
 class SourceRow(Struct, frozen=True):
-    """The row of a message that is being sent. The log deletes the row when it
-    stores the message."""
+    """The row of a scheduled message that is being sent.
+
+    The transaction of the log that stores the message deletes the row. So a
+    message is sent once, or cancelled.
+    """
 
     row: ScheduledMessage
 
@@ -126,7 +133,11 @@ class SourceRow(Struct, frozen=True):
 
 
 class ScheduledRows(Store.Rows):
-    """The scheduled messages in a store. Empty without a database."""
+    """The scheduled messages in the database.
+
+    ``look`` in a row is the time from which nodes look at it: when it is due,
+    or when the lease of the node that sends it ends.
+    """
 
     # --- the author -----------------------------------------------------------
 
@@ -134,10 +145,13 @@ class ScheduledRows(Store.Rows):
     def add(
         self, sql: PooledStatements, message: ScheduledMessage, when: When
     ) -> ScheduledMessage:
-        """Schedule a message, unless there is one with its id. Returns the row
-        with this id. Raises ServiceRefused if the user has too many scheduled
-        messages."""
+        """Schedule a message, unless there is one with its id.
+
+        Returns the row with this id. Raises ServiceRefused if the user has too
+        many scheduled messages.
+        """
         now = sql.clock_ms()
+        # A repeated request schedules nothing more.
         row = _row(sql, *message.key)
         if row is not None:
             return row
@@ -158,9 +172,12 @@ class ScheduledRows(Store.Rows):
         after: ScheduledMessage,
         when: When | None,
     ) -> ScheduledMessage | None:
-        """Change a message, which then waits again, and return it. If ``when``
-        is None, its time does not change. Returns None, and changes nothing, if
-        the message was changed or deleted since it was read as ``before``."""
+        """Change a message, which then waits again, and return it.
+
+        If ``when`` is None, its time does not change. Returns None, and changes
+        nothing, if the message was changed or deleted since it was read as
+        ``before``.
+        """
         due = before.due
         awaits = before.awaits
         if when is not None:
@@ -174,6 +191,8 @@ class ScheduledRows(Store.Rows):
             state=WAITS,
             reason="",
         )
+        # All columns are written. The version shows whether somebody else was
+        # quicker.
         columns = _ROWS.columns.split(", ")
         sets = ", ".join(f"{column} = %s" for column in (*columns, "look"))
         statement = f"UPDATE scheduled_message SET {sets} WHERE {_KEY} AND version = %s"
@@ -184,8 +203,11 @@ class ScheduledRows(Store.Rows):
 
     @Store.writing_or(False)
     def cancel(self, sql: PooledStatements, app: str, user: str, id: str) -> bool:
-        """Delete a message. Returns False if there is no such message: it was
-        sent before, or never scheduled."""
+        """Delete a message.
+
+        Returns False if there is no such message: it was sent before, or never
+        scheduled.
+        """
         statement = f"DELETE FROM scheduled_message WHERE {_KEY}"
         return bool(sql.execute(statement, (app, user, id)))
 
@@ -193,15 +215,17 @@ class ScheduledRows(Store.Rows):
     def get(
         self, sql: PooledStatements, app: str, user: str, id: str
     ) -> ScheduledMessage | None:
-        """One message. Returns None if there is no such message."""
+        """Return one message; None: there is no such message."""
         return _row(sql, app, user, id)
 
     @Store.reading_or(((), 0))
     def of_user(
         self, sql: PooledStatements, app: str, user: str
     ) -> tuple[Sequence[ScheduledMessage], int]:
-        """All messages of a user, in the order in which they are due, and the
-        time now."""
+        """Return all messages of a user, in the order in which they are due.
+
+        Returns also the time now, in Unix milliseconds.
+        """
         rows = _ROWS.find(
             sql.query, "WHERE app = %s AND member = %s ORDER BY due, id", app, user
         )
@@ -213,11 +237,11 @@ class ScheduledRows(Store.Rows):
     def due(
         self, sql: PooledStatements
     ) -> tuple[Sequence[tuple[ScheduledMessage, int]], float | None]:
-        """Some messages that are due, each with the column ``look`` of its row:
-        the time from which nodes look at it.
+        """Return some messages that are due, each with the column ``look`` of
+        its row.
 
-        Returns also the seconds until the next message is due, or None if no
-        message waits. While no message is due, no contents are read.
+        Returns also the seconds until the next message is due; None: no message
+        waits. While no message is due, no contents are read.
         """
         statement = (
             f"SELECT min(look), {sql.clock} * 1000 FROM scheduled_message "
@@ -241,9 +265,11 @@ class ScheduledRows(Store.Rows):
     def lease(
         self, sql: PooledStatements, due: Sequence[tuple[ScheduledMessage, int]]
     ) -> list[ScheduledMessage]:
-        """Reserve messages for this node until the lease ends. Returns the ones
-        that no other node has reserved meanwhile. ``due``: as :meth:`due`
-        returns it."""
+        """Reserve messages for this node until the lease ends.
+
+        Returns the messages that no other node has reserved meanwhile. ``due``
+        is the result of :meth:`due`.
+        """
         statement = (
             f"UPDATE scheduled_message SET look = %s WHERE {_KEY} AND version = %s "
             "AND look = %s"
@@ -251,6 +277,7 @@ class ScheduledRows(Store.Rows):
         until = sql.clock_ms() + _LEASE_MS
         leased = []
         for row, look in due:
+            # An unchanged `look` shows that no other node was quicker.
             if sql.execute(statement, (until, *row.key, row.version, look)):
                 leased.append(row)
         return leased
@@ -259,10 +286,11 @@ class ScheduledRows(Store.Rows):
     def refuse(
         self, sql: PooledStatements, row: ScheduledMessage, reason: str, again: int = 0
     ) -> ScheduledMessage | None:
-        """Store that a message is not sent for this reason, and return it.
+        """Store why a message is not sent, and return the message.
+
         ``again``: try it again after this number of milliseconds; 0: never.
-        Returns None if the message was changed or deleted since it was
-        read."""
+        Returns None if the message was changed or deleted since it was read.
+        """
         state = REFUSED
         if again:
             state = WAITS
@@ -279,9 +307,12 @@ class ScheduledRows(Store.Rows):
     def awaited(
         self, sql: PooledStatements, after: tuple[str, str]
     ) -> Sequence[tuple[str, str]]:
-        """A page of the users whom messages await: (app, user), in order.
-        ``after``: the last one of the page before; ``("", "")``: the first
-        page."""
+        """Return a page of the users whom messages await: (app, user), in
+        order.
+
+        ``after`` is the last one of the page before; ``("", "")``: the first
+        page.
+        """
         app, user = after
         statement = (
             "SELECT DISTINCT app, to_user FROM scheduled_message WHERE state = %s "
@@ -299,8 +330,11 @@ class ScheduledRows(Store.Rows):
         user: str,
         after: tuple[str, str] = ("", ""),
     ) -> Sequence[ScheduledMessage]:
-        """A page of the messages that await a user, ordered by author and id.
-        ``after``: author and id of the last one of the page before."""
+        """Return a page of the messages that await a user, ordered by author
+        and id.
+
+        ``after`` is the author and the id of the last one of the page before.
+        """
         author, id = after
         clauses = (
             "WHERE awaits = 1 AND app = %s AND to_user = %s AND state = %s "
@@ -315,8 +349,11 @@ class ScheduledRows(Store.Rows):
     def come(
         self, sql: PooledStatements, rows: Sequence[ScheduledMessage]
     ) -> list[ScheduledMessage]:
-        """Make messages due now whose receiver has come online. Returns them,
-        without messages that were changed or deleted since they were read."""
+        """Make messages due now whose receiver has come online.
+
+        Returns them, without messages that were changed or deleted since they
+        were read.
+        """
         now = sql.clock_ms()
         sets = "version = version + 1, awaits = 0, due = %s, look = %s"
         statement = f"UPDATE scheduled_message SET {sets} WHERE {_KEY} AND version = %s"
@@ -332,4 +369,5 @@ class ScheduledRows(Store.Rows):
 def _row(
     sql: PooledStatements, app: str, user: str, id: str
 ) -> ScheduledMessage | None:
+    """Return the row with this key; None: there is no such message."""
     return _ROWS.first(sql.query, f"WHERE {_KEY}", app, user, id)

@@ -61,12 +61,18 @@ QUOTA = "quota"
 
 
 class ScheduledMessages:
-    """Owner of the time of the next look, of the counts, and of the messages
-    that this node is sending."""
+    """Sends scheduled messages and reminders when they are due.
+
+    All nodes look for due messages. A *lease* in the row of a message lets one
+    node send it. It also counts what happens to messages, and remembers which
+    ones this node is sending.
+    """
 
     page_folder: ClassVar = Path(__file__).parent / "page"
 
     def __init__(self, core: Core, services: MessageServices, changes: Buckets) -> None:
+        """Begin without messages to send. ``changes`` is the rate of users'
+        changes."""
         self.core = core
         self.changes = changes
         self.rows = ScheduledRows(core.store)
@@ -89,16 +95,20 @@ class ScheduledMessages:
     # --- the author -----------------------------------------------------------
 
     def add(self, message: ScheduledMessage, when: When) -> ScheduledMessage:
-        """Schedule a message. Switches greenlets. Raises ServiceRefused and
-        StorageUnavailable."""
+        """Schedule a message, and return its row. Switches greenlets.
+
+        Raises ServiceRefused if the user has too many, and StorageUnavailable.
+        """
         row = self.rows.add(message, when)
         self.counts["schedule"] += 1
         self.changed(row)
         return row
 
     def cancel(self, app: str, user: str, id: str) -> bool:
-        """Cancel a message. Returns False if it was sent before, or never
-        scheduled. Switches greenlets. Raises StorageUnavailable."""
+        """Cancel a message. Switches greenlets. Raises StorageUnavailable.
+
+        Returns False if it was sent before, or never scheduled.
+        """
         if not self.rows.cancel(app, user, id):
             return False
         self.counts["cancel"] += 1
@@ -108,8 +118,11 @@ class ScheduledMessages:
         return not self.was_sent(app, user, id)
 
     def was_sent(self, app: str, user: str, id: str) -> bool:
-        """Whether the log has a message of the user, or a reminder for them,
-        with this id. Switches greenlets. Raises StorageUnavailable."""
+        """Tell whether the log has the message of a user with this id.
+
+        It may also be a reminder for the user. Switches greenlets. Raises
+        StorageUnavailable.
+        """
         entries = self._log.entries
         if entries.sent(app, user, id) is not None:
             return True
@@ -118,8 +131,10 @@ class ScheduledMessages:
         return entries.sent(app, sender="", client_msg_id=reminder_id) is not None
 
     def changed(self, row: ScheduledMessage) -> None:
-        """Plan the next look for a row that was written here, and notify the
-        devices of its author. Never switches greenlets."""
+        """Plan the next look for a row that was written on this node.
+
+        Also notifies the devices of its author. Never switches greenlets.
+        """
         self._news.set()
         self._signal(row.app, row.member, {"id": row.id, "version": row.version})
 
@@ -133,7 +148,8 @@ class ScheduledMessages:
     # --- the node -------------------------------------------------------------
 
     def run(self) -> None:
-        """Greenlet: send due messages, until it is killed."""
+        """Send due messages. Runs in a greenlet of its own, until it is
+        killed."""
         while True:
             self._news.clear()
             pause = LOOK_SECONDS
@@ -146,8 +162,11 @@ class ScheduledMessages:
             self._news.wait(pause)
 
     def look(self) -> float:
-        """Send some of the due messages. Returns the seconds until the next
-        look. Switches greenlets. Raises StorageUnavailable."""
+        """Send some of the due messages, and return the seconds until the next
+        look.
+
+        Switches greenlets. Raises StorageUnavailable.
+        """
         if not self.core.store.has_database:
             return LOOK_SECONDS
         # The results come first, because they end leases, and change which
@@ -163,6 +182,7 @@ class ScheduledMessages:
             row: until for row, until in self._sending.items() if until > monotonic()
         }
         if len(self._sending) >= _MOST_SENDING:
+            # A result wakes the greenlet earlier.
             return LOOK_SECONDS
         if due:
             for row in self.rows.lease(due):
@@ -178,9 +198,12 @@ class ScheduledMessages:
         return min(seconds_to_next, longest_pause)
 
     def _look_for_awaited(self) -> bool:
-        """Make messages due whose receivers are connected to this node. Each
-        call checks the next page of receivers. Returns whether any messages
-        await somebody."""
+        """Make messages due whose receivers are connected to this node.
+
+        Some messages *await* their receiver: they are sent when the user comes
+        online. Each call checks the next page of such receivers. Returns
+        whether any messages await somebody.
+        """
         app_before, _ = self._awaited
         users = self.rows.awaited(self._awaited)
         if users:
@@ -196,9 +219,11 @@ class ScheduledMessages:
         return bool(users or app_before)
 
     def receiver_came(self, app: str, user: str) -> None:
-        """Make the messages due that await a user, if their authors may see
-        that the user is online. Switches greenlets. Raises
-        StorageUnavailable."""
+        """Make the messages due that await a user who is online now.
+
+        Their authors must be allowed to see that. Switches greenlets. Raises
+        StorageUnavailable.
+        """
         relations = self.core.relations
         rows = self.rows.awaiting(app, user)
         while rows:
@@ -211,8 +236,10 @@ class ScheduledMessages:
             rows = self.rows.awaiting(app, user, (last.member, last.id))
 
     def _send(self, row: ScheduledMessage) -> None:
-        """Send a message. The next look processes the result. A message that
-        cannot be sent is refused at once."""
+        """Send a message. The next look processes the result.
+
+        A message that cannot be sent is refused at once.
+        """
         if self.core.sessions.is_banned(row.app, row.member):
             self._process_result(row, Rejected(BANNED))
             return
@@ -225,11 +252,7 @@ class ScheduledMessages:
             self._process_result(row, Rejected(RejectReason.UNKNOWN_MESSAGE))
             return
 
-        # In demo mode, a user without an account may write to anybody.
-        by_account = self.core.keys.demo and bool(
-            self.core.accounts.those_of(row.app, [row.member])
-        )
-        to_account = self.core.logins.wants_account(row.app, by_account)
+        to_account = self._needs_account(row)
 
         def note_result(result: Any) -> None:
             self._sending.pop(row, None)
@@ -242,13 +265,28 @@ class ScheduledMessages:
             self._messaging.send(row.app, draft, note_result, source=source)
         else:
             self._messaging.send_of_user(
-                row.app, draft, note_result, to_account=to_account, source=source
+                row.app,
+                draft,
+                note_result,
+                to_account=to_account,
+                source=source,
             )
 
+    def _needs_account(self, row: ScheduledMessage) -> bool:
+        """Tell whether the receiver of a first message must have an account."""
+        # In demo mode, a user without an account may write to anybody.
+        by_account = self.core.keys.demo and bool(
+            self.core.accounts.those_of(row.app, [row.member])
+        )
+        return self.core.logins.wants_account(row.app, by_account)
+
     def _reminder(self, row: ScheduledMessage) -> Draft | None:
-        """The draft of a reminder: a copy of the message, from the server, in
-        the conversation of the author with themselves. Returns None if the
-        author cannot read the message any more."""
+        """Return the draft of a reminder; None: there is nothing to remind of.
+
+        It is a copy of the message, from the server, in the conversation of the
+        author with themselves. The author may not be able to read the message
+        any more.
+        """
         entries = self._log.entries.readable(row.app, row.member, [row.reminds])
         if not entries or entries[0].kind != "message":
             return None
@@ -266,8 +304,11 @@ class ScheduledMessages:
         )
 
     def _process_result(self, row: ScheduledMessage, result: Any) -> None:
-        """Process the result of a message: store why it is refused, or when it
-        is tried again, and notify the devices of its author."""
+        """Process the result of a message that this node has sent.
+
+        Stores why it is refused, or when it is tried again, and notifies the
+        devices of its author.
+        """
         if isinstance(result, Appended):
             # The log has deleted the row.
             self.counts["send"] += 1
@@ -287,7 +328,8 @@ class ScheduledMessages:
 
 
 def _draft(row: ScheduledMessage) -> Draft:
-    """The draft of a scheduled message, as its author would send it now."""
+    """Return the draft of a scheduled message, as its author would send it
+    now."""
     time_ms = int(time() * 1000)
     return Draft(
         sender=row.member, client_msg_id=row.id, time_ms=time_ms, **content_of(row)
@@ -295,14 +337,18 @@ def _draft(row: ScheduledMessage) -> Draft:
 
 
 def _reminder_id(user: str, id: str) -> str:
-    """The ``client_msg_id`` of a reminder. The sender of all reminders is the
-    server, so the id must be unique among all users."""
+    """Return the ``client_msg_id`` of a reminder.
+
+    The sender of all reminders is the server, so the id must be unique among
+    all users. It is a digest of the user and the id.
+    """
     name = f"{user}\0{id}".encode()
     return blake2b(name, digest_size=_REMINDER_ID_BYTES).hexdigest()
 
 
 def build(core: Core) -> Parts:
-    """Build the service of scheduled messages."""
+    """Build the service of scheduled messages. Its greenlet sends what is
+    due."""
     changes = core.buckets.make(SCHEDULE_CHANGES, CHANGES, CHANGE_SECONDS)
     messages = ScheduledMessages(core, core.service(MessageServices), changes)
     return Parts((messages,), run=(messages.run,))
