@@ -107,7 +107,7 @@ class RefusedView(Struct, omit_defaults=True):
 
     @staticmethod
     def of(result: Rejected) -> RefusedView:
-        """Return the answer to a rejected request."""
+        """The answer to a rejected request."""
         view = RefusedView(result.reason)
         if result.until:
             view.reason = result.detail
@@ -123,10 +123,8 @@ class KnownIds(Struct, frozen=True):
 
 
 class Messaging:
-    """Sends drafts to the log, and passes on results and stored entries.
-
-    It makes and owns the parts that deliver entries on this node.
-    """
+    """Sends drafts to the log, and passes on results and stored entries. Owner
+    of the parts that deliver entries."""
 
     def __init__(
         self,
@@ -184,10 +182,8 @@ class Messaging:
         return dict(self._log.writer.known)
 
     def learn(self, others: OtherNodes) -> None:
-        """Ask the other nodes which ids are stored. Switches greenlets.
-
-        If the database has lost entries, their ids are then not given again.
-        """
+        """Ask the other nodes which ids are stored, so that no id is given
+        again if the database has lost entries. Switches greenlets."""
         if not self._store.has_database:
             return
         # Nodes of older versions do not announce this feature, and do not know
@@ -205,13 +201,9 @@ class Messaging:
     def send_command(
         self, connection: Connection, command: Send, answer: Answer
     ) -> Reply | None:
-        """Store the message of a client: new, forwarded, recalled, edited or a
-        press.
-
-        Returns None if the draft was sent to the log: ``answer`` then gets the
-        reply after the commit. Otherwise returns the reply. May switch
-        greenlets.
-        """
+        """Store a message, a forward, a recall, an edit or a press. Returns
+        None if the draft was sent to the log: ``answer`` then gets the reply
+        after the commit. Otherwise returns the reply. May switch greenlets."""
         app, user = app_and_user(connection)
         if command.kind == "press":
             # The button belongs to a question, which is answered here, or to a
@@ -234,11 +226,10 @@ class Messaging:
         return None
 
     def draft_of(self, app: str, user: str, command: Send) -> Draft | None:
-        """Make the draft of a message, a forward, a recall, an edit or a press.
-
+        """The draft of a message, a forward, a recall, an edit or a press.
         Returns None if the user may not revise the message that the command is
-        about, or may not read the message to forward. Also returns None if the
-        message has no such button.
+        about, may not read the message to forward, or if the message has no
+        such button.
 
         An empty ``user`` is a back end, which may revise any message. A plain
         message never switches greenlets. Others switch, and may raise
@@ -271,11 +262,9 @@ class Messaging:
     def answer(
         self, app: str, user: str, message: int, value: str
     ) -> AskChange | Rejected | None:
-        """Answer a question with the value of a button.
-
-        Returns None if the message is no question that the user may read.
-        Switches greenlets. Raises StorageUnavailable.
-        """
+        """Answer a question with the value of a button. Returns None if the
+        message is no question that the user may read. Switches greenlets.
+        Raises StorageUnavailable."""
         if not self._store.has_database:
             return None
         asks = self._log.asks
@@ -287,10 +276,10 @@ class Messaging:
         return asks.answer(app, user, message, value=value)
 
     def read(self, app: str, user: str, data: bytes) -> Draft | None:
-        """Make the draft of a message in JSON, as clients of ``cmd`` send it.
+        """The draft of a message in JSON, as clients of ``cmd`` send it. See
+        :meth:`draft_of`.
 
-        It returns None in the cases of :meth:`draft_of`. Raises
-        :class:`imserver.gateway.protocol.forgiving.Refused`.
+        Raises :class:`imserver.gateway.protocol.forgiving.Refused`.
         """
         return self.draft_of(app, user, read_send(data))
 
@@ -302,14 +291,14 @@ class Messaging:
         connection: Connection | None = None,
         source: DraftSource | None = None,
     ) -> None:
-        """Store a draft of a back end. Never switches greenlets.
+        """Store a draft. Never switches greenlets.
 
-        For drafts of users see :meth:`send_of_user`. ``done`` gets the result,
-        after every earlier entry that the sender receives on ``connection``. If
-        the result is not known in time, ``done`` gets a StorageUnsure.
-        Everybody else who may read the message receives it, also the sender's
-        other connections. ``source`` is the row that decides about the draft,
-        and is changed with it.
+        ``done`` gets the result, after every earlier entry that the sender
+        receives on ``connection``. Everybody else who may read the message
+        receives it, also the sender's other connections. If the result is not
+        known in time, ``done`` gets a StorageUnsure. This method is for drafts
+        of back ends; for users see :meth:`send_of_user`. ``source``: the row
+        that decides about the draft, and is changed with it.
         """
         self._send(AppendRequest(app, draft, done, self, connection, source=source))
 
@@ -334,10 +323,8 @@ class Messaging:
         self._log.writer.send(request)
 
     def mute_of(self, app: str, user: str) -> Rejected | None:
-        """Return the refusal for a user who is muted in the whole app.
-
-        Returns None if the user is not muted. Never switches greenlets.
-        """
+        """The refusal of requests of a user who is muted in the app; None: not
+        muted. Never switches greenlets."""
         if not self._mutes.all:
             return None
         mute = self._mutes.mute_of(app, user)
@@ -354,11 +341,9 @@ class Messaging:
         to_account: bool = False,
         source: DraftSource | None = None,
     ) -> None:
-        """Store a draft of a user, after the checks for users.
-
-        A user who is muted in the app cannot send, and some users have a rate.
-        If the app wants it, its back end reviews the draft first. Otherwise it
-        is like :meth:`send`.
+        """Store a draft of a user, like :meth:`send`. If the app wants it, its
+        back end reviews the draft first. Some users have a rate. A user who is
+        muted in the app cannot send.
 
         Drafts of one connection keep their order. Recalls and presses have no
         content of the user, so they are not reviewed, but wait for their turn.
@@ -409,13 +394,10 @@ class Messaging:
     def store(
         self, app: str, draft: Draft, *, by_user: bool, to_account: bool = False
     ) -> Stored:
-        """Store a draft, and wait for the result. Switches greenlets.
-
-        ``by_user``: it is a draft of a user (:meth:`send_of_user`), otherwise
-        of a back end (:meth:`send`). ``to_account``: the receiver of a first
-        message must be an account. Returns :class:`Appended`, :class:`Rejected`
-        or StorageUnavailable; raises nothing.
-        """
+        """Store a draft, and wait for the result. ``by_user``: by
+        :meth:`send_of_user`, otherwise by :meth:`send`. ``to_account``: see
+        :meth:`send_of_user`. Switches greenlets. Returns :class:`Appended`,
+        :class:`Rejected` or StorageUnavailable; raises nothing."""
         settled: AsyncResult[Stored] = AsyncResult()
         began = perf_counter()
         if by_user:
@@ -429,20 +411,12 @@ class Messaging:
 
     def waited(self, began: float) -> None:
         """Add the time that this greenlet has waited for the log to the
-        metrics.
-
-        ``began`` is the ``perf_counter`` at the begin of the wait. Never
-        switches greenlets.
-        """
+        metrics. ``began``: the ``perf_counter`` at the begin of the wait. Never
+        switches greenlets."""
         self._metrics.transactions.heard("MessageLog.append", perf_counter() - began)
 
     def stored(self, request: AppendRequest, result: Stored) -> None:
-        """Pass on the result of a draft, after the commit. Never switches
-        greenlets.
-
-        The writer calls it before the entries of the commit are delivered.
-        Results of an app come in the order of the ids.
-        """
+        """See :class:`imserver.messenger.log.contract.DraftOwner`."""
         if request.unsure is not None:
             # The sender has already got the answer that the result is not
             # known.
@@ -468,11 +442,7 @@ class Messaging:
     # --- the listener of the log ----------------------------------------------
 
     def committed(self, commit: Commit) -> None:
-        """Deliver the entries of a transaction of this node, on all nodes.
-
-        The writer calls it after the senders have their results. Never switches
-        greenlets.
-        """
+        """See :class:`imserver.messenger.log.writer.LogListener`."""
         app = commit.app
         if self._node_messages is not None:
             _broadcast(self._node_messages, commit)
@@ -483,13 +453,7 @@ class Messaging:
         self.follower.committed(commit)
 
     def batch_stored(self, app: str, drafts: int, seconds: float) -> float:
-        """Return for how many seconds the next drafts of the app wait for each
-        other.
-
-        A transaction with ``drafts`` drafts of the app took ``seconds``. An app
-        whose messages go to many connections pauses longer. 0: the drafts do
-        not wait.
-        """
+        """See :class:`imserver.messenger.log.writer.LogListener`."""
         self._metrics.batch_messages.observe(drafts)
         self._metrics.batch_seconds.observe(seconds)
         widest = self.deliverer.widest.get(app, 0)

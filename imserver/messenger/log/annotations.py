@@ -81,11 +81,8 @@ class AnnotationWriter(WritingPart):
         *,
         remove: bool = False,
     ) -> Change | Rejected:
-        """Add the reaction of a user to a message, or ``remove`` it.
-
-        The user must be able to read the message. Returns Rejected if not, or
-        if ``emoji`` is no valid emoji.
-        """
+        """Add the reaction of a user who can read the message, or ``remove``
+        it."""
         wrong = emoji_objection(emoji)
         if wrong:
             return Rejected(RejectReason.INVALID, wrong)
@@ -103,11 +100,8 @@ class AnnotationWriter(WritingPart):
         *,
         remove: bool = False,
     ) -> Change | Rejected:
-        """Pin a message in its conversation, or remove its pin.
-
-        An empty ``user`` is a back end, which may always do it. In a group, the
-        option ``pin`` decides whether plain members may.
-        """
+        """Pin a message in its conversation, or remove its pin. An empty
+        ``user`` is a back end."""
         target = find_message(transaction, user, message)
         if isinstance(target, Rejected):
             return target

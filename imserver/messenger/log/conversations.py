@@ -82,33 +82,28 @@ class ConversationReader(Store.Rows):
     """Reads conversations and memberships."""
 
     def get(self, app: str, conversation: int) -> Conversation | None:
-        """Return one conversation; None: there is no such conversation."""
+        """One conversation."""
         return self._conversation(app, "c.id = %s", conversation)
 
     @in_log(list)
     def find(
         self, sql: Statements, head: LogHead, ids: Sequence[int]
     ) -> list[Conversation]:
-        """Return the conversations with these ids that exist, ordered by id."""
+        """The conversations with these ids that exist, ordered by id."""
         rows = sql.query_in(f"{_CONVERSATIONS} c.id IN {{}}", (head.number,), ids)
         return sorted(map(conversation_of, rows), key=attrgetter("id"))
 
     def between(self, app: str, user: str, other: str) -> Conversation | None:
-        """Return the conversation of two users.
-
-        Returns None if they have not written to each other.
-        """
+        """The conversation of two users. Returns None if they have not written
+        to each other."""
         return self._conversation(app, "c.pair = %s", pair_of(user, other))
 
     @in_log(list)
     def groups_named(
         self, sql: Statements, head: LogHead, text: str, limit: int
     ) -> list[Conversation]:
-        """Return the newest groups whose name contains a text.
-
-        Only the newest conversations are searched, because no index leads to a
-        part of a name. ``limit`` is the most results.
-        """
+        """The newest groups whose name contains a text, among the newest
+        conversations."""
         # The name is stored as it was written, so several spellings are tried.
         spellings = sql.spellings(text)
         has_text = " OR ".join([sql.contains("lower(c.name)")] * len(spellings))
@@ -127,10 +122,8 @@ class ConversationReader(Store.Rows):
     def open_groups(
         self, sql: Statements, head: LogHead, below: int, limit: int
     ) -> list[Conversation]:
-        """Return the groups that anybody may join, the newest first.
-
-        Only groups with an id below ``below`` are returned, at most ``limit``.
-        """
+        """The groups that anybody may join with ids below ``below``, the newest
+        first."""
         rows = sql.query(
             f"{_CONVERSATIONS} c.open = 1 AND c.id < %s ORDER BY c.id DESC LIMIT %s",
             (head.number, below, limit),
@@ -139,10 +132,7 @@ class ConversationReader(Store.Rows):
 
     @in_log(list)
     def with_handles(self, sql: Statements, head: LogHead) -> list[Conversation]:
-        """Return the groups that have a handle, ordered by handle.
-
-        A *handle* is a name by which a message mentions all members of a group.
-        """
+        """The groups that have a handle, ordered by handle."""
         rows = sql.query(
             f"{_CONVERSATIONS} c.handle > '' ORDER BY c.handle LIMIT %s",
             (head.number, MOST_HANDLES),
@@ -153,19 +143,13 @@ class ConversationReader(Store.Rows):
     def reached(
         self, sql: Statements, head: LogHead, group: int, conversation: int
     ) -> Sequence[str] | None:
-        """Return the members of a group whom its handle mentions in a
-        conversation.
-
-        Returns None if the handle would mention too many.
-        """
+        """The members of a group whom its handle mentions in a conversation.
+        Returns None if the handle would mention too many."""
         return reached(sql, head.number, group, conversation)
 
     def of_everybody(self) -> list[tuple[str, int, Everybody]]:
-        """Return the groups of everybody, in all apps.
-
-        In such a group, users are members without joining. Each result is (app,
-        id of the group, the users who are members).
-        """
+        """The groups of everybody in all apps: (app, id of the group, the users
+        who are members without joining)."""
         # 2 and 3 are the values of `OPENNESS` for groups of everybody.
         rows = self._store.rows(
             "SELECT l.app, c.id, c.open FROM conversation c "
@@ -177,14 +161,14 @@ class ConversationReader(Store.Rows):
     def sizes(
         self, sql: Statements, head: LogHead, groups: Sequence[int]
     ) -> dict[int, int]:
-        """Return group → the number of its members."""
+        """Group → the number of its members."""
         return {group: count_members(sql, head.number, group) for group in groups}
 
     @in_log(set)
     def members_among(
         self, sql: Statements, head: LogHead, conversation: int, users: Sequence[str]
     ) -> set[str]:
-        """Return the users among these who are members of a conversation."""
+        """The users among these who are members."""
         return set(members_among(sql, head.number, conversation, users))
 
     @in_log()
@@ -198,10 +182,7 @@ class ConversationReader(Store.Rows):
         return conversation_of(rows[0])
 
     def memberships(self, app: str, user: str) -> list[Membership]:
-        """Return all memberships of a user, including ended ones.
-
-        They are ordered by conversation, then by time.
-        """
+        """All memberships of a user, including ended ones."""
         return self._members(
             app, "s.member = %s ORDER BY s.conversation, s.joined_id", (user,)
         )
@@ -209,10 +190,7 @@ class ConversationReader(Store.Rows):
     def members(
         self, app: str, conversation: int, after: str, limit: int
     ) -> list[Membership]:
-        """Return a page of the members of a conversation, ordered by user id.
-
-        It has at most ``limit`` members with ids after ``after``.
-        """
+        """Members with an id after ``after``, ordered by id."""
         where = (
             "s.conversation = %s AND s.left_id IS NULL AND s.member > %s "
             "ORDER BY s.member LIMIT %s"
@@ -221,16 +199,14 @@ class ConversationReader(Store.Rows):
 
     @in_log(int)
     def count_members(self, sql: Statements, head: LogHead, conversation: int) -> int:
-        """Return the number of members of a conversation."""
+        """The number of members."""
         return count_members(sql, head.number, conversation)
 
     def member(
         self, app: str, conversation: int, user: str, *, or_left: bool = False
     ) -> Membership | None:
-        """Return the current membership of a user; None: the user is no member.
-
-        With ``or_left``, a membership that has ended counts, too.
-        """
+        """The current membership of a user. ``or_left``: a membership that has
+        ended counts, too."""
         where = "s.conversation = %s AND s.member = %s"
         if not or_left:
             where += " AND s.left_id IS NULL"
@@ -241,18 +217,16 @@ class ConversationReader(Store.Rows):
     def sharing(
         self, sql: Statements, head: LogHead, user: str, others: Sequence[str]
     ) -> set[str]:
-        """Return the users among ``others`` who share a conversation with a
-        user now."""
+        """The users among ``others`` who are in a conversation with a user, at
+        present."""
         return _sharing(sql, head, user, others)
 
     @in_log(set)
     def acquainted(
         self, sql: Statements, head: LogHead, user: str, others: Sequence[str]
     ) -> set[str]:
-        """Return the users among ``others`` who are acquainted with a user.
-
-        They are in a group with the user now, or have written to the user.
-        """
+        """The users among ``others`` who are in a group with a user, at
+        present, or have written to the user."""
         is_group = f"AND c.kind = {CONVERSATION_KINDS.index('group')} "
         in_groups = _sharing(sql, head, user, others, is_group)
         # Only the others need the slower query for messages.
@@ -307,12 +281,9 @@ class ConversationReader(Store.Rows):
     def page(
         self, sql: Statements, head: LogHead, user: str, before: int, limit: int
     ) -> tuple[list[ConversationSummary], bool]:
-        """Return a page of a user's conversations.
-
-        Conversations with the newest entries come first. ``before`` selects
-        conversations whose newest entry has a smaller id; 0 selects all.
-        Returns also whether there are more.
-        """
+        """A page of a user's conversations, the ones with the newest entries
+        first. ``before``: only conversations whose newest entry has a smaller
+        id (0: all). Returns also whether there are more."""
         # In the order of the placeholders: the user's hidden messages, the
         # mentions of the user, the senders of mentions, then `_PAGE`.
         values = (
@@ -350,12 +321,10 @@ class ConversationReader(Store.Rows):
     def unread(
         self, sql: Statements, head: LogHead, users: UsersOf, mentioned: UsersOf
     ) -> dict[int, UnreadMessages]:
-        """Return conversation → its messages that one of these users has not
-        read.
-
-        ``users`` has conversation → users. ``mentioned`` has conversation → the
-        users whose mentions are wanted. Each conversation takes a few queries.
-        """
+        """Conversation → its messages that one of these users has not read.
+        ``users``: conversation → users. ``mentioned``: conversation → the
+        users whose mentions are wanted. Each conversation takes a few
+        queries."""
         return {
             id: read_unread(sql, head, id, names, mentioned.get(id, ()))
             for id, names in users.items()
@@ -365,11 +334,8 @@ class ConversationReader(Store.Rows):
     def read_positions(
         self, sql: Statements, head: LogHead, users: UsersOf
     ) -> dict[tuple[str, int], int]:
-        """Return (user, conversation) → read position.
-
-        ``users`` has conversation → users. Only users who are members are in
-        the result.
-        """
+        """(user, conversation) → read position. ``users``: conversation →
+        users. Only users who are members are in the result."""
         positions: dict[tuple[str, int], int] = {}
         for id, names in users.items():
             for user, read in read_positions(sql, head, id, names).items():
@@ -562,18 +528,16 @@ take a third of the time (docs/decisions/0031-threads.md)."""
 
 
 class UnreadMessages:
-    """The newest messages of a conversation, and how far users have read it.
+    """The newest messages of a conversation, at most :data:`MOST_UNREAD`
+    entries, and how far users have read it.
 
-    There are at most :data:`MOST_UNREAD` messages.
-
-    - ``reads``: user → read position; only for members, and without bots.
-    - ``messages``: (id, sender, Unix milliseconds), in order. In the attributes
-      ``ids``, ``senders`` and ``times``, a message has the same index.
-    - ``mentions``: (user, message); the user ``""`` stands for everybody.
-    - ``hidden``: (user, message) of messages that a user has hidden.
-    - ``is_cut``: there may be older messages.
-    - ``replies``: the messages that only a thread shows. They count only for
-      users who follow the thread.
+    ``reads``: user → read position; only for members, and without bots.
+    ``messages``: (id, sender, Unix milliseconds), in order; the attributes
+    ``ids``, ``senders`` and ``times`` have the same index for a message.
+    ``mentions``: (user, message); the user ``""`` stands for everybody.
+    ``hidden``: (user, message). ``is_cut``: there may be older messages.
+    ``replies``: the messages that only a thread shows. They count only for
+    users who follow the thread.
     """
 
     def __init__(
@@ -620,12 +584,9 @@ class UnreadMessages:
         self._mentions[user] = sorted(indexes)
 
     def has_older(self, user: str, mentions: bool = False) -> bool:
-        """Tell whether :meth:`among` may leave out older unread messages of a
-        user.
-
-        With ``mentions``, only messages count that mention the user or
-        everybody.
-        """
+        """Whether there may be unread messages before the first one that
+        :meth:`among` returns. ``mentions``: only messages that mention the user
+        or everybody."""
         if self._is_cut or not mentions:
             return self._is_cut
         # Mentions are read up to a limit of their own.
@@ -634,12 +595,8 @@ class UnreadMessages:
         return max(len(of_user), len(of_everybody)) >= MOST_MENTIONS
 
     def count(self, user: str) -> int:
-        """Return the number of messages of others that a user has not read.
-
-        Replies in threads that the user does not follow do not count. It
-        searches sorted lists, because it is called for many users of a large
-        group.
-        """
+        """The number of messages of others that a user has not read. Replies in
+        threads that the user does not follow do not count."""
         read = self.reads[user]
         own_ids = self._by_sender.get(user, ())
         unread = len(self.ids) - bisect_right(self.ids, read)
@@ -654,10 +611,7 @@ class UnreadMessages:
         return count
 
     def is_unread(self, user: str, id: int) -> bool:
-        """Tell whether a user has not read or hidden this message.
-
-        Returns False for an id that is not among the messages.
-        """
+        """Whether this is a message that a user has not read or hidden."""
         index = self._indexes.get(id)
         if index is None or id <= self.reads[user] or self._replies.is_silent(user, id):
             return False
@@ -666,13 +620,9 @@ class UnreadMessages:
     def among(
         self, user: str, after: int, mentions: bool = False, newest_first: bool = False
     ) -> Iterator[int]:
-        """Yield the indexes of messages of others that a user has not read or
-        hidden.
-
-        They have ids after ``after``, and come in order; with ``newest_first``,
-        backwards. With ``mentions``, only messages that mention the user or
-        everybody are returned.
-        """
+        """The indexes of the messages of others after the id ``after`` that a
+        user has not read or hidden, in order. ``mentions``: only messages that
+        mention the user or everybody."""
         first = bisect_right(self.ids, max(after, self.reads[user]))
         indexes: Sequence[int] = range(first, len(self.ids))
         if mentions:

@@ -68,13 +68,13 @@ _LEFT: Final = ""
 
 
 class LogImport:
-    """Adds the past of another server to a log, in one transaction.
+    """An import from another server, in one transaction:
+    :meth:`MessageLog.import_past` passes it to its function.
 
-    :meth:`MessageLog.import_past` passes it to its function. Each method has a
-    ``key``, which names the entry and is unique in the app. An entry whose key
-    was stored before is not stored again. So an import may be repeated, and a
-    later import adds only new entries. ``keys`` has all keys that the import
-    will use.
+    Each method has a ``key``: the name of the entry, unique in the app. An
+    entry whose key was stored before is not stored again. So an import may be
+    repeated, and a later import adds only new entries. ``keys`` has all keys
+    that the import will use.
 
     Nobody's rights are checked. Senders need not be members. Times are Unix
     milliseconds. An entry counts as stored at its time, but not before the
@@ -85,7 +85,7 @@ class LogImport:
     with. If several have the same time and are in one transaction, the order of
     the calls counts.
 
-    ``added`` is the number of new entries until now.
+    ``added``: the number of new entries until now.
     """
 
     def __init__(self, transaction: AppTransaction, keys: Sequence[str]) -> None:
@@ -124,18 +124,13 @@ class LogImport:
         self.added = 0
 
     def find(self, key: str) -> int:
-        """Return the id of the entry with a key; 0: there is no such entry.
-
-        The key must be among the ``keys`` of the import, or stored in this
-        transaction.
-        """
+        """The id of the entry with a key; 0: no such entry. The key must be
+        among the ``keys`` of the import, or stored in this transaction."""
         return self._ids.get(_digest(key), (0, 0))[0]
 
     def conversation_of(self, key: str) -> int:
-        """Return the conversation of the entry with a key; 0: no such entry.
-
-        It finds the same entries as :meth:`find`.
-        """
+        """The conversation of the entry with a key, as :meth:`find` finds it;
+        0: no such entry."""
         return self._ids.get(_digest(key), (0, 0))[1]
 
     # --- messages -------------------------------------------------------------
@@ -147,17 +142,15 @@ class LogImport:
         reactions: Sequence[tuple[str, str, str]] = (),
         edit: str = "",
     ) -> int | Rejected:
-        """Store a message with its reactions, and return the id of the message.
+        """Store a message, and its new ``reactions`` (key, user, emoji).
+        Returns the id of the message, also if it was stored before. Rejected if
+        the draft is invalid, or its conversation or thread does not exist.
 
-        ``draft`` is as for clients: to a group by its id, or to a user. The
-        first message between two users makes their conversation. ``reactions``
-        are (key, user, emoji). ``edit`` is the key of the edit that has written
-        the content; ``""``: the message was never edited.
-
-        An earlier import may have stored the message. Then its id is returned,
-        and a new edit is added unless the message already has this content.
-        Returns Rejected if the draft is invalid, or if its conversation or
-        thread does not exist.
+        ``draft``: as for clients, to a group by its id or to a user. The first
+        message between two users makes their conversation. ``edit``: the key of
+        the edit that has written the content; ``""``: the message was never
+        edited. If an earlier transaction has stored the message, a new edit is
+        added, unless the message already has this content.
         """
         wrong = objection(draft) or (draft.room and "room: not imported")
         if wrong:
@@ -268,11 +261,9 @@ class LogImport:
             self._reactions.append(row)
 
     def content(self, key: str) -> tuple[str, bytes]:
-        """Return the type and the body of a message, after all edits.
-
-        An earlier transaction has stored the message with this key. Both are
-        empty if there is no such message.
-        """
+        """The type and the body, after all edits, of the message that an
+        earlier transaction has stored with a key; both empty if there is no
+        such message."""
         statement = "SELECT type, body FROM message WHERE log = %s AND id = %s"
         values = (self._transaction.log, self.find(key))
         for type, body in self._transaction.sql.query(statement, values):
@@ -280,11 +271,9 @@ class LogImport:
         return "", b""
 
     def take_back(self, key: str, own: str, by: str, time_ms: int) -> None:
-        """Recall a message, or withdraw a reaction, of an earlier transaction.
-
-        ``own`` is the key of the message or reaction. ``key`` is the key of the
-        new entry about it. ``by`` is the sender of a recall.
-        """
+        """Recall the message, or withdraw the reaction, that an earlier
+        transaction has stored with the key ``own``. ``key``: of the entry about
+        that. ``by``: the sender of a recall."""
         statement = (
             "SELECT m.id, m.about, r.emoji, r.member FROM message m "
             "LEFT JOIN reaction r "
@@ -308,11 +297,8 @@ class LogImport:
                 self._annotate(key, about, time_ms, end)
 
     def pin(self, key: str, message: int, user: str, time_ms: int) -> bool:
-        """Pin a message of an earlier transaction.
-
-        Returns False if nothing was stored, for example because the pin was
-        imported before.
-        """
+        """Pin a message of an earlier transaction. Returns False if nothing was
+        stored, for example because the pin was imported before."""
         return self._annotate(key, message, time_ms, partial(change_pin, user=user))
 
     def _annotate(
@@ -362,11 +348,8 @@ class LogImport:
         is_open: bool = False,
     ) -> int:
         """Create a group whose new members read its whole history, and return
-        its id.
-
-        ``admins`` are the admins among the users. ``is_open``: anybody may
-        join. A group of an earlier import is only found again.
-        """
+        its id. ``admins``: the admins among the users. ``is_open``: anybody may
+        join."""
         group_id = self.conversation_of(key)
         if group_id:  # an earlier import has created it
             self._ahead.discard(self.find(key))
@@ -403,10 +386,8 @@ class LogImport:
         role: str = MEMBER,
         only_first: bool = False,
     ) -> None:
-        """Add the users who are not members of a group at this time.
-
-        ``only_first``: only users who never were members are added.
-        """
+        """Add the users who are not members at this time. ``only_first``: only
+        users who never were members."""
         state = self._state_for_change(key, group)
         if state is None:
             return
@@ -453,7 +434,7 @@ class LogImport:
     def describe(
         self, key: str, group: int, text: GroupText, value: str, by: str, time_ms: int
     ) -> None:
-        """Change a text of a group. ``text`` is the name of the text."""
+        """Change a text of a group. ``text``: the text that changes."""
         state = self._state_for_change(key, group)
         if state is None:
             return

@@ -43,12 +43,7 @@ that can have the same version."""
 
 
 class MarkStore(Store.Rows):
-    """The marks of all users: read positions, received positions, hidden
-    entries.
-
-    Each change of a user's marks raises the *version* of the user's marks. A
-    client asks for the changes after the version that it knows.
-    """
+    """The marks of all users."""
 
     @in_log(writes=True)
     def note(
@@ -60,14 +55,13 @@ class MarkStore(Store.Rows):
         read: int = 0,
         received: int = 0,
     ) -> MarkResult | None:
-        """Advance the read or received position of a user in a conversation.
+        """Advance the read or received position of a user. It never goes back,
+        and never passes the end of the log, or the end of the user's last
+        membership.
 
-        It never goes back, and never passes the end of the log, or the end of
-        the user's last membership. A ``read`` of 0 means that the user has
-        received entries, but not read them. A read entry counts as received.
-
-        Returns the new positions, and the users to notify. Returns None if the
-        user was never in this conversation.
+        ``read`` 0: the user has received entries, but not read them. A read
+        entry counts as received. Returns None if the user was never in this
+        conversation.
         """
         access = _access_of(sql, head, user, conversation)
         if access is None:
@@ -112,11 +106,9 @@ class MarkStore(Store.Rows):
     def advance(
         self, sql: Statements, head: LogHead, group: int, reads: Mapping[str, int]
     ) -> None:
-        """Advance the read positions of many members of a group.
-
-        ``reads`` has member → entry up to which they have read. Positions do
-        not go back. Nobody gets a receipt.
-        """
+        """Advance the read positions of members of a group. ``reads``: member →
+        entry up to which they have read. Positions do not go back. Nobody gets
+        a receipt."""
         log = head.number
         statement = (
             "SELECT member, read_id, received_id FROM read_position "
@@ -157,11 +149,8 @@ class MarkStore(Store.Rows):
     def hide(
         self, sql: Statements, head: LogHead, user: str, ids: Sequence[int]
     ) -> int:
-        """Hide entries from a user, who then no longer sees them on any device.
-
-        Returns the new version of the user's marks. Entries that the user
-        cannot read are ignored.
-        """
+        """Hide entries from a user. Returns the new version of the user's
+        marks. Entries that the user cannot read are ignored."""
         if text_objection(user, MAX_USER_BYTES):
             return 0  # such a user has no entries
         version = _raise_version(sql, head, user)
@@ -194,12 +183,8 @@ class MarkStore(Store.Rows):
 
     @in_log(lambda: Marks(version=0, reads={}))
     def since(self, sql: Statements, head: LogHead, user: str, after: int) -> Marks:
-        """Return the changes of a user's marks after a version.
-
-        It has at most :data:`MOST_MARKS` changes of each kind. If there are
-        more, ``more`` is True, and ``version`` is the version up to which the
-        result is complete.
-        """
+        """Changes of the user's marks after a version: the first
+        :data:`MOST_MARKS` of each kind."""
         # The version is read first. Marks that change meanwhile are then
         # returned again next time.
         version = _version(sql, head, user)
@@ -246,14 +231,9 @@ class MarkStore(Store.Rows):
         limit: int,
         message: int = 0,
     ) -> list[Receipt]:
-        """Return the receipts of the other members of a conversation, ordered
-        by user id.
-
-        A *receipt* says how far a member has read and received. The page has
-        members with ids after ``after``. With ``message``, it has only members
-        who have read this message; 0: all members. It is empty if the user is
-        not a member.
-        """
+        """Receipts of the other members with an id after ``after``, ordered by
+        id. ``message`` (not 0): only users who have read this message. Empty if
+        the user is not a member."""
         statement = (
             "SELECT r.conversation, r.member, r.read_id, r.received_id "
             "FROM read_position r WHERE r.log = %s AND r.conversation = %s "
@@ -287,12 +267,9 @@ class MarkStore(Store.Rows):
         conversation: int,
         ids: Sequence[int],
     ) -> list[ReceiptCount]:
-        """Count how many other members have received and read each of these
-        messages.
-
-        The result is in the order of ``ids``. It is empty if the user is not a
-        member.
-        """
+        """How many of the other members may read each of these messages, have
+        received it and have read it, in the order of ``ids``. Empty if the user
+        is not a member."""
         if not members_among(sql, head.number, conversation, [user]):
             return []
         statement = _POSITIONS.format(sql.on_sqlite(SQLITE_BY_GROUP))

@@ -106,11 +106,12 @@ class MessageLog(Store.Rows):
     def import_past(
         self, app: str, keys: Sequence[str], work: Callable[[LogImport], object]
     ) -> None:
-        """Import messages and groups of another server, in one transaction.
+        """Import messages and groups of another server, in one transaction. For
+        commands: no connection is notified.
 
-        It is for commands: no connection is notified. ``keys`` are all keys
-        that ``work`` uses. ``work`` may run again, and in another thread.
-        Raises StorageUnsure if the result is unknown: call it again.
+        ``keys``: all keys that ``work`` uses. ``work`` may run again, and in
+        another thread. Raises StorageUnsure if the result is unknown: call it
+        again.
         """
 
         def change(transaction: AppTransaction) -> Change:
@@ -122,11 +123,10 @@ class MessageLog(Store.Rows):
         self.writer.change(app, change)
 
     def erase_user(self, app: str, user: str, name: str) -> None:
-        """Erase a user: their messages, reactions and marks, and their name.
-
-        The user leaves all groups, which get entries about that. ``name``
-        replaces the user from then on; ``""``: the messages stay, under the
-        user's own name.
+        """Erase a user: the messages that they wrote, their reactions and
+        marks, and their name. They leave all groups, which get entries about
+        that. ``name`` replaces the user from then on; ``""``: the messages
+        stay, under the user's own name.
 
         It may be called again after an error. The index of words has the words
         of the user until it is updated; ``Core.erase_user`` does both.
@@ -148,12 +148,11 @@ class MessageLog(Store.Rows):
         more_than: int = 0,
         upto: int | None = None,
     ) -> int:
-        """Delete old entries of an app, and return their number.
-
-        These are the entries older than ``older_than_seconds``, and all but the
+        """Delete entries older than ``older_than_seconds``, and all but the
         newest ``more_than`` entries. A limit of 0 does not count. Entries after
-        the id ``upto`` stay. It deletes in small transactions, so that writers
-        wait only briefly.
+        the id ``upto`` stay. Returns the number of deleted entries.
+
+        Deletes in small transactions, so that writers wait only briefly.
         """
         last_expired = 0
         if older_than_seconds > 0:

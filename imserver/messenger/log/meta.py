@@ -109,14 +109,11 @@ class Ask(Struct, frozen=True, omit_defaults=True):
         return self.poll.voters
 
     def answer_of(self, user: str) -> AskAnswer | None:
-        """Return the answer of a user, if it counts; else None."""
+        """The answer of a user, if it counts."""
         return next((answer for answer in self.answers if answer.user == user), None)
 
     def may_answer(self, user: str) -> bool:
-        """Tell whether a receiver of the message may answer it now.
-
-        The question is open, the user has not answered it, and is allowed to.
-        """
+        """Whether a receiver of the message may answer it now."""
         return (
             not self.state
             and self.answer_of(user) is None

@@ -41,11 +41,8 @@ _MODIFIERS: Final = frozenset(
 
 
 def clean_name(text: str) -> str:
-    """Return a text without the characters that a name may not have.
-
-    Returns ``""`` if nothing visible is left. Most names are plain ASCII and
-    need no check of each character.
-    """
+    """A text without the characters that a name may not have; ``""`` if nothing
+    visible is left."""
     if not (text.isascii() and text.isprintable()):
         in_flags: set[int] = set()  # indexes; flags stay as they are
         for flag in _FLAG.finditer(text):
@@ -61,10 +58,10 @@ def clean_name(text: str) -> str:
 
 
 def is_name(text: str, least: int, most: int) -> bool:
-    """Tell whether a text can be a name.
+    """Whether a text has an allowed length, only characters that a name may
+    have, and at least one visible character.
 
-    It has an allowed length, only characters that a name may have, and at least
-    one visible character. An empty text is a name if ``least`` is 0.
+    An empty text is a name if ``least`` is 0.
     """
     return least <= len(text) <= most and clean_name(text) == text
 

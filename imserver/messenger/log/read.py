@@ -87,7 +87,7 @@ class EntryReader(Store.Rows):
     """Reads entries."""
 
     def apps(self) -> list[str]:
-        """Return the apps with unexpired entries, sorted by name."""
+        """Apps with unexpired entries, sorted by name."""
         statement = (
             "SELECT app FROM log WHERE part = 0 AND last_id > floor ORDER BY app"
         )
@@ -95,40 +95,34 @@ class EntryReader(Store.Rows):
 
     @in_log(int)
     def head(self, sql: Statements, head: LogHead) -> int:
-        """Return the greatest id of the log; 0: the log is empty."""
+        """The greatest id; 0: the log is empty."""
         return head.last_id
 
     def heads(self, apps: Sequence[str]) -> dict[str, int]:
-        """Return app → the id of its newest entry, for the apps that have
-        entries."""
+        """App → the id of its newest entry, for the apps that have entries."""
         statement = "SELECT app, last_id FROM log WHERE part = 0 AND app IN {}"
         rows = self._store.rows_in(statement, (), apps)
         return {text_of(app): last_id for app, last_id in rows}
 
     @in_log(lambda: NO_LOG)
     def extent(self, sql: Statements, head: LogHead) -> LogExtent:
-        """Return the range of entries in the log.
-
-        A client must start again if the log does not continue its cursor.
-        """
+        """The range of entries in the log. A client must start again if the log
+        does not continue its cursor."""
         return _extent_of(head)
 
     @in_log(list)
     def read(
         self, sql: Statements, head: LogHead, after: int, limit: int
     ) -> list[Entry]:
-        """Return the first entries after an id, of all conversations."""
+        """The first entries after an id, of all conversations."""
         statement = f"{_ENTRIES} m.id > %s AND m.id <= %s ORDER BY m.id LIMIT %s"
         values = (head.number, max(after, head.floor), head.last_id, limit)
         return list(map(entry_of, sql.query(statement, values)))
 
     def readers(self, app: str, after: int, last: int) -> set[str]:
-        """Return the users and bots who have new entries after an id, up to
-        ``last``.
-
-        Of the members of a group, only some are returned: the bots that read an
-        entry, and the users whose membership it changes.
-        """
+        """The users and bots who have new entries after an id, up to ``last``.
+        Of the members of a group, only the bots that read an entry, and the
+        users whose membership it changes, are returned."""
         names: set[str] = set()
         while after < last:
             page = self.read(app, after, _READ_AT_ONCE)
@@ -144,10 +138,8 @@ class EntryReader(Store.Rows):
         return names
 
     def find(self, app: str, ids: Sequence[int]) -> list[Entry]:
-        """Return the existing entries with these ids, ordered by id.
-
-        Ids without an entry are left out. Without ids there is no query.
-        """
+        """The existing entries with these ids, ordered by id. Without ids there
+        is no query."""
         if not ids:
             return []
 
@@ -160,10 +152,7 @@ class EntryReader(Store.Rows):
     def sent(
         self, sql: Statements, head: LogHead, sender: str, client_msg_id: str
     ) -> Entry | None:
-        """Return the entry that a user has sent with this ``client_msg_id``.
-
-        Returns None if the user has sent no such message.
-        """
+        """The entry that a user has sent with this ``client_msg_id``."""
         resend = resend_of(sender, client_msg_id)
         rows = sql.query(f"{_ENTRIES} m.resend = %s", (head.number, resend))
         if not rows:
@@ -171,11 +160,8 @@ class EntryReader(Store.Rows):
         return entry_of(rows[0])
 
     def sync(self, app: str, user: str, after: int, limit: int) -> EntryPage:
-        """Return a page of the first entries after an id that the user may
-        read.
-
-        Returns also whether there are more entries than fit on the page.
-        """
+        """The first entries after an id that the user may read, as many as fit
+        on a page."""
         return self.catch_up(app, user, after, limit, rooms={"": after})
 
     @in_log(lambda: ([], False))
@@ -188,15 +174,11 @@ class EntryReader(Store.Rows):
         limit: int,
         rooms: Mapping[str, int],
     ) -> EntryPage:
-        """Return the next entries for a client that was away, as many as fit on
-        a page.
+        """The first entries after an id that the user may read, with the
+        messages of rooms, as many as fit on a page.
 
-        These are the first entries after the id ``after`` that the user may
-        read, and the messages of rooms. Returns also whether there are more.
-
-        ``rooms`` has room → the id after which its messages are wanted. The key
-        ``""`` has the id for all other entries. Example: ``{"": 40, "lobby":
-        37}``.
+        ``rooms``: room → id after which its messages are wanted. The key ``""``
+        has the id for all other entries. Example: ``{"": 40, "lobby": 37}``.
         """
         if after >= head.last_id:
             return [], False
@@ -219,7 +201,7 @@ class EntryReader(Store.Rows):
     def count_missed(
         self, sql: Statements, head: LogHead, user: str, after: int, limit: int
     ) -> int:
-        """Count the entries after an id that the user may read, up to
+        """How many entries after an id the user may read, counted up to
         ``limit``."""
         sizes_of_user = _SIZES_OF_USER[sql.engine]
         return len(sizes_of_user(sql, head, user, max(after, head.floor), limit))
@@ -235,14 +217,13 @@ class EntryReader(Store.Rows):
         limit: int,
         after: int | None = None,
     ) -> EntryPage:
-        """Return a page of the entries of a conversation, ordered by id.
+        """A page of the history of a conversation: entries that the user may
+        read and has not hidden, ordered by id. Without ``after``, the page has
+        the newest entries before the id ``before`` (0: before the end). Returns
+        also whether there are earlier entries. With ``after``, the page has the
+        oldest entries after that id. Returns also whether there are later
+        entries before ``before``.
 
-        It has only entries that the user may read and has not hidden. Without
-        ``after``, these are the newest entries before the id ``before``; 0
-        means the end of the log. With ``after``, these are the oldest entries
-        after that id and before ``before``.
-
-        Returns also whether there are more entries in the direction of reading.
         Reactions and presses of buttons are left out. The messages have the
         totals of their reactions.
         """
@@ -286,11 +267,8 @@ class EntryReader(Store.Rows):
     def readable(
         self, sql: Statements, head: LogHead, user: str, ids: Sequence[int]
     ) -> list[Entry]:
-        """Return the entries among these that the user may read and has not
-        hidden.
-
-        They are ordered by id.
-        """
+        """The entries among these that the user may read and has not hidden,
+        ordered by id."""
         return fetch(sql, head.number, readable_sizes(sql, head, user, ids), user)
 
     @in_log(lambda: ([], 0))
@@ -302,14 +280,10 @@ class EntryReader(Store.Rows):
         conversation: int,
         before: int = 0,
     ) -> tuple[list[Entry], int]:
-        """Return a page of the pinned messages of a conversation.
-
-        It has only messages that the user may read and has not hidden. The
-        message that was pinned last comes first. ``before`` selects pins with a
-        smaller id; 0 selects all.
-
-        Returns also the ``before`` of the next page; 0: this is the last page.
-        """
+        """A page of the pinned messages of a conversation that the user may
+        read and has not hidden. The message that was pinned last comes first.
+        ``before``: only messages whose pins have a smaller id (0: all). Returns
+        also the ``before`` of the next page; 0: this is the last page."""
         statement = (
             "SELECT message, id FROM pin WHERE log = %s AND conversation = %s "
             "AND id < %s ORDER BY id DESC"
@@ -337,15 +311,11 @@ class EntryReader(Store.Rows):
         reverse: bool = False,
         revisions: bool = False,
     ) -> PublicationPage:
-        """Return a page of the messages of a channel whose history is in the
-        log.
-
-        The page has at most ``limit`` messages, and as many as fit into
-        :data:`PAGE_BYTES`. These are the oldest messages after the id
-        ``since``; None: from the beginning. With ``reverse``, these are the
-        newest messages before ``since``, the newest first; None: from the end.
-        With ``revisions``, the entries of recalls and edits are included.
-        """
+        """A page of the messages of a channel: at most ``limit``, and as many
+        as fit into :data:`PAGE_BYTES`. The page has the oldest messages after
+        the id ``since`` (None: from the beginning). With ``reverse``, it has
+        the newest messages before ``since`` (None: from the end), the newest
+        first. ``revisions``: include the entries of recalls and edits."""
         statement = "SELECT id, last_id FROM conversation WHERE log = %s AND pair = %s"
         rows = sql.query(statement, (head.number, pair_of_room(channel)))
         if not rows:
@@ -370,12 +340,9 @@ class EntryReader(Store.Rows):
 
     @in_log(int)
     def stored_before(self, sql: Statements, head: LogHead, time: int) -> int:
-        """Return the greatest id that was stored before a Unix second.
-
-        Expired entries do not count. If no entry is so old, returns the id of
-        the last expired entry, or 0. It searches backwards from the end of the
-        log, because the wanted entry is mostly near it.
-        """
+        """The greatest id that was stored before this Unix second and has not
+        expired. If there is no such entry: the id of the last expired entry, or
+        0."""
         statement = (
             "SELECT id, stored_at FROM message WHERE log = %s AND id <= %s AND id > %s "
             "ORDER BY id DESC LIMIT %s"
@@ -392,10 +359,8 @@ class EntryReader(Store.Rows):
     def stored_at(
         self, sql: Statements, head: LogHead, ids: Sequence[int]
     ) -> dict[int, int]:
-        """Return id → the Unix second at which the entry was stored.
-
-        Ids without an entry are left out.
-        """
+        """Id → when the entry was stored, in Unix seconds, for the existing
+        entries."""
         statement = "SELECT id, stored_at FROM message WHERE log = %s AND id IN {}"
         return {row[0]: row[1] for row in sql.query_in(statement, (head.number,), ids)}
 

@@ -234,9 +234,9 @@ _NOT_REVIEWED: Final = (Problems.REJECTED, Problems.REVIEW_UNAVAILABLE)
 
 
 class MessageApi(Struct, frozen=True):
-    """The services that the routes of messages use.
+    """The services that the routes use.
 
-    ``rates`` limits the messages of accounts. ``wants_account`` returns whether
+    ``rates``: of the messages of accounts. ``wants_account`` returns whether
     the receiver of a first message in an app must be an account. Its second
     parameter is False for a message of a back end.
     """
@@ -267,18 +267,14 @@ class MessageApi(Struct, frozen=True):
         request: SendRequest,
         more: Mapping[str, Any] = MappingProxyType({}),
     ) -> StoredAnswer:
-        """Store and deliver a message of the acting user. Switches greenlets.
-
-        ``more`` has further keys of its ``meta``. Raises :class:`ApiProblem`.
-        """
+        """Store and deliver a message of the acting user. ``more``: further
+        keys of its ``meta``. Switches greenlets. Raises :class:`ApiProblem`."""
         return _store(self, call, self._command_of(call, request, more))
 
     def draft(self, call: Call, request: SendRequest) -> Draft:
-        """Return the draft of a message that is sent later. Switches greenlets.
-
-        It is checked like a message that is sent now. Raises
-        :class:`ApiProblem`.
-        """
+        """The draft of a message that is sent later, with the checks of a
+        message that is sent now. Switches greenlets. Raises
+        :class:`ApiProblem`."""
         draft = _draft_of(self, call, self._command_of(call, request))
         wrong = objection(draft)
         if wrong:
