@@ -411,8 +411,7 @@ def draft_of(publication: Publication, key: str = "") -> Draft:
         kind = "custom"
         original_type = event.type
 
-    # UnsetType = UNSET | The properties that are not in the body go into
-    # `meta`.
+    # The properties that are not in the body go into `meta`.
     info: Raw | UnsetType = UNSET
     tags: Raw | UnsetType = UNSET
     stream = None

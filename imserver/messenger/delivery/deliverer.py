@@ -971,16 +971,11 @@ class LogFollower:
         """
         after = followed.position
         expected = followed.expected
-        try:
-            head = self._log.entries.head(app)
-            entries = self._log.entries.read(app, after, PAGE)
-        except StorageUnavailable:
+        page = self._read_page(app, after)
+        if page is None:
             gevent.sleep(RETRY_SECONDS)
             return True
-        except Exception:
-            log.exception("reading the log of %s failed", app)
-            gevent.sleep(RETRY_SECONDS)
-            return True
+        head, entries = page
         if head < after:
             # The database has lost entries: check() finds that later. The
             # waiting batches are lost, too, or are read later.
@@ -1023,6 +1018,20 @@ class LogFollower:
             or followed.expected > max(expected, last)
         )
 
+    def _read_page(self, app: str, after: int) -> tuple[int, list[Entry]] | None:
+        """Read the last id of a log, and a page of its entries after an id.
+
+        Returns None if the log could not be read. Switches greenlets.
+        """
+        try:
+            head = self._log.entries.head(app)
+            return head, self._log.entries.read(app, after, PAGE)
+        except StorageUnavailable:
+            return None
+        except Exception:
+            log.exception("reading the log of %s failed", app)
+            return None
+
     def _check_loss(self, app: str, position: int) -> bool:
         """Check whether the database has lost the entry at the position.
 
@@ -1037,6 +1046,22 @@ class LogFollower:
         if is_lost:
             self._deliverer.lose(app)
         return True
+
+    def _heads_of(self, apps: Sequence[str]) -> dict[str, int]:
+        """Return app → the last id of its log. Switches greenlets.
+
+        If a log ends before the position of this node, the database has lost
+        entries. The log then continues beyond the position. Raises
+        StorageUnavailable.
+        """
+        positions = {app: self.apps[app].position for app in apps}
+        heads = self._log.entries.heads(apps)
+        for app, position in positions.items():
+            if heads.get(app, 0) < position:
+                # The writer learns the position, so that no id is given again.
+                self._log.writer.learn(app, position)
+                heads[app] = self._log.writer.check(app)
+        return heads
 
     def run(self) -> None:
         """Compare positions with the ends of the logs once a second.
@@ -1067,15 +1092,8 @@ class LogFollower:
         if not quiet:
             return
 
-        positions = {app: self.apps[app].position for app in quiet}
         try:
-            heads = self._log.entries.heads(quiet)
-            for app, position in positions.items():
-                if heads.get(app, 0) < position:
-                    # The database has lost entries. The writer learns the
-                    # position, so that no id is given again.
-                    self._log.writer.learn(app, position)
-                    heads[app] = self._log.writer.check(app)
+            heads = self._heads_of(quiet)
         except StorageUnavailable:
             return
         except Exception:

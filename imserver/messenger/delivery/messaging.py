@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from imserver.gateway.auth.questions import ReviewDecision
 from imserver.gateway.cluster.nodes import NodeMessages, NodeQueries, OtherNodes, read
 from imserver.gateway.core.core import Core
-from imserver.gateway.errors import ReplyCode
+from imserver.gateway.errors import ReplyCode, StorageUnavailable
 from imserver.gateway.model import Answer, Reply
 from imserver.gateway.transport.connection import Connection, app_and_user
 from imserver.messenger.channels.stored_channels import ChannelLog
@@ -477,6 +477,15 @@ def _reply_to(command: Send, result: Stored) -> Reply:
                 stored.type, stored.text, stored.data, stored.base64
             )
         return Reply(ReplyCode.OK, view)
+    return _reply_without_entry(result)
+
+
+def _reply_without_entry(result: Rejected | StorageUnavailable) -> Reply:
+    """Return the reply to a command whose draft was not stored.
+
+    A rejected draft must not be sent again. After the other errors, the client
+    may try again.
+    """
     # A back end has its own reasons, which are shown to people.
     if isinstance(result, Rejected) and result.reason == RejectReason.REJECTED:
         return Reply(ReplyCode.UNAUTHORIZED, ReasonView(result.detail), result.reason)

@@ -33,7 +33,7 @@ from imserver.messenger.log.commands import (
     Received,
     Typing,
 )
-from imserver.messenger.log.contract import MarkResult, ReceiptCount
+from imserver.messenger.log.contract import Conversation, MarkResult, ReceiptCount
 from imserver.messenger.log.message_log import MessageLog
 
 TYPING_SECONDS: Final = 1.0
@@ -197,10 +197,7 @@ class Signals(Service, dict=True):
         log_subscription = connection.log_subscription
         # The groups of a subscription save the queries.
         if log_subscription is None or group not in log_subscription.groups:
-            conversations = self._log.conversations
-            if conversations.member(app, group, user) is None:
-                return Reply(ReplyCode.UNAUTHORIZED)
-            conversation = conversations.get(app, group)
+            conversation = self._conversation_with(app, group, user)
             if conversation is None:
                 return Reply(ReplyCode.UNAUTHORIZED)
             # The client may also name a conversation of two users by its id.
@@ -217,6 +214,16 @@ class Signals(Service, dict=True):
             signal = Signal("typing", user, "", conversation=group)
             self.send(ToFollowers(app, (), group, signal))
         return Reply.OK
+
+    def _conversation_with(self, app: str, id: int, user: str) -> Conversation | None:
+        """Return a conversation, if the user is a member; else None.
+
+        Switches greenlets.
+        """
+        conversations = self._log.conversations
+        if conversations.member(app, id, user) is None:
+            return None
+        return conversations.get(app, id)
 
     def _send_typing_to(self, app: str, user: str, to: str, conversation: int) -> None:
         """Send a typing notice to another user. May switch greenlets.

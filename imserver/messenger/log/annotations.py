@@ -64,6 +64,9 @@ _OF_MEMBERSHIP: Final = slice(11, None)
 _REACTION: Final = (
     "FROM reaction WHERE log = %s AND message = %s AND emoji = %s AND member = %s"
 )
+_NEW_REACTION: Final = (
+    "INSERT INTO reaction (log, message, emoji, member, id) VALUES (%s, %s, %s, %s, %s)"
+)
 
 
 class AnnotationWriter(WritingPart):
@@ -278,11 +281,7 @@ def change_reaction(
     if remove:
         sql.execute(f"DELETE {_REACTION}", row)
     else:
-        sql.execute(
-            "INSERT INTO reaction (log, message, emoji, member, id) "
-            "VALUES (%s, %s, %s, %s, %s)",
-            (*row, entry.id),
-        )
+        sql.execute(_NEW_REACTION, (*row, entry.id))
 
     users = tuple(other for other in before.users if other != user)
     if not remove and len(users) < MOST_USERS:
@@ -291,6 +290,7 @@ def change_reaction(
         # A named user has withdrawn the reaction. The others are so few that
         # all can be named.
         users = _users_reacting(transaction, message, emoji)
+    # Readers get the totals with the message.
     totals[emoji] = ReactionTotal(emoji, count, users)
     sql.execute(
         "UPDATE message SET meta = %s WHERE log = %s AND id = %s",

@@ -563,19 +563,27 @@ class UnreadMessages:
             self._by_sender.setdefault(sender, []).append(id)
         self._indexes = {id: index for index, id in enumerate(self.ids)}
 
-        # Hidden messages and mentions may be older than `messages`. Then they
-        # are left out.
-        self._hidden: dict[str, set[int]] = {}
+        self._hidden = {
+            user: set(indexes)
+            for user, indexes in self._indexes_by_user(hidden).items()
+        }
         """User → indexes of the messages that they have hidden."""
-        for user, id in hidden:
-            if id in self._indexes:
-                self._hidden.setdefault(user, set()).add(self._indexes[id])
-        self._mentions: dict[str, list[int]] = {}
+        self._mentions = self._indexes_by_user(sorted(mentions))
         """User (``""``: everybody) → indexes of the messages that mention
         them."""
-        for user, id in sorted(mentions):
+
+    def _indexes_by_user(
+        self, pairs: Iterable[tuple[str, int]]
+    ) -> dict[str, list[int]]:
+        """Return user → indexes, from pairs (user, message).
+
+        Messages that are too old to be among these messages are left out.
+        """
+        indexes: dict[str, list[int]] = {}
+        for user, id in pairs:
             if id in self._indexes:
-                self._mentions.setdefault(user, []).append(self._indexes[id])
+                indexes.setdefault(user, []).append(self._indexes[id])
+        return indexes
 
     def mention(self, user: str, ids: Iterable[int]) -> None:
         """Count these messages as mentions of a user, too."""
@@ -675,22 +683,10 @@ def read_unread(
     """
     reads = read_positions(sql, head, conversation, users)
     if not reads:
-        # All of these queries are limited to the ids of the messages.
         return UnreadMessages({}, ())
-    hint = sql.on_sqlite(SQLITE_BY_CONVERSATION)
-    newest = (
-        f"SELECT m.id, m.sender, m.time_ms, m.kind FROM message m {hint} "
-        "WHERE m.log = %s AND m.conversation = %s AND m.id > %s "
-        f"AND m.kind NOT IN {ANNOTATIONS} ORDER BY m.id DESC LIMIT %s"
-    )
     # From the user on who has read least.
     after = max(head.floor, min(reads.values()))
-    rows = sql.query(newest, (head.number, conversation, after, MOST_UNREAD))
-    messages = [
-        (id, text_of(sender), time)
-        for id, sender, time, kind in reversed(rows)
-        if kind == NUMBERS["message"]
-    ]
+    messages, is_cut = _newest_messages(sql, head, conversation, after)
     if not messages:
         return UnreadMessages(reads, ())
 
@@ -703,9 +699,33 @@ def read_unread(
         messages,
         mentions,
         hidden=_hidden(sql, head, conversation, ids[0], ids[-1], list(reads)),
-        is_cut=len(rows) == MOST_UNREAD,
+        is_cut=is_cut,
         replies=replies_beside(sql, head, conversation, ids),
     )
+
+
+def _newest_messages(
+    sql: Statements, head: LogHead, conversation: int, after: int
+) -> tuple[list[tuple[int, str, int]], bool]:
+    """Read the newest messages of a conversation after an id, in order.
+
+    A message is (id, sender, Unix milliseconds). Among the newest
+    :data:`MOST_UNREAD` entries, recalls and edits are left out. Returns also
+    whether there may be older messages.
+    """
+    hint = sql.on_sqlite(SQLITE_BY_CONVERSATION)
+    newest = (
+        f"SELECT m.id, m.sender, m.time_ms, m.kind FROM message m {hint} "
+        "WHERE m.log = %s AND m.conversation = %s AND m.id > %s "
+        f"AND m.kind NOT IN {ANNOTATIONS} ORDER BY m.id DESC LIMIT %s"
+    )
+    rows = sql.query(newest, (head.number, conversation, after, MOST_UNREAD))
+    messages = [
+        (id, text_of(sender), time)
+        for id, sender, time, kind in reversed(rows)
+        if kind == NUMBERS["message"]
+    ]
+    return messages, len(rows) == MOST_UNREAD
 
 
 def _mentions(

@@ -323,7 +323,7 @@ def _erase_some(
             own_entries.erase(entry, renamed)
         elif renamed != entry.meta:
             _set(sql, log, entry.id, meta=renamed)
-    # Without its digest, nobody can find an entry by its sender.
+    # The digest of a resend is made from the sender, so it is removed, too.
     statement = (
         "UPDATE message SET sender = %s, client_msg_id = '', resend = NULL "
         "WHERE log = %s AND id = %s"
@@ -391,8 +391,8 @@ def _forget_copies(
     log = transaction.log
     conditions = [sql.contains("meta")] * len(needles)
     conditions += [sql.contains("annotations")] * len(needles)
-    # Text that only looks like the user's id does no harm: such a copy is
-    # written as it was.
+    # Other copies may contain the same text by accident. They are written as
+    # they were.
     has_user = " OR ".join(conditions)
     rows = sql.query(
         "SELECT act, id, meta, annotations FROM removed_message "

@@ -117,16 +117,7 @@ class GroupWriter(WritingPart):
             transaction.set_bots(state, tuple(bots))
 
         # Then the entry that tells clients about the group.
-        rights = options_of(state.options)
-        created = GroupMeta(
-            change="create",
-            name=name,
-            users=tuple(all_users),
-            open=is_open or UNSET,
-            everybody=everybody or UNSET,
-            write=_unless_member(rights["write"]),
-            reply=_unless_member(rights["reply"]),
-        )
+        created = _creation_of(state, name, all_users, is_open, everybody)
         entry = record(transaction, state, "group", owner, created.to_bytes(), meta)
         # These columns have defaults, and are rarely set.
         if is_open or everybody:
@@ -238,17 +229,17 @@ class GroupWriter(WritingPart):
         if isinstance(state, Rejected):
             return state
 
-        owner_leaves = False
+        is_owner_leaving = False
         if users is None:
             leaving = _first_leaving(transaction, conversation)
         else:
             members = transaction.members(conversation, users)
             leaving = [user for user in dict.fromkeys(users) if user in members]
-            owner_leaves = any(members[user][1] == OWNER for user in leaving)
+            is_owner_leaving = any(members[user][1] == OWNER for user in leaving)
         if not leaving:
             return Change(conversation)
 
-        if heir and owner_leaves:
+        if heir and is_owner_leaving:
             _promote_heir(transaction, state, leaving, by)
         count = count_members(transaction.sql, transaction.log, conversation)
         count -= len(leaving)
@@ -289,16 +280,12 @@ class GroupWriter(WritingPart):
         if isinstance(state, Rejected):
             return state
 
-        # Compare with the stored texts: only real changes are announced.
+        # Only real changes are announced.
         entry = None
-        statement = (
-            f"SELECT {', '.join(TEXT_BYTES)} FROM conversation "
-            "WHERE log = %s AND id = %s"
-        )
-        (row,) = transaction.sql.query(statement, (transaction.log, conversation))
-        for text, column in zip(TEXT_BYTES, row, strict=True):
+        stored = _stored_texts(transaction, conversation)
+        for text in TEXT_BYTES:
             value = given.get(text)
-            if value is None or value == text_of(column or ""):
+            if value is None or value == stored[text]:
                 continue
             transaction.set_group(conversation, text, value)
             change = "rename" if text == "name" else text
@@ -437,18 +424,36 @@ class GroupWriter(WritingPart):
             return Change(state.id)
 
         if new_role == OWNER:
-            # There should be one owner. Each former owner is demoted.
-            for owner in _first_of(transaction, conversation, OWNER, len(ROLES)):
-                if owner != user:
-                    _set_member(
-                        transaction, state, owner, ADMIN, muted_until=None, by=by
-                    )
+            _demote_owners(transaction, state, user, by)
         change = "mute" if role is None else "member"
         entry = _set_member(transaction, state, user, new_role, muted_until, by, change)
         return Change(state.id, entry, (user,))
 
 
 # --- internal -----------------------------------------------------------------
+
+
+def _creation_of(
+    state: ConversationState,
+    name: str,
+    users: Sequence[str],
+    is_open: bool,
+    everybody: Everybody,
+) -> GroupMeta:
+    """Return the ``meta`` of the first entry of a group.
+
+    It has the properties of the group that differ from the defaults.
+    """
+    rights = options_of(state.options)
+    return GroupMeta(
+        change="create",
+        name=name,
+        users=tuple(users),
+        open=is_open or UNSET,
+        everybody=everybody or UNSET,
+        write=_unless_member(rights["write"]),
+        reply=_unless_member(rights["reply"]),
+    )
 
 
 def _unless_member(role: str) -> str | UnsetType:
@@ -526,6 +531,32 @@ def _promote_heir(
         if heir is not None:
             _set_member(transaction, state, heir, OWNER, muted_until=None, by=by)
             return
+
+
+def _stored_texts(
+    transaction: AppTransaction, conversation: int
+) -> dict[GroupText, str]:
+    """Return the name of each text of a group → its stored value."""
+    statement = (
+        f"SELECT {', '.join(TEXT_BYTES)} FROM conversation WHERE log = %s AND id = %s"
+    )
+    (row,) = transaction.sql.query(statement, (transaction.log, conversation))
+    return {
+        text: text_of(column or "")
+        for text, column in zip(TEXT_BYTES, row, strict=True)
+    }
+
+
+def _demote_owners(
+    transaction: AppTransaction, state: ConversationState, new_owner: str, by: str
+) -> None:
+    """Make the previous owner of a group an admin.
+
+    There should be only one. Each owner but ``new_owner`` is demoted.
+    """
+    for owner in _first_of(transaction, state.id, OWNER, len(ROLES)):
+        if owner != new_owner:
+            _set_member(transaction, state, owner, ADMIN, muted_until=None, by=by)
 
 
 def _set_member(

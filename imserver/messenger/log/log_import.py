@@ -425,10 +425,11 @@ class LogImport:
         if not leaving:
             return
         transaction = self._transaction
-        # The entry comes first: the leaving users may read it.
+
         members = count_members(transaction.sql, transaction.log, group) - len(leaving)
         left = GroupMeta(users=tuple(leaving), members=members)
         self._record(key, state, "leave", by, time_ms, left)
+        # Afterwards, because the leaving users may read the entry about it.
         end_members(transaction, state, leaving)
 
     def describe(

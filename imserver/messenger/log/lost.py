@@ -9,7 +9,7 @@ client whose cursor is in this range has entries that the log does not have, and
 starts again.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from time import time
 from typing import Any, Final
 
@@ -104,17 +104,30 @@ def move_on(known: Mapping[str, int], sql: Statements) -> dict[str, LostRange]:
     # If one log has lost entries, others may have, too, without a node that
     # knows. So all of them continue further on.
     ranges: dict[str, LostRange] = {}
-    for name, number, last_id, last_conversation, lost in rows:
+    for name, *columns in rows:
         app = text_of(name)
-        head = beyond(max(last_id, known.get(app, 0)), far)
-        conversation = beyond(last_conversation, far)
-        # No entry will ever have an id of this range.
-        ranges[app] = LostRange(last_id + 1, head - 1, int(time()))
-        column = _column_of([*ranges_of(lost), ranges[app]])
-        sql.execute(
-            "UPDATE log SET last_id = %s, last_conversation = %s, lost = %s "
-            "WHERE number = %s",
-            (head, conversation, column, number),
-        )
+        ranges[app] = _move_log_on(sql, columns, known.get(app, 0), far)
     raise_all(sql, far, "event_feed", "last_id")
     return ranges
+
+
+def _move_log_on(
+    sql: Statements, columns: Sequence[Any], known_id: int, far: int
+) -> LostRange:
+    """Let one log continue beyond ``known_id``, and return its lost range.
+
+    ``columns`` are the number, the last id, the last conversation and the lost
+    ranges of the log until now. ``far`` is a number far beyond all others.
+    """
+    number, last_id, last_conversation, lost = columns
+    head = beyond(max(last_id, known_id), far)
+    conversation = beyond(last_conversation, far)
+    # No entry will ever have an id of this range.
+    new_range = LostRange(first=last_id + 1, last=head - 1, found=int(time()))
+    column = _column_of([*ranges_of(lost), new_range])
+    sql.execute(
+        "UPDATE log SET last_id = %s, last_conversation = %s, lost = %s "
+        "WHERE number = %s",
+        (head, conversation, column, number),
+    )
+    return new_range

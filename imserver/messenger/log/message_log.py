@@ -268,7 +268,7 @@ class MessageLog(Store.Rows):
         first = sql.query(statement, (log, floor))[0][0]
         if first is None:
             return None
-        # A range of ids is small, whatever gaps it has.
+        # Few ids at a time, so that each transaction is short.
         upto = min(floor, first + _DELETED_IDS - 1)
         for table, column in _BY_MESSAGE:
             statement = f"DELETE FROM {table} WHERE log = %s AND {column} <= %s"

@@ -422,13 +422,7 @@ def _without_later(
     if not groups:
         return entries
 
-    statement = (
-        f"SELECT conversation, max(coalesce(left_id, {Limit.ID})) FROM membership "
-        "WHERE log = %s AND member = %s AND conversation IN {} GROUP BY conversation"
-    )
-    rows = sql.query_in(statement, (log, user), list(groups))
-    # Group that the user has left → the last entry that the user may read.
-    left_ids = {conversation: last for conversation, last in rows if last < Limit.ID}
+    left_ids = _left_ids(sql, log, user, list(groups))
     if not left_ids:
         return entries
 
@@ -451,6 +445,21 @@ def _without_later(
         if left_id is not None:
             as_left[index] = _as_of(entry, left_id, last_edits)
     return as_left
+
+
+def _left_ids(
+    sql: Statements, log: int, user: str, groups: Sequence[int]
+) -> dict[int, int]:
+    """Return group → the last entry that a user may read, for left groups.
+
+    Groups of which the user is a member now are not in it.
+    """
+    statement = (
+        f"SELECT conversation, max(coalesce(left_id, {Limit.ID})) FROM membership "
+        "WHERE log = %s AND member = %s AND conversation IN {} GROUP BY conversation"
+    )
+    rows = sql.query_in(statement, (log, user), groups)
+    return {conversation: last for conversation, last in rows if last < Limit.ID}
 
 
 def _may_have_later(entry: Entry) -> bool:
@@ -512,16 +521,7 @@ def _with_own_reactions(
     if not reacted:
         return entries
 
-    own_reactions: set[tuple[int, str]] = set()
-    all_reactions = chain.from_iterable(entry.reactions for entry in reacted)
-    if any(reaction.count > len(reaction.users) for reaction in all_reactions):
-        statement = (
-            "SELECT message, emoji FROM reaction "
-            "WHERE log = %s AND member = %s AND message >= %s AND message <= %s"
-        )
-        rows = sql.query(statement, (log, user, reacted[0].id, reacted[-1].id))
-        own_reactions = {(row[0], text_of(row[1])) for row in rows}
-
+    own_reactions = _unnamed_reactions(sql, log, user, reacted)
     for index, entry in enumerate(entries):
         if not entry.reactions:
             continue
@@ -532,6 +532,25 @@ def _with_own_reactions(
             reactions.append(reaction)
         entries[index] = replace(entry, reactions=tuple(reactions))
     return entries
+
+
+def _unnamed_reactions(
+    sql: Statements, log: int, user: str, entries: Sequence[Entry]
+) -> set[tuple[int, str]]:
+    """Return (message, emoji) of a user's reactions to these entries.
+
+    The result is empty if all totals of reactions name all their users: then it
+    is not needed. The entries are ordered by id.
+    """
+    all_reactions = chain.from_iterable(entry.reactions for entry in entries)
+    if not any(reaction.count > len(reaction.users) for reaction in all_reactions):
+        return set()
+    statement = (
+        "SELECT message, emoji FROM reaction "
+        "WHERE log = %s AND member = %s AND message >= %s AND message <= %s"
+    )
+    rows = sql.query(statement, (log, user, entries[0].id, entries[-1].id))
+    return {(row[0], text_of(row[1])) for row in rows}
 
 
 def readable_sizes(

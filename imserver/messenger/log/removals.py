@@ -105,16 +105,7 @@ class RemovalWriter(WritingPart):
             if not messages:
                 return 0
 
-            # One query reads all copies, because no index leads to the copies
-            # of one message.
-            values = (transaction.log, act, messages[-1])
-            where = f"FROM {_COPIES} WHERE log = %s AND act = %s AND message <= %s"
-            columns = "message, id, recall, kind, type, about, meta, body, annotations"
-            rows = transaction.sql.query(f"SELECT {columns} {where}", values)
-            copies: dict[int, list[Row]] = {}
-            for message, *copy in rows:
-                copies.setdefault(message, []).append(tuple(copy))
-            transaction.sql.execute(f"DELETE {where}", values)
+            copies = _take_copies(transaction, act, messages[-1])
             for message in messages:
                 _restore(transaction, message, copies[message])
             return len(messages)
@@ -419,6 +410,27 @@ def _annotations_of(sql: Statements, log: int, message: int) -> bytes:
     return msgspec.json.encode(annotations)
 
 
+def _take_copies(
+    transaction: AppTransaction, act: str, last: int
+) -> dict[int, list[Row]]:
+    """Read and delete the copies of a removal, of messages up to ``last``.
+
+    Returns message → the rows of its copies: (id, recall, kind, type, about,
+    meta, body, annotations).
+    """
+    # One query reads all copies, because no index leads to the copies of one
+    # message.
+    values = (transaction.log, act, last)
+    where = f"FROM {_COPIES} WHERE log = %s AND act = %s AND message <= %s"
+    columns = "message, id, recall, kind, type, about, meta, body, annotations"
+    rows = transaction.sql.query(f"SELECT {columns} {where}", values)
+    copies: dict[int, list[Row]] = {}
+    for message, *copy in rows:
+        copies.setdefault(message, []).append(tuple(copy))
+    transaction.sql.execute(f"DELETE {where}", values)
+    return copies
+
+
 def _restore(transaction: AppTransaction, message: int, copies: Sequence[Row]) -> None:
     """Bring a removed message back, with its edits, reactions and pins.
 
@@ -440,15 +452,8 @@ def _restore(transaction: AppTransaction, message: int, copies: Sequence[Row]) -
     if MessageMeta.of(bytes(recall_meta)).recalled:
         return
 
-    bring_back = (
-        "UPDATE message SET kind = %s, type = %s, about = %s, meta = %s, body = %s "
-        f"WHERE log = %s AND id = %s AND kind = {NUMBERS['recall']}"
-    )
-    for id, _, kind, type, about, meta, body, _ in copies:
-        values = (kind, text_of(type), about, bytes(meta), bytes(body), log, id)
-        changed = sql.execute(bring_back, values)
-        if id == message and not changed:
-            return  # it has expired
+    if not _bring_back(sql, log, message, copies):
+        return  # it has expired
 
     state = transaction.conversations((conversation,))()[conversation]
     sql.execute(
@@ -473,6 +478,24 @@ def _restore(transaction: AppTransaction, message: int, copies: Sequence[Row]) -
     )
     transaction.enter(state, edit)
     transaction.write_conversations()
+
+
+def _bring_back(sql: Statements, log: int, message: int, copies: Sequence[Row]) -> bool:
+    """Write the content of a removed message and of its edits back.
+
+    Returns False if the message has expired. ``copies`` are the rows of
+    :func:`_restore`.
+    """
+    statement = (
+        "UPDATE message SET kind = %s, type = %s, about = %s, meta = %s, body = %s "
+        f"WHERE log = %s AND id = %s AND kind = {NUMBERS['recall']}"
+    )
+    for id, _, kind, type, about, meta, body, _ in copies:
+        values = (kind, text_of(type), about, bytes(meta), bytes(body), log, id)
+        changed = sql.execute(statement, values)
+        if id == message and not changed:
+            return False
+    return True
 
 
 def _turn_into_edit(sql: Statements, log: int, message: int, recall: int) -> None:

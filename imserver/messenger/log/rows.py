@@ -351,7 +351,6 @@ def objection(draft: Draft) -> str:
             if wrong:
                 return f"{name}: {wrong}"
 
-    # Numbers must fit into their columns.
     if draft.kind not in _SENT:
         return "kind: a draft is a message, recall, edit or press; other entries have methods of the log"
     if len(draft.body) > MOST_BYTES or len(draft.meta) > MOST_BYTES:

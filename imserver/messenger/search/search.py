@@ -98,20 +98,13 @@ class EntrySearch(Store.Rows):
         which may be empty. Each step is a transaction of its own.
         """
         conditions = _Conditions(user, search)
-        filter = search.filter
         limit = search.limit
         start = read_log(self._store, app, _start, nothing=None)
         if start is None or conditions.match_nothing:
             return [], 0
 
         head, indexed = start
-        floor = head.floor
-        upto = last_before(head, search.before)
-        # A filter of time needs only a range of the log.
-        if filter.since or filter.until:
-            floor, upto = self._store.read_or(
-                (floor, upto), partial(time_window, head, upto, filter)
-            )
+        floor, upto = self._range_of(search, head)
         # The index has only words, and only of the messages before `indexed`.
         scan_begin = indexed if search.text else 0
         scan = _Scan(self._store, head.number, conditions, scan_begin, FIRST_STRETCH)
@@ -130,6 +123,20 @@ class EntrySearch(Store.Rows):
             if monotonic() > deadline and upto > floor:
                 return found, upto + 1
         return found, 0
+
+    def _range_of(self, search: Search, head: LogHead) -> tuple[int, int]:
+        """Return the range of ids in which messages can match a search.
+
+        The range has the ids after the first number, up to the second one. A
+        filter of time makes it smaller.
+        """
+        filter = search.filter
+        upto = last_before(head, search.before)
+        if not (filter.since or filter.until):
+            return head.floor, upto
+        return self._store.read_or(
+            (head.floor, upto), partial(time_window, head, upto, filter)
+        )
 
 
 def _start(sql: Statements, head: LogHead) -> tuple[LogHead, int]:

@@ -159,6 +159,21 @@ class WordIndex(Store.Rows):
         claim = change_log(self._store, app, _claim_next, nothing=None)
         if claim is None:
             return False
+        content = self._content_of(app, claim, pause)
+
+        def finish(sql: Statements) -> None:
+            # This runs after all rows were made, because making them can turn
+            # messages into long ones.
+            long = {offset: content.conversation_of[offset] for offset in content.long}
+            _finish(sql, claim, long)
+            _set_position(sql, claim.log, "segment", claim.segment + 1)
+
+        return self._write(content.rows(pause), partial(_add, claim), finish)
+
+    def _content_of(
+        self, app: str, claim: SegmentClaim, pause: Pause
+    ) -> SegmentContent:
+        """Collect the words of all messages of a claimed segment."""
         content = SegmentContent(claim.first)
         end = claim.first + SEGMENT
         # Entries that this node has stored lately need not be read again.
@@ -176,15 +191,7 @@ class WordIndex(Store.Rows):
             for first in range(claim.first, end, _BLOCK):
                 rows = read_log(self._store, app, partial(_block, first), nothing)
                 content.add(rows, pause)
-
-        def finish(sql: Statements) -> None:
-            # This runs after all rows were made, because making them can turn
-            # messages into long ones.
-            long = {offset: content.conversation_of[offset] for offset in content.long}
-            _finish(sql, claim, long)
-            _set_position(sql, claim.log, "segment", claim.segment + 1)
-
-        return self._write(content.rows(pause), partial(_add, claim), finish)
+        return content
 
     def merge(self, app: str, pause: Pause = _pause) -> bool:
         """Update one segment of the index, or remove expired segments.

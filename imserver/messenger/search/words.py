@@ -375,16 +375,7 @@ def newest_part(
         return indexed * SEGMENT, None
 
     begin = max(newest - most + 1, after // SEGMENT, 0)
-    end = newest + 1
-    others = sql.query(
-        _CHANGED_MESSAGES, (log, begin * SEGMENT, end * SEGMENT, SEGMENT + 1)
-    )
-    if len(others) > SEGMENT:
-        # The query has left out older messages. So the segment of the last
-        # message may be incomplete, and a later step reads it.
-        begin = others[-1][0] // SEGMENT + 1
-        others = [row for row in others if row[0] >= begin * SEGMENT]
-    segments = range(begin, end)
+    segments, others = _with_changed(sql, log, range(begin, newest + 1))
     rows = []
     # Long messages are compared, too, like changed ones.
     for row in rows_of(sql, log, buckets_with(terms) | {LONG}, segments):
@@ -396,6 +387,25 @@ def newest_part(
         else:
             rows.append(row)
     return indexed * SEGMENT, IndexPart(segments, others, rows)
+
+
+def _with_changed(
+    sql: Statements, log: int, segments: range
+) -> tuple[range, list[Row]]:
+    """Return the changed messages of these segments: (message, conversation).
+
+    If there are very many, only the newest segments are returned, with all of
+    their changed messages.
+    """
+    values = (log, segments.start * SEGMENT, segments.stop * SEGMENT, SEGMENT + 1)
+    changed = sql.query(_CHANGED_MESSAGES, values)
+    if len(changed) <= SEGMENT:
+        return segments, changed
+    # The query has left out older messages. So the segment of the last message
+    # may be incomplete, and a later step reads it.
+    begin = changed[-1][0] // SEGMENT + 1
+    complete = [row for row in changed if row[0] >= begin * SEGMENT]
+    return range(begin, segments.stop), complete
 
 
 def buckets_with(terms: Iterable[Term]) -> set[int]:
