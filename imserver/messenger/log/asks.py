@@ -525,15 +525,25 @@ class _Question:
             return self.unchanged()
         if len(answerers) + len(new) > Limit.ANSWERERS:
             return Rejected(RejectReason.FULL, f"at most {Limit.ANSWERERS} users")
-        if self.message.sender in new:
+        refusal = self._answerers_refusal(new)
+        if refusal is not None:
+            return refusal
+        return self.change("escalate", user, {"of": (*answerers, *new)})
+
+    def _answerers_refusal(self, users: Sequence[str]) -> Rejected | None:
+        """Return why these users cannot answer the question; None: they can.
+
+        They must be other members of the conversation.
+        """
+        if self.message.sender in users:
             return Rejected(RejectReason.INVALID, "of: the author of the question")
-        members = self.transaction.members(self.message.state.id, new)
-        if len(members) < len(new):
+        members = self.transaction.members(self.message.state.id, users)
+        if len(members) < len(users):
             return Rejected(
                 RejectReason.NOT_MEMBER,
                 "of: only members of the conversation can answer",
             )
-        return self.change("escalate", user, {"of": (*answerers, *new)})
+        return None
 
     def vote(
         self, user: str, poll: Ask.Poll, choices: Sequence[int] | None
@@ -550,6 +560,7 @@ class _Question:
         options = len(self.ask.options)
         if choices is None or any(not 0 <= index < options for index in choices):
             return Rejected(RejectReason.INVALID, "the poll has no such option")
+        # Each option is a bit.
         bits = polls.bits_of(choices)
         if not poll.many and bits.bit_count() > 1:
             return Rejected(RejectReason.INVALID, "the poll takes one choice")
@@ -565,6 +576,7 @@ class _Question:
         if self.ask.state:
             return self.refused()
 
+        # No entry shows that the vote is stored, as `is_unseen` says.
         polls.put(sql, log, message, user, bits, poll, now)
         self.transaction.is_unseen = True
         self.acts.append("vote")
@@ -656,15 +668,21 @@ class _Question:
         # The message itself always has the current question.
         if changed:
             self.ask = replace(self.ask, **changed)
-            new = MessageMeta(ask=self.ask, pressed=entry.id)
-            message.meta = with_keys(message.meta, new)
-            statement = "UPDATE message SET meta = %s WHERE log = %s AND id = %s"
-            values = (message.meta, transaction.log, message.id)
-            transaction.sql.execute(statement, values)
+            self._write(entry)
         if self.ask.state and self.ask.until:
             statement = "DELETE FROM ask_deadline WHERE log = %s AND id = %s"
             transaction.sql.execute(statement, (transaction.log, message.id))
         return AskChange(message.state.id, entry, ask=self.ask)
+
+    def _write(self, press: Entry) -> None:
+        """Write the question into its message, after a change by ``press``."""
+        message = self.message
+        new = MessageMeta(ask=self.ask, pressed=press.id)
+        message.meta = with_keys(message.meta, new)
+        self.transaction.sql.execute(
+            "UPDATE message SET meta = %s WHERE log = %s AND id = %s",
+            (message.meta, self.transaction.log, message.id),
+        )
 
 
 _Work = Callable[[_Question], AskChange | Rejected]

@@ -65,31 +65,41 @@ def with_command(
     if match is None:
         return draft
 
-    name = match["name"]
-    named_bot = (match["bot"] or "").lower()
-    text = match["text"] or ""
     # In a conversation of two, only the other user can be a bot.
     users = state.bots or tuple(user for user in state.members if user != draft.sender)
+    name = match["name"]
+    named_bot = (match["bot"] or "").lower()
+    bot = _bot_with(sql, app, users, name, named_bot)
+    if bot is None:
+        return draft
+    command = SlashCommand(bot=str(bot), name=name, text=match["text"] or "")
+    meta = with_keys(draft.meta, MessageMeta(command=command))
+    return replace(draft, meta=meta)
+
+
+def _bot_with(
+    sql: Statements, app: str, users: Sequence[str], command: str, named_bot: str
+) -> int | None:
+    """Return the first bot among these users that has a command; else None.
+
+    ``named_bot`` is the name of the bot, in small letters; ``""``: any bot.
+    """
     ids = [int(user) for user in users if _may_be_account(user)]
     if not ids:
-        return draft
-
+        return None
     statement = (
         "SELECT b.id, b.commands, a.name FROM bot b JOIN account a ON a.id = b.id "
         "WHERE b.app = %s AND b.id IN {}"
     )
     rows = sql.query_in(statement, (app,), ids)
-    # If the text names no bot, the command belongs to the first bot of the
-    # group that has it.
+    # The rows come in any order, but the first bot of the group counts.
     for id, column, bot_name in sorted(rows, key=lambda row: ids.index(row[0])):
         if named_bot and (bot_name is None or text_of(bot_name) != named_bot):
             continue
         commands = _decode_commands(bytes(column))
-        if any(command.name == name for command in commands):
-            slash_command = SlashCommand(str(id), name, text)
-            meta = with_keys(draft.meta, MessageMeta(command=slash_command))
-            return replace(draft, meta=meta)
-    return draft
+        if any(each.name == command for each in commands):
+            return int(id)
+    return None
 
 
 def values_of(meta: bytes) -> set[str]:

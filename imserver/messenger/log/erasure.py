@@ -323,19 +323,23 @@ def _erase_some(
             own_entries.erase(entry, renamed)
         elif renamed != entry.meta:
             _set(sql, log, entry.id, meta=renamed)
-    # The digest of a resend is made from the sender, so it is removed, too.
-    statement = (
-        "UPDATE message SET sender = %s, client_msg_id = '', resend = NULL "
-        "WHERE log = %s AND id = %s"
-    )
-    sql.execute_many(statement, new_senders)
+    sql.execute_many(_NEW_SENDER, new_senders)
     for conversation in empty:
-        sql.execute(
-            "UPDATE conversation SET name = '', avatar = NULL, description = NULL "
-            "WHERE log = %s AND id = %s",
-            (log, conversation),
-        )
+        sql.execute(_NO_TEXTS, (log, conversation))
     return False
+
+
+_NEW_SENDER: Final = (
+    "UPDATE message SET sender = %s, client_msg_id = '', resend = NULL "
+    "WHERE log = %s AND id = %s"
+)
+"""Gives an entry another sender. The digest of a resend is made from the old
+one, so it is removed, too."""
+_NO_TEXTS: Final = (
+    "UPDATE conversation SET name = '', avatar = NULL, description = NULL "
+    "WHERE log = %s AND id = %s"
+)
+"""Removes the texts of a group."""
 
 
 def _empty_groups(sql: Statements, log: int, entries: Sequence[_Entry]) -> set[int]:

@@ -123,14 +123,7 @@ class MarkStore(Store.Rows):
                 users.append(user)
         # Always in this order, to avoid deadlocks.
         users.sort()
-
-        # One version for each user whose position advances.
-        sql.execute_many(_raise_statement(sql, head), [(log, user) for user in users])
-        statement = (
-            "SELECT member, version FROM mark_version WHERE log = %s AND member IN {}"
-        )
-        raised = sql.query_in(statement, (log,), users, many=True)
-        versions = {text_of(user): version for user, version in raised}
+        versions = _raise_versions(sql, head, users)
 
         # A position is a new row, or changes an existing row.
         new_rows = []
@@ -444,13 +437,7 @@ def _authors(
 
     # A separate statement: if it were joined with the one above, an engine
     # might scan the whole log.
-    written = (
-        "SELECT m.id, m.sender FROM message m "
-        "WHERE m.kind = %s AND m.log = %s AND m.id IN {}"
-    )
-    messages = sql.query_in(written, (NUMBERS["message"], head.number), ids)
-    messages.sort(key=itemgetter(0), reverse=True)
-    authors = dict.fromkeys(text_of(sender) for _, sender in messages)
+    authors = _senders_of(sql, head.number, ids)
     authors.pop(user, None)
     if not authors:
         return ()
@@ -459,6 +446,21 @@ def _authors(
     if user not in members:
         return ()
     return tuple(author for author in authors if author in members)
+
+
+def _senders_of(sql: Statements, log: int, ids: Sequence[int]) -> dict[str, None]:
+    """Return the senders of these messages, in order, the newest one first.
+
+    Other entries among the ids, such as recalls, are left out. A dict keeps the
+    order and has each sender once.
+    """
+    statement = (
+        "SELECT m.id, m.sender FROM message m "
+        "WHERE m.kind = %s AND m.log = %s AND m.id IN {}"
+    )
+    messages = sql.query_in(statement, (NUMBERS["message"], log), ids)
+    messages.sort(key=itemgetter(0), reverse=True)
+    return dict.fromkeys(text_of(sender) for _, sender in messages)
 
 
 def _receipt(row: Row) -> Receipt:
@@ -487,6 +489,22 @@ def _raise_version(sql: Statements, head: LogHead, user: str) -> int:
     """
     sql.execute(_raise_statement(sql, head), (head.number, user))
     return _version(sql, head, user)
+
+
+def _raise_versions(
+    sql: Statements, head: LogHead, users: Sequence[str]
+) -> dict[str, int]:
+    """Raise the versions of these users' marks. Returns user → the new one.
+
+    The users are sorted, so that two transactions never wait for each other.
+    """
+    log = head.number
+    sql.execute_many(_raise_statement(sql, head), [(log, user) for user in users])
+    statement = (
+        "SELECT member, version FROM mark_version WHERE log = %s AND member IN {}"
+    )
+    raised = sql.query_in(statement, (log,), users, many=True)
+    return {text_of(user): version for user, version in raised}
 
 
 def _raise_statement(sql: Statements, head: LogHead) -> str:

@@ -168,19 +168,10 @@ def with_own_votes(
 
     Returns the entries. Makes no query if there is no poll.
     """
-    polls: dict[int, int] = {}
-    """Index of an entry → the poll that it is, or is about."""
-    for index, entry in enumerate(entries):
-        # Most entries need not be decoded.
-        if POLL_KEY not in entry.meta:
-            continue
-        ask = entry.ask
-        if ask is None or ask.poll is None:
-            continue
-        if entry.kind == "press":
-            polls[index] = entry.about
-        else:
-            polls[index] = entry.id
+    # Index of an entry → the poll that it is, or is about.
+    polls = {
+        index: poll for index, entry in enumerate(entries) if (poll := _poll_of(entry))
+    }
     if not polls:
         return entries
 
@@ -194,6 +185,16 @@ def with_own_votes(
     for index, poll in polls.items():
         as_read[index] = _voted(entries[index], int(votes.get(poll, 0)))
     return as_read
+
+
+def _poll_of(entry: Entry) -> int:
+    """Return the poll that an entry is, or is about; 0: no poll."""
+    ask = entry.ask
+    if ask is None or ask.poll is None:
+        return 0
+    if entry.kind == "press":
+        return entry.about
+    return entry.id
 
 
 def _voted(entry: Entry, bits: int) -> Entry:

@@ -333,7 +333,7 @@ def _note_deadlines(sql: Statements, log: int, entries: Sequence[Entry]) -> None
         if not (is_new or is_restored):
             continue
         ask = ask_in(entry.meta)
-        if ask is None or ask.state:
+        if ask is None or ask.state:  # no question, or a closed one
             continue
 
         message = entry.about if is_restored else entry.id

@@ -185,17 +185,7 @@ class ThreadWriter(Service):
         Called once, at the end of the transaction.
         """
         log = self._head.number
-        rows = []
-        for root, replies in self._replies.items():
-            for reply in replies:
-                also = int(not reply.is_beside)
-                rows.append((log, reply.conversation, reply.id, root, also))
-        self._sql.execute_many(
-            "INSERT INTO thread_reply (log, conversation, id, root, also) "
-            "VALUES (%s, %s, %s, %s, %s)",
-            rows,
-        )
-
+        self._write_replies()
         # The first message of each thread has the totals in its `meta`.
         statement = "SELECT id, sender, meta FROM message WHERE log = %s AND id IN {}"
         roots = self._sql.query_in(statement, (log,), list(self._replies))
@@ -210,6 +200,20 @@ class ThreadWriter(Service):
                 (with_keys(stored, totals), log, root),
             )
         self._replies = {}
+
+    def _write_replies(self) -> None:
+        """Write a row for each reply, which leads from its thread to it."""
+        rows = []
+        for root, replies in self._replies.items():
+            for reply in replies:
+                also = int(not reply.is_beside)
+                row = (self._head.number, reply.conversation, reply.id, root, also)
+                rows.append(row)
+        self._sql.execute_many(
+            "INSERT INTO thread_reply (log, conversation, id, root, also) "
+            "VALUES (%s, %s, %s, %s, %s)",
+            rows,
+        )
 
     def _root_of(self, state: ConversationState, id: int) -> int | None:
         """Return the first message of the thread that a message belongs to.
@@ -467,16 +471,8 @@ class ThreadStore(Store.Rows):
         )
         rows = sql.query(_THREADS_OF_USER, values)
 
-        # First messages that cannot fit on the page are not fetched. The user
-        # may not read all of them; those need no space.
         roots = [row[0] for row in rows[:limit]]
-        stored_sizes = readable_sizes(sql, head, user, roots)
-        roots = roots[: count_fitting(stored_sizes.get(root, 0) for root in roots)]
-        entries = fetch(sql, head.number, stored_sizes.keys() & roots, user)
-        messages = {entry.id: entry for entry in entries}
-        # An entry takes more bytes on a page than in the database.
-        page_sizes = {entry.id: page_size(entry) for entry in entries}
-        count = count_fitting(page_sizes.get(root, 0) for root in roots)
+        messages, count = _fitting_messages(sql, head, user, roots)
         threads = [
             Thread(
                 thread=root,
@@ -533,6 +529,24 @@ class ThreadStore(Store.Rows):
             (upto, head.number, user, root, upto),
         )
         return _thread(sql, head, user, root)
+
+
+def _fitting_messages(
+    sql: Statements, head: LogHead, user: str, roots: Sequence[int]
+) -> tuple[dict[int, Entry], int]:
+    """Fetch the first messages of threads, for a page with limited space.
+
+    Returns root → message, and how many of the threads fit on the page. The
+    user may not read all of the messages; those need no space.
+    """
+    # Messages that cannot fit are not fetched.
+    stored_sizes = readable_sizes(sql, head, user, roots)
+    roots = roots[: count_fitting(stored_sizes.get(root, 0) for root in roots)]
+    entries = fetch(sql, head.number, stored_sizes.keys() & roots, user)
+    # An entry takes more bytes on a page than in the database.
+    page_sizes = {entry.id: page_size(entry) for entry in entries}
+    count = count_fitting(page_sizes.get(root, 0) for root in roots)
+    return {entry.id: entry for entry in entries}, count
 
 
 def _thread(sql: Statements, head: LogHead, user: str, root: int) -> Thread | None:
