@@ -393,15 +393,10 @@ def _question_of(api: AskApi, call: Call, request: AskRequest) -> dict[str, Any]
         ask["of"] = _answerers(api, call, request, request.of)
 
     if request.poll:
-        poll: dict[str, bool] = {}
-        if request.many:
-            poll["many"] = True
-        if request.anonymous:
-            poll["anonymous"] = True
         # With an empty list, nodes and clients of releases without polls let
         # nobody answer.
         ask["of"] = []
-        ask["poll"] = poll
+        ask["poll"] = _poll_of(request)
 
     if request.fixed:
         ask["fixed"] = True
@@ -409,6 +404,16 @@ def _question_of(api: AskApi, call: Call, request: AskRequest) -> dict[str, Any]
     if request.seconds:
         ask["until"] = api.log.asks.time_ms() + request.seconds * _SECOND_MS
     return ask
+
+
+def _poll_of(request: AskRequest) -> dict[str, bool]:
+    """Return the fields of a new poll; without its options, which are elsewhere."""
+    poll: dict[str, bool] = {}
+    if request.many:
+        poll["many"] = True
+    if request.anonymous:
+        poll["anonymous"] = True
+    return poll
 
 
 def _poll_objection(request: AskRequest) -> str:

@@ -455,16 +455,7 @@ class Groups(Service, dict=True):
         self.searches.require(payer)
         began_at = monotonic()
 
-        groups = [
-            each
-            for each in conversations.with_handles(app)
-            if _has_words(words, each.handle, each.name)
-        ]
-        if by and not self.relations.may_gather(app, by):
-            # Guests mention only their own groups.
-            own_groups = _memberships_in_groups(conversations, app, by)
-            groups = [each for each in groups if each.id in own_groups]
-
+        groups = self._groups_with_handles(app, by, words)
         mentionable: list[MentionedGroup] = []
         has_more = False
         for each in groups:
@@ -487,6 +478,24 @@ class Groups(Service, dict=True):
                 )
         self._charge_search(payer, began_at)
         return mentionable, has_more
+
+    def _groups_with_handles(
+        self, app: str, by: str, words: Sequence[str]
+    ) -> list[Conversation]:
+        """Return the groups that have a handle, and whose names have all words.
+
+        Guests mention only their own groups, so they get only these.
+        """
+        conversations = self.store.part(MessageLog).conversations
+        groups = [
+            each
+            for each in conversations.with_handles(app)
+            if _has_words(words, each.handle, each.name)
+        ]
+        if not by or self.relations.may_gather(app, by):
+            return groups
+        own_groups = _memberships_in_groups(conversations, app, by)
+        return [each for each in groups if each.id in own_groups]
 
     def accounts_among(
         self, app: str, users: Sequence[str], words: Sequence[str] = ()
@@ -529,6 +538,7 @@ class Groups(Service, dict=True):
 
         members: list[GroupMemberShown] = []
         try:
+            # The names are compared page by page, until there are enough.
             while len(members) < limit and monotonic() - began_at < SEARCH_SECONDS:
                 page = self._page(app, group, after, _SEARCH_STEP)
                 matching = self._named(app, [each.user for each in page], words)

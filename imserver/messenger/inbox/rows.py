@@ -204,7 +204,8 @@ class ArrangementRows(Store.Rows):
             page.version = arrangements[-1].version
         if folders.version > version:
             page.folders = folders
-            # Otherwise the next page would leave out older changes.
+            # Only the last page goes on at the version of the folders. After
+            # another page, older changes would be left out.
             if not page.has_more:
                 page.version = max(page.version, folders.version)
         return page

@@ -190,6 +190,7 @@ class ScheduledMessages:
                 if row not in self._sending:
                     self._send(row)
 
+        # Look more often while messages await somebody.
         longest_pause = LOOK_SECONDS
         if is_awaiting:
             longest_pause = _PRESENCE_SECONDS
@@ -248,6 +249,7 @@ class ScheduledMessages:
             draft = self._reminder(row)
         else:
             draft = _draft(row)
+        # The message of a reminder may be gone.
         if draft is None:
             self._process_result(row, Rejected(RejectReason.UNKNOWN_MESSAGE))
             return
@@ -259,6 +261,7 @@ class ScheduledMessages:
             self._results.append((row, result))
             self._news.set()
 
+        # Until the result comes, this node does not send it again.
         self._sending[row] = monotonic() + _RESULT_SECONDS
         source = SourceRow(row)
         if row.reminds:

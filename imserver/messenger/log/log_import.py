@@ -97,6 +97,7 @@ class LogImport:
         self._ids: dict[bytes, tuple[int, int]] = {}
         """Digest of a key → the id of its entry, and the conversation."""
 
+        # Find the entries that earlier imports have stored.
         sql = transaction.sql
         log = transaction.log
         statement = (
@@ -354,19 +355,13 @@ class LogImport:
         if group_id:  # an earlier import has created it
             self._ahead.discard(self.find(key))
             return group_id
-        transaction = self._transaction
         self._begin(time_ms)
-        state = transaction.make_conversation(GROUP, (), name, OPTIONS["history"][0])
         all_users = list(dict.fromkeys((owner, *users)))
-        others = all_users[1:]
-        transaction.admit(state, [owner], OWNER)
-        transaction.admit(state, [user for user in others if user in admins], ADMIN)
-        members = [user for user in others if user not in admins]
-        transaction.admit(state, members, MEMBER)
-        self._states[state.id] = state
-
+        state = self._make_group(name, all_users, admins)
         created = GroupMeta(change="create", name=name, users=tuple(all_users))
         self._record(key, state, "group", owner, time_ms, created)
+
+        transaction = self._transaction
         if description:
             transaction.set_group(state.id, "description", description)
         if avatar:
@@ -374,6 +369,26 @@ class LogImport:
         if is_open:
             transaction.set_group(state.id, "open", 1)
         return state.id
+
+    def _make_group(
+        self, name: str, users: Sequence[str], admins: Container[str]
+    ) -> ConversationState:
+        """Make a group whose new members read its whole history.
+
+        The first of the users is the owner. ``admins`` are the admins among the
+        others.
+        """
+        transaction = self._transaction
+        state = transaction.make_conversation(
+            GROUP, members=(), name=name, options=OPTIONS["history"][0]
+        )
+        owner, *others = users
+        transaction.admit(state, [owner], OWNER)
+        transaction.admit(state, [user for user in others if user in admins], ADMIN)
+        members = [user for user in others if user not in admins]
+        transaction.admit(state, members, MEMBER)
+        self._states[state.id] = state
+        return state
 
     def join(
         self,
@@ -482,9 +497,11 @@ class LogImport:
         roles: dict[str, str | None] = {}
         # In the order in which they began: the last membership counts.
         for member, _, left, role, entry, changed_ms in sorted(rows, key=itemgetter(1)):
-            if changed_ms == time_ms:  # then the order of the calls counts
+            if changed_ms == time_ms:
+                # Then the order of the calls counts.
                 is_later = entry in self._ahead
             else:
+                # An entry that has expired is not later.
                 is_later = (changed_ms or 0) > time_ms
             user = text_of(member)
             if is_later:

@@ -168,10 +168,14 @@ def with_own_votes(
 
     Returns the entries. Makes no query if there is no poll.
     """
-    # Index of an entry → the poll that it is, or is about.
-    polls = {
-        index: poll for index, entry in enumerate(entries) if (poll := _poll_of(entry))
-    }
+    polls: dict[int, int] = {}
+    """Index of an entry → the poll that it is, or is about."""
+    for index, entry in enumerate(entries):
+        # Most entries need not be decoded.
+        if POLL_KEY in entry.meta:
+            poll = _poll_of(entry)
+            if poll:
+                polls[index] = poll
     if not polls:
         return entries
 

@@ -954,14 +954,31 @@ class StreamedMessages:
         life* tells the other nodes that a stream without new pieces still
         exists. ``now`` is monotonic time.
         """
-        # Closed streams are in the order of time.
+        self._forget_closed(now)
+        signs_of_life = self._check_own(now)
+        if self._others is not None:
+            for app, events in signs_of_life.items():
+                self._target.publish(app, events)
+            self._check_copies(now)
+        # Last, because it waits for the database.
+        if self._target.of_users:
+            self._check_silent_senders(now)
+
+    def _forget_closed(self, now: float) -> None:
+        """Forget the streams whose end is long ago."""
+        # They are in the order of time.
         for id, (closed_at, *_) in tuple(self._closed.items()):
             if closed_at + CLOSED_SECONDS > now:
                 break
             del self._closed[id]
 
+    def _check_own(self, now: float) -> dict[str, list[Event]]:
+        """End the streams of this node that get no more pieces.
+
+        Returns app → the signs of life of its streams without a new piece. May
+        switch greenlets.
+        """
         signs_of_life: dict[str, list[Event]] = {}
-        """App → the signs of life of its streams without new pieces."""
         failed: set[str] = set()
         for id, record in tuple(self._own.items()):
             # Another greenlet publishes the end, or has done so.
@@ -972,13 +989,7 @@ class StreamedMessages:
             elif record.stream.heard + LOOK_SECONDS <= now:
                 sign_of_life = record.stream.event("")
                 signs_of_life.setdefault(record.stream.app, []).append(sign_of_life)
-        if self._others is not None:
-            for app, events in signs_of_life.items():
-                self._target.publish(app, events)
-            self._check_copies(now)
-        # Last, because it waits for the database.
-        if self._target.of_users:
-            self._check_silent_senders(now)
+        return signs_of_life
 
     def _check_copies(self, now: float) -> None:
         """Drop copies that nobody needs, and ask the owners of silent

@@ -291,10 +291,7 @@ class MessageApi(Struct, frozen=True):
 
         ``more`` has further keys of its ``meta``. Raises :class:`ApiProblem`.
         """
-        if call.app.startswith(SYSTEM_PREFIX):
-            raise ApiProblem(Problems.STORE_UNAVAILABLE)
-        if bool(request.to) == bool(request.conversation):
-            raise ApiProblem.invalid("Give one of `to` and `conversation`")
+        _check_target(call, request)
         if request.notify is not UNSET and not call.is_back_end:
             _check_notify(call, request.notify)
         if request.forward is not UNSET:
@@ -322,6 +319,18 @@ class MessageApi(Struct, frozen=True):
             thread=request.thread,
             also=request.also,
         )
+
+
+def _check_target(call: Call, request: SendRequest) -> None:
+    """Raise ApiProblem unless a request names one target for its message.
+
+    The target is a user or a conversation. Apps of the server itself store no
+    messages.
+    """
+    if call.app.startswith(SYSTEM_PREFIX):
+        raise ApiProblem(Problems.STORE_UNAVAILABLE)
+    if bool(request.to) == bool(request.conversation):
+        raise ApiProblem.invalid("Give one of `to` and `conversation`")
 
 
 def _check_notify(call: Call, notify: NotifyField) -> None:
