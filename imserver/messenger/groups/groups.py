@@ -376,21 +376,30 @@ class Groups(Service, dict=True):
         They have this id, or the text in their name. Each result is (id, app,
         name, channel). Moderators find only open groups.
         """
-        conversations = self.store.part(MessageLog).conversations
-        id = id_of(text.lstrip("0"))
         for app in apps[:_MOST_SEARCHED_APPS]:
-            groups: list[Conversation] = []
-            if id:
-                exact = conversations.get(app, id)
-                if exact is not None:
-                    groups.append(exact)
-            groups += conversations.groups_named(app, text, limit)
-            for group in groups:
+            for group in self._conversations_found(app, text, limit):
+                # An id may be of a conversation of two users.
                 if group.kind != "group":
                     continue
                 if group.open or by.may(Needs.OPERATE):
                     number = str(group.id)
                     yield number, app, group.name or number, f"group:{number}"
+
+    def _conversations_found(
+        self, app: str, text: str, limit: int
+    ) -> list[Conversation]:
+        """Return the conversation with this id, then groups with this name.
+
+        ``text`` may be an id, with zeros in front, or a part of a name.
+        """
+        conversations = self.store.part(MessageLog).conversations
+        found: list[Conversation] = []
+        id = id_of(text.lstrip("0"))
+        if id:
+            exact = conversations.get(app, id)
+            if exact is not None:
+                found.append(exact)
+        return found + conversations.groups_named(app, text, limit)
 
     def open_groups(
         self, app: str, by: str, text: str, below: int, limit: int
@@ -422,13 +431,9 @@ class Groups(Service, dict=True):
         sizes = conversations.sizes(app, [each.id for each in found])
         self._charge_search(payer, began_at)
 
-        # The role of the caller in each group; other groups have no role.
-        roles: dict[int, str] = {}
-        if by:
-            memberships = _memberships_in_groups(conversations, app, by)
-            roles = {id: membership.role for id, membership in memberships.items()}
+        roles = _roles_of(conversations, app, by)
         groups = [
-            OpenGroup(_group(each, roles.get(each.id, "")), sizes[each.id])
+            OpenGroup(_group(each, roles.get(each.id, "")), members=sizes[each.id])
             for each in found
         ]
         return groups, next_below
@@ -620,14 +625,7 @@ class Groups(Service, dict=True):
             by = owner if by_user else ""
             self._check_everybody(app, by)
         self._check_gathering(app, owner)
-        others = [
-            user
-            for user in dict.fromkeys(users)
-            if user not in strangers and user != owner
-        ]
-        # The owner is a member, too.
-        if len(others) + 1 > self.limit:
-            raise TooManyMembers(f"accounts.group_members {self.limit}")
+        others = self._others_of(owner, users, strangers)
         if by_user:
             self.creations.require((app, owner))
 
@@ -646,6 +644,23 @@ class Groups(Service, dict=True):
         # finds the group.
         invited = self._invite_strangers(app, group.id, owner, users, strangers)
         return group, Added(others, invited)
+
+    def _others_of(
+        self, owner: str, users: Sequence[str], strangers: Collection[str]
+    ) -> list[str]:
+        """Return the members of a new group besides its owner, each once.
+
+        Strangers are not added. Raises TooManyMembers.
+        """
+        others = [
+            user
+            for user in dict.fromkeys(users)
+            if user not in strangers and user != owner
+        ]
+        # The owner is a member, too.
+        if len(others) + 1 > self.limit:
+            raise TooManyMembers(f"accounts.group_members {self.limit}")
+        return others
 
     def invite(
         self, app: str, group: int, by: str, users: Sequence[str]
@@ -1071,6 +1086,14 @@ def _memberships_in_groups(
         for row in conversations.memberships(app, user)
         if row.left_id is None and row.kind_of_conversation == "group"
     }
+
+
+def _roles_of(conversations: ConversationReader, app: str, user: str) -> dict[int, str]:
+    """Return group → the role of a user; empty for a back end (``""``)."""
+    if not user:
+        return {}
+    memberships = _memberships_in_groups(conversations, app, user)
+    return {id: membership.role for id, membership in memberships.items()}
 
 
 def _search_open_groups(

@@ -192,10 +192,22 @@ def find_message(
         return Rejected(RejectReason.RECALLED)
     if reader.muted_until > transaction.now:
         return Rejected(RejectReason.MUTED)
-    pairs = {(member, user) for member in state.members if member != user}
-    if user and state.kind == USER and transaction.blocks(pairs)():
+    if _is_blocked(transaction, state, user):
         return Rejected(RejectReason.BLOCKED)
     return TargetMessage(message, state, reader.role, text_of(sender), bytes(meta))
+
+
+def _is_blocked(
+    transaction: AppTransaction, state: ConversationState, user: str
+) -> bool:
+    """Tell whether the other user of a conversation of two has blocked ``user``.
+
+    A back end (``""``) is never blocked, and nobody is in a group.
+    """
+    if not user or state.kind != USER:
+        return False
+    pairs = {(member, user) for member in state.members if member != user}
+    return bool(transaction.blocks(pairs)())
 
 
 def _reader_of(
@@ -337,11 +349,8 @@ def change_pin(
     is_pinned = bool(rows)
     if is_pinned is not remove:
         return Change(conversation)
-    if not remove:
-        statement = "SELECT count(*) FROM pin WHERE log = %s AND conversation = %s"
-        count = sql.query(statement, (log, conversation))[0][0]
-        if count >= MOST_PINS:
-            return Rejected(RejectReason.FULL, f"at most {MOST_PINS} pinned messages")
+    if not remove and _count_pins(transaction, conversation) >= MOST_PINS:
+        return Rejected(RejectReason.FULL, f"at most {MOST_PINS} pinned messages")
 
     # The id of the entry orders the list of pins.
     entry = record(
@@ -362,6 +371,13 @@ def change_pin(
             (log, message, conversation, entry.id),
         )
     return Change(conversation, entry)
+
+
+def _count_pins(transaction: AppTransaction, conversation: int) -> int:
+    """Return the number of pinned messages of a conversation."""
+    statement = "SELECT count(*) FROM pin WHERE log = %s AND conversation = %s"
+    values = (transaction.log, conversation)
+    return int(transaction.sql.query(statement, values)[0][0])
 
 
 def withdraw(transaction: AppTransaction, user: str, message: int, emoji: str) -> None:

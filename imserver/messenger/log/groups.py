@@ -170,21 +170,19 @@ class GroupWriter(WritingPart):
         if isinstance(state, Rejected):
             return state
 
-        sql = transaction.sql
         members = transaction.members(conversation, users)
         new = [user for user in dict.fromkeys(users) if user not in members]
         if not new:
             return Change(conversation)
-        count = count_members(sql, transaction.log, conversation) + len(new)
+        count = count_members(transaction.sql, transaction.log, conversation)
+        count += len(new)
         if most and count > most:
             return Rejected(RejectReason.FULL)
-        bots: list[str] = []
-        if not everybody:
-            bots = accounts_among(sql, transaction.app, new, "AND bot = 1")
-        if len(state.bots) + len(bots) > MOST_BOTS:
-            return _TOO_MANY_BOTS
+        bots = _new_bots(transaction, state, () if everybody else new)
+        if isinstance(bots, Rejected):
+            return bots
         # It may use up an invitation, so it is checked last.
-        if condition is not None and not condition(sql):
+        if condition is not None and not condition(transaction.sql):
             return Rejected(RejectReason.UNKNOWN_CONVERSATION)
 
         _admit(transaction, state, new, role, bots)
@@ -464,6 +462,21 @@ def _unless_member(role: str) -> str | UnsetType:
     if role == MEMBER:
         return UNSET
     return role
+
+
+def _new_bots(
+    transaction: AppTransaction, state: ConversationState, users: Sequence[str]
+) -> list[str] | Rejected:
+    """Return the bots among users who join a group.
+
+    Returns Rejected if the group would have too many bots.
+    """
+    bots: list[str] = []
+    if users:
+        bots = accounts_among(transaction.sql, transaction.app, users, "AND bot = 1")
+    if len(state.bots) + len(bots) > MOST_BOTS:
+        return _TOO_MANY_BOTS
+    return bots
 
 
 def _admit(

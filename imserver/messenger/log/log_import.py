@@ -97,24 +97,15 @@ class LogImport:
         self._ids: dict[bytes, tuple[int, int]] = {}
         """Digest of a key → the id of its entry, and the conversation."""
 
-        # Find the entries that earlier imports have stored.
-        sql = transaction.sql
-        log = transaction.log
-        statement = (
-            "SELECT resend, id, conversation FROM message "
-            "WHERE log = %s AND resend IN {}"
-        )
-        digests = list({_digest(key) for key in keys})
-        for resend, id, conversation in sql.query_in(statement, (log,), digests):
-            self._ids[bytes(resend)] = id, conversation
+        self._find_stored(keys)
         self._ahead = {id for id, _ in self._ids.values()}
         """The entries of earlier imports that this import has not yet come to.
         They are later than the entry that is being imported."""
 
         # Times of storage must not go back, so begin at the last one.
-        last = sql.query(
+        last = transaction.sql.query(
             "SELECT stored_at FROM message WHERE log = %s ORDER BY id DESC LIMIT 1",
-            (log,),
+            (transaction.log,),
         )
         self._stored_at = 0
         if last:
@@ -123,6 +114,18 @@ class LogImport:
         """New rows of the table ``reaction``: (log, message, emoji, user,
         id)."""
         self.added = 0
+
+    def _find_stored(self, keys: Sequence[str]) -> None:
+        """Find the entries that earlier imports have stored with these keys."""
+        statement = (
+            "SELECT resend, id, conversation FROM message "
+            "WHERE log = %s AND resend IN {}"
+        )
+        digests = list({_digest(key) for key in keys})
+        values = (self._transaction.log,)
+        rows = self._transaction.sql.query_in(statement, values, digests)
+        for resend, id, conversation in rows:
+            self._ids[bytes(resend)] = id, conversation
 
     def find(self, key: str) -> int:
         """The id of the entry with a key; 0: no such entry. The key must be

@@ -317,34 +317,42 @@ def _remove(transaction: AppTransaction, act: str, message: int) -> int:
 
     size = len(annotations)
     copies = []
-    for id, _, sender, kind, type, about, meta, body in rows:
+    for row in rows:
+        meta, body = row[-2:]
         size += len(body) + len(meta)
-        # Reactions and pins are stored once, with the copy of the message.
-        row_annotations = b""
-        if id == message:
-            row_annotations = annotations
-        copies.append(
-            (
-                log,
-                act,
-                id,
-                message,
-                recall.id,
-                text_of(sender),
-                kind,
-                text_of(type),
-                about,
-                bytes(meta),
-                bytes(body),
-                row_annotations,
-            )
-        )
+        copies.append((log, act, *_copy_of(row, message, recall.id, annotations)))
     sql.execute_many(
         f"INSERT INTO {_COPIES} (log, act, id, message, recall, sender, kind, type, about, meta, body, "
         "annotations) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
         copies,
     )
     return size
+
+
+def _copy_of(
+    row: Row, message: int, recall: int, annotations: bytes
+) -> tuple[Any, ...]:
+    """Return the columns of a copy, from ``id`` to ``annotations``.
+
+    ``row`` has the columns :data:`_COPIED` of the message or of one of its
+    edits. ``recall`` is the entry that removes them.
+    """
+    id, _, sender, kind, type, about, meta, body = row
+    # Reactions and pins are stored once, with the copy of the message.
+    if id != message:
+        annotations = b""
+    return (
+        id,
+        message,
+        recall,
+        text_of(sender),
+        kind,
+        text_of(type),
+        about,
+        bytes(meta),
+        bytes(body),
+        annotations,
+    )
 
 
 def _count_ids(sql: Statements, log: int, after: int, last: int) -> int:

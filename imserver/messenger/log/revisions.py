@@ -293,18 +293,7 @@ def _note_mentions(
             [(log, message) for message in last],
         )
 
-    # Message → the entry with its newest content.
-    contents = {
-        entry.id: entry
-        for entry in entries
-        if entry.meta and entry.kind == "message" and not entry.room
-    }
-    contents |= {
-        message: entry
-        for message, entry in last.items()
-        if entry.kind == "edit" and not entry.room
-    }
-
+    contents = _newest_contents(entries, last)
     rows: list[_MentionRow] = []
     for message, entry in contents.items():
         for user in mentions_in(entry.message_meta()):
@@ -316,6 +305,27 @@ def _note_mentions(
             "VALUES (%s, %s, %s, %s)",
             [(log, row.user, row.conversation, row.message) for row in rows],
         )
+
+
+def _newest_contents(
+    entries: Sequence[Entry], last: Mapping[int, Entry]
+) -> dict[int, Entry]:
+    """Return message → the entry with its newest content.
+
+    These are the new messages that may have mentions, and the edited ones.
+    Messages of rooms have no mentions.
+    """
+    contents = {
+        entry.id: entry
+        for entry in entries
+        if entry.meta and entry.kind == "message" and not entry.room
+    }
+    contents |= {
+        message: entry
+        for message, entry in last.items()
+        if entry.kind == "edit" and not entry.room
+    }
+    return contents
 
 
 def _note_deadlines(sql: Statements, log: int, entries: Sequence[Entry]) -> None:

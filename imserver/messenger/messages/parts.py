@@ -54,22 +54,13 @@ def build(core: Core) -> Parts:
     """
     services, answers, commands = _make_services(core)
     messaging = services.messaging
-    positions = services.messaging.positions
+    positions = messaging.positions
     catch_up = messaging.catch_up
-    storage = core.config.storage
-    # Connections tell of pongs and of their end.
-    core.network.report_to(catch_up.ponged)
-    core.hub.report_to(catch_up.forget)
-    if core.member is not None:
-        core.member.report_to(messaging.learn)
-    # Streams end when the node drains, or when their app is deleted.
-    for streams in (services.streams, services.channel_streams):
-        core.draining.report_to(streams.close_all)
-        core.tenants.report_to(streams.forget)
+    _register(core, services)
 
     # The background work, each in a greenlet of its own.
     expire = every(
-        storage.expire_seconds,
+        core.config.storage.expire_seconds,
         services.retention.expire,
         "entries could not be expired",
     )
@@ -99,6 +90,20 @@ def build(core: Core) -> Parts:
         # Clients acknowledge until their connections end.
         stop=positions.store_proved,
     )
+
+
+def _register(core: Core, services: MessageServices) -> None:
+    """Register the services for events of the core."""
+    catch_up = services.messaging.catch_up
+    # Connections tell of pongs and of their end.
+    core.network.report_to(catch_up.ponged)
+    core.hub.report_to(catch_up.forget)
+    if core.member is not None:
+        core.member.report_to(services.messaging.learn)
+    # Streams end when the node drains, or when their app is deleted.
+    for streams in (services.streams, services.channel_streams):
+        core.draining.report_to(streams.close_all)
+        core.tenants.report_to(streams.forget)
 
 
 @contextmanager

@@ -151,18 +151,26 @@ class WordIndexing:
         for app in {*self._ends, *known_ids}:
             if known_ids.get(app, 0) < self._ends.get(app, 0):
                 continue  # the segment is not complete yet
-            count = 0
+            self._ends[app] = self._add_segments(app)
+
+    def _add_segments(self, app: str) -> int:
+        """Add all complete segments of an app to its index.
+
+        Returns the last id of the next segment, which is not complete yet.
+        """
+        count = 0
+        end, is_complete = self._words.next_end(app)
+        while is_complete and self._words.fill(app, _rest):
+            count += 1
             end, is_complete = self._words.next_end(app)
-            while is_complete and self._words.fill(app, _rest):
-                count += 1
-                end, is_complete = self._words.next_end(app)
-            if count > 1:
-                log.info(
-                    "the words of %d segments of app %s were added to the index",
-                    count,
-                    app,
-                )
-            self._ends[app] = end
+        # One segment is the ordinary case, and not worth a line.
+        if count > 1:
+            log.info(
+                "the words of %d segments of app %s were added to the index",
+                count,
+                app,
+            )
+        return end
 
     def merge(self) -> None:
         """Merge the changes of messages into the indexes. Switches greenlets.

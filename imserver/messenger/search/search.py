@@ -170,13 +170,25 @@ class _Conditions:
         1700000000000])``. With ``with_words``, the condition also leaves out
         most messages without the words.
         """
-        contains, is_not_plain = _MATCHES[engine]
+        parts, values = self._sql_of_filter()
+        if with_words:
+            word_parts, words = self._sql_of_words(engine)
+            parts += word_parts
+            values += words
+        if self._filter.link:
+            contains, _ = _MATCHES[engine]
+            has_link = " OR ".join([contains] * len(_LINKS))
+            parts.append(f"({has_link})")
+            values += _LINKS
+        return " AND ".join(parts) or "1 = 1", values
+
+    def _sql_of_filter(self) -> tuple[list[str], list[Any]]:
+        """Return conditions for the sender, the time and the type, with values."""
         parts: list[str] = []
         values: list[Any] = []
         if self._filter.sender:
             parts.append("m.sender = %s")
             values.append(self._filter.sender)
-
         if self._filter.since:
             parts.append("m.time_ms >= %s")
             values.append(self._filter.since)
@@ -186,21 +198,25 @@ class _Conditions:
         if self._types:
             parts.append(f"m.type IN {marks_of(len(self._types))}")
             values += self._types
+        return parts, values
 
-        if with_words:
-            for unit in self.words.units[:_MOST_UNITS]:
-                # A body in other letters has many spellings, and JSON may have
-                # escapes in place of them. Such bodies are checked later.
-                if unit.isascii():
-                    parts.append(f"({contains} OR {is_not_plain})")
-                    values.append(unit)
-                else:
-                    parts.append(is_not_plain)
-        if self._filter.link:
-            has_link = " OR ".join([contains] * len(_LINKS))
-            parts.append(f"({has_link})")
-            values += _LINKS
-        return " AND ".join(parts) or "1 = 1", values
+    def _sql_of_words(self, engine: str) -> tuple[list[str], list[str]]:
+        """Return a condition for each word, with values.
+
+        They may also hold for messages without the words: a body in other
+        letters has many spellings, and JSON may have escapes in place of them.
+        Such bodies are checked later.
+        """
+        contains, is_not_plain = _MATCHES[engine]
+        parts: list[str] = []
+        values: list[str] = []
+        for unit in self.words.units[:_MOST_UNITS]:
+            if unit.isascii():
+                parts.append(f"({contains} OR {is_not_plain})")
+                values.append(unit)
+            else:
+                parts.append(is_not_plain)
+        return parts, values
 
     def matching(self, entries: list[Entry]) -> list[Entry]:
         """Return the entries among these that meet the conditions.
