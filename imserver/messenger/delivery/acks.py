@@ -447,9 +447,14 @@ class AckTracker:
             # Its session may have ended meanwhile.
             if unacked.state is FULL:
                 connection.close(CloseCode.ACK_TIMEOUT)
-        if self.bytes <= self._limit_bytes:
-            return
+        if self.bytes > self._limit_bytes:
+            self._close_largest()
 
+    def _close_largest(self) -> None:
+        """Close the connections with the most unacknowledged bytes.
+
+        It ends when the total is within the limit.
+        """
         sizes: dict[Connection, int] = {}
         for slot in self._slots:
             for connection, acks, _ in slot:

@@ -163,14 +163,7 @@ class ActionPositions(Store.Rows):
 
         def store_first(sql: Statements) -> None:
             _raise_positions(sql, "room_position", _ROOM_KEY, [(app, user, room, id)])
-            of_user = "FROM room_position WHERE app = %s AND member = %s"
-            ((count,),) = sql.query(f"SELECT COUNT(*) {of_user}", (app, user))
-            beyond = int(count) - most
-            if beyond <= 0:
-                return
-            oldest = f"SELECT room {of_user} AND room <> %s ORDER BY id, room LIMIT %s"
-            for (name,) in sql.query(oldest, (app, user, room, beyond)):
-                sql.execute(f"DELETE {of_user} AND room = %s", (app, user, name))
+            _delete_oldest(sql, app, user, room, most)
 
         self._store.write(store_first)
 
@@ -232,6 +225,21 @@ def _read_positions(
     for room, id in sql.query_in(statement, (app, user), rooms):
         positions[text_of(room)] = int(id)
     return positions
+
+
+def _delete_oldest(sql: Statements, app: str, user: str, room: str, most: int) -> None:
+    """Delete the oldest positions of a user beyond ``most`` rooms.
+
+    The position in ``room`` stays, because it is new.
+    """
+    of_user = "FROM room_position WHERE app = %s AND member = %s"
+    ((count,),) = sql.query(f"SELECT COUNT(*) {of_user}", (app, user))
+    beyond = int(count) - most
+    if beyond <= 0:
+        return
+    oldest = f"SELECT room {of_user} AND room <> %s ORDER BY id, room LIMIT %s"
+    for (name,) in sql.query(oldest, (app, user, room, beyond)):
+        sql.execute(f"DELETE {of_user} AND room = %s", (app, user, name))
 
 
 def _raise_positions(

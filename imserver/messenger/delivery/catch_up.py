@@ -608,24 +608,34 @@ class CatchUp(Service, dict=True):
             log_subscription = connection.log_subscription
             if not connection.is_open:
                 continue
+            # The session may have ended while others were served.
             if not isinstance(log_subscription, AckingLogSubscription):
                 continue
+            if not self._resend_late(connection, log_subscription):
+                connection.close(CloseCode.ACK_TIMEOUT)
 
-            try:
-                if self.resend(connection, log_subscription.acked, RESEND_LIMIT):
-                    continue
-            except StorageUnavailable:
-                # This resend does not count: the client could do nothing.
-                log_subscription.state = ACK_TRANSITIONS[log_subscription.state][UNREAD]
-                if not log_subscription.due:
-                    self.ack_tracker.wait(connection, log_subscription, ACK_SECONDS)
-                continue
-            except Exception:
-                log.exception(
-                    "entries could not be sent again",
-                    extra={"connection": connection.peer},
-                )
-            connection.close(CloseCode.ACK_TIMEOUT)
+    def _resend_late(
+        self, connection: Connection, log_subscription: AckingLogSubscription
+    ) -> bool:
+        """Send a connection its unacknowledged entries again.
+
+        Returns False if the connection must be closed: it lacks too many
+        entries, or an error has happened. Switches greenlets.
+        """
+        try:
+            return self.resend(connection, log_subscription.acked, RESEND_LIMIT)
+        except StorageUnavailable:
+            # This resend does not count: the client could do nothing.
+            log_subscription.state = ACK_TRANSITIONS[log_subscription.state][UNREAD]
+            if not log_subscription.due:
+                self.ack_tracker.wait(connection, log_subscription, ACK_SECONDS)
+            return True
+        except Exception:
+            log.exception(
+                "entries could not be sent again",
+                extra={"connection": connection.peer},
+            )
+            return False
 
     def resend(self, connection: Connection, after: int, limit: int) -> bool:
         """Send a live connection the entries after an id again.
@@ -688,23 +698,8 @@ class StreamStarts(Service):
         Raises StorageUnavailable if the client sent a cursor. Other clients are
         served without stored messages.
         """
-        entries = self.catch_up.store.part(MessageLog).entries
         try:
-            extent = entries.extent(app)
-            at_end = StreamStart(extent.head, resumed=False)
-            if cursor is None or not extent.continues(cursor):
-                return at_end
-            first, more = self.catch_up.page(app, user, cursor, PAGE)
-            # Counting takes longer, so it is done only for a second page.
-            if more:
-                missed = entries.count_missed(app, user, cursor, RESUMED + 1)
-                if missed > RESUMED:
-                    return at_end
-            # Entries may expire while the page is read, so the extent is read
-            # again.
-            if not entries.extent(app).continues(cursor):
-                return at_end
-            return StreamStart(cursor, resumed=True, first=first)
+            return self._read_start(app, user, cursor)
         except StorageUnavailable:
             if cursor is not None:
                 raise
@@ -713,6 +708,28 @@ class StreamStarts(Service):
                 app,
             )
             return StreamStart(None, resumed=False)
+
+    def _read_start(self, app: str, user: str, cursor: int | None) -> StreamStart:
+        """Read the position at which an event stream begins: see :meth:`start`.
+
+        Switches greenlets. Raises StorageUnavailable.
+        """
+        entries = self.catch_up.store.part(MessageLog).entries
+        extent = entries.extent(app)
+        at_end = StreamStart(extent.head, resumed=False)
+        if cursor is None or not extent.continues(cursor):
+            return at_end
+        first, more = self.catch_up.page(app, user, cursor, PAGE)
+        # Counting takes longer, so it is done only for a second page.
+        if more:
+            missed = entries.count_missed(app, user, cursor, RESUMED + 1)
+            if missed > RESUMED:
+                return at_end
+        # Entries may expire while the page is read, so the extent is read
+        # again.
+        if not entries.extent(app).continues(cursor):
+            return at_end
+        return StreamStart(cursor, resumed=True, first=first)
 
     def send(self, stream: Connection, start: StreamStart) -> None:
         """Deliver stored messages from ``start`` on.

@@ -627,25 +627,9 @@ class Deliverer(Service):
         hub_app = self.hub.apps.get(app)
         if stream is None or hub_app is None:
             return
-        kind, _, name = channel.partition(":")
-        users = (stream.head.sender, name)
-        group = 0
-        if kind == "group":
-            group = int(name)
-
         # The connections have waited, so a session may have ended, or left the
         # group.
-        receivers = []
-        for each in connections:
-            log_subscription = each.log_subscription
-            if each.app != app or log_subscription is None or not log_subscription.live:
-                continue
-            if group:
-                receives = group in log_subscription.groups
-            else:
-                receives = each.user in users
-            if receives:
-                receivers.append(each)
+        receivers = [each for each in connections if _still_receives(each, stream)]
         self.fanout.to_some(hub_app, receivers, stream.so_far())
 
     def _push(
@@ -675,6 +659,23 @@ class Deliverer(Service):
                     self.ack_tracker.delivered(
                         each, log_subscription, run.messages[indexes[-1]].id
                     )
+
+
+def _still_receives(connection: Connection, stream: OpenStream) -> bool:
+    """Tell whether a connection receives the conversation of a stream now.
+
+    It must have caught up with the log of its user.
+    """
+    log_subscription = connection.log_subscription
+    if connection.app != stream.app:
+        return False
+    if log_subscription is None or not log_subscription.live:
+        return False
+    # For example ``user:ann`` or ``group:7``.
+    kind, _, name = stream.channel.partition(":")
+    if kind == "group":
+        return int(name) in log_subscription.groups
+    return connection.user in (stream.head.sender, name)
 
 
 def _end_of_window(entries: Sequence[Entry], begin: int) -> int:

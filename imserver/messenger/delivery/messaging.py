@@ -153,22 +153,22 @@ class Messaging:
         self.streams = OpenStreams()
         """Streamed messages in conversations, which a feature opens."""
         self.deliverer = Deliverer(
-            core.hub,
-            core.fanout,
-            self.log_subscriptions,
-            ack_tracker,
-            channel_log,
-            self.streams,
+            hub=core.hub,
+            fanout=core.fanout,
+            log_subscriptions=self.log_subscriptions,
+            ack_tracker=ack_tracker,
+            channel_log=channel_log,
+            streams=self.streams,
         )
         self.follower = LogFollower(self._log, self.deliverer, metrics)
         self.catch_up = CatchUp(
-            metrics,
-            store,
-            self.log_subscriptions,
-            ack_tracker,
-            self.follower,
-            self.deliverer,
-            positions,
+            metrics=metrics,
+            store=store,
+            log_subscriptions=self.log_subscriptions,
+            ack_tracker=ack_tracker,
+            follower=self.follower,
+            deliverer=self.deliverer,
+            positions=positions,
         )
 
     # --- other nodes ----------------------------------------------------------
@@ -542,10 +542,6 @@ def facts_of(draft: Draft) -> dict[str, Any]:
 
     Empty fields are left out.
     """
-    # A message without an id shows the content as clients see it.
-    content = Message(
-        0, 0, 0, draft.sender, kind=draft.kind, type=draft.type, body=draft.body
-    ).view()
     facts: dict[str, Any] = {"kind": draft.kind, "sender": draft.sender}
     target = {
         "to": draft.to_user,
@@ -553,14 +549,7 @@ def facts_of(draft: Draft) -> dict[str, Any]:
         "room": draft.room,
     }
     facts |= {name: value for name, value in target.items() if value}
-    # An empty text is content, too.
-    payload = {
-        "type": content.type,
-        "text": content.text,
-        "data": content.data,
-        "base64": content.base64,
-    }
-    facts |= {name: value for name, value in payload.items() if value is not None}
+    facts |= _content_facts(draft)
     # Further fields, which most messages do not have.
     message_fields = {
         "client_msg_id": draft.client_msg_id,
@@ -570,6 +559,31 @@ def facts_of(draft: Draft) -> dict[str, Any]:
     }
     facts |= {name: value for name, value in message_fields.items() if value}
     return facts
+
+
+def _content_facts(draft: Draft) -> dict[str, Any]:
+    """Return the content of a draft as clients see it.
+
+    It has the type, and one of ``text``, ``data`` and ``base64``. An empty text
+    is content, too.
+    """
+    # The view needs a message, whose ids do not matter.
+    content = Message(
+        id=0,
+        conversation=0,
+        seq=0,
+        sender=draft.sender,
+        kind=draft.kind,
+        type=draft.type,
+        body=draft.body,
+    ).view()
+    payload = {
+        "type": content.type,
+        "text": content.text,
+        "data": content.data,
+        "base64": content.base64,
+    }
+    return {name: value for name, value in payload.items() if value is not None}
 
 
 def _completed(stored: MessageLog, app: str, user: str, command: Send) -> Send | None:
@@ -600,15 +614,29 @@ def _completed(stored: MessageLog, app: str, user: str, command: Send) -> Send |
         return None
 
     if kind == "press":
-        # Buttons of a back end ("") or of the user have no bot to answer.
-        if entry.sender in ("", user):
-            return None
-        if command.body.decode() not in values_of(entry.meta):
-            return None
-        return replace(command, to=entry.sender, conversation=0, meta=b"")
+        return _completed_press(command, entry, user)
+    return _completed_forward(command, entry)
 
-    # Messages of rooms cannot be forwarded.
-    if entry.room:
+
+def _completed_press(command: Send, message: Entry, user: str) -> Send | None:
+    """Address the press of a button to the bot that has sent the message.
+
+    Returns None if the message has no such button, or no bot to answer: it is
+    of a back end (``""``) or of the user.
+    """
+    if message.sender in ("", user):
         return None
-    meta = forwarded_from(entry.meta, entry.sender, entry.id)
-    return replace(command, type=entry.type, body=entry.body, about=0, meta=meta)
+    if command.body.decode() not in values_of(message.meta):
+        return None
+    return replace(command, to=message.sender, conversation=0, meta=b"")
+
+
+def _completed_forward(command: Send, message: Entry) -> Send | None:
+    """Give a forward the content of the message, and the name of its author.
+
+    Returns None for a message of a room, which cannot be forwarded.
+    """
+    if message.room:
+        return None
+    meta = forwarded_from(message.meta, message.sender, message.id)
+    return replace(command, type=message.type, body=message.body, about=0, meta=meta)

@@ -72,19 +72,26 @@ def _meta(fields: Fields, is_new: bool = False) -> bytes:
 
     ask = None
     if is_new and fields.flag("exclusive"):
-        options = tuple(
-            AskOption(button.text, button.value)
-            for button in chain.from_iterable(buttons)
-        )
-        if exclusive_objection(len(options)):
-            raise Refused(ReplyCode.BAD_PARAMETER)
-        ask = Ask(options)
+        ask = _question(buttons)
 
     mentions: tuple[str, ...] = ()
     users = fields.values.get("mentions")
     if users:
         mentions = _mentions(users)
     return MessageMeta(mentions=mentions, buttons=buttons, ask=ask).to_bytes()
+
+
+def _question(buttons: tuple[tuple[Button, ...], ...]) -> Ask:
+    """Return the question whose answers are these buttons.
+
+    Raises :class:`Refused` with code 1001 if there are none, or too many.
+    """
+    options = tuple(
+        AskOption(button.text, button.value) for button in chain.from_iterable(buttons)
+    )
+    if exclusive_objection(len(options)):
+        raise Refused(ReplyCode.BAD_PARAMETER)
+    return Ask(options)
 
 
 def _mentions(mentions: Any) -> tuple[str, ...]:
@@ -278,13 +285,22 @@ def _answer(fields: Fields) -> AnswerAsk:
         raise Refused(ReplyCode.BAD_PARAMETER)
     if len(text) > Limit.ANSWER_CHARACTERS:
         raise Refused(ReplyCode.BAD_PARAMETER)
+    chosen = _choices(choices)
+    return AnswerAsk(fields.needed_id("id"), value, text, chosen)
+
+
+def _choices(choices: Any) -> tuple[int, ...] | None:
+    """Return the indexes of the chosen options of a poll; None: no poll.
+
+    Raises :class:`Refused` with code 1001 if they are no such list.
+    """
     try:
         chosen = msgspec.convert(choices, tuple[_Choice, ...] | None)
     except ValueError:
         raise Refused(ReplyCode.BAD_PARAMETER) from None
     if chosen is not None and len(chosen) > Ask.Poll.MOST_OPTIONS:
         raise Refused(ReplyCode.BAD_PARAMETER)
-    return AnswerAsk(fields.needed_id("id"), value, text, chosen)
+    return chosen
 
 
 _Choice = Annotated[int, msgspec.Meta(ge=0, lt=Ask.Poll.MOST_OPTIONS)]

@@ -483,13 +483,25 @@ class _Question:
         if ask.state or before is not None:
             return self.refused()
 
+        refusal = self._answer_refusal(given)
+        if refusal is not None:
+            return refusal
+        return self._add_answer(given)
+
+    def _answer_refusal(self, given: _GivenAnswer) -> Rejected | None:
+        """Return why an open question does not take this answer.
+
+        Returns None if it takes the answer. The author cannot answer, and only
+        the users in ``of`` can if there is such a list.
+        """
+        ask = self.ask
         is_author = given.user == self.message.sender
         is_excluded = ask.of is not None and given.user not in ask.of
         if is_author or is_excluded:
             return Rejected(RejectReason.NOT_ALLOWED, "others may answer this question")
         if not given.fits(ask):
             return Rejected(RejectReason.INVALID, "the question has no such option")
-        return self._add_answer(given)
+        return None
 
     def _add_answer(self, given: _GivenAnswer) -> AskChange:
         """Store a valid answer.

@@ -194,14 +194,7 @@ class MarkStore(Store.Rows):
         hidden = sql.query(f"SELECT id, version FROM hidden {changed}", values)
         peers = sql.query(_positions_of_peers(sql), values)
 
-        # If there are too many changes, the answer ends before the version of
-        # the first change that is left out.
-        last_versions = [
-            rows[-1][-1] - 1
-            for rows in (reads, hidden, peers)
-            if len(rows) > MOST_MARKS
-        ]
-        upto = min(last_versions, default=version)
+        upto, has_more = _complete_version((reads, hidden, peers), version)
         reads = [row for row in reads if row[-1] <= upto]
         hidden = [row for row in hidden if row[-1] <= upto]
         peers = [row for row in peers if row[-1] <= upto]
@@ -210,7 +203,7 @@ class MarkStore(Store.Rows):
             {conversation: read for conversation, read, _ in reads},
             tuple(sorted(id for id, _ in hidden)),
             tuple(map(_receipt, sorted(peers))),
-            more=bool(last_versions),
+            more=has_more,
         )
 
     @in_log(list)
@@ -283,6 +276,18 @@ class MarkStore(Store.Rows):
             have_read = members - reads.below(id)
             counts.append(ReceiptCount(id, members, have_received, have_read))
         return counts
+
+
+def _complete_version(kinds: Iterable[Sequence[Row]], version: int) -> tuple[int, bool]:
+    """Return the version up to which all kinds of changes were read.
+
+    If there are too many changes of a kind, it is before the version of the
+    first change that is left out. Otherwise it is ``version``, the newest one.
+    Returns also whether there are more changes. The last column of each row is
+    the version of the change.
+    """
+    last_versions = [rows[-1][-1] - 1 for rows in kinds if len(rows) > MOST_MARKS]
+    return min(last_versions, default=version), bool(last_versions)
 
 
 def _positions_of_peers(sql: Statements) -> str:

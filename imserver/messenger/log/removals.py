@@ -473,7 +473,8 @@ def _restore(transaction: AppTransaction, message: int, copies: Sequence[Row]) -
     _turn_into_edit(sql, log, message, recall)
     _restore_annotations(sql, log, message, fields_of(bytes(annotations)))
 
-    # The content is shown again through an edit of the server.
+    # The content is shown again through an edit of the server, which has no
+    # name.
     restored = MessageMeta(restored=int(about))
     edit = Draft(
         sender="",

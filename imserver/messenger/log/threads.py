@@ -319,13 +319,7 @@ class ThreadWriter(Service):
         another transaction. So the members at the end of the transaction are
         not the right ones.
         """
-        users_of_root = {author, *mentioned}
-        replies_of_user: dict[str, list[int]] = {}
-        for reply in replies:
-            users_of_reply = {reply.sender, *mentions_in(reply.message_meta())}
-            for user in users_of_root | users_of_reply:
-                replies_of_user.setdefault(user, []).append(reply.id)
-
+        replies_of_user = _replies_by_user(replies, {author, *mentioned})
         statement = (
             "SELECT member, joined_id, left_id FROM membership "
             "WHERE log = %s AND conversation = %s AND member IN {}"
@@ -344,6 +338,22 @@ class ThreadWriter(Service):
             if any(joined_id < id <= until for id in replies_of_user.get(user, ())):
                 followers.add(user)
         return followers
+
+
+def _replies_by_user(
+    replies: Sequence[Entry], users_of_root: set[str]
+) -> dict[str, list[int]]:
+    """Return user → the replies by which the user could become a follower.
+
+    These are the user's own replies, and replies that mention the user. For
+    the users of the first message, these are all replies.
+    """
+    replies_of_user: dict[str, list[int]] = {}
+    for reply in replies:
+        users_of_reply = {reply.sender, *mentions_in(reply.message_meta())}
+        for user in users_of_root | users_of_reply:
+            replies_of_user.setdefault(user, []).append(reply.id)
+    return replies_of_user
 
 
 def thread_in(meta: bytes) -> int:
@@ -686,13 +696,19 @@ def replies_beside(
     # The range may have replies that were not asked for.
     messages = set(ids)
     roots = {id: root for id, root in rows if id in messages}
+    threads = list(dict.fromkeys(roots.values()))
+    return Replies(roots, followers=_followers_of(sql, head.number, threads))
+
+
+def _followers_of(
+    sql: Statements, log: int, roots: Sequence[int]
+) -> dict[int, dict[str, int]]:
+    """Return first message of a thread → its followers, with read positions."""
     statement = (
         "SELECT root, member, read_id FROM thread_reader "
         "WHERE log = %s AND follows = 1 AND root IN {}"
     )
-    threads = list(dict.fromkeys(roots.values()))
-    readers = sql.query_in(statement, (head.number,), threads, many=True)
     followers: dict[int, dict[str, int]] = {}
-    for root, member, read in readers:
+    for root, member, read in sql.query_in(statement, (log,), roots, many=True):
         followers.setdefault(root, {})[text_of(member)] = read
-    return Replies(roots, followers)
+    return followers
