@@ -95,6 +95,9 @@ class ArrangementPage(Struct, rename="camel", omit_defaults=True):
 
 _ROWS: Final = RowsOf(Arrangement, "arrangement", draft="", folders="")
 _COLUMNS: Final = f"{_ROWS.columns}, draft, folders"
+_SETS: Final = (
+    "version = %s, pinned = %s, archived = %s, marked = %s, draft = %s, folders = %s"
+)
 
 
 class ArrangementRefused(ServiceRefused):
@@ -143,11 +146,7 @@ class ArrangementRows(Store.Rows):
         after = replace(after, version=version)
         values = _values_of(after)
         if rows:
-            sets = (
-                "version = %s, pinned = %s, archived = %s, marked = %s, draft = %s, "
-                "folders = %s"
-            )
-            statement = f"UPDATE arrangement SET {sets} {_OF_USER} = %s"
+            statement = f"UPDATE arrangement SET {_SETS} {_OF_USER} = %s"
             sql.execute(statement, (*values, *key, change.conversation))
         else:
             row = (*key, change.conversation, *values)

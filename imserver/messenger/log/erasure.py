@@ -70,6 +70,7 @@ class UserEraser(WritingPart):
         spellings = (msgspec.json.encode(user), json.dumps(user).encode())
         needles = list(dict.fromkeys(spellings))
 
+        # Then the entries, piece by piece.
         after = 0
         while after < last:
             ids, after = self._find_some(app, user, notices, needles, after, last)
@@ -78,6 +79,7 @@ class UserEraser(WritingPart):
             if is_long_turn():
                 serve_others()
 
+        # Memberships come last, because `_rename_pairs` needs them.
         self._change(app, partial(_forget_copies, user, name, needles))
         self._change(app, partial(_forget_memberships, user))
 

@@ -158,7 +158,7 @@ def with_handles(
     users = dict.fromkeys(
         mention for mention in mentions if handles.get(mention) not in groups
     )
-    used_handles: list[str] = []
+    used_handles: list[str] = []  # handles that mention somebody
     for handle in dict.fromkeys(handles.values()):
         if handle not in groups:
             continue

@@ -790,16 +790,6 @@ def _sizes_on_mysql(
     if len(active) > _MOST_UNIONS:
         return _sizes_by_scan(sql, head, user, after, count)
 
-    of_conversation = (
-        "(SELECT id FROM message FORCE INDEX (message_by_conversation) "
-        "WHERE log = %s AND conversation = %s "
-        "AND id > %s AND id <= %s ORDER BY id LIMIT %s)"
-    )
-    of_bot = (
-        "(SELECT id FROM bot_entry "
-        "WHERE log = %s AND member = %s AND conversation = %s "
-        "AND id > %s AND id <= %s ORDER BY id LIMIT %s)"
-    )
     parts: list[str] = []
     values: list[Any] = []
     # A part of the union for each membership. A bot reads only the entries that
@@ -810,13 +800,26 @@ def _sizes_on_mysql(
             last = min(left_id, last)
         values.append(head.number)
         if is_bot:
-            parts.append(of_bot)
+            parts.append(_PART_OF_BOT)
             values.append(user)
         else:
-            parts.append(of_conversation)
+            parts.append(_PART_OF_CONVERSATION)
         values += (conversation, max(joined_id, after), last, count)
     statement = f"{' UNION ALL '.join(parts)} ORDER BY id LIMIT %s"
     return _sizes(sql, head, statement, (*values, count))
+
+
+_PART_OF_CONVERSATION: Final = (
+    "(SELECT id FROM message FORCE INDEX (message_by_conversation) "
+    "WHERE log = %s AND conversation = %s "
+    "AND id > %s AND id <= %s ORDER BY id LIMIT %s)"
+)
+_PART_OF_BOT: Final = (
+    "(SELECT id FROM bot_entry "
+    "WHERE log = %s AND member = %s AND conversation = %s "
+    "AND id > %s AND id <= %s ORDER BY id LIMIT %s)"
+)
+"""Parts of a union, for a conversation of a user and of a bot."""
 
 
 def _sizes_by_scan(

@@ -223,6 +223,7 @@ class RemovalWriter(WritingPart):
         )
 
         def work(sql: Statements, head: LogHead) -> tuple[list[tuple[int, int]], int]:
+            # One query reads only a piece of the log.
             upto = end_of_look(sql, head.number, after, last, _LOOK)
             times = (since, until or _FOREVER_MS)
             values = (head.number, after, upto, user, *times, MOST_AT_ONCE)

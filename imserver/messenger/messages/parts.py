@@ -152,17 +152,15 @@ def _make_services(
     asks = AskCommands(core, messaging, signals)
     commands = MessageCommands(core.sessions, messaging, receipts, search, store)
 
-    stream_limits = settings_of(core.config, StreamLimits)
-    # The arguments after the target: both kinds of streams have the same.
-    stream_arguments = (
-        core.connection_table,
-        core.queries,
-        stream_limits,
-        core.limits.outbox_bytes,
-        core.others,
+    retention = Retention(
+        settings=settings_of(core.config, RetentionSettings),
+        settings_of=core.tenants.get,
+        store=store,
+        metrics=core.metrics,
+        positions=messaging.positions,
+        observers=messaging.observers,
     )
-    in_conversations = ConversationStreams(messaging, signals, store, core.relations)
-    in_channels = ChannelStreams(core.channels, core.hub, core.connections)
+    streams, channel_streams = _make_streams(core, messaging, signals)
     services = MessageServices(
         log=store.part(MessageLog),
         messaging=messaging,
@@ -170,16 +168,9 @@ def _make_services(
         receipts=receipts,
         threads=threads,
         search=search,
-        retention=Retention(
-            settings=settings_of(core.config, RetentionSettings),
-            settings_of=core.tenants.get,
-            store=store,
-            metrics=core.metrics,
-            positions=messaging.positions,
-            observers=messaging.observers,
-        ),
-        streams=StreamedTexts(in_conversations, *stream_arguments),
-        channel_streams=StreamedMessages(in_channels, *stream_arguments),
+        retention=retention,
+        streams=streams,
+        channel_streams=channel_streams,
         observers=messaging.observers,
         asks=asks,
         stream_starts=StreamStarts(messaging.catch_up),
@@ -190,6 +181,29 @@ def _make_services(
         rows.update(runner.commands())
     answers = (channel_log, LogPushes(messaging, core.idempotency))
     return services, answers, rows
+
+
+def _make_streams(
+    core: Core, messaging: Messaging, signals: Signals
+) -> tuple[StreamedTexts, StreamedMessages]:
+    """Make the services of streamed messages: in conversations, and in channels."""
+    stream_limits = settings_of(core.config, StreamLimits)
+    # The arguments after the target: both kinds of streams have the same.
+    stream_arguments = (
+        core.connection_table,
+        core.queries,
+        stream_limits,
+        core.limits.outbox_bytes,
+        core.others,
+    )
+    in_conversations = ConversationStreams(
+        messaging, signals, core.store, core.relations
+    )
+    in_channels = ChannelStreams(core.channels, core.hub, core.connections)
+    return (
+        StreamedTexts(in_conversations, *stream_arguments),
+        StreamedMessages(in_channels, *stream_arguments),
+    )
 
 
 def _make_messaging(core: Core, channel_log: ChannelLog) -> tuple[Messaging, Signals]:

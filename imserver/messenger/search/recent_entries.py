@@ -147,6 +147,7 @@ class RecentEntries:
         if run is None or run.first >= end:
             return [], set()
 
+        # Without all entries of the segment, the index reads the database.
         has_all = run.first <= first and end <= run.end
         parts: list[ContentPart] = []
         while run.parts and run.parts[0].first < end:

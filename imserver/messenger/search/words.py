@@ -152,13 +152,9 @@ class WordQuery:
         for number, units in enumerate(phrases, 1):
             ends_open = is_open and number == len(phrases)
             self._needles.append(_needle_of(units, ends_open))
-            for unit in units[:-1]:
-                terms.update(dict.fromkeys(_terms_of_unit(unit, is_open=False)))
-            terms.update(dict.fromkeys(_terms_of_unit(units[-1], ends_open)))
-        rarest_first = sorted(terms, key=lambda term: (term.is_prefix, -len(term.text)))
-        self.terms = rarest_first[:MOST_TERMS]
-        """The terms to look up in the index. The longest come first, because
-        they are usually the rarest."""
+            terms.update(dict.fromkeys(_terms_of_phrase(units, ends_open)))
+        self.terms = sorted(terms, key=_rarity)[:MOST_TERMS]
+        """The terms to look up in the index, the rarest first."""
 
     def is_in(self, text: str) -> bool:
         """Tell whether a text contains all words and phrases."""
@@ -197,6 +193,25 @@ def _needle_of(units: list[str], ends_open: bool) -> str:
     if not ends_open and not _is_run(units[-1]):
         needle = f"{needle} "
     return needle
+
+
+def _rarity(term: Term) -> tuple[bool, int]:
+    """Return a number for sorting that is smaller for rarer terms.
+
+    Long terms are usually rarer than short ones. The beginning of a term stands
+    for many terms, so it comes last.
+    """
+    return term.is_prefix, -len(term.text)
+
+
+def _terms_of_phrase(units: Sequence[str], ends_open: bool) -> Iterator[Term]:
+    """Yield the terms to look up for a phrase.
+
+    ``ends_open``: the last unit may be the beginning of a longer word.
+    """
+    for unit in units[:-1]:
+        yield from _terms_of_unit(unit, is_open=False)
+    yield from _terms_of_unit(units[-1], ends_open)
 
 
 def _terms_of_unit(unit: str, is_open: bool) -> Iterator[Term]:

@@ -464,6 +464,7 @@ class StreamedMessages:
         """Id of a stream that was closed lately → the time of its end
         (monotonic), app, sender and result. In the order of time."""
 
+        # Both kinds of streams have the same queries, under other names.
         self._append_query = f"{target.name}append pieces"
         self._close_query = f"{target.name}close stream"
         self._stop_query = f"{target.name}stop stream"
@@ -505,10 +506,7 @@ class StreamedMessages:
             )
 
         # The text and the tags must fit into the message at the end.
-        limit = self._max_bytes
-        target_limit = self._target.limit(app, part.name)
-        if target_limit:
-            limit = min(limit, target_limit)
+        limit = self._limit_of(app, part.name)
         beginning = bytearray(text.encode())
         size = len(beginning) + len(part.tags)
         if size > limit:
@@ -540,6 +538,13 @@ class StreamedMessages:
         self._streams.add(stream)
         self._target.publish(app, [stream.so_far()])
         return id
+
+    def _limit_of(self, app: str, channel: str) -> int:
+        """Return the most bytes of a streamed message to a channel."""
+        target_limit = self._target.limit(app, channel)
+        if target_limit:
+            return min(self._max_bytes, target_limit)
+        return self._max_bytes
 
     def _sizes_of(self, app: str, owner: str) -> list[_Size]:
         """Return the sizes that count the bytes of a new stream.
@@ -848,12 +853,19 @@ class StreamedMessages:
                 total.size -= len(stream.text)
 
         closed = _closed_at(stream.channel, position)
-        # Repeated requests find the result here for a while.
-        self._closed[id] = monotonic(), stream.app, stream.head.sender, closed
+        self._remember_closed(stream, closed)
+        return closed
+
+    def _remember_closed(self, stream: OpenStream, closed: ClosedStream) -> None:
+        """Remember the result of closing a stream, for repeated requests.
+
+        If there are too many results, the oldest are forgotten.
+        """
+        sender = stream.head.sender
+        self._closed[stream.id] = monotonic(), stream.app, sender, closed
         while len(self._closed) > MOST_CLOSED:
             oldest = next(iter(self._closed))
             del self._closed[oldest]
-        return closed
 
     def _publish_end(
         self, stream: OpenStream, incomplete: bool
