@@ -139,6 +139,8 @@ class ActionPositions(Store.Rows):
         self.written.update(app for app, _, _, _ in rows)
 
         def raise_all(sql: Statements) -> None:
+            """Raise the positions in the two tables: outside rooms, and in
+            rooms."""
             # Sorted, so that two nodes never deadlock.
             outside_rooms = sorted(
                 (app, user, id) for app, user, room, id in rows if not room
@@ -162,6 +164,7 @@ class ActionPositions(Store.Rows):
         self.written.add(app)
 
         def store_first(sql: Statements) -> None:
+            """Store the position, and delete others if there are too many."""
             _raise_positions(sql, "room_position", _ROOM_KEY, [(app, user, room, id)])
             _delete_oldest(sql, app, user, room, most)
 

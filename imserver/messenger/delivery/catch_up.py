@@ -96,6 +96,7 @@ class CatchUp(Service, dict=True):
     positions: ActionPositions
 
     def __post_init__(self) -> None:
+        """Prepare the shared queries. Nothing is read yet."""
         self._log = self.store.part(MessageLog)
         self._extents: dict[str, AsyncResult[LogExtent]] = {}
         """App → the result of a query for its extent that has not begun.
@@ -378,6 +379,7 @@ class CatchUp(Service, dict=True):
         has_more = log_subscription is not None
 
         def send_page(messages: list[Message], more: bool, _anew: bool) -> bool:
+            """Send a page. Returns whether it was the last one."""
             nonlocal position, has_more
             self.deliverer.send(connection, messages)
             # A page without messages would be read again and again.
@@ -486,6 +488,8 @@ class CatchUp(Service, dict=True):
             log_subscription.delivered = cursor
 
         def recover(messages: list[Message], more: bool, anew: bool) -> bool:
+            """Send the missed entries, if they all fit. Returns whether they
+            did."""
             is_recovered = (
                 not (more or anew) and connection.log_subscription is log_subscription
             )
@@ -650,6 +654,8 @@ class CatchUp(Service, dict=True):
         fits = True
 
         def send_again(messages: list[Message], more: bool, _anew: bool) -> bool:
+            """Send the entries again, if they all fit. Returns whether they
+            did."""
             nonlocal fits
             fits = not more
             if fits:

@@ -74,6 +74,7 @@ class Signals(Service, dict=True):
     messaging: Messaging
 
     def __post_init__(self) -> None:
+        """Take the services that deliver signals."""
         self._hub = self.core.hub
         self._fanout = self.core.fanout
         self._followers = self.messaging.log_subscriptions.followers
@@ -313,6 +314,7 @@ class Receipts:
     """Stores read and received positions, and sends receipts."""
 
     def __init__(self, signals: Signals, store: Store) -> None:
+        """Take the service that sends signals, and the log."""
         self._signals = signals
         self._log = store.part(MessageLog)
         self._on_read: list[Callable[[str, str, int], object]] = []

@@ -47,6 +47,8 @@ class LogPushes(StoredPushes):
     """
 
     def __init__(self, messaging: Messaging, ids: Idempotency) -> None:
+        """Take the service that stores messages. ``ids`` has the claims of
+        keys."""
         self._messaging = messaging
         self._ids = ids
 
@@ -159,6 +161,8 @@ class _Drafts(Service):
         self._unsettled += 1
 
         def settle(result: Stored) -> None:
+            """Put the result into its place. The last result wakes
+            :meth:`wait`."""
             into[index] = result
             self._unsettled -= 1
             if not self._unsettled:

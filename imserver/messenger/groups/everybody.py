@@ -138,6 +138,7 @@ class EverybodysGroups(Store.Rows):
 
         # Checked under the lock of the log, where the group cannot change.
         def right(state: GroupState) -> Rejected | None:
+            """Refuse the change if the group is meanwhile for other users."""
             if state.everybody == whose:
                 return None
             return Rejected(RejectReason.NOT_ALLOWED)

@@ -323,6 +323,7 @@ class Groups(Service, dict=True):
     tenants: Tenants
 
     def __post_init__(self) -> None:
+        """Prepare the list of removed members. Nothing is read."""
         self._removals = RemovedMembers(self.store)
         self._send_invitations: InviteStrangers | None = None
 
@@ -803,6 +804,7 @@ class Groups(Service, dict=True):
 
         # Checked under the lock of the log. A member may join again.
         def right(state: GroupState) -> Rejected | None:
+            """Refuse users who are no members of a group that is not open."""
             if state.open or user in state.roles:
                 return None
             return _OUTSIDER
@@ -833,6 +835,8 @@ class Groups(Service, dict=True):
             self.creations.require((app, user))
 
         def may_enter(sql: Statements) -> bool:
+            """Tell whether the user may join: not removed, and the condition is
+            met."""
             if removed_among(sql, app, group, [user]):
                 return False
             return condition is None or condition(sql)
@@ -922,6 +926,8 @@ class Groups(Service, dict=True):
             right = _not_of_everybody(right, users)
 
         def record_removals(transaction: Any, gone: Sequence[str]) -> None:
+            """Store that the users were removed, in the transaction that does
+            it."""
             now = int(time())
             # `insert_new` would keep the row of an earlier removal, with its
             # older time.
@@ -1167,6 +1173,7 @@ def _needs_role(by: str, least: str, words: str = "") -> Right:
     """
 
     def right(state: GroupState) -> Rejected | None:
+        """Compare the role of the caller with the needed one."""
         if not by:
             return None
         # Others must not learn that the group exists.
@@ -1187,6 +1194,7 @@ def _needs_option(by: str, option: str, words: str, least: str = "") -> Right:
     """
 
     def right(state: GroupState) -> Rejected | None:
+        """Check the mute, then the role."""
         if by in state.muted:
             return Rejected(RejectReason.NOT_ALLOWED, "the member is muted")
         needed_role = least or state.options[option]
@@ -1204,6 +1212,7 @@ def _not_of_everybody(check: Right, users: Sequence[str] | None = None) -> Right
     """
 
     def right(state: GroupState) -> Rejected | None:
+        """Make the first check, then look for a group of everybody."""
         refusal = check(state)
         if refusal is not None or not state.everybody:
             return refusal
@@ -1221,6 +1230,7 @@ def _needs_higher_role(by: str, users: Sequence[str]) -> Right:
     """
 
     def right(state: GroupState) -> Rejected | None:
+        """Compare the role of the caller with the roles of the named users."""
         if not by:
             return None
         if by not in state.roles:
@@ -1246,6 +1256,7 @@ def _needs_owner_for_role(by: str, user: str, role: str) -> Right:
     check_owner = _needs_role(by, OWNER, "only the owner gives roles")
 
     def right(state: GroupState) -> Rejected | None:
+        """Check that the caller is the owner, and that an owner remains."""
         refusal = check_owner(state)
         if refusal is not None:
             return refusal

@@ -257,6 +257,7 @@ class ScheduledMessages:
         to_account = self._needs_account(row)
 
         def note_result(result: Any) -> None:
+            """Remember the result for the next look, and wake the greenlet."""
             self._sending.pop(row, None)
             self._results.append((row, result))
             self._news.set()

@@ -140,6 +140,7 @@ class AskLog(WritingPart):
         """
 
         def work(question: _Question) -> AskChange | Rejected:
+            """Close the question, unless it is closed already."""
             state = "cancelled" if question.ask.poll is None else "answered"
             if question.ask.state == state:
                 return question.unchanged()
@@ -207,6 +208,7 @@ class AskLog(WritingPart):
         """
 
         def work(question: _Question) -> AskChange | Rejected:
+            """Add the entry that reminds users, if the question is open."""
             if question.ask.poll is not None:
                 return _NOT_OF_POLLS
             if question.ask.state:
@@ -234,6 +236,7 @@ class AskLog(WritingPart):
         reader = user if as_reader else ""  # "" may read everything
 
         def change(transaction: AppTransaction) -> Change | Rejected:
+            """Find the question, check who changes it, and change it."""
             target = find_message(transaction, reader, message)
             if isinstance(target, Rejected):
                 return target

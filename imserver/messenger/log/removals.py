@@ -74,6 +74,7 @@ class RemovalWriter(WritingPart):
         """
 
         def work(transaction: AppTransaction) -> list[int] | None:
+            """Remove messages until the transaction is large enough."""
             if condition is not None and not condition(transaction.sql):
                 return None
             size = 0
@@ -96,6 +97,7 @@ class RemovalWriter(WritingPart):
         """
 
         def work(transaction: AppTransaction) -> int:
+            """Find some removed messages, and restore them."""
             statement = (
                 f"SELECT DISTINCT message FROM {_COPIES} WHERE log = %s AND act = %s "
                 "ORDER BY message LIMIT %s"
@@ -223,6 +225,7 @@ class RemovalWriter(WritingPart):
         )
 
         def work(sql: Statements, head: LogHead) -> tuple[list[tuple[int, int]], int]:
+            """Search the next piece of the log."""
             # One query reads only a piece of the log.
             upto = end_of_look(sql, head.number, after, last, _LOOK)
             times = (since, until or _FOREVER_MS)
@@ -253,6 +256,7 @@ class RemovalWriter(WritingPart):
         after, last = self.extent(app, since, until)
 
         def work(sql: Statements, head: LogHead) -> tuple[list[Row], int]:
+            """Count the messages in the next piece of the log."""
             upto = end_of_look(sql, head.number, after, last, _LOOK)
             times = (since, until or _FOREVER_MS)
             rows = sql.query(statement, (head.number, after, upto, user, *times))

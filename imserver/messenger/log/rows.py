@@ -451,6 +451,8 @@ def in_log(
     def decorate(
         work: Callable[Concatenate[Part, Statements, LogHead, P], T],
     ) -> Callable[Concatenate[Part, str, P], T]:
+        """Make the method for callers from the method with statements."""
+
         @wraps(work)
         def method(part: Part, app: str, /, *args: P.args, **values: P.kwargs) -> T:
             def in_transaction(sql: Statements, head: LogHead) -> T:

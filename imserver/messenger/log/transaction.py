@@ -612,6 +612,7 @@ class AppTransaction:
         )
 
         def read_answer() -> dict[Key, ConversationState]:
+            """Wait for both queries, and join their rows."""
             states: dict[Key, ConversationState] = {
                 row[0]: conversation_state_of(row) for row in read_by_id()
             }
@@ -652,6 +653,7 @@ class AppTransaction:
             ]
 
         def read_answers() -> dict[tuple[str, int], int]:
+            """Wait for the queries, and join their rows."""
             mutes: dict[tuple[str, int], int] = {}
             for read in reads:
                 for user, conversation, muted_until in read():
@@ -743,6 +745,8 @@ class AppTransaction:
             reads.append(self.sql.ask(statement, values))
 
         def read_answers() -> set[tuple[str, str]]:
+            """Wait for the queries, and join their rows. Ids become texts
+            again."""
             blocks: set[tuple[str, str]] = set()
             for read in reads:
                 for one, other in read():
@@ -1350,6 +1354,7 @@ class WriterMemory:
     and the newest uplink sessions in one log."""
 
     def __init__(self) -> None:
+        """Remember nothing yet."""
         self.logs: dict[str, int] = {}
         """App → the number of its log. The number may have changed since; the
         head has the current one."""
@@ -1391,6 +1396,7 @@ class WriterMemory:
         read_unknown = _ask_sessions(sql, log, list(unknown))
 
         def read_answer() -> frozenset[int]:
+            """Wait for the queries, and update the memory."""
             current = (log, read_last())
             sessions = read_unknown()
             is_full = len(self._users) > _MOST_REMEMBERED
@@ -1400,6 +1406,7 @@ class WriterMemory:
                 self._sessions = frozenset()
                 # The users who were remembered are looked up again.
                 sessions |= stored_sessions(sql, log, list(users - unknown))
+            # Most transactions have only known users, and change nothing.
             if sessions or unknown:
                 self._sessions |= sessions
                 self._users |= users

@@ -727,6 +727,8 @@ class LogWriter:
         commit = next(iter(transaction.commits.values()))
 
         def look(sql: DirectStatements) -> bool:
+            """Compare the stored number of the transaction with its own
+            number."""
             # The lock waits for the end of the transaction, which may still be
             # running on the server.
             head = lock_head(sql, commit.app)
@@ -859,6 +861,7 @@ class WritingPart(Store.Rows):
     writer."""
 
     def __init__(self, writer: LogWriter, store: Store) -> None:
+        """Take the writer of the log."""
         super().__init__(store)
         self._writer = writer
 

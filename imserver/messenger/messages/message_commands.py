@@ -173,6 +173,7 @@ class MessageCommands(Service, dict=True):
     store: Store
 
     def __post_init__(self) -> None:
+        """Take the service that sends missed entries, and the log."""
         self._catch_up: CatchUp = self.messaging.catch_up
         self._log = self.store.part(MessageLog)
 
@@ -246,6 +247,7 @@ class MessageCommands(Service, dict=True):
             return Reply(ReplyCode.OK, _page(entries, more, anew, marks))
 
         def answer_page(messages: list[Message], more: bool, anew: bool) -> bool:
+            """Answer with the page. Returns whether it was the last one."""
             answer(Reply(ReplyCode.OK, _page(messages, more, anew, marks)))
             return not more
 
@@ -604,6 +606,7 @@ class ThreadCommands:
     """
 
     def __init__(self, signals: Signals, store: Store) -> None:
+        """Take the service that sends signals, and the log."""
         self._signals = signals
         self._log = store.part(MessageLog)
 

@@ -162,6 +162,7 @@ class WordIndex(Store.Rows):
         content = self._content_of(app, claim, pause)
 
         def finish(sql: Statements) -> None:
+            """Write the list of long messages, and set the next segment."""
             # This runs after all rows were made, because making them can turn
             # messages into long ones.
             long = {offset: content.conversation_of[offset] for offset in content.long}
@@ -298,6 +299,8 @@ class WordIndex(Store.Rows):
                 size = 0
 
         def end(sql: Statements) -> bool:
+            """Write the last rows, and finish if this node still has the
+            claim."""
             is_ours = put(batch, sql)
             if is_ours:
                 finish(sql)
