@@ -248,6 +248,7 @@ class Deadlines:
             return None
         asks = self._log.asks
         first: float | None = None
+        # Deadlines and counts are in two tables.
         for table in asks.DUE:
             due, until_next = asks.due(table)
             if until_next is not None and (first is None or until_next < first):

@@ -242,6 +242,7 @@ class ChannelLog(StoredHistory):
                 name = local.name
                 if group_in(name) != group:
                     continue
+                # In other channels of the group, anybody may stay.
                 if self._channels.options.of(app, name).subscribe == "members":
                     self._channels.members.expel(connection, name)
 

@@ -256,6 +256,7 @@ class Unacked:
             message for message, _ in self.waiting if isinstance(message, Event)
         ]
         self.waiting = []
+        # The tracker counts the bytes of all connections together.
         self._count(-self.bytes)
         self.acked = self.delivered
         self.state = ACK_TRANSITIONS[self.state][CLEAR]
@@ -333,6 +334,7 @@ class AckTracker:
             return
         if log_subscription.acked >= id:
             return
+        # The client may lie, or may have got entries in a page.
         sent = max(log_subscription.delivered, log_subscription.acked, position)
         log_subscription.acked = min(id, sent)
         log_subscription.state = ACK_TRANSITIONS[log_subscription.state][ACK]
@@ -455,6 +457,7 @@ class AckTracker:
 
         It ends when the total is within the limit.
         """
+        # Connections without unacknowledged frames are in no slot.
         sizes: dict[Connection, int] = {}
         for slot in self._slots:
             for connection, acks, _ in slot:

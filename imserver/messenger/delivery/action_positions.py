@@ -199,6 +199,7 @@ class ActionPositions(Store.Rows):
 
         A later user with the same id starts without positions.
         """
+        # Positions that are not stored yet must not be stored later.
         for key in [key for key in self._proved if key[:2] == (app, user)]:
             del self._proved[key]
 
@@ -215,6 +216,7 @@ def _read_positions(
     sql: Statements, app: str, user: str, rooms: Sequence[str]
 ) -> Positions:
     """Read the positions of a user outside rooms, and in these rooms."""
+    # An unknown user has received nothing.
     positions = {"": 0}
     outside_rooms = sql.query(
         "SELECT id FROM talk_position WHERE app = %s AND member = %s", (app, user)
@@ -253,6 +255,7 @@ def _raise_positions(
     Stored positions are never lowered. ``key`` names the columns of the primary
     key. ``rows`` have the values of these columns, then the id.
     """
+    # A smaller id leaves the stored row as it is.
     if sql.engine != "mysql":
         clause = (
             f"ON CONFLICT ({', '.join(key)}) DO UPDATE SET id = excluded.id "

@@ -217,6 +217,7 @@ class CatchUp(Service, dict=True):
             return
         self.log_subscriptions.followers.leave_all(app, connection)
         self.log_subscriptions.has_caught_up(app, connection)
+        # Only now, because `leave_all` needs it.
         connection.log_subscription = None
         if isinstance(log_subscription, AckingLogSubscription):
             self.log_subscriptions.acking -= 1
@@ -355,6 +356,7 @@ class CatchUp(Service, dict=True):
             or self.deliverer.owes(app, connection)
         ):
             return entries
+        # Entries up to the position were delivered here already.
         position = self.follower.position(app)
         for index, entry in enumerate(entries):
             if entry.id > position and entry.sender == user:

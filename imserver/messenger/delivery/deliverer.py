@@ -457,6 +457,8 @@ class Deliverer(Service):
             backlog = each.log_subscription.backlog  # type: ignore[union-attr]  # they are subscribed; a hot loop
             if backlog is None:
                 live.append(each)
+            # In a tuple only acknowledgements wait: the client asks for these
+            # messages later.
             elif type(backlog) is list:
                 backlog.extend([run.messages[index] for index in indexes])
         if live:
@@ -554,6 +556,7 @@ class Deliverer(Service):
         hub_app = self.hub.apps.get(app)
         if hub_app is None:
             return
+        # A list, because closing changes the users of the app.
         sessions: list[Connection] = []
         for user in hub_app.users:
             sessions += hub_app.sessions_of(user)
@@ -593,6 +596,8 @@ class Deliverer(Service):
         app = connection.app or ""
         user = connection.user or ""
         log_subscription = connection.log_subscription
+        # The user's own streams, then the ones to the user, then the ones in
+        # groups.
         streams = dict(self.streams.of_sender(app, user))
         streams.update(self.streams.of(app, f"user:{user}"))
         if log_subscription is not None:
@@ -708,6 +713,7 @@ def _receivers_of_several(groups: Iterable[Collection[Connection]]) -> set[Conne
                 several.add(each)
             else:
                 seen.add(each)
+    # The largest collection only answers whether a connection is in it.
     several.update([each for each in seen if each in largest])
     return several
 
@@ -741,6 +747,7 @@ def _frames(
         end = begin + 1
         size = len(messages[indexes[begin]].body)
         while end < len(indexes) and end - begin < MAX_RUN:
+            # The first message of a frame may be larger than the limit.
             size += len(messages[indexes[end]].body)
             if size > MAX_RUN_BYTES:
                 break
@@ -832,6 +839,7 @@ class LogFollower:
         The apps replace the earlier apps of this flag. They need not be
         followed. Never switches greenlets.
         """
+        # Forget the apps that this flag no longer watches.
         for app in self._watched.keys() - apps:
             self._watched[app].discard(news)
             if not self._watched[app]:

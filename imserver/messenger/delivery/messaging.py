@@ -270,6 +270,7 @@ class Messaging:
         asks = self._log.asks
         if asks.get(app, user, message) is None:
             return None
+        # A press that goes to a bot is checked when it is sent.
         mute = self.mute_of(app, user)
         if mute is not None:
             return mute
@@ -381,6 +382,7 @@ class Messaging:
         if decision.action == "reject":
             self.stored(request, Rejected(RejectReason.REJECTED, decision.reason))
             return
+        # The client may send the message again.
         if decision.action == "undecided":
             error = ReviewUnavailable("the back end has not reviewed it in time")
             self.stored(request, error)
@@ -470,6 +472,7 @@ def _reply_to(command: Send, result: Stored) -> Reply:
     if isinstance(result, Appended):
         entry = result.entry
         view = StoredView(entry.id, entry.conversation, entry.seq, result.repeated)
+        # A review may have replaced the content.
         is_same = entry.body == command.body and entry.type == command.type
         if entry.kind == command.kind and not is_same:
             stored = entry.view()
@@ -526,6 +529,7 @@ def _broadcast(nodes: NodeMessages, commit: Commit) -> None:
     size = 0
     for entry in commit.entries:
         entry_size = len(entry.body) + len(entry.meta) + _ENTRY_BYTES
+        # A piece has at least one entry, however large.
         if piece and size + entry_size > _PIECE_BYTES:
             nodes.broadcast(Commit(app, first, piece[-1].id, piece))
             first = piece[-1].id + 1

@@ -141,6 +141,7 @@ class LateReceivers(Service):
         ready = []
         size = len(stream.text)
         for connection in connections:
+            # A connection that waits gets one stream after the other.
             if connection not in self._waiting and _has_space(connection.outbox, size):
                 ready.append(connection)
             else:
@@ -272,6 +273,7 @@ class OpenStreams(Service):
             return
         if not of_channel:
             del self.by_channel[app, channel]
+        # The stream is in two tables: by channel, and by sender.
         sender = (app, stream.head.sender)
         of_sender = self._senders[sender]
         del of_sender[id]

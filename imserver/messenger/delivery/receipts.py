@@ -168,6 +168,7 @@ class Signals(Service, dict=True):
         if hub_app is None:
             return []
         sender = message.signal.sender
+        # In a conversation of two, a bot reads everything.
         bots: Collection[Connection] = ()
         if message.group:
             bots = self._followers.bots.get((message.app, message.group), ())

@@ -223,6 +223,7 @@ def _name(key: str, number: int, alone: bool) -> str:
     """
     if not key:
         return ""
+    # A `client_msg_id` is limited in bytes, and has no NUL.
     fits = len(key.encode()) <= Limit.CLIENT_MSG_ID_BYTES and "\0" not in key
     if alone and fits:
         return key

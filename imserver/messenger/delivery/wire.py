@@ -105,6 +105,7 @@ def _mentions(mentions: Any) -> tuple[str, ...]:
         or not all(isinstance(user, str) for user in mentions)
     ):
         raise Refused(ReplyCode.BAD_PARAMETER)
+    # JSON may have characters that cannot be stored.
     users = tuple(well_formed(user) for user in mentions)
     if any(len(user.encode()) > MAX_USER_BYTES for user in users):
         raise Refused(ReplyCode.BAD_PARAMETER)
@@ -314,6 +315,7 @@ def _types(fields: Fields) -> tuple[str, ...]:
     types = fields.values.get("types", [])
     if not isinstance(types, list) or len(types) > Limit.TYPES:
         raise Refused(ReplyCode.BAD_PARAMETER)
+    # Each name is checked like a field of its own.
     names = tuple(
         [Fields({"type": each}).short_text("type", Limit.TYPE_BYTES) for each in types]
     )

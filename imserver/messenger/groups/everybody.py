@@ -88,6 +88,7 @@ class EverybodysGroups(Store.Rows):
         are found.
         """
         counts = {key: self._count(*key) for key in groups}
+        # A group that is not everybody's any more is forgotten, too.
         self._positions = {
             key: last
             for key, last in self._positions.items()
@@ -127,6 +128,7 @@ class EverybodysGroups(Store.Rows):
         new = [user for user in users if user not in members]
         if not new:
             return []
+        # Two further queries, which are needed only for new users.
         excluded = self._removals.among(app, group, new) | self._leaving(app)
         return [user for user in new if user not in excluded]
 
@@ -186,6 +188,7 @@ class EverybodysGroups(Store.Rows):
             return [row[0] for row in rows]
 
         ids = self._store.read(read)
+        # The query has left out accounts with greater ids.
         if len(ids) == MOST_JOINING:
             last = ids[-1]
         return list(map(str, ids)), last

@@ -362,6 +362,7 @@ class Groups(Service, dict=True):
             memberships = {
                 id: row for id, row in memberships.items() if id in groups_of_member
             }
+        # The number of all groups is needed, so all memberships are read.
         ids = sorted(id for id in memberships if id > after)[:limit]
         groups = []
         for conversation in conversations.find(app, ids):
@@ -597,6 +598,7 @@ class Groups(Service, dict=True):
         members = []
         for row in rows:
             member = GroupMemberShown(row.user, row.role, muted_until=0)  # type: ignore[arg-type]
+            # An ended mute stays in the row.
             if row.muted_until > now:
                 member.muted_until = row.muted_until
             members.append(member)
@@ -677,6 +679,7 @@ class Groups(Service, dict=True):
         removed = self._removals.among(app, group, users)
         if removed and not self._is_led_by(app, group, by):
             raise NotAllowed("only the owner and admins add somebody who was removed")
+        # The log checks the right under its lock.
         joined = log.groups.join(app, group, users, by, most=self.limit, right=right)
         new_members = _unless_rejected(joined).users
         if removed:
@@ -980,6 +983,7 @@ class Groups(Service, dict=True):
         NotAllowed and HandleTaken.
         """
         needed_role = ""  # the option `rename` says which role is needed
+        # A handle mentions people, which guests may not bring together.
         if "handle" in given:
             self._check_gathering(app, by)
             given = {**given, "handle": spelled(given["handle"])}
@@ -1035,6 +1039,7 @@ class Groups(Service, dict=True):
             raise BadGroup("everybody: the app has no accounts")
         if not by:
             return
+        # The role is in the app, not in the group.
         roles = [account.role for account in self.accounts.those_of(app, [by])]
         if "owner" not in roles:
             raise NotAllowed("only an owner of the app makes groups of everybody")
@@ -1056,6 +1061,7 @@ class Groups(Service, dict=True):
         if conversation is None or conversation.kind != "group":
             raise UnknownGroup(str(group))
 
+        # Only a member has a role.
         if membership is not None:
             return _group(conversation, membership.role, membership.muted_until)
         if by and not (or_open and conversation.open):
@@ -1236,6 +1242,7 @@ def _needs_higher_role(by: str, users: Sequence[str]) -> Right:
         if by not in state.roles:
             return _OUTSIDER
         rank = _RANK[state.roles[by]]
+        # Users who are no members have no role.
         roles = [state.roles[user] for user in users if user in state.roles]
         if all(_RANK[role] < rank for role in roles):
             return None
@@ -1438,6 +1445,7 @@ class GroupCommands(Struct, frozen=True):
         """
         app, user = self._with_voice(connection)
         texts: dict[str, str] = {}
+        # None means that the command does not name the text.
         for text in TEXT_CHARACTERS:
             value = getattr(command, text, None)
             if value is not None:
@@ -1484,6 +1492,7 @@ class GroupCommands(Struct, frozen=True):
         """
         users = {user, *members}
         accounts = self.groups.accounts_among(app, tuple(users))
+        # Both refusals are the same, so that nobody learns of a block.
         without_account = users - accounts
         if without_account or self.groups.relations.blocked_by(app, user, members):
             raise ServiceRefused(user, Problems.NOT_ALLOWED)

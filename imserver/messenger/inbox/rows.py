@@ -220,6 +220,7 @@ def _raise_version(sql: PooledStatements, app: str, user: str) -> int:
         conflict = "DUPLICATE KEY UPDATE"
     else:
         conflict = "CONFLICT (app, member, conversation) DO UPDATE SET"
+    # The first change of a user makes the row.
     sql.execute(
         f"INSERT INTO arrangement (app, member, {_COLUMNS}) VALUES (%s, %s, 0, 1, 0, "
         f"0, 0, %s, NULL) ON {conflict} version = arrangement.version + 1",
@@ -298,6 +299,7 @@ def _changed(before: Arrangement, change: Arrange) -> Arrangement:
             after = replace(after, pinned=0)
     if change.marked is not None:
         after = replace(after, marked=change.marked)
+    # An empty draft removes the stored one.
     if change.draft == NO_DRAFT:
         after = replace(after, draft=UNSET)
     elif change.draft is not None:

@@ -247,6 +247,7 @@ class ScheduledRows(Store.Rows):
             f"SELECT min(look), {sql.clock} * 1000 FROM scheduled_message "
             "WHERE state = %s"
         )
+        # One cheap query tells whether anything is due.
         ((first_look, now),) = sql.query(statement, (WAITS,))
         if first_look is None:
             return [], None
@@ -291,6 +292,7 @@ class ScheduledRows(Store.Rows):
         ``again``: try it again after this number of milliseconds; 0: never.
         Returns None if the message was changed or deleted since it was read.
         """
+        # A refused message stays in the list of its author.
         state = REFUSED
         if again:
             state = WAITS

@@ -228,6 +228,8 @@ class ScheduledMessages:
         relations = self.core.relations
         rows = self.rows.awaiting(app, user)
         while rows:
+            # Otherwise the message would show its author that the user is
+            # online.
             visible = [
                 row for row in rows if relations.may_see_presence(app, row.member, user)
             ]
@@ -295,6 +297,7 @@ class ScheduledMessages:
         if not entries or entries[0].kind != "message":
             return None
         (entry,) = entries
+        # Clients show the original message by these ids.
         about = ReminderOrigin(entry.id, entry.conversation, entry.sender)
         return Draft(
             sender="",

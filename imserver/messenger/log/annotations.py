@@ -108,6 +108,7 @@ class AnnotationWriter(WritingPart):
         target = find_message(transaction, user, message)
         if isinstance(target, Rejected):
             return target
+        # In a conversation of two, both users may pin.
         needed_role = options_of(target.state.options)["pin"]
         may_pin = target.role != MEMBER or needed_role == MEMBER
         is_group = target.state.kind != USER

@@ -142,6 +142,7 @@ class AskLog(WritingPart):
         def work(question: _Question) -> AskChange | Rejected:
             """Close the question, unless it is closed already."""
             state = "cancelled" if question.ask.poll is None else "answered"
+            # A repeated request changes nothing.
             if question.ask.state == state:
                 return question.unchanged()
             if question.ask.state:
@@ -190,6 +191,7 @@ class AskLog(WritingPart):
 
         Returns Rejected if one of them cannot.
         """
+        # Texts that can be no ids would fail in the database.
         for other in users:
             wrong = text_objection(other, MAX_USER_BYTES)
             if wrong:
@@ -453,6 +455,7 @@ class _Question:
         self.expiry: AskChange | None = None
         """A deadline that has passed closes the question at once, before a look
         for due questions finds it."""
+        # By the clock of the database, like all deadlines.
         if ask.until and not ask.state and ask.until <= transaction.sql.clock_ms():
             self.expiry = self.change("expire", by="", changed={"state": "expired"})
 
@@ -517,6 +520,7 @@ class _Question:
         )
         answers = (*self.ask.answers, answer)
         changed: dict[str, Any] = {"answers": answers}
+        # A question may need answers of several users.
         if len(answers) >= self.ask.need:
             changed["state"] = "answered"
         return self.change("answer", given.user, changed, given.content.encode(), now)
@@ -535,6 +539,7 @@ class _Question:
         if answerers is None:  # everybody may answer
             return self.unchanged()
 
+        # Each user once, and nobody who may answer already.
         new = [other for other in dict.fromkeys(users) if other not in answerers]
         if not new:
             return self.unchanged()

@@ -441,6 +441,7 @@ def _list(page: str, unread: str, mentions: str, hint: str = "") -> str:
         "WHERE h.log = m.log AND h.member = %s AND h.id = m.id) "
         "ORDER BY m.id DESC LIMIT 1"
     )
+    # The page is a table `p` in the outer query.
     columns = _COLUMNS.replace("c.", "p.")
     return (
         f"SELECT {columns}, p.role, p.read_id, p.place, {_IS_NEW}, "
@@ -557,6 +558,8 @@ class UnreadMessages:
         self.times = [time for _, _, time in messages]
         self._is_cut = is_cut
         self._replies = replies
+        # The numbers of own messages are subtracted when unread ones are
+        # counted.
         self._by_sender: dict[str, list[int]] = {}
         """Sender → the ids of their messages, in order."""
         for id, sender, _ in messages:
@@ -719,6 +722,7 @@ def _newest_messages(
         "WHERE m.log = %s AND m.conversation = %s AND m.id > %s "
         f"AND m.kind NOT IN {ANNOTATIONS} ORDER BY m.id DESC LIMIT %s"
     )
+    # The newest entries come first, so they are turned around.
     rows = sql.query(newest, (head.number, conversation, after, MOST_UNREAD))
     messages = [
         (id, text_of(sender), time)

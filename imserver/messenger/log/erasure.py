@@ -316,6 +316,7 @@ def _erase_some(
     own_entries = _OwnEntries(transaction, name, messages, states, empty)
 
     new_senders: list[Row] = []
+    # In the order of the log, as they were written.
     for entry in entries:
         renamed = with_other_name(entry.meta, user, name)
         is_notice = entry.conversation in notices and entry.kind in _WITH_CONTENT

@@ -414,6 +414,7 @@ class GroupWriter(WritingPart):
 
         _, former_role = members[user]
         new_role = role or former_role
+        # A change of the role alone must not end the mute.
         mutes = transaction.mutes([(user, conversation)])()
         former_mute = mutes[user, conversation]
         if muted_until is None:
@@ -507,6 +508,7 @@ def _first_leaving(transaction: AppTransaction, conversation: int) -> list[str]:
     """
     leaving: list[str] = []
     for role in (MEMBER, ADMIN, OWNER):
+        # All three roles together are at most `MOST_LEAVING` members.
         room_left = MOST_LEAVING - len(leaving)
         leaving += _first_of(transaction, conversation, role, room_left)
     transaction.set_group(conversation, "open", OPENNESS.index((False, "")))
@@ -729,6 +731,7 @@ def start_of_history(
     The id is the end of an earlier membership, so that no entry belongs to two
     memberships. It is 0 if the user was never a member.
     """
+    # The option of the group decides, as it is at this moment.
     _, options = group_settings(transaction, conversation)
     if not options & OPTIONS["history"][0]:
         return {}
@@ -805,6 +808,7 @@ def _handle_refusal(
         return Rejected(
             RejectReason.INVALID, f"handle: the app has {MOST_HANDLES} handles"
         )
+    # Handles are few, so all of them are compared.
     look = look_of(handle)
     if any(look_of(text_of(other)) == look for _, other in rows):
         return Rejected(RejectReason.TAKEN, handle)

@@ -160,6 +160,7 @@ class LogImport:
         if wrong:
             return Rejected(RejectReason.INVALID, wrong)
         valid = _valid_reactions(reactions)
+        # An earlier import may have stored the message.
         entry_id = self.find(key)
         if entry_id:
             self._add_edit_and_reactions(key, entry_id, draft, valid, edit)
@@ -231,6 +232,7 @@ class LogImport:
             self._annotate(reaction_key, message, draft.time_ms, change)
         if not edit or self.find(edit):
             return
+        # The other server may have counted an edit that changes nothing.
         if self.content(key) != (draft.type, draft.body):
             revise = partial(_revise, draft=replace(draft, kind="edit"))
             self._annotate(edit, message, draft.time_ms, revise)
@@ -369,6 +371,7 @@ class LogImport:
             transaction.set_group(state.id, "description", description)
         if avatar:
             transaction.set_group(state.id, "avatar", avatar)
+        # 1 in the column `open` means that anybody may join.
         if is_open:
             transaction.set_group(state.id, "open", 1)
         return state.id
@@ -551,6 +554,7 @@ class LogImport:
                 return state
             return None
 
+        # The draft names a user: look for the conversation of the two.
         pair = pair_of(draft.sender, draft.to_user)
         state = self._state(pair)
         if state is None:
@@ -621,6 +625,7 @@ def _revise(
     if draft.kind == "edit":
         sql = transaction.sql
         log = transaction.log
+        # The log does not allow this to anybody, imports included.
         if fixed_among(sql, log, [target.id]):
             return FIXED
         if count_edits(sql, log, target.id, MOST_EDITS) >= MOST_EDITS:
@@ -651,6 +656,7 @@ def _valid_reactions(
             continue
         if emoji_objection(emoji):
             continue
+        # A user can react only once with an emoji.
         once[user, emoji] = (key, user, emoji)
     return list(once.values())
 

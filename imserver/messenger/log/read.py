@@ -348,6 +348,7 @@ class EntryReader(Store.Rows):
             "ORDER BY id DESC LIMIT %s"
         )
         upto = head.last_id
+        # Step by step from the end: the wanted entry is mostly near it.
         while rows := sql.query(statement, (head.number, upto, head.floor, _STEP)):
             for id, stored_at in rows:
                 if stored_at < time:
@@ -377,6 +378,7 @@ def fetch(
     """
     rows = sql.query_in(f"{_ENTRIES} m.id IN {{}}", (log,), list(dict.fromkeys(ids)))
     entries = sorted(map(entry_of, rows), key=lambda entry: entry.id)
+    # The rest depends on who reads.
     if not reader:
         return entries
     entries = _without_later(sql, log, reader, entries)
@@ -605,6 +607,7 @@ def time_window(
     of the filter.
     """
     after = head.floor
+    # `stored_at` is in seconds, the filter in milliseconds.
     if filter.since:
         earliest = filter.since // SECOND_MS - _CLOCKS_SECONDS
         after = _first_since(sql, head, earliest) - 1
@@ -744,6 +747,7 @@ def _sizes_on_sqlite(
         upto = min(head.last_id, after + window)
         values = (head.number, user, after, after, Limit.ID, upto, count)
         rows = _sizes(sql, head, statement, values)
+        # Enough entries, or the end of the log.
         if len(rows) >= count or upto == head.last_id:
             return rows
         window *= _SQLITE_WINDOW_GROWTH

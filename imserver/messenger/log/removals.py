@@ -506,6 +506,7 @@ def _bring_back(sql: Statements, log: int, message: int, copies: Sequence[Row]) 
     )
     for id, _, kind, type, about, meta, body, _ in copies:
         values = (kind, text_of(type), about, bytes(meta), bytes(body), log, id)
+        # A row that has expired is not made again.
         changed = sql.execute(statement, values)
         if id == message and not changed:
             return False

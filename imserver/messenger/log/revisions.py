@@ -238,6 +238,7 @@ def _forbid_restoring(
     changes: list[tuple[bytes, int, int]] = []
     for recall in recalls:
         meta = metas.get(recall.about, b"")
+        # A recall of the author has an empty `meta`.
         is_by_author = _meta_after(recall) == b""
         if is_by_author and MessageMeta.of(meta).removed:
             new_meta = with_keys(meta, MessageMeta(recalled=True))
@@ -287,6 +288,7 @@ def _note_mentions(
     ``last`` has recalled or edited message → its recall or last edit. From now
     on, the mentions of the edit count.
     """
+    # The mentions of the old content no longer count.
     if last:
         sql.execute_many(
             "DELETE FROM mention WHERE log = %s AND id = %s",

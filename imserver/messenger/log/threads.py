@@ -479,6 +479,7 @@ class ThreadStore(Store.Rows):
             head.floor,
             limit + 1,
         )
+        # One row more shows whether there are more threads.
         rows = sql.query(_THREADS_OF_USER, values)
 
         roots = [row[0] for row in rows[:limit]]
@@ -641,6 +642,7 @@ def _count_unread(
         "SELECT id FROM thread_reply WHERE log = %s AND root = %s AND id > %s "
         "ORDER BY id DESC LIMIT %s"
     )
+    # Expired replies are not counted.
     after = max(read, head.floor)
     rows = sql.query(newest, (head.number, root, after, MOST_UNREAD_REPLIES))
     ids = [row[0] for row in rows]

@@ -310,6 +310,8 @@ class LogWriter:
         errors = [
             result for result in results if isinstance(result, StorageUnavailable)
         ]
+        # The caller learns of an error of the database only if nothing was
+        # stored.
         if errors and not any(isinstance(result, Appended) for result in results):
             raise errors[0]
         return results
@@ -326,6 +328,7 @@ class LogWriter:
         """
         if self._closed:
             raise StorageUnavailable("the database is closed")
+        # The greenlet of the caller waits for this result.
         result: AsyncResult[Outcome] = AsyncResult()
         self._changes.push(ChangeRequest(app, work, result.set))
         self._wake()

@@ -554,6 +554,7 @@ class AskCommands(Service):
 
         Returns the text to store, or the refusal. Raises ReviewUnavailable.
         """
+        # A review gets the answer in the shape of a message.
         draft = Draft(
             sender=user, kind="press", type="text", body=text.encode(), about=message
         )

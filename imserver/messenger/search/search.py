@@ -297,6 +297,7 @@ class _Scan(Service):
             number = int(self._conditions.conversation)
             in_conversation = f"AND s.conversation = {number} "
 
+        # SQL leaves out most messages that do not match.
         condition, values = self._conditions.sql(sql.engine, with_words=True)
         statement = (
             "SELECT m.id FROM membership s, message m "
@@ -481,6 +482,7 @@ class _LookUp:
             segments=list(offsets_of),
         )
         rows = self._store.read_or(list[Row](), read_rows)
+        # A long row takes time to decode.
         for segment, _, row in rows:
             offsets_of[segment] = in_conversations(row, offsets_of[segment], mine)
             if is_long_turn():
@@ -511,6 +513,7 @@ class _LookUp:
         """
         if self._conditions.conversation:
             return {self._conditions.conversation}
+        # Read once for the whole search.
         if self._conversations is None:
             statement = (
                 "SELECT DISTINCT conversation FROM membership "
@@ -553,6 +556,7 @@ def _look_up(
                 continue
             if within is not None and segment not in within:
                 continue
+            # A prefix may be in several buckets.
             offsets = offsets_with(terms, term)
             if offsets:
                 offsets_of.setdefault(segment, set()).update(offsets)

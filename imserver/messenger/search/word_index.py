@@ -292,6 +292,7 @@ class WordIndex(Store.Rows):
         for row in rows:
             batch.append(row)
             size += len(row[1])
+            # Short transactions, because writers of messages wait for them.
             if size > _WRITTEN_BYTES:
                 if not self._store.write_or(False, partial(put, batch)):
                     return False
@@ -353,6 +354,7 @@ def _claim(
     greater number.
     """
     number = position.number + 1
+    # A new number ends all earlier claims.
     lease = (
         f"UPDATE word_position SET changes = %s, leased = {sql.now} + %s WHERE log = %s"
     )
@@ -436,6 +438,7 @@ def _next_end(sql: Statements, head: LogHead) -> int:
     first = max(indexed_before(sql, head.number), head.floor + 1)
     statement = "SELECT id FROM message WHERE log = %s AND id >= %s ORDER BY id LIMIT 1"
     rows = sql.query(statement, (head.number, first))
+    # Without messages, the segment of the end of the log is next.
     if rows:
         next_id = rows[0][0]
     else:
@@ -510,6 +513,7 @@ def _add(
     """
     statement = f"SELECT changes FROM word_position WHERE log = %s{sql.for_update}"
     number = sql.query(statement, (claim.log,))[0][0]
+    # Another node has claimed the index meanwhile.
     if number != claim.number:
         return False
     new_rows = [(claim.log, claim.segment, *row) for row in rows if row[1]]

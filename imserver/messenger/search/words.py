@@ -261,6 +261,7 @@ def merged_terms(terms: Terms, gone: set[int], more: Terms) -> Terms:
     """
     merged: Terms = {}
     for term, offsets in terms.items():
+        # Most terms are in one message, without a list.
         if isinstance(offsets, int):
             if offsets not in gone:
                 merged[term] = offsets
@@ -523,6 +524,7 @@ def in_conversations(
     """
     (count,) = struct.unpack_from("<H", row)
     of_segment = struct.unpack_from(f"<{count}q", row, _NUMBER_BYTES)
+    # The row has each conversation once, and numbers for the messages.
     wanted = {
         number
         for number, conversation in enumerate(of_segment)

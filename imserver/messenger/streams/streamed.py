@@ -85,6 +85,7 @@ class ConversationStreams(StreamTarget):
             role = self._role(stream.app, group, sender)
             if conversation is None or not role:
                 return False
+            # The option `reply` of a group is for replies in threads.
             part = stream.head.channel
             in_thread = part is not None and part.thread > 0
             return conversation.may_write(role, in_thread)
@@ -187,6 +188,7 @@ def _draft_of(end: Event) -> Draft:
     part, stream = parts_of(end)
     to, conversation = _receiver_of(part.name)
     meta = b""
+    # Readers see that the text is not complete.
     if stream.incomplete:
         meta = MessageMeta(incomplete=True, stopped=stream.stopped).to_bytes()
     return Draft(

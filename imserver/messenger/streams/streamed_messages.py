@@ -678,6 +678,7 @@ class StreamedMessages:
             record = self._find(app, id, sender)
             if record is None or record.ended or record.checked + CHECK_SECONDS > now:
                 continue
+            # Set first, because the check may switch greenlets.
             record.checked = now
             if not self._target.may_continue(record.stream):
                 self._end(id, record, incomplete=True)
@@ -780,6 +781,7 @@ class StreamedMessages:
         """
         lease = self._table.node_of(stream, self._others)
         closed: ClosedStream | None
+        # No node owns a stream that has ended, or whose node is dead.
         if lease is None or self._others is None:
             closed = close_here()
         else:
