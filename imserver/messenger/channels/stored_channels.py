@@ -309,10 +309,9 @@ class ChannelLog(StoredHistory):
 
         The page has publications after the position ``since``; None: from the
         beginning. With ``reverse``, it has the ones before it, the newest
-        first. It has at most ``limit`` publications (-1: as many as possible),
-        at most :data:`MAX_RECOVERED`, and as many as fit into a page of
-        messages. :class:`imserver.gateway.cluster.history.LocalHistory`
-        describes the result. Raises :class:`ChannelRefused`.
+        first. A page has at most ``limit`` publications (-1: as many as
+        possible) and at most :data:`MAX_RECOVERED`. It has only as many as fit
+        into a page of messages. Raises :class:`ChannelRefused`.
         """
         if limit < 0:
             limit = MAX_RECOVERED

@@ -34,7 +34,7 @@ def _now_ms() -> int:
 class OpenStream(Struct):
     """A streamed message whose sender has not finished it.
 
-    It is delivered in pieces while it is written, for example by a language
+    Receivers get it piece by piece while it grows, for example from a language
     model.
     """
 

@@ -84,7 +84,7 @@ def _meta(fields: Fields, is_new: bool = False) -> bytes:
 def _question(buttons: tuple[tuple[Button, ...], ...]) -> Ask:
     """Return the question whose answers are these buttons.
 
-    Raises :class:`Refused` with code 1001 if there are none, or too many.
+    Raises :class:`Refused` with code 1001 if there is no button, or too many.
     """
     options = tuple(
         AskOption(button.text, button.value) for button in chain.from_iterable(buttons)

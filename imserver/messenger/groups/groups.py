@@ -710,7 +710,7 @@ class Groups(Service, dict=True):
     ) -> Added:
         """Add members to a group, and invite the users who are ``strangers``.
 
-        The same rights are needed as for :meth:`invite`.
+        It needs the rights of :meth:`invite`.
         """
         acquaintances = [user for user in users if user not in strangers]
         new_members: tuple[str, ...] = ()
@@ -1213,8 +1213,8 @@ def _not_of_everybody(check: Right, users: Sequence[str] | None = None) -> Right
     """Make a check that ``check`` permits the change in a group that is not
     everybody's.
 
-    In a group of everybody, the change is permitted only if ``users`` are named
-    and all are bots.
+    A group of everybody permits it only if ``users`` are named, and all are
+    bots.
     """
 
     def right(state: GroupState) -> Rejected | None:

@@ -385,7 +385,7 @@ def withdraw(transaction: AppTransaction, user: str, message: int, emoji: str) -
     """Remove an existing reaction, even if the user may not read the message
     any more.
 
-    It is used when the account of the user is erased.
+    An erasure uses it for all reactions of the erased user.
     """
     # An empty user is a back end, which may act on everything.
     target = find_message(transaction, user="", message=message)

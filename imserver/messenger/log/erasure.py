@@ -305,13 +305,7 @@ def _erase_some(
     log = transaction.log
     entries = _entries(sql, log, ids)
     empty = _empty_groups(sql, log, entries)
-    messages = {
-        entry.id
-        for entry in entries
-        if entry.kind == NUMBERS["message"]
-        and entry.sender == user
-        and entry.conversation not in notices
-    }
+    messages = _messages_of(user, entries, notices)
     states = transaction.conversations({entry.conversation for entry in entries})()
     own_entries = _OwnEntries(transaction, name, messages, states, empty)
 
@@ -343,6 +337,22 @@ _NO_TEXTS: Final = (
     "WHERE log = %s AND id = %s"
 )
 """Removes the texts of a group."""
+
+
+def _messages_of(
+    user: str, entries: Sequence[_Entry], notices: tuple[int, int]
+) -> set[int]:
+    """Return the user's messages among these entries that others have read.
+
+    Nobody but the user reads the conversations ``notices``.
+    """
+    return {
+        entry.id
+        for entry in entries
+        if entry.kind == NUMBERS["message"]
+        and entry.sender == user
+        and entry.conversation not in notices
+    }
 
 
 def _empty_groups(sql: Statements, log: int, entries: Sequence[_Entry]) -> set[int]:

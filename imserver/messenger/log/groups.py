@@ -408,18 +408,16 @@ class GroupWriter(WritingPart):
         )
         if isinstance(state, Rejected):
             return state
-        members = transaction.members(conversation, (user,))
-        if user not in members:
+        former = _role_and_mute(transaction, conversation, user)
+        if former is None:
             return Rejected(RejectReason.NOT_MEMBER)
 
-        _, former_role = members[user]
+        former_role, former_mute = former
         new_role = role or former_role
         # A change of the role alone must not end the mute.
-        mutes = transaction.mutes([(user, conversation)])()
-        former_mute = mutes[user, conversation]
         if muted_until is None:
             muted_until = former_mute
-        if (new_role, muted_until) == (former_role, former_mute):
+        if (new_role, muted_until) == former:
             return Change(state.id)
 
         if new_role == OWNER:
@@ -560,6 +558,18 @@ def _stored_texts(
         text: text_of(column or "")
         for text, column in zip(TEXT_BYTES, row, strict=True)
     }
+
+
+def _role_and_mute(
+    transaction: AppTransaction, conversation: int, user: str
+) -> tuple[str, int] | None:
+    """Return the role and the end of the mute of a member; None: no member."""
+    members = transaction.members(conversation, (user,))
+    if user not in members:
+        return None
+    _, role = members[user]
+    mutes = transaction.mutes([(user, conversation)])()
+    return role, mutes[user, conversation]
 
 
 def _demote_owners(

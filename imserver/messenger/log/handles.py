@@ -169,6 +169,7 @@ def with_handles(
         if others:
             users |= dict.fromkeys(others)
             used_handles.append(handle)
+    # One user may be in several of the groups.
     if len(users) > Limit.MENTIONS:
         return _TOO_MANY
     meta = with_mentions(draft.meta, list(users), used_handles)

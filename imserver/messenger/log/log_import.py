@@ -190,13 +190,13 @@ class LogImport:
         The message is stored with the totals of its reactions, so that it is
         written only once. ``edit`` is the key of its edit; ``""``: no edit.
         """
-        message_id = self._transaction.head.last_id + 1
         totals = _totals(reactions)
         # A message has reactions with a limited number of emoji.
         counted = [reaction for reaction in reactions if reaction[2] in totals]
         reacted = MessageMeta()
         if counted:
             # The ids of the edit and of the reactions follow the message.
+            message_id = self._transaction.head.last_id + 1
             last_reaction = message_id + bool(edit) + len(counted)
             reacted = MessageMeta(
                 reacted=last_reaction, reactions=tuple(totals.values())

@@ -125,13 +125,13 @@ class MarkStore(Store.Rows):
         users.sort()
         versions = _raise_versions(sql, head, users)
 
-        # A position is a new row, or changes an existing row.
         new_rows = []
         for user in users:
             if user not in before:
                 read = reads[user]
                 new_rows.append((log, user, group, read, versions[user], read, 0))
         sql.execute_many(_NEW_POSITION, new_rows)
+        # The other rows exist already.
         for user in users:
             if user in before:
                 read = reads[user]

@@ -488,10 +488,9 @@ def fields_of(meta: bytes) -> dict[str, Any]:
 
 
 def changed_in_ask(press: bytes) -> dict[str, Any]:
-    """Return the fields of its question that a ``press`` changes.
+    """Return the fields of its question that a ``press`` changes, as stored.
 
-    They are returned as they are stored. ``press`` is the ``meta`` of the
-    entry.
+    ``press`` is the ``meta`` of the entry.
     """
     changes = fields_of(press).get("ask")
     return changes if isinstance(changes, dict) else {}

@@ -454,7 +454,7 @@ def _left_ids(
 ) -> dict[int, int]:
     """Return group → the last entry that a user may read, for left groups.
 
-    Groups of which the user is a member now are not in it.
+    Groups that the user is in now are left out.
     """
     statement = (
         f"SELECT conversation, max(coalesce(left_id, {Limit.ID})) FROM membership "

@@ -138,6 +138,7 @@ def _rewrite(sql: Statements, log: int, last: Mapping[int, Entry]) -> None:
     statement = "SELECT id, meta FROM message WHERE log = %s AND id IN {}"
     rows = sql.query_in(statement, (log,), list(last))
     metas = {id: bytes(meta) for id, meta in rows}
+    # The new rows of the messages and of their edits.
     edited: list[_EditedRow] = []
     recalled: list[_RecalledRow] = []
     for message, entry in last.items():

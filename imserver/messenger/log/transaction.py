@@ -225,8 +225,8 @@ class AppTransaction:
     ) -> None:
         """Lock the head of the log, and prepare the lists of changes.
 
-        The arguments are those of the class. ``memory`` is what this node
-        remembers of earlier transactions. Waits for the database.
+        The class explains the arguments. ``memory`` is what this node remembers
+        of earlier transactions. Waits for the database.
         """
         self.sql = sql
         self.app = app
@@ -1019,9 +1019,8 @@ class AppTransaction:
     ) -> Rejected | None:
         """Return why the sender may not write to a conversation of members.
 
-        Returns None if the sender may. A sender who is no member or is muted is
-        refused. So is a member without the role that the group demands for
-        writing.
+        Returns None if the sender may. The sender must be a member without a
+        mute, and have the role that the group demands for writing.
         """
         # An empty sender is the server, which may send to all. A draft without
         # the id of a conversation names a room or a user: no membership counts.

@@ -748,9 +748,9 @@ class LogWriter:
         """Queue the requests of a refused transaction again, to be stored one
         by one.
 
-        The database has refused a row, and nobody knows of which request.
-        Stored one by one, only the invalid request fails. A transaction with a
-        single request has found it. ``words`` is the error of the database.
+        The database has refused a row without saying whose. Stored one by one,
+        only the request with the invalid row fails. A transaction with a single
+        request has found it. ``words`` is the error of the database.
         """
         requests = transaction.requests
         if len(requests) > 1:

@@ -214,9 +214,11 @@ TABLES: Final = (
 def _read_numbers(sql: Statements) -> tuple[list[Any], list[Any], list[Any]]:
     """Read the numbers that a restored database must not give again.
 
-    These are three lists of rows: the last ids of logs as (id, conversation,
-    app, part), the seqs of conversations as (seq, conversation, app, part), and
-    the versions of marks as (user, version, app, part).
+    There are three lists of rows:
+
+    - The last ids of logs: (id, conversation, app, part).
+    - The seqs of conversations: (seq, conversation, app, part).
+    - The versions of marks: (user, version, app, part).
     """
     return (
         sql.query("SELECT last_id, last_conversation, app, part FROM log"),

@@ -137,9 +137,14 @@ def conversation_view(summary: ConversationSummary, user: str) -> ConversationVi
     row = summary.conversation
     last = summary.last
     view = ConversationView(
-        row.id, row.kind, summary.unread, summary.read, summary.role, row.peer(user)
+        id=row.id,
+        kind=row.kind,
+        unread=summary.unread,
+        read=summary.read,
+        role=summary.role,
+        peer=row.peer(user),
+        name=row.name,
     )
-    view.name = row.name
     if last is not None:
         view.last = last.view()
     # Clients take the id of `last` otherwise.
@@ -468,9 +473,9 @@ class AskCommands(Service):
         result = self.answer(
             app,
             user,
-            command.id,
-            command.value,
-            command.text,
+            message=command.id,
+            value=command.value,
+            text=command.text,
             choices=command.choices,
             besides=connection,
         )

@@ -172,7 +172,7 @@ class SegmentContent:
         self._put_lines(offsets, _spaced(SEPARATOR.join(bodies)))
 
     def add_part(self, part: ContentPart, gone: Collection[int], pause: Pause) -> None:
-        """Add the entries of a part, which were prepared when they were stored.
+        """Add the entries of a part, which this node has prepared in advance.
 
         The texts of the messages ``gone`` are left out, because they have
         changed since.
