@@ -14,6 +14,7 @@ that node has ended, the others find it a little later.
 import logging
 from collections import Counter
 from collections.abc import Callable, Collection
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import ClassVar, Final
@@ -103,20 +104,36 @@ class Waits:
                 # meanwhile.
                 head = self._log.entries.head(app)
                 self._positions.setdefault(app, head)
-            while True:
-                # Cleared before the query: an answer during the query sets it
-                # again.
-                signal.clear()
-                entry = self._log.asks.get(app, user, message)
-                remaining = deadline - monotonic()
-                if signal.is_over or entry is None or entry.ask is None:
-                    return None
-                has_changed = entry.ask.state or entry.ask.count > seen
-                if has_changed or remaining <= 0 or self._is_draining():
-                    return entry
-                signal.wait(remaining)
+            read = partial(self._log.asks.get, app, user, message)
+            return self._wait_for_answers(signal, read, seen, deadline)
         finally:
             self._remove(app, message, payer, signal)
+
+    def _wait_for_answers(
+        self,
+        signal: _Wait,
+        read: Callable[[], Entry | None],
+        seen: int,
+        deadline: float,
+    ) -> Entry | None:
+        """Read a question again after each signal, until it has new answers.
+
+        Ends also at the ``deadline`` (monotonic), or when the node drains.
+        Returns the question as it is then; None as :meth:`wait` does. Switches
+        greenlets.
+        """
+        while True:
+            # Cleared before the query: an answer during the query sets it
+            # again.
+            signal.clear()
+            entry = read()
+            remaining = deadline - monotonic()
+            if signal.is_over or entry is None or entry.ask is None:
+                return None
+            has_changed = entry.ask.state or entry.ask.count > seen
+            if has_changed or remaining <= 0 or self._is_draining():
+                return entry
+            signal.wait(remaining)
 
     def forget(self, app: str) -> None:
         """End all waits of an app, which was deleted. Never switches

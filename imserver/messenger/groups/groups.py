@@ -434,10 +434,10 @@ class Groups(Service, dict=True):
         self._charge_search(payer, began_at)
 
         roles = _roles_of(conversations, app, by)
-        groups = [
-            OpenGroup(_group(each, roles.get(each.id, "")), members=sizes[each.id])
-            for each in found
-        ]
+        groups = []
+        for each in found:
+            role = roles.get(each.id, "")  # "": the caller is no member
+            groups.append(OpenGroup(_group(each, role), members=sizes[each.id]))
         return groups, next_below
 
     def find_mentionable(

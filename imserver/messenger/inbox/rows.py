@@ -1,6 +1,7 @@
 """Arrangements in the database. Each method is one transaction, may switch
 greenlets, and raises StorageUnavailable."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -194,13 +195,7 @@ class ArrangementRows(Store.Rows):
         if rows and rows[0][0] == 0:
             folders = _folder_list(rows.pop(0)[-1])
 
-        # The last two columns, the draft and the folders, have any length.
-        sizes = [len(row[-2]) + len(row[-1] or b"") for row in rows[:limit]]
-        count = count_fitting(sizes)
-        arrangements = [_arrangement(row) for row in rows[:count]]
-        page = ArrangementPage(arrangements, version, has_more=len(rows) > count)
-        if count:
-            page.version = arrangements[-1].version
+        page = _page_of(rows, version, limit)
         if folders.version > version:
             page.folders = folders
             # Only the last page goes on at the version of the folders. After
@@ -208,6 +203,21 @@ class ArrangementRows(Store.Rows):
             if not page.has_more:
                 page.version = max(page.version, folders.version)
         return page
+
+
+def _page_of(rows: Sequence[Row], version: int, limit: int) -> ArrangementPage:
+    """Return a page of at most ``limit`` arrangements, as many as fit on it.
+
+    ``version`` is the version at which the page begins.
+    """
+    # The last two columns, the draft and the folders, have any length.
+    sizes = [len(row[-2]) + len(row[-1] or b"") for row in rows[:limit]]
+    count = count_fitting(sizes)
+    arrangements = [_arrangement(row) for row in rows[:count]]
+    page = ArrangementPage(arrangements, version, has_more=len(rows) > count)
+    if count:
+        page.version = arrangements[-1].version
+    return page
 
 
 def _raise_version(sql: PooledStatements, app: str, user: str) -> int:

@@ -302,19 +302,11 @@ class ConversationReader(Store.Rows):
         )
         lists = _LISTS if threads else _LISTS_WITHOUT_THREADS
         rows = sql.query(lists[sql.engine], values)
-        last_ids = [row[_LAST_ID_COLUMN] for row in rows]
-        ids = [id for id in last_ids if id is not None]
-        last_entries = {entry.id: entry for entry in fetch(sql, head.number, ids, user)}
-
+        summaries = _summaries_of(sql, head, user, rows)[:limit]
         # A summary has its last message, so a page may be cut by size.
-        summaries = []
-        sizes = []
-        for row in rows[:limit]:
-            last = last_entries.get(row[_LAST_ID_COLUMN])
-            summary = _summary_of(row, last, user)
-            summaries.append(summary)
-            sizes.append(page_size(summary.last) if summary.last else 0)
-        count = count_fitting(sizes)
+        count = count_fitting(
+            page_size(each.last) if each.last else 0 for each in summaries
+        )
         return summaries[:count], len(rows) > count
 
     @in_log(dict)
@@ -341,6 +333,20 @@ class ConversationReader(Store.Rows):
             for user, read in read_positions(sql, head, id, names).items():
                 positions[user, id] = read
         return positions
+
+
+def _summaries_of(
+    sql: Statements, head: LogHead, user: str, rows: Sequence[Row]
+) -> list[ConversationSummary]:
+    """Return the conversations of these rows of :func:`_list`, with their last
+    messages."""
+    last_ids = [row[_LAST_ID_COLUMN] for row in rows]
+    # A conversation may have no message that the user may read.
+    ids = [id for id in last_ids if id is not None]
+    last_entries = {entry.id: entry for entry in fetch(sql, head.number, ids, user)}
+    return [
+        _summary_of(row, last_entries.get(row[_LAST_ID_COLUMN]), user) for row in rows
+    ]
 
 
 def _summary_of(row: Row, last: Entry | None, user: str) -> ConversationSummary:

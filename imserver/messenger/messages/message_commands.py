@@ -289,8 +289,13 @@ class MessageCommands(Service, dict=True):
         limit = command.limit
         if command.types:
             # Only a search finds messages by their type.
-            filter = SearchFilter(types=command.types)
-            search = Search("", conversation, before, limit, filter)
+            search = Search(
+                text="",
+                conversation=conversation,
+                before=before,
+                limit=limit,
+                filter=SearchFilter(types=command.types),
+            )
             entries, next_before = self.searches.search(app, user, search)
             return _search_page(entries, next_before)
 

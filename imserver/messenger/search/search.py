@@ -437,11 +437,28 @@ class _LookUp:
         index.
 
         A few may be in conversations of others: they are checked later.
-        ``terms_read`` are the terms whose rows ``part`` has. The terms are
-        looked up one after the other, the rarest first, so that few segments
-        are left for the others.
+        ``terms_read`` are the terms whose rows ``part`` has.
         """
         self._segments_read += len(part.segments)
+        offsets_of = self._offsets_with_all(part, terms_read)
+        count = sum(map(len, offsets_of.values()))
+        if count > _MANY_HITS:
+            self._remove_foreign(offsets_of)
+        ids = _ids_of(offsets_of)
+        # Fewer messages are checked by a single query anyway.
+        if _CHECKED_AT_ONCE < count <= _MANY_HITS:
+            return self._own_among(ids)
+        return ids
+
+    def _offsets_with_all(
+        self, part: IndexPart, terms_read: Sequence[Term]
+    ) -> dict[int, set[int]]:
+        """Return segment → the offsets of its messages with all terms.
+
+        The terms are looked up one after the other, the rarest first, so that
+        few segments are left for the others. Segments without such messages
+        are left out.
+        """
         # Segment → the offsets of its messages with all terms until now.
         offsets_of: dict[int, set[int]] = {}
         for number, term in enumerate(self._terms):
@@ -458,15 +475,7 @@ class _LookUp:
             offsets_of = {
                 segment: common for segment, common in offsets.items() if common
             }
-
-        count = sum(map(len, offsets_of.values()))
-        if count > _MANY_HITS:
-            self._remove_foreign(offsets_of)
-        ids = _ids_of(offsets_of)
-        # Fewer messages are checked by a single query anyway.
-        if _CHECKED_AT_ONCE < count <= _MANY_HITS:
-            return self._own_among(ids)
-        return ids
+        return offsets_of
 
     def _remove_foreign(self, offsets_of: dict[int, set[int]]) -> None:
         """Remove the messages that are not in conversations of the user.

@@ -395,11 +395,13 @@ def newest_part(
     rows = []
     # Long messages are compared, too, like changed ones.
     for row in rows_of(sql, log, buckets_with(terms) | {LONG}, segments):
-        if row[1] == LONG:
-            others += (
-                (row[0] * SEGMENT + offset, conversation)
-                for offset, conversation in long_in(row[2])
-            )
+        segment, bucket, content = row
+        if bucket == LONG:
+            first = segment * SEGMENT
+            others += [
+                (first + offset, conversation)
+                for offset, conversation in long_in(content)
+            ]
         else:
             rows.append(row)
     return indexed * SEGMENT, IndexPart(segments, others, rows)

@@ -373,8 +373,13 @@ def history(
         raise ApiProblem.invalid("`types`: not with `after`")
     if type_names:
         # Only a search finds messages by their type.
-        filter = SearchFilter(types=type_names)
-        search = Search("", conversation, before, limit, filter)
+        search = Search(
+            text="",
+            conversation=conversation,
+            before=before,
+            limit=limit,
+            filter=SearchFilter(types=type_names),
+        )
         entries, next_before = api.search.search(call.app, call.user, search)
         return MessagesAnswer([shown_entry(entry) for entry in entries], next_before)
 
@@ -424,7 +429,11 @@ def search(api: MessageServices, call: Call, request: SearchQuery) -> MessagesAn
     text = request.text
     types = _types_of(request.types)
     filter = SearchFilter(
-        request.sender, types, request.link, request.since, request.until
+        sender=request.sender,
+        types=types,
+        link=request.link,
+        since=request.since,
+        until=request.until,
     )
     # Spaces alone are no words, even with a filter.
     lacks_words = not text.strip() and (text or filter == NO_FILTER)
