@@ -260,7 +260,6 @@ def change_reaction(
     """
     sql = transaction.sql
     log = transaction.log
-    message = target.id
     row = (log, target.id, emoji, user)
     has_reacted = bool(sql.query(f"SELECT id {_REACTION}", row))
     if has_reacted is not remove:
@@ -296,20 +295,37 @@ def change_reaction(
     else:
         sql.execute(_NEW_REACTION, (*row, entry.id))
 
+    # Readers get the totals with the message.
+    users = _named_users(transaction, target.id, before, user, count)
+    totals[emoji] = ReactionTotal(emoji, count, users)
+    sql.execute(
+        "UPDATE message SET meta = %s WHERE log = %s AND id = %s",
+        (with_reactions(target.meta, entry.id, totals.values()), log, target.id),
+    )
+    return Change(target.state.id, entry)
+
+
+def _named_users(
+    transaction: AppTransaction,
+    message: int,
+    before: ReactionTotal,
+    user: str,
+    count: int,
+) -> tuple[str, ...]:
+    """Return the users whom the new total of an emoji names.
+
+    A total names at most :data:`MOST_USERS` users. ``before`` is the total
+    until now, and ``count`` the new number. ``user`` has reacted, if this
+    number is greater, or has withdrawn the reaction.
+    """
     users = tuple(other for other in before.users if other != user)
-    if not remove and len(users) < MOST_USERS:
+    if count > before.count and len(users) < MOST_USERS:
         users = (*users, user)
     if len(users) < count <= MOST_USERS:
         # A named user has withdrawn the reaction. The others are so few that
         # all can be named.
-        users = _users_reacting(transaction, message, emoji)
-    # Readers get the totals with the message.
-    totals[emoji] = ReactionTotal(emoji, count, users)
-    sql.execute(
-        "UPDATE message SET meta = %s WHERE log = %s AND id = %s",
-        (with_reactions(target.meta, entry.id, totals.values()), log, message),
-    )
-    return Change(target.state.id, entry)
+        users = _users_reacting(transaction, message, before.emoji)
+    return users
 
 
 def _users_reacting(

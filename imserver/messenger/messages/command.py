@@ -41,12 +41,21 @@ def rebuild(path: str | None, data_dir: str | None, app: str | None) -> None:
         if app is not None:
             apps = [app]
         for name in apps:
-            words.erase(name)
-            segments = 0
-            while words.fill(name):
-                segments += 1
+            segments = _rebuild_index(words, name)
             record_act(settings, store, "search.rebuild", name)
             click.echo(f"segments of {name}: {segments}")
+
+
+def _rebuild_index(words: WordIndex, app: str) -> int:
+    """Delete the index of an app, and fill it anew.
+
+    Returns the number of *segments*, the parts that are filled at a time.
+    """
+    words.erase(app)
+    segments = 0
+    while words.fill(app):
+        segments += 1
+    return segments
 
 
 def check_rows(sql: PooledStatements) -> Iterator[Finding]:

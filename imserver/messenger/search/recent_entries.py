@@ -117,6 +117,7 @@ class RecentEntries:
             run = _Run(commit.first, commit.first)
         self._runs[commit.app] = run
 
+        # Divide the entries into parts, as the index will take them.
         entries = commit.entries
         begin = 0
         while begin < len(entries):
