@@ -474,15 +474,7 @@ class Groups(Service, dict=True):
             reached = conversations.reached(app, each.id, group) or ()
             count = len(set(reached) - {by})
             if count:
-                mentionable.append(
-                    MentionedGroup(
-                        group=str(each.id),
-                        handle=each.handle,
-                        name=each.name,
-                        avatar=each.avatar,
-                        members=count,
-                    )
-                )
+                mentionable.append(_mentioned(each, members=count))
         self._charge_search(payer, began_at)
         return mentionable, has_more
 
@@ -543,20 +535,31 @@ class Groups(Service, dict=True):
         self.searches.require(payer)
         began_at = monotonic()
 
-        members: list[GroupMemberShown] = []
         try:
-            # The names are compared page by page, until there are enough.
-            while len(members) < limit and monotonic() - began_at < SEARCH_SECONDS:
-                page = self._page(app, group, after, _SEARCH_STEP)
-                matching = self._named(app, [each.user for each in page], words)
-                members += [each for each in page if each.user in matching]
-                is_last_page = len(page) < _SEARCH_STEP
-                if is_last_page and len(members) <= limit:
-                    return members, ""
-                after = page[-1].user
+            return self._search_members(app, group, words, after, limit)
         finally:
             self._charge_search(payer, began_at)
 
+    def _search_members(
+        self, app: str, group: int, words: Sequence[str], after: str, limit: int
+    ) -> tuple[list[GroupMemberShown], str]:
+        """Compare the names of members page by page, until there are enough.
+
+        The search ends after :data:`SEARCH_SECONDS`. The arguments and the
+        result are as for :meth:`members_named`.
+        """
+        ends_at = monotonic() + SEARCH_SECONDS
+        members: list[GroupMemberShown] = []
+        while len(members) < limit and monotonic() < ends_at:
+            page = self._page(app, group, after, _SEARCH_STEP)
+            matching = self._named(app, [each.user for each in page], words)
+            members += [each for each in page if each.user in matching]
+            is_last_page = len(page) < _SEARCH_STEP
+            if is_last_page and len(members) <= limit:
+                return members, ""
+            after = page[-1].user
+
+        # The last page may have had more members than fit.
         if len(members) >= limit:
             members = members[:limit]
             after = members[-1].user
@@ -1098,6 +1101,20 @@ def _memberships_in_groups(
         for row in conversations.memberships(app, user)
         if row.left_id is None and row.kind_of_conversation == "group"
     }
+
+
+def _mentioned(group: Conversation, members: int) -> MentionedGroup:
+    """Return a group for a list of groups to mention.
+
+    ``members`` is the number of users whom the mention would reach.
+    """
+    return MentionedGroup(
+        group=str(group.id),
+        handle=group.handle,
+        name=group.name,
+        avatar=group.avatar,
+        members=members,
+    )
 
 
 def _roles_of(conversations: ConversationReader, app: str, user: str) -> dict[int, str]:

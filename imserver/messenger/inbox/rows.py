@@ -145,13 +145,7 @@ class ArrangementRows(Store.Rows):
 
         _check_limits(sql, key, before, after, limits)
         after = replace(after, version=version)
-        values = _values_of(after)
-        if rows:
-            statement = f"UPDATE arrangement SET {_SETS} {_OF_USER} = %s"
-            sql.execute(statement, (*values, *key, change.conversation))
-        else:
-            row = (*key, change.conversation, *values)
-            sql.insert_new("arrangement", f"app, member, {_COLUMNS}", [row])
+        _write(sql, key, after, is_new=not rows)
         return after, True
 
     @Store.writing
@@ -238,6 +232,22 @@ def _raise_version(sql: PooledStatements, app: str, user: str) -> int:
     )
     statement = f"SELECT version FROM arrangement {_OF_USER} = 0"
     return int(sql.query(statement, (app, user))[0][0])
+
+
+def _write(
+    sql: PooledStatements, key: tuple[str, str], after: Arrangement, is_new: bool
+) -> None:
+    """Write an arrangement: a new row, or a change of its row.
+
+    ``key`` is (app, user).
+    """
+    values = _values_of(after)
+    if is_new:
+        row = (*key, after.conversation, *values)
+        sql.insert_new("arrangement", f"app, member, {_COLUMNS}", [row])
+    else:
+        statement = f"UPDATE arrangement SET {_SETS} {_OF_USER} = %s"
+        sql.execute(statement, (*values, *key, after.conversation))
 
 
 def _check_limits(

@@ -330,8 +330,8 @@ class ScheduledMessages:
             after = self.rows.refuse(row, QUOTA, AGAIN_MS)
             if after is not None:
                 self.changed(after)
-        # Otherwise nodes try the message again when the lease ends. A message
-        # that was WITHDRAWN was changed or deleted meanwhile.
+        # In all other cases nodes try the message again when the lease ends. A
+        # message that was WITHDRAWN was changed or deleted meanwhile.
 
 
 def _draft(row: ScheduledMessage) -> Draft:

@@ -166,6 +166,7 @@ class MessageLog(Store.Rows):
         log_and_floor = self._raise_floor(app, last_expired)
         if log_and_floor is None:  # the app has no log
             return 0
+        # Small transactions, so that writers wait only briefly.
         log, floor = log_and_floor
         deleted = 0
         while (count := self._delete_some(log, floor)) is not None:

@@ -617,8 +617,15 @@ def press(
     entry = pressed.entry
     if entry is None:
         # The user has given this answer before.
-        return StoredAnswer(0, pressed.conversation, 0, repeated=True)
-    return StoredAnswer(entry.id, pressed.conversation, entry.seq, repeated=False)
+        return StoredAnswer(
+            id=0, conversation=pressed.conversation, seq=0, repeated=True
+        )
+    return StoredAnswer(
+        id=entry.id,
+        conversation=pressed.conversation,
+        seq=entry.seq,
+        repeated=False,
+    )
 
 
 def _store(api: MessageApi, call: Call, command: Send) -> StoredAnswer:
@@ -633,13 +640,19 @@ def _store(api: MessageApi, call: Call, command: Send) -> StoredAnswer:
         call.app, draft, by_user=not call.is_back_end, to_account=to_account
     )
     if isinstance(result, TooManyMessages):
+        # The rate of the user allows another message soon.
         raise ApiProblem(Problems.TOO_MANY_REQUESTS, headers=(("Retry-After", "1"),))
     if isinstance(result, StorageUnavailable):
         raise result
     if isinstance(result, Rejected):
         raise ApiProblem(result.problem, result.explanation)
     entry = result.entry
-    return StoredAnswer(entry.id, entry.conversation, entry.seq, result.repeated)
+    return StoredAnswer(
+        id=entry.id,
+        conversation=entry.conversation,
+        seq=entry.seq,
+        repeated=result.repeated,
+    )
 
 
 def _draft_of(api: MessageApi, call: Call, command: Send) -> Draft:
