@@ -51,9 +51,12 @@ class ListedConnection(Struct):
 
 
 class ConnectionPage(Struct, frozen=True):
-    """The sessions of some users, in the order of their names. ``total``: how
-    many users are online. ``users``: the users of the page, and if there is
-    another page its first user. ``missing``: the nodes that did not answer."""
+    """The sessions of some users, in the order of the ids of the users.
+
+    ``total`` is the number of users who are online. ``users`` are the users of
+    the page, and if there is another page its first user. ``missing`` are the
+    nodes that did not answer.
+    """
 
     total: int
     users: list[str]
@@ -62,16 +65,21 @@ class ConnectionPage(Struct, frozen=True):
 
 
 class LiveConnections:
-    """Reads connections from the nodes that have them. Methods switch
-    greenlets."""
+    """Reads connections from the nodes to which clients are connected.
+
+    Methods switch greenlets.
+    """
 
     def __init__(self, core: Core) -> None:
         self._core = core
         core.queries.add("admin.connection", str, self._find_here)
 
     def find(self, connection_id: str) -> LiveConnection | None:
-        """The connection with this id. None if it does not exist, or its node
-        does not answer."""
+        """The connection with this id.
+
+        The id tells its node, which is asked. None if the connection does not
+        exist, or its node does not answer.
+        """
         answer: LiveConnection | None = self._core.connections.query(
             connection_id, "admin.connection", connection_id, LiveConnection | None
         )
@@ -81,27 +89,35 @@ class LiveConnections:
         """The connection with this id, if it is on this node and logged in."""
         table = self._core.connection_table
         address = table.ids.read(connection_id)
-        if address is None:
-            connection = None
-        else:
-            connection = table.at(address.number)
+        if address is None:  # not an id of a connection
+            return None
+        connection = table.at(address.number)
         if connection is None or connection.app is None:
             return None
-        node = self._core.node_name
-        dialect = connection.encoding.dialect.name
-        return LiveConnection(connection.app, connection.user or "", dialect, node)
+        return LiveConnection(
+            app=connection.app,
+            user=connection.user or "",
+            dialect=connection.encoding.dialect.name,
+            node=self._core.node_name,
+        )
 
     def of_user(self, app: str, user: str) -> ConnectionPage:
-        """All sessions of a user."""
+        """All sessions of a user, as a page with this user only."""
         connections, missing = self._sessions(app, [user])
-        return ConnectionPage(int(bool(connections)), [user], connections, missing)
+        users_online = 1 if connections else 0
+        return ConnectionPage(users_online, [user], connections, missing)
 
     def page(self, app: str, after: str | None, limit: int) -> ConnectionPage:
-        """The sessions of at most ``limit`` users of an app, after the user
-        ``after``; None: from the first user."""
+        """The sessions of at most ``limit`` users of an app.
+
+        The page begins after the user ``after``; None means with the first
+        user.
+        """
+        # One user more shows whether there is another page.
         page = self._core.presence.page(app, after, limit + 1)
         users = sorted(page.users)
         connections, missing = self._sessions(app, users[:limit])
+        # Both questions go to all nodes. Each node is named once.
         missing = list(dict.fromkeys([*page.missing, *missing]))
         return ConnectionPage(page.total, users, connections, missing)
 
@@ -140,16 +156,21 @@ _Find = Callable[[Principal, str, Sequence[str], int], Iterator[_Hit]]
 @runtime_checkable
 class Finds(Protocol):
     """A service of a feature that finds things of one type of ``GET
-    /api/v1/find``. ``finds``: the type, one of :data:`Kind`."""
+    /api/v1/find``.
+
+    ``finds`` is the type, one of :data:`Kind`.
+    """
 
     finds: ClassVar[str]
 
     def find(
         self, principal: Principal, text: str, apps: Sequence[str], limit: int
     ) -> Iterator[_Hit]:
-        """The id, app, label and detail of things that the principal may see,
-        found by a text in some apps. Exact ids come first. Switches
-        greenlets."""
+        """The things that the principal may see and that the text may name.
+
+        Each is the id, app, label and detail of a thing in one of the apps.
+        Exact ids come first. Switches greenlets.
+        """
 
 
 class HitShown(Struct):
@@ -169,8 +190,10 @@ class HitShown(Struct):
 
 
 class Finder:
-    """Searches every kind of thing that the node has. Methods switch
-    greenlets."""
+    """Searches every kind of thing that the node has.
+
+    Methods switch greenlets.
+    """
 
     def __init__(self, core: Core, live: LiveConnections) -> None:
         self._core = core
@@ -186,32 +209,31 @@ class Finder:
     def find(
         self, principal: Principal, text: str, apps: Sequence[str], limit: int
     ) -> list[HitShown]:
-        """The things that the text may name: at most ``limit`` of each kind of
-        each feature, exact ids first. ``apps``: resolved names that the
-        principal reaches."""
+        """The things that the text may name, in the order of their kinds.
+
+        Returns at most ``limit`` things of each kind of each feature, exact ids
+        first. ``apps`` are resolved names of apps that the principal reaches.
+        """
         services = [(each.finds, each.find) for each in self._core.all_of(Finds)]  # type: ignore[type-abstract]
         finds: list[tuple[str, _Find]] = [*self._finds.items(), *reversed(services)]
         hits: list[HitShown] = []
         for kind in get_args(Kind):
             for kind_of_find, find in finds:
                 if kind_of_find == kind:
-                    found = find(principal, text, apps, limit)
-                    hits += _first_hits(kind, found, limit)
-        # A user with an account is listed as the account.
-        accounts = {(hit.app, hit.id) for hit in hits if hit.type == "account"}
-        return [
-            hit
-            for hit in hits
-            if hit.type != "user" or (hit.app, hit.id) not in accounts
-        ]
+                    things = find(principal, text, apps, limit)
+                    hits += _first_hits(kind, things, limit)
+        return _without_repeated_users(hits)
 
     # --- the core -------------------------------------------------------------
 
     def _apps(
         self, principal: Principal, text: str, apps: Sequence[str], _limit: int
     ) -> Iterator[_Hit]:
-        """Apps whose names contain the text, also aliases. The app that has
-        exactly this name comes first."""
+        """Apps whose names contain the text, also aliases.
+
+        An alias is shown with its app: ``→ shop``. The app that has exactly
+        this name comes first.
+        """
         if not principal.may(Needs.OPERATE):
             return
         resolve = self._core.tenants.resolve
@@ -232,22 +254,31 @@ class Finder:
     def _users(
         self, principal: Principal, text: str, apps: Sequence[str], _limit: int
     ) -> Iterator[_Hit]:
-        """The user with this id in each app where they are online, on any node,
-        and in each app where they are banned."""
-        online = [app for app in apps if self._core.hub.is_online(app, text)]
+        """The user with this id, in each app where they are online or banned.
+
+        A user need not have an account. So only presence and bans show that an id
+        is used.
+        """
+        for app in self._apps_online(text, apps):
+            yield text, app, text, "online"
+        for app in apps:
+            if self._core.sessions.is_banned(app, text):
+                yield text, app, text, "banned"
+
+    def _apps_online(self, user: str, apps: Sequence[str]) -> Iterable[str]:
+        """The apps in which a user is online, on this node or on others.
+
+        If the registry does not answer, only this node is known.
+        """
+        online = [app for app in apps if self._core.hub.is_online(app, user)]
         others = self._core.others
         if others is not None:
-            nodes_by_app = others.registry.find_in_apps(apps, text)
+            nodes_by_app = others.registry.find_in_apps(apps, user)
             if nodes_by_app is not None:
                 for app, nodes in zip(apps, nodes_by_app, strict=True):
                     if any(node.id for node in nodes):
                         online.append(app)
-        sessions = self._core.sessions
-        for app in dict.fromkeys(online):
-            yield text, app, text, "online"
-        for app in apps:
-            if sessions.is_banned(app, text):
-                yield text, app, text, "banned"
+        return dict.fromkeys(online)
 
     def _connections(
         self, principal: Principal, text: str, apps: Sequence[str], _limit: int
@@ -262,7 +293,10 @@ class Finder:
     def _channels(
         self, principal: Principal, text: str, apps: Sequence[str], limit: int
     ) -> Iterator[_Hit]:
-        """Channels with subscribers whose name begins with the text."""
+        """Channels with subscribers whose name begins with the text.
+
+        The detail is the number of subscribers.
+        """
         if not principal.may(Needs.OPERATE):
             return
         members = self._core.channels.members
@@ -281,28 +315,41 @@ class Finder:
     def _keys(
         self, principal: Principal, text: str, _apps: Sequence[str], _limit: int
     ) -> Iterator[_Hit]:
-        """Keys whose ids begin with the text, or whose notes contain it. A
-        principal that reaches only some apps finds keys for these apps."""
+        """Keys whose ids begin with the text, or whose notes contain it.
+
+        A principal that reaches only some apps finds keys for these apps.
+        """
         if not principal.may(Needs.OWN):
             return
         text = text.lower()
         resolve = self._core.tenants.resolve
         for row in (*self._core.keys.configured, *self._core.store.keys()):
-            if not (row.id.lower().startswith(text) or text in row.note.lower()):
+            matches = row.id.lower().startswith(text) or text in row.note.lower()
+            if not matches:
                 continue
+            # A key without apps is for all apps.
             key_apps = set(map(resolve, row.apps))
             if principal.apps is None or (key_apps and key_apps <= principal.apps):
-                apps = ",".join(row.apps)
                 scopes = " ".join(row.scopes)
-                yield row.id, apps, row.note or row.id, scopes
+                yield row.id, ",".join(row.apps), row.note or row.id, scopes
 
 
 def _first_hits(kind: Kind, hits: Iterable[_Hit], limit: int) -> list[HitShown]:
-    """The first ``limit`` different things of a kind. Things with equal id and
-    app are the same; the first of them is returned."""
+    """The first ``limit`` different things of a kind.
+
+    Things with equal id and app are the same; the first of them is returned.
+    """
     shown: dict[tuple[str, str], HitShown] = {}
     for id, app, label, detail in hits:
         shown.setdefault((id, app), HitShown(kind, id, app, label, detail))
         if len(shown) == limit:
             break
     return list(shown.values())
+
+
+def _without_repeated_users(hits: list[HitShown]) -> list[HitShown]:
+    """Leave out users who are found as accounts, too."""
+    accounts = {(hit.app, hit.id) for hit in hits if hit.type == "account"}
+    return [
+        hit for hit in hits if hit.type != "user" or (hit.app, hit.id) not in accounts
+    ]

@@ -93,12 +93,15 @@ _NOBODY: Final = ("", "")
 
 
 def facts_of(given: Any, answer: Any = None, user: str = "") -> dict[str, Any]:
-    """The facts of a request or command and its answer that the log stores: ids,
-    numbers and reasons. Texts and secrets are left out. Of settings and all
-    other fields, only the names are stored, as ``settings`` and ``fields``.
+    """The facts about an act that the log stores, made from its input and answer.
 
-    ``given``: the input as a struct, or as parameters by name. ``user``: the
-    user whom the act names already, and who is not repeated.
+    These are ids, numbers and reasons. Texts and secrets are left out. Of
+    settings and all other fields, only the names are stored, as ``settings`` and
+    ``fields``. A ban of user 7 with a text of its own may become
+    ``{"until": 1790000000, "fields": ["note"], "users": ["7"]}``.
+
+    ``given`` is the input as a struct, or the parameters of a request by name.
+    ``user`` is the user whom the act names already, and who is not repeated.
     """
     facts: dict[str, Any] = {}
     users: list[str] = []
@@ -112,15 +115,16 @@ def facts_of(given: Any, answer: Any = None, user: str = "") -> dict[str, Any]:
         elif name in _VALUES:
             facts[name] = _short(value)
         elif name == "settings" and isinstance(value, Struct):
-            facts[name] = [each for each, _ in _given(value)]
+            facts[name] = [setting for setting, _ in _given(value)]
         elif name not in _UNNAMED:
             fields.append(name)
-    answered = {
+
+    answer_facts = {
         name: _short(value) for name, value in _given(answer) if name in _FROM_ANSWER
     }
     # If both have an id, the id of the request is stored: the answer to a
     # recall has the id of the entry of the recall.
-    facts = answered | facts
+    facts = answer_facts | facts
     if fields:
         facts["fields"] = fields[:_MOST_VALUES]
     other_users = [each for each in users if each not in ("", user)]
@@ -130,8 +134,11 @@ def facts_of(given: Any, answer: Any = None, user: str = "") -> dict[str, Any]:
 
 
 def _given(values: Any) -> Iterator[tuple[str, Any]]:
-    """(name, value) of the fields of a struct that differ from their defaults.
-    Of the parameters of a request, only values that may be stored."""
+    """The fields that a request has set, as (name, value).
+
+    Of a struct, these are the fields that differ from their defaults. Of the
+    parameters of a request, they are only the values that may be stored.
+    """
     if isinstance(values, Struct):
         for field in msgspec.structs.fields(type(values)):
             value = getattr(values, field.name)
@@ -153,9 +160,11 @@ def _short(value: Any) -> Any:
 
 
 def user_in(answer: Any) -> str:
-    """The user in an answer, such as the answer to a login: in its field
-    ``user``, or in its ``account`` or ``session``. Returns ``""`` if it names
-    nobody."""
+    """The user in an answer, such as the answer to a login.
+
+    It is in the field ``user`` of the answer, or of its ``account`` or
+    ``session``. Returns ``""`` if the answer names nobody.
+    """
     user = getattr(answer, "user", "")
     if isinstance(user, str) and user:
         return user
@@ -173,24 +182,27 @@ def entry_of(act: Act) -> tuple[Entry, tuple[Name, ...]]:
     returned. They have only commitments in the row, as if they were erased.
     """
     names = tuple(_names(act))
-    commitments = msgspec.json.encode({each.part: each.commitment for each in names})
+    commitments = msgspec.json.encode({name.part: name.commitment for name in names})
     entry = Entry(
-        _clean(act.name, _NAME_BYTES),
-        act.by.kind,
-        _clean(act.app, _APP_BYTES),
-        act.request,
-        commitments,
+        name=_clean(act.name, _NAME_BYTES),
+        kind=act.by.kind,
+        app=_clean(act.app, _APP_BYTES),
+        request=act.request,
+        names=commitments,
     )
     if act.gone:
         user = _clean(act.user or user_in(act.answer), _MEMBER_BYTES)
         deleted = (entry.app, user)
-        names = tuple(each for each in names if (each.app, each.member) != deleted)
+        names = tuple(name for name in names if (name.app, name.member) != deleted)
     return entry, names
 
 
 def _names(act: Act) -> Iterator[Name]:
-    """All names of an act. A name may belong to a person, with whom it is
-    erased: to the maker, the target, or another user of the act."""
+    """All names of an act, each with a new salt.
+
+    A name may belong to a person, with whom it is erased: to the maker, the
+    target, or another user of the act. A name that belongs to no person stays.
+    """
     app = _clean(act.app, _APP_BYTES)
     by = _maker_of(act)
     target = _target_of(act, app)
@@ -209,6 +221,7 @@ def _names(act: Act) -> Iterator[Name]:
         yield _name("address", *(person or _NOBODY), act.address)
 
     facts = _facts_in(act)
+    # Other users get a name each, so that each of them can be erased alone.
     users = facts.pop("users", ())
     if facts:
         text = _clean(msgspec.json.encode(facts).decode(errors="replace"), _FACTS_BYTES)
@@ -225,8 +238,10 @@ def _names(act: Act) -> Iterator[Name]:
 
 
 def _maker_of(act: Act) -> tuple[str, str] | None:
-    """App and id of the person who did it, or whose bot did it. None if a key,
-    a node or nobody did it."""
+    """App and id of the person who has done an act, or whose bot has done it.
+
+    None if a key, a node or nobody has done it.
+    """
     person = act.by.user or act.by.staff
     if not person:
         return None
@@ -234,8 +249,10 @@ def _maker_of(act: Act) -> tuple[str, str] | None:
 
 
 def _target_of(act: Act, app: str) -> tuple[str, str] | None:
-    """App and id of the user whom the act is about. None if it is about
-    nobody."""
+    """App and id of the user whom the act is about; None if it is about nobody.
+
+    The answer names the user if the request does not, as at a login.
+    """
     user = _clean(act.user or user_in(act.answer), _MEMBER_BYTES)
     if not user:
         return None
@@ -243,16 +260,23 @@ def _target_of(act: Act, app: str) -> tuple[str, str] | None:
 
 
 def _facts_in(act: Act) -> dict[str, Any]:
-    """The facts of an act. If the act has no facts, they are made from its input
-    and answer."""
+    """The facts of an act.
+
+    If the route has given no facts, they are made from its input and answer.
+    """
     if act.facts is None:
         return facts_of(act.given, act.answer, act.user)
     return dict(act.facts)
 
 
 def _things(name: str, facts: Mapping[str, Any]) -> dict[str, None]:
-    """The things that an act is about, such as ``message:7``, ``key:1f2e`` or
-    ``group:12``, each once and in order. ``name``: the name of the act."""
+    """The things that an act is about, each once and in order.
+
+    Examples are ``message:7``, ``key:1f2e`` and ``group:12``. They are the keys
+    of the result, by which a search finds the act. ``name`` is the name of the
+    act, whose first part may say what its ``id`` is: ``keys.revoke`` is about a
+    key.
+    """
     kinds = dict(_ABOUT)
     subject = name.partition(".")[0]
     if subject in _OF_ID:
@@ -275,8 +299,10 @@ def _name(part: str, app: str, member: str, text: str = "") -> Name:
 
 
 def _clean(text: str, most: int) -> str:
-    """A text that every database stores: without NUL, and with at most ``most``
-    bytes in UTF-8."""
+    """A text that every database stores.
+
+    It is without NUL, and has at most ``most`` bytes in UTF-8.
+    """
     content = text.replace("\0", "").encode("utf-8", "replace")
     return content[:most].decode("utf-8", "ignore")
 

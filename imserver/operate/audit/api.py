@@ -110,7 +110,10 @@ def audit(service: AuditApi, call: Call) -> HttpResponse:
     if request.user and not app:
         raise ApiProblem.invalid("`app`: name the app of the user")
 
+    # The link to the next page must not verify the chain again.
     wanted = msgspec.structs.replace(request, app=app, check=False)
+
+    # Lines of JSON have no place for the result of the check.
     has_lines = NDJSON in call.request.headers.get("accept", "")
     check = None
     if request.check and store.has_database and not has_lines:
@@ -125,8 +128,12 @@ def audit(service: AuditApi, call: Call) -> HttpResponse:
 def _lines(
     call: Call, wanted: AuditQuery, rows: list[ActShown], following: int
 ) -> HttpResponse:
-    """Answer with one act in each line. If more acts follow, a header has the
-    link to them. ``following``: the number after which they begin, or 0."""
+    """Answer with one act in each line, as JSON.
+
+    If more acts follow, the header ``Link`` has the address of the next page.
+    ``following`` is the number after which they begin; 0 means that no acts
+    follow.
+    """
     headers = [("X-Request-Id", call.request.id)]
     if following:
         fields = msgspec.structs.asdict(wanted)
@@ -138,8 +145,11 @@ def _lines(
 
 
 def _check(service: AuditApi, call: Call) -> AuditCheck:
-    """Verify the newest acts, and let the caller pay for them. A caller that
-    does not reach all apps learns only whether the chain is unbroken."""
+    """Verify the newest acts, and charge the caller for the work.
+
+    The verification reads acts of all apps. A caller that does not reach all
+    apps learns only whether the chain is unbroken.
+    """
     from imserver.operate.audit.verification import NEWEST, verify  # few ask for it
 
     rates = service.api.rates
@@ -151,7 +161,9 @@ def _check(service: AuditApi, call: Call) -> AuditCheck:
     # If the log has fewer acts, this number is negative: the caller gets the
     # difference back.
     rates.charge(*payer, (result.rows - NEWEST) // ACTS_PER_REQUEST)
-    if call.principal.apps is None:
+
+    reaches_all_apps = call.principal.apps is None
+    if reaches_all_apps:
         number, digest = result.head
         return AuditCheck(
             acts=result.rows,
@@ -167,15 +179,19 @@ def _check(service: AuditApi, call: Call) -> AuditCheck:
 
 
 def _names(store: Store, acts: list[ActShown]) -> dict[str, dict[str, str]]:
-    """App → user → name of the account, for all users in these acts who have an
-    account."""
+    """App → user → name of the account, for all users in these acts.
+
+    Users without an account are left out.
+    """
     users_by_app: dict[str, set[str]] = {}
     for act in acts:
+        # The maker may belong to another app than the target.
         if act.by.app and act.by.id:
             users_by_app.setdefault(act.by.app, set()).add(act.by.id)
         others = (act.facts or {}).get("users", ())
-        concerned = [user for user in (act.user, *others) if user]
-        users_by_app.setdefault(act.app, set()).update(concerned)
+        # None and "" stand for erased and missing users.
+        targets = [user for user in (act.user, *others) if user]
+        users_by_app.setdefault(act.app, set()).update(targets)
 
     names_by_app = {}
     for app, ids in users_by_app.items():

@@ -1,5 +1,8 @@
-"""The audit log of a node: acts wait for a group commit. If it fails, they are
-written as lines to the server's log."""
+"""The audit log of a node: acts wait for a group commit.
+
+A *group commit* stores all waiting acts in one transaction. If it fails, the
+acts are written as lines to the server's log.
+"""
 
 import logging
 from collections import deque
@@ -54,9 +57,12 @@ _EXPIRY_SECONDS: Final = 600.0
 
 
 class _Waiting(Struct):
-    """An act that waits for the database. ``new``: the act as it is stored.
-    ``stored``: is set when it is stored. ``is_logged``: it was also written to
-    the server's log, because the database did not store it in time."""
+    """An act that waits for the database.
+
+    ``new`` is the act in the form in which it is stored. ``stored`` is set when
+    it is stored. ``is_logged`` says that it was also written to the server's
+    log, because the database did not store it in time.
+    """
 
     act: Act
     new: NewAct
@@ -65,9 +71,11 @@ class _Waiting(Struct):
 
 
 class AuditLog(Observer, ArchivedFiles):
-    """Appends acts to the chain in the database. Owner of the acts that wait
-    for the database. ``days``: after how many days an act is removed; 0 means
-    never."""
+    """Appends acts to the chain in the database.
+
+    It owns the acts that wait for the database. ``days`` says after how many
+    days an act is removed; 0 means never.
+    """
 
     finds: Final = "request"
     """The type of things that :meth:`find` finds."""
@@ -90,20 +98,24 @@ class AuditLog(Observer, ArchivedFiles):
         return len(self._queue)
 
     def acted(self, act: Act) -> None:
-        """Store an act. Returns when it is stored, or after
-        :data:`WAIT_SECONDS`. Returns at once for an act of a node, and while
-        the database fails. An act that is not stored in time becomes a line in
-        the server's log, and is stored later."""
+        """Store an act that was done: somebody has changed something.
+
+        Returns when the act is stored, or after :data:`WAIT_SECONDS`. Returns at
+        once for an act of a node, and while the database fails. An act that is not
+        stored in time becomes a line in the server's log, and is stored later.
+        """
         try:
             if not self._store.has_database or len(self._queue) >= MOST_WAITING:
                 # A node writes its own acts to the log anyway.
                 if act.by.kind != "node":
                     self._write_line(act)
                 return
-            waiting = _Waiting(act, NewAct(*entry_of(act), monotonic()), Flag())
+            waiting = _Waiting(act, NewAct(*entry_of(act), at=monotonic()), Flag())
             self._queue.append(waiting)
             if self._writer is None:
                 self._writer = gevent.spawn(self._write)
+
+            # While the database fails, waiting would only delay the answer.
             is_late = self._fails
             if not is_late and act.by.kind != "node":
                 is_late = not waiting.stored.wait(WAIT_SECONDS)
@@ -120,14 +132,18 @@ class AuditLog(Observer, ArchivedFiles):
             self._write_line(waiting.act)
 
     def _write_line(self, act: Act) -> None:
+        """Write an act to the server's log, as JSON under ``imserver.audit``."""
         self.logged += 1
         lines.info("%s", line_of(act).decode())
 
     @staticmethod
     def add(sql: PooledStatements, act: Act) -> int:
-        """Append an act in the transaction that carries it out. Returns its
-        number. Raises ImserverError."""
-        batch = ActBatch([NewAct(*entry_of(act), monotonic())])
+        """Append an act in the transaction that carries it out, and return its
+        number.
+
+        So either both are stored or neither. Raises ImserverError.
+        """
+        batch = ActBatch([NewAct(*entry_of(act), at=monotonic())])
         append(batch, sql)
         return batch.number
 
@@ -135,8 +151,11 @@ class AuditLog(Observer, ArchivedFiles):
         self, app: str, name: str, about: str
     ) -> tuple[AuditRow, list[Name]] | None:
         """The newest act with this name in an app about a thing such as
-        ``message:7``, in its hashed form with the names that were not erased.
-        None if no act fits. Switches greenlets. Raises StorageUnavailable."""
+        ``message:7``.
+
+        It is in its hashed form, with the names that were not erased. None if
+        no act fits. Switches greenlets. Raises StorageUnavailable.
+        """
         query = AuditQuery(app=app, name=name, about=about, limit=1)
         acts, _ = self._store.read_or((NO_ACTS, 0), partial(search, query))
         if not acts:
@@ -160,8 +179,10 @@ class AuditLog(Observer, ArchivedFiles):
             self._writer = None
 
     def _store_batch(self, waiting: list[_Waiting]) -> None:
-        """Store acts, and try again until the database answers. An act that the
-        database refuses becomes a line in the server's log."""
+        """Store acts, and try again until the database answers.
+
+        An act that the database refuses becomes a line in the server's log.
+        """
         batch = ActBatch([each.new for each in waiting])
         failures = 0
         while True:
@@ -172,6 +193,7 @@ class AuditLog(Observer, ArchivedFiles):
                 return
             except StorageUnavailable:
                 self._fails = True
+                # Requests do not wait for these acts any more.
                 for each in waiting:
                     self._log_once(each)
                 failures += 1
@@ -185,15 +207,17 @@ class AuditLog(Observer, ArchivedFiles):
                     )
                     self._log_once(refused)
                     return
-                # The database refuses one of the acts. Store each alone, so
-                # that all others are stored.
+                # The database refuses one of the acts. Store each alone, so that
+                # all others are stored.
                 for each in waiting:
                     self._store_batch([each])
                 return
 
     def expire(self) -> None:
-        """Remove acts that are too old. Switches greenlets. Raises
-        StorageUnavailable."""
+        """Remove acts that are older than the configured number of days.
+
+        Switches greenlets. Raises StorageUnavailable.
+        """
         if not self._days:
             return
         remove = partial(remove_before, self._days * _DAY_MS)
@@ -204,30 +228,43 @@ class AuditLog(Observer, ArchivedFiles):
     def find(
         self, principal: Principal, text: str, apps: Sequence[str], limit: int
     ) -> Iterator[tuple[str, str, str, str]]:
-        """The acts of the request with this id, as (id, app, id, name of the
-        act), for the search of operators."""
+        """The acts of the request with this id, for the search of operators.
+
+        Each is a tuple: id of the request, app, label (the id again), and the
+        name of the act as detail. ``apps`` are the apps that the principal
+        reaches.
+        """
         if not principal.may(Needs.OPERATE):
             return
         query = AuditQuery(request=text, limit=limit)
         acts, _ = self._store.read_or((NO_ACTS, 0), partial(search, query))
         for row, _ in acts:
             app = row.entry.app
+            # Only a principal for all apps (None) sees acts that belong to no
+            # app.
             if principal.apps is None or app in apps:
                 yield text, app, text, row.entry.name
 
     def stop(self) -> None:
-        """Store the waiting acts. After :data:`LAST_SECONDS`, write the others
-        to the server's log."""
+        """Store the waiting acts before the node ends.
+
+        After :data:`LAST_SECONDS`, write the acts that still wait to the
+        server's log.
+        """
         if self._writer is not None:
             self._writer.join(LAST_SECONDS)
         for waiting in self._queue:
             self._log_once(waiting)
 
     def read(self, app: str, user: str) -> Iterator[tuple[str, int, Iterator[bytes]]]:
-        """The acts of an app or a user, as a file of an archive. If ``app`` is
-        empty, the archive is of the whole server, and has the acts in its
-        rows."""
+        """The acts of an app or a user, as a file of an archive.
+
+        Yields (name, size, content), at most once. If ``app`` is empty, the
+        archive is the backup of the whole server. It has the acts in its
+        tables, and needs no file.
+        """
         if app:
+            # The size is not known before all acts were read.
             unknown_size = 0
             yield "audit.jsonl", unknown_size, lines_of(self._store, app, user)
 
@@ -244,7 +281,10 @@ class CommandAudit(AuditLog):
 def offline(
     _config: Config, store: Store, _tenants: object
 ) -> Iterator[tuple[AuditLog]]:
-    """The audit log of a command. It removes no old acts."""
+    """Build the audit log for a command that runs without a server.
+
+    It removes no old acts: the setting for their age is for servers.
+    """
     yield (CommandAudit(store, days=0),)
 
 

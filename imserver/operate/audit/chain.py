@@ -20,13 +20,17 @@ _decode: Final = msgspec.json.decode
 class Name(Struct, frozen=True):
     """A name in an act, or facts that tell something about a person.
 
-    ``part``: its role in the act: ``by``, ``user``, ``address`` or ``facts``,
-    or ``users/`` or ``about/`` with a number, such as ``users/0``. ``app`` and
-    ``member``: the person to whom the row belongs. When the person is deleted,
-    the row is erased. If ``app`` is empty, ``member`` is the id of a key, node
-    or system user, a thing such as ``message:7``, or empty. ``text``: the
-    address, or the facts as JSON; otherwise empty. ``salt``: random bytes,
-    without which nobody can find the name by its commitment.
+    ``part`` is the role of the name in the act: ``by`` (the maker), ``user``
+    (the target), ``address`` or ``facts``. Further users and things are
+    besides are numbered: ``users/0``, ``about/0``.
+
+    ``app`` and ``member`` identify the person to whom the name belongs. When
+    the person is deleted, the name is erased. If ``app`` is empty, ``member``
+    is the id of a key, node or system user, a thing such as ``message:7``, or
+    empty.
+
+    ``text`` is the address, or the facts as JSON; otherwise empty. ``salt`` are
+    random bytes, without which nobody can find the name by its commitment.
     """
 
     part: str
@@ -37,15 +41,21 @@ class Name(Struct, frozen=True):
 
     @property
     def commitment(self) -> str:
-        """The hash of this name that the row of the act has."""
+        """The hash of this name, which the row of the act contains.
+
+        It proves later what the name was, but it does not tell the name.
+        """
         return _digest([self.salt.hex(), self.part, self.app, self.member, self.text])
 
 
 class Entry(Struct, frozen=True):
-    """An act without its position in the chain. ``name``: what was done, such as
-    ``accounts.login``. ``kind``: the kind of principal that has done it.
-    ``request``: the id of the request. ``names``: part → commitment of each
-    :class:`Name`, as JSON."""
+    """An act without its position in the chain.
+
+    ``name`` says what was done, such as ``accounts.login``. ``kind`` is the
+    kind of principal that has done it, such as ``key`` or ``account``.
+    ``request`` is the id of the HTTP request. ``names`` is a JSON object: the
+    part of each :class:`Name` of the act → its commitment.
+    """
 
     name: str
     kind: str
@@ -55,9 +65,12 @@ class Entry(Struct, frozen=True):
 
 
 class AuditRow(Struct, frozen=True):
-    """An act in the chain. ``time``: Unix milliseconds. ``previous``: the hash
-    of the row before it. ``hash``: the hash of this row, which was stored with
-    it."""
+    """An act in the chain.
+
+    ``time`` is in Unix milliseconds. ``previous`` is the hash of the row before
+    it. ``hash`` is the hash of this row as it is stored in the database. If
+    somebody has changed the row, it differs from :attr:`expected`.
+    """
 
     number: int
     time: int
@@ -67,12 +80,19 @@ class AuditRow(Struct, frozen=True):
 
     @property
     def expected(self) -> str:
-        """The hash of the present content. It differs from ``hash`` if somebody
-        has changed the row."""
+        """The hash of the present content of the row.
+
+        It differs from ``hash`` if somebody has changed the row in the
+        database.
+        """
         return hash_of(self.number, self.time, self.entry, self.previous)
 
     def hashed(self) -> bytes:
-        """The hashed content of the row, and the hash, as JSON."""
+        """The hashed content of the row, and the hash, as JSON.
+
+        It has no names, only their commitments, so it may be given to an
+        auditor.
+        """
         fields = msgspec.to_builtins(self)
         del fields["entry"]
         fields |= msgspec.structs.asdict(self.entry)
@@ -81,8 +101,11 @@ class AuditRow(Struct, frozen=True):
 
 
 def hash_of(number: int, time: int, entry: Entry, previous: str) -> str:
-    """The hash of a row with this content. ``previous``: the hash of the row
-    before it, so that each hash also protects all rows before."""
+    """The hash of a row with this content, in hexadecimal.
+
+    The hash of the row before it (``previous``) is a part of the content. So
+    each hash also protects all rows before its own.
+    """
     content = [
         number,
         time,
@@ -97,6 +120,7 @@ def hash_of(number: int, time: int, entry: Entry, previous: str) -> str:
 
 
 def _digest(content: Any) -> str:
+    """The SHA-256 of a value as JSON, in hexadecimal."""
     return hashlib.sha256(msgspec.json.encode(content)).hexdigest()
 
 
@@ -123,6 +147,7 @@ class ActShown(Struct):
 
 
 def _read_facts(text: str) -> dict[str, Any]:
+    """The facts that were stored as JSON; ``""`` means no facts."""
     try:
         return _decode(text or "{}", type=dict[str, Any])
     except msgspec.DecodeError:  # somebody else than the server has written it
@@ -130,47 +155,48 @@ def _read_facts(text: str) -> dict[str, Any]:
 
 
 def shown(row: AuditRow, names: Sequence[Name]) -> ActShown:
-    """The act of a row, with the names that were not erased. Erased values are
-    None."""
+    """The act of a row as operators see it.
+
+    The row lists the parts of the act that had a name, such as ``by`` and
+    ``user``. ``names`` are the names that are still stored. A part without a
+    stored name was erased, because the person was deleted; its value is None.
+    """
     entry = row.entry
     commitments: Mapping[str, str] = _decode(entry.names)
-    names_by_part = {each.part: each for each in names}
+    names_by_part = {name.part: name for name in names}
 
-    def field_of(part: str, field: str = "member") -> Any:
-        """A field of a name. None if the name was erased; ``""`` if the act has
-        no such name."""
+    def value_of(part: str, field: str) -> Any:
+        """A field of a name: None if the name was erased, ``""`` if the act
+        never had a name of this part."""
         if part not in commitments:
             return ""
         if part in names_by_part:
             return getattr(names_by_part[part], field)
         return None
 
-    written = field_of("facts", "text")
-    if written is None:
-        facts = None
-    else:
-        facts = _read_facts(written)
-    users = [field_of(part) for part in commitments if part.startswith("users/")]
+    facts_text = value_of("facts", "text")
+    facts = None if facts_text is None else _read_facts(facts_text)
+    # Users have a name each, so that each of them can be erased alone. For the
+    # reader they are one of the facts.
+    users = [
+        value_of(part, "member") for part in commitments if part.startswith("users/")
+    ]
     if users:
         facts = {**(facts or {}), "users": users}
 
-    maker = names_by_part.get("by")
-    if maker is not None:
-        maker_app = maker.app
-    elif "by" in commitments:
-        # The app of the maker was erased with the id. The app of the act takes
-        # its place.
+    maker_app = value_of("by", "app")
+    if maker_app is None:
+        # The app of the maker was erased with the id. Nearly all makers act in
+        # their own app, so the app of the act takes its place.
         maker_app = entry.app
-    else:
-        maker_app = ""
     return ActShown(
         number=row.number,
         time=row.time,
         name=entry.name,
-        by=ActMaker(entry.kind, field_of("by"), maker_app),
+        by=ActMaker(kind=entry.kind, id=value_of("by", "member"), app=maker_app),
         app=entry.app,
-        user=field_of("user"),
-        address=field_of("address", "text"),
+        user=value_of("user", "member"),
+        address=value_of("address", "text"),
         request=entry.request,
         facts=facts,
     )

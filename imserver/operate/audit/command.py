@@ -36,15 +36,19 @@ def audit() -> None:
 
 
 class _Moment(click.ParamType):  # type: ignore[type-arg]
-    """A time in UTC, as Unix milliseconds."""
+    """The type of options with a time in UTC; the value is in Unix
+    milliseconds."""
 
     name = "time"
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> int:
-        """Read a time in the form of ISO 8601. Without a time zone it is in
-        UTC."""
+        """Read a time in the form of ISO 8601.
+
+        A time without a time zone is in UTC. Click also passes the default
+        value, which is a number already.
+        """
         if isinstance(value, int):  # the default
             return value
         try:
@@ -130,7 +134,9 @@ def list_acts(
 
     USER is a user id or a login.
     """
-    wanted |= _persons(whom, wanted["app"], wanted["user"])
+    # ``wanted`` has the options by name. They are the fields of AuditQuery.
+    wanted |= _persons(whom, app=wanted["app"], user=wanted["user"])
+    # ``--message 7`` is a shorter form of ``--about message:7``.
     if message:
         wanted["about"] = f"message:{message}"
     with opened(path, data_dir) as (_, store, tenants):
@@ -157,36 +163,44 @@ def list_acts(
 
 
 def _persons(whom: str, app: str, user: str) -> dict[str, str]:
-    """App and user whose acts are wanted; ``""`` means any. ``whom`` is
-    ``APP``, ``APP/USER`` or empty. ``app`` and ``user`` are older options with
-    the meaning of its parts."""
+    """The app and the user whose acts are wanted; ``""`` means any.
+
+    ``whom`` is the argument: ``APP``, ``APP/USER`` or empty. ``app`` and
+    ``user`` are older options with the meaning of its parts. Raises UsageError
+    if both forms are given, or a user without an app.
+    """
     if whom and (app or user):
         raise click.UsageError("APP/USER takes the place of --app and --user")
     if whom:
         app, _, user = whom.partition("/")
     elif user:
+        # This raises if the app of the user is missing.
         ServerApi.person((app, user))
     return {"app": app, "user": user}
 
 
-def _user_of(store: Store, tenants: Tenants, app: str, named: str) -> str:
-    """The id of a user. ``named`` is the id, or the login of an account."""
+def _user_of(store: Store, tenants: Tenants, app: str, name: str) -> str:
+    """The id of a user. ``name`` is the id, or the login of an account."""
     tenant = tenants.find(app)
+    # Such an app has users without accounts, so without logins.
     if tenant is None or not tenant.wants_accounts(app):
-        return named
+        return name
     # Imported here: a server may have no accounts.
     from imserver.people.accounts import AccountStore
 
-    row = AccountStore(store).by_id_or_login(app, named)
+    row = AccountStore(store).by_id_or_login(app, name)
     if row is None:
-        return named  # it may be the id of a deleted account
+        return name  # it may be the id of a deleted account
     account, *_ = row
     return account.user
 
 
 def _read_acts(store: Store, wanted: Mapping[str, Any], limit: int) -> list[ActShown]:
-    """The newest acts that match, at most ``limit`` of them. ``wanted``: the
-    fields of the search."""
+    """The newest acts that match, at most ``limit`` of them.
+
+    ``wanted`` are the fields of an :class:`AuditQuery`. A search may end early,
+    so several pages are read.
+    """
     acts: list[ActShown] = []
     following = 0  # begins with the newest act
     while len(acts) < limit:
@@ -200,11 +214,13 @@ def _read_acts(store: Store, wanted: Mapping[str, Any], limit: int) -> list[ActS
 
 
 def _second_of(milliseconds: int) -> str:
+    """A time as text, such as ``2026-11-26 09:30:00``."""
     moment = datetime.fromtimestamp(milliseconds / _SECOND_MS, UTC)
     return moment.strftime("%Y-%m-%d %H:%M:%S")
 
 
 def _facts_as_text(facts: Any) -> str:
+    """The facts of an act as JSON; ``""`` if there are no facts."""
     if facts is None:
         return _name_as_text(None)
     if facts:
@@ -213,6 +229,7 @@ def _facts_as_text(facts: Any) -> str:
 
 
 def _name_as_text(name: str | None) -> str:
+    """A name, or ``(erased)`` in the place of a name that was erased."""
     if name is None:
         return "(erased)"
     return name
@@ -263,7 +280,11 @@ def export(path: str | None, data_dir: str | None, app: str, hashes: bool) -> No
 
 
 def _all_acts(store: Store) -> Iterator[tuple[AuditRow, list[Name]]]:
-    """All acts with their names, the oldest first, page by page."""
+    """All acts with their names, the oldest first.
+
+    They are read page by page, because they may be more than the memory takes.
+    """
+    # -1 begins before the first row, also one that somebody has inserted.
     number = -1
     while True:
         page = store.read_or(NO_ACTS, partial(after, number, _PAGE_ACTS))
@@ -275,7 +296,7 @@ def _all_acts(store: Store) -> Iterator[tuple[AuditRow, list[Name]]]:
 
 
 def _line(row: AuditRow, names: list[Name]) -> bytes:
-    """An act with its names and hashes, as JSON."""
+    """An act with its names and hashes, as a line of JSON."""
     fields = msgspec.to_builtins(shown(row, names))
     fields["previous"] = row.previous
     fields["hash"] = row.hash
@@ -301,16 +322,7 @@ def verify_chain(
     database can write. With --head, a later run finds out whether somebody has
     rewritten the rows up to that head.
     """
-    wanted = None
-    if given_head is not None:
-        match = _is_head(given_head)
-        if match is None:
-            fail(
-                f"--head {given_head}: expected NUMBER:HASH, as this command prints the head"
-            )
-        number, digest = match.groups()
-        wanted = (int(number), digest)
-
+    wanted = None if given_head is None else _parse_head(given_head)
     with opened(path, data_dir) as (_, store, _):
         if not store.has_database:
             fail("there is no database, so there is no audit log")
@@ -326,8 +338,25 @@ def verify_chain(
         fail("somebody other than the server has changed the audit log")
 
 
+def _parse_head(given_head: str) -> tuple[int, str]:
+    """The number and hash in the value of ``--head``, such as ``17:9f86d0…``.
+
+    Ends the command if the value has another form.
+    """
+    match = _is_head(given_head)
+    if match is None:
+        fail(
+            f"--head {given_head}: expected NUMBER:HASH, as this command prints the head"
+        )
+    number, digest = match.groups()
+    return int(number), digest
+
+
 def _print_result(result: Verification) -> None:
-    """Print the numbers of rows and names, and last the head of the chain."""
+    """Print the numbers of rows and names, and last the head of the chain.
+
+    With ``--json``, print an object with these values.
+    """
     number, digest = result.head
     head = f"{number}:{digest}"
     removed, _ = result.anchor  # all acts up to this number

@@ -48,8 +48,10 @@ _EXPORTED_ACTS: Final = 500
 
 
 class NewAct(Struct, frozen=True):
-    """An act to store, with the names of people and things in it. ``at``: the
-    monotonic time at which it was done."""
+    """An act to store, with the names of people and things in it.
+
+    ``at`` is the monotonic time at which it was done.
+    """
 
     entry: Entry
     names: tuple[Name, ...]
@@ -57,10 +59,12 @@ class NewAct(Struct, frozen=True):
 
 
 class ActBatch(Struct):
-    """Acts that one transaction stores. :func:`append` writes ``number`` and
-    ``hash`` of the first row here. If the answer of the database is lost, the
-    next attempt compares them with the stored rows. So it finds out whether the
-    first attempt was committed."""
+    """Acts that one transaction stores.
+
+    :func:`append` writes the number and hash of the first row here. If the
+    answer of the database is lost, nobody knows whether the transaction was
+    committed. The next attempt then looks for a row with this number and hash.
+    """
 
     acts: Sequence[NewAct]
     number: int = 0
@@ -69,8 +73,10 @@ class ActBatch(Struct):
 
 class ChainHead(Struct, frozen=True):
     """The end of the chain: ``number``, ``time`` and ``hash`` of its last row.
-    ``anchor``: the number of the last row that was removed because of its age;
-    0: no row was removed."""
+
+    Old rows are removed. ``anchor`` and ``anchor_hash`` are the number and hash
+    of the last removed row; ``anchor`` is 0 if no row was removed.
+    """
 
     number: int
     time: int
@@ -83,9 +89,11 @@ _HEADS: Final = RowsOf(ChainHead, "audit_head")
 
 
 def head(sql: PooledStatements, lock: bool = False) -> ChainHead | None:
-    """The row about the end of the chain. None if somebody has removed it, or
-    if it is unreadable. With ``lock``, other writers wait until this
-    transaction ends."""
+    """The row about the end of the chain.
+
+    None if somebody has removed it, or if it is unreadable. With ``lock``,
+    other writers wait until this transaction ends.
+    """
     columns = _readable(sql, _HEADS.columns)
     statement = f"SELECT {columns} FROM audit_head WHERE one = 1"
     if lock:
@@ -100,16 +108,17 @@ def head(sql: PooledStatements, lock: bool = False) -> ChainHead | None:
 
 
 def append(batch: ActBatch, sql: PooledStatements) -> None:
-    """Append acts to the chain. A second call with an equal batch appends
-    nothing if the first one was committed. Raises ImserverError if the head is
-    missing or unreadable."""
+    """Append acts to the chain: number them, hash them, and move the head.
+
+    An attempt whose answer was lost can be repeated with the same batch. If the
+    first attempt was committed, the second one appends nothing. Raises
+    ImserverError if the head is missing or unreadable.
+    """
     end = head(sql, lock=True)
     if end is None:
         raise ImserverError("audit_head has no row that can be read")
-    if batch.number:  # this is not the first attempt
-        stored = sql.query("SELECT hash FROM audit WHERE number = %s", (batch.number,))
-        if stored and text_of(stored[0][0]) == batch.hash:
-            return
+    if _is_stored(batch, sql):
+        return
 
     now = sql.clock_ms()
     read_at = monotonic()
@@ -132,6 +141,7 @@ def append(batch: ActBatch, sql: PooledStatements) -> None:
         rows.append((number, time, previous, digest, *_OF_ACTS.values(entry)))
         for name in act.names:
             names.append((*_OF_NAMES.values(name), name.text.encode(), number))
+        # The next row contains the hash of this one: that makes the chain.
         previous = digest
 
     sql.execute_many(_insert("audit", _COLUMNS), rows)
@@ -140,21 +150,38 @@ def append(batch: ActBatch, sql: PooledStatements) -> None:
     sql.execute(statement, (number, time, previous))
 
 
+def _is_stored(batch: ActBatch, sql: PooledStatements) -> bool:
+    """Whether an earlier attempt to store this batch was committed.
+
+    Another node may have stored an act with the number since then. So the hash
+    is compared, too.
+    """
+    if not batch.number:  # this is the first attempt
+        return False
+    rows = sql.query("SELECT hash FROM audit WHERE number = %s", (batch.number,))
+    return bool(rows) and text_of(rows[0][0]) == batch.hash
+
+
 def _insert(table: str, columns: str) -> str:
     """The statement that inserts rows with these columns."""
     return f"INSERT INTO {table} ({columns}) VALUES {marks_of(columns.count(',') + 1)}"
 
 
 def store_act(store: Store, act: Act) -> None:
-    """Append the act of a command. Raises StorageUnavailable."""
+    """Append the act of a command in a transaction of its own.
+
+    Raises StorageUnavailable.
+    """
     batch = ActBatch([NewAct(*entry_of(act), monotonic())])
     store.write(lambda sql: append(batch, sql))
 
 
 def remove_before(age_ms: int, sql: PooledStatements) -> int:
-    """Remove the oldest acts if they are older than ``age_ms``, at most
-    :data:`_MOST_REMOVED` of them. The last removed act becomes the anchor of
-    the chain. Returns how many acts were removed.
+    """Remove the oldest acts if they are older than ``age_ms``.
+
+    One call removes at most :data:`_MOST_REMOVED` acts, and returns how many.
+    The last_number removed act becomes the anchor of the chain: its hash stays in the
+    head, so that the first remaining row can still be verified.
     """
     end = head(sql, lock=True)
     if end is None:
@@ -166,16 +193,16 @@ def remove_before(age_ms: int, sql: PooledStatements) -> int:
         f"SELECT {columns} FROM audit WHERE number > %s ORDER BY number LIMIT %s"
     )
     oldest = sql.query(statement, (end.anchor, _MOST_REMOVED))
-    too_old = [row for row in oldest if row[1] < limit]
+    too_old = [row for row in oldest if row[1] < limit]  # row[1]: the time
     if not too_old:
         return 0
 
-    last, _, digest = too_old[-1]
-    sql.execute("DELETE FROM audit_name WHERE number <= %s", (last,))
-    sql.execute("DELETE FROM audit WHERE number <= %s", (last,))
+    last_number, _, digest = too_old[-1]
+    sql.execute("DELETE FROM audit_name WHERE number <= %s", (last_number,))
+    sql.execute("DELETE FROM audit WHERE number <= %s", (last_number,))
     sql.execute(
         "UPDATE audit_head SET anchor = %s, anchor_hash = %s WHERE one = 1",
-        (last, _as_text(digest)),
+        (last_number, _as_text(digest)),
     )
     return len(too_old)
 
@@ -188,8 +215,11 @@ NO_ACTS: Final[Acts] = []
 
 
 def after(number: int, most: int, sql: PooledStatements) -> Acts:
-    """At most ``most`` acts after this number in the order of the chain, with
-    their names."""
+    """The next acts after this number in the order of the chain, with their
+    names.
+
+    Returns at most ``most`` acts. -1 begins with the first row of the table.
+    """
     # In SQLite, somebody may have written a text or a blob as a number. It
     # would come after all numbers, so such rows are left out.
     return _find(
@@ -201,7 +231,10 @@ def after(number: int, most: int, sql: PooledStatements) -> Acts:
 
 
 def one(number: int, sql: PooledStatements) -> Acts:
-    """One act. Empty if no act has this number."""
+    """The act with this number and its names, in a list.
+
+    The list is empty if no act has this number.
+    """
     return _find(sql, "number = %s", number)
 
 
@@ -213,11 +246,13 @@ def _find(sql: PooledStatements, where: str, *values: int) -> Acts:
 
 
 def _with_names(sql: PooledStatements, acts: Sequence[AuditRow]) -> Acts:
-    """Read the names of acts that were not erased."""
+    """Add to each act its names that were not erased."""
     names_by_act: dict[int, list[Name]] = {act.number: [] for act in acts}
     columns = _readable(sql, f"{_OF_NAMES.columns}, text, number")
+    # ``query_in`` puts the placeholders of the numbers in the place of ``{}``.
     statement = f"SELECT {columns} FROM audit_name WHERE number IN {{}}"
-    for row in sql.query_in(statement, (), list(names_by_act), many=True):
+    rows = sql.query_in(statement, (), list(names_by_act), many=True)
+    for row in rows:
         number = row[-1]
         names_by_act[number].append(_name(row))
     return [(act, names_by_act[act.number]) for act in acts]
@@ -233,22 +268,28 @@ _BYTES: Final = (
 
 
 def _readable(sql: PooledStatements, columns: str) -> str:
-    """The columns of a query, so that the query never fails. In SQLite, a
-    column with a text is read as bytes, because the text may not be UTF-8."""
+    """The columns of a query, written so that the query never fails.
+
+    In SQLite, somebody may have written bytes that are not UTF-8 into a column
+    of texts, and reading it as text would fail. There a text is read as bytes.
+    """
     if sql.engine == "sqlite":
         return re.sub(r"[\w.]+", _BYTES, columns)
     return columns
 
 
 def _as_text(value: object) -> str:
+    """A value of a row as text, whatever somebody has written there."""
     if isinstance(value, bytes):
         return value.decode(errors="replace")
     return str(value)
 
 
 def _row(row: Row) -> AuditRow:
-    """The act in a row with :data:`_COLUMNS`. If the row is unreadable, the act
-    has a content that does not fit its hash, so that a verification finds it.
+    """The act in a row with :data:`_COLUMNS`.
+
+    If the row is unreadable, the act has a content that does not fit its hash,
+    so that a verification finds it.
     """
     number, _, previous, digest, *fields, names = row
     try:
@@ -259,14 +300,24 @@ def _row(row: Row) -> AuditRow:
             return act
     except _NOT_READ:
         pass
+
+    # This entry has another hash than the row, so the row counts as changed.
     unreadable = Entry(_UNREADABLE, kind="", app="", request="", names=b"{}")
-    time = 0
-    return AuditRow(number, time, unreadable, _as_text(previous), _as_text(digest))
+    return AuditRow(
+        number=number,
+        time=0,
+        entry=unreadable,
+        previous=_as_text(previous),
+        hash=_as_text(digest),
+    )
 
 
 def _name(row: Row) -> Name:
-    """The name in a row. If the row is unreadable, its commitment differs from
-    the commitment of the act, so that a verification finds it."""
+    """The name in a row of ``audit_name``.
+
+    If the row is unreadable, its commitment differs from the commitment in the
+    act, so that a verification finds it.
+    """
     part, app, member, salt, text, _ = row
     try:
         text = memoryview(text).tobytes().decode(errors="replace")
@@ -274,7 +325,13 @@ def _name(row: Row) -> Name:
             (part, app, member, memoryview(salt).tobytes()), text=text
         )
     except _NOT_READ:
-        return Name(_as_text(part), _as_text(app), _as_text(member), _UNREADABLE, b"")
+        return Name(
+            part=_as_text(part),
+            app=_as_text(app),
+            member=_as_text(member),
+            text=_UNREADABLE,
+            salt=b"",
+        )
 
 
 # --- searching ----------------------------------------------------------------
@@ -358,11 +415,12 @@ class AuditQuery(Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 def page_of(store: Store, query: AuditQuery) -> tuple[Acts, int]:
-    """Search as :func:`search` does, and return what it returns.
+    """One page of the wanted acts, and the number after which the next begins.
 
-    A search for a message also finds acts that have removed all messages of its
-    sender in a time that includes the message. Such acts do not name the
-    message. Switches greenlets. Raises StorageUnavailable.
+    The number is 0 if no more acts follow. A moderator may remove all messages
+    of a user in a time; such an act does not name the messages. A search for a
+    message therefore also finds these acts of its sender. Switches greenlets.
+    Raises StorageUnavailable.
     """
     acts, following = store.read_or((NO_ACTS, 0), partial(search, query))
     kind, _, id = query.about.partition(":")
@@ -371,9 +429,10 @@ def page_of(store: Store, query: AuditQuery) -> tuple[Acts, int]:
         return acts, following
 
     removals, following_removals = _removals_of(store, query, int(id))
+    # Acts have descending numbers. One of the searches may have ended early;
+    # only down to the higher number have all of them looked at the acts.
     following = max(following, following_removals)
     all_acts = sorted((*acts, *removals), key=lambda act: -act[0].number)
-    # Only down to this number have all searches looked at the acts.
     page = [act for act in all_acts if act[0].number >= following]
     if len(page) > query.limit:
         del page[query.limit :]
@@ -383,17 +442,17 @@ def page_of(store: Store, query: AuditQuery) -> tuple[Acts, int]:
 
 
 def _removals_of(store: Store, query: AuditQuery, message: int) -> tuple[Acts, int]:
-    """The acts that have removed all messages of a user in a time, if this
-    message was one of them. Returns them, and the number after which more may
-    follow; 0 if no more do."""
+    """The acts that have removed all messages of a user, this message included.
+
+    Such an act names the user and a span of time. Returns the acts, and the
+    number after which more may follow; 0 if no more do. ``query.user`` is a
+    further person whom the act must name.
+    """
     # Imported here, because few searches are about a message.
     from imserver.plugin.messages import MessageLog
 
     entries = store.part(MessageLog).entries
-    if query.app:
-        apps: Iterable[str] = [query.app]
-    else:
-        apps = entries.apps()
+    apps: Iterable[str] = [query.app] if query.app else entries.apps()
     found: Acts = []
     following = 0
     for app in apps:
@@ -405,15 +464,21 @@ def _removals_of(store: Store, query: AuditQuery, message: int) -> tuple[Acts, i
             )
             removals, last = store.read_or((NO_ACTS, 0), partial(search, of_sender))
             following = max(following, last)
-            for removal in removals:
-                if _has_removed(removal, entry.time_ms, query.user):
-                    found.append(removal)
+            found += [
+                removal
+                for removal in removals
+                if _has_removed(removal, entry.time_ms, query.user)
+            ]
     return found, following
 
 
 def _has_removed(act: tuple[AuditRow, list[Name]], time_ms: int, user: str) -> bool:
-    """Whether an act has removed messages of this time, and names this user. An
-    empty ``user`` allows any act."""
+    """Whether an act has removed the messages of this time, and names this
+    user.
+
+    An empty ``user`` allows any act. The facts ``since`` and ``until`` of the
+    act are in Unix seconds; an act without ``until`` has no end.
+    """
     row, names = act
     if user:
         people = {(name.app, name.member) for name in names}
@@ -427,8 +492,11 @@ def _has_removed(act: tuple[AuditRow, list[Name]], time_ms: int, user: str) -> b
 
 def search(query: AuditQuery, sql: PooledStatements) -> tuple[Acts, int]:
     """The newest wanted acts, and the number after which a further search
-    continues; 0 if there are no more acts. A search that has read
-    :data:`MOST_LOOKED` acts ends early, also with fewer acts than its limit."""
+    continues.
+
+    The number is 0 if there are no more acts. A search that has read
+    :data:`MOST_LOOKED` acts ends early, also with fewer acts than its limit.
+    """
     rows, following = _search_rows(query, sql)
     return _with_names(sql, rows), following
 
@@ -438,9 +506,11 @@ def _search_rows(
 ) -> tuple[list[AuditRow], int]:
     """Search as :func:`search` does, without names.
 
-    One index leads to the numbers of candidates, the newest first. Each step
-    reads more candidates than the step before. The database decides whether a
-    candidate is wanted, so other acts cost this process nothing.
+    An index leads to the numbers of *candidates*, the newest first: acts that
+    meet the condition of the index. The database decides whether a candidate
+    meets the other conditions, so other acts cost this process nothing. The
+    first step reads few candidates, because most searches end there. Each
+    further step reads more than the step before.
     """
     low, high = _bounds(query, sql)
     by = _label(query.by)
@@ -464,6 +534,8 @@ def _search_rows(
         if len(acts) > query.limit:
             del acts[query.limit :]
             return acts, acts[-1].number
+
+        # The next step begins below the last candidate of this one.
         last = sql.query(last_candidate, (*between, step - 1))
         if not last:  # there were fewer candidates than the step
             return acts, 0
@@ -475,8 +547,10 @@ def _search_rows(
 
 
 def _bounds(query: AuditQuery, sql: PooledStatements) -> tuple[int, int]:
-    """Two numbers between which all wanted acts are. Neither belongs to a
-    wanted act. The times of acts never go back, so a time becomes a number.
+    """Two numbers between which all wanted acts are.
+
+    Neither belongs to a wanted act. The times of acts never go back in the
+    chain, so a limit in time becomes a limit of numbers.
     """
     low = 0
     high = query.after or _BEYOND_ALL
@@ -519,12 +593,12 @@ def _label(by: str) -> Label:
 
 
 def _source(query: AuditQuery, by: Label) -> tuple[str, tuple[str, ...]]:
-    """The start of a query for the numbers of acts, without its ``SELECT``, and
-    the values of its placeholders. For example
-    ``(" number FROM audit WHERE app = %s AND", ("shop",))``.
+    """The start of a query for the numbers of acts, and its values.
 
-    Each query uses one index. It is chosen by the given fields, so that as few
-    acts as possible are read.
+    The text has no ``SELECT``. For the acts in an app, the result is ``("
+    number FROM audit WHERE app = %s AND", ("shop",))``. Each query uses one
+    index. It is chosen by the given fields, so that as few acts as possible are
+    read.
     """
     _, app, member = by
     of_names = " number FROM audit_name WHERE app = %s AND member = %s AND"
@@ -547,9 +621,11 @@ def _source(query: AuditQuery, by: Label) -> tuple[str, tuple[str, ...]]:
 
 
 def _wanted(query: AuditQuery, by: Label) -> tuple[str, tuple[str, ...]]:
-    """The conditions of a wanted act, each behind an AND, and the values of
-    their placeholders. The condition by which :func:`_source` finds acts in
-    ``audit_name`` is not repeated."""
+    """The conditions of a wanted act, each behind an AND, and their values.
+
+    The condition by which :func:`_source` finds the acts in ``audit_name`` is
+    not repeated.
+    """
     kind, app, member = by
     columns = {
         "app": query.app,
@@ -582,10 +658,13 @@ last ones to others."""
 
 
 def last_maker(store: Store, app: str, user: str, names: Sequence[str]) -> str:
-    """Who has done the newest of these acts on a user, such as ``key:1f2e`` or
-    ``staff:shop/7``. ``names``: the names of the acts. Returns ``""`` if no
-    such act is in the log, or if its maker was erased. Switches greenlets.
-    Raises StorageUnavailable."""
+    """Who has done the newest of these acts on a user, such as ``key:1f2e``.
+
+    A maker with an account is written with the app: ``staff:shop/7``. ``names``
+    are names of acts, such as ``moderation.ban``. Returns ``""`` if no such act
+    is in the log, or if its maker was erased. Switches greenlets. Raises
+    StorageUnavailable.
+    """
     maker = ActMaker(kind="", id="", app="")  # nobody
     newest = 0
     for name in names:
@@ -593,10 +672,19 @@ def last_maker(store: Store, app: str, user: str, names: Sequence[str]) -> str:
         acts, _ = store.read_or((NO_ACTS, 0), partial(search, query))
         for row, names_in_act in acts:
             act = shown(row, names_in_act)
-            concerned = (act.user, *(act.facts or {}).get("users", ()))
-            if act.number > newest and user in concerned:
+            # The search also finds acts that the user has done to others.
+            targets = (act.user, *(act.facts or {}).get("users", ()))
+            if act.number > newest and user in targets:
                 newest = act.number
                 maker = act.by
+    return _maker_label(maker)
+
+
+def _maker_label(maker: ActMaker) -> str:
+    """A maker as text: ``kind``, ``kind:id`` or ``kind:app/id``.
+
+    ``""`` if the maker was erased.
+    """
     if maker.id is None:  # erased
         return ""
     if not maker.id:  # a kind without ids
@@ -607,9 +695,12 @@ def last_maker(store: Store, app: str, user: str, names: Sequence[str]) -> str:
 
 
 def lines_of(store: Store, app: str, user: str) -> Iterator[bytes]:
-    """Acts as lines of JSON, the newest first. If ``user`` is empty, these are
-    all acts in the app. Otherwise they are the acts that the user has done, or
-    that concern the user."""
+    """Acts as lines of JSON for an export, the newest first.
+
+    If ``user`` is empty, these are all acts in the app. Otherwise they are the
+    acts that the user has done, or that concern the user, and other people are
+    left out of them.
+    """
     wanted = AuditQuery(app=app, user=user, limit=_EXPORTED_ACTS)
     following = 0  # begins with the newest act
     while True:
@@ -625,8 +716,11 @@ def lines_of(store: Store, app: str, user: str) -> Iterator[bytes]:
 
 
 def _for_user(act: ActShown, user: str) -> ActShown:
-    """An act as this user may see it. It does not tell which other user has
-    done it, from which address, and to whom besides."""
+    """An act as this user may see it.
+
+    If somebody else has done it, the user does not learn who it was, from which
+    address, and who else was concerned.
+    """
     facts = {
         name: value for name, value in (act.facts or {}).items() if name != "users"
     }

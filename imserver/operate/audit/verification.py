@@ -29,11 +29,13 @@ _MOST_WRONG: Final = 100
 
 
 class Verification(Struct):
-    """The result of a verification. ``wrong``: the problems in words, with the
-    number of the row. ``since`` and ``until``: times of the first and the last
-    row, in Unix milliseconds. ``erased``: the number of erased names. ``head``
-    and ``anchor``: number and hash of the last row, and of the row before the
-    first verified one.
+    """The result of a verification.
+
+    ``wrong`` has the problems in words, each with the number of its row.
+    ``since`` and ``until`` are the times of the first and the last verified
+    row, in Unix milliseconds. ``names`` counts the stored names, ``erased`` the
+    erased ones. ``head`` is the number and hash of the last row. ``anchor`` is
+    the number and hash of the row before the first verified one.
     """
 
     wrong: list[str] = []
@@ -59,21 +61,27 @@ def verify(
     note: Note = _note_nothing,
     newest: int = 0,
 ) -> Verification:
-    """Verify the whole chain, or as many of its ``newest`` rows. ``read``:
-    :meth:`Store.read`, or a function that does as it. ``wanted``: number and
-    hash of a head that was noted down; the chain must still have it. ``note``
-    is called after each page. Raises StorageUnavailable."""
+    """Verify the hashes of the audit log, and return what is wrong with it.
+
+    ``read`` is :meth:`Store.read`, or a function with the same arguments.
+    ``wanted`` is the number and hash of a head that somebody has saved earlier;
+    the chain must still contain it. ``note`` is called after each page of rows.
+    ``newest`` limits the verification to that many of the last rows; 0 means
+    all. Switches greenlets. Raises StorageUnavailable.
+    """
     chain = ChainCheck(Verification(), wanted)
-    # This page begins with the first row of the table. If there are rows up to
-    # the anchor, somebody has put them in, and :meth:`ChainCheck.add` says so.
+    # This page begins with the first row of the table, although the chain
+    # begins after its anchor. Rows up to the anchor were removed for their age.
+    # If such rows exist, somebody has inserted them, and :meth:`ChainCheck.add`
+    # reports them.
     end, page = read(partial(_next_page, -1))
     if end is None:
         chain.complain(
             "the head of the chain is missing or unreadable: somebody has removed or changed it"
         )
     elif newest and end.number - newest > end.anchor:
-        # Nobody knows the hash of the row before, so the first row is not
-        # compared with it.
+        # The row before the first verified one is not read, so its hash is not
+        # known. An empty hash means that the first link is not compared.
         chain.begin(replace(end, anchor=end.number - newest, anchor_hash=""))
         end, page = read(partial(_next_page, chain.number))
     else:
@@ -85,9 +93,11 @@ def verify(
         if end is not None:
             note("verified", chain.result.rows, end.number - end.anchor)
         end, page = read(partial(_next_page, chain.number))
-        # The next rows were removed meanwhile, because of their age.
         if end is not None and end.anchor > chain.number:
+            # A server has removed the next rows meanwhile, because of their
+            # age. Continue after them.
             chain.begin(end)
+
     if end is not None:
         chain.end(end)
     return chain.result
@@ -99,9 +109,11 @@ def _next_page(number: int, sql: PooledStatements) -> tuple[ChainHead | None, Ac
 
 
 class ChainCheck(Service):
-    """Verifies the rows of a chain one after another: first :meth:`begin`, then
-    :meth:`add` for each row, and :meth:`end`. Problems are added to
-    ``result``."""
+    """Verifies the rows of a chain one after another.
+
+    Call :meth:`begin` first, then :meth:`add` for each row, and :meth:`end`
+    last. Problems are added to ``result``.
+    """
 
     result: Verification
     _wanted: tuple[int, str] | None
@@ -112,20 +124,27 @@ class ChainCheck(Service):
     """The hash of the last row. ``""`` if it is not known."""
 
     def begin(self, end: ChainHead) -> None:
-        """Begin, or continue, after the anchor: the last row that was removed
-        because of its age."""
+        """Begin, or continue, after the anchor.
+
+        The anchor is the last row that was removed because of its age. Its
+        number and hash are stored with the head, so that the first remaining
+        row can be linked to it.
+        """
         self.result.anchor = (end.anchor, end.anchor_hash)
         self.number = end.anchor
         self._hash = end.anchor_hash
         self._compare(end.anchor, end.anchor_hash)
 
     def add(self, row: AuditRow, names: list[Name]) -> None:
-        """Check the next row: that its number follows, that its hashes fit, and
-        that its names fit the commitments."""
+        """Check the next row, and note each problem.
+
+        Its number must follow the last number, its hashes must fit, and its names
+        must fit their commitments.
+        """
         number = row.number
         result = self.result
         result.rows += 1
-        # An unreadable row has the time 0.
+        # An unreadable row has the time 0, which is no time of an act.
         result.since = result.since or row.time
         result.until = row.time or result.until
         if number <= self.number:
@@ -136,11 +155,15 @@ class ChainCheck(Service):
 
         self._check_link(row)
         if row.expected != row.hash:
+            # The commitments may be changed, too, so the names are not compared
+            # with them.
             self.complain(f"row {number} was changed")
         else:
             self._check_names(row, names)
         self._compare(number, row.hash)
         self.number = number
+        # The stored hash, also of a changed row: one changed row is reported once,
+        # and not again as a broken link of the next row.
         self._hash = row.hash
 
     def _check_link(self, row: AuditRow) -> None:
@@ -152,13 +175,18 @@ class ChainCheck(Service):
             self.complain(f"row {last_missing} is missing")
         elif first_missing < last_missing:
             self.complain(f"rows {first_missing} to {last_missing} are missing")
+        # ``_hash`` is empty before the first row of a partial verification.
         elif self._hash and row.previous != self._hash:
             self.complain(
                 f"the link between rows {self.number} and {row.number} is broken"
             )
 
     def _check_names(self, row: AuditRow, names: list[Name]) -> None:
-        """Compare the names of a row with its commitments to them."""
+        """Compare the stored names of a row with its commitments to them.
+
+        A commitment without a name is no problem: the name was erased. It is
+        counted.
+        """
         commitments = msgspec.json.decode(row.entry.names, type=dict[str, str])
         erased = set(commitments)
         for name in names:
@@ -169,8 +197,13 @@ class ChainCheck(Service):
         self.result.erased += len(erased)
 
     def end(self, end: ChainHead) -> None:
-        """Compare the last row with the head, and find out whether the wanted
-        head is missing."""
+        """Compare the last row with the head, and check that the wanted head
+        existed.
+
+        The head is a row of a table of its own with the wanted_number and hash of the
+        last act. It shows that rows at the end were removed, which no hash of a
+        row would show.
+        """
         if end.number > self.number:
             self.complain(f"rows {self.number + 1} to {end.number} are missing")
         elif end.number < self.number:
@@ -183,28 +216,38 @@ class ChainCheck(Service):
 
         if self._wanted is None:
             return
-        number, _ = self._wanted
+
+        # Rows between the anchor and the last row were compared one by one in
+        # :meth:`_compare`. Here are the numbers for which no row came.
+        wanted_number, _ = self._wanted
         anchor, _ = self.result.anchor
-        if number < anchor:
+        if wanted_number < anchor:
             self.complain(
-                f"row {number} was removed for its age: its hash cannot be compared"
+                f"row {wanted_number} was removed for its age: its hash cannot be compared"
             )
-        elif number > self.number:
-            self.complain(f"row {number}, the given head, is missing")
+        elif wanted_number > self.number:
+            self.complain(f"row {wanted_number}, the given head, is missing")
 
     def _compare(self, number: int, digest: str) -> None:
-        """Compare the hash of a row with that of the wanted head, if it has its
-        number."""
+        """Report the row if its hash differs from the wanted_number head of the same
+        number.
+
+        The wanted_number head is an older head of the chain that the operator has
+        saved.
+        """
         if self._wanted is None:
             return
-        wanted, wanted_hash = self._wanted
-        if wanted == number and wanted_hash != digest:
+        wanted_number, wanted_hash = self._wanted
+        if wanted_number == number and wanted_hash != digest:
             self.complain(
                 f"row {number} has another hash than the given head: rows up to it were rewritten"
             )
 
     def complain(self, text: str) -> None:
-        """Add a problem to the result. Very many are only counted."""
+        """Add a problem to the result.
+
+        After :data:`_MOST_WRONG` problems, further ones are only counted.
+        """
         if len(self.result.wrong) < _MOST_WRONG:
             self.result.wrong.append(text)
         else:
@@ -212,8 +255,12 @@ class ChainCheck(Service):
 
 
 def check_rows(sql: PooledStatements) -> Iterator[Finding]:
-    """Verify the newest acts, for ``imserver doctor``."""
+    """Verify the newest acts, for ``imserver doctor``.
 
+    Yields one finding if the chain is broken, and nothing if it is not.
+    """
+
+    # The doctor is in a transaction already. So the verification reads in it.
     def read(work: Callable[[PooledStatements], Any]) -> Any:
         return work(sql)
 
@@ -223,4 +270,4 @@ def check_rows(sql: PooledStatements) -> Iterator[Finding]:
     found = f"{result.wrong[0]} (of the last {result.rows} rows)"
     meaning = "the audit log is no longer a proof of what was done"
     mend = "run imserver audit verify, and find out who writes to the database besides the server"
-    yield Finding("fail", "audit log", found, meaning, mend)
+    yield Finding("fail", "audit log", found=found, meaning=meaning, mend=mend)

@@ -25,30 +25,39 @@ _SWEEP_SECONDS: Final = 600.0
 
 
 def _build(core: Core) -> Parts:
-    """Build the service for exports on a node."""
+    """Build the service that makes exports on a node.
+
+    Two background jobs, the runners, make the archives. A third one removes old
+    archives from the disk.
+    """
     per_day = settings_of(core.config, ExportSettings).per_day
-    buckets = core.buckets.make(EXPORTS, per_day, DAY_SECONDS, core.attempt)
-    archived = partial(core.all_of, ArchivedFiles)
-    exports = Exports(core.config, core.store, buckets, core.node.version, archived)
-    return Parts(
-        (exports, exports.erasure),
-        run=(
-            *(runner.run for runner in exports.runners),
-            every(_SWEEP_SECONDS, exports.sweep, "old archives could not be removed"),
-        ),
-        stop=exports.stop,
+    # The features that add files to an archive are not all built yet. So the
+    # service asks for them when it makes an archive.
+    find_archived_files = partial(core.all_of, ArchivedFiles)
+    exports = Exports(
+        core.config,
+        core.store,
+        buckets=core.buckets.make(EXPORTS, per_day, DAY_SECONDS, core.attempt),
+        release=core.node.version,
+        archived=find_archived_files,
     )
+    runners = [runner.run for runner in exports.runners]
+    sweep = every(_SWEEP_SECONDS, exports.sweep, "old archives could not be removed")
+    return Parts((exports, exports.erasure), run=(*runners, sweep), stop=exports.stop)
 
 
 @contextmanager
 def _offline(
     config: Config, store: Store, _tenants: object
 ) -> Iterator[tuple[Erasure]]:
+    """The erasure of archives, for commands that delete users or apps."""
     with closing(Exports(config, store)) as exports:
         yield (exports.erasure,)
 
 
 def _views(_forks: bool) -> Callable[..., Any]:
+    """The view that sends archives, which is imported only on nodes that use
+    it."""
     from imserver.operate.exports.views import create_export_view
 
     return create_export_view

@@ -161,6 +161,7 @@ def delete(api: ExportsApi, call: Call, request: ExportQuery) -> ExportShown:
     """Delete an archive at once, or stop making it."""
     exports = api.exports
     job = exports.show(call.app, request.id)
+    # The audit log names this user as the target of the act.
     call.user = job.user
     exports.delete(job)
     return shown(job)
@@ -189,6 +190,7 @@ def show_own(api: ExportsApi, call: Call, request: OwnExportQuery) -> ExportShow
     try:
         return shown(api.exports.show(call.app, request.id, call.user))
     except UnknownExport:
+        # Without an id, a user without an export gets the state ``none``.
         if request.id:
             raise
         return ExportShown(

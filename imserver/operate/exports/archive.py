@@ -75,8 +75,10 @@ _PIECE_BYTES: Final = 1 << 16
 
 
 class EntryChecksum(Struct, frozen=True):
-    """An entry of the archive: its name, its bytes and their SHA-256, and how
-    many rows it has."""
+    """An entry of the archive: its name, its size in bytes, and their SHA-256.
+
+    ``rows`` is the number of rows in the entry; 0 if it is a file.
+    """
 
     name: str
     bytes: int
@@ -112,7 +114,12 @@ class ArchiveState(Struct):
 
 
 class ArchiveWriter:
-    """Owner of a folder with an archive that grows, and of its open files."""
+    """Owner of a folder with an archive that grows, and of its open files.
+
+    Call :meth:`open`, then for each entry :meth:`begin`, :meth:`write` and
+    :meth:`end`, and last :meth:`finish`. An entry that was ended before the
+    last :meth:`save` survives a crash.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -124,9 +131,9 @@ class ArchiveWriter:
     def open(self) -> None:
         """Begin an archive, or continue it after the last save.
 
-        Raises OSError, also if another process has locked the files. Otherwise
-        a process that slept until its lease was over would write into the
-        archive of the next process.
+        Raises OSError, also if another process has locked the files. Without
+        the lock, a process that slept until its lease was over would write into
+        the archive of the next process.
         """
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for name in (NAME, _DIRECTORY, CHECKSUMS):
@@ -147,7 +154,7 @@ class ArchiveWriter:
             file.seek(length)
 
     def names(self) -> set[str]:
-        """The names of the entries so far."""
+        """The names of the entries that were ended so far."""
         with (self.folder / CHECKSUMS).open("rb") as lines:
             return {
                 msgspec.json.decode(line, type=EntryChecksum).name for line in lines
@@ -163,9 +170,12 @@ class ArchiveWriter:
         self._entry.write(piece)
 
     def end(self, rows: int = 0, table: str = "") -> None:
-        """End the entry. ``rows``: the number of its rows. ``table``: the table
-        of the rows; ``""`` if it is a file. After a crash, the entry is in the
-        archive only if :meth:`save` was called after this."""
+        """End the entry, and count it in the state.
+
+        ``rows`` is the number of its rows, and ``table`` the table to which they
+        belong; ``""`` if the entry is a file. After a crash, the entry is in the
+        archive only if :meth:`save` was called after this.
+        """
         assert self._entry is not None
         entry = self._entry
         state = self.state
@@ -174,8 +184,14 @@ class ArchiveWriter:
         # The checksums are written before the last two entries, so they do not
         # name these.
         if entry.name not in (CHECKSUMS, MANIFEST):
-            line = EntryChecksum(entry.name, entry.size, entry.digest.hexdigest(), rows)
+            line = EntryChecksum(
+                name=entry.name,
+                bytes=entry.size,
+                sha256=entry.digest.hexdigest(),
+                rows=rows,
+            )
             checksums.write(msgspec.json.encode(line) + b"\n")
+
         state.entries += 1
         state.rows += rows
         state.size += entry.size
@@ -184,9 +200,11 @@ class ArchiveWriter:
         self._entry = None
 
     def save(self, at_once: bool = False) -> bool:
-        """Save the ended entries so that they survive a crash. Does nothing if
-        the last save was less than a second ago, except with ``at_once``.
-        Returns whether it has saved."""
+        """Save the ended entries so that they survive a crash.
+
+        Does nothing if the last save was less than a second ago, except with
+        ``at_once``. Returns whether it has saved.
+        """
         if not at_once and monotonic() - self._saved < SAVE_SECONDS:
             return False
 
@@ -196,7 +214,15 @@ class ArchiveWriter:
             file.flush()
             os.fsync(file.fileno())
         self.state.lengths = tuple(map(_length_of, self._files))  # type: ignore[assignment]
+        self._replace_state()
+        self._saved = monotonic()
+        return True
 
+    def _replace_state(self) -> None:
+        """Write the state into a new file, and rename it to the old one.
+
+        After a crash the folder has the old state or the new one, but never a half.
+        """
         target = self.folder / _STATE
         fresh = target.with_suffix(".new")
         descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, _OWN_MODE)
@@ -205,14 +231,14 @@ class ArchiveWriter:
             file.flush()
             os.fsync(file.fileno())
         fresh.replace(target)
-        self._saved = monotonic()
-        return True
 
     def finish(self, manifest: bytes) -> Path:
-        """Write checksums, manifest and directory. Returns the path of the
-        complete archive. Only that file stays in the folder."""
+        """Write checksums, manifest and directory, and return the path of the file.
+
+        The archive is complete then. Only its file stays in the folder.
+        """
         archive, directory, checksums = self._files
-        # Files are read below by their paths, so all bytes must be in them.
+        # Both files are read below by their paths, so all bytes must be in them.
         checksums.flush()
         self.begin(CHECKSUMS)
         for piece in self._pieces(CHECKSUMS):
@@ -229,15 +255,19 @@ class ArchiveWriter:
         self._write_end(archive, directory_start)
         archive.flush()
         os.fsync(archive.fileno())
+
         self.close()
         for name in (_DIRECTORY, CHECKSUMS, _STATE):
             (self.folder / name).unlink(missing_ok=True)
         return self.folder / NAME
 
     def _write_end(self, archive: IO[bytes], start: int) -> None:
-        """Write the records after the directory, which begins at ``start``. The
-        first two are for ZIP64. The last one has smaller fields, so greater
-        numbers are cut to the greatest one that fits."""
+        """Write the records at the end of a zip file.
+
+        ``start`` is where the directory begins. The first two records are for
+        ZIP64. The last one has smaller fields, so greater numbers are cut to
+        the greatest one that fits; a reader then takes them from ZIP64.
+        """
         entries = self.state.entries
         end = _length_of(archive)
         size = end - start
@@ -259,6 +289,7 @@ class ArchiveWriter:
         )
         archive.write(_LOCATOR.pack(b"PK\6\7", disk, end, disks))
 
+        # Each number stands twice: for this disk, and for all disks together.
         few = min(entries, _MOST_16_BITS)
         offsets = (min(size, _ALL), min(start, _ALL))
         comment_bytes = 0
@@ -267,7 +298,7 @@ class ArchiveWriter:
         )
 
     def _pieces(self, name: str) -> Iterator[bytes]:
-        """The bytes of a file beside the archive."""
+        """The bytes of a file beside the archive, in pieces."""
         with (self.folder / name).open("rb") as file:
             yield from iter(partial(file.read, _PIECE_BYTES), b"")
 
@@ -283,8 +314,11 @@ _LEVEL: Final = 6
 
 
 class _Entry:
-    """The entry that is being written to an archive. Its content is compressed
-    piece by piece. ``digest`` and ``size`` are for the content before that."""
+    """The entry that is being written to an archive.
+
+    Its content is compressed piece by piece. ``digest`` and ``size`` are for
+    the content before compression.
+    """
 
     def __init__(self, file: IO[bytes], name: str) -> None:
         self.name = name
@@ -301,17 +335,23 @@ class _Entry:
         file.write(self._header())
 
     def write(self, piece: bytes) -> None:
+        """Add bytes to the content."""
         self.size += len(piece)
         self.digest.update(piece)
         self._crc = zlib.crc32(piece, self._crc)
         self._write_packed(self._packer.compress(piece))
 
     def _write_packed(self, packed: bytes) -> None:
+        """Write compressed bytes to the archive, and count them."""
         self._packed += len(packed)
         self._file.write(packed)
 
     def end(self) -> bytes:
-        """Complete the entry. Returns its record in the directory."""
+        """Complete the entry, and return its record for the directory.
+
+        The header before the entry is written again, because the sizes and
+        the checksum are known only now.
+        """
         self._write_packed(self._packer.flush())
         end = _length_of(self._file)
         self._file.seek(self._start)
@@ -322,7 +362,7 @@ class _Entry:
         record = _CENTRAL.pack(
             b"PK\1\2",
             _VERSION | _UNIX,
-            *self._fields(len(name), _EXTRA.size),
+            *self._fields(name_bytes=len(name), extra_bytes=_EXTRA.size),
             0,  # the length of a comment
             0,  # the number of a disk
             0,  # attributes of the content
@@ -342,8 +382,8 @@ class _Entry:
         return header + name + sizes
 
     def _fields(self, name_bytes: int, extra_bytes: int) -> tuple[int, ...]:
-        """The fields that the header of an entry and its record in the
-        directory share."""
+        """The fields that the header of an entry and its directory record
+        share."""
         return (
             _VERSION,
             _UTF8,
@@ -358,8 +398,10 @@ class _Entry:
 
 
 def _dos_time(now: struct_time) -> tuple[int, int]:
-    """A moment as the time and the date of MS-DOS. Its clock counts in steps of
-    two seconds."""
+    """A moment as the time and the date of MS-DOS, as two numbers of 16 bits.
+
+    Its clock counts in steps of two seconds, and its years from 1980.
+    """
     clock = now.tm_hour << 11 | now.tm_min << 5 | now.tm_sec // 2
     years = now.tm_year - _DOS_EPOCH_YEAR
     day = years << 9 | now.tm_mon << 5 | now.tm_mday
@@ -367,13 +409,15 @@ def _dos_time(now: struct_time) -> tuple[int, int]:
 
 
 def _length_of(file: IO[bytes]) -> int:
-    """The length of a file that is written at its end."""
+    """The length of a file that is written only at its end."""
     return file.seek(0, os.SEEK_CUR)
 
 
 def lines_of(columns: Iterable[str], rows: Iterable[Any]) -> Iterator[bytes]:
-    """Rows as lines of JSON objects. Bytes that are not text become
-    ``{"base64": …}``."""
+    """Rows as lines of JSON objects, with the names of their columns.
+
+    Bytes that are not text become ``{"base64": …}``.
+    """
     names = list(columns)
     for row in rows:
         line = dict(zip(names, row, strict=True))

@@ -37,7 +37,7 @@ def export(path: str | None, data_dir: str | None, target: str, file: Path) -> N
     If the command is interrupted, FILE.part has the data that was written. Run
     the same command again to continue.
     """
-    app, _, named = target.partition("/")
+    app, _, name_of_user = target.partition("/")
     if file.exists():
         fail(f"{file} exists already")
     with (
@@ -46,18 +46,27 @@ def export(path: str | None, data_dir: str | None, target: str, file: Path) -> N
     ):
         settings, left_out = tenants.described(app)
         id = tenants.resolve(app)
-        if named:
-            user, shown_name = _find_user(store, tenants, id, named)
+        if name_of_user:
+            user, shown_name = _find_user(store, tenants, id, name_of_user)
             subject = Subject(id, user)
         else:
             shown_name = f"app {app}"
             subject = Subject(id, user="", settings=settings, left_out=left_out)
 
+        # The archive grows in a folder beside FILE. If the command is
+        # interrupted, the next one finds it there.
         folder = file.with_name(f"{file.name}.part")
         archived = [part for _, part in parts]
         # Nothing else runs in a command, so it may block: ``call`` runs a
         # function here instead of in a thread.
-        maker = ArchiveMaker(archived, store, subject, folder, call, __version__)
+        maker = ArchiveMaker(
+            archived,
+            store,
+            subject=subject,
+            folder=folder,
+            run=call,
+            release=__version__,
+        )
         archive = _make(maker, file)
         archive.replace(file)
         shutil.rmtree(folder)
@@ -68,12 +77,16 @@ def export(path: str | None, data_dir: str | None, target: str, file: Path) -> N
 
 
 def _make(maker: ArchiveMaker, file: Path) -> Path:
-    """Make the archive, and print the progress. Returns the path of the
-    archive. ``file``: the file to which the caller moves it."""
+    """Make the archive, print the progress, and return the path of the archive.
+
+    ``file`` is the path to which the caller moves it, for the error text. Ends
+    the command if the archive cannot be finished.
+    """
     try:
         with long_work("exporting") as say:
 
             def proceed(state: ArchiveState) -> None:
+                """Print the progress."""
                 say(f"rows {state.rows}, files {state.entries}, bytes {state.size}")
 
             return maker.make(proceed)
@@ -84,30 +97,39 @@ def _make(maker: ArchiveMaker, file: Path) -> Path:
         )
 
 
-def _find_user(store: Store, tenants: Tenants, app: str, named: str) -> tuple[str, str]:
-    """The id of a user with stored data, and the words that messages call the
-    user. ``named``: the id, or the login of an account. Ends the command if
-    there is no such account, or nothing is stored."""
-    user = named
-    shown_name = f"user {named}"
+def _find_user(store: Store, tenants: Tenants, app: str, name: str) -> tuple[str, str]:
+    """The id of a user with stored data, and how messages call the user.
+
+    ``name`` is the id of the user, or the login of an account. Ends the command
+    if no such account exists, or nothing is stored.
+    """
+    user = name
+    shown_name = f"user {name}"
     tenant = tenants.find(app)
     if tenant is not None and tenant.wants_accounts(app):
-        # Imported here: a server may have no accounts.
-        from imserver.people.accounts import AccountStore
-
-        row = AccountStore(store).by_id_or_login(app, named)
-        if row is None:
-            fail(f"app {app} has no account {named}, so nothing was exported")
-        account, _ = row
-        user = account.user
-        name = account.name or account.email or account.phone
-        shown_name = f"user {user}"
-        if name:
-            shown_name = f"{name} ({user})"
+        user, shown_name = _find_account(store, app, name)
     has_rows = any(True for _ in store.rows_of_user(app, user))
     if not has_rows:
         fail(f"the database has no data of {shown_name}, so nothing was exported")
     return user, shown_name
+
+
+def _find_account(store: Store, app: str, login: str) -> tuple[str, str]:
+    """The id of an account, and how messages call it: ``Ann (7)``.
+
+    ``login`` may also be the id. Ends the command if no such account exists.
+    """
+    # Imported here: a server may have no accounts.
+    from imserver.people.accounts import AccountStore
+
+    row = AccountStore(store).by_id_or_login(app, login)
+    if row is None:
+        fail(f"app {app} has no account {login}, so nothing was exported")
+    account, _ = row
+    name = account.name or account.email or account.phone
+    if name:
+        return account.user, f"{name} ({account.user})"
+    return account.user, f"user {account.user}"
 
 
 @click.command(short_help="Create an app from the archive of an export.")
@@ -141,7 +163,7 @@ def import_app(path: str | None, data_dir: str | None, app: str, file: Path) -> 
         name = tenants.resolve(app or archive.manifest.app)
         archived = [each for _, each in parts]
         report = partial(click.echo, err=True)
-        job = Import(archived, store, tenants, archive, name, report)
+        job = Import(archived, store, tenants, archive, app=name, report=report)
         try:
             job.run()
         except ImserverError as error:

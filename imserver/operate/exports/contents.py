@@ -58,11 +58,11 @@ stop the work."""
 class Manifest(Struct, kw_only=True):
     """The description of an archive and of its contents.
 
-    ``server``: the version of the server. ``user``: ``""`` means that the
-    archive is of the whole app. ``begun`` and ``ended``: Unix seconds.
-    ``tables``: name → number of rows. ``checksums``: SHA-256 of the entry with
-    the checksums. ``left_out``: settings that an importer must add.
-    ``missing``: the number of files that were missing or damaged.
+    ``server`` is the version of the server. ``user`` is ``""`` if the archive
+    is of the whole app. ``begun`` and ``ended`` are in Unix seconds. ``tables``
+    are the names of tables → number of rows. ``checksums`` is the SHA-256 of
+    the entry with the checksums. ``left_out`` are settings that an importer
+    must add. ``missing`` is the number of files that were missing or damaged.
     """
 
     format: str = FORMAT
@@ -85,8 +85,12 @@ def _never_stop(state: ArchiveState) -> None:
 
 
 class ArchiveMaker(Service, dict=True):
-    """Makes one archive in a ``folder``. ``archived``: the files of features.
-    ``run``: see :data:`Run`. ``release``: the version of the server."""
+    """Makes one archive in a ``folder``.
+
+    ``archived`` are the features that have files. ``run`` calls a function that
+    may block: in a thread, or here (:data:`Run`). ``release`` is the version of
+    the server.
+    """
 
     archived: Iterable[ArchivedFiles]
     store: Store
@@ -109,9 +113,9 @@ class ArchiveMaker(Service, dict=True):
     def make(self, proceed: Proceed) -> Path:
         """Make the archive, or continue it, and return its path.
 
-        Raises OSError, Unavailable, and the errors of ``proceed``. After an
-        error it may be called again. Raises StartError if the files of features
-        alone would fill the disk.
+        ``proceed`` is called after each piece of work, and may stop it by an error.
+        Raises that error, OSError and Unavailable; after an error this may be called
+        again. Raises StartError if the files of features alone would fill the disk.
         """
         self._proceed = proceed
         writer = self.writer
@@ -127,17 +131,21 @@ class ArchiveMaker(Service, dict=True):
                 if number < writer.state.stage:
                     continue  # An earlier attempt has done it.
                 stage()
-                state = writer.state
-                state.stage = number + 1
-                state.position = b""
-                at_once = True
-                self.run(writer.save, at_once)
+                self._end_stage(number)
             return self.run(writer.finish, self._manifest())  # type: ignore[no-any-return]
         finally:
             self.run(writer.close)
 
+    def _end_stage(self, number: int) -> None:
+        """Store that a stage is done, so that no later attempt repeats it."""
+        state = self.writer.state
+        state.stage = number + 1
+        state.position = b""  # the next stage begins at its first row
+        at_once = True
+        self.run(self.writer.save, at_once)
+
     def _size_of_files(self) -> int:
-        """The bytes of the files of features."""
+        """The size of all files of features in the archive, in bytes."""
         total = 0
         for each in self.archived:
             for _, size, _ in each.read(self.subject.app, self.subject.user):
@@ -167,8 +175,13 @@ class ArchiveMaker(Service, dict=True):
     # --- rows -----------------------------------------------------------------
 
     def _write_rows(self) -> None:
-        """Write the rows of the user or app, in entries of one table and about
-        :data:`_PART_ROWS` rows each. An ended entry survives a crash."""
+        """Write the rows of the user or app, as entries such as
+        ``rows/account/000001.jsonl``.
+
+        Each entry has rows of one table, about :data:`_PART_ROWS` of them. An
+        ended entry survives a crash; the next attempt continues after its last
+        row.
+        """
         store = self.store
         subject = self.subject
         writer = self.writer
@@ -190,6 +203,7 @@ class ArchiveMaker(Service, dict=True):
                 rows = 0
                 self.run(writer.begin, f"rows/{table}/{state.part + 1:06}.jsonl")
             self.run(self._write_lines, page.columns, page.rows)
+            # The page of the archive shows the profile, in a later stage.
             if subject.user and page.table == "account":
                 state.profile = dict(zip(page.columns, page.rows[0], strict=True))
             rows = rows + len(page.rows)
@@ -199,17 +213,23 @@ class ArchiveMaker(Service, dict=True):
             self._end_part(table, rows, position)
 
     def _write_lines(self, columns: Iterable[str], rows: Iterable[Row]) -> None:
+        """Write rows into the current entry. Blocks on the disk."""
         for line in lines_of(columns, rows):
             self.writer.write(line)
 
     def _end_part(self, table: str, rows: int, position: bytes) -> None:
-        """End an entry with rows. A later attempt continues at ``position``."""
+        """End an entry with rows.
+
+        A later attempt continues at ``position``, after the last of these rows.
+        """
         state = self.writer.state
         state.part = state.part + 1
         state.position = position
         self._end_entry(rows, table)
 
     def _end_entry(self, rows: int = 0, table: str = "") -> None:
+        """End the current entry, save the archive now and then, and report the
+        progress."""
         self.run(self.writer.end, rows, table)
         self.run(self.writer.save)
         self._proceed(self.writer.state)
@@ -230,7 +250,7 @@ class ArchiveMaker(Service, dict=True):
         """Write the files of features. Missing files are counted."""
         subject = self.subject
         state = self.writer.state
-        files = (each.read(subject.app, subject.user) for each in self.archived)
+        files = (feature.read(subject.app, subject.user) for feature in self.archived)
         for name, _, pieces in chain.from_iterable(files):
             if name in self._written:
                 continue
@@ -248,14 +268,15 @@ class ArchiveMaker(Service, dict=True):
     # --- what the user reads --------------------------------------------------
 
     def _write_conversations(self) -> None:
-        """Write every conversation of the user: its entries as lines of JSON,
-        and as an HTML page."""
+        """Write every conversation of the user, as lines of JSON and as an HTML
+        page."""
         for one in self._conversations_of_user():
             self._write_entry(f"conversations/{one.id}.jsonl", self._lines(one))
             self._write_entry(f"conversations/{one.id}.html", self._page_of(one))
 
     @property
     def _log(self) -> MessageLog:
+        """The log of stored messages."""
         from imserver.plugin.messages import MessageLog  # a node may do without
 
         return self.store.part(MessageLog)
@@ -263,21 +284,25 @@ class ArchiveMaker(Service, dict=True):
     def _conversations_of_user(self) -> Iterator[Conversation]:
         """All conversations that have or had the user as a member."""
         app = self.subject.app
-        user = self.subject.user
         reader = self._log.conversations
-        ids = sorted({each.conversation for each in reader.memberships(app, user)})
+        memberships = reader.memberships(app, self.subject.user)
+        ids = sorted({membership.conversation for membership in memberships})
         for start in range(0, len(ids), _PAGE):
             yield from reader.find(app, ids[start : start + _PAGE])
 
     def _entries(self, one: Conversation) -> Iterator[tuple[Message, dict[str, str]]]:
         """The entries that the user may read and has not hidden, the oldest
-        first, with the names of accounts."""
+        first.
+
+        Each comes with the names of accounts: user → name.
+        """
         app = self.subject.app
         user = self.subject.user
         reader = self._log.entries
         last = 0
         has_more = True
         while has_more:
+            # ``before=0`` and ``after=last`` read on from the last entry.
             entries, has_more = reader.history(
                 app, user, one.id, before=0, limit=_PAGE, after=last
             )
@@ -287,8 +312,11 @@ class ArchiveMaker(Service, dict=True):
                 yield entry, names
 
     def _lines(self, one: Conversation) -> Iterator[bytes]:
-        """The entries of a conversation as lines of JSON, each with the name of
-        its sender."""
+        """The entries of a conversation as lines of JSON.
+
+        Each has the name of its sender, if the sender has an account with a
+        name.
+        """
         for entry, names in self._entries(one):
             name = names.get(entry.sender)
             view = encode(entry.view())
@@ -298,36 +326,50 @@ class ArchiveMaker(Service, dict=True):
             yield view + b"\n"
 
     def _page_of(self, one: Conversation) -> Iterator[bytes]:
+        """The entries of a conversation as an HTML page, piece by piece."""
         yield offline_page.conversation_head(self._title(one))
         for entry, names in self._entries(one):
             yield offline_page.shown(entry, self.subject.user, names, self._own_files())
         yield offline_page.CONVERSATION_END
 
     def _own_files(self) -> dict[str, str]:
-        """Id of a file of the user → its name in the archive."""
-        if not self._files_by_id:  # files/ID/NAME
+        """Id of a file of the user → its name in the archive.
+
+        An earlier stage has written the files, with names such as
+        ``files/7f3a/plan.pdf``.
+        """
+        if not self._files_by_id:
             names = (name for name in self._written if name.startswith("files/"))
             self._files_by_id = {name.split("/")[1]: name for name in names}
         return self._files_by_id
 
     def _title(self, one: Conversation) -> str:
-        """The name of a group, or of the other person in a conversation of two.
-        Without another person, it is the user's own name."""
+        """The title of a conversation: the name of a group, or of the other
+        person.
+
+        In a conversation of users with themselves, it is the user's own name.
+        """
         if one.kind != "user":
             return one.name or f"#{one.id}"
         others = [member for member in one.members if member != self.subject.user]
+        # A conversation of kind "user" has two members, or one.
         (peer,) = others or [self.subject.user]
         return self._names_of({peer}).get(peer, peer)
 
     def _names_of(self, users: set[str]) -> dict[str, str]:
-        """User → name of the account. The result has all of these users who
-        have an account with a name, and may have more."""
+        """User → name of the account.
+
+        The result has all of these users who have an account with a name. It
+        may have more users, because it is the whole cache.
+        """
         unknown = [user for user in users if user not in self._names]
         if unknown:
             if len(self._names) > _MOST_NAMES:  # the cache is full
                 self._names.clear()
                 unknown = list(users)
             names = self.store.names_of(self.subject.app, unknown)
+            # Users without a name are cached, too, so that they are not read
+            # again.
             self._names |= {user: names.get(user, "") for user in unknown}
         return {user: name for user, name in self._names.items() if name}
 
@@ -335,7 +377,7 @@ class ArchiveMaker(Service, dict=True):
 
     def _write_page(self) -> None:
         """Write the profile, the list of conversations, and the page with links
-        to all of them."""
+        to them."""
         profile = {
             "app": self.subject.app,
             "user": self.subject.user,
@@ -353,8 +395,11 @@ class ArchiveMaker(Service, dict=True):
         self._write_entry("index.html", page)
 
     def _list_of_conversations(self) -> Iterator[bytes]:
-        """The conversations as lines of JSON, each with the spans in which the
-        user was a member."""
+        """The conversations as lines of JSON.
+
+        Each has the spans in which the user was a member: a user may leave a group
+        and join it again.
+        """
         spans_by_conversation: dict[int, list[Any]] = {}
         rows = self._log.conversations.memberships(self.subject.app, self.subject.user)
         for row in rows:
@@ -364,6 +409,7 @@ class ArchiveMaker(Service, dict=True):
                 "role": row.role,
             }
             spans_by_conversation.setdefault(row.conversation, []).append(span)
+
         for one in self._conversations_of_user():
             line = {
                 "id": one.id,
@@ -377,8 +423,11 @@ class ArchiveMaker(Service, dict=True):
 
 
 def _joined(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """Join small pieces to larger ones, because each piece is written by a call
-    in a thread."""
+    """Join small pieces to larger ones.
+
+    Each piece is written by a call in a thread, which costs more than its
+    bytes.
+    """
     waiting: list[bytes] = []
     size = 0
     for piece in pieces:

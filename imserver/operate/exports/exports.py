@@ -45,11 +45,11 @@ class UnknownExport(
 
 class Exports:
     """Makes, shows and deletes exports. Owner of the folders of archives.
-    Methods may raise StorageUnavailable.
 
-    ``buckets``: limit how often a user or app may start an export; None: no
-    limit. ``release``: the version of the server. ``archived``: a function that
-    finds the files of features.
+    ``buckets`` limit how often a user or app may start an export; None means no
+    limit. ``release`` is the version of the server. ``archived`` is a function
+    that finds the features which have files. Methods may raise
+    StorageUnavailable.
     """
 
     page_folder: Final = Path(__file__).parent / "page"
@@ -74,17 +74,20 @@ class Exports:
         self._threads = Threads(2)
         self.runners = (self._runner("member <> ''"), self._runner("member = ''"))
         """The runner for users, and the runner for apps. Archives of apps take
-        long, and must not delay those of users."""
+        long, and must not delay the archives of users."""
 
     def _runner(self, condition: str) -> Runner:
-        """Make the runner of the exports whose rows meet this SQL condition. It
-        works on exports that are to be made, and on exports whose archive is to
-        be deleted."""
+        """Make the runner of the exports whose rows meet this SQL condition.
+
+        A *runner* finds rows that are due, leases one to this node, and calls
+        :meth:`_work` for it. Exports are due while their archive is to be made,
+        and again when it is to be deleted.
+        """
         due = f"state = {UNDER_WAY} OR ends < {{now}}"
         return Runner(
             self._store,
             "export_job",
-            f"({due}) AND {condition}",
+            f"({due}) AND {condition}",  # the runner puts the time for {now}
             self._work,
             lease_seconds=_LEASE_SECONDS,
             look_seconds=_LOOK_SECONDS,
@@ -93,8 +96,11 @@ class Exports:
     # --- requests -------------------------------------------------------------
 
     def start(self, subject: Subject) -> Job:
-        """Start an export. If one of the subject is in progress, return that
-        one. Switches greenlets. Raises TooManyRequests."""
+        """Start an export, and return it.
+
+        If an export of the subject is in progress, return that one. Switches
+        greenlets. Raises TooManyRequests.
+        """
         newest = self._rows.newest(subject.app, subject.user)
         if newest is not None and newest.state == UNDER_WAY:
             return newest
@@ -111,11 +117,16 @@ class Exports:
             ends=now + int(self._settings.retention_seconds),
             subject=msgspec.json.encode(subject),
         )
+
+        # Any node may work on it. Only the runner of this node is woken at
+        # once.
         self._rows.add(job)
         self._runner_of(job).wake()
         return job
 
     def _runner_of(self, job: Job) -> Runner:
+        """The runner that works on an export: there is one for users and one
+        for apps."""
         of_users, of_apps = self.runners
         if job.user:
             return of_users
@@ -123,9 +134,11 @@ class Exports:
 
     def show(self, app: str, id: str, user: str | None = None) -> Job:
         """The export with this id, or the newest one if ``id`` is empty.
-        ``user``: the user to whom it must belong, or ``""`` for the whole app.
-        None allows any user; then the newest one is that of the whole app.
-        Raises UnknownExport."""
+
+        ``user`` is the user to whom it must belong, or ``""`` for an export of
+        the whole app. None allows an export of anybody; the newest one is then
+        that of the whole app. Raises UnknownExport.
+        """
         if id:
             job = self._rows.get(app, id)
         else:
@@ -137,23 +150,31 @@ class Exports:
         return job
 
     def of(self, app: str, user: str | None) -> list[Job]:
-        """The exports that are not yet to be deleted, the newest first. ``user``
-        is as for :meth:`JobRows.of`."""
+        """The exports that are not yet to be deleted, the newest first.
+
+        ``user`` has the meaning that it has in :meth:`JobRows.of`.
+        """
         now = time()
         jobs = self._rows.of(app, user, most=_MOST_SHOWN)
         return [job for job in jobs if job.ends >= now]
 
     def delete(self, job: Job) -> None:
-        """Delete an export. A node that makes its archive stops at the next
-        step."""
+        """Delete an export and its archive.
+
+        A node that is making the archive stops at its next step.
+        """
         # The folder is deleted before the row. If that fails, the row makes the
         # runner repeat it.
         self._remove(job.id)
         self._rows.forget(job)
 
     def open(self, job: Job) -> tuple[int, Iterator[bytes]]:
-        """The size and the bytes of an archive. Raises ServiceRefused if it is
-        not done, and UnknownExport if its file is not on this node."""
+        """The size and the bytes of an archive.
+
+        The bytes are read when the iterator asks for them. Raises
+        ServiceRefused if the archive is not done, and UnknownExport if its file
+        is not on this node.
+        """
         if job.state != DONE:
             raise ServiceRefused(problem=HTTP_EXPORT_UNFINISHED)
         try:
@@ -164,6 +185,7 @@ class Exports:
         return os.fstat(file.fileno()).st_size, self._pieces(file)
 
     def _pieces(self, file: Any) -> Iterator[bytes]:
+        """The bytes of a file, each piece read in a thread."""
         with file:
             read = partial(self._threads.do, file.read, _PIECE_BYTES)
             yield from iter(read, b"")
@@ -171,8 +193,11 @@ class Exports:
     # --- work -----------------------------------------------------------------
 
     def _work(self, app: str, id: str) -> None:
-        """Make the archive of an export, or delete one whose time is over. The
-        runner calls this, and repeats it after an error that it raises."""
+        """Make the archive of an export, or delete one whose time is over.
+
+        The runner calls this while it has the lease of the export. If it raises
+        an error, the runner calls it again later.
+        """
         job = self._rows.get(app, id)
         if job is None:
             return
@@ -198,21 +223,21 @@ class Exports:
             runner.end(app, id, state=FAILED, entries=0, records=0, size=0)
 
     def _make(self, job: Job, runner: Runner) -> dict[str, int]:
-        """Make the archive. Returns the values of the columns for the numbers
-        of its entries, rows and bytes."""
+        """Make the archive, and return its progress for the columns of the row."""
         # Imported on first use, because its page takes 0.5 MB.
         from imserver.operate.exports.contents import ArchiveMaker
 
         def proceed(state: ArchiveState) -> None:
+            """Store the progress, and stop if the export is not ours any more."""
             runner.proceed(job.app, job.id, **_progress(state, state.size))
 
         maker = ArchiveMaker(
             self._archived(),
             self._store,
-            msgspec.json.decode(job.subject, type=Subject),
-            self._root / job.id,
-            self._threads.do,
-            self._release,
+            subject=msgspec.json.decode(job.subject, type=Subject),
+            folder=self._root / job.id,
+            run=self._threads.do,
+            release=self._release,
         )
         path = maker.make(proceed)
         return _progress(maker.writer.state, path.stat().st_size)
@@ -227,7 +252,9 @@ class Exports:
 
     def sweep(self) -> None:
         """Remove archives on this node whose rows another node has deleted.
-        Switches greenlets. Raises StorageUnavailable."""
+
+        Switches greenlets. Raises StorageUnavailable.
+        """
         if not self._store.has_database:
             return
         ids: list[str] = self._threads.do(self._find_old_folders)
@@ -235,8 +262,8 @@ class Exports:
             self._remove(id)
 
     def _find_old_folders(self) -> list[str]:
-        """The ids of archives that have not changed since archives of that age
-        are deleted."""
+        """The ids of archives that are older than the retention time of
+        archives."""
         if not self._root.is_dir():
             return []
         before = time() - self._settings.retention_seconds
@@ -245,8 +272,11 @@ class Exports:
         ]
 
     def forget(self, app: str, user: str | None = None, _name: str = "") -> None:
-        """Delete the exports of a user. If ``user`` is None, delete all exports
-        of the app and its users. Raises StorageUnavailable."""
+        """Delete the exports of a user.
+
+        If ``user`` is None, delete all exports of the app and its users. Raises
+        StorageUnavailable.
+        """
         for job in self._rows.of(app, user):
             self.delete(job)
 
@@ -267,4 +297,5 @@ class Exports:
 
 
 def _progress(state: ArchiveState, size: int) -> dict[str, int]:
+    """The columns with the progress of an export; ``size`` is in bytes."""
     return {"entries": state.entries, "records": state.rows, "size": size}

@@ -64,16 +64,19 @@ broken JSON."""
 
 
 class Archive:
-    """An archive of an app, as a zip file that is read. Making one raises
-    BadArchive if it cannot be imported. ``digest``: the SHA-256 of its
-    manifest, by which an interrupted import recognizes it."""
+    """The archive of an app, as a zip file that is read.
+
+    ``digest`` is the SHA-256 of its manifest, by which an interrupted import
+    recognizes it. Making one raises BadArchive if the file cannot be imported.
+    """
 
     def __init__(self, path: Path) -> None:
+        """Open the file, and check its format by its manifest."""
         try:
             self._zip = ZipFile(path)
             with self._zip.open(MANIFEST) as file:
-                written = file.read(_MOST_LINE_BYTES)
-            self.manifest = msgspec.json.decode(written, type=Manifest)
+                manifest = file.read(_MOST_LINE_BYTES)
+            self.manifest = msgspec.json.decode(manifest, type=Manifest)
         except _DAMAGED as error:
             raise BadArchive(
                 f"{path} is no archive of imserver, or is damaged: {error}"
@@ -86,11 +89,10 @@ class Archive:
             raise BadArchive(
                 f"{path} is the archive of the user {self.manifest.user}: only an app can be imported"
             )
-        self.digest = sha256(written).hexdigest()
+        self.digest = sha256(manifest).hexdigest()
 
     def entries(self) -> Iterator[EntryChecksum]:
-        """Name, size and checksum of each entry, in the order of the
-        archive."""
+        """Name, size and checksum of each entry, in the order of the archive."""
         return self._decoded(CHECKSUMS, EntryChecksum)
 
     def pieces(self, name: str) -> Iterator[bytes]:
@@ -109,23 +111,18 @@ class Archive:
                 yield msgspec.json.decode(line, type=kind)
 
     def verify(self) -> None:
-        """Compare all checksums and counts with the manifest. Raises
-        BadArchive."""
+        """Check that the archive is complete and was not changed.
+
+        Each entry has a checksum in the entry ``checksums.jsonl``, and that entry
+        has one in the manifest. Raises BadArchive.
+        """
         rows_by_table: dict[str, int] = {}
         try:
-            digest_of_checksums = sha256()
-            for piece in self.pieces(CHECKSUMS):
-                digest_of_checksums.update(piece)
-            if digest_of_checksums.hexdigest() != self.manifest.checksums:
+            digest, _ = self._digest_of(CHECKSUMS)
+            if digest != self.manifest.checksums:
                 raise BadArchive(f"the entry {CHECKSUMS} was changed")
-
             for entry in self.entries():
-                digest = sha256()
-                size = 0
-                for piece in self.pieces(entry.name):
-                    digest.update(piece)
-                    size += len(piece)
-                if (digest.hexdigest(), size) != (entry.sha256, entry.bytes):
+                if self._digest_of(entry.name) != (entry.sha256, entry.bytes):
                     raise BadArchive(f"the entry {entry.name} was changed")
                 if entry.name.startswith(_ROWS):
                     table = table_of(entry.name)
@@ -134,6 +131,15 @@ class Archive:
             raise BadArchive(f"the archive is damaged: {error}") from None
         if rows_by_table != self.manifest.tables:
             raise BadArchive("the archive does not have the rows of its manifest")
+
+    def _digest_of(self, name: str) -> tuple[str, int]:
+        """The SHA-256 of an entry in hexadecimal, and its size in bytes."""
+        digest = sha256()
+        size = 0
+        for piece in self.pieces(name):
+            digest.update(piece)
+            size += len(piece)
+        return digest.hexdigest(), size
 
     def close(self) -> None:
         """Close the file."""
@@ -147,8 +153,11 @@ def table_of(name: str) -> str:
 
 
 class Import(Service, dict=True):
-    """Imports one archive into one app. ``archived``: the files of features.
-    ``report``: is called with the progress in words."""
+    """Imports one archive into one app.
+
+    ``archived`` are the features that have files. ``report`` is called with the
+    progress in words.
+    """
 
     archived: Collection[ArchivedFiles]
     store: Store
@@ -167,8 +176,12 @@ class Import(Service, dict=True):
         stored."""
 
     def run(self) -> None:
-        """Import the archive, or continue an earlier import. Raises BadArchive,
-        BadRows and Unavailable."""
+        """Import the archive, or continue an earlier import.
+
+        Raises BadArchive and BadRows, after it has deleted the imported rows. Raises
+        Unavailable if the database does not answer; then the rows and the progress
+        stay, and the command can be repeated.
+        """
         earlier = self.store.read(partial(progress_of, self.app))
         if earlier is not None and earlier.digest != self.archive.digest:
             raise BadArchive(
@@ -177,6 +190,28 @@ class Import(Service, dict=True):
         if earlier is not None and earlier.finished:
             self.report(f"the app {self.app} has this archive already")
             return
+
+        self._begin(earlier)
+        try:
+            for number, entry in enumerate(self.archive.entries()):
+                if entry.name.startswith(_ROWS):
+                    # Also called for complete entries, which it counts.
+                    self._import_rows(number, entry)
+                elif number >= self._progress.entry:
+                    self._import_file(number, entry)
+            self._finish()
+        except Unavailable:
+            raise  # the progress stays, so that the command can be repeated
+        except ImserverError:
+            self.store.write(self._discard)
+            raise
+
+    def _begin(self, earlier: ImportProgress | None) -> None:
+        """Check the archive and the app, and store that the import has begun.
+
+        ``earlier`` is the progress of an interrupted import of this archive; None if
+        this is the first attempt. Raises BadArchive.
+        """
         self.archive.verify()
         self.report("the archive is whole")
         if earlier is None:
@@ -191,31 +226,24 @@ class Import(Service, dict=True):
             self.report(f"goes on; entries that are there: {earlier.entry}")
             self._progress = earlier
 
-        try:
-            for number, entry in enumerate(self.archive.entries()):
-                if entry.name.startswith(_ROWS):
-                    self._import_rows(number, entry)
-                elif number >= self._progress.entry:
-                    self._import_file(number, entry)
-            self._finish()
-        except Unavailable:
-            raise  # the progress stays, so that the command can be repeated
-        except ImserverError:
-            self.store.write(self._discard)
-            raise
-
     def _discard(self, sql: PooledStatements) -> None:
-        """Delete the progress and all imported rows, unless another process
-        continues the import."""
+        """Delete the progress and all imported rows.
+
+        Does nothing if another process continues the import.
+        """
         if delete_import(self.app, self._progress, sql):
             self._rows.clear(sql)
 
     # --- before anything is stored --------------------------------------------
 
     def _require_settings(self) -> None:
-        """Refuse an archive that would set who may log in as whom, or what the
-        app accepts, because it may be forged. If the app exists, its own
-        settings stay."""
+        """Refuse an archive that would set who may log in as whom.
+
+        Refuse it also if it would set what the app accepts. The archive may be
+        forged, so only the operator sets these. If the app exists, its own
+        settings stay, and the settings in the archive are not used. Raises
+        BadArchive.
+        """
         if self.tenants.get(self.app) is not None:
             return
         manifest = self.archive.manifest
@@ -236,7 +264,7 @@ class Import(Service, dict=True):
             )
 
     def _require_empty(self) -> None:
-        """Refuse an app that was deleted, or that has data."""
+        """Refuse an app that was deleted, or that has data. Raises BadArchive."""
         if self.store.is_deleted(self.app):
             raise BadArchive(
                 f"an app {self.app} was deleted: name another one with --app"
@@ -255,8 +283,11 @@ class Import(Service, dict=True):
             )
 
     def _require_free_keys(self) -> None:
-        """Refuse rows that no export could have written, and rows with a key
-        that is already used on this server."""
+        """Refuse rows that cannot be stored on this server. Raises BadArchive.
+
+        These are rows that no export could have written, and rows with a key (such
+        as the id of an account) that is already used here.
+        """
         entries = [
             entry for entry in self.archive.entries() if entry.name.startswith(_ROWS)
         ]
@@ -265,39 +296,50 @@ class Import(Service, dict=True):
         entries.sort(key=lambda entry: table_of(entry.name) != "account")
         account_ids: set[int] = set()
         for entry in entries:
-            table = table_of(entry.name)
-            if self._rows.reason(table):
+            if self._rows.reason(table_of(entry.name)):
                 continue  # Rows of this table are not imported.
-            count = 0
-            for columns, rows in self._batches(entry, skip=0):
-                count += len(rows)
-                # It adds the ids of accounts to ``parents``.
-                check = partial(
-                    self._rows.check,
-                    name=table,
-                    columns=columns,
-                    rows=rows,
-                    parents=account_ids,
-                )
-                used_key = self.store.read(check)
-                if used_key:
-                    raise BadArchive(
-                        f"{table} {used_key} exists on this server already: import into a server without it; "
-                        "another name of the app does not help"
-                    )
-            if count != entry.rows:
+            rows = self._check_rows(entry, account_ids)
+            if rows != entry.rows:
                 raise BadArchive(
-                    f"the entry {entry.name} has {count} rows in place of {entry.rows}"
+                    f"the entry {entry.name} has {rows} rows in place of {entry.rows}"
                 )
+
+    def _check_rows(self, entry: EntryChecksum, account_ids: set[int]) -> int:
+        """Check the rows of an entry, and return how many the entry has.
+
+        ``account_ids`` are the ids of the accounts in the archive so far. The ids in
+        this entry are added to them. Raises BadArchive.
+        """
+        table = table_of(entry.name)
+        count = 0
+        for columns, rows in self._batches(entry, skip=0):
+            count += len(rows)
+            # It adds the ids of accounts to ``parents``.
+            check = partial(
+                self._rows.check,
+                name=table,
+                columns=columns,
+                rows=rows,
+                parents=account_ids,
+            )
+            used_key = self.store.read(check)
+            if used_key:
+                raise BadArchive(
+                    f"{table} {used_key} exists on this server already: import into a server without it; "
+                    "another name of the app does not help"
+                )
+        return count
 
     # --- rows and files -------------------------------------------------------
 
     def _batches(
         self, entry: EntryChecksum, skip: int
     ) -> Iterator[tuple[list[str], list[Row]]]:
-        """Columns and rows of an entry, in groups for one transaction each. All
-        rows of a group have equal columns. ``skip``: how many rows to leave out
-        at the beginning."""
+        """Columns and rows of an entry, in groups for one transaction each.
+
+        All rows of a group have equal columns. ``skip`` is the number of rows that
+        an earlier run has stored; they are left out.
+        """
         columns: list[str] = []
         rows: list[Row] = []
         size = 0
@@ -305,25 +347,32 @@ class Import(Service, dict=True):
             if number < skip:
                 continue
             is_full = len(rows) >= AT_ONCE or size >= _AT_ONCE_BYTES
-            if rows and (is_full or list(line) != columns):
+            has_other_columns = list(line) != columns
+            if rows and (is_full or has_other_columns):
                 yield columns, rows
                 rows = []
                 size = 0
             columns = list(line)
             rows.append(tuple(line.values()))
+            # Other values than texts are small, and are limited by the row count.
             size += sum(len(value) for value in line.values() if isinstance(value, str))
         if rows:
             yield columns, rows
 
     def _import_rows(self, number: int, entry: EntryChecksum) -> None:
-        """Store the rows of an entry that are not stored yet. ``number``: the
-        index of the entry in the archive. Entries that are complete are only
-        counted."""
+        """Store the rows of an entry that are not stored yet.
+
+        ``number`` is the index of the entry in the archive. Entries that an earlier
+        run has completed are only counted, so that :meth:`_finish` can compare all
+        counts.
+        """
         table = table_of(entry.name)
         if self._rows.reason(table):
             return  # Rows of this table are not imported.
         self._counts[table] = self._counts.get(table, 0) + entry.rows
         if self._rows.stays(table):
+            # The app has this row already. It is changed last: before, the app
+            # has no messages.
             for line in self.archive.lines(entry.name):
                 self._last_rows[table] = line
             return
@@ -335,9 +384,9 @@ class Import(Service, dict=True):
             done = self._progress.done
         for columns, rows in self._batches(entry, skip=done):
             done += len(rows)
-            after = ImportProgress(self.archive.digest, number, done)
+            after = ImportProgress(self.archive.digest, entry=number, done=done)
             if done == entry.rows:
-                after = ImportProgress(self.archive.digest, number + 1)
+                after = ImportProgress(self.archive.digest, entry=number + 1)
             self.store.write(partial(self._store_rows, table, columns, rows, after))
             self._progress = after
         self.report(f"{entry.name}: rows {entry.rows}")
@@ -350,33 +399,46 @@ class Import(Service, dict=True):
         after: ImportProgress,
         sql: PooledStatements,
     ) -> None:
-        """Store rows and the progress ``after`` them in one transaction. So a
-        killed import stores no row twice."""
+        """Store rows and the progress ``after`` them in one transaction.
+
+        So a killed import stores no row twice. Raises BadArchive if another
+        process has stored a progress meanwhile.
+        """
         if not store_progress(self.app, self._progress, after, sql):
             raise BadArchive(f"another process imports into the app {self.app}")
         self._rows.add(sql, table, columns, rows)
 
     def _import_file(self, number: int, entry: EntryChecksum) -> None:
-        """Store a file by the feature that knows its name. ``number``: the
-        index of the entry in the archive."""
+        """Store a file by the feature that knows its name.
+
+        ``number`` is the index of the entry in the archive. A file that no feature
+        knows is left out.
+        """
+        # The features read the file several times. An entry of a zip file can be
+        # read only once, so it is copied.
         handle, path = mkstemp(prefix="imserver-")
         try:
             with open(handle, "wb") as file:
                 for piece in self.archive.pieces(entry.name):
                     file.write(piece)
             with open(path, "rb") as content:
-                for files in self.archived:
-                    if files.write(self.app, entry.name, content):
+                for feature in self.archived:
+                    if feature.write(self.app, entry.name, content):
                         break
         finally:
             Path(path).unlink(missing_ok=True)
-        after = ImportProgress(self.archive.digest, number + 1)
+
+        after = ImportProgress(self.archive.digest, entry=number + 1)
         self.store.write(partial(store_progress, self.app, self._progress, after))
         self._progress = after
 
     def _finish(self) -> None:
-        """Compare the numbers of stored rows with the archive, and make the app
-        available. Raises BadArchive."""
+        """Compare the numbers of stored rows with the archive, and make the
+        app.
+
+        Only from now on do servers serve the app with its messages. Raises
+        BadArchive.
+        """
         for table, count in self._counts.items():
             if self._rows.stays(table):
                 continue  # Its row is changed below.

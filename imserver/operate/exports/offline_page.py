@@ -61,12 +61,17 @@ _PICTURES: Final = ("png", "jpg", "jpeg", "gif", "webp", "avif", "svg", "bmp")
 
 
 def _words(key: str) -> str:
-    """A text in both languages, as HTML. The script shows one of them."""
+    """A text in both languages, as HTML.
+
+    Both are in the page; its script hides one of them.
+    """
     english, chinese = _WORDS[key]
     return f'<span lang="en">{english}</span><span lang="zh">{chinese}</span>'
 
 
 def _head(title: str, kind: str) -> str:
+    """The beginning of a page, up to its ``body``. ``kind`` is the class of the
+    body."""
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
@@ -76,8 +81,10 @@ def _head(title: str, kind: str) -> str:
 
 
 def _time(milliseconds: int) -> str:
-    """A time as HTML. ``""`` if it is not possible, because senders may give
-    any time to their messages."""
+    """A time in Unix milliseconds as HTML.
+
+    Senders may give any time to their messages. ``""`` if no calendar has it.
+    """
     try:
         moment = datetime.fromtimestamp(milliseconds / _SECOND_MS, UTC)
     except (ValueError, OverflowError, OSError):
@@ -102,16 +109,18 @@ def conversation_head(title: str) -> bytes:
 def shown(
     entry: Message, user: str, names: Mapping[str, str], files: Mapping[str, str]
 ) -> bytes:
-    """An entry of a conversation as HTML. It is empty for an entry that changes
-    another one, because the other one is shown as it is now.
+    """An entry of a conversation as HTML.
 
-    ``user``: the reader. ``names``: user → name. ``files``: id of an upload →
-    its name in the archive.
+    It is empty for an entry that changes another one (an edit, a reaction),
+    because the other one is shown as it is now. ``user`` is the reader, whose
+    own messages look different. ``names`` is user → name. ``files`` is id of an
+    upload → its name in the archive.
     """
     time = _time(entry.time_ms)
     if entry.kind in _NOTES:
         word = _words(_NOTES[entry.kind])
         return f'<div class="note">{word} · {time}</div>\n'.encode()
+    # The entry of a recall that is about itself is a recalled message.
     if entry.kind == "recall" and entry.about == entry.id:
         content = f'<p class="soft">{_words("recalled")}</p>'
     elif entry.kind == "message":
@@ -119,51 +128,66 @@ def shown(
     else:
         return b""
 
-    own = ""
-    if entry.sender == user:
-        own = ' class="own"'
+    own = ' class="own"' if entry.sender == user else ""
     head = f"{escape(names.get(entry.sender) or entry.sender)} · {time}"
     if entry.is_edited:
         head += f" · {_words('edited')}"
     if entry.thread:
         head += f' · <a href="#m{entry.thread}">{_words("thread")}</a>'
-    foot = ""
-    reactions = [f"{escape(each.emoji)} {each.count}" for each in entry.reactions]
-    if reactions:
-        foot = f"<div><small>{' '.join(reactions)}</small></div>"
+    foot = _reactions(entry)
     return (
         f'<article id="m{entry.id}"{own}><small>{head}</small>{content}{foot}</article>\n'
     ).encode(errors="replace")
 
 
+def _reactions(entry: Message) -> str:
+    """The reactions to a message as HTML, such as ``👍 3``; ``""`` without any."""
+    reactions = [f"{escape(each.emoji)} {each.count}" for each in entry.reactions]
+    if not reactions:
+        return ""
+    return f"<div><small>{' '.join(reactions)}</small></div>"
+
+
 def _content(entry: Message, files: Mapping[str, str]) -> str:
-    """The content of a message as HTML: its text, or a picture or link if it
-    names an upload in ``files``, or else some words about it."""
+    """The content of a message as HTML.
+
+    It is the text of the message. If the message names an upload in ``files``,
+    it is a picture or a link. Otherwise it is some words about the message.
+    """
     text = entry.body.decode(errors="replace")
     if entry.type == "text":
         return f"<p>{escape(text)}</p>"
-    name = ""
     match = _upload(entry.body)
-    if match:
-        upload_id = match[1].decode()
-        name = files.get(upload_id, "")
+    name = files.get(match[1].decode(), "") if match else ""
     if not name:
         words = _short(entry.body, text)
         return f'<p class="soft">{escape(entry.type)}: {escape(words)}</p>'
+    return _link(name, is_picture=entry.type == "picture")
 
+
+def _link(name: str, is_picture: bool) -> str:
+    """A file of the archive as HTML: the picture itself, or a link to the file.
+
+    ``name`` is the name in the archive, such as ``files/7f3a/plan.pdf``. A file
+    whose name ends as a picture is shown as one, too.
+    """
+    # The page of a conversation is in a folder of its own.
     address = escape(f"../{quote(name)}")
     file_name = name.rpartition("/")[2]
     title = escape(file_name)
     ending = file_name.rpartition(".")[2].lower()
-    if ending in _PICTURES or entry.type == "picture":
+    if is_picture or ending in _PICTURES:
         return f'<a href="{address}"><img src="{address}" alt="{title}" loading="lazy"></a>'
     return f'<p><a href="{address}">{title}</a></p>'
 
 
 def _short(body: bytes, text: str) -> str:
-    """The words for a message that is not text. They are the first text, title,
-    name or URL in its JSON, or else the beginning of its content. ``text``: the
-    body as text."""
+    """The words for a message that is not text, at most
+    :data:`_SHORT_CHARACTERS`.
+
+    They are the first text, title, name or URL in its JSON, or else the
+    beginning of its content. ``text`` is the body as text.
+    """
     try:
         data = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -188,10 +212,10 @@ def index(
 ) -> Iterator[bytes]:
     """The first page of the archive, piece by piece.
 
-    ``profile``: the fields of the user's account, with ``app`` and ``user``.
-    ``conversations``: id, title and kind of each. ``files``: names in the
-    archive. ``tables``: name → number of rows. ``begun``: when the archive was
-    begun, in Unix seconds.
+    ``profile`` has the fields of the user's account, with ``app`` and ``user``.
+    ``conversations`` are the id, title and kind of each. ``files`` are names in
+    the archive. ``tables`` is table → number of rows. ``begun`` is when the
+    archive was begun, in Unix seconds.
     """
     app = profile["app"]
     name = str(profile.get("nickname") or profile.get("name") or profile["user"])
@@ -210,28 +234,47 @@ def index(
     links = ((escape(quote(file)), escape(file.rpartition("/")[2])) for file in files)
     yield from _items(links)
 
+    yield _contents(tables)
+    yield f"</ul></nav>{_frame(name)}</body></html>\n".encode()
+
+
+def _contents(tables: Mapping[str, int]) -> bytes:
+    """The part of the list about the archive itself.
+
+    It has links to the profile and to the audit log of the user, and each table
+    with its number of rows.
+    """
     about = (
         f'<li><a target="view" href="profile.json">{_words("profile")}</a></li>'
         f'<li><a target="view" href="audit.jsonl">{_words("acts")}</a></li>'
     )
-    yield (
-        f"</ul><h2>{_words('about')}</h2><ul>{about}</ul>"
-        f"<h2>{_words('rows')}</h2><ul class='soft'>\n"
-    ).encode()
     records = _words("records")
-    for table, rows in sorted(tables.items()):
-        yield f"<li>rows/{escape(table)}: {rows} {records}</li>\n".encode()
+    rows = "".join(
+        f"<li>rows/{escape(table)}: {count} {records}</li>\n"
+        for table, count in sorted(tables.items())
+    )
+    return (
+        f"</ul><h2>{_words('about')}</h2><ul>{about}</ul>"
+        f"<h2>{_words('rows')}</h2><ul class='soft'>\n{rows}"
+    ).encode()
 
-    # Until the reader chooses a conversation, the frame shows this page.
+
+def _frame(name: str) -> str:
+    """The frame in which a conversation is shown.
+
+    Until the reader chooses one, the frame asks the reader to choose.
+    """
     head = _head(name, kind="")
     choose = _words("choose")
     start_page = f'{head}<p class="start">{choose}</p></body></html>'
-    frame = f'<iframe name="view" title="" srcdoc="{escape(start_page)}"></iframe>'
-    yield f"</ul></nav>{frame}</body></html>\n".encode()
+    return f'<iframe name="view" title="" srcdoc="{escape(start_page)}"></iframe>'
 
 
 def _items(links: Iterable[tuple[str, str]]) -> Iterator[bytes]:
-    """The items of a list of links: address and title, as HTML."""
+    """The items of a list of links, as HTML, or one line that says it is empty.
+
+    ``links`` are pairs of address and title, both as HTML already.
+    """
     is_empty = True
     for address, title in links:
         is_empty = False

@@ -15,8 +15,11 @@ FAILED: Final = 2
 
 class Subject(Struct, frozen=True):
     """The subject of an archive: a user, or the whole app if ``user`` is
-    ``""``. The archive of an app has its ``settings``, except the secrets,
-    whose names are in ``left_out``."""
+    ``""``.
+
+    The archive of an app has its ``settings`` without the secrets. ``left_out``
+    are the names of the secrets.
+    """
 
     app: str
     user: str
@@ -25,11 +28,15 @@ class Subject(Struct, frozen=True):
 
 
 class Job(Struct, frozen=True):
-    """An export. ``user``: ``""`` means the whole app. ``state``:
-    :data:`UNDER_WAY`, :data:`DONE` or :data:`FAILED`. ``created``: when it was
-    started, and ``ends``: when its archive is deleted; both in Unix seconds.
-    ``size``: the bytes of the archive when it is done, before that the bytes of
-    its contents so far. ``subject``: a :class:`Subject` as JSON."""
+    """An export.
+
+    ``user`` is ``""`` if the export is of the whole app. ``state`` is
+    :data:`UNDER_WAY`, :data:`DONE` or :data:`FAILED`. ``created`` is when it
+    was started, and ``ends`` when its archive is deleted; both are in Unix
+    seconds. ``size`` are the bytes of the archive when it is done. Before that,
+    they are the bytes of its contents so far. ``subject`` is a :class:`Subject`
+    as JSON.
+    """
 
     app: str
     id: str
@@ -61,8 +68,11 @@ class JobRows(Store.Rows):
         return self._one("id = %s", app, id)
 
     def newest(self, app: str, user: str) -> Job | None:
-        """The export of a user that was started last. If ``user`` is ``""``,
-        the last export of the whole app. None if there was no export."""
+        """The export of a user that was started last; None if there was no
+        export.
+
+        If ``user`` is ``""``, it is the last export of the whole app.
+        """
         return self._one(
             "member = %s ORDER BY created DESC, id DESC LIMIT 1", app, user
         )
@@ -72,9 +82,12 @@ class JobRows(Store.Rows):
         return _ROWS.first(self._store.rows, rest, *values)
 
     def of(self, app: str, user: str | None, most: int = 0) -> list[Job]:
-        """The exports of a user, the newest first. If ``user`` is None, all
-        exports of the app and of its users; if it is ``""``, only exports of
-        the whole app. At most ``most``; 0 means all."""
+        """The exports of a user, the newest first.
+
+        If ``user`` is None, these are all exports of the app and of its users.
+        If it is ``""``, these are only exports of the whole app. Returns at
+        most ``most``; 0 means all.
+        """
         where = "WHERE app = %s"
         values = [app]
         if user is not None:
@@ -128,8 +141,11 @@ def begin_import(app: str, digest: str, sql: PooledStatements) -> None:
 
 
 def delete_import(app: str, progress: ImportProgress, sql: PooledStatements) -> bool:
-    """Delete the progress of an unfinished import. Returns False, and deletes
-    nothing, if another process has continued the import."""
+    """Delete the progress of an unfinished import.
+
+    Returns False, and deletes nothing, if another process has continued the
+    import: the stored progress is not ``progress`` any more.
+    """
     statement = (
         "DELETE FROM archive_import "
         "WHERE app = %s AND digest = %s AND entry = %s AND done = %s AND finished = 0"
@@ -141,9 +157,11 @@ def delete_import(app: str, progress: ImportProgress, sql: PooledStatements) -> 
 def store_progress(
     app: str, before: ImportProgress, after: ImportProgress, sql: PooledStatements
 ) -> bool:
-    """Replace the progress of an import. Returns False, and stores nothing, if
-    the stored progress is not ``before``: another process has continued the
-    import."""
+    """Replace the progress of an import.
+
+    Returns False, and stores nothing, if the stored progress is not ``before``.
+    Another process has continued the import then.
+    """
     statement = (
         "UPDATE archive_import SET entry = %s, done = %s, finished = %s "
         "WHERE app = %s AND digest = %s AND entry = %s AND done = %s AND finished = 0"

@@ -25,36 +25,44 @@ from imserver.plugin.views import as_request, to_response
 
 
 def create_export_view(core: Core, api: Api) -> tuple[Blueprint]:
-    """The blueprint of the paths of archives."""
+    """The blueprint of the two paths from which archives are downloaded.
+
+    One is for the operators of an app, the other for users and their own data.
+    """
     blueprint = Blueprint("exports", __name__)
-    routes = (("file", FILE, False), ("own_file", OWN_FILE, True))
-    for name, route, is_own in routes:
+    views = {
+        "file": _view(core, api, FILE, is_own=False),
+        "own_file": _view(core, api, OWN_FILE, is_own=True),
+    }
+    routes = {"file": FILE, "own_file": OWN_FILE}
+    for name, view in views.items():
         blueprint.add_url_rule(
-            route.path,
-            endpoint=name,
-            view_func=_view(core, api, route, is_own),
-            methods=["GET"],
+            routes[name].path, endpoint=name, view_func=view, methods=["GET"]
         )
     return (blueprint,)
 
 
 def _view(core: Core, api: Api, route: Route, is_own: bool) -> Callable[[], Response]:
     """Make the function that answers a request with the bytes of an archive.
-    ``is_own``: the route sends only archives of the user who asks."""
+
+    ``is_own`` means that the route sends only archives of the user who asks.
+    """
     endpoint = api.bind(route)
     exports = core.service(Exports)
 
     def view() -> Response:
-        """Answer with the archive, as long as the caller has the right to it.
-        Answer with a problem if the caller has no right to it from the
-        beginning, or if there is no archive."""
+        """Answer with the archive, or with a problem.
+
+        A download may take long. It ends early if the caller loses the right to
+        the archive meanwhile, for example because a key is revoked.
+        """
         http_request = as_request()
         try:
             call = api.call_of(endpoint, http_request)
-            owner = None
-            if is_own:
-                owner = call.user
+            owner = call.user if is_own else None
             job = exports.show(call.app, call.input.id, owner)
+            # A proof is the credential of the request, which is checked again
+            # during the download.
             proof = core.authority.proof(call.principal, http_request.headers)
             size, pieces = exports.open(job)
         except RequestRefused as refused:
@@ -69,21 +77,25 @@ def _view(core: Core, api: Api, route: Route, is_own: bool) -> Callable[[], Resp
             while_it_holds(pieces, still_holds), HTTPStatus.OK, direct_passthrough=True
         )
         response.headers.clear()
-        response.headers.extend(
-            {
-                **dict(HttpResponse.content_headers("application/zip")),
-                "Content-Length": str(size),
-                "Content-Disposition": f'attachment; filename="{_name_of(job)}.zip"',
-                "Cache-Control": "no-store",
-                "X-Request-Id": http_request.id,
-            }
-        )
+        response.headers.extend(_headers_of(job, size, http_request.id))
         return response
 
     return view
 
 
+def _headers_of(job: Job, size: int, request_id: str) -> dict[str, str]:
+    """The headers of the answer with an archive; ``size`` is in bytes."""
+    return {
+        **dict(HttpResponse.content_headers("application/zip")),
+        "Content-Length": str(size),
+        "Content-Disposition": f'attachment; filename="{_name_of(job)}.zip"',
+        "Cache-Control": "no-store",
+        "X-Request-Id": request_id,
+    }
+
+
 def _problem_response(http_request: HttpRequest, problem: ApiProblem) -> Response:
+    """The answer that describes a problem as JSON."""
     refusal = PROBLEM.refuse(problem.problem, http_request, problem.detail)
     answer = to_response(refusal)
     answer.headers.extend(problem.headers)
@@ -91,8 +103,12 @@ def _problem_response(http_request: HttpRequest, problem: ApiProblem) -> Respons
 
 
 def _name_of(job: Job) -> str:
-    """The name of the file for a browser, without its ending. It is ``export``
-    if app or user have letters that are not ASCII."""
+    """The name of the file for a browser, without its ending.
+
+    For the user ``ann`` of the app ``shop`` it is ``shop-ann``. It is
+    ``export`` if app or user have letters that are not ASCII, which old
+    browsers do not read.
+    """
     letters = [
         letter if letter.isalnum() else "-" for letter in f"{job.app}-{job.user}"
     ]
@@ -106,7 +122,11 @@ def while_it_holds(
     pieces: Iterator[bytes], still_holds: Callable[[], bool], seconds: float = 1.0
 ) -> Iterator[bytes]:
     """Yield the pieces of a download while its receiver still has the right to
-    it. ``still_holds`` tells that, and is asked every ``seconds``."""
+    it.
+
+    ``still_holds`` tells that. It is asked every ``seconds``, because each
+    answer may cost a query.
+    """
     checked_at = monotonic()
     for piece in pieces:
         if monotonic() - checked_at >= seconds:
