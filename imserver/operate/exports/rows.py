@@ -31,11 +31,11 @@ class Job(Struct, frozen=True):
     """An export.
 
     ``user`` is ``""`` if the export is of the whole app. ``state`` is
-    :data:`UNDER_WAY`, :data:`DONE` or :data:`FAILED`. ``created`` is when it
-    was started, and ``ends`` when its archive is deleted; both are in Unix
-    seconds. ``size`` are the bytes of the archive when it is done. Before that,
-    they are the bytes of its contents so far. ``subject`` is a :class:`Subject`
-    as JSON.
+    :data:`UNDER_WAY`, :data:`DONE` or :data:`FAILED`. ``created`` and ``ends``
+    are in Unix seconds: the start of the export, and the time at which the
+    server deletes its archive. ``size`` are the bytes of the archive when it is
+    done. Before that, they are the bytes of its contents so far. ``subject`` is
+    a :class:`Subject` as JSON.
     """
 
     app: str

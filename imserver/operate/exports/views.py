@@ -30,14 +30,10 @@ def create_export_view(core: Core, api: Api) -> tuple[Blueprint]:
     One is for the operators of an app, the other for users and their own data.
     """
     blueprint = Blueprint("exports", __name__)
-    views = {
-        "file": _view(core, api, FILE, is_own=False),
-        "own_file": _view(core, api, OWN_FILE, is_own=True),
-    }
-    routes = {"file": FILE, "own_file": OWN_FILE}
-    for name, view in views.items():
+    for name, route in {"file": FILE, "own_file": OWN_FILE}.items():
+        view = _view(core, api, route, is_own=route is OWN_FILE)
         blueprint.add_url_rule(
-            routes[name].path, endpoint=name, view_func=view, methods=["GET"]
+            route.path, endpoint=name, view_func=view, methods=["GET"]
         )
     return (blueprint,)
 

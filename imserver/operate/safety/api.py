@@ -334,10 +334,10 @@ def send(
     A user can report only messages that they can read. The reported user does
     not learn who has reported them.
     """
-    report = Report(message, person, reason, text)
-    return ReportSent(
-        parts.reports.send(call.app, call.user, report, not call.is_back_end)
-    )
+    report = Report(message=message, user=person, reason=reason, text=text)
+    # A back end reports for many users, so the limit of a user is not for it.
+    id = parts.reports.send(call.app, call.user, report, by_user=not call.is_back_end)
+    return ReportSent(id)
 
 
 @reports.get("/reports/reasons", Needs.ADMIN_OR_USER, user="optional")
@@ -398,10 +398,16 @@ def appeal(
     """
     if parts.banned is None:
         raise ServiceRefused(problem=Problems.NOT_IMPLEMENTED)
+
+    # The proof costs a check of a password, so the address pays first.
     parts.reports.check_appeals(call.app, call.request.host)
-    call.user = parts.banned(
-        call.app, Proof(call.credential, login, password, call.request.host)
+    proof = Proof(
+        token=call.credential,
+        login=login,
+        password=password,
+        address=call.request.host,
     )
+    call.user = parts.banned(call.app, proof)
     return ReportSent(parts.reports.appeal(call.app, call.user, text))
 
 
@@ -420,6 +426,8 @@ def queue(
     ] = _PAGE_ROWS,
 ) -> ReportsAnswer:
     """List reports, page by page."""
+    # The cursor has the values by which the list is sorted: ``changed`` and
+    # ``id``.
     before = None
     words = (read_cursor(cursor) or "").split(" ")  # such as "1764600000 1f2e"
     if len(words) == 2 and words[0].isdecimal():
@@ -429,6 +437,7 @@ def queue(
     rows = parts.reports.page(call.app, state, before, limit + 1)
 
     def cursor_of(row: ReportShown) -> str:
+        """The cursor of the page that begins after this report."""
         return f"{row.changed} {row.id}"
 
     page, following = page_and_cursor(rows, limit, cursor_of)
@@ -451,11 +460,13 @@ def show(
     report = context.report
     messages = []
     for entry in context.messages:
+        # A removed message has no content any more, but its copy has.
         copy = context.copies.get(entry.id)
         if copy is None:
             messages.append(_message(entry))
         else:
             messages.append(_message(copy, removed=True))
+
     holds = parts.moderation.holds(call.app, [report.user])
     _, _, closer = report.closed_by.rpartition("/")  # staff:APP/USER
     users = [report.user, closer]
@@ -685,6 +696,7 @@ def ban(
     The close reason has the end and the reason of the ban.
     """
     closed = parts.moderation.ban(call.principal, call.app, user, seconds, reason)
+    # The answer shows about when the ban ends. The sessions know it exactly.
     until = None
     if seconds:
         until = int(time()) + seconds
@@ -761,10 +773,14 @@ def _removed(
     parts: SafetyParts, call: Call, request: MessagesToRemove, undecided: bool
 ) -> RemovalAnswer:
     """Remove messages for a request, and note for the audit log whose they
-    were. ``undecided``: they stay hidden until a moderator decides."""
+    were.
+
+    With ``undecided`` they stay hidden until a moderator decides.
+    """
     removal = parts.moderation.remove_messages(
         call.principal, call.app, request.messages, request.reason, undecided
     )
+    # The input names only messages. The audit log also names their sender.
     call.user = removal.user
     call.facts = {
         "act": removal.id,
@@ -778,15 +794,20 @@ def _removed(
 def _names_of(
     parts: SafetyParts, app: str, users: Iterable[str], holds: Iterable[UserHold]
 ) -> dict[str, str]:
-    """User → name, for these users and for the accounts in ``holds`` that have
-    banned or muted somebody."""
+    """User → name, for these users and for the moderators in ``holds``.
+
+    A hold names the account of its moderator as ``staff:APP/USER``.
+    """
     makers = [hold.by.rpartition("/")[2] for hold in holds]
     return parts.reports.names(app, [*users, *makers])
 
 
 def _message(entry: Entry, removed: bool = False) -> ReportedMessage:
-    """A message for the answer to moderators. A recalled message has no
-    content. ``removed``: ``entry`` is the copy of a removed message."""
+    """A message for the answer to moderators.
+
+    A recalled message has no content. ``removed`` means that ``entry`` is the
+    copy of a removed message.
+    """
     message = ReportedMessage(
         id=entry.id,
         sender=entry.sender,

@@ -89,8 +89,10 @@ SETTINGS: Final = SettingsRow({"apps.*": SafetyOfApp})
 
 
 def rules_of(tenant: Tenant | TenantSettings | None) -> SafetySettings:
-    """The rules of an app. None, for an app that does not exist, gives the
-    default rules."""
+    """The rules of an app.
+
+    None, for an app that does not exist, gives the default rules.
+    """
     if tenant is None:
         return SafetySettings()
     return app_settings_of(tenant, SafetyOfApp).safety

@@ -14,9 +14,11 @@ it at any rate."""
 
 
 class HouseRules(Store.Rows):
-    """The house rules of apps. Owner of a cache of their texts. ``exists``:
-    tells whether there is an app with a name. Methods may switch greenlets, and
-    raise StorageUnavailable."""
+    """The house rules of apps, with a cache of their texts.
+
+    ``exists`` tells whether there is an app with a name. Methods may switch
+    greenlets, and raise StorageUnavailable.
+    """
 
     def __init__(self, store: Store, exists: Callable[[str], bool]) -> None:
         super().__init__(store)
@@ -47,6 +49,7 @@ class HouseRules(Store.Rows):
 
     @Store.writing
     def _write(self, sql: PooledStatements, app: str, text: str, now: int) -> None:
+        """Replace the row with the rules of an app; ``now`` is in Unix seconds."""
         sql.execute("DELETE FROM house_rules WHERE app = %s", (app,))
         if text:
             sql.insert_new("house_rules", "app, text, changed", [(app, text, now)])

@@ -63,10 +63,12 @@ raise StorageUnavailable."""
 
 
 class Moderation(Service, dict=True):
-    """Carries out the acts of moderators. Methods may switch greenlets, and
-    raise StorageUnavailable. Methods with a ``principal`` raise ServiceRefused
-    if it may not act on the user. ``maker``: tells who has banned or muted a
-    user."""
+    """Carries out the acts of moderators.
+
+    ``maker`` tells who has banned or muted a user. Methods may switch
+    greenlets, and raise StorageUnavailable. Methods with a ``principal`` raise
+    ServiceRefused if it may not act on the user.
+    """
 
     core: Core
     mutes: Mutes
@@ -88,29 +90,36 @@ class Moderation(Service, dict=True):
         reason: str,
         undecided: bool = False,
     ) -> Removal:
-        """Remove messages for everybody. With ``undecided`` they stay hidden
-        until a moderator decides; otherwise the removal is final after a
-        minute. Raises ServiceRefused if no message can be removed."""
+        """Remove messages for everybody.
+
+        With ``undecided`` they stay hidden until a moderator decides; otherwise the
+        removal is final after a minute. Raises ServiceRefused if no message can be
+        removed.
+        """
         entries = self._removable(app, messages)
         if not entries:
             raise ServiceRefused(problem=Problems.UNKNOWN_MESSAGE)
-        senders = list(dict.fromkeys(entry.sender for entry in entries))
-        self.check(principal, app, *senders)
+        ids_by_sender: dict[str, list[int]] = {}
+        for entry in entries:
+            ids_by_sender.setdefault(entry.sender, []).append(entry.id)
+        self.check(principal, app, *ids_by_sender)
 
         user = ""  # of several senders
-        if len(senders) == 1:
-            (user,) = senders
+        if len(ids_by_sender) == 1:
+            (user,) = ids_by_sender
         all_ids = [entry.id for entry in entries]
         removal = self.removals.remove(app, user, all_ids, undecided)
         act = "hide" if undecided else "delete"
-        for sender in senders:
-            ids = [entry.id for entry in entries if entry.sender == sender]
+        for sender, ids in ids_by_sender.items():
             self._announce(principal, app, sender, act, reason, messages=ids)
         return removal
 
     def _removable(self, app: str, messages: Sequence[int]) -> list[Entry]:
-        """The messages that can be removed. Messages that are removed but can
-        still be restored are among them."""
+        """The messages that can be removed.
+
+        A message that is removed but can still be restored is among them: a
+        moderator may delete a hidden message. The log has a copy of it.
+        """
         if not self.core.store.has_database:
             return []
         log = self.core.store.part(MessageLog)
@@ -123,9 +132,11 @@ class Moderation(Service, dict=True):
     def count(
         self, principal: Principal, app: str, user: str, since: int, until: int
     ) -> list[ConversationCount]:
-        """How many messages a user has sent to each conversation in this time
-        (Unix milliseconds), the highest number first. Raises
-        TooManyRequests."""
+        """How many messages a user has sent to each conversation in this time.
+
+        The times are in Unix milliseconds. The conversation with the most
+        messages comes first. Raises TooManyRequests.
+        """
         if not self.core.store.has_database:
             return []
         self._pay(principal, app, since, until)
@@ -142,8 +153,11 @@ class Moderation(Service, dict=True):
         until: int,
         reason: str,
     ) -> Removal:
-        """Begin to remove all messages of a user that were sent in this time
-        (Unix milliseconds; ``until`` 0: until now). Raises TooManyRequests."""
+        """Begin to remove all messages of a user that were sent in this time.
+
+        The times are in Unix milliseconds; ``until`` 0 means until now. The
+        removal goes on in the background. Raises TooManyRequests.
+        """
         self.check(principal, app, user)
         self._pay(principal, app, since, until)
         removal = self.removals.begin(app, user, since, until)
@@ -151,8 +165,10 @@ class Moderation(Service, dict=True):
         return removal
 
     def undo(self, principal: Principal, app: str, act: str) -> Removal:
-        """Bring back the messages of a removal. Raises ServiceRefused if the
-        removal does not exist."""
+        """Bring back the messages of a removal; ``act`` is its id.
+
+        Raises ServiceRefused if the removal does not exist.
+        """
         self.check(principal, app, *self.removals.senders(app, act))
         removal = self.removals.undo(app, act)
         self._record(principal, app, removal.user, "undo", reason="", removal=act)
@@ -168,11 +184,12 @@ class Moderation(Service, dict=True):
     def mute(
         self, principal: Principal, app: str, user: str, seconds: float, reason: str
     ) -> int:
-        """Mute a user in the whole app for a time. Returns the end in Unix
+        """Mute a user in the whole app for a time, and return its end in Unix
         seconds."""
         self._check_known(principal, app, user)
-        # The user comes first, then bots of the user.
+        # Bots of the user are muted, too. The user comes first, then the bots.
         users = self.core.authority.with_programs(app, [user])
+        # Otherwise a muted user could send by a bot.
         ends = [self.mutes.mute(app, each, seconds, reason) for each in users]
         until = ends[0]
         self._announce(principal, app, user, "mute", reason, until=until)
@@ -188,8 +205,10 @@ class Moderation(Service, dict=True):
     def ban(
         self, principal: Principal, app: str, user: str, seconds: float, reason: str
     ) -> int:
-        """End a user's sessions, and refuse logins for a time; 0 seconds means
-        for ever. Returns the number of ended sessions."""
+        """End a user's sessions, and refuse logins for a time.
+
+        0 seconds means for ever. Returns the number of ended sessions.
+        """
         self._check_known(principal, app, user)
         users = self.core.authority.with_programs(app, [user])
         closed = self.core.sessions.close(
@@ -202,9 +221,14 @@ class Moderation(Service, dict=True):
         return closed.total
 
     def unban(self, principal: Principal, app: str, user: str) -> None:
-        """Let a user log in again. If the account is locked, the lock stays.
-        Raises ServiceRefused if the user will be erased."""
+        """Let a user log in again.
+
+        If the account is locked, the lock stays. Raises ServiceRefused if the
+        user will be erased.
+        """
         self.check(principal, app, user)
+        # Such a user is banned until the erasure, so that nothing new is
+        # stored.
         if (app, user) in self.core.sessions.holds:
             raise ServiceRefused(problem=Problems.TO_BE_ERASED)
         self.core.sessions.unban(app, self.core.authority.unlocked(app, [user]))
@@ -222,14 +246,20 @@ class Moderation(Service, dict=True):
 
     def users_with_holds(self, app: str, after: str, most: int) -> list[str]:
         """A page of the users who are banned or muted, in the order of their
-        ids. It begins after the id ``after``. Never switches greenlets."""
+        ids.
+
+        It begins after the id ``after``. Never switches greenlets.
+        """
         muted = (user for name, user in self.core.mutes.all if name == app)
         users = {*self.core.sessions.bans(app), *muted}
         return nsmallest(most, (user for user in users if user > after))
 
     def holds(self, app: str, users: Sequence[str]) -> list[UserHold]:
-        """The bans and mutes in force for these users. Bans that come with a
-        lock are left out, because they end when the lock is lifted."""
+        """The bans and mutes in force for these users.
+
+        Bans that come with a lock are left out, because they end when the lock
+        is lifted.
+        """
         unlocked = set(self.core.authority.unlocked(app, users))
         bans = self.core.sessions.bans(app)
         holds = list[UserHold]()
@@ -237,32 +267,47 @@ class Moderation(Service, dict=True):
             ban = bans.get(user)
             if ban is not None and user in unlocked:
                 by = self.maker(app, user, _BANS)
-                holds.append(UserHold(user, "ban", ban.until, ban.reason, by))
+                holds.append(
+                    UserHold(
+                        user, kind="ban", until=ban.until, reason=ban.reason, by=by
+                    )
+                )
             mute = self.core.mutes.mute_of(app, user)
             if mute is not None:
                 by = self.maker(app, user, _MUTES)
-                holds.append(UserHold(user, "mute", mute.until, mute.reason, by))
+                holds.append(
+                    UserHold(
+                        user, kind="mute", until=mute.until, reason=mute.reason, by=by
+                    )
+                )
         return holds
 
     def ban_of(self, app: str, user: str) -> str:
-        """The end and the reason of a user's ban; ``""`` if the user is not
-        banned."""
+        """The end and the reason of a user's ban, as a text.
+
+        ``""`` if the user is not banned.
+        """
         ban = self.core.sessions.ban_of(app, user)
         if ban is None:
             return ""
         return ban.text
 
     def check(self, principal: Principal, app: str, *users: str) -> None:
-        """Raise ServiceRefused if the principal may not act on these users."""
+        """Raise ServiceRefused if the principal may not act on these users.
+
+        An account may act only on accounts with a lower role.
+        """
         if not self.core.authority.may_act_on(principal, app, users):
             raise ServiceRefused(
                 "the user's role is not below yours", Problems.ROLE_TOO_LOW
             )
 
     def _check_known(self, principal: Principal, app: str, user: str) -> None:
-        """Check as :meth:`check` does. If all users of the app must have
-        accounts, also require an account. In other apps a user may log in later
-        for the first time."""
+        """Check as :meth:`check` does, and refuse users who do not exist.
+
+        The server knows all users only in an app where they must have accounts.
+        In other apps a user may log in later for the first time.
+        """
         self.check(principal, app, user)
         if "accounts" not in self.core.features:
             return
@@ -276,7 +321,11 @@ class Moderation(Service, dict=True):
 
     def _pay(self, principal: Principal, app: str, since: int, until: int) -> None:
         """Let the principal pay for the messages that all users have sent in a
-        time, because each of them is read. Raises TooManyRequests."""
+        time.
+
+        Each of them is read to find the messages of one user. Raises
+        TooManyRequests.
+        """
         payer = app, principal.label
         # To count the messages costs a read. A principal in debt is refused
         # before it.
@@ -295,11 +344,11 @@ class Moderation(Service, dict=True):
         until: int = 0,
         **facts: Any,
     ) -> None:
-        """Send a user a message of the server about an act, with its reason,
-        and store the event. Without a reason, only a mute is announced.
+        """Tell a user of an act, by a message of the server, and store the event.
 
-        ``user``: ``""`` sends no message. ``until``: the end of a mute, in Unix
-        seconds; 0 for other acts. ``facts``: further fields of the event.
+        The message has the reason. Without a reason, only a mute is announced.
+        ``user`` ``""`` sends no message. ``until`` is the end of a mute, in Unix
+        seconds; 0 for other acts. ``facts`` are further fields of the event.
         """
         words = []
         if until:
@@ -311,7 +360,7 @@ class Moderation(Service, dict=True):
         if user and words:
             moderation = Draft.Meta.Moderation(act, until=until)
             draft = Draft(
-                sender="",
+                sender="",  # the server
                 body=": ".join(words).encode(),
                 time_ms=int(time() * _SECOND_MS),
                 meta=Draft.Meta(moderation=moderation).to_bytes(),
@@ -329,8 +378,11 @@ class Moderation(Service, dict=True):
         reason: str,
         **facts: Any,
     ) -> None:
-        """Store the event of an act for the webhook of the app, if it wants such
-        events. ``facts``: further fields of the event."""
+        """Store the event of an act for the webhook of the app, if it wants
+        such events.
+
+        ``facts`` are further fields of the event.
+        """
         record = self.core.observer.recorder(app, "moderation")
         if record is None:
             return

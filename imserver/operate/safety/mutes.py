@@ -10,8 +10,10 @@ from imserver.plugin.storage import PooledStatements, RowsOf, Store
 
 
 class Muted(Struct, frozen=True, array_like=True, tag="safety.muted"):
-    """The mute of a user in a whole app, also as a node message. It ends at
-    ``until`` (Unix seconds)."""
+    """The mute of a user in a whole app, also as a node message.
+
+    It ends at ``until`` (Unix seconds). A time in the past lets the user send.
+    """
 
     app: str
     user: str
@@ -27,16 +29,22 @@ _COMMIT_SECONDS: Final = 60
 
 
 class MuteRows(Store.Rows):
-    """The mutes in a store. Each method is one transaction, may switch
-    greenlets, and raises StorageUnavailable. Times come from the clock of the
-    database, because the clocks of nodes differ."""
+    """The mutes in a store.
+
+    Each method is one transaction, may switch greenlets, and raises
+    StorageUnavailable. Times come from the clock of the database, because the
+    clocks of nodes differ.
+    """
 
     @Store.writing
     def mute(
         self, sql: PooledStatements, app: str, user: str, seconds: int, reason: str
     ) -> Muted:
-        """Store a mute in place of an earlier one. With 0 seconds, the new one
-        has ended already: it lets the user send again on all nodes."""
+        """Store a mute in place of an earlier one.
+
+        With 0 seconds, the new one has ended already. It is stored, because
+        other nodes read only rows that exist.
+        """
         now = int(sql.query(f"SELECT {sql.now}")[0][0])
         if seconds > 0:
             until = now + seconds
@@ -50,8 +58,11 @@ class MuteRows(Store.Rows):
 
     @Store.reading_or(([], 0))
     def changed(self, sql: PooledStatements, since: int) -> tuple[list[Muted], int]:
-        """The mutes that were changed at or after this Unix second (0: all
-        mutes), and the Unix second at which they were read."""
+        """The mutes that were changed since a time, and the time at which they
+        were read.
+
+        Both times are Unix seconds; ``since`` 0 means all mutes.
+        """
         now = int(sql.query(f"SELECT {sql.now}")[0][0])
         return _ROWS.find(sql.query, "WHERE changed >= %s", since), now
 
@@ -62,8 +73,11 @@ class MuteRows(Store.Rows):
 
 
 class Mutes:
-    """Keeps the mutes that the core of this node knows as they are in the
-    database."""
+    """Keeps the mutes that this node applies as they are in the database.
+
+    A mute of another node comes as a node message at once, and again with the
+    next :meth:`load`, because messages between nodes can be lost.
+    """
 
     def __init__(self, core: Core) -> None:
         self.rows = MuteRows(core.store)
@@ -75,9 +89,11 @@ class Mutes:
             self._node_messages.handle({Muted: self._learn})
 
     def mute(self, app: str, user: str, seconds: float, reason: str) -> int:
-        """Mute a user on all nodes; with 0 seconds, let them send again.
-        Returns the end in Unix seconds. Switches greenlets. Raises
-        StorageUnavailable."""
+        """Mute a user on all nodes, and return the end in Unix seconds.
+
+        With 0 seconds, let the user send again. Switches greenlets. Raises
+        StorageUnavailable.
+        """
         row = self.rows.mute(app, user, int(seconds), reason)
         self._learn(row)
         if self._node_messages is not None:
@@ -85,11 +101,14 @@ class Mutes:
         return row.until
 
     def _learn(self, mute: Muted) -> None:
+        """Apply a mute on this node."""
         self._users.mute(mute.app, mute.user, mute.until, mute.reason)
 
     def load(self) -> None:
-        """Read the changes since the last call. Switches greenlets. Raises
-        StorageUnavailable."""
+        """Read the changes since the last call, and apply them.
+
+        Switches greenlets. Raises StorageUnavailable.
+        """
         rows, now = self.rows.changed(self._read_until)
         for row in rows:
             self._learn(row)

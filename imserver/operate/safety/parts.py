@@ -32,9 +32,11 @@ if the user is not a member."""
 
 
 class Proof(Struct, frozen=True):
-    """The proof of somebody who appeals a ban: their token, or the login of an
-    account with its password. Missing values are ``""``. ``address``: the
-    address of the client."""
+    """The proof of somebody who appeals a ban.
+
+    It is their token, or the login of an account with its password. Missing
+    values are ``""``. ``address`` is the address of the client.
+    """
 
     token: str
     login: str
@@ -49,9 +51,11 @@ neither banned nor locked, or if the proof is wrong."""
 
 
 class SafetyParts(Struct, frozen=True):
-    """The services that the routes use. ``remove``: removes a user from a
-    group; None on a node without groups. ``banned``: identifies a banned user;
-    None on a node without accounts."""
+    """The services that the routes use.
+
+    ``remove`` removes a user from a group; None on a node without groups.
+    ``banned`` identifies a banned user; None on a node without accounts.
+    """
 
     page_folder: ClassVar = Path(__file__).parent / "page"
     moderation: Moderation
@@ -63,7 +67,11 @@ class SafetyParts(Struct, frozen=True):
 
 
 def build(core: Core) -> Parts:
-    """Build the services of this feature on a node, and their periodic work."""
+    """Build the services of this feature on a node, and their periodic work.
+
+    The periodic work reads mutes of other nodes, deletes old rows, and continues
+    removals of messages.
+    """
     mutes = Mutes(core)
     removals = Removals(core.store)
     messages = core.service(MessageServices)
@@ -80,7 +88,11 @@ def build(core: Core) -> Parts:
 
     parts = SafetyParts(
         moderation=Moderation(
-            core, mutes, removals, _maker(core), messages.messaging.store
+            core,
+            mutes,
+            removals,
+            maker=_maker(core),
+            store_message=messages.messaging.store,
         ),
         removals=removals,
         reports=reports,
@@ -91,6 +103,7 @@ def build(core: Core) -> Parts:
     return Parts(
         (parts,),
         commands_of(reports),
+        # The mutes are read before the node serves its first client.
         configure=load,
         run=(
             every(_LOAD_SECONDS, mutes.load, "mutes could not be read"),
@@ -103,8 +116,10 @@ def build(core: Core) -> Parts:
 
 
 def _staff_of(core: Core) -> Callable[[str, StaffRole], list[str]]:
-    """Make the function that finds the accounts of an app with a role. On a
-    node without accounts it finds nobody."""
+    """Make the function that finds the accounts of an app with a role.
+
+    On a node without accounts it finds nobody.
+    """
     if "accounts" not in core.features:
         return _nobody
     from imserver.people.accounts.people import PeopleFilter, PeopleStore
@@ -112,7 +127,9 @@ def _staff_of(core: Core) -> Callable[[str, StaffRole], list[str]]:
     store = PeopleStore(core.store)
 
     def staff(app: str, role: StaffRole) -> list[str]:
+        """The ids of at most :data:`_MOST_OF_ROLE` accounts with this role."""
         wanted = PeopleFilter(app, role=role)
+        # One page of all accounts: from the lowest id to the highest.
         accounts = store.page(
             wanted, after=0, before=Limit.ID, limit=_MOST_OF_ROLE, now=0
         )
@@ -122,12 +139,16 @@ def _staff_of(core: Core) -> Callable[[str, StaffRole], list[str]]:
 
 
 def _nobody(app: str, role: StaffRole) -> list[str]:
+    """A function of :func:`_staff_of` that finds no account."""
     return []
 
 
 def _banned(core: Core) -> Banned | None:
-    """Make the function that identifies a banned user. None on a node without
-    accounts."""
+    """Make the function that identifies a banned user.
+
+    None on a node without accounts: there the server does not know who a client
+    is that may not log in.
+    """
     if "accounts" not in core.features:
         return None
     # Imported here: a node may do without them.
@@ -138,7 +159,9 @@ def _banned(core: Core) -> Banned | None:
 
     def locked_by_token(app: str, token: str) -> str:
         """The user of a token that is invalid because the account is locked.
-        Raises ServiceRefused if the token is invalid for another reason."""
+
+        Raises ServiceRefused if the token is invalid for another reason.
+        """
         device = accounts.tokens.device_of(token)
         if device is not None:
             account = accounts.get(app, str(device.account))
@@ -147,9 +170,13 @@ def _banned(core: Core) -> Banned | None:
         raise ServiceRefused(problem=Problems.TOKEN_INVALID) from None
 
     def banned(app: str, proof: Proof) -> str:
-        """See :data:`Banned`."""
+        """The user who proves who they are, if they are banned or locked.
+
+        Raises ServiceRefused if the user is neither, or if the proof is wrong.
+        """
         try:
             if proof.login:
+                # A ban does not stop the check of a password.
                 account = accounts.login(
                     app, proof.login, proof.password, proof.address, proof.token
                 )
@@ -168,8 +195,10 @@ def _banned(core: Core) -> Banned | None:
 
 
 def _remover(core: Core) -> Remove | None:
-    """Make the function that removes a user from a group. None on a node
-    without groups."""
+    """Make the function that removes a user from a group.
+
+    None on a node without groups.
+    """
     if "groups" not in core.features:
         return None
     # Imported here: a node may do without them.
@@ -179,7 +208,8 @@ def _remover(core: Core) -> Remove | None:
     groups = groups_of(core)
 
     def remove(app: str, group: int, user: str) -> None:
-        """See :data:`Remove`."""
+        """Remove a member from a group. Raises ServiceRefused if the user is
+        not one."""
         by = ""  # not a member, but the server
         try:
             removed = groups.remove(app, group, by, [user])
@@ -192,8 +222,10 @@ def _remover(core: Core) -> Remove | None:
 
 
 def _maker(core: Core) -> Maker:
-    """Make the function that tells who has banned or muted a user. On a node
-    without an audit log nobody knows it."""
+    """Make the function that tells who has banned or muted a user.
+
+    On a node without an audit log nobody knows it.
+    """
     if "audit" not in core.features:
         return _unknown
     # Imported here: a node may do without it.
@@ -203,4 +235,5 @@ def _maker(core: Core) -> Maker:
 
 
 def _unknown(app: str, user: str, names: Sequence[str]) -> str:
+    """A function of :func:`_maker` that knows nobody."""
     return ""

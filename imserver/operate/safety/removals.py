@@ -37,12 +37,15 @@ _WAIT_STEP_SECONDS: Final = 0.05
 
 
 class Removal(Struct, frozen=True):
-    """Messages that are removed together. ``user``: their sender; ``""`` for
-    several senders. ``state``: :data:`UNDER_WAY` or one of the states after it.
-    ``since``, ``until``: times of the messages, in Unix milliseconds.
-    ``reached``, ``last``: the ids between which messages are still searched.
-    ``created``: Unix seconds. ``ends``: Unix seconds until which the removal
-    may be undone; 0: until a moderator decides."""
+    """Messages that are removed together.
+
+    ``user`` is their sender; ``""`` for several senders. ``state`` is
+    :data:`UNDER_WAY` or one of the states after it. ``since`` and ``until`` are
+    times of the messages, in Unix milliseconds. ``reached`` and ``last`` are
+    the ids between which messages are still searched. ``created`` and ``ends``
+    are in Unix seconds: the removal may be undone until ``ends``; 0 means until
+    a moderator decides.
+    """
 
     app: str
     id: str
@@ -60,12 +63,17 @@ _ROWS: Final = RowsOf(Removal, "removal", user="member")
 
 
 class Removals(Store.Rows):
-    """Begins, undoes and ends removals. ``runner`` does the long part of the
-    work in the background. Methods may switch greenlets, and raise
-    StorageUnavailable."""
+    """Begins, undoes and ends removals of messages.
+
+    ``runner`` does the long part of the work in the background. Methods may
+    switch greenlets, and raise StorageUnavailable.
+    """
 
     def __init__(self, store: Store) -> None:
+        """Make the runner, which leases removals that need work to this node."""
         super().__init__(store)
+        # A finished removal needs work again when the time for its undo is over.
+        # The runner puts the time of the database for {now}.
         due = f"state <> {DONE} OR (ends > 0 AND ends <= {{now}})"
         self.runner = Runner(
             store,
@@ -78,37 +86,44 @@ class Removals(Store.Rows):
 
     @property
     def _log(self) -> MessageLog:
+        """The log of stored messages."""
         return self._store.part(MessageLog)
 
     @Store.writing
     def add(self, sql: PooledStatements, new: Removal, undo_seconds: int) -> Removal:
-        """Store a new removal. It can be undone for ``undo_seconds``; 0 means
-        until a moderator decides."""
+        """Store a new removal, and return it with its times.
+
+        It can be undone for ``undo_seconds``; 0 means until a moderator decides.
+        """
         now = int(sql.query(f"SELECT {sql.now}")[0][0])
-        ends = 0
-        if undo_seconds:
-            ends = now + undo_seconds
+        ends = now + undo_seconds if undo_seconds else 0
         removal = replace(new, created=now, ends=ends)
+        # No node has a lease of it yet, and no message is removed.
+        leased_until = now
         messages = 0
-        row = (*_ROWS.values(removal), now, messages)
+        row = (*_ROWS.values(removal), leased_until, messages)
         sql.insert_new("removal", f"{_ROWS.columns}, leased, messages", [row])
         return removal
 
     def get(self, app: str, id: str) -> Removal | None:
-        """A removal. None if it does not exist, or if it is final."""
+        """A removal; None if it does not exist, or if it is final."""
         return _ROWS.first(self._store.rows, "WHERE app = %s AND id = %s", app, id)
 
     @Store.writing
     def change_state(
         self, sql: PooledStatements, removal: Removal, to: int, among: Sequence[int]
     ) -> bool:
-        """Set the state of a removal to ``to``, if its state is now ``among``
-        the given ones. Returns whether it was set. A removal can be undone only
-        until the time in ``ends``, and can become final only after it."""
+        """Set the state of a removal to ``to``, if it is now one of ``among``.
+
+        Returns whether it was set. A removal can be undone only until the time
+        in ``ends``, and can become final only after it.
+        """
         in_time = ""
         if to == UNDOING:
             in_time = f" AND (ends = 0 OR ends > {sql.now})"
         elif to == ENDING:
+            # Once it has begun to become final, a repeated attempt goes on at
+            # any time.
             in_time = f" AND (state = {ENDING} OR (ends > 0 AND ends <= {sql.now}))"
         states = ", ".join(map(str, among))
         statement = (
@@ -118,11 +133,21 @@ class Removals(Store.Rows):
         return sql.execute(statement, (to, removal.app, removal.id)) > 0
 
     def begin(self, app: str, user: str, since: int, until: int) -> Removal:
-        """Begin to remove the messages of a user that were sent in this time
-        (Unix milliseconds; ``until`` 0: until now). The runner removes them."""
+        """Begin to remove the messages of a user that were sent in this time.
+
+        The times are in Unix milliseconds; ``until`` 0 means until now. The runner
+        removes the messages after this returns.
+        """
         reached, last = self._log.removals.extent(app, since, until)
         new = Removal(
-            app, token_hex(_ID_BYTES), user, UNDER_WAY, since, until, reached, last
+            app=app,
+            id=token_hex(_ID_BYTES),
+            user=user,
+            state=UNDER_WAY,
+            since=since,
+            until=until,
+            reached=reached,
+            last=last,
         )
         removal = self.add(new, UNDO_SECONDS)
         self.runner.start(app, removal.id)
@@ -131,17 +156,23 @@ class Removals(Store.Rows):
     def remove(
         self, app: str, user: str, messages: Sequence[int], undecided: bool
     ) -> Removal:
-        """Remove some messages before this returns. With ``undecided`` they can
-        be restored until a moderator decides; otherwise for
-        :data:`UNDO_SECONDS`. ``user``: their sender; ``""`` for several."""
+        """Remove some messages before this returns.
+
+        With ``undecided`` they can be restored until a moderator decides; otherwise
+        for :data:`UNDO_SECONDS`. ``user`` is their sender; ``""`` for several.
+        """
         # The messages are given by their ids, so nothing is searched by time.
         new = Removal(
-            app, token_hex(_ID_BYTES), user, DONE, since=0, until=0, reached=0, last=0
+            app=app,
+            id=token_hex(_ID_BYTES),
+            user=user,
+            state=DONE,
+            since=0,
+            until=0,
+            reached=0,
+            last=0,
         )
-        undo_seconds = UNDO_SECONDS
-        if undecided:
-            undo_seconds = 0
-        removal = self.add(new, undo_seconds)
+        removal = self.add(new, 0 if undecided else UNDO_SECONDS)
         # Messages of an earlier removal belong to this one from now on.
         self._log.removals.move(app, messages, removal.id)
         remaining = sorted(set(messages))
@@ -152,9 +183,10 @@ class Removals(Store.Rows):
         return removal
 
     def undo(self, app: str, act: str) -> Removal:
-        """Begin to restore the messages of a removal. Raises ServiceRefused if
-        there is no such removal, or if it is too late. ``act``: the id of the
-        removal."""
+        """Begin to restore the messages of a removal; ``act`` is its id.
+
+        Raises ServiceRefused if there is no such removal, or if it is too late.
+        """
         removal = self.get(app, act)
         among = UNDER_WAY, DONE, UNDOING
         if removal is None or not self.change_state(removal, UNDOING, among):
@@ -167,8 +199,10 @@ class Removals(Store.Rows):
         return self._log.removals.copies(app, act)
 
     def senders(self, app: str, act: str) -> list[str]:
-        """The senders of the messages of a removal. Raises ServiceRefused if
-        the removal does not exist."""
+        """The senders of the messages of a removal.
+
+        Raises ServiceRefused if the removal does not exist.
+        """
         removal = self.get(app, act)
         if removal is None:
             raise ServiceRefused(problem=HTTP_UNKNOWN_ACT)
@@ -177,8 +211,10 @@ class Removals(Store.Rows):
         return self._log.removals.senders(app, act)
 
     def wait(self, removal: Removal, seconds: float) -> bool:
-        """Wait until all messages of a removal are removed or restored. Returns
-        False if that takes longer than ``seconds``."""
+        """Wait until all messages of a removal are removed or restored.
+
+        Returns False if that takes longer than ``seconds``.
+        """
         deadline = monotonic() + seconds
         while True:
             row = self.get(removal.app, removal.id)
@@ -191,8 +227,12 @@ class Removals(Store.Rows):
     # --- work -----------------------------------------------------------------
 
     def _work(self, app: str, act: str) -> None:
-        """Do everything that a removal needs now, by its state. The runner calls
-        this. ``act``: the id of the removal."""
+        """Do everything that a removal needs now, by its state.
+
+        The runner calls this while this node has the lease of the removal;
+        ``act`` is its id. ``proceed`` renews the lease, and raises an error if
+        it is lost.
+        """
         while True:
             # The row is read at each step, because a moderator may undo the
             # removal meanwhile.
@@ -213,12 +253,17 @@ class Removals(Store.Rows):
                 return
 
     def _remove(self, removal: Removal) -> None:
-        """Remove messages until all are removed, or until a moderator undoes
-        the removal."""
+        """Search the messages of a removal, and remove them.
+
+        Ends when all are removed, or when a moderator undoes the removal. Each step
+        stores the id up to which it has searched, so that another node can continue
+        there.
+        """
         app = removal.app
         act = removal.id
 
         def is_wanted(sql: Statements) -> bool:
+            """Whether the removal is not being undone, in the same transaction."""
             return _is_under_way(sql, app, act)
 
         reached = removal.reached
@@ -236,12 +281,15 @@ class Removals(Store.Rows):
                     searched_to = done[-1]
             reached = searched_to
             self.runner.proceed(app, act, reached=reached)
-        self.change_state(removal, DONE, (UNDER_WAY,))
+        self.change_state(removal, to=DONE, among=(UNDER_WAY,))
 
 
 def _is_under_way(sql: Statements, app: str, id: str) -> bool:
-    """Whether the messages of a removal are still to be removed. Locks its row
-    until the end of the transaction, in which the log removes messages."""
+    """Whether the messages of a removal are still to be removed.
+
+    Locks its row until the end of the transaction in which the log removes
+    messages, so that nobody can undo the removal in between.
+    """
     rows = sql.query(
         f"SELECT state FROM removal WHERE app = %s AND id = %s{sql.for_update}",
         (app, id),

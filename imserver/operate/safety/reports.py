@@ -49,6 +49,7 @@ from imserver.plugin.messages import (
 from imserver.plugin.services import Core
 from imserver.plugin.storage import (
     PooledStatements,
+    RecordEvent,
     Row,
     RowsOf,
     Statements,
@@ -145,9 +146,12 @@ _REPORTERS: Final = RowsOf(ReporterShown, "reporter", user="member", time="creat
 
 
 class ReportInContext(Struct, frozen=True):
-    """A report as moderators see it. ``messages``: the reported message with
-    the messages before and after it. ``copies``: id of a removed message → the
-    message before its removal, as long as a moderator may restore it."""
+    """A report as moderators see it.
+
+    ``messages`` are the reported message, and the messages before and after it.
+    ``copies`` is the id of a removed message → the message before its removal,
+    as long as a moderator may restore it.
+    """
 
     report: ReportShown
     reporters: list[ReporterShown]
@@ -163,11 +167,11 @@ class OpenReports(Struct):
 
 
 class Reports(Store.Rows):
-    """Takes reports of users, and shows them to moderators. A message of the
-    server tells owners of new reports. Methods may switch greenlets, and raise
-    StorageUnavailable.
+    """Takes reports of users, and shows them to moderators.
 
-    ``staff_of``: a function that finds the accounts of an app with a role.
+    A message of the server tells owners of new reports. ``staff_of`` is a
+    function that finds the accounts of an app with a role. Methods may switch
+    greenlets, and raise StorageUnavailable.
     """
 
     def __init__(
@@ -176,6 +180,7 @@ class Reports(Store.Rows):
         staff_of: Callable[[str, StaffRole], Sequence[str]],
         messages: MessageServices,
     ) -> None:
+        """Make the rate limits, and find out which pages the node has."""
         super().__init__(core.store)
         self._tenants = core.tenants
         self._observer = core.observer
@@ -195,14 +200,15 @@ class Reports(Store.Rows):
         """App → the monotonic time of the read, and the owners and moderators
         that were found. A cache."""
         self._messages = messages
+
         url = core.config.address
         self._page = ""
-        """The address of the admin page; ``""`` if the node has none."""
+        """The address of the admin page; ``""`` if the node has no such page."""
         if url and "admin" in core.features:
             self._page = f"{url}/admin"
         self._chat = ""
         """The address of the messages page, which is for one app; ``""`` if the
-        node has none."""
+        node has no such page."""
         if url and "pages" in core.features:
             self._chat = f"{url}/home/messages"
 
@@ -219,9 +225,12 @@ class Reports(Store.Rows):
     def send(
         self, app: str, reporter: str, report: Report, by_user: bool = True
     ) -> str:
-        """Report a message or a user; returns the id of the report.
-        ``by_user``: the report counts for the rate limit of the reporter.
-        Raises ServiceRefused and TooManyRequests."""
+        """Report a message or a user, and return the id of the report.
+
+        ``by_user`` means that the report counts for the rate limit of the reporter;
+        a back end may report without a limit. Raises ServiceRefused and
+        TooManyRequests.
+        """
         reasons = self.reasons_of(app)
         if report.reason not in reasons:
             raise ServiceRefused(
@@ -238,8 +247,13 @@ class Reports(Store.Rows):
 
         if is_about_user:
             self._check_person(app, reporter, report.user)
-            subject = f"user {report.user}"
-            return self._store_report(app, reporter, report, report.user, subject)
+            return self._store_report(
+                app,
+                reporter,
+                report,
+                user=report.user,
+                subject=f"user {report.user}",
+            )
         entry = self._message(app, reporter, report.message)
         return self._store_report(
             app,
@@ -253,14 +267,21 @@ class Reports(Store.Rows):
 
     def check_appeals(self, app: str, address: str) -> None:
         """Count an appeal from this address, before it is known who sends it.
-        Raises TooManyRequests."""
+
+        So nobody can try many passwords by appeals. Raises TooManyRequests.
+        """
         self._addresses.require(by_address(app, address))
 
     def appeal(self, app: str, user: str, text: str) -> str:
         """Send the appeal of a banned user to the moderators; returns the id of
-        its report. Raises ServiceRefused if they have not closed the last
-        appeal of the user, and TooManyRequests."""
+        its report.
+
+        Raises ServiceRefused if they have not closed the last appeal of the
+        user, and TooManyRequests.
+        """
         subject = f"appeal {user}"
+
+        # Only an open report has such a subject: see :meth:`close`.
         statement = "SELECT 1 FROM report WHERE app = %s AND subject = %s"
         if self._store.rows(statement, (app, subject)):
             raise ServiceRefused(problem=HTTP_APPEAL_OPEN)
@@ -284,67 +305,42 @@ class Reports(Store.Rows):
         conversation: int = 0,
         evidence: str = "",
     ) -> str:
-        """Store a report. If it is the first one about its subject, tell owners
-        and moderators. Returns the id of the report. Raises ServiceRefused if
-        too many reports are open.
+        """Store a report, and return its id.
 
-        ``user``: the reported user. ``subject``: such as ``message 7`` or ``user
-        ann``. A report joins the open report with an equal subject.
+        If it is the first open one about its subject, tell owners and moderators.
+        ``user`` is the reported user. ``subject`` is such as ``message 7`` or ``user
+        ann``; a report joins the open report with an equal subject. Raises
+        ServiceRefused if too many reports are open.
         """
-        record = self._observer.recorder(app, "report")
         now = int(time())
         new_id = token_hex(_ID_BYTES)
-        new_report = ReportShown(
-            id=new_id,
-            user=user,
-            message=report.message,
-            conversation=conversation,
-            reporters=0,
-            reasons={},
-            opened=now,
-            changed=now,
-            closed=0,
-            closed_by="",
-            outcome="",
-            note="",
-            evidence=evidence,
+        new = _NewReport(
+            app=app,
+            subject=subject,
+            reporter=reporter,
+            report=report,
+            row=ReportShown(
+                id=new_id,
+                user=user,
+                message=report.message,
+                conversation=conversation,
+                reporters=0,
+                reasons={},
+                opened=now,
+                changed=now,
+                closed=0,
+                closed_by="",
+                outcome="",
+                note="",
+                evidence=evidence,
+            ),
+            record=self._observer.recorder(app, "report"),
         )
-        recent_users: set[str] = set()
-
-        def store(sql: PooledStatements) -> str | None:
-            """Store the report, and fill ``recent_users``. Returns the id of the
-            open report about the subject. None if too many are open."""
-            nonlocal recent_users
-            id = _open_report(sql, app, subject)
-            if id is None:
-                if _count_open(sql, app) >= MOST_OPEN:
-                    return None
-                span_start = now - now % _NOTICE_SECONDS
-                recent_users = _recently_reported(sql, app, since=span_start)
-                row = (app, subject, *_REPORTS.values(new_report))
-                sql.insert_new("report", f"app, subject, {_REPORTS.columns}", [row])
-                # If another node has just stored a report about the subject,
-                # nothing was inserted, and this is the id of that report.
-                id = _open_report(sql, app, subject)
-            assert id is not None
-            if not _add_reporter(sql, app, id, reporter, now, report):
-                return id
-
-            change = "UPDATE report SET reporters = reporters + 1, changed = %s WHERE app = %s AND id = %s"
-            sql.execute(change, (now, app, id))
-            if record is not None:
-                facts = {
-                    "user": user,
-                    "report": id,
-                    "message": report.message,
-                    "reason": report.reason,
-                }
-                record(sql, app, user, facts)
-            return id
-
-        id = self._store.write(store)
-        if id is None:
+        stored = self._store.write(partial(_store, new))
+        if stored is None:
             raise ServiceRefused(problem=HTTP_TOO_MANY_REPORTS)
+
+        id, recent_users = stored
         if id == new_id:
             # An owner was not told of a report about themselves. If two persons
             # were reported in this span, every owner was told of one of them.
@@ -355,8 +351,11 @@ class Reports(Store.Rows):
         return id
 
     def count_for(self, app: str, moderator: str) -> int:
-        """The number of open reports of an app, for a moderator. Afterwards the
-        moderator gets a signal when a report is new or closed on this node."""
+        """The number of open reports of an app, for a moderator.
+
+        Afterwards the moderator gets a signal when a report is new or closed on
+        this node.
+        """
         _, users = self._moderators.get(app, (0.0, ()))
         if moderator not in users:
             # The moderator is new. The next signal then reads the list again.
@@ -364,11 +363,16 @@ class Reports(Store.Rows):
         return self._count(app)
 
     def _count(self, app: str) -> int:
+        """The number of open reports of an app; 0 without a database."""
         return self._store.read_or(0, partial(_count_open, app=app))
 
     def _signal_moderators(self, app: str) -> None:
         """Tell the moderators of an app, on all their devices, how many reports
-        are open."""
+        are open.
+
+        Owners and moderators of the app are found again every
+        :data:`_STAFF_SECONDS`.
+        """
         read_at, users = self._moderators.get(app, (0.0, ()))
         if not read_at or monotonic() - read_at > _STAFF_SECONDS:
             users = (*self._staff_of(app, "owner"), *self._staff_of(app, "moderator"))
@@ -376,6 +380,7 @@ class Reports(Store.Rows):
         if not users:
             return
         data = msgspec.json.encode(OpenReports(self._count(app)))
+        # The signal is about the app, so it names no sender and no receiver.
         signal = Signal("safety.reports", "", "", data=data)
         followers = ToFollowers(app, users, group=0, signal=signal)
         self._messages.signals.send(followers)
@@ -383,45 +388,50 @@ class Reports(Store.Rows):
     def _notice_of(
         self, app: str, id: str, report: Report, user: str, conversation: int
     ) -> Draft:
-        """The message that tells an owner of a new report, still without its
-        receiver. It is such as ``A message of Ann was reported in "Chess"
-        (spam). https://…``."""
+        """The message that tells an owner of a new report, still without its receiver.
+
+        An example: ``A message of Ann was reported in "Chess" (spam). https://…``.
+        """
         name = self.names(app, [user]).get(user, user)
+        subject = f"A message of {name}" if report.message else name
+        event = "asks to lift a ban" if report.reason == APPEAL else "was reported"
+        # There is at most one group. Another conversation is not named.
         groups = self.groups(app, [conversation])
-        if report.message:
-            subject = f"A message of {name}"
-        else:
-            subject = name
-        if report.reason == APPEAL:
-            happened = "asks to lift a ban"
-        else:
-            happened = "was reported"
-        # There is at most one group.
         in_group = "".join(f' in "{group}"' for group in groups.values())
-        if self._chat and app == GOCHAT:
-            page = f" {self._chat}#manage={id}"
-        elif self._page:
-            page = f" {self._page}#report/{quote(app, safe='')}/{id}"
-        else:
-            page = ""
+        page = self._address_of(app, id)
 
         moderation = Draft.Meta.Moderation("report", report=id)
         return Draft(
             sender="",  # the server
-            body=f"{subject} {happened}{in_group} ({report.reason}).{page}".encode(),
+            body=f"{subject} {event}{in_group} ({report.reason}).{page}".encode(),
             time_ms=int(time() * _SECOND_MS),
             meta=Draft.Meta(moderation=moderation).to_bytes(),
         )
+
+    def _address_of(self, app: str, id: str) -> str:
+        """The address of the page that shows a report, with a space before it.
+
+        ``""`` if the node has no such page.
+        """
+        if self._chat and app == GOCHAT:
+            return f" {self._chat}#manage={id}"
+        if self._page:
+            return f" {self._page}#report/{quote(app, safe='')}/{id}"
+        return ""
 
     def _notify_owners(
         self, app: str, notice: Draft, user: str, recent_users: Set[str]
     ) -> None:
         """Send the notice of a report about ``user`` to the owners of an app.
+
         An owner does not get a report about themselves, or a second notice in a
-        short time. ``recent_users``: the users whom other open reports of this
-        time are about."""
+        short time. ``recent_users`` are the users whom other reports of this
+        time are about.
+        """
         store = self._messages.messaging.store
         for owner in self._staff_of(app, "owner"):
+            # An owner has got the notice of each recent report about somebody
+            # else.
             was_notified = bool(recent_users - {owner})
             if owner != user and not was_notified:
                 store(app, replace(notice, to_user=owner), by_user=False)
@@ -431,15 +441,20 @@ class Reports(Store.Rows):
         return self._store.names_of(app, list(dict.fromkeys(users)))
 
     def groups(self, app: str, conversations: Iterable[int]) -> dict[str, str]:
-        """Conversation → the name of the group, for conversations of groups. 0
-        means no conversation, and is left out."""
+        """Conversation → the name of the group, for conversations of groups.
+
+        0 means no conversation, and is left out.
+        """
         ids = list(set(conversations) - {0})
         rows = self._store.part(MessageLog).conversations.find(app, ids)
         return {str(row.id): row.name for row in rows if row.kind == "group"}
 
     def _message(self, app: str, reporter: str, message: int) -> Entry:
-        """A message that the reporter can read and another user has sent, not
-        in a room. Raises ServiceRefused if there is no such message."""
+        """A message that the reporter may report.
+
+        The reporter can read it, and another user has sent it, not in a room.
+        Raises ServiceRefused if there is no such message.
+        """
         entries: Sequence[Entry] = ()
         if self._store.has_database:
             reader = self._store.part(MessageLog).entries
@@ -451,8 +466,12 @@ class Reports(Store.Rows):
         raise ServiceRefused(problem=Problems.UNKNOWN_MESSAGE)
 
     def _check_person(self, app: str, reporter: str, user: str) -> None:
-        """Refuse a report about the reporter, or about a user without an
-        account in an app with accounts."""
+        """Refuse a report about the reporter, or about somebody who does not
+        exist.
+
+        The server knows all users only in an app with accounts. Raises
+        ServiceRefused.
+        """
         if user == reporter:
             raise ServiceRefused(problem=Problems.UNKNOWN_ACCOUNT)
         tenant = self._tenants.get(app)
@@ -472,9 +491,11 @@ class Reports(Store.Rows):
         before: tuple[int, str] | None,
         limit: int,
     ) -> list[ReportShown]:
-        """A page of the reports of an app. The report that changed last comes
-        first. ``before``: ``changed`` and ``id`` of the last report of the page
-        before; None: the first page."""
+        """A page of the reports of an app, the last changed one first.
+
+        ``before`` are ``changed`` and ``id`` of the last report of the page
+        before; None means the first page.
+        """
         if state == "open":
             condition = "closed = 0"
         else:
@@ -488,14 +509,17 @@ class Reports(Store.Rows):
         return _with_reasons(sql, app, sql.query(statement, (*values, limit)))
 
     def show(self, app: str, id: str) -> ReportInContext:
-        """A report with its reporters. If it is about a message, also the
-        messages around it. Raises ServiceRefused if there is no such report."""
+        """A report with its reporters, and the messages around a reported
+        message.
+
+        Raises ServiceRefused if there is no such report.
+        """
         rows, reporters = self._rows(app, id)
         if not rows:
             raise ServiceRefused(problem=HTTP_UNKNOWN_REPORT)
         report = rows[0]
         if not report.message:
-            return ReportInContext(report, reporters, [], {})
+            return ReportInContext(report, reporters, messages=[], copies={})
 
         messages = self._around(app, report, reporters)
         removals = self._store.part(MessageLog).removals
@@ -511,8 +535,10 @@ class Reports(Store.Rows):
     def _rows(
         self, sql: PooledStatements, app: str, id: str
     ) -> tuple[list[ReportShown], list[ReporterShown]]:
-        """The report as the only item of a list, and its reporters. Both are
-        empty if there is no such report."""
+        """The report as the only item of a list, and its reporters.
+
+        Both are empty if there is no such report.
+        """
         rows = sql.query(f"{_REPORTS.select} WHERE app = %s AND id = %s", (app, id))
         of_report = "WHERE app = %s AND report = %s ORDER BY created, member"
         reporters = _REPORTERS.find(sql.query, of_report, app, id)
@@ -521,13 +547,21 @@ class Reports(Store.Rows):
     def _around(
         self, app: str, report: ReportShown, reporters: Sequence[ReporterShown]
     ) -> list[Entry]:
-        """The reported message and the messages around it, as they are shown to
-        the first reporter who can still read it. Empty if no reporter can."""
+        """The reported message and the messages around it, as a reporter sees
+        them.
+
+        It is the first reporter who can still read the message. So moderators
+        see no more of a conversation than somebody who has reported it. Empty
+        if no reporter can read it any more.
+        """
         entries = self._store.part(MessageLog).entries
         message = report.message
         for reporter in reporters:
             if not entries.readable(app, reporter.user, [message]):
                 continue
+
+            # These entries are also edits and reactions, so more are read than
+            # are shown.
             key = app, reporter.user, report.conversation
             older, _ = entries.history(*key, before=message, limit=_LOOK)
             newer, _ = entries.history(*key, before=0, limit=_LOOK, after=message)
@@ -538,8 +572,11 @@ class Reports(Store.Rows):
         return []
 
     def close(self, app: str, id: str, by: str, outcome: str, note: str) -> None:
-        """Close a report. Raises ServiceRefused if it does not exist, or is
-        closed."""
+        """Close a report, with the action that a moderator has taken
+        (``outcome``).
+
+        Raises ServiceRefused if it does not exist, or is closed.
+        """
         now = int(time())
         # The subject becomes unique, so that the next report about the message
         # or user opens a new report.
@@ -555,7 +592,10 @@ class Reports(Store.Rows):
 
     def expire(self, now: int) -> None:
         """Delete closed reports that are older than the setting of their app
-        allows. ``now``: Unix seconds."""
+        allows.
+
+        ``now`` is in Unix seconds.
+        """
         rows = self._store.rows("SELECT DISTINCT app FROM report")
         apps = {text_of(name) for (name,) in rows}
         for app in apps:
@@ -564,8 +604,7 @@ class Reports(Store.Rows):
 
     @Store.writing
     def _delete_closed(self, sql: PooledStatements, app: str, before: int) -> None:
-        """Delete the reports of an app that were closed before a Unix
-        second."""
+        """Delete the reports of an app that were closed before a Unix second."""
         is_old = "app = %s AND closed > 0 AND closed < %s"
         is_of_old = f"app = %s AND report IN (SELECT id FROM report WHERE {is_old})"
         sql.execute(f"DELETE FROM reporter WHERE {is_of_old}", (app, app, before))
@@ -573,14 +612,73 @@ class Reports(Store.Rows):
 
 
 def _messages(entries: Sequence[Entry]) -> list[Entry]:
-    """The messages among entries, also the recalled ones. A recalled message is
-    an entry about itself."""
+    """The messages among entries of a conversation, also the recalled ones.
+
+    A recalled message is an entry about itself. All other entries about a
+    message are edits, reactions and the like.
+    """
     return [each for each in entries if each.kind == "message" or each.about == each.id]
 
 
+class _NewReport(Struct, frozen=True):
+    """A report of one user, to be stored in one transaction.
+
+    ``subject`` identifies what it is about, such as ``message 7``. ``row`` is the row
+    to store if no report about the subject is open. ``record`` stores the event
+    for the webhook of the app; None if the app wants no such events.
+    """
+
+    app: str
+    subject: str
+    reporter: str
+    report: Report
+    row: ReportShown
+    record: RecordEvent | None
+
+
+def _store(new: _NewReport, sql: PooledStatements) -> tuple[str, set[str]] | None:
+    """Store a report, or add its reporter to the open report about its subject.
+
+    Returns the id of the report. If it is new, also returns the users whom other
+    recent reports are about. None if too many reports are open.
+    """
+    app = new.app
+    row = new.row
+    recent_users: set[str] = set()
+    id = _open_report(sql, app, new.subject)
+    if id is None:
+        if _count_open(sql, app) >= MOST_OPEN:
+            return None
+        span_start = row.opened - row.opened % _NOTICE_SECONDS
+        recent_users = _recently_reported(sql, app, since=span_start)
+        values = (app, new.subject, *_REPORTS.values(row))
+        sql.insert_new("report", f"app, subject, {_REPORTS.columns}", [values])
+        # If another node has just stored a report about the subject,
+        # nothing was inserted, and this is the id of that report.
+        id = _open_report(sql, app, new.subject)
+    assert id is not None
+    if not _add_reporter(sql, app, id, new.reporter, row.opened, new.report):
+        return id, recent_users
+
+    change = "UPDATE report SET reporters = reporters + 1, changed = %s WHERE app = %s AND id = %s"
+    sql.execute(change, (row.opened, app, id))
+    if new.record is not None:
+        facts = {
+            "user": row.user,
+            "report": id,
+            "message": row.message,
+            "reason": new.report.reason,
+        }
+        new.record(sql, app, row.user, facts)
+    return id, recent_users
+
+
 def _open_report(sql: Statements, app: str, subject: str) -> str | None:
-    """The id of the open report about a subject. None if there is no open
-    report. Its row is locked until the end of the transaction."""
+    """The id of the open report about a subject; None if there is no open
+    report.
+
+    Its row is locked until the end of the transaction.
+    """
     rows = sql.query(
         f"SELECT id FROM report WHERE app = %s AND subject = %s{sql.for_update}",
         (app, subject),
@@ -597,8 +695,8 @@ def _count_open(sql: Statements, app: str) -> int:
 
 
 def _recently_reported(sql: Statements, app: str, since: int) -> set[str]:
-    """The users whom open reports are about that were opened since a Unix
-    second; at most two of them."""
+    """At most two users whom open reports are about that are newer than a Unix
+    second."""
     statement = (
         "SELECT DISTINCT member FROM report WHERE app = %s AND closed = 0 "
         "AND opened >= %s LIMIT 2"
@@ -609,9 +707,12 @@ def _recently_reported(sql: Statements, app: str, since: int) -> set[str]:
 def _add_reporter(
     sql: Statements, app: str, id: str, reporter: str, now: int, report: Report
 ) -> bool:
-    """Store the reporter and the reason. If the report has very many reporters,
-    store nothing. Returns False if the user has reported the subject already,
-    and True otherwise."""
+    """Store the reporter and the reason.
+
+    Returns False if the user has reported the subject already, and True
+    otherwise. If the report has very many reporters, the new one is not stored,
+    but counts.
+    """
     of_report = "FROM reporter WHERE app = %s AND report = %s"
     if sql.query(f"SELECT 1 {of_report} AND member = %s", (app, id, reporter)):
         return False
@@ -623,22 +724,32 @@ def _add_reporter(
 
 
 def _with_reasons(sql: Statements, app: str, rows: Sequence[Row]) -> list[ReportShown]:
-    """The reports in rows, with the number of reporters for each reason. The
-    first column of a row is the id."""
+    """The reports in rows, with the number of reporters for each reason.
+
+    The first column of a row is the id.
+    """
     if not rows:
         return []
     ids = [text_of(row[0]) for row in rows]
-    reasons_by_report: dict[str, dict[str, int]] = {id: {} for id in ids}
-    statement = "SELECT report, reason FROM reporter WHERE app = %s AND report IN {}"
-    for report, reason in sql.query_in(statement, (app,), ids, many=True):
-        counts = reasons_by_report[text_of(report)]
-        name = text_of(reason)
-        counts[name] = counts.get(name, 0) + 1
+    reasons_by_report = _count_reasons(sql, app, ids)
     reports = []
     for id, row in zip(ids, rows, strict=True):
         reasons = reasons_by_report[id]
         reports.append(_REPORTS.read(row, reasons=reasons, appeal=APPEAL in reasons))
     return reports
+
+
+def _count_reasons(
+    sql: Statements, app: str, ids: Sequence[str]
+) -> dict[str, dict[str, int]]:
+    """Id of a report → reason → number of reporters with this reason."""
+    counts_by_report: dict[str, dict[str, int]] = {id: {} for id in ids}
+    statement = "SELECT report, reason FROM reporter WHERE app = %s AND report IN {}"
+    for report, reason in sql.query_in(statement, (app,), ids, many=True):
+        counts = counts_by_report[text_of(report)]
+        name = text_of(reason)
+        counts[name] = counts.get(name, 0) + 1
+    return counts_by_report
 
 
 # --- commands of clients ------------------------------------------------------
@@ -654,6 +765,7 @@ def commands_of(reports: Reports) -> CommandTable:
     """The commands of clients for reports."""
 
     def report(connection: Connection, command: Report) -> Reply:
+        """Report a message or a user, as the user of the connection."""
         id = reports.send(*app_and_user(connection), command)
         return Reply(ReplyCode.OK, ReportView(id))
 

@@ -22,16 +22,19 @@ class Report(Command, frozen=True, gc=False):
 
 
 def _report(data: bytes) -> Report:
-    """Decode the command. Raises Refused unless it names either a message or a
-    user."""
+    """Decode the command.
+
+    Raises Refused unless it names either a message or a user.
+    """
     fields = Fields.of(data)
     report = Report(
-        fields.id("id"),
-        fields.short_text("user", MAX_USER_BYTES),
-        fields.short_text("reason", REASON_BYTES),
-        fields.text("text"),
+        message=fields.id("id"),
+        user=fields.short_text("user", MAX_USER_BYTES),
+        reason=fields.short_text("reason", REASON_BYTES),
+        text=fields.text("text"),
     )
-    if bool(report.message) == bool(report.user) or len(report.text) > TEXT_CHARACTERS:
+    names_both_or_none = bool(report.message) == bool(report.user)
+    if names_both_or_none or len(report.text) > TEXT_CHARACTERS:
         raise Refused(ReplyCode.BAD_PARAMETER)
     return report
 
