@@ -151,12 +151,12 @@ def rights(api: AdminApi, call: Call, request: NoQuery) -> RightsAnswer:
         if principal.apps is None or route.app != "all":
             routes.append(f"{method} {path.removeprefix('/api/v1/')}")
     return RightsAnswer(
-        principal.kind,
-        principal.staff or principal.key,
-        apps,
-        sorted(principal.rights),
-        routes,
-        api.core.node.version,
+        kind=principal.kind,
+        id=principal.staff or principal.key,
+        apps=apps,
+        rights=sorted(principal.rights),
+        routes=routes,
+        version=api.core.node.version,
     )
 
 
@@ -191,7 +191,8 @@ def find(
         names = [call.app]
     else:
         # Aliases are other names of these apps.
-        names = [each.name for each in api.core.tenants.all() if not each.same_as]
+        tenants = api.core.tenants.all()
+        names = [tenant.name for tenant in tenants if not tenant.same_as]
     apps = [name for name in names if principal.reaches(name)]
     finder = api.parts.finder
     return FindAnswer(finder.find(principal, text.strip(), apps[:MOST_APPS], limit))
@@ -243,6 +244,7 @@ def settings_of_app(
     usual = api.core.declared.app_of({})
     if tenant is None:
         raise ApiProblem(Problems.UNKNOWN_APP)
+    # Features have settings of their own in an app, each feature in a struct.
     given = list(_differing(tenant, usual))
     for values, defaults in zip(tenant.of_features, usual.of_features, strict=True):
         given += _differing(values, defaults)
@@ -251,8 +253,10 @@ def settings_of_app(
 
 
 def _differing(settings: Struct, defaults: Struct) -> Iterator[str]:
-    """The names of settings that differ from the defaults. Settings in a group
-    are named like `quotas.pushes_per_day`."""
+    """The names of settings that differ from the defaults.
+
+    Settings in a group are named like ``quotas.pushes_per_day``.
+    """
     fields = defaults.__struct_fields__
     if isinstance(defaults, TenantSettings):
         # A tenant derives from its settings, and has further fields.
@@ -267,29 +271,39 @@ def _differing(settings: Struct, defaults: Struct) -> Iterator[str]:
 
 
 class _Components(Struct):
+    """The part of the OpenAPI document with the schemas, still as JSON."""
+
     schemas: dict[str, Raw]
 
 
 class _Document(Struct):
+    """The OpenAPI document, as far as this module reads it."""
+
     components: _Components
 
 
 @lru_cache(maxsize=2)
 def _schemas(document: bytes, translated: bool) -> dict[str, Any]:
-    """The schema of the settings, and the schemas that it names, from the
-    OpenAPI document. ``translated``: with texts in Chinese."""
+    """The JSON Schemas of the settings of apps, by name.
+
+    These are the schema ``AppSettingsGiven`` of the OpenAPI document, and all
+    schemas that it names. With ``translated``, their texts are in Chinese. The
+    result is cached, because it is the same until the node ends.
+    """
     # Imported here, because a node loads the pages only when somebody opens one.
     from imserver.pages.reference import chinese
 
-    written = json.decode(document, type=_Document).components.schemas
+    schemas_as_json = json.decode(document, type=_Document).components.schemas
     texts: Mapping[str, str] = {}
     if translated:
         texts = chinese()
     schemas: dict[str, Any] = {}
 
     def read(value: Any) -> Any:
-        """Translate the texts in a part of a schema, and add the schemas that
-        it names."""
+        """Translate the texts in a part of a schema.
+
+        Also add the schemas that it names.
+        """
         if isinstance(value, list):
             return [read(each) for each in value]
         if not isinstance(value, dict):
@@ -298,15 +312,17 @@ def _schemas(document: bytes, translated: bool) -> dict[str, Any]:
             add(value["$ref"].rpartition("/")[2])  # #/components/schemas/NAME
         text = value.get("description")
         if isinstance(text, str):
+            # Each paragraph has a translation of its own.
             parts = [texts.get(part, part) for part in text.split("\n\n")]
             value["description"] = "\n\n".join(parts)
         return {key: read(each) for key, each in value.items()}
 
     def add(name: str) -> None:
+        """Add the schema with this name, unless it is there."""
         if name not in schemas:
             # A schema may name itself. Then it must not be read again.
             schemas[name] = {}
-            schemas[name] = read(json.decode(written[name]))
+            schemas[name] = read(json.decode(schemas_as_json[name]))
 
     add("AppSettingsGiven")
     return schemas
@@ -337,6 +353,7 @@ def list_connections(
         page = live.of_user(call.app, user)
     else:
         page = live.page(call.app, read_cursor(cursor), limit)
+    # The page of users has one user more if another page follows.
     _, following = page_and_cursor(page.users, limit, str)
     return ConnectionsAnswer(page.total, page.connections, following, page.missing)
 
@@ -368,7 +385,7 @@ def undrain(api: AdminApi, call: Call, request: NodeRequest) -> NodeDone:
 
 
 def _drain(api: AdminApi, node: str, drained: bool) -> NodeDone:
-    """Drain a node, or let it serve clients again."""
+    """Drain a node, or let it serve clients again. Raises ApiProblem."""
     if not api.parts.nodes.drain(node, drained):
         raise ApiProblem.invalid("`node`: no live node of this name answers")
     return NodeDone(node, drained)

@@ -58,9 +58,11 @@ def _serves_without(node: str, nodes: Mapping[str, Any]) -> bool:
 
 
 def _confirm_outage(node: str, connections: int, yes: bool) -> None:
-    """Warn that the last node that serves clients is going to be drained, and
-    ask whether to continue. Ends the command if the answer is no. With ``yes``,
-    do not ask."""
+    """Warn that the last node that serves clients is going to be drained.
+
+    Then ask whether to continue, and end the command if the answer is no. With
+    ``yes``, do not ask.
+    """
     click.echo(
         f"no other node serves clients: {connections} connections end, and clients cannot "
         "connect until a node serves them again",
@@ -76,8 +78,11 @@ def _confirm_outage(node: str, connections: int, yes: bool) -> None:
 
 
 def _wait_until_drained(api: ServerApi, node: str) -> None:
-    """Wait until a node that is being drained has no connections. Print their
-    number each time it has changed."""
+    """Wait until a node that is being drained has no connections.
+
+    Print their number each time it has changed. Ends the command if the node
+    stops, or if somebody lets it serve again.
+    """
     printed = -1  # no number yet
     while True:
         state = _nodes(api).get(node, {"answers": False})
@@ -95,5 +100,5 @@ def _wait_until_drained(api: ServerApi, node: str) -> None:
 
 
 def _nodes(api: ServerApi) -> dict[str, Any]:
-    """Name of a node → its facts."""
+    """Name of a node → its facts, as the server answers them."""
     return {state["node"]: state for state in api.get("nodes", {})["nodes"]}

@@ -104,7 +104,7 @@ class LiveConnections:
     def of_user(self, app: str, user: str) -> ConnectionPage:
         """All sessions of a user, as a page with this user only."""
         connections, missing = self._sessions(app, [user])
-        users_online = 1 if connections else 0
+        users_online = int(bool(connections))  # 1 or 0
         return ConnectionPage(users_online, [user], connections, missing)
 
     def page(self, app: str, after: str | None, limit: int) -> ConnectionPage:

@@ -26,11 +26,12 @@ if TYPE_CHECKING:
 
 
 def create_page(core: Core, _api: Api) -> tuple[Blueprint]:
-    """The blueprint of the page."""
+    """The blueprint with the path ``/admin``."""
     blueprint = Blueprint("admin", __name__)
     look = Look(settings_of(core.config, ChatSettings), core.config.root)
 
     def page() -> Response:
+        """Answer ``GET /admin``."""
         return _page(core.keys.demo, look)
 
     blueprint.add_url_rule("/admin", "page", page, methods=["GET"])
@@ -38,10 +39,13 @@ def create_page(core: Core, _api: Api) -> tuple[Blueprint]:
 
 
 def _page(demo: bool, look: Look) -> Response:
-    """Answer ``GET /admin``. Anybody gets the page, because it has no data; the
-    routes that it calls decide who sees them. ``demo``: nobody needs a login.
-    ``look``: the look of the chat, because owners of the chat use this page
-    with their login there."""
+    """Answer with the admin page.
+
+    Anybody gets the page, because it has no data; the routes that it calls
+    decide who sees them. ``demo`` says that nobody needs a login. ``look`` is
+    the look of the chat, because owners of the chat use this page with their
+    login there.
+    """
     language = language_of_visitor()
     words = TEXT[language]
     prefixes = ("admin_", "unit_")
@@ -53,6 +57,7 @@ def _page(demo: bool, look: Look) -> Response:
         "text": {key: text for key, text in words.items() if key.startswith(prefixes)},
         "accountsApp": GOCHAT,
         "demo": demo,
+        # The API answers in English. The page translates its texts.
         "meanings": meanings,
     }
     answer = render(
@@ -64,10 +69,9 @@ def _page(demo: bool, look: Look) -> Response:
 
 @cache
 def chinese_meanings() -> dict[str, str]:
-    """The meanings of refusals: the English text of the API → the Chinese
-    one."""
-    written = (TEMPLATES / "operate/refusals.zh.json").read_bytes()
-    meanings: dict[str, str] = json.loads(written)
+    """The meanings of refusals: the English text of the API → the Chinese text."""
+    content = (TEMPLATES / "operate/refusals.zh.json").read_bytes()
+    meanings: dict[str, str] = json.loads(content)
     translated = chinese()
     for problem in vars(Problems).values():
         if isinstance(problem, HttpProblem) and problem.message in translated:

@@ -116,7 +116,8 @@ class Drain(Struct, frozen=True, array_like=True):
 
 
 class Nodes:
-    """All live nodes. Queries other nodes. Methods switch greenlets."""
+    """All live nodes, with their facts. Methods ask the nodes, so they switch
+    greenlets."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
@@ -124,8 +125,12 @@ class Nodes:
         core.queries.add("admin.drain", Drain, self._drain_here)
 
     def all(self) -> list[NodeShown]:
-        """Every live node, ordered by name. The lease of a node tells something
-        about it even if it does not answer."""
+        """Every live node, ordered by name.
+
+        A node that does not answer is shown, too: the registry has its *lease*, with
+        which each node proves every few seconds that it lives. The lease has its
+        host, its address and the number of its connections.
+        """
         core = self._core
         leases = core.overview.leases()
         own_node = next(iter(leases))  # the lease of this node comes first
@@ -155,8 +160,10 @@ class Nodes:
         return nodes
 
     def drain(self, node: str, drained: bool) -> bool:
-        """Drain a node, or let it serve again. Returns False if the node does
-        not exist or does not answer."""
+        """Drain a node, or let it serve again.
+
+        Returns False if the node does not exist or does not answer.
+        """
         leases = self._core.overview.leases()
         others = self._core.others
         own_node = next(iter(leases))  # the lease of this node comes first
@@ -168,6 +175,11 @@ class Nodes:
         return node in answers
 
     def _drain_here(self, query: Drain) -> bool:
+        """Drain this node, or let it serve again.
+
+        Returns True, as the answer to a query of another node. Draining takes
+        long, so it goes on in a greenlet of its own.
+        """
         draining = self._core.draining
         if query.drained:
             gevent.spawn(draining.drain)
@@ -176,21 +188,21 @@ class Nodes:
         return True
 
     def _facts(self, _query: None = None) -> NodeFacts:
-        """The facts of this node, also as the answer to a query of another
-        node."""
+        """The facts of this node, also as the answer to a query of another node."""
         from shutil import disk_usage  # on first use: it loads compressors, 0.2 MB
 
         core = self._core
         state: Mapping[str, Any] = core.status.state(debug=False, detail=True)
         metrics: Mapping[str, Any] = state["metrics"]
-        server = core.config.server
+        data_dir = core.config.server.data_dir
         folder = "."
-        if os.path.isdir(server.data_dir):
-            folder = server.data_dir
+        # A node without stored data may run without the folder.
+        if os.path.isdir(data_dir):
+            folder = data_dir
         disk = disk_usage(folder)
         reason = ""
         since = 0
-        unready = core.status.unready()
+        unready = core.status.unready()  # None: the node can serve clients
         if unready is not None:
             reason = unready.reason
             since = unready.since

@@ -175,7 +175,9 @@ def shown(row: AuditRow, names: Sequence[Name]) -> ActShown:
         return None
 
     facts_text = value_of("facts", "text")
-    facts = None if facts_text is None else _read_facts(facts_text)
+    facts = None
+    if facts_text is not None:
+        facts = _read_facts(facts_text)
     # Users have a name each, so that each of them can be erased alone. For the
     # reader they are one of the facts.
     users = [

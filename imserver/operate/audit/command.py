@@ -322,7 +322,9 @@ def verify_chain(
     database can write. With --head, a later run finds out whether somebody has
     rewritten the rows up to that head.
     """
-    wanted = None if given_head is None else _parse_head(given_head)
+    wanted = None
+    if given_head is not None:
+        wanted = _parse_head(given_head)
     with opened(path, data_dir) as (_, store, _):
         if not store.has_database:
             fail("there is no database, so there is no audit log")

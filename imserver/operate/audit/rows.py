@@ -452,7 +452,10 @@ def _removals_of(store: Store, query: AuditQuery, message: int) -> tuple[Acts, i
     from imserver.plugin.messages import MessageLog
 
     entries = store.part(MessageLog).entries
-    apps: Iterable[str] = [query.app] if query.app else entries.apps()
+    if query.app:
+        apps: Iterable[str] = [query.app]
+    else:
+        apps = entries.apps()
     found: Acts = []
     following = 0
     for app in apps:

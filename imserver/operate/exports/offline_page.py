@@ -128,7 +128,9 @@ def shown(
     else:
         return b""
 
-    own = ' class="own"' if entry.sender == user else ""
+    own = ""
+    if entry.sender == user:
+        own = ' class="own"'
     head = f"{escape(names.get(entry.sender) or entry.sender)} · {time}"
     if entry.is_edited:
         head += f" · {_words('edited')}"
@@ -158,7 +160,9 @@ def _content(entry: Message, files: Mapping[str, str]) -> str:
     if entry.type == "text":
         return f"<p>{escape(text)}</p>"
     match = _upload(entry.body)
-    name = files.get(match[1].decode(), "") if match else ""
+    name = ""
+    if match:
+        name = files.get(match[1].decode(), "")
     if not name:
         words = _short(entry.body, text)
         return f'<p class="soft">{escape(entry.type)}: {escape(words)}</p>'

@@ -55,7 +55,9 @@ def _view(core: Core, api: Api, route: Route, is_own: bool) -> Callable[[], Resp
         http_request = as_request()
         try:
             call = api.call_of(endpoint, http_request)
-            owner = call.user if is_own else None
+            owner = None
+            if is_own:
+                owner = call.user
             job = exports.show(call.app, call.input.id, owner)
             # A proof is the credential of the request, which is checked again
             # during the download.

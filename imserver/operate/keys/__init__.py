@@ -20,7 +20,11 @@ def build(core: Core) -> Parts:
     uses = core.keys.uses
     uses.take()  # the first call begins the counting
     usage = KeyUsage(
-        core.store, core.tenants, uses.take, core.connection_ids.birth, days
+        core.store,
+        core.tenants,
+        take=uses.take,
+        node=core.connection_ids.birth,
+        days=days,
     )
     return Parts((usage,), run=(usage.run,), stop=usage.store)
 

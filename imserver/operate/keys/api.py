@@ -189,16 +189,21 @@ class KeysApi(Struct, frozen=True):
     usage: KeyUsage
 
     def all(self) -> Iterable[KeyRow]:
-        """The keys of the settings, then those of the database. May switch
-        greenlets. Raises StorageUnavailable."""
+        """The keys of the settings, then the keys of the database.
+
+        May switch greenlets. Raises StorageUnavailable.
+        """
         for row in self.core.keys.configured:
             last = self.usage.last_use(row.id)
             yield replace(row, used=last.time, used_from=last.address)
         yield from self.core.store.keys()
 
     def sees(self, principal: Principal, row: KeyRow) -> bool:
-        """Whether a principal may see and revoke a key. It must reach all apps,
-        or the key must be limited to apps that it reaches."""
+        """Whether a principal may see and revoke a key.
+
+        The principal must reach all apps, or the key must be limited to apps
+        that the principal reaches.
+        """
         if principal.apps is None:
             return True
         return bool(row.apps) and self.apps_of(row) <= principal.apps
@@ -208,27 +213,33 @@ class KeysApi(Struct, frozen=True):
         return frozenset(map(self.core.tenants.resolve, row.apps))
 
     def find(self, principal: Principal, id: str) -> KeyRow:
-        """The key with this id. Raises ApiProblem if the principal may not see
-        it."""
-        row = next((each for each in self.all() if each.id == id), None)
+        """The key with this id.
+
+        Raises ApiProblem if there is no such key, or the principal may not see it.
+        """
+        row = next((row for row in self.all() if row.id == id), None)
         if row is None or not self.sees(principal, row):
             raise ApiProblem(HTTP_UNKNOWN_KEY)
         return row
 
     def changeable(self, principal: Principal, id: str) -> KeyRow:
         """A key that the principal may see, and that is not in the settings.
-        Raises ApiProblem."""
+
+        Raises ApiProblem.
+        """
         row = self.find(principal, id)
-        if not row.created:
+        if not row.created:  # only stored keys have the time
             raise ApiProblem.invalid(
                 "The key is in the settings: change `api.keys` there, then send SIGHUP"
             )
         return row
 
     def end_of(self, principal: Principal, seconds: int) -> int:
-        """The end of a key that a principal makes now, in Unix seconds; 0 if it
-        never ends. ``seconds``: after how many seconds it ends; 0: never.
-        Raises ApiProblem if it would outlive the key that makes it.
+        """The end of a key that a principal makes now, in Unix seconds; 0 means
+        never.
+
+        ``seconds`` says after how many seconds the key is to end; 0 means
+        never. Raises ApiProblem if the key would outlive the key that makes it.
         """
         expires = 0
         if seconds:
@@ -244,8 +255,11 @@ class KeysApi(Struct, frozen=True):
         return expires
 
     def maker_of(self, principal: Principal) -> int:
-        """The account on whose behalf a principal makes keys: its own, or the
-        one that has made its key. 0 if there is no such account."""
+        """The account on whose behalf a principal makes keys.
+
+        It is the account of the principal, or the account that has made its
+        key. 0 if there is no such account.
+        """
         account = id_of(principal.staff)
         if not account and principal.kind == "key":
             account = self.find(principal, principal.key).maker
@@ -276,8 +290,10 @@ def _shown(row: KeyRow) -> KeyShown:
 
 
 def _name_act(call: Call, row: KeyRow) -> None:
-    """Set app and facts of the act, as the audit log stores them. The act
-    belongs to an app only if the key is limited to this one app."""
+    """Set app and facts of the act, as the audit log stores them.
+
+    The act belongs to an app only if the key is limited to this one app.
+    """
     call.app = ""
     if len(row.apps) == 1:
         (call.app,) = row.apps
@@ -336,30 +352,43 @@ def create(api: KeysApi, call: Call, request: KeyCreate) -> KeyCreated:
     is deleted. In demo mode, the first key ends demo mode.
     """
     principal = call.principal
-    tenants = api.core.tenants
     if request.apps and {*request.scopes} == {"metrics"}:
         raise ApiProblem.invalid(
             "`apps`: the figures that `metrics` reads are those of all apps"
         )
-    # Whoever reaches only some apps does not learn which others there are.
-    for name in request.apps:
-        if principal.apps is None and tenants.find(name) is None:
-            raise ApiProblem(Problems.UNKNOWN_APP, f"There is no app `{name}`")
-    apps = tuple(dict.fromkeys(map(tenants.resolve, request.apps)))
-    if principal.apps is not None and not (apps and principal.apps.issuperset(apps)):
-        raise ApiProblem(
-            Problems.FORBIDDEN,
-            "`apps`: name apps that you reach; your key is for them only",
-        )
+    apps = _reached_apps(api, principal, request.apps)
     expires = api.end_of(principal, request.expires_seconds)
     scopes = tuple(dict.fromkeys(request.scopes))
     row, secret = KeyRow.make(scopes, apps, request.note, expires)
     row = replace(row, maker=api.maker_of(principal))
     stored = api.core.store.add_key(row, principal.key)
+    # The key or the account may have ended since this request began.
     if stored is None:
         raise ApiProblem(Problems.FORBIDDEN, "You may make no keys any more")
     _name_act(call, stored)
     return KeyCreated(_shown(stored), secret)
+
+
+def _reached_apps(
+    api: KeysApi, principal: Principal, names: Sequence[str]
+) -> tuple[str, ...]:
+    """The apps for a new key, each once and without aliases; empty means all.
+
+    Raises ApiProblem if an app does not exist, or the principal does not reach
+    it.
+    """
+    tenants = api.core.tenants
+    # Whoever reaches only some apps does not learn which others there are.
+    for name in names:
+        if principal.apps is None and tenants.find(name) is None:
+            raise ApiProblem(Problems.UNKNOWN_APP, f"There is no app `{name}`")
+    apps = tuple(dict.fromkeys(map(tenants.resolve, names)))
+    if principal.apps is not None and not (apps and principal.apps.issuperset(apps)):
+        raise ApiProblem(
+            Problems.FORBIDDEN,
+            "`apps`: name apps that you reach; your key is for them only",
+        )
+    return apps
 
 
 @routes.post(
@@ -406,6 +435,7 @@ def rotate(
     `grace_seconds` to 0.
     """
     row = api.changeable(call.principal, id)
+    # The store fills in scopes, apps and note from the old key.
     new, secret = KeyRow.make(expires=api.end_of(call.principal, expires_seconds))
     new = replace(new, maker=api.maker_of(call.principal))
     stored = api.core.store.rotate_key(row.id, new, grace_seconds, call.principal.key)
@@ -448,12 +478,17 @@ def usage(
     if cursor:
         end, skip = _start_of(cursor)
     # One row more than the page shows whether another page follows.
-    rows = uses_of(api.core.store, row.id, start, end, skip, limit + 1)
+    rows = uses_of(
+        api.core.store, row.id, since=start, until=end, skip=skip, limit=limit + 1
+    )
     times = [use.time for use in rows[:limit]]
 
     def continuation(last: KeyUse) -> str:
-        """The cursor after a row, such as ``29410000.3``: the minute of the
-        row, and how many rows of this minute were listed."""
+        """The cursor after a row, such as ``29410000.3``.
+
+        It is the minute of the row, and how many rows of this minute were
+        listed.
+        """
         listed = times.count(last.time)
         if last.time == end * MINUTE:
             listed += skip  # earlier pages have shown these rows of the minute
@@ -464,8 +499,11 @@ def usage(
 
 
 def _start_of(cursor: str) -> tuple[int, int]:
-    """Read a cursor: the minute with which the page begins, and how many rows
-    of this minute were on earlier pages. Raises ApiProblem."""
+    """Read a cursor, such as ``29410000.3``.
+
+    Returns the minute with which the page begins, and how many rows of this
+    minute were on earlier pages. Raises ApiProblem.
+    """
     minute, _, number = (read_cursor(cursor) or "").partition(".")
     is_cursor = minute.isdecimal() and number.isdecimal()
     if not is_cursor or len(minute) > _MINUTE_DIGITS or len(number) > _NUMBER_DIGITS:
@@ -504,6 +542,7 @@ def deprecated(
     reached_apps = call.principal.apps  # None: all apps
 
     def may_see(use: DeprecatedUse) -> bool:
+        """Whether the caller reaches the app of a use, and asks for it."""
         if reached_apps is not None and use.app not in reached_apps:
             return False
         return call.app in ("", use.app)

@@ -23,10 +23,12 @@ _MOST_LINES: Final = 1000
 
 
 def _minute(seconds: int) -> str:
+    """A Unix time as date, hour and minute in UTC."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")
 
 
 def _text(text: str) -> str:
+    """A text in a table; ``-`` if it is empty."""
     return text or "-"
 
 
@@ -62,10 +64,11 @@ def usage(path: str | None, data_dir: str | None, seconds: int, name: str) -> No
     now = int(time()) // MINUTE
     with opened(path, data_dir) as (_, store, _):
         stored = store.keys()
+        # Keys of the settings have no row, and ids such as ``config:1f2e``.
         if not name.startswith("config:") and name not in [row.id for row in stored]:
             fail(f"no key has the id {name}")
         since = now - seconds // MINUTE
-        rows = uses_of(store, name, since, now, skip=0, limit=_MOST_LINES)
+        rows = uses_of(store, name, since=since, until=now, skip=0, limit=_MOST_LINES)
     if not rows:
         CommandLine.data([], "no use is stored; uses are stored once a minute")
         return
@@ -95,15 +98,15 @@ def deprecated(url: str, key_file: str | None, app: str) -> None:
     """
     answer = ServerApi(url, key_file).get("keys/deprecated", {"app": app})
     rows = []
-    for each in answer["deprecated"]:
-        form = {"name": each["name"], "instead": each["instead"]}
-        rows += [convert({**use, **form}, _Row) for use in each["uses"]]
+    for feature in answer["deprecated"]:
+        form = {"name": feature["name"], "instead": feature["instead"]}
+        rows += [convert({**use, **form}, _Row) for use in feature["uses"]]
     if rows:
         columns = "name, use: instead, key, app, from: address, first, last, answered, refused"
         rows.sort(key=attrgetter("last"), reverse=True)
         CommandLine.rows(columns, rows, **_TEXTS)
         fail("version 2.0 will refuse these requests")
-    names = ", ".join(each["name"] for each in answer["deprecated"])
+    names = ", ".join(feature["name"] for feature in answer["deprecated"])
     if not answer["since"]:
         fail(
             "no use of a key is stored yet, so the server does not know who uses deprecated features"

@@ -69,9 +69,12 @@ _USES: Final = RowsOf(
 def uses_of(
     store: Store, key: str, since: int, until: int, skip: int, limit: int
 ) -> Sequence[KeyUse]:
-    """The uses of a key from the minute ``since`` to ``until`` (Unix minutes),
-    the newest first. The first ``skip`` rows are left out. Switches
-    greenlets."""
+    """The uses of a key in a time, the newest first.
+
+    ``since`` and ``until`` are Unix minutes. The first ``skip`` rows are left
+    out. Switches greenlets.
+    """
+    # Several nodes have a row for one minute each; their counts are added.
     rest = (
         "WHERE key_id = %s AND minute >= %s AND minute <= %s GROUP BY minute, route, app, address "
         "ORDER BY minute DESC, route, app, address LIMIT %s"
@@ -124,12 +127,11 @@ _SPANS: Final = RowsOf(
 def uses_of_routes(
     store: Store, routes: Sequence[str]
 ) -> tuple[int, Mapping[str, list[DeprecatedUse]]]:
-    """The time since which uses are stored (Unix seconds; 0 if none are), and
-    for each of these routes who uses it, the newest first.
+    """The time since which uses are stored, and who uses each of these routes.
 
-    At most :data:`MOST_SPANS` users of routes are returned; the oldest are left
-    out. Each statement reads a day, so that none takes long. Switches
-    greenlets.
+    The time is in Unix seconds; 0 if no uses are stored. The second result is
+    route → its users, the newest first. At most :data:`MOST_SPANS` users of
+    routes are returned; the oldest are left out. Switches greenlets.
     """
     stored = store.rows("SELECT min(minute), max(minute) FROM key_use", ())
     if not stored or stored[0][0] is None:  # the table is empty
@@ -140,16 +142,13 @@ def uses_of_routes(
         f"GROUP BY route, key_id, app, address ORDER BY max(minute) DESC LIMIT {MOST_SPANS}"
     )
     spans: dict[tuple[str, str, str, str], _UseOfRoute] = {}
+    # Each statement reads a day, the newest day first, so that none takes long.
     for end in range(last, first - 1, -_DAY_MINUTES):
         for row in _SPANS.find(store.rows, rest, end - _DAY_MINUTES, end, *routes):
             who = row.route, row.key, row.app, row.address
             later = spans.get(who)  # of days that were read before
             if later:
-                answered = later.answered + row.answered
-                refused = later.refused + row.refused
-                spans[who] = replace(
-                    row, last=later.last, answered=answered, refused=refused
-                )
+                spans[who] = _joined(row, later)
             elif len(spans) < MOST_SPANS:
                 spans[who] = row
 
@@ -157,6 +156,16 @@ def uses_of_routes(
     for row in spans.values():
         uses.setdefault(row.route, []).append(view(DeprecatedUse, row))
     return first * MINUTE, uses
+
+
+def _joined(earlier: _UseOfRoute, later: _UseOfRoute) -> _UseOfRoute:
+    """The uses of two spans of time as one, from the first to the last use."""
+    return replace(
+        earlier,
+        last=later.last,
+        answered=later.answered + earlier.answered,
+        refused=later.refused + earlier.refused,
+    )
 
 
 def delete_before(store: Store, minute: int) -> None:
@@ -167,6 +176,7 @@ def delete_before(store: Store, minute: int) -> None:
     delete = "DELETE FROM key_use WHERE minute = %s AND node = %s AND number = %s"
 
     def delete_some(sql: Statements) -> int:
+        """Delete at most :data:`_AT_ONCE` rows; returns how many there were."""
         keys = [tuple(row) for row in sql.query(find, (minute,))]
         if keys:
             sql.execute_many(delete, keys)
@@ -178,21 +188,23 @@ def delete_before(store: Store, minute: int) -> None:
 
 
 class LastUse(Struct, frozen=True):
-    """The time of a key's last use, in Unix seconds exact to a minute (0:
-    never), and its address."""
+    """The time of a key's last use, and the address of the client.
+
+    The time is in Unix seconds, exact to a minute; 0 means never.
+    """
 
     time: int = 0
     address: str = ""
 
 
 class KeyUsage(Service, dict=True):
-    """Stores the use of keys on this node. Owner of the rows that wait for the
-    database, and of the last uses.
+    """Stores the use of keys on this node.
 
-    ``take`` returns the uses since its last call: (key, route, app, address) →
-    numbers of answered and refused requests. ``node``: the random number of
-    this process. ``days``: after how many days rows are deleted; 0 means that
-    no rows are stored.
+    It owns the rows that wait for the database, and the last uses. ``take``
+    returns the uses since its last call: (key, route, app, address) → numbers
+    of answered and refused requests. ``node`` is the random number of this
+    process. ``days`` says after how many days rows are deleted; 0 means that no
+    rows are stored.
     """
 
     database: Store
@@ -229,20 +241,26 @@ class KeyUsage(Service, dict=True):
                 log.exception("storing what API keys did failed")
 
     def last_use(self, key: str) -> LastUse:
-        """The last use of a key of the settings, which has no row in the table
-        of keys. May switch greenlets. Raises StorageUnavailable."""
+        """The last use of a key of the settings, on any node.
+
+        Such a key has no row in the table of keys, where other keys have their
+        last use. May switch greenlets. Raises StorageUnavailable.
+        """
         here = self._last.get(key, LastUse())
         minute = int(self.clock()) // MINUTE
         rows = uses_of(self.database, key, since=0, until=minute, skip=0, limit=1)
         for stored in rows:
             if stored.time > here.time:
-                return LastUse(stored.time, stored.address)
+                return LastUse(time=stored.time, address=stored.address)
         return here
 
     def store(self, routes: Container[str] | None = None) -> None:
-        """Store the uses since the last call. With ``routes``, store them only
-        if one of these routes was used. If the database does not answer, they
-        wait for the next call. May switch greenlets."""
+        """Store the uses since the last call, and delete old rows.
+
+        With ``routes``, store them only if one of these routes was used. If the
+        database does not answer, they wait for the next call. May switch
+        greenlets.
+        """
         with self._turn:
             self._take_all()
             if routes is not None:
@@ -260,12 +278,15 @@ class KeyUsage(Service, dict=True):
                 self._failed(error)
 
     def _take_all(self) -> None:
-        """Make rows of the uses since the last call."""
+        """Make rows of the uses since the last call.
+
+        They wait in ``_rows`` for the database.
+        """
         minute = self._minute
         self._minute = int(self.clock()) // MINUTE
         for (key, route, app, address), (answered, refused) in self.take().items():
             address = address[:_ADDRESS_CHARACTERS]
-            if address:
+            if address:  # the address of a person is not stored
                 self._last[key] = LastUse(minute * MINUTE, address)
                 self._unwritten.add(key)
             if not self.days:
@@ -288,8 +309,11 @@ class KeyUsage(Service, dict=True):
         del self._rows[:-_MOST_ROWS]
 
     def _store_rows(self) -> None:
-        """Store the waiting rows. Rows that an earlier attempt has stored are
-        not stored again. Raises Unavailable."""
+        """Store the waiting rows. Raises Unavailable.
+
+        If the answer of the database was lost, the next attempt stores them
+        again. Rows that are in the table already stay as they are.
+        """
         if not self._rows:
             return
         # A copy, because further rows may come while the database works.
@@ -300,8 +324,7 @@ class KeyUsage(Service, dict=True):
         del self._rows[: len(rows)]
 
     def _store_last_uses(self) -> None:
-        """Write the last uses of keys to the table of keys. Raises
-        Unavailable."""
+        """Write the last uses of keys to the table of keys. Raises Unavailable."""
         if not self._unwritten:
             return
         uses = []

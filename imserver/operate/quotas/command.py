@@ -35,6 +35,8 @@ def usage(path: str | None, data_dir: str | None, seconds: int, name: str) -> No
         rows = []
         if store.has_database:
             app = tenants.resolve(name)
+            # The first day may have begun before the period. Only whole days
+            # are shown.
             begin = int(time()) - seconds
             rows = UsageRows(store).days(app, begin // DAY + 1)
     if not CommandLine.wants_json():

@@ -33,8 +33,10 @@ _SHOWN_DAYS: Final = 7
 
 
 class Used(Struct, frozen=True):
-    """How many pushes and stored messages an app has used on a day. ``day``:
-    days since 1970 in UTC."""
+    """How many pushes and stored messages an app has used on a day.
+
+    ``day`` is the number of days since 1970, in UTC.
+    """
 
     day: int
     pushes: int = 0
@@ -49,10 +51,14 @@ class UsageRows(Store.Rows):
 
     @Store.writing
     def add(self, sql: PooledStatements, day: int, counts: Mapping[str, Used]) -> None:
-        """Add counts of this node for a day, and delete the rows of these apps
-        that are too old. ``counts``: app → the numbers to add."""
+        """Add counts of this node for a day.
+
+        ``counts`` is app → the numbers to add. Rows of these apps that are too
+        old are deleted.
+        """
         # Sorted, so that two nodes lock the rows in one order.
         for app, used in sorted(counts.items()):
+            # Nothing is inserted if the row exists.
             sql.insert_new("app_usage", f"{_USED.columns}, app", [(day, 0, 0, app)])
             sql.execute(
                 "UPDATE app_usage SET pushes = pushes + %s, messages = messages + %s "
@@ -83,10 +89,13 @@ DAY: Final = 86_400
 
 
 class Quotas:
-    """The quotas of apps on a node. Owner of the counts at which apps stop.
-    Apps without quotas are not counted."""
+    """The quotas of apps on a node.
+
+    It owns the counts at which apps stop. Apps without quotas are not counted.
+    """
 
     def __init__(self, core: Core) -> None:
+        """Begin without quotas. :meth:`changed` adds the apps."""
         self.store = core.store
         self.rows = UsageRows(core.store)
         self._pushes = core.metrics.pushes
@@ -108,14 +117,18 @@ class Quotas:
         return self._quotas.get(app, QuotaSettings())
 
     def days(self, app: str, since: int) -> list[Used]:
-        """The counts of an app since a day, the last day first. Switches
-        greenlets. Raises StorageUnavailable."""
+        """The counts of an app since a day, the last day first.
+
+        Switches greenlets. Raises StorageUnavailable.
+        """
         self.look()
         return self.rows.days(app, since)
 
     def changed(self, tenant: Tenant) -> None:
-        """Note that an app is new or has other settings. Never switches
-        greenlets."""
+        """Note that an app is new or has other settings.
+
+        Never switches greenlets.
+        """
         app = tenant.name
         quotas = quotas_of(tenant)
         has_quotas = quotas.pushes_per_day or quotas.messages_per_day
@@ -130,7 +143,10 @@ class Quotas:
         self._changed.set()
 
     def deleted(self, app: str) -> None:
-        """Note that an app has no quotas any more. Never switches greenlets."""
+        """Note that an app has no quotas any more, so that it never stops.
+
+        Never switches greenlets.
+        """
         self._quotas.pop(app, None)
         self._stored.pop(app, None)
         self._pushes.go_on(app)
@@ -138,7 +154,9 @@ class Quotas:
 
     def run(self) -> None:
         """Greenlet: call :meth:`look` every few seconds, until it is killed.
-        Without quotas it waits for the first one."""
+
+        Without quotas it waits for the first app that gets one.
+        """
         while True:
             try:
                 self.look()
@@ -153,24 +171,30 @@ class Quotas:
             self._changed.wait(pause)
 
     def look(self) -> None:
-        """Add the new counts of this node to the database, read the counts of
-        all nodes, and set the counts at which apps stop. Switches greenlets.
-        Raises StorageUnavailable."""
+        """Count together with all other nodes, and set where apps stop.
+
+        Adds the new counts of this node to the database, reads the sums of all
+        nodes, and sets the counts at which apps stop on this node. Switches
+        greenlets. Raises StorageUnavailable.
+        """
         with self._turn:
             counted = {app: self._counted(app) for app in self._quotas}
             new_counts = {}
             for app, now in counted.items():
                 before = self._stored[app]
                 if now != before:
-                    pushes = now.pushes - before.pushes
-                    messages = now.messages - before.messages
-                    new_counts[app] = Used(self._day, pushes, messages)
+                    new_counts[app] = Used(
+                        self._day,
+                        pushes=now.pushes - before.pushes,
+                        messages=now.messages - before.messages,
+                    )
             if new_counts:
                 self.rows.add(self._day, new_counts)
                 # While the database worked, an app may have lost its quotas.
                 for app in new_counts:
                     if app in self._quotas:
                         self._stored[app] = counted[app]
+
             # The day changes only here, so counts from before midnight belong to
             # the day before.
             self._day = _today()
@@ -178,39 +202,41 @@ class Quotas:
                 self._set_stops(self.rows.read(self._day, list(counted)))
 
     def _set_stops(self, used: Mapping[str, Used]) -> None:
-        """Set the count of this node at which each app stops. ``used``: app →
-        the counts of all nodes today.
+        """Set the count of this node at which each app stops.
 
-        The rest of the quota is added to the count that this node has already
-        written to the database.
+        ``used`` is app → the counts of all nodes today. The rest of a quota is added
+        to the count that this node has already written to the database.
         """
-        until = (self._day + 1) * DAY
+        ends = (self._day + 1) * DAY
         for app, quotas in self._quotas.items():
             everywhere = used.get(app, Used(self._day))
             here = self._stored[app]
             if quotas.pushes_per_day:
                 rest = quotas.pushes_per_day - everywhere.pushes
-                count = here.pushes + rest
-                text = _spent(quotas.pushes_per_day, "pushes", until)
-                self._pushes.stop_at(app, count, until, text)
+                text = _spent(quotas.pushes_per_day, "pushes", ends)
+                self._pushes.stop_at(app, here.pushes + rest, ends, text)
             else:
                 self._pushes.go_on(app)
             if quotas.messages_per_day:
                 rest = quotas.messages_per_day - everywhere.messages
-                count = here.messages + rest
-                text = _spent(quotas.messages_per_day, "stored messages", until)
-                self._messages.stop_at(app, count, until, text)
+                text = _spent(quotas.messages_per_day, "stored messages", ends)
+                self._messages.stop_at(app, here.messages + rest, ends, text)
             else:
                 self._messages.go_on(app)
 
     def _counted(self, app: str) -> Used:
         """The counts of this node for an app since the start of the node."""
-        no_day = 0
-        return Used(no_day, self._pushes.get(app, 0), self._messages.get(app, 0))
+        return Used(
+            day=0,  # not of one day
+            pushes=self._pushes.get(app, 0),
+            messages=self._messages.get(app, 0),
+        )
 
     def finish(self) -> None:
-        """Add the last counts to the database, when the node stops. Switches
-        greenlets."""
+        """Add the last counts to the database, when the node stops.
+
+        Switches greenlets.
+        """
         try:
             self.look()
         except StorageUnavailable as error:
@@ -220,14 +246,18 @@ class Quotas:
             )
 
 
-def _spent(quota: int, what: str, until: int) -> str:
-    """The reason why an app stops, for the answer to its requests. ``until``:
-    Unix seconds."""
+def _spent(quota: int, unit: str, until: int) -> str:
+    """The reason why an app stops, for the answer to its requests.
+
+    ``unit`` is the counted thing, such as ``pushes``. ``until`` is the end of
+    the day, in Unix seconds.
+    """
     end = strftime("%Y-%m-%dT%H:%M:%SZ", gmtime(until))
-    return f"The app has used its {quota} {what} of today; the next day begins at {end}"
+    return f"The app has used its {quota} {unit} of today; the next day begins at {end}"
 
 
 def _today() -> int:
+    """The present day, as the number of days since 1970 in UTC."""
     return int(time()) // DAY
 
 
@@ -237,12 +267,13 @@ def day_of(day: int) -> str:
 
 
 def build(core: Core) -> Parts:
-    """Build the quotas of a node. They follow the settings of the apps."""
+    """Build the quotas of a node, which follow the settings of the apps."""
     quotas = Quotas(core)
     tenants = core.tenants
     tenants.report_to(quotas.deleted, quotas.changed)
 
     def configure(_config: Config) -> None:
+        """Take the settings of all apps, at the start and after each reload."""
         for tenant in tenants.all():
             quotas.changed(tenant)
         try:
@@ -313,7 +344,7 @@ def usage(
     limits = quotas.of(call.app)
     today = int(time()) // DAY
     used = [
-        AppUsageOfDay(day_of(row.day), row.pushes, row.messages)
+        AppUsageOfDay(day_of(row.day), pushes=row.pushes, messages=row.messages)
         for row in quotas.days(call.app, today - days + 1)
     ]
     contents = {}

@@ -122,7 +122,12 @@ def refusals(refusals: Refusals, call: Call, request: RefusalsQuery) -> Refusals
     if app:
         wanted_apps = frozenset({app})
     names = refusals.names_of(app, request.user or request.account)
-    wanted = Wanted(wanted_apps, names, network_of(request.address), request.request)
+    wanted = Wanted(
+        apps=wanted_apps,
+        names=names,
+        address=network_of(request.address),
+        request=request.request,
+    )
     rows, missing = refusals.select(wanted)
 
     holds: list[Hold] = []
@@ -142,8 +147,10 @@ def refusals(refusals: Refusals, call: Call, request: RefusalsQuery) -> Refusals
 
 
 def _names_in(rows: list[RefusalShown], store: Store) -> dict[str, dict[str, str]]:
-    """App → user → name of the account, for all users in these refusals who
-    have an account."""
+    """App → user → name of the account, for all users in these refusals.
+
+    Users without an account are left out.
+    """
     ids_by_app: dict[str, set[str]] = {}
     for row in rows:
         if row.app:
@@ -191,9 +198,12 @@ def lift(
         raise ApiProblem(
             Problems.NOT_ALLOWED, "Your role acts on users with fewer rights only"
         )
+
+    # The refusals of the user show the addresses whose rates are lifted, too.
     rows: list[RefusalRow] = []
     if names:
-        rows, _ = refusals.select(Wanted(frozenset({call.app}), names))
+        wanted = Wanted(apps=frozenset({call.app}), names=names)
+        rows, _ = refusals.select(wanted)
     lifted, missing = refusals.lift(call.principal, call.app, names, address, rows)
     call.facts = {"lifted": list(map(_words_of, lifted))}
     if address:
@@ -202,8 +212,10 @@ def lift(
 
 
 def _words_of(hold: Hold) -> str:
-    """A lifted hold in the words of the audit log: ``ban until
-    2026-11-26T08:30Z: spam``, ``rate pair``."""
+    """A lifted hold in the words of the audit log.
+
+    Examples are ``ban until 2026-11-26T08:30Z: spam`` and ``rate pair``.
+    """
     if hold.kind == "rate":
         return f"rate {hold.name}"
     words: str = hold.kind
@@ -230,4 +242,5 @@ def _shown(row: RefusalRow) -> RefusalShown:
 
 
 def _shown_hold(hold: Hold) -> HoldShown:
+    """A hold as the routes show it."""
     return view(HoldShown, hold, until=round(hold.until, 1))

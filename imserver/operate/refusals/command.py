@@ -68,18 +68,22 @@ def why(
 
 
 def _lift(api: ServerApi, query: Mapping[str, str]) -> None:
-    """Lift the limits of a user or address, and print which were lifted and
-    which stay."""
+    """Lift the limits of a user or address, and print which were lifted.
+
+    Also print the limits that stay, and how to end them.
+    """
     app = query["app"]
     if query["user"]:
         # Ends the command if there is no such account.
         api.whom(app, query["user"])
     answer = api.post("limits/lift", query)
 
-    # This route does not lift mutes. Another one lifts them, except those in
-    # one group.
+    # This route does not lift mutes. Another one lifts the mutes in the whole
+    # app, but only owners and admins of a group lift a mute in the group.
     holds = api.get("refusals", query)["holds"]
-    mutes = [hold for hold in holds if hold["kind"] == hold["name"] == "mute"]
+    mutes = [
+        hold for hold in holds if hold["kind"] == "mute" and not _is_of_group(hold)
+    ]
     for hold in mutes:
         api.post("moderation/unmute", {"app": app, "user": hold["who"]})
     remaining = [hold for hold in holds if hold not in mutes]
@@ -94,14 +98,18 @@ def _lift(api: ServerApi, query: Mapping[str, str]) -> None:
 
 
 def _explain(api: ServerApi, query: Mapping[str, str], whom: str) -> None:
-    """Print who somebody is, which limits refuse them now, and what was refused
-    within the last hour. ``query``: the parameters of the request. ``whom``:
-    ``APP/USER`` as it was typed."""
+    """Print which limits refuse somebody now, and what was refused before.
+
+    ``query`` are the parameters of the request. ``whom`` is ``APP/USER`` as it
+    was typed; the user may be a login. Ends the command if nothing is found, and
+    no account has this login.
+    """
     app = query["app"]
     user = query["user"]
     answer = api.get("refusals", query)
     holds = answer["holds"]
     refusals = answer["refusals"]
+    # Other ids than the typed text show that it was a login.
     ids = [id for id in answer["users"] if id != user]
 
     lines: list[str] = []
@@ -113,7 +121,7 @@ def _explain(api: ServerApi, query: Mapping[str, str], whom: str) -> None:
     if refusals:
         lines.append("Refusals within the last hour, the latest first")
         for row in refusals:
-            lines += ["", *_refusal_lines(row, whom, bool(holds))]
+            lines += ["", *_refusal_lines(row, whom, shows_end=bool(holds))]
     elif not holds:
         if user and not ids:
             # Ends the command if there is no such account.
@@ -127,8 +135,11 @@ def _explain(api: ServerApi, query: Mapping[str, str], whom: str) -> None:
 def _lift_command(
     holds: Sequence[Mapping[str, Any]], whom: str, address: str
 ) -> Iterator[str]:
-    """A line with the command that lifts these limits, except erasures and
-    mutes in groups. There is no line if it would lift nothing."""
+    """A line with the command that lifts these limits.
+
+    It lifts neither erasures nor mutes in one group. If nothing else is in
+    force, there is no line.
+    """
     liftable = [
         hold for hold in holds if hold["kind"] != "erasure" and not _is_of_group(hold)
     ]
@@ -144,9 +155,11 @@ def _lift_command(
 
 
 def _say(lines: Iterable[str], answer: Mapping[str, Any]) -> None:
-    """Print lines, or with ``--json`` the answer. Ends the command with an error
-    if nodes are missing in the answer. The lines have texts of strangers, which
-    must not control the terminal."""
+    """Print lines, or with ``--json`` the answer of the server.
+
+    Ends the command with an error if nodes are missing in the answer. The lines
+    have texts of strangers, which must not control the terminal.
+    """
     CommandLine.data(answer, "\n".join(map(_safe, lines)))
     missing = answer["missing_nodes"]
     if missing:
@@ -162,36 +175,55 @@ def _safe(line: str) -> str:
 
 
 def _hold_lines(holds: Iterable[Mapping[str, Any]]) -> list[str]:
-    """The limits in a few lines each: kind, whom they refuse, end, and
-    reason."""
+    """The limits that refuse somebody (*holds*), in one or two lines each.
+
+    An example: ``banned  ann until 2026-11-26 08:30:00 UTC (in 5 min)``, and
+    below it the reason of the ban.
+    """
     lines = []
     for hold in holds:
-        kind = hold["kind"]
-        detail = hold["detail"]
-        until = " for good"
-        # An erasure without a time has begun.
-        if hold["until"] or kind == "erasure":
-            until = _until(hold["until"])
-        lines.append(f"  {_KINDS.get(kind, kind)}  {hold['who']}{until}")
-        if kind == "rate":
-            lines.append(f"        {hold['name']}: {detail}")
-        elif _is_of_group(hold):
-            lines.append(
-                f"        in group {detail}: the owner or an admin of the group can lift the mute"
-            )
-        elif detail:
+        kind = _KINDS.get(hold["kind"], hold["kind"])
+        lines.append(f"  {kind}  {hold['who']}{_end_of(hold)}")
+        detail = _detail_of(hold)
+        if detail:
             lines.append(f"        {detail}")
     return lines
 
 
+def _end_of(hold: Mapping[str, Any]) -> str:
+    """When a limit ends, as words with a space before them.
+
+    ``until`` is 0 if a limit lasts until somebody lifts it. An erasure has its
+    beginning there, or 0 if it has begun; then the words are ``""``.
+    """
+    if not hold["until"] and hold["kind"] != "erasure":
+        return " for good"
+    return _until(hold["until"])
+
+
+def _detail_of(hold: Mapping[str, Any]) -> str:
+    """The second line about a limit: what a rate counts, or the reason.
+
+    ``""`` if nobody has given a reason.
+    """
+    detail: str = hold["detail"]
+    if hold["kind"] == "rate":
+        return f"{hold['name']}: {detail}"
+    if _is_of_group(hold):
+        return (
+            f"in group {detail}: the owner or an admin of the group can lift the mute"
+        )
+    return detail
+
+
 def _is_of_group(hold: Mapping[str, Any]) -> bool:
-    """Whether a hold is a mute in one group. The owners of the group lift
-    it."""
+    """Whether a hold is a mute in one group, which the owners of the group
+    lift."""
     return (hold["kind"], hold["name"]) == ("mute", "group")
 
 
 def _undo_commands(app: str, holds: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Lines with the commands that take back erasures which have not begun."""
+    """Lines with the commands that cancel erasures which have not begun."""
     erased = (
         hold["who"] for hold in holds if hold["kind"] == "erasure" and hold["until"]
     )
@@ -200,28 +232,31 @@ def _undo_commands(app: str, holds: Iterable[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def _refusal_lines(row: Mapping[str, Any], whom: str, holds: bool) -> Iterable[str]:
-    """A refusal in a few lines: when, who, why, and how to lift it. ``whom``:
-    ``APP/USER`` as it was typed. ``holds``: some limit refuses now, so the end
-    of the limit is of interest."""
+def _refusal_lines(row: Mapping[str, Any], whom: str, shows_end: bool) -> Iterable[str]:
+    """A refusal in a few lines: when, who, why, and how to lift it.
+
+    ``whom`` is ``APP/USER`` as it was typed. ``shows_end`` says that some limit
+    refuses now, so the end of the limit is of interest.
+    """
     times = "once"
     span = _clock(row["last"])
     if row["count"] != 1:
         times = f"{row['count']} times"
         span = f"{_clock(row['first'])} to {span}"
-    who = ", ".join(_who(row, bool(whom)))
+    who = ", ".join(_who(row, is_app_known=bool(whom)))
     yield f"  {span}  {times}  {row['kind']} refused: {row['reason']}  {who}"
     yield f"    {row['meaning']}"
+
     if row["limit"]:
         until = ""
-        if holds:
+        if shows_end:
             until = _until(row["until"])
         yield f"    Limit: {row['limit']}{until}"
     if row["detail"]:
         yield f"    Detail: {row['detail']}"
     if row["lift"]:
         lift = row["lift"]
-        if "/" in whom:
+        if "/" in whom:  # a user was typed, so the command can name it
             lift = lift.replace("APP/USER", whom)
         yield f"    {lift}"
     if row["request"]:
@@ -230,7 +265,11 @@ def _refusal_lines(row: Mapping[str, Any], whom: str, holds: bool) -> Iterable[s
 
 def _who(row: Mapping[str, Any], is_app_known: bool) -> Iterator[str]:
     """The app, user, account and address that were refused, as far as they are
-    known. ``is_app_known``: the app is left out, because it was typed."""
+    known.
+
+    With ``is_app_known`` the app is left out, because the operator has typed
+    it.
+    """
     if not is_app_known:
         yield f"app {row['app'] or '(none)'}"
     if row["user"]:
@@ -242,13 +281,16 @@ def _who(row: Mapping[str, Any], is_app_known: bool) -> Iterator[str]:
 
 
 def _clock(seconds: float) -> str:
+    """The time of day of a Unix second, in UTC."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%H:%M:%S")
 
 
 def _until(seconds: float) -> str:
-    """The words for the end of a limit, such as `` until 2026-11-26 08:30:00
-    UTC (in 5 min)``. ``seconds``: the Unix time of the end. Returns ``""`` if
-    that is unknown (0) or over."""
+    """The words for the end of a limit, with a space before them.
+
+    An example: `` until 2026-11-26 08:30:00 UTC (in 5 min)``. ``seconds`` is
+    the Unix time of the end. Returns ``""`` if that is unknown (0) or over.
+    """
     seconds_left = seconds - time()
     if seconds_left <= 0:
         return ""

@@ -66,20 +66,24 @@ class Hold(Struct, array_like=True):
 
 
 def _find_nobody(app: str, login: str) -> str:
+    """The function ``find`` of a node without accounts."""
     return ""
 
 
 def _is_not_locked(app: str, user: str) -> tuple[float, str] | None:
+    """The function ``locked`` of a node without accounts."""
     return None
 
 
 def _unlock_nobody(by: Principal, app: str, user: str) -> bool:
+    """The function ``unlock`` of a node without accounts."""
     return False
 
 
 class PeopleHooks(Struct, frozen=True):
-    """Functions of accounts. The defaults fit a node without accounts. All may
-    switch greenlets.
+    """Functions of accounts, which are features of their own.
+
+    The defaults fit a node without accounts. All may switch greenlets.
 
     ``find(app, login)`` returns the user id of the account with this phone
     number, e-mail address or name; ``""`` if there is no such account.
@@ -96,10 +100,10 @@ class PeopleHooks(Struct, frozen=True):
 class RatesQuery(Struct, frozen=True, array_like=True):
     """The query to nodes for the rates that refuse somebody.
 
-    ``names``: ids of the user, and as a number that of the account.
-    ``networks``: networks of the user's addresses. ``everywhere``: also rates
-    that belong to no app. ``lift``: also fill the buckets, so that the rates
-    refuse no longer.
+    ``names`` are ids of the user, and the id of the account as a number.
+    ``networks`` are networks of the user's addresses. ``everywhere`` asks also
+    for rates that belong to no app. ``lift`` ends the refusals of the rates
+    that are found.
     """
 
     app: str
@@ -117,7 +121,11 @@ class ForgetQuery(Struct, frozen=True, array_like=True):
 
 
 class Refusals(Service, dict=True):
-    """The refusals and limits of all nodes. Methods may switch greenlets."""
+    """The refusals and limits of all nodes.
+
+    A *hold* is a limit that refuses somebody now: a ban, mute, lock, rate or
+    planned erasure. Methods may switch greenlets.
+    """
 
     finds: ClassVar = "request"
     """The type of things that :meth:`find` finds."""
@@ -132,17 +140,23 @@ class Refusals(Service, dict=True):
         queries.add(_FORGET, ForgetQuery, self._forget_here)
 
     def names_of(self, app: str, user: str) -> frozenset[str]:
-        """The ids by which somebody may be refused: the text that an operator
-        has typed, and the id of the account with this login."""
+        """The ids by which somebody may be refused.
+
+        They are the text that an operator has typed, and the id of the account
+        with this login.
+        """
         names = {user}
         if app and user:
             names.add(self.people.find(app, user))
         return frozenset(names - {""})
 
     def user_of(self, app: str, user: str) -> str:
-        """The id of a user. ``user`` is what an operator has typed: the id, or
-        the login of an account. Raises ServiceRefused if all users of the app
-        must have accounts, and no account fits."""
+        """The id of a user, from the id or the login that an operator has
+        typed.
+
+        Raises ServiceRefused if all users of the app must have accounts, and no
+        account has this id or login.
+        """
         if not user or "accounts" not in self.core.features:
             return user
         tenant = self.core.tenants.get(app)
@@ -162,10 +176,14 @@ class Refusals(Service, dict=True):
     def find(
         self, principal: Principal, text: str, apps: Collection[str], _limit: int
     ) -> Iterator[tuple[str, str, str, str]]:
-        """The refusals of requests with this id, as (id, app, id, reason), for
-        the search of operators."""
+        """The refusals of requests with this id, for the search of operators.
+
+        Each is a tuple: id of the request, app, label (the id again), and the
+        reason as detail. ``apps`` are the apps that the principal reaches.
+        """
         if not principal.may(Needs.OPERATE):
             return
+        # None: all apps, and refusals that belong to no app.
         reached = None
         if principal.apps is not None:
             reached = frozenset(apps)
@@ -181,9 +199,12 @@ class Refusals(Service, dict=True):
         everywhere: bool,
         rows: Collection[RefusalRow],
     ) -> tuple[list[Hold], list[str]]:
-        """The holds on somebody, and the nodes that did not answer. ``names``:
-        the ids. ``rows``: their refusals; rates of the addresses in them are
-        found, too. ``everywhere``: also find limits that belong to no app."""
+        """The holds on somebody, and the nodes that did not answer.
+
+        ``names`` are the ids of the user. ``rows`` are refusals of the user;
+        rates of the addresses in them are found, too. ``everywhere`` finds also
+        limits that belong to no app.
+        """
         query = self._query(app, names, address, everywhere, rows)
         rates, missing = self._rates(query)
         return [*self._holds_of(app, names), *rates], missing
@@ -196,9 +217,12 @@ class Refusals(Service, dict=True):
         address: str,
         rows: Collection[RefusalRow],
     ) -> tuple[list[Hold], list[str]]:
-        """Lift all limits of somebody except mutes and erasures, as far as
-        ``principal`` may. Returns the lifted limits, and the nodes that did not
-        answer. The other parameters are as for :meth:`holds`."""
+        """Lift all limits of somebody except mutes and erasures.
+
+        Returns the lifted limits, and the nodes that did not answer. A limit that
+        ``principal`` may not lift stays. ``names``, ``address`` and ``rows`` have
+        the meaning that they have in :meth:`holds`.
+        """
         reaches_all = principal.apps is None
         query = self._query(app, names, address, reaches_all, rows)
         holds = self._holds_of(app, names)
@@ -213,6 +237,7 @@ class Refusals(Service, dict=True):
             for hold in holds
             if hold.kind not in ("erasure", "mute") and hold.who not in still_locked
         ]
+
         banned = [hold.who for hold in lifted if hold.kind == "ban"]
         if banned:
             self.core.sessions.unban(app, self.core.authority.unlocked(app, banned))
@@ -226,6 +251,10 @@ class Refusals(Service, dict=True):
         self.core.ask_others(_FORGET, query, bool)
 
     def _forget_here(self, query: ForgetQuery) -> bool:
+        """Forget the refusals of a deleted user on this node.
+
+        Returns True, as the answer to a query of another node.
+        """
         self.log.forget(query.app, query.names)
         return True
 
@@ -238,28 +267,33 @@ class Refusals(Service, dict=True):
                 holds += self._holds_on(app, name)
             else:
                 # Nothing else matters, because the user stays locked out until
-                # the erasure.
+                # the erasure begins. 0 means that it has begun.
                 begins = erasure.until or 0
-                holds.append(Hold("erasure", "erasure", name, begins, detail=""))
+                holds.append(
+                    Hold("erasure", name="erasure", who=name, until=begins, detail="")
+                )
         return holds
 
-    def _holds_on(self, app: str, name: str) -> Iterator[Hold]:
+    def _holds_on(self, app: str, user: str) -> Iterator[Hold]:
         """The ban, lock and mutes of a user who will not be erased."""
-        ban = self.core.sessions.ban_of(app, name)
+        ban = self.core.sessions.ban_of(app, user)
         if ban is not None:
-            yield Hold("ban", "ban", name, ban.until or 0, ban.reason)
-        lock = self.people.locked(app, name)
+            # None and 0 mean that the ban has no end.
+            yield Hold("ban", "ban", who=user, until=ban.until or 0, detail=ban.reason)
+        lock = self.people.locked(app, user)
         if lock is not None:
             ends, reason = lock
-            yield Hold("lock", "lock", name, ends, reason)
-        mute = self.core.mutes.mute_of(app, name)
+            yield Hold("lock", "lock", who=user, until=ends, detail=reason)
+        mute = self.core.mutes.mute_of(app, user)
         if mute is not None:
-            yield Hold("mute", "mute", name, mute.until, mute.reason)
-        yield from self._mutes_in_groups(app, name)
+            yield Hold("mute", "mute", who=user, until=mute.until, detail=mute.reason)
+        yield from self._mutes_in_groups(app, user)
 
     def _mutes_in_groups(self, app: str, user: str) -> Iterator[Hold]:
-        """The mutes of a user in single groups. Groups that the user has left
-        do not count."""
+        """The mutes of a user in single groups, with the group as detail.
+
+        Groups that the user has left do not count.
+        """
         if "groups" not in self.core.features:
             return
         from imserver.plugin.messages import MessageLog  # a node may have none
@@ -268,7 +302,9 @@ class Refusals(Service, dict=True):
         for row in conversations.memberships(app, user):
             if row.muted_until > time() and row.left_id is None:
                 group = str(row.conversation)
-                yield Hold("mute", "group", user, row.muted_until, group)
+                yield Hold(
+                    "mute", "group", who=user, until=row.muted_until, detail=group
+                )
 
     def _query(
         self,
@@ -278,9 +314,12 @@ class Refusals(Service, dict=True):
         everywhere: bool,
         rows: Collection[RefusalRow],
     ) -> RatesQuery:
-        """Make the query for the rates of somebody. The parameters are as for
-        :meth:`holds`."""
-        numbers = [int(name) for name in names if _is_number(name)]
+        """Make the query for the rates of somebody, from the arguments of :meth:`holds`.
+
+        Some rates count by user, some by account, and some by network. The networks
+        of a user are those from which the user was refused by a rate.
+        """
+        account_ids = [int(name) for name in names if _is_number(name)]
         networks = set()
         if names:
             networks = {
@@ -288,15 +327,21 @@ class Refusals(Service, dict=True):
             }
         if address:
             networks.add(network_of(address))
-        payers: tuple[str | int, ...] = (*sorted(names), *numbers)
-        return RatesQuery(app, payers, tuple(sorted(networks)), everywhere)
+        payers: tuple[str | int, ...] = (*sorted(names), *account_ids)
+        return RatesQuery(
+            app, names=payers, networks=tuple(sorted(networks)), everywhere=everywhere
+        )
 
     def _rates(self, query: RatesQuery) -> tuple[list[Hold], list[str]]:
         """The rates that refuse somebody on any node, and the nodes that did
-        not answer. If several nodes have counted for one payer, the latest end
-        is returned."""
+        not answer.
+
+        If several nodes refuse the same payer by one rate, the latest end is
+        returned.
+        """
         if not (query.names or query.networks):
             return [], []
+        # Without a name or network, the query would be for everybody.
         lists, missing = self.core.ask_others(_RATES, query, list[Hold])
         holds: dict[tuple[str, str], Hold] = {}
         for hold in chain(*lists.values(), self._rates_here(query, likely=True)):
@@ -306,9 +351,13 @@ class Refusals(Service, dict=True):
         return list(holds.values()), missing
 
     def _rates_here(self, query: RatesQuery, likely: bool = False) -> list[Hold]:
-        """The rates that refuse somebody on this node. If the query says so,
-        fill their buckets. ``likely``: also look at buckets that only other
-        nodes may have counted."""
+        """The rates that refuse somebody on this node.
+
+        A rate has a *bucket* of tokens for each payer; it refuses while the bucket
+        is empty. If the query says so, forget the buckets, so that the next request
+        finds a full one. ``likely`` also looks at buckets that only other nodes may
+        have counted.
+        """
         now = time()
         rows = self.core.buckets.find(
             query.app,
@@ -319,19 +368,33 @@ class Refusals(Service, dict=True):
         )
         holds = []
         for buckets, payer in list(rows):  # a copy: ``forget`` changes the buckets
-            seconds = buckets.wait(payer)
+            wait_seconds = buckets.wait(payer)
             if query.lift:
                 buckets.forget(payer)
-            if not seconds:
+            if not wait_seconds:  # it does not refuse
                 continue
             rate = buckets.rate
-            text = f"{rate.counted} of one {rate.payer}: {rate.limit}"
-            who = str(payer)
-            if isinstance(payer, tuple):  # an app, and a user or network in it
-                _app, *others = payer
-                who = ", ".join(map(str, others))
-            holds.append(Hold("rate", rate.name, who, now + seconds, text))
+            hold = Hold(
+                "rate",
+                name=rate.name,
+                who=_payer_as_text(payer),
+                until=now + wait_seconds,
+                detail=f"{rate.counted} of one {rate.payer}: {rate.limit}",
+            )
+            holds.append(hold)
         return holds
+
+
+def _payer_as_text(payer: object) -> str:
+    """A payer as operators read it: an id, an address or a network.
+
+    Most payers are tuples of an app, and a user or network in it. Everybody
+    knows the app, so it is left out.
+    """
+    if isinstance(payer, tuple):
+        _app, *others = payer
+        return ", ".join(map(str, others))
+    return str(payer)
 
 
 def _is_number(name: str) -> bool:
@@ -349,8 +412,10 @@ def answers(base: Core) -> tuple[object, ...]:
 
 
 def build(core: Core) -> Parts:
-    """Build the service for refusals and limits on a node. The log exists
-    already."""
+    """Build the service for refusals and limits on a node.
+
+    The log of refusals exists already, because logins are refused before this.
+    """
     log = core.service(RefusalLog)
     refusals = Refusals(core, log, _people(core))
     core.tenants.report_to(log.forget)
@@ -358,8 +423,10 @@ def build(core: Core) -> Parts:
 
 
 def _people(core: Core) -> PeopleHooks:
-    """Make the functions of accounts. On a node without accounts they find
-    nobody."""
+    """Make the functions of accounts.
+
+    On a node without accounts they find nobody.
+    """
     if "accounts" not in core.features:
         return PeopleHooks()
     # Imported here: a node may have no accounts.
@@ -372,16 +439,18 @@ def _people(core: Core) -> PeopleHooks:
     people = parts.people
 
     def find(app: str, login: str) -> str:
+        """The user id of the account with this login; ``""`` without one."""
         account = accounts.named(app, login)
         if account is None:
             return ""
         return account.user
 
     def unlock(principal: Principal, app: str, user: str) -> bool:
+        """End a lock. False if the principal may not do that."""
         try:
             people.unlock(principal, app, user)
         except (NotBelow, UnknownAccount):
             return False
         return True
 
-    return PeopleHooks(find, people.locked, unlock)
+    return PeopleHooks(find=find, locked=people.locked, unlock=unlock)

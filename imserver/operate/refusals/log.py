@@ -93,10 +93,13 @@ class RefusalRow(Struct, array_like=True):
 
 
 class Wanted(Struct, frozen=True, array_like=True):
-    """A filter for refusals. ``apps``: only of these apps (None: of all apps,
-    and of unknown ones). ``names``: only of users and accounts with one of these
-    ids. ``address``: only of this address or network. ``request``: only of the
-    request with this id. An empty field does not restrict the refusals."""
+    """A filter for refusals. An empty field does not restrict them.
+
+    ``apps`` selects refusals of these apps; None selects all, also refusals
+    without an app of this server. ``names`` selects refusals of users and
+    accounts with one of these ids. ``address`` selects refusals of this address
+    or network. ``request`` selects the refusal of the request with this id.
+    """
 
     apps: frozenset[str] | None = None
     names: frozenset[str] = frozenset()
@@ -124,8 +127,11 @@ def _cut(names: Iterable[str]) -> frozenset[str]:
 
 
 class _Cause(Service):
-    """The rows of one cause: payer → rows. The payer of the latest row comes
-    last. ``size``: the number of all rows."""
+    """The rows of one cause, which is a kind, a reason and an app.
+
+    ``payers`` is payer → rows; the payer of the latest row comes last. ``size``
+    is the number of all rows.
+    """
 
     payers: OrderedDict[str, _Rows] = field(default_factory=OrderedDict)
     size: int = 0
@@ -134,8 +140,8 @@ class _Cause(Service):
 class RefusalLog(Observer):
     """The refusals of a node. Methods never switch greenlets.
 
-    ``is_app``: tells whether there is an app with a name. ``clock``: returns
-    Unix seconds.
+    ``is_app`` tells whether there is an app with a name. ``clock`` returns Unix
+    seconds.
     """
 
     def __init__(
@@ -151,8 +157,10 @@ class RefusalLog(Observer):
         """The number of rows. Others only read it."""
 
     def refused(self, refusal: Denial) -> None:
-        """Count a refusal: in the row of equal refusals, or in a new row. If
-        there are too many rows, others are removed."""
+        """Count a refusal: in the row of equal refusals, or in a new row.
+
+        If there are too many rows, others are removed.
+        """
         now = self._clock()
         if now - self._pruned > _PRUNE_SECONDS:
             self._prune(now)
@@ -169,6 +177,8 @@ class RefusalLog(Observer):
         user = refusal.user[:_NAME]
         account = refusal.account
         address = refusal.address[:_NAME]
+        # The payer is somebody who cannot choose a new name for each refusal, so
+        # that one client cannot push out the rows of others.
         if account:
             payer = account
         elif user and refusal.kind == "command":
@@ -202,6 +212,8 @@ class RefusalLog(Observer):
             self._bound(cause, rows)
         else:
             rows.move_to_end(who)
+
+        # The row shows how often it happened, and the details of the last time.
         row.count += 1
         row.last = now
         row.limit = refusal.limit
@@ -220,11 +232,14 @@ class RefusalLog(Observer):
         return selected
 
     def forget(self, app: str, names: Collection[str] = ()) -> None:
-        """Remove the rows of users and accounts with these ids. Without ids,
-        remove all rows of the app."""
+        """Remove the rows of users and accounts with these ids.
+
+        Without ids, remove all rows of the app.
+        """
         names = _cut(names)
 
         def is_meant(who: tuple[str, str, str]) -> bool:
+            """Whether a row of this user, account and address is to be removed."""
             user, account, _ = who
             return not names or user in names or account in names
 
@@ -241,8 +256,11 @@ class RefusalLog(Observer):
                 del self._causes[key]
 
     def _bound(self, cause: _Cause, rows: _Rows) -> None:
-        """Remove old rows if there are too many. Is called when a row was added
-        to ``rows`` of this cause."""
+        """Remove old rows if there are too many.
+
+        Call this after each new row; ``rows`` are the rows of its payer. At
+        most one of their limits can be passed then.
+        """
         if len(rows) > ROWS_OF_PAYER:
             rows.popitem(last=False)
             cause.size -= 1
@@ -257,14 +275,17 @@ class RefusalLog(Observer):
                 self._drop_oldest(largest)
 
     def _drop_oldest(self, cause: _Cause) -> None:
-        """Remove the oldest row of the payer that was refused least
-        recently."""
+        """Remove the oldest row of the payer that was refused least recently."""
         payer, rows = next(iter(cause.payers.items()))
         rows.popitem(last=False)
         self._note_removal(cause, payer, 1)
 
     def _prune(self, now: float) -> None:
-        """Remove rows that are older than :data:`STAY_SECONDS`."""
+        """Remove rows that are older than :data:`STAY_SECONDS`.
+
+        Rows are in the order of their times, and so are the payers. So each
+        search ends at the first row that stays.
+        """
         self._pruned = now
         before = now - STAY_SECONDS
         for key, cause in list(self._causes.items()):
@@ -282,8 +303,10 @@ class RefusalLog(Observer):
                 del self._causes[key]
 
     def _note_removal(self, cause: _Cause, payer: str, count: int) -> None:
-        """Correct the sizes after rows of a payer were removed. Remove the payer
-        if it has no more rows."""
+        """Correct the sizes after ``count`` rows of a payer were removed.
+
+        Also remove the payer if it has no more rows.
+        """
         cause.size -= count
         self.size -= count
         if not cause.payers[payer]:
@@ -291,8 +314,11 @@ class RefusalLog(Observer):
 
 
 def merged(lists: Iterable[Iterable[RefusalRow]]) -> list[RefusalRow]:
-    """The rows of several nodes, the latest first. Rows with an equal key are
-    joined."""
+    """The rows of several nodes, the latest first.
+
+    Rows with an equal key are joined. Their counts are added, and the details
+    come from the later refusal.
+    """
     rows: dict[tuple[str, ...], RefusalRow] = {}
     for row in chain.from_iterable(lists):
         before = rows.get(row.key)

@@ -10,8 +10,11 @@ from imserver.plugin.errors import Problems
 
 
 class ReasonRow(Struct, frozen=True):
-    """A reason of a refusal. ``meaning``: why something was refused. ``lift``:
-    how to get it allowed; ``""`` if nothing helps."""
+    """A reason of a refusal.
+
+    ``meaning`` says why something was refused. ``lift`` says how to get it
+    allowed; ``""`` if nothing helps.
+    """
 
     meaning: str
     lift: str = ""
@@ -246,12 +249,16 @@ REQUESTS: Final[Mapping[str, str]] = {
 
 
 def reason_of(kind: str, reason: str, detail: str) -> tuple[ReasonRow, str]:
-    """The row of a reason, and the detail to show with it. ``kind``: ``login``,
-    ``command`` or ``request``. The detail of a request is such as ``POST
-    /api/v1/push: The app is unknown.``; what stands after the colon is the
-    meaning."""
+    """The row of a reason, and the detail to show with it.
+
+    ``kind`` is ``login``, ``command`` or ``request``. The detail of a request is
+    such as ``POST /api/v1/push: The app is unknown.``; the text after the colon
+    becomes the meaning, and the text before it stays the detail.
+    """
     if kind == "request":
         request, _, meaning = detail.partition(": ")
-        return ReasonRow(meaning or f"{reason}.", REQUESTS.get(reason, "")), request
+        row = ReasonRow(meaning=meaning or f"{reason}.", lift=REQUESTS.get(reason, ""))
+        return row, request
     rows = LOGINS if kind == "login" else COMMANDS
-    return rows.get(reason, ReasonRow(f"It was refused: {reason}.")), detail
+    unknown = ReasonRow(f"It was refused: {reason}.")
+    return rows.get(reason, unknown), detail

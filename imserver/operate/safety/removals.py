@@ -96,7 +96,9 @@ class Removals(Store.Rows):
         It can be undone for ``undo_seconds``; 0 means until a moderator decides.
         """
         now = int(sql.query(f"SELECT {sql.now}")[0][0])
-        ends = now + undo_seconds if undo_seconds else 0
+        ends = 0
+        if undo_seconds:
+            ends = now + undo_seconds
         removal = replace(new, created=now, ends=ends)
         # No node has a lease of it yet, and no message is removed.
         leased_until = now
@@ -172,7 +174,10 @@ class Removals(Store.Rows):
             reached=0,
             last=0,
         )
-        removal = self.add(new, 0 if undecided else UNDO_SECONDS)
+        undo_seconds = UNDO_SECONDS
+        if undecided:
+            undo_seconds = 0
+        removal = self.add(new, undo_seconds)
         # Messages of an earlier removal belong to this one from now on.
         self._log.removals.move(app, messages, removal.id)
         remaining = sorted(set(messages))

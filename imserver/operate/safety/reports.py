@@ -393,8 +393,13 @@ class Reports(Store.Rows):
         An example: ``A message of Ann was reported in "Chess" (spam). https://…``.
         """
         name = self.names(app, [user]).get(user, user)
-        subject = f"A message of {name}" if report.message else name
-        event = "asks to lift a ban" if report.reason == APPEAL else "was reported"
+        if report.message:
+            subject = f"A message of {name}"
+        else:
+            subject = name
+        event = "was reported"
+        if report.reason == APPEAL:
+            event = "asks to lift a ban"
         # There is at most one group. Another conversation is not named.
         groups = self.groups(app, [conversation])
         in_group = "".join(f' in "{group}"' for group in groups.values())

@@ -66,6 +66,7 @@ def timings(watch: Watch, call: Call, request: TimingsQuery) -> TimingsAnswer:
     timings as histograms.
     """
     rows, missing = watch.timings()
+    # Rows that are equal in the wanted order are ordered by their total time.
     rows.sort(key=lambda row: (getattr(row, request.order), row.seconds), reverse=True)
     return TimingsAnswer(rows[: request.limit], missing, watch.log_state)
 
@@ -134,13 +135,24 @@ def log(
         )
     if name and not watch.calls.has(name):
         raise ApiProblem.invalid("`name`: there is no such route or command")
-    missing = watch.log(LogWish(level, part, share, seconds, name, trace))
+    wish = LogWish(
+        level=level,
+        part=part,
+        share=share,
+        seconds=seconds,
+        name=name,
+        trace=trace,
+    )
+    missing = watch.log(wish)
     return LogDone(seconds, missing)
 
 
 def _require_part(watch: Watch, part: str) -> None:
-    """Refuse the name of a part that the server does not have, and name similar
-    ones."""
+    """Refuse the name of a part that the server does not have.
+
+    A part is a Python module or package, such as ``gateway.cluster``. The error
+    names similar parts. Raises ApiProblem.
+    """
     nearest = watch.nearest(part)
     if nearest == [part]:
         return

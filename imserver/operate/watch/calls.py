@@ -32,10 +32,13 @@ OWN_LEVEL: Final[ContextVar[bool]] = ContextVar("own_level", default=False)
 
 
 class CallRule(Struct, frozen=True):
-    """The rule by which calls are watched. ``own_level``: they have another log
-    level. ``lines``: the share of commands that get a line. ``trace``: the
-    share of calls with a trace, unless their caller decides; None means that no
-    call has one."""
+    """The rule by which calls are watched.
+
+    ``own_level`` says that they have another log level. ``lines`` is the share
+    of commands that get a log line, from 0 to 1. ``trace`` is the share of
+    calls with a trace, unless their caller decides; None means that no call has
+    one.
+    """
 
     own_level: bool = False
     lines: float = 0.0
@@ -43,8 +46,11 @@ class CallRule(Struct, frozen=True):
 
 
 class Calls:
-    """Wraps the functions of routes and commands to watch them. Without a rule
-    it does nothing. ``tracer``: None if traces are off."""
+    """Wraps the functions of routes and commands to watch them.
+
+    Without a rule they are not wrapped, so that nothing costs time. ``tracer``
+    is None if traces are off.
+    """
 
     def __init__(self, core: Core, tracer: Tracer | None) -> None:
         self._tracer = tracer
@@ -63,11 +69,15 @@ class Calls:
         return any(command.__name__ == name for command in self._table)
 
     def apply(self, name: str, rule: CallRule, others: CallRule) -> None:
-        """Apply a rule to calls with this name (``""``: all calls), and the rule
-        ``others`` to all other calls. An earlier rule ends. Never switches
-        greenlets."""
+        """Apply a rule to calls with this name, and the rule ``others`` to all
+        other calls.
+
+        ``""`` is the name of all calls. An earlier rule ends. Never switches
+        greenlets.
+        """
 
         def rule_of(call_name: str) -> CallRule:
+            """The rule for the calls with this name."""
             if name in ("", call_name):
                 return rule
             return others
@@ -79,8 +89,10 @@ class Calls:
         self._apply_to_commands(rule_of)
 
     def _apply_to_routes(self, rule_of: Callable[[str], CallRule]) -> None:
-        """Restore all routes, and then wrap the functions of the routes that the
-        rule watches."""
+        """Wrap the functions of the routes that the rule watches.
+
+        All routes are restored first, so that none is wrapped twice.
+        """
         if self.api is None:
             return
         endpoints = self.api.endpoints
@@ -97,21 +109,27 @@ class Calls:
                 endpoint.route = replace(route, function=function)
 
     def _apply_to_commands(self, rule_of: Callable[[str], CallRule]) -> None:
-        """Restore all commands, and then wrap the commands that the rule
-        watches."""
+        """Wrap the commands that the rule watches.
+
+        All commands are restored first, so that none is wrapped twice.
+        """
         self._table.update(self._rows)
         self._rows = {}
         for command, row in tuple(self._table.items()):
             rule = rule_of(command.__name__)
             if rule.own_level or rule.lines or rule.trace:
                 self._rows[command] = row
-                self._table[command] = replace(row, run=partial(self._run, rule, row))
+                watched = partial(self._run, rule, row)
+                self._table[command] = replace(row, run=watched)
 
     def _answer(
         self, rule: CallRule, route: Route, service: object, call: Call, *read: object
     ) -> Any:
-        """Call the function of a route, with its arguments and its result, and
-        apply a rule to it."""
+        """Call the function of a route, and apply a rule to it.
+
+        ``read`` are the arguments of the function that the API has read from
+        the request. The result is that of the function.
+        """
         assert route.function is not None
         run = partial(route.function, service, call, *read)
         if self._tracer is not None and rule.trace is not None:
@@ -132,10 +150,12 @@ class Calls:
         command: Command,
         *answers: Callable[[Reply], None],
     ) -> Reply | None:
-        """Call :attr:`CommandRow.run` of a command, with its arguments and its
-        result, and apply a rule to it. ``answers``: the function by which some
-        commands answer later, if there is one. The result is None if the
-        command answers later, or has no reply."""
+        """Call :attr:`CommandRow.run` of a command, and apply a rule to it.
+
+        The result is the reply. It is None if the command answers later, or has no
+        reply. A command that answers later gets one argument in ``answers``: the
+        function that it is to call with its reply.
+        """
         name = type(command).__name__
         began = perf_counter()
         has_line = random() < rule.lines
@@ -147,7 +167,7 @@ class Calls:
             within = tracer.within(span)
 
         def finish(code: int) -> None:
-            """Write the line, and end the span. ``code``: of the reply."""
+            """Write the line, and end the span, with the code of the reply."""
             if has_line:
                 log.info(
                     "%s %s %d %.2fms app=%s user=%r",
@@ -162,6 +182,7 @@ class Calls:
                 tracer.replied(span, connection, code)
 
         def reply_later(reply: Reply) -> None:
+            """Finish, and pass the reply on."""
             finish(reply.code)
             answers[0](reply)
 
@@ -173,6 +194,7 @@ class Calls:
             with within:
                 reply = row.run(connection, command, *wrapped_answers)
         except StorageUnavailable:
+            # The dispatcher makes a reply with this code of the error.
             finish(ReplyCode.NOT_STORED)
             raise
         except Exception as error:
@@ -183,14 +205,18 @@ class Calls:
         if reply is not None:
             finish(reply.code)
         elif not answers:
+            # The command has no reply. One that answers later is not finished yet.
             finish(ReplyCode.OK)
         return reply
 
 
 class LevelFilter(logging.Filter):
-    """A filter of log lines for calls with a log level of their own. Lines of
-    such calls pass from ``level`` on. Lines of other code pass from the level
-    ``others`` on; outside the ``part``, all pass."""
+    """A filter of log lines for calls with a log level of their own.
+
+    Lines of such calls pass from ``level`` on. Lines of other code pass from
+    the level ``others`` on. The filter applies to lines of one ``part`` of the
+    server; all other lines pass.
+    """
 
     def __init__(self, part: str, level: int, others: int) -> None:
         super().__init__()

@@ -27,18 +27,21 @@ _NONE: Final = "-"
 
 
 def _milliseconds(seconds: float) -> str:
+    """A time in seconds as ``25 ms``; ``-`` if there is none."""
     if not seconds:
         return _NONE
     return f"{seconds * _SECOND_MS:.0f} ms"
 
 
 def _clock(seconds: float) -> str:
+    """The time of day of a Unix second, in UTC; ``-`` for 0."""
     if not seconds:
         return _NONE
     return datetime.fromtimestamp(seconds, UTC).strftime("%H:%M:%S")
 
 
 def _text(text: str) -> str:
+    """A text in a table; ``-`` if it is empty."""
     return text or _NONE
 
 
@@ -152,21 +155,25 @@ def log(url: str, key_file: str | None, seconds: int, **wish: Any) -> None:
 
 
 def _given(wish: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a wish that were given. None and ``""`` mean that a field was
-    left out."""
+    """The fields of a wish that were given.
+
+    None and ``""`` mean that a field was left out.
+    """
     return {key: value for key, value in wish.items() if value not in (None, "")}
 
 
 def _in_words(timing: Timing) -> str:
-    """The name of a timing in words: ``PeopleStore.page`` becomes ``people
-    store: page``. Requests and commands keep their names, which people know."""
+    """The name of a timing in words: ``PeopleStore.page`` → ``people store: page``.
+
+    Requests and commands keep their names, which people know.
+    """
     if timing.kind not in ("transactions", "jobs"):
         return timing.name
     before, _, work = timing.name.rpartition(".")
-    owner = before.rpartition(".")[2]
-    known = _WORDS.get(f"{owner}.{work}".strip("."))
-    if known:
-        return known
+    owner = before.rpartition(".")[2]  # the class; "" for a function
+    clearer = _WORDS.get(f"{owner}.{work}".strip("."))
+    if clearer:
+        return clearer
     words = [_words_of(work)]
     if _words_of(owner):
         words.insert(0, f"{_words_of(owner)}:")
@@ -174,8 +181,8 @@ def _in_words(timing: Timing) -> str:
 
 
 def _words_of(name: str) -> str:
-    """The words in a name of the code, such as ``PeopleStore`` or
-    ``_read_changes``."""
+    """The words in a name of the code: ``PeopleStore`` → ``people store``."""
+    # An underscore between a small letter and a capital one.
     apart = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)
     return " ".join(apart.lower().split("_")).strip()
 

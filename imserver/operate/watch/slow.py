@@ -70,11 +70,12 @@ class Timing(Struct):
 class LogWish(Struct, frozen=True, array_like=True):
     """A temporary change of the log. Fields that are None stay as configured.
 
-    ``level``: the least level of lines. ``part``: the part of the server with
-    this level; ``""`` means all. ``share``: the share of requests, or of calls
-    with the ``name``, that get a line. ``seconds``: how long; 0 ends an earlier
-    change. ``name``: only calls with this name, see :class:`Calls`; ``""``
-    means all. ``trace``: the share of these calls with a trace.
+    ``level`` is the least level of lines. ``part`` is the part of the server
+    with this level; ``""`` means all. ``share`` is the share of requests, or of
+    calls with the ``name``, that get a line. ``seconds`` is how long the change
+    lasts; 0 ends an earlier change. ``name`` restricts the change to calls with
+    this name (:class:`Calls`); ``""`` means all. ``trace`` is the share of
+    these calls with a trace.
     """
 
     level: Level | None
@@ -102,7 +103,11 @@ class LogState(Struct, frozen=True):
 
 class Watch:
     """Tells how long work took on all nodes, and changes their logs for a
-    while. Methods switch greenlets."""
+    while.
+
+    A change of the log is a :class:`LogWish`. It ends by itself. Methods switch
+    greenlets.
+    """
 
     def __init__(self, core: Core, tracer: Tracer | None = None) -> None:
         self._core = core
@@ -125,8 +130,7 @@ class Watch:
         core.queries.add("watch.forget", str, self._forget_here)
 
     def timings(self) -> tuple[list[Timing], list[str]]:
-        """How long each kind of work took, and the nodes that did not
-        answer."""
+        """How long each kind of work took, and the nodes that did not answer."""
         others, missing = self._core.ask_others("watch.timings", None, list[Timing])
         rows = self._timings_here()
         for rows_of_node in others.values():
@@ -134,8 +138,11 @@ class Watch:
         return rows, missing
 
     def nearest(self, part: str) -> list[str]:
-        """The parts of the server whose names are most similar to this one. If
-        there is a part with this name, only that one."""
+        """The parts of the server whose names are most similar to this one.
+
+        If there is a part with exactly this name, only that one. Python's
+        loggers know the parts: each module has a logger with its name.
+        """
         from difflib import get_close_matches  # on first use: only for wrong names
 
         parts = [name.removeprefix("imserver.") for name in _all.manager.loggerDict]
@@ -144,14 +151,14 @@ class Watch:
         return get_close_matches(part, parts, cutoff=_LIKENESS)
 
     def log(self, wish: LogWish) -> list[str]:
-        """Change the logs of all nodes. Returns the nodes that did not
-        answer."""
+        """Change the logs of all nodes; returns the nodes that did not answer."""
         self._log_here(wish)
         _, missing = self._core.ask_others("watch.log", wish, bool)
         return missing
 
     def look(self) -> None:
-        """Forget slow work of long ago. If a wish has ended, log as before."""
+        """Forget slow work of long ago, and end a change of the log whose time
+        is over."""
         before = time() - SLOW_FOR
         for timings in self._core.metrics.timings.values():
             timings.forget(lambda slow: slow.time < before)
@@ -167,6 +174,7 @@ class Watch:
 
     def _forget_here(self, person: str) -> bool:
         """Forget the slowest calls of a person (``APP/USER``) on this node."""
+        # Requests that were not added up yet may name the person, too.
         self._request_log.flush()
         for timings in self._core.metrics.timings.values():
             # ``by`` is such as ``staff:APP/USER``.
@@ -204,21 +212,29 @@ class Watch:
         return rows
 
     def _log_here(self, wish: LogWish) -> bool:
-        """Change the log of this node in place of an earlier change. Returns
-        True, as the answer to a query of another node."""
+        """Change the log of this node, in place of an earlier change.
+
+        Returns True, as the answer to a query of another node.
+        """
         self.follow_settings()
         if not wish.seconds:
             return True
-        until = time() + wish.seconds
         self.log_state = LogState(
-            wish.level, wish.part, wish.name, wish.share, wish.trace, until
+            level=wish.level,
+            part=wish.part,
+            name=wish.name,
+            share=wish.share,
+            trace=wish.trace,
+            until=time() + wish.seconds,
         )
         if wish.level is not None:
             self._set_level(wish.level, wish)
         if wish.share is not None:
             self._set_share(wish.share, wish)
-        trace = self.trace
-        if wish.trace is not None:
+
+        if wish.trace is None:
+            trace = self.trace
+        else:
             trace = wish.trace
         if wish.name:
             own_level = wish.level is not None
@@ -229,8 +245,11 @@ class Watch:
         return True
 
     def _set_level(self, name: Level, wish: LogWish) -> None:
-        """Write lines from this level on. If the wish names a part or calls,
-        only for these; other code keeps the level that it had."""
+        """Write lines from this level on.
+
+        If the wish names a part or calls, the level is only for these; other
+        code keeps the level that it had.
+        """
         self._logger = _all
         if wish.part:
             self._logger = _all.getChild(wish.part)
@@ -247,8 +266,11 @@ class Watch:
             handler.addFilter(self._filter)
 
     def _set_share(self, share: float, wish: LogWish) -> None:
-        """Write a line for this share of requests. If the wish names calls, the
-        share is for these, and other requests follow the settings."""
+        """Write a line for this share of requests.
+
+        If the wish names calls, the share is for these, and other requests
+        follow the settings.
+        """
         log = self._request_log
         if wish.name:
             log.shares = {wish.name: share}
@@ -258,7 +280,7 @@ class Watch:
         log.settings = replace(self._settings, requests=True, request_share=share)
 
     def serve(self, api: Api) -> Watch:
-        """Watch the routes, too. Is called when they exist."""
+        """Watch the routes, too. The node calls this when they exist."""
         self.calls.api = api
         return self
 
@@ -270,8 +292,11 @@ class Watch:
         self.follow_settings()
 
     def follow_settings(self) -> None:
-        """Log and trace as configured, and end a temporary change. Is also
-        called at the start, when the routes exist. Never switches greenlets."""
+        """Log and trace as configured, and end a temporary change.
+
+        Is also called at the start, when the routes exist. Never switches
+        greenlets.
+        """
         if self.log_state:
             self._logger.setLevel(logging.NOTSET)
             _all.setLevel(self._settings.level.upper())
@@ -285,8 +310,10 @@ class Watch:
 
 
 def build(core: Core) -> Parts:
-    """Build the service that watches a node. With ``tracing.endpoint`` it also
-    sends traces."""
+    """Build the service that watches a node.
+
+    If ``tracing.endpoint`` is set, it also sends traces.
+    """
     tracer = None
     stop = Parts().stop  # does nothing
     endpoint = settings_of(core.config, TracingSettings).endpoint

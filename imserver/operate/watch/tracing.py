@@ -1,7 +1,9 @@
-"""Traces of OpenTelemetry: a span for each request or command, and spans for
-its waits.
+"""Traces of OpenTelemetry: a span for each request or command, and for its
+waits.
 
-The SDK makes the spans, and sends them in a greenlet of its own.
+A *span* is the record of one call with its beginning and end; the spans of one
+request form a trace. The SDK makes the spans, and sends them in a greenlet of
+its own.
 """
 
 from __future__ import annotations
@@ -60,10 +62,13 @@ _Send = Callable[..., tuple[int, bytes, Mapping[str, str]]]
 
 
 class Tracer:
-    """Makes spans, and sends them to a collector. ``endpoint``: the URL at which
-    the collector takes OTLP."""
+    """Makes spans, and sends them to a collector.
+
+    ``endpoint`` is the URL at which the collector takes OTLP.
+    """
 
     def __init__(self, core: Core, endpoint: str) -> None:
+        """Hook into the database and into requests to other servers."""
         self._core = core
         self._endpoint = endpoint
         self.share = 0.0
@@ -80,8 +85,11 @@ class Tracer:
 
     @cached_property
     def _provider(self) -> TracerProvider:
-        """The sender of spans. It is made at the first span, because a node
-        gets its name only when it begins to serve."""
+        """The sender of spans.
+
+        It is made at the first span, because a node gets its name only when it
+        begins to serve.
+        """
         core = self._core
         attributes = {
             "service.name": "imserver",
@@ -100,12 +108,15 @@ class Tracer:
 
     @cached_property
     def _tracer(self) -> SpanTracer:
+        """The maker of spans of the SDK."""
         return self._provider.get_tracer("imserver")
 
     def begin(self, name: str, context: Context | None = None) -> Span:
-        """Make the span of a call that begins. ``context`` has the span of its
-        caller, under which the new one is. None: it is under the span of this
-        greenlet, if there is one. Never switches greenlets.
+        """Make the span of a call that begins.
+
+        ``context`` has the span of its caller, under which the new one is. None
+        means that it is under the span of this greenlet, if there is one. Never
+        switches greenlets.
         """
         return self._tracer.start_span(name, context, SpanKind.SERVER)
 
@@ -118,9 +129,9 @@ class Tracer:
     ) -> Any:
         """Answer a request by ``run``, and make a span for it.
 
-        The header ``traceparent`` of a back end decides whether the request has
-        a span. Without it, ``share`` of all requests have one. Switches
-        greenlets, and raises the errors of ``run``.
+        The header ``traceparent`` of a back end decides whether the request has a
+        span. Without it, ``share`` of all requests have one. Switches greenlets, and
+        raises the errors of ``run``.
         """
         has_span = random() < share
         context = None
@@ -143,12 +154,7 @@ class Tracer:
             status = route.status or answer.status
             return answer
         except Exception as error:
-            refusal = route.refusals.get(type(error))
-            problem = error
-            if refusal is not None:
-                problem = refusal(error)
-            if isinstance(problem, ApiProblem | ServiceRefused):
-                status = problem.problem.status
+            status = _status_of(error, route)
             raise
         finally:
             span.set_attribute("http.request.method", route.method)
@@ -157,8 +163,10 @@ class Tracer:
             self._end(span, status, is_wrong=status >= _SERVER_ERROR)
 
     def replied(self, span: Span, connection: Connection, code: int) -> None:
-        """End the span of a command with the code of its reply. Never switches
-        greenlets."""
+        """End the span of a command with the code of its reply.
+
+        Never switches greenlets.
+        """
         span.set_attribute("dialect", connection.encoding.dialect.name)
         span.set_attribute("reply.code", code)
         if code in (ReplyCode.SYSTEM, ReplyCode.NOT_STORED):
@@ -166,8 +174,10 @@ class Tracer:
         span.end()
 
     def _end(self, span: Span, status: int, is_wrong: bool) -> None:
-        """End the span of an HTTP request. ``status``: 0 if there was no
-        answer."""
+        """End the span of an HTTP request.
+
+        ``status`` is the status of the answer; 0 if there was no answer.
+        """
         if status:
             span.set_attribute("http.response.status_code", status)
         if is_wrong:
@@ -176,7 +186,11 @@ class Tracer:
 
     def _note_transaction(self, name: str, seconds: float) -> None:
         """Make the span of a transaction that has just ended, if this greenlet
-        has a span. ``seconds``: how long the greenlet waited for it."""
+        has a span.
+
+        ``seconds`` is how long the greenlet waited for it. ``name`` is the
+        method that has made it.
+        """
         if not get_current_span().is_recording():
             return
         end = time_ns()
@@ -190,9 +204,11 @@ class Tracer:
         span.end(end)
 
     def _with_span(self, request: _Send) -> _Send:
-        """Make a function that does what ``request`` does: it sends an HTTP
-        request to another server. It also makes a span for the request, if this
-        greenlet has a span or by chance."""
+        """Wrap the function that sends HTTP requests to other servers.
+
+        The result does what ``request`` does, and makes a span if this greenlet
+        has one, or by chance.
+        """
 
         def send(
             method: str,
@@ -226,3 +242,15 @@ class Tracer:
         """Send the last spans, for at most two seconds. Switches greenlets."""
         with suppress(gevent.Timeout), gevent.Timeout(STOP_SECONDS):
             self._provider.shutdown()
+
+
+def _status_of(error: Exception, route: Route) -> int:
+    """The HTTP status with which a route answers after an error."""
+    refusal = route.refusals.get(type(error))
+    if refusal is None:
+        problem = error
+    else:
+        problem = refusal(error)
+    if isinstance(problem, ApiProblem | ServiceRefused):
+        return problem.problem.status
+    return _SERVER_ERROR
