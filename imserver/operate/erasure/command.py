@@ -49,9 +49,11 @@ _LOOK_SECONDS: Final = 0.5
 
 
 def _seconds(after: int | None) -> int:
-    """After how many seconds the erasure begins. ``after``: the option; None if
-    it was left out. Then a person at a terminal gets time to take the erasure
-    back."""
+    """After how many seconds the erasure begins.
+
+    ``after`` is the option; None if it was left out. Then a person at a
+    terminal gets time to take the erasure back, and a script none.
+    """
     if after is not None:
         return after
     if sys.stdin.isatty():
@@ -112,23 +114,9 @@ def erase(
             f"the erasure of {name} is cancelled, and no longer locks the user out"
         )
         return
+
     is_stored = server.get("users/erase/show", person).get("stored", True)
-    seconds = _seconds(after)
-    request: dict[str, object] = {**person}
-    if seconds:
-        request["seconds"] = seconds
-    if reason:
-        request["reason"] = reason
-    answer = server.post("users/erase", request)
-    if not answer["erased"]:
-        if "ends" in answer:
-            text = f"{name} is locked out, and will be erased in {seconds} s. Ctrl-C cancels the erasure"
-        else:
-            text = (
-                f"the erasure of {name} has begun, but a part of the server does not answer; the "
-                "server continues by itself"
-            )
-        _wait_until_erased(server, person, text)
+    _erase(server, person, name, _seconds(after), reason)
     # The erasure was requested anyway, because a node may have had something
     # of the user in its memory.
     if not is_stored:
@@ -136,8 +124,38 @@ def erase(
     click.echo(f"{name} is erased")
 
 
+def _erase(
+    server: ServerApi, person: dict[str, str], name: str, seconds: int, reason: str
+) -> None:
+    """Request the erasure of a user, and wait until it has ended.
+
+    ``person`` has the app and the id of the user. ``name`` is for messages. The
+    erasure begins after some seconds; 0 means at once.
+    """
+    request: dict[str, object] = {**person}
+    if seconds:
+        request["seconds"] = seconds
+    if reason:
+        request["reason"] = reason
+    answer = server.post("users/erase", request)
+    if answer["erased"]:
+        return
+    if "ends" in answer:
+        text = f"{name} is locked out, and will be erased in {seconds} s. Ctrl-C cancels the erasure"
+    else:
+        text = (
+            f"the erasure of {name} has begun, but a part of the server does not answer; the "
+            "server continues by itself"
+        )
+    _wait_until_erased(server, person, text)
+
+
 def _compact(path: str | None, data_dir: str | None) -> None:
-    """Write the files of the database again, without the erased data."""
+    """Write the files of the database again, without the erased data.
+
+    A database does not overwrite deleted rows, so they can still be read from
+    its files before.
+    """
     with (
         opened(path, data_dir) as (settings, store, _),
         long_work("rewriting the database"),
@@ -150,9 +168,12 @@ def _compact(path: str | None, data_dir: str | None) -> None:
 
 
 def _wait_until_erased(server: ServerApi, person: dict[str, str], text: str) -> None:
-    """Print this text, and wait until a user is erased. Ctrl-C takes the
-    erasure back. Ends the command if that has happened, or if the erasure takes
-    too long after its beginning. ``person``: app and user."""
+    """Print this text, and wait until a user is erased.
+
+    Ctrl-C takes the erasure back. Ends the command if that has happened, or if
+    the erasure takes too long after its beginning. ``person`` has the app and
+    the id of the user.
+    """
     begun_at = 0.0  # 0: it has not begun
     last_reported = 0.0
     with _ctrl_c() as pressed:
@@ -170,6 +191,7 @@ def _wait_until_erased(server: ServerApi, person: dict[str, str], text: str) -> 
                 if seconds > last_reported + _SAY_SECONDS:
                     last_reported = seconds
                     click.echo(f"{words}; {_GOES_ON}", err=True)
+            # After Ctrl-C the loop goes on, to see whether it came in time.
             if pressed.wait(_LOOK_SECONDS):
                 server.post("users/erase/undo", person)
     if state == "none":
@@ -178,12 +200,16 @@ def _wait_until_erased(server: ServerApi, person: dict[str, str], text: str) -> 
 
 @contextmanager
 def _ctrl_c() -> Iterator[Event]:
-    """Yield an event that Ctrl-C sets. A command looks at it between its steps,
-    because an interrupted query makes its database connection unusable. A
-    second Ctrl-C interrupts the command as usual."""
+    """Yield an event that Ctrl-C sets, in place of ending the command.
+
+    A command looks at it between its steps, because an interrupted query makes
+    its database connection unusable. A second Ctrl-C interrupts the command as
+    usual.
+    """
     pressed = Event()
 
     def handle(_number: int, _frame: object) -> None:
+        """Note the first Ctrl-C."""
         pressed.set()
         signal.signal(signal.SIGINT, before)  # for a second Ctrl-C
 
@@ -260,14 +286,20 @@ def _delete_later(
     seconds: int,
     reason: str,
 ) -> None:
-    """Lock an app, and delete it after some seconds, or let a node delete it.
-    Ctrl-C takes the deletion back, which ends the command. ``record``: stores
-    an act in the audit log. Raises Unavailable and NotWaiting."""
+    """Lock an app, and wait until it is deleted.
+
+    This command deletes it after some seconds, or a node does so first. Ctrl-C
+    takes the deletion back, which ends the command. ``record`` stores an act in
+    the audit log. Raises Unavailable and NotWaiting.
+    """
     problems: list[Unavailable] = []
 
     def begin(app: str, _: str) -> None:
-        """Delete the app. The runner calls this, and only logs an error. So the
-        error is also added to ``problems``."""
+        """Delete the app.
+
+        The runner calls this, and only logs an error. So the error is also added
+        to ``problems``.
+        """
         facts: dict[str, str] = {}
         due = deletion.waiting.get(app)
         if due is not None:
@@ -286,6 +318,7 @@ def _delete_later(
             f"{name} is locked, and will be deleted in {seconds} seconds. Ctrl-C cancels the deletion",
             err=True,
         )
+        # The row of the planned deletion exists until the deletion has ended.
         runner = due_runner(store, f"id = '' AND {DUE}", begin)
         while deletion.waiting.get(name) is not None:
             runner.look()
@@ -293,6 +326,7 @@ def _delete_later(
                 raise problems[0]
             if pressed.wait(_LOOK_SECONDS) and deletion.waiting.get(name) is not None:
                 _undo(deletion, record, name)
+    # Without a row, the app is deleted, or somebody has taken it back.
     if not store.is_deleted(name):
         fail(f"the deletion was cancelled: {_UNDONE}")
 
@@ -304,8 +338,10 @@ def _undo(deletion: AppDeletion, record: Callable[..., None], name: str) -> None
 
 
 def _confirm(name: str) -> None:
-    """Let the operator type the name of the app. Ends the command if it is
-    another one."""
+    """Let the operator type the name of the app.
+
+    Ends the command if it is another one, or if nobody can type.
+    """
     try:
         question = "Type the name of the app to delete it"
         typed = click.prompt(question, default="", show_default=False, err=True)

@@ -32,16 +32,20 @@ change."""
 
 
 class DeletionGoesOn(StorageUnavailable, problem=Problems.STORAGE_UNAVAILABLE):
-    """The deletion of an app has begun, and could not end because something
-    does not answer. Nodes continue it. ``contents``: the numbers of the app's
-    contents."""
+    """The deletion of an app has begun, and could not end.
+
+    Something does not answer; nodes continue the deletion. ``contents`` are the
+    numbers of the app's contents.
+    """
 
     contents: Any = None
 
 
 class AppDeletion:
-    """Deletes apps, at once or after some time, in a node or a command. Methods
-    switch greenlets, and raise StorageUnavailable."""
+    """Deletes apps, at once or after some time, in a node or a command.
+
+    Methods switch greenlets, and raise StorageUnavailable.
+    """
 
     def __init__(self, store: Store, tenants: Tenants, look_seconds: float) -> None:
         self._store = store
@@ -50,8 +54,10 @@ class AppDeletion:
         self.waiting = DueErasures(store)
 
     def contents(self, app: str) -> Any:
-        """The numbers of the contents that would be deleted with an app. Raises
-        ServiceRefused if it may not be deleted."""
+        """The numbers of the contents that would be deleted with an app.
+
+        Raises ServiceRefused if it may not be deleted.
+        """
         # A deletion may have been interrupted. Then the app is deleted, still
         # has rows, and may be deleted again.
         is_deleted = self._tenants.find(app) is None and self._store.is_deleted(app)
@@ -89,30 +95,29 @@ class AppDeletion:
     def _delete_contents(
         self, app: str, tenant: Any, erasures: Sequence[Erasure], has_sessions: bool
     ) -> None:
-        """Delete the rows of an app and the data of features. With
-        ``has_sessions``, wait first until no node writes for the app."""
+        """Delete the rows of an app and the data of features.
+
+        With ``has_sessions``, wait first until no node writes for the app: until all
+        nodes have closed the sessions, and the last message was reviewed.
+        """
         if has_sessions:
-            review_seconds = 0.0
-            if tenant is not None and tenant.webhook is not None:
-                webhook = tenant.webhook
-                if webhook.review_url:
-                    review_seconds = webhook.review_seconds
-            # After this time all nodes have closed the sessions, and the last
-            # message was reviewed.
-            sleep(self._look_seconds * _LOOKS + review_seconds)
+            sleep(self._look_seconds * _LOOKS + _review_seconds(tenant))
         # A feature deletes the rows of its own tables.
         done_tables: set[str] = set()
         for erasure in erasures:
             erasure.app(app)
             done_tables |= erasure.tables
         self._store.delete_rows(app, done_tables)
+        # Last, because this row makes nodes continue a deletion.
         self.waiting.drop(app)
 
     def plan(self, app: str, seconds: int, reason: str) -> PlannedErasure:
-        """Plan the deletion of an app to begin after some seconds. If one is
-        planned already, that one stays. The app is locked, so that no new data
-        appear. Raises NotWaiting if somebody has deleted the app, or taken the
-        deletion back, meanwhile."""
+        """Plan the deletion of an app to begin after some seconds.
+
+        If one is planned already, that one stays. The app is locked, so that no
+        new data appear. Raises NotWaiting if somebody has deleted the app, or
+        taken the deletion back, meanwhile.
+        """
         self.waiting.add(app, user="", seconds=seconds, reason=reason)
         if not self._tenants.lock(app):
             self.waiting.drop(app)
@@ -120,9 +125,12 @@ class AppDeletion:
         return self.waiting.added(app)
 
     def begin(self, app: str, erasures: Sequence[Erasure]) -> bool:
-        """Delete an app whose time has come, and return True. Returns False if
-        another app has the name now, which is not deleted. Raises the errors of
-        :meth:`delete`."""
+        """Delete an app whose time has come, and return True.
+
+        Returns False if another app has the name now, which is not deleted.
+        Raises the errors of :meth:`delete`.
+        """
+        # The app may be new, or unlocked, since this node has read the apps.
         self._store.refresh()
         tenant = self._tenants.get(app)
         # :meth:`plan` has locked the app. An app that was created anew
@@ -135,8 +143,10 @@ class AppDeletion:
         return is_same
 
     def undo(self, app: str) -> None:
-        """Take back a deletion that has not begun. Raises NotWaiting if none is
-        planned, or if it has begun."""
+        """Take back a deletion that has not begun.
+
+        Raises NotWaiting if none is planned, or if it has begun.
+        """
         tenant = self._tenants.find(app)
         may_unlock = self.waiting.take_back(app)
         if not may_unlock and tenant is not None and tenant.locked:
@@ -145,6 +155,14 @@ class AppDeletion:
             may_unlock = self.waiting.get(app) is None
         if not (may_unlock and self._tenants.unlock(app)):
             raise NotWaiting
+
+
+def _review_seconds(tenant: Any) -> float:
+    """How long the back end of an app may take to review a message."""
+    if tenant is None or tenant.webhook is None or not tenant.webhook.review_url:
+        return 0.0
+    seconds: float = tenant.webhook.review_seconds
+    return seconds
 
 
 class AppDeleted(Struct):

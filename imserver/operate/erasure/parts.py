@@ -43,12 +43,12 @@ _SECOND_MS: Final = 1000
 
 
 class UserErasure:
-    """Erases users, at once or after some time. Continues interrupted erasures,
-    and writes the journal of erasures.
+    """Erases users, at once or after some time.
 
-    A planned erasure, also of an app, is a row of ``runner``. Until it begins,
-    the user and their bots cannot log in, independently of bans. Methods switch
-    greenlets, and raise Unavailable.
+    Also continues erasures that another node has begun and could not end, and
+    writes the journal of erasures. A planned erasure, also of an app, is a row
+    of ``runner``. Until it begins, the user and their bots cannot log in,
+    independently of bans. Methods switch greenlets, and raise Unavailable.
     """
 
     page_folder: Final = Path(__file__).parent / "page"
@@ -65,25 +65,31 @@ class UserErasure:
         core.queries.add(_LOAD, bool, self.load)
 
     def plan(self, app: str, user: str, seconds: int, reason: str) -> PlannedErasure:
-        """Plan the erasure of a user to begin after some seconds. If one is
-        planned already, that one stays. The user is locked out, so that no new
-        data appear. Raises NotWaiting if somebody has taken it back
-        meanwhile."""
+        """Plan the erasure of a user to begin after some seconds.
+
+        If one is planned already, that one stays. The user is locked out, so
+        that no new data appear. Raises NotWaiting if somebody has taken it back
+        meanwhile.
+        """
         self.waiting.add(app, user, seconds, reason)
         self._load_everywhere()
         return self.waiting.added(app, user)
 
     def undo(self, app: str, user: str) -> None:
-        """Take back an erasure that has not begun. Raises NotWaiting if none is
-        planned, or if it has begun."""
+        """Take back an erasure that has not begun.
+
+        Raises NotWaiting if none is planned, or if it has begun.
+        """
         if not self.waiting.take_back(app, user):
             raise NotWaiting
         self._load_everywhere()
 
     def load(self, _query: bool = True) -> bool:
         """Lock out on this node the users who will be erased, with their bots.
-        Nobody else stays locked out by this. Returns True, as the answer to a
-        query of another node."""
+
+        All others are let in again. Returns True, as the answer to a query of
+        another node.
+        """
         # One greenlet at a time, so that an older read never replaces a newer
         # one.
         with self._loading:
@@ -95,13 +101,17 @@ class UserErasure:
         return True
 
     def _load_everywhere(self) -> None:
-        """Do :meth:`load` on all nodes."""
+        """Do :meth:`load` on all nodes that answer. The others do it within
+        seconds."""
         self.load()
         self._core.ask_others(_LOAD, True, bool)
 
     def _begin(self, app: str, user: str) -> None:
-        """Erase a user, or with an empty ``user`` an app, whose time has come.
-        The row of the planned erasure is deleted with all other rows."""
+        """Erase a user whose time has come, or with an empty ``user`` an app.
+
+        The runner calls this. The row of the planned erasure is deleted with
+        all other rows.
+        """
         reason = ""
         due = self.waiting.get(app, user)
         if due is not None:
@@ -114,13 +124,16 @@ class UserErasure:
     def _record(self, name: str, app: str, user: str, reason: str) -> None:
         """Store in the audit log that this node has carried out an erasure."""
         by = Principal("node", key=self._core.node_name)
+        # ``gone``: the log stores no name of the user.
         act = Act(name, by, app, user, facts=facts_of(reason), gone=bool(user))
         self._core.observer.acted(act)
 
     def ended(self, app: str, user: str) -> int | None:
-        """When the newest erasure of a user ended, in Unix seconds. Returns 0 if
-        an erasure is in progress, and None if the user was never erased. Raises
-        Unavailable."""
+        """When the newest erasure of a user ended, in Unix seconds.
+
+        Returns 0 if an erasure is in progress, and None if the user was never
+        erased. Raises Unavailable.
+        """
         # The rows have no ids of users, only digests.
         digests = self._core.user_erasures.digests(app, user)
         statement = "SELECT ended FROM erasure WHERE digest IN {}"
@@ -128,21 +141,25 @@ class UserErasure:
         times = [int(ended) for (ended,) in rows]
         if not times:
             return None
-        if 0 in times:
+        if 0 in times:  # it has begun, but not ended
             return 0
         return max(times) // _SECOND_MS
 
     def has_rows(self, app: str, user: str) -> bool:
-        """Whether the database has rows of a user. Switches greenlets. Raises
-        Unavailable."""
+        """Whether the database has rows of a user.
+
+        Switches greenlets. Raises Unavailable.
+        """
         return any(True for _ in self._core.store.rows_of_user(app, user))
 
     def erase_for(
         self, call: Call, act: str, user: str, reason: str = ""
     ) -> ErasedAnswer:
-        """Erase a user at once, for a request. ``act``: the name of the act for
-        the audit log. It is stored there before the erasure begins, because
-        this node may die during it."""
+        """Erase a user at once, for a request.
+
+        ``act`` is the name of the act for the audit log. It is stored there
+        before the erasure begins, because this node may die during it.
+        """
         core = self._core
         who = call.principal, call.app, user, call.request.host, call.request.id
         core.observer.acted(Act(act, *who, facts_of(reason), gone=True))
@@ -156,31 +173,40 @@ class UserErasure:
         except Unavailable as error:
             if not core.store.has_database:
                 raise
+            # With a database, a node continues it within a minute.
             log.warning("an erasure in %s goes on later: %s", call.app, error)
             return ErasedAnswer(erased=False)
         return ErasedAnswer()
 
     def erase(self, app: str, user: str, reason: str = "") -> None:
-        """Erase a user of any kind. ``reason``: for the audit log. Switches
-        greenlets. Raises Unavailable."""
+        """Erase a user of any kind. ``reason`` is for the audit log.
+
+        Switches greenlets. Raises Unavailable.
+        """
         self._core.erase_user(app, user)
         self._record("users.erase.end", app, user, reason)
+        # The user was locked out for a planned erasure, which has ended.
         if (app, user) in self._core.sessions.holds:
             self._load_everywhere()
         self._write_journal()
 
     def look(self) -> None:
-        """Continue interrupted erasures, and write users whom other nodes have
-        erased to the journal of this node. Switches greenlets. Raises
-        Unavailable."""
+        """Continue interrupted erasures, and bring the journal of this node up
+        to date.
+
+        Other nodes have erased users, too. Switches greenlets. Raises
+        Unavailable.
+        """
         for app, user in self._core.user_erasures.interrupted():
             self.erase(app, user)
             log.info("an interrupted erasure in %s has ended", app)
         self._write_journal()
 
     def _write_journal(self) -> None:
-        """Write the erased users to a file. A restore of an older backup reads
-        it, and erases them again."""
+        """Write the erased users to a file.
+
+        A restore of an older backup reads it, and erases them again.
+        """
         try:
             self._core.user_erasures.write_journal(self._core.node.folder)
         except OSError as error:
@@ -192,6 +218,7 @@ def build(core: Core) -> Parts:
     erasure = UserErasure(core)
 
     def configure(_config: object) -> None:
+        """Lock out the users who will be erased, before the first login."""
         erasure.load()
 
     look = every(_LOOK_SECONDS, erasure.look, "erasures could not go on")
@@ -213,8 +240,10 @@ def _needs_no_proof(call: Call, password: str, code: str) -> None:
 
 
 def _proof_of(core: Core) -> Proof:
-    """Make the function that checks the proof of a user. On a node without
-    accounts it requires none."""
+    """Make the function that checks the proof of a user.
+
+    On a node without accounts it requires no proof.
+    """
     if "accounts" not in core.features:
         return _needs_no_proof
     # Imported here: a node may have no accounts.
@@ -225,7 +254,7 @@ def _proof_of(core: Core) -> Proof:
     accounts = accounts_of(core).accounts
 
     def prove(call: Call, password: str, code: str) -> None:
-        """See :data:`Proof`."""
+        """Raise ApiProblem unless the user has proved who they are."""
         if accounts.get(call.app, call.user) is None:
             return  # a user without an account, whose token is the proof
         try:
@@ -237,6 +266,7 @@ def _proof_of(core: Core) -> Proof:
                 Problems.NOT_ALLOWED, "The account takes a code of its second factor"
             ) from None
         except (WrongLogin, WrongCode, AccountLocked):
+            # One text for all, so that nobody learns which of them is right.
             raise ApiProblem(
                 Problems.NOT_ALLOWED, "The password or code is wrong"
             ) from None
@@ -340,16 +370,16 @@ def show(erasure: UserErasure, call: Call, request: ErasureQuery) -> ErasureShow
     if due is not None:
         return ErasureShown.of(due)
     ended = erasure.ended(call.app, request.user)
-    if ended == 0:
+    if ended == 0:  # it has begun
         return ErasureShown("under way", ends=0)
     is_stored = erasure.has_rows(call.app, request.user)
     if ended is None:
         return ErasureShown("none", ends=0, stored=is_stored)
-    return ErasureShown("ended", ended, is_stored)
+    return ErasureShown("ended", ends=ended, stored=is_stored)
 
 
 def _check(erasure: UserErasure, call: Call, user: str) -> None:
-    """Refuse a caller whose role may not act on the user."""
+    """Refuse a caller whose role may not act on the user. Raises ApiProblem."""
     if not erasure.may_act_on(call.principal, call.app, [user]):
         raise ApiProblem(
             Problems.NOT_ALLOWED, "Your role acts on users with fewer rights only"

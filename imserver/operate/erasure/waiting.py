@@ -17,8 +17,11 @@ DUE: Final = "ends <= {now}"
 
 
 class PlannedErasure(Struct, frozen=True):
-    """A planned erasure. ``ends``: when it begins, in Unix seconds by the clock
-    of the database. ``id``: the user; ``""`` for the whole app."""
+    """A planned erasure of a user or an app.
+
+    ``id`` is the user; ``""`` means the whole app. ``ends`` is when the erasure
+    begins, in Unix seconds by the clock of the database.
+    """
 
     app: str
     id: str
@@ -32,12 +35,16 @@ _ROW: Final = "WHERE app = %s AND id = %s"
 
 
 class DueErasures(Store.Rows):
-    """The planned erasures in a store. Methods switch greenlets, and raise
-    StorageUnavailable."""
+    """The planned erasures in a store.
+
+    Methods switch greenlets, and raise StorageUnavailable.
+    """
 
     def get(self, app: str, user: str = "") -> PlannedErasure | None:
         """The planned erasure of a user, or with an empty ``user`` of the app.
-        None if none is planned, or if it has ended."""
+
+        None if no erasure is planned, or if it has ended.
+        """
         return _ROWS.first(self._store.rows, _ROW, app, user)
 
     def of_users(self) -> list[PlannedErasure]:
@@ -54,22 +61,29 @@ class DueErasures(Store.Rows):
         reason: str,
         is_begun: bool = False,
     ) -> None:
-        """Plan an erasure to begin after some seconds. If one is planned
-        already, nothing changes. ``is_begun``: the caller carries it out. If
-        the caller does not end it within :data:`LEASE_SECONDS`, a node
-        continues it."""
+        """Plan an erasure to begin after some seconds.
+
+        If one is planned already, nothing changes. With ``is_begun``, the caller
+        carries it out. If the caller does not end it within :data:`LEASE_SECONDS`, a
+        node continues it.
+        """
         now = int(sql.query(f"SELECT {sql.now}")[0][0])
         leased_until = now
         if is_begun:
             leased_until = now + LEASE_SECONDS
-        new = PlannedErasure(app, user, now, now + seconds, reason)
+        new = PlannedErasure(
+            app=app, id=user, created=now, ends=now + seconds, reason=reason
+        )
         banned = 0  # an unused column
         row = (*_ROWS.values(new), banned, leased_until)
+        # A row that exists stays as it is.
         sql.insert_new("erasure_due", f"{_ROWS.columns}, banned, leased", [row])
 
     def added(self, app: str, user: str = "") -> PlannedErasure:
-        """The planned erasure after :meth:`add`. Raises NotWaiting if somebody
-        has taken it back."""
+        """The planned erasure, right after :meth:`add`.
+
+        Raises NotWaiting if somebody has taken it back meanwhile.
+        """
         due = self.get(app, user)
         if due is None:
             raise NotWaiting
@@ -83,15 +97,17 @@ class DueErasures(Store.Rows):
         return sql.execute(statement, (app, user)) > 0
 
     def drop(self, app: str, user: str = "") -> None:
-        """Delete the row of an erasure that has ended, or that is not wanted
-        any more."""
+        """Delete the row of an erasure that has ended, or that nobody wants any
+        more."""
         self._store.execute(f"DELETE FROM erasure_due {_ROW}", (app, user))
 
 
 def due_runner(store: Store, due: str, work: Callable[[str, str], object]) -> Runner:
-    """Make the runner of the erasures whose time has come. ``due``: the SQL
-    condition of their rows. ``work``: a function that carries one out. Its
-    arguments are the app and the user."""
+    """Make the runner of the erasures whose time has come.
+
+    ``due`` is the SQL condition of their rows, such as :data:`DUE`. ``work`` is
+    a function that carries one out; its arguments are the app and the user.
+    """
     return Runner(
         store,
         "erasure_due",
@@ -103,7 +119,7 @@ def due_runner(store: Store, due: str, work: Callable[[str, str], object]) -> Ru
 
 
 def facts_of(reason: str) -> dict[str, str]:
-    """The facts of an erasure that the audit log keeps."""
+    """The facts of an erasure for the audit log: the reason, if there is one."""
     if not reason:
         return {}
     return {"reason": reason}

@@ -38,30 +38,40 @@ def moderate() -> None:
 
 
 def _command(function: Callable[..., None]) -> click.Command:
-    """Make a command of ``moderate`` from a function, and add the options for
-    the server to it. The function finds the server by :func:`_server`."""
+    """A decorator that makes a command of ``moderate`` from a function.
+
+    It adds the options for the server, such as ``--key-file``. The function gets
+    its own options and arguments; it finds the server by :func:`_server`.
+    """
 
     @wraps(function)
-    def run(url: str, key_file: str | None, **given: Any) -> None:
+    def run(url: str, key_file: str | None, **options: Any) -> None:
         click.get_current_context().obj = ServerApi(url, key_file)
-        function(**given)
+        function(**options)
 
     return moderate.command()(ServerApi.options(run))
 
 
 def _server() -> ServerApi:
+    """The API of the server to which this command speaks."""
     return click.get_current_context().obj  # type: ignore[no-any-return]
 
 
 def _ask(path: str, **fields: object) -> Any:
-    """The answer to a POST request. Empty texts are left out of it."""
-    given = {name: value for name, value in fields.items() if value != ""}
-    return _server().post(path, given)
+    """Send a POST request, and return its answer.
+
+    Empty texts are left out of the request.
+    """
+    request = {name: value for name, value in fields.items() if value != ""}
+    return _server().post(path, request)
 
 
 def _ask_of(path: str, app: str, user: str, **fields: object) -> tuple[Any, str]:
-    """The answer to a POST request about a user, and the name to show. ``user``
-    is an id, or the login of an account."""
+    """Send a POST request about a user; returns its answer, and the name to
+    show.
+
+    ``user`` is an id, or the login of an account.
+    """
     user, name = _server().whom(app, user)
     return _ask(path, app=app, user=user, **fields), name
 
@@ -112,14 +122,19 @@ def clear(person: Sequence[str], seconds: int, count: bool, reason: str) -> None
         _count(app, user, since)
         return
     answer, name = _ask_of("moderation/clear", app, user, since=since, reason=reason)
-    _say_removal(answer, f"{name} has sent no message in this period", f" of {name}")
+    _say_removal(
+        answer, none=f"{name} has sent no message in this period", of=f" of {name}"
+    )
 
 
-def _count(app: str, named: str, since: int) -> None:
-    """Print how many messages of a user there are since a Unix second."""
-    user, name = _server().whom(app, named)
-    wanted = {"app": app, "user": user, "since": str(since)}
-    answer = _server().get("moderation/count", wanted)
+def _count(app: str, user: str, since: int) -> None:
+    """Print how many messages a user has sent since a Unix second.
+
+    ``user`` is an id, or the login of an account.
+    """
+    user, name = _server().whom(app, user)
+    query = {"app": app, "user": user, "since": str(since)}
+    answer = _server().get("moderation/count", query)
     CommandLine.data(answer, f"messages of {name}: {answer['count']}")
 
 
@@ -257,12 +272,15 @@ def holds(app: str) -> None:
         return
 
     def user(id: str) -> str:
+        """The column of the banned or muted user."""
         return _named(id, names)
 
     def by(label: str) -> str:
+        """The column of the moderator, whose label is such as ``staff:shop/7``."""
         return names.get(label.rpartition("/")[2], label)
 
     def until(seconds: int | None) -> str:
+        """The column of the end."""
         if seconds is None:
             return "for good"
         return _when(seconds)
@@ -382,8 +400,11 @@ def close(app: str, report: str, outcome: str, note: str) -> None:
 def _say_removal(
     answer: Mapping[str, Any], none: str = "none of these messages exists", of: str = ""
 ) -> None:
-    """Print the result of a removal. ``none``: the text of the error if it has
-    removed nothing. ``of``: the words about the sender, such as `` of Ann``."""
+    """Print the result of a removal of messages.
+
+    ``none`` is the text of the error if it has removed nothing. ``of`` are the
+    words about the sender, such as `` of Ann``.
+    """
     count = answer["messages"]
     is_done = answer["done"]
     if is_done and not count:
@@ -399,20 +420,23 @@ def _say_removal(
 
 
 def _report_line(row: Mapping[str, Any], names: Mapping[str, str]) -> _ReportLine:
-    """The line of a report in a list. ``row``: the report as the server answers
-    it. ``names``: user → name."""
-    if row["message"]:
-        kind = f"message {row['message']}"
-    else:
-        kind = "person"
+    """The line of a report in a list.
+
+    ``row`` is the report as the server answers it. ``names`` is user → name.
+    """
     count = row["reporters"]
     by = f"{count} user" if count == 1 else f"{count} users"
     reasons = ", ".join(row["reasons"])
     if row["appeal"]:
+        # A banned user asks for an end of the ban: not a report of others.
         kind = "appeal"
         by = "themselves"
         reasons = ""
-    first = next(iter(row["evidence"].splitlines()), "")
+    elif row["message"]:
+        kind = f"message {row['message']}"
+    else:
+        kind = "person"
+    first_line = next(iter(row["evidence"].splitlines()), "")
     return _ReportLine(
         id=row["id"],
         kind=kind,
@@ -420,11 +444,12 @@ def _report_line(row: Mapping[str, Any], names: Mapping[str, str]) -> _ReportLin
         reasons=reasons,
         by=by,
         age=_age(time() - row["opened"]),
-        text=first[:_SHOWN_CHARACTERS],
+        text=first_line[:_SHOWN_CHARACTERS],
     )
 
 
 def _age(seconds: float) -> str:
+    """An age in its largest unit: ``3 d``, ``5 h`` or ``20 min``."""
     for unit, length in (("d", _DAY), ("h", _HOUR)):
         if seconds >= length:
             return f"{seconds // length:.0f} {unit}"
@@ -432,14 +457,18 @@ def _age(seconds: float) -> str:
 
 
 def _named(user: str, names: Mapping[str, str]) -> str:
+    """A user with their name, such as ``Ann (7)``; without a name, only the id."""
     if user in names:
         return f"{names[user]} ({user})"
     return user
 
 
 def _say(*lines: str, indent: str = "") -> None:
-    """Print the lines that are not empty. Characters that could control a
-    terminal are replaced."""
+    """Print the lines that are not empty.
+
+    They have texts of strangers. Characters that could control a terminal are
+    replaced.
+    """
     for line in filter(None, lines):
         safe = "".join(
             letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}"
@@ -449,4 +478,5 @@ def _say(*lines: str, indent: str = "") -> None:
 
 
 def _when(seconds: int) -> str:
+    """A Unix second as text, in UTC."""
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC"
