@@ -116,8 +116,10 @@ class Drain(Struct, frozen=True, array_like=True):
 
 
 class Nodes:
-    """All live nodes, with their facts. Methods ask the nodes, so they switch
-    greenlets."""
+    """All live nodes, with their facts.
+
+    Methods ask the nodes, so they switch greenlets.
+    """
 
     def __init__(self, core: Core) -> None:
         self._core = core

@@ -571,8 +571,10 @@ def _bounds(query: AuditQuery, sql: PooledStatements) -> tuple[int, int]:
 
 
 def _first_since(time_ms: int, sql: PooledStatements) -> int | None:
-    """The number of the first act at or after this time. None if all acts are
-    older."""
+    """The number of the first act at or after this time.
+
+    None if all acts are older.
+    """
     statement = (
         "SELECT number FROM audit WHERE time >= %s ORDER BY time, number LIMIT 1"
     )

@@ -67,6 +67,7 @@ class AppDeletion:
 
     def delete(self, app: str, erasures: Sequence[Erasure], reason: str = "") -> Any:
         """Delete an app: its keys, sessions and rows, and the data of features.
+
         Returns the numbers of its contents.
 
         Nodes close its sessions within ``storage.look_seconds``. Rows are

@@ -91,8 +91,10 @@ class DueErasures(Store.Rows):
 
     @Store.writing
     def take_back(self, sql: PooledStatements, app: str, user: str = "") -> bool:
-        """Take back an erasure. Returns False if none is planned, or if it has
-        begun."""
+        """Take back an erasure.
+
+        Returns False if none is planned, or if it has begun.
+        """
         statement = f"DELETE FROM erasure_due {_ROW} AND ends > {sql.now}"
         return sql.execute(statement, (app, user)) > 0
 

@@ -70,8 +70,10 @@ def _words(key: str) -> str:
 
 
 def _head(title: str, kind: str) -> str:
-    """The beginning of a page, up to its ``body``. ``kind`` is the class of the
-    body."""
+    """The beginning of a page, up to its ``body``.
+
+    ``kind`` is the class of the body.
+    """
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'

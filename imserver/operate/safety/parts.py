@@ -208,8 +208,10 @@ def _remover(core: Core) -> Remove | None:
     groups = groups_of(core)
 
     def remove(app: str, group: int, user: str) -> None:
-        """Remove a member from a group. Raises ServiceRefused if the user is
-        not one."""
+        """Remove a member from a group.
+
+        Raises ServiceRefused if the user is not one.
+        """
         by = ""  # not a member, but the server
         try:
             removed = groups.remove(app, group, by, [user])

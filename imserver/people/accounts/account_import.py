@@ -49,14 +49,18 @@ _END_OF_TIME: Final = 2**40
 
 
 class BadImport(ImserverError):
-    """Rows cannot be imported. The text has a line for each of the first
-    invalid rows."""
+    """Rows cannot be imported.
+
+    The text has a line for each of the first invalid rows.
+    """
 
 
 def read_rows(text: str) -> list[Mapping[str, Any]]:
-    """Read the rows of a file. Its format is recognised: a JSON list of objects,
-    a JSON object on each line, or CSV with the names of columns in the first
-    line. Raises BadImport."""
+    """Read the rows of a file.
+
+    Its format is recognised: a JSON list of objects, a JSON object on each
+    line, or CSV with the names of columns in the first line. Raises BadImport.
+    """
     try:
         if text.lstrip()[:1] == "[":
             return list(msgspec.json.decode(text, type=list[dict[str, Any]]))
@@ -71,8 +75,10 @@ def read_rows(text: str) -> list[Mapping[str, Any]]:
 
 
 def accounts_of(rows: Sequence[Mapping[str, Any]], app: str) -> list[Imported]:
-    """The accounts in the rows. Raises BadImport for invalid or repeated
-    rows."""
+    """The accounts in the rows.
+
+    Raises BadImport for invalid or repeated rows.
+    """
     accounts: list[Imported] = []
     errors: list[str] = []
     seen: set[object] = set()  # ids and identifiers
@@ -96,8 +102,10 @@ def store(
     imported: Sequence[Imported],
     done: Callable[[int], object],
 ) -> int:
-    """Store the imported accounts that do not exist yet. Returns their number.
-    ``done`` is called with the number of accounts that are stored so far.
+    """Store the imported accounts that do not exist yet.
+
+    Returns their number. ``done`` is called with the number of accounts that
+    are stored so far.
 
     Raises BadImport, and stores nothing, if an id or an identifier belongs to
     another account. If this is found during the import, the remaining accounts
@@ -127,8 +135,11 @@ def store(
 def _new_accounts(
     accounts: AccountStore, app: str, chunk: Sequence[Imported], errors: list[str]
 ) -> list[Imported]:
-    """The accounts in ``chunk`` that do not exist yet. Adds an error for each
-    account whose id or identifier belongs to another account."""
+    """The accounts in ``chunk`` that do not exist yet.
+
+    Adds an error for each account whose id or identifier belongs to another
+    account.
+    """
     existing = {account.id: account for account in accounts.find_existing(app, chunk)}
     owner_of: dict[tuple[Identifier, str], Account] = {}
     for account in existing.values():
@@ -229,8 +240,11 @@ def _id(value: Any) -> int:
 
 def _time(value: Any) -> int:
     """The Unix seconds of a field, which has Unix seconds, or a date as
-    databases write it. A date without a time zone is in UTC. Returns 0 if the
-    field is empty. Raises BadField."""
+    databases write it.
+
+    A date without a time zone is in UTC. Returns 0 if the field is empty.
+    Raises BadField.
+    """
     if value in (None, ""):
         return 0
     is_number = isinstance(value, int | float) and not isinstance(value, bool)

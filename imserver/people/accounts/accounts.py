@@ -94,8 +94,11 @@ def may_be_login(login: str, password: str) -> bool:
 
 
 def _check(text: str, name: str, least: int, most: int) -> None:
-    """Raise BadField if the text of a field has an invalid length, or
-    characters that cannot be shown."""
+    """Raise BadField if the text of a field is too short, too long, or not
+    printable.
+
+    ``name`` is the field, for the text of the error.
+    """
     if not is_name(text, least, most):
         raise BadField(
             f"{name}: expected {least} to {most} characters that are seen; no controls "
@@ -151,8 +154,11 @@ class AccountLocked(
     detail="{}",
     login="locked",
 ):
-    """The account is locked. The text says until when and why. Only a user who
-    has proved the login gets it."""
+    """The account is locked. The text says until when and why.
+
+    Only a user who has proved the login gets it, so it reveals nothing to
+    others.
+    """
 
     def __init__(self, account: Account) -> None:
         self.user = account.user
@@ -175,14 +181,30 @@ class UserBanned(AccountLocked, problem=Problems.BANNED, detail="{}", login="ban
         self.user = user
 
 
+def _limit_of(error: ServiceRefused) -> tuple[str, float]:
+    """The limit or lock that refuses a login, and when it ends.
+
+    The end is in Unix seconds. Most refusals have neither: ``("", 0.0)``.
+    """
+    if isinstance(error, TooManyRequests):
+        return error.limit, time() + error.seconds
+    if isinstance(error, UserBanned):
+        return "", error.until
+    if isinstance(error, AccountLocked):
+        return "lock", error.until
+    return "", 0.0
+
+
 class UnknownAccount(ServiceRefused, problem=Problems.UNKNOWN_ACCOUNT):
     """The app has no such account."""
 
 
 class Attempt(Struct):
-    """A login that may be refused. ``account``: the user id of its account,
-    once it is known. It is for operators only, because no answer may say
-    whether an account exists."""
+    """A login that may be refused.
+
+    ``account`` is the user id of its account, once it is known. It is for
+    operators only, because no answer may say whether an account exists.
+    """
 
     account: str = ""
 
@@ -205,15 +227,16 @@ def _own_device(device: KnownDevice | None, account: Account) -> KnownDevice | N
 
 
 class Accounts(Service, dict=True):
-    """Registers accounts and checks logins. Every method may switch greenlets
-    and raise StorageUnavailable.
+    """Registers accounts and checks logins.
 
-    ``sessions``: closes sessions, and knows who is banned. ``is_demo``: whether
-    the server is in demo mode; then anybody may register, unless
+    ``sessions`` closes sessions, and knows who is banned. ``is_demo`` tells
+    whether the server is in demo mode; then anybody may register, unless
     ``accounts.registration`` says otherwise. ``erase_user``
     (:meth:`imserver.plugin.services.Core.erase_user`) erases a user completely;
     it calls :meth:`erase`, too. ``recorder_of`` returns the function that
     stores events of a kind. ``refused`` counts refused logins.
+
+    Every method may switch greenlets and raise StorageUnavailable.
     """
 
     config: Config
@@ -269,14 +292,19 @@ class Accounts(Service, dict=True):
         return self._registration
 
     def report_to(self, logged_out: Callable[[str, str, int | None], object]) -> None:
-        """From now on call this function whenever logins end. Its arguments are
-        the app, the user and the id of the ended login (None: all logins of the
-        user). It may switch greenlets, and raise StorageUnavailable."""
+        """From now on call this function whenever logins end.
+
+        Its arguments are the app, the user and the id of the ended login (None:
+        all logins of the user). It may switch greenlets, and raise
+        StorageUnavailable.
+        """
         self._on_logout.append(logged_out)
 
     def recorder(self, app: str) -> RecordEvent | None:
-        """The function that stores events about accounts of an app. Returns None
-        if nobody wants these events."""
+        """The function that stores events about accounts of an app.
+
+        Returns None if nobody wants these events.
+        """
         return self.recorder_of(app, "account")
 
     # --- registering and logging in -------------------------------------------
@@ -295,11 +323,13 @@ class Accounts(Service, dict=True):
     ) -> Account:
         """Make an account with at least one identifier.
 
-        ``invited``: a back end makes the account. It may do so even if
-        registration is closed. ``email_confirmed``: the back end has confirmed
-        the e-mail address. ``address``: of the client; the number of
-        registrations per address is limited. Raises NoAccounts, BadField,
-        PasswordsOff, Closed, Taken, TooManyRequests and Overloaded.
+        ``invited`` means that a back end makes the account, which it may do
+        even if registration is closed. ``email_confirmed`` means that the back
+        end has confirmed the e-mail address. ``address`` is the address of the
+        client; the number of registrations per address is limited.
+
+        Raises NoAccounts, BadField, PasswordsOff, Closed, Taken,
+        TooManyRequests and Overloaded.
         """
         self._require_passwords(app)
         if not (self.registration_is_open or invited):
@@ -324,12 +354,14 @@ class Accounts(Service, dict=True):
     def checked_registration(
         self, app: str, wanted: dict[Identifier, str], password: str, address: str
     ) -> tuple[dict[Identifier, str], str]:
-        """Check the identifiers and the password of a new member. Returns the
-        identifiers in their stored form, and the hash of the password.
+        """Check the identifiers and the password of a new member.
 
-        ``address``: of the client, for which the registration counts; ``""``:
-        the registration counts for no address. Raises NoAccounts, BadField,
-        PasswordsOff, Taken, TooManyRequests and Overloaded.
+        Returns the identifiers in their stored form, and the hash of the
+        password. The registration counts for ``address``, the address of the
+        client; ``""`` means that it counts for no address.
+
+        Raises NoAccounts, BadField, PasswordsOff, Taken, TooManyRequests and
+        Overloaded.
         """
         self._require_passwords(app)
         self._registrations.require(by_address(app, address))
@@ -357,8 +389,11 @@ class Accounts(Service, dict=True):
     def checked_identifiers(
         self, app: str, given: dict[Identifier, str]
     ) -> dict[Identifier, str]:
-        """The identifiers in their stored form. ``""`` stays as it is: it
-        removes an identifier. Raises BadField."""
+        """The identifiers in their stored form, such as an e-mail address in
+        lower case.
+
+        ``""`` stays as it is: it removes an identifier. Raises BadField.
+        """
         kinds_of_app = self.rules_of(app).identifiers
         for kind, text in given.items():
             if text and kind not in kinds_of_app:
@@ -371,8 +406,11 @@ class Accounts(Service, dict=True):
         return identifiers
 
     def require_free(self, app: str, given: dict[Identifier, str], own_id: int) -> None:
-        """Raise Taken if an account other than ``own_id`` could log in with one
-        of these identifiers. ``own_id`` 0: the account is a new one."""
+        """Raise Taken if another account could log in with one of these
+        identifiers.
+
+        ``own_id`` is the account that gets the identifiers; 0 means a new one.
+        """
         for text in given.values():
             if not text:
                 continue
@@ -392,8 +430,8 @@ class Accounts(Service, dict=True):
     ) -> Account:
         """Check a login by a password, and return the account.
 
-        ``login``: any identifier of the account. ``earlier``: a token of an
-        earlier login of the device, expired or not. ``code``: a code of the
+        ``login`` is any identifier of the account. ``earlier`` is a token of an
+        earlier login of the device, expired or not. ``code`` is a code of the
         second factor. ``""`` means that the client has sent no such token or
         code.
 
@@ -409,6 +447,7 @@ class Accounts(Service, dict=True):
             row = self.rows.by_login(app, *identifiers)
             if row is not None:
                 attempt.account = row[0].user
+            # If no account is found, failures count for this identifier.
             _, likeliest = identifiers[0]
             account = self._check_password_of(
                 app, row, likeliest, password, address, device
@@ -419,26 +458,19 @@ class Accounts(Service, dict=True):
 
     @contextmanager
     def counting_refusals(self, app: str, address: str) -> Iterator[Attempt]:
-        """Context manager around a login: if the block raises an error that
-        refuses logins, count a refused login, and raise the error again. The
-        block notes the account in the :class:`Attempt` when it knows it."""
+        """Count a refused login if the block raises an error that refuses logins.
+
+        The error is raised again. The block notes the account in the
+        :class:`Attempt` when it knows it.
+        """
         attempt = Attempt()
         try:
             yield attempt
         except ServiceRefused as error:
+            # ``login`` is the reason of a refused login; None for other errors.
             if error.login is None:
                 raise
-            # The name of the limit or lock that refuses the login, and the Unix
-            # second at which it ends. Most refusals have neither.
-            limit = ""
-            until = 0.0
-            if isinstance(error, TooManyRequests):
-                limit = error.limit
-                until = time() + error.seconds
-            elif isinstance(error, AccountLocked):
-                until = error.until
-                if not isinstance(error, UserBanned):
-                    limit = "lock"
+            limit, until = _limit_of(error)
             self.refused(
                 error.login,
                 app,
@@ -451,10 +483,13 @@ class Accounts(Service, dict=True):
             raise
 
     def _charge_check(self, app: str, address: str, earlier: str) -> KnownDevice | None:
-        """Count a check of a password. It counts for the device that the token
-        ``earlier`` proves. Without such a token it counts for ``address``, and
-        the result is None. Returns the device, which may belong to another
-        account. Raises TooManyRequests."""
+        """Count a check of a password, and return the device that ``earlier``
+        proves.
+
+        ``earlier`` is a token of an earlier login. The check counts for its
+        device, which may belong to another account. Without such a token it
+        counts for ``address``, and the result is None. Raises TooManyRequests.
+        """
         device = self.tokens.device_of(earlier)
         if device is None:
             self._logins.require(by_address(app, address))
@@ -471,17 +506,18 @@ class Accounts(Service, dict=True):
         address: str,
         device: KnownDevice | None,
     ) -> Account:
-        """Check a password, and return the account. Raises WrongLogin if the
-        password is wrong, TooManyRequests and Overloaded.
+        """Check a password, and return the account.
 
-        ``account_row``: the account and the hash of its password; None: no
-        account was found. Then failures count for the identifier ``login``,
-        which is not used otherwise.
+        ``account_row`` is the account and the hash of its password. None means that
+        no account was found. Then failures count for the identifier ``login``, which
+        is not used otherwise.
 
-        Failures count by account (whichever identifier was used) and network,
-        by app and network, and by account. Failures of a known ``device`` of
-        the account count only for the device, so others cannot lock it out.
-        With a device of another account the login counts for its address, too.
+        Failures count by account (whichever identifier was used) and network, by app
+        and network, and by account. Failures of a known ``device`` of the account
+        count only for the device, so others cannot lock it out. With a device of
+        another account the login counts for its address, too.
+
+        Raises WrongLogin if the password is wrong, TooManyRequests and Overloaded.
         """
         account_key: str | int = login
         hashed = ""
@@ -516,10 +552,12 @@ class Accounts(Service, dict=True):
             buckets.give_back(payer)
         buckets, payer = own_limit
         buckets.forget(payer)
+
         account, _ = account_row
         if self.passwords.is_weak(hashed):
             # Only now is the password known, from which a stronger hash is made.
-            self.rows.set_password(account.id, hashed, self.passwords.hash(password))
+            stronger = self.passwords.hash(password)
+            self.rows.set_password(account.id, before=hashed, password=stronger)
         return account
 
     def _failure_limits(
@@ -529,9 +567,12 @@ class Accounts(Service, dict=True):
         address: str,
         device: KnownDevice | None,
     ) -> tuple[_Limit, list[_Limit]]:
-        """The limits for which a wrong password counts. The first result is the
-        limit of this client alone: of the known device, or of the account in the
-        network of ``address``. The second result has all limits."""
+        """The limits for which a wrong password counts.
+
+        The first result is the limit of this client alone: of the known device,
+        or of the account in the network of ``address``. The second result has
+        all limits.
+        """
         if device is not None:
             own_limit: _Limit = (self._failures_by_device, _payer_of(app, device))
             return own_limit, [own_limit]
@@ -545,8 +586,7 @@ class Accounts(Service, dict=True):
         return own_limit, [by_network, own_limit, by_account]
 
     def _require_welcome(self, account: Account) -> None:
-        """Raise AccountLocked or UserBanned if the account is locked or its user
-        is banned now."""
+        """Raise AccountLocked or UserBanned if the user may not log in now."""
         if account.is_locked(time()):
             raise AccountLocked(account)
         ban = self.sessions.ban_of(account.app, account.user)
@@ -557,11 +597,11 @@ class Accounts(Service, dict=True):
         self, account: Account, device: str = "", seconds: int = 0
     ) -> FullSession:
         """Make a token for an account that has logged in, on a device of this
-        name. ``seconds``: how long the token is valid; 0: as long as the
-        settings say (``jwt.expire_time``).
+        name.
 
-        Raises BadField, and WrongLogin if the account has ended its sessions
-        since, or is deleted.
+        ``seconds`` is how long the token is valid; 0 means as long as the
+        settings say (``jwt.expire_time``). Raises BadField, and WrongLogin if
+        the account has ended its sessions since, or is deleted.
         """
         login = self._new_login(device, seconds)
         is_added = self.rows.add_device(
@@ -572,38 +612,45 @@ class Accounts(Service, dict=True):
         return self._session(account, login)
 
     def _new_login(self, device: str, seconds: int = 0) -> Device:
-        """The row of a new login. ``seconds``: see :meth:`token`."""
+        """The row of a new login, valid for ``seconds``; 0: as the settings say."""
         check_device(device)
         now = int(time())
         expires_at = now + (seconds or self._token_seconds)
         # An odd number, because the id 0 means that there is no login.
         login_id = randbits(_LOGIN_ID_BITS) | 1
-        return Device(login_id, device, now, expires_at)
+        return Device(id=login_id, name=device, since=now, expires_at=expires_at)
 
     def _session(self, account: Account, login: Device) -> FullSession:
+        """The session of a login, with its token."""
         token = self.tokens.make(
             account.id, account.version, login.expires_at, login.id
         )
         return FullSession(account, token, login.expires_at, login.name, login.id)
 
     def charge_provider_login(self, app: str, address: str) -> None:
-        """Count the start of a login with a provider; wrong passwords do not
-        count. Raises TooManyRequests."""
+        """Count the start of a login with a provider. Raises TooManyRequests.
+
+        It has a rate of its own, so that wrong passwords do not stop it.
+        """
         self._provider_logins.require(by_address(app, address))
 
     def charge_guess(self, app: str, address: str) -> None:
-        """Count a request with an unknown handle of a provider login as a login
-        from ``address``, so that nobody can guess handles. Raises
-        TooManyRequests."""
+        """Count a request with an unknown handle of a provider login as a
+        login.
+
+        So nobody can guess handles from one address. Raises TooManyRequests.
+        """
         self._logins.require(by_address(app, address))
 
     def log_in_linked(
         self, app: str, providers: Sequence[str], subjects: Sequence[str], device: str
     ) -> tuple[FullSession, str] | None:
-        """Log in to the account that is linked with one of these identities; see
-        :meth:`AccountStore.linked`. Returns the session, and the provider of the
-        link; or None if no account is linked. Raises BadField, AccountLocked and
-        UserBanned."""
+        """Log in to the account that is linked with one of these identities.
+
+        An identity is a provider and a subject (:meth:`AccountStore.linked`).
+        Returns the session, and the provider of the link; or None if no account
+        is linked. Raises BadField, AccountLocked and UserBanned.
+        """
         login = self._new_login(device)
         row = self.rows.log_in_linked(app, providers, subjects, login, self._max_logins)
         if row is None:
@@ -615,12 +662,12 @@ class Accounts(Service, dict=True):
     def confirmed(
         self, app: str, user: str, password: str, address: str, token: str
     ) -> Account:
-        """The account of a user, after a check of the password. An account that
-        logs in without a password is not checked. ``token``: the token of the
-        request.
+        """The account of a user, after a check of the password.
 
-        The call counts as a login. Failures count as in :meth:`login`. Raises
-        UnknownAccount, WrongLogin, TooManyRequests and Overloaded.
+        An account that logs in without a password is not checked. ``token`` is
+        the token of the request. The call counts as a login. Failures count as
+        in :meth:`login`. Raises UnknownAccount, WrongLogin, TooManyRequests and
+        Overloaded.
         """
         device = self._charge_check(app, address, token)
         row = self._known_row(app, user)
@@ -634,18 +681,21 @@ class Accounts(Service, dict=True):
     def proved(
         self, app: str, user: str, password: str, code: str, address: str, token: str
     ) -> Account:
-        """The account of a user who proves to be its owner, as at a login: by
-        the password, and if the account has a second factor, by a code.
+        """The account of a user who proves to be its owner, as at a login.
 
-        Raises the errors of :meth:`confirmed` and :meth:`with_factor`.
+        The proof is the password, and if the account has a second factor, a
+        code. Raises the errors of :meth:`confirmed` and :meth:`with_factor`.
         """
         self.confirmed(app, user, password, address, token)
         return self.with_factor(app, user, code, token)
 
     def with_factor(self, app: str, user: str, code: str, token: str) -> Account:
-        """The account of a user. If it has a second factor, the code is checked
-        and used up. ``token``: of the request. Raises UnknownAccount,
-        FactorRequired, WrongCode and TooManyRequests."""
+        """The account of a user, after a check of the second factor, if it has
+        one.
+
+        The code is used up. ``token`` is the token of the request. Raises
+        UnknownAccount, FactorRequired, WrongCode and TooManyRequests.
+        """
         account = self.known(app, user)
         device = _own_device(self.tokens.device_of(token), account)
         self.factors.require(account, code, device)
@@ -668,11 +718,13 @@ class Accounts(Service, dict=True):
     # --- changing -------------------------------------------------------------
 
     def change(self, app: str, user: str, fields: dict[str, Any]) -> Account:
-        """Change some of ``nickname``, ``avatar``, ``findable``,
-        ``show_presence``, ``status``, ``away``, ``status_until`` and ``title``.
-        A new status without ``status_until`` does not end.
+        """Change the profile and the status of an account; returns the changed
+        account.
 
-        Raises BadField, NoAccounts and UnknownAccount.
+        ``fields`` may have ``nickname``, ``avatar``, ``findable``,
+        ``show_presence``, ``status``, ``away``, ``status_until`` and ``title``.
+        A new status without ``status_until`` does not end. Raises BadField,
+        NoAccounts and UnknownAccount.
         """
         check_shown(fields.get("nickname", ""), fields.get("avatar", ""))
         _check(fields.get("status", ""), "status", 0, STATUS_CHARACTERS)
@@ -695,14 +747,15 @@ class Accounts(Service, dict=True):
         token: str = "",
         email_confirmed: bool = False,
     ) -> Account:
-        """Change the ``given`` identifiers of an account. ``""`` removes an
-        identifier; at least one has to remain.
+        """Change identifiers of an account: phone number, e-mail address, user
+        name.
 
-        ``password``: the password of the account, which is checked. An account
-        that logs in without a password needs no password here. None: a back end
-        changes the identifiers, and nothing is checked. ``token``: of the
-        request. ``email_confirmed``: the back end has confirmed the e-mail
-        address.
+        ``given`` are the new ones; ``""`` removes an identifier, and at least
+        one has to remain. ``password`` is the password of the account, which is
+        checked, unless the account logs in without a password. None means that
+        a back end changes the identifiers, and nothing is checked. ``token`` is
+        the token of the request. ``email_confirmed`` means that the back end
+        has confirmed the e-mail address.
 
         A request of a user counts as a registration from ``address``, because
         the result reveals which identifiers are taken. Raises BadField,
@@ -719,6 +772,7 @@ class Accounts(Service, dict=True):
         if password is not None:
             self._registrations.require(by_address(app, address))
             self.confirmed(app, user, password, address, token)
+        # Last, because it reveals whether another account has the identifier.
         self.require_free(app, fields, account.id)
         changes: dict[Any, Any] = {**fields, "email_confirmed": email_confirmed}
         changed = self.rows.change(app, account.id, changes, self.recorder(app))
@@ -737,13 +791,13 @@ class Accounts(Service, dict=True):
     ) -> None:
         """Change the password of an account and end its sessions.
 
-        ``old``: the current password. None: a back end changes the password
-        without it. An account without a password, and without an e-mail address
-        for a reset, needs only its login to set the first password. ``token``:
-        of the request.
+        ``old`` is the current password. None means that a back end changes the
+        password without it. An account without a password, and without an e-mail
+        address for a reset, needs only its login to set the first password.
+        ``token`` is the token of the request.
 
-        Raises BadField, PasswordsOff, UnknownAccount, WrongLogin,
-        TooManyRequests and Overloaded.
+        Raises BadField, PasswordsOff, UnknownAccount, WrongLogin, TooManyRequests
+        and Overloaded.
         """
         check_password(new)
         self._require_passwords(app)
@@ -773,15 +827,19 @@ class Accounts(Service, dict=True):
     # --- forgotten passwords --------------------------------------------------
 
     def charge_reset(self, app: str, address: str) -> None:
-        """Count a request to reset a password as a login. Raises NoAccounts,
-        PasswordsOff and TooManyRequests."""
+        """Count a request to reset a password as a login.
+
+        Raises NoAccounts, PasswordsOff and TooManyRequests.
+        """
         self._require_passwords(app)
         self._logins.require(by_address(app, address))
 
     def named(self, app: str, text: str) -> Account | None:
-        """The account with this id or identifier. Returns None if the app has no
-        such account. For operators only: answers to others must not reveal
-        whether it exists."""
+        """The account with this id or identifier; None if the app has no such
+        account.
+
+        For operators only: answers to others must not reveal whether it exists.
+        """
         if not self.tokens.wanted_in(app):
             return None
         row = self.rows.by_id_or_login(app, text)
@@ -790,24 +848,27 @@ class Accounts(Service, dict=True):
         return row[0]
 
     def resets(self, app: str, code: str, address: str) -> Account | None:
-        """The account whose password the code of a mail can replace now. Returns
-        None if the code is not valid. Counts as a login. Raises NoAccounts,
-        PasswordsOff and TooManyRequests."""
+        """The account whose password the code of a mail can replace now.
+
+        Returns None if the code is not valid. The call counts as a login from
+        ``address``. Raises NoAccounts, PasswordsOff and TooManyRequests.
+        """
         self.charge_reset(app, address)
         return self.rows.reset_of(app, secret_hash(code), int(time()))
 
     def reset_password(self, app: str, code: str, password: str, address: str) -> str:
-        """Replace a password, with the code of a mail. All sessions and tokens
-        of the account end. Returns its user id.
+        """Replace a password, with the code of a mail; returns the user id.
 
-        Raises BadField, NoAccounts, PasswordsOff, ServiceRefused (no such
-        code), TooManyRequests and Overloaded.
+        All sessions and tokens of the account end. Raises BadField, NoAccounts,
+        PasswordsOff, ServiceRefused (no such code), TooManyRequests and
+        Overloaded.
         """
         check_password(password)
         account = self.resets(app, code, address)
         if account is None:
             raise ServiceRefused(problem=HTTP_UNKNOWN_RESET)
         hashed = self.passwords.hash(password)
+        # The code may be used or expire while the hash is computed.
         is_used = self.rows.use_reset(
             app, secret_hash(code), int(time()), hashed, self.recorder(app)
         )
@@ -817,21 +878,28 @@ class Accounts(Service, dict=True):
         return account.user
 
     def _known_row(self, app: str, user: str) -> tuple[Account, str]:
-        """The account of a user, and the hash of its password (``""``: it has
-        no password). Raises NoAccounts and UnknownAccount."""
+        """The account of a user, and the hash of its password.
+
+        The hash is ``""`` if the account has no password. Raises NoAccounts and
+        UnknownAccount.
+        """
         row = self._find_row(app, user)
         if row is None:
             raise self.unknown(app, user)
         return row
 
     def unknown(self, app: str, user: str) -> UnknownAccount:
-        """The error for an account that does not exist. Raises NoAccounts
-        instead in an app without accounts, where every user would be
-        missing."""
+        """The error for an account that does not exist.
+
+        Raises NoAccounts instead in an app without accounts, where every user
+        would be missing.
+        """
         self.rules_of(app)
         return UnknownAccount(user)
 
     def _find_row(self, app: str, user: str) -> tuple[Account, str] | None:
+        """The account of a user, and the hash of its password; None without an
+        account."""
         id = id_of(user)
         if id:
             return self.rows.by_id(app, id)
@@ -839,15 +907,19 @@ class Accounts(Service, dict=True):
 
     def log_out(self, app: str, user: str) -> None:
         """End all sessions of an account: invalidate tokens, close connections.
-        Raises NoAccounts and UnknownAccount."""
+
+        Raises NoAccounts and UnknownAccount.
+        """
         if not self.rows.end_sessions(app, id_of(user), self.recorder(app)):
             raise self.unknown(app, user)
         self.logged_out(app, user)
 
     def logged_out(self, app: str, user: str, login: Device | None = None) -> None:
-        """Close the sessions of a login that has ended, and report its end to
-        the functions of :meth:`report_to`. ``login`` None: all logins of the
-        user have ended."""
+        """Close the sessions of a login that has ended, and report its end.
+
+        The functions of :meth:`report_to` get the report. ``login`` None means
+        that all logins of the user have ended.
+        """
         # None for the device: all devices. None for the id: all logins.
         device: str | None = None
         login_id: int | None = None
@@ -862,15 +934,18 @@ class Accounts(Service, dict=True):
 
     def devices(self, app: str, user: str) -> list[Device]:
         """The logins of an account that have not ended, the newest first.
-        Raises UnknownAccount."""
+
+        Raises UnknownAccount.
+        """
         return self.rows.devices(self.known(app, user).id, int(time()))
 
     def log_out_device(self, app: str, user: str, device: int) -> None:
-        """End one login: invalidate its token, and close connections on devices
-        with its name. If the login has no name, all connections of the account
-        are closed, because its own cannot be identified.
+        """End one login: invalidate its token, and close connections on its
+        device.
 
-        Raises UnknownAccount, and ServiceRefused if there is no such device.
+        If the login has no device name, all connections of the account are
+        closed, because its own cannot be identified. Raises UnknownAccount, and
+        ServiceRefused if there is no such device.
         """
         ended = self.rows.remove_device(self.known(app, user).id, device)
         if ended is None:
@@ -878,8 +953,11 @@ class Accounts(Service, dict=True):
         self.logged_out(app, user, ended)
 
     def remove(self, app: str, user: str, *, keeps_messages: bool = False) -> None:
-        """Delete an account with all its data. ``keeps_messages``: its messages
-        stay with the other users. Raises NoAccounts and UnknownAccount."""
+        """Delete an account with all its data.
+
+        With ``keeps_messages``, its messages stay with the other users. Raises
+        NoAccounts and UnknownAccount.
+        """
         self.erase_user(app, self.known(app, user).user, keeps_messages=keeps_messages)
 
     def erase(self, app: str, user: str, _name: str) -> None:

@@ -659,8 +659,10 @@ def promote(guests: Guests, call: Call, request: GuestPromotion) -> SessionAnswe
 
 
 def _given_identifiers(request: Any) -> dict[Identifier, str]:
-    """The identifiers that a request has. ``request``: a struct with a field for
-    each kind of identifier."""
+    """The identifiers that a request has.
+
+    ``request``: a struct with a field for each kind of identifier.
+    """
     identifiers: dict[Identifier, str] = {}
     for kind in IDENTIFIERS:
         value = getattr(request, kind)
@@ -670,8 +672,10 @@ def _given_identifiers(request: Any) -> dict[Identifier, str]:
 
 
 def _shown(account: Account, with_private_fields: bool) -> AccountShown:
-    """The profile of an account in an answer. Without the private fields it has
-    no identifiers and settings."""
+    """The profile of an account in an answer.
+
+    Without the private fields it has no identifiers and settings.
+    """
     if not with_private_fields:
         return AccountShown(
             account.user,
@@ -696,8 +700,11 @@ def _shown(account: Account, with_private_fields: bool) -> AccountShown:
 
 
 def _confirmed(is_wanted: bool, is_back_end: bool) -> bool:
-    """Whether a request confirms an e-mail address, which only back ends may do.
-    ``is_wanted``: the field of the request. Raises ApiProblem."""
+    """Whether a request confirms an e-mail address, which only back ends may
+    do.
+
+    ``is_wanted``: the field of the request. Raises ApiProblem.
+    """
     if is_wanted and not is_back_end:
         raise ApiProblem(
             Problems.NOT_ALLOWED, "`email_confirmed`: only back ends may set it"

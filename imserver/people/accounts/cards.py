@@ -95,8 +95,9 @@ class Card(Struct, frozen=True):
 
 
 class Cards(Service, dict=True):
-    """Shows accounts to each other. Every method may switch greenlets and raise
-    StorageUnavailable.
+    """Shows accounts to each other.
+
+    Every method may switch greenlets and raise StorageUnavailable.
 
     An account sees the presence and user names of friends and of members of
     common conversations, unless they hide these or have blocked the account. A
@@ -122,9 +123,12 @@ class Cards(Service, dict=True):
         exists."""
 
     def find(self, app: str, viewer: str, text: str, address: str) -> Card:
-        """The findable account with this identifier. ``viewer`` ``""``: a back
-        end. Raises NoAccounts, NoFinding, UnknownAccount (also if the account
-        has blocked ``viewer``) and TooManyRequests (never for a back end)."""
+        """The findable account with this identifier.
+
+        ``viewer`` ``""``: a back end. Raises NoAccounts, NoFinding,
+        UnknownAccount (also if the account has blocked ``viewer``) and
+        TooManyRequests (never for a back end).
+        """
         rules = self.accounts.rules_of(app)
         if viewer:
             if not rules.find:
@@ -151,9 +155,11 @@ class Cards(Service, dict=True):
         self, app: str, viewer: str, text: str, after: str = ""
     ) -> tuple[list[Card], str]:
         """A page of the findable members whose nickname and user name contain
-        all words of a text. Members come first if words of their names begin
-        with these words. Returns also the ``after`` of the next page, or ``""``
-        if this is the last page.
+        all words of a text.
+
+        Members come first if words of their names begin with these words.
+        Returns also the ``after`` of the next page, or ``""`` if this is the
+        last page.
 
         Guests, locked accounts and ``viewer`` are not found, nor are accounts
         with a block between them and ``viewer``. Bots are found only by their
@@ -205,8 +211,10 @@ class Cards(Service, dict=True):
         self, app: str, viewer: str, after: tuple[str, int], limit: int
     ) -> tuple[list[Card], tuple[str, int] | None]:
         """A page of the people whom ``viewer`` can find by :meth:`search`, in
-        the order of their names. Returns also the ``after`` of the next page, or
-        None if this is the last page.
+        the order of their names.
+
+        Returns also the ``after`` of the next page, or None if this is the last
+        page.
 
         ``after``: the folded name and the id after which this page begins;
         ``("", 0)``: at the start. Counts as a search. Raises NoAccounts,
@@ -220,9 +228,11 @@ class Cards(Service, dict=True):
 
     def online(self, app: str, viewer: str) -> list[Card]:
         """The people of the directory whom ``viewer`` sees online, in the order
-        of their names, at most :data:`MOST_LISTED`. If very many users are
-        online, only some of them are looked at. Counts and raises as
-        :meth:`directory`."""
+        of their names, at most :data:`MOST_LISTED`.
+
+        If very many users are online, only some of them are looked at. Counts
+        and raises as :meth:`directory`.
+        """
         self._charge_search(app, viewer)
         users = self.presence.page(app, None, _MOST_ONLINE).users
         accounts = self.accounts.tokens.those_of(app, users)
@@ -237,9 +247,11 @@ class Cards(Service, dict=True):
         return online[:MOST_LISTED]
 
     def _charge_search(self, app: str, viewer: str) -> AppAccountSettings:
-        """Count a search of ``viewer``, and return the rules of the app. A back
-        end (``viewer`` ``""``) may always search. Raises NoAccounts, NoFinding
-        and TooManyRequests."""
+        """Count a search of ``viewer``, and return the rules of the app.
+
+        A back end (``viewer`` ``""``) may always search. Raises NoAccounts,
+        NoFinding and TooManyRequests.
+        """
         rules = self.accounts.rules_of(app)
         if viewer:
             if not rules.search:
@@ -258,7 +270,10 @@ class Cards(Service, dict=True):
 
     def _find_bot(self, app: str, viewer: str, text: str) -> list[Account]:
         """The findable bot with exactly this user name, if ``viewer`` may reach
-        it. The list is empty if there is no such bot."""
+        it.
+
+        The list is empty if there is no such bot.
+        """
         names = [(kind, name) for kind, name in candidates(text) if kind == "name"]
         row = self.rows.by_login(app, *names)
         if row is None:
@@ -281,9 +296,10 @@ class Cards(Service, dict=True):
         started_at: float,
     ) -> tuple[list[Account], int]:
         """The newest accounts with these words and ids up to ``upto`` whom
-        ``viewer`` may find. Returns also the ``upto`` of the next page, or 0 if
-        all ids were searched. ``at_word_starts``: see
-        :meth:`AccountStore.search_page`.
+        ``viewer`` may find.
+
+        Returns also the ``upto`` of the next page, or 0 if all ids were
+        searched. ``at_word_starts``: see :meth:`AccountStore.search_page`.
 
         The search goes in steps from greater ids to smaller ones, until
         :data:`SEARCH_SECONDS` after ``started_at``. As long as the steps are
@@ -307,7 +323,9 @@ class Cards(Service, dict=True):
 
     def show(self, app: str, viewer: str, users: Sequence[str]) -> list[Card]:
         """The cards of the users who have accounts, in the order of their ids.
-        Raises NoAccounts."""
+
+        Raises NoAccounts.
+        """
         accounts = self.accounts.tokens.those_of(app, users)
         if not accounts:
             # Raises NoAccounts if this is the reason.
@@ -317,9 +335,11 @@ class Cards(Service, dict=True):
     def _cards(
         self, app: str, viewer: str, accounts: Sequence[Account], found: bool = False
     ) -> list[Card]:
-        """The cards of accounts, as ``viewer`` sees them. ``found``: the viewer
-        has found them by an identifier or a name, which shows their user names,
-        too."""
+        """The cards of accounts, as ``viewer`` sees them.
+
+        ``found``: the viewer has found them by an identifier or a name, which
+        shows their user names, too.
+        """
         viewer_id = id_of(viewer)
         others = [account for account in accounts if account.id != viewer_id]
         states = self.relations.states(viewer, others)
@@ -358,9 +378,12 @@ class Cards(Service, dict=True):
         seen_whole: Collection[str],
         known_users: Collection[str],
     ) -> dict[str, bool]:
-        """User → whether the user is online. Only users whose presence the
-        viewer may see are in it: those in ``seen_whole``, and those in
-        ``known_users`` who do not hide their presence."""
+        """User → whether the user is online.
+
+        Only users whose presence the viewer may see are in it: those in
+        ``seen_whole``, and those in ``known_users`` who do not hide their
+        presence.
+        """
         visible = []
         for account in accounts:
             is_shown = account.user in known_users and account.show_presence
@@ -415,8 +438,10 @@ class _View(Struct, frozen=True):
 
 class LastSeen(Service):
     """Stores when the last connection of an account has ended, once a second
-    for all accounts. A node that is killed loses the times of the last
-    second."""
+    for all accounts.
+
+    A node that is killed loses the times of the last second.
+    """
 
     rows: AccountStore
     wanted_in: Callable[[str], bool]
@@ -450,8 +475,10 @@ class LastSeen(Service):
             self._running = False
 
     def flush(self) -> None:
-        """Store the collected times. May switch greenlets. After an error they
-        are lost."""
+        """Store the collected times.
+
+        May switch greenlets. After an error they are lost.
+        """
         while self._seen:
             # Removed before the transaction, which may switch greenlets: a later
             # time of the same account must not be lost.

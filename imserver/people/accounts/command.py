@@ -90,7 +90,10 @@ class _Named(Struct):
 @contextmanager
 def _named(path: str | None, data_dir: str | None, target: str) -> Iterator[_Named]:
     """Context manager with the account that ``target`` names, as
-    ``gochat/ann``. If it does not exist, the command fails."""
+    ``gochat/ann``.
+
+    If it does not exist, the command fails.
+    """
     app, _, login = target.partition("/")
     if not (app and login):
         raise click.UsageError(f"expected APP/LOGIN, got {target!r}")
@@ -304,8 +307,10 @@ def _record(named: _Named, act: str, **facts: Any) -> None:
 
 def _store_lock(named: _Named, until: int, reason: str, ban_seconds: int) -> None:
     """Lock an account and its bots until a Unix second, and ban them for
-    ``ban_seconds``. ``until`` 0, ``ban_seconds`` 0: unlock them, and lift their
-    bans."""
+    ``ban_seconds``.
+
+    ``until`` 0, ``ban_seconds`` 0: unlock them, and lift their bans.
+    """
     people = PeopleStore(named.store)
     one = named.account
     change = people.lock(one.app, one.id, until, reason, _any_account, None)

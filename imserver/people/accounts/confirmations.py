@@ -78,9 +78,11 @@ class Confirmations(Struct, frozen=True):
 
     def request(self, app: str, user: str) -> bool:
         """Send a mail with a link that confirms the address of an account.
+
         Returns False, and sends nothing, if the address is confirmed already.
         Switches greenlets. Raises BadField (no address), NoAccounts,
-        UnknownAccount and TooManyRequests."""
+        UnknownAccount and TooManyRequests.
+        """
         account = self.accounts.known(app, user)
         if not account.email:
             raise BadField("the account has no e-mail address")
@@ -90,14 +92,19 @@ class Confirmations(Struct, frozen=True):
 
     def ask_once(self, account: Account) -> None:
         """Send such a mail without a request of the user, unless the server has
-        done so before. Switches greenlets. Raises StorageUnavailable."""
+        done so before.
+
+        Switches greenlets. Raises StorageUnavailable.
+        """
         if self.rows.note_confirmation_request(account.id):
             with suppress(TooManyRequests):  # the user has just had one
                 self._send(account)
 
     def _send(self, account: Account) -> None:
-        """Send a mail with a new link in the background. Raises
-        TooManyRequests."""
+        """Send a mail with a new link in the background.
+
+        Raises TooManyRequests.
+        """
         self.of_account.require((account.app, account.id))
         self.mails.charge(account.app, account.email)
 
@@ -117,8 +124,11 @@ class Confirmations(Struct, frozen=True):
         self.mails.start(make)
 
     def confirm(self, token: str) -> Account:
-        """Confirm the address that a token names. Returns the account. Switches
-        greenlets. Raises UnknownConfirmation and StorageUnavailable."""
+        """Confirm the address that a token names.
+
+        Returns the account. Switches greenlets. Raises UnknownConfirmation and
+        StorageUnavailable.
+        """
         id, digest = self.read(token)
 
         def is_expected(account: Account) -> bool:
@@ -130,8 +140,11 @@ class Confirmations(Struct, frozen=True):
         return account
 
     def read(self, token: str) -> tuple[int, bytes]:
-        """Verify a token. Returns the id of the account, and the hash of the
-        address, that it names. Raises UnknownConfirmation."""
+        """Verify a token.
+
+        Returns the id of the account, and the hash of the address, that it
+        names. Raises UnknownConfirmation.
+        """
         try:
             content = base64url.decode(token)
         except ValueError:

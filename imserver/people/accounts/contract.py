@@ -114,8 +114,10 @@ class Device(Struct, frozen=True):
 
 
 class Imported(Struct, frozen=True):
-    """An account to import, with its id. ``password``: the hash of its
-    password."""
+    """An account to import, with its id.
+
+    ``password``: the hash of its password.
+    """
 
     account: Account
     password: str

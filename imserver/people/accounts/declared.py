@@ -116,8 +116,10 @@ ADDRESS_MAILS: Final = Rate(
 
 class AccountSettings(Struct, frozen=True):
     """Keys of section ``accounts``: registration and limits of accounts.
+
     ``registration`` None: open while there is no API key. ``guest_days``: see
-    :class:`imserver.people.accounts.guests.Guests`."""
+    :class:`imserver.people.accounts.guests.Guests`.
+    """
 
     registration: bool | None = None
     failures: Amount = 10
@@ -144,8 +146,10 @@ class SenderLimits(Struct, frozen=True):
 
 
 class SmtpSettings(Struct, frozen=True):
-    """Section ``smtp``: the server that takes mail to users. Without a ``host``
-    no mail is sent."""
+    """Section ``smtp``: the server that takes mail to users.
+
+    Without a ``host`` no mail is sent.
+    """
 
     host: Annotated[str, Meta(extra={"host": True})] = ""
     port: Annotated[int, Meta(ge=1, le=65535)] = 587
@@ -225,8 +229,10 @@ def rules_of(tenant: TenantSettings) -> AppAccountSettings:
 
 
 def objection(_name: str, settings: TenantSettings) -> str:
-    """The error in the account settings of an app. Returns ``""`` if they are
-    valid."""
+    """The error in the account settings of an app.
+
+    Returns ``""`` if they are valid.
+    """
     rules = rules_of(settings)
     if not rules.identifiers:
         return "accounts: expected at least one of phone, email and name"
@@ -236,8 +242,10 @@ def objection(_name: str, settings: TenantSettings) -> str:
 
 
 def check(config: Config, locations: Locations) -> Iterator[tuple[str, str]]:
-    """Check the settings that mails need. Raises ConfigError. Yields settings
-    that a careful operator would change."""
+    """Check the settings that mails need.
+
+    Raises ConfigError. Yields settings that a careful operator would change.
+    """
     smtp = settings_of(config, SmtpSettings)
     if smtp.host and not re.fullmatch(r"[^\s@<>]+@[^\s@<>]+", smtp.sender):
         raise locations.wrong(

@@ -102,14 +102,19 @@ class FactorStarted(Struct, frozen=True):
 
 class FactorStore(Store.Rows):
     """The secrets of second factors, and recovery codes, in the database.
+
     Logins do not ask for a factor that is not confirmed. Each method is one
-    transaction, may switch greenlets, and raises StorageUnavailable."""
+    transaction, may switch greenlets, and raises StorageUnavailable.
+    """
 
     @Store.writing
     def begin(self, sql: PooledStatements, id: int, secret: str) -> bool:
         """Store the secret of an unconfirmed factor, in place of an earlier
-        secret. Returns False, and stores nothing, if the account has a factor
-        already or does not exist."""
+        secret.
+
+        Returns False, and stores nothing, if the account has a factor already
+        or does not exist.
+        """
         if not _lock_row_if(sql, id, "factor_since = 0"):
             return False
         delete_rows_of(sql, id, "account_factor")
@@ -120,8 +125,10 @@ class FactorStore(Store.Rows):
         return True
 
     def secret(self, id: int) -> str:
-        """The secret from which codes are made, confirmed or not; ``""``: the
-        account has no secret."""
+        """The secret from which codes are made, confirmed or not.
+
+        ``""`` means that the account has no secret.
+        """
         rows = self._store.rows(
             "SELECT secret FROM account_factor WHERE account = %s", (id,)
         )
@@ -141,10 +148,10 @@ class FactorStore(Store.Rows):
     ) -> bool:
         """Turn on the factor with this secret, and store its recovery codes.
 
-        ``step``: the number of the half minute of the code that confirms the
-        factor. This code is now used up. ``codes``: the hashes of the recovery
-        codes. Returns False, and changes nothing, if another factor was begun or
-        confirmed meanwhile.
+        ``step`` is the number of the half minute of the code that confirms the
+        factor. This code is now used up. ``codes`` are the hashes of the
+        recovery codes. Returns False, and changes nothing, if another factor
+        was begun or confirmed meanwhile.
         """
         if not _lock_row_if(sql, id, "factor_since = 0"):
             return False
@@ -159,9 +166,11 @@ class FactorStore(Store.Rows):
 
     @Store.writing
     def use_step(self, sql: PooledStatements, id: int, step: int) -> bool:
-        """Note that the code of a half minute is used. ``step``: the number of
-        the half minute. Returns False if this code or a later one was used
-        before."""
+        """Note that the code of a half minute is used.
+
+        ``step`` is the number of the half minute since 1970. Returns False if
+        this code or a later one was used before.
+        """
         statement = (
             "UPDATE account_factor SET step = %s WHERE account = %s AND step < %s"
         )
@@ -169,8 +178,10 @@ class FactorStore(Store.Rows):
 
     @Store.writing
     def use_code(self, sql: PooledStatements, id: int, code: str) -> bool:
-        """Delete the recovery code with this hash. Returns False if the account
-        has no such code."""
+        """Delete the recovery code with this hash.
+
+        Returns False if the account has no such code.
+        """
         statement = "DELETE FROM recovery_code WHERE account = %s AND code = %s"
         return sql.execute(statement, (id, code)) == 1
 
@@ -179,7 +190,9 @@ class FactorStore(Store.Rows):
         self, sql: PooledStatements, id: int, codes: Sequence[str]
     ) -> bool:
         """Store the hashes of new recovery codes in place of all earlier codes.
-        Returns False, and stores nothing, if the account has no factor."""
+
+        Returns False, and stores nothing, if the account has no factor.
+        """
         if not _lock_row_if(sql, id, "factor_since > 0"):
             return False
         _replace_codes(sql, id, codes)
@@ -187,8 +200,10 @@ class FactorStore(Store.Rows):
 
     @Store.writing_or(False)
     def remove(self, sql: PooledStatements, id: int) -> bool:
-        """Turn off the factor of an account. Returns False if the account had no
-        confirmed factor."""
+        """Turn off the factor of an account.
+
+        Returns False if the account had no confirmed factor.
+        """
         statement = (
             "UPDATE account SET factor_since = 0 WHERE id = %s AND factor_since > 0"
         )
@@ -199,26 +214,29 @@ class FactorStore(Store.Rows):
 
 
 def _lock_row_if(sql: PooledStatements, id: int, condition: str) -> bool:
-    """Lock the row of an account until the end of the transaction, if it meets a
-    condition. Returns whether it does."""
+    """Lock the row of an account until the end of the transaction, if it fits.
+
+    Returns whether the row meets the condition.
+    """
     statement = f"SELECT id FROM account WHERE id = %s AND {condition}{sql.for_update}"
     return bool(sql.query(statement, (id,)))
 
 
 def _replace_codes(sql: PooledStatements, id: int, codes: Sequence[str]) -> None:
+    """Replace the recovery codes of an account by the codes with these hashes."""
     delete_rows_of(sql, id, "recovery_code")
     rows = [(id, code) for code in codes]
     sql.execute_many("INSERT INTO recovery_code (account, code) VALUES (%s, %s)", rows)
 
 
 class Factors:
-    """Checks the second factor of logins, turns it on and off. All methods may
-    switch greenlets and raise StorageUnavailable.
+    """Checks the second factor of logins, turns it on and off.
 
     Wrong codes count by account. Wrong codes of a device that has logged in to
     the account before count for that device, so others cannot lock it out.
-    Above the limit the methods raise TooManyRequests. ``issuer``: the name of
-    this server in authenticator apps.
+    Above the limit the methods raise TooManyRequests. ``issuer`` is the name of
+    this server in authenticator apps. All methods may switch greenlets and
+    raise StorageUnavailable.
     """
 
     def __init__(
@@ -229,10 +247,12 @@ class Factors:
         self._wrong = buckets(FACTOR_CODES, _MOST_WRONG, _WRONG_SECONDS)
 
     def require(self, account: Account, code: str, device: KnownDevice | None) -> None:
-        """Check and use up a code, if the account has a factor. ``device``: a
-        device that has logged in to the account before; None: the request comes
-        from no such device. Raises FactorRequired, WrongCode and
-        TooManyRequests."""
+        """Check and use up a code, if the account has a factor.
+
+        ``device`` is a device that has logged in to the account before; None
+        means that the request comes from no such device. Raises FactorRequired,
+        WrongCode and TooManyRequests.
+        """
         if not account.factor:
             return
         if not code:
@@ -248,8 +268,10 @@ class Factors:
         self._wrong.give_back(payer)
 
     def _use_up(self, id: int, code: str) -> bool:
-        """Use up a code of the authenticator app, or a recovery code. Returns
-        False if the code is wrong or was used before."""
+        """Use up a code of the authenticator app, or a recovery code.
+
+        Returns False if the code is wrong or was used before.
+        """
         plain = code.replace(" ", "").replace("-", "")
         is_number = plain.isascii() and plain.isdecimal()
         if len(plain) == _TOTP_DIGITS and is_number:
@@ -258,8 +280,10 @@ class Factors:
         return self._rows.use_code(id, secret_hash(plain.lower()))
 
     def begin(self, account: Account) -> FactorStarted:
-        """Make the secret of a factor. It is in force after one of its codes
-        confirms it. Raises FactorOn."""
+        """Make the secret of a factor. Raises FactorOn.
+
+        The factor is in force after one of its codes confirms it.
+        """
         secret = b32encode(token_bytes(_SECRET_BYTES)).decode()
         if not self._rows.begin(account.id, secret):
             raise FactorOn(account.user)
@@ -268,9 +292,12 @@ class Factors:
         return FactorStarted(secret, address)
 
     def confirm(self, account: Account, code: str) -> list[str]:
-        """Turn on the factor that was begun, after a check of a code that it has
-        made. Returns the recovery codes. Raises FactorOn, FactorOff, WrongCode
-        and TooManyRequests."""
+        """Turn on the factor that was begun, and return its recovery codes.
+
+        ``code`` is a code that the factor has made: it proves that the
+        authenticator app has the secret. Raises FactorOn, FactorOff, WrongCode
+        and TooManyRequests.
+        """
         if account.factor:
             raise FactorOn(account.user)
         secret = self._rows.secret(account.id)
@@ -308,15 +335,18 @@ class Factors:
 
 
 def _totp(secret: str) -> TOTP:
+    """The generator of the codes of a secret."""
     from pyotp import TOTP
 
     return TOTP(secret, interval=STEP_SECONDS)
 
 
 def _step_of(secret: str, code: str) -> int:
-    """The number of the half minute to which a code belongs, counted from the
-    Unix epoch. Returns 0 if the code belongs to none of the three accepted half
-    minutes, or if there is no secret."""
+    """The number of the half minute to which a code belongs, since 1970.
+
+    Returns 0 if the code belongs to none of the three accepted half minutes, or
+    if there is no secret.
+    """
     if not secret:
         return 0
     totp = _totp(secret)
@@ -332,13 +362,16 @@ def _step_of(secret: str, code: str) -> int:
 
 
 def _new_codes() -> list[str]:
+    """Make the recovery codes of an account."""
     return [_new_code() for _ in range(CODES)]
 
 
 def _new_code() -> str:
+    """Make a recovery code, of 16 letters and digits."""
     return b32encode(token_bytes(_RECOVERY_CODE_BYTES)).decode().lower()
 
 
 def _shown(code: str) -> str:
+    """A recovery code as people read it: ``abcd-efgh-ijkl-mnop``."""
     starts = range(0, len(code), _GROUP_CHARACTERS)
     return "-".join(code[start : start + _GROUP_CHARACTERS] for start in starts)

@@ -52,8 +52,9 @@ class Oneself(
 
 
 class Friends(Struct, frozen=True):
-    """Changes the relation between two accounts. Every method may switch
-    greenlets and raise StorageUnavailable.
+    """Changes the relation between two accounts.
+
+    Every method may switch greenlets and raise StorageUnavailable.
 
     A user without an account in the app has no lists. ``send`` signals changes
     to the connections of both users that follow the log, if they may see the
@@ -125,8 +126,11 @@ class Friends(Struct, frozen=True):
 
 
 def relation_of(states: States) -> Relation:
-    """The relation of the other account to the user. ``states``: the state of
-    the user towards the account, and of the account towards the user."""
+    """The relation of the other account to the user.
+
+    ``states``: the state of the user towards the account, and of the account
+    towards the user.
+    """
     mine, theirs = states
     if mine == FRIEND:
         return "friend"
@@ -154,9 +158,11 @@ def add(before: States) -> tuple[States, str]:
 
 
 def ask(before: States) -> tuple[States, str]:
-    """Send a friend request. If the other has sent one before, both are friends
-    at once. A user who has blocked the sender is not notified, and the result
-    does not reveal that."""
+    """Send a friend request.
+
+    If the other has sent one before, both are friends at once. A user who has
+    blocked the sender is not notified, and the result does not reveal that.
+    """
     mine, theirs = before
     if FRIEND in before or mine == REQUESTED:
         return before, FriendResult.ALREADY

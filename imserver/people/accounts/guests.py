@@ -61,7 +61,10 @@ class MemberGreeting(Struct, frozen=True):
 
     def send(self, member: Account) -> None:
         """Send a message to all devices of a new member, and let their pages
-        reload the card. Switches greenlets. Raises StorageUnavailable."""
+        reload the card.
+
+        Switches greenlets. Raises StorageUnavailable.
+        """
         draft = Draft(
             sender="",
             body=_GREETING.format(name=member.name).strip().encode(),
@@ -134,7 +137,9 @@ class Guests(Service, dict=True):
         address: str,
     ) -> FullSession:
         """Turn a guest into a member, and log it in again on a device of this
-        name. Messages and groups stay.
+        name.
+
+        Messages and groups stay.
 
         Counts as a registration from ``address``. Raises NoAccounts,
         ServiceRefused (no guest), UnknownAccount, PasswordsOff, BadField,
@@ -157,8 +162,9 @@ class Guests(Service, dict=True):
     # --- acts of owners -------------------------------------------------------
 
     def admit(self, app: str, user: str, name: str) -> Account:
-        """Let a guest in as a member with this user name. The member stays
-        logged in, and may choose a password.
+        """Let a guest in as a member with this user name.
+
+        The member stays logged in, and may choose a password.
 
         Raises NoAccounts, ServiceRefused (no guest), UnknownAccount, BadField
         and Taken.
@@ -175,13 +181,19 @@ class Guests(Service, dict=True):
         return member
 
     def remove(self, app: str, user: str) -> None:
-        """Delete a guest. The messages of the guest stay. Raises NoAccounts,
-        ServiceRefused (no guest) and UnknownAccount."""
+        """Delete a guest.
+
+        The messages of the guest stay. Raises NoAccounts, ServiceRefused (no
+        guest) and UnknownAccount.
+        """
         self.accounts.remove(app, self._guest(app, user).user, keeps_messages=True)
 
     def _guest(self, app: str, user: str) -> Account:
-        """The account of a guest. Raises NoAccounts, UnknownAccount, and
-        ServiceRefused if the account is not that of a guest."""
+        """The account of a guest.
+
+        Raises NoAccounts, UnknownAccount, and ServiceRefused if the account is
+        not that of a guest.
+        """
         account = self.accounts.known(app, user)
         if not account.guest:
             raise ServiceRefused(problem=HTTP_NO_GUEST)
@@ -190,8 +202,10 @@ class Guests(Service, dict=True):
     # --- unused guests --------------------------------------------------------
 
     def expire(self, now: int) -> int:
-        """Delete the guests who are unused at this Unix second. Returns their
-        number."""
+        """Delete the guests who are unused at this Unix second.
+
+        Returns their number.
+        """
         count = 0
         unused_since = int(now - self.unused_seconds)
         for page in self.rows.unused_guests(unused_since):

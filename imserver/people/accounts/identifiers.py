@@ -95,8 +95,10 @@ def split(login: str) -> tuple[Identifier, str]:
 
 def candidates(login: str) -> tuple[tuple[Identifier, str], tuple[Identifier, str]]:
     """The identifiers that a login can be: (kind, stored form), the likelier
-    first. There are always two, so a lookup takes the same time for each
-    login."""
+    first.
+
+    There are always two, so a lookup takes the same time for each login.
+    """
     text = login.strip()
     if "@" in text:
         return ("email", text.lower()), ("phone", login)

@@ -73,7 +73,10 @@ class LinkMails:
 
     def start(self, make: Callable[[], tuple[Account, str, str] | None]) -> None:
         """Call ``make`` in the background, and send the mail that it returns:
-        receiver, subject and text. If it returns None, no mail is sent."""
+        receiver, subject and text.
+
+        If it returns None, no mail is sent.
+        """
         if self.waiting >= _MOST_WAITING:
             self._full(self.waiting)
         else:
@@ -84,8 +87,11 @@ class LinkMails:
         self._sending.kill()
 
     def _deliver(self, make: Callable[[], tuple[Account, str, str] | None]) -> None:
-        """Greenlet: make and send a mail. While the mail server refuses it for
-        now, or does not answer, send it again, for :data:`_TRY_SECONDS`."""
+        """Greenlet: make and send a mail.
+
+        While the mail server refuses it for now, or does not answer, send it
+        again, for :data:`_TRY_SECONDS`.
+        """
         content = make()
         if content is None:
             return

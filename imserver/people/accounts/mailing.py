@@ -41,9 +41,12 @@ _PAGE_HEADERS: Final = (
 
 
 class Mail(Struct, frozen=True):
-    """A mail to one address. ``html``: the content of ``text`` as HTML; ``""``:
-    no HTML. ``id``: a message id for a mail that may be sent twice, by which
-    mail servers and clients recognise it."""
+    """A mail to one address.
+
+    ``html``: the content of ``text`` as HTML; ``""``: no HTML. ``id``: a
+    message id for a mail that may be sent twice, by which mail servers and
+    clients recognise it.
+    """
 
     to: str
     subject: str
@@ -54,9 +57,12 @@ class Mail(Struct, frozen=True):
 
 
 class NotSent(ImserverError):
-    """The mail server has not taken a mail. ``is_temporary``: the server may
-    take the same mail later. ``is_of_mail``: the server refuses this receiver
-    or this content, but may take other mails now."""
+    """The mail server has not taken a mail.
+
+    ``is_temporary``: the server may take the same mail later. ``is_of_mail``:
+    the server refuses this receiver or this content, but may take other mails
+    now.
+    """
 
     def __init__(self, error: Exception, is_temporary: bool, is_of_mail: bool) -> None:
         super().__init__(f"{type(error).__name__}: {error}")
@@ -65,8 +71,10 @@ class NotSent(ImserverError):
 
 
 def button_page(language: str, title: str, text: str, button: str) -> str:
-    """The page (HTML) behind a link of a mail. Its button (``""``: no button)
-    posts to the same address."""
+    """The page (HTML) behind a link of a mail.
+
+    Its button (``""``: no button) posts to the same address.
+    """
     return page_template("people/button.html").render(
         language=language, title=title, text=text, button=button
     )
@@ -97,8 +105,10 @@ def page_template(name: str) -> Template:
 
 
 def send(settings: SmtpSettings, mail: Mail) -> None:
-    """Send a mail. Switches greenlets, at most for :data:`TRY_SECONDS`. Raises
-    NotSent."""
+    """Send a mail.
+
+    Switches greenlets, at most for :data:`TRY_SECONDS`. Raises NotSent.
+    """
     import smtplib
 
     try:
@@ -137,10 +147,12 @@ def send(settings: SmtpSettings, mail: Mail) -> None:
 
 @lru_cache(1)
 def _tls(_certificates: str) -> SSLContext:
-    """The context that checks the certificate of the mail server. It is made
-    once, because reading the certificates of all authorities takes 20 ms or
-    more. ``_certificates``: the file with these certificates; ``""``: the file
-    of the operating system."""
+    """The context that checks the certificate of the mail server.
+
+    It is made once, because reading the certificates of all authorities takes
+    20 ms or more. ``_certificates``: the file with these certificates; ``""``:
+    the file of the operating system.
+    """
     import ssl
 
     return ssl.create_default_context()
@@ -162,8 +174,11 @@ def _connect(settings: SmtpSettings) -> SMTP:
 @cache
 def _policy() -> EmailPolicy[Any]:
     """The usual policy of mails, except that headers of lists stay plain and in
-    one line. The usual policy folds a long address into encoded words, which
-    RFC 2369 does not allow in ``List-Unsubscribe``."""
+    one line.
+
+    The usual policy folds a long address into encoded words, which RFC 2369
+    does not allow in ``List-Unsubscribe``.
+    """
     from email.policy import EmailPolicy
 
     class Policy(EmailPolicy):
@@ -176,8 +191,11 @@ def _policy() -> EmailPolicy[Any]:
 
 
 def _message(sender: str, mail: Mail) -> EmailMessage:
-    """The message of a mail. Raises ValueError if the receiver is no address,
-    or if a header cannot be written."""
+    """The message of a mail.
+
+    Raises ValueError if the receiver is no address, or if a header cannot be
+    written.
+    """
     from email.headerregistry import Address
     from email.message import EmailMessage
     from email.utils import formatdate, make_msgid

@@ -234,7 +234,9 @@ def confirm(confirmations: Confirmations, call: Call) -> HttpResponse:
 
 def _page(call: Call, content: str, status: int = 200) -> HttpResponse:
     """The page behind the link of a mail, in the language of the browser.
-    ``content``: ``question`` (with a button), ``done`` or ``gone``."""
+
+    ``content``: ``question`` (with a button), ``done`` or ``gone``.
+    """
     all_words = _page_words()
     accepted = call.request.headers.get("accept-language", "").lower()
     language = next((name for name in all_words if accepted.startswith(name)), "en")

@@ -39,8 +39,10 @@ class Overloaded(ServiceRefused, problem=Problems.BUSY, login="busy"):
 
 
 class Passwords:
-    """Owner of the threads that compute hashes. ``salt``: the salt of
-    GoChat."""
+    """Owner of the threads that compute hashes.
+
+    ``salt``: the salt of GoChat.
+    """
 
     def __init__(self, salt: str) -> None:
         self._salt = salt
@@ -56,9 +58,12 @@ class Passwords:
         return self._run_in_thread(partial(self._library().hash, password))
 
     def matches(self, hashed: str, password: str) -> bool:
-        """Whether a password has this hash. ``hashed`` ``""``: there is no
-        account or no password, so the result is False. A mismatch takes equally
-        long for every hash. Switches greenlets. Raises Overloaded."""
+        """Whether a password has this hash.
+
+        ``hashed`` ``""``: there is no account or no password, so the result is
+        False. A mismatch takes equally long for every hash. Switches greenlets.
+        Raises Overloaded.
+        """
         hasher = self._library()
         if _md5.fullmatch(hashed):
             salted = (password + self._salt).encode()
@@ -105,8 +110,10 @@ class Passwords:
             return False
 
     def _run_in_thread(self, work: Callable[[], T]) -> T:
-        """Run ``work`` in one of the threads and return its result. Switches
-        greenlets. Raises Overloaded."""
+        """Run ``work`` in one of the threads and return its result.
+
+        Switches greenlets. Raises Overloaded.
+        """
         if self.waiting >= MAX_WAITING:
             raise Overloaded(f"{MAX_WAITING} passwords wait already")
         self.waiting += 1

@@ -77,8 +77,10 @@ class NoRole(
 
 
 class PeopleFilter(Struct, frozen=True):
-    """Which accounts of an app are listed. An account must meet each condition.
-    A condition that is None or ``""`` is not given: all accounts meet it.
+    """Which accounts of an app are listed.
+
+    An account must meet each condition. A condition that is None or ``""`` is
+    not given: all accounts meet it.
 
     ``text``: an id, or a part of the nickname or the user name. ``contacts``:
     the text may also be a part of the e-mail address or the phone number.
@@ -94,10 +96,12 @@ class PeopleFilter(Struct, frozen=True):
 
 
 class LockChange(Struct, frozen=True):
-    """An account that was locked or unlocked. ``users``: the user ids of the
-    account and its bots. ``end``: the later of the ends of its old and its new
-    lock, in Unix seconds. Bans that end later do not come from a lock, and
-    stay."""
+    """An account that was locked or unlocked.
+
+    ``users``: the user ids of the account and its bots. ``end``: the later of
+    the ends of its old and its new lock, in Unix seconds. Bans that end later
+    do not come from a lock, and stay.
+    """
 
     account: Account
     users: list[str]
@@ -117,9 +121,11 @@ def end_of(account: Account) -> int:
 
 
 class PeopleStore(Store.Rows):
-    """The accounts in a store, for moderators, owners and operators. Each
-    method is one transaction, may switch greenlets, and raises
-    StorageUnavailable."""
+    """The accounts in a store, for moderators, owners and operators.
+
+    Each method is one transaction, may switch greenlets, and raises
+    StorageUnavailable.
+    """
 
     @Store.reading_or([])
     def page(
@@ -145,9 +151,12 @@ class PeopleStore(Store.Rows):
         may_act_on: Callable[[Account], bool],
         record: RecordEvent | None,
     ) -> Account | None:
-        """Give an account a role, if ``may_act_on`` permits it. Returns the
-        changed account, or None if it does not exist. If it loses the role of an
-        owner, the API keys that it has made end. Raises NotBelow and NoRole."""
+        """Give an account a role, if ``may_act_on`` permits it.
+
+        Returns the changed account, or None if it does not exist. If it loses
+        the role of an owner, the API keys that it has made end. Raises NotBelow
+        and NoRole.
+        """
         changed = self._set_role(app, id, role, may_act_on, record)
         if changed is not None and role != "owner":
             # This node refuses the keys at once. Other nodes notice it later.
@@ -186,8 +195,10 @@ class PeopleStore(Store.Rows):
         record: RecordEvent | None,
     ) -> LockChange | None:
         """Lock an account and its bots until a Unix second; 0: unlock them.
+
         Returns None if the account does not exist. Raises NotBelow if
-        ``may_act_on`` does not permit it."""
+        ``may_act_on`` does not permit it.
+        """
         before = _lock_row(sql, app, id, may_act_on)
         if before is None:
             return None
@@ -219,9 +230,11 @@ class PeopleStore(Store.Rows):
 def _lock_row(
     sql: PooledStatements, app: str, id: int, may_act_on: Callable[[Account], bool]
 ) -> Account | None:
-    """Lock the row of an account until the end of the transaction. Returns the
-    account, or None if it does not exist. Raises NotBelow if ``may_act_on`` does
-    not permit a change."""
+    """Lock the row of an account until the end of the transaction.
+
+    Returns the account, or None if it does not exist. Raises NotBelow if
+    ``may_act_on`` does not permit a change.
+    """
     condition = f"id = %s AND app = %s{sql.for_update}"
     accounts = accounts_where(sql, condition, (id, app))
     if not accounts:
@@ -263,8 +276,11 @@ def _conditions_of_text(
     text: str, contacts: bool, sql: Statements
 ) -> tuple[list[str], list[object]]:
     """Alternative conditions for accounts with this text, and the values for
-    their placeholders. An account needs to meet one of them. ``contacts``: also
-    search the e-mail address and the phone number."""
+    their placeholders.
+
+    An account needs to meet one of them. ``contacts``: also search the e-mail
+    address and the phone number.
+    """
     contains = sql.contains
     # SQL folds only the case of ASCII letters.
     spellings = Statements.spellings(text)
@@ -292,9 +308,11 @@ def _conditions_of_text(
 
 
 class People(Struct, frozen=True):
-    """Lists accounts, gives them roles, and locks them. Every method may switch
-    greenlets and raise StorageUnavailable. It raises NotBelow if the role of
-    the principal may not act on the account."""
+    """Lists accounts, gives them roles, and locks them.
+
+    Every method may switch greenlets and raise StorageUnavailable. It raises
+    NotBelow if the role of the principal may not act on the account.
+    """
 
     finds: ClassVar = "account"
     """The kind of the results of :meth:`find`."""
@@ -352,8 +370,10 @@ class People(Struct, frozen=True):
         self, wanted: PeopleFilter, before: int, limit: int
     ) -> tuple[list[Account], int]:
         """A page of the wanted accounts, the newest first, with ids below
-        ``before`` (0: from the newest account on). Returns also the ``before``
-        of the next page, or 0 if this is the last page.
+        ``before`` (0: from the newest account on).
+
+        Returns also the ``before`` of the next page, or 0 if this is the last
+        page.
 
         The search goes in steps from greater ids to smaller ones, for about
         :data:`SEARCH_SECONDS`. As long as the steps are fast, each reads more
@@ -389,8 +409,11 @@ class People(Struct, frozen=True):
     def set_role(
         self, principal: Principal, app: str, user: str, role: StoredRole
     ) -> Account:
-        """Give an account a role. All nodes follow at once. Raises NoAccounts,
-        UnknownAccount, NotBelow and NoRole."""
+        """Give an account a role.
+
+        All nodes follow at once. Raises NoAccounts, UnknownAccount, NotBelow
+        and NoRole.
+        """
 
         def may_act_on(account: Account) -> bool:
             return principal.may_act_on(account.role)
@@ -405,9 +428,12 @@ class People(Struct, frozen=True):
         self, principal: Principal, app: str, user: str, seconds: int, reason: str
     ) -> tuple[Account, list[str]]:
         """Lock an account and its bots for ``seconds`` (0: without an end), and
-        end their sessions. Returns the account, and the names of the nodes that
-        did not answer, which end the sessions a little later. Raises NoAccounts,
-        UnknownAccount and NotBelow."""
+        end their sessions.
+
+        Returns the account, and the names of the nodes that did not answer,
+        which end the sessions a little later. Raises NoAccounts, UnknownAccount
+        and NotBelow.
+        """
         until = FOR_GOOD
         if seconds:
             until = int(time()) + seconds
@@ -428,8 +454,10 @@ class People(Struct, frozen=True):
         self, principal: Principal, app: str, user: str
     ) -> tuple[Account, list[str]]:
         """Lift the lock of an account, and its ban unless the ban ends later.
+
         Returns the account, and the nodes that did not answer, which follow a
-        little later. Raises NoAccounts, UnknownAccount and NotBelow."""
+        little later. Raises NoAccounts, UnknownAccount and NotBelow.
+        """
         change = self._store_lock(principal, app, user, until=0, reason="")
 
         # Bans that end later do not come from a lock, and stay.
@@ -447,8 +475,10 @@ class People(Struct, frozen=True):
 
     def locked(self, app: str, user: str) -> tuple[int, str] | None:
         """The end of the lock of an account, in Unix seconds (0: no end), and
-        its reason. Returns None if the account is not locked or does not
-        exist."""
+        its reason.
+
+        Returns None if the account is not locked or does not exist.
+        """
         account = self.accounts.get(app, user)
         if account is None or not account.is_locked(time()):
             return None
@@ -462,7 +492,10 @@ class People(Struct, frozen=True):
         self, principal: Principal, app: str, user: str, until: int, reason: str
     ) -> LockChange:
         """Store that an account and its bots are locked until a Unix second; 0:
-        not any more. Raises NoAccounts, UnknownAccount and NotBelow."""
+        not any more.
+
+        Raises NoAccounts, UnknownAccount and NotBelow.
+        """
 
         def may_act_on(account: Account) -> bool:
             return principal.may_act_on(account.role)
@@ -477,8 +510,11 @@ class People(Struct, frozen=True):
 
 def _described(account: Account, sees_contacts: bool) -> tuple[str, str]:
     """The label of an account in the results of a search, and a line with its
-    identifiers and role. ``sees_contacts``: whether the reader may see the
-    e-mail address and the phone number."""
+    identifiers and role.
+
+    ``sees_contacts``: whether the reader may see the e-mail address and the
+    phone number.
+    """
     texts = [account.name]
     if sees_contacts:
         texts += [account.email, account.phone]

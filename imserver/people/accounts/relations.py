@@ -53,8 +53,10 @@ class AccountRelations(Struct, Relations, frozen=True):
     def _blocked_by(
         self, app: str, by: str, users: Iterable[str], with_owner: bool
     ) -> list[str]:
-        """See :meth:`blocked_by`. ``with_owner`` False: a block of the owner of
-        the bot does not count."""
+        """See :meth:`blocked_by`.
+
+        ``with_owner`` False: a block of the owner of the bot does not count.
+        """
         id = id_of(by)
         ids = {id_of(user) for user in users} - {0}
         if not (id and ids):
@@ -92,8 +94,10 @@ class AccountRelations(Struct, Relations, frozen=True):
         return not self._is_guest(app, by)
 
     def strangers_among(self, app: str, by: str, users: Collection[str]) -> set[str]:
-        """The strangers among users. Strangers are no friends of ``by``, are in
-        no group with them, and have not written to them.
+        """The strangers among users.
+
+        Strangers are no friends of ``by``, are in no group with them, and have
+        not written to them.
 
         If the app has the rule ``ask_strangers``, ``by`` must ask strangers for
         their consent. Without the rule nobody is a stranger. Bots are never
@@ -144,8 +148,10 @@ class AccountRelations(Struct, Relations, frozen=True):
         return user in self.visible(app, by, (user,))
 
     def visible(self, app: str, by: str, users: Collection[str]) -> set[str]:
-        """The users whose presence ``by`` may see. Users without an account are
-        always among them."""
+        """The users whose presence ``by`` may see.
+
+        Users without an account are always among them.
+        """
         visible = set(users)
         if not self.limits(app, by):
             return visible
@@ -160,7 +166,9 @@ class AccountRelations(Struct, Relations, frozen=True):
 
     def states(self, by: str, accounts: Sequence[Account]) -> dict[int, States]:
         """Account id → the states of ``by`` and the account towards each other.
-        Empty for a back end."""
+
+        Empty for a back end.
+        """
         id = id_of(by)
         if id and accounts:
             return self.rows.relations(id, [each.id for each in accounts])
@@ -169,10 +177,12 @@ class AccountRelations(Struct, Relations, frozen=True):
     def known(
         self, app: str, by: str, accounts: Sequence[Account], states: dict[int, States]
     ) -> set[str]:
-        """The users among these accounts whom ``by`` knows: friends, and members
-        of common conversations. Accounts that have blocked ``by`` are left out.
-        A back end (``by`` ``""``) knows everybody. ``states``: from
-        :meth:`states`."""
+        """The users among these accounts whom ``by`` knows: friends, and
+        members of common conversations.
+
+        Accounts that have blocked ``by`` are left out. A back end (``by``
+        ``""``) knows everybody. ``states``: from :meth:`states`.
+        """
         if not by:
             return {account.user for account in accounts}
         friends = set()
@@ -192,6 +202,9 @@ class AccountRelations(Struct, Relations, frozen=True):
 
 
 def _ids_of_others(by: str, users: Collection[str]) -> list[int]:
-    """The account ids of the users, sorted. The id of ``by`` is left out, and
-    users whose id cannot be that of an account."""
+    """The account ids of the users, sorted.
+
+    The id of ``by`` is left out, and users whose id cannot be that of an
+    account.
+    """
     return sorted({id_of(user) for user in users if user != by} - {0})

@@ -45,6 +45,7 @@ If it was not you, you need not do anything: your password stays as it is.
 
 class Resets(Struct, frozen=True):
     """Sends mails with a link to reset a password.
+
     :meth:`Accounts.reset_password` does the reset.
 
     ``of_account``: the rate of mails to one account. ``own_page``: the address
@@ -59,8 +60,10 @@ class Resets(Struct, frozen=True):
     own_page: Callable[[], str]
 
     def offered_in(self, app: str) -> bool:
-        """Whether users of an app may reset their password by e-mail. Raises
-        NoAccounts."""
+        """Whether users of an app may reset their password by e-mail.
+
+        Raises NoAccounts.
+        """
         rules = self.accounts.rules_of(app)
         has_page = rules.reset_url or (self.own_page() and app == GOCHAT)
         return bool(self.mails.has_server and rules.passwords and has_page)
@@ -85,9 +88,11 @@ class Resets(Struct, frozen=True):
     # --- in the background ----------------------------------------------------
 
     def _mail(self, app: str, login: str) -> tuple[Account, str, str] | None:
-        """Make a code, and the mail with it: receiver, subject and text. Returns
-        None if no mail is sent, because there is no such account, it cannot be
-        reset, or it has had too many mails."""
+        """Make a code, and the mail with it: receiver, subject and text.
+
+        Returns None if no mail is sent, because there is no such account, it
+        cannot be reset, or it has had too many mails.
+        """
         try:
             row = self.rows.by_login(app, *candidates(login))
             if row is None:

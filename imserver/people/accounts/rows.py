@@ -131,8 +131,13 @@ _LISTED: Final = {
 
 
 class AccountStore(Store.Rows):
-    """The accounts in a store. All methods may switch greenlets, and raise
-    StorageUnavailable."""
+    """The accounts in a store.
+
+    Many methods take ``record``: a function that stores an event about the
+    account in the same transaction, for the webhook of the app. None means that
+    nobody wants the event. All methods may switch greenlets, and raise
+    StorageUnavailable.
+    """
 
     # --- accounts -------------------------------------------------------------
 
@@ -144,9 +149,7 @@ class AccountStore(Store.Rows):
         password: str,
         record: RecordEvent | None = None,
     ) -> Account:
-        """Store an account, with the hash of its password. Raises Taken.
-        ``record``, here and below: stores an event about the account in the
-        same transaction."""
+        """Store an account, with the hash of its password. Raises Taken."""
         return add_account(sql, new, password, record)
 
     @Store.writing
@@ -159,7 +162,9 @@ class AccountStore(Store.Rows):
         record: RecordEvent | None = None,
     ) -> Account:
         """Store an account without a password that is linked with an identity.
-        Raises Taken."""
+
+        Raises Taken.
+        """
         added = add_account(sql, new, "", record)
         add_link(sql, added.app, added.id, provider, subject, added.created)
         return added
@@ -173,11 +178,12 @@ class AccountStore(Store.Rows):
         subjects: Sequence[str],
     ) -> tuple[Account, str] | None:
         """The account that is linked with one of these identities, and the
-        provider of the link. Returns None if no account is linked with them.
+        provider.
 
-        An identity is a provider and a subject, which is an id of the user at
-        the provider. If several identities match, the first provider wins, then
-        the first subject.
+        An identity is a provider, such as ``github``, and a subject, which is
+        an id of the user at the provider. If several identities match, the
+        first provider wins, then the first subject. Returns None if no account
+        is linked with them.
         """
         return _linked(sql, app, providers, subjects)
 
@@ -186,6 +192,7 @@ class AccountStore(Store.Rows):
         self, sql: PooledStatements, app: str, *logins: tuple[Identifier, str]
     ) -> tuple[Account, str] | None:
         """The account with one of these identifiers, and its password hash.
+
         Returns None if there is no such account.
 
         The first identifier that exists wins. All of them are looked up, so the
@@ -198,8 +205,11 @@ class AccountStore(Store.Rows):
         return _first_account(rows)
 
     def by_id_or_login(self, app: str, text: str) -> tuple[Account, str] | None:
-        """The account with this id or identifier, and its password hash. For
-        operators."""
+        """The account with this id or identifier, and its password hash.
+
+        This is for operators, who type either. Returns None if there is no such
+        account.
+        """
         return self.by_id(app, id_of(text)) or self.by_login(app, *candidates(text))
 
     @Store.reading_or([])
@@ -210,8 +220,11 @@ class AccountStore(Store.Rows):
         id: int,
         logins: Sequence[tuple[Identifier, str]],
     ) -> list[Account]:
-        """Find accounts in several apps: those with this id, and those with one
-        of these identifiers. ``id`` 0: find no account by its id."""
+        """Find accounts in several apps, by their id or by their identifiers.
+
+        ``id`` 0 means that no account is found by its id.
+        """
+        # ``query_in`` puts the placeholders of the apps in the place of ``{}``.
         rows: list[Row] = []
         if id:
             statement = f"{_ACCOUNTS} WHERE id = %s AND app IN {{}}"
@@ -242,11 +255,12 @@ class AccountStore(Store.Rows):
     def by_ids_named(
         self, app: str, ids: Sequence[int], words: Sequence[str]
     ) -> list[Account]:
-        """The accounts with these ids whose visible names contain all of these
-        words, ordered by id. A user name that others may not find does not
-        count."""
+        """The accounts with these ids whose visible names contain all these words.
 
-        def work(sql: PooledStatements) -> list[Row]:
+        They are ordered by id. A user name that others may not find does not count.
+        """
+
+        def read(sql: PooledStatements) -> list[Row]:
             has_all = " AND ".join([sql.contains("folded")] * len(words))
             # Nodes of the release before, and imports of apps, do not fold
             # names. Such accounts are selected, too, and checked below.
@@ -258,7 +272,7 @@ class AccountStore(Store.Rows):
             return sql.query_in(statement, (app, *words), ids)
 
         matching = []
-        rows: list[Row] = self._store.read_or([], work)
+        rows: list[Row] = self._store.read_or([], read)
         for account in map(_account, rows):
             # The stored names also contain a user name that others may not find.
             visible = account
@@ -283,21 +297,19 @@ class AccountStore(Store.Rows):
         limit: int,
         now: int,
     ) -> tuple[list[Account], int]:
-        """The newest accounts with ``after < id <= upto`` that others may find
-        and whose names contain all of these words. Bots, guests and accounts
-        that are locked now are left out.
+        """Search the accounts with ``after < id <= upto``, the newest first.
 
-        Returns also the ``upto`` of the next page. It is ``after`` if all of
-        these ids were searched.
+        Their names contain all of these words, which come from
+        :meth:`Statements.words`. With ``at_word_starts``, each of the words is the
+        beginning of a word of a name. Without it, only the other accounts that
+        contain the words are returned. Bots, guests, accounts that are locked now,
+        and accounts that others may not find are left out.
 
-        ``words``: from
-        :meth:`imserver.gateway.storage.statements.Statements.words`.
-        ``at_word_starts``: only accounts in whose names each of these words is
-        the beginning of a word. False: only the accounts that contain the words
-        elsewhere.
+        Returns also the ``upto`` of the next page. It is ``after`` if all of these
+        ids were searched.
         """
 
-        def work(sql: PooledStatements) -> list[Row]:
+        def read(sql: PooledStatements) -> list[Row]:
             has_all = " AND ".join([sql.contains("folded")] * len(words))
             condition = has_all
             # Folded names have a space before each word.
@@ -316,48 +328,59 @@ class AccountStore(Store.Rows):
             )
             return sql.query(statement, (app, after, upto, now, *needles, limit))
 
+        rows: list[Row] = self._store.read_or([], read)
+        accounts = self._fold_found(rows, words)
+        if len(rows) < limit:
+            return accounts, after
+        last_id = rows[-1][0]
+        return accounts, last_id - 1
+
+    def _fold_found(self, rows: Sequence[Row], words: Sequence[str]) -> list[Account]:
+        """The accounts in rows of a search that really match.
+
+        Accounts whose names are not folded yet were selected without a look at
+        their names. They are checked, and their folded names are stored for the
+        next search.
+        """
+
         def fold(sql: PooledStatements) -> None:
             _store_folded_names(sql, unfolded)
 
-        rows: list[Row] = self._store.read_or([], work)
         accounts = list(map(_account, rows))
         unfolded = [
             account
             for (*_, folded, _password), account in zip(rows, accounts, strict=True)
             if folded is None
         ]
-        if unfolded:
-            self._store.write_or(None, fold)
-            left_out = {each.id for each in unfolded if not _contains_all(each, words)}
-            accounts = [each for each in accounts if each.id not in left_out]
-        if len(rows) < limit:
-            return accounts, after
-        last_id = rows[-1][0]
-        return accounts, last_id - 1
+        if not unfolded:
+            return accounts
+        self._store.write_or(None, fold)
+        left_out = {each.id for each in unfolded if not _contains_all(each, words)}
+        return [account for account in accounts if account.id not in left_out]
 
     def directory_page(
         self, app: str, after: tuple[str, int], limit: int, now: int, by: int = 0
     ) -> tuple[list[Account], tuple[str, int] | None]:
-        """A page of the directory of an app: the accounts that the account
-        ``by`` may find, in the order of their folded names. Returns also the
-        ``after`` of the next page, or None if this is the last page.
+        """A page of the directory of an app, in the order of the folded names.
 
-        Bots, guests, accounts that are locked now, and accounts with a block
-        between them and ``by`` are left out. ``by`` 0: a back end, which has no
-        blocks. ``after``: the folded name and the id of the last account of the
-        previous page; ``("", 0)``: the first page.
+        It has the accounts that the account ``by`` may find; 0 means a back end,
+        which has no blocks. Bots, guests, accounts that are locked now, and accounts
+        with a block between them and ``by`` are left out.
 
-        All conditions are in the statement. So a page begins after an account
-        that the previous page has shown, and its cursor names nobody whom the
-        reader must not find.
+        ``after`` is the folded name and the id of the last account of the previous
+        page; ``("", 0)`` means the first page. Returns also the ``after`` of the
+        next page, or None if this is the last page.
         """
 
-        def work(sql: PooledStatements) -> list[Row]:
+        def read(sql: PooledStatements) -> list[Row]:
             index = ""
             if sql.engine == "mysql":
                 # Without the hint the engine would sort all accounts of the
                 # app.
                 index = "FORCE INDEX (account_by_folded)"
+            # All conditions are in the statement. So a page begins after an
+            # account that the previous page has shown, and its cursor names nobody
+            # whom the reader must not find.
             statement = (
                 f"{_ACCOUNTS} {index} WHERE {_IN_DIRECTORY} "
                 "AND folded >= %s "
@@ -373,7 +396,7 @@ class AccountStore(Store.Rows):
         is_first_page = after == ("", 0)
         if is_first_page:
             self._fold_unfolded_names(app)
-        rows: list[Row] = self._store.read_or([], work)
+        rows: list[Row] = self._store.read_or([], read)
         accounts = list(map(_account, rows))
         if len(rows) < limit:
             return accounts, None
@@ -381,9 +404,11 @@ class AccountStore(Store.Rows):
         return accounts, (text_of(last_folded), last_id)
 
     def _fold_unfolded_names(self, app: str) -> None:
-        """Store the folded names of accounts that have none, because a node of
-        the previous release or an import of the app has made them. The order of
-        the directory needs the folded names."""
+        """Store the folded names of accounts without them.
+
+        A node of the previous release, or an import of the app, has made such
+        accounts. The order of the directory needs the folded names.
+        """
         condition = f"{_IN_DIRECTORY} AND folded IS NULL LIMIT 1000"
 
         def read(sql: PooledStatements) -> list[Account]:
@@ -405,25 +430,16 @@ class AccountStore(Store.Rows):
         fields: Mapping[Any, Any],
         record: RecordEvent | None = None,
     ) -> Account | None:
-        """Change the given fields of an account. Returns the changed account, or
-        None if it does not exist. Raises Taken.
+        """Change the given fields of an account, and return the changed account.
 
-        ``fields``: columns of :data:`_CHANGEABLE` with their new values, and
+        ``fields`` are columns of :data:`_CHANGEABLE` with their new values, and
         ``email_confirmed`` if the e-mail address is confirmed now. An identifier
-        with the value ``""`` is removed.
+        with the value ``""`` is removed. Returns None if the account does not exist.
+        Raises Taken.
         """
         for name in _CHANGEABLE:
-            if name not in fields:
-                continue
-            value = fields[name]
-            if name in IDENTIFIERS:
-                value = _identifier(name, value)
-            elif isinstance(value, bool):
-                value = int(value)
-            statement = f"UPDATE account SET {name} = %s WHERE id = %s AND app = %s"
-            with _raising_taken():
-                sql.execute(statement, (value, id, app))
-
+            if name in fields:
+                _set_field(sql, app, id, name, fields[name])
         if "nickname" in fields or "name" in fields:
             _store_folded_names(sql, accounts_in(sql, app, (id,)))
         if fields.get("email_confirmed"):
@@ -446,17 +462,20 @@ class AccountStore(Store.Rows):
         ends_sessions: bool = False,
         record: RecordEvent | None = None,
     ) -> bool:
-        """Replace the password hash ``before`` of an account by ``password``,
-        also a hash. Returns False, and does nothing, if the account has another
-        hash meanwhile. ``ends_sessions``: invalidate all tokens of the account.
+        """Replace the password hash ``before`` of an account by the hash
+        ``password``.
+
+        With ``ends_sessions``, invalidate all tokens of the account. Returns
+        False, and does nothing, if the account has another hash meanwhile:
+        somebody else has changed the password.
         """
         # A guest who gets a password becomes a member.
         statement = (
             "UPDATE account SET password = %s, guest = 0, version = version + %s "
             "WHERE id = %s AND password = %s"
         )
-        count = sql.execute(statement, (password, int(ends_sessions), id, before))
-        if count != 1:
+        values = (password, int(ends_sessions), id, before)
+        if sql.execute(statement, values) != 1:
             return False
         if ends_sessions:
             delete_rows_of(sql, id, "account_device", "password_reset")
@@ -473,12 +492,12 @@ class AccountStore(Store.Rows):
         now: int,
         expires_at: int,
     ) -> bool:
-        """Store the hash of a code that resets the password of an account, in
-        place of earlier codes.
+        """Store the hash of a code that resets a password, in place of earlier
+        codes.
 
-        ``email``: the address to which the code is sent. Returns False, and
+        ``email`` is the address to which the code is sent. Returns False, and
         stores nothing, if the account has another address now or does not
-        exist. ``now``, ``expires_at``: Unix seconds.
+        exist. ``now`` and ``expires_at`` are Unix seconds.
         """
         rows = sql.query(
             f"SELECT email FROM account WHERE id = %s{sql.for_update}", (id,)
@@ -499,7 +518,9 @@ class AccountStore(Store.Rows):
 
     def reset_of(self, app: str, code: str, now: int) -> Account | None:
         """The account whose password the code with this hash may reset now.
-        Returns None if no such code is valid."""
+
+        Returns None if no such code is valid.
+        """
         rows = self._store.rows(_ACCOUNT_OF_RESET, (code, now, app))
         accounts = self.by_ids(app, [row[0] for row in rows])
         if accounts:
@@ -516,9 +537,11 @@ class AccountStore(Store.Rows):
         password: str,
         record: RecordEvent | None = None,
     ) -> bool:
-        """Use up a code that resets a password: replace the password hash of its
-        account, and invalidate the tokens and codes of the account. Returns
-        False if the code is not valid now. ``code``: the hash of the code."""
+        """Use up a code that resets a password, and replace the password hash.
+
+        Also invalidate the tokens and codes of the account. ``code`` is the
+        hash of the code. Returns False if the code is not valid now.
+        """
         rows = sql.query(_ACCOUNT_OF_RESET, (code, now, app))
         if not rows:
             return False
@@ -542,12 +565,12 @@ class AccountStore(Store.Rows):
     def confirm_email(
         self, sql: PooledStatements, id: int, is_expected: Callable[[Account], bool]
     ) -> Account | None:
-        """Store that the e-mail address of an account is confirmed. Returns the
-        account as it was before.
+        """Store that the e-mail address of an account is confirmed.
 
-        ``is_expected``: decides whether the address of the account is still the
-        one that was confirmed. Returns None, and stores nothing, if it is
-        another one, or if the account or its address does not exist.
+        ``is_expected`` decides whether the address of the account is still the
+        one that was confirmed. Returns the account as it was before. Returns
+        None, and stores nothing, if it is another address, or if the account or
+        its address does not exist.
         """
         row = _first_account(
             sql.query(f"{_ACCOUNTS} WHERE id = %s{sql.for_update}", (id,))
@@ -562,9 +585,12 @@ class AccountStore(Store.Rows):
 
     @Store.writing_or(False)
     def note_confirmation_request(self, sql: PooledStatements, id: int) -> bool:
-        """Note that the server asks an account to confirm its e-mail address,
-        without a request of the user. Returns False if the server has asked
-        before, or an address was confirmed before."""
+        """Note that the server asks an account to confirm its address by
+        itself.
+
+        Nobody has asked for this mail, so it is sent once. Returns False if the
+        server has asked before, or an address was confirmed before.
+        """
         # NULL means: never asked and never confirmed. An empty text means: asked.
         statement = (
             "UPDATE account SET confirmed_email = '' WHERE id = %s "
@@ -580,8 +606,10 @@ class AccountStore(Store.Rows):
         id: int,
         record: RecordEvent | None = None,
     ) -> bool:
-        """Invalidate all tokens of an account. Returns False if the account does
-        not exist."""
+        """Invalidate all tokens of an account.
+
+        Returns False if the account does not exist.
+        """
         statement = (
             "UPDATE account SET version = version + 1 WHERE id = %s AND app = %s"
         )
@@ -592,8 +620,10 @@ class AccountStore(Store.Rows):
         return ended
 
     def remove(self, app: str, id: int, record: RecordEvent | None = None) -> bool:
-        """Delete an account and its relations. Returns False if it does not
-        exist. The API keys that it has made end."""
+        """Delete an account and its relations.
+
+        The API keys that it has made end. Returns False if it does not exist.
+        """
         is_removed: bool = self._remove(app, id, record)
         if is_removed:
             # This node refuses the keys at once. Other nodes notice it later.
@@ -608,14 +638,16 @@ class AccountStore(Store.Rows):
         id: int,
         record: RecordEvent | None = None,
     ) -> bool:
+        """Delete the rows of an account. Returns False if it does not exist."""
         if record is not None and _by_id(sql, app, id) is not None:
             # The event does not contain the names of the erased account.
-            _record_event(sql, record, "removed", Account(id, app, ""))
+            _record_event(sql, record, "removed", Account(id, app, phone=""))
         statement = "DELETE FROM account WHERE id = %s AND app = %s"
         if sql.execute(statement, (id, app)) != 1:
             return False
         Store.end_keys_of(sql, id)
         sql.execute("DELETE FROM relation WHERE account = %s OR other = %s", (id, id))
+        # The account may be a bot, which has rows under its own id.
         sql.execute("DELETE FROM bot WHERE id = %s", (id,))
         sql.execute("DELETE FROM incoming_hook WHERE id = %s", (id,))
         tables = (
@@ -667,8 +699,11 @@ class AccountStore(Store.Rows):
         record: RecordEvent | None = None,
     ) -> Account | None:
         """Turn a guest into a member with these identifiers and this password
-        hash. Its earlier logins end. Returns the member, or None if the account
-        is no guest any more. Raises Taken."""
+        hash.
+
+        Its earlier logins end. Returns the member, or None if the account is no
+        guest any more. Raises Taken.
+        """
         if not sql.query(f"{_GUEST}{sql.for_update}", (id, app)):
             return None
         fields: dict[str, Any] = {
@@ -694,8 +729,10 @@ class AccountStore(Store.Rows):
         record: RecordEvent | None = None,
     ) -> Account | None:
         """Turn a guest into a member with this user name, who stays logged in.
+
         Returns the member, or None if the account is no guest any more. Raises
-        Taken."""
+        Taken.
+        """
         if not sql.query(f"{_GUEST}{sql.for_update}", (id, app)):
             return None
         with _raising_taken():
@@ -706,8 +743,11 @@ class AccountStore(Store.Rows):
         return record_change(sql, record, "changed", app, id)
 
     def unused_guests(self, before: int) -> Iterator[list[Account]]:
-        """The guests of all apps who were created, and last seen, before a Unix
-        second, in pages."""
+        """The guests of all apps who were created and last seen before a Unix
+        second.
+
+        They come in pages.
+        """
         condition = "guest = 1 AND created < %s AND last_seen < %s"
         for rows in self._store.pages(
             "account", "id", _ROWS.columns, condition, (before, before)
@@ -721,22 +761,26 @@ class AccountStore(Store.Rows):
         self, sql: PooledStatements, id: int, device: int
     ) -> tuple[Account, Device] | None:
         """The account with this id, and its login with the id ``device``.
-        Returns None if the account does not exist or the login has ended."""
+
+        Returns None if the account does not exist or the login has ended.
+        """
         account_row = _by_id(sql, None, id)
         row = _device(sql, id, device)
         if account_row is None or row is None:
             return None
-        return (account_row[0], row)
+        account, _ = account_row
+        return account, row
 
     @Store.writing
     def add_device(
         self, sql: PooledStatements, id: int, version: int, new: Device, max_logins: int
     ) -> bool:
-        """Store a login of an account. If the account then has more than
-        ``max_logins`` logins, the oldest ones end.
+        """Store a login of an account.
 
-        Returns False, and stores nothing, if the version of the account is not
-        ``version`` any more, or the account was deleted.
+        If the account then has more than ``max_logins`` logins, the oldest ones
+        end. Returns False, and stores nothing, if the version of the account is
+        not ``version`` any more, or the account was deleted. Its sessions have
+        ended then, while the login was checked.
         """
         versions = sql.query(
             f"SELECT version FROM account WHERE id = %s{sql.for_update}", (id,)
@@ -756,9 +800,11 @@ class AccountStore(Store.Rows):
         new: Device,
         max_logins: int,
     ) -> tuple[Account, str] | None:
-        """Log in with an identity: find the account as :meth:`linked` does, and
-        store a login as :meth:`add_device` does. If the account is locked, it is
-        returned, but no login is stored."""
+        """Log in with an identity: find the account, and store a login.
+
+        The account is found as :meth:`linked` does. If it is locked, it is
+        returned, but no login is stored. Returns None if no account is linked.
+        """
         row = _linked(sql, app, providers, subjects, sql.for_update)
         if row is None:
             return None
@@ -789,15 +835,19 @@ class AccountStore(Store.Rows):
     def find_existing(
         self, sql: PooledStatements, app: str, imported: Sequence[Imported]
     ) -> list[Account]:
-        """The stored accounts with which ``imported`` would collide. They have
-        the same id as an imported account, in any app, or the same identifier
-        in the app ``app``."""
+        """The stored accounts with which accounts to import would collide.
+
+        They have the same id as an imported account, in any app, or the same
+        identifier in the app ``app``.
+        """
         ids = [each.account.id for each in imported]
         rows = sql.query_in(f"{_ACCOUNTS} WHERE id IN {{}}", (), ids)
         for kind in IDENTIFIERS:
             texts = [getattr(each.account, kind) for each in imported]
+            given = [text for text in texts if text]
             statement = f"{_ACCOUNTS} WHERE app = %s AND {kind} IN {{}}"
-            rows += sql.query_in(statement, (app,), [text for text in texts if text])
+            rows += sql.query_in(statement, (app,), given)
+        # An account that collides in several ways is returned once.
         accounts = {account.id: account for account in map(_account, rows)}
         return list(accounts.values())
 
@@ -805,8 +855,10 @@ class AccountStore(Store.Rows):
     def insert_imported(
         self, sql: PooledStatements, imported: Sequence[Imported]
     ) -> None:
-        """Store accounts with given ids. Later new accounts get greater ids.
-        Raises Taken."""
+        """Store accounts with given ids. Raises Taken.
+
+        Later new accounts get greater ids.
+        """
         marks = marks_of(1 + _STORED_COLUMNS)
         statement = f"INSERT INTO account (id, {_STORED}) VALUES {marks}"
         rows = [
@@ -835,17 +887,15 @@ class AccountStore(Store.Rows):
         change_states: StateChange,
         condition: Condition | None = None,
     ) -> str:
-        """Change the states of two accounts towards each other, as
-        ``change_states`` decides.
+        """Change the states of two accounts towards each other.
 
         ``change_states`` receives the state of ``one`` towards ``two``, and of
-        ``two`` towards ``one``. It returns the new states and a word for the
-        result, which this method returns.
+        ``two`` towards ``one``. It returns the new states and a word for the result,
+        which this method returns.
 
-        Instead this method returns ``"full"`` if an account would have relations
-        to more than ``limit`` others. It returns ``"unknown"`` if one of the
-        accounts does not exist, or if the states change and ``condition`` is not
-        met.
+        Instead this method returns ``"full"`` if an account would have relations to
+        more than ``limit`` others. It returns ``"unknown"`` if one of the accounts
+        does not exist, or if the states change and ``condition`` is not met.
         """
         # Both rows are locked, in this order, so that concurrent requests run
         # one after the other.
@@ -858,43 +908,39 @@ class AccountStore(Store.Rows):
 
         before = (_state(sql, one, two), _state(sql, two, one))
         after, result = change_states(before)
-        directions = ((one, two, before[0], after[0]), (two, one, before[1], after[1]))
-        count = "SELECT count(*) FROM relation WHERE account = %s"
-        for account, _, old_state, new_state in directions:
+        for account, old_state, new_state in zip(
+            (one, two), before, after, strict=True
+        ):
             is_added = new_state and not old_state
-            if is_added and sql.query(count, (account,))[0][0] >= limit:
+            if is_added and _count_relations(sql, account) >= limit:
                 return "full"
 
         if after != before and condition is not None and not condition(sql):
             return "unknown"
-        now = int(time())
-        for account, other, old_state, new_state in directions:
-            if old_state == new_state:
-                continue
-            if old_state:
-                sql.execute(f"DELETE FROM relation {_PAIR}", (account, other))
-            if new_state:
-                statement = (
-                    "INSERT INTO relation (account, other, state, since) "
-                    "VALUES (%s, %s, %s, %s)"
-                )
-                sql.execute(statement, (account, other, new_state, now))
+        _replace_state(sql, one, two, before[0], after[0])
+        _replace_state(sql, two, one, before[1], after[1])
         return result
 
     def blocked_by(
         self, app: str, one: int, others: Sequence[int], with_owner: bool = True
     ) -> set[int]:
         """The ids among ``others`` of accounts that have blocked the account
-        ``one``. ``with_owner``: if ``one`` is a bot, accounts that have blocked
-        its owner are included."""
+        ``one``.
+
+        With ``with_owner``, if ``one`` is a bot, accounts that have blocked its
+        owner are included.
+        """
         statement = f"{_BLOCKERS} AND r.account IN {{}}"
+        # No bot has the id 0, so no owner is found.
         bot = one if with_owner else 0
         rows = self._store.rows_in(statement, (app, one, bot), others)
         return {row[0] for row in rows}
 
     def blockers(self, app: str, one: int, limit: int) -> list[int]:
-        """Ids of accounts that have blocked an account or, if it is a bot, its
-        owner; at most ``limit``."""
+        """Ids of at most ``limit`` accounts that have blocked an account.
+
+        If it is a bot, accounts that have blocked its owner are included.
+        """
         rows = self._store.rows(f"{_BLOCKERS} LIMIT %s", (app, one, one, limit))
         return [row[0] for row in rows]
 
@@ -902,14 +948,17 @@ class AccountStore(Store.Rows):
     def relations(
         self, sql: PooledStatements, one: int, others: Sequence[int]
     ) -> dict[int, States]:
-        """For each id in ``others``: the states of the account ``one`` and of
-        that account towards each other. If ``one`` is a bot, an account that has
-        blocked its owner has also blocked the bot."""
+        """Id → the states of the account ``one`` and of that account towards each other.
+
+        If ``one`` is a bot, an account that has blocked its owner has also blocked
+        the bot.
+        """
         ids = list(dict.fromkeys(others))
         towards = "SELECT other, state FROM relation WHERE account = %s AND other IN {}"
         back = "SELECT account, state FROM relation WHERE other = %s AND account IN {}"
         states: dict[int, str] = dict(sql.query_in(towards, (one,), ids))
         states_back: dict[int, str] = dict(sql.query_in(back, (one,), ids))
+
         owner = sql.query("SELECT owner FROM bot WHERE id = %s AND owner > 0", (one,))
         if owner:
             ((owner_id,),) = owner
@@ -922,10 +971,14 @@ class AccountStore(Store.Rows):
     def contacts(
         self, sql: PooledStatements, name: ListName, one: int, after: int, limit: int
     ) -> tuple[int, list[Contact]]:
-        """A list of the account ``one``, such as its friends: the length of the
-        whole list, and a page with at most ``limit`` entries whose ids are above
-        ``after``."""
+        """A list of the account ``one``, such as its friends: its length, and a
+        page of it.
+
+        The page has at most ``limit`` entries whose ids are above ``after``.
+        """
         condition = _LISTED[name]
+        # Incoming requests are rows of the other account, with ``one`` as the
+        # target.
         contact = "r.account" if name == "incoming" else "r.other"
         ((count,),) = sql.query(
             f"SELECT count(*) FROM relation r WHERE {condition}", (one,)
@@ -963,12 +1016,17 @@ def accounts_in(sql: PooledStatements, app: str, ids: Sequence[int]) -> list[Acc
 def accounts_where(
     sql: PooledStatements, condition: str, values: Sequence[Any]
 ) -> list[Account]:
-    """The accounts that meet a condition. It is the part of a statement after
-    ``WHERE``, so it may also have an order, a limit, or ``FOR UPDATE``."""
+    """The accounts that meet a condition.
+
+    ``condition`` is the part of a statement after ``WHERE``, so it may also
+    have an order, a limit, or ``FOR UPDATE``.
+    """
     return list(map(_account, sql.query(f"{_ACCOUNTS} WHERE {condition}", values)))
 
 
 def _account(row: Row) -> Account:
+    """The account in a row. The invented phone number of :func:`_identifier` is
+    left out."""
     account = _ROWS.read(row)
     if account.phone.startswith(_NO_PHONE):
         return replace(account, phone="")
@@ -976,8 +1034,12 @@ def _account(row: Row) -> Account:
 
 
 def _identifier(kind: str, text: str) -> str | None:
-    """The value of the column of an identifier. ``text`` ``""``: the account has
-    no identifier of this kind."""
+    """The value of the column of an identifier; ``text`` ``""`` means no
+    identifier.
+
+    The column of phone numbers is unique and not NULL. So an account without a
+    number gets an invented value there.
+    """
     if text:
         return text
     if kind == "phone":
@@ -986,18 +1048,31 @@ def _identifier(kind: str, text: str) -> str | None:
 
 
 def _first_account(rows: Sequence[Row]) -> tuple[Account, str] | None:
-    """The account in the first of these rows, and its password hash. Returns
-    None if there is no row."""
+    """The account in the first of these rows, and its password hash.
+
+    Returns None if there is no row.
+    """
     if not rows:
         return None
     password = rows[0][-1]
     return (_account(rows[0]), password)
 
 
+def _set_field(sql: PooledStatements, app: str, id: int, name: str, value: Any) -> None:
+    """Change one column of an account. Raises Taken."""
+    if name in IDENTIFIERS:
+        value = _identifier(name, value)
+    elif isinstance(value, bool):
+        value = int(value)
+    statement = f"UPDATE account SET {name} = %s WHERE id = %s AND app = %s"
+    with _raising_taken():
+        sql.execute(statement, (value, id, app))
+
+
 def _by_id(
     sql: PooledStatements, app: str | None, id: int
 ) -> tuple[Account, str] | None:
-    """The account with this id, and its password hash. ``app`` None: any
+    """The account with this id, and its password hash. ``app`` None means any
     app."""
     if app is None:
         return _first_account(sql.query(f"{_ACCOUNTS} WHERE id = %s", (id,)))
@@ -1013,8 +1088,10 @@ def _linked(
     subjects: Sequence[str],
     suffix: str = "",
 ) -> tuple[Account, str] | None:
-    """See :meth:`AccountStore.linked`. ``suffix``: the end of the statement,
-    which may lock the row."""
+    """Find an account as :meth:`AccountStore.linked` describes.
+
+    ``suffix`` is the end of the statement, which may lock the row.
+    """
     for provider in providers:
         for subject in subjects:
             row = _first_account(
@@ -1028,8 +1105,11 @@ def _linked(
 def _record_event(
     sql: PooledStatements, record: RecordEvent | None, change: str, account: Account
 ) -> None:
-    """Store an event about an account in this transaction. ``record`` None:
-    nobody wants the event. ``change``: a word such as ``registered``."""
+    """Store an event about an account in this transaction.
+
+    ``record`` is None if nobody wants the event. ``change`` is a word such as
+    ``registered``.
+    """
     if record is None:
         return
     facts = {
@@ -1049,8 +1129,10 @@ def record_change(
     id: int,
 ) -> Account | None:
     """Store the event about an account that this transaction has changed.
+
     Returns the account in its new state, or None if it does not exist. ``app``
-    None: any app."""
+    None means any app.
+    """
     row = _by_id(sql, app, id)
     if row is None:
         return None
@@ -1059,8 +1141,10 @@ def record_change(
 
 
 def _row(new: Account, password: str) -> Row:
-    """The values of a new account for the columns :data:`_STORED`. ``password``:
-    a hash."""
+    """The values of a new account for the columns :data:`_STORED`.
+
+    ``password`` is a hash.
+    """
     phone, email, name = (_identifier(kind, getattr(new, kind)) for kind in IDENTIFIERS)
     confirmed_email = None
     if new.email_confirmed:
@@ -1083,8 +1167,12 @@ def _row(new: Account, password: str) -> Row:
 
 
 def _folded_names(account: Account) -> str:
-    """The names of an account in the form that a search compares, with a space
-    before each word."""
+    """The names of an account in the form that a search compares: ``" ann lee
+    ann7"``.
+
+    Folding removes case and accents. There is a space before each word, so that
+    a search can look for the beginnings of words.
+    """
     nickname = " ".join(Statements.words(account.nickname))
     name = " ".join(Statements.words(account.name))
     if nickname:
@@ -1093,19 +1181,23 @@ def _folded_names(account: Account) -> str:
 
 
 def _store_folded_names(sql: PooledStatements, accounts: Sequence[Account]) -> None:
+    """Store the folded names of accounts."""
     rows = [(_folded_names(each), each.id) for each in accounts]
     sql.execute_many("UPDATE account SET folded = %s WHERE id = %s", rows)
 
 
 def _contains_all(account: Account, words: Sequence[str]) -> bool:
+    """Whether the names of an account contain all these folded words."""
     folded = _folded_names(account)
     return all(word in folded for word in words)
 
 
 @contextmanager
 def _raising_taken(taken: str = "identifier") -> Iterator[None]:
-    """Context manager: raise Taken if a statement in this block fails because
-    another row has the value already. ``taken``: the text of the error."""
+    """Raise Taken if a statement in this block violates a unique index.
+
+    Another row has the value already. ``taken`` is the text of the error.
+    """
     from sqlalchemy.exc import IntegrityError
 
     try:
@@ -1115,20 +1207,23 @@ def _raising_taken(taken: str = "identifier") -> Iterator[None]:
 
 
 def _device(sql: PooledStatements, account: int, id: int) -> Device | None:
+    """A login of an account, or None if it has ended."""
     return _LOGINS.first(sql.query, "WHERE account = %s AND id = %s", account, id)
 
 
 def _add_device(sql: PooledStatements, id: int, new: Device, max_logins: int) -> None:
-    """Store a login of an account whose row is locked. Logins that have expired
-    are deleted. If the account then has more than ``max_logins`` logins, the
-    oldest ones end."""
+    """Store a login of an account whose row is locked.
+
+    Logins that have expired are deleted. If the account then has more than
+    ``max_logins`` logins, the oldest ones end.
+    """
     newest_first = _LOGINS.find(
         sql.query, "WHERE account = %s ORDER BY since DESC, id", id
     )
-    valid = [each for each in newest_first if each.expires_at > new.since]
+    valid = [login for login in newest_first if login.expires_at > new.since]
     # The new login is one of the logins that the account may have.
-    remaining_ids = {each.id for each in valid[: max(max_logins - 1, 0)]}
-    ended = [(id, each.id) for each in newest_first if each.id not in remaining_ids]
+    remaining_ids = {login.id for login in valid[: max(max_logins - 1, 0)]}
+    ended = [(id, login.id) for login in newest_first if login.id not in remaining_ids]
     sql.execute_many("DELETE FROM account_device WHERE account = %s AND id = %s", ended)
     sql.execute(
         f"INSERT INTO account_device (account, {_LOGINS.columns}) VALUES {marks_of(5)}",
@@ -1143,7 +1238,7 @@ def delete_rows_of(sql: PooledStatements, account: int, *tables: str) -> None:
 
 
 def _state(sql: PooledStatements, one: int, two: int) -> str:
-    """The state of the first account towards the second; ``""``: no
+    """The state of the first account towards the second; ``""`` means no
     relation."""
     rows = sql.query(f"SELECT state FROM relation {_PAIR}", (one, two))
     if rows:
@@ -1151,12 +1246,36 @@ def _state(sql: PooledStatements, one: int, two: int) -> str:
     return ""
 
 
+def _count_relations(sql: PooledStatements, account: int) -> int:
+    """To how many others an account has a relation."""
+    rows = sql.query("SELECT count(*) FROM relation WHERE account = %s", (account,))
+    return int(rows[0][0])
+
+
+def _replace_state(
+    sql: PooledStatements, account: int, other: int, before: str, after: str
+) -> None:
+    """Replace the state of an account towards another one; ``""`` means no row."""
+    if before == after:
+        return
+    if before:
+        sql.execute(f"DELETE FROM relation {_PAIR}", (account, other))
+    if after:
+        statement = (
+            "INSERT INTO relation (account, other, state, since) "
+            "VALUES (%s, %s, %s, %s)"
+        )
+        sql.execute(statement, (account, other, after, int(time())))
+
+
 def add_link(
     sql: PooledStatements, app: str, account: int, provider: str, subject: str, now: int
 ) -> None:
     """Link an account with the identity ``subject`` at a provider, in a
-    transaction. ``now``: Unix seconds. Raises Taken if the identity is linked
-    already."""
+    transaction.
+
+    ``now`` is in Unix seconds. Raises Taken if the identity is linked already.
+    """
     statement = (
         "INSERT INTO oauth_link (app, provider, subject, account, since) "
         f"VALUES {marks_of(5)}"

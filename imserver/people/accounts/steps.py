@@ -33,8 +33,10 @@ def _folded(account: Row) -> Row:
 
 def _fold_anew(op: Any) -> None:
     """Let the next search fold names with letters such as ``ł`` again, which
-    now count as plain letters. It treats them like names that a node of the
-    previous release has stored."""
+    now count as plain letters.
+
+    It treats them like names that a node of the previous release has stored.
+    """
     parts = [f"%{letter}%" for letter in "łøđðħıæœþ"]
     is_old = " OR ".join(["folded LIKE %s"] * len(parts))
     PooledStatements(op.get_bind()).execute(
@@ -45,8 +47,11 @@ def _fold_anew(op: Any) -> None:
 def _name_owner(op: Any) -> None:
     """Give the first account of an app with this user name the role of an
     owner: ``imserver chat`` of a release without roles has made it for the
-    owner. A later account with this name gets no role. Nothing changes if the
-    app has an owner."""
+    owner.
+
+    A later account with this name gets no role. Nothing changes if the app has
+    an owner.
+    """
     sql = PooledStatements(op.get_bind())
     of_chat = "FROM account WHERE app = 'gochat'"
     if not sql.query(f"SELECT 1 {of_chat} AND role = 'owner'"):

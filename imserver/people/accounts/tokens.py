@@ -43,10 +43,13 @@ from imserver.plugin.wire import Limit, id_of
 
 
 class AccountClaims(Struct):
-    """The claims of an account token. ``exp``: the end of the token, in Unix
-    seconds. ``version``: of the account. ``nbf``: the beginning of the token, in
-    Unix seconds. ``device``: the id of the login; 0: a token of GoChat, which
-    names no login."""
+    """The claims of an account token.
+
+    ``exp`` and ``nbf`` are the end and the beginning of the token, in Unix
+    seconds. ``version`` is the version of the account when the token was made.
+    ``device`` is the id of the login; 0 means a token of GoChat, which names no
+    login.
+    """
 
     user_id: int
     exp: int | float
@@ -57,8 +60,10 @@ class AccountClaims(Struct):
 
 class KnownDevice(Struct, frozen=True):
     """A device that has logged in to an account before. A token proves that.
+
     Tokens of GoChat have no login number (0), so all devices of an account with
-    such tokens count as one device."""
+    such tokens count as one device.
+    """
 
     account: int
     login: int
@@ -76,8 +81,11 @@ _MOST_ID_DIGITS: Final = 19
 
 
 def make(id: int, version: int, expires_at: int, key: bytes, device: int = 0) -> str:
-    """Make a token for a login of an account. ``expires_at``: Unix seconds.
-    ``device``: the id of the login; 0: leave out this claim."""
+    """Make a token for a login of an account.
+
+    ``expires_at`` is in Unix seconds. ``device`` is the id of the login; 0
+    leaves out this claim.
+    """
     claims = {"user_id": id, "version": version, "exp": expires_at}
     if device:
         claims["device"] = device
@@ -85,9 +93,12 @@ def make(id: int, version: int, expires_at: int, key: bytes, device: int = 0) ->
 
 
 def read(token: str, keys: Sequence[bytes], now: float) -> AccountClaims:
-    """Verify ``token`` by one of the keys at Unix time ``now``, and return its
-    claims. Raises BadToken. Only HMAC-SHA256 is accepted, whatever algorithm the
-    header names."""
+    """Verify ``token`` by one of the keys at Unix time ``now``; returns its
+    claims.
+
+    Only HMAC-SHA256 is accepted, whatever algorithm the header names. Raises
+    BadToken.
+    """
     parts = JsonWebToken.read(token)
     payload = parts.verified_by(keys)
     if payload is None:
@@ -100,6 +111,8 @@ def read(token: str, keys: Sequence[bytes], now: float) -> AccountClaims:
         raise BadToken(f"the token's claims are invalid: {error}") from None
     if algorithm != "HS256":
         raise BadToken("the token is not HS256")
+
+    # Written with "not", so that an end which is no number counts as expired.
     if not claims.exp > now or claims.nbf > now:
         raise TokenExpired("the token has expired, or is not valid yet")
     if not 0 < claims.user_id <= Limit.ID:
@@ -123,17 +136,19 @@ def bot_token(id: int, secret: str) -> str:
 
 
 def secret_hash(secret: str) -> str:
-    """The stored hash of a random secret. A secret has 80 random bits or more,
-    so it needs no salt and no slow hash."""
+    """The stored hash of a random secret.
+
+    A secret has 80 random bits or more, so it needs no salt and no slow hash.
+    """
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 class AccountTokens(AccountLookup):
-    """Makes and verifies the tokens of stored accounts. Only apps with accounts
-    have such tokens.
+    """Makes and verifies the tokens of stored accounts.
 
-    A key of the node signs tokens unless the settings have a key. GoChat's
-    public key is accepted only in demo mode.
+    Only apps with accounts have such tokens. A key of the node signs tokens
+    unless the settings have a key. GoChat's public key is accepted only in demo
+    mode.
     """
 
     def __init__(self, base: Core, accounts: AccountStore) -> None:
@@ -149,15 +164,20 @@ class AccountTokens(AccountLookup):
         self._bots: Callable[[int, str], Account | None] = _no_bot
 
     def ask(self, bots: Callable[[int, str], Account | None]) -> None:
-        """From now on find bots by this function. It gets the id of an account
-        and the hash of a secret, and returns the account of the bot, or None if
-        the bot does not exist or has another secret. It may switch greenlets,
-        and raise StorageUnavailable."""
+        """From now on find bots by this function.
+
+        It gets the id of an account and the hash of a secret. It returns the
+        account of the bot, or None if the bot does not exist or has another
+        secret. It may switch greenlets, and raise StorageUnavailable.
+        """
         self._bots = bots
 
     def wanted_in(self, app: str) -> bool:
-        """Whether an app may have accounts. In demo mode the app of GoChat may
-        have accounts even without an entry in the settings."""
+        """Whether an app may have accounts.
+
+        In demo mode the app of GoChat may have accounts even without an entry
+        in the settings.
+        """
         tenant = self._tenants.get(self._tenants.resolve(app))
         if tenant is None:
             return app == GOCHAT and self._keys.demo
@@ -171,14 +191,18 @@ class AccountTokens(AccountLookup):
         return rules_of(tenant)
 
     def make(self, id: int, version: int, expires_at: int, device: int) -> str:
-        """Make a token for a login of an account. ``expires_at``: Unix
-        seconds."""
+        """Make a token for a login of an account.
+
+        ``expires_at``: Unix seconds.
+        """
         return make(id, version, expires_at, self._keys_of_tokens()[0], device)
 
     def device_of(self, token: str) -> KnownDevice | None:
-        """The device for whose login an account token was made. The token may
-        have expired, or its login may have ended. Returns None if the token is
-        not from this server. Never switches greenlets."""
+        """The device for whose login an account token was made.
+
+        The token may have expired, or its login may have ended. Returns None if
+        the token is not from this server. Never switches greenlets.
+        """
         if not token:
             return None
         if self.settings.is_public and self._keys.demo:
@@ -191,13 +215,12 @@ class AccountTokens(AccountLookup):
         return KnownDevice(claims.user_id, claims.device)
 
     def holder(self, token: str | bytes) -> FullSession:
-        """Return the account and login that a token belongs to. May switch
-        greenlets.
+        """The account and login that a token belongs to.
 
-        Raises BadToken if the token is invalid or no longer valid, and
-        StorageUnavailable. A token without ``device`` may come from GoChat.
-        GoChat's account numbers are unique in its own app only, so such a token
-        is valid only there.
+        A token without ``device`` may come from GoChat. GoChat's account
+        numbers are unique in its own app only, so such a token is valid only
+        there. May switch greenlets. Raises BadToken if the token is invalid or
+        no longer valid, and StorageUnavailable.
         """
         try:
             if isinstance(token, str):
@@ -219,6 +242,7 @@ class AccountTokens(AccountLookup):
         if not self.wanted_in(account.app):
             raise BadToken("the app has no accounts")
 
+        # Guests have a lower rate of messages than members.
         app = self._tenants.resolve(account.app)
         if account.guest:
             self._rates.limit(app, account.user, self._guest_messages)
@@ -239,8 +263,11 @@ class AccountTokens(AccountLookup):
 
     def _login_of(self, claims: AccountClaims) -> tuple[Account, str]:
         """The account that a token names, and the name of the device of its
-        login. Raises BadToken if the account does not exist or the login has
-        ended."""
+        login.
+
+        The name is ``""`` for a token of GoChat. Raises BadToken if the account
+        does not exist or the login has ended.
+        """
         if claims.device:
             login_row = self._accounts.by_device(claims.user_id, claims.device)
             if login_row is None:
@@ -255,10 +282,13 @@ class AccountTokens(AccountLookup):
         return account, ""
 
     def proof_of(self, token: str) -> str:
-        """The proof of a token, for :meth:`still_holds`. For a bot it is the
-        hash of its secret. For other accounts it is the version of the account,
-        the id of the login and the end of the token, as ``3.51726.1790000000``.
-        See :class:`imserver.gateway.auth.questions.AccountLookup`."""
+        """The proof of a token, by which :meth:`still_holds` checks it later.
+
+        It does not have the token itself. For a bot it is the hash of its
+        secret. For other accounts it is the version of the account, the id of
+        the login and the end of the token, as ``3.51726.1790000000``. See
+        :class:`imserver.gateway.auth.questions.AccountLookup`.
+        """
         session = self.holder(token)
         if session.account.bot:
             _, _, secret = token.removeprefix(session.bot_prefix).partition("_")
@@ -266,6 +296,8 @@ class AccountTokens(AccountLookup):
         return f"{session.account.version}.{session.device_id}.{session.expires_at}"
 
     def still_holds(self, app: str, user: str, proof: str) -> bool:
+        """Whether the token with this proof would still be accepted for the
+        user."""
         account = self._proved_account(app, id_of(user), proof)
         return (
             account is not None
@@ -276,7 +308,10 @@ class AccountTokens(AccountLookup):
 
     def _proved_account(self, app: str, id: int, proof: str) -> Account | None:
         """The account with this id, if a proof of :meth:`proof_of` is still
-        valid for it, else None. May switch greenlets."""
+        valid for it.
+
+        None otherwise. May switch greenlets.
+        """
         version, _, login = proof.partition(".")
         if not login:  # the hash of the secret of a bot
             return self._bots(id, proof)
@@ -296,17 +331,22 @@ class AccountTokens(AccountLookup):
     def those_of(
         self, app: str, users: Sequence[str], words: Sequence[str] = ()
     ) -> list[Account]:
+        """The accounts of users; with ``words``, only those whose names contain
+        them."""
         ids = sorted({id_of(user) for user in users} - {0})  # 0: no id of an account
         if words:
             return self._accounts.by_ids_named(app, ids, words)
         return self._accounts.by_ids(app, ids)
 
     def programs_of(self, app: str, users: Sequence[str]) -> list[str]:
+        """The bots that belong to these users."""
         return self._accounts.programs_of(app, *users)
 
     def _bot(self, token: str) -> FullSession:
-        """The bot that a token belongs to. May switch greenlets. Raises
-        BadToken and StorageUnavailable."""
+        """The bot that a token belongs to, such as ``bot_17_Vq3…``.
+
+        May switch greenlets. Raises BadToken and StorageUnavailable.
+        """
         id, _, secret = token.removeprefix(FullSession.bot_prefix).partition("_")
         if not id.isdecimal() or len(id) > _MOST_ID_DIGITS:
             raise BadToken("this is not a token of a bot")
@@ -323,7 +363,10 @@ class AccountTokens(AccountLookup):
 
     def know_bot(self, app: str, bot: str) -> None:
         """Note that the token of a bot was verified, so that its messages get a
-        rate. Never switches greenlets."""
+        rate.
+
+        Never switches greenlets.
+        """
         self._rates.limit(app, bot, self.bot_messages)
 
     def _keys_of_tokens(self) -> tuple[bytes, ...]:

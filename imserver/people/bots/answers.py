@@ -38,8 +38,10 @@ forgotten."""
 
 
 class StreamedAnswers(Service, dict=True):
-    """Lets bots stream answers. Every method may switch greenlets and raise
-    StorageUnavailable."""
+    """Lets bots stream answers.
+
+    Every method may switch greenlets and raise StorageUnavailable.
+    """
 
     core: Core
     bots: BotStore
@@ -58,6 +60,7 @@ class StreamedAnswers(Service, dict=True):
         self, app: str, user: str, command: OpenAnswer, is_back_end: bool = False
     ) -> str | Rejected:
         """Open a stream of the bot ``user``, to a user or in a conversation.
+
         Returns the id of the stream, or the reason why it is refused.
 
         Unless a back end opens it, it counts as a message of the bot, and the
@@ -106,8 +109,10 @@ class StreamedAnswers(Service, dict=True):
         )
 
     def _refuses_sender(self, app: str, user: str) -> Rejected | None:
-        """The reason why the bot may not send now to any receiver. Returns None
-        if it may."""
+        """The reason why the bot may not send now to any receiver.
+
+        Returns None if it may.
+        """
         mute = self.core.mutes.mute_of(app, user)
         if mute is not None:
             return Rejected(RejectReason.MUTED, mute.text, mute.until)
@@ -129,8 +134,10 @@ class StreamedAnswers(Service, dict=True):
         return conversations.between(app, user, to) is not None
 
     def _count_as_message(self, app: str, user: str) -> None:
-        """Count a stream as a message of the bot. Raises ChannelRefused and
-        TooManyRequests."""
+        """Count a stream as a message of the bot.
+
+        Raises ChannelRefused and TooManyRequests.
+        """
         if self.texts.count_of(app, user) >= MOST_STREAMS:
             raise ChannelRefused(
                 "full", f"the bot has {MOST_STREAMS} open streams on this node"
@@ -140,8 +147,11 @@ class StreamedAnswers(Service, dict=True):
 
     def _owner_of(self, app: str, bot: str) -> str:
         """The user who is charged for the streams of a bot: its owner, or, if a
-        back end owns it, the bot. Returns ``""`` if the user ``bot`` is no bot.
-        The owner of a bot never changes, so it is remembered."""
+        back end owns it, the bot.
+
+        Returns ``""`` if the user ``bot`` is no bot. The owner of a bot never
+        changes, so it is remembered.
+        """
         rows = self.bots.get(app, [id_of(bot)])
         owner = ""
         if rows:
@@ -158,8 +168,11 @@ class StreamedAnswers(Service, dict=True):
         self, app: str, user: str, conversation: int, in_thread: bool
     ) -> str | Rejected:
         """The other user of a conversation in which a bot may write; ``""``: it
-        is a group. Returns the reason if the bot may not write there.
-        ``in_thread``: the message is a reply in a thread."""
+        is a group.
+
+        Returns the reason if the bot may not write there. ``in_thread``: the
+        message is a reply in a thread.
+        """
         conversations = self.core.store.part(MessageLog).conversations
         row = conversations.get(app, conversation)
         membership = conversations.member(app, conversation, user)
@@ -182,9 +195,11 @@ class StreamedAnswers(Service, dict=True):
         is_back_end: bool = False,
     ) -> Sequence[tuple[str, int]]:
         """Append pieces (stream, number, text) to streams of a bot, in their
-        order. They are charged to the owner of the bot, unless a back end
-        appends them. Returns for each piece its result, and the number of the
-        last piece of its stream.
+        order.
+
+        They are charged to the owner of the bot, unless a back end appends
+        them. Returns for each piece its result, and the number of the last
+        piece of its stream.
 
         Raises TooManyRequests, and ChannelRefused: ``unavailable``.
         """
@@ -246,8 +261,10 @@ def _refusing(
 
 
 class AnswerCommands(Service):
-    """Carries out the commands of bots on streamed answers. Everything may
-    switch greenlets."""
+    """Carries out the commands of bots on streamed answers.
+
+    Everything may switch greenlets.
+    """
 
     answers: StreamedAnswers
 

@@ -80,9 +80,12 @@ class UnknownHook(
 
 
 class Bots(Struct, frozen=True):
-    """Makes, changes and deletes bots. Every method may switch greenlets and
-    raise StorageUnavailable. ``acting_user``: the owner of the bots; ``""``: a
-    back end, which manages all bots."""
+    """Makes, changes and deletes bots.
+
+    Every method may switch greenlets and raise StorageUnavailable.
+    ``acting_user``: the owner of the bots; ``""``: a back end, which manages
+    all bots.
+    """
 
     limits: BotLimits
     stored: BotStore
@@ -102,9 +105,12 @@ class Bots(Struct, frozen=True):
         nickname: str = "",
         avatar: str = "",
     ) -> tuple[Bot, str]:
-        """Make a bot, and return it with its token. ``name``: its user name;
-        ``""``: it has none. Raises NoAccounts, BadField, Taken, UnknownAccount
-        (the owner must be a person), and ServiceRefused for too many bots."""
+        """Make a bot, and return it with its token.
+
+        ``name``: its user name; ``""``: it has none. Raises NoAccounts,
+        BadField, Taken, UnknownAccount (the owner must be a person), and
+        ServiceRefused for too many bots.
+        """
         self.accounts.rules_of(app)  # raises NoAccounts
         if name:
             name = checked("name", name)
@@ -132,16 +138,21 @@ class Bots(Struct, frozen=True):
         return bot, bot_token(bot.account.id, secret)
 
     def page(self, app: str, acting_user: str, after: str, limit: int) -> list[Bot]:
-        """A page of the bots of the acting user, or, for a back end, of all bots
-        of the app. They are ordered by id, and begin after the id ``after``."""
+        """A page of the bots of the acting user, or, for a back end, of all
+        bots of the app.
+
+        They are ordered by id, and begin after the id ``after``.
+        """
         owner: int | None = None
         if acting_user:
             owner = id_of(acting_user)
         return self.stored.page(app, owner, id_of(after), limit)
 
     def get(self, app: str, acting_user: str, bot: str) -> Bot:
-        """A bot that the acting user manages. Raises UnknownBot, also for a bot
-        of somebody else."""
+        """A bot that the acting user manages.
+
+        Raises UnknownBot, also for a bot of somebody else.
+        """
         rows = self.stored.get(app, [id_of(bot)])
         if not rows or acting_user not in ("", str(rows[0].owner)):
             raise UnknownBot(bot)
@@ -151,8 +162,10 @@ class Bots(Struct, frozen=True):
         self, app: str, acting_user: str, bot: str, fields: dict[str, Any]
     ) -> Bot:
         """Change some of ``nickname``, ``avatar``, ``commands``,
-        ``description`` and ``listed``. Raises BadField (also above
-        :data:`MOST_LISTED`) and UnknownBot."""
+        ``description`` and ``listed``.
+
+        Raises BadField (also above :data:`MOST_LISTED`) and UnknownBot.
+        """
         commands = fields.pop("commands", None)
         about = fields.pop("description", None)
         listed = fields.pop("listed", None)
@@ -181,15 +194,21 @@ class Bots(Struct, frozen=True):
         return self.get(app, acting_user, bot)
 
     def listed(self, app: str, acting_user: str, after: str, limit: int) -> list[Bot]:
-        """A page of the bots that the app offers to all its accounts, ordered by
-        id, after the id ``after``. Raises ServiceRefused for guests."""
+        """A page of the bots that the app offers to all its accounts, ordered
+        by id, after the id ``after``.
+
+        Raises ServiceRefused for guests.
+        """
         if acting_user and not self.relations.may_gather(app, acting_user):
             raise ServiceRefused("not for guests", Problems.NOT_ALLOWED)
         return self.stored.listed(app, id_of(after), limit)
 
     def visible(self, app: str, acting_user: str, bot: str) -> Bot:
-        """A bot, whoever its owner is. Raises UnknownBot, also if the bot or its
-        owner has blocked the acting user."""
+        """A bot, whoever its owner is.
+
+        Raises UnknownBot, also if the bot or its owner has blocked the acting
+        user.
+        """
         bots = self.unblocked(app, acting_user, self.named(app, [bot]))
         if not bots:
             raise UnknownBot(bot)
@@ -212,8 +231,10 @@ class Bots(Struct, frozen=True):
         ]
 
     def check_hook(self, url: str) -> None:
-        """Raise BadField if a URL cannot be the webhook of a bot. ``""`` removes
-        the webhook, so it is valid."""
+        """Raise BadField if a URL cannot be the webhook of a bot.
+
+        ``""`` removes the webhook, so it is valid.
+        """
         if not url:
             return
         try:
@@ -222,9 +243,11 @@ class Bots(Struct, frozen=True):
             raise BadField(f"hook_url: {problem}") from None
 
     def set_hook(self, app: str, acting_user: str, bot: str, url: str) -> str:
-        """Set the webhook of a bot; ``""``: remove it. Returns the new secret
-        that signs its requests, or ``""`` without a webhook. Raises BadField and
-        UnknownBot."""
+        """Set the webhook of a bot; ``""``: remove it.
+
+        Returns the new secret that signs its requests, or ``""`` without a
+        webhook. Raises BadField and UnknownBot.
+        """
         self.check_hook(url)
         secret = ""
         if url:
@@ -236,8 +259,10 @@ class Bots(Struct, frozen=True):
         return secret
 
     def rotate(self, app: str, acting_user: str, bot: str) -> str:
-        """Replace the token of a bot and end its sessions. Returns the new
-        token. Raises UnknownBot."""
+        """Replace the token of a bot and end its sessions.
+
+        Returns the new token. Raises UnknownBot.
+        """
         id = self.get(app, acting_user, bot).account.id
         secret = make_bot_secret()
         if not self.stored.set(app, id, "token_hash", secret_hash(secret)):
@@ -246,8 +271,10 @@ class Bots(Struct, frozen=True):
         return bot_token(id, secret)
 
     def remove(self, app: str, acting_user: str, bot: str) -> None:
-        """Delete a bot with its account. Raises UnknownBot and
-        MediaUnavailable."""
+        """Delete a bot with its account.
+
+        Raises UnknownBot and MediaUnavailable.
+        """
         self.get(app, acting_user, bot)
         self.accounts.remove(app, bot, keeps_messages=True)
 
@@ -261,9 +288,11 @@ class Bots(Struct, frozen=True):
     def in_conversation(
         self, app: str, acting_user: str, conversation: int
     ) -> list[Bot]:
-        """The bots of a conversation of the acting user, ordered by id. For a
-        back end, the conversation may be of any users. Raises
-        UnknownConversation."""
+        """The bots of a conversation of the acting user, ordered by id.
+
+        For a back end, the conversation may be of any users. Raises
+        UnknownConversation.
+        """
         conversations = self.store.part(MessageLog).conversations
         row = conversations.get(app, conversation)
         if row is None:
@@ -296,8 +325,9 @@ class Bots(Struct, frozen=True):
 
 
 class IncomingHooks(Struct, frozen=True):
-    """Makes, lists and revokes incoming webhooks. Every method may switch
-    greenlets and raise StorageUnavailable.
+    """Makes, lists and revokes incoming webhooks.
+
+    Every method may switch greenlets and raise StorageUnavailable.
 
     ``acting_user``: the owner or an admin of the group, or ``""``: a back end.
     For others, the methods raise UnknownGroup or NotAllowed.
@@ -312,8 +342,9 @@ class IncomingHooks(Struct, frozen=True):
     def create(
         self, app: str, acting_user: str, group: int, nickname: str, avatar: str = ""
     ) -> tuple[IncomingHook, str]:
-        """Make an incoming webhook with its bot, which joins the group. Returns
-        it with its token.
+        """Make an incoming webhook with its bot, which joins the group.
+
+        Returns it with its token.
 
         Raises NoAccounts, BadField, ServiceRefused (too many bots of the
         owner), TooManyMembers and BadGroup (too many bots in the group).
@@ -345,8 +376,10 @@ class IncomingHooks(Struct, frozen=True):
         return [(hook, accounts[hook.id]) for hook in hooks if hook.id in accounts]
 
     def revoke(self, app: str, acting_user: str, hook: int) -> None:
-        """Delete an incoming webhook and its bot. Raises UnknownHook, also in
-        place of UnknownGroup."""
+        """Delete an incoming webhook and its bot.
+
+        Raises UnknownHook, also in place of UnknownGroup.
+        """
         row = self.rows.incoming(app, hook)
         if row is None:
             raise UnknownHook(str(hook))
@@ -357,8 +390,10 @@ class IncomingHooks(Struct, frozen=True):
         self.accounts.remove(app, str(hook), keeps_messages=True)
 
     def with_token(self, token: str, address: str) -> IncomingHook:
-        """The incoming webhook with this token. Raises UnknownHook and
-        TooManyRequests (by address)."""
+        """The incoming webhook with this token.
+
+        Raises UnknownHook and TooManyRequests (by address).
+        """
         # Counted for all apps together, because the app is not known before the
         # token is found.
         self.addresses.require(by_address("", address))
@@ -369,7 +404,10 @@ class IncomingHooks(Struct, frozen=True):
 
     def _require_role(self, app: str, acting_user: str, group: int) -> None:
         """Raise UnknownGroup or NotAllowed if the acting user is no owner or
-        admin of a group. A back end (role ``""``) may always act."""
+        admin of a group.
+
+        A back end (role ``""``) may always act.
+        """
         if self.groups.role(app, group, acting_user) not in (OWNER, ADMIN, ""):
             raise NotAllowed(
                 "only the owner and admins manage the webhooks of this group"

@@ -28,8 +28,11 @@ BOT_PIECES: Final = Rate(
 
 
 class BotSettings(Struct, frozen=True):
-    """Section ``bots``. ``allow_loopback``: webhooks of bots may be on this
-    machine, also with http. For development."""
+    """Section ``bots``.
+
+    ``allow_loopback``: webhooks of bots may be on this machine, also with http.
+    For development.
+    """
 
     allow_loopback: bool = False
 
@@ -41,8 +44,10 @@ class BotLimits(Struct, frozen=True):
 
 
 def check(config: Config, _locations: Locations) -> Iterator[tuple[str, str]]:
-    """Check the settings. Yields settings that a careful operator would
-    change."""
+    """Check the settings.
+
+    Yields settings that a careful operator would change.
+    """
     if settings_of(config, BotSettings).allow_loopback:
         yield (
             "bots.allow_loopback",

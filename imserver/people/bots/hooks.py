@@ -52,8 +52,10 @@ class _Answer(Struct):
 
 
 class BotHooks(Service, dict=True):
-    """The webhooks of bots. ``know_bot``: called with each bot that may send,
-    and its app."""
+    """The webhooks of bots.
+
+    ``know_bot``: called with each bot that may send, and its app.
+    """
 
     store: Store
     rows: HookStore
@@ -82,14 +84,18 @@ class BotHooks(Service, dict=True):
     # -------------------------------------------
 
     def hooks(self) -> dict[str, BotHook]:
-        """Secret → webhook, for all bots. A webhook that was set again has a
-        new secret, so it starts again."""
+        """Secret → webhook, for all bots.
+
+        A webhook that was set again has a new secret, so it starts again.
+        """
         return {hook.secret: hook for hook in self.rows.of_bots()}
 
     def wants(self, hook: BotHook, entry: Entry) -> bool | None:
         """Whether the webhook of a bot gets an entry: entries of others, and an
-        own streamed message that a user has stopped. Returns None if the bot is
-        banned."""
+        own streamed message that a user has stopped.
+
+        Returns None if the bot is banned.
+        """
         if self.is_banned(hook.app, hook.user):
             return None
         return entry.sender != hook.user or entry.is_stopped
@@ -100,8 +106,11 @@ class BotHooks(Service, dict=True):
 
     def deliver(self, sender: HookSender[BotHook], entry: Entry) -> Failure | None:
         """Post an entry to the URL of a bot, and send the messages in its
-        answer. Returns None if the entry is done, else the failure: then the
-        entry is posted again later, unless the failure ``is_dead``."""
+        answer.
+
+        Returns None if the entry is done, else the failure: then the entry is
+        posted again later, unless the failure ``is_dead``.
+        """
         hook = sender.hook
         tally = self.tally
         event = for_bot(hook.app, entry, self.node(), hook.user)
@@ -142,10 +151,12 @@ class BotHooks(Service, dict=True):
         return Failure(problem)
 
     def _send_answer(self, hook: BotHook, entry: Entry, content: bytes) -> bool:
-        """Send the messages of an answer, each once. Returns False if the lease
-        of this node ended before all messages were stored: then another node
-        must post the entry again. Switches greenlets. Raises
-        StorageUnavailable."""
+        """Send the messages of an answer, each once.
+
+        Returns False if the lease of this node ended before all messages were
+        stored: then another node must post the entry again. Switches greenlets.
+        Raises StorageUnavailable.
+        """
         if self.is_banned(hook.app, hook.user):
             return True
         self.know_bot(hook.app, hook.user)
@@ -172,8 +183,11 @@ class BotHooks(Service, dict=True):
     def _draft_of(
         self, hook: BotHook, entry: Entry, number: int, message: dict[str, Any]
     ) -> Draft | None:
-        """The draft of one message of an answer to an entry. ``number``: its
-        index in the answer. Returns None if the message is not valid."""
+        """The draft of one message of an answer to an entry.
+
+        ``number``: its index in the answer. Returns None if the message is not
+        valid.
+        """
         fields = {
             name: value
             for name, value in message.items()
@@ -197,8 +211,10 @@ class BotHooks(Service, dict=True):
 
 
 def messages_of(content: bytes) -> Sequence[dict[str, Any]]:
-    """The messages of an answer. Empty for an answer of another form, such as
-    ``OK``."""
+    """The messages of an answer.
+
+    Empty for an answer of another form, such as ``OK``.
+    """
     try:
         answer = msgspec.json.decode(content, type=_Answer)
     except (ValueError, RecursionError):

@@ -78,8 +78,11 @@ text behind it. So a user is written as in a text, for example ``<@U123>``."""
 
 def text_of(given: dict[str, Any]) -> tuple[str, bool]:
     """The text of a message of Slack in our Markdown, and whether it mentions
-    everybody. ``given``: the fields ``text``, ``blocks`` and ``attachments`` of
-    the message."""
+    everybody.
+
+    ``given``: the fields ``text``, ``blocks`` and ``attachments`` of the
+    message.
+    """
     # If the message has blocks, its ``text`` is only for notifications.
     parts = [_block_text(given.get("blocks"), 0) or _string(given.get("text"))]
     attachments = given.get("attachments")
@@ -132,8 +135,10 @@ def _string(value: Any) -> str:
 
 
 def _link(url: Any, label: str) -> str:
-    """A link in the form of Slack, ``<url|label>``. Returns the label alone if
-    ``url`` is no address."""
+    """A link in the form of Slack, ``<url|label>``.
+
+    Returns the label alone if ``url`` is no address.
+    """
     label = label.replace("|", " ").replace("\n", " ")
     if label and isinstance(url, str) and url.startswith("http"):
         return f"<{url}|{label}>"
@@ -141,8 +146,10 @@ def _link(url: Any, label: str) -> str:
 
 
 def _attachment_text(given: Any) -> str:
-    """The text of an attachment, still with the tags of Slack. Returns ``""`` if
-    it has no text."""
+    """The text of an attachment, still with the tags of Slack.
+
+    Returns ``""`` if it has no text.
+    """
     if not isinstance(given, dict):
         return ""
     parts = [
@@ -166,7 +173,10 @@ def _attachment_text(given: Any) -> str:
 
 def _block_text(value: Any, depth: int) -> str:
     """The text of a block, of an element, or of a list of them, still with the
-    tags of Slack. Returns ``""`` if it has no text."""
+    tags of Slack.
+
+    Returns ``""`` if it has no text.
+    """
     if depth > MOST_DEPTH:
         return ""
     if isinstance(value, list):
@@ -211,8 +221,11 @@ class HookApi(Struct, frozen=True):
 
 def _read(api: HookApi, call: Call) -> None:
     """Find the webhook of a request, and read the message in its body into
-    ``call.input``. The bot of the webhook becomes the acting user. Raises
-    ApiProblem, UnknownHook and TooManyRequests."""
+    ``call.input``.
+
+    The bot of the webhook becomes the acting user. Raises ApiProblem,
+    UnknownHook and TooManyRequests.
+    """
     request = call.request
     token = request.path.removeprefix(PATH)
     hook = bots_of(api.core).incoming.with_token(token, request.host)
@@ -242,7 +255,9 @@ def _read(api: HookApi, call: Call) -> None:
 
 def _json_of(call: Call) -> bytes:
     """The JSON of a request: its body, or the field ``payload`` of a form.
-    Raises ApiProblem if it has neither."""
+
+    Raises ApiProblem if it has neither.
+    """
     body = call.body
     kind = call.request.headers.get("content-type", "")
     is_form = kind.startswith("application/x-www-form-urlencoded")
@@ -257,8 +272,10 @@ def _json_of(call: Call) -> bytes:
 
 
 def post(api: HookApi, call: Call) -> HttpResponse:
-    """``POST /hooks/<token>``: post a message. ``ok``: what Grafana and
-    Alertmanager look for."""
+    """``POST /hooks/<token>``: post a message.
+
+    ``ok``: what Grafana and Alertmanager look for.
+    """
     answer = msgspec.structs.asdict(api.messages.send(call, call.input))
     answer["ok"] = True
     return call.reply(answer)

@@ -33,8 +33,9 @@ class BotCommand(Struct, frozen=True):
 
 
 class Bot(Struct, frozen=True):
-    """A bot: the account of a program. It logs in with its token, without a
-    password.
+    """A bot: the account of a program.
+
+    It logs in with its token, without a password.
 
     ``owner``: the account that manages it; 0: the back end. ``hook_url``:
     receives the entries that the bot receives (``""``: no webhook).
@@ -51,8 +52,9 @@ class Bot(Struct, frozen=True):
 
 
 class IncomingHook(Struct, frozen=True):
-    """A URL whose requests become messages in a group. ``id``: the account of
-    the bot that sends them.
+    """A URL whose requests become messages in a group.
+
+    ``id``: the account of the bot that sends them.
 
     ``created``: Unix seconds.
     """
@@ -97,9 +99,12 @@ class BotStore(Store.Rows):
         most: int,
         record: RecordEvent | None,
     ) -> Bot | None:
-        """Store a bot with its account. ``owner`` 0: a back end, which may have
-        any number of bots. Returns None, and stores nothing, if the owner
-        already has ``most`` bots or does not exist any more. Raises Taken."""
+        """Store a bot with its account.
+
+        ``owner`` 0: a back end, which may have any number of bots. Returns
+        None, and stores nothing, if the owner already has ``most`` bots or does
+        not exist any more. Raises Taken.
+        """
         row = replace(new, bot=True)
         if owner:
             # The row of the owner is locked. If the owner were deleted at the
@@ -166,9 +171,12 @@ class BotStore(Store.Rows):
 
     @Store.writing
     def set_listed(self, sql: PooledStatements, app: str, id: int, most: int) -> bool:
-        """Offer a bot to all accounts of its app. Returns False, and changes
-        nothing, if the bot does not exist, or if its owner already offers
-        ``most`` other bots. A back end may offer any number."""
+        """Offer a bot to all accounts of its app.
+
+        Returns False, and changes nothing, if the bot does not exist, or if its
+        owner already offers ``most`` other bots. A back end may offer any
+        number.
+        """
         rows = sql.query("SELECT owner FROM bot WHERE id = %s AND app = %s", (id, app))
         if not rows:
             return False
@@ -245,8 +253,11 @@ class HookStore(Store.Rows):
         self, sql: Statements, app: str, bot: int, url: str, secret: str
     ) -> bool:
         """Set the URL of the webhook of a bot (``""``: remove it), and the
-        secret that signs its requests. The webhook begins with the next entry of
-        the log. Returns False if the app has no such bot."""
+        secret that signs its requests.
+
+        The webhook begins with the next entry of the log. Returns False if the
+        app has no such bot.
+        """
         row = f"SELECT id FROM bot WHERE id = %s AND app = %s{sql.for_update}"
         if not sql.query(row, (bot, app)):
             return False

@@ -20,9 +20,11 @@ _END_OF_NUMBERS: Final = 2**53
 
 class OpenAnswer(Command, frozen=True, gc=False):
     """Open a streamed message to the user ``to``, or in a ``conversation``.
+
     ``thread``: a message of the conversation, in whose thread the answer is a
     reply (0: no thread). ``stoppers``: the users who may stop it; None: all
-    readers."""
+    readers.
+    """
 
     to: str = ""
     conversation: int = 0

@@ -132,8 +132,11 @@ def chat(
 
 def _let_guests_in(tenants: Tenants, settings: dict[str, Any]) -> bool:
     """Make the app gochat with these additional settings, or let the existing
-    app take guests. Returns whether it takes guests now. It does not if the
-    settings file defines the app without guests."""
+    app take guests.
+
+    Returns whether it takes guests now. It does not if the settings file
+    defines the app without guests.
+    """
     tenant = tenants.find(GOCHAT)
     if tenant is None:
         # In a chat among friends, an invited person can find the others by
@@ -171,8 +174,10 @@ def _owner(store: Store) -> tuple[Account, str]:
 
 
 def _group_of(store: Store, owner: Account, name: str) -> int:
-    """The id of the first group of the owner. If the owner has no group, a group
-    with this name is made."""
+    """The id of the first group of the owner.
+
+    If the owner has no group, a group with this name is made.
+    """
     log = store.part(MessageLog)
     rows = log.conversations.memberships(GOCHAT, owner.user)
     owned = [
@@ -190,8 +195,11 @@ def _invitation(
     store: Store, owner: Account, group: int, guests: bool, now: int
 ) -> InvitationShown:
     """The invitation of the owner to a group, for any number of people, that is
-    valid longest. If none is valid for another day, a new one is made.
-    ``guests``: whether the invitation is for people without an account, too."""
+    valid longest.
+
+    If none is valid for another day, a new one is made. ``guests``: whether the
+    invitation is for people without an account, too.
+    """
     rows = InvitationStore(store)
     page = rows.page(GOCHAT, owner.user, group, now + _DAY, "", _MOST)
     valid = [

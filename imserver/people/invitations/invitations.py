@@ -134,8 +134,10 @@ class InvitationAccepted(Struct):
 
 
 class InvitationContent(Struct, frozen=True, omit_defaults=True):
-    """The content of a message of the type :data:`MESSAGE_TYPE`. Once the
-    invitation has ended, it has a ``status`` and no code."""
+    """The content of a message of the type :data:`MESSAGE_TYPE`.
+
+    Once the invitation has ended, it has a ``status`` and no code.
+    """
 
     group: str
     name: str
@@ -146,8 +148,9 @@ class InvitationContent(Struct, frozen=True, omit_defaults=True):
 
 
 class Invitations:
-    """Makes and accepts invitations. Every method may switch greenlets and
-    raise StorageUnavailable.
+    """Makes and accepts invitations.
+
+    Every method may switch greenlets and raise StorageUnavailable.
 
     ``inviter`` ``""``: a back end, which may invite to all groups.
 
@@ -176,10 +179,12 @@ class Invitations:
         uses: int,
         guests: bool = False,
     ) -> InvitationShown:
-        """Make an invitation. ``group``: the group to join; 0: the invitation is
-        to become a friend of ``inviter``. ``seconds``: how long it is valid;
-        ``uses``: how many people may use it; 0: no limit. ``guests``: people
-        without an account may come in, as guests.
+        """Make an invitation.
+
+        ``group``: the group to join; 0: the invitation is to become a friend of
+        ``inviter``. ``seconds``: how long it is valid; ``uses``: how many
+        people may use it; 0: no limit. ``guests``: people without an account
+        may come in, as guests.
 
         Raises UnknownGroup, NotAllowed, UnknownAccount, ServiceRefused (no
         guests) and TooManyInvitations.
@@ -213,6 +218,7 @@ class Invitations:
         self, app: str, group: int, inviter: str, users: Sequence[str]
     ) -> list[str]:
         """Send each user an invitation to a group, as a message of ``inviter``.
+
         Returns the users to whom one was sent.
 
         A user gets no invitation above the limit ``accounts.invitations``, or
@@ -246,8 +252,10 @@ class Invitations:
     ) -> list[InvitationShown]:
         """A page of the invitations that ``inviter`` may see, after the code
         ``after``: their own invitations, or, if they may manage the group, all
-        invitations to it. ``group`` 0: of all groups, and to friends. Raises
-        UnknownGroup."""
+        invitations to it.
+
+        ``group`` 0: of all groups, and to friends. Raises UnknownGroup.
+        """
         maker: str | None = inviter
         # A back end has the role "".
         if group and self._groups.role(app, group, inviter) in (OWNER, ADMIN, ""):
@@ -255,9 +263,11 @@ class Invitations:
         return self._rows.page(app, maker, group or None, int(time()), after, limit)
 
     def revoke(self, app: str, inviter: str, code: str) -> None:
-        """End an invitation. Allowed for its maker, for the owner and admins of
-        its group, and for the user to whom it was sent (to decline it). Raises
-        UnknownInvitation."""
+        """End an invitation.
+
+        Allowed for its maker, for the owner and admins of its group, and for
+        the user to whom it was sent (to decline it). Raises UnknownInvitation.
+        """
         row = self._rows.get(app, code)
         if row is None:
             raise UnknownInvitation(code)
@@ -303,8 +313,11 @@ class Invitations:
         return makers, {str(group.id): group.name for group in groups}
 
     def end(self, app: str, code: str) -> dict[str, Any]:
-        """End an invitation of any maker, for operators. Returns its group and
-        maker, for the audit log. Raises UnknownInvitation."""
+        """End an invitation of any maker, for operators.
+
+        Returns its group and maker, for the audit log. Raises
+        UnknownInvitation.
+        """
         row = self._rows.get(app, code)
         if row is None:
             raise UnknownInvitation(code)
@@ -315,8 +328,10 @@ class Invitations:
         return facts
 
     def preview(self, app: str, code: str, address: str) -> InvitationPreview:
-        """The target of an invitation. Raises UnknownInvitation, UsedInvitation
-        and TooManyRequests."""
+        """The target of an invitation.
+
+        Raises UnknownInvitation, UsedInvitation and TooManyRequests.
+        """
         self._people.cards.addresses.require(by_address(app, address))
         # The person who was invited by mail may open the link again. They learn
         # that they have used it.
@@ -354,8 +369,9 @@ class Invitations:
     def accept(
         self, app: str, user: str, code: str, by_user: bool = True
     ) -> InvitationAccepted:
-        """Join the group, or become a friend of the maker. Members and friends
-        do not use up an invitation.
+        """Join the group, or become a friend of the maker.
+
+        Members and friends do not use up an invitation.
 
         ``by_user``: the user makes the request, not a back end. Raises
         UnknownInvitation, UnknownAccount, Blocked, TooManyRequests,
@@ -427,8 +443,10 @@ class Invitations:
         self, app: str, user: str, invitation: InvitationShown, condition: Condition
     ) -> Literal["friends", "already"]:
         """Make a user a friend of the maker of an invitation, if the
-        ``condition`` is met in the transaction. Raises Blocked, UnknownFriend,
-        and ServiceRefused for too many friends."""
+        ``condition`` is met in the transaction.
+
+        Raises Blocked, UnknownFriend, and ServiceRefused for too many friends.
+        """
         try:
             result = self._people.friends.change(
                 app, user, invitation.user, changes.add, condition
@@ -453,8 +471,10 @@ class Invitations:
         return row
 
     def _message_with(self, app: str, invitation: InvitationShown) -> Entry | None:
-        """The message with which an invitation was sent to one user. Returns
-        None if it was not sent by a message."""
+        """The message with which an invitation was sent to one user.
+
+        Returns None if it was not sent by a message.
+        """
         if invitation.max_uses != 1:
             return None
         entries = self._store.part(MessageLog).entries
@@ -470,8 +490,11 @@ class Invitations:
         message: Entry | None,
         status: Literal["accepted", "declined", "revoked"],
     ) -> None:
-        """Show both users how an invitation has ended, by an edit of the message
-        that has brought it. ``message`` None: there is no message to edit."""
+        """Show both users how an invitation has ended, by an edit of the
+        message that has brought it.
+
+        ``message`` None: there is no message to edit.
+        """
         if message is None:
             return
         group = id_of(invitation.group)

@@ -83,8 +83,9 @@ _ID_BYTES: Final = 16
 
 
 class InvitationMails:
-    """Makes invitations by e-mail, and sends them. Methods may switch
-    greenlets, and raise StorageUnavailable.
+    """Makes invitations by e-mail, and sends them.
+
+    Methods may switch greenlets, and raise StorageUnavailable.
 
     ``runner`` sends the waiting ones. Only users with a role in the app, and
     back ends, may invite by e-mail. The reason: a mail contains the names of
@@ -124,7 +125,9 @@ class InvitationMails:
 
     def refusal(self, app: str, inviter: str) -> Refusal:
         """The reason why a user may not invite by e-mail; ``""``: the user may.
-        ``inviter`` ``""``: a back end."""
+
+        ``inviter`` ``""``: a back end.
+        """
         if not (self._smtp.host and self._page()):
             return "no_mail"
         if inviter and not self._people.accounts.known(app, inviter).role:
@@ -140,8 +143,9 @@ class InvitationMails:
         guests: bool,
         language: str,
     ) -> tuple[int, list[RefusedAddress]]:
-        """Invite these addresses to a group. Returns the number of invited
-        addresses, and the refused ones.
+        """Invite these addresses to a group.
+
+        Returns the number of invited addresses, and the refused ones.
 
         Raises UnknownGroup, NotAllowed, UnknownAccount, ServiceRefused (no
         mails, no guests) and TooManyRequests.
@@ -197,8 +201,11 @@ class InvitationMails:
         now: int,
         refused: list[RefusedAddress],
     ) -> dict[str, str]:
-        """The addresses that are not invited to a group yet: stored form → as it
-        was given. The others are added to ``refused``."""
+        """The addresses that are not invited to a group yet: stored form → as
+        it was given.
+
+        The others are added to ``refused``.
+        """
         wanted: dict[str, str] = {}
         for given in emails:
             try:
@@ -212,8 +219,10 @@ class InvitationMails:
     def page(
         self, app: str, inviter: str, group: int, after: str, limit: int
     ) -> list[InvitationMail]:
-        """The invitations by e-mail of a user to a group. A back end gets the
-        invitations of all users. Raises UnknownGroup."""
+        """The invitations by e-mail of a user to a group.
+
+        A back end gets the invitations of all users. Raises UnknownGroup.
+        """
         self._groups.role(app, group, inviter)
         return self._rows.mails(app, inviter, group, after, limit)
 
@@ -229,8 +238,10 @@ class InvitationMails:
 
     def _work(self, app: str, code: str) -> None:
         """Send the mail of one invitation, if the invitation is still valid.
-        Raises ConnectionError if the mail server does not take the mail for now:
-        the runner tries it again later."""
+
+        Raises ConnectionError if the mail server does not take the mail for
+        now: the runner tries it again later.
+        """
         self._wait_for_server(app, code)
         mail = self._rows.mail(app, code)
         invitation = self._rows.get(app, code)
@@ -258,8 +269,10 @@ class InvitationMails:
         self._send(app, mail, content)
 
     def _send(self, app: str, mail: InvitationMail, content: Mail) -> None:
-        """Send a mail, and store the answer of the mail server. Raises
-        ConnectionError if the server may take the mail later."""
+        """Send a mail, and store the answer of the mail server.
+
+        Raises ConnectionError if the server may take the mail later.
+        """
         code = mail.code
         # Sending may take half a minute, so the mail is reserved again.
         self.runner.proceed(app, code)
@@ -282,7 +295,10 @@ class InvitationMails:
 
     def _wait_for_server(self, app: str, code: str) -> None:
         """Wait until mails are tried again after the mail server has not
-        answered. This mail stays reserved for the node meanwhile."""
+        answered.
+
+        This mail stays reserved for the node meanwhile.
+        """
         seconds = self._away_until - monotonic()
         while seconds > 0:
             self.runner.proceed(app, code)
@@ -320,8 +336,10 @@ def _chat_name(core: Core) -> str:
 
 @cache
 def _words(language: str) -> dict[str, str]:
-    """The words of mails in a language, with blanks such as ``{group}``. They
-    are English if there is no file of the language."""
+    """The words of mails in a language, with blanks such as ``{group}``.
+
+    They are English if there is no file of the language.
+    """
     file = asset_path("templates/people") / f"mail.{language}.json"
     if file.exists():
         return msgspec.json.decode(file.read_bytes(), type=dict[str, str])
@@ -331,9 +349,12 @@ def _words(language: str) -> dict[str, str]:
 def _content(
     mail: InvitationMail, link: str, site: str, name: str, group: str, guests: bool
 ) -> Mail:
-    """The mail with an invitation. ``link``: the address that it leads to.
-    ``name``: of the inviter; ``""``: a back end invites. ``group``: the name of
-    the group. ``guests``: the receiver may come in without an account."""
+    """The mail with an invitation.
+
+    ``link``: the address that it leads to. ``name``: of the inviter; ``""``: a
+    back end invites. ``group``: the name of the group. ``guests``: the receiver
+    may come in without an account.
+    """
     words = _words(mail.language)
     blanks = {"site": site, "name": name or site, "group": group}
     texts = {key: text.format(**blanks) for key, text in words.items()}

@@ -128,9 +128,10 @@ class InvitationStore(Store.Rows):
         most: int,
         account: int = 0,
     ) -> bool:
-        """Store an invitation. Ended invitations of its maker are deleted first.
-        Returns False, and stores nothing, if the maker still has ``most``
-        invitations.
+        """Store an invitation.
+
+        Ended invitations of its maker are deleted first. Returns False, and
+        stores nothing, if the maker still has ``most`` invitations.
 
         ``account``: the account of the maker, whose row is locked during the
         count; 0: the maker has no account. For a back end, only its invitations
@@ -170,8 +171,10 @@ class InvitationStore(Store.Rows):
         guests: bool,
     ) -> None:
         """Store invitations to a group, each for one person, and the mails with
-        them, which are sent later. ``guests``: people without an account may
-        come in by them."""
+        them, which are sent later.
+
+        ``guests``: people without an account may come in by them.
+        """
         links = []
         for mail in new:
             link = InvitationShown(
@@ -190,8 +193,10 @@ class InvitationStore(Store.Rows):
         sql.insert_new("invitation_mail", f"{_MAILS.columns}, app, leased", mails)
 
     def get(self, app: str, code: str) -> InvitationShown | None:
-        """The invitation with this code, ended or not. Returns None if it does
-        not exist."""
+        """The invitation with this code, ended or not.
+
+        Returns None if it does not exist.
+        """
         return _ROWS.first(self._store.rows, "WHERE app = %s AND code = %s", app, code)
 
     def page(
@@ -204,10 +209,12 @@ class InvitationStore(Store.Rows):
         limit: int,
     ) -> list[InvitationShown]:
         """A page of the invitations that have not ended, ordered by code, after
-        the code ``after``. Invitations by e-mail are left out.
+        the code ``after``.
 
-        ``user``: only invitations of this maker; None: of all makers. ``group``:
-        only invitations to this group; None: all invitations.
+        Invitations by e-mail are left out.
+
+        ``user``: only invitations of this maker; None: of all makers.
+        ``group``: only invitations to this group; None: all invitations.
         """
         condition = f"app = %s AND NOT {_ENDED} AND {_BY_LINK} AND code > %s"
         values: list[Any] = [app, now, after]
@@ -222,8 +229,10 @@ class InvitationStore(Store.Rows):
 
     @Store.writing_or(None)
     def remove(self, sql: PooledStatements, app: str, code: str) -> None:
-        """Delete an invitation. A mail that was not sent is not sent any
-        more."""
+        """Delete an invitation.
+
+        A mail that was not sent is not sent any more.
+        """
         sql.execute("DELETE FROM invitation WHERE app = %s AND code = %s", (app, code))
         sql.execute(
             "DELETE FROM invitation_mail WHERE app = %s AND id = %s", (app, code)
@@ -238,9 +247,11 @@ class InvitationStore(Store.Rows):
     def mails(
         self, app: str, user: str, group: int, after: str, limit: int
     ) -> list[InvitationMail]:
-        """A page of the invitations by e-mail to a group, ordered by code, after
-        the code ``after``. ``user``: only invitations of this maker; ``""``: of
-        all makers."""
+        """A page of the invitations by e-mail to a group, ordered by code,
+        after the code ``after``.
+
+        ``user``: only invitations of this maker; ``""``: of all makers.
+        """
         condition = "app = %s AND conversation = %s AND id > %s"
         values: list[Any] = [app, group, after]
         if user:
@@ -292,7 +303,9 @@ class InvitationStore(Store.Rows):
         self, sql: PooledStatements, app: str, code: str, reason: str
     ) -> None:
         """Store the last answer of the mail server to an invitation by e-mail.
-        ``reason`` ``""``: nothing is wrong."""
+
+        ``reason`` ``""``: nothing is wrong.
+        """
         statement = "UPDATE invitation_mail SET reason = %s WHERE app = %s AND id = %s"
         sql.execute(statement, (reason, app, code))
 
@@ -313,9 +326,11 @@ def _row(app: str, new: InvitationShown) -> Row:
 
 
 def use(sql: Statements, app: str, code: str, now: int) -> bool:
-    """Count one use of an invitation. If it was sent by e-mail, note that
-    somebody has joined. Returns False, and changes nothing, if the invitation
-    does not exist or has ended."""
+    """Count one use of an invitation.
+
+    If it was sent by e-mail, note that somebody has joined. Returns False, and
+    changes nothing, if the invitation does not exist or has ended.
+    """
     statement = (
         "UPDATE invitation SET uses = uses + 1 WHERE app = %s AND code = %s "
         f"AND NOT {_ENDED}"

@@ -340,7 +340,9 @@ def returned(oauth: OAuth, call: Call) -> HttpResponse:
 
 def agree(oauth: OAuth, call: Call) -> HttpResponse:
     """``POST`` to the same path: the answer of the user (``code``, ``agreed``).
-    May switch greenlets."""
+
+    May switch greenlets.
+    """
     agreed = call.params.get("agreed") == "yes"
     try:
         oauth.agree(call.params.get("code", ""), agreed)
@@ -360,9 +362,12 @@ def _page(
     status: int = 200,
     question: Question | None = None,
 ) -> HttpResponse:
-    """The page for a browser that has come back, in its language. ``outcome``:
-    ``question``, ``done``, ``refused``, ``unknown`` or ``unavailable``.
-    ``question``: the question to the user; None: there is none."""
+    """The page for a browser that has come back, in its language.
+
+    ``outcome``: ``question``, ``done``, ``refused``, ``unknown`` or
+    ``unavailable``. ``question``: the question to the user; None: there is
+    none.
+    """
     # Imported with the first page: most nodes never need the templates, which
     # take memory.
     from werkzeug.datastructures import LanguageAccept
@@ -388,8 +393,10 @@ def _rendered(
     question: Question | None = None,
     path: str = "",
 ) -> str:
-    """The HTML of a page. ``path``: the path to which the form with the answer
-    goes."""
+    """The HTML of a page.
+
+    ``path``: the path to which the form with the answer goes.
+    """
     from imserver.pages.text import html_of
 
     return html_of(

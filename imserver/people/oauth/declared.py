@@ -78,8 +78,10 @@ def providers_of(tenant: TenantSettings) -> dict[str, ProviderSettings]:
 
 
 def objection(_name: str, settings: TenantSettings) -> str:
-    """The error in the providers of an app. Returns ``""`` if they are
-    valid."""
+    """The error in the providers of an app.
+
+    Returns ``""`` if they are valid.
+    """
     for name, row in providers_of(settings).items():
         setting = f"oauth.{name}"
         if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,31}", name):
@@ -99,7 +101,10 @@ def objection(_name: str, settings: TenantSettings) -> str:
 
 def check(config: Config, locations: Locations) -> None:
     """Check that apps with providers have accounts, and an address for
-    browsers. Raises ConfigError."""
+    browsers.
+
+    Raises ConfigError.
+    """
     for name, tenant in config.apps.items():
         if not providers_of(tenant):
             continue

@@ -195,9 +195,11 @@ _LINKS: Final = RowsOf(AccountLink, "oauth_link")
 
 
 class LinkStore(Store.Rows):
-    """The links between accounts and their identities in a store. Empty without
-    a database. Each method is one transaction, may switch greenlets, and raises
-    StorageUnavailable."""
+    """The links between accounts and their identities in a store.
+
+    Empty without a database. Each method is one transaction, may switch
+    greenlets, and raises StorageUnavailable.
+    """
 
     @Store.writing
     def add(
@@ -209,9 +211,11 @@ class LinkStore(Store.Rows):
         subject: str,
         now: int,
     ) -> None:
-        """Link an account, or do nothing if exactly this link exists. Raises
-        Taken if the identity belongs to another account, if the account has
-        another identity at the provider, or if the account was deleted."""
+        """Link an account, or do nothing if exactly this link exists.
+
+        Raises Taken if the identity belongs to another account, if the account
+        has another identity at the provider, or if the account was deleted.
+        """
         statement = (
             "SELECT subject FROM oauth_link WHERE account = %s AND provider = %s"
         )
@@ -237,10 +241,13 @@ class LinkStore(Store.Rows):
     def remove(
         self, sql: PooledStatements, account: int, provider: str, with_password: bool
     ) -> Literal["done", "absent", "last"]:
-        """Delete a link. Returns ``absent`` if there is no such link, and
-        ``last`` if the link stays, because the account could not log in without
-        it. ``with_password``: whether a password of the account counts as a way
-        to log in."""
+        """Delete a link.
+
+        Returns ``absent`` if there is no such link, and ``last`` if the link
+        stays, because the account could not log in without it.
+        ``with_password``: whether a password of the account counts as a way to
+        log in.
+        """
         # The row is locked. So the second of two simultaneous requests sees the
         # deletion of the first.
         account_rows = sql.query(
@@ -262,8 +269,10 @@ class LinkStore(Store.Rows):
 
 
 class OAuth:
-    """Logs in with providers. Owner of the providers of all apps, and of the
-    turns to use them."""
+    """Logs in with providers.
+
+    Owner of the providers of all apps, and of the turns to use them.
+    """
 
     def __init__(self, core: Core) -> None:
         self._base = core.config.address
@@ -298,8 +307,10 @@ class OAuth:
         return providers_of(tenant)
 
     def _provider(self, app: str, name: str) -> tuple[ProviderSettings, Provider]:
-        """A provider of an app, and its settings. Raises NoAccounts and
-        UnknownProvider."""
+        """A provider of an app, and its settings.
+
+        Raises NoAccounts and UnknownProvider.
+        """
         settings = self.settings_of(app).get(name)
         if settings is None:
             raise UnknownProvider(name)
@@ -314,10 +325,12 @@ class OAuth:
 
     @contextmanager
     def _turn(self, app: str, name: str) -> Iterator[None]:
-        """Context manager around requests to a provider. At most
-        :data:`AT_ONCE` of these blocks run at the same time, each for about
-        :data:`SECONDS`. Raises ProviderUnavailable if there is no room, or if
-        the block takes longer."""
+        """Context manager around requests to a provider.
+
+        At most :data:`AT_ONCE` of these blocks run at the same time, each for
+        about :data:`SECONDS`. Raises ProviderUnavailable if there is no room,
+        or if the block takes longer.
+        """
         turns = self._turns.setdefault((app, name), BoundedSemaphore(AT_ONCE))
         if not turns.acquire(blocking=False):
             raise ProviderUnavailable(f"{AT_ONCE} logins wait for it already")
@@ -344,8 +357,10 @@ class OAuth:
         password: str = "",
         token: str = "",
     ) -> tuple[str, str, str]:
-        """Start a login with the provider ``name``. Returns the address for the
-        browser, the secret handle of the login, and the short code for the user.
+        """Start a login with the provider ``name``.
+
+        Returns the address for the browser, the secret handle of the login, and
+        the short code for the user.
 
         ``user``: the user whose account is linked with the provider; None: this
         is a login, not a link. A link needs the ``password`` of the account, if
@@ -406,16 +421,21 @@ class OAuth:
         return AuthorizationRequest(callback, row.state, row.nonce, row.verifier)
 
     def _store_login(self, login_key: str, row: _Running) -> None:
-        """Store a login, or its new state. ``login_key``: the hash of its
-        handle. A login that has expired is not stored."""
+        """Store a login, or its new state.
+
+        ``login_key``: the hash of its handle. A login that has expired is not
+        stored.
+        """
         seconds = row.expires_at - time()
         if seconds > 0:
             content = msgspec.json.encode(row)
             self._values.put_value(_LOGIN + login_key, content, seconds)
 
     def _load_login(self, login_key: str) -> _Running | None:
-        """The running login with this key. Returns None if it does not exist,
-        has expired or was finished."""
+        """The running login with this key.
+
+        Returns None if it does not exist, has expired or was finished.
+        """
         value = self._values.value(_LOGIN + login_key)
         if value is None:
             return None
@@ -423,8 +443,11 @@ class OAuth:
 
     def _claim_login(self, name: str) -> tuple[str, _Running]:
         """The key of the login to which the stored value ``name`` leads, and
-        the login. The value is removed, so only the first caller gets the login.
-        Raises UnknownLogin."""
+        the login.
+
+        The value is removed, so only the first caller gets the login. Raises
+        UnknownLogin.
+        """
         value = self._values.value(name)
         if value is None or not self._values.remove_value(name):
             raise UnknownLogin
@@ -437,8 +460,9 @@ class OAuth:
     def returned(
         self, app: str, name: str, state: str, code: str, problem: str, issuer: str
     ) -> Question:
-        """Process the return of a browser from a provider. Returns the next step
-        of the browser.
+        """Process the return of a browser from a provider.
+
+        Returns the next step of the browser.
 
         ``app``, ``name``: the app and the provider in the address. ``state``:
         identifies the login. ``code``: proves the identity of the user; ``""``:
@@ -479,9 +503,11 @@ class OAuth:
         return self._make_question(key, row, title)
 
     def _make_question(self, key: str, row: _Running, title: str) -> Question:
-        """Make the question to the user of a login, and store the code that goes
-        back with the answer. ``key``: of the login. ``title``: the name of the
-        provider."""
+        """Make the question to the user of a login, and store the code that
+        goes back with the answer.
+
+        ``key``: of the login. ``title``: the name of the provider.
+        """
         secret = token_urlsafe(_SECRET_BYTES)
         question_key = _QUESTION + secret_hash(secret)
         self._values.put_value(question_key, key.encode(), LOGIN_SECONDS)
@@ -501,9 +527,11 @@ class OAuth:
     def _identified(
         self, row: _Running, code: str, problem: str, issuer: str
     ) -> Identity:
-        """The identity of the user, from the parameters with which a browser has
-        come back; see :meth:`returned`. Raises UnknownProvider, ProviderRefused
-        and ProviderUnavailable."""
+        """The identity of the user, from the parameters with which a browser
+        has come back; see :meth:`returned`.
+
+        Raises UnknownProvider, ProviderRefused and ProviderUnavailable.
+        """
         app = row.app
         name = row.provider
         settings, provider = self._provider(app, name)
@@ -520,7 +548,10 @@ class OAuth:
 
     def agree(self, code: str, agreed: bool) -> None:
         """Process the answer of the user to a :class:`Question` with this
-        ``code``. Raises UnknownLogin if the question was answered before."""
+        ``code``.
+
+        Raises UnknownLogin if the question was answered before.
+        """
         key, row = self._claim_login(_QUESTION + secret_hash(code))
         if agreed:
             row.step = "done"
@@ -531,9 +562,10 @@ class OAuth:
     def finish(
         self, app: str, login: str, code: str, address: str, factor: str = ""
     ) -> FullSession | str | None:
-        """Exchange the handle ``login`` for a session. For a link, the account
-        is linked, and the name of the provider is returned. Returns None if the
-        user has not agreed yet.
+        """Exchange the handle ``login`` for a session.
+
+        For a link, the account is linked, and the name of the provider is
+        returned. Returns None if the user has not agreed yet.
 
         ``code``: the code that the page got in the browser; ``""`` for other
         clients. ``factor``: a code of the second factor of the account. Without
@@ -589,8 +621,10 @@ class OAuth:
 
     def _providers_like(self, app: str, name: str) -> list[str]:
         """The names of the providers of an app with the same identities as the
-        provider ``name``, which comes first. Users of WeChat have one
-        ``unionid`` in all providers of WeChat."""
+        provider ``name``, which comes first.
+
+        Users of WeChat have one ``unionid`` in all providers of WeChat.
+        """
         settings, _ = self._provider(app, name)
         if not settings.kind.startswith("wechat"):
             return [name]
@@ -601,9 +635,11 @@ class OAuth:
         return names
 
     def _log_in(self, row: _Running, identity: Identity) -> FullSession:
-        """Log in to the account of an identity. If no account is linked with the
-        identity, one is made, if the provider may do so. Raises NotLinked,
-        AccountLocked, UserBanned and WrongLogin."""
+        """Log in to the account of an identity.
+
+        If no account is linked with the identity, one is made, if the provider
+        may do so. Raises NotLinked, AccountLocked, UserBanned and WrongLogin.
+        """
         app = row.app
         name = row.provider
         settings, _ = self._provider(app, name)
@@ -643,8 +679,10 @@ class OAuth:
         raise UnknownLogin
 
     def _link(self, row: _Running, identity: Identity) -> None:
-        """Link the account that has started a login with an identity. Raises
-        LoginRefused and ServiceRefused (link taken)."""
+        """Link the account that has started a login with an identity.
+
+        Raises LoginRefused and ServiceRefused (link taken).
+        """
         account = self._accounts.get(row.app, str(row.account))
         # The account was deleted meanwhile, or has ended its sessions.
         if account is None or account.version != row.version:
@@ -663,8 +701,11 @@ class OAuth:
         return self.link_store.of(self._accounts.known(app, user).id)
 
     def unlink(self, app: str, user: str, name: str) -> None:
-        """Delete a link of an account. Raises UnknownAccount, UnknownProvider,
-        and ServiceRefused for the last way to log in."""
+        """Delete a link of an account.
+
+        Raises UnknownAccount, UnknownProvider, and ServiceRefused for the last
+        way to log in.
+        """
         account = self._accounts.known(app, user)
         with_password = self._accounts.rules_of(app).passwords
         result = self.link_store.remove(account.id, name, with_password)

@@ -49,12 +49,16 @@ class ProviderUnavailable(
     ),
 ):
     """The provider does not answer in time, or its answer is invalid.
-    Temporary."""
+
+    Temporary.
+    """
 
 
 class ProviderRefused(ImserverError):
-    """The provider, or the check of its answer, refuses this login. The text is
-    for the log."""
+    """The provider, or the check of its answer, refuses this login.
+
+    The text is for the log.
+    """
 
 
 _SUBJECT_BYTES: Final = 255
@@ -70,8 +74,9 @@ _CLOCKS_SECONDS: Final = 60
 
 
 class Identity(Struct, frozen=True):
-    """The identity of a user at a provider. ``subjects``: their ids there, the
-    preferred one first.
+    """The identity of a user at a provider.
+
+    ``subjects``: their ids there, the preferred one first.
 
     ``nickname`` and ``avatar`` are valid for an account.
     """
@@ -82,8 +87,10 @@ class Identity(Struct, frozen=True):
 
 
 class AuthorizationRequest(Struct, frozen=True):
-    """The data that the steps of one login share. ``callback``: the address to
-    which the browser comes back."""
+    """The data that the steps of one login share.
+
+    ``callback``: the address to which the browser comes back.
+    """
 
     callback: str
     state: str
@@ -97,8 +104,10 @@ nickname and avatar need not be read."""
 
 
 class Provider(Protocol):
-    """A kind of provider, with the settings of one app. The methods switch and
-    raise ProviderUnavailable."""
+    """A kind of provider, with the settings of one app.
+
+    The methods switch and raise ProviderUnavailable.
+    """
 
     def address(self, request: AuthorizationRequest) -> str:
         """The address at which the browser asks the user."""
@@ -106,16 +115,22 @@ class Provider(Protocol):
     def identify(
         self, request: AuthorizationRequest, code: str, has_account: HasAccount
     ) -> Identity:
-        """Exchange the code for an identity. ``has_account``: whether the
-        identity has an account already. Raises ProviderRefused."""
+        """Exchange the code for an identity.
+
+        ``has_account``: whether the identity has an account already. Raises
+        ProviderRefused.
+        """
 
 
 def identity(
     subjects: tuple[object, ...], nickname: object, avatar: object
 ) -> Identity:
     """An identity from the values that a provider has sent, which may be of any
-    type. Subjects that are no ids are left out. Raises ProviderRefused if none
-    remains, or if an id cannot be stored."""
+    type.
+
+    Subjects that are no ids are left out. Raises ProviderRefused if none
+    remains, or if an id cannot be stored.
+    """
     ids = []
     for subject in subjects:
         if isinstance(subject, str | int) and str(subject):
@@ -131,8 +146,10 @@ def identity(
 
 
 def _picture(avatar: object) -> str:
-    """The address of a picture that a provider has sent. Returns ``""`` if it is
-    no address, or too long."""
+    """The address of a picture that a provider has sent.
+
+    Returns ``""`` if it is no address, or too long.
+    """
     if not isinstance(avatar, str) or len(avatar) > AVATAR_CHARACTERS:
         return ""
     if not _ADDRESS.fullmatch(avatar):
@@ -145,8 +162,10 @@ def _is_storable(subject: str) -> bool:
 
 
 class _Http:
-    """The requests of one step, which together take at most :data:`SECONDS`. It
-    also serves as the session of Authlib."""
+    """The requests of one step, which together take at most :data:`SECONDS`.
+
+    It also serves as the session of Authlib.
+    """
 
     def __init__(self, outgoing: Outgoing) -> None:
         self._outgoing = outgoing
@@ -156,9 +175,12 @@ class _Http:
         return max(self._deadline - monotonic(), _LEAST_SECONDS)
 
     def get(self, url: str, token: str = "") -> dict[str, Any]:
-        """Read a JSON object. ``token``: an access token to send; ``""``: send
-        none. Raises ProviderUnavailable, and ProviderRefused for a status other
-        than 200 below 500."""
+        """Read a JSON object.
+
+        ``token``: an access token to send; ``""``: send none. Raises
+        ProviderUnavailable, and ProviderRefused for a status other than 200
+        below 500.
+        """
         headers: dict[str, str] = {}
         if token:
             headers["Authorization"] = f"Bearer {token}"
@@ -182,9 +204,11 @@ class _Http:
     def post(
         self, url: str, data: Mapping[str, str], headers: Mapping[str, str], auth: Any
     ) -> _Answer:
-        """Send a form. Authlib calls this method to exchange a code. ``auth``:
-        adds the secret of the client to the request. Raises
-        ProviderUnavailable."""
+        """Send a form.
+
+        Authlib calls this method to exchange a code. ``auth``: adds the secret
+        of the client to the request. Raises ProviderUnavailable.
+        """
         url, prepared, body = auth.prepare("POST", url, dict(headers), urlencode(data))
         try:
             status, content = self._outgoing.send(
@@ -217,8 +241,11 @@ def _shown(url: str) -> str:
 
 
 class _CodeGrant:
-    """The authorization code grant (RFC 6749, RFC 7636), by Authlib. ``method``:
-    how the client sends its secret; ``""``: as Authlib does by default."""
+    """The authorization code grant (RFC 6749, RFC 7636), by Authlib.
+
+    ``method``: how the client sends its secret; ``""``: as Authlib does by
+    default.
+    """
 
     def __init__(
         self,
@@ -251,8 +278,11 @@ class _CodeGrant:
         return str(url)
 
     def exchange(self, endpoint: str, code: str) -> dict[str, Any]:
-        """Exchange a code for tokens. The result has at least the text
-        ``access_token``. Raises ProviderUnavailable and ProviderRefused."""
+        """Exchange a code for tokens.
+
+        The result has at least the text ``access_token``. Raises
+        ProviderUnavailable and ProviderRefused.
+        """
         from authlib.oauth2 import OAuth2Error
 
         request = self._request
@@ -286,8 +316,10 @@ class _Endpoints(Struct):
 
 
 class Oidc(Service):
-    """An OpenID Connect provider. Owner of its cached discovery document and
-    keys."""
+    """An OpenID Connect provider.
+
+    Owner of its cached discovery document and keys.
+    """
 
     settings: ProviderSettings
     outgoing: Outgoing
@@ -327,8 +359,10 @@ class Oidc(Service):
         return identity((subject,), name, claims.get("picture"))
 
     def _grant(self, http: _Http, request: AuthorizationRequest) -> _CodeGrant:
-        """The grant of one login. The discovery document must have been
-        read."""
+        """The grant of one login.
+
+        The discovery document must have been read.
+        """
         settings = self.settings
         endpoints = self._endpoints
         assert endpoints is not None
@@ -344,8 +378,11 @@ class Oidc(Service):
         return _CodeGrant(with_scopes, http, request, method)
 
     def _discovered(self, http: _Http) -> _Endpoints:
-        """The discovery document. It is about an hour old at most, if the
-        provider answers. Raises ProviderUnavailable."""
+        """The discovery document.
+
+        It is about an hour old at most, if the provider answers. Raises
+        ProviderUnavailable.
+        """
         now = monotonic()
         if self._endpoints is not None:
             # This login uses the document that is there. It need not wait.
@@ -370,7 +407,9 @@ class Oidc(Service):
 
     def _fetch(self, http: _Http) -> _Endpoints:
         """Read the discovery document, check it, and store it in this object.
-        Raises ProviderUnavailable."""
+
+        Raises ProviderUnavailable.
+        """
         issuer = self.settings.issuer
         url = issuer.rstrip("/") + "/.well-known/openid-configuration"
         try:
@@ -403,9 +442,11 @@ class Oidc(Service):
         return endpoints
 
     def _verified(self, token: object, access: str, nonce: str) -> dict[str, Any]:
-        """Verify an ID token, and return its claims. ``access``: the access
-        token that came with it. Raises ProviderRefused and
-        ProviderUnavailable."""
+        """Verify an ID token, and return its claims.
+
+        ``access``: the access token that came with it. Raises ProviderRefused
+        and ProviderUnavailable.
+        """
         from authlib.oidc.core.claims import CodeIDToken
         from joserfc.errors import JoseError
 
@@ -527,8 +568,11 @@ class WeChat:
 
     @staticmethod
     def _checked(answer: dict[str, Any]) -> dict[str, Any]:
-        """Return an answer of WeChat. Raises ProviderRefused if it is an error,
-        because errors of WeChat have the status 200, too."""
+        """Return an answer of WeChat.
+
+        Raises ProviderRefused if it is an error, because errors of WeChat have
+        the status 200, too.
+        """
         if answer.get("errcode"):
             raise ProviderRefused(
                 f"it answered with the error {answer['errcode']}: "
@@ -538,8 +582,11 @@ class WeChat:
 
 
 def _subjects(unionid: object, openid: str) -> tuple[object, ...]:
-    """The ids of a user of WeChat. ``unionid`` comes first, because it is the
-    same in all clients. WeChat does not send it to all clients."""
+    """The ids of a user of WeChat.
+
+    ``unionid`` comes first, because it is the same in all clients. WeChat does
+    not send it to all clients.
+    """
     return tuple(id for id in (unionid, openid) if id)
 
 
