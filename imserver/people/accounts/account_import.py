@@ -56,7 +56,7 @@ class BadImport(ImserverError):
 
 
 def read_rows(text: str) -> list[Mapping[str, Any]]:
-    """Read the rows of a file.
+    """Read the rows of a file: column → value.
 
     Its format is recognised: a JSON list of objects, a JSON object on each
     line, or CSV with the names of columns in the first line. Raises BadImport.
@@ -75,9 +75,9 @@ def read_rows(text: str) -> list[Mapping[str, Any]]:
 
 
 def accounts_of(rows: Sequence[Mapping[str, Any]], app: str) -> list[Imported]:
-    """The accounts in the rows.
+    """The accounts in the rows. Raises BadImport for invalid or repeated rows.
 
-    Raises BadImport for invalid or repeated rows.
+    All rows are checked, so that the error names many of them at once.
     """
     accounts: list[Imported] = []
     errors: list[str] = []
@@ -102,11 +102,9 @@ def store(
     imported: Sequence[Imported],
     done: Callable[[int], object],
 ) -> int:
-    """Store the imported accounts that do not exist yet.
+    """Store the imported accounts that do not exist yet; returns their number.
 
-    Returns their number. ``done`` is called with the number of accounts that
-    are stored so far.
-
+    ``done`` is called with the number of accounts that are stored so far.
     Raises BadImport, and stores nothing, if an id or an identifier belongs to
     another account. If this is found during the import, the remaining accounts
     are not stored.
@@ -137,8 +135,9 @@ def _new_accounts(
 ) -> list[Imported]:
     """The accounts in ``chunk`` that do not exist yet.
 
-    Adds an error for each account whose id or identifier belongs to another
-    account.
+    An account exists if its id and all its identifiers are those of one stored
+    account. If they belong to several accounts, or only some of them are used,
+    the account collides; then an error is added to ``errors``.
     """
     existing = {account.id: account for account in accounts.find_existing(app, chunk)}
     owner_of: dict[tuple[Identifier, str], Account] = {}
@@ -193,12 +192,7 @@ def _imported(row: Mapping[str, Any], app: str) -> Imported:
             "password: expected a hash, of GoChat (32 hexadecimal digits) or argon2id"
         )
 
-    identifiers = {kind: _text(fields, kind) for kind in IDENTIFIERS}
-    if not any(identifiers.values()):
-        raise BadField("phone, email or name: expected at least one")
-    for kind, text in identifiers.items():
-        if text:
-            identifiers[kind] = checked(kind, text)
+    identifiers = _identifiers_in(fields)
     nickname = clean_name(_text(fields, "nickname"))
     avatar = _text(fields, "avatar")
     check_shown(nickname, avatar)
@@ -217,8 +211,22 @@ def _imported(row: Mapping[str, Any], app: str) -> Imported:
     return Imported(account, password)
 
 
+def _identifiers_in(fields: Mapping[str, Any]) -> dict[Identifier, str]:
+    """The identifiers of a row in their stored form; ``""`` for missing ones.
+
+    Raises BadField if one is invalid, or all are missing.
+    """
+    identifiers = {kind: _text(fields, kind) for kind in IDENTIFIERS}
+    if not any(identifiers.values()):
+        raise BadField("phone, email or name: expected at least one")
+    for kind, text in identifiers.items():
+        if text:
+            identifiers[kind] = checked(kind, text)
+    return identifiers
+
+
 def _text(fields: Mapping[str, Any], name: str) -> str:
-    """The text of a field; ``""`` if the row does not have it."""
+    """The text of a field; ``""`` if the row does not have it. Raises BadField."""
     value = fields.get(name)
     if value is None:
         return ""
@@ -228,6 +236,8 @@ def _text(fields: Mapping[str, Any], name: str) -> str:
 
 
 def _id(value: Any) -> int:
+    """The id of an account. CSV has it as a text, JSON as a number. Raises
+    BadField."""
     if type(value) is int:
         value = str(value)
     if not isinstance(value, str) or not _DIGITS.fullmatch(value):
@@ -239,11 +249,10 @@ def _id(value: Any) -> int:
 
 
 def _time(value: Any) -> int:
-    """The Unix seconds of a field, which has Unix seconds, or a date as
-    databases write it.
+    """The Unix seconds of a field; 0 if the field is empty.
 
-    A date without a time zone is in UTC. Returns 0 if the field is empty.
-    Raises BadField.
+    The field has Unix seconds, or a date as databases write it. A date without
+    a time zone is in UTC. Raises BadField.
     """
     if value in (None, ""):
         return 0

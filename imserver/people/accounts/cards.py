@@ -95,13 +95,13 @@ class Card(Struct, frozen=True):
 
 
 class Cards(Service, dict=True):
-    """Shows accounts to each other.
-
-    Every method may switch greenlets and raise StorageUnavailable.
+    """Shows accounts to each other: a *card* has what a viewer may see of an
+    account.
 
     An account sees the presence and user names of friends and of members of
     common conversations, unless they hide these or have blocked the account. A
-    back end (user ``""``) always sees them.
+    back end (user ``""``) always sees them. Every method may switch greenlets
+    and raise StorageUnavailable.
     """
 
     config: Config
@@ -125,7 +125,7 @@ class Cards(Service, dict=True):
     def find(self, app: str, viewer: str, text: str, address: str) -> Card:
         """The findable account with this identifier.
 
-        ``viewer`` ``""``: a back end. Raises NoAccounts, NoFinding,
+        ``viewer`` ``""`` is a back end. Raises NoAccounts, NoFinding,
         UnknownAccount (also if the account has blocked ``viewer``) and
         TooManyRequests (never for a back end).
         """
@@ -154,21 +154,19 @@ class Cards(Service, dict=True):
     def search(
         self, app: str, viewer: str, text: str, after: str = ""
     ) -> tuple[list[Card], str]:
-        """A page of the findable members whose nickname and user name contain
-        all words of a text.
+        """Search people by their names; returns a page, and where the next begins.
 
-        Members come first if words of their names begin with these words.
-        Returns also the ``after`` of the next page, or ``""`` if this is the
-        last page.
+        Found are members whose nickname and user name contain all words of the text.
+        Members come first if words of their names begin with these words. Guests,
+        locked accounts, ``viewer``, and accounts with a block between them and
+        ``viewer`` are not found. Bots are found only by their whole user name, if
+        the app lets accounts find each other by user names.
 
-        Guests, locked accounts and ``viewer`` are not found, nor are accounts
-        with a block between them and ``viewer``. Bots are found only by their
-        whole user name, if the app lets accounts find each other by user names.
-        ``after``: where the page begins; ``""``: at the start. It is the number
-        of a part and the greatest id that is not searched yet, as ``1.4096``.
-        ``viewer`` ``""``: a back end, which is not limited. A search that takes
-        long returns a page that is not full. Raises NoAccounts, NoFinding and
-        TooManyRequests.
+        ``after`` is the second result of the page before; ``""`` means the start,
+        and as a result the end. It is the number of a part and the greatest id that
+        is not searched yet, as ``1.4096``. ``viewer`` ``""`` is a back end, which is
+        not limited. A search that takes long returns a page that is not full.
+        Raises NoAccounts, NoFinding and TooManyRequests.
         """
         rules = self._charge_search(app, viewer)
         words = Statements.words(text)
@@ -197,12 +195,13 @@ class Cards(Service, dict=True):
                 limit=missing,
                 started_at=started_at,
             )
-            matching.sort(key=lambda each: (each.nickname.casefold(), each.id))
+            matching.sort(key=lambda account: (account.nickname.casefold(), account.id))
             accounts += matching
             if upto:
                 continue
             if part == 1:
                 return self._cards(app, viewer, accounts, found=True), ""
+            # All ids of part 0 were searched. Part 1 begins at the newest account.
             part = 1
             upto = self.rows.last_id()
         return self._cards(app, viewer, accounts, found=True), f"{part}.{upto}"
@@ -210,15 +209,13 @@ class Cards(Service, dict=True):
     def directory(
         self, app: str, viewer: str, after: tuple[str, int], limit: int
     ) -> tuple[list[Card], tuple[str, int] | None]:
-        """A page of the people whom ``viewer`` can find by :meth:`search`, in
-        the order of their names.
+        """A page of the people whom ``viewer`` can find by :meth:`search`, by
+        name.
 
-        Returns also the ``after`` of the next page, or None if this is the last
-        page.
-
-        ``after``: the folded name and the id after which this page begins;
-        ``("", 0)``: at the start. Counts as a search. Raises NoAccounts,
-        NoFinding and TooManyRequests.
+        ``after`` is the folded name and the id after which this page begins;
+        ``("", 0)`` means the start. Returns also the ``after`` of the next
+        page, or None if this is the last page. Counts as a search. Raises
+        NoAccounts, NoFinding and TooManyRequests.
         """
         self._charge_search(app, viewer)
         accounts, next_page = self.rows.directory_page(
@@ -227,11 +224,11 @@ class Cards(Service, dict=True):
         return self._cards(app, viewer, accounts, found=True), next_page
 
     def online(self, app: str, viewer: str) -> list[Card]:
-        """The people of the directory whom ``viewer`` sees online, in the order
-        of their names, at most :data:`MOST_LISTED`.
+        """The people of the directory whom ``viewer`` sees online, by name.
 
-        If very many users are online, only some of them are looked at. Counts
-        and raises as :meth:`directory`.
+        At most :data:`MOST_LISTED` are returned. If very many users are online,
+        only some of them are looked at. Counts as a search, and raises what
+        :meth:`directory` raises.
         """
         self._charge_search(app, viewer)
         users = self.presence.page(app, None, _MOST_ONLINE).users
@@ -260,12 +257,17 @@ class Cards(Service, dict=True):
         return rules
 
     def _findable(self, viewer: str, accounts: Sequence[Account]) -> list[Account]:
-        """The accounts without the account of ``viewer``, and without accounts
-        with a block between them and ``viewer``."""
-        others = [each for each in accounts if each.user != viewer]
+        """The accounts that ``viewer`` may find.
+
+        The account of ``viewer`` is left out, and so are accounts with a block
+        between them and ``viewer``.
+        """
+        others = [account for account in accounts if account.user != viewer]
         states = self.relations.states(viewer, others)
         return [
-            each for each in others if BLOCKED not in states.get(each.id, STRANGERS)
+            account
+            for account in others
+            if BLOCKED not in states.get(account.id, STRANGERS)
         ]
 
     def _find_bot(self, app: str, viewer: str, text: str) -> list[Account]:
@@ -295,11 +297,11 @@ class Cards(Service, dict=True):
         limit: int,
         started_at: float,
     ) -> tuple[list[Account], int]:
-        """The newest accounts with these words and ids up to ``upto`` whom
-        ``viewer`` may find.
+        """Search the newest accounts with ids up to ``upto``, for some time.
 
-        Returns also the ``upto`` of the next page, or 0 if all ids were
-        searched. ``at_word_starts``: see :meth:`AccountStore.search_page`.
+        Returns the accounts whom ``viewer`` may find, and the ``upto`` of the
+        next page; 0 if all ids were searched. ``at_word_starts`` has the
+        meaning that it has in :meth:`AccountStore.search_page`.
 
         The search goes in steps from greater ids to smaller ones, until
         :data:`SEARCH_SECONDS` after ``started_at``. As long as the steps are
@@ -337,14 +339,15 @@ class Cards(Service, dict=True):
     ) -> list[Card]:
         """The cards of accounts, as ``viewer`` sees them.
 
-        ``found``: the viewer has found them by an identifier or a name, which
-        shows their user names, too.
+        ``found`` means that the viewer has found them by an identifier or a name,
+        which shows their user names, too.
         """
         viewer_id = id_of(viewer)
         others = [account for account in accounts if account.id != viewer_id]
         states = self.relations.states(viewer, others)
         known_users = self.relations.known(app, viewer, others, states)
 
+        # Users see themselves whole.
         seen_whole: Collection[str] = {
             account.user for account in accounts if account.id == viewer_id
         }
@@ -366,6 +369,7 @@ class Cards(Service, dict=True):
             seen_with_name=seen_with_name,
             states=states,
             online=self._visible_presence(app, accounts, seen_whole, known_users),
+            # Guests see no addresses.
             shows_emails=shows_emails and not self.rows.is_guest(app, viewer_id),
             now=time(),
         )
@@ -378,11 +382,11 @@ class Cards(Service, dict=True):
         seen_whole: Collection[str],
         known_users: Collection[str],
     ) -> dict[str, bool]:
-        """User → whether the user is online.
+        """User → whether the user is online, for users whose presence the
+        viewer may see.
 
-        Only users whose presence the viewer may see are in it: those in
-        ``seen_whole``, and those in ``known_users`` who do not hide their
-        presence.
+        These are the users in ``seen_whole``, and the users in ``known_users``
+        who do not hide their presence.
         """
         visible = []
         for account in accounts:
@@ -394,8 +398,7 @@ class Cards(Service, dict=True):
 
 
 class _View(Struct, frozen=True):
-    """The details of accounts that a viewer, an account or a back end, may
-    see."""
+    """The details of accounts that a viewer may see: an account or a back end."""
 
     viewer_id: int
     """The id of the viewer; 0: a back end."""
@@ -433,14 +436,21 @@ class _View(Struct, frozen=True):
         email = ""
         if self.shows_emails and account.email_confirmed and is_seen_with_name:
             email = account.email
-        return Card(account, name, relation, self.online.get(user), status, email)
+        return Card(
+            account,
+            name=name,
+            relation=relation,
+            online=self.online.get(user),
+            status=status,
+            email=email,
+        )
 
 
 class LastSeen(Service):
-    """Stores when the last connection of an account has ended, once a second
-    for all accounts.
+    """Stores when the last connection of an account has ended.
 
-    A node that is killed loses the times of the last second.
+    The times are stored once a second for all accounts. A node that is killed
+    loses the times of the last second.
     """
 
     rows: AccountStore

@@ -82,9 +82,9 @@ class PeopleFilter(Struct, frozen=True):
     An account must meet each condition. A condition that is None or ``""`` is
     not given: all accounts meet it.
 
-    ``text``: an id, or a part of the nickname or the user name. ``contacts``:
-    the text may also be a part of the e-mail address or the phone number.
-    ``locked``: whether the accounts are locked now.
+    ``text`` is an id, or a part of the nickname or the user name. With
+    ``contacts``, the text may also be a part of the e-mail address or the phone
+    number. ``locked`` says whether the accounts are locked now.
     """
 
     app: str
@@ -98,9 +98,9 @@ class PeopleFilter(Struct, frozen=True):
 class LockChange(Struct, frozen=True):
     """An account that was locked or unlocked.
 
-    ``users``: the user ids of the account and its bots. ``end``: the later of
-    the ends of its old and its new lock, in Unix seconds. Bans that end later
-    do not come from a lock, and stay.
+    ``users`` are the user ids of the account and its bots. ``end`` is the later
+    of the ends of its old and its new lock, in Unix seconds. Bans that end
+    later do not come from a lock, and stay.
     """
 
     account: Account
@@ -123,8 +123,10 @@ def end_of(account: Account) -> int:
 class PeopleStore(Store.Rows):
     """The accounts in a store, for moderators, owners and operators.
 
-    Each method is one transaction, may switch greenlets, and raises
-    StorageUnavailable.
+    Many methods take ``may_act_on``, which decides whether the principal may
+    act on an account with its role, and ``record``, which stores an event about
+    the account; None means that nobody wants it. Each method is one
+    transaction, may switch greenlets, and raises StorageUnavailable.
     """
 
     @Store.reading_or([])
@@ -173,6 +175,8 @@ class PeopleStore(Store.Rows):
         may_act_on: Callable[[Account], bool],
         record: RecordEvent | None,
     ) -> Account | None:
+        """Give an account a role, in one transaction, as :meth:`set_role`
+        describes."""
         before = _lock_row(sql, app, id, may_act_on)
         if before is None:
             return None
@@ -194,7 +198,7 @@ class PeopleStore(Store.Rows):
         may_act_on: Callable[[Account], bool],
         record: RecordEvent | None,
     ) -> LockChange | None:
-        """Lock an account and its bots until a Unix second; 0: unlock them.
+        """Lock an account and its bots until a Unix second; 0 unlocks them.
 
         Returns None if the account does not exist. Raises NotBelow if
         ``may_act_on`` does not permit it.
@@ -207,14 +211,14 @@ class PeopleStore(Store.Rows):
             ids.append(row[0])
         sql.execute_many(
             "UPDATE account SET locked_until = %s, lock_reason = %s WHERE id = %s",
-            [(until, reason or None, each) for each in ids],
+            [(until, reason or None, account_id) for account_id in ids],
         )
         act = "locked" if until else "unlocked"
         account = record_change(sql, record, act, app, id)
         if account is None:
             return None
-        users = [str(each) for each in ids]
-        return LockChange(account, users, max(before.locked_until, until))
+        users = list(map(str, ids))
+        return LockChange(account, users=users, end=max(before.locked_until, until))
 
     def banned_after(self, app: str, users: Sequence[str], until: int) -> set[str]:
         """The users among ``users`` whose ban ends after this Unix second."""
@@ -248,8 +252,8 @@ def _lock_row(
 def _conditions(
     wanted: PeopleFilter, now: int, sql: Statements
 ) -> tuple[list[str], list[object]]:
-    """The conditions of a filter besides its app, and the values for their
-    placeholders, in order."""
+    """The conditions of a filter besides its app, and the values of their
+    placeholders."""
     conditions: list[str] = []
     values: list[object] = []
     if wanted.role is not None:
@@ -275,11 +279,10 @@ def _conditions(
 def _conditions_of_text(
     text: str, contacts: bool, sql: Statements
 ) -> tuple[list[str], list[object]]:
-    """Alternative conditions for accounts with this text, and the values for
-    their placeholders.
+    """Alternative conditions for accounts with this text, and their values.
 
-    An account needs to meet one of them. ``contacts``: also search the e-mail
-    address and the phone number.
+    An account needs to meet one of them. With ``contacts``, also search the
+    e-mail address and the phone number.
     """
     contains = sql.contains
     # SQL folds only the case of ASCII letters.
@@ -297,6 +300,7 @@ def _conditions_of_text(
         conditions.append(f"({has_all})")
         values += words
     if contacts:
+        # Accounts without a number have an invented value there.
         conditions.append(f"(phone > %s AND {contains('phone')})")
         values.append(_ABOVE_NO_PHONE)
         values.append(text.translate(SEPARATORS) or text)
@@ -325,12 +329,12 @@ class People(Struct, frozen=True):
     def find(
         self, principal: Principal, text: str, apps: Sequence[str], limit: int
     ) -> Iterator[tuple[str, str, str, str]]:
-        """Search accounts for the administration: first the accounts that the
-        text names exactly, then the accounts whose names contain the text.
+        """Search accounts for the administration.
 
-        Each result has a user id, an app, a label, and a line of details.
-        Moderators see no e-mail addresses and no phone numbers, and find nobody
-        by them.
+        The accounts that the text names exactly come first, then the accounts
+        whose names contain the text. Each result has a user id, an app, a
+        label, and a line of details. Moderators see no e-mail addresses and no
+        phone numbers, and find nobody by them.
         """
         sees_contacts = principal.may(Needs.OPERATE)
         words = Statements.words(text)
@@ -339,7 +343,8 @@ class People(Struct, frozen=True):
             for kind, login in candidates(text)
             if sees_contacts or kind == "name"
         ]
-        accounts = self.all_rows.find_in_apps(apps, id_of(text.lstrip("0")), logins)
+        id = id_of(text.lstrip("0"))
+        accounts = self.all_rows.find_in_apps(apps, id, logins)
         last_id = self.all_rows.last_id()
         now = int(time())
         # In each app, accounts come first if words of their names begin with the
@@ -369,16 +374,15 @@ class People(Struct, frozen=True):
     def page(
         self, wanted: PeopleFilter, before: int, limit: int
     ) -> tuple[list[Account], int]:
-        """A page of the wanted accounts, the newest first, with ids below
-        ``before`` (0: from the newest account on).
+        """A page of the wanted accounts, the newest first, with ids below ``before``.
 
-        Returns also the ``before`` of the next page, or 0 if this is the last
-        page.
+        0 means from the newest account on. Returns also the ``before`` of the next
+        page, or 0 if this is the last page.
 
         The search goes in steps from greater ids to smaller ones, for about
-        :data:`SEARCH_SECONDS`. As long as the steps are fast, each reads more
-        ids than the one before. So a page may have few accounts, or be empty.
-        Raises NoAccounts.
+        :data:`SEARCH_SECONDS`. As long as the steps are fast, each reads more ids
+        than the one before. So a page may have few accounts, or be empty. Raises
+        NoAccounts.
         """
         self.accounts.rules_of(wanted.app)
         accounts: list[Account] = []
@@ -402,20 +406,22 @@ class People(Struct, frozen=True):
                 end = after + 1
             if monotonic() - step_started_at < SHORT_STEP_SECONDS:
                 step_ids *= STEP_GROWTH
-        if end <= 1:
+
+        is_last_page = end <= 1
+        if is_last_page:
             return accounts, 0
         return accounts, end
 
     def set_role(
         self, principal: Principal, app: str, user: str, role: StoredRole
     ) -> Account:
-        """Give an account a role.
+        """Give an account a role. All nodes follow at once.
 
-        All nodes follow at once. Raises NoAccounts, UnknownAccount, NotBelow
-        and NoRole.
+        Raises NoAccounts, UnknownAccount, NotBelow and NoRole.
         """
 
         def may_act_on(account: Account) -> bool:
+            """Whether the principal has a higher role than the account."""
             return principal.may_act_on(account.role)
 
         record = self.accounts.recorder(app)
@@ -427,12 +433,11 @@ class People(Struct, frozen=True):
     def lock(
         self, principal: Principal, app: str, user: str, seconds: int, reason: str
     ) -> tuple[Account, list[str]]:
-        """Lock an account and its bots for ``seconds`` (0: without an end), and
-        end their sessions.
+        """Lock an account and its bots for ``seconds``, and end their sessions.
 
-        Returns the account, and the names of the nodes that did not answer,
-        which end the sessions a little later. Raises NoAccounts, UnknownAccount
-        and NotBelow.
+        0 means without an end. Returns the account, and the names of the nodes that
+        did not answer, which end the sessions a little later. Raises NoAccounts,
+        UnknownAccount and NotBelow.
         """
         until = FOR_GOOD
         if seconds:
@@ -445,7 +450,7 @@ class People(Struct, frozen=True):
         now = time()
         lock_seconds = change.bans_end(now) - now
         users = [
-            each for each in change.users if ban_seconds.get(each, 0) <= lock_seconds
+            user for user in change.users if ban_seconds.get(user, 0) <= lock_seconds
         ]
         closed = self.sessions.close(app, users, None, seconds or CENTURY, reason)
         return change.account, list(closed.missing)
@@ -455,8 +460,8 @@ class People(Struct, frozen=True):
     ) -> tuple[Account, list[str]]:
         """Lift the lock of an account, and its ban unless the ban ends later.
 
-        Returns the account, and the nodes that did not answer, which follow a
-        little later. Raises NoAccounts, UnknownAccount and NotBelow.
+        Returns the account, and the nodes that did not answer, which follow a little
+        later. Raises NoAccounts, UnknownAccount and NotBelow.
         """
         change = self._store_lock(principal, app, user, until=0, reason="")
 
@@ -465,19 +470,19 @@ class People(Struct, frozen=True):
         now = time()
         lock_seconds = change.bans_end(now) - now
         users = [
-            each
-            for each in change.users
-            if 0 < ban_seconds.get(each, 0) <= lock_seconds
+            user
+            for user in change.users
+            if 0 < ban_seconds.get(user, 0) <= lock_seconds
         ]
         if not users:
             return change.account, []
         return change.account, list(self.sessions.unban(app, users))
 
     def locked(self, app: str, user: str) -> tuple[int, str] | None:
-        """The end of the lock of an account, in Unix seconds (0: no end), and
-        its reason.
+        """The end of the lock of an account, and its reason.
 
-        Returns None if the account is not locked or does not exist.
+        The end is in Unix seconds; 0 means no end. Returns None if the account
+        is not locked or does not exist.
         """
         account = self.accounts.get(app, user)
         if account is None or not account.is_locked(time()):
@@ -491,13 +496,13 @@ class People(Struct, frozen=True):
     def _store_lock(
         self, principal: Principal, app: str, user: str, until: int, reason: str
     ) -> LockChange:
-        """Store that an account and its bots are locked until a Unix second; 0:
-        not any more.
+        """Store that an account and its bots are locked until a Unix second.
 
-        Raises NoAccounts, UnknownAccount and NotBelow.
+        0 unlocks them. Raises NoAccounts, UnknownAccount and NotBelow.
         """
 
         def may_act_on(account: Account) -> bool:
+            """Whether the principal has a higher role than the account."""
             return principal.may_act_on(account.role)
 
         change = self.rows.lock(
@@ -509,11 +514,11 @@ class People(Struct, frozen=True):
 
 
 def _described(account: Account, sees_contacts: bool) -> tuple[str, str]:
-    """The label of an account in the results of a search, and a line with its
-    identifiers and role.
+    """The label of an account in the results of a search, and a line of
+    details.
 
-    ``sees_contacts``: whether the reader may see the e-mail address and the
-    phone number.
+    The line has its identifiers and its role. ``sees_contacts`` says whether
+    the reader may see the e-mail address and the phone number.
     """
     texts = [account.name]
     if sees_contacts:

@@ -331,8 +331,10 @@ class AccountTokens(AccountLookup):
     def those_of(
         self, app: str, users: Sequence[str], words: Sequence[str] = ()
     ) -> list[Account]:
-        """The accounts of users; with ``words``, only those whose names contain
-        them."""
+        """The accounts of users.
+
+        With ``words``, only accounts whose names contain all the words.
+        """
         ids = sorted({id_of(user) for user in users} - {0})  # 0: no id of an account
         if words:
             return self._accounts.by_ids_named(app, ids, words)
