@@ -104,7 +104,7 @@ def store(
 ) -> int:
     """Store the imported accounts that do not exist yet; returns their number.
 
-    ``done`` is called with the number of accounts that are stored so far.
+    It calls ``done`` with the number of accounts that it has stored so far.
     Raises BadImport, and stores nothing, if an id or an identifier belongs to
     another account. If this is found during the import, the remaining accounts
     are not stored.
@@ -135,9 +135,9 @@ def _new_accounts(
 ) -> list[Imported]:
     """The accounts in ``chunk`` that do not exist yet.
 
-    An account exists if its id and all its identifiers are those of one stored
-    account. If they belong to several accounts, or only some of them are used,
-    the account collides; then an error is added to ``errors``.
+    An account exists if one stored account has its id and all its identifiers.
+    If they belong to several accounts, or only some of them are used, the
+    account collides; then an error is added to ``errors``.
     """
     existing = {account.id: account for account in accounts.find_existing(app, chunk)}
     owner_of: dict[tuple[Identifier, str], Account] = {}

@@ -385,6 +385,7 @@ def register(api: AccountParts, call: Call, request: Registration) -> SessionAns
     is_invited = call.principal.kind != "nobody"  # a back end makes the account
     check_device(request.device)
     identifiers = _given_identifiers(request)
+    # ``login`` is an identifier of any kind.
     if request.login is not UNSET:
         kind, text = split(request.login)
         if identifiers.setdefault(kind, text) != text:
@@ -393,8 +394,8 @@ def register(api: AccountParts, call: Call, request: Registration) -> SessionAns
         call.app,
         identifiers,
         request.password,
-        request.nickname,
-        request.avatar,
+        nickname=request.nickname,
+        avatar=request.avatar,
         invited=is_invited,
         email_confirmed=_confirmed(request.email_confirmed, is_back_end=is_invited),
         address=call.request.host,
@@ -433,6 +434,7 @@ def login(api: AccountParts, call: Call, request: AccountLogin) -> SessionAnswer
         text = request.phone
     else:
         text = request.login
+    # ``phone`` is the older name of ``login``. Exactly one of them is sent.
     if text is UNSET or UNSET not in (request.phone, request.login):
         raise ApiProblem.invalid("expected either `login` or `phone`")
     account = accounts.login(
@@ -507,6 +509,7 @@ def _says_something(request: AccountSet) -> bool:
 @routes.post(
     "/accounts/set",
     Needs.ADMIN_OR_PERSON,
+    # A muted user may not change texts that others see.
     voice=_says_something,
     problems=_UNKNOWN,
 )
@@ -524,6 +527,7 @@ def change(api: AccountParts, call: Call, request: AccountSet) -> AccountShown:
 @routes.post(
     "/accounts/identifiers",
     Needs.ADMIN_OR_ACCOUNT,
+    # Others see the user name, so a muted user may not change it.
     voice=lambda request: bool(request.name),
     problems=(*_UNKNOWN, WrongLogin.problem, Taken.problem),
 )
@@ -661,7 +665,7 @@ def promote(guests: Guests, call: Call, request: GuestPromotion) -> SessionAnswe
 def _given_identifiers(request: Any) -> dict[Identifier, str]:
     """The identifiers that a request has.
 
-    ``request``: a struct with a field for each kind of identifier.
+    ``request`` is a struct with a field for each kind of identifier.
     """
     identifiers: dict[Identifier, str] = {}
     for kind in IDENTIFIERS:
@@ -678,9 +682,9 @@ def _shown(account: Account, with_private_fields: bool) -> AccountShown:
     """
     if not with_private_fields:
         return AccountShown(
-            account.user,
-            account.nickname,
-            account.avatar,
+            user=account.user,
+            nickname=account.nickname,
+            avatar=account.avatar,
             phone="",
             email="",
             name="",
@@ -703,7 +707,7 @@ def _confirmed(is_wanted: bool, is_back_end: bool) -> bool:
     """Whether a request confirms an e-mail address, which only back ends may
     do.
 
-    ``is_wanted``: the field of the request. Raises ApiProblem.
+    ``is_wanted`` is the field of the request. Raises ApiProblem.
     """
     if is_wanted and not is_back_end:
         raise ApiProblem(
@@ -713,7 +717,7 @@ def _confirmed(is_wanted: bool, is_back_end: bool) -> bool:
 
 
 def session_answer(session: FullSession) -> SessionAnswer:
-    """The answer to a login."""
+    """The answer to a login: the token, its end, and the account."""
     account = _shown(session.account, with_private_fields=True)
     return SessionAnswer(session.token, session.expires_at, account)
 
@@ -757,5 +761,5 @@ def end_device(api: AccountParts, call: Call, device: DeviceId) -> AccountDone:
     The token of this login becomes invalid. Connections of the account on
     devices with the same name are closed with 4502.
     """
-    api.accounts.log_out_device(call.app, call.user, int(device))
+    api.accounts.log_out_device(call.app, call.user, device=int(device))
     return AccountDone(call.user)

@@ -214,14 +214,15 @@ def directory(
 
     # A cursor has the folded name and the id of the last account of a page, in
     # two lines.
+    # ``read_cursor`` returns None for a cursor that this server has not made.
     name, _, id = (read_cursor(cursor) or "").rpartition("\n")
     after = (name, id_of(id))
     people, next_after = cards.directory(call.app, call.user, after, limit)
-    behind = ""
+    content = ""
     if next_after is not None:
         last_name, last_id = next_after
-        behind = f"{last_name}\n{last_id}"
-    page, next_cursor = page_and_cursor(people, limit, str, behind)
+        content = f"{last_name}\n{last_id}"
+    page, next_cursor = page_and_cursor(people, limit, str, content)
     return DirectoryAnswer([_card(each) for each in page], next_cursor)
 
 

@@ -89,10 +89,10 @@ class _Named(Struct):
 
 @contextmanager
 def _named(path: str | None, data_dir: str | None, target: str) -> Iterator[_Named]:
-    """Context manager with the account that ``target`` names, as
-    ``gochat/ann``.
+    """Find the account that ``target`` names, as ``gochat/ann``.
 
-    If it does not exist, the command fails.
+    The database is open in the block. Ends the command if there is no such
+    account.
     """
     app, _, login = target.partition("/")
     if not (app and login):
@@ -107,7 +107,8 @@ def _named(path: str | None, data_dir: str | None, target: str) -> Iterator[_Nam
 
 
 def _existing(tenants: Tenants, app: str) -> str:
-    """The name of an existing app."""
+    """The name of an existing app, without alias. Ends the command if it does
+    not exist."""
     name = tenants.resolve(app)
     if tenants.find(name) is None:
         fail(f"app {app} does not exist")
@@ -115,14 +116,17 @@ def _existing(tenants: Tenants, app: str) -> str:
 
 
 def _time(seconds: int) -> str:
+    """A Unix second as text, in UTC; ``-`` for 0."""
     if seconds:
         return strftime("%Y-%m-%d %H:%M UTC", gmtime(seconds))
     return "-"
 
 
 def _lock_of(one: Account, now: float) -> str:
-    """The lock of an account in the output of commands: ``no``, or its end and
-    its reason."""
+    """The lock of an account in the output of commands.
+
+    It is ``no``, or the end and the reason, such as ``for good: spam``.
+    """
     if not one.is_locked(now):
         return "no"
     if one.locked_until == FOR_GOOD:
@@ -135,6 +139,7 @@ def _lock_of(one: Account, now: float) -> str:
 
 
 def _kind_of(one: Account) -> str:
+    """The kind of an account in the output of commands."""
     if one.bot:
         return "bot"
     if one.guest:
@@ -191,15 +196,22 @@ def list_accounts(
         wanted = PeopleFilter(
             name, text, contacts=True, role=stored_role, locked=locked or None
         )
-        page = PeopleStore(database).page(wanted, 0, FOR_GOOD, limit, now)
+        # FOR_GOOD is above all ids, so the page begins at the newest account.
+        page = PeopleStore(database).page(
+            wanted, after=0, before=FOR_GOOD, limit=limit, now=now
+        )
         rows = [_row_of(each, now) for each in page]
     CommandLine.rows("id: user, login: name, nickname, role, locked", rows)
 
 
 def _row_of(one: Account, now: int) -> _Row:
-    login = one.name or one.email or one.phone or "-"
+    """The line of an account in a list."""
     return _Row(
-        one.user, login, one.nickname or "-", name_of(one.role), _lock_of(one, now)
+        user=one.user,
+        name=one.name or one.email or one.phone or "-",
+        nickname=one.nickname or "-",
+        role=name_of(one.role),
+        locked=_lock_of(one, now),
     )
 
 
@@ -212,11 +224,6 @@ def show(path: str | None, data_dir: str | None, target: str) -> None:
     with _named(path, data_dir, target) as named:
         one = named.account
         now = time()
-        email = "-"
-        if one.email_confirmed:
-            email = f"{one.email} (confirmed)"
-        elif one.email:
-            email = f"{one.email} (not confirmed)"
         devices = AccountStore(named.store).devices(one.id, int(now))
         fields = [
             ("id", one.user),
@@ -224,7 +231,7 @@ def show(path: str | None, data_dir: str | None, target: str) -> None:
             ("kind", _kind_of(one)),
             ("user name", one.name or "-"),
             ("nickname", one.nickname or "-"),
-            ("e-mail", email),
+            ("e-mail", _email_of(one)),
             ("phone", one.phone or "-"),
             ("role", name_of(one.role)),
             ("password", _yes_or_no(bool(named.password))),
@@ -235,6 +242,7 @@ def show(path: str | None, data_dir: str | None, target: str) -> None:
         ]
         names = [f"{each.name or '-'}, since {_time(each.since)}" for each in devices]
 
+    # In JSON, "second factor" becomes "second_factor", and "e-mail" "email".
     document: dict[str, Any] = {
         name.replace(" ", "_").replace("-", ""): value for name, value in fields
     }
@@ -244,7 +252,17 @@ def show(path: str | None, data_dir: str | None, target: str) -> None:
     CommandLine.data(document, "\n".join(lines))
 
 
+def _email_of(one: Account) -> str:
+    """The e-mail address in the output of commands; ``-`` without an address."""
+    if one.email_confirmed:
+        return f"{one.email} (confirmed)"
+    if one.email:
+        return f"{one.email} (not confirmed)"
+    return "-"
+
+
 def _yes_or_no(is_so: bool) -> str:
+    """A truth value in the output of commands."""
     return "yes" if is_so else "no"
 
 
@@ -300,16 +318,18 @@ def unlock(path: str | None, data_dir: str | None, target: str) -> None:
 
 
 def _record(named: _Named, act: str, **facts: Any) -> None:
+    """Store an act on the account in the audit log."""
     record_act(
         named.config, named.store, act, named.account.app, named.account.user, **facts
     )
 
 
 def _store_lock(named: _Named, until: int, reason: str, ban_seconds: int) -> None:
-    """Lock an account and its bots until a Unix second, and ban them for
-    ``ban_seconds``.
+    """Lock an account and its bots until a Unix second, and ban them.
 
-    ``until`` 0, ``ban_seconds`` 0: unlock them, and lift their bans.
+    ``until`` 0 and ``ban_seconds`` 0 unlock them, and lift their bans. A node
+    that reads the ban ends the sessions of the users. Ends the command if the
+    account was deleted.
     """
     people = PeopleStore(named.store)
     one = named.account
@@ -390,12 +410,16 @@ def password(path: str | None, data_dir: str | None, target: str) -> None:
         one = named.account
         with closing(Passwords(named.config.app.salt)) as passwords:
             hashed = passwords.hash(new)
+        # This replaces only the hash that was read. So a password that the user
+        # has just changed is not overwritten.
         is_set = AccountStore(named.store).set_password(
             one.id, named.password, hashed, ends_sessions=True
         )
         if not is_set:
             fail("the password was changed meanwhile, so nothing was done")
         people = PeopleStore(named.store)
+        # A short ban makes running servers end the sessions. A user who is
+        # banned already has none.
         is_banned = people.banned_after(one.app, [one.user], int(time()))
         if not is_banned:
             named.store.ban(one.app, [one.user], _PASSWORD_BAN_SECONDS)

@@ -63,8 +63,8 @@ class Confirmations(Struct, frozen=True):
     """Asks for confirmations by mail, and stores them.
 
     The first of ``keys`` signs the links. A signature by any of them is
-    accepted. ``server``: the address of this server, the beginning of links.
-    ``site``: its name in mails. ``of_account``: the rate of mails to one
+    accepted. ``server`` is the address of this server, the beginning of links.
+    ``site`` is its name in mails. ``of_account`` is the rate of mails to one
     account.
     """
 
@@ -92,7 +92,7 @@ class Confirmations(Struct, frozen=True):
 
     def ask_once(self, account: Account) -> None:
         """Send such a mail without a request of the user, unless the server has
-        done so before.
+        done so.
 
         Switches greenlets. Raises StorageUnavailable.
         """
@@ -101,10 +101,8 @@ class Confirmations(Struct, frozen=True):
                 self._send(account)
 
     def _send(self, account: Account) -> None:
-        """Send a mail with a new link in the background.
-
-        Raises TooManyRequests.
-        """
+        """Send a mail with a new link in the background. Raises
+        TooManyRequests."""
         self.of_account.require((account.app, account.id))
         self.mails.charge(account.app, account.email)
 
@@ -119,19 +117,20 @@ class Confirmations(Struct, frozen=True):
         text = _TEXT.format(link=link, site=self.site, hours=hours)
 
         def make() -> tuple[Account, str, str]:
+            """The receiver, subject and text of the mail."""
             return account, "Confirm your e-mail address · 确认您的邮箱", text
 
         self.mails.start(make)
 
     def confirm(self, token: str) -> Account:
-        """Confirm the address that a token names.
+        """Confirm the address that a token names; returns the account.
 
-        Returns the account. Switches greenlets. Raises UnknownConfirmation and
-        StorageUnavailable.
+        Switches greenlets. Raises UnknownConfirmation and StorageUnavailable.
         """
         id, digest = self.read(token)
 
         def is_expected(account: Account) -> bool:
+            """Whether the account still has the address that the token names."""
             return hmac.compare_digest(digest, _digest(account))
 
         account = self.rows.confirm_email(id, is_expected)
@@ -140,15 +139,16 @@ class Confirmations(Struct, frozen=True):
         return account
 
     def read(self, token: str) -> tuple[int, bytes]:
-        """Verify a token.
+        """Verify a token; returns the id of the account and the hash of the address.
 
-        Returns the id of the account, and the hash of the address, that it
-        names. Raises UnknownConfirmation.
+        Raises UnknownConfirmation if this server has not made the token, or if it
+        has expired.
         """
         try:
             content = base64url.decode(token)
         except ValueError:
             content = b""  # refused below, as any text of another length
+        # The signature of all bytes before it is at the end.
         signed = content[:-_SIGNATURE_BYTES]
         signature = content[-_SIGNATURE_BYTES:]
         is_signed = any(
@@ -163,9 +163,11 @@ class Confirmations(Struct, frozen=True):
 
 
 def _signature(content: bytes, key: bytes) -> bytes:
+    """The signature of the fields of a token."""
     return hmac.digest(key, content, "sha256")[:_SIGNATURE_BYTES]
 
 
 def _digest(account: Account) -> bytes:
+    """The hash of the app and the address of an account."""
     address = f"{account.app}\0{account.email}".encode()
     return sha256(address).digest()[:_DIGEST_BYTES]

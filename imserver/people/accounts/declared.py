@@ -229,10 +229,7 @@ def rules_of(tenant: TenantSettings) -> AppAccountSettings:
 
 
 def objection(_name: str, settings: TenantSettings) -> str:
-    """The error in the account settings of an app.
-
-    Returns ``""`` if they are valid.
-    """
+    """The error in the account settings of an app; ``""`` if they are valid."""
     rules = rules_of(settings)
     if not rules.identifiers:
         return "accounts: expected at least one of phone, email and name"
@@ -244,7 +241,8 @@ def objection(_name: str, settings: TenantSettings) -> str:
 def check(config: Config, locations: Locations) -> Iterator[tuple[str, str]]:
     """Check the settings that mails need.
 
-    Raises ConfigError. Yields settings that a careful operator would change.
+    Raises ConfigError. Yields the names of settings that a careful operator
+    would change, each with a reason.
     """
     smtp = settings_of(config, SmtpSettings)
     if smtp.host and not re.fullmatch(r"[^\s@<>]+@[^\s@<>]+", smtp.sender):

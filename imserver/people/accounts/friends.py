@@ -54,11 +54,9 @@ class Oneself(
 class Friends(Struct, frozen=True):
     """Changes the relation between two accounts.
 
-    Every method may switch greenlets and raise StorageUnavailable.
-
     A user without an account in the app has no lists. ``send`` signals changes
     to the connections of both users that follow the log, if they may see the
-    change.
+    change. Every method may switch greenlets and raise StorageUnavailable.
     """
 
     accounts: AccountStore
@@ -73,11 +71,13 @@ class Friends(Struct, frozen=True):
         change_states: StateChange,
         condition: Condition | None = None,
     ) -> FriendResult:
-        """Change the relation between two accounts; ``change_states`` is one of the
-        functions below.
+        """Change the relation between two accounts, as ``change_states``
+        decides.
 
-        Raises Oneself, UnknownFriend (also if a change does not meet the
-        condition), and ServiceRefused for too many friends.
+        It is one of the functions below, such as :func:`ask`. With
+        ``condition``, the transaction stores the change only if the condition
+        is met. Raises Oneself, UnknownFriend (also if a change does not meet
+        the condition), and ServiceRefused for too many friends.
         """
         user_id = id_of(user)
         other_id = id_of(other)
@@ -89,6 +89,7 @@ class Friends(Struct, frozen=True):
         after: States = STRANGERS
 
         def change_and_note(states: States) -> tuple[States, str]:
+            """Decide, and note the states before and after for the signals."""
             nonlocal before, after
             before = states
             after, result = change_states(states)
@@ -111,14 +112,18 @@ class Friends(Struct, frozen=True):
     def _signal_change(self, app: str, user: str, other: str) -> None:
         """Send a user the signal that the relation to another one has
         changed."""
-        self.send(ToFollowers(app, (user,), 0, Signal("contact", other, "", to=user)))
+        signal = Signal("contact", other, "", to=user)
+        self.send(ToFollowers(app, (user,), group=0, signal=signal))
 
     def listed(
         self, name: ListName, user: str, after: str, limit: int
     ) -> tuple[int, list[Contact]]:
-        """A list of an account, such as its friends: the length of the whole
-        list, and a page with at most ``limit`` entries after the user ``after``
-        (``""``: the first page)."""
+        """A list of an account, such as its friends: its length, and a page of
+        it.
+
+        The page has at most ``limit`` entries after the user ``after``; ``""``
+        means the first page.
+        """
         id = id_of(user)
         if id:
             return self.accounts.contacts(name, id, id_of(after), limit)
@@ -126,10 +131,11 @@ class Friends(Struct, frozen=True):
 
 
 def relation_of(states: States) -> Relation:
-    """The relation of the other account to the user.
+    """The relation of the other account to the user, from the states of both.
 
-    ``states``: the state of the user towards the account, and of the account
-    towards the user.
+    ``states`` are the state of the user towards the account, and of the account
+    towards the user. A block by the other one is hidden: it looks like no
+    relation.
     """
     mine, theirs = states
     if mine == FRIEND:
@@ -144,8 +150,8 @@ def relation_of(states: States) -> Relation:
 
 
 # Changes of a relation (StateChange). Each function gets the state of the acting
-# user towards the other, and of the other towards the acting user. It returns
-# both new states, and a FriendResult.
+# user towards the other, and of the other towards the acting user (``mine`` and
+# ``theirs``). It returns both new states, and a FriendResult.
 
 
 def add(before: States) -> tuple[States, str]:
@@ -206,6 +212,7 @@ def block(before: States) -> tuple[States, str]:
     mine, theirs = before
     if mine == BLOCKED:
         return before, FriendResult.ALREADY
+    # The block of the other one stays. All other relations end.
     if theirs == BLOCKED:
         return (BLOCKED, BLOCKED), FriendResult.DONE
     return (BLOCKED, ""), FriendResult.DONE

@@ -95,12 +95,13 @@ def friends(
         # A cursor that is not the id of an account begins at the first page.
         after = ""
     # One more row tells whether there is a next page.
-    total, rows = api.friends.listed(list, call.user, after, limit + 1)
+    total, rows = api.friends.listed(list, call.user, after, limit=limit + 1)
     page, next_cursor = page_and_cursor(rows, limit, lambda contact: str(contact.id))
     shown = [view(FriendShown, each, user=str(each.id)) for each in page]
     return FriendsAnswer(total, shown, next_cursor)
 
 
+# ``act=""``: users change their friends all day, so the audit log has no entry.
 @routes.post("/friends/request", Needs.ADMIN_OR_ACCOUNT, act="", problems=_NOT_CHANGED)
 def request(api: AccountParts, call: Call, request: FriendChange) -> FriendAnswer:
     """Send a friend request.

@@ -60,20 +60,21 @@ class MemberGreeting(Struct, frozen=True):
     messages: MessageServices
 
     def send(self, member: Account) -> None:
-        """Send a message to all devices of a new member, and let their pages
-        reload the card.
+        """Tell a new member, on all devices, how to log in elsewhere.
 
-        Switches greenlets. Raises StorageUnavailable.
+        A signal lets pages reload the card of the user. Switches greenlets.
+        Raises StorageUnavailable.
         """
         draft = Draft(
-            sender="",
+            sender="",  # the server
             body=_GREETING.format(name=member.name).strip().encode(),
             time_ms=int(time() * 1000),
             to_user=member.user,
         )
         self.messages.messaging.store(member.app, draft, by_user=False)
         signal = Signal("contact", member.user, "", to=member.user)
-        self.messages.signals.send(ToFollowers(member.app, (member.user,), 0, signal))
+        followers = ToFollowers(member.app, (member.user,), group=0, signal=signal)
+        self.messages.signals.send(followers)
 
 
 class Guests(Service, dict=True):
@@ -104,17 +105,20 @@ class Guests(Service, dict=True):
         self._by_address = self.buckets(GUESTS, settings.guests_per_address, seconds)
 
     def require_guests(self, app: str) -> None:
-        """Raise NoAccounts if an app has no accounts, and ServiceRefused if it
-        takes no guests."""
+        """Raise an error if an app takes no guests.
+
+        The error is NoAccounts if the app has no accounts, and ServiceRefused
+        otherwise.
+        """
         if not self.accounts.rules_of(app).guests:
             raise ServiceRefused("The app takes no guests", Problems.NOT_ALLOWED)
 
     def add(self, app: str, nickname: str, device: str, address: str) -> FullSession:
         """Make an account for a guest, and log it in on a device of this name.
 
-        ``address``: of the client; the number of guests per address is limited.
-        Raises NoAccounts, ServiceRefused (no guests), BadField and
-        TooManyRequests.
+        ``address`` is the address of the client; the number of guests per
+        address is limited. Raises NoAccounts, ServiceRefused (no guests),
+        BadField and TooManyRequests.
         """
         self.require_guests(app)
         nickname = nickname.strip()
@@ -123,7 +127,8 @@ class Guests(Service, dict=True):
         check_shown(nickname, "")
         check_device(device)
         self._by_address.require(by_address(app, address))
-        new = Account(0, app, "", nickname, guest=True)
+        # A guest has no identifier and no password, so nobody can log in again.
+        new = Account(id=0, app=app, phone="", nickname=nickname, guest=True)
         account = self.rows.add(new, "", self.accounts.recorder(app))
         return self.accounts.token(account, device, _LOGIN_SECONDS)
 
@@ -139,8 +144,7 @@ class Guests(Service, dict=True):
         """Turn a guest into a member, and log it in again on a device of this
         name.
 
-        Messages and groups stay.
-
+        Messages and groups stay. ``given`` are the identifiers of the member.
         Counts as a registration from ``address``. Raises NoAccounts,
         ServiceRefused (no guest), UnknownAccount, PasswordsOff, BadField,
         Taken, TooManyRequests and Overloaded.
@@ -153,6 +157,7 @@ class Guests(Service, dict=True):
         member = self.rows.promote_guest(
             app, account.id, identifiers, hashed, self.accounts.recorder(app)
         )
+        # Another request has promoted or deleted the guest meanwhile.
         if member is None:
             raise ServiceRefused(problem=HTTP_NO_GUEST)
         session = self.accounts.token(member, device)
@@ -164,10 +169,9 @@ class Guests(Service, dict=True):
     def admit(self, app: str, user: str, name: str) -> Account:
         """Let a guest in as a member with this user name.
 
-        The member stays logged in, and may choose a password.
-
-        Raises NoAccounts, ServiceRefused (no guest), UnknownAccount, BadField
-        and Taken.
+        The member stays logged in, and may choose a password. Raises
+        NoAccounts, ServiceRefused (no guest), UnknownAccount, BadField and
+        Taken.
         """
         guest = self._guest(app, user)
         given = self.accounts.checked_identifiers(app, {"name": name})
@@ -181,18 +185,17 @@ class Guests(Service, dict=True):
         return member
 
     def remove(self, app: str, user: str) -> None:
-        """Delete a guest.
+        """Delete a guest. The messages of the guest stay.
 
-        The messages of the guest stay. Raises NoAccounts, ServiceRefused (no
-        guest) and UnknownAccount.
+        Raises NoAccounts, ServiceRefused (no guest) and UnknownAccount.
         """
         self.accounts.remove(app, self._guest(app, user).user, keeps_messages=True)
 
     def _guest(self, app: str, user: str) -> Account:
         """The account of a guest.
 
-        Raises NoAccounts, UnknownAccount, and ServiceRefused if the account is
-        not that of a guest.
+        Raises NoAccounts, UnknownAccount, and ServiceRefused if the account
+        belongs to nobody who is a guest.
         """
         account = self.accounts.known(app, user)
         if not account.guest:
@@ -202,10 +205,8 @@ class Guests(Service, dict=True):
     # --- unused guests --------------------------------------------------------
 
     def expire(self, now: int) -> int:
-        """Delete the guests who are unused at this Unix second.
-
-        Returns their number.
-        """
+        """Delete the guests who are unused at this Unix second; returns their
+        number."""
         count = 0
         unused_since = int(now - self.unused_seconds)
         for page in self.rows.unused_guests(unused_since):

@@ -48,7 +48,11 @@ def fits(text: str, least: int, most: int) -> bool:
 
 
 def checked(kind: Identifier, text: str) -> str:
-    """The form in which an identifier is stored. Raises BadField."""
+    """The form in which an identifier is stored. Raises BadField.
+
+    ``email`` and ``name`` are stored in lower case, ``phone`` without
+    separators.
+    """
     if kind == "email":
         text = text.strip().lower()
         is_address = fits(text, _LEAST_EMAIL, EMAIL_BYTES) and _email.fullmatch(text)
@@ -79,7 +83,10 @@ def checked(kind: Identifier, text: str) -> str:
 
 
 def split(login: str) -> tuple[Identifier, str]:
-    """The kind of a new identifier and its stored form. Raises BadField."""
+    """The kind of a new identifier and its stored form. Raises BadField.
+
+    ``Ann@Example.com`` becomes ``("email", "ann@example.com")``.
+    """
     text = login.strip()
     if "@" in text:
         return "email", checked("email", text)
@@ -94,10 +101,10 @@ def split(login: str) -> tuple[Identifier, str]:
 
 
 def candidates(login: str) -> tuple[tuple[Identifier, str], tuple[Identifier, str]]:
-    """The identifiers that a login can be: (kind, stored form), the likelier
-    first.
+    """The two identifiers that a login can be, the likelier first.
 
-    There are always two, so a lookup takes the same time for each login.
+    Each is a kind and a stored form. There are always two, so that a lookup
+    takes the same time for each login.
     """
     text = login.strip()
     if "@" in text:

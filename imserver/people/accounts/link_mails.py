@@ -72,10 +72,10 @@ class LinkMails:
         self._to_address.require((app, email))
 
     def start(self, make: Callable[[], tuple[Account, str, str] | None]) -> None:
-        """Call ``make`` in the background, and send the mail that it returns:
-        receiver, subject and text.
+        """Call ``make`` in the background, and send the mail that it returns.
 
-        If it returns None, no mail is sent.
+        ``make`` returns receiver, subject and text. If it returns None, no mail
+        is sent.
         """
         if self.waiting >= _MOST_WAITING:
             self._full(self.waiting)

@@ -43,8 +43,8 @@ _PAGE_HEADERS: Final = (
 class Mail(Struct, frozen=True):
     """A mail to one address.
 
-    ``html``: the content of ``text`` as HTML; ``""``: no HTML. ``id``: a
-    message id for a mail that may be sent twice, by which mail servers and
+    ``html`` is the content of ``text`` as HTML; ``""`` means no HTML. ``id`` is
+    a message id for a mail that may be sent twice, by which mail servers and
     clients recognise it.
     """
 
@@ -59,9 +59,9 @@ class Mail(Struct, frozen=True):
 class NotSent(ImserverError):
     """The mail server has not taken a mail.
 
-    ``is_temporary``: the server may take the same mail later. ``is_of_mail``:
-    the server refuses this receiver or this content, but may take other mails
-    now.
+    ``is_temporary`` says that the server may take the same mail later.
+    ``is_of_mail`` says that the server refuses this receiver or this content,
+    but may take other mails now.
     """
 
     def __init__(self, error: Exception, is_temporary: bool, is_of_mail: bool) -> None:
@@ -73,7 +73,7 @@ class NotSent(ImserverError):
 def button_page(language: str, title: str, text: str, button: str) -> str:
     """The page (HTML) behind a link of a mail.
 
-    Its button (``""``: no button) posts to the same address.
+    Its button posts to the same address; ``""`` means no button.
     """
     return page_template("people/button.html").render(
         language=language, title=title, text=text, button=button
@@ -81,7 +81,7 @@ def button_page(language: str, title: str, text: str, button: str) -> str:
 
 
 def page_reply(call: Call, page: str, status: int = 200) -> HttpResponse:
-    """The answer with such a page."""
+    """The answer with such a page, which no browser stores."""
     headers = (*_PAGE_HEADERS, ("X-Request-Id", call.request.id))
     return HttpResponse(
         status, page.encode(), "text/html; charset=utf-8", headers, page=True
@@ -150,8 +150,9 @@ def _tls(_certificates: str) -> SSLContext:
     """The context that checks the certificate of the mail server.
 
     It is made once, because reading the certificates of all authorities takes
-    20 ms or more. ``_certificates``: the file with these certificates; ``""``:
-    the file of the operating system.
+    20 ms or more. ``_certificates`` is the file with these certificates; ``""``
+    means the file of the operating system. It is an argument only so that
+    another file makes another context.
     """
     import ssl
 
@@ -173,8 +174,7 @@ def _connect(settings: SmtpSettings) -> SMTP:
 
 @cache
 def _policy() -> EmailPolicy[Any]:
-    """The usual policy of mails, except that headers of lists stay plain and in
-    one line.
+    """The usual policy of mails, except that headers of lists stay in one line.
 
     The usual policy folds a long address into encoded words, which RFC 2369
     does not allow in ``List-Unsubscribe``.
@@ -191,7 +191,7 @@ def _policy() -> EmailPolicy[Any]:
 
 
 def _message(sender: str, mail: Mail) -> EmailMessage:
-    """The message of a mail.
+    """The message of a mail, with its headers.
 
     Raises ValueError if the receiver is no address, or if a header cannot be
     written.
@@ -213,7 +213,9 @@ def _message(sender: str, mail: Mail) -> EmailMessage:
         message["Message-ID"] = f"<{mail.id}@{domain}>"
     else:
         message["Message-ID"] = make_msgid(domain=domain)
+    # Programs that answer mails, such as notes of absence, do not answer it.
     message["Auto-Submitted"] = "auto-generated"
+
     message.set_content(mail.text)
     if mail.html:
         message.add_alternative(mail.html, subtype="html")

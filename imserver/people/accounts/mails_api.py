@@ -75,7 +75,7 @@ reset_routes = Resource(
 @reset_routes.post(
     "/accounts/reset",
     schema=("ResetRequest", "The account whose password to reset."),
-    act="",
+    act="",  # it changes nothing, so the audit log has no entry
     status=202,
     problems=(PasswordsOff.problem, Problems.NOT_IMPLEMENTED),
 )
@@ -102,8 +102,9 @@ def show_reset(
     """
     account = resets.accounts.resets(call.app, code, call.request.host)
     if account is None:
-        return ResetShown(False, "")
-    return ResetShown(True, account.name or account.email or account.phone)
+        return ResetShown(valid=False, login="")
+    name = account.name or account.email or account.phone
+    return ResetShown(valid=True, login=name)
 
 
 @reset_routes.post(
@@ -166,7 +167,7 @@ routes = Resource(
 @routes.post(
     "/accounts/email/request",
     Needs.ADMIN_OR_ACCOUNT,
-    act="",
+    act="",  # it changes nothing, so the audit log has no entry
     problems=(Problems.UNKNOWN_ACCOUNT, Problems.NOT_IMPLEMENTED),
 )
 def ask(
@@ -182,7 +183,7 @@ def ask(
     if not confirmations.mails.has_server:
         raise ApiProblem(Problems.NOT_IMPLEMENTED, "This server sends no mail")
     is_sent = confirmations.request(call.app, call.user)
-    return ConfirmationRequested(not is_sent, LINK_SECONDS)
+    return ConfirmationRequested(confirmed=not is_sent, seconds=LINK_SECONDS)
 
 
 @routes.get(
@@ -225,6 +226,7 @@ def confirm(confirmations: Confirmations, call: Call) -> HttpResponse:
         if not wants_page:
             raise
         return _page(call, "gone", status=404)
+    # The audit log names the account as the target of the act.
     call.app = account.app
     call.user = account.user
     if wants_page:
@@ -235,7 +237,7 @@ def confirm(confirmations: Confirmations, call: Call) -> HttpResponse:
 def _page(call: Call, content: str, status: int = 200) -> HttpResponse:
     """The page behind the link of a mail, in the language of the browser.
 
-    ``content``: ``question`` (with a button), ``done`` or ``gone``.
+    ``content`` is ``question`` (with a button), ``done`` or ``gone``.
     """
     all_words = _page_words()
     accepted = call.request.headers.get("accept-language", "").lower()
@@ -254,6 +256,7 @@ def _page(call: Call, content: str, status: int = 200) -> HttpResponse:
 def _page_words() -> dict[str, dict[str, str]]:
     """Language → key → text of the page behind the link of a mail."""
     files = sorted(asset_path("templates/people").glob("words.*.json"))
+    # The language is in the name of the file: ``words.zh.json``.
     return {
         file.stem.partition(".")[2]: msgspec.json.decode(file.read_bytes())
         for file in files

@@ -63,16 +63,20 @@ def accounts_of(core: Core) -> AccountParts:
 
 
 def chat_page_of(core: Core) -> str:
-    """The address of this server's own page for chats; ``""``: the node has no
-    such page."""
+    """The address of this server's own page for chats.
+
+    ``""`` means that the node has no such page.
+    """
     if "pages" in core.features:
         return f"{core.config.address}/home/messages"
     return ""
 
 
 def answers(base: Core) -> tuple[object, ...]:
-    """Build the objects that tell the core to whom a token belongs, and whom a
-    user may reach and see."""
+    """Build the objects that answer questions of the core about accounts.
+
+    They tell to whom a token belongs, and whom a user may reach and see.
+    """
     rows = AccountStore(base.store)
     tokens = AccountTokens(base, rows)
     return tokens, AccountRelations(rows, base.store, tokens)
@@ -82,10 +86,11 @@ def answers(base: Core) -> tuple[object, ...]:
 def offline(
     _config: Config, store: Store, _tenants: object
 ) -> Iterator[tuple[Erasure]]:
-    """The erasure of accounts in a command."""
+    """The erasure of accounts, for a command that runs without a server."""
     rows = AccountStore(store)
 
     def erase_user(app: str, user: str, _name: str) -> None:
+        """Delete the account of a user."""
         rows.remove(app, id_of(user))
 
     yield (Erasure(frozenset(), erase_user, _erase_app, rows.programs_of),)
@@ -96,12 +101,16 @@ def _erase_app(_app: str) -> None:
 
 
 def build(core: Core) -> Parts:
-    """Build the other parts of accounts, and join them to the core."""
+    """Build the services of accounts on a node, and join them to the core.
+
+    The services that the core itself asks were built before (:func:`answers`).
+    """
     config = core.config
     rows = AccountStore(core.store)
     tokens = core.service(AccountTokens)
     relations = core.service(AccountRelations)
     messages = core.service(MessageServices)
+    # The attempts at all nodes count together.
     buckets = partial(core.buckets.make, shared=core.attempt)
 
     accounts = _make_accounts(core, rows, tokens, buckets)
@@ -109,13 +118,12 @@ def build(core: Core) -> Parts:
     mails = LinkMails(
         settings_of(config, SmtpSettings), config.accounts.rate_seconds, buckets
     )
+    most_friends = settings_of(config, AccountSettings).friends
     parts = AccountParts(
         rows=rows,
         tokens=tokens,
         accounts=accounts,
-        friends=Friends(
-            rows, settings_of(config, AccountSettings).friends, messages.signals.send
-        ),
+        friends=Friends(rows, limit=most_friends, send=messages.signals.send),
         people=People(
             PeopleStore(core.store), rows, accounts, core.sessions, core.presence
         ),
@@ -157,9 +165,10 @@ def build(core: Core) -> Parts:
 def _make_accounts(
     core: Core, rows: AccountStore, tokens: AccountTokens, buckets: MakeBuckets
 ) -> Accounts:
-    """Build the part that registers accounts and checks logins."""
+    """Build the service that registers accounts and checks logins."""
 
     def is_demo() -> bool:
+        """Whether the server is in demo mode now. It ends with the first key."""
         return core.keys.demo
 
     app = core.config.app
@@ -174,14 +183,15 @@ def _make_accounts(
         erase_user=core.erase_user,
         recorder_of=core.observer.recorder,
         refused=core.logins.refused,
-        factors=Factors(FactorStore(core.store), buckets, host),
+        factors=Factors(FactorStore(core.store), buckets, issuer=host),
     )
 
 
 def _make_guests(core: Core, accounts: Accounts, messages: MessageServices) -> Guests:
-    """Build the part that makes guests, and turns them into members."""
+    """Build the service that makes guests, and turns them into members."""
 
     def report_deleted(guest: Account) -> None:
+        """Store in the audit log that this node has deleted an unused guest."""
         node = Principal("node", key=core.node_name)
         facts = {"reason": "unused"}
         act = Act(
@@ -203,14 +213,14 @@ def _make_guests(core: Core, accounts: Accounts, messages: MessageServices) -> G
 def _make_confirmations(
     core: Core, accounts: Accounts, mails: LinkMails
 ) -> Confirmations:
-    """Build the part that lets users confirm their e-mail addresses."""
+    """Build the service by which users confirm their e-mail addresses."""
     server = core.config.address
     return Confirmations(
-        core.node.keys_for("e-mail confirmations"),
-        accounts,
-        accounts.rows,
-        mails,
-        server,
+        keys=core.node.keys_for("e-mail confirmations"),
+        accounts=accounts,
+        rows=accounts.rows,
+        mails=mails,
+        server=server,
         site=urlsplit(server).netloc,
         of_account=mails.buckets(CONFIRM_MAILS),
     )

@@ -41,7 +41,7 @@ class Overloaded(ServiceRefused, problem=Problems.BUSY, login="busy"):
 class Passwords:
     """Owner of the threads that compute hashes.
 
-    ``salt``: the salt of GoChat.
+    ``salt`` is the constant salt that GoChat adds to each password.
     """
 
     def __init__(self, salt: str) -> None:
@@ -60,9 +60,9 @@ class Passwords:
     def matches(self, hashed: str, password: str) -> bool:
         """Whether a password has this hash.
 
-        ``hashed`` ``""``: there is no account or no password, so the result is
-        False. A mismatch takes equally long for every hash. Switches greenlets.
-        Raises Overloaded.
+        ``hashed`` ``""`` means that there is no account or no password, so the
+        result is False. A mismatch takes equally long for every hash. Switches
+        greenlets. Raises Overloaded.
         """
         hasher = self._library()
         if _md5.fullmatch(hashed):
@@ -85,7 +85,7 @@ class Passwords:
         self._threads.close()
 
     def _library(self) -> PasswordHasher:
-        """The hasher of the library, which is loaded when it is needed first."""
+        """The hasher of the library, which is loaded at the first password."""
         if self._hasher is None:
             # Imported in the loop's thread: otherwise two threads might import
             # it at once.
@@ -97,7 +97,11 @@ class Passwords:
         return self._hasher
 
     def _verified(self, hasher: PasswordHasher, hashed: str, password: str) -> bool:
-        """Whether a password has this hash of argon2id. Runs in a thread."""
+        """Whether a password has this hash of argon2id. Runs in a thread.
+
+        ``""`` is no hash. The check then takes as long, and its result is
+        False.
+        """
         from argon2.exceptions import Argon2Error, InvalidHashError
 
         if not hashed:

@@ -124,9 +124,9 @@ class PeopleStore(Store.Rows):
     """The accounts in a store, for moderators, owners and operators.
 
     Many methods take ``may_act_on``, which decides whether the principal may
-    act on an account with its role, and ``record``, which stores an event about
-    the account; None means that nobody wants it. Each method is one
-    transaction, may switch greenlets, and raises StorageUnavailable.
+    act on an account with its role. ``record`` stores an event about the
+    account; None means that nobody wants it. Each method is one transaction,
+    may switch greenlets, and raises StorageUnavailable.
     """
 
     @Store.reading_or([])

@@ -174,6 +174,7 @@ guest_routes = Resource(
 
 def _shown(account: Account, principal: Principal) -> PersonShown:
     """An account in an answer to this principal."""
+    # An account of a person has the kind "account" in the core.
     kind: Kind = "person"
     if account.kind != "account":
         kind = account.kind

@@ -39,13 +39,22 @@ class AccountRelations(Struct, Relations, frozen=True):
     tokens: AccountTokens
 
     def limits(self, app: str, by: str) -> bool:
+        """Whether relations limit what a user may do.
+
+        They limit no back end (``by`` ``""``), and nobody in an app without
+        accounts.
+        """
         return by != "" and self.tokens.wanted_in(app)
 
     # --- reaching -------------------------------------------------------------
 
     def blocked_by(self, app: str, by: str, users: Iterable[str]) -> list[str]:
-        """The users among ``users`` who have blocked the user ``by``, or the
-        owner of the bot ``by``, in the order of their ids."""
+        """The users among ``users`` who have blocked the user ``by``, in order
+        of their ids.
+
+        If ``by`` is a bot, users who have blocked its owner have blocked it,
+        too.
+        """
         if self.limits(app, by):
             return self._blocked_by(app, by, users, with_owner=True)
         return []
@@ -53,9 +62,10 @@ class AccountRelations(Struct, Relations, frozen=True):
     def _blocked_by(
         self, app: str, by: str, users: Iterable[str], with_owner: bool
     ) -> list[str]:
-        """See :meth:`blocked_by`.
+        """The users who have blocked ``by``, as :meth:`blocked_by` returns
+        them.
 
-        ``with_owner`` False: a block of the owner of the bot does not count.
+        Without ``with_owner``, a block of the owner of the bot does not count.
         """
         id = id_of(by)
         ids = {id_of(user) for user in users} - {0}
@@ -65,6 +75,7 @@ class AccountRelations(Struct, Relations, frozen=True):
         return [str(blocker) for blocker in sorted(blockers)]
 
     def may_reach(self, app: str, by: str, user: str) -> bool:
+        """Whether a user may begin a conversation with another one."""
         if self.blocked_by(app, by, (user,)):
             return False
         if user == by or not self._is_guest(app, by):
@@ -72,7 +83,10 @@ class AccountRelations(Struct, Relations, frozen=True):
         return self._may_begin(app, by, user)
 
     def _may_begin(self, app: str, guest: str, user: str) -> bool:
-        """Whether a guest may begin a conversation with a user."""
+        """Whether a guest may begin a conversation with a user.
+
+        The user is a friend, or has begun a conversation before.
+        """
         id = id_of(user)
         guest_id = id_of(guest)
         if id:
@@ -82,6 +96,7 @@ class AccountRelations(Struct, Relations, frozen=True):
         return self._have_written(app, guest, user)
 
     def may_write(self, app: str, by: str, user: str) -> bool:
+        """Whether a user may send messages to another one."""
         if self.may_reach(app, by, user):
             return True
         # A bot that only its owner's block keeps away may go on writing in an
@@ -91,17 +106,15 @@ class AccountRelations(Struct, Relations, frozen=True):
         return self._have_written(app, by, user)
 
     def may_gather(self, app: str, by: str) -> bool:
+        """Whether a user may make groups and add others. Guests may not."""
         return not self._is_guest(app, by)
 
     def strangers_among(self, app: str, by: str, users: Collection[str]) -> set[str]:
-        """The strangers among users.
+        """The strangers among users: ``by`` must ask them for their consent.
 
         Strangers are no friends of ``by``, are in no group with them, and have
-        not written to them.
-
-        If the app has the rule ``ask_strangers``, ``by`` must ask strangers for
-        their consent. Without the rule nobody is a stranger. Bots are never
-        strangers.
+        not written to them. Bots are never strangers. If the app does not have
+        the rule ``ask_strangers``, nobody is a stranger.
         """
         if not (self.limits(app, by) and self.tokens.rules_of(app).ask_strangers):
             return set()
@@ -122,6 +135,7 @@ class AccountRelations(Struct, Relations, frozen=True):
         return strangers
 
     def _is_guest(self, app: str, by: str) -> bool:
+        """Whether a user has the account of a guest."""
         if not self.limits(app, by):
             return False
         id = id_of(by)
@@ -133,8 +147,8 @@ class AccountRelations(Struct, Relations, frozen=True):
         return conversations.between(app, one, other) is not None
 
     def blockers(self, app: str, by: str, limit: int) -> tuple[str, ...]:
-        """The users who have blocked the user ``by``, or the owner of the bot
-        ``by``; at most ``limit``."""
+        """At most ``limit`` users who have blocked the user ``by``, or the
+        owner of the bot."""
         if not self.limits(app, by):
             return ()
         id = id_of(by)
@@ -145,6 +159,7 @@ class AccountRelations(Struct, Relations, frozen=True):
     # --- presence -------------------------------------------------------------
 
     def may_see_presence(self, app: str, by: str, user: str) -> bool:
+        """Whether ``by`` may see if a user is online."""
         return user in self.visible(app, by, (user,))
 
     def visible(self, app: str, by: str, users: Collection[str]) -> set[str]:
@@ -177,11 +192,11 @@ class AccountRelations(Struct, Relations, frozen=True):
     def known(
         self, app: str, by: str, accounts: Sequence[Account], states: dict[int, States]
     ) -> set[str]:
-        """The users among these accounts whom ``by`` knows: friends, and
-        members of common conversations.
+        """The users among these accounts whom ``by`` knows.
 
-        Accounts that have blocked ``by`` are left out. A back end (``by``
-        ``""``) knows everybody. ``states``: from :meth:`states`.
+        They are friends, and members of common conversations. Accounts that
+        have blocked ``by`` are left out. A back end (``by`` ``""``) knows
+        everybody. ``states`` come from :meth:`states`.
         """
         if not by:
             return {account.user for account in accounts}
@@ -204,7 +219,6 @@ class AccountRelations(Struct, Relations, frozen=True):
 def _ids_of_others(by: str, users: Collection[str]) -> list[int]:
     """The account ids of the users, sorted.
 
-    The id of ``by`` is left out, and users whose id cannot be that of an
-    account.
+    The id of ``by`` is left out, and users whose id is no id of an account.
     """
     return sorted({id_of(user) for user in users if user != by} - {0})

@@ -46,11 +46,9 @@ If it was not you, you need not do anything: your password stays as it is.
 class Resets(Struct, frozen=True):
     """Sends mails with a link to reset a password.
 
-    :meth:`Accounts.reset_password` does the reset.
-
-    ``of_account``: the rate of mails to one account. ``own_page``: the address
-    of this server's own page for links of the app of GoChat; ``""``: no such
-    page.
+    :meth:`Accounts.reset_password` does the reset. ``of_account`` is the rate
+    of mails to one account. ``own_page`` is the address of this server's own
+    page for links of the app of GoChat; ``""`` means no such page.
     """
 
     accounts: Accounts
@@ -69,12 +67,11 @@ class Resets(Struct, frozen=True):
         return bool(self.mails.has_server and rules.passwords and has_page)
 
     def request(self, app: str, login: str, address: str) -> None:
-        """Send a mail to the account with this identifier, if it exists and has
-        an e-mail address.
+        """Send a mail to the account with this identifier, if it exists.
 
-        ``address``: of the client. The request counts as a login. Raises
-        NoAccounts, PasswordsOff, ServiceRefused (no resets) and
-        TooManyRequests.
+        It must have an e-mail address. ``address`` is the address of the
+        client. The request counts as a login. Raises NoAccounts, PasswordsOff,
+        ServiceRefused (no resets) and TooManyRequests.
         """
         self.accounts.charge_reset(app, address)
         if not self.offered_in(app):
@@ -82,7 +79,8 @@ class Resets(Struct, frozen=True):
                 "Passwords of this app are not reset by e-mail",
                 Problems.NOT_IMPLEMENTED,
             )
-        if may_be_login(login, ""):
+        # The answer does not wait for the search, so its time reveals nothing.
+        if may_be_login(login, password=""):
             self.mails.start(partial(self._mail, app, login))
 
     # --- in the background ----------------------------------------------------
@@ -90,8 +88,8 @@ class Resets(Struct, frozen=True):
     def _mail(self, app: str, login: str) -> tuple[Account, str, str] | None:
         """Make a code, and the mail with it: receiver, subject and text.
 
-        Returns None if no mail is sent, because there is no such account, it
-        cannot be reset, or it has had too many mails.
+        Returns None if no mail is sent, because there is no such account, it cannot
+        be reset, or it has had too many mails.
         """
         try:
             row = self.rows.by_login(app, *candidates(login))
@@ -99,24 +97,17 @@ class Resets(Struct, frozen=True):
                 return None
             account, hashed = row
             # An account without a password cannot reset it.
-            if not hashed or not account.email:
-                return None
-
-            try:
-                self.of_account.require((app, account.id))
-                self.mails.charge(app, account.email)
-            except TooManyRequests:
-                log.info(
-                    "app %s: account %d has reached its limit of reset mails",
-                    app,
-                    account.id,
-                )
+            if not hashed or not account.email or not self._charge(account):
                 return None
 
             code = token_urlsafe(_CODE_BYTES)
             now = int(time())
             is_added = self.rows.add_reset(
-                account.id, account.email, secret_hash(code), now, now + CODE_SECONDS
+                account.id,
+                account.email,
+                code=secret_hash(code),
+                now=now,
+                expires_at=now + CODE_SECONDS,
             )
             if not is_added:
                 return None  # the address has changed meanwhile
@@ -128,3 +119,17 @@ class Resets(Struct, frozen=True):
         minutes = CODE_SECONDS // 60
         text = _TEXT.format(link=f"{page}#reset={code}", minutes=minutes)
         return account, "Reset your password · 重置密码", text
+
+    def _charge(self, account: Account) -> bool:
+        """Count a mail to an account and to its address. False: too many were sent."""
+        try:
+            self.of_account.require((account.app, account.id))
+            self.mails.charge(account.app, account.email)
+        except TooManyRequests:
+            log.info(
+                "app %s: account %d has reached its limit of reset mails",
+                account.app,
+                account.id,
+            )
+            return False
+        return True

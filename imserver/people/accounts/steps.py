@@ -23,8 +23,10 @@ def _fold_names(op: Any) -> None:
 
 
 def _folded(account: Row) -> Row:
-    """The folded names of an account, and its id, from a row with its id,
-    nickname and user name."""
+    """The folded names of an account, and its id, for an UPDATE.
+
+    The row has its id, nickname and user name.
+    """
     id, nickname, name = account
     nickname_words = " ".join(PooledStatements.words(text_of(nickname)))
     name_words = " ".join(PooledStatements.words(text_of(name or "")))
@@ -32,10 +34,10 @@ def _folded(account: Row) -> Row:
 
 
 def _fold_anew(op: Any) -> None:
-    """Let the next search fold names with letters such as ``ł`` again, which
-    now count as plain letters.
+    """Let the next search fold names with letters such as ``ł`` again.
 
-    It treats them like names that a node of the previous release has stored.
+    They now count as plain letters. The search treats such names like names
+    that a node of the previous release has stored.
     """
     parts = [f"%{letter}%" for letter in "łøđðħıæœþ"]
     is_old = " OR ".join(["folded LIKE %s"] * len(parts))
@@ -45,12 +47,12 @@ def _fold_anew(op: Any) -> None:
 
 
 def _name_owner(op: Any) -> None:
-    """Give the first account of an app with this user name the role of an
-    owner: ``imserver chat`` of a release without roles has made it for the
-    owner.
+    """Give the first account of GoChat's app the role of an owner, if it is
+    named so.
 
-    A later account with this name gets no role. Nothing changes if the app has
-    an owner.
+    ``imserver chat`` of a release without roles has made it for the owner. A
+    later account with this name gets no role. Nothing changes if the app has an
+    owner.
     """
     sql = PooledStatements(op.get_bind())
     of_chat = "FROM account WHERE app = 'gochat'"

@@ -147,7 +147,9 @@ def providers(oauth: OAuth, call: Call, app: AccountApp = GOCHAT) -> ProvidersAn
     """List the providers with which accounts of an app log in."""
     settings = oauth.settings_of(call.app)
     providers = [
-        ProviderShown(name, row.kind, row.title or name, row.register)
+        ProviderShown(
+            name, kind=row.kind, title=row.title or name, register=row.register
+        )
         for name, row in settings.items()
     ]
     return ProvidersAnswer(providers)
@@ -158,7 +160,7 @@ def providers(oauth: OAuth, call: Call, app: AccountApp = GOCHAT) -> ProvidersAn
     Needs.ANYONE_OR_ACCOUNT,
     schema=("LoginStart", "A login with a provider."),
     base=None,
-    act="",
+    act="",  # the audit log has the end of the login, not its start
     problems=(
         Problems.TOKEN_INVALID,
         WrongLogin.problem,
@@ -221,6 +223,7 @@ def start(
         )
     except UnknownAccount:
         raise ApiProblem(Problems.TOKEN_INVALID) from None
+    # The route also tells how often to ask, and for how long.
     return LoginStarted(url, login, short_code, POLL_SECONDS, LOGIN_SECONDS)
 
 
@@ -266,7 +269,7 @@ def finish(
     """
     result = oauth.finish(call.app, login, code, call.request.host, factor)
     if result is None:
-        call.act = ""
+        call.act = ""  # nothing has changed yet
         return LoginFinished(pending=True)
     if isinstance(result, str):
         return LoginFinished(linked=result)
@@ -310,22 +313,22 @@ def unlink(oauth: OAuth, call: Call, provider: Provider) -> AccountDone:
 
 
 def returned(oauth: OAuth, call: Call) -> HttpResponse:
-    """``GET /oauth/callback/<app>/<provider>?state=&code=``: go on to our page,
-    or ask the user.
+    """Answer ``GET /oauth/callback/<app>/<provider>?state=&code=``.
 
-    The user is asked so that nobody logs somebody else in to a device of their
-    own. May switch greenlets.
+    The browser comes back from a provider. It goes on to our page, or a page
+    asks the user. The user is asked so that nobody logs somebody else in to a
+    device of their own. May switch greenlets.
     """
     params = call.params
     app, _, provider = call.request.path.removeprefix(CALLBACK).rpartition("/")
     try:
         question = oauth.returned(
-            unquote(app),
-            unquote(provider),
-            params.get("state", ""),
-            params.get("code", ""),
-            params.get("error", ""),
-            params.get("iss", ""),
+            app=unquote(app),
+            name=unquote(provider),
+            state=params.get("state", ""),
+            code=params.get("code", ""),
+            problem=params.get("error", ""),
+            issuer=params.get("iss", ""),
         )
     except UnknownLogin:
         return _page(oauth, call, "unknown", status=404)
@@ -339,9 +342,9 @@ def returned(oauth: OAuth, call: Call) -> HttpResponse:
 
 
 def agree(oauth: OAuth, call: Call) -> HttpResponse:
-    """``POST`` to the same path: the answer of the user (``code``, ``agreed``).
+    """Answer ``POST`` to the same path: the user agrees, or does not.
 
-    May switch greenlets.
+    The form has ``code`` and ``agreed``. May switch greenlets.
     """
     agreed = call.params.get("agreed") == "yes"
     try:
@@ -364,9 +367,9 @@ def _page(
 ) -> HttpResponse:
     """The page for a browser that has come back, in its language.
 
-    ``outcome``: ``question``, ``done``, ``refused``, ``unknown`` or
-    ``unavailable``. ``question``: the question to the user; None: there is
-    none.
+    ``outcome`` is ``question``, ``done``, ``refused``, ``unknown`` or
+    ``unavailable``. ``question`` is the question to the user; None for the
+    other outcomes.
     """
     # Imported with the first page: most nodes never need the templates, which
     # take memory.
@@ -379,6 +382,8 @@ def _page(
         call.request.headers.get("accept-language"), LanguageAccept
     )
     language = choose_language("", accepted)
+
+    # Pages without a question are equal for all logins, so they are cached.
     if question is None:
         content = _without_question(oauth.root, language, outcome)
     else:
@@ -393,10 +398,8 @@ def _rendered(
     question: Question | None = None,
     path: str = "",
 ) -> str:
-    """The HTML of a page.
-
-    ``path``: the path to which the form with the answer goes.
-    """
+    """The HTML of a page. ``path`` is the path to which the form with the
+    answer goes."""
     from imserver.pages.text import html_of
 
     return html_of(
@@ -431,6 +434,7 @@ def _answered(status: int, content: str, *more: tuple[str, str]) -> HttpResponse
 
 
 def _service(core: Core, _api: Api) -> OAuth:
+    """The service that the routes of the callback use."""
     return core.service(OAuth)
 
 

@@ -78,10 +78,7 @@ def providers_of(tenant: TenantSettings) -> dict[str, ProviderSettings]:
 
 
 def objection(_name: str, settings: TenantSettings) -> str:
-    """The error in the providers of an app.
-
-    Returns ``""`` if they are valid.
-    """
+    """The error in the providers of an app; ``""`` if they are valid."""
     for name, row in providers_of(settings).items():
         setting = f"oauth.{name}"
         if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,31}", name):

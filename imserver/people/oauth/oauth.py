@@ -117,13 +117,15 @@ class NotLinked(
 
 
 class Question(Struct, frozen=True):
-    """The next step of a browser that has come back from a provider: it goes to
-    ``address``, or, if this is ``""``, asks the user a question.
+    """The next step of a browser that has come back from a provider.
 
-    The question has the other fields. ``title``: the name of the provider.
-    ``shown``: the short code that the user compares. ``device``: the name of
-    the device that logs in. ``nickname``: of the account to link; ``""``: it is
-    a login, not a link. ``code``: goes back to the server with the answer.
+    It goes to ``address``. If this is ``""``, a page asks the user a question,
+    for which the other fields are.
+
+    ``title`` is the name of the provider. ``shown`` is the short code that the
+    user compares. ``device`` is the name of the device that logs in.
+    ``nickname`` is the name of the account to link; ``""`` means that this is a
+    login, not a link. ``code`` goes back to the server with the answer.
     """
 
     address: str = ""
@@ -182,8 +184,10 @@ login."""
 
 
 class AccountLink(Struct, frozen=True):
-    """A link between an account and an identity: ``subject``, its id at the
-    provider."""
+    """A link between an account and an identity.
+
+    ``subject`` is the id of the identity at the provider.
+    """
 
     provider: str
     subject: str
@@ -245,8 +249,8 @@ class LinkStore(Store.Rows):
 
         Returns ``absent`` if there is no such link, and ``last`` if the link
         stays, because the account could not log in without it.
-        ``with_password``: whether a password of the account counts as a way to
-        log in.
+        ``with_password`` says whether a password of the account counts as a way
+        to log in.
         """
         # The row is locked. So the second of two simultaneous requests sees the
         # deletion of the first.
@@ -269,9 +273,14 @@ class LinkStore(Store.Rows):
 
 
 class OAuth:
-    """Logs in with providers.
+    """Logs in with providers, such as an OpenID Connect server, GitHub or
+    WeChat.
 
-    Owner of the providers of all apps, and of the turns to use them.
+    A login goes through a browser: :meth:`start` gives the client the address
+    to open, :meth:`returned` takes the browser that comes back, :meth:`agree`
+    takes the answer of the user, and :meth:`finish` gives the client the
+    session. Between these steps, the login is stored as a temporary value. It
+    owns the providers of all apps, and the turns to use them.
     """
 
     def __init__(self, core: Core) -> None:
@@ -325,11 +334,12 @@ class OAuth:
 
     @contextmanager
     def _turn(self, app: str, name: str) -> Iterator[None]:
-        """Context manager around requests to a provider.
+        """Run a block that sends requests to a provider.
 
         At most :data:`AT_ONCE` of these blocks run at the same time, each for
-        about :data:`SECONDS`. Raises ProviderUnavailable if there is no room,
-        or if the block takes longer.
+        about :data:`SECONDS`. So a provider that does not answer cannot occupy
+        the node. Raises ProviderUnavailable if there is no room, or if the
+        block takes longer.
         """
         turns = self._turns.setdefault((app, name), BoundedSemaphore(AT_ONCE))
         if not turns.acquire(blocking=False):
@@ -359,15 +369,15 @@ class OAuth:
     ) -> tuple[str, str, str]:
         """Start a login with the provider ``name``.
 
-        Returns the address for the browser, the secret handle of the login, and
-        the short code for the user.
+        Returns the address for the browser, the secret handle of the login, and the
+        short code for the user.
 
-        ``user``: the user whose account is linked with the provider; None: this
-        is a login, not a link. A link needs the ``password`` of the account, if
-        it has one, because a stolen token must not add a way to log in.
-        ``token``: of the request. The start counts as a login from ``address``.
-        ``return_to``: path of our own page to which the browser comes back;
-        ``""``: it shows the question to the user.
+        ``user`` is the user whose account is linked with the provider. None means
+        that this is a login, not a link. A link needs the ``password`` of the
+        account, if it has one, because a stolen token must not add a way to log in.
+        ``token`` is the token of the request. The start counts as a login from
+        ``address``. ``return_to`` is the path of our own page to which the browser
+        comes back; ``""`` means that it shows the question to the user.
 
         Raises NoAccounts, UnknownProvider, ServiceRefused (no address of this
         server), BadField, ProviderUnavailable, TooManyRequests, and for a link
@@ -407,9 +417,11 @@ class OAuth:
             verifier=token_urlsafe(_VERIFIER_BYTES),
             expires_at=int(time()) + LOGIN_SECONDS,
         )
-
         with self._turn(app, name):
             url = provider.address(self._request(row))
+
+        # The client finds the login by its handle, the browser by the ``state``.
+        # Only hashes of both secrets are stored.
         key = secret_hash(login)
         self._store_login(key, row)
         state_key = _STATE + secret_hash(row.state)
@@ -417,13 +429,16 @@ class OAuth:
         return url, login, row.shown
 
     def _request(self, row: _Running) -> AuthorizationRequest:
+        """The data of a login that its provider needs."""
         callback = f"{self._base}{CALLBACK}{quote(row.app)}/{quote(row.provider)}"
-        return AuthorizationRequest(callback, row.state, row.nonce, row.verifier)
+        return AuthorizationRequest(
+            callback=callback, state=row.state, nonce=row.nonce, verifier=row.verifier
+        )
 
     def _store_login(self, login_key: str, row: _Running) -> None:
         """Store a login, or its new state.
 
-        ``login_key``: the hash of its handle. A login that has expired is not
+        ``login_key`` is the hash of its handle. A login that has expired is not
         stored.
         """
         seconds = row.expires_at - time()
@@ -460,16 +475,17 @@ class OAuth:
     def returned(
         self, app: str, name: str, state: str, code: str, problem: str, issuer: str
     ) -> Question:
-        """Process the return of a browser from a provider.
+        """Process the return of a browser from a provider; returns its next
+        step.
 
-        Returns the next step of the browser.
+        ``app`` and ``name`` are the app and the provider in the address.
+        ``state`` identifies the login. ``code`` proves the identity of the
+        user; ``""`` means that the provider refuses the login, for the reason
+        ``problem``. ``issuer`` is the provider that has sent the browser back,
+        if the response names it (RFC 9207), else ``""``.
 
-        ``app``, ``name``: the app and the provider in the address. ``state``:
-        identifies the login. ``code``: proves the identity of the user; ``""``:
-        the provider refuses the login, for the reason ``problem``. ``issuer``:
-        the provider that has sent the browser back, if the response names it
-        (RFC 9207), else ``""``. Raises UnknownLogin, LoginRefused and
-        ProviderUnavailable; then the login has failed.
+        Raises UnknownLogin, LoginRefused and ProviderUnavailable. The login has
+        failed then.
         """
         app = self._tenants.resolve(app)
         key, row = self._claim_login(_STATE + secret_hash(state))
@@ -483,6 +499,7 @@ class OAuth:
         except ImserverError as error:
             if isinstance(error, ProviderRefused):
                 self._problem(app, name, error)
+            # The client that waits for the login learns that it has failed.
             row.step = "failed"
             self._store_login(key, row)
             if row.return_to:
@@ -492,7 +509,9 @@ class OAuth:
             raise
 
         if row.return_to:
-            # Our own page has begun the login, so the user is not asked.
+            # Our own page has begun the login in this browser, so the user is
+            # not asked. The secret proves to :meth:`finish` that it is the same
+            # browser.
             secret = token_urlsafe(_SECRET_BYTES)
             row.step = "done"
             row.code = secret_hash(secret)
@@ -503,10 +522,11 @@ class OAuth:
         return self._make_question(key, row, title)
 
     def _make_question(self, key: str, row: _Running, title: str) -> Question:
-        """Make the question to the user of a login, and store the code that
-        goes back with the answer.
+        """Make the question to the user of a login, and the code for its
+        answer.
 
-        ``key``: of the login. ``title``: the name of the provider.
+        The code is stored, so that only this browser can answer. ``key`` is the
+        key of the login. ``title`` is the name of the provider.
         """
         secret = token_urlsafe(_SECRET_BYTES)
         question_key = _QUESTION + secret_hash(secret)
@@ -528,9 +548,10 @@ class OAuth:
         self, row: _Running, code: str, problem: str, issuer: str
     ) -> Identity:
         """The identity of the user, from the parameters with which a browser
-        has come back; see :meth:`returned`.
+        comes back.
 
-        Raises UnknownProvider, ProviderRefused and ProviderUnavailable.
+        :meth:`returned` explains the parameters. Raises UnknownProvider,
+        ProviderRefused and ProviderUnavailable.
         """
         app = row.app
         name = row.provider
@@ -541,6 +562,7 @@ class OAuth:
             raise ProviderRefused(f"the answer is from another issuer, {issuer!r}")
 
         def is_linked(subjects: tuple[str, ...]) -> bool:
+            """Whether one of these ids of the user has an account already."""
             return self._linked(app, name, subjects) is not None
 
         with self._turn(app, name):
@@ -567,10 +589,10 @@ class OAuth:
         For a link, the account is linked, and the name of the provider is
         returned. Returns None if the user has not agreed yet.
 
-        ``code``: the code that the page got in the browser; ``""`` for other
-        clients. ``factor``: a code of the second factor of the account. Without
-        a right code of the factor the handle stays valid, and FactorRequired or
-        WrongCode is raised.
+        ``code`` is the code that the page got in the browser; ``""`` for other
+        clients. ``factor`` is a code of the second factor of the account.
+        Without a right code of the factor the handle stays valid, and
+        FactorRequired or WrongCode is raised.
 
         A handle works once. The first login of an identity makes an account, if
         the provider's ``register`` is on. Raises NoAccounts, UnknownProvider,
@@ -615,15 +637,20 @@ class OAuth:
     def _linked(
         self, app: str, name: str, subjects: Sequence[str]
     ) -> tuple[Account, str] | None:
-        """The account that is linked with one of these subjects at a provider,
-        and the provider of the link; see :meth:`AccountStore.linked`."""
+        """The account that is linked with one of these ids of a user, and the
+        provider.
+
+        It is found as :meth:`AccountStore.linked` describes.
+        """
         return self._rows.linked(app, self._providers_like(app, name), subjects)
 
     def _providers_like(self, app: str, name: str) -> list[str]:
-        """The names of the providers of an app with the same identities as the
-        provider ``name``, which comes first.
+        """The names of the providers of an app with the same identities as one
+        provider.
 
-        Users of WeChat have one ``unionid`` in all providers of WeChat.
+        The provider ``name`` comes first. Users of WeChat have one ``unionid``
+        in all providers of WeChat. Other providers have identities of their
+        own.
         """
         settings, _ = self._provider(app, name)
         if not settings.kind.startswith("wechat"):

@@ -76,9 +76,8 @@ _CLOCKS_SECONDS: Final = 60
 class Identity(Struct, frozen=True):
     """The identity of a user at a provider.
 
-    ``subjects``: their ids there, the preferred one first.
-
-    ``nickname`` and ``avatar`` are valid for an account.
+    ``subjects`` are their ids there, the preferred one first. ``nickname`` and
+    ``avatar`` are valid for an account.
     """
 
     subjects: tuple[str, ...]
@@ -89,7 +88,10 @@ class Identity(Struct, frozen=True):
 class AuthorizationRequest(Struct, frozen=True):
     """The data that the steps of one login share.
 
-    ``callback``: the address to which the browser comes back.
+    ``callback`` is the address to which the browser comes back. ``state``
+    identifies the login there. ``nonce`` comes back in the ID token, and
+    ``verifier`` goes with the code (RFC 7636), so that nobody can use a stolen
+    code.
     """
 
     callback: str
@@ -106,7 +108,7 @@ nickname and avatar need not be read."""
 class Provider(Protocol):
     """A kind of provider, with the settings of one app.
 
-    The methods switch and raise ProviderUnavailable.
+    The methods switch greenlets and raise ProviderUnavailable.
     """
 
     def address(self, request: AuthorizationRequest) -> str:
@@ -115,10 +117,11 @@ class Provider(Protocol):
     def identify(
         self, request: AuthorizationRequest, code: str, has_account: HasAccount
     ) -> Identity:
-        """Exchange the code for an identity.
+        """Exchange the code with which the browser has come back for an
+        identity.
 
-        ``has_account``: whether the identity has an account already. Raises
-        ProviderRefused.
+        ``has_account`` tells whether the identity has an account already.
+        Raises ProviderRefused.
         """
 
 
@@ -158,6 +161,7 @@ def _picture(avatar: object) -> str:
 
 
 def _is_storable(subject: str) -> bool:
+    """Whether an id of a user fits into the database."""
     return len(subject.encode()) <= _SUBJECT_BYTES and subject.isprintable()
 
 
@@ -172,42 +176,43 @@ class _Http:
         self._deadline = monotonic() + SECONDS
 
     def _seconds_left(self) -> float:
+        """How long the next request may take."""
         return max(self._deadline - monotonic(), _LEAST_SECONDS)
 
     def get(self, url: str, token: str = "") -> dict[str, Any]:
         """Read a JSON object.
 
-        ``token``: an access token to send; ``""``: send none. Raises
-        ProviderUnavailable, and ProviderRefused for a status other than 200
-        below 500.
+        ``token`` is an access token to send; ``""`` sends none. Raises
+        ProviderUnavailable, and ProviderRefused for a status other than 200 below
+        500.
         """
         headers: dict[str, str] = {}
         if token:
             headers["Authorization"] = f"Bearer {token}"
+        # Texts of errors name the address without the secrets in its query.
+        name = _shown(url)
         try:
             status, body = self._outgoing.get(url, self._seconds_left(), headers)
         except Unreachable as error:
-            raise ProviderUnavailable(f"{_shown(url)}: {error}") from None
+            raise ProviderUnavailable(f"{name}: {error}") from None
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            raise ProviderUnavailable(
-                f"{_shown(url)} answered with the status {status}"
-            )
+            raise ProviderUnavailable(f"{name} answered with the status {status}")
         if status != HTTPStatus.OK:
-            raise ProviderRefused(f"{_shown(url)} answered with the status {status}")
+            raise ProviderRefused(f"{name} answered with the status {status}")
         try:
             return msgspec.json.decode(body, type=dict[str, Any])
         except (ValueError, RecursionError):
             raise ProviderUnavailable(
-                f"{_shown(url)} did not answer with a JSON object"
+                f"{name} did not answer with a JSON object"
             ) from None
 
     def post(
         self, url: str, data: Mapping[str, str], headers: Mapping[str, str], auth: Any
     ) -> _Answer:
-        """Send a form.
+        """Send a form. Authlib calls this method to exchange a code.
 
-        Authlib calls this method to exchange a code. ``auth``: adds the secret
-        of the client to the request. Raises ProviderUnavailable.
+        ``auth`` adds the secret of the client to the request. Raises
+        ProviderUnavailable.
         """
         url, prepared, body = auth.prepare("POST", url, dict(headers), urlencode(data))
         try:
@@ -227,11 +232,14 @@ class _Answer(Service):
     _body: bytes
 
     def raise_for_status(self) -> None:
+        """Raise an error. Authlib calls this for a status of the server's
+        errors."""
         raise ProviderUnavailable(
             f"{_shown(self._url)} answered with the status {self.status_code}"
         )
 
     def json(self) -> Any:
+        """The body, decoded. Authlib calls this."""
         return msgspec.json.decode(self._body)
 
 
@@ -243,8 +251,8 @@ def _shown(url: str) -> str:
 class _CodeGrant:
     """The authorization code grant (RFC 6749, RFC 7636), by Authlib.
 
-    ``method``: how the client sends its secret; ``""``: as Authlib does by
-    default.
+    ``method`` says how the client sends its secret; ``""`` means as Authlib
+    does by default.
     """
 
     def __init__(
@@ -269,8 +277,10 @@ class _CodeGrant:
         )
 
     def address(self, endpoint: str, **parameters: str) -> str:
-        """The address to which the browser goes, with these parameters in
-        addition to those of the grant."""
+        """The address to which the browser goes.
+
+        ``parameters`` are added to the parameters of the grant.
+        """
         request = self._request
         url, _ = self._client.create_authorization_url(
             endpoint, request.state, request.verifier, **parameters
@@ -318,7 +328,8 @@ class _Endpoints(Struct):
 class Oidc(Service):
     """An OpenID Connect provider.
 
-    Owner of its cached discovery document and keys.
+    It owns its cached discovery document, which names the addresses of the
+    provider, and the keys of the provider.
     """
 
     settings: ProviderSettings
@@ -331,6 +342,7 @@ class Oidc(Service):
     """When the document may be read again (monotonic)."""
 
     def address(self, request: AuthorizationRequest) -> str:
+        """The address at which the browser asks the user."""
         http = _Http(self.outgoing)
         endpoint = self._discovered(http).authorization_endpoint
         return self._grant(http, request).address(endpoint, nonce=request.nonce)
@@ -338,6 +350,11 @@ class Oidc(Service):
     def identify(
         self, request: AuthorizationRequest, code: str, has_account: HasAccount
     ) -> Identity:
+        """Exchange the code for an ID token, and read the identity in it.
+
+        The name and the picture may be missing there. They are read from the
+        provider only if an account is to be made.
+        """
         http = _Http(self.outgoing)
         endpoints = self._discovered(http)
         tokens = self._grant(http, request).exchange(endpoints.token_endpoint, code)
@@ -356,16 +373,14 @@ class Oidc(Service):
             or claims.get("preferred_username")
             or ""
         )
-        return identity((subject,), name, claims.get("picture"))
+        return identity((subject,), nickname=name, avatar=claims.get("picture"))
 
     def _grant(self, http: _Http, request: AuthorizationRequest) -> _CodeGrant:
-        """The grant of one login.
-
-        The discovery document must have been read.
-        """
+        """The grant of one login. The discovery document must have been read."""
         settings = self.settings
         endpoints = self._endpoints
         assert endpoints is not None
+        # The ways to send the secret of the client that the provider accepts.
         methods = endpoints.token_endpoint_auth_methods_supported
         if not settings.client_secret:
             method = "none"
@@ -401,6 +416,7 @@ class Oidc(Service):
             raise
 
     def _refresh(self) -> None:
+        """Greenlet: read the discovery document again."""
         # The earlier document stays in use, and the next login tries again.
         with suppress(ProviderUnavailable):
             self._fetch(_Http(self.outgoing))
@@ -422,16 +438,9 @@ class Oidc(Service):
             raise ProviderUnavailable(
                 f"{url} is the document of another issuer, {endpoints.issuer!r}"
             )
-        for endpoint in (
-            endpoints.authorization_endpoint,
-            endpoints.token_endpoint,
-            endpoints.jwks_uri,
-        ):
-            if not Issuer.accepts(endpoint):
-                raise ProviderUnavailable(
-                    f"{url} names an address without https, {endpoint!r}"
-                )
+        _check_addresses(url, endpoints)
 
+        # The keys stay cached as long as their address is the same.
         before = self._endpoints
         if before is None or before.jwks_uri != endpoints.jwks_uri:
             self._keys = Issuer(
@@ -444,8 +453,9 @@ class Oidc(Service):
     def _verified(self, token: object, access: str, nonce: str) -> dict[str, Any]:
         """Verify an ID token, and return its claims.
 
-        ``access``: the access token that came with it. Raises ProviderRefused
-        and ProviderUnavailable.
+        ``access`` is the access token that came with it. ``nonce`` is the random
+        text of this login, which the provider must have put into the token. Raises
+        ProviderRefused and ProviderUnavailable.
         """
         from authlib.oidc.core.claims import CodeIDToken
         from joserfc.errors import JoseError
@@ -477,6 +487,20 @@ class Oidc(Service):
         return dict(claims)
 
 
+def _check_addresses(url: str, endpoints: _Endpoints) -> None:
+    """Raise ProviderUnavailable if a discovery document names an address without
+    https. ``url`` is the address of the document."""
+    for endpoint in (
+        endpoints.authorization_endpoint,
+        endpoints.token_endpoint,
+        endpoints.jwks_uri,
+    ):
+        if not Issuer.accepts(endpoint):
+            raise ProviderUnavailable(
+                f"{url} names an address without https, {endpoint!r}"
+            )
+
+
 class GitHub:
     """GitHub, or the GitHub Enterprise Server at ``issuer``."""
 
@@ -491,12 +515,14 @@ class GitHub:
             self._api = f"{enterprise_server}/api/v3"
 
     def address(self, request: AuthorizationRequest) -> str:
+        """The address at which the browser asks the user."""
         grant = _CodeGrant(self._settings, _Http(self._outgoing), request)
         return grant.address(f"{self._web}/login/oauth/authorize")
 
     def identify(
         self, request: AuthorizationRequest, code: str, has_account: HasAccount
     ) -> Identity:
+        """Exchange the code for an access token, and read the profile with it."""
         http = _Http(self._outgoing)
         grant = _CodeGrant(self._settings, http, request, "client_secret_post")
         tokens = grant.exchange(f"{self._web}/login/oauth/access_token", code)
@@ -506,11 +532,12 @@ class GitHub:
 
 
 class WeChat:
-    """WeChat: the QR code for websites (``wechat``), or the page of an official
-    account inside WeChat.
+    """WeChat, in a website or in an official account.
 
-    WeChat identifies a user by ``openid`` in one client, and by ``unionid`` in
-    all clients of an account of its open platform.
+    The kind ``wechat`` shows a QR code on a website. The other one is the page
+    of an official account inside WeChat. WeChat identifies a user by ``openid``
+    in one client, and by ``unionid`` in all clients of an account of its open
+    platform.
     """
 
     def __init__(self, settings: ProviderSettings, outgoing: Outgoing) -> None:
@@ -521,6 +548,7 @@ class WeChat:
         self._api = base or "https://api.weixin.qq.com"
 
     def address(self, request: AuthorizationRequest) -> str:
+        """The address at which the browser asks the user."""
         path = "qrconnect"
         scope = "snsapi_login"
         if self._settings.kind == "wechat_official":
@@ -539,6 +567,10 @@ class WeChat:
     def identify(
         self, request: AuthorizationRequest, code: str, has_account: HasAccount
     ) -> Identity:
+        """Exchange the code for an access token, and read the ids of the user.
+
+        The name and the picture are read only if an account is to be made.
+        """
         http = _Http(self._outgoing)
         settings = self._settings
         token_query = {
