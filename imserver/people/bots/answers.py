@@ -38,7 +38,7 @@ forgotten."""
 
 
 class StreamedAnswers(Service, dict=True):
-    """Lets bots stream answers.
+    """Lets bots stream answers: messages whose text comes in pieces.
 
     Every method may switch greenlets and raise StorageUnavailable.
     """
@@ -83,6 +83,8 @@ class StreamedAnswers(Service, dict=True):
             refusal = self._refuses_sender(app, user)
             if refusal is not None:
                 return refusal
+        # ``peer`` is the other user of a conversation of two; ``""`` in a
+        # group.
         peer: str | Rejected = to
         if conversation:
             peer = self._peer_in(app, user, conversation, in_thread=command.thread > 0)
@@ -124,8 +126,11 @@ class StreamedAnswers(Service, dict=True):
         return None
 
     def _may_begin(self, app: str, user: str, to: str, is_back_end: bool) -> bool:
-        """Whether the receiver has an account, if the app demands one, or
-        already has a conversation with the bot."""
+        """Whether the bot may write to a user who may be unknown.
+
+        The receiver has an account, if the app demands one, or already has a
+        conversation with the bot.
+        """
         if not self.core.logins.wants_account(app, not is_back_end):
             return True
         if self.core.accounts.those_of(app, [to]):
@@ -146,11 +151,11 @@ class StreamedAnswers(Service, dict=True):
             raise TooManyRequests(1)
 
     def _owner_of(self, app: str, bot: str) -> str:
-        """The user who is charged for the streams of a bot: its owner, or, if a
-        back end owns it, the bot.
+        """The user who is charged for the streams of a bot.
 
-        Returns ``""`` if the user ``bot`` is no bot. The owner of a bot never
-        changes, so it is remembered.
+        It is the owner, or, if a back end owns the bot, the bot. Returns ``""``
+        if the user ``bot`` is no bot. The owner of a bot never changes, so it
+        is remembered.
         """
         rows = self.bots.get(app, [id_of(bot)])
         owner = ""
@@ -167,11 +172,11 @@ class StreamedAnswers(Service, dict=True):
     def _peer_in(
         self, app: str, user: str, conversation: int, in_thread: bool
     ) -> str | Rejected:
-        """The other user of a conversation in which a bot may write; ``""``: it
-        is a group.
+        """The other user of a conversation in which a bot may write; ``""`` for
+        a group.
 
-        Returns the reason if the bot may not write there. ``in_thread``: the
-        message is a reply in a thread.
+        Returns the reason if the bot may not write there. ``in_thread`` says
+        that the message is a reply in a thread.
         """
         conversations = self.core.store.part(MessageLog).conversations
         row = conversations.get(app, conversation)
@@ -199,9 +204,8 @@ class StreamedAnswers(Service, dict=True):
 
         They are charged to the owner of the bot, unless a back end appends
         them. Returns for each piece its result, and the number of the last
-        piece of its stream.
-
-        Raises TooManyRequests, and ChannelRefused: ``unavailable``.
+        piece of its stream. Raises TooManyRequests, and ChannelRefused:
+        ``unavailable``.
         """
         if not is_back_end:
             owner = self._owners.get((app, user))
@@ -245,10 +249,10 @@ class ClosedView(msgspec.Struct, omit_defaults=True):
 def _refusing(
     run: Callable[[Connection, Any], Reply],
 ) -> Callable[[Connection, Any], Reply]:
-    """Decorator: if a command on a stream raises ChannelRefused, answer with the
-    reason."""
+    """Decorator of commands on a stream: answer ChannelRefused with its reason."""
 
     def answer(connection: Connection, command: Any) -> Reply:
+        """Run the command, and answer with the reason if it is refused."""
         try:
             return run(connection, command)
         except ChannelRefused as refused:

@@ -136,8 +136,15 @@ def open_stream(
     users: tuple[str, ...] | None = None
     if stoppers is not UNSET:
         users = tuple(stoppers)
-    command = OpenAnswer(to, conversation, text, type, thread, users)
-    stream = answers.open(call.app, call.user, command, call.is_back_end)
+    command = OpenAnswer(
+        to=to,
+        conversation=conversation,
+        text=text,
+        type=type,
+        thread=thread,
+        stoppers=users,
+    )
+    stream = answers.open(call.app, call.user, command, is_back_end=call.is_back_end)
     if isinstance(stream, Rejected):
         if stream.reason == RejectReason.NOT_BOT:
             raise ApiProblem(Problems.UNKNOWN_ACCOUNT, "There is no such bot")
@@ -165,6 +172,7 @@ def append(
     def append_part(
         part: Sequence[tuple[str, int, str]],
     ) -> Sequence[tuple[str, int]]:
+        """Append pieces of the bot who makes the request."""
         return answers.append(call.app, call.user, part, call.is_back_end)
 
     return StreamAppended.to(pieces, append_part)

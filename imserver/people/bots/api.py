@@ -212,7 +212,7 @@ routes = Resource(
         "A new bot. The acting user owns the bot. If there is no acting user, the back "
         "end owns it.",
     ),
-    voice=True,
+    voice=True,  # others see the names of a bot, so a muted user may not make one
     act="bots.create",
     status=201,
     problems=(*_UNKNOWN, Taken.problem, HTTP_TOO_MANY_BOTS),
@@ -235,8 +235,8 @@ def create(
 def bots(bots: Bots, call: Call, request: ActingPage) -> BotsAnswer:
     """List the bots of the acting user; for a back end that names no user, all
     bots of the app."""
-    behind = read_cursor(request.cursor) or ""
-    rows = bots.page(call.app, call.user, behind, request.limit + 1)
+    after = read_cursor(request.cursor) or ""
+    rows = bots.page(call.app, call.user, after, request.limit + 1)
     page, following = page_and_cursor(
         rows, request.limit, lambda bot: bot.account.user, size_of=_size_of
     )
@@ -246,7 +246,7 @@ def bots(bots: Bots, call: Call, request: ActingPage) -> BotsAnswer:
 @routes.post(
     "/bots/update",
     Needs.ADMIN_OR_ACCOUNT,
-    voice=True,
+    voice=True,  # others see these texts, so a muted user may not change them
     problems=_UNKNOWN,
     user="optional",
 )
@@ -282,8 +282,8 @@ def listed(bots: Bots, call: Call, request: ActingPage) -> ListedBots:
     Owners list their bots with `listed` of `/bots/update`. If the owner of a
     bot has blocked the acting user, the bot is left out. Guests see no bots.
     """
-    behind = read_cursor(request.cursor) or ""
-    rows = bots.listed(call.app, call.user, behind, request.limit + 1)
+    after = read_cursor(request.cursor) or ""
+    rows = bots.listed(call.app, call.user, after, request.limit + 1)
     page, following = page_and_cursor(
         rows, request.limit, lambda bot: bot.account.user, size_of=_size_of
     )
@@ -321,6 +321,7 @@ def delete(bots: Bots, call: Call, request: BotChosen) -> BotDone:
     is deleted, its bots are deleted, too, and their messages stay.
     """
     bots.remove(call.app, call.user, request.bot)
+    # The act is about the bot. ``gone``: the audit log stores no name of it.
     call.user = request.bot
     call.gone = True
     return BotDone(request.bot)
@@ -330,8 +331,8 @@ def delete(bots: Bots, call: Call, request: BotChosen) -> BotDone:
     "/bots/commands",
     Needs.ADMIN_OR_BOT,
     schema=("CommandsSet", "The commands of the acting bot."),
-    voice=True,
-    act="",
+    voice=True,  # others see the commands, so a muted bot may not change them
+    act="",  # bots do this at each start, so the audit log has no entry
     problems=_UNKNOWN,
 )
 def set_commands(bots: Bots, call: Call, commands: Commands) -> BotDone:
@@ -366,6 +367,7 @@ def commands(bots: Bots, call: Call, request: CommandsQuery) -> CommandsAnswer:
 
 
 def _commands(given: list[CommandShape]) -> list[BotCommand]:
+    """The commands of a request, in the form in which they are stored."""
     return msgspec.convert(given, list[BotCommand], from_attributes=True)
 
 

@@ -82,9 +82,9 @@ class UnknownHook(
 class Bots(Struct, frozen=True):
     """Makes, changes and deletes bots.
 
-    Every method may switch greenlets and raise StorageUnavailable.
-    ``acting_user``: the owner of the bots; ``""``: a back end, which manages
-    all bots.
+    Many methods take ``acting_user``: the owner of the bots, or ``""`` for a
+    back end, which manages all bots. Every method may switch greenlets and
+    raise StorageUnavailable.
     """
 
     limits: BotLimits
@@ -107,7 +107,7 @@ class Bots(Struct, frozen=True):
     ) -> tuple[Bot, str]:
         """Make a bot, and return it with its token.
 
-        ``name``: its user name; ``""``: it has none. Raises NoAccounts,
+        ``name`` is its user name; ``""`` means no user name. Raises NoAccounts,
         BadField, Taken, UnknownAccount (the owner must be a person), and
         ServiceRefused for too many bots.
         """
@@ -126,9 +126,11 @@ class Bots(Struct, frozen=True):
 
         secret = make_bot_secret()
         record = self.accounts.recorder(app)
-        account = Account(0, app, "", nickname, avatar, name=name)
+        account = Account(
+            id=0, app=app, phone="", nickname=nickname, avatar=avatar, name=name
+        )
         bot = self.stored.add(
-            account, owner_id, secret_hash(secret), self.limits.bots, record
+            account, owner_id, secret_hash(secret), most=self.limits.bots, record=record
         )
         if bot is None:
             if acting_user:
@@ -138,12 +140,12 @@ class Bots(Struct, frozen=True):
         return bot, bot_token(bot.account.id, secret)
 
     def page(self, app: str, acting_user: str, after: str, limit: int) -> list[Bot]:
-        """A page of the bots of the acting user, or, for a back end, of all
-        bots of the app.
+        """A page of the bots of the acting user; for a back end, of all bots of
+        the app.
 
         They are ordered by id, and begin after the id ``after``.
         """
-        owner: int | None = None
+        owner: int | None = None  # the bots of all owners
         if acting_user:
             owner = id_of(acting_user)
         return self.stored.page(app, owner, id_of(after), limit)
@@ -161,23 +163,20 @@ class Bots(Struct, frozen=True):
     def change(
         self, app: str, acting_user: str, bot: str, fields: dict[str, Any]
     ) -> Bot:
-        """Change some of ``nickname``, ``avatar``, ``commands``,
-        ``description`` and ``listed``.
+        """Change a bot, and return it as it is now.
 
-        Raises BadField (also above :data:`MOST_LISTED`) and UnknownBot.
+        ``fields`` may have ``nickname``, ``avatar``, ``commands``, ``description``
+        and ``listed``. Raises BadField (also above :data:`MOST_LISTED`) and
+        UnknownBot.
         """
+        # The other fields belong to the account of the bot.
         commands = fields.pop("commands", None)
         about = fields.pop("description", None)
         listed = fields.pop("listed", None)
         if commands is not None:
             check_commands(commands)
         if about is not None:
-            line = about.replace("\n", " ")
-            if not is_name(line, 0, ABOUT_CHARACTERS):
-                raise BadField(
-                    f"description: at most {ABOUT_CHARACTERS} characters that can be "
-                    "shown"
-                )
+            _check_description(about)
 
         id = self.get(app, acting_user, bot).account.id
         # This comes first, because it may be refused. Then nothing is changed.
@@ -194,10 +193,10 @@ class Bots(Struct, frozen=True):
         return self.get(app, acting_user, bot)
 
     def listed(self, app: str, acting_user: str, after: str, limit: int) -> list[Bot]:
-        """A page of the bots that the app offers to all its accounts, ordered
-        by id, after the id ``after``.
+        """A page of the bots that the app offers to all its accounts.
 
-        Raises ServiceRefused for guests.
+        They are ordered by id, and begin after the id ``after``. Raises
+        ServiceRefused for guests.
         """
         if acting_user and not self.relations.may_gather(app, acting_user):
             raise ServiceRefused("not for guests", Problems.NOT_ALLOWED)
@@ -217,8 +216,10 @@ class Bots(Struct, frozen=True):
     def unblocked(
         self, app: str, acting_user: str, bots: Sequence[Bot]
     ) -> Sequence[Bot]:
-        """The bots without those that have blocked the acting user, or whose
-        owners have blocked the acting user."""
+        """The bots that have not blocked the acting user, nor their owners.
+
+        A back end (``""``) is never blocked.
+        """
         if not acting_user:
             return bots
         users = {bot.account.user for bot in bots}
@@ -243,7 +244,7 @@ class Bots(Struct, frozen=True):
             raise BadField(f"hook_url: {problem}") from None
 
     def set_hook(self, app: str, acting_user: str, bot: str, url: str) -> str:
-        """Set the webhook of a bot; ``""``: remove it.
+        """Set the webhook of a bot; ``""`` removes it.
 
         Returns the new secret that signs its requests, or ``""`` without a
         webhook. Raises BadField and UnknownBot.
@@ -253,15 +254,17 @@ class Bots(Struct, frozen=True):
         if url:
             secret = token_urlsafe(_HOOK_SECRET_BYTES)
         id = self.get(app, acting_user, bot).account.id
+        # The bot may have been deleted since the check.
         if not self.hooks.set_url(app, id, url, secret):
             raise UnknownBot(bot)
         self.hook_changed()
         return secret
 
     def rotate(self, app: str, acting_user: str, bot: str) -> str:
-        """Replace the token of a bot and end its sessions.
+        """Replace the token of a bot and end its sessions; returns the new
+        token.
 
-        Returns the new token. Raises UnknownBot.
+        Raises UnknownBot.
         """
         id = self.get(app, acting_user, bot).account.id
         secret = make_bot_secret()
@@ -325,12 +328,11 @@ class Bots(Struct, frozen=True):
 
 
 class IncomingHooks(Struct, frozen=True):
-    """Makes, lists and revokes incoming webhooks.
+    """Makes, lists and revokes incoming webhooks: URLs that post into a group.
 
+    Many methods take ``acting_user``: the owner or an admin of the group, or
+    ``""`` for a back end. For others, they raise UnknownGroup or NotAllowed.
     Every method may switch greenlets and raise StorageUnavailable.
-
-    ``acting_user``: the owner or an admin of the group, or ``""``: a back end.
-    For others, the methods raise UnknownGroup or NotAllowed.
     """
 
     rows: HookStore
@@ -344,10 +346,9 @@ class IncomingHooks(Struct, frozen=True):
     ) -> tuple[IncomingHook, str]:
         """Make an incoming webhook with its bot, which joins the group.
 
-        Returns it with its token.
-
-        Raises NoAccounts, BadField, ServiceRefused (too many bots of the
-        owner), TooManyMembers and BadGroup (too many bots in the group).
+        Returns it with its token. Raises NoAccounts, BadField, ServiceRefused
+        (too many bots of the owner), TooManyMembers and BadGroup (too many bots
+        in the group).
         """
         self._require_role(app, acting_user, group)
         bot, _ = self.bots.create(
@@ -355,11 +356,14 @@ class IncomingHooks(Struct, frozen=True):
         )
         user = bot.account.user
         token = token_urlsafe(_HOOK_SECRET_BYTES)
-        hook = IncomingHook(bot.account.id, app, group, int(time()))
+        hook = IncomingHook(
+            id=bot.account.id, app=app, group=group, created=int(time())
+        )
         try:
             self.groups.invite(app, group, acting_user, [user])
             self.rows.add_incoming(hook, secret_hash(token))
         except BaseException:
+            # No bot without a webhook stays, also if the request is killed.
             self.accounts.remove(app, user)
             raise
         return hook, token
@@ -373,6 +377,7 @@ class IncomingHooks(Struct, frozen=True):
         hooks = self.rows.incoming_to(app, group)
         bots = self.accounts.tokens.those_of(app, [str(hook.id) for hook in hooks])
         accounts = {bot.id: bot for bot in bots}
+        # A bot may have been deleted since its webhook was read.
         return [(hook, accounts[hook.id]) for hook in hooks if hook.id in accounts]
 
     def revoke(self, app: str, acting_user: str, hook: int) -> None:
@@ -403,10 +408,10 @@ class IncomingHooks(Struct, frozen=True):
         return row
 
     def _require_role(self, app: str, acting_user: str, group: int) -> None:
-        """Raise UnknownGroup or NotAllowed if the acting user is no owner or
-        admin of a group.
+        """Require that the acting user is the owner or an admin of a group.
 
-        A back end (role ``""``) may always act.
+        A back end (role ``""``) may always act. Raises UnknownGroup and
+        NotAllowed.
         """
         if self.groups.role(app, group, acting_user) not in (OWNER, ADMIN, ""):
             raise NotAllowed(
@@ -451,35 +456,46 @@ class CommandsView(Struct):
 
 
 def commands_in(bots: Sequence[Bot]) -> list[CommandShown]:
-    """The commands of these bots."""
-    commands = []
-    for bot in bots:
-        account = bot.account
-        commands += [
-            CommandShown(
-                account.user,
-                account.name,
-                account.nickname,
-                command.name,
-                command.description,
-            )
-            for command in bot.commands
-        ]
-    return commands
+    """The commands of these bots, as clients show them."""
+    return [_shown(command, bot.account) for bot in bots for command in bot.commands]
+
+
+def _shown(command: BotCommand, account: Account) -> CommandShown:
+    """A command, with the names of its bot."""
+    return CommandShown(
+        bot=account.user,
+        name=account.name,
+        nickname=account.nickname,
+        command=command.name,
+        description=command.description,
+    )
+
+
+def _check_description(description: str) -> None:
+    """Raise BadField if the description of a bot is too long or not printable.
+
+    It may have several lines.
+    """
+    line = description.replace("\n", " ")
+    if not is_name(line, 0, ABOUT_CHARACTERS):
+        raise BadField(
+            f"description: at most {ABOUT_CHARACTERS} characters that can be shown"
+        )
 
 
 def check_commands(commands: Sequence[BotCommand]) -> None:
     """Raise BadField for invalid commands."""
     if len(commands) > MOST_COMMANDS:
         raise BadField(f"commands: at most {MOST_COMMANDS}")
-    if len({each.name for each in commands}) < len(commands):
+    names = {command.name for command in commands}
+    if len(names) < len(commands):
         raise BadField("commands: a name is given twice")
-    for each in commands:
-        if not re.fullmatch(COMMAND_PATTERN, each.name, re.ASCII):
+    for command in commands:
+        if not re.fullmatch(COMMAND_PATTERN, command.name, re.ASCII):
             raise BadField(
                 "commands: a name has 1 to 32 lower case letters, digits or `_`"
             )
-        if not is_name(each.description, 0, DESCRIPTION_CHARACTERS):
+        if not is_name(command.description, 0, DESCRIPTION_CHARACTERS):
             raise BadField(
                 f"commands: a description has at most {DESCRIPTION_CHARACTERS} "
                 "characters that can be shown"

@@ -54,7 +54,8 @@ class _Answer(Struct):
 class BotHooks(Service, dict=True):
     """The webhooks of bots.
 
-    ``know_bot``: called with each bot that may send, and its app.
+    A bot with a webhook gets each entry that it may read as a POST request.
+    ``know_bot`` is called with each bot that may send, and its app.
     """
 
     store: Store
@@ -91,10 +92,10 @@ class BotHooks(Service, dict=True):
         return {hook.secret: hook for hook in self.rows.of_bots()}
 
     def wants(self, hook: BotHook, entry: Entry) -> bool | None:
-        """Whether the webhook of a bot gets an entry: entries of others, and an
-        own streamed message that a user has stopped.
+        """Whether the webhook of a bot gets an entry.
 
-        Returns None if the bot is banned.
+        It gets the entries of others, and an own streamed message that a user
+        has stopped. Returns None if the bot is banned: then its entries wait.
         """
         if self.is_banned(hook.app, hook.user):
             return None
@@ -105,11 +106,10 @@ class BotHooks(Service, dict=True):
         self.rows.advance(hook, position)
 
     def deliver(self, sender: HookSender[BotHook], entry: Entry) -> Failure | None:
-        """Post an entry to the URL of a bot, and send the messages in its
-        answer.
+        """Post an entry to the URL of a bot, and send the messages in its answer.
 
-        Returns None if the entry is done, else the failure: then the entry is
-        posted again later, unless the failure ``is_dead``.
+        Returns None if the entry is done, else the failure: then the entry is posted
+        again later, unless the failure ``is_dead``.
         """
         hook = sender.hook
         tally = self.tally
@@ -136,6 +136,8 @@ class BotHooks(Service, dict=True):
             tally.delivered[hook.app] += 1
             if not self._send_answer(hook, entry, answer):
                 return Failure("the lease has ended")
+            # The window has the ids of entries that were posted, so that none is
+            # posted again.
             sender.window.take(entry.id)
             return None
 
@@ -146,7 +148,7 @@ class BotHooks(Service, dict=True):
             self._warn(hook.user, f"an event was dropped: {problem}")
             sender.window.take(entry.id)
             return Failure(problem, is_dead=True)
-        if not sender.consumer.failures:
+        if not sender.consumer.failures:  # the first failure of this event
             self._warn(hook.user, f"{problem}; trying again")
         return Failure(problem)
 
@@ -185,9 +187,10 @@ class BotHooks(Service, dict=True):
     ) -> Draft | None:
         """The draft of one message of an answer to an entry.
 
-        ``number``: its index in the answer. Returns None if the message is not
-        valid.
+        It goes to the conversation of the entry. ``number`` is its index in the
+        answer. Returns None if the message is not valid.
         """
+        # The URL must not choose where the message goes.
         fields = {
             name: value
             for name, value in message.items()
@@ -213,7 +216,8 @@ class BotHooks(Service, dict=True):
 def messages_of(content: bytes) -> Sequence[dict[str, Any]]:
     """The messages of an answer.
 
-    Empty for an answer of another form, such as ``OK``.
+    Empty for an answer of another form, such as ``OK``. ``{"text": "Hello"}``
+    is a short form for one message.
     """
     try:
         answer = msgspec.json.decode(content, type=_Answer)

@@ -3,7 +3,7 @@ request of a program to ``POST /hooks/<token>`` becomes a message. It may have
 the form of Slack (Grafana, Alertmanager, GitLab, slack_sdk)."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -77,11 +77,12 @@ text behind it. So a user is written as in a text, for example ``<@U123>``."""
 
 
 def text_of(given: dict[str, Any]) -> tuple[str, bool]:
-    """The text of a message of Slack in our Markdown, and whether it mentions
-    everybody.
+    """The text of a message of Slack in our Markdown.
 
-    ``given``: the fields ``text``, ``blocks`` and ``attachments`` of the
-    message.
+    ``given`` has the fields ``text``, ``blocks`` and ``attachments`` of the
+    message. Returns also whether it mentions everybody. For example,
+    ``{"text": "<!here> see <https://a.example|the log>"}`` becomes ``("@all see
+    [the log](https://a.example)", True)``.
     """
     # If the message has blocks, its ``text`` is only for notifications.
     parts = [_block_text(given.get("blocks"), 0) or _string(given.get("text"))]
@@ -93,11 +94,16 @@ def text_of(given: dict[str, Any]) -> tuple[str, bool]:
     # The ampersand comes last: `&amp;lt;` means `&lt;`.
     for escape, sign in (("&lt;", "<"), ("&gt;", ">"), ("&amp;", "&")):
         text = text.replace(escape, sign)
+    return text, _mentions_everybody(raw)
+
+
+def _mentions_everybody(raw: str) -> bool:
+    """Whether a text with tags of Slack has ``<!here>`` or a similar tag."""
     for tag in _TAG.finditer(raw):
         _url, kind, name, _label = tag.groups("")
         if kind == "!" and name in _EVERYBODY:
-            return text, True
-    return text, False
+            return True
+    return False
 
 
 def _lines(parts: Iterable[str]) -> str:
@@ -106,8 +112,11 @@ def _lines(parts: Iterable[str]) -> str:
 
 
 def _tag_text(tag: re.Match[str]) -> str:
-    """The Markdown of a tag of Slack, such as ``<https://example.com|label>`` or
-    ``<!here>``."""
+    """The Markdown of a tag of Slack.
+
+    ``<https://a.example|label>`` becomes a link, ``<!here>`` becomes ``@all``,
+    and ``<@U123|ann>`` becomes ``@ann``.
+    """
     url, kind, name, label = tag.groups("")
     if url:
         if label in ("", url):
@@ -148,7 +157,8 @@ def _link(url: Any, label: str) -> str:
 def _attachment_text(given: Any) -> str:
     """The text of an attachment, still with the tags of Slack.
 
-    Returns ``""`` if it has no text.
+    An attachment has a title, a text, fields, blocks and a picture, all of them
+    optional. Returns ``""`` if it has no text.
     """
     if not isinstance(given, dict):
         return ""
@@ -159,11 +169,7 @@ def _attachment_text(given: Any) -> str:
     ]
     fields = given.get("fields")
     if isinstance(fields, list):
-        for field in fields:
-            if isinstance(field, dict):
-                title = _string(field.get("title"))
-                value = _string(field.get("value"))
-                parts.append(f"{title}: {value}".strip(": "))
+        parts += map(_field_text, fields)
     parts.append(_block_text(given.get("blocks"), 0))
     image = _string(given.get("image_url"))
     if image:
@@ -171,11 +177,21 @@ def _attachment_text(given: Any) -> str:
     return _lines(parts) or _string(given.get("fallback"))
 
 
-def _block_text(value: Any, depth: int) -> str:
-    """The text of a block, of an element, or of a list of them, still with the
-    tags of Slack.
+def _field_text(field: Any) -> str:
+    """A field of an attachment as ``title: value``; ``""`` if it is no field."""
+    if not isinstance(field, dict):
+        return ""
+    title = _string(field.get("title"))
+    value = _string(field.get("value"))
+    return f"{title}: {value}".strip(": ")
 
-    Returns ``""`` if it has no text.
+
+def _block_text(value: Any, depth: int) -> str:
+    """The text of a block of Slack, of an element, or of a list of them.
+
+    The text still has the tags of Slack. Blocks are nested; ``depth`` is the
+    level of this one, and deeper ones than :data:`MOST_DEPTH` are left out.
+    Returns ``""`` if there is no text.
     """
     if depth > MOST_DEPTH:
         return ""
@@ -192,6 +208,7 @@ def _block_text(value: Any, depth: int) -> str:
         before, name, behind = _WRAPPED[kind]
         return f"{before}{_string(value.get(name))}{behind}"
     if kind in ("link", "button", "image"):
+        # The label is a text, or an object with a text.
         label = (
             _string(text)
             or _block_text(text, depth + 1)
@@ -199,12 +216,16 @@ def _block_text(value: Any, depth: int) -> str:
         )
         url = _string(value.get("url") or value.get("image_url"))
         return _link(url, label or url)
+    return _container_text(value, kind, depth)
 
-    parts = [_block_text(value.get(name), depth + 1) for name in ("text", "fields")]
-    elements = value.get("elements")
+
+def _container_text(block: Mapping[str, Any], kind: str, depth: int) -> str:
+    """The text of a block that contains others, such as a section."""
+    parts = [_block_text(block.get(name), depth + 1) for name in ("text", "fields")]
+    elements = block.get("elements")
     if isinstance(elements, list):
         separator = _SEPARATORS.get(kind, "\n")
-        texts = [_block_text(each, depth + 1) for each in elements]
+        texts = [_block_text(element, depth + 1) for element in elements]
         parts.append(separator.join(filter(None, texts)))
     return _lines(parts)
 
@@ -220,8 +241,7 @@ class HookApi(Struct, frozen=True):
 
 
 def _read(api: HookApi, call: Call) -> None:
-    """Find the webhook of a request, and read the message in its body into
-    ``call.input``.
+    """Find the webhook of a request, and read its message into ``call.input``.
 
     The bot of the webhook becomes the acting user. Raises ApiProblem,
     UnknownHook and TooManyRequests.
@@ -244,6 +264,7 @@ def _read(api: HookApi, call: Call) -> None:
             message["text"] = text
         if mentions_all:
             message.setdefault("mentions", ["all"])
+    # From here on it is checked as a message of any other back end.
     call.input = call.decode_json(_message, msgspec.json.encode(message))
     call.input.conversation = hook.group
 
@@ -272,9 +293,9 @@ def _json_of(call: Call) -> bytes:
 
 
 def post(api: HookApi, call: Call) -> HttpResponse:
-    """``POST /hooks/<token>``: post a message.
+    """Answer ``POST /hooks/<token>``: store the message.
 
-    ``ok``: what Grafana and Alertmanager look for.
+    Grafana and Alertmanager look for ``ok`` in the answer.
     """
     answer = msgspec.structs.asdict(api.messages.send(call, call.input))
     answer["ok"] = True
@@ -282,6 +303,7 @@ def post(api: HookApi, call: Call) -> HttpResponse:
 
 
 def _services(core: Core, api: Api) -> HookApi:
+    """The services that the route uses."""
     return HookApi(core, MessageApi.of(core, api))
 
 
@@ -363,7 +385,7 @@ routes = Resource(
         "HookCreate",
         "The group of the webhook, and how its messages show the sender.",
     ),
-    voice=True,
+    voice=True,  # the nickname speaks to others, so a muted user may not set it
     act="hooks.create",
     status=201,
     problems=(
@@ -407,11 +429,11 @@ def hooks(incoming: IncomingHooks, call: Call, request: GroupChange) -> HooksAns
     rows = incoming.of_group(call.app, call.user, id_of(request.group))
     hooks = [
         HookShown(
-            account.user,
-            str(hook.group),
-            account.nickname,
-            account.avatar,
-            hook.created,
+            id=account.user,
+            group=str(hook.group),
+            nickname=account.nickname,
+            avatar=account.avatar,
+            created=hook.created,
         )
         for hook, account in rows
     ]

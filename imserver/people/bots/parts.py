@@ -37,36 +37,24 @@ def bots_of(core: Core) -> BotParts:
 
 
 def build(core: Core) -> Parts:
-    """Build the parts of bots, and join them to the core."""
+    """Build the services of bots on a node, and join them to the core.
+
+    They are the bots themselves, the webhooks to which entries are posted, the
+    incoming webhooks, and streamed answers.
+    """
     people = accounts_of(core)
-    webhooks = webhooks_of(core)
     messages = core.service(MessageServices)
-    store = core.store
     rows = BotStore(core.store)
     hook_rows = HookStore(core.store)
     requests = PublicRequests(settings_of(core.config, BotSettings).allow_loopback)
 
-    def node_name() -> str:
-        return core.node_name
-
-    hooks = BotHooks(
-        store=store,
-        rows=hook_rows,
-        events=webhooks.feeds.events,
-        requests=requests,
-        messaging=messages.messaging,
-        know_bot=people.tokens.know_bot,
-        is_banned=core.sessions.is_banned,
-        node=node_name,
-        tally=webhooks.tally,
-    )
-
+    hooks = _make_hooks(core, hook_rows, requests)
     bots = Bots(
         limits=settings_of(core.config, BotLimits),
         stored=rows,
         accounts=people.accounts,
         sessions=core.sessions,
-        store=store,
+        store=core.store,
         hooks=hook_rows,
         requests=requests,
         hook_changed=hooks.log.work.changed,
@@ -75,7 +63,9 @@ def build(core: Core) -> Parts:
     rate = core.buckets.make(
         HOOK_REQUESTS, ADDRESS_REQUESTS, ADDRESS_SECONDS, core.attempt
     )
-    incoming = IncomingHooks(hook_rows, bots, people.accounts, groups_of(core), rate)
+    incoming = IncomingHooks(
+        hook_rows, bots, people.accounts, groups=groups_of(core), addresses=rate
+    )
     answers = StreamedAnswers(core, rows, messages)
 
     # Tokens of bots are accepted from here on.
@@ -86,4 +76,24 @@ def build(core: Core) -> Parts:
         commands,
         run=(hooks.log.work.run,),
         stop=hooks.stop,
+    )
+
+
+def _make_hooks(core: Core, rows: HookStore, requests: PublicRequests) -> BotHooks:
+    """Build the service that posts entries to the webhooks of bots."""
+    webhooks = webhooks_of(core)
+
+    def node_name() -> str:
+        return core.node_name  # known only when the node serves
+
+    return BotHooks(
+        store=core.store,
+        rows=rows,
+        events=webhooks.feeds.events,
+        requests=requests,
+        messaging=core.service(MessageServices).messaging,
+        know_bot=accounts_of(core).tokens.know_bot,
+        is_banned=core.sessions.is_banned,
+        node=node_name,
+        tally=webhooks.tally,
     )

@@ -33,14 +33,13 @@ class BotCommand(Struct, frozen=True):
 
 
 class Bot(Struct, frozen=True):
-    """A bot: the account of a program.
+    """A bot: the account of a program. It logs in with its token, without a
+    password.
 
-    It logs in with its token, without a password.
-
-    ``owner``: the account that manages it; 0: the back end. ``hook_url``:
-    receives the entries that the bot receives (``""``: no webhook).
-    ``description``: its purpose. ``listed``: the app offers it to all its
-    accounts.
+    ``owner`` is the account that manages it; 0 means the back end. ``hook_url``
+    receives the entries that the bot receives; ``""`` means no webhook.
+    ``description`` is its purpose. ``listed`` says that the app offers it to
+    all its accounts.
     """
 
     account: Account
@@ -54,9 +53,8 @@ class Bot(Struct, frozen=True):
 class IncomingHook(Struct, frozen=True):
     """A URL whose requests become messages in a group.
 
-    ``id``: the account of the bot that sends them.
-
-    ``created``: Unix seconds.
+    ``id`` is the account of the bot that sends them. ``created`` is in Unix
+    seconds.
     """
 
     id: int
@@ -99,11 +97,11 @@ class BotStore(Store.Rows):
         most: int,
         record: RecordEvent | None,
     ) -> Bot | None:
-        """Store a bot with its account.
+        """Store a bot with its account. Raises Taken.
 
-        ``owner`` 0: a back end, which may have any number of bots. Returns
+        ``owner`` 0 means a back end, which may have any number of bots. Returns
         None, and stores nothing, if the owner already has ``most`` bots or does
-        not exist any more. Raises Taken.
+        not exist any more.
         """
         row = replace(new, bot=True)
         if owner:
@@ -148,8 +146,11 @@ class BotStore(Store.Rows):
     def page(
         self, sql: PooledStatements, app: str, owner: int | None, after: int, limit: int
     ) -> list[Bot]:
-        """A page of the bots of an owner (0: the back end; None: all owners),
-        ordered by id, after the id ``after``."""
+        """A page of the bots of an owner, ordered by id, after the id
+        ``after``.
+
+        ``owner`` 0 means the back end; None means all owners.
+        """
         if owner is None:
             statement = f"{_BOTS} app = %s AND id > %s ORDER BY id LIMIT %s"
             rows = sql.query(statement, (app, after, limit))
@@ -164,8 +165,10 @@ class BotStore(Store.Rows):
     def listed(
         self, sql: PooledStatements, app: str, after: int, limit: int
     ) -> list[Bot]:
-        """A page of the bots that the app offers to all its accounts, ordered by
-        id, after the id ``after``."""
+        """A page of the bots that the app offers to all its accounts.
+
+        They are ordered by id, and begin after the id ``after``.
+        """
         statement = f"{_BOTS} app = %s AND listed = 1 AND id > %s ORDER BY id LIMIT %s"
         return _bots(sql, app, sql.query(statement, (app, after, limit)))
 
@@ -252,11 +255,11 @@ class HookStore(Store.Rows):
     def set_url(
         self, sql: Statements, app: str, bot: int, url: str, secret: str
     ) -> bool:
-        """Set the URL of the webhook of a bot (``""``: remove it), and the
-        secret that signs its requests.
+        """Set the URL of the webhook of a bot, and the secret that signs its
+        requests.
 
-        The webhook begins with the next entry of the log. Returns False if the
-        app has no such bot.
+        ``""`` removes the webhook. It begins with the next entry of the log.
+        Returns False if the app has no such bot.
         """
         row = f"SELECT id FROM bot WHERE id = %s AND app = %s{sql.for_update}"
         if not sql.query(row, (bot, app)):
@@ -277,16 +280,17 @@ class HookStore(Store.Rows):
         return _OF_BOTS.find(self._store.rows, "WHERE hook_url <> ''")
 
     def advance(self, hook: BotHook, position: int) -> None:
-        """Store the position up to which a webhook has got the log, unless the
-        webhook was set again."""
+        """Store the position up to which a webhook has got the log.
+
+        Does nothing if the webhook was set again.
+        """
         # A webhook that was set again has another secret.
         statement = "UPDATE bot SET hook_entry = %s WHERE id = %s AND hook_secret = %s"
         self._store.execute(statement, (position, int(hook.user), hook.secret))
 
 
 def _bots(sql: PooledStatements, app: str, rows: Sequence[Row]) -> list[Bot]:
-    """The bots from rows of :data:`_BOTS`, with their accounts, ordered by
-    id."""
+    """The bots from rows of :data:`_BOTS`, with their accounts, ordered by id."""
     if not rows:
         return []
     row_by_id = {row[-1]: row for row in rows}

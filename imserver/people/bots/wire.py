@@ -21,9 +21,9 @@ _END_OF_NUMBERS: Final = 2**53
 class OpenAnswer(Command, frozen=True, gc=False):
     """Open a streamed message to the user ``to``, or in a ``conversation``.
 
-    ``thread``: a message of the conversation, in whose thread the answer is a
-    reply (0: no thread). ``stoppers``: the users who may stop it; None: all
-    readers.
+    ``thread`` is a message of the conversation, in whose thread the answer is a
+    reply; 0 means no thread. ``stoppers`` are the users who may stop it; None
+    means all readers.
     """
 
     to: str = ""
@@ -41,7 +41,8 @@ class AppendAnswer(Command, frozen=True, gc=False):
 
 
 class CloseAnswer(Command, frozen=True, gc=False):
-    """Close a streamed message. ``incomplete``: its text is not finished."""
+    """Close a streamed message. ``incomplete`` says that its text is not
+    finished."""
 
     stream: str
     incomplete: bool = False
@@ -60,6 +61,8 @@ class AskBotCommands(Command, frozen=True, gc=False):
 
 
 class _Piece(msgspec.Struct, forbid_unknown_fields=True):
+    """One piece of a streamed message, as clients send it."""
+
     stream: str
     piece: int
     text: str
@@ -101,11 +104,13 @@ def _append_answer(data: bytes) -> AppendAnswer:
 
 
 def _is_valid(piece: _Piece) -> bool:
+    """Whether the values of a piece are in their limits."""
     is_number = 0 < piece.piece < _END_OF_NUMBERS
     return is_number and piece.text != "" and len(piece.stream) <= _MAX_STREAM_BYTES
 
 
 def _stream_of(fields: Fields) -> str:
+    """The id of the stream in a command. Raises Refused if it is missing."""
     stream = fields.short_text("stream", _MAX_STREAM_BYTES)
     if not stream:
         raise Refused(ReplyCode.BAD_PARAMETER)
@@ -113,15 +118,18 @@ def _stream_of(fields: Fields) -> str:
 
 
 def _close_answer(data: bytes) -> CloseAnswer:
+    """Read the data of ``streamClose``. Raises Refused if it is not valid."""
     fields = Fields.of(data)
     return CloseAnswer(_stream_of(fields), fields.flag("incomplete"))
 
 
 def _stop_answer(data: bytes) -> StopAnswer:
+    """Read the data of ``streamStop``. Raises Refused if it is not valid."""
     return StopAnswer(_stream_of(Fields.of(data)))
 
 
 def _bot_commands(data: bytes) -> AskBotCommands:
+    """Read the data of ``botCommands``. Raises Refused if it is not valid."""
     return AskBotCommands(Fields.of(data).needed_id("conversation"))
 
 

@@ -276,11 +276,11 @@ class OAuth:
     """Logs in with providers, such as an OpenID Connect server, GitHub or
     WeChat.
 
-    A login goes through a browser: :meth:`start` gives the client the address
-    to open, :meth:`returned` takes the browser that comes back, :meth:`agree`
-    takes the answer of the user, and :meth:`finish` gives the client the
-    session. Between these steps, the login is stored as a temporary value. It
-    owns the providers of all apps, and the turns to use them.
+    A login goes through a browser. :meth:`start` gives the client the address
+    to open. :meth:`returned` takes the browser that comes back, and
+    :meth:`agree` the answer of the user. :meth:`finish` gives the client the
+    session. Between these steps, the login is stored as a temporary value. This
+    object owns the providers of all apps, and the turns to use them.
     """
 
     def __init__(self, core: Core) -> None:
@@ -301,7 +301,8 @@ class OAuth:
 
     def forget(self, app: str) -> None:
         """Drop the providers of a deleted app."""
-        for key in [key for key in self._providers if key[0] == app]:
+        keys = [key for key in self._providers if key[0] == app]
+        for key in keys:
             del self._providers[key]
             self._turns.pop(key, None)
 
@@ -680,11 +681,7 @@ class OAuth:
             if linked is not None:
                 session, linked_name = linked
                 if linked_name != name:
-                    # From now on the account is found by this provider, too.
-                    # Taken means that the account has another identity there.
-                    account_id = session.account.id
-                    with suppress(Taken):
-                        self.link_store.add(app, account_id, name, subject, int(time()))
+                    self._link_too(session.account, name, subject)
                 return session
 
             if not settings.register:
@@ -704,6 +701,14 @@ class OAuth:
                 continue
             return self._accounts.token(account, row.device)
         raise UnknownLogin
+
+    def _link_too(self, account: Account, name: str, subject: str) -> None:
+        """Link an account that was found by a similar provider with this one, too.
+
+        The account may have another identity there. Then nothing is changed.
+        """
+        with suppress(Taken):
+            self.link_store.add(account.app, account.id, name, subject, int(time()))
 
     def _link(self, row: _Running, identity: Identity) -> None:
         """Link the account that has started a login with an identity.
