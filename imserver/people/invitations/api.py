@@ -152,7 +152,9 @@ def create(
     number = id_of(group)
     if not (number or call.user):
         raise ApiProblem.invalid("`user` or `group`: name one")
-    return invitations.create(call.app, call.user, number, seconds, uses, guests)
+    return invitations.create(
+        call.app, call.user, number, seconds=seconds, uses=uses, guests=guests
+    )
 
 
 @routes.get(
@@ -168,8 +170,9 @@ def invitations(
     """
     if not (group or call.user):
         raise ApiProblem.invalid("`user` or `group`: name one")
-    behind = read_cursor(cursor) or ""
-    rows = invitations.page(call.app, call.user, id_of(group), behind, limit + 1)
+    after = read_cursor(cursor) or ""
+    # One more row tells whether there is a next page.
+    rows = invitations.page(call.app, call.user, id_of(group), after, limit + 1)
     page, following = page_and_cursor(rows, limit, lambda invitation: invitation.code)
     return InvitationsAnswer(list(page), following)
 
@@ -369,12 +372,18 @@ def mail(
     and moderators of the app, because the mail names the user and the group. A
     server without the section `smtp` answers `not_implemented`.
     """
+    # Such as a second factor, which the app demands for its role.
     if call.principal.lacks:
         raise ApiProblem(
             Problems.NOT_ALLOWED, f"Your account lacks {call.principal.lacks}"
         )
     count, refused = mails.create(
-        call.app, call.user, id_of(group), emails, guests, language
+        call.app,
+        call.user,
+        id_of(group),
+        emails,
+        guests=guests,
+        language=language,
     )
     return InvitationsMailed(count, refused)
 

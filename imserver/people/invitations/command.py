@@ -20,7 +20,7 @@ from imserver.people.invitations.rows import InvitationShown, InvitationStore
 from imserver.plugin.commands import fail, opened, record_act, settings_options
 from imserver.plugin.identity import GOCHAT, Tenants
 from imserver.plugin.messages import MessageLog, Rejected
-from imserver.plugin.settings import HTTP_URL
+from imserver.plugin.settings import HTTP_URL, Config
 from imserver.plugin.storage import Store
 
 _DAY: Final = 86400
@@ -86,24 +86,14 @@ def chat(
         settings["previews"] = True
     with opened(path, data_dir) as (config, store, tenants):
         takes_guests = _let_guests_in(tenants, settings)
-        if HTTP_URL.match(config.address):
-            url = config.address
-        else:
-            url = f"http://127.0.0.1:{config.app.http_port}"
-        page = f"{url}/home/messages"
+        page = f"{_address(config)}/home/messages"
         now = int(time())
         account, password = _owner(store)
         group_id = _group_of(store, account, group)
-
-        if owner or not password:
-            code = token_urlsafe(CODE_BYTES)
-            AccountStore(store).add_reset(
-                account.id, account.email, secret_hash(code), now, now + _DAY
-            )
-            link = f"{page}#owner={_OWNER}.{code}.{group_id}"
-            click.echo(_FOR_OWNER.format(until=_time(now + _DAY), link=link))
-            if sys.stdout.isatty():
-                click.echo(_qr_code(link))
+        # Without a password the owner cannot log in yet, so needs a link, too.
+        needs_link = owner or not password
+        if needs_link:
+            _print_owner_link(store, account, page, group_id, now)
 
         invitation = _invitation(store, account, group_id, takes_guests, now)
         record_act(
@@ -113,28 +103,63 @@ def chat(
             GOCHAT,
             account.user,
             group=group_id,
-            owner=owner or not password,
+            owner=needs_link,
         )
-        if takes_guests:
-            how = "enters a name and joins the chat"
-        else:
-            how = "logs in and joins the chat"
-        link = f"{page}#invite={invitation.code}"
-        until = _time(invitation.expires_at)
-        click.echo(_FOR_OTHERS.format(until=until, link=link, how=how))
-        if not takes_guests:
-            click.echo(_NO_GUESTS)
+        _print_invitation(page, invitation, takes_guests)
         where = ""
         if path:
             where = f" -c {path}"
         click.echo(_FOR_MORE_OWNERS.format(where=where))
 
 
-def _let_guests_in(tenants: Tenants, settings: dict[str, Any]) -> bool:
-    """Make the app gochat with these additional settings, or let the existing
-    app take guests.
+def _address(config: Config) -> str:
+    """The address of the server; if the settings lack it, the local one."""
+    if HTTP_URL.match(config.address):
+        return config.address
+    return f"http://127.0.0.1:{config.app.http_port}"
 
-    Returns whether it takes guests now. It does not if the settings file
+
+def _print_owner_link(
+    store: Store, account: Account, page: str, group: int, now: int
+) -> None:
+    """Print a link by which the owner sets a password, valid for a day.
+
+    It has the code of a password reset. A terminal also gets a QR code.
+    """
+    code = token_urlsafe(CODE_BYTES)
+    AccountStore(store).add_reset(
+        account.id,
+        account.email,
+        code=secret_hash(code),
+        now=now,
+        expires_at=now + _DAY,
+    )
+    link = f"{page}#owner={_OWNER}.{code}.{group}"
+    click.echo(_FOR_OWNER.format(until=_time(now + _DAY), link=link))
+    if sys.stdout.isatty():
+        click.echo(_qr_code(link))
+
+
+def _print_invitation(
+    page: str, invitation: InvitationShown, takes_guests: bool
+) -> None:
+    """Print the link by which others join the chat."""
+    if takes_guests:
+        how = "enters a name and joins the chat"
+    else:
+        how = "logs in and joins the chat"
+    link = f"{page}#invite={invitation.code}"
+    until = _time(invitation.expires_at)
+    click.echo(_FOR_OTHERS.format(until=until, link=link, how=how))
+    if not takes_guests:
+        click.echo(_NO_GUESTS)
+
+
+def _let_guests_in(tenants: Tenants, settings: dict[str, Any]) -> bool:
+    """Make the app gochat with these additional settings, or let guests into
+    it.
+
+    Returns whether the app takes guests now. It does not if the settings file
     defines the app without guests.
     """
     tenant = tenants.find(GOCHAT)
@@ -156,15 +181,20 @@ def _let_guests_in(tenants: Tenants, settings: dict[str, Any]) -> bool:
 
 
 def _owner(store: Store) -> tuple[Account, str]:
-    """The account of the owner, which is made if it is missing, and the hash of
-    its password; ``""``: it has no password yet."""
+    """The account of the owner, and the hash of its password.
+
+    The account is made if it is missing. The hash is ``""`` if the owner has no
+    password yet.
+    """
     accounts = AccountStore(store)
     row = accounts.by_login(GOCHAT, ("name", _OWNER))
     if row is not None:
         return row
-    added = accounts.add(Account(0, GOCHAT, "", name=_OWNER), "")
+    new = Account(id=0, app=GOCHAT, phone="", name=_OWNER)
+    added = accounts.add(new, password="")
 
     def may_act_on(_account: Account) -> bool:
+        """An operator may act on each account."""
         return True
 
     owner = PeopleStore(store).set_role(
@@ -194,14 +224,13 @@ def _group_of(store: Store, owner: Account, name: str) -> int:
 def _invitation(
     store: Store, owner: Account, group: int, guests: bool, now: int
 ) -> InvitationShown:
-    """The invitation of the owner to a group, for any number of people, that is
-    valid longest.
+    """The invitation of the owner to a group that is valid longest.
 
-    If none is valid for another day, a new one is made. ``guests``: whether the
-    invitation is for people without an account, too.
+    Any number of people may use it. If none is valid for another day, a new one
+    is made. ``guests`` says whether it is for people without an account, too.
     """
     rows = InvitationStore(store)
-    page = rows.page(GOCHAT, owner.user, group, now + _DAY, "", _MOST)
+    page = rows.page(GOCHAT, owner.user, group, now=now + _DAY, after="", limit=_MOST)
     valid = [
         row
         for row in page
@@ -224,12 +253,15 @@ def _invitation(
 
 
 def _time(seconds: int) -> str:
+    """A Unix second as text, in UTC."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")
 
 
 def _qr_code(text: str) -> str:
-    """A QR code of a text, black on white, for a terminal: two rows of squares
-    in each line."""
+    """A QR code of a text, black on white, for a terminal.
+
+    Each line of the terminal has two rows of squares.
+    """
     from io import StringIO
 
     from qrcode import QRCode

@@ -148,15 +148,13 @@ class InvitationContent(Struct, frozen=True, omit_defaults=True):
 
 
 class Invitations:
-    """Makes and accepts invitations.
+    """Makes and accepts invitations, to join a group or to become a friend.
 
-    Every method may switch greenlets and raise StorageUnavailable.
-
-    ``inviter`` ``""``: a back end, which may invite to all groups.
-
-    An invitation that was sent to one user is valid only for that user. The
-    message with it has the code as its ``client_msg_id``, by which the message
-    is found.
+    Many methods take ``inviter``: a user, or ``""`` for a back end, which may
+    invite to all groups. An invitation that was sent to one user is valid only
+    for that user. The message with it has the code as its ``client_msg_id``, by
+    which the message is found. Every method may switch greenlets and raise
+    StorageUnavailable.
     """
 
     def __init__(
@@ -181,10 +179,10 @@ class Invitations:
     ) -> InvitationShown:
         """Make an invitation.
 
-        ``group``: the group to join; 0: the invitation is to become a friend of
-        ``inviter``. ``seconds``: how long it is valid; ``uses``: how many
-        people may use it; 0: no limit. ``guests``: people without an account
-        may come in, as guests.
+        ``group`` is the group to join; 0 means that the invitation is to become
+        a friend of ``inviter``. ``seconds`` is how long it is valid, and
+        ``uses`` how many people may use it; 0 means no limit. With ``guests``,
+        people without an account may come in, as guests.
 
         Raises UnknownGroup, NotAllowed, UnknownAccount, ServiceRefused (no
         guests) and TooManyInvitations.
@@ -219,10 +217,9 @@ class Invitations:
     ) -> list[str]:
         """Send each user an invitation to a group, as a message of ``inviter``.
 
-        Returns the users to whom one was sent.
-
-        A user gets no invitation above the limit ``accounts.invitations``, or
-        if the message is refused. Raises UnknownGroup and NotAllowed.
+        Returns the users to whom one was sent. A user gets no invitation above the
+        limit ``accounts.invitations``, or if the message is refused. Raises
+        UnknownGroup and NotAllowed.
         """
         name = self._groups.check_inviting(app, group, inviter).name
         invited: list[str] = []
@@ -231,15 +228,7 @@ class Invitations:
                 new = self.create(app, inviter, group, SECONDS, uses=1)
             except TooManyInvitations:
                 break
-            content = InvitationContent(str(group), name, new.code, new.expires_at)
-            draft = Draft(
-                sender=inviter,
-                type=MESSAGE_TYPE,
-                body=msgspec.json.encode(content),
-                client_msg_id=new.code,
-                time_ms=int(time() * 1000),
-                to_user=user,
-            )
+            draft = _message_to(user, new, name)
             result = self._messaging.store(app, draft, by_user=True)
             if isinstance(result, Appended):
                 invited.append(user)
@@ -251,10 +240,11 @@ class Invitations:
         self, app: str, inviter: str, group: int, after: str, limit: int
     ) -> list[InvitationShown]:
         """A page of the invitations that ``inviter`` may see, after the code
-        ``after``: their own invitations, or, if they may manage the group, all
-        invitations to it.
+        ``after``.
 
-        ``group`` 0: of all groups, and to friends. Raises UnknownGroup.
+        These are their own invitations, or, if they may manage the group, all
+        invitations to it. ``group`` 0 means all groups, and invitations to
+        friends. Raises UnknownGroup.
         """
         maker: str | None = inviter
         # A back end has the role "".
@@ -265,8 +255,8 @@ class Invitations:
     def revoke(self, app: str, inviter: str, code: str) -> None:
         """End an invitation.
 
-        Allowed for its maker, for the owner and admins of its group, and for
-        the user to whom it was sent (to decline it). Raises UnknownInvitation.
+        Allowed for its maker, for the owner and admins of its group, and for the
+        user to whom it was sent (to decline it). Raises UnknownInvitation.
         """
         row = self._rows.get(app, code)
         if row is None:
@@ -276,9 +266,8 @@ class Invitations:
         is_receiver = (
             not is_maker and message is not None and inviter in message.members
         )
-        if not (
-            is_maker or is_receiver or self._leads_group(app, id_of(row.group), inviter)
-        ):
+        may_revoke = is_maker or is_receiver
+        if not (may_revoke or self._leads_group(app, id_of(row.group), inviter)):
             raise UnknownInvitation(code)
         self._rows.remove(app, code)
         if is_receiver:
@@ -298,18 +287,22 @@ class Invitations:
     def links(self, app: str, after: str, limit: int) -> list[InvitationShown]:
         """A page of the invitations of an app that have not ended, after the
         code ``after``."""
-        return self._rows.page(app, None, None, int(time()), after, limit)
+        now = int(time())
+        return self._rows.page(
+            app, user=None, group=None, now=now, after=after, limit=limit
+        )
 
     def names(
         self, app: str, rows: Sequence[InvitationShown]
     ) -> tuple[dict[str, str], dict[str, str]]:
-        """The names of the makers and of the groups of invitations: user →
-        name, and group → name."""
+        """The names in invitations: user → name of the maker, and group → its
+        name."""
         ids = list({id_of(row.group) for row in rows} - {0})
         groups: list[Conversation] = []
         if ids:
             groups = self._store.part(MessageLog).conversations.find(app, ids)
-        makers = self._store.names_of(app, list({row.user for row in rows} - {""}))
+        users = {row.user for row in rows} - {""}
+        makers = self._store.names_of(app, list(users))
         return makers, {str(group.id): group.name for group in groups}
 
     def end(self, app: str, code: str) -> dict[str, Any]:
@@ -321,14 +314,14 @@ class Invitations:
         row = self._rows.get(app, code)
         if row is None:
             raise UnknownInvitation(code)
-        self.revoke(app, "", code)
+        self.revoke(app, inviter="", code=code)
         facts: dict[str, Any] = {"group": row.group}
         if row.user:
             facts["users"] = [row.user]
         return facts
 
     def preview(self, app: str, code: str, address: str) -> InvitationPreview:
-        """The target of an invitation.
+        """The target of an invitation, for somebody who has opened its link.
 
         Raises UnknownInvitation, UsedInvitation and TooManyRequests.
         """
@@ -355,37 +348,37 @@ class Invitations:
             preview.nickname = maker.nickname
             preview.avatar = maker.avatar
         if row.group:
-            # An invitation ends when its maker may no longer invite.
-            try:
-                group = self._groups.check_inviting(app, id_of(row.group), row.user)
-            except (UnknownGroup, NotAllowed):
-                raise UnknownInvitation(code) from None
-            preview.name = group.name
-            preview.group_avatar = group.avatar
-            preview.description = group.description
-            preview.members = self._groups.count(app, group.id)
+            self._show_group(app, row, preview)
         return preview
+
+    def _show_group(
+        self, app: str, row: InvitationShown, preview: InvitationPreview
+    ) -> None:
+        """Add the group of an invitation to its preview. Raises UnknownInvitation."""
+        # An invitation ends when its maker may no longer invite.
+        try:
+            group = self._groups.check_inviting(app, id_of(row.group), row.user)
+        except (UnknownGroup, NotAllowed):
+            raise UnknownInvitation(row.code) from None
+        preview.name = group.name
+        preview.group_avatar = group.avatar
+        preview.description = group.description
+        preview.members = self._groups.count(app, group.id)
 
     def accept(
         self, app: str, user: str, code: str, by_user: bool = True
     ) -> InvitationAccepted:
         """Join the group, or become a friend of the maker.
 
-        Members and friends do not use up an invitation.
-
-        ``by_user``: the user makes the request, not a back end. Raises
-        UnknownInvitation, UnknownAccount, Blocked, TooManyRequests,
-        TooManyMembers, and ServiceRefused for too many friends.
+        Members and friends do not use up an invitation. ``by_user`` means that the
+        user makes the request, not a back end. Raises UnknownInvitation,
+        UnknownAccount, Blocked, TooManyRequests, TooManyMembers, and ServiceRefused
+        for too many friends.
         """
         self._people.accounts.known(app, user)
         invitation = self._valid(app, code)
         message = self._message_with(app, invitation)
-        if message is not None:
-            is_receiver = user in message.members and user != invitation.user
-            if not is_receiver:
-                raise UnknownInvitation(code)
-        if self._relations.blocked_by(app, user, (invitation.user,)):
-            raise UnknownInvitation(code)
+        self._require_receiver(app, user, invitation, message)
         is_to_friend = not invitation.group
         if by_user and is_to_friend and not self._relations.may_gather(app, user):
             raise Blocked(invitation.user)
@@ -399,7 +392,7 @@ class Invitations:
         try:
             if is_to_friend:
                 status = self._befriend(app, user, invitation, use_invitation)
-                return InvitationAccepted(status, "", invitation.user)
+                return InvitationAccepted(status, group="", user=invitation.user)
             is_new = self._groups.accept(
                 app,
                 id_of(invitation.group),
@@ -411,20 +404,35 @@ class Invitations:
             )
         except (UnknownGroup, NotAllowed, UnknownFriend):
             raise UnknownInvitation(code) from None
+
         self._show_end(app, invitation, message, "accepted")
         if is_new:
             return InvitationAccepted("joined", invitation.group, invitation.user)
         return InvitationAccepted("already", invitation.group, invitation.user)
 
+    def _require_receiver(
+        self, app: str, user: str, invitation: InvitationShown, message: Entry | None
+    ) -> None:
+        """Raise UnknownInvitation if an invitation is not for this user.
+
+        It was sent to another user by ``message``, or its maker has blocked the
+        user.
+        """
+        if message is not None:
+            is_receiver = user in message.members and user != invitation.user
+            if not is_receiver:
+                raise UnknownInvitation(invitation.code)
+        if self._relations.blocked_by(app, user, (invitation.user,)):
+            raise UnknownInvitation(invitation.code)
+
     def join(
         self, app: str, code: str, nickname: str, device: str, address: str
     ) -> tuple[FullSession, InvitationAccepted]:
-        """Let somebody without an account in, as a guest with this name: into a
-        group, or as a friend of the maker.
+        """Let somebody without an account in, as a guest with this name.
 
-        Raises UnknownInvitation (also if it is not for guests), ServiceRefused
-        (no guests, too many friends), BadField, TooManyRequests and
-        TooManyMembers.
+        The guest joins a group, or becomes a friend of the maker. Raises
+        UnknownInvitation (also if it is not for guests), ServiceRefused (no
+        guests, too many friends), BadField, TooManyRequests and TooManyMembers.
         """
         self._people.cards.addresses.require(by_address(app, address))
         invitation = self._valid(app, code)
@@ -442,10 +450,10 @@ class Invitations:
     def _befriend(
         self, app: str, user: str, invitation: InvitationShown, condition: Condition
     ) -> Literal["friends", "already"]:
-        """Make a user a friend of the maker of an invitation, if the
-        ``condition`` is met in the transaction.
+        """Make a user a friend of the maker of an invitation.
 
-        Raises Blocked, UnknownFriend, and ServiceRefused for too many friends.
+        Nothing changes unless ``condition`` is met in the transaction. Raises
+        Blocked, UnknownFriend, and ServiceRefused for too many friends.
         """
         try:
             result = self._people.friends.change(
@@ -475,7 +483,7 @@ class Invitations:
 
         Returns None if it was not sent by a message.
         """
-        if invitation.max_uses != 1:
+        if invitation.max_uses != 1:  # such a link may be used by several people
             return None
         entries = self._store.part(MessageLog).entries
         message = entries.sent(app, invitation.user, invitation.code)
@@ -490,10 +498,10 @@ class Invitations:
         message: Entry | None,
         status: Literal["accepted", "declined", "revoked"],
     ) -> None:
-        """Show both users how an invitation has ended, by an edit of the
-        message that has brought it.
+        """Show both users how an invitation has ended.
 
-        ``message`` None: there is no message to edit.
+        The message that has brought it is edited. ``message`` None means that
+        there is no message to edit.
         """
         if message is None:
             return
@@ -514,3 +522,21 @@ class Invitations:
             conversation=message.conversation,
         )
         self._messaging.store(app, draft, by_user=False)
+
+
+def _message_to(user: str, invitation: InvitationShown, group_name: str) -> Draft:
+    """The message with an invitation to a group, for one user."""
+    content = InvitationContent(
+        group=invitation.group,
+        name=group_name,
+        code=invitation.code,
+        expires_at=invitation.expires_at,
+    )
+    return Draft(
+        sender=invitation.user,
+        type=MESSAGE_TYPE,
+        body=msgspec.json.encode(content),
+        client_msg_id=invitation.code,
+        time_ms=int(time() * 1000),
+        to_user=user,
+    )

@@ -85,11 +85,10 @@ _ID_BYTES: Final = 16
 class InvitationMails:
     """Makes invitations by e-mail, and sends them.
 
-    Methods may switch greenlets, and raise StorageUnavailable.
-
     ``runner`` sends the waiting ones. Only users with a role in the app, and
     back ends, may invite by e-mail. The reason: a mail contains the names of
     the group and of the inviter, and so brings their words to strangers.
+    Methods may switch greenlets, and raise StorageUnavailable.
     """
 
     def __init__(self, core: Core) -> None:
@@ -110,10 +109,10 @@ class InvitationMails:
         self.runner = Runner(
             core.store,
             "invitation_mail",
-            "state = 0",
+            "state = 0",  # the mail waits
             self._work,
-            _LEASE_SECONDS,
-            _PAUSE_SECONDS,
+            lease_seconds=_LEASE_SECONDS,
+            look_seconds=_PAUSE_SECONDS,
         )
 
     @property
@@ -124,15 +123,28 @@ class InvitationMails:
         return ()
 
     def refusal(self, app: str, inviter: str) -> Refusal:
-        """The reason why a user may not invite by e-mail; ``""``: the user may.
+        """The reason why a user may not invite by e-mail; ``""`` if the user
+        may.
 
-        ``inviter`` ``""``: a back end.
+        ``inviter`` ``""`` is a back end.
         """
         if not (self._smtp.host and self._page()):
             return "no_mail"
         if inviter and not self._people.accounts.known(app, inviter).role:
             return "role"
         return ""
+
+    def _require_inviter(self, app: str, inviter: str) -> None:
+        """Raise ServiceRefused if a user may not invite by e-mail."""
+        match self.refusal(app, inviter):
+            case "no_mail":
+                raise ServiceRefused(
+                    "This server sends no invitations by mail", Problems.NOT_IMPLEMENTED
+                )
+            case "role":
+                raise ServiceRefused(
+                    "Owners and moderators invite by mail", Problems.NOT_ALLOWED
+                )
 
     def create(
         self,
@@ -145,20 +157,12 @@ class InvitationMails:
     ) -> tuple[int, list[RefusedAddress]]:
         """Invite these addresses to a group.
 
-        Returns the number of invited addresses, and the refused ones.
-
-        Raises UnknownGroup, NotAllowed, UnknownAccount, ServiceRefused (no
-        mails, no guests) and TooManyRequests.
+        Returns the number of invited addresses, and the refused ones. With
+        ``guests``, people without an account may come in. Raises UnknownGroup,
+        NotAllowed, UnknownAccount, ServiceRefused (no mails, no guests) and
+        TooManyRequests.
         """
-        match self.refusal(app, inviter):
-            case "no_mail":
-                raise ServiceRefused(
-                    "This server sends no invitations by mail", Problems.NOT_IMPLEMENTED
-                )
-            case "role":
-                raise ServiceRefused(
-                    "Owners and moderators invite by mail", Problems.NOT_ALLOWED
-                )
+        self._require_inviter(app, inviter)
         if guests:
             self._people.guests.require_guests(app)
         self._groups.check_inviting(app, group, inviter)
@@ -201,10 +205,10 @@ class InvitationMails:
         now: int,
         refused: list[RefusedAddress],
     ) -> dict[str, str]:
-        """The addresses that are not invited to a group yet: stored form → as
-        it was given.
+        """The addresses that are not invited to a group yet.
 
-        The others are added to ``refused``.
+        The result maps the stored form of an address to its form in the
+        request. All other addresses are added to ``refused``.
         """
         wanted: dict[str, str] = {}
         for given in emails:
@@ -219,10 +223,11 @@ class InvitationMails:
     def page(
         self, app: str, inviter: str, group: int, after: str, limit: int
     ) -> list[InvitationMail]:
-        """The invitations by e-mail of a user to a group.
+        """The invitations by e-mail of a user to a group, page by page.
 
         A back end gets the invitations of all users. Raises UnknownGroup.
         """
+        # This raises if the user is not in the group.
         self._groups.role(app, group, inviter)
         return self._rows.mails(app, inviter, group, after, limit)
 
@@ -239,8 +244,9 @@ class InvitationMails:
     def _work(self, app: str, code: str) -> None:
         """Send the mail of one invitation, if the invitation is still valid.
 
-        Raises ConnectionError if the mail server does not take the mail for
-        now: the runner tries it again later.
+        The runner calls this, while this node has reserved the mail. Raises
+        ConnectionError if the mail server does not take the mail for now: the runner
+        tries it again later.
         """
         self._wait_for_server(app, code)
         mail = self._rows.mail(app, code)
@@ -262,9 +268,13 @@ class InvitationMails:
                 return
             name = maker.nickname
 
-        address = f"{self._page()}#invite={code}"
         content = _content(
-            mail, address, self._site, name, group.name, invitation.guests
+            mail,
+            link=f"{self._page()}#invite={code}",
+            site=self._site,
+            name=name,
+            group=group.name,
+            guests=invitation.guests,
         )
         self._send(app, mail, content)
 
@@ -307,10 +317,13 @@ class InvitationMails:
 
 
 def _reason(error: NotSent) -> str:
-    """The answer of the mail server that has refused a mail, in one line, such
-    as ``550 No such user here``."""
+    """The answer of the mail server that has refused a mail, in one line.
+
+    An example: ``550 No such user here``.
+    """
     # The errors have types of smtplib, which is loaded with the first mail.
     cause: Any = error.__cause__
+    # An error about receivers has the answer to each of them. There is one.
     recipients = getattr(cause, "recipients", None)
     if recipients is not None:
         code, words = next(iter(recipients.values()))
@@ -324,8 +337,7 @@ def _reason(error: NotSent) -> str:
 
 
 def _chat_name(core: Core) -> str:
-    """The name of the chat on the pages of this server; ``""``: it has no
-    name."""
+    """The name of the chat on the pages of this server; ``""`` without a name."""
     if "pages" not in core.features:
         return ""
     # Imported here, because a node may be without them.
@@ -351,9 +363,9 @@ def _content(
 ) -> Mail:
     """The mail with an invitation.
 
-    ``link``: the address that it leads to. ``name``: of the inviter; ``""``: a
-    back end invites. ``group``: the name of the group. ``guests``: the receiver
-    may come in without an account.
+    ``link`` is the address that it leads to. ``name`` is the name of the
+    inviter; ``""`` means that a back end invites. ``group`` is the name of the
+    group. With ``guests``, the receiver may come in without an account.
     """
     words = _words(mail.language)
     blanks = {"site": site, "name": name or site, "group": group}
@@ -364,6 +376,7 @@ def _content(
         texts["how"] = texts["how_members"]
 
     def rendered(kind: str) -> str:
+        """The mail as plain text or as HTML, from its template."""
         template = page_template(f"people/invitation.{kind}")
         return template.render(words=texts, language=mail.language, link=link)
 

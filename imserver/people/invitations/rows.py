@@ -128,14 +128,15 @@ class InvitationStore(Store.Rows):
         most: int,
         account: int = 0,
     ) -> bool:
-        """Store an invitation.
+        """Store an invitation, after ended invitations of its maker are
+        deleted.
 
-        Ended invitations of its maker are deleted first. Returns False, and
-        stores nothing, if the maker still has ``most`` invitations.
+        Returns False, and stores nothing, if the maker still has ``most``
+        invitations. For a back end, only its invitations to this group count.
+        Invitations by e-mail do not count.
 
-        ``account``: the account of the maker, whose row is locked during the
-        count; 0: the maker has no account. For a back end, only its invitations
-        to this group count. Invitations by e-mail do not count.
+        ``account`` is the account of the maker, whose row is locked during the
+        count; 0 means that the maker has no account.
         """
         if account:
             sql.query(
@@ -170,10 +171,10 @@ class InvitationStore(Store.Rows):
         new: Sequence[InvitationMail],
         guests: bool,
     ) -> None:
-        """Store invitations to a group, each for one person, and the mails with
-        them, which are sent later.
+        """Store invitations to a group, each for one person, with their mails.
 
-        ``guests``: people without an account may come in by them.
+        The mails are sent later. With ``guests``, people without an account may
+        come in by them.
         """
         links = []
         for mail in new:
@@ -189,14 +190,13 @@ class InvitationStore(Store.Rows):
             )
             links.append(_row(app, link))
         sql.insert_new("invitation", f"{_ROWS.columns}, app", links)
-        mails = [(*_MAILS.values(mail), app, 0) for mail in new]
+        leased_until = 0  # no node sends them yet
+        mails = [(*_MAILS.values(mail), app, leased_until) for mail in new]
         sql.insert_new("invitation_mail", f"{_MAILS.columns}, app, leased", mails)
 
     def get(self, app: str, code: str) -> InvitationShown | None:
-        """The invitation with this code, ended or not.
-
-        Returns None if it does not exist.
-        """
+        """The invitation with this code, ended or not; None if it does not
+        exist."""
         return _ROWS.first(self._store.rows, "WHERE app = %s AND code = %s", app, code)
 
     def page(
@@ -208,13 +208,12 @@ class InvitationStore(Store.Rows):
         after: str,
         limit: int,
     ) -> list[InvitationShown]:
-        """A page of the invitations that have not ended, ordered by code, after
-        the code ``after``.
+        """A page of the invitations that have not ended, after the code
+        ``after``.
 
-        Invitations by e-mail are left out.
-
-        ``user``: only invitations of this maker; None: of all makers.
-        ``group``: only invitations to this group; None: all invitations.
+        They are ordered by code. Invitations by e-mail are left out. ``user``
+        selects invitations of this maker, and ``group`` invitations to this
+        group; None selects all.
         """
         condition = f"app = %s AND NOT {_ENDED} AND {_BY_LINK} AND code > %s"
         values: list[Any] = [app, now, after]
@@ -247,10 +246,11 @@ class InvitationStore(Store.Rows):
     def mails(
         self, app: str, user: str, group: int, after: str, limit: int
     ) -> list[InvitationMail]:
-        """A page of the invitations by e-mail to a group, ordered by code,
-        after the code ``after``.
+        """A page of the invitations by e-mail to a group, after the code
+        ``after``.
 
-        ``user``: only invitations of this maker; ``""``: of all makers.
+        They are ordered by code. ``user`` selects invitations of this maker;
+        ``""`` selects all.
         """
         condition = "app = %s AND conversation = %s AND id > %s"
         values: list[Any] = [app, group, after]
@@ -288,8 +288,8 @@ class InvitationStore(Store.Rows):
         emails: Collection[str],
         now: int,
     ) -> Collection[str]:
-        """The addresses among ``emails`` that have a valid invitation to a
-        group, which nobody has used."""
+        """The addresses among ``emails`` that have a valid, unused invitation
+        to a group."""
         # 0 and 1 are the states "waiting" and "sent".
         statement = (
             "SELECT email FROM invitation_mail WHERE app = %s AND conversation = %s "
@@ -304,23 +304,26 @@ class InvitationStore(Store.Rows):
     ) -> None:
         """Store the last answer of the mail server to an invitation by e-mail.
 
-        ``reason`` ``""``: nothing is wrong.
+        ``reason`` ``""`` means that nothing is wrong.
         """
         statement = "UPDATE invitation_mail SET reason = %s WHERE app = %s AND id = %s"
         sql.execute(statement, (reason, app, code))
 
     @Store.writing_or(None)
     def forget_mails(self, sql: PooledStatements, before: int) -> None:
-        """Delete the invitations by e-mail that were made before this Unix
-        second, in all apps."""
+        """Delete the invitations by e-mail of all apps from before this Unix
+        second."""
         old = "SELECT id FROM invitation_mail WHERE created < %s"
         sql.execute(f"DELETE FROM invitation WHERE code IN ({old})", (before,))
         sql.execute("DELETE FROM invitation_mail WHERE created < %s", (before,))
 
 
 def _row(app: str, new: InvitationShown) -> Row:
-    """The values of a new invitation, in the order of the columns of
-    :data:`_ROWS`, and the app."""
+    """The values of a new invitation, in the order of :data:`_ROWS`, and the
+    app.
+
+    The group is stored as a number.
+    """
     code, group, *others = _ROWS.values(new)
     return code, id_of(group), *others, app
 

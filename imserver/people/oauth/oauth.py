@@ -277,10 +277,11 @@ class OAuth:
     WeChat.
 
     A login goes through a browser. :meth:`start` gives the client the address
-    to open. :meth:`returned` takes the browser that comes back, and
-    :meth:`agree` the answer of the user. :meth:`finish` gives the client the
-    session. Between these steps, the login is stored as a temporary value. This
-    object owns the providers of all apps, and the turns to use them.
+    to open, and :meth:`returned` takes the browser that comes back.
+    :meth:`agree` takes the answer of the user.
+
+    At the end, :meth:`finish` gives the client the session. Between these
+    steps, the login is stored as a temporary value.
     """
 
     def __init__(self, core: Core) -> None:
