@@ -2,7 +2,7 @@
 answer."""
 
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -108,10 +108,8 @@ def facts_of(given: Any, answer: Any = None, user: str = "") -> dict[str, Any]:
     fields: list[str] = []
     for field, value in _given(given):
         name = _SAME.get(field, field)
-        if name in PEOPLE and isinstance(value, str):
-            users.append(value)
-        elif name in PEOPLE:
-            users += map(str, value)
+        if name in PEOPLE:
+            users += _users_in(value)
         elif name in _VALUES:
             facts[name] = _short(value)
         elif name == "settings" and isinstance(value, Struct):
@@ -119,18 +117,29 @@ def facts_of(given: Any, answer: Any = None, user: str = "") -> dict[str, Any]:
         elif name not in _UNNAMED:
             fields.append(name)
 
-    answer_facts = {
-        name: _short(value) for name, value in _given(answer) if name in _FROM_ANSWER
-    }
     # If both have an id, the id of the request is stored: the answer to a
     # recall has the id of the entry of the recall.
-    facts = answer_facts | facts
+    facts = _facts_of_answer(answer) | facts
     if fields:
         facts["fields"] = fields[:_MOST_VALUES]
     other_users = [each for each in users if each not in ("", user)]
     if other_users:
         facts["users"] = other_users[:MOST_USERS]
     return facts
+
+
+def _facts_of_answer(answer: Any) -> dict[str, Any]:
+    """The facts that only the answer has, such as the id of a new thing."""
+    return {
+        name: _short(value) for name, value in _given(answer) if name in _FROM_ANSWER
+    }
+
+
+def _users_in(value: Any) -> Iterable[str]:
+    """The ids of users in a field, which has one or several."""
+    if isinstance(value, str):
+        return (value,)
+    return map(str, value)
 
 
 def _given(values: Any) -> Iterator[tuple[str, Any]]:
@@ -206,7 +215,6 @@ def _names(act: Act) -> Iterator[Name]:
     app = _clean(act.app, _APP_BYTES)
     by = _maker_of(act)
     target = _target_of(act, app)
-
     if by is not None:
         yield _name("by", *by)
     elif act.by.key:
@@ -214,22 +222,18 @@ def _names(act: Act) -> Iterator[Name]:
     if target is not None:
         yield _name("user", *target)
     if act.address:
-        person = by
-        if person is None and act.by.kind == "nobody":
-            # The address of a login belongs to the person who logs in.
-            person = target
-        yield _name("address", *(person or _NOBODY), act.address)
+        yield _address_in(act, by, target)
 
     facts = _facts_in(act)
     # Other users get a name each, so that each of them can be erased alone.
     users = facts.pop("users", ())
     if facts:
-        text = _clean(msgspec.json.encode(facts).decode(errors="replace"), _FACTS_BYTES)
         person = target or by
         if act.gone:
             # The target is being deleted. The reason of the deletion comes from
             # the maker, so it is erased with the maker.
             person = by
+        text = _clean(msgspec.json.encode(facts).decode(errors="replace"), _FACTS_BYTES)
         yield _name("facts", *(person or _NOBODY), text)
     for number, thing in enumerate(_things(act.name, facts)):
         yield _name(f"about/{number}", app="", member=_clean(thing, _MEMBER_BYTES))
@@ -237,7 +241,23 @@ def _names(act: Act) -> Iterator[Name]:
         yield _name(f"users/{number}", app, _clean(user, _MEMBER_BYTES))
 
 
-def _maker_of(act: Act) -> tuple[str, str] | None:
+_Person = tuple[str, str] | None
+"""App and id of a person; None: nobody."""
+
+
+def _address_in(act: Act, by: _Person, target: _Person) -> Name:
+    """The address from which an act was done.
+
+    It belongs to the maker of the act.
+    """
+    person = by
+    if person is None and act.by.kind == "nobody":
+        # The address of a login belongs to the person who logs in.
+        person = target
+    return _name("address", *(person or _NOBODY), act.address)
+
+
+def _maker_of(act: Act) -> _Person:
     """App and id of the person who has done an act, or whose bot has done it.
 
     None if a key, a node or nobody has done it.
@@ -248,7 +268,7 @@ def _maker_of(act: Act) -> tuple[str, str] | None:
     return _clean(act.by.app, _APP_BYTES), _clean(person, _MEMBER_BYTES)
 
 
-def _target_of(act: Act, app: str) -> tuple[str, str] | None:
+def _target_of(act: Act, app: str) -> _Person:
     """App and id of the user whom the act is about; None if it is about nobody.
 
     The answer names the user if the request does not, as at a login.

@@ -157,36 +157,14 @@ def _read_facts(text: str) -> dict[str, Any]:
 def shown(row: AuditRow, names: Sequence[Name]) -> ActShown:
     """The act of a row as operators see it.
 
-    The row lists the parts of the act that had a name, such as ``by`` and
-    ``user``. ``names`` are the names that are still stored. A part without a
-    stored name was erased, because the person was deleted; its value is None.
+    ``names`` are the names of the act that are still stored. A name that was
+    erased, because the person was deleted, is shown as None.
     """
     entry = row.entry
-    commitments: Mapping[str, str] = _decode(entry.names)
-    names_by_part = {name.part: name for name in names}
-
-    def value_of(part: str, field: str) -> Any:
-        """A field of a name: None if the name was erased, ``""`` if the act
-        never had a name of this part."""
-        if part not in commitments:
-            return ""
-        if part in names_by_part:
-            return getattr(names_by_part[part], field)
-        return None
-
-    facts_text = value_of("facts", "text")
-    facts = None
-    if facts_text is not None:
-        facts = _read_facts(facts_text)
-    # Users have a name each, so that each of them can be erased alone. For the
-    # reader they are one of the facts.
-    users = [
-        value_of(part, "member") for part in commitments if part.startswith("users/")
-    ]
-    if users:
-        facts = {**(facts or {}), "users": users}
-
-    maker_app = value_of("by", "app")
+    values = _NameValues(
+        commitments=_decode(entry.names), stored={name.part: name for name in names}
+    )
+    maker_app = values.of("by", "app")
     if maker_app is None:
         # The app of the maker was erased with the id. Nearly all makers act in
         # their own app, so the app of the act takes its place.
@@ -195,10 +173,47 @@ def shown(row: AuditRow, names: Sequence[Name]) -> ActShown:
         number=row.number,
         time=row.time,
         name=entry.name,
-        by=ActMaker(kind=entry.kind, id=value_of("by", "member"), app=maker_app),
+        by=ActMaker(kind=entry.kind, id=values.of("by"), app=maker_app),
         app=entry.app,
-        user=value_of("user", "member"),
-        address=value_of("address", "text"),
+        user=values.of("user"),
+        address=values.of("address", "text"),
         request=entry.request,
-        facts=facts,
+        facts=_facts_shown(values),
     )
+
+
+class _NameValues(Struct, frozen=True):
+    """The names of an act by their parts, such as ``by`` and ``user``.
+
+    ``commitments`` has each part for which the act ever had a name. ``stored``
+    has the names that were not erased.
+    """
+
+    commitments: Mapping[str, str]
+    stored: Mapping[str, Name]
+
+    def of(self, part: str, field: str = "member") -> Any:
+        """A field of a name.
+
+        None if the name was erased; ``""`` if the act never had such a name.
+        """
+        if part not in self.commitments:
+            return ""
+        if part in self.stored:
+            return getattr(self.stored[part], field)
+        return None
+
+
+def _facts_shown(values: _NameValues) -> dict[str, Any] | None:
+    """The facts of an act, with its other users; None if they were erased."""
+    text = values.of("facts", "text")
+    facts = None
+    if text is not None:
+        facts = _read_facts(text)
+    # Users have a name each, so that each of them can be erased alone. For the
+    # reader they are one of the facts.
+    parts = [part for part in values.commitments if part.startswith("users/")]
+    users = [values.of(part) for part in parts]
+    if users:
+        return {**(facts or {}), "users": users}
+    return facts

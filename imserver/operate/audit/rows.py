@@ -120,34 +120,44 @@ def append(batch: ActBatch, sql: PooledStatements) -> None:
     if _is_stored(batch, sql):
         return
 
-    now = sql.clock_ms()
-    read_at = monotonic()
-    number = end.number
-    time = end.time
-    previous = end.hash
+    acts = _chained(batch.acts, end, sql.clock_ms())
+    batch.number = acts[0].number
+    batch.hash = acts[0].hash
     rows: list[Row] = []
     names: list[Row] = []
-    for act in batch.acts:
-        number += 1
-        waited_ms = int((read_at - act.at) * _SECOND_MS)
-        # Acts of several nodes are not stored in the order in which they were
-        # done. In the chain, times never go back.
-        time = max(time, now - waited_ms)
-        entry = act.entry
-        digest = hash_of(number, time, entry, previous)
-        if not rows:
-            batch.number = number
-            batch.hash = digest
-        rows.append((number, time, previous, digest, *_OF_ACTS.values(entry)))
-        for name in act.names:
-            names.append((*_OF_NAMES.values(name), name.text.encode(), number))
-        # The next row contains the hash of this one: that makes the chain.
-        previous = digest
+    for act, new in zip(acts, batch.acts, strict=True):
+        chain_values = (act.number, act.time, act.previous, act.hash)
+        rows.append((*chain_values, *_OF_ACTS.values(act.entry)))
+        for name in new.names:
+            names.append((*_OF_NAMES.values(name), name.text.encode(), act.number))
 
     sql.execute_many(_insert("audit", _COLUMNS), rows)
     sql.execute_many(_insert("audit_name", f"{_OF_NAMES.columns}, text, number"), names)
     statement = "UPDATE audit_head SET number = %s, time = %s, hash = %s WHERE one = 1"
-    sql.execute(statement, (number, time, previous))
+    last = acts[-1]
+    sql.execute(statement, (last.number, last.time, last.hash))
+
+
+def _chained(new_acts: Sequence[NewAct], end: ChainHead, now_ms: int) -> list[AuditRow]:
+    """The rows of new acts, which follow the end of the chain.
+
+    ``now_ms`` is the time of the database. Acts of several nodes are not stored
+    in the order in which they were done. In the chain, times never go back.
+    """
+    read_at = monotonic()
+    number = end.number
+    time = end.time
+    previous = end.hash
+    acts = []
+    for act in new_acts:
+        number += 1
+        waited_ms = int((read_at - act.at) * _SECOND_MS)
+        time = max(time, now_ms - waited_ms)
+        digest = hash_of(number, time, act.entry, previous)
+        acts.append(AuditRow(number, time, act.entry, previous, digest))
+        # The next row contains the hash of this one: that makes the chain.
+        previous = digest
+    return acts
 
 
 def _is_stored(batch: ActBatch, sql: PooledStatements) -> bool:
@@ -423,12 +433,11 @@ def page_of(store: Store, query: AuditQuery) -> tuple[Acts, int]:
     Raises StorageUnavailable.
     """
     acts, following = store.read_or((NO_ACTS, 0), partial(search, query))
-    kind, _, id = query.about.partition(":")
-    is_message = kind == "message" and id.isdecimal() and len(id) <= _ID_DIGITS
-    if not is_message or query.name not in ("", _CLEAR):
+    message = _message_in(query)
+    if not message or query.name not in ("", _CLEAR):
         return acts, following
 
-    removals, following_removals = _removals_of(store, query, int(id))
+    removals, following_removals = _removals_of(store, query, message)
     # Acts have descending numbers. One of the searches may have ended early;
     # only down to the higher number have all of them looked at the acts.
     following = max(following, following_removals)
@@ -439,6 +448,14 @@ def page_of(store: Store, query: AuditQuery) -> tuple[Acts, int]:
         last, _ = page[-1]
         following = last.number
     return page, following
+
+
+def _message_in(query: AuditQuery) -> int | None:
+    """The id of the message for which a query searches; None if it does not."""
+    kind, _, id = query.about.partition(":")
+    if kind == "message" and id.isdecimal() and len(id) <= _ID_DIGITS:
+        return int(id)
+    return None
 
 
 def _removals_of(store: Store, query: AuditQuery, message: int) -> tuple[Acts, int]:
@@ -509,37 +526,26 @@ def _search_rows(
 ) -> tuple[list[AuditRow], int]:
     """Search as :func:`search` does, without names.
 
-    An index leads to the numbers of *candidates*, the newest first: acts that
-    meet the condition of the index. The database decides whether a candidate
-    meets the other conditions, so other acts cost this process nothing. The
-    first step reads few candidates, because most searches end there. Each
+    The first step reads few candidates, because most searches end there. Each
     further step reads more than the step before.
     """
+    search = _search_of(query, sql)
     low, high = _bounds(query, sql)
-    by = _label(query.by)
-    source, source_values = _source(query, by)
-    span = f"{source} number > %s AND number < %s ORDER BY number DESC LIMIT"
-    wanted, wanted_values = _wanted(query, by)
-    statement = _JOIN[sql.engine].format(
-        span=span, wanted=wanted, columns=_readable(sql, _LOOKED_UP)
-    )
-    last_candidate = f"SELECT{span} 1 OFFSET %s"
-
     acts: list[AuditRow] = []
     budget = MOST_LOOKED
     # One act more than the limit shows that there are further acts.
     step = query.limit + 1
     while True:
-        between = (*source_values, low, high)
+        between = (*search.source_values, low, high)
         missing = query.limit + 1 - len(acts)
-        values = (*between, step, *wanted_values, missing)
-        acts += map(_row, sql.query(statement, values))
+        values = (*between, step, *search.wanted_values, missing)
+        acts += map(_row, sql.query(search.statement, values))
         if len(acts) > query.limit:
             del acts[query.limit :]
             return acts, acts[-1].number
 
         # The next step begins below the last candidate of this one.
-        last = sql.query(last_candidate, (*between, step - 1))
+        last = sql.query(search.last_candidate, (*between, step - 1))
         if not last:  # there were fewer candidates than the step
             return acts, 0
         high = last[0][0]
@@ -547,6 +553,38 @@ def _search_rows(
         if budget <= 0:
             return acts, high
         step = min(_STEP_GROWTH * step, budget)
+
+
+class _Search(Struct, frozen=True):
+    """The statements of a search.
+
+    An index leads to the numbers of *candidates*, the newest first: acts that
+    meet the condition of the index. ``statement`` reads the wanted acts among
+    some candidates. The database decides which are wanted, so other acts cost
+    this process nothing. ``last_candidate`` reads the number of the last of
+    these candidates.
+    """
+
+    statement: str
+    last_candidate: str
+    source_values: tuple[str, ...]
+    wanted_values: tuple[str, ...]
+
+
+def _search_of(query: AuditQuery, sql: PooledStatements) -> _Search:
+    """The statements of the search for a query."""
+    by = _label(query.by)
+    source, source_values = _source(query, by)
+    span = f"{source} number > %s AND number < %s ORDER BY number DESC LIMIT"
+    wanted, wanted_values = _wanted(query, by)
+    return _Search(
+        statement=_JOIN[sql.engine].format(
+            span=span, wanted=wanted, columns=_readable(sql, _LOOKED_UP)
+        ),
+        last_candidate=f"SELECT{span} 1 OFFSET %s",
+        source_values=source_values,
+        wanted_values=wanted_values,
+    )
 
 
 def _bounds(query: AuditQuery, sql: PooledStatements) -> tuple[int, int]:

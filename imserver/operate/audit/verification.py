@@ -197,12 +197,11 @@ class ChainCheck(Service):
         self.result.erased += len(erased)
 
     def end(self, end: ChainHead) -> None:
-        """Compare the last row with the head, and check that the wanted head
-        existed.
+        """Compare the last row with the head, and check that the wanted head existed.
 
-        The head is a row of a table of its own with the wanted_number and hash of the
-        last act. It shows that rows at the end were removed, which no hash of a
-        row would show.
+        The head is a row of a table of its own with the number and hash of the last
+        act. It shows that rows at the end were removed, which no hash of a row would
+        show.
         """
         if end.number > self.number:
             self.complain(f"rows {self.number + 1} to {end.number} are missing")
@@ -213,20 +212,24 @@ class ChainCheck(Service):
         elif end.hash != self._hash:
             self.complain(f"the head has another hash than row {end.number}")
         self.result.head = (end.number, end.hash)
+        self._check_wanted()
 
+    def _check_wanted(self) -> None:
+        """Complain if no row with the number of the wanted head was verified.
+
+        Rows between the anchor and the last row were compared one by one in
+        :meth:`_compare`.
+        """
         if self._wanted is None:
             return
-
-        # Rows between the anchor and the last row were compared one by one in
-        # :meth:`_compare`. Here are the numbers for which no row came.
-        wanted_number, _ = self._wanted
+        number, _ = self._wanted
         anchor, _ = self.result.anchor
-        if wanted_number < anchor:
+        if number < anchor:
             self.complain(
-                f"row {wanted_number} was removed for its age: its hash cannot be compared"
+                f"row {number} was removed for its age: its hash cannot be compared"
             )
-        elif wanted_number > self.number:
-            self.complain(f"row {wanted_number}, the given head, is missing")
+        elif number > self.number:
+            self.complain(f"row {number}, the given head, is missing")
 
     def _compare(self, number: int, digest: str) -> None:
         """Report the row if its hash differs from the wanted_number head of the same

@@ -184,18 +184,29 @@ def _wait_until_erased(server: ServerApi, person: dict[str, str], text: str) -> 
                 break
             if state == "under way":
                 begun_at = begun_at or monotonic()
-                seconds = monotonic() - begun_at
-                words = f"not erased after {seconds:.0f} s"
-                if seconds > _MOST_WAIT_SECONDS:
-                    fail(f"{words}: {_GOES_ON}")
-                if seconds > last_reported + _SAY_SECONDS:
-                    last_reported = seconds
-                    click.echo(f"{words}; {_GOES_ON}", err=True)
+                last_reported = _report_delay(begun_at, last_reported)
             # After Ctrl-C the loop goes on, to see whether it came in time.
             if pressed.wait(_LOOK_SECONDS):
                 server.post("users/erase/undo", person)
     if state == "none":
         fail("the erasure was cancelled, and no longer locks the user out")
+
+
+def _report_delay(begun_at: float, last_reported: float) -> float:
+    """Tell a waiting person now and then that an erasure takes long.
+
+    ``begun_at`` is the monotonic time at which it began. ``last_reported`` is
+    after how many seconds the person was told last; its new value is returned.
+    Ends the command after :data:`_MOST_WAIT_SECONDS`.
+    """
+    seconds = monotonic() - begun_at
+    words = f"not erased after {seconds:.0f} s"
+    if seconds > _MOST_WAIT_SECONDS:
+        fail(f"{words}: {_GOES_ON}")
+    if seconds > last_reported + _SAY_SECONDS:
+        click.echo(f"{words}; {_GOES_ON}", err=True)
+        return seconds
+    return last_reported
 
 
 @contextmanager
@@ -255,9 +266,7 @@ def delete_app(
                 _undo(deletion, record, name)
                 click.echo(_UNDONE)
                 return
-            counts = asdict(deletion.contents(name))
-            contents = ", ".join(f"{number} {what}" for what, number in counts.items())
-            click.echo(f"Deleting the app {name} also deletes {contents}.", err=True)
+            _announce(deletion, name)
             if not yes:
                 _confirm(name)
             with offline_parts(settings, store, Erasure) as parts:
@@ -275,6 +284,13 @@ def delete_app(
         except NotWaiting as error:
             fail(error.problem.message)
     click.echo(f"app {name} deleted")
+
+
+def _announce(deletion: AppDeletion, name: str) -> None:
+    """Print how much is deleted with an app. Raises ServiceRefused."""
+    counts = asdict(deletion.contents(name))
+    contents = ", ".join(f"{number} {unit}" for unit, number in counts.items())
+    click.echo(f"Deleting the app {name} also deletes {contents}.", err=True)
 
 
 def _delete_later(

@@ -44,14 +44,7 @@ def export(path: str | None, data_dir: str | None, target: str, file: Path) -> N
         opened(path, data_dir, reads=True) as (config, store, tenants),
         offline_parts(config, store, ArchivedFiles) as parts,
     ):
-        settings, left_out = tenants.described(app)
-        id = tenants.resolve(app)
-        if name_of_user:
-            user, shown_name = _find_user(store, tenants, id, name_of_user)
-            subject = Subject(id, user)
-        else:
-            shown_name = f"app {app}"
-            subject = Subject(id, user="", settings=settings, left_out=left_out)
+        subject, shown_name = _subject_of(store, tenants, app, name_of_user)
 
         # The archive grows in a folder beside FILE. If the command is
         # interrupted, the next one finds it there.
@@ -74,6 +67,25 @@ def export(path: str | None, data_dir: str | None, target: str, file: Path) -> N
     rows = sum(maker.writer.state.counts.values())
     size = file.stat().st_size
     click.echo(f"{shown_name} is written to {file}: rows {rows}, bytes {size}")
+
+
+def _subject_of(
+    store: Store, tenants: Tenants, app: str, user: str
+) -> tuple[Subject, str]:
+    """The user or app to export, and how messages call it: ``app shop``, ``Ann
+    (7)``.
+
+    ``user`` is an id or a login; ``""`` means the whole app. Ends the command
+    if there is no such user.
+    """
+    # Also called for a user, because it refuses an app that does not exist.
+    settings, left_out = tenants.described(app)
+    id = tenants.resolve(app)
+    if user:
+        user_id, shown_name = _find_user(store, tenants, id, user)
+        return Subject(id, user_id), shown_name
+    subject = Subject(id, user="", settings=settings, left_out=left_out)
+    return subject, f"app {app}"
 
 
 def _make(maker: ArchiveMaker, file: Path) -> Path:

@@ -118,10 +118,9 @@ def shown(
     own messages look different. ``names`` is user → name. ``files`` is id of an
     upload → its name in the archive.
     """
-    time = _time(entry.time_ms)
     if entry.kind in _NOTES:
         word = _words(_NOTES[entry.kind])
-        return f'<div class="note">{word} · {time}</div>\n'.encode()
+        return f'<div class="note">{word} · {_time(entry.time_ms)}</div>\n'.encode()
     # The entry of a recall that is about itself is a recalled message.
     if entry.kind == "recall" and entry.about == entry.id:
         content = f'<p class="soft">{_words("recalled")}</p>'
@@ -133,15 +132,22 @@ def shown(
     own = ""
     if entry.sender == user:
         own = ' class="own"'
-    head = f"{escape(names.get(entry.sender) or entry.sender)} · {time}"
-    if entry.is_edited:
-        head += f" · {_words('edited')}"
-    if entry.thread:
-        head += f' · <a href="#m{entry.thread}">{_words("thread")}</a>'
+    head = _head_of(entry, names)
     foot = _reactions(entry)
     return (
         f'<article id="m{entry.id}"{own}><small>{head}</small>{content}{foot}</article>\n'
     ).encode(errors="replace")
+
+
+def _head_of(entry: Message, names: Mapping[str, str]) -> str:
+    """The line above a message as HTML: sender, time, and a link to its thread."""
+    sender = names.get(entry.sender) or entry.sender
+    head = f"{escape(sender)} · {_time(entry.time_ms)}"
+    if entry.is_edited:
+        head += f" · {_words('edited')}"
+    if entry.thread:
+        head += f' · <a href="#m{entry.thread}">{_words("thread")}</a>'
+    return head
 
 
 def _reactions(entry: Message) -> str:
@@ -223,14 +229,8 @@ def index(
     the archive. ``tables`` is table → number of rows. ``begun`` is when the
     archive was begun, in Unix seconds.
     """
-    app = profile["app"]
     name = str(profile.get("nickname") or profile.get("name") or profile["user"])
-    title = f"{name} · {app}"
-    head = _head(title, "index")
-    when = _time(begun * _SECOND_MS)
-    about_archive = f"{escape(app)} · {_words('made')} {when}"
-    heading = f"<h1>{escape(name)}</h1><small>{about_archive}</small>"
-    yield f"{head}<nav>{heading}<h2>{_words('conversations')}</h2><ul>\n".encode()
+    yield _list_head(profile["app"], name, begun)
     links = (
         (f"conversations/{id}.html", escape(title)) for id, title, _ in conversations
     )
@@ -242,6 +242,18 @@ def index(
 
     yield _contents(tables)
     yield f"</ul></nav>{_frame(name)}</body></html>\n".encode()
+
+
+def _list_head(app: str, name: str, begun: int) -> bytes:
+    """The first page up to the list of conversations.
+
+    ``name`` is the name of the user.
+    """
+    head = _head(f"{name} · {app}", "index")
+    when = _time(begun * _SECOND_MS)
+    about_archive = f"{escape(app)} · {_words('made')} {when}"
+    heading = f"<h1>{escape(name)}</h1><small>{about_archive}</small>"
+    return f"{head}<nav>{heading}<h2>{_words('conversations')}</h2><ul>\n".encode()
 
 
 def _contents(tables: Mapping[str, int]) -> bytes:

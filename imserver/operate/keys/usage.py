@@ -2,7 +2,7 @@
 reads the stored rows."""
 
 import logging
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from itertools import count
 from time import time
 from typing import Annotated, Final
@@ -137,25 +137,34 @@ def uses_of_routes(
     if not stored or stored[0][0] is None:  # the table is empty
         return 0, {}
     first, last = stored[0]
-    rest = (
-        f"WHERE minute > %s AND minute <= %s AND route IN {marks_of(len(routes))} "
-        f"GROUP BY route, key_id, app, address ORDER BY max(minute) DESC LIMIT {MOST_SPANS}"
-    )
     spans: dict[tuple[str, str, str, str], _UseOfRoute] = {}
-    # Each statement reads a day, the newest day first, so that none takes long.
-    for end in range(last, first - 1, -_DAY_MINUTES):
-        for row in _SPANS.find(store.rows, rest, end - _DAY_MINUTES, end, *routes):
-            who = row.route, row.key, row.app, row.address
-            later = spans.get(who)  # of days that were read before
-            if later:
-                spans[who] = _joined(row, later)
-            elif len(spans) < MOST_SPANS:
-                spans[who] = row
+    for row in _uses_by_day(store, routes, first, last):
+        who = row.route, row.key, row.app, row.address
+        later = spans.get(who)  # of days that were read before
+        if later:
+            spans[who] = _joined(row, later)
+        elif len(spans) < MOST_SPANS:
+            spans[who] = row
 
     uses: dict[str, list[DeprecatedUse]] = {}
     for row in spans.values():
         uses.setdefault(row.route, []).append(view(DeprecatedUse, row))
     return first * MINUTE, uses
+
+
+def _uses_by_day(
+    store: Store, routes: Sequence[str], first: int, last: int
+) -> Iterator[_UseOfRoute]:
+    """The uses of routes in these minutes, the newest day first.
+
+    Each statement reads a day, so that none takes long.
+    """
+    rest = (
+        f"WHERE minute > %s AND minute <= %s AND route IN {marks_of(len(routes))} "
+        f"GROUP BY route, key_id, app, address ORDER BY max(minute) DESC LIMIT {MOST_SPANS}"
+    )
+    for end in range(last, first - 1, -_DAY_MINUTES):
+        yield from _SPANS.find(store.rows, rest, end - _DAY_MINUTES, end, *routes)
 
 
 def _joined(earlier: _UseOfRoute, later: _UseOfRoute) -> _UseOfRoute:
@@ -258,8 +267,7 @@ class KeyUsage(Service, dict=True):
         """Store the uses since the last call, and delete old rows.
 
         With ``routes``, store them only if one of these routes was used. If the
-        database does not answer, they wait for the next call. May switch
-        greenlets.
+        database does not answer, they wait for the next call. May switch greenlets.
         """
         with self._turn:
             self._take_all()
@@ -270,12 +278,16 @@ class KeyUsage(Service, dict=True):
             try:
                 self._store_rows()
                 self._store_last_uses()
-                if self._minute - self._cleaned >= _CLEAN_MINUTES:
-                    before = self._minute - self.days * _DAY_MINUTES
-                    delete_before(self.database, before)
-                    self._cleaned = self._minute
+                self._clean()
             except Unavailable as error:
                 self._failed(error)
+
+    def _clean(self) -> None:
+        """Delete old rows, once an hour. Raises Unavailable."""
+        if self._minute - self._cleaned >= _CLEAN_MINUTES:
+            before = self._minute - self.days * _DAY_MINUTES
+            delete_before(self.database, before)
+            self._cleaned = self._minute
 
     def _take_all(self) -> None:
         """Make rows of the uses since the last call.
@@ -293,10 +305,11 @@ class KeyUsage(Service, dict=True):
                 continue
             if self.tenants.get(app) is None:  # a client may name anything
                 app = ""
+            number = self._number()
             row = (
                 minute,
                 self.node,
-                self._number(),
+                number,
                 key,
                 route,
                 app,

@@ -238,15 +238,9 @@ def _refusal_lines(row: Mapping[str, Any], whom: str, shows_end: bool) -> Iterab
     ``whom`` is ``APP/USER`` as it was typed. ``shows_end`` says that some limit
     refuses now, so the end of the limit is of interest.
     """
-    times = "once"
-    span = _clock(row["last"])
-    if row["count"] != 1:
-        times = f"{row['count']} times"
-        span = f"{_clock(row['first'])} to {span}"
     who = ", ".join(_who(row, is_app_known=bool(whom)))
-    yield f"  {span}  {times}  {row['kind']} refused: {row['reason']}  {who}"
+    yield f"  {_times(row)}  {row['kind']} refused: {row['reason']}  {who}"
     yield f"    {row['meaning']}"
-
     if row["limit"]:
         until = ""
         if shows_end:
@@ -261,6 +255,14 @@ def _refusal_lines(row: Mapping[str, Any], whom: str, shows_end: bool) -> Iterab
         yield f"    {lift}"
     if row["request"]:
         yield f"    In the log: {row['request']}"
+
+
+def _times(row: Mapping[str, Any]) -> str:
+    """When and how often it was refused: ``08:30:00 to 08:31:12  4 times``."""
+    last = _clock(row["last"])
+    if row["count"] == 1:
+        return f"{last}  once"
+    return f"{_clock(row['first'])} to {last}  {row['count']} times"
 
 
 def _who(row: Mapping[str, Any], is_app_known: bool) -> Iterator[str]:

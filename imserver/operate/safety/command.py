@@ -326,8 +326,12 @@ def report(app: str, report: str) -> None:
     row = _server().get("reports/show", {"app": app, "id": report})
     if CommandLine.wants_json():
         CommandLine.data(row, "")
-        return
+    else:
+        _say_report(row)
 
+
+def _say_report(row: Mapping[str, Any]) -> None:
+    """Print a report as the server answers it, with the messages around it."""
     names = row["names"]
     line = _report_line(row, names)
     _say(f"{line.id}: {line.kind} of {line.about}, {line.age} old")

@@ -231,21 +231,11 @@ class Reports(Store.Rows):
         a back end may report without a limit. Raises ServiceRefused and
         TooManyRequests.
         """
-        reasons = self.reasons_of(app)
-        if report.reason not in reasons:
-            raise ServiceRefused(
-                f"`reason`: one of {', '.join(reasons)}", Problems.INVALID_REQUEST
-            )
-        is_about_message = bool(report.message)
-        is_about_user = bool(report.user)
-        if is_about_message == is_about_user:  # neither, or both
-            raise ServiceRefused(
-                "`message`, `user`: expected one of them", Problems.INVALID_REQUEST
-            )
+        self._check_form(app, report)
         if by_user:
             self._rates.require((app, reporter))
 
-        if is_about_user:
+        if report.user:
             self._check_person(app, reporter, report.user)
             return self._store_report(
                 app,
@@ -264,6 +254,23 @@ class Reports(Store.Rows):
             conversation=entry.conversation,
             evidence=(entry.view().text or "")[:_EVIDENCE_CHARACTERS],
         )
+
+    def _check_form(self, app: str, report: Report) -> None:
+        """Refuse a report with an unknown reason, or not about exactly one thing.
+
+        Raises ServiceRefused.
+        """
+        reasons = self.reasons_of(app)
+        if report.reason not in reasons:
+            raise ServiceRefused(
+                f"`reason`: one of {', '.join(reasons)}", Problems.INVALID_REQUEST
+            )
+        is_about_message = bool(report.message)
+        is_about_user = bool(report.user)
+        if is_about_message == is_about_user:  # neither, or both
+            raise ServiceRefused(
+                "`message`, `user`: expected one of them", Problems.INVALID_REQUEST
+            )
 
     def check_appeals(self, app: str, address: str) -> None:
         """Count an appeal from this address, before it is known who sends it.
@@ -662,11 +669,16 @@ def _store(new: _NewReport, sql: PooledStatements) -> tuple[str, set[str]] | Non
         # nothing was inserted, and this is the id of that report.
         id = _open_report(sql, app, new.subject)
     assert id is not None
-    if not _add_reporter(sql, app, id, new.reporter, row.opened, new.report):
-        return id, recent_users
+    if _add_reporter(sql, app, id, new.reporter, row.opened, new.report):
+        _count_reporter(new, id, sql)
+    return id, recent_users
 
+
+def _count_reporter(new: _NewReport, id: str, sql: PooledStatements) -> None:
+    """Count a new reporter of a report, and store the event for the webhook."""
+    row = new.row
     change = "UPDATE report SET reporters = reporters + 1, changed = %s WHERE app = %s AND id = %s"
-    sql.execute(change, (row.opened, app, id))
+    sql.execute(change, (row.opened, new.app, id))
     if new.record is not None:
         facts = {
             "user": row.user,
@@ -674,8 +686,7 @@ def _store(new: _NewReport, sql: PooledStatements) -> tuple[str, set[str]] | Non
             "message": row.message,
             "reason": new.report.reason,
         }
-        new.record(sql, app, row.user, facts)
-    return id, recent_users
+        new.record(sql, new.app, row.user, facts)
 
 
 def _open_report(sql: Statements, app: str, subject: str) -> str | None:

@@ -222,24 +222,9 @@ def _row_of(one: Account, now: int) -> _Row:
 def show(path: str | None, data_dir: str | None, target: str) -> None:
     """Show an account: its role, lock, second factor and devices."""
     with _named(path, data_dir, target) as named:
-        one = named.account
         now = time()
-        devices = AccountStore(named.store).devices(one.id, int(now))
-        fields = [
-            ("id", one.user),
-            ("app", one.app),
-            ("kind", _kind_of(one)),
-            ("user name", one.name or "-"),
-            ("nickname", one.nickname or "-"),
-            ("e-mail", _email_of(one)),
-            ("phone", one.phone or "-"),
-            ("role", name_of(one.role)),
-            ("password", _yes_or_no(bool(named.password))),
-            ("second factor", _yes_or_no(one.factor)),
-            ("locked", _lock_of(one, now)),
-            ("created", _time(one.created)),
-            ("last seen", _time(one.last_seen)),
-        ]
+        fields = _fields_of(named, now)
+        devices = AccountStore(named.store).devices(named.account.id, int(now))
         names = [f"{each.name or '-'}, since {_time(each.since)}" for each in devices]
 
     # In JSON, "second factor" becomes "second_factor", and "e-mail" "email".
@@ -250,6 +235,26 @@ def show(path: str | None, data_dir: str | None, target: str) -> None:
     rows = fields + [("device", name) for name in names]
     lines = [f"{name:{_NAME_CHARACTERS}} {value}" for name, value in rows]
     CommandLine.data(document, "\n".join(lines))
+
+
+def _fields_of(named: _Named, now: float) -> list[tuple[str, str]]:
+    """The lines about an account: (name, value)."""
+    one = named.account
+    return [
+        ("id", one.user),
+        ("app", one.app),
+        ("kind", _kind_of(one)),
+        ("user name", one.name or "-"),
+        ("nickname", one.nickname or "-"),
+        ("e-mail", _email_of(one)),
+        ("phone", one.phone or "-"),
+        ("role", name_of(one.role)),
+        ("password", _yes_or_no(bool(named.password))),
+        ("second factor", _yes_or_no(one.factor)),
+        ("locked", _lock_of(one, now)),
+        ("created", _time(one.created)),
+        ("last seen", _time(one.last_seen)),
+    ]
 
 
 def _email_of(one: Account) -> str:
@@ -394,8 +399,17 @@ def password(path: str | None, data_dir: str | None, target: str) -> None:
     All sessions of the account end. For some seconds, the account cannot log
     in.
     """
+    new = _read_password()
+    with _named(path, data_dir, target) as named:
+        _store_password(named, new)
+        _record(named, "accounts.password")
+        click.echo(f"{named.shown} has a new password")
+
+
+def _read_password() -> str:
+    """Read a new password. Ends the command if it is invalid or too short."""
     if sys.stdin.isatty():
-        new = click.prompt(
+        new: str = click.prompt(
             "New password", hide_input=True, confirmation_prompt=True, err=True
         )
     else:
@@ -406,25 +420,30 @@ def password(path: str | None, data_dir: str | None, target: str) -> None:
         fail(error)
     if len(new) < _LEAST_PASSWORD:
         fail(f"the password: expected at least {_LEAST_PASSWORD} characters")
-    with _named(path, data_dir, target) as named:
-        one = named.account
-        with closing(Passwords(named.config.app.salt)) as passwords:
-            hashed = passwords.hash(new)
-        # This replaces only the hash that was read. So a password that the user
-        # has just changed is not overwritten.
-        is_set = AccountStore(named.store).set_password(
-            one.id, named.password, hashed, ends_sessions=True
-        )
-        if not is_set:
-            fail("the password was changed meanwhile, so nothing was done")
-        people = PeopleStore(named.store)
-        # A short ban makes running servers end the sessions. A user who is
-        # banned already has none.
-        is_banned = people.banned_after(one.app, [one.user], int(time()))
-        if not is_banned:
-            named.store.ban(one.app, [one.user], _PASSWORD_BAN_SECONDS)
-        _record(named, "accounts.password")
-        click.echo(f"{named.shown} has a new password")
+    return new
+
+
+def _store_password(named: _Named, new: str) -> None:
+    """Replace the password of an account, and end its sessions.
+
+    Ends the command if the password was changed since the account was read.
+    """
+    one = named.account
+    with closing(Passwords(named.config.app.salt)) as passwords:
+        hashed = passwords.hash(new)
+    # This replaces only the hash that was read. So a password that the user
+    # has just changed is not overwritten.
+    is_set = AccountStore(named.store).set_password(
+        one.id, named.password, hashed, ends_sessions=True
+    )
+    if not is_set:
+        fail("the password was changed meanwhile, so nothing was done")
+    # A short ban makes running servers end the sessions. A user who is
+    # banned already has none.
+    people = PeopleStore(named.store)
+    is_banned = people.banned_after(one.app, [one.user], int(time()))
+    if not is_banned:
+        named.store.ban(one.app, [one.user], _PASSWORD_BAN_SECONDS)
 
 
 @account.command("import")

@@ -105,44 +105,13 @@ def build(core: Core) -> Parts:
 
     The services that the core itself asks were built before (:func:`answers`).
     """
-    config = core.config
-    rows = AccountStore(core.store)
-    tokens = core.service(AccountTokens)
-    relations = core.service(AccountRelations)
-    messages = core.service(MessageServices)
-    # The attempts at all nodes count together.
-    buckets = partial(core.buckets.make, shared=core.attempt)
-
-    accounts = _make_accounts(core, rows, tokens, buckets)
-    guests = _make_guests(core, accounts, messages)
-    mails = LinkMails(
-        settings_of(config, SmtpSettings), config.accounts.rate_seconds, buckets
-    )
-    most_friends = settings_of(config, AccountSettings).friends
-    parts = AccountParts(
-        rows=rows,
-        tokens=tokens,
-        accounts=accounts,
-        friends=Friends(rows, limit=most_friends, send=messages.signals.send),
-        people=People(
-            PeopleStore(core.store), rows, accounts, core.sessions, core.presence
-        ),
-        guests=guests,
-        cards=Cards(config, accounts, rows, relations, core.presence, buckets),
-        resets=Resets(
-            accounts,
-            rows,
-            mails,
-            of_account=mails.buckets(RESET_MAILS),
-            own_page=partial(chat_page_of, core),
-        ),
-        confirmations=_make_confirmations(core, accounts, mails),
-        last_seen=LastSeen(rows, tokens.wanted_in),
-    )
+    parts = _make_parts(core)
+    accounts = parts.accounts
+    guests = parts.guests
 
     def stop() -> None:
         parts.last_seen.flush()
-        mails.stop()
+        parts.resets.mails.stop()
         accounts.close()
 
     def expire_guests() -> None:
@@ -153,12 +122,48 @@ def build(core: Core) -> Parts:
         run.append(
             every(EXPIRE_SECONDS, expire_guests, "unused guests could not be deleted")
         )
-    erasure = Erasure(frozenset(), accounts.erase, _erase_app, rows.programs_of)
+    erasure = Erasure(frozenset(), accounts.erase, _erase_app, parts.rows.programs_of)
     return Parts(
         (parts, parts.people, erasure),
         ended=(parts.last_seen.ended,),
         run=tuple(run),
         stop=stop,
+    )
+
+
+def _make_parts(core: Core) -> AccountParts:
+    """Build the services of accounts for routes and other features."""
+    config = core.config
+    settings = settings_of(config, AccountSettings)
+    rows = AccountStore(core.store)
+    tokens = core.service(AccountTokens)
+    relations = core.service(AccountRelations)
+    messages = core.service(MessageServices)
+    # The attempts at all nodes count together.
+    buckets = partial(core.buckets.make, shared=core.attempt)
+
+    accounts = _make_accounts(core, rows, tokens, buckets)
+    people = PeopleStore(core.store)
+    mails = LinkMails(
+        settings_of(config, SmtpSettings), config.accounts.rate_seconds, buckets
+    )
+    return AccountParts(
+        rows=rows,
+        tokens=tokens,
+        accounts=accounts,
+        friends=Friends(rows, limit=settings.friends, send=messages.signals.send),
+        people=People(people, rows, accounts, core.sessions, core.presence),
+        guests=_make_guests(core, accounts, messages),
+        cards=Cards(config, accounts, rows, relations, core.presence, buckets),
+        resets=Resets(
+            accounts,
+            rows,
+            mails,
+            of_account=mails.buckets(RESET_MAILS),
+            own_page=partial(chat_page_of, core),
+        ),
+        confirmations=_make_confirmations(core, accounts, mails),
+        last_seen=LastSeen(rows, tokens.wanted_in),
     )
 
 

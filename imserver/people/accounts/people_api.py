@@ -213,18 +213,25 @@ def page(people: People, call: Call, request: PeopleQuery) -> PeoplePage:
             return PeoplePage([], "")
         return PeoplePage([_shown(account, by)], "")
 
-    conditions: dict[str, Any] = {"kind": request.kind, "locked": request.locked}
-    if request.role is not UNSET:
-        conditions["role"] = role_named(request.role)
-    given = {name: value for name, value in conditions.items() if value is not UNSET}
-    wanted = PeopleFilter(
-        call.app, request.text, contacts=by.may(Needs.OPERATE), **given
-    )
+    wanted = _filter_of(request, call.app, contacts=by.may(Needs.OPERATE))
     accounts, next_before = people.page(wanted, id_of(request.after), request.limit)
     next_page = ""
     if next_before:
         next_page = str(next_before)
-    return PeoplePage([_shown(each, by) for each in accounts], next_page)
+    return PeoplePage([_shown(account, by) for account in accounts], next_page)
+
+
+def _filter_of(request: PeopleQuery, app: str, contacts: bool) -> PeopleFilter:
+    """The accounts that a request wants.
+
+    With ``contacts``, the text is also searched in e-mail addresses and phone
+    numbers.
+    """
+    conditions: dict[str, Any] = {"kind": request.kind, "locked": request.locked}
+    if request.role is not UNSET:
+        conditions["role"] = role_named(request.role)
+    given = {name: value for name, value in conditions.items() if value is not UNSET}
+    return PeopleFilter(app, request.text, contacts=contacts, **given)
 
 
 @routes.post(

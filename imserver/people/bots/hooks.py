@@ -141,10 +141,20 @@ class BotHooks(Service, dict=True):
             sender.window.take(entry.id)
             return None
 
-        tally.failures[hook.app] += 1
+        return self._failure(sender, entry, problem, is_final)
+
+    def _failure(
+        self, sender: HookSender[BotHook], entry: Entry, problem: str, is_final: bool
+    ) -> Failure:
+        """Count a failed attempt to post an entry, and decide whether to repeat it.
+
+        The entry is given up if ``is_final``, or after :data:`TRY_SECONDS`, because
+        no later event is posted before it.
+        """
+        hook = sender.hook
+        self.tally.failures[hook.app] += 1
         if is_final or monotonic() - sender.consumer.since > TRY_SECONDS:
-            # This event is given up, because no later event is posted before it.
-            tally.dropped[hook.app] += 1
+            self.tally.dropped[hook.app] += 1
             self._warn(hook.user, f"an event was dropped: {problem}")
             sender.window.take(entry.id)
             return Failure(problem, is_dead=True)

@@ -276,9 +276,9 @@ class OAuth:
     """Logs in with providers, such as an OpenID Connect server, GitHub or
     WeChat.
 
-    A login goes through a browser. :meth:`start` gives the client the address
-    to open, and :meth:`returned` takes the browser that comes back.
-    :meth:`agree` takes the answer of the user.
+    A login goes through a browser. First :meth:`start` gives the client the
+    address to open. Then :meth:`returned` takes the browser that comes back,
+    and :meth:`agree` the answer of the user.
 
     At the end, :meth:`finish` gives the client the session. Between these
     steps, the login is stored as a temporary value.
@@ -501,14 +501,7 @@ class OAuth:
         except ImserverError as error:
             if isinstance(error, ProviderRefused):
                 self._problem(app, name, error)
-            # The client that waits for the login learns that it has failed.
-            row.step = "failed"
-            self._store_login(key, row)
-            if row.return_to:
-                return Question(f"{self._base}{row.return_to}#oauth=refused")
-            if isinstance(error, ProviderRefused | UnknownProvider):
-                raise LoginRefused from None
-            raise
+            return self._fail(key, row, error)
 
         if row.return_to:
             # Our own page has begun the login in this browser, so the user is
@@ -522,6 +515,21 @@ class OAuth:
 
         self._store_login(key, row)
         return self._make_question(key, row, title)
+
+    def _fail(self, key: str, row: _Running, error: ImserverError) -> Question:
+        """Note that a login has failed, and send the browser to our page if
+        there is one.
+
+        Otherwise raises LoginRefused, or the error if it may be temporary.
+        """
+        # The client that waits for the login learns that it has failed.
+        row.step = "failed"
+        self._store_login(key, row)
+        if row.return_to:
+            return Question(f"{self._base}{row.return_to}#oauth=refused")
+        if isinstance(error, ProviderRefused | UnknownProvider):
+            raise LoginRefused from None
+        raise error
 
     def _make_question(self, key: str, row: _Running, title: str) -> Question:
         """Make the question to the user of a login, and the code for its
@@ -619,10 +627,7 @@ class OAuth:
             # The second factor is checked before the handle is used up, because
             # the handle stays valid without a right code.
             if identity is not None and not row.account:
-                linked = self._linked(app, row.provider, identity.subjects)
-                if linked is not None:
-                    account, _ = linked
-                    self._accounts.factors.require(account, factor, device=None)
+                self._require_factor(row, identity, factor)
             # Of two simultaneous requests, only one removes the login.
             if not self._values.remove_value(_LOGIN + key):
                 raise UnknownLogin
@@ -633,6 +638,16 @@ class OAuth:
                 self._link(row, identity)
                 return row.provider
             return self._log_in(row, identity)
+
+    def _require_factor(self, row: _Running, identity: Identity, factor: str) -> None:
+        """Check the second factor of the account to which a login leads, if any.
+
+        Raises FactorRequired, WrongCode and TooManyRequests.
+        """
+        linked = self._linked(row.app, row.provider, identity.subjects)
+        if linked is not None:
+            account, _ = linked
+            self._accounts.factors.require(account, factor, device=None)
 
     # --- accounts -------------------------------------------------------------
 

@@ -572,31 +572,43 @@ class WeChat:
         The name and the picture are read only if an account is to be made.
         """
         http = _Http(self._outgoing)
-        settings = self._settings
-        token_query = {
-            "appid": settings.client_id,
-            "secret": settings.client_secret,
-            "code": code,
-            "grant_type": "authorization_code",
-        }
-        url = f"{self._api}/sns/oauth2/access_token?{urlencode(token_query)}"
-        token = self._checked(http.get(url))
-        openid = token.get("openid")
-        access = token.get("access_token")
+        token = self._token(http, code)
+        openid = token["openid"]
         unionid = token.get("unionid")
-        if not (isinstance(openid, str) and isinstance(access, str)):
-            raise ProviderRefused("it sent no access token")
         without_profile = identity(_subjects(unionid, openid), "", "")
         if has_account(without_profile.subjects):
             return without_profile
 
-        user_query = {"access_token": access, "openid": openid, "lang": "zh_CN"}
-        url = f"{self._api}/sns/userinfo?{urlencode(user_query)}"
+        query = {
+            "access_token": token["access_token"],
+            "openid": openid,
+            "lang": "zh_CN",
+        }
+        url = f"{self._api}/sns/userinfo?{urlencode(query)}"
         user = self._checked(http.get(url))
         if user.get("openid") != openid:
             raise ProviderRefused("its user information is about somebody else")
         subjects = _subjects(user.get("unionid") or unionid, openid)
         return identity(subjects, user.get("nickname"), user.get("headimgurl"))
+
+    def _token(self, http: _Http, code: str) -> dict[str, Any]:
+        """Exchange a code for an access token.
+
+        The result has at least the texts ``openid`` and ``access_token``. Raises
+        ProviderUnavailable and ProviderRefused.
+        """
+        query = {
+            "appid": self._settings.client_id,
+            "secret": self._settings.client_secret,
+            "code": code,
+            "grant_type": "authorization_code",
+        }
+        url = f"{self._api}/sns/oauth2/access_token?{urlencode(query)}"
+        token = self._checked(http.get(url))
+        needed = (token.get("openid"), token.get("access_token"))
+        if not all(isinstance(value, str) for value in needed):
+            raise ProviderRefused("it sent no access token")
+        return token
 
     @staticmethod
     def _checked(answer: dict[str, Any]) -> dict[str, Any]:
