@@ -101,15 +101,9 @@ def audit(service: AuditApi, call: Call) -> HttpResponse:
     """
     request: AuditQuery = call.input
     store = service.store
-    reached_apps = call.principal.apps  # None: all apps
-    app = call.app
-    if not app and reached_apps is not None:
-        if len(reached_apps) != 1:
-            raise ApiProblem.invalid("`app`: name one of those that the key reaches")
-        (app,) = reached_apps
+    app = _app_of(call)
     if request.user and not app:
         raise ApiProblem.invalid("`app`: name the app of the user")
-
     # The link to the next page must not verify the chain again.
     wanted = msgspec.structs.replace(request, app=app, check=False)
 
@@ -123,6 +117,21 @@ def audit(service: AuditApi, call: Call) -> HttpResponse:
     if has_lines:
         return _lines(call, wanted, rows, following)
     return call.reply(AuditAnswer(rows, following, _names(store, rows), check))
+
+
+def _app_of(call: Call) -> str:
+    """The app whose acts a caller wants; ``""`` means all apps.
+
+    A caller who reaches only one app need not name it. Raises ApiProblem if
+    several apps are possible.
+    """
+    reached_apps = call.principal.apps  # None: all apps
+    if call.app or reached_apps is None:
+        return call.app
+    if len(reached_apps) != 1:
+        raise ApiProblem.invalid("`app`: name one of those that the key reaches")
+    (app,) = reached_apps
+    return app
 
 
 def _lines(

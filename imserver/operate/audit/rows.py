@@ -434,7 +434,7 @@ def page_of(store: Store, query: AuditQuery) -> tuple[Acts, int]:
     """
     acts, following = store.read_or((NO_ACTS, 0), partial(search, query))
     message = _message_in(query)
-    if not message or query.name not in ("", _CLEAR):
+    if message is None or query.name not in ("", _CLEAR):
         return acts, following
 
     removals, following_removals = _removals_of(store, query, message)

@@ -70,23 +70,7 @@ def verify(
     all. Switches greenlets. Raises StorageUnavailable.
     """
     chain = ChainCheck(Verification(), wanted)
-    # This page begins with the first row of the table, although the chain
-    # begins after its anchor. Rows up to the anchor were removed for their age.
-    # If such rows exist, somebody has inserted them, and :meth:`ChainCheck.add`
-    # reports them.
-    end, page = read(partial(_next_page, -1))
-    if end is None:
-        chain.complain(
-            "the head of the chain is missing or unreadable: somebody has removed or changed it"
-        )
-    elif newest and end.number - newest > end.anchor:
-        # The row before the first verified one is not read, so its hash is not
-        # known. An empty hash means that the first link is not compared.
-        chain.begin(replace(end, anchor=end.number - newest, anchor_hash=""))
-        end, page = read(partial(_next_page, chain.number))
-    else:
-        chain.begin(end)
-
+    end, page = _first_page(read, chain, newest)
     while page:
         for row, names in page:
             chain.add(row, names)
@@ -255,6 +239,29 @@ class ChainCheck(Service):
             self.result.wrong.append(text)
         else:
             self.result.more += 1
+
+
+def _first_page(
+    read: Read, chain: ChainCheck, newest: int
+) -> tuple[ChainHead | None, Acts]:
+    """Begin a verification; returns the head of the chain, and the first rows."""
+    # This page begins with the first row of the table, although the chain
+    # begins after its anchor. Rows up to the anchor were removed for their age.
+    # If such rows exist, somebody has inserted them, and :meth:`ChainCheck.add`
+    # reports them.
+    end, page = read(partial(_next_page, -1))
+    if end is None:
+        chain.complain(
+            "the head of the chain is missing or unreadable: somebody has removed or changed it"
+        )
+    elif newest and end.number - newest > end.anchor:
+        # The row before the first verified one is not read, so its hash is not
+        # known. An empty hash means that the first link is not compared.
+        chain.begin(replace(end, anchor=end.number - newest, anchor_hash=""))
+        end, page = read(partial(_next_page, chain.number))
+    else:
+        chain.begin(end)
+    return end, page
 
 
 def check_rows(sql: PooledStatements) -> Iterator[Finding]:

@@ -195,21 +195,15 @@ class Exports:
     def _work(self, app: str, id: str) -> None:
         """Make the archive of an export, or delete one whose time is over.
 
-        The runner calls this while it has the lease of the export. If it raises
-        an error, the runner calls it again later.
+        The runner calls this while it has the lease of the export. If it raises an
+        error, the runner calls it again later.
         """
         job = self._rows.get(app, id)
         if job is None:
             return
         runner = self._runner_of(job)
         try:
-            if job.state != UNDER_WAY or job.ends < time():
-                runner.end(app, id)
-                self._remove(id)
-                return
-            progress = self._make(job, runner)
-            ends = int(time()) + int(self._settings.retention_seconds)
-            runner.end(app, id, state=DONE, ends=ends, **progress)
+            self._make_or_delete(job, runner)
         except Runner.Lost:
             # The export was deleted, or another node works on it.
             if self._rows.get(app, id) is None:
@@ -221,6 +215,16 @@ class Exports:
             log.exception("the export %s of %s has failed", id, app)
             self._remove(id)
             runner.end(app, id, state=FAILED, entries=0, records=0, size=0)
+
+    def _make_or_delete(self, job: Job, runner: Runner) -> None:
+        """Do what an export needs now, and store that in its row."""
+        if job.state != UNDER_WAY or job.ends < time():
+            runner.end(job.app, job.id)  # without values, this deletes the row
+            self._remove(job.id)
+            return
+        progress = self._make(job, runner)
+        ends = int(time()) + int(self._settings.retention_seconds)
+        runner.end(job.app, job.id, state=DONE, ends=ends, **progress)
 
     def _make(self, job: Job, runner: Runner) -> dict[str, int]:
         """Make the archive, and return its progress for the columns of the row."""

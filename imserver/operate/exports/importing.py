@@ -375,10 +375,12 @@ class Import(Service, dict=True):
             # has no messages.
             for line in self.archive.lines(entry.name):
                 self._last_rows[table] = line
-            return
-        if number < self._progress.entry:
-            return
+        elif number >= self._progress.entry:
+            self._store_entry(number, entry, table)
 
+    def _store_entry(self, number: int, entry: EntryChecksum, table: str) -> None:
+        """Store the rows of an entry; rows that an earlier run has stored are
+        skipped."""
         done = 0
         if number == self._progress.entry:  # an earlier run was interrupted here
             done = self._progress.done
@@ -433,27 +435,29 @@ class Import(Service, dict=True):
         self._progress = after
 
     def _finish(self) -> None:
-        """Compare the numbers of stored rows with the archive, and make the
-        app.
+        """Compare the numbers of stored rows with the archive, and make the app.
 
         Only from now on do servers serve the app with its messages. Raises
         BadArchive.
         """
-        for table, count in self._counts.items():
-            if self._rows.stays(table):
-                continue  # Its row is changed below.
-            stored = self.store.read(partial(self._rows.count, name=table))
-            if stored != count:
-                raise BadArchive(
-                    f"the table {table} has {stored} rows of the app in place of {count}"
-                )
-
+        self._check_counts()
         finish_rows = partial(self._rows.finish, heads=self._last_rows)
         self.store.finish_import(self.app, finish_rows)
         if self.tenants.get(self.app) is None:
             self.tenants.register(self.app, **self.archive.manifest.settings)
         after = msgspec.structs.replace(self._progress, finished=True)
         self.store.write(partial(store_progress, self.app, self._progress, after))
+
+    def _check_counts(self) -> None:
+        """Raise BadArchive if a table has another number of rows than the archive."""
+        for table, count in self._counts.items():
+            if self._rows.stays(table):
+                continue  # Its row is changed last.
+            stored = self.store.read(partial(self._rows.count, name=table))
+            if stored != count:
+                raise BadArchive(
+                    f"the table {table} has {stored} rows of the app in place of {count}"
+                )
 
     @property
     def left_out(self) -> dict[str, str]:

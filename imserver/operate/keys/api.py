@@ -527,11 +527,7 @@ def deprecated(
     `keys.usage_days`. A key or account that reaches only some apps sees the
     uses in these apps.
     """
-    replacements: dict[str, str] = {}
-    for endpoint in api.api.endpoints.values():
-        for form, instead in endpoint.route.deprecated.items():
-            # The form is empty if the whole route is deprecated.
-            replacements[f"{endpoint.name} {form}".rstrip()] = instead
+    replacements = _replacements(api.api)
     # This node first stores its uses of the last minute.
     api.usage.store(replacements)
     since = 0
@@ -552,3 +548,17 @@ def deprecated(
         visible = [use for use in uses.get(name, ()) if may_see(use)]
         rows.append(Deprecated(name, instead, visible))
     return DeprecatedAnswer(since, rows)
+
+
+def _replacements(api: Api) -> dict[str, str]:
+    """Deprecated form of requests → what replaces it.
+
+    A form is named by its route, and by a word if only some requests to the
+    route are deprecated.
+    """
+    replacements: dict[str, str] = {}
+    for endpoint in api.endpoints.values():
+        for form, instead in endpoint.route.deprecated.items():
+            # The form is empty if the whole route is deprecated.
+            replacements[f"{endpoint.name} {form}".rstrip()] = instead
+    return replacements

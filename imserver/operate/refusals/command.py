@@ -119,9 +119,7 @@ def _explain(api: ServerApi, query: Mapping[str, str], whom: str) -> None:
         lines += ["Now", *_hold_lines(holds), *_undo_commands(app, holds)]
         lines += [*_lift_command(holds, whom, query["address"]), ""]
     if refusals:
-        lines.append("Refusals within the last hour, the latest first")
-        for row in refusals:
-            lines += ["", *_refusal_lines(row, whom, shows_end=bool(holds))]
+        lines += _history_lines(refusals, whom, shows_end=bool(holds))
     elif not holds:
         if user and not ids:
             # Ends the command if there is no such account.
@@ -130,6 +128,16 @@ def _explain(api: ServerApi, query: Mapping[str, str], whom: str) -> None:
             "Nothing was refused within the last hour, and no limit is in force now."
         )
     _say(lines, answer)
+
+
+def _history_lines(
+    refusals: Iterable[Mapping[str, Any]], whom: str, shows_end: bool
+) -> Iterator[str]:
+    """The refusals within the last hour, each in a few lines after an empty one."""
+    yield "Refusals within the last hour, the latest first"
+    for row in refusals:
+        yield ""
+        yield from _refusal_lines(row, whom, shows_end)
 
 
 def _lift_command(

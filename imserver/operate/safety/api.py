@@ -25,6 +25,7 @@ from imserver.operate.safety.parts import Proof, SafetyParts
 from imserver.operate.safety.reports import (
     ReporterShown,
     ReportId,
+    ReportInContext,
     ReportReason,
     ReportShown,
     User,
@@ -458,15 +459,7 @@ def show(
     """
     context = parts.reports.show(call.app, id)
     report = context.report
-    messages = []
-    for entry in context.messages:
-        # A removed message has no content any more, but its copy has.
-        copy = context.copies.get(entry.id)
-        if copy is None:
-            messages.append(_message(entry))
-        else:
-            messages.append(_message(copy, removed=True))
-
+    messages = _messages_of(context)
     holds = parts.moderation.holds(call.app, [report.user])
     _, _, closer = report.closed_by.rpartition("/")  # staff:APP/USER
     users = [report.user, closer]
@@ -800,6 +793,19 @@ def _names_of(
     """
     makers = [hold.by.rpartition("/")[2] for hold in holds]
     return parts.reports.names(app, [*users, *makers])
+
+
+def _messages_of(context: ReportInContext) -> list[ReportedMessage]:
+    """The messages around a reported message, for the answer to moderators."""
+    messages = []
+    for entry in context.messages:
+        # A removed message has no content any more, but its copy has.
+        copy = context.copies.get(entry.id)
+        if copy is None:
+            messages.append(_message(entry))
+        else:
+            messages.append(_message(copy, removed=True))
+    return messages
 
 
 def _message(entry: Entry, removed: bool = False) -> ReportedMessage:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import wraps
 from time import time
-from typing import Any, Final, get_args
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 import click
 from msgspec import Struct, convert
@@ -13,6 +13,8 @@ from msgspec import Struct, convert
 from imserver.operate.safety.declared import Outcome
 from imserver.plugin.commands import CommandLine, ServerApi, fail
 
+if TYPE_CHECKING:
+    from imserver.operate.safety.moderation import UserHold
 _MINUTE: Final = 60
 _HOUR: Final = 3600
 _DAY: Final = 24 * _HOUR
@@ -253,20 +255,7 @@ def unban(person: Sequence[str]) -> None:
 @_app
 def holds(app: str) -> None:
     """List the banned and muted users, with the end and the reason."""
-    # Imported here: no other command needs it.
-    from imserver.operate.safety.moderation import UserHold
-
-    rows: list[UserHold] = []
-    names: dict[str, str] = {}
-    cursor = ""  # the first page
-    while True:
-        wanted = {"app": app, "limit": "200", "cursor": cursor}
-        answer = _server().get("moderation/holds", wanted)
-        rows += convert(answer["holds"], list[UserHold])
-        names |= answer["names"]
-        cursor = answer["next"]
-        if cursor == "":
-            break
+    rows, names = _read_holds(app)
     if not rows:
         CommandLine.data([], "nobody is banned or muted")
         return
@@ -287,6 +276,24 @@ def holds(app: str) -> None:
 
     columns = "user, kind, until, by, reason"
     CommandLine.rows(columns, rows, user=user, by=by, until=until)
+
+
+def _read_holds(app: str) -> tuple[list["UserHold"], dict[str, str]]:
+    """All bans and mutes in an app, and user → name."""
+    # Imported here: no other command needs it.
+    from imserver.operate.safety.moderation import UserHold
+
+    rows: list[UserHold] = []
+    names: dict[str, str] = {}
+    cursor = ""  # the first page
+    while True:
+        query = {"app": app, "limit": "200", "cursor": cursor}
+        answer = _server().get("moderation/holds", query)
+        rows += convert(answer["holds"], list[UserHold])
+        names |= answer["names"]
+        cursor = answer["next"]
+        if cursor == "":
+            return rows, names
 
 
 # --- reports ------------------------------------------------------------------

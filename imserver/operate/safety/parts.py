@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from time import time
-from typing import ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from msgspec import Struct
 
@@ -22,6 +22,8 @@ from imserver.plugin.runtime import every
 from imserver.plugin.services import Core
 from imserver.plugin.wire import Limit
 
+if TYPE_CHECKING:
+    from imserver.people.accounts.accounts import Accounts
 _MOST_OF_ROLE: Final = 20
 _LOAD_SECONDS: Final = 5.0
 _DAY_SECONDS: Final = 86_400.0
@@ -157,18 +159,6 @@ def _banned(core: Core) -> Banned | None:
 
     accounts = accounts_of(core).accounts
 
-    def locked_by_token(app: str, token: str) -> str:
-        """The user of a token that is invalid because the account is locked.
-
-        Raises ServiceRefused if the token is invalid for another reason.
-        """
-        device = accounts.tokens.device_of(token)
-        if device is not None:
-            account = accounts.get(app, str(device.account))
-            if account is not None and account.is_locked(time()):
-                return account.user
-        raise ServiceRefused(problem=Problems.TOKEN_INVALID) from None
-
     def banned(app: str, proof: Proof) -> str:
         """The user who proves who they are, if they are banned or locked.
 
@@ -185,13 +175,26 @@ def _banned(core: Core) -> Banned | None:
         except AccountLocked as refused:
             return refused.user
         except BadToken:  # the account of a valid token may be locked
-            return locked_by_token(app, proof.token)
+            return _locked_by_token(accounts, app, proof.token)
         is_of_app = core.tenants.resolve(account.app) == app
         if not is_of_app or core.sessions.ban_of(app, account.user) is None:
             raise ServiceRefused(problem=HTTP_NOT_BANNED)
         return account.user
 
     return banned
+
+
+def _locked_by_token(accounts: "Accounts", app: str, token: str) -> str:
+    """The user of a token that is invalid because the account is locked.
+
+    Raises ServiceRefused if the token is invalid for another reason.
+    """
+    device = accounts.tokens.device_of(token)
+    if device is not None:
+        account = accounts.get(app, str(device.account))
+        if account is not None and account.is_locked(time()):
+            return account.user
+    raise ServiceRefused(problem=Problems.TOKEN_INVALID) from None
 
 
 def _remover(core: Core) -> Remove | None:

@@ -1,6 +1,7 @@
 """``imserver slow`` and ``imserver log``."""
 
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, get_args
 
@@ -144,14 +145,17 @@ def log(url: str, key_file: str | None, seconds: int, **wish: Any) -> None:
     else:
         wish_for_a_while = {**wish, "seconds": seconds}
         answer = server.post("nodes/log", wish_for_a_while)
-
     given = _given(wish)
-    text = "as the settings say"
-    if given:
-        wishes = [f"{key} {value}" for key, value in given.items()]
-        text = ", ".join([*wishes, end])
-    CommandLine.data(given, text)
+    CommandLine.data(given, _change_as_text(given, end))
     _end(answer)
+
+
+def _change_as_text(given: Mapping[str, Any], end: str) -> str:
+    """A change of the logs in words: ``level debug, share 0.1, for 10 min``."""
+    if not given:
+        return "as the settings say"
+    wishes = [f"{key} {value}" for key, value in given.items()]
+    return ", ".join([*wishes, end])
 
 
 def _given(wish: dict[str, Any]) -> dict[str, Any]:

@@ -79,12 +79,7 @@ class Friends(Struct, frozen=True):
         is met. Raises Oneself, UnknownFriend (also if a change does not meet
         the condition), and ServiceRefused for too many friends.
         """
-        user_id = id_of(user)
-        other_id = id_of(other)
-        if not (user_id and other_id):
-            raise UnknownFriend(other)
-        if user_id == other_id:
-            raise Oneself(user)
+        user_id, other_id = _ids_of(user, other)
         before: States = STRANGERS
         after: States = STRANGERS
 
@@ -102,7 +97,8 @@ class Friends(Struct, frozen=True):
             raise UnknownFriend(other)
         if result == "full":
             raise ServiceRefused(problem=HTTP_TOO_MANY_FRIENDS)
-        # Each of the two is signalled only a change that they may see.
+        # Each of the two is signalled only a change that they may see. The
+        # states are turned round for the other one.
         if relation_of(before) != relation_of(after):
             self._signal_change(app, str(user_id), str(other_id))
         if relation_of(before[::-1]) != relation_of(after[::-1]):
@@ -128,6 +124,17 @@ class Friends(Struct, frozen=True):
         if id:
             return self.accounts.contacts(name, id, id_of(after), limit)
         return (0, [])
+
+
+def _ids_of(user: str, other: str) -> tuple[int, int]:
+    """The ids of two different accounts. Raises UnknownFriend and Oneself."""
+    user_id = id_of(user)
+    other_id = id_of(other)
+    if not (user_id and other_id):
+        raise UnknownFriend(other)
+    if user_id == other_id:
+        raise Oneself(user)
+    return user_id, other_id
 
 
 def relation_of(states: States) -> Relation:

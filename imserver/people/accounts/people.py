@@ -291,23 +291,22 @@ def _conditions_of_text(
     values: list[object] = list(spellings)
     conditions.append(contains("name"))
     values.append(text.lower())
-    if contacts:
-        conditions.append(contains("email"))
-        values.append(text.lower())
     words = Statements.words(text)
     if words:
         has_all = " AND ".join([contains("folded")] * len(words))
         conditions.append(f"({has_all})")
         values += words
-    if contacts:
-        # Accounts without a number have an invented value there.
-        conditions.append(f"(phone > %s AND {contains('phone')})")
-        values.append(_ABOVE_NO_PHONE)
-        values.append(text.translate(SEPARATORS) or text)
     id = id_of(text)
     if id:
         conditions.append("id = %s")
         values.append(id)
+    if contacts:
+        conditions.append(contains("email"))
+        values.append(text.lower())
+        # Accounts without a number have an invented value there.
+        conditions.append(f"(phone > %s AND {contains('phone')})")
+        values.append(_ABOVE_NO_PHONE)
+        values.append(text.translate(SEPARATORS) or text)
     return conditions, values
 
 

@@ -183,7 +183,7 @@ class Bots(Struct, frozen=True):
         if listed and not self.stored.set_listed(app, id, MOST_LISTED):
             raise BadField(f"listed: an account lists at most {MOST_LISTED} bots")
         if listed is False:
-            self.stored.set(app, id, "listed", 0)
+            self.stored.set(app, id, "listed", value=0)
         if fields:
             self.accounts.change(app, bot, fields)
         if commands is not None:

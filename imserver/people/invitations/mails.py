@@ -5,7 +5,7 @@ The rows are the queue (:class:`Runner`), so accepted invitations are sent even
 after a restart.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from hashlib import blake2b
 from secrets import token_urlsafe
@@ -173,14 +173,8 @@ class InvitationMails:
         # This comes before the addresses are charged, because without it nobody
         # is invited.
         self._mails_of_app.require(app, len(wanted))
-        new: list[InvitationMail] = []
-        for email, given in wanted.items():
-            try:
-                self._people.resets.mails.charge(app, email)
-            except TooManyRequests:
-                refused.append(RefusedAddress(given, "often"))
-                continue
-            mail = InvitationMail(
+        new = [
+            InvitationMail(
                 code=token_urlsafe(CODE_BYTES),
                 group=str(group),
                 user=inviter,
@@ -191,7 +185,8 @@ class InvitationMails:
                 expires_at=now + SECONDS,
                 language=language or "en",
             )
-            new.append(mail)
+            for email in self._charged(app, wanted, refused)
+        ]
         if new:
             self._rows.add_mails(app, new, guests)
             self.runner.wake()
@@ -219,6 +214,23 @@ class InvitationMails:
         for email in self._rows.invited_among(app, group, wanted, now):
             refused.append(RefusedAddress(wanted.pop(email), "invited"))
         return wanted
+
+    def _charged(
+        self, app: str, wanted: Mapping[str, str], refused: list[RefusedAddress]
+    ) -> list[str]:
+        """Count a mail to each address, and return the addresses below their limit.
+
+        All other addresses are added to ``refused``, as they were given.
+        """
+        emails = []
+        for email, given in wanted.items():
+            try:
+                self._people.resets.mails.charge(app, email)
+            except TooManyRequests:
+                refused.append(RefusedAddress(given, "often"))
+            else:
+                emails.append(email)
+        return emails
 
     def page(
         self, app: str, inviter: str, group: int, after: str, limit: int
