@@ -196,6 +196,7 @@ class Finder:
     """
 
     def __init__(self, core: Core, live: LiveConnections) -> None:
+        """Know how to find each kind of thing that the core has."""
         self._core = core
         self._live = live
         self._finds: Mapping[str, _Find] = {

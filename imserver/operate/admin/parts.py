@@ -191,17 +191,10 @@ class Nodes:
 
     def _facts(self, _query: None = None) -> NodeFacts:
         """The facts of this node, also as the answer to a query of another node."""
-        from shutil import disk_usage  # on first use: it loads compressors, 0.2 MB
-
         core = self._core
         state: Mapping[str, Any] = core.status.state(debug=False, detail=True)
         metrics: Mapping[str, Any] = state["metrics"]
-        data_dir = core.config.server.data_dir
-        folder = "."
-        # A node without stored data may run without the folder.
-        if os.path.isdir(data_dir):
-            folder = data_dir
-        disk = disk_usage(folder)
+        disk_bytes, free_bytes = _disk_of(core.config.server.data_dir)
         reason = ""
         since = 0
         unready = core.status.unready()  # None: the node can serve clients
@@ -223,10 +216,21 @@ class Nodes:
             since=since,
             messages_in=metrics["messages_in"],
             deliveries=metrics["deliveries"],
-            disk=disk.total,
-            disk_free=disk.free,
+            disk=disk_bytes,
+            disk_free=free_bytes,
             last_backup=metrics.get("last_backup"),
         )
+
+
+def _disk_of(folder: str) -> tuple[int, int]:
+    """The size of the disk with a folder, and its free space, in bytes."""
+    from shutil import disk_usage  # on first use: it loads compressors, 0.2 MB
+
+    # A node without stored data may run without its folder.
+    if not os.path.isdir(folder):
+        folder = "."
+    disk = disk_usage(folder)
+    return disk.total, disk.free
 
 
 class AdminParts(Struct, frozen=True):

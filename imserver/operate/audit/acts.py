@@ -228,13 +228,7 @@ def _names(act: Act) -> Iterator[Name]:
     # Other users get a name each, so that each of them can be erased alone.
     users = facts.pop("users", ())
     if facts:
-        person = target or by
-        if act.gone:
-            # The target is being deleted. The reason of the deletion comes from
-            # the maker, so it is erased with the maker.
-            person = by
-        text = _clean(msgspec.json.encode(facts).decode(errors="replace"), _FACTS_BYTES)
-        yield _name("facts", *(person or _NOBODY), text)
+        yield _name_of_facts(act, facts, by, target)
     for number, thing in enumerate(_things(act.name, facts)):
         yield _name(f"about/{number}", app="", member=_clean(thing, _MEMBER_BYTES))
     for number, user in enumerate(users):
@@ -255,6 +249,19 @@ def _address_in(act: Act, by: _Person, target: _Person) -> Name:
         # The address of a login belongs to the person who logs in.
         person = target
     return _name("address", *(person or _NOBODY), act.address)
+
+
+def _name_of_facts(
+    act: Act, facts: Mapping[str, Any], by: _Person, target: _Person
+) -> Name:
+    """The facts of an act as JSON. They belong to the target, or else the maker."""
+    person = target or by
+    if act.gone:
+        # The target is being deleted. The reason of the deletion comes from
+        # the maker, so it is erased with the maker.
+        person = by
+    text = _clean(msgspec.json.encode(facts).decode(errors="replace"), _FACTS_BYTES)
+    return _name("facts", *(person or _NOBODY), text)
 
 
 def _maker_of(act: Act) -> _Person:

@@ -81,6 +81,7 @@ class AuditLog(Observer, ArchivedFiles):
     """The type of things that :meth:`find` finds."""
 
     def __init__(self, store: Store, days: int) -> None:
+        """Begin without acts that wait."""
         self._store = store
         self._days = days
         self._queue: deque[_Waiting] = deque()

@@ -114,6 +114,7 @@ def append(batch: ActBatch, sql: PooledStatements) -> None:
     first attempt was committed, the second one appends nothing. Raises
     ImserverError if the head is missing or unreadable.
     """
+    # The lock lets one transaction at a time append.
     end = head(sql, lock=True)
     if end is None:
         raise ImserverError("audit_head has no row that can be read")
@@ -123,19 +124,25 @@ def append(batch: ActBatch, sql: PooledStatements) -> None:
     acts = _chained(batch.acts, end, sql.clock_ms())
     batch.number = acts[0].number
     batch.hash = acts[0].hash
+    _insert_acts(acts, batch.acts, sql)
+    statement = "UPDATE audit_head SET number = %s, time = %s, hash = %s WHERE one = 1"
+    last = acts[-1]
+    sql.execute(statement, (last.number, last.time, last.hash))
+
+
+def _insert_acts(
+    acts: Sequence[AuditRow], new_acts: Sequence[NewAct], sql: PooledStatements
+) -> None:
+    """Insert the rows of acts, and the rows of the names in them."""
     rows: list[Row] = []
     names: list[Row] = []
-    for act, new in zip(acts, batch.acts, strict=True):
+    for act, new in zip(acts, new_acts, strict=True):
         chain_values = (act.number, act.time, act.previous, act.hash)
         rows.append((*chain_values, *_OF_ACTS.values(act.entry)))
         for name in new.names:
             names.append((*_OF_NAMES.values(name), name.text.encode(), act.number))
-
     sql.execute_many(_insert("audit", _COLUMNS), rows)
     sql.execute_many(_insert("audit_name", f"{_OF_NAMES.columns}, text, number"), names)
-    statement = "UPDATE audit_head SET number = %s, time = %s, hash = %s WHERE one = 1"
-    last = acts[-1]
-    sql.execute(statement, (last.number, last.time, last.hash))
 
 
 def _chained(new_acts: Sequence[NewAct], end: ChainHead, now_ms: int) -> list[AuditRow]:

@@ -54,6 +54,8 @@ class UserErasure:
     page_folder: Final = Path(__file__).parent / "page"
 
     def __init__(self, core: Core) -> None:
+        """Make the runner of planned erasures, and answer queries of other
+        nodes."""
         self._core = core
         self.prove = _proof_of(core)
         self.may_act_on = core.authority.may_act_on

@@ -321,6 +321,7 @@ class _Entry:
     """
 
     def __init__(self, file: IO[bytes], name: str) -> None:
+        """Begin an entry with this name at the end of a file."""
         self.name = name
         self.size = 0
         self.digest = sha256()

@@ -100,6 +100,7 @@ class ArchiveMaker(Service, dict=True):
     release: str
 
     def __post_init__(self) -> None:
+        """Begin without a file. :meth:`make` opens the archive."""
         self.writer = ArchiveWriter(self.folder)
         self._written: set[str] = set()
         """The names of entries that an earlier attempt has written, and of

@@ -62,6 +62,11 @@ class Exports:
         release: str = "",
         archived: Callable[[], Iterable[ArchivedFiles]] = tuple,
     ) -> None:
+        """Make the runners of this node, and the threads that write archives.
+
+        Compression and writes to the disk would block all connections of the
+        node.
+        """
         self._archived = archived
         self._settings = settings_of(config, ExportSettings)
         self._store = store

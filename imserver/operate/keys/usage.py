@@ -224,6 +224,8 @@ class KeyUsage(Service, dict=True):
     clock: Callable[[], float] = time
 
     def __post_init__(self) -> None:
+        """Begin without uses. Each use is counted in the minute in which it is
+        taken."""
         self._number = count().__next__
         self._minute = int(self.clock()) // MINUTE
         """The minute in which the uses that were not taken yet have begun."""

@@ -147,6 +147,7 @@ class RefusalLog(Observer):
     def __init__(
         self, is_app: Callable[[str], bool], clock: Callable[[], float] = time
     ) -> None:
+        """Begin without refusals."""
         self._is_app = is_app
         self._clock = clock
         self._causes: dict[tuple[str, str, str], _Cause] = {}
@@ -247,13 +248,19 @@ class RefusalLog(Observer):
             _, _, app_of_cause = key
             if app_of_cause != app:
                 continue
-            for payer, rows in list(cause.payers.items()):
-                to_remove = [who for who in rows if is_meant(who)]
-                for who in to_remove:
-                    del rows[who]
-                self._note_removal(cause, payer, len(to_remove))
+            self._remove_rows(cause, is_meant)
             if not cause.payers:
                 del self._causes[key]
+
+    def _remove_rows(
+        self, cause: _Cause, is_meant: Callable[[tuple[str, str, str]], bool]
+    ) -> None:
+        """Remove the rows of a cause for which ``is_meant`` returns True."""
+        for payer, rows in list(cause.payers.items()):
+            to_remove = [who for who in rows if is_meant(who)]
+            for who in to_remove:
+                del rows[who]
+            self._note_removal(cause, payer, len(to_remove))
 
     def _bound(self, cause: _Cause, rows: _Rows) -> None:
         """Remove old rows if there are too many.

@@ -429,11 +429,7 @@ def queue(
     """List reports, page by page."""
     # The cursor has the values by which the list is sorted: ``changed`` and
     # ``id``.
-    before = None
-    words = (read_cursor(cursor) or "").split(" ")  # such as "1764600000 1f2e"
-    if len(words) == 2 and words[0].isdecimal():
-        changed, id = words
-        before = (int(changed), id)
+    before = _position_in(cursor)
     # One row more than the page shows whether another page follows.
     rows = parts.reports.page(call.app, state, before, limit + 1)
 
@@ -445,6 +441,19 @@ def queue(
     names = parts.reports.names(call.app, [row.user for row in page])
     groups = parts.reports.groups(call.app, [row.conversation for row in page])
     return ReportsAnswer(list(page), following, names, groups)
+
+
+def _position_in(cursor: str) -> tuple[int, str] | None:
+    """Read a cursor of the reports, such as ``1764600000 1f2e``.
+
+    These are the values by which the list is sorted: ``changed`` and ``id`` of
+    the last report of the page before. None means the first page.
+    """
+    words = (read_cursor(cursor) or "").split(" ")
+    if len(words) != 2 or not words[0].isdecimal():
+        return None
+    changed, id = words
+    return int(changed), id
 
 
 @reports.get(

@@ -264,6 +264,21 @@ class Removals(Store.Rows):
         stores the id up to which it has searched, so that another node can continue
         there.
         """
+        reached = removal.reached
+        while reached < removal.last:
+            searched_to = self._remove_next(removal, reached)
+            if searched_to is None:  # it is being undone
+                return
+            reached = searched_to
+            self.runner.proceed(removal.app, removal.id, reached=reached)
+        self.change_state(removal, to=DONE, among=(UNDER_WAY,))
+
+    def _remove_next(self, removal: Removal, reached: int) -> int | None:
+        """Remove the next messages after the id ``reached``.
+
+        Returns the id up to which all messages are removed; None if a moderator
+        undoes the removal.
+        """
         app = removal.app
         act = removal.id
 
@@ -271,22 +286,19 @@ class Removals(Store.Rows):
             """Whether the removal is not being undone, in the same transaction."""
             return _is_under_way(sql, app, act)
 
-        reached = removal.reached
-        while reached < removal.last:
-            span = (removal.since, removal.until, reached, removal.last)
-            messages, searched_to = self._log.removals.sent(app, removal.user, *span)
-            ids = [id for id, _ in messages]
-            if ids:
-                done = self._log.removals.remove(app, act, ids, is_wanted)
-                if done is None:  # it is being undone
-                    return
-                if len(done) < len(ids):
-                    # One transaction removes not all of them. Search again
-                    # after the last removed one.
-                    searched_to = done[-1]
-            reached = searched_to
-            self.runner.proceed(app, act, reached=reached)
-        self.change_state(removal, to=DONE, among=(UNDER_WAY,))
+        span = (removal.since, removal.until, reached, removal.last)
+        messages, searched_to = self._log.removals.sent(app, removal.user, *span)
+        ids = [id for id, _ in messages]
+        if not ids:
+            return searched_to
+        done = self._log.removals.remove(app, act, ids, is_wanted)
+        if done is None:
+            return None
+        if len(done) < len(ids):
+            # One transaction removes not all of them. Search again after the last
+            # removed one.
+            return done[-1]
+        return searched_to
 
 
 def _is_under_way(sql: Statements, app: str, id: str) -> bool:

@@ -110,6 +110,8 @@ class Watch:
     """
 
     def __init__(self, core: Core, tracer: Tracer | None = None) -> None:
+        """Answer queries of other nodes for timings, and for changes of the
+        log."""
         self._core = core
         self._request_log = core.node.request_log
         self._settings = core.config.log

@@ -161,6 +161,7 @@ class AccountLocked(
     """
 
     def __init__(self, account: Account) -> None:
+        """Make the text of the error from the lock of the account."""
         self.user = account.user
         self.until = 0
         text = "The account is locked"
@@ -252,6 +253,11 @@ class Accounts(Service, dict=True):
     factors: Factors
 
     def __post_init__(self) -> None:
+        """Make the rates of registrations and logins, and of wrong passwords.
+
+        Wrong passwords have four of them, which :meth:`_failure_limits`
+        explains.
+        """
         config = self.config
         settings = settings_of(config, AccountSettings)
         self._on_logout: list[Callable[[str, str, int | None], object]] = []

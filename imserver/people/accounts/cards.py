@@ -112,6 +112,7 @@ class Cards(Service, dict=True):
     buckets: MakeBuckets
 
     def __post_init__(self) -> None:
+        """Make the rates of searches, by account and by address."""
         settings = settings_of(self.config, AccountSettings)
         seconds = self.config.accounts.rate_seconds
         self._by_account = self.buckets(FINDS, settings.finds_per_account, seconds)
@@ -469,6 +470,7 @@ class LastSeen(Service):
         id = id_of(user)
         if not id or not self.wanted_in(app):
             return  # the user has no account
+        # If the database fails for long, the times of further users are lost.
         if len(self._seen) < MOST_SEEN:
             self._seen[app, id] = int(time())
         if not self._running:

@@ -43,6 +43,7 @@ class LinkMails:
     def __init__(
         self, smtp: SmtpSettings, rate_seconds: float, buckets: MakeBuckets
     ) -> None:
+        """Begin without mails that wait."""
         self._smtp = smtp
         self._rate_seconds = rate_seconds
         self._buckets = buckets

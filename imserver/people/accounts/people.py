@@ -344,26 +344,37 @@ class People(Struct, frozen=True):
         ]
         id = id_of(text.lstrip("0"))
         accounts = self.all_rows.find_in_apps(apps, id, logins)
+        if words:
+            self._add_by_names(accounts, words, apps, limit)
+        for account in accounts:
+            label, details = _described(account, sees_contacts)
+            yield account.user, account.app, label, details
+
+    def _add_by_names(
+        self,
+        accounts: list[Account],
+        words: Sequence[str],
+        apps: Sequence[str],
+        limit: int,
+    ) -> None:
+        """Add accounts whose names contain these words, until there are enough."""
         last_id = self.all_rows.last_id()
         now = int(time())
         # In each app, accounts come first if words of their names begin with the
         # words.
         for app, at_word_starts in product(apps[:_MOST_SEARCHED_APPS], (True, False)):
-            if words and len(accounts) < limit:
-                named, _ = self.all_rows.search_page(
-                    app,
-                    words,
-                    at_word_starts,
-                    after=last_id - _SEARCHED,
-                    upto=last_id,
-                    limit=limit,
-                    now=now,
-                )
-                accounts += named
-
-        for account in accounts:
-            label, details = _described(account, sees_contacts)
-            yield account.user, account.app, label, details
+            if len(accounts) >= limit:
+                return
+            named, _ = self.all_rows.search_page(
+                app,
+                words,
+                at_word_starts,
+                after=last_id - _SEARCHED,
+                upto=last_id,
+                limit=limit,
+                now=now,
+            )
+            accounts += named
 
     def named(self, app: str, text: str) -> Account | None:
         """The account with this id or identifier. Raises NoAccounts."""

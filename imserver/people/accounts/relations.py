@@ -122,17 +122,22 @@ class AccountRelations(Struct, Relations, frozen=True):
         for chunk in chunks(_ids_of_others(by, users), _AT_ONCE):
             accounts = self.rows.by_ids(app, chunk)
             people = [account for account in accounts if not account.bot]
-            states = self.states(by, people)
-            no_friends: set[str] = set()
-            for account in people:
-                state, _ = states.get(account.id, STRANGERS)
-                if state != FRIEND:
-                    no_friends.add(account.user)
+            no_friends = self._without_friends(by, people)
             if no_friends:
                 conversations = self.store.part(MessageLog).conversations
                 acquainted = conversations.acquainted(app, by, sorted(no_friends))
                 strangers |= no_friends - acquainted
         return strangers
+
+    def _without_friends(self, by: str, people: Sequence[Account]) -> set[str]:
+        """The users among these accounts who are no friends of ``by``."""
+        states = self.states(by, people)
+        no_friends: set[str] = set()
+        for account in people:
+            state, _ = states.get(account.id, STRANGERS)
+            if state != FRIEND:
+                no_friends.add(account.user)
+        return no_friends
 
     def _is_guest(self, app: str, by: str) -> bool:
         """Whether a user has the account of a guest."""

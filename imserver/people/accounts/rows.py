@@ -261,6 +261,7 @@ class AccountStore(Store.Rows):
         """
 
         def read(sql: PooledStatements) -> list[Row]:
+            """Read the accounts with these words in their stored names."""
             has_all = " AND ".join([sql.contains("folded")] * len(words))
             # Nodes of the release before, and imports of apps, do not fold
             # names. Such accounts are selected, too, and checked below.
@@ -310,6 +311,7 @@ class AccountStore(Store.Rows):
         """
 
         def read(sql: PooledStatements) -> list[Row]:
+            """Read the rows of this page."""
             has_all = " AND ".join([sql.contains("folded")] * len(words))
             condition = has_all
             # Folded names have a space before each word.
@@ -373,6 +375,7 @@ class AccountStore(Store.Rows):
         """
 
         def read(sql: PooledStatements) -> list[Row]:
+            """Read the rows of this page."""
             index = ""
             if sql.engine == "mysql":
                 # Without the hint the engine would sort all accounts of the

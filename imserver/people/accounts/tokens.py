@@ -152,6 +152,11 @@ class AccountTokens(AccountLookup):
     """
 
     def __init__(self, base: Core, accounts: AccountStore) -> None:
+        """Make the rates of messages of bots and guests.
+
+        The keys that sign tokens come from the node, unless the settings have
+        one.
+        """
         self._accounts = accounts
         self._rates = base.sender_rates
         limits = settings_of(base.config, SenderLimits)

@@ -208,15 +208,19 @@ def _block_text(value: Any, depth: int) -> str:
         before, name, behind = _WRAPPED[kind]
         return f"{before}{_string(value.get(name))}{behind}"
     if kind in ("link", "button", "image"):
-        # The label is a text, or an object with a text.
-        label = (
-            _string(text)
-            or _block_text(text, depth + 1)
-            or _string(value.get("alt_text"))
-        )
-        url = _string(value.get("url") or value.get("image_url"))
-        return _link(url, label or url)
+        return _link_text(value, depth)
     return _container_text(value, kind, depth)
+
+
+def _link_text(block: Mapping[str, Any], depth: int) -> str:
+    """A link, button or picture as a link in the form of Slack."""
+    text = block.get("text")
+    # The label is a text, or an object with a text.
+    label = (
+        _string(text) or _block_text(text, depth + 1) or _string(block.get("alt_text"))
+    )
+    url = _string(block.get("url") or block.get("image_url"))
+    return _link(url, label or url)
 
 
 def _container_text(block: Mapping[str, Any], kind: str, depth: int) -> str:

@@ -160,6 +160,7 @@ class Invitations:
     def __init__(
         self, core: Core, people: AccountParts, groups: Groups, messaging: Messaging
     ) -> None:
+        """Take the services of accounts and groups that invitations use."""
         self._people = people
         self._most = settings_of(core.config, InvitationLimits).invitations
         self._store = core.store

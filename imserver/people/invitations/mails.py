@@ -92,6 +92,7 @@ class InvitationMails:
     """
 
     def __init__(self, core: Core) -> None:
+        """Make the runner that sends the waiting mails, and the rate of an app."""
         config = core.config
         self._smtp = settings_of(config, SmtpSettings)
         self._page = partial(chat_page_of, core)  # pages are built later
@@ -271,14 +272,10 @@ class InvitationMails:
         except (UnknownGroup, NotAllowed):
             self.runner.end(app, code)
             return
-        name = ""  # a back end has made the invitation
-        if mail.user:
-            maker = self._people.accounts.get(app, mail.user)
-            if maker is None or not maker.role:
-                # The inviter has lost the right to invite by e-mail meanwhile.
-                self._rows.remove(app, code)
-                return
-            name = maker.nickname
+        name = self._inviter_name(app, mail.user)
+        if name is None:
+            self._rows.remove(app, code)
+            return
 
         content = _content(
             mail,
@@ -289,6 +286,18 @@ class InvitationMails:
             guests=invitation.guests,
         )
         self._send(app, mail, content)
+
+    def _inviter_name(self, app: str, inviter: str) -> str | None:
+        """The nickname of an inviter; ``""`` for a back end.
+
+        None if the user has lost the right to invite by e-mail meanwhile.
+        """
+        if not inviter:
+            return ""
+        maker = self._people.accounts.get(app, inviter)
+        if maker is None or not maker.role:
+            return None
+        return maker.nickname
 
     def _send(self, app: str, mail: InvitationMail, content: Mail) -> None:
         """Send a mail, and store the answer of the mail server.

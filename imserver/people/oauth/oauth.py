@@ -285,6 +285,8 @@ class OAuth:
     """
 
     def __init__(self, core: Core) -> None:
+        """Begin without providers. Each one is made when somebody logs in with
+        it."""
         self._base = core.config.address
         self.root = core.config.root
         """The path below which a proxy serves this server."""
@@ -397,33 +399,18 @@ class OAuth:
                 Problems.NOT_IMPLEMENTED,
             )
 
-        account_id = 0  # no account to link
-        version = 0
+        account: Account | None = None  # no account to link
         if user is None:
             self._accounts.charge_provider_login(app, address)
         else:
             account = self._accounts.confirmed(app, user, password, address, token)
-            account_id = account.id
-            version = account.version
-        login = token_urlsafe(_SECRET_BYTES)
-        row = _Running(
-            app=app,
-            provider=name,
-            account=account_id,
-            version=version,
-            device=device,
-            return_to=return_to,
-            shown=_short_code(),
-            state=token_urlsafe(_SECRET_BYTES),
-            nonce=token_urlsafe(_SECRET_BYTES),
-            verifier=token_urlsafe(_VERIFIER_BYTES),
-            expires_at=int(time()) + LOGIN_SECONDS,
-        )
+        row = _new_login(app, name, device, return_to, account)
         with self._turn(app, name):
             url = provider.address(self._request(row))
 
         # The client finds the login by its handle, the browser by the ``state``.
         # Only hashes of both secrets are stored.
+        login = token_urlsafe(_SECRET_BYTES)
         key = secret_hash(login)
         self._store_login(key, row)
         state_key = _STATE + secret_hash(row.state)
@@ -761,6 +748,33 @@ class OAuth:
             raise UnknownProvider(name)
         if result == "last":
             raise ServiceRefused(problem=HTTP_LAST_LOGIN)
+
+
+def _new_login(
+    app: str, provider: str, device: str, return_to: str, account: Account | None
+) -> _Running:
+    """A login with a provider that begins now, with its secrets.
+
+    ``account`` is the account to link; None means that it is a login.
+    """
+    account_id = 0
+    version = 0
+    if account is not None:
+        account_id = account.id
+        version = account.version
+    return _Running(
+        app=app,
+        provider=provider,
+        account=account_id,
+        version=version,
+        device=device,
+        return_to=return_to,
+        shown=_short_code(),
+        state=token_urlsafe(_SECRET_BYTES),
+        nonce=token_urlsafe(_SECRET_BYTES),
+        verifier=token_urlsafe(_VERIFIER_BYTES),
+        expires_at=int(time()) + LOGIN_SECONDS,
+    )
 
 
 def _short_code() -> str:
