@@ -35,6 +35,7 @@ def drain(url: str, key_file: str | None, back: bool, yes: bool, node: str) -> N
     """
     api = ServerApi(url, key_file)
     nodes = _nodes(api)
+    # The server marks the node that answers as ``own``.
     own_node = next(name for name, state in nodes.items() if state["own"])
     node = node or own_node
     if node not in nodes:

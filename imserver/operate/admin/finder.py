@@ -124,7 +124,10 @@ class LiveConnections:
     def _sessions(
         self, app: str, users: list[str]
     ) -> tuple[list[ListedConnection], list[str]]:
-        """The connections of users, and the nodes that did not answer."""
+        """The connections of users, and the nodes that did not answer.
+
+        At most :data:`_MOST_CONNECTIONS` connections are looked up.
+        """
         answer = self._core.presence.sessions(app, users)
         sessions = chain.from_iterable(answer.sessions)
         ids = [session.connection for session in sessions]
@@ -132,6 +135,7 @@ class LiveConnections:
         listed = [
             view(ListedConnection, info, channels=len(info.channels))
             for info in infos
+            # A connection may have ended since its session was read.
             if info
         ]
         return listed, list(answer.missing)
@@ -244,6 +248,7 @@ class Finder:
             for name in self._core.tenants.names()
             if wanted in name.lower() and resolve(name) in apps
         ]
+        # False sorts before True, so the exact name comes first.
         names.sort(key=lambda name: (name != text, name))
         for name in names:
             target = resolve(name)

@@ -146,6 +146,7 @@ class Nodes:
             connections = facts.connections
             if not answers:
                 connections = lease.connections
+            # A node that does not answer is shown with the number in its lease.
             shown = view(
                 NodeShown,
                 facts,

@@ -362,13 +362,6 @@ def _print_result(result: Verification) -> None:
     number, digest = result.head
     head = f"{number}:{digest}"
     removed, _ = result.anchor  # all acts up to this number
-    lines = []
-    if removed:
-        lines.append(f"acts removed for their age: {removed}")
-    lines.append(f"acts {result.rows}, names {result.names}, erased {result.erased}")
-    if not result.wrong:
-        lines.append("ok: no row was changed, removed or inserted")
-    lines.append(f"head {head}")  # scripts take the last word
     answer = {
         "ok": not result.wrong,
         "acts": result.rows,
@@ -378,4 +371,14 @@ def _print_result(result: Verification) -> None:
         "head": head,
         "wrong": result.wrong,
     }
-    CommandLine.data(answer, "\n".join(lines))
+    CommandLine.data(answer, "\n".join(_result_lines(result, removed, head)))
+
+
+def _result_lines(result: Verification, removed: int, head: str) -> Iterator[str]:
+    """The lines about a verification; ``removed`` is 0 if no act was removed."""
+    if removed:
+        yield f"acts removed for their age: {removed}"
+    yield f"acts {result.rows}, names {result.names}, erased {result.erased}"
+    if not result.wrong:
+        yield "ok: no row was changed, removed or inserted"
+    yield f"head {head}"  # scripts take the last word

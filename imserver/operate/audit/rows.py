@@ -210,11 +210,13 @@ def remove_before(age_ms: int, sql: PooledStatements) -> int:
         f"SELECT {columns} FROM audit WHERE number > %s ORDER BY number LIMIT %s"
     )
     oldest = sql.query(statement, (end.anchor, _MOST_REMOVED))
-    too_old = [row for row in oldest if row[1] < limit]  # row[1]: the time
+    too_old = [(number, digest) for number, time, digest in oldest if time < limit]
     if not too_old:
         return 0
 
-    last_number, _, digest = too_old[-1]
+    last_number, digest = too_old[-1]
+    # Rows are deleted in the order of their numbers, so what stays is one
+    # chain.
     sql.execute("DELETE FROM audit_name WHERE number <= %s", (last_number,))
     sql.execute("DELETE FROM audit WHERE number <= %s", (last_number,))
     sql.execute(
@@ -651,6 +653,7 @@ def _source(query: AuditQuery, by: Label) -> tuple[str, tuple[str, ...]]:
     read.
     """
     _, app, member = by
+    # Numbers of acts that name somebody or something.
     of_names = " number FROM audit_name WHERE app = %s AND member = %s AND"
     if query.request:
         return " number FROM audit WHERE request = %s AND", (query.request,)

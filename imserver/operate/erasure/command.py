@@ -269,6 +269,7 @@ def delete_app(
             _announce(deletion, name)
             if not yes:
                 _confirm(name)
+            # Each feature deletes the data of the app that it has stored.
             with offline_parts(settings, store, Erasure) as parts:
                 erasures = [erasure for _, erasure in parts]
                 seconds = _seconds(after)

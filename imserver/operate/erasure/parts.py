@@ -103,10 +103,8 @@ class UserErasure:
         return True
 
     def _load_everywhere(self) -> None:
-        """Do :meth:`load` on all nodes that answer.
-
-        The others do it within seconds.
-        """
+        """Do :meth:`load` on all nodes that answer. All others do it within
+        seconds."""
         self.load()
         self._core.ask_others(_LOAD, True, bool)
 

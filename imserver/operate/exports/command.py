@@ -173,6 +173,7 @@ def import_app(path: str | None, data_dir: str | None, app: str, file: Path) -> 
     ):
         store.database_id()  # makes a database if there is none
         name = tenants.resolve(app or archive.manifest.app)
+        # The features that store files, such as uploads.
         archived = [each for _, each in parts]
         report = partial(click.echo, err=True)
         job = Import(archived, store, tenants, archive, app=name, report=report)

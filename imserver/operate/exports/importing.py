@@ -122,6 +122,7 @@ class Archive:
             if digest != self.manifest.checksums:
                 raise BadArchive(f"the entry {CHECKSUMS} was changed")
             for entry in self.entries():
+                # The checksums were verified above, so they can be trusted.
                 if self._digest_of(entry.name) != (entry.sha256, entry.bytes):
                     raise BadArchive(f"the entry {entry.name} was changed")
                 if entry.name.startswith(_ROWS):

@@ -106,6 +106,7 @@ def deprecated(url: str, key_file: str | None, app: str) -> None:
         rows.sort(key=attrgetter("last"), reverse=True)
         CommandLine.rows(columns, rows, **_TEXTS)
         fail("version 2.0 will refuse these requests")
+    # Nothing deprecated was used. Say since when the server knows that.
     names = ", ".join(feature["name"] for feature in answer["deprecated"])
     if not answer["since"]:
         fail(

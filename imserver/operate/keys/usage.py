@@ -143,6 +143,7 @@ def uses_of_routes(
         later = spans.get(who)  # of days that were read before
         if later:
             spans[who] = _joined(row, later)
+        # The newest days come first, so the oldest users are left out.
         elif len(spans) < MOST_SPANS:
             spans[who] = row
 
@@ -224,8 +225,8 @@ class KeyUsage(Service, dict=True):
     clock: Callable[[], float] = time
 
     def __post_init__(self) -> None:
-        """Begin without uses. Each use is counted in the minute in which it is
-        taken."""
+        """Begin without uses. A use counts in the minute in which the last one
+        was taken."""
         self._number = count().__next__
         self._minute = int(self.clock()) // MINUTE
         """The minute in which the uses that were not taken yet have begun."""

@@ -130,6 +130,7 @@ def refusals(refusals: Refusals, call: Call, request: RefusalsQuery) -> Refusals
     )
     rows, missing = refusals.select(wanted)
 
+    # Without a user or an address, the limits of everybody would be listed.
     holds: list[Hold] = []
     if app and (names or request.address):
         holds, missing_holds = refusals.holds(

@@ -256,6 +256,7 @@ def _refusal_lines(row: Mapping[str, Any], whom: str, shows_end: bool) -> Iterab
         yield f"    Limit: {row['limit']}{until}"
     if row["detail"]:
         yield f"    Detail: {row['detail']}"
+    # The server answers with a command for ``APP/USER``.
     if row["lift"]:
         lift = row["lift"]
         if "/" in whom:  # a user was typed, so the command can name it

@@ -351,6 +351,8 @@ def _say_report(row: Mapping[str, Any]) -> None:
         _say_reporter(reporter, names)
     if row["evidence"]:
         _say("the message said:")
+        # It is the text at the first report. The message may have changed
+        # since.
         lines = row["evidence"].splitlines()
         _say(*lines, indent="  ")
     for message in row["messages"]:

@@ -102,6 +102,7 @@ class Moderation(Service, dict=True):
         ids_by_sender: dict[str, list[int]] = {}
         for entry in entries:
             ids_by_sender.setdefault(entry.sender, []).append(entry.id)
+        # Nothing is removed unless the principal may act on all of the senders.
         self.check(principal, app, *ids_by_sender)
 
         user = ""  # of several senders
@@ -262,6 +263,7 @@ class Moderation(Service, dict=True):
         """
         unlocked = set(self.core.authority.unlocked(app, users))
         bans = self.core.sessions.bans(app)
+        # A lock makes a ban of its account, which is left out here.
         holds = list[UserHold]()
         for user in users:
             ban = bans.get(user)

@@ -191,6 +191,7 @@ class Reports(Store.Rows):
         self._appeals = core.buckets.make(
             USER_APPEALS, APPEALS, APPEAL_SECONDS, core.attempt
         )
+        # An appeal of somebody who is not known yet counts for the address.
         accounts = core.config.accounts
         self._addresses = core.buckets.make(
             ADDRESS_APPEALS, APPEALS_OF_ADDRESS, accounts.rate_seconds, core.attempt

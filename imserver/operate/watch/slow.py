@@ -240,6 +240,8 @@ class Watch:
             trace = wish.trace
         if wish.name:
             own_level = wish.level is not None
+            # Calls with this name follow the wish, all others follow the
+            # settings.
             rule = CallRule(own_level, lines=wish.share or 0.0, trace=trace)
             self.calls.apply(wish.name, rule, others=CallRule(trace=self.trace))
         else:

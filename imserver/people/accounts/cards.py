@@ -426,6 +426,7 @@ class _View(Struct, frozen=True):
         is_seen_with_name = user in self.seen_with_name
 
         name = ""
+        # Anybody sees the user names of bots.
         if account.bot or is_seen_whole or is_seen_with_name:
             name = account.name
         relation = relation_of(self.states.get(account.id, STRANGERS))

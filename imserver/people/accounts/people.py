@@ -261,6 +261,7 @@ def _conditions(
         values.append(wanted.role)
     if wanted.kind is not None:
         condition = _CONDITION_OF_KIND[wanted.kind]
+        # The form of this condition depends on the engine.
         conditions.append(condition.format(is_no_guest=IS_NO_GUEST[sql.engine]))
     if wanted.locked is not None:
         if wanted.locked:

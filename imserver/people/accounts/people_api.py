@@ -203,6 +203,7 @@ def page(people: People, call: Call, request: PeopleQuery) -> PeoplePage:
     role `moderator` does not see or search e-mail addresses and phone numbers.
     """
     by = call.principal
+    # A login is found in one step, without a search.
     if request.login:
         if not by.may(Needs.OPERATE):
             raise ApiProblem(

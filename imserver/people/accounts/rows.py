@@ -714,6 +714,7 @@ class AccountStore(Store.Rows):
         }
         fields["password"] = password
         fields["guest"] = 0
+        # The new version of the account makes the tokens of the guest invalid.
         changes = ", ".join(f"{name} = %s" for name in fields)
         statement = f"UPDATE account SET {changes}, version = version + 1 WHERE id = %s"
         with _raising_taken():
@@ -962,6 +963,7 @@ class AccountStore(Store.Rows):
         states: dict[int, str] = dict(sql.query_in(towards, (one,), ids))
         states_back: dict[int, str] = dict(sql.query_in(back, (one,), ids))
 
+        # A bot acts for its owner.
         owner = sql.query("SELECT owner FROM bot WHERE id = %s AND owner > 0", (one,))
         if owner:
             ((owner_id,),) = owner

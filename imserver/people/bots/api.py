@@ -267,6 +267,7 @@ def update(bots: Bots, call: Call, request: BotUpdate) -> BotShown:
     shown = _shown(bots.change(call.app, call.user, request.bot, fields))
     if request.hook_url is UNSET:
         return shown
+    # Last, because it makes a new secret, which only this answer shows.
     secret = bots.set_hook(call.app, call.user, request.bot, request.hook_url)
     return replace(shown, hook_url=request.hook_url, hook_secret=secret)
 

@@ -171,6 +171,7 @@ def _attachment_text(given: Any) -> str:
     if isinstance(fields, list):
         parts += map(_field_text, fields)
     parts.append(_block_text(given.get("blocks"), 0))
+    # A picture becomes a link to it.
     image = _string(given.get("image_url"))
     if image:
         parts.append(f"<{image}>")

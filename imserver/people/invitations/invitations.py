@@ -384,25 +384,11 @@ class Invitations:
         if by_user and is_to_friend and not self._relations.may_gather(app, user):
             raise Blocked(invitation.user)
 
-        # This runs in the transaction that lets the user in, so the invitation
-        # is used if and only if the user comes in.
-        use_invitation = partial(use, app=app, code=code, now=int(time()))
-        sent_at = 0  # no message has brought the invitation
-        if message is not None:
-            sent_at = invitation.created
         try:
             if is_to_friend:
-                status = self._befriend(app, user, invitation, use_invitation)
+                status = self._befriend(app, user, invitation)
                 return InvitationAccepted(status, group="", user=invitation.user)
-            is_new = self._groups.accept(
-                app,
-                id_of(invitation.group),
-                user,
-                invitation.user,
-                use_invitation,
-                by_user,
-                sent_at,
-            )
+            is_new = self._join_group(app, user, invitation, message, by_user)
         except (UnknownGroup, NotAllowed, UnknownFriend):
             raise UnknownInvitation(code) from None
 
@@ -425,6 +411,33 @@ class Invitations:
                 raise UnknownInvitation(invitation.code)
         if self._relations.blocked_by(app, user, (invitation.user,)):
             raise UnknownInvitation(invitation.code)
+
+    def _join_group(
+        self,
+        app: str,
+        user: str,
+        invitation: InvitationShown,
+        message: Entry | None,
+        by_user: bool,
+    ) -> bool:
+        """Make a user a member of the group of an invitation.
+
+        Returns False if the user is a member already. ``message`` has brought the
+        invitation; None if it was a link. Raises UnknownGroup, NotAllowed and
+        TooManyMembers.
+        """
+        sent_at = 0
+        if message is not None:
+            sent_at = invitation.created
+        return self._groups.accept(
+            app,
+            id_of(invitation.group),
+            user,
+            invitation.user,
+            _use_of(app, invitation),
+            by_user,
+            sent_at,
+        )
 
     def join(
         self, app: str, code: str, nickname: str, device: str, address: str
@@ -449,16 +462,16 @@ class Invitations:
             raise
 
     def _befriend(
-        self, app: str, user: str, invitation: InvitationShown, condition: Condition
+        self, app: str, user: str, invitation: InvitationShown
     ) -> Literal["friends", "already"]:
         """Make a user a friend of the maker of an invitation.
 
-        Nothing changes unless ``condition`` is met in the transaction. Raises
-        Blocked, UnknownFriend, and ServiceRefused for too many friends.
+        Raises Blocked, UnknownFriend, and ServiceRefused for too many friends.
         """
+        use_invitation = _use_of(app, invitation)
         try:
             result = self._people.friends.change(
-                app, user, invitation.user, changes.add, condition
+                app, user, invitation.user, changes.add, use_invitation
             )
         except Oneself:
             return "already"
@@ -523,6 +536,15 @@ class Invitations:
             conversation=message.conversation,
         )
         self._messaging.store(app, draft, by_user=False)
+
+
+def _use_of(app: str, invitation: InvitationShown) -> Condition:
+    """The condition that an invitation can still be used, which uses it.
+
+    It runs in the transaction that lets the user in, so the invitation is used
+    if and only if the user comes in.
+    """
+    return partial(use, app=app, code=invitation.code, now=int(time()))
 
 
 def _message_to(user: str, invitation: InvitationShown, group_name: str) -> Draft:

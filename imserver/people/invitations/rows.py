@@ -138,6 +138,7 @@ class InvitationStore(Store.Rows):
         ``account`` is the account of the maker, whose row is locked during the
         count; 0 means that the maker has no account.
         """
+        # So two requests at the same time cannot exceed the limit.
         if account:
             sql.query(
                 f"SELECT id FROM account WHERE id = %s{sql.for_update}", (account,)

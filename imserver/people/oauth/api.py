@@ -320,6 +320,7 @@ def returned(oauth: OAuth, call: Call) -> HttpResponse:
     device of their own. May switch greenlets.
     """
     params = call.params
+    # The names are quoted in the path, so they have no slash.
     app, _, provider = call.request.path.removeprefix(CALLBACK).rpartition("/")
     try:
         question = oauth.returned(

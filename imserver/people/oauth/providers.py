@@ -367,6 +367,7 @@ class Oidc(Service):
             if profile.get("sub") != subject:
                 raise ProviderRefused("its userinfo is about somebody else")
             claims = {**profile, **claims}
+        # Providers fill in different claims.
         name = (
             claims.get("name")
             or claims.get("nickname")
@@ -576,6 +577,7 @@ class WeChat:
         openid = token["openid"]
         unionid = token.get("unionid")
         without_profile = identity(_subjects(unionid, openid), "", "")
+        # This saves a request at each login after the first.
         if has_account(without_profile.subjects):
             return without_profile
 
