@@ -290,7 +290,8 @@ def _schemas(document: bytes, translated: bool) -> dict[str, Any]:
     schemas that it names. With ``translated``, their texts are in Chinese. The
     result is cached, because it is the same until the node ends.
     """
-    # Imported here, because a node loads the pages only when somebody opens one.
+    # Imported here, because a node loads the pages only when somebody opens
+    # one.
     from imserver.pages.reference import chinese
 
     schemas_as_json = json.decode(document, type=_Document).components.schemas

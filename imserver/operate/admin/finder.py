@@ -262,8 +262,8 @@ class Finder:
     ) -> Iterator[_Hit]:
         """The user with this id, in each app where they are online or banned.
 
-        A user need not have an account. So only presence and bans show that an id
-        is used.
+        A user need not have an account. So only presence and bans show that an
+        id is used.
         """
         for app in self._apps_online(text, apps):
             yield text, app, text, "online"

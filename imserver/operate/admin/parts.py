@@ -129,9 +129,9 @@ class Nodes:
     def all(self) -> list[NodeShown]:
         """Every live node, ordered by name.
 
-        A node that does not answer is shown, too: the registry has its *lease*, with
-        which each node proves every few seconds that it lives. The lease has its
-        host, its address and the number of its connections.
+        A node that does not answer is shown, too: the registry has its *lease*,
+        with which each node proves every few seconds that it lives. The lease
+        has its host, its address and the number of its connections.
         """
         core = self._core
         leases = core.overview.leases()
@@ -191,7 +191,8 @@ class Nodes:
         return True
 
     def _facts(self, _query: None = None) -> NodeFacts:
-        """The facts of this node, also as the answer to a query of another node."""
+        """The facts of this node, also as the answer to a query of another
+        node."""
         core = self._core
         state: Mapping[str, Any] = core.status.state(debug=False, detail=True)
         metrics: Mapping[str, Any] = state["metrics"]

@@ -93,11 +93,12 @@ _NOBODY: Final = ("", "")
 
 
 def facts_of(given: Any, answer: Any = None, user: str = "") -> dict[str, Any]:
-    """The facts about an act that the log stores, made from its input and answer.
+    """The facts about an act that the log stores, made from its input and
+    answer.
 
     These are ids, numbers and reasons. Texts and secrets are left out. Of
-    settings and all other fields, only the names are stored, as ``settings`` and
-    ``fields``. A ban of user 7 with a text of its own may become
+    settings and all other fields, only the names are stored, as ``settings``
+    and ``fields``. A ban of user 7 with a text of its own may become
     ``{"until": 1790000000, "fields": ["note"], "users": ["7"]}``.
 
     ``given`` is the input as a struct, or the parameters of a request by name.
@@ -254,7 +255,8 @@ def _address_in(act: Act, by: _Person, target: _Person) -> Name:
 def _name_of_facts(
     act: Act, facts: Mapping[str, Any], by: _Person, target: _Person
 ) -> Name:
-    """The facts of an act as JSON. They belong to the target, or else the maker."""
+    """The facts of an act as JSON. They belong to the target, or else the
+    maker."""
     person = target or by
     if act.gone:
         # The target is being deleted. The reason of the deletion comes from

@@ -101,9 +101,10 @@ class AuditLog(Observer, ArchivedFiles):
     def acted(self, act: Act) -> None:
         """Store an act that was done: somebody has changed something.
 
-        Returns when the act is stored, or after :data:`WAIT_SECONDS`. Returns at
-        once for an act of a node, and while the database fails. An act that is not
-        stored in time becomes a line in the server's log, and is stored later.
+        Returns when the act is stored, or after :data:`WAIT_SECONDS`. Returns
+        at once for an act of a node, and while the database fails. An act that
+        is not stored in time becomes a line in the server's log, and is stored
+        later.
         """
         try:
             if not self._store.has_database or len(self._queue) >= MOST_WAITING:
@@ -208,8 +209,8 @@ class AuditLog(Observer, ArchivedFiles):
                     )
                     self._log_once(refused)
                     return
-                # The database refuses one of the acts. Store each alone, so that
-                # all others are stored.
+                # The database refuses one of the acts. Store each alone, so
+                # that all others are stored.
                 for each in waiting:
                     self._store_batch([each])
                 return

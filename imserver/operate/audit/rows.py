@@ -197,8 +197,8 @@ def remove_before(age_ms: int, sql: PooledStatements) -> int:
     """Remove the oldest acts if they are older than ``age_ms``.
 
     One call removes at most :data:`_MOST_REMOVED` acts, and returns how many.
-    The last_number removed act becomes the anchor of the chain: its hash stays in the
-    head, so that the first remaining row can still be verified.
+    The last_number removed act becomes the anchor of the chain: its hash stays
+    in the head, so that the first remaining row can still be verified.
     """
     end = head(sql, lock=True)
     if end is None:

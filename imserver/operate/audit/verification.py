@@ -122,8 +122,8 @@ class ChainCheck(Service):
     def add(self, row: AuditRow, names: list[Name]) -> None:
         """Check the next row, and note each problem.
 
-        Its number must follow the last number, its hashes must fit, and its names
-        must fit their commitments.
+        Its number must follow the last number, its hashes must fit, and its
+        names must fit their commitments.
         """
         number = row.number
         result = self.result
@@ -146,8 +146,8 @@ class ChainCheck(Service):
             self._check_names(row, names)
         self._compare(number, row.hash)
         self.number = number
-        # The stored hash, also of a changed row: one changed row is reported once,
-        # and not again as a broken link of the next row.
+        # The stored hash, also of a changed row: one changed row is reported
+        # once, and not again as a broken link of the next row.
         self._hash = row.hash
 
     def _check_link(self, row: AuditRow) -> None:
@@ -181,11 +181,12 @@ class ChainCheck(Service):
         self.result.erased += len(erased)
 
     def end(self, end: ChainHead) -> None:
-        """Compare the last row with the head, and check that the wanted head existed.
+        """Compare the last row with the head, and check that the wanted head
+        existed.
 
-        The head is a row of a table of its own with the number and hash of the last
-        act. It shows that rows at the end were removed, which no hash of a row would
-        show.
+        The head is a row of a table of its own with the number and hash of the
+        last act. It shows that rows at the end were removed, which no hash of a
+        row would show.
         """
         if end.number > self.number:
             self.complain(f"rows {self.number + 1} to {end.number} are missing")
@@ -216,11 +217,11 @@ class ChainCheck(Service):
             self.complain(f"row {number}, the given head, is missing")
 
     def _compare(self, number: int, digest: str) -> None:
-        """Report the row if its hash differs from the wanted_number head of the same
-        number.
+        """Report the row if its hash differs from the wanted_number head of the
+        same number.
 
-        The wanted_number head is an older head of the chain that the operator has
-        saved.
+        The wanted_number head is an older head of the chain that the operator
+        has saved.
         """
         if self._wanted is None:
             return

@@ -314,8 +314,8 @@ def _delete_later(
     def begin(app: str, _: str) -> None:
         """Delete the app.
 
-        The runner calls this, and only logs an error. So the error is also added
-        to ``problems``.
+        The runner calls this, and only logs an error. So the error is also
+        added to ``problems``.
         """
         facts: dict[str, str] = {}
         due = deletion.waiting.get(app)

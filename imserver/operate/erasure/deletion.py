@@ -98,8 +98,9 @@ class AppDeletion:
     ) -> None:
         """Delete the rows of an app and the data of features.
 
-        With ``has_sessions``, wait first until no node writes for the app: until all
-        nodes have closed the sessions, and the last message was reviewed.
+        With ``has_sessions``, wait first until no node writes for the app:
+        until all nodes have closed the sessions, and the last message was
+        reviewed.
         """
         if has_sessions:
             sleep(self._look_seconds * _LOOKS + _review_seconds(tenant))

@@ -63,9 +63,9 @@ class DueErasures(Store.Rows):
     ) -> None:
         """Plan an erasure to begin after some seconds.
 
-        If one is planned already, nothing changes. With ``is_begun``, the caller
-        carries it out. If the caller does not end it within :data:`LEASE_SECONDS`, a
-        node continues it.
+        If one is planned already, nothing changes. With ``is_begun``, the
+        caller carries it out. If the caller does not end it within
+        :data:`LEASE_SECONDS`, a node continues it.
         """
         now = int(sql.query(f"SELECT {sql.now}")[0][0])
         leased_until = now

@@ -172,9 +172,9 @@ class ArchiveWriter:
     def end(self, rows: int = 0, table: str = "") -> None:
         """End the entry, and count it in the state.
 
-        ``rows`` is the number of its rows, and ``table`` the table to which they
-        belong; ``""`` if the entry is a file. After a crash, the entry is in the
-        archive only if :meth:`save` was called after this.
+        ``rows`` is the number of its rows, and ``table`` the table to which
+        they belong; ``""`` if the entry is a file. After a crash, the entry is
+        in the archive only if :meth:`save` was called after this.
         """
         assert self._entry is not None
         entry = self._entry
@@ -221,7 +221,8 @@ class ArchiveWriter:
     def _replace_state(self) -> None:
         """Write the state into a new file, and rename it to the old one.
 
-        After a crash the folder has the old state or the new one, but never a half.
+        After a crash the folder has the old state or the new one, but never a
+        half.
         """
         target = self.folder / _STATE
         fresh = target.with_suffix(".new")
@@ -233,12 +234,14 @@ class ArchiveWriter:
         fresh.replace(target)
 
     def finish(self, manifest: bytes) -> Path:
-        """Write checksums, manifest and directory, and return the path of the file.
+        """Write checksums, manifest and directory, and return the path of the
+        file.
 
         The archive is complete then. Only its file stays in the folder.
         """
         archive, directory, checksums = self._files
-        # Both files are read below by their paths, so all bytes must be in them.
+        # Both files are read below by their paths, so all bytes must be in
+        # them.
         checksums.flush()
         self.begin(CHECKSUMS)
         for piece in self._pieces(CHECKSUMS):

@@ -114,9 +114,10 @@ class ArchiveMaker(Service, dict=True):
     def make(self, proceed: Proceed) -> Path:
         """Make the archive, or continue it, and return its path.
 
-        ``proceed`` is called after each piece of work, and may stop it by an error.
-        Raises that error, OSError and Unavailable; after an error this may be called
-        again. Raises StartError if the files of features alone would fill the disk.
+        ``proceed`` is called after each piece of work, and may stop it by an
+        error. Raises that error, OSError and Unavailable; after an error this
+        may be called again. Raises StartError if the files of features alone
+        would fill the disk.
         """
         self._proceed = proceed
         writer = self.writer
@@ -398,8 +399,8 @@ class ArchiveMaker(Service, dict=True):
     def _list_of_conversations(self) -> Iterator[bytes]:
         """The conversations as lines of JSON.
 
-        Each has the spans in which the user was a member: a user may leave a group
-        and join it again.
+        Each has the spans in which the user was a member: a user may leave a
+        group and join it again.
         """
         spans_by_conversation: dict[int, list[Any]] = {}
         rows = self._log.conversations.memberships(self.subject.app, self.subject.user)

@@ -200,8 +200,8 @@ class Exports:
     def _work(self, app: str, id: str) -> None:
         """Make the archive of an export, or delete one whose time is over.
 
-        The runner calls this while it has the lease of the export. If it raises an
-        error, the runner calls it again later.
+        The runner calls this while it has the lease of the export. If it raises
+        an error, the runner calls it again later.
         """
         job = self._rows.get(app, id)
         if job is None:

@@ -113,8 +113,8 @@ class Archive:
     def verify(self) -> None:
         """Check that the archive is complete and was not changed.
 
-        Each entry has a checksum in the entry ``checksums.jsonl``, and that entry
-        has one in the manifest. Raises BadArchive.
+        Each entry has a checksum in the entry ``checksums.jsonl``, and that
+        entry has one in the manifest. Raises BadArchive.
         """
         rows_by_table: dict[str, int] = {}
         try:
@@ -179,9 +179,9 @@ class Import(Service, dict=True):
     def run(self) -> None:
         """Import the archive, or continue an earlier import.
 
-        Raises BadArchive and BadRows, after it has deleted the imported rows. Raises
-        Unavailable if the database does not answer; then the rows and the progress
-        stay, and the command can be repeated.
+        Raises BadArchive and BadRows, after it has deleted the imported rows.
+        Raises Unavailable if the database does not answer; then the rows and
+        the progress stay, and the command can be repeated.
         """
         earlier = self.store.read(partial(progress_of, self.app))
         if earlier is not None and earlier.digest != self.archive.digest:
@@ -210,8 +210,8 @@ class Import(Service, dict=True):
     def _begin(self, earlier: ImportProgress | None) -> None:
         """Check the archive and the app, and store that the import has begun.
 
-        ``earlier`` is the progress of an interrupted import of this archive; None if
-        this is the first attempt. Raises BadArchive.
+        ``earlier`` is the progress of an interrupted import of this archive;
+        None if this is the first attempt. Raises BadArchive.
         """
         self.archive.verify()
         self.report("the archive is whole")
@@ -286,8 +286,8 @@ class Import(Service, dict=True):
     def _require_free_keys(self) -> None:
         """Refuse rows that cannot be stored on this server. Raises BadArchive.
 
-        These are rows that no export could have written, and rows with a key (such
-        as the id of an account) that is already used here.
+        These are rows that no export could have written, and rows with a key
+        (such as the id of an account) that is already used here.
         """
         entries = [
             entry for entry in self.archive.entries() if entry.name.startswith(_ROWS)
@@ -308,8 +308,8 @@ class Import(Service, dict=True):
     def _check_rows(self, entry: EntryChecksum, account_ids: set[int]) -> int:
         """Check the rows of an entry, and return how many the entry has.
 
-        ``account_ids`` are the ids of the accounts in the archive so far. The ids in
-        this entry are added to them. Raises BadArchive.
+        ``account_ids`` are the ids of the accounts in the archive so far. The
+        ids in this entry are added to them. Raises BadArchive.
         """
         table = table_of(entry.name)
         count = 0
@@ -338,8 +338,8 @@ class Import(Service, dict=True):
     ) -> Iterator[tuple[list[str], list[Row]]]:
         """Columns and rows of an entry, in groups for one transaction each.
 
-        All rows of a group have equal columns. ``skip`` is the number of rows that
-        an earlier run has stored; they are left out.
+        All rows of a group have equal columns. ``skip`` is the number of rows
+        that an earlier run has stored; they are left out.
         """
         columns: list[str] = []
         rows: list[Row] = []
@@ -355,7 +355,8 @@ class Import(Service, dict=True):
                 size = 0
             columns = list(line)
             rows.append(tuple(line.values()))
-            # Other values than texts are small, and are limited by the row count.
+            # Other values than texts are small, and are limited by the row
+            # count.
             size += sum(len(value) for value in line.values() if isinstance(value, str))
         if rows:
             yield columns, rows
@@ -363,9 +364,9 @@ class Import(Service, dict=True):
     def _import_rows(self, number: int, entry: EntryChecksum) -> None:
         """Store the rows of an entry that are not stored yet.
 
-        ``number`` is the index of the entry in the archive. Entries that an earlier
-        run has completed are only counted, so that :meth:`_finish` can compare all
-        counts.
+        ``number`` is the index of the entry in the archive. Entries that an
+        earlier run has completed are only counted, so that :meth:`_finish` can
+        compare all counts.
         """
         table = table_of(entry.name)
         if self._rows.reason(table):
@@ -414,11 +415,11 @@ class Import(Service, dict=True):
     def _import_file(self, number: int, entry: EntryChecksum) -> None:
         """Store a file by the feature that knows its name.
 
-        ``number`` is the index of the entry in the archive. A file that no feature
-        knows is left out.
+        ``number`` is the index of the entry in the archive. A file that no
+        feature knows is left out.
         """
-        # The features read the file several times. An entry of a zip file can be
-        # read only once, so it is copied.
+        # The features read the file several times. An entry of a zip file can
+        # be read only once, so it is copied.
         handle, path = mkstemp(prefix="imserver-")
         try:
             with open(handle, "wb") as file:
@@ -436,7 +437,8 @@ class Import(Service, dict=True):
         self._progress = after
 
     def _finish(self) -> None:
-        """Compare the numbers of stored rows with the archive, and make the app.
+        """Compare the numbers of stored rows with the archive, and make the
+        app.
 
         Only from now on do servers serve the app with its messages. Raises
         BadArchive.
@@ -450,7 +452,8 @@ class Import(Service, dict=True):
         self.store.write(partial(store_progress, self.app, self._progress, after))
 
     def _check_counts(self) -> None:
-        """Raise BadArchive if a table has another number of rows than the archive."""
+        """Raise BadArchive if a table has another number of rows than the
+        archive."""
         for table, count in self._counts.items():
             if self._rows.stays(table):
                 continue  # Its row is changed last.

@@ -215,7 +215,8 @@ class KeysApi(Struct, frozen=True):
     def find(self, principal: Principal, id: str) -> KeyRow:
         """The key with this id.
 
-        Raises ApiProblem if there is no such key, or the principal may not see it.
+        Raises ApiProblem if there is no such key, or the principal may not see
+        it.
         """
         row = next((row for row in self.all() if row.id == id), None)
         if row is None or not self.sees(principal, row):

@@ -270,7 +270,8 @@ class KeyUsage(Service, dict=True):
         """Store the uses since the last call, and delete old rows.
 
         With ``routes``, store them only if one of these routes was used. If the
-        database does not answer, they wait for the next call. May switch greenlets.
+        database does not answer, they wait for the next call. May switch
+        greenlets.
         """
         with self._turn:
             self._take_all()

@@ -195,8 +195,8 @@ class Quotas:
                     if app in self._quotas:
                         self._stored[app] = counted[app]
 
-            # The day changes only here, so counts from before midnight belong to
-            # the day before.
+            # The day changes only here, so counts from before midnight belong
+            # to the day before.
             self._day = _today()
             if counted:
                 self._set_stops(self.rows.read(self._day, list(counted)))
@@ -204,8 +204,8 @@ class Quotas:
     def _set_stops(self, used: Mapping[str, Used]) -> None:
         """Set the count of this node at which each app stops.
 
-        ``used`` is app → the counts of all nodes today. The rest of a quota is added
-        to the count that this node has already written to the database.
+        ``used`` is app → the counts of all nodes today. The rest of a quota is
+        added to the count that this node has already written to the database.
         """
         ends = (self._day + 1) * DAY
         for app, quotas in self._quotas.items():

@@ -101,8 +101,8 @@ def _explain(api: ServerApi, query: Mapping[str, str], whom: str) -> None:
     """Print which limits refuse somebody now, and what was refused before.
 
     ``query`` are the parameters of the request. ``whom`` is ``APP/USER`` as it
-    was typed; the user may be a login. Ends the command if nothing is found, and
-    no account has this login.
+    was typed; the user may be a login. Ends the command if nothing is found,
+    and no account has this login.
     """
     app = query["app"]
     user = query["user"]
@@ -133,7 +133,8 @@ def _explain(api: ServerApi, query: Mapping[str, str], whom: str) -> None:
 def _history_lines(
     refusals: Iterable[Mapping[str, Any]], whom: str, shows_end: bool
 ) -> Iterator[str]:
-    """The refusals within the last hour, each in a few lines after an empty one."""
+    """The refusals within the last hour, each in a few lines after an empty
+    one."""
     yield "Refusals within the last hour, the latest first"
     for row in refusals:
         yield ""

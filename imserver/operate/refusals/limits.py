@@ -219,9 +219,9 @@ class Refusals(Service, dict=True):
     ) -> tuple[list[Hold], list[str]]:
         """Lift all limits of somebody except mutes and erasures.
 
-        Returns the lifted limits, and the nodes that did not answer. A limit that
-        ``principal`` may not lift stays. ``names``, ``address`` and ``rows`` have
-        the meaning that they have in :meth:`holds`.
+        Returns the lifted limits, and the nodes that did not answer. A limit
+        that ``principal`` may not lift stays. ``names``, ``address`` and
+        ``rows`` have the meaning that they have in :meth:`holds`.
         """
         reaches_all = principal.apps is None
         query = self._query(app, names, address, reaches_all, rows)
@@ -314,10 +314,11 @@ class Refusals(Service, dict=True):
         everywhere: bool,
         rows: Collection[RefusalRow],
     ) -> RatesQuery:
-        """Make the query for the rates of somebody, from the arguments of :meth:`holds`.
+        """Make the query for the rates of somebody, from the arguments of
+        :meth:`holds`.
 
-        Some rates count by user, some by account, and some by network. The networks
-        of a user are those from which the user was refused by a rate.
+        Some rates count by user, some by account, and some by network. The
+        networks of a user are those from which the user was refused by a rate.
         """
         account_ids = [int(name) for name in names if _is_number(name)]
         networks = set()
@@ -353,10 +354,10 @@ class Refusals(Service, dict=True):
     def _rates_here(self, query: RatesQuery, likely: bool = False) -> list[Hold]:
         """The rates that refuse somebody on this node.
 
-        A rate has a *bucket* of tokens for each payer; it refuses while the bucket
-        is empty. If the query says so, forget the buckets, so that the next request
-        finds a full one. ``likely`` also looks at buckets that only other nodes may
-        have counted.
+        A rate has a *bucket* of tokens for each payer; it refuses while the
+        bucket is empty. If the query says so, forget the buckets, so that the
+        next request finds a full one. ``likely`` also looks at buckets that
+        only other nodes may have counted.
         """
         now = time()
         rows = self.core.buckets.find(

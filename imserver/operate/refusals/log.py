@@ -178,8 +178,8 @@ class RefusalLog(Observer):
         user = refusal.user[:_NAME]
         account = refusal.account
         address = refusal.address[:_NAME]
-        # The payer is somebody who cannot choose a new name for each refusal, so
-        # that one client cannot push out the rows of others.
+        # The payer is somebody who cannot choose a new name for each refusal,
+        # so that one client cannot push out the rows of others.
         if account:
             payer = account
         elif user and refusal.kind == "command":

@@ -251,9 +251,9 @@ REQUESTS: Final[Mapping[str, str]] = {
 def reason_of(kind: str, reason: str, detail: str) -> tuple[ReasonRow, str]:
     """The row of a reason, and the detail to show with it.
 
-    ``kind`` is ``login``, ``command`` or ``request``. The detail of a request is
-    such as ``POST /api/v1/push: The app is unknown.``; the text after the colon
-    becomes the meaning, and the text before it stays the detail.
+    ``kind`` is ``login``, ``command`` or ``request``. The detail of a request
+    is such as ``POST /api/v1/push: The app is unknown.``; the text after the
+    colon becomes the meaning, and the text before it stays the detail.
     """
     if kind == "request":
         request, _, meaning = detail.partition(": ")

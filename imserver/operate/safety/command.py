@@ -42,8 +42,8 @@ def moderate() -> None:
 def _command(function: Callable[..., None]) -> click.Command:
     """A decorator that makes a command of ``moderate`` from a function.
 
-    It adds the options for the server, such as ``--key-file``. The function gets
-    its own options and arguments; it finds the server by :func:`_server`.
+    It adds the options for the server, such as ``--key-file``. The function
+    gets its own options and arguments; it finds the server by :func:`_server`.
     """
 
     @wraps(function)

@@ -92,9 +92,9 @@ class Moderation(Service, dict=True):
     ) -> Removal:
         """Remove messages for everybody.
 
-        With ``undecided`` they stay hidden until a moderator decides; otherwise the
-        removal is final after a minute. Raises ServiceRefused if no message can be
-        removed.
+        With ``undecided`` they stay hidden until a moderator decides; otherwise
+        the removal is final after a minute. Raises ServiceRefused if no message
+        can be removed.
         """
         entries = self._removable(app, messages)
         if not entries:
@@ -346,11 +346,13 @@ class Moderation(Service, dict=True):
         until: int = 0,
         **facts: Any,
     ) -> None:
-        """Tell a user of an act, by a message of the server, and store the event.
+        """Tell a user of an act, by a message of the server, and store the
+        event.
 
         The message has the reason. Without a reason, only a mute is announced.
-        ``user`` ``""`` sends no message. ``until`` is the end of a mute, in Unix
-        seconds; 0 for other acts. ``facts`` are further fields of the event.
+        ``user`` ``""`` sends no message. ``until`` is the end of a mute, in
+        Unix seconds; 0 for other acts. ``facts`` are further fields of the
+        event.
         """
         words = []
         if until:

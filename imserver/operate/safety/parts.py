@@ -71,8 +71,8 @@ class SafetyParts(Struct, frozen=True):
 def build(core: Core) -> Parts:
     """Build the services of this feature on a node, and their periodic work.
 
-    The periodic work reads mutes of other nodes, deletes old rows, and continues
-    removals of messages.
+    The periodic work reads mutes of other nodes, deletes old rows, and
+    continues removals of messages.
     """
     mutes = Mutes(core)
     removals = Removals(core.store)

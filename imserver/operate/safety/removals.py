@@ -72,8 +72,8 @@ class Removals(Store.Rows):
     def __init__(self, store: Store) -> None:
         """Make the runner, which leases removals that need work to this node."""
         super().__init__(store)
-        # A finished removal needs work again when the time for its undo is over.
-        # The runner puts the time of the database for {now}.
+        # A finished removal needs work again when the time for its undo is
+        # over. The runner puts the time of the database for {now}.
         due = f"state <> {DONE} OR (ends > 0 AND ends <= {{now}})"
         self.runner = Runner(
             store,
@@ -93,7 +93,8 @@ class Removals(Store.Rows):
     def add(self, sql: PooledStatements, new: Removal, undo_seconds: int) -> Removal:
         """Store a new removal, and return it with its times.
 
-        It can be undone for ``undo_seconds``; 0 means until a moderator decides.
+        It can be undone for ``undo_seconds``; 0 means until a moderator
+        decides.
         """
         now = int(sql.query(f"SELECT {sql.now}")[0][0])
         ends = 0
@@ -137,8 +138,8 @@ class Removals(Store.Rows):
     def begin(self, app: str, user: str, since: int, until: int) -> Removal:
         """Begin to remove the messages of a user that were sent in this time.
 
-        The times are in Unix milliseconds; ``until`` 0 means until now. The runner
-        removes the messages after this returns.
+        The times are in Unix milliseconds; ``until`` 0 means until now. The
+        runner removes the messages after this returns.
         """
         reached, last = self._log.removals.extent(app, since, until)
         new = Removal(
@@ -160,8 +161,9 @@ class Removals(Store.Rows):
     ) -> Removal:
         """Remove some messages before this returns.
 
-        With ``undecided`` they can be restored until a moderator decides; otherwise
-        for :data:`UNDO_SECONDS`. ``user`` is their sender; ``""`` for several.
+        With ``undecided`` they can be restored until a moderator decides;
+        otherwise for :data:`UNDO_SECONDS`. ``user`` is their sender; ``""`` for
+        several.
         """
         # The messages are given by their ids, so nothing is searched by time.
         new = Removal(
@@ -260,9 +262,9 @@ class Removals(Store.Rows):
     def _remove(self, removal: Removal) -> None:
         """Search the messages of a removal, and remove them.
 
-        Ends when all are removed, or when a moderator undoes the removal. Each step
-        stores the id up to which it has searched, so that another node can continue
-        there.
+        Ends when all are removed, or when a moderator undoes the removal. Each
+        step stores the id up to which it has searched, so that another node can
+        continue there.
         """
         reached = removal.reached
         while reached < removal.last:
@@ -295,8 +297,8 @@ class Removals(Store.Rows):
         if done is None:
             return None
         if len(done) < len(ids):
-            # One transaction removes not all of them. Search again after the last
-            # removed one.
+            # One transaction removes not all of them. Search again after the
+            # last removed one.
             return done[-1]
         return searched_to
 

@@ -228,9 +228,9 @@ class Reports(Store.Rows):
     ) -> str:
         """Report a message or a user, and return the id of the report.
 
-        ``by_user`` means that the report counts for the rate limit of the reporter;
-        a back end may report without a limit. Raises ServiceRefused and
-        TooManyRequests.
+        ``by_user`` means that the report counts for the rate limit of the
+        reporter; a back end may report without a limit. Raises ServiceRefused
+        and TooManyRequests.
         """
         self._check_form(app, report)
         if by_user:
@@ -257,7 +257,8 @@ class Reports(Store.Rows):
         )
 
     def _check_form(self, app: str, report: Report) -> None:
-        """Refuse a report with an unknown reason, or not about exactly one thing.
+        """Refuse a report with an unknown reason, or not about exactly one
+        thing.
 
         Raises ServiceRefused.
         """
@@ -315,10 +316,10 @@ class Reports(Store.Rows):
     ) -> str:
         """Store a report, and return its id.
 
-        If it is the first open one about its subject, tell owners and moderators.
-        ``user`` is the reported user. ``subject`` is such as ``message 7`` or ``user
-        ann``; a report joins the open report with an equal subject. Raises
-        ServiceRefused if too many reports are open.
+        If it is the first open one about its subject, tell owners and
+        moderators. ``user`` is the reported user. ``subject`` is such as
+        ``message 7`` or ``user ann``; a report joins the open report with an
+        equal subject. Raises ServiceRefused if too many reports are open.
         """
         now = int(time())
         new_id = token_hex(_ID_BYTES)
@@ -396,9 +397,11 @@ class Reports(Store.Rows):
     def _notice_of(
         self, app: str, id: str, report: Report, user: str, conversation: int
     ) -> Draft:
-        """The message that tells an owner of a new report, still without its receiver.
+        """The message that tells an owner of a new report, still without its
+        receiver.
 
-        An example: ``A message of Ann was reported in "Chess" (spam). https://…``.
+        An example: ``A message of Ann was reported in "Chess" (spam).
+        https://…``.
         """
         name = self.names(app, [user]).get(user, user)
         if report.message:
@@ -636,9 +639,9 @@ def _messages(entries: Sequence[Entry]) -> list[Entry]:
 class _NewReport(Struct, frozen=True):
     """A report of one user, to be stored in one transaction.
 
-    ``subject`` identifies what it is about, such as ``message 7``. ``row`` is the row
-    to store if no report about the subject is open. ``record`` stores the event
-    for the webhook of the app; None if the app wants no such events.
+    ``subject`` identifies what it is about, such as ``message 7``. ``row`` is
+    the row to store if no report about the subject is open. ``record`` stores
+    the event for the webhook of the app; None if the app wants no such events.
     """
 
     app: str
@@ -652,8 +655,8 @@ class _NewReport(Struct, frozen=True):
 def _store(new: _NewReport, sql: PooledStatements) -> tuple[str, set[str]] | None:
     """Store a report, or add its reporter to the open report about its subject.
 
-    Returns the id of the report. If it is new, also returns the users whom other
-    recent reports are about. None if too many reports are open.
+    Returns the id of the report. If it is new, also returns the users whom
+    other recent reports are about. None if too many reports are open.
     """
     app = new.app
     row = new.row

@@ -152,9 +152,9 @@ class Calls:
     ) -> Reply | None:
         """Call :attr:`CommandRow.run` of a command, and apply a rule to it.
 
-        The result is the reply. It is None if the command answers later, or has no
-        reply. A command that answers later gets one argument in ``answers``: the
-        function that it is to call with its reply.
+        The result is the reply. It is None if the command answers later, or has
+        no reply. A command that answers later gets one argument in ``answers``:
+        the function that it is to call with its reply.
         """
         name = type(command).__name__
         began = perf_counter()
@@ -205,7 +205,8 @@ class Calls:
         if reply is not None:
             finish(reply.code)
         elif not answers:
-            # The command has no reply. One that answers later is not finished yet.
+            # The command has no reply. One that answers later is not finished
+            # yet.
             finish(ReplyCode.OK)
         return reply
 

@@ -167,7 +167,8 @@ def _given(wish: dict[str, Any]) -> dict[str, Any]:
 
 
 def _in_words(timing: Timing) -> str:
-    """The name of a timing in words: ``PeopleStore.page`` → ``people store: page``.
+    """The name of a timing in words: ``PeopleStore.page`` → ``people store:
+    page``.
 
     Requests and commands keep their names, which people know.
     """

@@ -129,9 +129,9 @@ class Tracer:
     ) -> Any:
         """Answer a request by ``run``, and make a span for it.
 
-        The header ``traceparent`` of a back end decides whether the request has a
-        span. Without it, ``share`` of all requests have one. Switches greenlets, and
-        raises the errors of ``run``.
+        The header ``traceparent`` of a back end decides whether the request has
+        a span. Without it, ``share`` of all requests have one. Switches
+        greenlets, and raises the errors of ``run``.
         """
         has_span = random() < share
         context = None

@@ -420,7 +420,8 @@ class Accounts(Service, dict=True):
         for text in given.values():
             if not text:
                 continue
-            # A text of one kind could be typed as an identifier of another kind.
+            # A text of one kind could be typed as an identifier of another
+            # kind.
             row = self.rows.by_login(app, *candidates(text))
             if row is not None and row[0].id != own_id:
                 raise Taken("identifier")
@@ -464,7 +465,8 @@ class Accounts(Service, dict=True):
 
     @contextmanager
     def counting_refusals(self, app: str, address: str) -> Iterator[Attempt]:
-        """Count a refused login if the block raises an error that refuses logins.
+        """Count a refused login if the block raises an error that refuses
+        logins.
 
         The error is raised again. The block notes the account in the
         :class:`Attempt` when it knows it.
@@ -514,16 +516,17 @@ class Accounts(Service, dict=True):
     ) -> Account:
         """Check a password, and return the account.
 
-        ``account_row`` is the account and the hash of its password. None means that
-        no account was found. Then failures count for the identifier ``login``, which
-        is not used otherwise.
+        ``account_row`` is the account and the hash of its password. None means
+        that no account was found. Then failures count for the identifier
+        ``login``, which is not used otherwise.
 
-        Failures count by account (whichever identifier was used) and network, by app
-        and network, and by account. Failures of a known ``device`` of the account
-        count only for the device, so others cannot lock it out. With a device of
-        another account the login counts for its address, too.
+        Failures count by account (whichever identifier was used) and network,
+        by app and network, and by account. Failures of a known ``device`` of
+        the account count only for the device, so others cannot lock it out.
+        With a device of another account the login counts for its address, too.
 
-        Raises WrongLogin if the password is wrong, TooManyRequests and Overloaded.
+        Raises WrongLogin if the password is wrong, TooManyRequests and
+        Overloaded.
         """
         account_key: str | int = login
         hashed = ""
@@ -561,7 +564,8 @@ class Accounts(Service, dict=True):
 
         account, _ = account_row
         if self.passwords.is_weak(hashed):
-            # Only now is the password known, from which a stronger hash is made.
+            # Only now is the password known, from which a stronger hash is
+            # made.
             stronger = self.passwords.hash(password)
             self.rows.set_password(account.id, before=hashed, password=stronger)
         return account
@@ -618,7 +622,8 @@ class Accounts(Service, dict=True):
         return self._session(account, login)
 
     def _new_login(self, device: str, seconds: int = 0) -> Device:
-        """The row of a new login, valid for ``seconds``; 0: as the settings say."""
+        """The row of a new login, valid for ``seconds``; 0: as the settings
+        say."""
         check_device(device)
         now = int(time())
         expires_at = now + (seconds or self._token_seconds)
@@ -798,12 +803,12 @@ class Accounts(Service, dict=True):
         """Change the password of an account and end its sessions.
 
         ``old`` is the current password. None means that a back end changes the
-        password without it. An account without a password, and without an e-mail
-        address for a reset, needs only its login to set the first password.
-        ``token`` is the token of the request.
+        password without it. An account without a password, and without an
+        e-mail address for a reset, needs only its login to set the first
+        password. ``token`` is the token of the request.
 
-        Raises BadField, PasswordsOff, UnknownAccount, WrongLogin, TooManyRequests
-        and Overloaded.
+        Raises BadField, PasswordsOff, UnknownAccount, WrongLogin,
+        TooManyRequests and Overloaded.
         """
         check_password(new)
         self._require_passwords(app)

@@ -155,19 +155,20 @@ class Cards(Service, dict=True):
     def search(
         self, app: str, viewer: str, text: str, after: str = ""
     ) -> tuple[list[Card], str]:
-        """Search people by their names; returns a page, and where the next begins.
+        """Search people by their names; returns a page, and where the next
+        begins.
 
-        Found are members whose nickname and user name contain all words of the text.
-        Members come first if words of their names begin with these words. Guests,
-        locked accounts, ``viewer``, and accounts with a block between them and
-        ``viewer`` are not found. Bots are found only by their whole user name, if
-        the app lets accounts find each other by user names.
+        Found are members whose nickname and user name contain all words of the
+        text. Members come first if words of their names begin with these words.
+        Guests, locked accounts, ``viewer``, and accounts with a block between
+        them and ``viewer`` are not found. Bots are found only by their whole
+        user name, if the app lets accounts find each other by user names.
 
-        ``after`` is the second result of the page before; ``""`` means the start,
-        and as a result the end. It is the number of a part and the greatest id that
-        is not searched yet, as ``1.4096``. ``viewer`` ``""`` is a back end, which is
-        not limited. A search that takes long returns a page that is not full.
-        Raises NoAccounts, NoFinding and TooManyRequests.
+        ``after`` is the second result of the page before; ``""`` means the
+        start, and as a result the end. It is the number of a part and the
+        greatest id that is not searched yet, as ``1.4096``. ``viewer`` ``""``
+        is a back end, which is not limited. A search that takes long returns a
+        page that is not full. Raises NoAccounts, NoFinding and TooManyRequests.
         """
         rules = self._charge_search(app, viewer)
         words = Statements.words(text)
@@ -202,7 +203,8 @@ class Cards(Service, dict=True):
                 continue
             if part == 1:
                 return self._cards(app, viewer, accounts, found=True), ""
-            # All ids of part 0 were searched. Part 1 begins at the newest account.
+            # All ids of part 0 were searched. Part 1 begins at the newest
+            # account.
             part = 1
             upto = self.rows.last_id()
         return self._cards(app, viewer, accounts, found=True), f"{part}.{upto}"
@@ -340,8 +342,8 @@ class Cards(Service, dict=True):
     ) -> list[Card]:
         """The cards of accounts, as ``viewer`` sees them.
 
-        ``found`` means that the viewer has found them by an identifier or a name,
-        which shows their user names, too.
+        ``found`` means that the viewer has found them by an identifier or a
+        name, which shows their user names, too.
         """
         viewer_id = id_of(viewer)
         others = [account for account in accounts if account.id != viewer_id]
@@ -493,8 +495,8 @@ class LastSeen(Service):
         May switch greenlets. After an error they are lost.
         """
         while self._seen:
-            # Removed before the transaction, which may switch greenlets: a later
-            # time of the same account must not be lost.
+            # Removed before the transaction, which may switch greenlets: a
+            # later time of the same account must not be lost.
             last_seen = list(self._seen.items())[:_MOST_STORED]
             for key, _ in last_seen:
                 del self._seen[key]

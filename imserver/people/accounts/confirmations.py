@@ -139,10 +139,11 @@ class Confirmations(Struct, frozen=True):
         return account
 
     def read(self, token: str) -> tuple[int, bytes]:
-        """Verify a token; returns the id of the account and the hash of the address.
+        """Verify a token; returns the id of the account and the hash of the
+        address.
 
-        Raises UnknownConfirmation if this server has not made the token, or if it
-        has expired.
+        Raises UnknownConfirmation if this server has not made the token, or if
+        it has expired.
         """
         try:
             content = base64url.decode(token)

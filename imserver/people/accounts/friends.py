@@ -156,9 +156,9 @@ def relation_of(states: States) -> Relation:
     return ""
 
 
-# Changes of a relation (StateChange). Each function gets the state of the acting
-# user towards the other, and of the other towards the acting user (``mine`` and
-# ``theirs``). It returns both new states, and a FriendResult.
+# Changes of a relation (StateChange). Each function gets the state of the
+# acting user towards the other, and of the other towards the acting user
+# (``mine`` and ``theirs``). It returns both new states, and a FriendResult.
 
 
 def add(before: States) -> tuple[States, str]:

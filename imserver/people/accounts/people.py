@@ -361,8 +361,8 @@ class People(Struct, frozen=True):
         """Add accounts whose names contain these words, until there are enough."""
         last_id = self.all_rows.last_id()
         now = int(time())
-        # In each app, accounts come first if words of their names begin with the
-        # words.
+        # In each app, accounts come first if words of their names begin with
+        # the words.
         for app, at_word_starts in product(apps[:_MOST_SEARCHED_APPS], (True, False)):
             if len(accounts) >= limit:
                 return
@@ -385,15 +385,16 @@ class People(Struct, frozen=True):
     def page(
         self, wanted: PeopleFilter, before: int, limit: int
     ) -> tuple[list[Account], int]:
-        """A page of the wanted accounts, the newest first, with ids below ``before``.
+        """A page of the wanted accounts, the newest first, with ids below
+        ``before``.
 
-        0 means from the newest account on. Returns also the ``before`` of the next
-        page, or 0 if this is the last page.
+        0 means from the newest account on. Returns also the ``before`` of the
+        next page, or 0 if this is the last page.
 
         The search goes in steps from greater ids to smaller ones, for about
-        :data:`SEARCH_SECONDS`. As long as the steps are fast, each reads more ids
-        than the one before. So a page may have few accounts, or be empty. Raises
-        NoAccounts.
+        :data:`SEARCH_SECONDS`. As long as the steps are fast, each reads more
+        ids than the one before. So a page may have few accounts, or be empty.
+        Raises NoAccounts.
         """
         self.accounts.rules_of(wanted.app)
         accounts: list[Account] = []
@@ -446,9 +447,9 @@ class People(Struct, frozen=True):
     ) -> tuple[Account, list[str]]:
         """Lock an account and its bots for ``seconds``, and end their sessions.
 
-        0 means without an end. Returns the account, and the names of the nodes that
-        did not answer, which end the sessions a little later. Raises NoAccounts,
-        UnknownAccount and NotBelow.
+        0 means without an end. Returns the account, and the names of the nodes
+        that did not answer, which end the sessions a little later. Raises
+        NoAccounts, UnknownAccount and NotBelow.
         """
         until = FOR_GOOD
         if seconds:
@@ -471,8 +472,8 @@ class People(Struct, frozen=True):
     ) -> tuple[Account, list[str]]:
         """Lift the lock of an account, and its ban unless the ban ends later.
 
-        Returns the account, and the nodes that did not answer, which follow a little
-        later. Raises NoAccounts, UnknownAccount and NotBelow.
+        Returns the account, and the nodes that did not answer, which follow a
+        little later. Raises NoAccounts, UnknownAccount and NotBelow.
         """
         change = self._store_lock(principal, app, user, until=0, reason="")
 

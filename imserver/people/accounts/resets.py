@@ -88,8 +88,8 @@ class Resets(Struct, frozen=True):
     def _mail(self, app: str, login: str) -> tuple[Account, str, str] | None:
         """Make a code, and the mail with it: receiver, subject and text.
 
-        Returns None if no mail is sent, because there is no such account, it cannot
-        be reset, or it has had too many mails.
+        Returns None if no mail is sent, because there is no such account, it
+        cannot be reset, or it has had too many mails.
         """
         try:
             row = self.rows.by_login(app, *candidates(login))
@@ -121,7 +121,8 @@ class Resets(Struct, frozen=True):
         return account, "Reset your password · 重置密码", text
 
     def _charge(self, account: Account) -> bool:
-        """Count a mail to an account and to its address. False: too many were sent."""
+        """Count a mail to an account and to its address. False: too many were
+        sent."""
         try:
             self.of_account.require((account.app, account.id))
             self.mails.charge(account.app, account.email)

@@ -62,8 +62,8 @@ _ROWS: Final = RowsOf(
     factor="factor_since > 0",
 )
 _ACCOUNTS: Final = f"SELECT {_ROWS.columns}, folded, password FROM account"
-# The columns of _ROWS come first. So the last two values of a row are the folded
-# names and the hash of the password.
+# The columns of _ROWS come first. So the last two values of a row are the
+# folded names and the hash of the password.
 _LINKED: Final = (
     f"{_ACCOUNTS} WHERE id = (SELECT account FROM oauth_link WHERE app = %s "
     "AND provider = %s AND subject = %s) AND app = %s"
@@ -255,9 +255,11 @@ class AccountStore(Store.Rows):
     def by_ids_named(
         self, app: str, ids: Sequence[int], words: Sequence[str]
     ) -> list[Account]:
-        """The accounts with these ids whose visible names contain all these words.
+        """The accounts with these ids whose visible names contain all these
+        words.
 
-        They are ordered by id. A user name that others may not find does not count.
+        They are ordered by id. A user name that others may not find does not
+        count.
         """
 
         def read(sql: PooledStatements) -> list[Row]:
@@ -275,7 +277,8 @@ class AccountStore(Store.Rows):
         matching = []
         rows: list[Row] = self._store.read_or([], read)
         for account in map(_account, rows):
-            # The stored names also contain a user name that others may not find.
+            # The stored names also contain a user name that others may not
+            # find.
             visible = account
             if not account.findable:
                 visible = replace(account, name="")
@@ -301,13 +304,13 @@ class AccountStore(Store.Rows):
         """Search the accounts with ``after < id <= upto``, the newest first.
 
         Their names contain all of these words, which come from
-        :meth:`Statements.words`. With ``at_word_starts``, each of the words is the
-        beginning of a word of a name. Without it, only the other accounts that
-        contain the words are returned. Bots, guests, accounts that are locked now,
-        and accounts that others may not find are left out.
+        :meth:`Statements.words`. With ``at_word_starts``, each of the words is
+        the beginning of a word of a name. Without it, only the other accounts
+        that contain the words are returned. Bots, guests, accounts that are
+        locked now, and accounts that others may not find are left out.
 
-        Returns also the ``upto`` of the next page. It is ``after`` if all of these
-        ids were searched.
+        Returns also the ``upto`` of the next page. It is ``after`` if all of
+        these ids were searched.
         """
 
         def read(sql: PooledStatements) -> list[Row]:
@@ -365,13 +368,13 @@ class AccountStore(Store.Rows):
     ) -> tuple[list[Account], tuple[str, int] | None]:
         """A page of the directory of an app, in the order of the folded names.
 
-        It has the accounts that the account ``by`` may find; 0 means a back end,
-        which has no blocks. Bots, guests, accounts that are locked now, and accounts
-        with a block between them and ``by`` are left out.
+        It has the accounts that the account ``by`` may find; 0 means a back
+        end, which has no blocks. Bots, guests, accounts that are locked now,
+        and accounts with a block between them and ``by`` are left out.
 
-        ``after`` is the folded name and the id of the last account of the previous
-        page; ``("", 0)`` means the first page. Returns also the ``after`` of the
-        next page, or None if this is the last page.
+        ``after`` is the folded name and the id of the last account of the
+        previous page; ``("", 0)`` means the first page. Returns also the
+        ``after`` of the next page, or None if this is the last page.
         """
 
         def read(sql: PooledStatements) -> list[Row]:
@@ -382,8 +385,8 @@ class AccountStore(Store.Rows):
                 # app.
                 index = "FORCE INDEX (account_by_folded)"
             # All conditions are in the statement. So a page begins after an
-            # account that the previous page has shown, and its cursor names nobody
-            # whom the reader must not find.
+            # account that the previous page has shown, and its cursor names
+            # nobody whom the reader must not find.
             statement = (
                 f"{_ACCOUNTS} {index} WHERE {_IN_DIRECTORY} "
                 "AND folded >= %s "
@@ -433,12 +436,13 @@ class AccountStore(Store.Rows):
         fields: Mapping[Any, Any],
         record: RecordEvent | None = None,
     ) -> Account | None:
-        """Change the given fields of an account, and return the changed account.
+        """Change the given fields of an account, and return the changed
+        account.
 
         ``fields`` are columns of :data:`_CHANGEABLE` with their new values, and
-        ``email_confirmed`` if the e-mail address is confirmed now. An identifier
-        with the value ``""`` is removed. Returns None if the account does not exist.
-        Raises Taken.
+        ``email_confirmed`` if the e-mail address is confirmed now. An
+        identifier with the value ``""`` is removed. Returns None if the account
+        does not exist. Raises Taken.
         """
         for name in _CHANGEABLE:
             if name in fields:
@@ -594,7 +598,8 @@ class AccountStore(Store.Rows):
         Nobody has asked for this mail, so it is sent once. Returns False if the
         server has asked before, or an address was confirmed before.
         """
-        # NULL means: never asked and never confirmed. An empty text means: asked.
+        # NULL means: never asked and never confirmed. An empty text means:
+        # asked.
         statement = (
             "UPDATE account SET confirmed_email = '' WHERE id = %s "
             "AND confirmed_email IS NULL"
@@ -894,12 +899,13 @@ class AccountStore(Store.Rows):
         """Change the states of two accounts towards each other.
 
         ``change_states`` receives the state of ``one`` towards ``two``, and of
-        ``two`` towards ``one``. It returns the new states and a word for the result,
-        which this method returns.
+        ``two`` towards ``one``. It returns the new states and a word for the
+        result, which this method returns.
 
-        Instead this method returns ``"full"`` if an account would have relations to
-        more than ``limit`` others. It returns ``"unknown"`` if one of the accounts
-        does not exist, or if the states change and ``condition`` is not met.
+        Instead this method returns ``"full"`` if an account would have
+        relations to more than ``limit`` others. It returns ``"unknown"`` if one
+        of the accounts does not exist, or if the states change and
+        ``condition`` is not met.
         """
         # Both rows are locked, in this order, so that concurrent requests run
         # one after the other.
@@ -952,10 +958,11 @@ class AccountStore(Store.Rows):
     def relations(
         self, sql: PooledStatements, one: int, others: Sequence[int]
     ) -> dict[int, States]:
-        """Id → the states of the account ``one`` and of that account towards each other.
+        """Id → the states of the account ``one`` and of that account towards
+        each other.
 
-        If ``one`` is a bot, an account that has blocked its owner has also blocked
-        the bot.
+        If ``one`` is a bot, an account that has blocked its owner has also
+        blocked the bot.
         """
         ids = list(dict.fromkeys(others))
         towards = "SELECT other, state FROM relation WHERE account = %s AND other IN {}"

@@ -68,23 +68,26 @@ def _name_owner(op: Any) -> None:
 
 STEPS: Final = {
     21: """
-    # NULL: none is, and no mail has asked for it by itself. Empty: none is, and one has. The address
-    # itself, so that a node of the previous release, which replaces "email" only, confirms nothing.
+    # NULL: none is, and no mail has asked for it by itself. Empty: none is, and
+    # one has. The address itself, so that a node of the previous release, which
+    # replaces "email" only, confirms nothing.
     columns account: confirmed_email name254?
     """,
     26: """
-    # "role": empty, "moderator" or "owner". "locked_until": Unix seconds; 0: it is not locked.
-    # "lock_reason": NULL: none. "factor_since": when its second factor was confirmed, in Unix seconds;
-    # 0: it has none.
+    # "role": empty, "moderator" or "owner". "locked_until": Unix seconds; 0: it
+    # is not locked. "lock_reason": NULL: none. "factor_since": when its second
+    # factor was confirmed, in Unix seconds; 0: it has none.
     columns account: role name16='', locked_until big=0, lock_reason string200?, factor_since big=0
-    # "secret": of the codes, in base32. "step": the number of the last half minute whose code was used.
+    # "secret": of the codes, in base32. "step": the number of the last half
+    # minute whose code was used.
     table account_factor: account big*, secret name64, step big
     # "code": its hash. Each code is used once, and deleted then.
     ordered recovery_code: account big*, code name64*
     """,
     33: """
-    # "folded": the words of the nickname and the user name; NULL: a node that does not know the column
-    # has made the account. "status": NULL: none. "status_until": Unix seconds; 0: it does not end.
+    # "folded": the words of the nickname and the user name; NULL: a node that
+    # does not know the column has made the account. "status": NULL: none.
+    # "status_until": Unix seconds; 0: it does not end.
     columns account: folded name1000?, status string80?, away small=0, status_until big=0
     """,
     34: _fold_names,

@@ -165,9 +165,9 @@ class Bots(Struct, frozen=True):
     ) -> Bot:
         """Change a bot, and return it as it is now.
 
-        ``fields`` may have ``nickname``, ``avatar``, ``commands``, ``description``
-        and ``listed``. Raises BadField (also above :data:`MOST_LISTED`) and
-        UnknownBot.
+        ``fields`` may have ``nickname``, ``avatar``, ``commands``,
+        ``description`` and ``listed``. Raises BadField (also above
+        :data:`MOST_LISTED`) and UnknownBot.
         """
         # The other fields belong to the account of the bot.
         commands = fields.pop("commands", None)

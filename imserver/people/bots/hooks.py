@@ -106,10 +106,11 @@ class BotHooks(Service, dict=True):
         self.rows.advance(hook, position)
 
     def deliver(self, sender: HookSender[BotHook], entry: Entry) -> Failure | None:
-        """Post an entry to the URL of a bot, and send the messages in its answer.
+        """Post an entry to the URL of a bot, and send the messages in its
+        answer.
 
-        Returns None if the entry is done, else the failure: then the entry is posted
-        again later, unless the failure ``is_dead``.
+        Returns None if the entry is done, else the failure: then the entry is
+        posted again later, unless the failure ``is_dead``.
         """
         hook = sender.hook
         tally = self.tally
@@ -136,8 +137,8 @@ class BotHooks(Service, dict=True):
             tally.delivered[hook.app] += 1
             if not self._send_answer(hook, entry, answer):
                 return Failure("the lease has ended")
-            # The window has the ids of entries that were posted, so that none is
-            # posted again.
+            # The window has the ids of entries that were posted, so that none
+            # is posted again.
             sender.window.take(entry.id)
             return None
 
@@ -146,10 +147,11 @@ class BotHooks(Service, dict=True):
     def _failure(
         self, sender: HookSender[BotHook], entry: Entry, problem: str, is_final: bool
     ) -> Failure:
-        """Count a failed attempt to post an entry, and decide whether to repeat it.
+        """Count a failed attempt to post an entry, and decide whether to repeat
+        it.
 
-        The entry is given up if ``is_final``, or after :data:`TRY_SECONDS`, because
-        no later event is posted before it.
+        The entry is given up if ``is_final``, or after :data:`TRY_SECONDS`,
+        because no later event is posted before it.
         """
         hook = sender.hook
         self.tally.failures[hook.app] += 1

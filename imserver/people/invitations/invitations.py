@@ -218,8 +218,8 @@ class Invitations:
     ) -> list[str]:
         """Send each user an invitation to a group, as a message of ``inviter``.
 
-        Returns the users to whom one was sent. A user gets no invitation above the
-        limit ``accounts.invitations``, or if the message is refused. Raises
+        Returns the users to whom one was sent. A user gets no invitation above
+        the limit ``accounts.invitations``, or if the message is refused. Raises
         UnknownGroup and NotAllowed.
         """
         name = self._groups.check_inviting(app, group, inviter).name
@@ -256,8 +256,8 @@ class Invitations:
     def revoke(self, app: str, inviter: str, code: str) -> None:
         """End an invitation.
 
-        Allowed for its maker, for the owner and admins of its group, and for the
-        user to whom it was sent (to decline it). Raises UnknownInvitation.
+        Allowed for its maker, for the owner and admins of its group, and for
+        the user to whom it was sent (to decline it). Raises UnknownInvitation.
         """
         row = self._rows.get(app, code)
         if row is None:
@@ -355,7 +355,8 @@ class Invitations:
     def _show_group(
         self, app: str, row: InvitationShown, preview: InvitationPreview
     ) -> None:
-        """Add the group of an invitation to its preview. Raises UnknownInvitation."""
+        """Add the group of an invitation to its preview. Raises
+        UnknownInvitation."""
         # An invitation ends when its maker may no longer invite.
         try:
             group = self._groups.check_inviting(app, id_of(row.group), row.user)
@@ -371,10 +372,10 @@ class Invitations:
     ) -> InvitationAccepted:
         """Join the group, or become a friend of the maker.
 
-        Members and friends do not use up an invitation. ``by_user`` means that the
-        user makes the request, not a back end. Raises UnknownInvitation,
-        UnknownAccount, Blocked, TooManyRequests, TooManyMembers, and ServiceRefused
-        for too many friends.
+        Members and friends do not use up an invitation. ``by_user`` means that
+        the user makes the request, not a back end. Raises UnknownInvitation,
+        UnknownAccount, Blocked, TooManyRequests, TooManyMembers, and
+        ServiceRefused for too many friends.
         """
         self._people.accounts.known(app, user)
         invitation = self._valid(app, code)
@@ -422,9 +423,9 @@ class Invitations:
     ) -> bool:
         """Make a user a member of the group of an invitation.
 
-        Returns False if the user is a member already. ``message`` has brought the
-        invitation; None if it was a link. Raises UnknownGroup, NotAllowed and
-        TooManyMembers.
+        Returns False if the user is a member already. ``message`` has brought
+        the invitation; None if it was a link. Raises UnknownGroup, NotAllowed
+        and TooManyMembers.
         """
         sent_at = 0
         if message is not None:

@@ -219,7 +219,8 @@ class InvitationMails:
     def _charged(
         self, app: str, wanted: Mapping[str, str], refused: list[RefusedAddress]
     ) -> list[str]:
-        """Count a mail to each address, and return the addresses below their limit.
+        """Count a mail to each address, and return the addresses below their
+        limit.
 
         All other addresses are added to ``refused``, as they were given.
         """
@@ -258,8 +259,8 @@ class InvitationMails:
         """Send the mail of one invitation, if the invitation is still valid.
 
         The runner calls this, while this node has reserved the mail. Raises
-        ConnectionError if the mail server does not take the mail for now: the runner
-        tries it again later.
+        ConnectionError if the mail server does not take the mail for now: the
+        runner tries it again later.
         """
         self._wait_for_server(app, code)
         mail = self._rows.mail(app, code)

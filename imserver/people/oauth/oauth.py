@@ -229,7 +229,8 @@ class LinkStore(Store.Rows):
             if linked_subject != subject:
                 raise Taken("link")
             return
-        # Locked, so that a deletion of the account cannot leave the link behind.
+        # Locked, so that a deletion of the account cannot leave the link
+        # behind.
         account_row = f"SELECT 1 FROM account WHERE id = %s{sql.for_update}"
         if not sql.query(account_row, (account,)):
             raise Taken("link")
@@ -373,15 +374,16 @@ class OAuth:
     ) -> tuple[str, str, str]:
         """Start a login with the provider ``name``.
 
-        Returns the address for the browser, the secret handle of the login, and the
-        short code for the user.
+        Returns the address for the browser, the secret handle of the login, and
+        the short code for the user.
 
-        ``user`` is the user whose account is linked with the provider. None means
-        that this is a login, not a link. A link needs the ``password`` of the
-        account, if it has one, because a stolen token must not add a way to log in.
-        ``token`` is the token of the request. The start counts as a login from
-        ``address``. ``return_to`` is the path of our own page to which the browser
-        comes back; ``""`` means that it shows the question to the user.
+        ``user`` is the user whose account is linked with the provider. None
+        means that this is a login, not a link. A link needs the ``password`` of
+        the account, if it has one, because a stolen token must not add a way to
+        log in. ``token`` is the token of the request. The start counts as a
+        login from ``address``. ``return_to`` is the path of our own page to
+        which the browser comes back; ``""`` means that it shows the question to
+        the user.
 
         Raises NoAccounts, UnknownProvider, ServiceRefused (no address of this
         server), BadField, ProviderUnavailable, TooManyRequests, and for a link
@@ -408,8 +410,8 @@ class OAuth:
         with self._turn(app, name):
             url = provider.address(self._request(row))
 
-        # The client finds the login by its handle, the browser by the ``state``.
-        # Only hashes of both secrets are stored.
+        # The client finds the login by its handle, the browser by the
+        # ``state``. Only hashes of both secrets are stored.
         login = token_urlsafe(_SECRET_BYTES)
         key = secret_hash(login)
         self._store_login(key, row)
@@ -627,7 +629,8 @@ class OAuth:
             return self._log_in(row, identity)
 
     def _require_factor(self, row: _Running, identity: Identity, factor: str) -> None:
-        """Check the second factor of the account to which a login leads, if any.
+        """Check the second factor of the account to which a login leads, if
+        any.
 
         Raises FactorRequired, WrongCode and TooManyRequests.
         """
@@ -706,7 +709,8 @@ class OAuth:
         raise UnknownLogin
 
     def _link_too(self, account: Account, name: str, subject: str) -> None:
-        """Link an account that was found by a similar provider with this one, too.
+        """Link an account that was found by a similar provider with this one,
+        too.
 
         The account may have another identity there. Then nothing is changed.
         """

@@ -183,8 +183,8 @@ class _Http:
         """Read a JSON object.
 
         ``token`` is an access token to send; ``""`` sends none. Raises
-        ProviderUnavailable, and ProviderRefused for a status other than 200 below
-        500.
+        ProviderUnavailable, and ProviderRefused for a status other than 200
+        below 500.
         """
         headers: dict[str, str] = {}
         if token:
@@ -454,9 +454,9 @@ class Oidc(Service):
     def _verified(self, token: object, access: str, nonce: str) -> dict[str, Any]:
         """Verify an ID token, and return its claims.
 
-        ``access`` is the access token that came with it. ``nonce`` is the random
-        text of this login, which the provider must have put into the token. Raises
-        ProviderRefused and ProviderUnavailable.
+        ``access`` is the access token that came with it. ``nonce`` is the
+        random text of this login, which the provider must have put into the
+        token. Raises ProviderRefused and ProviderUnavailable.
         """
         from authlib.oidc.core.claims import CodeIDToken
         from joserfc.errors import JoseError
@@ -489,8 +489,8 @@ class Oidc(Service):
 
 
 def _check_addresses(url: str, endpoints: _Endpoints) -> None:
-    """Raise ProviderUnavailable if a discovery document names an address without
-    https. ``url`` is the address of the document."""
+    """Raise ProviderUnavailable if a discovery document names an address
+    without https. ``url`` is the address of the document."""
     for endpoint in (
         endpoints.authorization_endpoint,
         endpoints.token_endpoint,
@@ -596,8 +596,8 @@ class WeChat:
     def _token(self, http: _Http, code: str) -> dict[str, Any]:
         """Exchange a code for an access token.
 
-        The result has at least the texts ``openid`` and ``access_token``. Raises
-        ProviderUnavailable and ProviderRefused.
+        The result has at least the texts ``openid`` and ``access_token``.
+        Raises ProviderUnavailable and ProviderRefused.
         """
         query = {
             "appid": self._settings.client_id,
