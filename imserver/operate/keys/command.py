@@ -1,6 +1,7 @@
 """``imserver key usage`` shows the use of a key. ``imserver key deprecated``
 shows who uses things that 2.0 removes."""
 
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from operator import attrgetter
 from time import time
@@ -97,13 +98,10 @@ def deprecated(url: str, key_file: str | None, app: str) -> None:
     names them.
     """
     answer = ServerApi(url, key_file).get("keys/deprecated", {"app": app})
-    rows = []
-    for feature in answer["deprecated"]:
-        form = {"name": feature["name"], "instead": feature["instead"]}
-        rows += [convert({**use, **form}, _Row) for use in feature["uses"]]
+    rows = _rows_of(answer["deprecated"])
     if rows:
         columns = "name, use: instead, key, app, from: address, first, last, answered, refused"
-        rows.sort(key=attrgetter("last"), reverse=True)
+
         CommandLine.rows(columns, rows, **_TEXTS)
         fail("version 2.0 will refuse these requests")
     # Nothing deprecated was used. Say since when the server knows that.
@@ -114,3 +112,12 @@ def deprecated(url: str, key_file: str | None, app: str) -> None:
         )
     since = f"since {_minute(answer['since'])}, on other nodes until a minute ago,"
     CommandLine.data([], f"{since} nobody has used a deprecated feature: {names}")
+
+
+def _rows_of(features: Iterable[Mapping[str, Any]]) -> list[_Row]:
+    """The uses of deprecated features, the latest first."""
+    rows = []
+    for feature in features:
+        form = {"name": feature["name"], "instead": feature["instead"]}
+        rows += [convert({**use, **form}, _Row) for use in feature["uses"]]
+    return sorted(rows, key=attrgetter("last"), reverse=True)

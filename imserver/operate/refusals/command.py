@@ -77,15 +77,8 @@ def _lift(api: ServerApi, query: Mapping[str, str]) -> None:
         # Ends the command if there is no such account.
         api.whom(app, query["user"])
     answer = api.post("limits/lift", query)
-
-    # This route does not lift mutes. Another one lifts the mutes in the whole
-    # app, but only owners and admins of a group lift a mute in the group.
     holds = api.get("refusals", query)["holds"]
-    mutes = [
-        hold for hold in holds if hold["kind"] == "mute" and not _is_of_group(hold)
-    ]
-    for hold in mutes:
-        api.post("moderation/unmute", {"app": app, "user": hold["who"]})
+    mutes = _lift_mutes(api, app, holds)
     remaining = [hold for hold in holds if hold not in mutes]
 
     lines = _hold_lines([*answer["lifted"], *mutes])
@@ -95,6 +88,22 @@ def _lift(api: ServerApi, query: Mapping[str, str]) -> None:
         lines += ["Still in force", *_hold_lines(remaining)]
         lines += _undo_commands(app, remaining)
     _say(lines or ["No limit is in force now."], answer)
+
+
+def _lift_mutes(
+    api: ServerApi, app: str, holds: Iterable[Mapping[str, Any]]
+) -> list[Mapping[str, Any]]:
+    """Lift the mutes in the whole app among holds, and return them.
+
+    The route that lifts other limits does not lift mutes. A mute in one group
+    stays: only owners and admins of the group lift it.
+    """
+    mutes = [
+        hold for hold in holds if hold["kind"] == "mute" and not _is_of_group(hold)
+    ]
+    for hold in mutes:
+        api.post("moderation/unmute", {"app": app, "user": hold["who"]})
+    return mutes
 
 
 def _explain(api: ServerApi, query: Mapping[str, str], whom: str) -> None:

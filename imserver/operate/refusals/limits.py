@@ -1,7 +1,7 @@
 """The limits that refuse somebody now: bans, mutes, locks of accounts, rates.
 One act lifts all except mutes, on all nodes."""
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import chain
 from time import time
 from typing import Annotated, ClassVar, Final, Literal
@@ -219,30 +219,36 @@ class Refusals(Service, dict=True):
     ) -> tuple[list[Hold], list[str]]:
         """Lift all limits of somebody except mutes and erasures.
 
-        Returns the lifted limits, and the nodes that did not answer. A limit
-        that ``principal`` may not lift stays. ``names``, ``address`` and
-        ``rows`` have the meaning that they have in :meth:`holds`.
+        Returns the lifted limits, and the nodes that did not answer. A limit that
+        ``principal`` may not lift stays. ``names``, ``address`` and ``rows`` have
+        the meaning that they have in :meth:`holds`.
         """
         reaches_all = principal.apps is None
         query = self._query(app, names, address, reaches_all, rows)
-        holds = self._holds_of(app, names)
-        # A lock makes a ban of its account. A principal who may not end the
-        # lock does not lift the ban.
-        locked = [hold.who for hold in holds if hold.kind == "lock"]
-        still_locked = {
-            who for who in locked if not self.people.unlock(principal, app, who)
-        }
-        lifted = [
-            hold
-            for hold in holds
-            if hold.kind not in ("erasure", "mute") and hold.who not in still_locked
-        ]
-
+        lifted = self._unlock(principal, app, self._holds_of(app, names))
         banned = [hold.who for hold in lifted if hold.kind == "ban"]
         if banned:
             self.core.sessions.unban(app, self.core.authority.unlocked(app, banned))
         rates, missing = self._rates(replace(query, lift=True))
         return [*lifted, *rates], missing
+
+    def _unlock(
+        self, principal: Principal, app: str, holds: Sequence[Hold]
+    ) -> list[Hold]:
+        """End the locks among holds; returns the bans and locks that may be lifted.
+
+        A lock makes a ban of its account. A principal who may not end the lock does
+        not lift the ban.
+        """
+        locked = [hold.who for hold in holds if hold.kind == "lock"]
+        still_locked = {
+            who for who in locked if not self.people.unlock(principal, app, who)
+        }
+        return [
+            hold
+            for hold in holds
+            if hold.kind not in ("erasure", "mute") and hold.who not in still_locked
+        ]
 
     def forget(self, app: str, user: str, _name: str) -> None:
         """Forget the refusals of a deleted user, on all nodes that answer."""

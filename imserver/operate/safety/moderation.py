@@ -25,8 +25,8 @@ MOST_MESSAGES: Final = 100
 WAIT_SECONDS: Final = 5.0
 """How long a request waits for many messages. The work continues after it."""
 _SECOND_MS: Final = 1000
-_BANS: Final = ("moderation.ban", "ban")
-_MUTES: Final = ("moderation.mute",)
+_BANS: Final[tuple[str, ...]] = ("moderation.ban", "ban")
+_MUTES: Final[tuple[str, ...]] = ("moderation.mute",)
 """The names that acts which ban or mute a user have in the audit log."""
 
 
@@ -258,31 +258,35 @@ class Moderation(Service, dict=True):
     def holds(self, app: str, users: Sequence[str]) -> list[UserHold]:
         """The bans and mutes in force for these users.
 
-        Bans that come with a lock are left out, because they end when the lock
-        is lifted.
+        Bans that come with a lock are left out, because they end when the lock is
+        lifted.
         """
         unlocked = set(self.core.authority.unlocked(app, users))
         bans = self.core.sessions.bans(app)
-        # A lock makes a ban of its account, which is left out here.
         holds = list[UserHold]()
         for user in users:
             ban = bans.get(user)
             if ban is not None and user in unlocked:
-                by = self.maker(app, user, _BANS)
-                holds.append(
-                    UserHold(
-                        user, kind="ban", until=ban.until, reason=ban.reason, by=by
-                    )
-                )
+                holds.append(self._hold(app, user, "ban", ban.until, ban.reason))
             mute = self.core.mutes.mute_of(app, user)
             if mute is not None:
-                by = self.maker(app, user, _MUTES)
-                holds.append(
-                    UserHold(
-                        user, kind="mute", until=mute.until, reason=mute.reason, by=by
-                    )
-                )
+                holds.append(self._hold(app, user, "mute", mute.until, mute.reason))
         return holds
+
+    def _hold(
+        self,
+        app: str,
+        user: str,
+        kind: Literal["ban", "mute"],
+        until: int | None,
+        reason: str,
+    ) -> UserHold:
+        """A ban or a mute, with the moderator who has made it."""
+        acts = _MUTES
+        if kind == "ban":
+            acts = _BANS
+        by = self.maker(app, user, acts)
+        return UserHold(user, kind=kind, until=until, reason=reason, by=by)
 
     def ban_of(self, app: str, user: str) -> str:
         """The end and the reason of a user's ban, as a text.

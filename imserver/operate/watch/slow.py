@@ -233,20 +233,21 @@ class Watch:
             self._set_level(wish.level, wish)
         if wish.share is not None:
             self._set_share(wish.share, wish)
-
-        if wish.trace is None:
-            trace = self.trace
-        else:
-            trace = wish.trace
-        if wish.name:
-            own_level = wish.level is not None
-            # Calls with this name follow the wish, all others follow the
-            # settings.
-            rule = CallRule(own_level, lines=wish.share or 0.0, trace=trace)
-            self.calls.apply(wish.name, rule, others=CallRule(trace=self.trace))
-        else:
-            self.calls.apply(name="", rule=CallRule(trace=trace), others=CallRule())
+        self._watch_calls(wish)
         return True
+
+    def _watch_calls(self, wish: LogWish) -> None:
+        """Watch the calls that a wish names, or all calls if it names none."""
+        trace = self.trace
+        if wish.trace is not None:
+            trace = wish.trace
+        if not wish.name:
+            self.calls.apply(name="", rule=CallRule(trace=trace), others=CallRule())
+            return
+        # Calls with this name follow the wish, all others follow the settings.
+        own_level = wish.level is not None
+        rule = CallRule(own_level, lines=wish.share or 0.0, trace=trace)
+        self.calls.apply(wish.name, rule, others=CallRule(trace=self.trace))
 
     def _set_level(self, name: Level, wish: LogWish) -> None:
         """Write lines from this level on.

@@ -181,34 +181,36 @@ def _raise_if_any(errors: list[str]) -> None:
 def _imported(row: Mapping[str, Any], app: str) -> Imported:
     """The account of one row, which is checked. Raises BadField."""
     fields = {_NAMES.get(name, name): value for name, value in row.items()}
-    # GoChat's column "update_time" is ignored.
-    unknown = fields.keys() - _FIELDS - {"update_time"}
-    if unknown:
-        names = ", ".join(sorted(map(str, unknown)))
-        raise BadField(f"unknown columns: {names}")
+    _check_columns(fields)
     password = _text(fields, "password")
     if not _HASH.fullmatch(password):
         raise BadField(
             "password: expected a hash, of GoChat (32 hexadecimal digits) or argon2id"
         )
-
     identifiers = _identifiers_in(fields)
     nickname = clean_name(_text(fields, "nickname"))
     avatar = _text(fields, "avatar")
     check_shown(nickname, avatar)
-    id = _id(fields.get("id"))
-    created = _time(fields.get("created"))
     account = Account(
-        id,
-        app,
+        id=_id(fields.get("id")),
+        app=app,
         phone=identifiers["phone"],
         nickname=nickname,
         avatar=avatar,
-        created=created,
+        created=_time(fields.get("created")),
         email=identifiers["email"],
         name=identifiers["name"],
     )
     return Imported(account, password)
+
+
+def _check_columns(fields: Mapping[str, Any]) -> None:
+    """Raise BadField if a row has columns that the import does not know."""
+    # GoChat's column "update_time" is ignored.
+    unknown = fields.keys() - _FIELDS - {"update_time"}
+    if unknown:
+        names = ", ".join(sorted(map(str, unknown)))
+        raise BadField(f"unknown columns: {names}")
 
 
 def _identifiers_in(fields: Mapping[str, Any]) -> dict[Identifier, str]:

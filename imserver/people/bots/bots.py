@@ -115,12 +115,7 @@ class Bots(Struct, frozen=True):
         if name:
             name = checked("name", name)
         check_shown(nickname, avatar)
-        owner_id = 0  # a back end
-        if acting_user:
-            owner = self.accounts.known(app, acting_user)
-            if owner.bot:
-                raise UnknownAccount(acting_user)
-            owner_id = owner.id
+        owner_id = self._owner_id(app, acting_user)
         if name:
             self.accounts.require_free(app, {"name": name}, own_id=0)
 
@@ -138,6 +133,18 @@ class Bots(Struct, frozen=True):
                 self.accounts.known(app, acting_user)
             raise ServiceRefused(problem=HTTP_TOO_MANY_BOTS)
         return bot, bot_token(bot.account.id, secret)
+
+    def _owner_id(self, app: str, acting_user: str) -> int:
+        """The account that will own a new bot; 0 for a back end.
+
+        Raises UnknownAccount, also if it is a bot: bots own no bots.
+        """
+        if not acting_user:
+            return 0
+        owner = self.accounts.known(app, acting_user)
+        if owner.bot:
+            raise UnknownAccount(acting_user)
+        return owner.id
 
     def page(self, app: str, acting_user: str, after: str, limit: int) -> list[Bot]:
         """A page of the bots of the acting user; for a back end, of all bots of

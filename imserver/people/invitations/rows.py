@@ -128,8 +128,7 @@ class InvitationStore(Store.Rows):
         most: int,
         account: int = 0,
     ) -> bool:
-        """Store an invitation, after ended invitations of its maker are
-        deleted.
+        """Store an invitation, after ended invitations of its maker are deleted.
 
         Returns False, and stores nothing, if the maker still has ``most``
         invitations. For a back end, only its invitations to this group count.
@@ -143,12 +142,7 @@ class InvitationStore(Store.Rows):
             sql.query(
                 f"SELECT id FROM account WHERE id = %s{sql.for_update}", (account,)
             )
-        of_maker = "app = %s AND member = %s"
-        values: Row = (app, new.user)
-        is_of_back_end = not new.user
-        if is_of_back_end:
-            of_maker = f"{of_maker} AND conversation = %s"
-            values = (*values, id_of(new.group))
+        of_maker, values = _of_maker(app, new)
         sql.execute(
             f"DELETE FROM invitation WHERE {of_maker} AND {_ENDED}",
             (*values, new.created),
@@ -317,6 +311,16 @@ class InvitationStore(Store.Rows):
         old = "SELECT id FROM invitation_mail WHERE created < %s"
         sql.execute(f"DELETE FROM invitation WHERE code IN ({old})", (before,))
         sql.execute("DELETE FROM invitation_mail WHERE created < %s", (before,))
+
+
+def _of_maker(app: str, new: InvitationShown) -> tuple[str, Row]:
+    """The condition of the invitations that count with a new one, and its values."""
+    condition = "app = %s AND member = %s"
+    values: Row = (app, new.user)
+    is_of_back_end = not new.user
+    if is_of_back_end:
+        return f"{condition} AND conversation = %s", (*values, id_of(new.group))
+    return condition, values
 
 
 def _row(app: str, new: InvitationShown) -> Row:

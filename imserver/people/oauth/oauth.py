@@ -671,13 +671,12 @@ class OAuth:
     def _log_in(self, row: _Running, identity: Identity) -> FullSession:
         """Log in to the account of an identity.
 
-        If no account is linked with the identity, one is made, if the provider
-        may do so. Raises NotLinked, AccountLocked, UserBanned and WrongLogin.
+        If no account is linked with the identity, one is made, if the provider may
+        do so. Raises NotLinked, AccountLocked, UserBanned and WrongLogin.
         """
         app = row.app
         name = row.provider
         settings, _ = self._provider(app, name)
-        subject = identity.subjects[0]
         # The second round finds the account that another login of this identity
         # has made during the first.
         for _ in range(2):
@@ -687,26 +686,32 @@ class OAuth:
             if linked is not None:
                 session, linked_name = linked
                 if linked_name != name:
-                    self._link_too(session.account, name, subject)
+                    self._link_too(session.account, name, identity.subjects[0])
                 return session
 
             if not settings.register:
                 raise NotLinked(f"apps.{app}.oauth.{name}.register is off")
-            new = Account(
-                id=0,
-                app=app,
-                phone="",
-                nickname=identity.nickname,
-                avatar=identity.avatar,
-            )
             try:
-                account = self._rows.add_linked(
-                    new, name, subject, self._accounts.recorder(app)
-                )
+                account = self._register(app, name, identity)
             except Taken:  # another login of this identity was faster
                 continue
             return self._accounts.token(account, row.device)
         raise UnknownLogin
+
+    def _register(self, app: str, name: str, identity: Identity) -> Account:
+        """Make an account that is linked with an identity at a provider.
+
+        Raises Taken if the identity is linked already.
+        """
+        new = Account(
+            id=0,
+            app=app,
+            phone="",
+            nickname=identity.nickname,
+            avatar=identity.avatar,
+        )
+        subject = identity.subjects[0]
+        return self._rows.add_linked(new, name, subject, self._accounts.recorder(app))
 
     def _link_too(self, account: Account, name: str, subject: str) -> None:
         """Link an account that was found by a similar provider with this one,
