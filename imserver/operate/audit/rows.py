@@ -679,7 +679,7 @@ def _wanted(query: AuditQuery, by: Label) -> tuple[str, tuple[str, ...]]:
     The condition by which :func:`_source` finds the acts in ``audit_name`` is
     not repeated.
     """
-    kind, app, member = by
+    kind, _, _ = by
     columns = {
         "app": query.app,
         "name": query.name,
@@ -688,10 +688,19 @@ def _wanted(query: AuditQuery, by: Label) -> tuple[str, tuple[str, ...]]:
     }
     given = {column: value for column, value in columns.items() if value}
     text = "".join(f" AND a.{column} = %s" for column in given)
-    values = tuple(given.values())
+    text_of_names, values_of_names = _wanted_names(query, by)
+    return text + text_of_names, (*given.values(), *values_of_names)
 
-    # These are the conditions in the order in which ``_source`` prefers them.
-    # Each is necessary only if ``_source`` has used one before it.
+
+def _wanted_names(query: AuditQuery, by: Label) -> tuple[str, tuple[str, ...]]:
+    """The conditions for the names in a wanted act, and their values.
+
+    They are in the order in which ``_source`` prefers them. Each is necessary
+    only if ``_source`` has used one before it.
+    """
+    _, app, member = by
+    text = ""
+    values: tuple[str, ...] = ()
     is_found_otherwise = bool(query.request or query.about)
     if query.request and query.about:
         text += _NAMES_ONE.format("")

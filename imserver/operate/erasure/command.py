@@ -113,10 +113,29 @@ def erase(
         click.echo(
             f"the erasure of {name} is cancelled, and no longer locks the user out"
         )
-        return
+    else:
+        _erase(server, person, name, _seconds(after), reason)
 
+
+def _erase(
+    server: ServerApi, person: dict[str, str], name: str, seconds: int, reason: str
+) -> None:
+    """Erase a user, and wait until that has ended.
+
+    ``person`` has the app and the id of the user. ``name`` is for messages. The
+    erasure begins after some seconds; 0 means at once. Ends the command if
+    nothing was stored of the user.
+    """
     is_stored = server.get("users/erase/show", person).get("stored", True)
-    _erase(server, person, name, _seconds(after), reason)
+    request: dict[str, object] = {**person}
+    if seconds:
+        request["seconds"] = seconds
+    if reason:
+        request["reason"] = reason
+    answer = server.post("users/erase", request)
+    if not answer["erased"]:
+        text = _progress_text(name, seconds, is_planned="ends" in answer)
+        _wait_until_erased(server, person, text)
     # The erasure was requested anyway, because a node may have had something
     # of the user in its memory.
     if not is_stored:
@@ -124,30 +143,17 @@ def erase(
     click.echo(f"{name} is erased")
 
 
-def _erase(
-    server: ServerApi, person: dict[str, str], name: str, seconds: int, reason: str
-) -> None:
-    """Request the erasure of a user, and wait until it has ended.
+def _progress_text(name: str, seconds: int, is_planned: bool) -> str:
+    """The words for a person who waits for an erasure.
 
-    ``person`` has the app and the id of the user. ``name`` is for messages. The
-    erasure begins after some seconds; 0 means at once.
+    ``is_planned`` says that the erasure has not begun.
     """
-    request: dict[str, object] = {**person}
-    if seconds:
-        request["seconds"] = seconds
-    if reason:
-        request["reason"] = reason
-    answer = server.post("users/erase", request)
-    if answer["erased"]:
-        return
-    if "ends" in answer:
-        text = f"{name} is locked out, and will be erased in {seconds} s. Ctrl-C cancels the erasure"
-    else:
-        text = (
-            f"the erasure of {name} has begun, but a part of the server does not answer; the "
-            "server continues by itself"
-        )
-    _wait_until_erased(server, person, text)
+    if is_planned:
+        return f"{name} is locked out, and will be erased in {seconds} s. Ctrl-C cancels the erasure"
+    return (
+        f"the erasure of {name} has begun, but a part of the server does not answer; the "
+        "server continues by itself"
+    )
 
 
 def _compact(path: str | None, data_dir: str | None) -> None:

@@ -142,16 +142,19 @@ class ArchiveWriter:
             self._files.append(os.fdopen(descriptor, "r+b"))
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
-        try:
-            self.state = msgspec.msgpack.decode(
-                (self.folder / _STATE).read_bytes(), type=ArchiveState
-            )
-        except (FileNotFoundError, msgspec.MsgspecError):
-            self.state = ArchiveState(begun=int(time()))
+        self.state = self._read_state()
         # Bytes that were written after the last save are cut off.
         for file, length in zip(self._files, self.state.lengths, strict=True):
             file.truncate(length)
             file.seek(length)
+
+    def _read_state(self) -> ArchiveState:
+        """The state at the last save; a new one if it is missing or broken."""
+        try:
+            content = (self.folder / _STATE).read_bytes()
+            return msgspec.msgpack.decode(content, type=ArchiveState)
+        except (FileNotFoundError, msgspec.MsgspecError):
+            return ArchiveState(begun=int(time()))
 
     def names(self) -> set[str]:
         """The names of the entries that were ended so far."""

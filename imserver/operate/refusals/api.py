@@ -117,22 +117,13 @@ def refusals(refusals: Refusals, call: Call, request: RefusalsQuery) -> Refusals
     deletes them.
     """
     app = call.app
-    wanted_apps = call.principal.apps  # None: all apps, and unknown ones
-    reaches_all = wanted_apps is None
-    if app:
-        wanted_apps = frozenset({app})
     names = refusals.names_of(app, request.user or request.account)
-    wanted = Wanted(
-        apps=wanted_apps,
-        names=names,
-        address=network_of(request.address),
-        request=request.request,
-    )
-    rows, missing = refusals.select(wanted)
+    rows, missing = refusals.select(_wanted_of(call, request, names))
 
     # Without a user or an address, the limits of everybody would be listed.
     holds: list[Hold] = []
     if app and (names or request.address):
+        reaches_all = call.principal.apps is None
         holds, missing_holds = refusals.holds(
             app, names, request.address, everywhere=reaches_all, rows=rows
         )
@@ -144,6 +135,19 @@ def refusals(refusals: Refusals, call: Call, request: RefusalsQuery) -> Refusals
         users=sorted(names),
         missing_nodes=sorted(set(missing)),
         names=_names_in(listed, refusals.core.store),
+    )
+
+
+def _wanted_of(call: Call, request: RefusalsQuery, names: frozenset[str]) -> Wanted:
+    """The filter for the refusals that a caller wants, and may see."""
+    apps = call.principal.apps  # None: all apps, and unknown ones
+    if call.app:
+        apps = frozenset({call.app})
+    return Wanted(
+        apps=apps,
+        names=names,
+        address=network_of(request.address),
+        request=request.request,
     )
 
 

@@ -2,7 +2,7 @@
 and passwords."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from time import gmtime, strftime, time
@@ -21,6 +21,7 @@ from imserver.people.accounts.accounts import check_password
 from imserver.people.accounts.contract import (
     FOR_GOOD,
     Account,
+    Imported,
     RoleName,
     name_of,
     role_named,
@@ -493,15 +494,25 @@ def import_accounts(
             if name != app:
                 # The operator has used another name of the app.
                 accounts = accounts_of(rows, name)
-            total = len(accounts)
-
-            def report(done: int) -> None:
-                say("importing", done, total)
-
-            count = store(AccountStore(database), name, accounts, report)
+            count = _store_imported(database, name, accounts, say)
             if last_seq:
                 database.part(MessageLog).continue_after(name, last_seq)
             record_act(settings, database, "accounts.import", name, count=count)
     except (BadImport, UnicodeDecodeError) as error:
         fail(error)
     click.echo(f"accounts imported: {count}; already there: {len(accounts) - count}")
+
+
+def _store_imported(
+    database: Store, app: str, accounts: Sequence[Imported], say: Callable[..., None]
+) -> int:
+    """Store accounts, and report the progress to ``say``.
+
+    Returns how many of them did not exist. Raises BadImport.
+    """
+    total = len(accounts)
+
+    def report(done: int) -> None:
+        say("importing", done, total)
+
+    return store(AccountStore(database), app, accounts, report)

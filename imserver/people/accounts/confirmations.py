@@ -106,12 +106,7 @@ class Confirmations(Struct, frozen=True):
         self.of_account.require((account.app, account.id))
         self.mails.charge(account.app, account.email)
 
-        end = int(time()) + LINK_SECONDS
-        # The signature is of the other fields, so it is made after them.
-        no_signature = b""
-        packed = _LAYOUT.pack(account.id, end, _digest(account), no_signature)
-        content = packed[:-_SIGNATURE_BYTES]
-        token = base64url.encode(content + _signature(content, self.keys[0]))
+        token = self._token(account)
         link = f"{self.server}/api/v1/accounts/email/confirm?token={token}"
         hours = LINK_SECONDS // _HOUR_SECONDS
         text = _TEXT.format(link=link, site=self.site, hours=hours)
@@ -121,6 +116,15 @@ class Confirmations(Struct, frozen=True):
             return account, "Confirm your e-mail address · 确认您的邮箱", text
 
         self.mails.start(make)
+
+    def _token(self, account: Account) -> str:
+        """Make the token of a link, which names the account and its address."""
+        end = int(time()) + LINK_SECONDS
+        # The signature is of the other fields, so it is made after them.
+        no_signature = b""
+        packed = _LAYOUT.pack(account.id, end, _digest(account), no_signature)
+        content = packed[:-_SIGNATURE_BYTES]
+        return base64url.encode(content + _signature(content, self.keys[0]))
 
     def confirm(self, token: str) -> Account:
         """Confirm the address that a token names; returns the account.

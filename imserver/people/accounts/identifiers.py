@@ -54,23 +54,9 @@ def checked(kind: Identifier, text: str) -> str:
     separators.
     """
     if kind == "email":
-        text = text.strip().lower()
-        is_address = fits(text, _LEAST_EMAIL, EMAIL_BYTES) and _email.fullmatch(text)
-        if not is_address or len(text.encode()) > EMAIL_BYTES:
-            raise BadField(
-                f"email: expected an e-mail address of at most {EMAIL_BYTES} bytes"
-            )
-        return text
-
+        return _checked_email(text.strip().lower())
     if kind == "name":
-        text = text.strip().lower()
-        if not _name.fullmatch(text):
-            raise BadField(
-                f"name: expected a letter and 2 to {NAME_CHARACTERS - 1} letters, "
-                "digits, `_`, `.` or `-`"
-            )
-        return text
-
+        return _checked_name(text.strip().lower())
     if not fits(text, 1, PHONE_CHARACTERS):
         raise BadField(
             f"phone: expected 1 to {PHONE_CHARACTERS} characters that can be shown"
@@ -79,6 +65,26 @@ def checked(kind: Identifier, text: str) -> str:
     if _phone.fullmatch(plain):
         return plain
     # The originals' clients use any text as a phone number.
+    return text
+
+
+def _checked_email(text: str) -> str:
+    """The text, if it is an e-mail address. Raises BadField."""
+    is_address = fits(text, _LEAST_EMAIL, EMAIL_BYTES) and _email.fullmatch(text)
+    if not is_address or len(text.encode()) > EMAIL_BYTES:
+        raise BadField(
+            f"email: expected an e-mail address of at most {EMAIL_BYTES} bytes"
+        )
+    return text
+
+
+def _checked_name(text: str) -> str:
+    """The text, if it can be a user name. Raises BadField."""
+    if not _name.fullmatch(text):
+        raise BadField(
+            f"name: expected a letter and 2 to {NAME_CHARACTERS - 1} letters, "
+            "digits, `_`, `.` or `-`"
+        )
     return text
 
 

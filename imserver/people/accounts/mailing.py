@@ -109,7 +109,6 @@ def send(settings: SmtpSettings, mail: Mail) -> None:
 
     Switches greenlets, at most for :data:`TRY_SECONDS`. Raises NotSent.
     """
-    import smtplib
 
     try:
         message = _message(settings.sender, mail)
@@ -135,14 +134,21 @@ def send(settings: SmtpSettings, mail: Mail) -> None:
         if is_sent:
             return  # only the end of the conversation has failed
 
-        refusals = (
-            smtplib.SMTPRecipientsRefused,
-            smtplib.SMTPDataError,
-            smtplib.SMTPNotSupportedError,
-            ValueError,
-        )
-        is_of_mail = is_ready and isinstance(error, refusals)
+        is_of_mail = is_ready and _is_refusal(error)
         raise NotSent(error, _is_temporary(error), is_of_mail) from error
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether an error is the refusal of a mail, and not of all mails."""
+    import smtplib
+
+    refusals = (
+        smtplib.SMTPRecipientsRefused,
+        smtplib.SMTPDataError,
+        smtplib.SMTPNotSupportedError,
+        ValueError,
+    )
+    return isinstance(error, refusals)
 
 
 @lru_cache(1)

@@ -454,37 +454,46 @@ class Oidc(Service):
     def _verified(self, token: object, access: str, nonce: str) -> dict[str, Any]:
         """Verify an ID token, and return its claims.
 
-        ``access`` is the access token that came with it. ``nonce`` is the
-        random text of this login, which the provider must have put into the
-        token. Raises ProviderRefused and ProviderUnavailable.
+        ``access`` is the access token that came with it. ``nonce`` is the random
+        text of this login, which the provider must have put into the token. Raises
+        ProviderRefused and ProviderUnavailable.
         """
-        from authlib.oidc.core.claims import CodeIDToken
         from joserfc.errors import JoseError
 
         if not isinstance(token, str):
             raise ProviderRefused("it sent no ID token")
-        assert self._keys is not None
-        settings = self.settings
-
         try:
-            header, payload = self._keys.read(token)
-            options = {
-                "iss": {"essential": True, "value": settings.issuer},
-                "aud": {"essential": True, "value": settings.client_id},
-            }
-            params = {"nonce": nonce, "client_id": settings.client_id}
-            # The ID token may have a hash of the access token. There is no rule
-            # for the hash of EdDSA.
-            if header.get("alg") != "EdDSA":
-                params["access_token"] = access
-            claims = CodeIDToken(payload, header, options, params)
-            claims.validate(int(time()), _CLOCKS_SECONDS)
+            claims = self._claims_of(token, access, nonce)
         except Unavailable as error:
             raise ProviderUnavailable(str(error)) from None
         except (BadToken, JoseError, ValueError, TypeError) as error:
             raise ProviderRefused(f"its ID token is invalid: {error}") from None
         if not isinstance(claims["sub"], str):
             raise ProviderRefused("its ID token names no user")
+        return claims
+
+    def _claims_of(self, token: str, access: str, nonce: str) -> dict[str, Any]:
+        """The claims of an ID token, after the checks of OpenID Connect.
+
+        Raises Unavailable if the keys of the provider cannot be read, and errors of
+        several libraries if the token is invalid.
+        """
+        from authlib.oidc.core.claims import CodeIDToken
+
+        assert self._keys is not None
+        settings = self.settings
+        header, payload = self._keys.read(token)
+        options = {
+            "iss": {"essential": True, "value": settings.issuer},
+            "aud": {"essential": True, "value": settings.client_id},
+        }
+        params = {"nonce": nonce, "client_id": settings.client_id}
+        # The ID token may have a hash of the access token. There is no rule
+        # for the hash of EdDSA.
+        if header.get("alg") != "EdDSA":
+            params["access_token"] = access
+        claims = CodeIDToken(payload, header, options, params)
+        claims.validate(int(time()), _CLOCKS_SECONDS)
         return dict(claims)
 
 
