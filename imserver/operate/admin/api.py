@@ -294,39 +294,47 @@ def _schemas(document: bytes, translated: bool) -> dict[str, Any]:
     # one.
     from imserver.pages.reference import chinese
 
-    schemas_as_json = json.decode(document, type=_Document).components.schemas
     texts: Mapping[str, str] = {}
     if translated:
         texts = chinese()
-    schemas: dict[str, Any] = {}
+    schemas_as_json = json.decode(document, type=_Document).components.schemas
+    reader = _SchemaReader(schemas_as_json, texts, schemas={})
+    reader.add("AppSettingsGiven")
+    return reader.schemas
 
-    def read(value: Any) -> Any:
-        """Translate the texts in a part of a schema.
 
-        Also add the schemas that it names.
-        """
+class _SchemaReader(Struct):
+    """Collects a schema, and all schemas that it names, in ``schemas``.
+
+    ``texts`` is English → translation. Texts without a translation stay.
+    """
+
+    schemas_as_json: Mapping[str, Raw]
+    texts: Mapping[str, str]
+    schemas: dict[str, Any]
+
+    def add(self, name: str) -> None:
+        """Add the schema with this name, unless it is there."""
+        if name not in self.schemas:
+            # A schema may name itself. Then it must not be read again.
+            self.schemas[name] = {}
+            self.schemas[name] = self._read(json.decode(self.schemas_as_json[name]))
+
+    def _read(self, value: Any) -> Any:
+        """Translate the texts in a part of a schema, and add the schemas that
+        it names."""
         if isinstance(value, list):
-            return [read(each) for each in value]
+            return [self._read(each) for each in value]
         if not isinstance(value, dict):
             return value
         if "$ref" in value:
-            add(value["$ref"].rpartition("/")[2])  # #/components/schemas/NAME
+            self.add(value["$ref"].rpartition("/")[2])  # #/components/schemas/NAME
         text = value.get("description")
         if isinstance(text, str):
             # Each paragraph has a translation of its own.
-            parts = [texts.get(part, part) for part in text.split("\n\n")]
+            parts = [self.texts.get(part, part) for part in text.split("\n\n")]
             value["description"] = "\n\n".join(parts)
-        return {key: read(each) for key, each in value.items()}
-
-    def add(name: str) -> None:
-        """Add the schema with this name, unless it is there."""
-        if name not in schemas:
-            # A schema may name itself. Then it must not be read again.
-            schemas[name] = {}
-            schemas[name] = read(json.decode(schemas_as_json[name]))
-
-    add("AppSettingsGiven")
-    return schemas
+        return {key: self._read(each) for key, each in value.items()}
 
 
 # --- connections --------------------------------------------------------------

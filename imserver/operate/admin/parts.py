@@ -122,6 +122,8 @@ class Nodes:
     """
 
     def __init__(self, core: Core) -> None:
+        """Answer queries of other nodes for the facts of this node, and drain
+        it for them."""
         self._core = core
         core.queries.add("admin.facts", NoneType, self._facts)
         core.queries.add("admin.drain", Drain, self._drain_here)

@@ -323,10 +323,7 @@ def _delete_later(
         The runner calls this, and only logs an error. So the error is also
         added to ``problems``.
         """
-        facts: dict[str, str] = {}
-        due = deletion.waiting.get(app)
-        if due is not None:
-            facts = facts_of(due.reason)
+        facts = _facts_due(deletion, app)
         try:
             if deletion.begin(app, erasures):
                 record("apps.delete.end", app, **facts)
@@ -352,6 +349,14 @@ def _delete_later(
     # Without a row, the app is deleted, or somebody has taken it back.
     if not store.is_deleted(name):
         fail(f"the deletion was cancelled: {_UNDONE}")
+
+
+def _facts_due(deletion: AppDeletion, app: str) -> dict[str, str]:
+    """The facts of a planned deletion for the audit log."""
+    due = deletion.waiting.get(app)
+    if due is None:
+        return {}
+    return facts_of(due.reason)
 
 
 def _undo(deletion: AppDeletion, record: Callable[..., None], name: str) -> None:

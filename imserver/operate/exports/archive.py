@@ -122,6 +122,7 @@ class ArchiveWriter:
     """
 
     def __init__(self, folder: Path) -> None:
+        """Begin without open files. :meth:`open` opens them."""
         self.folder = folder
         self.state = ArchiveState(begun=int(time()))
         self._files: list[IO[bytes]] = []

@@ -1,6 +1,7 @@
 """``imserver export`` and ``imserver import``: archives of users and apps."""
 
 import shutil
+from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
 from operator import call
@@ -45,28 +46,34 @@ def export(path: str | None, data_dir: str | None, target: str, file: Path) -> N
         offline_parts(config, store, ArchivedFiles) as parts,
     ):
         subject, shown_name = _subject_of(store, tenants, app, name_of_user)
-
-        # The archive grows in a folder beside FILE. If the command is
-        # interrupted, the next one finds it there.
-        folder = file.with_name(f"{file.name}.part")
         archived = [part for _, part in parts]
-        # Nothing else runs in a command, so it may block: ``call`` runs a
-        # function here instead of in a thread.
-        maker = ArchiveMaker(
-            archived,
-            store,
-            subject=subject,
-            folder=folder,
-            run=call,
-            release=__version__,
-        )
-        archive = _make(maker, file)
-        archive.replace(file)
-        shutil.rmtree(folder)
+        rows = _write(archived, store, subject, file)
         record_act(config, store, "exports.start", subject.app, subject.user)
-    rows = sum(maker.writer.state.counts.values())
     size = file.stat().st_size
     click.echo(f"{shown_name} is written to {file}: rows {rows}, bytes {size}")
+
+
+def _write(
+    archived: Sequence[ArchivedFiles], store: Store, subject: Subject, file: Path
+) -> int:
+    """Write an archive to a file, and return the number of its rows."""
+    # The archive grows in a folder beside FILE. If the command is
+    # interrupted, the next one finds it there.
+    folder = file.with_name(f"{file.name}.part")
+    # Nothing else runs in a command, so it may block: ``call`` runs a
+    # function here instead of in a thread.
+    maker = ArchiveMaker(
+        archived,
+        store,
+        subject=subject,
+        folder=folder,
+        run=call,
+        release=__version__,
+    )
+    archive = _make(maker, file)
+    archive.replace(file)
+    shutil.rmtree(folder)
+    return sum(maker.writer.state.counts.values())
 
 
 def _subject_of(

@@ -168,6 +168,7 @@ class Import(Service, dict=True):
     report: Callable[[str], object]
 
     def __post_init__(self) -> None:
+        """Begin at the first entry. :meth:`run` continues an earlier import."""
         self._rows = self.store.importing(self.app)
         self._progress = ImportProgress(self.archive.digest)
         self._counts: dict[str, int] = {}

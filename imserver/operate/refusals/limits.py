@@ -26,9 +26,12 @@ _LONG_NUMBER: Final = 20
 
 
 class Hold(Struct, array_like=True):
-    """A limit that refuses somebody now. ``name``: the name of a rate;
-    ``group`` for a mute in one group; else the kind. ``who``: whom it refuses.
-    ``until``: Unix seconds; 0 until somebody lifts it."""
+    """A limit that refuses somebody now.
+
+    ``name`` is the name of a rate, ``group`` for a mute in one group, and else
+    the kind. ``who`` is whom it refuses. ``until`` is in Unix seconds; 0 means
+    until somebody lifts it.
+    """
 
     kind: Annotated[
         Literal["ban", "lock", "rate", "erasure", "mute"],
@@ -134,6 +137,7 @@ class Refusals(Service, dict=True):
     people: PeopleHooks
 
     def __post_init__(self) -> None:
+        """Answer queries of other nodes for refusals and rates."""
         queries = self.core.queries
         queries.add(_LIST, Wanted, self.log.select)
         queries.add(_RATES, RatesQuery, self._rates_here)
@@ -219,9 +223,9 @@ class Refusals(Service, dict=True):
     ) -> tuple[list[Hold], list[str]]:
         """Lift all limits of somebody except mutes and erasures.
 
-        Returns the lifted limits, and the nodes that did not answer. A limit that
-        ``principal`` may not lift stays. ``names``, ``address`` and ``rows`` have
-        the meaning that they have in :meth:`holds`.
+        Returns the lifted limits, and the nodes that did not answer. A limit
+        that ``principal`` may not lift stays. ``names``, ``address`` and
+        ``rows`` have the meaning that they have in :meth:`holds`.
         """
         reaches_all = principal.apps is None
         query = self._query(app, names, address, reaches_all, rows)
@@ -235,10 +239,11 @@ class Refusals(Service, dict=True):
     def _unlock(
         self, principal: Principal, app: str, holds: Sequence[Hold]
     ) -> list[Hold]:
-        """End the locks among holds; returns the bans and locks that may be lifted.
+        """End the locks among holds; returns the bans and locks that may be
+        lifted.
 
-        A lock makes a ban of its account. A principal who may not end the lock does
-        not lift the ban.
+        A lock makes a ban of its account. A principal who may not end the lock
+        does not lift the ban.
         """
         locked = [hold.who for hold in holds if hold.kind == "lock"]
         still_locked = {

@@ -36,9 +36,12 @@ _network: Final = lru_cache(4096)(network_of)
 
 
 class RefusalRow(Struct, array_like=True):
-    """Equal refusals. ``first`` and ``last``: Unix seconds. The other fields
-    come from :class:`Denial`; ``limit``, ``until``, ``detail`` and ``request``
-    come from the last refusal."""
+    """Equal refusals, with their number.
+
+    ``first`` and ``last`` are in Unix seconds. The other fields come from
+    :class:`Denial`. Of these, ``limit``, ``until``, ``detail`` and ``request``
+    come from the last refusal.
+    """
 
     kind: Annotated[
         Literal["login", "command", "request"], about("The kind of refusal.")

@@ -258,8 +258,8 @@ class Moderation(Service, dict=True):
     def holds(self, app: str, users: Sequence[str]) -> list[UserHold]:
         """The bans and mutes in force for these users.
 
-        Bans that come with a lock are left out, because they end when the lock is
-        lifted.
+        Bans that come with a lock are left out, because they end when the lock
+        is lifted.
         """
         unlocked = set(self.core.authority.unlocked(app, users))
         bans = self.core.sessions.bans(app)

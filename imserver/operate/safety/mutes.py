@@ -80,6 +80,7 @@ class Mutes:
     """
 
     def __init__(self, core: Core) -> None:
+        """Take mutes of other nodes by node messages, if there are other nodes."""
         self.rows = MuteRows(core.store)
         self._users = core.mutes
         self._node_messages = core.node_messages

@@ -53,6 +53,7 @@ class Calls:
     """
 
     def __init__(self, core: Core, tracer: Tracer | None) -> None:
+        """Begin without a rule, so that no call is watched."""
         self._tracer = tracer
         self.api: Api | None = None
         """The API; None until its routes exist."""

@@ -49,8 +49,8 @@ class Taken(
 class Account(Holder, frozen=True):
     """An account of an app. Its user id is the account id in decimal.
 
-    ``phone``, ``email``, ``name``: its identifiers; ``""``: no identifier of
-    this kind.
+    ``phone``, ``email`` and ``name`` are its identifiers, by which it logs in;
+    ``""`` means no identifier of this kind.
     """
 
     id: int  # both once more: they may be given by position
@@ -114,10 +114,7 @@ class Device(Struct, frozen=True):
 
 
 class Imported(Struct, frozen=True):
-    """An account to import, with its id.
-
-    ``password``: the hash of its password.
-    """
+    """An account to import, with its id, and the hash of its password."""
 
     account: Account
     password: str

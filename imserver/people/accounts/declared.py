@@ -117,8 +117,8 @@ ADDRESS_MAILS: Final = Rate(
 class AccountSettings(Struct, frozen=True):
     """Keys of section ``accounts``: registration and limits of accounts.
 
-    ``registration`` None: open while there is no API key. ``guest_days``: see
-    :class:`imserver.people.accounts.guests.Guests`.
+    If ``registration`` is None, it is open while there is no API key. After
+    ``guest_days``, the account of an unused guest is deleted.
     """
 
     registration: bool | None = None

@@ -242,6 +242,7 @@ class Factors:
     def __init__(
         self, rows: FactorStore, buckets: MakeBuckets, issuer: str = "imserver"
     ) -> None:
+        """Make the rate of wrong codes."""
         self._rows = rows
         self._issuer = issuer
         self._wrong = buckets(FACTOR_CODES, _MOST_WRONG, _WRONG_SECONDS)

@@ -97,6 +97,7 @@ class Guests(Service, dict=True):
     admitted: Callable[[Account], object]
 
     def __post_init__(self) -> None:
+        """Make the rate of new guests for each address."""
         settings = settings_of(self.config, AccountSettings)
         seconds = self.config.accounts.rate_seconds
         self.unused_seconds = settings.guest_days * _DAY_SECONDS

@@ -189,6 +189,7 @@ def _policy() -> EmailPolicy[Any]:
 
     class Policy(EmailPolicy):
         def fold_binary(self, name: str, value: str) -> bytes:
+            """Write a header, and headers of lists in one line."""
             if name.startswith("List-"):
                 return f"{name}: {value}{self.linesep}".encode("ascii")
             return super().fold_binary(name, value)

@@ -45,6 +45,7 @@ class Passwords:
     """
 
     def __init__(self, salt: str) -> None:
+        """Start without the library, which the first password loads."""
         self._salt = salt
         self._threads = Threads(AT_ONCE)
         self._hasher: PasswordHasher | None = None

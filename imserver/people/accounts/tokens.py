@@ -196,10 +196,8 @@ class AccountTokens(AccountLookup):
         return rules_of(tenant)
 
     def make(self, id: int, version: int, expires_at: int, device: int) -> str:
-        """Make a token for a login of an account.
-
-        ``expires_at``: Unix seconds.
-        """
+        """Make a token for a login of an account. ``expires_at`` is in Unix
+        seconds."""
         return make(id, version, expires_at, self._keys_of_tokens()[0], device)
 
     def device_of(self, token: str) -> KnownDevice | None:

@@ -48,6 +48,7 @@ class StreamedAnswers(Service, dict=True):
     messages: MessageServices
 
     def __post_init__(self) -> None:
+        """Make the rate of pieces, which counts for the owners of bots."""
         self.texts = self.messages.streams
         """The service of streamed messages, which also closes and stops
         them."""

@@ -30,15 +30,15 @@ BOT_PIECES: Final = Rate(
 class BotSettings(Struct, frozen=True):
     """Section ``bots``.
 
-    ``allow_loopback``: webhooks of bots may be on this machine, also with http.
-    For development.
+    With ``allow_loopback``, webhooks of bots may be on this machine, also with
+    http. That is for development.
     """
 
     allow_loopback: bool = False
 
 
 class BotLimits(Struct, frozen=True):
-    """Keys of section ``accounts``. ``bots``: the most bots of an account."""
+    """Keys of section ``accounts``: ``bots`` is the most bots of an account."""
 
     bots: Amount = 50
 

@@ -69,6 +69,7 @@ class BotHooks(Service, dict=True):
     tally: WebhookCounts
 
     def __post_init__(self) -> None:
+        """Make the consumers that read the log for each webhook."""
         self._warn = RateLimitedLog(log, "webhook of bot %s: %s")
         name = "webhooks of bots"
         node = self.node

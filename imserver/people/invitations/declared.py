@@ -21,9 +21,9 @@ DAY_SECONDS: Final = 86400.0
 class InvitationLimits(Struct, frozen=True):
     """Keys of section ``accounts``.
 
-    ``invitations``: the most invitations of a user that have not ended, without
-    invitations by e-mail. ``invitation_mails``: the most addresses of an app
-    that are invited within a day.
+    ``invitations`` is the most invitations of a user that have not ended,
+    without invitations by e-mail. ``invitation_mails`` is the most addresses of
+    an app that are invited within a day.
     """
 
     invitations: Amount = 100

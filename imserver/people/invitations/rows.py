@@ -128,7 +128,8 @@ class InvitationStore(Store.Rows):
         most: int,
         account: int = 0,
     ) -> bool:
-        """Store an invitation, after ended invitations of its maker are deleted.
+        """Store an invitation, after ended invitations of its maker are
+        deleted.
 
         Returns False, and stores nothing, if the maker still has ``most``
         invitations. For a back end, only its invitations to this group count.
@@ -314,7 +315,8 @@ class InvitationStore(Store.Rows):
 
 
 def _of_maker(app: str, new: InvitationShown) -> tuple[str, Row]:
-    """The condition of the invitations that count with a new one, and its values."""
+    """The condition of the invitations that count with a new one, and its
+    values."""
     condition = "app = %s AND member = %s"
     values: Row = (app, new.user)
     is_of_back_end = not new.user

@@ -671,8 +671,8 @@ class OAuth:
     def _log_in(self, row: _Running, identity: Identity) -> FullSession:
         """Log in to the account of an identity.
 
-        If no account is linked with the identity, one is made, if the provider may
-        do so. Raises NotLinked, AccountLocked, UserBanned and WrongLogin.
+        If no account is linked with the identity, one is made, if the provider
+        may do so. Raises NotLinked, AccountLocked, UserBanned and WrongLogin.
         """
         app = row.app
         name = row.provider

@@ -262,6 +262,7 @@ class _CodeGrant:
         request: AuthorizationRequest,
         method: str = "",
     ) -> None:
+        """Make the client of Authlib for one login."""
         # Imported at the first login: other nodes save the memory.
         from authlib.oauth2.client import OAuth2Client
 
@@ -454,9 +455,9 @@ class Oidc(Service):
     def _verified(self, token: object, access: str, nonce: str) -> dict[str, Any]:
         """Verify an ID token, and return its claims.
 
-        ``access`` is the access token that came with it. ``nonce`` is the random
-        text of this login, which the provider must have put into the token. Raises
-        ProviderRefused and ProviderUnavailable.
+        ``access`` is the access token that came with it. ``nonce`` is the
+        random text of this login, which the provider must have put into the
+        token. Raises ProviderRefused and ProviderUnavailable.
         """
         from joserfc.errors import JoseError
 
@@ -475,8 +476,8 @@ class Oidc(Service):
     def _claims_of(self, token: str, access: str, nonce: str) -> dict[str, Any]:
         """The claims of an ID token, after the checks of OpenID Connect.
 
-        Raises Unavailable if the keys of the provider cannot be read, and errors of
-        several libraries if the token is invalid.
+        Raises Unavailable if the keys of the provider cannot be read, and
+        errors of several libraries if the token is invalid.
         """
         from authlib.oidc.core.claims import CodeIDToken
 
@@ -515,6 +516,8 @@ class GitHub:
     """GitHub, or the GitHub Enterprise Server at ``issuer``."""
 
     def __init__(self, settings: ProviderSettings, outgoing: Outgoing) -> None:
+        """Take the addresses of GitHub, or of the Enterprise Server in the
+        settings."""
         self._settings = settings
         self._outgoing = outgoing
         self._web = "https://github.com"
@@ -551,6 +554,8 @@ class WeChat:
     """
 
     def __init__(self, settings: ProviderSettings, outgoing: Outgoing) -> None:
+        """Take the addresses of WeChat, or of the server that the settings
+        name."""
         self._settings = settings
         self._outgoing = outgoing
         base = settings.issuer.rstrip("/")
