@@ -333,11 +333,17 @@ class Finder:
             matches = row.id.lower().startswith(text) or text in row.note.lower()
             if not matches:
                 continue
-            # A key without apps is for all apps.
-            key_apps = set(map(resolve, row.apps))
-            if principal.apps is None or (key_apps and key_apps <= principal.apps):
+            if _reaches(principal, set(map(resolve, row.apps))):
                 scopes = " ".join(row.scopes)
                 yield row.id, ",".join(row.apps), row.note or row.id, scopes
+
+
+def _reaches(principal: Principal, apps: set[str]) -> bool:
+    """Whether a principal reaches all apps of a key. A key without apps is for
+    all apps."""
+    if principal.apps is None:
+        return True
+    return bool(apps) and apps <= principal.apps
 
 
 def _first_hits(kind: Kind, hits: Iterable[_Hit], limit: int) -> list[HitShown]:

@@ -192,6 +192,17 @@ def _names(store: Store, acts: list[ActShown]) -> dict[str, dict[str, str]]:
 
     Users without an account are left out.
     """
+    names_by_app = {}
+    for app, ids in _users_by_app(acts).items():
+        if app and ids:
+            names = store.names_of(app, sorted(ids))
+            if names:
+                names_by_app[app] = names
+    return names_by_app
+
+
+def _users_by_app(acts: list[ActShown]) -> dict[str, set[str]]:
+    """App → the users in these acts who were not erased."""
     users_by_app: dict[str, set[str]] = {}
     for act in acts:
         # The maker may belong to another app than the target.
@@ -201,11 +212,4 @@ def _names(store: Store, acts: list[ActShown]) -> dict[str, dict[str, str]]:
         # None and "" stand for erased and missing users.
         targets = [user for user in (act.user, *others) if user]
         users_by_app.setdefault(act.app, set()).update(targets)
-
-    names_by_app = {}
-    for app, ids in users_by_app.items():
-        if app and ids:
-            names = store.names_of(app, sorted(ids))
-            if names:
-                names_by_app[app] = names
-    return names_by_app
+    return users_by_app

@@ -478,20 +478,15 @@ def _removals_of(store: Store, query: AuditQuery, message: int) -> tuple[Acts, i
     from imserver.plugin.messages import MessageLog
 
     entries = store.part(MessageLog).entries
-    if query.app:
-        apps: Iterable[str] = [query.app]
-    else:
+    apps: Iterable[str] = [query.app]
+    if not query.app:
         apps = entries.apps()
     found: Acts = []
     following = 0
     for app in apps:
         for entry in entries.find(app, [message]):
-            # The clocks of a database and of nodes may differ by a second.
-            since = max(query.since, entry.time_ms - _SECOND_MS)
-            of_sender = replace(
-                query, app=app, user=entry.sender, about="", name=_CLEAR, since=since
-            )
-            removals, last = store.read_or((NO_ACTS, 0), partial(search, of_sender))
+            of_sender = replace(query, app=app, user=entry.sender)
+            removals, last = _removals_since(store, of_sender, entry.time_ms)
             following = max(following, last)
             found += [
                 removal
@@ -499,6 +494,17 @@ def _removals_of(store: Store, query: AuditQuery, message: int) -> tuple[Acts, i
                 if _has_removed(removal, entry.time_ms, query.user)
             ]
     return found, following
+
+
+def _removals_since(store: Store, query: AuditQuery, time_ms: int) -> tuple[Acts, int]:
+    """The removals of all messages of a user that were done after this time.
+
+    Returns them as :func:`search` does.
+    """
+    # The clocks of a database and of nodes may differ by a second.
+    since = max(query.since, time_ms - _SECOND_MS)
+    of_removals = replace(query, about="", name=_CLEAR, since=since)
+    return store.read_or((NO_ACTS, 0), partial(search, of_removals))
 
 
 def _has_removed(act: tuple[AuditRow, list[Name]], time_ms: int, user: str) -> bool:

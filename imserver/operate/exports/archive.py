@@ -247,14 +247,8 @@ class ArchiveWriter:
         # Both files are read below by their paths, so all bytes must be in
         # them.
         checksums.flush()
-        self.begin(CHECKSUMS)
-        for piece in self._pieces(CHECKSUMS):
-            self.write(piece)
-        self.end()
-        self.begin(MANIFEST)
-        self.write(manifest)
-        self.end()
-
+        self._write_entry(CHECKSUMS, self._pieces(CHECKSUMS))
+        self._write_entry(MANIFEST, (manifest,))
         directory_start = _length_of(archive)
         directory.flush()
         for piece in self._pieces(_DIRECTORY):
@@ -267,6 +261,13 @@ class ArchiveWriter:
         for name in (_DIRECTORY, CHECKSUMS, _STATE):
             (self.folder / name).unlink(missing_ok=True)
         return self.folder / NAME
+
+    def _write_entry(self, name: str, pieces: Iterable[bytes]) -> None:
+        """Write a complete entry."""
+        self.begin(name)
+        for piece in pieces:
+            self.write(piece)
+        self.end()
 
     def _write_end(self, archive: IO[bytes], start: int) -> None:
         """Write the records at the end of a zip file.

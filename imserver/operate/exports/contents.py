@@ -402,16 +402,7 @@ class ArchiveMaker(Service, dict=True):
         Each has the spans in which the user was a member: a user may leave a
         group and join it again.
         """
-        spans_by_conversation: dict[int, list[Any]] = {}
-        rows = self._log.conversations.memberships(self.subject.app, self.subject.user)
-        for row in rows:
-            span = {
-                "joined_id": row.joined_id,
-                "left_id": row.left_id,
-                "role": row.role,
-            }
-            spans_by_conversation.setdefault(row.conversation, []).append(span)
-
+        spans_by_conversation = self._memberships()
         for one in self._conversations_of_user():
             line = {
                 "id": one.id,
@@ -422,6 +413,19 @@ class ArchiveMaker(Service, dict=True):
                 "memberships": spans_by_conversation.get(one.id, []),
             }
             yield encode(line) + b"\n"
+
+    def _memberships(self) -> dict[int, list[Any]]:
+        """Conversation → the spans in which the user was a member."""
+        spans_by_conversation: dict[int, list[Any]] = {}
+        rows = self._log.conversations.memberships(self.subject.app, self.subject.user)
+        for row in rows:
+            span = {
+                "joined_id": row.joined_id,
+                "left_id": row.left_id,
+                "role": row.role,
+            }
+            spans_by_conversation.setdefault(row.conversation, []).append(span)
+        return spans_by_conversation
 
 
 def _joined(pieces: Iterable[bytes]) -> Iterator[bytes]:

@@ -112,8 +112,18 @@ class Exports:
         if self._buckets is not None:
             self._buckets.require((subject.app, subject.user))
 
+        job = self._new_job(subject)
+
+        # Any node may work on it. Only the runner of this node is woken at
+        # once.
+        self._rows.add(job)
+        self._runner_of(job).wake()
+        return job
+
+    def _new_job(self, subject: Subject) -> Job:
+        """An export that begins now."""
         now = int(time())
-        job = Job(
+        return Job(
             app=subject.app,
             id=token_hex(_ID_BYTES),
             user=subject.user,
@@ -122,12 +132,6 @@ class Exports:
             ends=now + int(self._settings.retention_seconds),
             subject=msgspec.json.encode(subject),
         )
-
-        # Any node may work on it. Only the runner of this node is woken at
-        # once.
-        self._rows.add(job)
-        self._runner_of(job).wake()
-        return job
 
     def _runner_of(self, job: Job) -> Runner:
         """The runner that works on an export: there is one for users and one

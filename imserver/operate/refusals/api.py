@@ -1,5 +1,6 @@
 """``/api/v1/refusals`` and ``/api/v1/limits/lift``."""
 
+from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -199,11 +200,7 @@ def lift(
         raise ApiProblem.invalid("Give `user`, `address` or both")
     call.user = refusals.user_of(call.app, user)
     names = refusals.names_of(call.app, user)
-    if not refusals.core.authority.may_act_on(call.principal, call.app, sorted(names)):
-        raise ApiProblem(
-            Problems.NOT_ALLOWED, "Your role acts on users with fewer rights only"
-        )
-
+    _require_may_act_on(refusals, call, names)
     # The refusals of the user show the addresses whose rates are lifted, too.
     rows: list[RefusalRow] = []
     if names:
@@ -214,6 +211,15 @@ def lift(
     if address:
         call.facts["address"] = address
     return LiftAnswer(list(map(_shown_hold, lifted)), missing)
+
+
+def _require_may_act_on(refusals: Refusals, call: Call, names: Collection[str]) -> None:
+    """Raise ApiProblem if the role of the caller may not act on these users."""
+    authority = refusals.core.authority
+    if not authority.may_act_on(call.principal, call.app, sorted(names)):
+        raise ApiProblem(
+            Problems.NOT_ALLOWED, "Your role acts on users with fewer rights only"
+        )
 
 
 def _words_of(hold: Hold) -> str:

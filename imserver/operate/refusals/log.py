@@ -39,7 +39,7 @@ class RefusalRow(Struct, array_like=True):
     """Equal refusals, with their number.
 
     ``first`` and ``last`` are in Unix seconds. The other fields come from
-    :class:`Denial`. Of these, ``limit``, ``until``, ``detail`` and ``request``
+    :class:`Denial`. The fields ``limit``, ``until``, ``detail`` and ``request``
     come from the last refusal.
     """
 

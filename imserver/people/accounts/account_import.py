@@ -8,7 +8,7 @@ skipped, so an import may be repeated.
 import csv
 import io
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -140,13 +140,7 @@ def _new_accounts(
     account collides; then an error is added to ``errors``.
     """
     existing = {account.id: account for account in accounts.find_existing(app, chunk)}
-    owner_of: dict[tuple[Identifier, str], Account] = {}
-    for account in existing.values():
-        # Another app may have an account with the same identifier.
-        if account.app == app:
-            for identifier in _identifiers(account):
-                owner_of[identifier] = account
-
+    owner_of = _owners_in(app, existing.values())
     new: list[Imported] = []
     for imported in chunk:
         account = imported.account
@@ -160,6 +154,21 @@ def _new_accounts(
                 "account"
             )
     return new
+
+
+def _owners_in(
+    app: str, accounts: Iterable[Account]
+) -> dict[tuple[Identifier, str], Account]:
+    """Identifier → the account that has it in an app.
+
+    Another app may have an account with the same identifier.
+    """
+    owner_of: dict[tuple[Identifier, str], Account] = {}
+    for account in accounts:
+        if account.app == app:
+            for identifier in _identifiers(account):
+                owner_of[identifier] = account
+    return owner_of
 
 
 def _identifiers(account: Account) -> list[tuple[Identifier, str]]:

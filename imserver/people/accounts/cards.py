@@ -363,7 +363,6 @@ class Cards(Service, dict=True):
             for account in accounts
             if account.findable and (found or account.user in known_users)
         }
-
         shows_emails = self.accounts.rules_of(app).show_emails
         view = _View(
             viewer_id=viewer_id,

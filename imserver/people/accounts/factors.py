@@ -305,6 +305,19 @@ class Factors:
         if not secret:
             raise FactorOff(account.user)
 
+        step = self._check_code(account, secret, code)
+        codes = _new_codes()
+        hashes = [secret_hash(each) for each in codes]
+        is_on = self._rows.confirm(account.id, secret, step, hashes, int(time()))
+        if not is_on:
+            raise FactorOn(account.user)
+        return [_shown(each) for each in codes]
+
+    def _check_code(self, account: Account, secret: str, code: str) -> int:
+        """The half minute to which a code of this secret belongs.
+
+        Raises WrongCode and TooManyRequests.
+        """
         payer = (account.app, account.id)
         # Counted before the check, as at a login.
         self._wrong.require(payer)
@@ -312,13 +325,7 @@ class Factors:
         if not step:
             raise WrongCode(account.user)
         self._wrong.give_back(payer)
-
-        codes = _new_codes()
-        hashes = [secret_hash(each) for each in codes]
-        is_on = self._rows.confirm(account.id, secret, step, hashes, int(time()))
-        if not is_on:
-            raise FactorOn(account.user)
-        return [_shown(each) for each in codes]
+        return step
 
     def renew_codes(self, account: Account) -> list[str]:
         """Make new recovery codes, in place of all earlier ones. Raises

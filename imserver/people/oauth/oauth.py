@@ -493,17 +493,22 @@ class OAuth:
             return self._fail(key, row, error)
 
         if row.return_to:
-            # Our own page has begun the login in this browser, so the user is
-            # not asked. The secret proves to :meth:`finish` that it is the same
-            # browser.
-            secret = token_urlsafe(_SECRET_BYTES)
-            row.step = "done"
-            row.code = secret_hash(secret)
-            self._store_login(key, row)
-            return Question(f"{self._base}{row.return_to}#oauth={secret}")
+            return self._go_on(key, row)
 
         self._store_login(key, row)
         return self._make_question(key, row, title)
+
+    def _go_on(self, key: str, row: _Running) -> Question:
+        """Send the browser to our own page, which may finish the login.
+
+        The page has begun the login in this browser, so the user is not asked.
+        The secret proves to :meth:`finish` that it is the same browser.
+        """
+        secret = token_urlsafe(_SECRET_BYTES)
+        row.step = "done"
+        row.code = secret_hash(secret)
+        self._store_login(key, row)
+        return Question(f"{self._base}{row.return_to}#oauth={secret}")
 
     def _fail(self, key: str, row: _Running, error: ImserverError) -> Question:
         """Note that a login has failed, and send the browser to our page if

@@ -364,9 +364,7 @@ class Oidc(Service):
         subject = claims["sub"]
         lacks_profile = endpoints.userinfo_endpoint and "name" not in claims
         if lacks_profile and not has_account((subject,)):
-            profile = http.get(endpoints.userinfo_endpoint, access)
-            if profile.get("sub") != subject:
-                raise ProviderRefused("its userinfo is about somebody else")
+            profile = _userinfo(http, endpoints, access, subject)
             claims = {**profile, **claims}
         # Providers fill in different claims.
         name = (
@@ -496,6 +494,19 @@ class Oidc(Service):
         claims = CodeIDToken(payload, header, options, params)
         claims.validate(int(time()), _CLOCKS_SECONDS)
         return dict(claims)
+
+
+def _userinfo(
+    http: _Http, endpoints: _Endpoints, access: str, subject: str
+) -> dict[str, Any]:
+    """The profile of the user with this id, such as ``name`` and ``picture``.
+
+    Raises ProviderUnavailable and ProviderRefused.
+    """
+    profile = http.get(endpoints.userinfo_endpoint, access)
+    if profile.get("sub") != subject:
+        raise ProviderRefused("its userinfo is about somebody else")
+    return profile
 
 
 def _check_addresses(url: str, endpoints: _Endpoints) -> None:
