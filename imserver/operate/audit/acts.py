@@ -200,6 +200,7 @@ def entry_of(act: Act) -> tuple[Entry, tuple[Name, ...]]:
         request=act.request,
         names=commitments,
     )
+    # The log must not name the user any more from the first moment on.
     if act.gone:
         user = _clean(act.user or user_in(act.answer), _MEMBER_BYTES)
         deleted = (entry.app, user)

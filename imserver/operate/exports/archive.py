@@ -365,6 +365,7 @@ class _Entry:
         end = _length_of(self._file)
         self._file.seek(self._start)
         self._file.write(self._header())
+        # The next entry begins after this one.
         self._file.seek(end)
 
         name = self.name.encode()

@@ -121,6 +121,7 @@ class ArchiveMaker(Service, dict=True):
         """
         self._proceed = proceed
         writer = self.writer
+        # A folder that exists has a part of the archive already.
         if not self.folder.exists():
             self.run(need_space, self.folder.parent, self._size_of_files())
         try:
@@ -387,6 +388,7 @@ class ArchiveMaker(Service, dict=True):
         }
         self._write_entry("profile.json", [msgspec.json.format(encode(profile))])
         self._write_entry("conversations.jsonl", self._list_of_conversations())
+        # The titles are read while the page is written.
         titles = (
             (one.id, self._title(one), one.kind)
             for one in self._conversations_of_user()

@@ -123,6 +123,7 @@ def _explain(api: ServerApi, query: Mapping[str, str], whom: str) -> None:
 
     lines: list[str] = []
     if ids:
+        # An empty line ends each section.
         lines += [f"{user} is account {', '.join(ids)} of {app}.", ""]
     if holds:
         lines += ["Now", *_hold_lines(holds), *_undo_commands(app, holds)]

@@ -233,6 +233,7 @@ class Refusals(Service, dict=True):
         banned = [hold.who for hold in lifted if hold.kind == "ban"]
         if banned:
             self.core.sessions.unban(app, self.core.authority.unlocked(app, banned))
+        # This also ends the refusals of the rates that it finds.
         rates, missing = self._rates(replace(query, lift=True))
         return [*lifted, *rates], missing
 

@@ -437,18 +437,7 @@ def _report_line(row: Mapping[str, Any], names: Mapping[str, str]) -> _ReportLin
 
     ``row`` is the report as the server answers it. ``names`` is user → name.
     """
-    count = row["reporters"]
-    by = f"{count} user" if count == 1 else f"{count} users"
-    reasons = ", ".join(row["reasons"])
-    if row["appeal"]:
-        # A banned user asks for an end of the ban: not a report of others.
-        kind = "appeal"
-        by = "themselves"
-        reasons = ""
-    elif row["message"]:
-        kind = f"message {row['message']}"
-    else:
-        kind = "person"
+    kind, reasons, by = _words_of(row)
     first_line = next(iter(row["evidence"].splitlines()), "")
     return _ReportLine(
         id=row["id"],
@@ -459,6 +448,23 @@ def _report_line(row: Mapping[str, Any], names: Mapping[str, str]) -> _ReportLin
         age=_age(time() - row["opened"]),
         text=first_line[:_SHOWN_CHARACTERS],
     )
+
+
+def _words_of(row: Mapping[str, Any]) -> tuple[str, str, str]:
+    """The kind of a report, the reasons, and who has made it.
+
+    Examples are ``("message 7", "spam", "2 users")`` and ``("appeal", "",
+    "themselves")``.
+    """
+    if row["appeal"]:
+        # A banned user asks for an end of the ban: not a report of others.
+        return "appeal", "", "themselves"
+    kind = "person"
+    if row["message"]:
+        kind = f"message {row['message']}"
+    count = row["reporters"]
+    by = f"{count} user" if count == 1 else f"{count} users"
+    return kind, ", ".join(row["reasons"]), by
 
 
 def _age(seconds: float) -> str:

@@ -99,9 +99,7 @@ class Moderation(Service, dict=True):
         entries = self._removable(app, messages)
         if not entries:
             raise ServiceRefused(problem=Problems.UNKNOWN_MESSAGE)
-        ids_by_sender: dict[str, list[int]] = {}
-        for entry in entries:
-            ids_by_sender.setdefault(entry.sender, []).append(entry.id)
+        ids_by_sender = _ids_by_sender(entries)
         # Nothing is removed unless the principal may act on all of the senders.
         self.check(principal, app, *ids_by_sender)
 
@@ -402,3 +400,11 @@ class Moderation(Service, dict=True):
             **facts,
         }
         self.core.store.write(lambda sql: record(sql, app, user, body))
+
+
+def _ids_by_sender(entries: Sequence[Entry]) -> dict[str, list[int]]:
+    """Sender → the ids of their messages among these."""
+    ids: dict[str, list[int]] = {}
+    for entry in entries:
+        ids.setdefault(entry.sender, []).append(entry.id)
+    return ids

@@ -539,6 +539,8 @@ class Reports(Store.Rows):
 
         messages = self._around(app, report, reporters)
         removals = self._store.part(MessageLog).removals
+        # A recalled message has no content any more. The log keeps a copy for a
+        # while.
         copies = {}
         for entry in messages:
             if entry.kind == "recall":

@@ -204,6 +204,7 @@ class Watch:
                     by="",
                     request="",
                 )
+                # Only slow calls are remembered, and only for a while.
                 slow = timings.slowest.get(name)
                 if slow:
                     row.slowest = slow.seconds

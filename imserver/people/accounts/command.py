@@ -370,6 +370,7 @@ def role(path: str | None, data_dir: str | None, target: str, role: RoleName) ->
         if changed is None:
             fail(f"{named.shown} was deleted")
         _record(named, "accounts.role", role=role)
+        # "an owner", but "a moderator".
         article = "an" if role == "owner" else "a"
         click.echo(f"{named.shown} is {article} {role}")
 

@@ -90,8 +90,8 @@ class LinkMails:
     def _deliver(self, make: Callable[[], tuple[Account, str, str] | None]) -> None:
         """Greenlet: make and send a mail.
 
-        While the mail server refuses it for now, or does not answer, send it
-        again, for :data:`_TRY_SECONDS`.
+        While the mail server refuses it for now, or does not answer, send it again,
+        for :data:`_TRY_SECONDS`.
         """
         content = make()
         if content is None:
@@ -100,27 +100,33 @@ class LinkMails:
         mail = Mail(account.email, subject, text)
         deadline = monotonic() + _TRY_SECONDS
         for failures in count(1):
-            try:
-                with self._turns:
-                    send(self._smtp, mail)
-            except NotSent as error:
-                if not error.is_temporary or monotonic() > deadline:
-                    log.error(
-                        "app %s: no mail to the account %d: %s",
-                        account.app,
-                        account.id,
-                        error,
-                    )
-                    return
-                log.warning(
-                    "app %s: mail to the account %d: %s; trying again",
+            if self._try(account, mail, deadline):
+                return
+            gevent.sleep(retry_pause(failures, _FIRST_PAUSE, _LONGEST_PAUSE))
+
+    def _try(self, account: Account, mail: Mail, deadline: float) -> bool:
+        """Try to send a mail; False if it is to be tried again.
+
+        After the monotonic time ``deadline``, the mail is given up.
+        """
+        try:
+            with self._turns:
+                send(self._smtp, mail)
+        except NotSent as error:
+            if not error.is_temporary or monotonic() > deadline:
+                log.error(
+                    "app %s: no mail to the account %d: %s",
                     account.app,
                     account.id,
                     error,
                 )
-            else:
-                log.info(
-                    "app %s: the account %d was sent a mail", account.app, account.id
-                )
-                return
-            gevent.sleep(retry_pause(failures, _FIRST_PAUSE, _LONGEST_PAUSE))
+                return True
+            log.warning(
+                "app %s: mail to the account %d: %s; trying again",
+                account.app,
+                account.id,
+                error,
+            )
+            return False
+        log.info("app %s: the account %d was sent a mail", account.app, account.id)
+        return True

@@ -213,6 +213,7 @@ class PeopleStore(Store.Rows):
             "UPDATE account SET locked_until = %s, lock_reason = %s WHERE id = %s",
             [(until, reason or None, account_id) for account_id in ids],
         )
+        # The event is about the account, not about its bots.
         act = "locked" if until else "unlocked"
         account = record_change(sql, record, act, app, id)
         if account is None:

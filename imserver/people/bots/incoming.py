@@ -125,6 +125,11 @@ def _tag_text(tag: re.Match[str]) -> str:
         if re.search(r"[][()]", label + url):
             return f"{label} {url}"
         return f"[{label}]({url})"
+    return _mention_text(kind, name, label)
+
+
+def _mention_text(kind: str, name: str, label: str) -> str:
+    """The text of a tag that is no link; ``kind`` is its sign, such as ``@``."""
     if kind == "!":
         if name in _EVERYBODY:
             return "@all"

@@ -262,6 +262,7 @@ class Invitations:
         row = self._rows.get(app, code)
         if row is None:
             raise UnknownInvitation(code)
+        # The message has the receiver, who may decline the invitation.
         message = self._message_with(app, row)
         is_maker = inviter in ("", row.user)
         is_receiver = (

@@ -311,19 +311,26 @@ class InvitationMails:
         try:
             send(self._smtp, content)
         except NotSent as error:
-            reason = _reason(error)
-            self._rows.note_mail(app, code, reason)
-            if not error.is_of_mail:
-                # No other mail would be taken now either.
-                self._away_until = monotonic() + _AWAY_SECONDS
-            may_be_taken = error.is_temporary or not error.is_of_mail
-            if may_be_taken and time() < mail.created + _TRY_SECONDS:
-                raise ConnectionError(reason) from error
-            self.runner.end(app, code, state=MAIL_STATES.index("refused"))
+            self._note_refusal(app, mail, error)
             return
         if mail.reason:
             self._rows.note_mail(app, code, reason="")
         self.runner.end(app, code, state=MAIL_STATES.index("sent"))
+
+    def _note_refusal(self, app: str, mail: InvitationMail, error: NotSent) -> None:
+        """Store why a mail was not sent, and give it up if it will never be.
+
+        Raises ConnectionError if the server may take the mail later.
+        """
+        reason = _reason(error)
+        self._rows.note_mail(app, mail.code, reason)
+        if not error.is_of_mail:
+            # No other mail would be taken now either.
+            self._away_until = monotonic() + _AWAY_SECONDS
+        may_be_taken = error.is_temporary or not error.is_of_mail
+        if may_be_taken and time() < mail.created + _TRY_SECONDS:
+            raise ConnectionError(reason) from error
+        self.runner.end(app, mail.code, state=MAIL_STATES.index("refused"))
 
     def _wait_for_server(self, app: str, code: str) -> None:
         """Wait until mails are tried again after the mail server has not
