@@ -2,9 +2,9 @@
 stops an app when a quota is spent.
 
 The core counts pushes and stored messages anyway. Every :data:`LOOK_SECONDS`
-each node adds to the database what it has counted for apps with quotas, reads
-the sum of all nodes, and sets the count at which an app has to stop here. A
-single node stops exactly. If there are several, each may use the rest that it
+each node adds to the database what it has counted for apps with quotas. It
+reads the sum of all nodes, and sets the count at which an app has to stop here.
+A single node stops exactly. If there are several, each may use the rest that it
 saw last.
 """
 

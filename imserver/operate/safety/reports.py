@@ -1,6 +1,6 @@
 """Reports of users, and the queue of them for moderators.
 
-Reports of one message, or of one person, are joined while the report is open.
+A user who reports a message, or a person, joins the open report about it.
 Moderators see a reported message as its reporter does, with a few messages of
 the conversation around it. Its text stays with the report, even if the message
 is recalled or deleted. An appeal of a banned user is a report about themselves.

@@ -28,7 +28,7 @@ _NONE: Final = "-"
 
 
 def _milliseconds(seconds: float) -> str:
-    """A time in seconds as ``25 ms``; ``-`` if there is none."""
+    """A time in seconds as ``25 ms``; ``-`` for 0."""
     if not seconds:
         return _NONE
     return f"{seconds * _SECOND_MS:.0f} ms"
