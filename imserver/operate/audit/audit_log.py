@@ -170,6 +170,7 @@ class AuditLog(Observer, ArchivedFiles):
         """Greenlet: store the waiting acts, and end when all are stored."""
         try:
             while self._queue:
+                # One greenlet writes, so the acts keep their order.
                 batch = list(islice(self._queue, _BATCH_ACTS))
                 self._store_batch(batch)
                 # Acts leave the queue only when they are stored, so that

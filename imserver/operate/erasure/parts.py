@@ -223,6 +223,7 @@ def build(core: Core) -> Parts:
         """Lock out the users who will be erased, before the first login."""
         erasure.load()
 
+    # Other nodes may have planned or interrupted an erasure.
     look = every(_LOOK_SECONDS, erasure.look, "erasures could not go on")
     load = every(
         core.config.storage.look_seconds,

@@ -35,6 +35,7 @@ class HouseRules(Store.Rows):
         read_at, text = self._known.get(app, (0.0, ""))
         if read_at and now - read_at <= _KNOWN_SECONDS:
             return text
+        # There is at most one row.
         statement = "SELECT text FROM house_rules WHERE app = %s"
         text = ""
         for (value,) in self._store.rows(statement, (app,)):

@@ -122,6 +122,7 @@ def build(core: Core) -> Parts:
         run.append(
             every(EXPIRE_SECONDS, expire_guests, "unused guests could not be deleted")
         )
+    # No tables are named: the store deletes the rows of a deleted app.
     erasure = Erasure(frozenset(), accounts.erase, _erase_app, parts.rows.programs_of)
     return Parts(
         (parts, parts.people, erasure),

@@ -115,6 +115,8 @@ class Resets(Struct, frozen=True):
             log.warning("app %s: a password cannot be reset: %s", app, error)
             return None
 
+        # The page of the app takes the code from the fragment, which no server
+        # logs.
         page = self.accounts.rules_of(app).reset_url or self.own_page()
         minutes = CODE_SECONDS // 60
         text = _TEXT.format(link=f"{page}#reset={code}", minutes=minutes)

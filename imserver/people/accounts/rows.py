@@ -198,6 +198,7 @@ class AccountStore(Store.Rows):
         The first identifier that exists wins. All of them are looked up, so the
         time does not reveal which ones exist.
         """
+        # All logins are looked up, in the order in which they win.
         rows: list[Row] = []
         for kind, text in logins:
             statement = f"{_ACCOUNTS} WHERE app = %s AND {kind} = %s"

@@ -75,6 +75,8 @@ def _open_answer(data: bytes) -> OpenAnswer:
     type = fields.short_text("type", Limit.TYPE_BYTES) or "text"
     text = fields.text("text")
     thread = fields.id("thread")
+    # A missing list means that all readers may stop it. An empty one means
+    # nobody.
     users = fields.values.get("stoppers")
     if users is None:
         return OpenAnswer(to, conversation, text, type, thread)

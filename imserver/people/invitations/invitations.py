@@ -435,10 +435,10 @@ class Invitations:
             app,
             id_of(invitation.group),
             user,
-            invitation.user,
-            _use_of(app, invitation),
-            by_user,
-            sent_at,
+            invited_by=invitation.user,
+            condition=_use_of(app, invitation),
+            by_user=by_user,
+            sent=sent_at,
         )
 
     def join(
