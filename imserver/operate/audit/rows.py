@@ -161,7 +161,15 @@ def _chained(new_acts: Sequence[NewAct], end: ChainHead, now_ms: int) -> list[Au
         waited_ms = int((read_at - act.at) * _SECOND_MS)
         time = max(time, now_ms - waited_ms)
         digest = hash_of(number, time, act.entry, previous)
-        acts.append(AuditRow(number, time, act.entry, previous, digest))
+        acts.append(
+            AuditRow(
+                number=number,
+                time=time,
+                entry=act.entry,
+                previous=previous,
+                hash=digest,
+            )
+        )
         # The next row contains the hash of this one: that makes the chain.
         previous = digest
     return acts

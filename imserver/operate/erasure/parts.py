@@ -262,7 +262,12 @@ def _proof_of(core: Core) -> Proof:
             return  # a user without an account, whose token is the proof
         try:
             accounts.proved(
-                call.app, call.user, password, code, call.request.host, call.credential
+                call.app,
+                call.user,
+                password,
+                code,
+                address=call.request.host,
+                token=call.credential,
             )
         except FactorRequired:
             raise ApiProblem(

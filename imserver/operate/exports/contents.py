@@ -395,7 +395,9 @@ class ArchiveMaker(Service, dict=True):
         )
         files = self._own_files().values()
         state = self.writer.state
-        page = offline_page.index(profile, titles, files, state.counts, state.begun)
+        page = offline_page.index(
+            profile, titles, files, tables=state.counts, begun=state.begun
+        )
         self._write_entry("index.html", page)
 
     def _list_of_conversations(self) -> Iterator[bytes]:

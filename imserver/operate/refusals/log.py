@@ -288,7 +288,7 @@ class RefusalLog(Observer):
         """Remove the oldest row of the payer that was refused least recently."""
         payer, rows = next(iter(cause.payers.items()))
         rows.popitem(last=False)
-        self._note_removal(cause, payer, 1)
+        self._note_removal(cause, payer, count=1)
 
     def _prune(self, now: float) -> None:
         """Remove rows that are older than :data:`STAY_SECONDS`.

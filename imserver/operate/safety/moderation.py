@@ -265,10 +265,18 @@ class Moderation(Service, dict=True):
         for user in users:
             ban = bans.get(user)
             if ban is not None and user in unlocked:
-                holds.append(self._hold(app, user, "ban", ban.until, ban.reason))
+                holds.append(
+                    self._hold(
+                        app, user, kind="ban", until=ban.until, reason=ban.reason
+                    )
+                )
             mute = self.core.mutes.mute_of(app, user)
             if mute is not None:
-                holds.append(self._hold(app, user, "mute", mute.until, mute.reason))
+                holds.append(
+                    self._hold(
+                        app, user, kind="mute", until=mute.until, reason=mute.reason
+                    )
+                )
         return holds
 
     def _hold(

@@ -168,7 +168,11 @@ def _banned(core: Core) -> Banned | None:
             if proof.login:
                 # A ban does not stop the check of a password.
                 account = accounts.login(
-                    app, proof.login, proof.password, proof.address, proof.token
+                    app,
+                    proof.login,
+                    proof.password,
+                    address=proof.address,
+                    earlier=proof.token,
                 )
             else:
                 account = accounts.tokens.holder(proof.token).account

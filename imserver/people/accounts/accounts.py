@@ -70,8 +70,8 @@ JSON of every language."""
 
 def check_shown(nickname: str, avatar: str) -> None:
     """Raise BadField for an invalid nickname or avatar."""
-    _check(nickname, "nickname", 0, NICKNAME_CHARACTERS)
-    _check(avatar, "avatar", 0, AVATAR_CHARACTERS)
+    _check(nickname, "nickname", least=0, most=NICKNAME_CHARACTERS)
+    _check(avatar, "avatar", least=0, most=AVATAR_CHARACTERS)
 
 
 def check_password(password: str) -> None:
@@ -82,7 +82,7 @@ def check_password(password: str) -> None:
 
 def check_device(device: str) -> None:
     """Raise BadField for an invalid name of a device."""
-    _check(device, "device", 0, _DEVICE_CHARACTERS)
+    _check(device, "device", least=0, most=_DEVICE_CHARACTERS)
 
 
 def may_be_login(login: str, password: str) -> bool:
@@ -738,8 +738,8 @@ class Accounts(Service, dict=True):
         NoAccounts and UnknownAccount.
         """
         check_shown(fields.get("nickname", ""), fields.get("avatar", ""))
-        _check(fields.get("status", ""), "status", 0, STATUS_CHARACTERS)
-        _check(fields.get("title", ""), "title", 0, TITLE_CHARACTERS)
+        _check(fields.get("status", ""), "status", least=0, most=STATUS_CHARACTERS)
+        _check(fields.get("title", ""), "title", least=0, most=TITLE_CHARACTERS)
         if "status" in fields or "away" in fields:
             # The end of the earlier status does not count for the new one.
             fields = {"status_until": 0, **fields}
@@ -881,7 +881,11 @@ class Accounts(Service, dict=True):
         hashed = self.passwords.hash(password)
         # The code may be used or expire while the hash is computed.
         is_used = self.rows.use_reset(
-            app, secret_hash(code), int(time()), hashed, self.recorder(app)
+            app,
+            secret_hash(code),
+            now=int(time()),
+            password=hashed,
+            record=self.recorder(app),
         )
         if not is_used:
             raise ServiceRefused(problem=HTTP_UNKNOWN_RESET)

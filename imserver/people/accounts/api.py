@@ -577,7 +577,12 @@ def set_password(
     if call.is_back_end:
         old = None  # a back end needs no password
     api.accounts.change_password(
-        call.app, call.user, old, password, call.request.host, call.credential
+        call.app,
+        call.user,
+        old=old,
+        new=password,
+        address=call.request.host,
+        token=call.credential,
     )
     return AccountDone(call.user)
 
@@ -620,7 +625,12 @@ def delete(
     """
     if not call.is_back_end:
         api.accounts.proved(
-            call.app, call.user, password, code, call.request.host, call.credential
+            call.app,
+            call.user,
+            password,
+            code,
+            address=call.request.host,
+            token=call.credential,
         )
         # The server writes the log line of this request after the erasure, so
         # the line must not name the user.
@@ -657,7 +667,12 @@ def promote(guests: Guests, call: Call, request: GuestPromotion) -> SessionAnswe
     if call.is_back_end:
         address = ""  # the request counts for no address
     session = guests.promote(
-        call.app, call.user, identifiers, request.password, request.device, address
+        call.app,
+        call.user,
+        identifiers,
+        request.password,
+        device=request.device,
+        address=address,
     )
     return session_answer(session)
 

@@ -222,7 +222,7 @@ class Cards(Service, dict=True):
         """
         self._charge_search(app, viewer)
         accounts, next_page = self.rows.directory_page(
-            app, after, limit, int(time()), id_of(viewer)
+            app, after, limit, now=int(time()), by=id_of(viewer)
         )
         return self._cards(app, viewer, accounts, found=True), next_page
 
@@ -319,7 +319,13 @@ class Cards(Service, dict=True):
             after = max(upto - step_ids, 0)
             missing = limit - len(accounts)
             matching, upto = self.rows.search_page(
-                app, words, at_word_starts, after, upto, missing, int(time())
+                app,
+                words,
+                at_word_starts,
+                after=after,
+                upto=upto,
+                limit=missing,
+                now=int(time()),
             )
             accounts += self._findable(viewer, matching)
             if monotonic() - step_started_at < SHORT_STEP_SECONDS:

@@ -339,7 +339,9 @@ def _store_lock(named: _Named, until: int, reason: str, ban_seconds: int) -> Non
     """
     people = PeopleStore(named.store)
     one = named.account
-    change = people.lock(one.app, one.id, until, reason, _any_account, None)
+    change = people.lock(
+        one.app, one.id, until, reason, may_act_on=_any_account, record=None
+    )
     if change is None:
         fail(f"{named.shown} was deleted")
     # Bans that end later do not come from a lock, and stay.
@@ -363,7 +365,11 @@ def role(path: str | None, data_dir: str | None, target: str, role: RoleName) ->
         one = named.account
         try:
             changed = PeopleStore(named.store).set_role(
-                one.app, one.id, role_named(role), _any_account, None
+                one.app,
+                one.id,
+                role_named(role),
+                may_act_on=_any_account,
+                record=None,
             )
         except NoRole:
             fail(f"{named.shown} is a {_kind_of(one)}, which has no role")

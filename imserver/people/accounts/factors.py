@@ -308,7 +308,9 @@ class Factors:
         step = self._check_code(account, secret, code)
         codes = _new_codes()
         hashes = [secret_hash(each) for each in codes]
-        is_on = self._rows.confirm(account.id, secret, step, hashes, int(time()))
+        is_on = self._rows.confirm(
+            account.id, secret, step, codes=hashes, now=int(time())
+        )
         if not is_on:
             raise FactorOn(account.user)
         return [_shown(each) for each in codes]

@@ -59,7 +59,11 @@ def begin(
     Each request counts as a login.
     """
     account = accounts.confirmed(
-        call.app, call.user, password, call.request.host, call.credential
+        call.app,
+        call.user,
+        password,
+        address=call.request.host,
+        token=call.credential,
     )
     return accounts.factors.begin(account)
 
@@ -130,7 +134,12 @@ def remove(
         account = accounts.known(call.app, call.user)
     else:
         account = accounts.proved(
-            call.app, call.user, password, code, call.request.host, call.credential
+            call.app,
+            call.user,
+            password,
+            code,
+            address=call.request.host,
+            token=call.credential,
         )
     accounts.factors.remove(account)
     return AccountDone(call.user)

@@ -91,7 +91,12 @@ class Friends(Struct, frozen=True):
             return after, result
 
         result = self.accounts.relate(
-            app, user_id, other_id, self.limit, change_and_note, condition
+            app,
+            one=user_id,
+            two=other_id,
+            limit=self.limit,
+            change_states=change_and_note,
+            condition=condition,
         )
         if result == "unknown":
             raise UnknownFriend(other)

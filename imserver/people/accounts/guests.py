@@ -125,12 +125,12 @@ class Guests(Service, dict=True):
         nickname = nickname.strip()
         if not nickname:
             raise BadField("nickname: expected a name")
-        check_shown(nickname, "")
+        check_shown(nickname, avatar="")
         check_device(device)
         self._by_address.require(by_address(app, address))
         # A guest has no identifier and no password, so nobody can log in again.
         new = Account(id=0, app=app, phone="", nickname=nickname, guest=True)
-        account = self.rows.add(new, "", self.accounts.recorder(app))
+        account = self.rows.add(new, password="", record=self.accounts.recorder(app))
         return self.accounts.token(account, device, _LOGIN_SECONDS)
 
     def promote(

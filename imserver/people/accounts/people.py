@@ -410,7 +410,9 @@ class People(Struct, frozen=True):
             if step_started_at - started_at > SEARCH_SECONDS:
                 break
             missing = limit - len(accounts)
-            found = self.rows.page(wanted, after, end, missing, now)
+            found = self.rows.page(
+                wanted, after=after, before=end, limit=missing, now=now
+            )
             accounts += found
             if len(found) == missing:
                 # Smaller ids of this step may belong to wanted accounts, too.
@@ -465,7 +467,9 @@ class People(Struct, frozen=True):
         users = [
             user for user in change.users if ban_seconds.get(user, 0) <= lock_seconds
         ]
-        closed = self.sessions.close(app, users, None, seconds or CENTURY, reason)
+        closed = self.sessions.close(
+            app, users, ban_seconds=seconds or CENTURY, reason=reason
+        )
         return change.account, list(closed.missing)
 
     def unlock(
@@ -519,7 +523,12 @@ class People(Struct, frozen=True):
             return principal.may_act_on(account.role)
 
         change = self.rows.lock(
-            app, id_of(user), until, reason, may_act_on, self.accounts.recorder(app)
+            app,
+            id_of(user),
+            until,
+            reason,
+            may_act_on,
+            record=self.accounts.recorder(app),
         )
         if change is None:
             raise self.accounts.unknown(app, user)

@@ -285,7 +285,9 @@ def lock(
     Owners may lock moderators and members. A later lock replaces an earlier
     lock.
     """
-    account, missing = people.lock(call.principal, call.app, user, seconds, reason)
+    account, missing = people.lock(
+        call.principal, call.app, user, seconds=seconds, reason=reason
+    )
     return LockAnswer(_shown(account, call.principal), missing)
 
 

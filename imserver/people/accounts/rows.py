@@ -165,8 +165,8 @@ class AccountStore(Store.Rows):
 
         Raises Taken.
         """
-        added = add_account(sql, new, "", record)
-        add_link(sql, added.app, added.id, provider, subject, added.created)
+        added = add_account(sql, new, password="", record=record)
+        add_link(sql, added.app, added.id, provider, subject, now=added.created)
         return added
 
     @Store.reading_or(None)
@@ -928,8 +928,8 @@ class AccountStore(Store.Rows):
 
         if after != before and condition is not None and not condition(sql):
             return "unknown"
-        _replace_state(sql, one, two, before[0], after[0])
-        _replace_state(sql, two, one, before[1], after[1])
+        _replace_state(sql, one, two, before=before[0], after=after[0])
+        _replace_state(sql, two, one, before=before[1], after=after[1])
         return result
 
     def blocked_by(

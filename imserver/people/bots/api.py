@@ -227,7 +227,9 @@ def create(
     password. It may send, read and upload like other accounts. It cannot have
     friends, invitations or bots of its own.
     """
-    bot, token = bots.create(call.app, call.user, name, nickname, avatar)
+    bot, token = bots.create(
+        call.app, call.user, name=name, nickname=nickname, avatar=avatar
+    )
     return BotCreated(bot.account.user, bot.account.name, token)
 
 

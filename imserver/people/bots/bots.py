@@ -484,7 +484,7 @@ def _check_description(description: str) -> None:
     It may have several lines.
     """
     line = description.replace("\n", " ")
-    if not is_name(line, 0, ABOUT_CHARACTERS):
+    if not is_name(line, least=0, most=ABOUT_CHARACTERS):
         raise BadField(
             f"description: at most {ABOUT_CHARACTERS} characters that can be shown"
         )
@@ -502,7 +502,7 @@ def check_commands(commands: Sequence[BotCommand]) -> None:
             raise BadField(
                 "commands: a name has 1 to 32 lower case letters, digits or `_`"
             )
-        if not is_name(command.description, 0, DESCRIPTION_CHARACTERS):
+        if not is_name(command.description, least=0, most=DESCRIPTION_CHARACTERS):
             raise BadField(
                 f"commands: a description has at most {DESCRIPTION_CHARACTERS} "
                 "characters that can be shown"

@@ -122,7 +122,7 @@ class BotHooks(Service, dict=True):
         try:
             status, answer = self.requests.post(
                 hook.url,
-                hook.secret.encode(),
+                hook.secret.encode(),  # signs the request
                 event.body,
                 int(time()),
                 f"{hook.user}-{event.id}",

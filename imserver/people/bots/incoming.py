@@ -175,7 +175,7 @@ def _attachment_text(given: Any) -> str:
     fields = given.get("fields")
     if isinstance(fields, list):
         parts += map(_field_text, fields)
-    parts.append(_block_text(given.get("blocks"), 0))
+    parts.append(_block_text(given.get("blocks"), depth=0))
     # A picture becomes a link to it.
     image = _string(given.get("image_url"))
     if image:
@@ -421,7 +421,9 @@ def create(
     message in the group. The sender is a new bot of the acting user, which
     joins the group.
     """
-    hook, token = incoming.create(call.app, call.user, id_of(group), nickname, avatar)
+    hook, token = incoming.create(
+        call.app, call.user, id_of(group), nickname=nickname, avatar=avatar
+    )
     return HookCreated(str(hook.id), PATH + token)
 
 

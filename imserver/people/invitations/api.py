@@ -237,7 +237,7 @@ def join(
     into a member.
     """
     session, accepted = invitations.join(
-        call.app, code, nickname, device, call.request.host
+        call.app, code, nickname, device=device, address=call.request.host
     )
     return InvitationJoined(session_answer(session), accepted.group)
 

@@ -251,7 +251,9 @@ class Invitations:
         # A back end has the role "".
         if group and self._groups.role(app, group, inviter) in (OWNER, ADMIN, ""):
             maker = None
-        return self._rows.page(app, maker, group or None, int(time()), after, limit)
+        return self._rows.page(
+            app, maker, group or None, now=int(time()), after=after, limit=limit
+        )
 
     def revoke(self, app: str, inviter: str, code: str) -> None:
         """End an invitation.

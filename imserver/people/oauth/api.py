@@ -267,7 +267,9 @@ def finish(
     picture. If the account has a second factor, send a code of it as `factor`.
     Without a correct code, the login is not finished, and you can try again.
     """
-    result = oauth.finish(call.app, login, code, call.request.host, factor)
+    result = oauth.finish(
+        call.app, login, code, address=call.request.host, factor=factor
+    )
     if result is None:
         call.act = ""  # nothing has changed yet
         return LoginFinished(pending=True)

@@ -725,7 +725,7 @@ class OAuth:
         The account may have another identity there. Then nothing is changed.
         """
         with suppress(Taken):
-            self.link_store.add(account.app, account.id, name, subject, int(time()))
+            self.link_store.add(account.app, account.id, name, subject, now=int(time()))
 
     def _link(self, row: _Running, identity: Identity) -> None:
         """Link the account that has started a login with an identity.
@@ -741,7 +741,9 @@ class OAuth:
             raise ServiceRefused(problem=HTTP_LINK_TAKEN)
         subject = identity.subjects[0]
         try:
-            self.link_store.add(row.app, account.id, row.provider, subject, int(time()))
+            self.link_store.add(
+                row.app, account.id, row.provider, subject, now=int(time())
+            )
         except Taken:
             raise ServiceRefused(problem=HTTP_LINK_TAKEN) from None
 

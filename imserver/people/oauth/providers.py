@@ -601,7 +601,7 @@ class WeChat:
         token = self._token(http, code)
         openid = token["openid"]
         unionid = token.get("unionid")
-        without_profile = identity(_subjects(unionid, openid), "", "")
+        without_profile = identity(_subjects(unionid, openid), nickname="", avatar="")
         # This saves a request at each login after the first.
         if has_account(without_profile.subjects):
             return without_profile
