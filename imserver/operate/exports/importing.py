@@ -419,8 +419,7 @@ class Import(Service, dict=True):
         ``number`` is the index of the entry in the archive. A file that no
         feature knows is left out.
         """
-        # The features read the file several times. An entry of a zip file can
-        # be read only once, so it is copied.
+        # A file may be large, so it goes through the disk, not the memory.
         handle, path = mkstemp(prefix="imserver-")
         try:
             with open(handle, "wb") as file:

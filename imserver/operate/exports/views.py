@@ -103,9 +103,8 @@ def _problem_response(http_request: HttpRequest, problem: ApiProblem) -> Respons
 def _name_of(job: Job) -> str:
     """The name of the file for a browser, without its ending.
 
-    For the user ``ann`` of the app ``shop`` it is ``shop-ann``. It is
-    ``export`` if app or user have letters that are not ASCII, which old
-    browsers do not read.
+    For the user ``ann`` of the app ``shop`` it is ``shop-ann``. A header takes
+    only ASCII. So it is ``export`` if app or user have other letters.
     """
     letters = [
         letter if letter.isalnum() else "-" for letter in f"{job.app}-{job.user}"

@@ -363,7 +363,8 @@ def create(api: KeysApi, call: Call, request: KeyCreate) -> KeyCreated:
     row, secret = KeyRow.make(scopes, apps, request.note, expires)
     row = replace(row, maker=api.maker_of(principal))
     stored = api.core.store.add_key(row, principal.key)
-    # The key or the account may have ended since this request began.
+    # The key or the account may have lost this right, which this node may not
+    # know yet.
     if stored is None:
         raise ApiProblem(Problems.FORBIDDEN, "You may make no keys any more")
     _name_act(call, stored)

@@ -195,8 +195,8 @@ class Guests(Service, dict=True):
     def _guest(self, app: str, user: str) -> Account:
         """The account of a guest.
 
-        Raises NoAccounts, UnknownAccount, and ServiceRefused if the account
-        belongs to nobody who is a guest.
+        Raises NoAccounts, UnknownAccount, and ServiceRefused for an account of
+        somebody who is no guest.
         """
         account = self.accounts.known(app, user)
         if not account.guest:

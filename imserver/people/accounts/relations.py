@@ -75,7 +75,12 @@ class AccountRelations(Struct, Relations, frozen=True):
         return [str(blocker) for blocker in sorted(blockers)]
 
     def may_reach(self, app: str, by: str, user: str) -> bool:
-        """Whether a user may begin a conversation with another one."""
+        """Whether something of ``by`` may reach a user, other than a stored
+        message.
+
+        A friend request is an example. :meth:`may_write` decides about
+        messages.
+        """
         if self.blocked_by(app, by, (user,)):
             return False
         if user == by or not self._is_guest(app, by):
@@ -106,7 +111,8 @@ class AccountRelations(Struct, Relations, frozen=True):
         return self._have_written(app, by, user)
 
     def may_gather(self, app: str, by: str) -> bool:
-        """Whether a user may make groups and add others. Guests may not."""
+        """Whether a user may make groups, and add people to them. Guests may
+        not."""
         return not self._is_guest(app, by)
 
     def strangers_among(self, app: str, by: str, users: Collection[str]) -> set[str]:

@@ -112,7 +112,6 @@ def read(token: str, keys: Sequence[bytes], now: float) -> AccountClaims:
     if algorithm != "HS256":
         raise BadToken("the token is not HS256")
 
-    # Written with "not", so that an end which is no number counts as expired.
     if not claims.exp > now or claims.nbf > now:
         raise TokenExpired("the token has expired, or is not valid yet")
     if not 0 < claims.user_id <= Limit.ID:

@@ -138,8 +138,7 @@ class BotHooks(Service, dict=True):
             tally.delivered[hook.app] += 1
             if not self._send_answer(hook, entry, answer):
                 return Failure("the lease has ended")
-            # The window has the ids of entries that were posted, so that none
-            # is posted again.
+            # The window has the next entries of the log. This one is done.
             sender.window.take(entry.id)
             return None
 
