@@ -129,6 +129,10 @@ def _cut(names: Iterable[str]) -> frozenset[str]:
     return frozenset(name[:_NAME] for name in names)
 
 
+_CauseKey = tuple[Literal["login", "command", "request"], str, str]
+"""The kind, reason and app of refusals."""
+
+
 class _Cause(Service):
     """The rows of one cause, which is a kind, a reason and an app.
 
@@ -199,17 +203,7 @@ class RefusalLog(Observer):
         who = user, account, address
         row = rows.get(who)
         if row is None:
-            row = RefusalRow(
-                *key,
-                *who,
-                count=0,
-                first=now,
-                last=now,
-                limit="",
-                until=0,
-                detail="",
-                request="",
-            )
+            row = _new_row(key, who, now)
             rows[who] = row
             cause.size += 1
             self.size += 1
@@ -321,6 +315,24 @@ class RefusalLog(Observer):
         self.size -= count
         if not cause.payers[payer]:
             del cause.payers[payer]
+
+
+def _new_row(cause: _CauseKey, who: tuple[str, str, str], now: float) -> RefusalRow:
+    """A row for the first of equal refusals, which is not counted yet.
+
+    ``who`` is (user, account, address).
+    """
+    return RefusalRow(
+        *cause,
+        *who,
+        count=0,
+        first=now,
+        last=now,
+        limit="",
+        until=0,
+        detail="",
+        request="",
+    )
 
 
 def merged(lists: Iterable[Iterable[RefusalRow]]) -> list[RefusalRow]:

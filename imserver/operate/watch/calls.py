@@ -157,34 +157,21 @@ class Calls:
         no reply. A command that answers later gets one argument in ``answers``:
         the function that it is to call with its reply.
         """
-        name = type(command).__name__
-        began = perf_counter()
-        has_line = random() < rule.lines
-        tracer = self._tracer
-        span = None
+        watched = _WatchedCommand(
+            connection,
+            type(command).__name__,
+            began=perf_counter(),
+            has_line=random() < rule.lines,
+            tracer=self._tracer,
+        )
         within: AbstractContextManager[object] = nullcontext()
-        if tracer is not None and random() < (rule.trace or 0.0):
-            span = tracer.begin(name)
-            within = tracer.within(span)
-
-        def finish(code: int) -> None:
-            """Write the line, and end the span, with the code of the reply."""
-            if has_line:
-                log.info(
-                    "%s %s %d %.2fms app=%s user=%r",
-                    connection.peer,
-                    name,
-                    code,
-                    (perf_counter() - began) * _SECOND_MS,
-                    connection.app,
-                    connection.user,
-                )
-            if tracer is not None and span is not None:
-                tracer.replied(span, connection, code)
+        if self._tracer is not None and random() < (rule.trace or 0.0):
+            watched.span = self._tracer.begin(watched.name)
+            within = self._tracer.within(watched.span)
 
         def reply_later(reply: Reply) -> None:
             """Finish, and pass the reply on."""
-            finish(reply.code)
+            watched.finish(reply.code)
             answers[0](reply)
 
         wrapped_answers: tuple[Callable[[Reply], None], ...] = ()
@@ -196,20 +183,50 @@ class Calls:
                 reply = row.run(connection, command, *wrapped_answers)
         except StorageUnavailable:
             # The dispatcher makes a reply with this code of the error.
-            finish(ReplyCode.NOT_STORED)
+            watched.finish(ReplyCode.NOT_STORED)
             raise
         except Exception as error:
-            finish(row.code_of(error) or ReplyCode.SYSTEM)
+            watched.finish(row.code_of(error) or ReplyCode.SYSTEM)
             raise
         finally:
             OWN_LEVEL.reset(token)
         if reply is not None:
-            finish(reply.code)
+            watched.finish(reply.code)
         elif not answers:
             # The command has no reply. One that answers later is not finished
             # yet.
-            finish(ReplyCode.OK)
+            watched.finish(ReplyCode.OK)
         return reply
+
+
+class _WatchedCommand(Struct):
+    """A command that runs now, with its line of the log and its span.
+
+    ``began`` is the time of the performance counter. ``has_line`` says that the
+    log gets a line. ``span`` is None if the command has no trace.
+    """
+
+    connection: Connection
+    name: str
+    began: float
+    has_line: bool
+    tracer: Tracer | None
+    span: Any = None
+
+    def finish(self, code: int) -> None:
+        """Write the line, and end the span, with the code of the reply."""
+        if self.has_line:
+            log.info(
+                "%s %s %d %.2fms app=%s user=%r",
+                self.connection.peer,
+                self.name,
+                code,
+                (perf_counter() - self.began) * _SECOND_MS,
+                self.connection.app,
+                self.connection.user,
+            )
+        if self.tracer is not None and self.span is not None:
+            self.tracer.replied(self.span, self.connection, code)
 
 
 class LevelFilter(logging.Filter):

@@ -174,13 +174,7 @@ class Cards(Service, dict=True):
         words = Statements.words(text)
         if not words:
             return [], ""
-        # In part 0, words of the names begin with the words. Part 1 has all
-        # other accounts whose names contain the words.
-        if after:
-            part, upto = map(int, after.split("."))
-        else:
-            part = 0
-            upto = self.rows.last_id()
+        part, upto = self._position_in(after)
         accounts: list[Account] = []
         if rules.find and not after:
             accounts = self._find_bot(app, viewer, text)
@@ -208,6 +202,18 @@ class Cards(Service, dict=True):
             part = 1
             upto = self.rows.last_id()
         return self._cards(app, viewer, accounts, found=True), f"{part}.{upto}"
+
+    def _position_in(self, after: str) -> tuple[int, int]:
+        """Read where a page of a search begins, such as ``1.4096``.
+
+        Returns the part and the greatest id that is not searched yet. In part
+        0, words of the names begin with the words. Part 1 has all other
+        accounts whose names contain the words. ``""`` is the start.
+        """
+        if not after:
+            return 0, self.rows.last_id()
+        part, upto = after.split(".")
+        return int(part), int(upto)
 
     def directory(
         self, app: str, viewer: str, after: tuple[str, int], limit: int

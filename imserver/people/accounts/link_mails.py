@@ -90,8 +90,8 @@ class LinkMails:
     def _deliver(self, make: Callable[[], tuple[Account, str, str] | None]) -> None:
         """Greenlet: make and send a mail.
 
-        While the mail server refuses it for now, or does not answer, send it again,
-        for :data:`_TRY_SECONDS`.
+        While the mail server refuses it for now, or does not answer, send it
+        again, for :data:`_TRY_SECONDS`.
         """
         content = make()
         if content is None:

@@ -78,8 +78,7 @@ class AccountRelations(Struct, Relations, frozen=True):
         """Whether something of ``by`` may reach a user, other than a stored
         message.
 
-        A friend request is an example. :meth:`may_write` decides about
-        messages.
+        :meth:`may_write` decides about messages.
         """
         if self.blocked_by(app, by, (user,)):
             return False
