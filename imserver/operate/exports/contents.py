@@ -273,9 +273,10 @@ class ArchiveMaker(Service, dict=True):
     def _write_conversations(self) -> None:
         """Write every conversation of the user, as lines of JSON and as an HTML
         page."""
-        for one in self._conversations_of_user():
-            self._write_entry(f"conversations/{one.id}.jsonl", self._lines(one))
-            self._write_entry(f"conversations/{one.id}.html", self._page_of(one))
+        for conversation in self._conversations_of_user():
+            name = f"conversations/{conversation.id}"
+            self._write_entry(f"{name}.jsonl", self._lines(conversation))
+            self._write_entry(f"{name}.html", self._page_of(conversation))
 
     @property
     def _log(self) -> MessageLog:
@@ -293,7 +294,9 @@ class ArchiveMaker(Service, dict=True):
         for start in range(0, len(ids), _PAGE):
             yield from reader.find(app, ids[start : start + _PAGE])
 
-    def _entries(self, one: Conversation) -> Iterator[tuple[Message, dict[str, str]]]:
+    def _entries(
+        self, conversation: Conversation
+    ) -> Iterator[tuple[Message, dict[str, str]]]:
         """The entries that the user may read and has not hidden, the oldest
         first.
 
@@ -307,20 +310,20 @@ class ArchiveMaker(Service, dict=True):
         while has_more:
             # ``before=0`` and ``after=last`` read on from the last entry.
             entries, has_more = reader.history(
-                app, user, one.id, before=0, limit=_PAGE, after=last
+                app, user, conversation.id, before=0, limit=_PAGE, after=last
             )
             names = self._names_of({each.sender for each in entries})
             for entry in entries:
                 last = entry.id
                 yield entry, names
 
-    def _lines(self, one: Conversation) -> Iterator[bytes]:
+    def _lines(self, conversation: Conversation) -> Iterator[bytes]:
         """The entries of a conversation as lines of JSON.
 
         Each has the name of its sender, if the sender has an account with a
         name.
         """
-        for entry, names in self._entries(one):
+        for entry, names in self._entries(conversation):
             name = names.get(entry.sender)
             view = encode(entry.view())
             if name:
@@ -328,10 +331,10 @@ class ArchiveMaker(Service, dict=True):
                 view = b'{"name":%b,%b' % (encode(name), view[1:])
             yield view + b"\n"
 
-    def _page_of(self, one: Conversation) -> Iterator[bytes]:
+    def _page_of(self, conversation: Conversation) -> Iterator[bytes]:
         """The entries of a conversation as an HTML page, piece by piece."""
-        yield offline_page.conversation_head(self._title(one))
-        for entry, names in self._entries(one):
+        yield offline_page.conversation_head(self._title(conversation))
+        for entry, names in self._entries(conversation):
             yield offline_page.shown(entry, self.subject.user, names, self._own_files())
         yield offline_page.CONVERSATION_END
 
@@ -346,16 +349,19 @@ class ArchiveMaker(Service, dict=True):
             self._files_by_id = {name.split("/")[1]: name for name in names}
         return self._files_by_id
 
-    def _title(self, one: Conversation) -> str:
+    def _title(self, conversation: Conversation) -> str:
         """The title of a conversation: the name of a group, or of the other
         person.
 
         In a conversation of users with themselves, it is the user's own name.
         """
-        if one.kind != "user":
-            return one.name or f"#{one.id}"
-        others = [member for member in one.members if member != self.subject.user]
-        # A conversation of kind "user" has two members, or one.
+        if conversation.kind != "user":
+            return conversation.name or f"#{conversation.id}"
+        others = [
+            member for member in conversation.members if member != self.subject.user
+        ]
+        # A conversation of kind "user" has two members. A user
+        # who writes to themselves is the only one.
         (peer,) = others or [self.subject.user]
         return self._names_of({peer}).get(peer, peer)
 
@@ -390,8 +396,8 @@ class ArchiveMaker(Service, dict=True):
         self._write_entry("conversations.jsonl", self._list_of_conversations())
         # The titles are read while the page is written.
         titles = (
-            (one.id, self._title(one), one.kind)
-            for one in self._conversations_of_user()
+            (conversation.id, self._title(conversation), conversation.kind)
+            for conversation in self._conversations_of_user()
         )
         files = self._own_files().values()
         state = self.writer.state
@@ -407,14 +413,14 @@ class ArchiveMaker(Service, dict=True):
         group and join it again.
         """
         spans_by_conversation = self._memberships()
-        for one in self._conversations_of_user():
+        for conversation in self._conversations_of_user():
             line = {
-                "id": one.id,
-                "kind": one.kind,
-                "name": self._title(one),
-                "members": one.members,
-                "created": one.created,
-                "memberships": spans_by_conversation.get(one.id, []),
+                "id": conversation.id,
+                "kind": conversation.kind,
+                "name": self._title(conversation),
+                "members": conversation.members,
+                "created": conversation.created,
+                "memberships": spans_by_conversation.get(conversation.id, []),
             }
             yield encode(line) + b"\n"
 
