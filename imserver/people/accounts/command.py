@@ -123,27 +123,27 @@ def _time(seconds: int) -> str:
     return "-"
 
 
-def _lock_of(one: Account, now: float) -> str:
+def _lock_of(account: Account, now: float) -> str:
     """The lock of an account in the output of commands.
 
     It is ``no``, or the end and the reason, such as ``for good: spam``.
     """
-    if not one.is_locked(now):
+    if not account.is_locked(now):
         return "no"
-    if one.locked_until == FOR_GOOD:
+    if account.locked_until == FOR_GOOD:
         until = "for good"
     else:
-        until = f"until {_time(one.locked_until)}"
-    if one.lock_reason:
-        return f"{until}: {one.lock_reason}"
+        until = f"until {_time(account.locked_until)}"
+    if account.lock_reason:
+        return f"{until}: {account.lock_reason}"
     return until
 
 
-def _kind_of(one: Account) -> str:
+def _kind_of(account: Account) -> str:
     """The kind of an account in the output of commands."""
-    if one.bot:
+    if account.bot:
         return "bot"
-    if one.guest:
+    if account.guest:
         return "guest"
     return "person"
 
@@ -205,14 +205,14 @@ def list_accounts(
     CommandLine.rows("id: user, login: name, nickname, role, locked", rows)
 
 
-def _row_of(one: Account, now: int) -> _Row:
+def _row_of(account: Account, now: int) -> _Row:
     """The line of an account in a list."""
     return _Row(
-        user=one.user,
-        name=one.name or one.email or one.phone or "-",
-        nickname=one.nickname or "-",
-        role=name_of(one.role),
-        locked=_lock_of(one, now),
+        user=account.user,
+        name=account.name or account.email or account.phone or "-",
+        nickname=account.nickname or "-",
+        role=name_of(account.role),
+        locked=_lock_of(account, now),
     )
 
 
@@ -240,30 +240,30 @@ def show(path: str | None, data_dir: str | None, target: str) -> None:
 
 def _fields_of(named: _Named, now: float) -> list[tuple[str, str]]:
     """The lines about an account: (name, value)."""
-    one = named.account
+    account = named.account
     return [
-        ("id", one.user),
-        ("app", one.app),
-        ("kind", _kind_of(one)),
-        ("user name", one.name or "-"),
-        ("nickname", one.nickname or "-"),
-        ("e-mail", _email_of(one)),
-        ("phone", one.phone or "-"),
-        ("role", name_of(one.role)),
+        ("id", account.user),
+        ("app", account.app),
+        ("kind", _kind_of(account)),
+        ("user name", account.name or "-"),
+        ("nickname", account.nickname or "-"),
+        ("e-mail", _email_of(account)),
+        ("phone", account.phone or "-"),
+        ("role", name_of(account.role)),
         ("password", _yes_or_no(bool(named.password))),
-        ("second factor", _yes_or_no(one.factor)),
-        ("locked", _lock_of(one, now)),
-        ("created", _time(one.created)),
-        ("last seen", _time(one.last_seen)),
+        ("second factor", _yes_or_no(account.factor)),
+        ("locked", _lock_of(account, now)),
+        ("created", _time(account.created)),
+        ("last seen", _time(account.last_seen)),
     ]
 
 
-def _email_of(one: Account) -> str:
+def _email_of(account: Account) -> str:
     """The e-mail address in the output of commands; ``-`` without an address."""
-    if one.email_confirmed:
-        return f"{one.email} (confirmed)"
-    if one.email:
-        return f"{one.email} (not confirmed)"
+    if account.email_confirmed:
+        return f"{account.email} (confirmed)"
+    if account.email:
+        return f"{account.email} (not confirmed)"
     return "-"
 
 
@@ -338,16 +338,16 @@ def _store_lock(named: _Named, until: int, reason: str, ban_seconds: int) -> Non
     account was deleted.
     """
     people = PeopleStore(named.store)
-    one = named.account
+    account = named.account
     change = people.lock(
-        one.app, one.id, until, reason, may_act_on=_any_account, record=None
+        account.app, account.id, until, reason, may_act_on=_any_account, record=None
     )
     if change is None:
         fail(f"{named.shown} was deleted")
     # Bans that end later do not come from a lock, and stay.
-    others = people.banned_after(one.app, change.users, change.bans_end(time()))
+    others = people.banned_after(account.app, change.users, change.bans_end(time()))
     users = [user for user in change.users if user not in others]
-    named.store.ban(one.app, users, ban_seconds)
+    named.store.ban(account.app, users, ban_seconds)
 
 
 def _any_account(_account: Account) -> bool:
@@ -362,17 +362,17 @@ def _any_account(_account: Account) -> bool:
 def role(path: str | None, data_dir: str | None, target: str, role: RoleName) -> None:
     """Give an account a role: owner, moderator or member."""
     with _named(path, data_dir, target) as named:
-        one = named.account
+        account = named.account
         try:
             changed = PeopleStore(named.store).set_role(
-                one.app,
-                one.id,
+                account.app,
+                account.id,
                 role_named(role),
                 may_act_on=_any_account,
                 record=None,
             )
         except NoRole:
-            fail(f"{named.shown} is a {_kind_of(one)}, which has no role")
+            fail(f"{named.shown} is a {_kind_of(account)}, which has no role")
         if changed is None:
             fail(f"{named.shown} was deleted")
         _record(named, "accounts.role", role=role)
@@ -436,22 +436,22 @@ def _store_password(named: _Named, new: str) -> None:
 
     Ends the command if the password was changed since the account was read.
     """
-    one = named.account
+    account = named.account
     with closing(Passwords(named.config.app.salt)) as passwords:
         hashed = passwords.hash(new)
     # This replaces only the hash that was read. So a password that the user
     # has just changed is not overwritten.
     is_set = AccountStore(named.store).set_password(
-        one.id, named.password, hashed, ends_sessions=True
+        account.id, named.password, hashed, ends_sessions=True
     )
     if not is_set:
         fail("the password was changed meanwhile, so nothing was done")
     # A short ban makes running servers end the sessions. A user who is
     # banned already has none.
     people = PeopleStore(named.store)
-    is_banned = people.banned_after(one.app, [one.user], int(time()))
+    is_banned = people.banned_after(account.app, [account.user], int(time()))
     if not is_banned:
-        named.store.ban(one.app, [one.user], _PASSWORD_BAN_SECONDS)
+        named.store.ban(account.app, [account.user], _PASSWORD_BAN_SECONDS)
 
 
 @account.command("import")

@@ -268,7 +268,7 @@ def _qr_code(text: str) -> str:
 
     code = QRCode(border=2)
     code.add_data(text)
-    drawn = StringIO()
-    code.print_ascii(drawn, invert=True)
-    lines = drawn.getvalue().splitlines()
+    drawing = StringIO()
+    code.print_ascii(drawing, invert=True)
+    lines = drawing.getvalue().splitlines()
     return "\n".join(f"{_BLACK}{line}{_PLAIN}" for line in lines)
