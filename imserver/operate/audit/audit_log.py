@@ -112,7 +112,7 @@ class AuditLog(Observer, ArchivedFiles):
                 if act.by.kind != "node":
                     self._write_line(act)
                 return
-            waiting = _Waiting(act, NewAct(*entry_of(act), at=monotonic()), Flag())
+            waiting = _Waiting(act, NewAct(*entry_of(act), done_at=monotonic()), Flag())
             self._queue.append(waiting)
             if self._writer is None:
                 self._writer = gevent.spawn(self._write)
@@ -145,7 +145,7 @@ class AuditLog(Observer, ArchivedFiles):
 
         So either both are stored or neither. Raises ImserverError.
         """
-        batch = ActBatch([NewAct(*entry_of(act), at=monotonic())])
+        batch = ActBatch([NewAct(*entry_of(act), done_at=monotonic())])
         append(batch, sql)
         return batch.number
 

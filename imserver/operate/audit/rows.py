@@ -50,12 +50,12 @@ _EXPORTED_ACTS: Final = 500
 class NewAct(Struct, frozen=True):
     """An act to store, with the names of people and things in it.
 
-    ``at`` is the monotonic time at which it was done.
+    ``done_at`` is the monotonic time at which it was done.
     """
 
     entry: Entry
     names: tuple[Name, ...]
-    at: float
+    done_at: float
 
 
 class ActBatch(Struct):
@@ -158,7 +158,7 @@ def _chained(new_acts: Sequence[NewAct], end: ChainHead, now_ms: int) -> list[Au
     acts = []
     for act in new_acts:
         number += 1
-        waited_ms = int((read_at - act.at) * _SECOND_MS)
+        waited_ms = int((read_at - act.done_at) * _SECOND_MS)
         time = max(time, now_ms - waited_ms)
         digest = hash_of(number, time, act.entry, previous)
         acts.append(
@@ -197,7 +197,7 @@ def store_act(store: Store, act: Act) -> None:
 
     Raises StorageUnavailable.
     """
-    batch = ActBatch([NewAct(*entry_of(act), monotonic())])
+    batch = ActBatch([NewAct(*entry_of(act), done_at=monotonic())])
     store.write(lambda sql: append(batch, sql))
 
 

@@ -8,7 +8,7 @@ from typing import Final
 from imserver.plugin.storage import PooledStatements, Store, text_of
 
 CHARACTERS: Final = 4000
-_KNOWN_SECONDS: Final = 2.0
+_CACHE_SECONDS: Final = 2.0
 """How long this node uses a text that it has read, because anybody may ask for
 it at any rate."""
 
@@ -23,7 +23,7 @@ class HouseRules(Store.Rows):
     def __init__(self, store: Store, exists: Callable[[str], bool]) -> None:
         super().__init__(store)
         self._exists = exists
-        self._known: dict[str, tuple[float, str]] = {}
+        self._cache: dict[str, tuple[float, str]] = {}
         """App → the monotonic time of the read, and the text. A cache."""
 
     def of(self, app: str) -> str:
@@ -32,21 +32,21 @@ class HouseRules(Store.Rows):
         if not self._exists(app):
             return ""
         now = monotonic()
-        read_at, text = self._known.get(app, (0.0, ""))
-        if read_at and now - read_at <= _KNOWN_SECONDS:
+        read_at, text = self._cache.get(app, (0.0, ""))
+        if read_at and now - read_at <= _CACHE_SECONDS:
             return text
         # There is at most one row.
         statement = "SELECT text FROM house_rules WHERE app = %s"
         text = ""
         for (value,) in self._store.rows(statement, (app,)):
             text = text_of(value)
-        self._known[app] = now, text
+        self._cache[app] = now, text
         return text
 
     def set(self, app: str, text: str) -> None:
         """Replace the rules of an app; ``""`` removes them."""
         self._write(app, text, int(time()))
-        self._known.pop(app, None)
+        self._cache.pop(app, None)
 
     @Store.writing
     def _write(self, sql: PooledStatements, app: str, text: str, now: int) -> None:
