@@ -91,6 +91,7 @@ class LiveConnections:
         address = table.ids.read(connection_id)
         if address is None:  # not an id of a connection
             return None
+        # The id has the place of the connection in the table.
         connection = table.at(address.number)
         if connection is None or connection.app is None:
             return None

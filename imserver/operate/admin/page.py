@@ -72,6 +72,7 @@ def chinese_meanings() -> dict[str, str]:
     """The meanings of refusals: the English text of the API → the Chinese text."""
     content = (TEMPLATES / "operate/refusals.zh.json").read_bytes()
     meanings: dict[str, str] = json.loads(content)
+    # The messages of problems are translated in the API reference, too.
     translated = chinese()
     for problem in vars(Problems).values():
         if isinstance(problem, HttpProblem) and problem.message in translated:

@@ -159,7 +159,10 @@ def _given(values: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _short(value: Any) -> Any:
-    """A value that JSON can represent, with long texts and lists cut off."""
+    """A value that JSON can represent, with long texts and lists cut off.
+
+    A value of another type becomes its text.
+    """
     if isinstance(value, str):
         return value[:_MOST_CHARACTERS]
     if isinstance(value, list | tuple | frozenset):

@@ -133,7 +133,10 @@ def append(batch: ActBatch, sql: PooledStatements) -> None:
 def _insert_acts(
     acts: Sequence[AuditRow], new_acts: Sequence[NewAct], sql: PooledStatements
 ) -> None:
-    """Insert the rows of acts, and the rows of the names in them."""
+    """Insert the rows of acts, and the rows of the names in them.
+
+    The names have a table of their own, so that they can be erased alone.
+    """
     rows: list[Row] = []
     names: list[Row] = []
     for act, new in zip(acts, new_acts, strict=True):
@@ -595,7 +598,10 @@ class _Search(Struct, frozen=True):
 
 
 def _search_of(query: AuditQuery, sql: PooledStatements) -> _Search:
-    """The statements of the search for a query."""
+    """The statements of the search for a query.
+
+    They are written once, and run at each step with other values.
+    """
     by = _label(query.by)
     source, source_values = _source(query, by)
     span = f"{source} number > %s AND number < %s ORDER BY number DESC LIMIT"

@@ -156,7 +156,7 @@ class ArchiveMaker(Service, dict=True):
         return total
 
     def _manifest(self) -> bytes:
-        """The manifest as JSON."""
+        """The manifest as JSON, with the checksum of the checksums."""
         state = self.writer.state
         subject = self.subject
         digest = self.run(sha256_of, self.writer.folder / CHECKSUMS)
@@ -291,6 +291,7 @@ class ArchiveMaker(Service, dict=True):
         reader = self._log.conversations
         memberships = reader.memberships(app, self.subject.user)
         ids = sorted({membership.conversation for membership in memberships})
+        # A query takes only so many ids.
         for start in range(0, len(ids), _PAGE):
             yield from reader.find(app, ids[start : start + _PAGE])
 
@@ -425,7 +426,10 @@ class ArchiveMaker(Service, dict=True):
             yield encode(line) + b"\n"
 
     def _memberships(self) -> dict[int, list[Any]]:
-        """Conversation → the spans in which the user was a member."""
+        """Conversation → the spans in which the user was a member.
+
+        A user who is still a member has the ``left_id`` null.
+        """
         spans_by_conversation: dict[int, list[Any]] = {}
         rows = self._log.conversations.memberships(self.subject.app, self.subject.user)
         for row in rows:

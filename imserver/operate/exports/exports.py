@@ -226,7 +226,11 @@ class Exports:
             runner.end(app, id, state=FAILED, entries=0, records=0, size=0)
 
     def _make_or_delete(self, job: Job, runner: Runner) -> None:
-        """Do what an export needs now, and store that in its row."""
+        """Do what an export needs now, and store that in its row.
+
+        Its archive is made, or deleted if its time is over. ``runner`` has the
+        lease.
+        """
         if job.state != UNDER_WAY or job.ends < time():
             runner.end(job.app, job.id)  # without values, this deletes the row
             self._remove(job.id)

@@ -71,7 +71,10 @@ class Archive:
     """
 
     def __init__(self, path: Path) -> None:
-        """Open the file, and check its format by its manifest."""
+        """Open the file, and check its format by its manifest.
+
+        An older server refuses the format of a newer one. Raises BadArchive.
+        """
         try:
             self._zip = ZipFile(path)
             with self._zip.open(MANIFEST) as file:
@@ -383,7 +386,11 @@ class Import(Service, dict=True):
 
     def _store_entry(self, number: int, entry: EntryChecksum, table: str) -> None:
         """Store the rows of an entry; rows that an earlier run has stored are
-        skipped."""
+        skipped.
+
+        The progress is stored with each group of rows. ``number`` is the index
+        of the entry in the archive.
+        """
         done = 0
         if number == self._progress.entry:  # an earlier run was interrupted here
             done = self._progress.done

@@ -268,7 +268,7 @@ class KeysApi(Struct, frozen=True):
 
 
 def _shown(row: KeyRow) -> KeyShown:
-    """A key as the routes show it."""
+    """A key as the routes show it, without its secret, which nobody can read."""
     state: Literal["valid", "expired", "revoked"] = "valid"
     if row.has_ended(time()):
         state = "expired"
@@ -277,6 +277,7 @@ def _shown(row: KeyRow) -> KeyShown:
     maker = ""
     if row.maker:
         maker = str(row.maker)
+    # In the order of the documentation, whatever the order in the row.
     scopes: list[KeyScope] = [each for each in get_args(KeyScope) if each in row.scopes]
     return view(
         KeyShown,

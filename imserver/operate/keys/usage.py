@@ -349,4 +349,5 @@ class KeyUsage(Service, dict=True):
             last = self._last[key]
             uses.append((key, last.time, last.address))
         self.database.note_key_uses(uses)
+        # Keys that were used meanwhile are written at the next call.
         self._unwritten.difference_update(key for key, _, _ in uses)

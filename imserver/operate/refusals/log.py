@@ -115,6 +115,7 @@ class Wanted(Struct, frozen=True, array_like=True):
             return False
         if self.names and not (row.user in self.names or row.account in self.names):
             return False
+        # The address may be a whole network.
         if self.address and self.address not in (_network(row.address), row.address):
             return False
         return not self.request or row.request == self.request

@@ -681,7 +681,10 @@ def _store(new: _NewReport, sql: PooledStatements) -> tuple[str, set[str]] | Non
 
 
 def _count_reporter(new: _NewReport, id: str, sql: PooledStatements) -> None:
-    """Count a new reporter of a report, and store the event for the webhook."""
+    """Count a new reporter of a report, and store the event for the webhook.
+
+    The report rises to the top of the list, which is ordered by ``changed``.
+    """
     row = new.row
     change = "UPDATE report SET reporters = reporters + 1, changed = %s WHERE app = %s AND id = %s"
     sql.execute(change, (row.opened, new.app, id))

@@ -188,7 +188,10 @@ def _raise_if_any(errors: list[str]) -> None:
 
 
 def _imported(row: Mapping[str, Any], app: str) -> Imported:
-    """The account of one row, which is checked. Raises BadField."""
+    """The account of one row, which is checked. Raises BadField.
+
+    Columns with GoChat's names are accepted, too.
+    """
     fields = {_NAMES.get(name, name): value for name, value in row.items()}
     _check_columns(fields)
     password = _text(fields, "password")

@@ -250,7 +250,10 @@ def cards(
 
 
 def _card(card: Card) -> CardShown:
-    """A card in an answer. Only users themselves see their role."""
+    """A card in an answer.
+
+    Only users themselves see their role.
+    """
     account = card.account
     role: RoleName | UnsetType = UNSET
     if card.relation == "self":

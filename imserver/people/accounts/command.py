@@ -239,7 +239,10 @@ def show(path: str | None, data_dir: str | None, target: str) -> None:
 
 
 def _fields_of(named: _Named, now: float) -> list[tuple[str, str]]:
-    """The lines about an account: (name, value)."""
+    """The lines about an account: (name, value). ``now`` is in Unix seconds.
+
+    A missing value is ``-``.
+    """
     account = named.account
     return [
         ("id", account.user),
@@ -421,6 +424,7 @@ def _read_password() -> str:
             "New password", hide_input=True, confirmation_prompt=True, err=True
         )
     else:
+        # A script pipes the password in.
         new = sys.stdin.readline().rstrip("\r\n")
     try:
         check_password(new)

@@ -101,8 +101,10 @@ class Confirmations(Struct, frozen=True):
                 self._send(account)
 
     def _send(self, account: Account) -> None:
-        """Send a mail with a new link in the background. Raises
-        TooManyRequests."""
+        """Send a mail with a new link in the background.
+
+        Raises TooManyRequests if the account or the address had too many mails.
+        """
         self.of_account.require((account.app, account.id))
         self.mails.charge(account.app, account.email)
 

@@ -233,7 +233,11 @@ def _message(sender: str, mail: Mail) -> EmailMessage:
 
 
 def _is_temporary(error: Exception) -> bool:
-    """Whether the server may take the same mail later."""
+    """Whether the server may take the same mail later.
+
+    A reply code below 500 is temporary, and so is a server that does not
+    answer.
+    """
     import smtplib
 
     if isinstance(error, smtplib.SMTPRecipientsRefused):

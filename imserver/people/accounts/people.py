@@ -183,6 +183,7 @@ class PeopleStore(Store.Rows):
         if role and (before.guest or before.bot):
             raise NoRole(before.user)
         sql.execute("UPDATE account SET role = %s WHERE id = %s", (role, id))
+        # Only owners may make API keys, so all others lose theirs.
         if role != "owner":
             Store.end_keys_of(sql, id)
         return record_change(sql, record, "role", app, id)

@@ -283,7 +283,7 @@ class AnswerCommands(Service):
         }
 
     def open(self, connection: Connection, command: OpenAnswer) -> Reply:
-        """Open a stream."""
+        """Open a stream; the reply has its id."""
         app, user = app_and_user(connection)
         stream = self.answers.open(app, user, command)
         if isinstance(stream, Rejected):
@@ -291,7 +291,7 @@ class AnswerCommands(Service):
         return Reply(ReplyCode.OK, OpenedView(stream))
 
     def append(self, connection: Connection, command: AppendAnswer) -> Reply:
-        """Append pieces."""
+        """Append pieces to streams; the reply has the result for each piece."""
         app, user = app_and_user(connection)
         results = self.answers.append(app, user, command.pieces)
         views = []
@@ -302,7 +302,7 @@ class AnswerCommands(Service):
         return Reply(ReplyCode.OK, PiecesView(views))
 
     def close(self, connection: Connection, command: CloseAnswer) -> Reply:
-        """Close a stream."""
+        """Close a stream; the reply has the id of the stored message."""
         app, user = app_and_user(connection)
         closed = self.answers.texts.close_text(
             app, command.stream, command.incomplete, user
@@ -313,7 +313,7 @@ class AnswerCommands(Service):
         return Reply(ReplyCode.OK, ClosedView(command.stream, status, id))
 
     def stop(self, connection: Connection, command: StopAnswer) -> Reply:
-        """Stop a stream."""
+        """Stop a stream that the user reads."""
         app, user = app_and_user(connection)
         status = self.answers.texts.stop(app, command.stream, user).status
         if status == "not_allowed":

@@ -491,7 +491,10 @@ def _check_description(description: str) -> None:
 
 
 def check_commands(commands: Sequence[BotCommand]) -> None:
-    """Raise BadField for invalid commands."""
+    """Raise BadField for invalid commands.
+
+    A bot has at most :data:`MOST_COMMANDS`, each with another name.
+    """
     if len(commands) > MOST_COMMANDS:
         raise BadField(f"commands: at most {MOST_COMMANDS}")
     names = {command.name for command in commands}

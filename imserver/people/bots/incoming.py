@@ -230,7 +230,11 @@ def _link_text(block: Mapping[str, Any], depth: int) -> str:
 
 
 def _container_text(block: Mapping[str, Any], kind: str, depth: int) -> str:
-    """The text of a block that contains others, such as a section."""
+    """The text of a block that contains others, such as a section.
+
+    The texts of its parts are in lines, or beside each other, by the kind of
+    block.
+    """
     parts = [_block_text(block.get(name), depth + 1) for name in ("text", "fields")]
     elements = block.get("elements")
     if isinstance(elements, list):

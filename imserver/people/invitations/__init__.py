@@ -20,7 +20,10 @@ _FORGET_SECONDS: Final = 3600.0
 
 
 def _build(core: Core) -> Parts:
-    """Build the services of invitations on a node."""
+    """Build the services of invitations on a node.
+
+    Groups use them to invite users who may not be added directly.
+    """
     mails = InvitationMails(core)
     groups = groups_of(core)
     messaging = core.service(MessageServices).messaging

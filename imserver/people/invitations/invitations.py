@@ -300,7 +300,10 @@ class Invitations:
         self, app: str, rows: Sequence[InvitationShown]
     ) -> tuple[dict[str, str], dict[str, str]]:
         """The names in invitations: user → name of the maker, and group → its
-        name."""
+        name.
+
+        An invitation to be a friend has no group. A back end is no maker.
+        """
         ids = list({id_of(row.group) for row in rows} - {0})
         groups: list[Conversation] = []
         if ids:

@@ -86,6 +86,8 @@ def objection(_name: str, settings: TenantSettings) -> str:
                 f"{setting}: expected a name of 1 to 32 lower-case letters, digits, _ "
                 "or -"
             )
+        # An issuer names the addresses of a provider. Other kinds have fixed
+        # ones.
         if row.kind == "oidc" and not row.issuer:
             return f"{setting}: kind oidc needs an issuer"
         if row.kind != "oidc" and not row.client_secret:
