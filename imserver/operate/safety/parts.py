@@ -166,7 +166,8 @@ def _banned(core: Core) -> Banned | None:
         """
         try:
             if proof.login:
-                # A ban does not stop the check of a password.
+                # A banned user with the right password gets UserBanned, which
+                # is an AccountLocked.
                 account = accounts.login(
                     app,
                     proof.login,
