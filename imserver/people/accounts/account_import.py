@@ -62,16 +62,21 @@ def read_rows(text: str) -> list[Mapping[str, Any]]:
     line, or CSV with the names of columns in the first line. Raises BadImport.
     """
     try:
-        if text.lstrip()[:1] == "[":
+        first = text.lstrip()[:1]
+        if first == "[":
             return list(msgspec.json.decode(text, type=list[dict[str, Any]]))
-        if text.lstrip()[:1] == "{":
-            # No splitlines(): a JSON text may contain other line breaks, such
-            # as U+2028.
-            lines = [line for line in text.split("\n") if line.strip()]
-            return [msgspec.json.decode(line, type=dict[str, Any]) for line in lines]
+        if first == "{":
+            return _read_json_lines(text)
         return list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
     except (ValueError, csv.Error, RecursionError) as error:
         raise BadImport(f"this is neither JSON nor CSV: {error}") from None
+
+
+def _read_json_lines(text: str) -> list[Mapping[str, Any]]:
+    """Read a JSON object from each line that is not empty."""
+    # No splitlines(): a JSON text may contain other line breaks, such as U+2028.
+    lines = [line for line in text.split("\n") if line.strip()]
+    return [msgspec.json.decode(line, type=dict[str, Any]) for line in lines]
 
 
 def accounts_of(rows: Sequence[Mapping[str, Any]], app: str) -> list[Imported]:
@@ -149,11 +154,13 @@ def _new_accounts(
         if same_id is None and not owners:
             new.append(imported)
         elif owners != {same_id}:
-            errors.append(
-                f"account {account.id}: the id or an identifier is that of another "
-                "account"
-            )
+            errors.append(_collision(account))
     return new
+
+
+def _collision(account: Account) -> str:
+    """The error for an account that collides with a stored one."""
+    return f"account {account.id}: the id or an identifier is that of another account"
 
 
 def _owners_in(
@@ -194,11 +201,7 @@ def _imported(row: Mapping[str, Any], app: str) -> Imported:
     """
     fields = {_NAMES.get(name, name): value for name, value in row.items()}
     _check_columns(fields)
-    password = _text(fields, "password")
-    if not _HASH.fullmatch(password):
-        raise BadField(
-            "password: expected a hash, of GoChat (32 hexadecimal digits) or argon2id"
-        )
+    password = _password_hash(fields)
     identifiers = _identifiers_in(fields)
     nickname = clean_name(_text(fields, "nickname"))
     avatar = _text(fields, "avatar")
@@ -262,6 +265,16 @@ def _id(value: Any) -> int:
     return id
 
 
+def _password_hash(fields: Mapping[str, Any]) -> str:
+    """The hash of a password in the fields of an account. Raises BadField."""
+    password = _text(fields, "password")
+    if not _HASH.fullmatch(password):
+        raise BadField(
+            "password: expected a hash, of GoChat (32 hexadecimal digits) or argon2id"
+        )
+    return password
+
+
 def _time(value: Any) -> int:
     """The Unix seconds of a field; 0 if the field is empty.
 
@@ -276,9 +289,17 @@ def _time(value: Any) -> int:
     if isinstance(value, str) and re.fullmatch(r"[0-9]{9,12}", value):
         return int(value)
     try:
-        when = datetime.fromisoformat(value)
-        if not when.tzinfo:
-            when = when.replace(tzinfo=UTC)
-        return max(0, int(when.timestamp()))
+        return _seconds_of_date(value)
     except (TypeError, ValueError, OverflowError):
         raise BadField("created: expected Unix seconds or a date") from None
+
+
+def _seconds_of_date(date: str) -> int:
+    """The Unix seconds of a date, such as ``2024-03-01 08:30:00``.
+
+    A date before 1970 is 0.
+    """
+    when = datetime.fromisoformat(date)
+    if not when.tzinfo:
+        when = when.replace(tzinfo=UTC)
+    return max(0, int(when.timestamp()))

@@ -6,7 +6,7 @@ as long as a wrong password.
 """
 
 import logging
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from secrets import randbits
 from time import gmtime, strftime, time
@@ -72,6 +72,13 @@ def check_shown(nickname: str, avatar: str) -> None:
     """Raise BadField for an invalid nickname or avatar."""
     _check(nickname, "nickname", least=0, most=NICKNAME_CHARACTERS)
     _check(avatar, "avatar", least=0, most=AVATAR_CHARACTERS)
+
+
+def _check_profile(fields: Mapping[str, Any]) -> None:
+    """Raise BadField for an invalid text among the fields of a profile."""
+    check_shown(fields.get("nickname", ""), fields.get("avatar", ""))
+    _check(fields.get("status", ""), "status", least=0, most=STATUS_CHARACTERS)
+    _check(fields.get("title", ""), "title", least=0, most=TITLE_CHARACTERS)
 
 
 def check_password(password: str) -> None:
@@ -219,6 +226,25 @@ def _payer_of(app: str, device: KnownDevice) -> tuple[str, int, int]:
     return app, device.account, device.login
 
 
+def _give_back(limits: Sequence[_Limit]) -> None:
+    """Give the token of an attempt back to limits that have counted it."""
+    for buckets, payer in limits:
+        buckets.give_back(payer)
+
+
+def _require_identifier(account: Account, changes: Mapping[Identifier, str]) -> None:
+    """Raise BadField if an account has no identifier after these changes.
+
+    Nobody could log in to it.
+    """
+    before: dict[Identifier, str] = {
+        kind: getattr(account, kind) for kind in IDENTIFIERS
+    }
+    after = {**before, **changes}
+    if not any(after.values()):
+        raise BadField("an account has at least one identifier")
+
+
 def _own_device(device: KnownDevice | None, account: Account) -> KnownDevice | None:
     """The device that a token has proved, if it belongs to this account, else
     None."""
@@ -253,11 +279,7 @@ class Accounts(Service, dict=True):
     factors: Factors
 
     def __post_init__(self) -> None:
-        """Make the rates of registrations and logins, and of wrong passwords.
-
-        Wrong passwords have four of them, which :meth:`_failure_limits`
-        explains.
-        """
+        """Read the settings, and make the rates of attempts."""
         config = self.config
         settings = settings_of(config, AccountSettings)
         self._on_logout: list[Callable[[str, str, int | None], object]] = []
@@ -265,9 +287,13 @@ class Accounts(Service, dict=True):
         self._registration = settings.registration
         self._token_seconds = int(config.jwt.expire_time * _HOUR_SECONDS)
         self.passwords = Passwords(config.app.salt)
+        self._make_attempt_rates(settings)
+        self._make_failure_rates(settings)
 
+    def _make_attempt_rates(self, settings: AccountSettings) -> None:
+        """Make the rates of registrations and logins of a client address."""
         make_buckets = self.buckets
-        seconds = config.accounts.rate_seconds
+        seconds = self.config.accounts.rate_seconds
         self._registrations = make_buckets(
             REGISTRATIONS, settings.registrations_per_address, seconds
         )
@@ -276,6 +302,12 @@ class Accounts(Service, dict=True):
             PROVIDER_LOGINS, settings.logins_per_address, seconds
         )
 
+    def _make_failure_rates(self, settings: AccountSettings) -> None:
+        """Make the four rates of wrong passwords.
+
+        :meth:`_failure_limits` explains for whom a wrong password counts.
+        """
+        make_buckets = self.buckets
         failure_seconds = settings.failure_seconds
         self._failures_by_account_and_network = make_buckets(
             FAILURES, settings.failures, failure_seconds
@@ -448,20 +480,36 @@ class Accounts(Service, dict=True):
         with self.counting_refusals(app, address) as attempt:
             self._require_passwords(app)
             device = self._charge_check(app, address, earlier)
-            if not may_be_login(login, password):
-                raise WrongLogin
-            identifiers = candidates(login)
-            row = self.rows.by_login(app, *identifiers)
-            if row is not None:
-                attempt.account = row[0].user
-            # If no account is found, failures count for this identifier.
-            _, likeliest = identifiers[0]
-            account = self._check_password_of(
-                app, row, likeliest, password, address, device
+            account = self._proved_account(
+                app, login, password, address, device, attempt
             )
             self._require_welcome(account)
             self.factors.require(account, code, _own_device(device, account))
             return account
+
+    def _proved_account(
+        self,
+        app: str,
+        login: str,
+        password: str,
+        address: str,
+        device: KnownDevice | None,
+        attempt: Attempt,
+    ) -> Account:
+        """The account with this login and password.
+
+        ``attempt`` gets the account, even if the password is wrong. Raises
+        WrongLogin, TooManyRequests and Overloaded.
+        """
+        if not may_be_login(login, password):
+            raise WrongLogin
+        identifiers = candidates(login)
+        row = self.rows.by_login(app, *identifiers)
+        if row is not None:
+            attempt.account = row[0].user
+        # If no account is found, failures count for this identifier.
+        _, likeliest = identifiers[0]
+        return self._check_password_of(app, row, likeliest, password, address, device)
 
     @contextmanager
     def counting_refusals(self, app: str, address: str) -> Iterator[Attempt]:
@@ -538,6 +586,27 @@ class Accounts(Service, dict=True):
             self._logins.require(by_address(app, address))
 
         own_limit, limits = self._failure_limits(app, account_key, address, device)
+        is_right = self._matches_within(limits, hashed, password)
+        if not is_right or account_row is None:
+            raise WrongLogin
+
+        # The right password gives the token of this attempt back to all limits.
+        # The limit of this client starts anew.
+        _give_back(limits)
+        buckets, payer = own_limit
+        buckets.forget(payer)
+
+        account, _ = account_row
+        self._strengthen_hash(account, hashed, password)
+        return account
+
+    def _matches_within(
+        self, limits: Sequence[_Limit], hashed: str, password: str
+    ) -> bool:
+        """Whether a password matches a hash; counts as a failure for now.
+
+        Raises TooManyRequests and Overloaded, and counts nothing then.
+        """
         charged: list[_Limit] = []
         try:
             # Counted before the check, so that parallel attempts cannot exceed
@@ -547,28 +616,20 @@ class Accounts(Service, dict=True):
                 charged.append((buckets, payer))
             # A hash is computed even without an account, because the time must
             # not reveal whether the account exists.
-            is_right = self.passwords.matches(hashed, password)
+            return self.passwords.matches(hashed, password)
         except (TooManyRequests, Overloaded):  # the password was not checked
-            for buckets, payer in charged:
-                buckets.give_back(payer)
+            _give_back(charged)
             raise
-        if not is_right or account_row is None:
-            raise WrongLogin
 
-        # The right password gives the token of this attempt back to all limits.
-        # The limit of this client starts anew.
-        for buckets, payer in limits:
-            buckets.give_back(payer)
-        buckets, payer = own_limit
-        buckets.forget(payer)
+    def _strengthen_hash(self, account: Account, hashed: str, password: str) -> None:
+        """Replace a weak hash of a password.
 
-        account, _ = account_row
+        A login does that, because it alone has the password from which a
+        stronger hash is made.
+        """
         if self.passwords.is_weak(hashed):
-            # Only now is the password known, from which a stronger hash is
-            # made.
             stronger = self.passwords.hash(password)
             self.rows.set_password(account.id, before=hashed, password=stronger)
-        return account
 
     def _failure_limits(
         self,
@@ -737,9 +798,7 @@ class Accounts(Service, dict=True):
         A new status without ``status_until`` does not end. Raises BadField,
         NoAccounts and UnknownAccount.
         """
-        check_shown(fields.get("nickname", ""), fields.get("avatar", ""))
-        _check(fields.get("status", ""), "status", least=0, most=STATUS_CHARACTERS)
-        _check(fields.get("title", ""), "title", least=0, most=TITLE_CHARACTERS)
+        _check_profile(fields)
         if "status" in fields or "away" in fields:
             # The end of the earlier status does not count for the new one.
             fields = {"status_until": 0, **fields}
@@ -774,12 +833,7 @@ class Accounts(Service, dict=True):
         """
         account = self.known(app, user)
         fields = self.checked_identifiers(app, given)
-        before: dict[Identifier, str] = {
-            kind: getattr(account, kind) for kind in IDENTIFIERS
-        }
-        after = {**before, **fields}
-        if not any(after.values()):
-            raise BadField("an account has at least one identifier")
+        _require_identifier(account, fields)
         if password is not None:
             self._registrations.require(by_address(app, address))
             self.confirmed(app, user, password, address, token)
@@ -812,17 +866,11 @@ class Accounts(Service, dict=True):
         """
         check_password(new)
         self._require_passwords(app)
-        row = self._known_row(app, user)
-        account, old_hash = row
+        account, old_hash = self._known_row(app, user)
         if old is not None:
-            device = self._charge_check(app, address, token)
-            if old_hash or account.email:
-                self._check_password_of(
-                    app, row, login="", password=old, address=address, device=device
-                )
-            if old_hash and self.passwords.is_weak(old_hash):
-                # The check has replaced the hash.
-                _, old_hash = self._known_row(app, user)
+            old_hash = self._check_old_password(
+                app, (account, old_hash), old, address, token
+            )
 
         hashed = self.passwords.hash(new)
         while not self.rows.set_password(
@@ -834,6 +882,31 @@ class Accounts(Service, dict=True):
                 raise WrongLogin
             account, old_hash = self._known_row(app, user)
         self.logged_out(app, user)
+
+    def _check_old_password(
+        self,
+        app: str,
+        row: tuple[Account, str],
+        password: str,
+        address: str,
+        token: str,
+    ) -> str:
+        """Check the current password of an account; returns the hash after
+        that.
+
+        ``row`` is the account and its hash. :meth:`change_password` says which
+        account needs no password, and what it raises.
+        """
+        account, hashed = row
+        device = self._charge_check(app, address, token)
+        if hashed or account.email:
+            self._check_password_of(
+                app, row, login="", password=password, address=address, device=device
+            )
+        if hashed and self.passwords.is_weak(hashed):
+            # The check has replaced the hash.
+            _, hashed = self._known_row(app, account.user)
+        return hashed
 
     # --- forgotten passwords --------------------------------------------------
 

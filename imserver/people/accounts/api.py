@@ -16,6 +16,7 @@ from imserver.people.accounts.contract import (
     STATUS_CHARACTERS,
     TITLE_CHARACTERS,
     Account,
+    Device,
     FullSession,
     RoleName,
     Taken,
@@ -384,15 +385,9 @@ def register(api: AccountParts, call: Call, request: Registration) -> SessionAns
     accounts = api.accounts
     is_invited = call.principal.kind != "nobody"  # a back end makes the account
     check_device(request.device)
-    identifiers = _given_identifiers(request)
-    # ``login`` is an identifier of any kind.
-    if request.login is not UNSET:
-        kind, text = split(request.login)
-        if identifiers.setdefault(kind, text) != text:
-            raise ApiProblem.invalid(f"`login` and `{kind}` differ: send one of them")
     account = accounts.register(
         call.app,
-        identifiers,
+        _identifiers_to_register(request),
         request.password,
         nickname=request.nickname,
         avatar=request.avatar,
@@ -401,6 +396,20 @@ def register(api: AccountParts, call: Call, request: Registration) -> SessionAns
         address=call.request.host,
     )
     return session_answer(accounts.token(account, request.device))
+
+
+def _identifiers_to_register(request: Registration) -> dict[Identifier, str]:
+    """The identifiers in a registration, with that in its field ``login``.
+
+    ``login`` is an identifier of any kind. Raises ApiProblem if another field
+    has a different identifier of this kind.
+    """
+    identifiers = _given_identifiers(request)
+    if request.login is not UNSET:
+        kind, text = split(request.login)
+        if identifiers.setdefault(kind, text) != text:
+            raise ApiProblem.invalid(f"`login` and `{kind}` differ: send one of them")
+    return identifiers
 
 
 @routes.post(
@@ -750,18 +759,30 @@ def devices(api: AccountParts, call: Call, _request: Acting) -> DevicesAnswer:
     presence = api.people.presence.sessions(call.app, [call.user])
     (sessions,) = presence.sessions  # of the only user
 
-    rows = []
-    for device in devices:
-        is_online = any(session.is_on(device.name) for session in sessions)
-        row = view(
-            DeviceShown,
-            device,
-            device=str(device.id),
-            current=device.id == call.principal.device,
-            online=is_online,
+    current = call.principal.device
+    rows = [
+        _shown_device(
+            each,
+            is_current=each.id == current,
+            is_online=any(session.is_on(each.name) for session in sessions),
         )
-        rows.append(row)
+        for each in devices
+    ]
     return DevicesAnswer(rows)
+
+
+def _shown_device(device: Device, is_current: bool, is_online: bool) -> DeviceShown:
+    """The row of a device.
+
+    The current device is that of the request.
+    """
+    return view(
+        DeviceShown,
+        device,
+        device=str(device.id),
+        current=is_current,
+        online=is_online,
+    )
 
 
 @routes.post(

@@ -137,12 +137,7 @@ class Cards(Service, dict=True):
             self.addresses.require(by_address(app, address))
             self._by_account.require((app, viewer))
 
-        row = None
-        if fits(text, 1, LOGIN_CHARACTERS):
-            row = self.rows.by_login(app, *candidates(text))
-        if row is None:
-            raise UnknownAccount(text)
-        account, _ = row
+        account = self._account_with(app, text)
         # Users who are not findable still find themselves, and back ends find
         # everybody.
         if viewer not in ("", account.user) and not account.findable:
@@ -151,6 +146,16 @@ class Cards(Service, dict=True):
             raise UnknownAccount(text)
         (card,) = self._cards(app, viewer, [account], found=True)
         return card
+
+    def _account_with(self, app: str, identifier: str) -> Account:
+        """The account with this identifier. Raises UnknownAccount."""
+        row = None
+        if fits(identifier, 1, LOGIN_CHARACTERS):
+            row = self.rows.by_login(app, *candidates(identifier))
+        if row is None:
+            raise UnknownAccount(identifier)
+        account, _ = row
+        return account
 
     def search(
         self, app: str, viewer: str, text: str, after: str = ""
@@ -242,9 +247,7 @@ class Cards(Service, dict=True):
         self._charge_search(app, viewer)
         users = self.presence.page(app, None, _MOST_ONLINE).users
         accounts = self.accounts.tokens.those_of(app, users)
-        people = [
-            each for each in accounts if each.findable and not (each.bot or each.guest)
-        ]
+        people = [account for account in accounts if _may_be_listed(account)]
         findable = self._findable(viewer, people)
         cards = self._cards(app, viewer, findable, found=True)
         # The card of a user who hides the presence is not online.
@@ -370,17 +373,12 @@ class Cards(Service, dict=True):
             # A back end sees the same data of each user as the user. It knows
             # all users.
             seen_whole = known_users
-        seen_with_name = {
-            account.user
-            for account in accounts
-            if account.findable and (found or account.user in known_users)
-        }
         shows_emails = self.accounts.rules_of(app).show_emails
         view = _View(
             viewer_id=viewer_id,
             seen_whole=seen_whole,
             known_users=known_users,
-            seen_with_name=seen_with_name,
+            seen_with_name=_visible_names(accounts, known_users, found),
             states=states,
             online=self._visible_presence(app, accounts, seen_whole, known_users),
             # Guests see no addresses.
@@ -411,6 +409,25 @@ class Cards(Service, dict=True):
         return dict(zip(visible, are_online, strict=True))
 
 
+def _may_be_listed(account: Account) -> bool:
+    """Whether lists of people may have the account: a findable member."""
+    return account.findable and not (account.bot or account.guest)
+
+
+def _visible_names(
+    accounts: Sequence[Account], known_users: Collection[str], found: bool
+) -> set[str]:
+    """The users whose user names the viewer sees.
+
+    These are findable users whom the viewer has ``found``, or knows.
+    """
+    return {
+        account.user
+        for account in accounts
+        if account.findable and (found or account.user in known_users)
+    }
+
+
 class _View(Struct, frozen=True):
     """The details of accounts that a viewer may see: an account or a back end."""
 
@@ -435,30 +452,42 @@ class _View(Struct, frozen=True):
     def card(self, account: Account) -> Card:
         """The card of an account."""
         user = account.user
-        is_seen_whole = user in self.seen_whole
-        is_seen_with_name = user in self.seen_with_name
-
-        name = ""
-        # Anybody sees the user names of bots.
-        if account.bot or is_seen_whole or is_seen_with_name:
-            name = account.name
-        relation = relation_of(self.states.get(account.id, STRANGERS))
-        if account.id == self.viewer_id:
-            relation = "self"
         status = ("", False, 0)
-        if is_seen_whole or user in self.known_users:
+        if user in self.seen_whole or user in self.known_users:
             status = account.status_at(self.now)
-        email = ""
-        if self.shows_emails and account.email_confirmed and is_seen_with_name:
-            email = account.email
         return Card(
             account,
-            name=name,
-            relation=relation,
+            name=self._visible_name(account),
+            relation=self._relation(account),
             online=self.online.get(user),
             status=status,
-            email=email,
+            email=self._visible_email(account),
         )
+
+    def _visible_name(self, account: Account) -> str:
+        """The user name of an account, or ``""`` if the viewer does not see
+        it.
+
+        Anybody sees the user names of bots.
+        """
+        user = account.user
+        if account.bot or user in self.seen_whole or user in self.seen_with_name:
+            return account.name
+        return ""
+
+    def _relation(self, account: Account) -> Relation:
+        """The relation of the viewer to an account, for example ``friend``."""
+        if account.id == self.viewer_id:
+            return "self"
+        return relation_of(self.states.get(account.id, STRANGERS))
+
+    def _visible_email(self, account: Account) -> str:
+        """The e-mail address of an account, or ``""`` if the viewer does not
+        see it."""
+        is_seen_with_name = account.user in self.seen_with_name
+        if self.shows_emails and account.email_confirmed and is_seen_with_name:
+            return account.email
+        return ""
 
 
 class LastSeen(Service):

@@ -212,11 +212,7 @@ def directory(
         people = cards.online(call.app, call.user)
         return DirectoryAnswer([_card(each) for each in people], "")
 
-    # A cursor has the folded name and the id of the last account of a page, in
-    # two lines.
-    # ``read_cursor`` returns None for a cursor that this server has not made.
-    name, _, id = (read_cursor(cursor) or "").rpartition("\n")
-    after = (name, id_of(id))
+    after = _directory_position(cursor)
     people, next_after = cards.directory(call.app, call.user, after, limit)
     content = ""
     if next_after is not None:
@@ -224,6 +220,16 @@ def directory(
         content = f"{last_name}\n{last_id}"
     page, next_cursor = page_and_cursor(people, limit, str, content)
     return DirectoryAnswer([_card(each) for each in page], next_cursor)
+
+
+def _directory_position(cursor: str) -> tuple[str, int]:
+    """The folded name and the id of the last account of the previous page.
+
+    A cursor has them in two lines. ``("", 0)`` means the first page, also for a
+    cursor that this server has not made.
+    """
+    name, _, id = (read_cursor(cursor) or "").rpartition("\n")
+    return name, id_of(id)
 
 
 @routes.post(

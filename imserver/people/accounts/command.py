@@ -228,14 +228,17 @@ def show(path: str | None, data_dir: str | None, target: str) -> None:
         devices = AccountStore(named.store).devices(named.account.id, int(now))
         names = [f"{each.name or '-'}, since {_time(each.since)}" for each in devices]
 
-    # In JSON, "second factor" becomes "second_factor", and "e-mail" "email".
-    document: dict[str, Any] = {
-        name.replace(" ", "_").replace("-", ""): value for name, value in fields
-    }
+    document: dict[str, Any] = {_json_name(name): value for name, value in fields}
     document["devices"] = names
     rows = fields + [("device", name) for name in names]
     lines = [f"{name:{_NAME_CHARACTERS}} {value}" for name, value in rows]
     CommandLine.data(document, "\n".join(lines))
+
+
+def _json_name(name: str) -> str:
+    """The name of a line in JSON: ``second_factor`` for ``second factor``,
+    ``email`` for ``e-mail``."""
+    return name.replace(" ", "_").replace("-", "")
 
 
 def _fields_of(named: _Named, now: float) -> list[tuple[str, str]]:
@@ -301,8 +304,7 @@ def lock(
 
     The server ends their sessions, and refuses their logins and tokens.
     """
-    if len(reason) > REASON_CHARACTERS or not (reason.isprintable()):
-        fail(f"--reason: expected one line of at most {REASON_CHARACTERS} characters")
+    _check_reason(reason)
     with _named(path, data_dir, target) as named:
         until = FOR_GOOD
         end = ""
@@ -331,6 +333,12 @@ def _record(named: _Named, act: str, **facts: Any) -> None:
     record_act(
         named.config, named.store, act, named.account.app, named.account.user, **facts
     )
+
+
+def _check_reason(reason: str) -> None:
+    """End the command if the reason of a lock is too long, or not one line."""
+    if len(reason) > REASON_CHARACTERS or not reason.isprintable():
+        fail(f"--reason: expected one line of at most {REASON_CHARACTERS} characters")
 
 
 def _store_lock(named: _Named, until: int, reason: str, ban_seconds: int) -> None:
@@ -365,23 +373,31 @@ def _any_account(_account: Account) -> bool:
 def role(path: str | None, data_dir: str | None, target: str, role: RoleName) -> None:
     """Give an account a role: owner, moderator or member."""
     with _named(path, data_dir, target) as named:
-        account = named.account
-        try:
-            changed = PeopleStore(named.store).set_role(
-                account.app,
-                account.id,
-                role_named(role),
-                may_act_on=_any_account,
-                record=None,
-            )
-        except NoRole:
-            fail(f"{named.shown} is a {_kind_of(account)}, which has no role")
-        if changed is None:
-            fail(f"{named.shown} was deleted")
+        _store_role(named, role)
         _record(named, "accounts.role", role=role)
         # "an owner", but "a moderator".
         article = "an" if role == "owner" else "a"
         click.echo(f"{named.shown} is {article} {role}")
+
+
+def _store_role(named: _Named, role: RoleName) -> None:
+    """Give an account a role.
+
+    Ends the command if the account has no role, as a guest, or was deleted.
+    """
+    account = named.account
+    try:
+        changed = PeopleStore(named.store).set_role(
+            account.app,
+            account.id,
+            role_named(role),
+            may_act_on=_any_account,
+            record=None,
+        )
+    except NoRole:
+        fail(f"{named.shown} is a {_kind_of(account)}, which has no role")
+    if changed is None:
+        fail(f"{named.shown} was deleted")
 
 
 @account.command("remove-factor")
@@ -450,8 +466,15 @@ def _store_password(named: _Named, new: str) -> None:
     )
     if not is_set:
         fail("the password was changed meanwhile, so nothing was done")
-    # A short ban makes running servers end the sessions. A user who is
-    # banned already has none.
+    _end_sessions(named)
+
+
+def _end_sessions(named: _Named) -> None:
+    """Make running servers end the sessions of an account, by a short ban.
+
+    A user who is banned already has no sessions.
+    """
+    account = named.account
     people = PeopleStore(named.store)
     is_banned = people.banned_after(account.app, [account.user], int(time()))
     if not is_banned:

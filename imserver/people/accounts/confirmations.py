@@ -155,18 +155,24 @@ class Confirmations(Struct, frozen=True):
             content = base64url.decode(token)
         except ValueError:
             content = b""  # refused below, as any text of another length
-        # The signature of all bytes before it is at the end.
-        signed = content[:-_SIGNATURE_BYTES]
-        signature = content[-_SIGNATURE_BYTES:]
-        is_signed = any(
-            hmac.compare_digest(signature, _signature(signed, key)) for key in self.keys
-        )
+        is_signed = self._is_signed(content)
         if len(content) != _LAYOUT.size or not is_signed:
             raise UnknownConfirmation("this is no token of this server")
         id, end, digest, _ = _LAYOUT.unpack(content)
         if end <= time():
             raise UnknownConfirmation("the token has expired")
         return id, digest
+
+    def _is_signed(self, content: bytes) -> bool:
+        """Whether one of the keys of this server has signed a token.
+
+        The signature of all bytes before it is at the end.
+        """
+        signed = content[:-_SIGNATURE_BYTES]
+        signature = content[-_SIGNATURE_BYTES:]
+        return any(
+            hmac.compare_digest(signature, _signature(signed, key)) for key in self.keys
+        )
 
 
 def _signature(content: bytes, key: bytes) -> bytes:

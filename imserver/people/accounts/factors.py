@@ -299,12 +299,7 @@ class Factors:
         authenticator app has the secret. Raises FactorOn, FactorOff, WrongCode
         and TooManyRequests.
         """
-        if account.factor:
-            raise FactorOn(account.user)
-        secret = self._rows.secret(account.id)
-        if not secret:
-            raise FactorOff(account.user)
-
+        secret = self._begun_secret(account)
         step = self._check_code(account, secret, code)
         codes = _new_codes()
         hashes = [secret_hash(each) for each in codes]
@@ -314,6 +309,16 @@ class Factors:
         if not is_on:
             raise FactorOn(account.user)
         return [_shown(each) for each in codes]
+
+    def _begun_secret(self, account: Account) -> str:
+        """The secret of a factor that was begun. Raises FactorOn and
+        FactorOff."""
+        if account.factor:
+            raise FactorOn(account.user)
+        secret = self._rows.secret(account.id)
+        if not secret:
+            raise FactorOff(account.user)
+        return secret
 
     def _check_code(self, account: Account, secret: str, code: str) -> int:
         """The half minute to which a code of this secret belongs.

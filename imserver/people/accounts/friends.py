@@ -102,13 +102,21 @@ class Friends(Struct, frozen=True):
             raise UnknownFriend(other)
         if result == "full":
             raise ServiceRefused(problem=HTTP_TOO_MANY_FRIENDS)
-        # Each of the two is signalled only a change that they may see. The
-        # states are turned round for the other one.
-        if relation_of(before) != relation_of(after):
-            self._signal_change(app, str(user_id), str(other_id))
-        if relation_of(before[::-1]) != relation_of(after[::-1]):
-            self._signal_change(app, str(other_id), str(user_id))
+        self._signal_if_seen(app, user_id, other_id, before, after)
+        # The states are turned round for the other one.
+        self._signal_if_seen(app, other_id, user_id, before[::-1], after[::-1])
         return FriendResult(result)
+
+    def _signal_if_seen(
+        self, app: str, user: int, other: int, before: States, after: States
+    ) -> None:
+        """Signal a change to one of two accounts, if it may see the change.
+
+        ``before`` and ``after`` are the states of ``user`` towards ``other``,
+        and of ``other`` towards ``user``.
+        """
+        if relation_of(before) != relation_of(after):
+            self._signal_change(app, str(user), str(other))
 
     def _signal_change(self, app: str, user: str, other: str) -> None:
         """Send a user the signal that the relation to another one has

@@ -90,15 +90,23 @@ def friends(
 ) -> FriendsAnswer:
     """List friends and friend requests, page by page."""
     api.accounts.known(call.app, call.user)
-    after = read_cursor(cursor) or ""
-    if not id_of(after):
-        # A cursor that is not the id of an account begins at the first page.
-        after = ""
+    after = _last_listed(cursor)
     # One more row tells whether there is a next page.
     total, rows = api.friends.listed(list, call.user, after, limit=limit + 1)
     page, next_cursor = page_and_cursor(rows, limit, lambda contact: str(contact.id))
     shown = [view(FriendShown, each, user=str(each.id)) for each in page]
     return FriendsAnswer(total, shown, next_cursor)
+
+
+def _last_listed(cursor: str) -> str:
+    """The last user of the previous page, or ``""`` for the first page.
+
+    A cursor that is not the id of an account begins at the first page, too.
+    """
+    after = read_cursor(cursor) or ""
+    if not id_of(after):
+        return ""
+    return after
 
 
 # ``act=""``: users change their friends all day, so the audit log has no entry.

@@ -212,11 +212,7 @@ class Guests(Service, dict=True):
         unused_since = int(now - self.unused_seconds)
         for page in self.rows.unused_guests(unused_since):
             for guest in page:
-                online = self.presence.online(guest.app, [guest.user])
-                (is_online,) = online.users
-                # The guest may be connected to a node that did not answer.
-                may_be_online = is_online or online.missing
-                if not may_be_online:
+                if not self._may_be_online(guest):
                     with suppress(UnknownAccount):  # another node was faster
                         self.accounts.remove(guest.app, guest.user, keeps_messages=True)
                         self.deleted(guest)
@@ -225,3 +221,10 @@ class Guests(Service, dict=True):
         if count:
             log.info("%d unused guests were deleted", count)
         return count
+
+    def _may_be_online(self, guest: Account) -> bool:
+        """Whether a guest is connected, or may be connected to a node that did
+        not answer."""
+        online = self.presence.online(guest.app, [guest.user])
+        (is_online,) = online.users
+        return is_online or bool(online.missing)

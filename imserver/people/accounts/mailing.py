@@ -123,10 +123,7 @@ def send(settings: SmtpSettings, mail: Mail) -> None:
             gevent.Timeout(TRY_SECONDS, TimeoutError("no answer in time")),
             _connect(settings) as server,
         ):
-            if settings.tls == "starttls":
-                server.starttls(context=_tls(os.environ.get("SSL_CERT_FILE", "")))
-            if settings.user:
-                server.login(settings.user, settings.password)
+            _begin_session(server, settings)
             is_ready = True
             server.send_message(message, settings.sender, [mail.to])
             is_sent = True
@@ -178,6 +175,17 @@ def _connect(settings: SmtpSettings) -> SMTP:
     return smtplib.SMTP(settings.host, settings.port, timeout=TRY_SECONDS)
 
 
+def _begin_session(server: SMTP, settings: SmtpSettings) -> None:
+    """Start TLS, and log in, as configured. Switches greenlets.
+
+    Raises OSError and ValueError.
+    """
+    if settings.tls == "starttls":
+        server.starttls(context=_tls(os.environ.get("SSL_CERT_FILE", "")))
+    if settings.user:
+        server.login(settings.user, settings.password)
+
+
 @cache
 def _policy() -> EmailPolicy[Any]:
     """The usual policy of mails, except that headers of lists stay in one line.
@@ -205,7 +213,7 @@ def _message(sender: str, mail: Mail) -> EmailMessage:
     """
     from email.headerregistry import Address
     from email.message import EmailMessage
-    from email.utils import formatdate, make_msgid
+    from email.utils import formatdate
 
     message = EmailMessage(_policy())
     message["Subject"] = mail.subject
@@ -215,11 +223,7 @@ def _message(sender: str, mail: Mail) -> EmailMessage:
     except Exception as error:  # of any type, by the defect of the address
         raise ValueError(f"{mail.to!r} is not an address: {error}") from error
     message["Date"] = formatdate()
-    domain = sender.rpartition("@")[2]
-    if mail.id:
-        message["Message-ID"] = f"<{mail.id}@{domain}>"
-    else:
-        message["Message-ID"] = make_msgid(domain=domain)
+    message["Message-ID"] = _message_id(sender, mail)
     # Programs that answer mails, such as notes of absence, do not answer it.
     message["Auto-Submitted"] = "auto-generated"
 
@@ -230,6 +234,19 @@ def _message(sender: str, mail: Mail) -> EmailMessage:
     for name, value in mail.headers.items():
         message[name] = value
     return message
+
+
+def _message_id(sender: str, mail: Mail) -> str:
+    """The value of the header ``Message-ID``.
+
+    A mail without an id of its own gets a random one.
+    """
+    from email.utils import make_msgid
+
+    domain = sender.rpartition("@")[2]
+    if mail.id:
+        return f"<{mail.id}@{domain}>"
+    return make_msgid(domain=domain)
 
 
 def _is_temporary(error: Exception) -> bool:

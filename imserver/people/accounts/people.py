@@ -16,7 +16,11 @@ from msgspec import Struct
 
 from imserver.people.accounts.accounts import Accounts
 from imserver.people.accounts.contract import FOR_GOOD, Account, StoredRole
-from imserver.people.accounts.identifiers import SEPARATORS, candidates
+from imserver.people.accounts.identifiers import (
+    SEPARATORS,
+    Identifier,
+    candidates,
+)
 from imserver.people.accounts.rows import (
     IS_NO_GUEST,
     SHORT_STEP_SECONDS,
@@ -207,9 +211,8 @@ class PeopleStore(Store.Rows):
         before = _lock_row(sql, app, id, may_act_on)
         if before is None:
             return None
-        ids = [id]
-        for row in sql.query("SELECT id FROM bot WHERE owner = %s", (id,)):
-            ids.append(row[0])
+        bots = sql.query("SELECT id FROM bot WHERE owner = %s", (id,))
+        ids = [id, *(bot_id for (bot_id,) in bots)]
         sql.execute_many(
             "UPDATE account SET locked_until = %s, lock_reason = %s WHERE id = %s",
             [(until, reason or None, account_id) for account_id in ids],
@@ -288,12 +291,7 @@ def _conditions_of_text(
     e-mail address and the phone number.
     """
     contains = sql.contains
-    # SQL folds only the case of ASCII letters.
-    spellings = Statements.spellings(text)
-    conditions = [contains("lower(nickname)")] * len(spellings)
-    values: list[object] = list(spellings)
-    conditions.append(contains("name"))
-    values.append(text.lower())
+    conditions, values = _conditions_of_names(text, sql)
     words = Statements.words(text)
     if words:
         has_all = " AND ".join([contains("folded")] * len(words))
@@ -310,6 +308,17 @@ def _conditions_of_text(
         conditions.append(f"(phone > %s AND {contains('phone')})")
         values.append(_ABOVE_NO_PHONE)
         values.append(text.translate(SEPARATORS) or text)
+    return conditions, values
+
+
+def _conditions_of_names(text: str, sql: Statements) -> tuple[list[str], list[object]]:
+    """Alternative conditions for nicknames and user names with this text."""
+    # SQL folds only the case of ASCII letters.
+    spellings = Statements.spellings(text)
+    conditions = [sql.contains("lower(nickname)")] * len(spellings)
+    values: list[object] = list(spellings)
+    conditions.append(sql.contains("name"))
+    values.append(text.lower())
     return conditions, values
 
 
@@ -340,12 +349,8 @@ class People(Struct, frozen=True):
         """
         sees_contacts = principal.may(Needs.OPERATE)
         words = Statements.words(text)
-        logins = [
-            (kind, login)
-            for kind, login in candidates(text)
-            if sees_contacts or kind == "name"
-        ]
         id = id_of(text.lstrip("0"))
+        logins = _logins_in(text, with_contacts=sees_contacts)
         accounts = self.all_rows.find_in_apps(apps, id, logins)
         if words:
             self._add_by_names(accounts, words, apps, limit)
@@ -410,16 +415,10 @@ class People(Struct, frozen=True):
             step_started_at = monotonic()
             if step_started_at - started_at > SEARCH_SECONDS:
                 break
-            missing = limit - len(accounts)
-            found = self.rows.page(
-                wanted, after=after, before=end, limit=missing, now=now
+            found, end = self._search_step(
+                wanted, after, end, limit=limit - len(accounts), now=now
             )
             accounts += found
-            if len(found) == missing:
-                # Smaller ids of this step may belong to wanted accounts, too.
-                end = found[-1].id
-            else:
-                end = after + 1
             if monotonic() - step_started_at < SHORT_STEP_SECONDS:
                 step_ids *= STEP_GROWTH
 
@@ -427,6 +426,19 @@ class People(Struct, frozen=True):
         if is_last_page:
             return accounts, 0
         return accounts, end
+
+    def _search_step(
+        self, wanted: PeopleFilter, after: int, before: int, limit: int, now: int
+    ) -> tuple[list[Account], int]:
+        """Search the accounts with ``after < id < before``.
+
+        Returns at most ``limit`` of them, and the ``before`` of the next step.
+        """
+        found = self.rows.page(wanted, after=after, before=before, limit=limit, now=now)
+        if len(found) == limit:
+            # Smaller ids of this step may belong to wanted accounts, too.
+            return found, found[-1].id
+        return found, after + 1
 
     def set_role(
         self, principal: Principal, app: str, user: str, role: StoredRole
@@ -460,18 +472,25 @@ class People(Struct, frozen=True):
             until = int(time()) + seconds
         change = self._store_lock(principal, app, user, until, reason)
 
-        # Bans that end later do not come from a lock, and stay. Other bans are
-        # replaced by the ban of this lock.
+        closed = self.sessions.close(
+            app,
+            self._users_to_ban(app, change),
+            ban_seconds=seconds or CENTURY,
+            reason=reason,
+        )
+        return change.account, list(closed.missing)
+
+    def _users_to_ban(self, app: str, change: LockChange) -> list[str]:
+        """The users of a lock whose bans are replaced by the ban of the lock.
+
+        Bans that end later do not come from a lock, and stay.
+        """
         ban_seconds = self._ban_seconds(app)
         now = time()
         lock_seconds = change.bans_end(now) - now
-        users = [
+        return [
             user for user in change.users if ban_seconds.get(user, 0) <= lock_seconds
         ]
-        closed = self.sessions.close(
-            app, users, ban_seconds=seconds or CENTURY, reason=reason
-        )
-        return change.account, list(closed.missing)
 
     def unlock(
         self, principal: Principal, app: str, user: str
@@ -534,6 +553,19 @@ class People(Struct, frozen=True):
         if change is None:
             raise self.accounts.unknown(app, user)
         return change
+
+
+def _logins_in(text: str, with_contacts: bool) -> list[tuple[Identifier, str]]:
+    """The identifiers that a text may be.
+
+    Only with ``with_contacts`` these are also e-mail addresses and phone
+    numbers.
+    """
+    return [
+        (kind, login)
+        for kind, login in candidates(text)
+        if with_contacts or kind == "name"
+    ]
 
 
 def _described(account: Account, sees_contacts: bool) -> tuple[str, str]:

@@ -205,14 +205,7 @@ def page(people: People, call: Call, request: PeopleQuery) -> PeoplePage:
     by = call.principal
     # A login is found in one step, without a search.
     if request.login:
-        if not by.may(Needs.OPERATE):
-            raise ApiProblem(
-                Problems.FORBIDDEN, "`login`: your role searches by `text`"
-            )
-        account = people.named(call.app, request.login)
-        if account is None:
-            return PeoplePage([], "")
-        return PeoplePage([_shown(account, by)], "")
+        return _page_of_login(people, call, request.login)
 
     wanted = _filter_of(request, call.app, contacts=by.may(Needs.OPERATE))
     accounts, next_before = people.page(wanted, id_of(request.after), request.limit)
@@ -220,6 +213,17 @@ def page(people: People, call: Call, request: PeopleQuery) -> PeoplePage:
     if next_before:
         next_page = str(next_before)
     return PeoplePage([_shown(account, by) for account in accounts], next_page)
+
+
+def _page_of_login(people: People, call: Call, login: str) -> PeoplePage:
+    """The page with the account that has this login, or an empty page."""
+    by = call.principal
+    if not by.may(Needs.OPERATE):
+        raise ApiProblem(Problems.FORBIDDEN, "`login`: your role searches by `text`")
+    account = people.named(call.app, login)
+    if account is None:
+        return PeoplePage([], "")
+    return PeoplePage([_shown(account, by)], "")
 
 
 def _filter_of(request: PeopleQuery, app: str, contacts: bool) -> PeopleFilter:

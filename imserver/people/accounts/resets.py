@@ -101,26 +101,36 @@ class Resets(Struct, frozen=True):
                 return None
 
             code = token_urlsafe(_CODE_BYTES)
-            now = int(time())
-            is_added = self.rows.add_reset(
-                account.id,
-                account.email,
-                code=secret_hash(code),
-                now=now,
-                expires_at=now + CODE_SECONDS,
-            )
-            if not is_added:
+            if not self._store_code(account, code):
                 return None  # the address has changed meanwhile
         except StorageUnavailable as error:
             log.warning("app %s: a password cannot be reset: %s", app, error)
             return None
+        return account, "Reset your password · 重置密码", self._text_with(app, code)
 
-        # The page of the app takes the code from the fragment, which no server
-        # logs.
+    def _store_code(self, account: Account, code: str) -> bool:
+        """Store the hash of a code that resets the password of an account.
+
+        Returns False if the account has another e-mail address now.
+        """
+        now = int(time())
+        return self.rows.add_reset(
+            account.id,
+            account.email,
+            code=secret_hash(code),
+            now=now,
+            expires_at=now + CODE_SECONDS,
+        )
+
+    def _text_with(self, app: str, code: str) -> str:
+        """The text of a mail with the link that has this code.
+
+        The page of the app takes the code from the fragment, which no server
+        logs.
+        """
         page = self.accounts.rules_of(app).reset_url or self.own_page()
         minutes = CODE_SECONDS // 60
-        text = _TEXT.format(link=f"{page}#reset={code}", minutes=minutes)
-        return account, "Reset your password · 重置密码", text
+        return _TEXT.format(link=f"{page}#reset={code}", minutes=minutes)
 
     def _charge(self, account: Account) -> bool:
         """Count a mail to an account and to its address. False: too many were

@@ -275,16 +275,12 @@ class AccountStore(Store.Rows):
             )
             return sql.query_in(statement, (app, *words), ids)
 
-        matching = []
         rows: list[Row] = self._store.read_or([], read)
-        for account in map(_account, rows):
-            # The stored names also contain a user name that others may not
-            # find.
-            visible = account
-            if not account.findable:
-                visible = replace(account, name="")
-            if _contains_all(visible, words):
-                matching.append(account)
+        matching = [
+            account
+            for account in map(_account, rows)
+            if _contains_all(_as_others_see(account), words)
+        ]
         return sorted(matching, key=lambda account: account.id)
 
     @Store.reading_or(0)
@@ -316,15 +312,7 @@ class AccountStore(Store.Rows):
 
         def read(sql: PooledStatements) -> list[Row]:
             """Read the rows of this page."""
-            has_all = " AND ".join([sql.contains("folded")] * len(words))
-            condition = has_all
-            # Folded names have a space before each word.
-            needles = [f" {word}" for word in words]
-            if not at_word_starts:
-                # Nodes of the release before, and imports of apps, do not fold
-                # names. Such accounts are selected, too, and checked below.
-                condition = f"(folded IS NULL OR ({has_all} AND NOT ({has_all})))"
-                needles = [*words, *needles]
+            condition, needles = _contains_words(sql, words, at_word_starts)
             statement = (
                 f"{_ACCOUNTS} WHERE app = %s AND id > %s AND id <= %s "
                 f"AND findable = 1 AND bot = 0 AND {IS_NO_GUEST[sql.engine]} "
@@ -380,22 +368,7 @@ class AccountStore(Store.Rows):
 
         def read(sql: PooledStatements) -> list[Row]:
             """Read the rows of this page."""
-            index = ""
-            if sql.engine == "mysql":
-                # Without the hint the engine would sort all accounts of the
-                # app.
-                index = "FORCE INDEX (account_by_folded)"
-            # All conditions are in the statement. So a page begins after an
-            # account that the previous page has shown, and its cursor names
-            # nobody whom the reader must not find.
-            statement = (
-                f"{_ACCOUNTS} {index} WHERE {_IN_DIRECTORY} "
-                "AND folded >= %s "
-                "AND (folded > %s OR id > %s) "
-                "AND locked_until <= %s "
-                f"AND id <> %s {_NO_BLOCK_BETWEEN} "
-                "ORDER BY folded, id LIMIT %s"
-            )
+            statement = _directory_statement(sql.engine)
             name, id = after
             values = (app, name, name, id, now, by, by, by, limit)
             return sql.query(statement, values)
@@ -654,19 +627,7 @@ class AccountStore(Store.Rows):
         statement = "DELETE FROM account WHERE id = %s AND app = %s"
         if sql.execute(statement, (id, app)) != 1:
             return False
-        Store.end_keys_of(sql, id)
-        sql.execute("DELETE FROM relation WHERE account = %s OR other = %s", (id, id))
-        # The account may be a bot, which has rows under its own id.
-        sql.execute("DELETE FROM bot WHERE id = %s", (id,))
-        sql.execute("DELETE FROM incoming_hook WHERE id = %s", (id,))
-        tables = (
-            "oauth_link",
-            "account_factor",
-            "recovery_code",
-            "account_device",
-            "password_reset",
-        )
-        delete_rows_of(sql, id, *tables)
+        _delete_rows_with(sql, id)
         return True
 
     def programs_of(self, app: str, *users: str) -> list[str]:
@@ -720,11 +681,7 @@ class AccountStore(Store.Rows):
         }
         fields["password"] = password
         fields["guest"] = 0
-        # The new version of the account makes the tokens of the guest invalid.
-        changes = ", ".join(f"{name} = %s" for name in fields)
-        statement = f"UPDATE account SET {changes}, version = version + 1 WHERE id = %s"
-        with _raising_taken():
-            sql.execute(statement, (*fields.values(), id))
+        _change_to_member(sql, id, fields)
         delete_rows_of(sql, id, "account_device")
         _store_folded_names(sql, accounts_in(sql, app, (id,)))
         return record_change(sql, record, "changed", app, id)
@@ -908,13 +865,7 @@ class AccountStore(Store.Rows):
         of the accounts does not exist, or if the states change and
         ``condition`` is not met.
         """
-        # Both rows are locked, in this order, so that concurrent requests run
-        # one after the other.
-        both = (
-            "SELECT id FROM account WHERE id IN (%s, %s) AND app = %s "
-            f"ORDER BY id{sql.for_update}"
-        )
-        if len(sql.query(both, (one, two, app))) != 2:
+        if not _lock_pair(sql, app, one, two):
             return "unknown"
 
         before = (_state(sql, one, two), _state(sql, two, one))
@@ -967,15 +918,14 @@ class AccountStore(Store.Rows):
         """
         ids = list(dict.fromkeys(others))
         towards = "SELECT other, state FROM relation WHERE account = %s AND other IN {}"
-        back = "SELECT account, state FROM relation WHERE other = %s AND account IN {}"
         states: dict[int, str] = dict(sql.query_in(towards, (one,), ids))
-        states_back: dict[int, str] = dict(sql.query_in(back, (one,), ids))
+        states_back = _states_towards(sql, one, ids)
 
         # A bot acts for its owner.
         owner = sql.query("SELECT owner FROM bot WHERE id = %s AND owner > 0", (one,))
         if owner:
             ((owner_id,),) = owner
-            for other, state in sql.query_in(back, (owner_id,), ids):
+            for other, state in _states_towards(sql, owner_id, ids).items():
                 if state == "blocked":
                     states_back[other] = state
         return {id: (states.get(id, ""), states_back.get(id, "")) for id in ids}
@@ -1199,6 +1149,53 @@ def _store_folded_names(sql: PooledStatements, accounts: Sequence[Account]) -> N
     sql.execute_many("UPDATE account SET folded = %s WHERE id = %s", rows)
 
 
+def _directory_statement(engine: str) -> str:
+    """The statement that reads a page of the directory.
+
+    It has all conditions. So a page begins after an account that the previous
+    page has shown, and its cursor names nobody whom the reader must not find.
+    """
+    index = ""
+    if engine == "mysql":
+        # Without the hint the engine would sort all accounts of the app.
+        index = "FORCE INDEX (account_by_folded)"
+    return (
+        f"{_ACCOUNTS} {index} WHERE {_IN_DIRECTORY} "
+        "AND folded >= %s "
+        "AND (folded > %s OR id > %s) "
+        "AND locked_until <= %s "
+        f"AND id <> %s {_NO_BLOCK_BETWEEN} "
+        "ORDER BY folded, id LIMIT %s"
+    )
+
+
+def _contains_words(
+    sql: PooledStatements, words: Sequence[str], at_word_starts: bool
+) -> tuple[str, list[str]]:
+    """The condition that selects accounts with these words in their names.
+
+    Returns also the values of its marks. With ``at_word_starts``, each word is
+    the beginning of a word of a name. Without it, only the other accounts are
+    selected, and all whose names are not folded.
+    """
+    has_all = " AND ".join([sql.contains("folded")] * len(words))
+    # Folded names have a space before each word.
+    starts = [f" {word}" for word in words]
+    if at_word_starts:
+        return has_all, starts
+    # Nodes of the release before, and imports of apps, do not fold names.
+    # Whoever uses the condition checks such accounts.
+    condition = f"(folded IS NULL OR ({has_all} AND NOT ({has_all})))"
+    return condition, [*words, *starts]
+
+
+def _as_others_see(account: Account) -> Account:
+    """An account, without a user name that others may not find."""
+    if account.findable:
+        return account
+    return replace(account, name="")
+
+
 def _contains_all(account: Account, words: Sequence[str]) -> bool:
     """Whether the names of an account contain all these folded words."""
     folded = _folded_names(account)
@@ -1230,24 +1227,73 @@ def _add_device(sql: PooledStatements, id: int, new: Device, max_logins: int) ->
     Logins that have expired are deleted. If the account then has more than
     ``max_logins`` logins, the oldest ones end.
     """
-    newest_first = _LOGINS.find(
-        sql.query, "WHERE account = %s ORDER BY since DESC, id", id
-    )
-    valid = [login for login in newest_first if login.expires_at > new.since]
     # The new login is one of the logins that the account may have.
-    remaining_ids = {login.id for login in valid[: max(max_logins - 1, 0)]}
-    ended = [(id, login.id) for login in newest_first if login.id not in remaining_ids]
-    sql.execute_many("DELETE FROM account_device WHERE account = %s AND id = %s", ended)
+    _delete_old_logins(sql, id, most=max(max_logins - 1, 0), now=new.since)
     sql.execute(
         f"INSERT INTO account_device (account, {_LOGINS.columns}) VALUES {marks_of(5)}",
         (id, *_LOGINS.values(new)),
     )
 
 
+def _delete_old_logins(sql: PooledStatements, id: int, most: int, now: int) -> None:
+    """Delete all logins of an account but the ``most`` newest valid ones."""
+    newest_first = _LOGINS.find(
+        sql.query, "WHERE account = %s ORDER BY since DESC, id", id
+    )
+    valid = [login for login in newest_first if login.expires_at > now]
+    remaining_ids = {login.id for login in valid[:most]}
+    ended = [(id, login.id) for login in newest_first if login.id not in remaining_ids]
+    sql.execute_many("DELETE FROM account_device WHERE account = %s AND id = %s", ended)
+
+
 def delete_rows_of(sql: PooledStatements, account: int, *tables: str) -> None:
     """Delete the rows of an account from these tables."""
     for table in tables:
         sql.execute(f"DELETE FROM {table} WHERE account = %s", (account,))
+
+
+def _change_to_member(
+    sql: PooledStatements, id: int, fields: Mapping[str, Any]
+) -> None:
+    """Change these columns of a guest. Raises Taken.
+
+    The new version of the account makes the tokens of the guest invalid.
+    """
+    changes = ", ".join(f"{name} = %s" for name in fields)
+    statement = f"UPDATE account SET {changes}, version = version + 1 WHERE id = %s"
+    with _raising_taken():
+        sql.execute(statement, (*fields.values(), id))
+
+
+def _delete_rows_with(sql: PooledStatements, account: int) -> None:
+    """Delete the rows of a deleted account in all tables of people."""
+    Store.end_keys_of(sql, account)
+    both = "DELETE FROM relation WHERE account = %s OR other = %s"
+    sql.execute(both, (account, account))
+    # The account may be a bot, which has rows under its own id.
+    sql.execute("DELETE FROM bot WHERE id = %s", (account,))
+    sql.execute("DELETE FROM incoming_hook WHERE id = %s", (account,))
+    tables = (
+        "oauth_link",
+        "account_factor",
+        "recovery_code",
+        "account_device",
+        "password_reset",
+    )
+    delete_rows_of(sql, account, *tables)
+
+
+def _lock_pair(sql: PooledStatements, app: str, one: int, two: int) -> bool:
+    """Lock the rows of two accounts. Returns False if one does not exist.
+
+    They are locked in the order of the ids, so that concurrent requests run one
+    after the other.
+    """
+    both = (
+        "SELECT id FROM account WHERE id IN (%s, %s) AND app = %s "
+        f"ORDER BY id{sql.for_update}"
+    )
+    return len(sql.query(both, (one, two, app))) == 2
 
 
 def _state(sql: PooledStatements, one: int, two: int) -> str:
@@ -1257,6 +1303,14 @@ def _state(sql: PooledStatements, one: int, two: int) -> str:
     if rows:
         return str(rows[0][0])
     return ""
+
+
+def _states_towards(
+    sql: PooledStatements, account: int, others: Sequence[int]
+) -> dict[int, str]:
+    """The states of other accounts towards this one, by their ids."""
+    statement = "SELECT account, state FROM relation WHERE other = %s AND account IN {}"
+    return dict(sql.query_in(statement, (account,), others))
 
 
 def _count_relations(sql: PooledStatements, account: int) -> int:

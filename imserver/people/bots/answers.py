@@ -69,9 +69,7 @@ class StreamedAnswers(Service, dict=True):
         end reviews messages, because pieces cannot be reviewed. Raises
         TooManyRequests, and ChannelRefused: ``full`` or ``limit``.
         """
-        to = command.to
-        conversation = command.conversation
-        if to == user or bool(to) == bool(conversation):
+        if not _names_receiver(command, user):
             return Rejected(
                 RejectReason.INVALID,
                 "`to`, `conversation`: expected one of them, not the sender",
@@ -84,17 +82,9 @@ class StreamedAnswers(Service, dict=True):
             refusal = self._refuses_sender(app, user)
             if refusal is not None:
                 return refusal
-        # ``peer`` is the other user of a conversation of two; ``""`` in a
-        # group.
-        peer: str | Rejected = to
-        if conversation:
-            peer = self._peer_in(app, user, conversation, in_thread=command.thread > 0)
+        peer = self._reachable_peer(app, user, command, is_back_end)
         if isinstance(peer, Rejected):
             return peer
-        if peer and not self.core.relations.may_write(app, user, peer):
-            return Rejected(RejectReason.BLOCKED)
-        if to and not self._may_begin(app, user, to, is_back_end):
-            return Rejected(RejectReason.UNKNOWN_ACCOUNT)
 
         if not is_back_end:
             self._count_as_message(app, user)
@@ -103,7 +93,7 @@ class StreamedAnswers(Service, dict=True):
             app,
             user,
             peer,
-            conversation,
+            command.conversation,
             command.text,
             command.type,
             owner,
@@ -169,6 +159,27 @@ class StreamedAnswers(Service, dict=True):
             del self._owners[oldest]
         self._owners[app, bot] = owner
         return owner
+
+    def _reachable_peer(
+        self, app: str, user: str, command: OpenAnswer, is_back_end: bool
+    ) -> str | Rejected:
+        """The other user of a conversation of two; ``""`` for a group.
+
+        Returns the reason if the bot ``user`` may not write to them.
+        """
+        to = command.to
+        peer: str | Rejected = to
+        if command.conversation:
+            peer = self._peer_in(
+                app, user, command.conversation, in_thread=command.thread > 0
+            )
+        if isinstance(peer, Rejected):
+            return peer
+        if peer and not self.core.relations.may_write(app, user, peer):
+            return Rejected(RejectReason.BLOCKED)
+        if to and not self._may_begin(app, user, to, is_back_end):
+            return Rejected(RejectReason.UNKNOWN_ACCOUNT)
+        return peer
 
     def _peer_in(
         self, app: str, user: str, conversation: int, in_thread: bool
@@ -319,3 +330,9 @@ class AnswerCommands(Service):
         if status == "not_allowed":
             return Reply(ReplyCode.UNAUTHORIZED, RefusedView(status))
         return Reply(ReplyCode.OK, ClosedView(command.stream, status))
+
+
+def _names_receiver(command: OpenAnswer, user: str) -> bool:
+    """Whether a command has either a user other than the sender, or a
+    conversation."""
+    return command.to != user and bool(command.to) != bool(command.conversation)

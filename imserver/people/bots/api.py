@@ -259,6 +259,17 @@ def update(bots: Bots, call: Call, request: BotUpdate) -> BotShown:
     """
     if request.hook_url is not UNSET:
         bots.check_hook(request.hook_url)
+    fields = _changed_fields(request)
+    shown = _shown(bots.change(call.app, call.user, request.bot, fields))
+    if request.hook_url is UNSET:
+        return shown
+    # Last, because it makes a new secret, which only this answer shows.
+    secret = bots.set_hook(call.app, call.user, request.bot, request.hook_url)
+    return replace(shown, hook_url=request.hook_url, hook_secret=secret)
+
+
+def _changed_fields(request: BotUpdate) -> dict[str, Any]:
+    """The fields of a bot that a request changes, for :meth:`Bots.change`."""
     fields: dict[str, Any] = {}
     for name in ("nickname", "avatar", "description", "listed"):
         value = getattr(request, name)
@@ -266,12 +277,7 @@ def update(bots: Bots, call: Call, request: BotUpdate) -> BotShown:
             fields[name] = value
     if request.commands is not UNSET:
         fields["commands"] = _commands(request.commands)
-    shown = _shown(bots.change(call.app, call.user, request.bot, fields))
-    if request.hook_url is UNSET:
-        return shown
-    # Last, because it makes a new secret, which only this answer shows.
-    secret = bots.set_hook(call.app, call.user, request.bot, request.hook_url)
-    return replace(shown, hook_url=request.hook_url, hook_secret=secret)
+    return fields
 
 
 @routes.get(

@@ -120,19 +120,28 @@ class Bots(Struct, frozen=True):
             self.accounts.require_free(app, {"name": name}, own_id=0)
 
         secret = make_bot_secret()
-        record = self.accounts.recorder(app)
         account = Account(
             id=0, app=app, phone="", nickname=nickname, avatar=avatar, name=name
         )
+        bot = self._add(account, owner_id, secret)
+        return bot, bot_token(bot.account.id, secret)
+
+    def _add(self, account: Account, owner: int, secret: str) -> Bot:
+        """Store a bot of the account ``owner``; 0 means a back end.
+
+        Raises Taken, UnknownAccount (the owner was deleted meanwhile), and
+        ServiceRefused for too many bots.
+        """
+        record = self.accounts.recorder(account.app)
         bot = self.stored.add(
-            account, owner_id, secret_hash(secret), most=self.limits.bots, record=record
+            account, owner, secret_hash(secret), most=self.limits.bots, record=record
         )
         if bot is None:
-            if acting_user:
+            if owner:
                 # This raises an error if the owner was deleted meanwhile.
-                self.accounts.known(app, acting_user)
+                self.accounts.known(account.app, str(owner))
             raise ServiceRefused(problem=HTTP_TOO_MANY_BOTS)
-        return bot, bot_token(bot.account.id, secret)
+        return bot
 
     def _owner_id(self, app: str, acting_user: str) -> int:
         """The account that will own a new bot; 0 for a back end.
@@ -187,10 +196,8 @@ class Bots(Struct, frozen=True):
 
         id = self.get(app, acting_user, bot).account.id
         # This comes first, because it may be refused. Then nothing is changed.
-        if listed and not self.stored.set_listed(app, id, MOST_LISTED):
-            raise BadField(f"listed: an account lists at most {MOST_LISTED} bots")
-        if listed is False:
-            self.stored.set(app, id, "listed", value=0)
+        if listed is not None:
+            self._set_listed(app, id, listed)
         if fields:
             self.accounts.change(app, bot, fields)
         if commands is not None:
@@ -198,6 +205,14 @@ class Bots(Struct, frozen=True):
         if about is not None:
             self.stored.set(app, id, "description", about)
         return self.get(app, acting_user, bot)
+
+    def _set_listed(self, app: str, id: int, is_listed: bool) -> None:
+        """List a bot, or stop listing it. Raises BadField above
+        :data:`MOST_LISTED`."""
+        if not is_listed:
+            self.stored.set(app, id, "listed", value=0)
+        elif not self.stored.set_listed(app, id, MOST_LISTED):
+            raise BadField(f"listed: an account lists at most {MOST_LISTED} bots")
 
     def listed(self, app: str, acting_user: str, after: str, limit: int) -> list[Bot]:
         """A page of the bots that the app offers to all its accounts.

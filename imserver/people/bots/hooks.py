@@ -114,35 +114,37 @@ class BotHooks(Service, dict=True):
         posted again later, unless the failure ``is_dead``.
         """
         hook = sender.hook
-        tally = self.tally
-        event = for_bot(hook.app, entry, self.node(), hook.user)
-        problem = ""  # nothing is wrong
-        is_final = False  # a repetition of the request would fail, too
-        answer = b""
         try:
-            status, answer = self.requests.post(
-                hook.url,
-                hook.secret.encode(),  # signs the request
-                event.body,
-                int(time()),
-                f"{hook.user}-{event.id}",
-                POST_SECONDS,
-            )
-            if not 200 <= status < 300:
-                problem = f"it answered with status {status}"
-                is_final = 400 <= status < 500 and status not in MISCONFIGURED
+            status, answer = self._post(hook, entry)
         except Unreachable as error:
-            problem = str(error)
+            return self._failure(sender, entry, str(error), is_final=False)
+        if not 200 <= status < 300:
+            # Whether a repetition of the request would fail, too.
+            is_final = 400 <= status < 500 and status not in MISCONFIGURED
+            problem = f"it answered with status {status}"
+            return self._failure(sender, entry, problem, is_final)
 
-        if not problem:
-            tally.delivered[hook.app] += 1
-            if not self._send_answer(hook, entry, answer):
-                return Failure("the lease has ended")
-            # The window has the next entries of the log. This one is done.
-            sender.window.take(entry.id)
-            return None
+        self.tally.delivered[hook.app] += 1
+        if not self._send_answer(hook, entry, answer):
+            return Failure("the lease has ended")
+        # The window has the next entries of the log. This one is done.
+        sender.window.take(entry.id)
+        return None
 
-        return self._failure(sender, entry, problem, is_final)
+    def _post(self, hook: BotHook, entry: Entry) -> tuple[int, bytes]:
+        """Post an entry to the URL of a bot; returns the status and the body.
+
+        Switches greenlets. Raises Unreachable.
+        """
+        event = for_bot(hook.app, entry, self.node(), hook.user)
+        return self.requests.post(
+            hook.url,
+            hook.secret.encode(),  # signs the request
+            event.body,
+            int(time()),
+            f"{hook.user}-{event.id}",
+            POST_SECONDS,
+        )
 
     def _failure(
         self, sender: HookSender[BotHook], entry: Entry, problem: str, is_final: bool
@@ -202,12 +204,7 @@ class BotHooks(Service, dict=True):
         It goes to the conversation of the entry. ``number`` is its index in the
         answer. Returns None if the message is not valid.
         """
-        # The URL must not choose where the message goes.
-        fields = {
-            name: value
-            for name, value in message.items()
-            if name.casefold() not in _SERVER_FIELDS
-        }
+        fields = _chosen_fields(message)
         peer = entry.peer(hook.user)
         if peer:
             fields["to"] = peer
@@ -238,3 +235,15 @@ def messages_of(content: bytes) -> Sequence[dict[str, Any]]:
     if answer.text:
         return [{"text": answer.text}]
     return answer.messages[:MAX_ANSWERS]
+
+
+def _chosen_fields(message: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a message that the URL may choose.
+
+    It must not choose where the message goes.
+    """
+    return {
+        name: value
+        for name, value in message.items()
+        if name.casefold() not in _SERVER_FIELDS
+    }

@@ -90,11 +90,16 @@ def text_of(given: dict[str, Any]) -> tuple[str, bool]:
     if isinstance(attachments, list):
         parts += map(_attachment_text, attachments)
     raw = _lines(parts)
-    text = _TAG.sub(_tag_text, raw)
+    text = _unescaped(_TAG.sub(_tag_text, raw))
+    return text, _mentions_everybody(raw)
+
+
+def _unescaped(text: str) -> str:
+    """A text of Slack without its three escapes, such as ``&lt;`` for ``<``."""
     # The ampersand comes last: `&amp;lt;` means `&lt;`.
     for escape, sign in (("&lt;", "<"), ("&gt;", ">"), ("&amp;", "&")):
         text = text.replace(escape, sign)
-    return text, _mentions_everybody(raw)
+    return text
 
 
 def _mentions_everybody(raw: str) -> bool:
@@ -192,6 +197,12 @@ def _field_text(field: Any) -> str:
     return f"{title}: {value}".strip(": ")
 
 
+def _wrapped_text(element: dict[str, Any], kind: str) -> str:
+    """The text of an element that is one field between signs, as ``<@U123>``."""
+    before, name, behind = _WRAPPED[kind]
+    return f"{before}{_string(element.get(name))}{behind}"
+
+
 def _block_text(value: Any, depth: int) -> str:
     """The text of a block of Slack, of an element, or of a list of them.
 
@@ -211,8 +222,7 @@ def _block_text(value: Any, depth: int) -> str:
     if kind in ("mrkdwn", "plain_text", "text"):
         return _string(text)
     if kind in _WRAPPED:
-        before, name, behind = _WRAPPED[kind]
-        return f"{before}{_string(value.get(name))}{behind}"
+        return _wrapped_text(value, kind)
     if kind in ("link", "button", "image"):
         return _link_text(value, depth)
     return _container_text(value, kind, depth)
@@ -268,16 +278,7 @@ def _read(api: HookApi, call: Call) -> None:
     message: dict[str, Any] = {name: fields[name] for name in _TAKEN if name in fields}
     if not ("type" in fields or "data" in fields):
         # The message may have the form of Slack.
-        slack_fields: dict[str, Any] = {}
-        for name in ("text", "blocks", "attachments"):
-            if name in fields:
-                value = bytes(fields[name])
-                slack_fields[name] = call.decode_json(_anything, value)
-        text, mentions_all = text_of(slack_fields)
-        if text:
-            message["text"] = text
-        if mentions_all:
-            message.setdefault("mentions", ["all"])
+        _translate_slack(call, fields, message)
     # From here on it is checked as a message of any other back end.
     call.input = call.decode_json(_message, msgspec.json.encode(message))
     call.input.conversation = hook.group
@@ -286,6 +287,25 @@ def _read(api: HookApi, call: Call) -> None:
     call.user = str(hook.id)
     accounts_of(api.core).tokens.know_bot(call.app, call.user)
     call.act_as(Principal("bot", apps=frozenset({call.app}), user=call.user))
+
+
+def _translate_slack(
+    call: Call, fields: Mapping[str, Any], message: dict[str, Any]
+) -> None:
+    """Write the text of a message of Slack into ``message``, in our Markdown.
+
+    ``fields`` has the JSON texts of its fields. Raises ApiProblem.
+    """
+    slack_fields: dict[str, Any] = {}
+    for name in ("text", "blocks", "attachments"):
+        if name in fields:
+            value = bytes(fields[name])
+            slack_fields[name] = call.decode_json(_anything, value)
+    text, mentions_all = text_of(slack_fields)
+    if text:
+        message["text"] = text
+    if mentions_all:
+        message.setdefault("mentions", ["all"])
 
 
 def _json_of(call: Call) -> bytes:

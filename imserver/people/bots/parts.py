@@ -36,6 +36,17 @@ def bots_of(core: Core) -> BotParts:
     return core.service(BotParts)
 
 
+def _make_incoming(core: Core, hook_rows: HookStore, bots: Bots) -> IncomingHooks:
+    """Build the incoming webhooks, with their rate of requests by address."""
+    rate = core.buckets.make(
+        HOOK_REQUESTS, ADDRESS_REQUESTS, ADDRESS_SECONDS, core.attempt
+    )
+    accounts = accounts_of(core).accounts
+    return IncomingHooks(
+        hook_rows, bots, accounts, groups=groups_of(core), addresses=rate
+    )
+
+
 def build(core: Core) -> Parts:
     """Build the services of bots on a node, and join them to the core.
 
@@ -60,12 +71,7 @@ def build(core: Core) -> Parts:
         hook_changed=hooks.log.work.changed,
         relations=core.relations,
     )
-    rate = core.buckets.make(
-        HOOK_REQUESTS, ADDRESS_REQUESTS, ADDRESS_SECONDS, core.attempt
-    )
-    incoming = IncomingHooks(
-        hook_rows, bots, people.accounts, groups=groups_of(core), addresses=rate
-    )
+    incoming = _make_incoming(core, hook_rows, bots)
     answers = StreamedAnswers(core, rows, messages)
 
     # Tokens of bots are accepted from here on.

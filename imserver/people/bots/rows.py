@@ -104,15 +104,8 @@ class BotStore(Store.Rows):
         not exist any more.
         """
         row = replace(new, bot=True)
-        if owner:
-            # The row of the owner is locked. If the owner were deleted at the
-            # same time, nobody would delete the bot.
-            account_row = f"SELECT id FROM account WHERE id = %s{sql.for_update}"
-            if not sql.query(account_row, (owner,)):
-                return None
-            count = "SELECT count(*) FROM bot WHERE app = %s AND owner = %s"
-            if sql.query(count, (row.app, owner))[0][0] >= most:
-                return None
+        if owner and not _may_have_another(sql, row.app, owner, most):
+            return None
         no_password = ""  # no password has this hash
         account = add_account(sql, row, no_password, record)
         values = (account.id, account.app, owner, token_hash, b"[]", "", "")
@@ -296,3 +289,16 @@ def _bots(sql: PooledStatements, app: str, rows: Sequence[Row]) -> list[Bot]:
     row_by_id = {row[-1]: row for row in rows}
     accounts = accounts_in(sql, app, list(row_by_id))
     return [_ROWS.read(row_by_id[account.id], account=account) for account in accounts]
+
+
+def _may_have_another(sql: PooledStatements, app: str, owner: int, most: int) -> bool:
+    """Whether an account exists, and has fewer than ``most`` bots.
+
+    The row of the account is locked. If the owner were deleted at the same
+    time, nobody would delete the bot.
+    """
+    account_row = f"SELECT id FROM account WHERE id = %s{sql.for_update}"
+    if not sql.query(account_row, (owner,)):
+        return False
+    count = "SELECT count(*) FROM bot WHERE app = %s AND owner = %s"
+    return bool(sql.query(count, (app, owner))[0][0] < most)

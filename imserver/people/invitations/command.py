@@ -106,10 +106,18 @@ def chat(
             owner=needs_link,
         )
         _print_invitation(page, invitation, takes_guests)
-        where = ""
-        if path:
-            where = f" -c {path}"
-        click.echo(_FOR_MORE_OWNERS.format(where=where))
+        _print_hint_for_owners(path)
+
+
+def _print_hint_for_owners(path: str | None) -> None:
+    """Print the command that gives the chat more owners.
+
+    ``path`` is the settings file, if one was given.
+    """
+    where = ""
+    if path:
+        where = f" -c {path}"
+    click.echo(_FOR_MORE_OWNERS.format(where=where))
 
 
 def _address(config: Config) -> str:
@@ -238,7 +246,16 @@ def _invitation(
     ]
     if valid:
         return max(valid, key=lambda row: row.expires_at)
-    new = InvitationShown(
+    new = _new_invitation(owner, group, guests, now)
+    rows.add(GOCHAT, new, _MOST)
+    return new
+
+
+def _new_invitation(
+    owner: Account, group: int, guests: bool, now: int
+) -> InvitationShown:
+    """An invitation to a group for any number of people, for a week."""
+    return InvitationShown(
         code=token_urlsafe(CODE_BYTES),
         group=str(group),
         user=owner.user,
@@ -248,8 +265,6 @@ def _invitation(
         max_uses=0,
         guests=guests,
     )
-    rows.add(GOCHAT, new, _MOST)
-    return new
 
 
 def _time(seconds: int) -> str:

@@ -195,12 +195,11 @@ class Invitations:
         else:
             self._people.accounts.known(app, inviter)
         now = int(time())
-        code = token_urlsafe(CODE_BYTES)
         expires_at = 0
         if seconds:
             expires_at = now + seconds
         invitation = InvitationShown(
-            code=code,
+            code=token_urlsafe(CODE_BYTES),
             group=str(group or ""),
             user=inviter,
             created=now,
@@ -341,16 +340,7 @@ class Invitations:
         row = self._valid(app, code)
 
         maker = self._people.accounts.get(app, row.user)
-        preview = view(
-            InvitationPreview,
-            row,
-            name="",
-            members=0,
-            nickname="",
-            avatar="",
-            group_avatar="",
-            description="",
-        )
+        preview = _empty_preview(row)
         if maker is not None:
             preview.nickname = maker.nickname
             preview.avatar = maker.avatar
@@ -387,12 +377,11 @@ class Invitations:
         invitation = self._valid(app, code)
         message = self._message_with(app, invitation)
         self._require_receiver(app, user, invitation, message)
-        is_to_friend = not invitation.group
-        if by_user and is_to_friend and not self._relations.may_gather(app, user):
-            raise Blocked(invitation.user)
+        if by_user:
+            self._require_may_accept(app, user, invitation)
 
         try:
-            if is_to_friend:
+            if not invitation.group:
                 status = self._befriend(app, user, invitation)
                 return InvitationAccepted(status, group="", user=invitation.user)
             is_new = self._join_group(app, user, invitation, message, by_user)
@@ -403,6 +392,14 @@ class Invitations:
         if is_new:
             return InvitationAccepted("joined", invitation.group, invitation.user)
         return InvitationAccepted("already", invitation.group, invitation.user)
+
+    def _require_may_accept(
+        self, app: str, user: str, invitation: InvitationShown
+    ) -> None:
+        """Raise Blocked if a user may not make friends at all."""
+        is_to_friend = not invitation.group
+        if is_to_friend and not self._relations.may_gather(app, user):
+            raise Blocked(invitation.user)
 
     def _require_receiver(
         self, app: str, user: str, invitation: InvitationShown, message: Entry | None
@@ -543,6 +540,20 @@ class Invitations:
             conversation=message.conversation,
         )
         self._messaging.store(app, draft, by_user=False)
+
+
+def _empty_preview(invitation: InvitationShown) -> InvitationPreview:
+    """The preview of an invitation, still without names and pictures."""
+    return view(
+        InvitationPreview,
+        invitation,
+        name="",
+        members=0,
+        nickname="",
+        avatar="",
+        group_avatar="",
+        description="",
+    )
 
 
 def _use_of(app: str, invitation: InvitationShown) -> Condition:

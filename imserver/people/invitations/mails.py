@@ -32,6 +32,7 @@ from imserver.people.invitations.invitations import CODE_BYTES, SECONDS
 from imserver.people.invitations.rows import (
     MAIL_STATES,
     InvitationMail,
+    InvitationShown,
     InvitationStore,
     MailCounts,
 )
@@ -175,17 +176,7 @@ class InvitationMails:
         # is invited.
         self._mails_of_app.require(app, len(wanted))
         new = [
-            InvitationMail(
-                code=token_urlsafe(CODE_BYTES),
-                group=str(group),
-                user=inviter,
-                email=email,
-                state="waiting",
-                reason="",
-                created=now,
-                expires_at=now + SECONDS,
-                language=language or "en",
-            )
+            _waiting_mail(inviter, group, email, language, now)
             for email in self._charged(app, wanted, refused)
         ]
         if new:
@@ -265,7 +256,7 @@ class InvitationMails:
         self._wait_for_server(app, code)
         mail = self._rows.mail(app, code)
         invitation = self._rows.get(app, code)
-        if mail is None or invitation is None or 0 < invitation.expires_at <= time():
+        if mail is None or invitation is None or _has_expired(invitation):
             self.runner.end(app, code)
             return
         try:
@@ -345,10 +336,45 @@ class InvitationMails:
             seconds = self._away_until - monotonic()
 
 
+def _has_expired(invitation: InvitationShown) -> bool:
+    """Whether an invitation has ended; one whose end is 0 does not end."""
+    return 0 < invitation.expires_at <= time()
+
+
+def _waiting_mail(
+    inviter: str, group: int, email: str, language: str, now: int
+) -> InvitationMail:
+    """A new invitation of an address, whose mail is not sent yet."""
+    return InvitationMail(
+        code=token_urlsafe(CODE_BYTES),
+        group=str(group),
+        user=inviter,
+        email=email,
+        state="waiting",
+        reason="",
+        created=now,
+        expires_at=now + SECONDS,
+        language=language or "en",
+    )
+
+
 def _reason(error: NotSent) -> str:
     """The answer of the mail server that has refused a mail, in one line.
 
     An example: ``550 No such user here``.
+    """
+    code, words = _code_and_words(error)
+    if isinstance(words, bytes):
+        words = words.decode("utf-8", "replace")
+    line = " ".join(f"{code} {words}".split())
+    return "".join(filter(str.isprintable, line))[:_REASON_CHARACTERS]
+
+
+def _code_and_words(error: NotSent) -> tuple[object, object]:
+    """The status code and the text in the answer of a mail server.
+
+    The code is ``""`` if it has not answered; the text is that of the error
+    then.
     """
     # The errors have types of smtplib, which is loaded with the first mail.
     cause: Any = error.__cause__
@@ -356,13 +382,9 @@ def _reason(error: NotSent) -> str:
     recipients = getattr(cause, "recipients", None)
     if recipients is not None:
         code, words = next(iter(recipients.values()))
-    else:
-        code = getattr(cause, "smtp_code", "")
-        words = getattr(cause, "smtp_error", str(cause))
-    if isinstance(words, bytes):
-        words = words.decode("utf-8", "replace")
-    line = " ".join(f"{code} {words}".split())
-    return "".join(filter(str.isprintable, line))[:_REASON_CHARACTERS]
+        return code, words
+    code = getattr(cause, "smtp_code", "")
+    return code, getattr(cause, "smtp_error", str(cause))
 
 
 def _chat_name(core: Core) -> str:
@@ -404,15 +426,22 @@ def _content(
     else:
         texts["how"] = texts["how_members"]
 
-    def rendered(kind: str) -> str:
-        """The mail as plain text or as HTML, from its template."""
-        template = page_template(f"people/invitation.{kind}")
-        return template.render(words=texts, language=mail.language, link=link)
+    html = _rendered("html", texts, mail.language, link)
+    text = _rendered("txt", texts, mail.language, link)
+    return Mail(mail.email, texts["subject"], text, html, id=_id_of_mail(mail))
 
-    html = rendered("html")
-    text = rendered("txt")
-    # A node that ends, or gets no answer, does not know whether the mail server
-    # has taken the mail. So a mail may be sent twice, with the same id. The id
-    # is a hash, because the code itself lets people in.
-    id = blake2b(mail.code.encode(), digest_size=_ID_BYTES).hexdigest()
-    return Mail(mail.email, texts["subject"], text, html, id=id)
+
+def _rendered(kind: str, texts: Mapping[str, str], language: str, link: str) -> str:
+    """A mail as plain text (``txt``) or as HTML, from its template."""
+    template = page_template(f"people/invitation.{kind}")
+    return template.render(words=texts, language=language, link=link)
+
+
+def _id_of_mail(mail: InvitationMail) -> str:
+    """The id of a mail, the same whenever the mail is sent.
+
+    A node that ends, or gets no answer, does not know whether the mail server
+    has taken the mail. So a mail may be sent twice. The id is a hash, because
+    the code itself lets people in.
+    """
+    return blake2b(mail.code.encode(), digest_size=_ID_BYTES).hexdigest()

@@ -143,13 +143,7 @@ class InvitationStore(Store.Rows):
             sql.query(
                 f"SELECT id FROM account WHERE id = %s{sql.for_update}", (account,)
             )
-        of_maker, values = _of_maker(app, new)
-        sql.execute(
-            f"DELETE FROM invitation WHERE {of_maker} AND {_ENDED}",
-            (*values, new.created),
-        )
-        count = f"SELECT count(*) FROM invitation WHERE {of_maker} AND {_BY_LINK}"
-        if sql.query(count, values)[0][0] >= most:
+        if _count_of_maker(sql, app, new) >= most:
             return False
 
         row = _row(app, new)
@@ -172,19 +166,7 @@ class InvitationStore(Store.Rows):
         The mails are sent later. With ``guests``, people without an account may
         come in by them.
         """
-        links = []
-        for mail in new:
-            link = InvitationShown(
-                code=mail.code,
-                group=mail.group,
-                user=mail.user,
-                created=mail.created,
-                expires_at=mail.expires_at,
-                uses=0,
-                max_uses=1,
-                guests=guests,
-            )
-            links.append(_row(app, link))
+        links = [_row(app, _invitation_of(mail, guests)) for mail in new]
         sql.insert_new("invitation", f"{_ROWS.columns}, app", links)
         leased_until = 0  # no node sends them yet
         mails = [(*_MAILS.values(mail), app, leased_until) for mail in new]
@@ -312,6 +294,35 @@ class InvitationStore(Store.Rows):
         old = "SELECT id FROM invitation_mail WHERE created < %s"
         sql.execute(f"DELETE FROM invitation WHERE code IN ({old})", (before,))
         sql.execute("DELETE FROM invitation_mail WHERE created < %s", (before,))
+
+
+def _invitation_of(mail: InvitationMail, guests: bool) -> InvitationShown:
+    """The invitation for one person that a mail sends."""
+    return InvitationShown(
+        code=mail.code,
+        group=mail.group,
+        user=mail.user,
+        created=mail.created,
+        expires_at=mail.expires_at,
+        uses=0,
+        max_uses=1,
+        guests=guests,
+    )
+
+
+def _count_of_maker(sql: PooledStatements, app: str, new: InvitationShown) -> int:
+    """Delete ended invitations of a maker, and count the others.
+
+    ``new`` is an invitation of this maker. Invitations by e-mail do not count.
+    """
+    of_maker, values = _of_maker(app, new)
+    sql.execute(
+        f"DELETE FROM invitation WHERE {of_maker} AND {_ENDED}",
+        (*values, new.created),
+    )
+    count = f"SELECT count(*) FROM invitation WHERE {of_maker} AND {_BY_LINK}"
+    number: int = sql.query(count, values)[0][0]
+    return number
 
 
 def _of_maker(app: str, new: InvitationShown) -> tuple[str, Row]:

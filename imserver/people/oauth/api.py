@@ -321,18 +321,8 @@ def returned(oauth: OAuth, call: Call) -> HttpResponse:
     asks the user. The user is asked so that nobody logs somebody else in to a
     device of their own. May switch greenlets.
     """
-    params = call.params
-    # The names are quoted in the path, so they have no slash.
-    app, _, provider = call.request.path.removeprefix(CALLBACK).rpartition("/")
     try:
-        question = oauth.returned(
-            app=unquote(app),
-            name=unquote(provider),
-            state=params.get("state", ""),
-            code=params.get("code", ""),
-            problem=params.get("error", ""),
-            issuer=params.get("iss", ""),
-        )
+        question = _process_return(oauth, call)
     except UnknownLogin:
         return _page(oauth, call, "unknown", status=404)
     except (LoginRefused, NoAccounts):
@@ -342,6 +332,24 @@ def returned(oauth: OAuth, call: Call) -> HttpResponse:
     if question.address:
         return _answered(303, "", ("Location", question.address))
     return _page(oauth, call, "question", question=question)
+
+
+def _process_return(oauth: OAuth, call: Call) -> Question:
+    """Process the return of a browser, from the parameters of its request.
+
+    Raises what :meth:`OAuth.returned` raises.
+    """
+    params = call.params
+    # The names are quoted in the path, so they have no slash.
+    app, _, provider = call.request.path.removeprefix(CALLBACK).rpartition("/")
+    return oauth.returned(
+        app=unquote(app),
+        name=unquote(provider),
+        state=params.get("state", ""),
+        code=params.get("code", ""),
+        problem=params.get("error", ""),
+        issuer=params.get("iss", ""),
+    )
 
 
 def agree(oauth: OAuth, call: Call) -> HttpResponse:

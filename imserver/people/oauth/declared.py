@@ -80,21 +80,27 @@ def providers_of(tenant: TenantSettings) -> dict[str, ProviderSettings]:
 def objection(_name: str, settings: TenantSettings) -> str:
     """The error in the providers of an app; ``""`` if they are valid."""
     for name, row in providers_of(settings).items():
-        setting = f"oauth.{name}"
-        if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,31}", name):
-            return (
-                f"{setting}: expected a name of 1 to 32 lower-case letters, digits, _ "
-                "or -"
-            )
-        # An issuer names the addresses of a provider. Other kinds have fixed
-        # ones.
-        if row.kind == "oidc" and not row.issuer:
-            return f"{setting}: kind oidc needs an issuer"
-        if row.kind != "oidc" and not row.client_secret:
-            return f"{setting}: kind {row.kind} needs a client_secret"
-        if row.issuer and not Issuer.accepts(row.issuer):
-            expected = "an https:// address (http:// only to this machine)"
-            return f"{setting}.issuer: expected {expected}, got {row.issuer!r}"
+        error = _objection_to(name, row)
+        if error:
+            return error
+    return ""
+
+
+def _objection_to(name: str, row: ProviderSettings) -> str:
+    """The error in the settings of one provider; ``""`` if they are valid."""
+    setting = f"oauth.{name}"
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,31}", name):
+        return (
+            f"{setting}: expected a name of 1 to 32 lower-case letters, digits, _ or -"
+        )
+    # An issuer names the addresses of a provider. Other kinds have fixed ones.
+    if row.kind == "oidc" and not row.issuer:
+        return f"{setting}: kind oidc needs an issuer"
+    if row.kind != "oidc" and not row.client_secret:
+        return f"{setting}: kind {row.kind} needs a client_secret"
+    if row.issuer and not Issuer.accepts(row.issuer):
+        expected = "an https:// address (http:// only to this machine)"
+        return f"{setting}.issuer: expected {expected}, got {row.issuer!r}"
     return ""
 
 

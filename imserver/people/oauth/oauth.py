@@ -390,16 +390,9 @@ class OAuth:
         UnknownAccount, WrongLogin and Overloaded.
         """
         check_device(device)
-        if return_to and not _OWN_PATH.fullmatch(return_to):
-            raise BadField(
-                "return_to: expected a path of this server, without a fragment"
-            )
+        _check_return_path(return_to)
         _, provider = self._provider(app, name)
-        if not self._base.startswith(("https://", "http://")):
-            raise ServiceRefused(
-                "app.http_url is not set, or does not begin with http:// or https://",
-                Problems.NOT_IMPLEMENTED,
-            )
+        self._require_own_address()
 
         account: Account | None = None  # no account to link
         if user is None:
@@ -409,15 +402,31 @@ class OAuth:
         row = _new_login(app, name, device, return_to, account)
         with self._turn(app, name):
             url = provider.address(self._request(row))
+        return url, self._store_new_login(row), row.shown
 
-        # The client finds the login by its handle, the browser by the
-        # ``state``. Only hashes of both secrets are stored.
+    def _require_own_address(self) -> None:
+        """Raise ServiceRefused if no address of this server is configured.
+
+        A provider sends the browser back to this address.
+        """
+        if not self._base.startswith(("https://", "http://")):
+            raise ServiceRefused(
+                "app.http_url is not set, or does not begin with http:// or https://",
+                Problems.NOT_IMPLEMENTED,
+            )
+
+    def _store_new_login(self, row: _Running) -> str:
+        """Store a login that begins, and return its secret handle.
+
+        The client finds the login by its handle, the browser by the ``state``.
+        Only hashes of both secrets are stored.
+        """
         login = token_urlsafe(_SECRET_BYTES)
         key = secret_hash(login)
         self._store_login(key, row)
         state_key = _STATE + secret_hash(row.state)
         self._values.put_value(state_key, key.encode(), LOGIN_SECONDS)
-        return url, login, row.shown
+        return login
 
     def _request(self, row: _Running) -> AuthorizationRequest:
         """The data of a login that its provider needs."""
@@ -562,8 +571,7 @@ class OAuth:
         settings, provider = self._provider(app, name)
         if problem or not code:
             raise ProviderRefused(problem or "it sent no code")
-        if issuer and settings.kind == "oidc" and issuer != settings.issuer:
-            raise ProviderRefused(f"the answer is from another issuer, {issuer!r}")
+        _check_issuer(settings, issuer)
 
         def is_linked(subjects: tuple[str, ...]) -> bool:
             """Whether one of these ids of the user has an account already."""
@@ -614,10 +622,7 @@ class OAuth:
             if row.step not in ("done", "failed"):
                 return None
 
-            is_right = not row.code or hmac.compare_digest(row.code, secret_hash(code))
-            identity = row.found
-            if row.step == "failed" or not is_right:
-                identity = None
+            identity = _proved_identity(row, code)
             # The second factor is checked before the handle is used up, because
             # the handle stays valid without a right code.
             if identity is not None and not row.account:
@@ -685,13 +690,8 @@ class OAuth:
         # The second round finds the account that another login of this identity
         # has made during the first.
         for _ in range(2):
-            linked = self._accounts.log_in_linked(
-                app, self._providers_like(app, name), identity.subjects, row.device
-            )
-            if linked is not None:
-                session, linked_name = linked
-                if linked_name != name:
-                    self._link_too(session.account, name, identity.subjects[0])
+            session = self._log_in_linked(row, identity)
+            if session is not None:
                 return session
 
             if not settings.register:
@@ -727,15 +727,42 @@ class OAuth:
         with suppress(Taken):
             self.link_store.add(account.app, account.id, name, subject, now=int(time()))
 
+    def _log_in_linked(self, row: _Running, identity: Identity) -> FullSession | None:
+        """Log in to the account that is linked with an identity.
+
+        The link may be with another provider that names the same users. Then
+        the account is linked with this provider, too. Returns None if no
+        account is linked. Raises AccountLocked, UserBanned and WrongLogin.
+        """
+        app = row.app
+        name = row.provider
+        linked = self._accounts.log_in_linked(
+            app, self._providers_like(app, name), identity.subjects, row.device
+        )
+        if linked is None:
+            return None
+        session, linked_name = linked
+        if linked_name != name:
+            self._link_too(session.account, name, identity.subjects[0])
+        return session
+
+    def _account_to_link(self, row: _Running) -> Account:
+        """The account that has started a login.
+
+        Raises LoginRefused if the account was deleted meanwhile, or has ended
+        its sessions.
+        """
+        account = self._accounts.get(row.app, str(row.account))
+        if account is None or account.version != row.version:
+            raise LoginRefused
+        return account
+
     def _link(self, row: _Running, identity: Identity) -> None:
         """Link the account that has started a login with an identity.
 
         Raises LoginRefused and ServiceRefused (link taken).
         """
-        account = self._accounts.get(row.app, str(row.account))
-        # The account was deleted meanwhile, or has ended its sessions.
-        if account is None or account.version != row.version:
-            raise LoginRefused
+        account = self._account_to_link(row)
         linked = self._linked(row.app, row.provider, identity.subjects)
         if linked is not None and linked[0].id != account.id:
             raise ServiceRefused(problem=HTTP_LINK_TAKEN)
@@ -764,6 +791,30 @@ class OAuth:
             raise UnknownProvider(name)
         if result == "last":
             raise ServiceRefused(problem=HTTP_LAST_LOGIN)
+
+
+def _check_return_path(return_to: str) -> None:
+    """Raise BadField unless this is ``""`` or a path of our own pages."""
+    if return_to and not _OWN_PATH.fullmatch(return_to):
+        raise BadField("return_to: expected a path of this server, without a fragment")
+
+
+def _check_issuer(settings: ProviderSettings, issuer: str) -> None:
+    """Raise ProviderRefused if another provider has sent a browser back."""
+    if issuer and settings.kind == "oidc" and issuer != settings.issuer:
+        raise ProviderRefused(f"the answer is from another issuer, {issuer!r}")
+
+
+def _proved_identity(row: _Running, code: str) -> Identity | None:
+    """The identity that a login has found.
+
+    None means that the login has failed, or that ``code`` is not the code that
+    the page got in the browser.
+    """
+    is_right = not row.code or hmac.compare_digest(row.code, secret_hash(code))
+    if row.step == "failed" or not is_right:
+        return None
+    return row.found
 
 
 def _new_login(

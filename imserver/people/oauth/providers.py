@@ -199,12 +199,7 @@ class _Http:
             raise ProviderUnavailable(f"{name} answered with the status {status}")
         if status != HTTPStatus.OK:
             raise ProviderRefused(f"{name} answered with the status {status}")
-        try:
-            return msgspec.json.decode(body, type=dict[str, Any])
-        except (ValueError, RecursionError):
-            raise ProviderUnavailable(
-                f"{name} did not answer with a JSON object"
-            ) from None
+        return _json_object(body, name)
 
     def post(
         self, url: str, data: Mapping[str, str], headers: Mapping[str, str], auth: Any
@@ -222,6 +217,17 @@ class _Http:
         except Unreachable as error:
             raise ProviderUnavailable(f"{_shown(url)}: {error}") from None
         return _Answer(url, status, content)
+
+
+def _json_object(body: bytes, name: str) -> dict[str, Any]:
+    """Read the body of an answer of the address ``name``.
+
+    Raises ProviderUnavailable.
+    """
+    try:
+        return msgspec.json.decode(body, type=dict[str, Any])
+    except (ValueError, RecursionError):
+        raise ProviderUnavailable(f"{name} did not answer with a JSON object") from None
 
 
 class _Answer(Service):
@@ -366,14 +372,9 @@ class Oidc(Service):
         if lacks_profile and not has_account((subject,)):
             profile = _userinfo(http, endpoints, access, subject)
             claims = {**profile, **claims}
-        # Providers fill in different claims.
-        name = (
-            claims.get("name")
-            or claims.get("nickname")
-            or claims.get("preferred_username")
-            or ""
+        return identity(
+            (subject,), nickname=_name_in(claims), avatar=claims.get("picture")
         )
-        return identity((subject,), nickname=name, avatar=claims.get("picture"))
 
     def _grant(self, http: _Http, request: AuthorizationRequest) -> _CodeGrant:
         """The grant of one login. The discovery document must have been read."""
@@ -427,18 +428,7 @@ class Oidc(Service):
         Raises ProviderUnavailable.
         """
         issuer = self.settings.issuer
-        url = issuer.rstrip("/") + "/.well-known/openid-configuration"
-        try:
-            endpoints = msgspec.convert(http.get(url), _Endpoints)
-        except (msgspec.ValidationError, ProviderRefused) as error:
-            raise ProviderUnavailable(
-                f"{url} is not a discovery document: {error}"
-            ) from None
-        if endpoints.issuer != issuer:
-            raise ProviderUnavailable(
-                f"{url} is the document of another issuer, {endpoints.issuer!r}"
-            )
-        _check_addresses(url, endpoints)
+        endpoints = _read_discovery(http, issuer)
 
         # The keys stay cached as long as their address is the same.
         before = self._endpoints
@@ -507,6 +497,39 @@ def _userinfo(
     if profile.get("sub") != subject:
         raise ProviderRefused("its userinfo is about somebody else")
     return profile
+
+
+def _read_discovery(http: _Http, issuer: str) -> _Endpoints:
+    """Read the discovery document of an issuer, and check it.
+
+    Raises ProviderUnavailable.
+    """
+    url = issuer.rstrip("/") + "/.well-known/openid-configuration"
+    try:
+        endpoints = msgspec.convert(http.get(url), _Endpoints)
+    except (msgspec.ValidationError, ProviderRefused) as error:
+        raise ProviderUnavailable(
+            f"{url} is not a discovery document: {error}"
+        ) from None
+    if endpoints.issuer != issuer:
+        raise ProviderUnavailable(
+            f"{url} is the document of another issuer, {endpoints.issuer!r}"
+        )
+    _check_addresses(url, endpoints)
+    return endpoints
+
+
+def _name_in(claims: Mapping[str, Any]) -> str:
+    """The name of a user in the claims of an ID token; ``""`` if there is none.
+
+    Providers fill in different claims.
+    """
+    return (
+        claims.get("name")
+        or claims.get("nickname")
+        or claims.get("preferred_username")
+        or ""
+    )
 
 
 def _check_addresses(url: str, endpoints: _Endpoints) -> None:
@@ -606,17 +629,21 @@ class WeChat:
         if has_account(without_profile.subjects):
             return without_profile
 
-        query = {
-            "access_token": token["access_token"],
-            "openid": openid,
-            "lang": "zh_CN",
-        }
+        user = self._user_info(http, token["access_token"], openid)
+        subjects = _subjects(user.get("unionid") or unionid, openid)
+        return identity(subjects, user.get("nickname"), user.get("headimgurl"))
+
+    def _user_info(self, http: _Http, access: str, openid: str) -> dict[str, Any]:
+        """Read the profile of the user with this id.
+
+        Raises ProviderRefused and ProviderUnavailable.
+        """
+        query = {"access_token": access, "openid": openid, "lang": "zh_CN"}
         url = f"{self._api}/sns/userinfo?{urlencode(query)}"
         user = self._checked(http.get(url))
         if user.get("openid") != openid:
             raise ProviderRefused("its user information is about somebody else")
-        subjects = _subjects(user.get("unionid") or unionid, openid)
-        return identity(subjects, user.get("nickname"), user.get("headimgurl"))
+        return user
 
     def _token(self, http: _Http, code: str) -> dict[str, Any]:
         """Exchange a code for an access token.
