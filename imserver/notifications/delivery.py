@@ -100,13 +100,17 @@ _silence: Final = RateLimitedLog(
 
 
 class Deliveries(Service, dict=True):
-    """Sends the deliveries of all hosts. Owner of the consumers.
+    """Sends the notifications that wait in the database, for all push services.
 
-    ``is_read`` tells for each message or push of an app whether its user need
-    not, or may not, be notified of it any more. It may switch greenlets, and
-    raise StorageUnavailable. ``lease``: the notifier renews it. It calls
+    A *delivery* is one notification to one device. A *host* is a push service,
+    by the name of its server; each host gets *turns* in which its deliveries
+    are sent. One node at a time has the *lease*, which permits it to send.
+
+    ``is_read`` tells for messages and pushes of an app whether their users need
+    not, or may not, be notified of them any more. It may switch greenlets, and
+    raise StorageUnavailable. The notifier renews the ``lease``. It calls
     :meth:`restart` when this node has got the lease, and :meth:`wake` after it
-    has stored deliveries. ``wants``: whether the back end of an app wants
+    has stored deliveries. ``wants`` tells whether the back end of an app wants
     events of a kind.
     """
 
@@ -120,6 +124,7 @@ class Deliveries(Service, dict=True):
     recent: RecentDeliveries
 
     def __post_init__(self) -> None:
+        """Begin without queued hosts and without counts."""
         self.counts: Counter[tuple[str, str, str]] = Counter()
         """(app, kind, result) → the number of notifications. Notifications of
         an audience have the kind ``audience``."""
@@ -128,6 +133,7 @@ class Deliveries(Service, dict=True):
         """Hosts with something to send, by their pace when they were added, in
         the order of their turns."""
         self._news = Flag()
+        """Wakes :meth:`run` before its pause is over."""
         self._searched_at = 0.0
         """When the node last searched the database for hosts (monotonic)."""
         self._searches_at = 0.0
@@ -144,8 +150,12 @@ class Deliveries(Service, dict=True):
         return bool(self._queues[pace])
 
     def wake(self, hosts: Iterable[str] = ()) -> None:
-        """Look for new deliveries to these hosts. Without hosts, search the
-        database for hosts soon. Never switches greenlets."""
+        """Look for new deliveries to these hosts.
+
+        Without hosts, the node searches the database for hosts with deliveries
+        soon. Calls that follow each other quickly lead to one search. Never
+        switches greenlets.
+        """
         names = list(hosts)
         for name in names:
             self._enqueue(name)
@@ -155,19 +165,29 @@ class Deliveries(Service, dict=True):
         self._news.set()
 
     def freed(self) -> None:
-        """Note that a host needs its turn no longer, or has another pace. Never
-        switches greenlets."""
+        """Let :meth:`run` look for the next host, because a turn has become
+        free.
+
+        Call it when a host needs its turn no longer, or has another pace: each
+        pace has turns of its own. Never switches greenlets.
+        """
         self._news.set()
 
     def give_way(self, name: str) -> None:
-        """End the turn of a host, because others wait, and queue the host
-        again. Never switches greenlets."""
+        """End the turn of a host because others wait, and queue the host again.
+
+        Never switches greenlets.
+        """
         self._add(name)
         self._news.set()
 
     def restart(self) -> None:
-        """Read the deliveries anew, because another node may have sent some.
-        Never switches greenlets."""
+        """Forget all hosts, and read their deliveries from the database again.
+
+        It is called when this node gets the lease: the state of the hosts is
+        old, because another node may have sent some of their deliveries. Never
+        switches greenlets.
+        """
         hosts = self._hosts
         self._hosts = {}
         self._queues = {pace: {} for pace in PACES}
@@ -176,7 +196,11 @@ class Deliveries(Service, dict=True):
         self.wake()
 
     def run(self) -> None:
-        """Greenlet: give turns to hosts, until :meth:`stop`."""
+        """Greenlet: give turns to hosts, until :meth:`stop`.
+
+        An error ends only the current round. A node without the lease looks
+        again after each pause, as the lease may come.
+        """
         while not self._has_ended:
             self._news.clear()
             pause = RENEW_SECONDS
@@ -190,8 +214,11 @@ class Deliveries(Service, dict=True):
             self._news.wait(pause)
 
     def stop(self) -> None:
-        """Take no more deliveries, wait for requests that are under way, and
-        store the results. Switches greenlets."""
+        """Take no more deliveries, and store the results of requests under way.
+
+        All hosts together have :data:`STOP_SECONDS` for their requests.
+        Switches greenlets.
+        """
         self._has_ended = True
         self._news.set()
         hosts = list(self._hosts.values())
@@ -201,31 +228,49 @@ class Deliveries(Service, dict=True):
             host.finish(max(0.0, deadline - monotonic()))
 
     def _give_turns(self) -> float:
-        """Give turns to the first hosts of the queues. Returns the seconds
-        until the next call. Switches greenlets. Raises StorageUnavailable."""
+        """Give turns to the first hosts of the queues.
+
+        Returns the seconds until the next call. Switches greenlets. Raises
+        StorageUnavailable.
+        """
         if monotonic() >= self._searches_at:
-            self._searched_at = monotonic()
-            # Set before the query, which switches: a call of wake meanwhile
-            # makes the node search again soon.
-            self._searches_at = self._searched_at + RENEW_SECONDS
-            now_ms = int(steady_time() * SECOND_MS)
-            for name, next_try in self.rows.hosts(now_ms).items():
-                if next_try <= now_ms:
-                    self._enqueue(name)
+            self._search_hosts()
         for pace, queue in self._queues.items():
+            # The number is negative if hosts have become slow during their
+            # turns.
             free_turns = max(0, self._free_turns(pace))
             for name in list(islice(queue, free_turns)):
                 del queue[name]
                 self._remember_host(name).begin()
+
         until_search = max(self._searches_at - monotonic(), 0.0)
-        # A host whose slice has ended makes room without a call.
+        # When the slice of a host ends, the host counts as slow. That frees a
+        # turn of its pace, but nobody calls wake() for it.
         if any(self._queues.values()):
             return min(until_search, SLICE_SECONDS / 2)
         return until_search
 
+    def _search_hosts(self) -> None:
+        """Queue the hosts that have deliveries to be sent now.
+
+        Switches greenlets. Raises StorageUnavailable.
+        """
+        self._searched_at = monotonic()
+        # Set before the query, which switches: a call of wake meanwhile makes
+        # the node search again soon.
+        self._searches_at = self._searched_at + RENEW_SECONDS
+        now_ms = int(steady_time() * SECOND_MS)
+        for name, next_try in self.rows.hosts(now_ms).items():
+            if next_try <= now_ms:
+                self._enqueue(name)
+
     def _free_turns(self, pace: Pace) -> int:
-        """How many more hosts of a pace may have a turn now; 0 or less: no
-        more."""
+        """Return how many more hosts of a pace may have a turn now.
+
+        Slow hosts and new hosts share one limit, and slow ones have a lower
+        limit of their own. So hosts that hang cannot keep new hosts waiting.
+        The result is 0 or less if there is no free turn.
+        """
         busy = Counter(
             host.pace for host in self._hosts.values() if host.consumer.is_busy
         )
@@ -237,8 +282,12 @@ class Deliveries(Service, dict=True):
         return min(others, MOST_SLOW - busy["slow"])
 
     def _enqueue(self, name: str) -> None:
-        """Let a host send new deliveries. A host that has a turn reads them in
-        this turn; a host that pauses reads them later."""
+        """Let a host send new deliveries: in its turn, or in its next turn.
+
+        A host that has a turn reads the deliveries before the turn ends. A host
+        that pauses after failures is not queued: the search finds it again when
+        the pause is over.
+        """
         host = self._hosts.get(name)
         if host is not None and host.consumer.is_busy:
             host.consumer.wake()
@@ -246,7 +295,8 @@ class Deliveries(Service, dict=True):
             self._add(name)
 
     def _add(self, name: str) -> None:
-        """Put a host at the end of the queue, unless it is in one."""
+        """Put a host at the end of the queue of its pace, unless it is in a
+        queue."""
         if any(name in queue for queue in self._queues.values()):
             return
         host = self._hosts.get(name)
@@ -257,9 +307,12 @@ class Deliveries(Service, dict=True):
         self._queues[pace][name] = None
 
     def _remember_host(self, name: str) -> Host:
-        """Return the state of a host as the one that was used last. If there
-        are too many hosts, forget hosts without a turn, beginning with the host
-        that was used least recently."""
+        """Return the state of a host, and mark it as the one used last.
+
+        ``_hosts`` is in order of use. If it is too long, idle hosts are
+        forgotten, beginning with the one that was used least recently. A host
+        that has a turn is never forgotten.
+        """
         host = self._hosts.pop(name, None) or Host(name, self)
         self._hosts[name] = host
         if len(self._hosts) > MOST_REMEMBERED:
@@ -268,17 +321,25 @@ class Deliveries(Service, dict=True):
                 for other_name, other in self._hosts.items()
                 if not other.consumer.is_busy and other is not host
             ]
-            # Many hosts at once, so that this search is rare.
+            # Forget many hosts at once, so that this search is rare.
             for idle_name in idle[: MOST_REMEMBERED // 2]:
                 del self._hosts[idle_name]
         return host
 
 
 class Host:
-    """One push service: whether it answers, and the results of the deliveries
-    to it."""
+    """One push service: whether it answers, how fast, and the results of the
+    deliveries to it.
+
+    Its consumer reads deliveries, and sends them, while the host has a turn.
+    """
 
     def __init__(self, name: str, owner: Deliveries) -> None:
+        """Make a host that has had no request yet.
+
+        ``name``: its server, or a service of another feature and a slash. Its
+        pace is ``new`` until the first answer.
+        """
         self._is_fast = False
         """Whether its last answer was quick, and shows that the service
         works."""
@@ -293,7 +354,8 @@ class Host:
         self._owner = owner
         self._width = owner.requests_per_host
         """Requests at a time when it is fast."""
-        if name.partition("/")[0] in owner.services.by_name:
+        service_name = name.partition("/")[0]
+        if service_name in owner.services.by_name:
             self._width = max(self._width, REQUESTS_TO_SERVICE)
         self._results = Results()
         """The results that are not stored yet."""
@@ -315,6 +377,7 @@ class Host:
         """Whether results could not be stored. Nothing is sent then."""
         self._has_ended = False
         self._workers: list[gevent.Greenlet[..., None]] = []
+        """The greenlets that send deliveries now."""
         self.consumer = Consumer(
             f"the push service {name}",
             owner.lease,
@@ -324,8 +387,12 @@ class Host:
 
     @property
     def pace(self) -> Pace:
-        """How fast the host answers. A host whose slice has ended counts as
-        slow, so that others need not wait for its answers."""
+        """How fast the host answers.
+
+        A host whose slice has ended counts as slow, even if its answers are
+        quick. Then others get the turns for fast hosts, and need not wait for
+        it.
+        """
         now = monotonic()
         if now < self._slow_until or now > self._slice_ends:
             return "slow"
@@ -340,6 +407,7 @@ class Host:
 
     @property
     def _may_send(self) -> bool:
+        """Whether the next delivery may be sent now."""
         return (
             self._owner.is_owned
             and not self._has_ended
@@ -348,17 +416,24 @@ class Host:
         )
 
     def begin(self) -> None:
-        """Begin the turn of the host. Never switches greenlets."""
+        """Begin the turn of the host: its consumer reads the first deliveries.
+
+        Never switches greenlets.
+        """
         self._has_read = False
         self.consumer.wake()
 
     def finish(self, seconds: float) -> None:
-        """Send nothing more, wait at most ``seconds`` for requests that are
-        under way, and store the results. Switches greenlets."""
+        """Send nothing more, and store the results of requests under way.
+
+        The method waits at most ``seconds`` for the requests. Requests that
+        take longer are cancelled, and their deliveries are sent again by the
+        next owner of the lease. Switches greenlets.
+        """
         self._has_ended = True
         deadline = monotonic() + seconds
         gevent.joinall(self._workers, timeout=seconds)
-        # The consumer is still busy: it stores results.
+        # After the last request the consumer is still busy: it stores results.
         while self.consumer.is_busy and monotonic() < deadline:
             gevent.sleep(_LOOK_AT_END_SECONDS)
         Consumer.stop_all([self.consumer])
@@ -371,13 +446,18 @@ class Host:
     # --- the consumer's functions ---------------------------------------------
 
     def _read(self) -> deque[Delivery] | None:
-        """Read the deliveries to send next. Returns None if nothing waits, if
-        the host pauses, or if its turn is over because other hosts wait.
-        Switches greenlets. Raises StorageUnavailable."""
+        """Read the next deliveries to send, at most :data:`PAGE`.
+
+        Returns None to end the turn of the host: nothing waits, the host
+        pauses, or other hosts wait. Switches greenlets. Raises
+        StorageUnavailable.
+        """
         owner = self._owner
         self._slice_ends = inf
         if self._has_ended:
             return None
+        # Each turn sends at least one page, so a host with many deliveries goes
+        # on even if others always wait.
         if self._has_read and owner.has_others(self.pace):
             owner.give_way(self._name)
             return None
@@ -393,12 +473,11 @@ class Host:
         return None
 
     def _deliver(self, waiting: deque[Delivery]) -> Failure | None:
-        """Send the waiting deliveries, as long as the host takes them. Other
-        deliveries stay in the database. Switches greenlets. Raises
-        StorageUnavailable.
+        """Send the waiting deliveries, as long as the host takes them.
 
-        The method never returns a failure: each delivery has its own time of
-        the next attempt.
+        Other deliveries stay in the database. The method never returns a
+        failure: each delivery has its own time of the next attempt. Switches
+        greenlets. Raises StorageUnavailable.
         """
         self._is_stuck = False
         self._contents.clear()
@@ -407,6 +486,8 @@ class Host:
         self._settle()
         while waiting and self._may_send:
             endpoints = self._drop_outdated(waiting)
+            # A host that is not fast gets one request, which shows whether it
+            # works.
             if self._is_fast:
                 width = min(self._width, len(waiting))
             else:
@@ -423,20 +504,42 @@ class Host:
         return None
 
     def _drop_outdated(self, waiting: deque[Delivery]) -> dict[int, PushEndpoint]:
-        """Remove deliveries that must not be sent any more from ``waiting``:
-        their endpoint was removed, a newer one replaces them, they have
-        expired, or their message was read. Returns id → endpoint of the others.
-        Switches greenlets. Raises StorageUnavailable."""
-        now = time()
+        """Remove deliveries that must not be sent any more from ``waiting``.
+
+        They are dropped if their endpoint was removed, if a newer delivery
+        replaces them, if they have expired, or if their message was read.
+        Returns id → endpoint for the other deliveries. Switches greenlets.
+        Raises StorageUnavailable.
+        """
         # Set before the queries: messages that are read from now on count at
         # the next check.
         self._checked_at = monotonic()
         endpoints = self._owner.rows.endpoints_by_id(
             list({delivery.endpoint for delivery in waiting})
         )
-        for id in self._results.gone:
-            endpoints.pop(id, None)
+        # Their removal may not be stored yet.
+        for gone_id in self._results.gone:
+            endpoints.pop(gone_id, None)
 
+        valid = self._drop_invalid(waiting, endpoints)
+        waiting.clear()
+        read_ids = self._ids_of_read(valid)
+        for delivery in valid:
+            if delivery.id in read_ids:
+                self._drop(delivery, "read")
+            else:
+                waiting.append(delivery)
+        return endpoints
+
+    def _drop_invalid(
+        self, waiting: Iterable[Delivery], endpoints: Mapping[int, PushEndpoint]
+    ) -> list[Delivery]:
+        """Drop deliveries without an endpoint, replaced ones, and expired ones.
+
+        Returns the other deliveries. ``endpoints``: id → endpoint that exists.
+        """
+        now = time()
+        # The ids grow, so the last delivery of a slot is the newest one.
         newest = {
             _slot_of(delivery): delivery
             for delivery in sorted(waiting, key=attrgetter("id"))
@@ -452,45 +555,46 @@ class Host:
                 self._drop(delivery, "expired")
             else:
                 valid.append(delivery)
-
-        waiting.clear()
-        read_ids = self._ids_of_read(valid)
-        for delivery in valid:
-            if delivery.id in read_ids:
-                self._drop(delivery, "read")
-            else:
-                waiting.append(delivery)
-        return endpoints
+        return valid
 
     def _ids_of_read(self, deliveries: Iterable[Delivery]) -> set[int]:
-        """The ids of deliveries that are not needed any more: the message was
-        read meanwhile, or the user may not be notified. Switches greenlets."""
+        """Return the ids of deliveries that are not needed any more.
+
+        Their message was read meanwhile, or the user may not be notified of it
+        now. Switches greenlets.
+        """
         by_app: dict[str, list[Delivery]] = {}
         for delivery in deliveries:
+            # A closing notification is sent because its message was read.
             if delivery.kind != "close":
                 by_app.setdefault(delivery.app, []).append(delivery)
 
-        read: set[int] = set()
+        read_ids: set[int] = set()
         for app, of_app in by_app.items():
             messages = [
                 (delivery.user, delivery.conversation, delivery.entry)
                 for delivery in of_app
             ]
-            answers = self._owner.is_read(app, messages)
-            for delivery, is_read in zip(of_app, answers, strict=True):
+            are_read = self._owner.is_read(app, messages)
+            for delivery, is_read in zip(of_app, are_read, strict=True):
                 if is_read:
-                    read.add(delivery.id)
-        return read
+                    read_ids.add(delivery.id)
+        return read_ids
 
     # --- requests -------------------------------------------------------------
 
     def _send_until_check(
         self, waiting: deque[Delivery], endpoints: dict[int, PushEndpoint]
     ) -> None:
-        """Greenlet: send deliveries one after the other, until it is time to
-        check again which messages were read, the host fails, or its pace
-        changes."""
+        """Greenlet: send deliveries of ``waiting`` one after the other.
+
+        It ends when it is time to check again which messages were read, when
+        the host fails, or when its pace changes. Several such workers share
+        ``waiting`` and ``endpoints``.
+        """
         was_fast = self._is_fast
+        # Encrypting several together saves time only if all of them are sent
+        # soon.
         if was_fast:
             ahead = AHEAD
         else:
@@ -509,41 +613,67 @@ class Host:
                 return
 
             delivery = waiting.popleft()
+            # Another worker has learned that the device is gone.
             if endpoints.get(delivery.endpoint) is None:
                 self._drop(delivery, "removed")
                 continue
-            try:
-                began, result = self._hand_over(
-                    [delivery, *islice(waiting, ahead)], endpoints
-                )
-            except Exception:
-                began = monotonic()
-                log.exception("a notification could not be sent to %s", self._name)
-                result = PushResult("later", problem="see the line before")
+            next_deliveries = [delivery, *islice(waiting, ahead)]
+            began, result = self._try_to_hand_over(next_deliveries, endpoints)
             if result.outcome == "gone":
                 endpoints.pop(delivery.endpoint, None)
-
-            # One late answer among quick ones does not make a host slow.
-            now = monotonic()
-            if now - began <= SLICE_SECONDS:
-                self._quick_at = now
-            elif self._quick_at < now - SLICE_SECONDS:
-                self._is_fast = False
-                self._slow_until = now + SLOW_SECONDS
-
+            self._note_answer_time(began)
             self._process_result(delivery, result)
-            if monotonic() - self._settled_at > SETTLE_SECONDS:
-                try:
-                    self._settle()
-                except StorageUnavailable:
-                    self._is_stuck = True
+            self._settle_sometimes()
+
+    def _try_to_hand_over(
+        self, deliveries: Sequence[Delivery], endpoints: Mapping[int, PushEndpoint]
+    ) -> tuple[float, PushResult]:
+        """Call :meth:`_hand_over`; after an error the first delivery is
+        retried.
+
+        An error in one delivery must not end the worker. Switches greenlets.
+        """
+        try:
+            return self._hand_over(deliveries, endpoints)
+        except Exception:
+            log.exception("a notification could not be sent to %s", self._name)
+            return monotonic(), PushResult("later", problem="see the line before")
+
+    def _note_answer_time(self, began: float) -> None:
+        """Count the host as slow if the request of this time was answered late.
+
+        ``began``: when the request began (monotonic). One late answer among
+        quick ones does not make a host slow.
+        """
+        now = monotonic()
+        if now - began <= SLICE_SECONDS:
+            self._quick_at = now
+        elif self._quick_at < now - SLICE_SECONDS:
+            self._is_fast = False
+            self._slow_until = now + SLOW_SECONDS
+
+    def _settle_sometimes(self) -> None:
+        """Store the results if the last time was :data:`SETTLE_SECONDS` ago.
+
+        If they cannot be stored, the host sends nothing more. Otherwise a node
+        that is killed would leave many notifications to be sent twice.
+        """
+        if monotonic() - self._settled_at <= SETTLE_SECONDS:
+            return
+        try:
+            self._settle()
+        except StorageUnavailable:
+            self._is_stuck = True
 
     def _hand_over(
         self, deliveries: Sequence[Delivery], endpoints: Mapping[int, PushEndpoint]
     ) -> tuple[float, PushResult]:
-        """Hand the first of some deliveries to its push service. Other
-        deliveries are encrypted together with it. Returns when the request
-        began (monotonic), and the result. Switches greenlets."""
+        """Hand the first of some deliveries to its push service.
+
+        Returns when the request began (monotonic), and the result. The other
+        deliveries are only encrypted together with the first one, for the next
+        calls. Switches greenlets.
+        """
         delivery = deliveries[0]
         endpoint = endpoints[delivery.endpoint]
         device = self._owner.services.find(endpoint.url)
@@ -551,40 +681,53 @@ class Host:
             service, token = device
             began = monotonic()
             result = service.send(delivery.app, token, notice_of(delivery))
-            # The device has come back since the service lost it: the endpoint
-            # stays.
-            if (
-                result.outcome == "gone"
-                and result.gone_since
-                and endpoint.created > result.gone_since
-            ):
-                result = PushResult("refused", result.status, problem=result.problem)
-            return began, result
+            return began, _unless_device_is_back(result, endpoint)
 
         webpush = self._owner.webpush
         if delivery.id not in self._contents:
-            # Several are encrypted one after the other: the caches of the
-            # processor halve the time.
-            for other in deliveries:
-                if other.id in self._contents:
-                    continue
-                receiver = endpoints.get(other.endpoint)
-                if receiver is not None:
-                    self._contents[other.id] = webpush.encrypt(receiver, other.body)
+            self._encrypt(deliveries, endpoints)
         content = self._contents.pop(delivery.id)
-
-        ttl = max(0, delivery.created + delivery.ttl - int(time()))
+        seconds_left = delivery.created + delivery.ttl - int(time())
+        # A push service may delay this for a phone that saves power.
         urgency = "normal" if delivery.kind == "close" else "high"
         began = monotonic()
-        return began, webpush.hand_over(endpoint, content, ttl, urgency, delivery.topic)
+        return began, webpush.hand_over(
+            endpoint,
+            content,
+            ttl=max(0, seconds_left),
+            urgency=urgency,
+            topic=delivery.topic,
+        )
+
+    def _encrypt(
+        self, deliveries: Iterable[Delivery], endpoints: Mapping[int, PushEndpoint]
+    ) -> None:
+        """Encrypt the contents of deliveries, unless that is done already.
+
+        Several are encrypted one after the other: the caches of the processor
+        halve the time.
+        """
+        for delivery in deliveries:
+            if delivery.id in self._contents:
+                continue
+            receiver = endpoints.get(delivery.endpoint)
+            if receiver is not None:
+                content = self._owner.webpush.encrypt(receiver, delivery.body)
+                self._contents[delivery.id] = content
 
     def _process_result(self, delivery: Delivery, result: PushResult) -> None:
-        """Process the result of a request. Never switches greenlets."""
+        """Process the answer of the push service to a delivery.
+
+        The outcome ``later`` is a failure of the service. All other outcomes
+        are final: ``taken``, ``gone`` (the device is not registered there any
+        more), or a refusal of this delivery. Never switches greenlets.
+        """
         outcome = result.outcome
         if outcome == "later":
             self._process_failure(delivery, result)
             return
 
+        # Also a refusal shows that the service works.
         self._failures = 0
         self._pauses = 0
         if not self._is_fast and monotonic() >= self._slow_until:
@@ -592,37 +735,48 @@ class Host:
             self._owner.freed()
         self._drop(delivery, outcome, result.problem)
 
-        results = self._results
         if outcome == "taken":
-            is_news = delivery.kind in ("message", "push")
-            if is_news and self._owner.wants(delivery.app, "notified"):
-                event = notified(
-                    delivery.app,
-                    delivery.user,
-                    delivery.kind,
-                    delivery.conversation,
-                    delivery.entry,
-                    delivery.endpoint,
-                )
-                results.events.append(event)
+            self._report_taken(delivery)
         elif outcome == "gone":
-            results.gone.append(delivery.endpoint)
-            if self._owner.wants(delivery.app, "gone"):
-                facts = {
-                    "user": delivery.user,
-                    "endpoint": delivery.endpoint,
-                    "host": self._name,
-                }
-                content = msgspec.json.encode(facts)
-                event = NewEvent(delivery.app, delivery.user, "gone", content)
-                results.events.append(event)
+            self._results.gone.append(delivery.endpoint)
+            self._report_gone(delivery)
         else:
             _refusal(self._name, result.problem)
 
+    def _report_taken(self, delivery: Delivery) -> None:
+        """Tell the back end of the app that a user was notified, if it asks."""
+        is_news = delivery.kind in ("message", "push")
+        if not is_news or not self._owner.wants(delivery.app, "notified"):
+            return
+        event = notified(
+            delivery.app,
+            delivery.user,
+            delivery.kind,
+            delivery.conversation,
+            delivery.entry,
+            delivery.endpoint,
+        )
+        self._results.events.append(event)
+
+    def _report_gone(self, delivery: Delivery) -> None:
+        """Tell the back end of the app that a device is gone, if it asks."""
+        if not self._owner.wants(delivery.app, "gone"):
+            return
+        facts = {
+            "user": delivery.user,
+            "endpoint": delivery.endpoint,
+            "host": self._name,
+        }
+        content = msgspec.json.encode(facts)
+        event = NewEvent(delivery.app, delivery.user, "gone", content)
+        self._results.events.append(event)
+
     def _process_failure(self, delivery: Delivery, result: PushResult) -> None:
-        """Try a delivery again later, or drop it if it expires before. Let the
-        host pause if each of its simultaneous requests has failed. Never
-        switches greenlets."""
+        """Try a delivery again later, or drop it if it expires before.
+
+        The host pauses if each of its simultaneous requests has failed. Never
+        switches greenlets.
+        """
         # The pause that the push service asks for; 0: it asks for no pause.
         service_pause = result.retry_after or 0.0
         usual_pause = retry_pause(
@@ -641,11 +795,18 @@ class Host:
             requests = self._width
         else:
             requests = 1
-        if self._failures < requests:
-            return
-
         # No other request has succeeded meanwhile, so the host is the cause.
-        # One request will show when it works again.
+        if self._failures >= requests:
+            self._pause(service_pause)
+            _silence(self._name, result.problem)
+
+    def _pause(self, service_pause: float) -> None:
+        """Send nothing to the host for a time, which grows with each pause.
+
+        ``service_pause``: the seconds for which the push service asks; 0: it
+        does not ask. After the pause, one request shows whether the host works
+        again.
+        """
         self._pauses += 1
         usual_pause = retry_pause(
             self._pauses, FIRST_RETRY_SECONDS, LONGEST_PAUSE_SECONDS
@@ -653,24 +814,30 @@ class Host:
         pause = max(usual_pause, min(service_pause, LONGEST_WANTED_SECONDS))
         self._paused_until = max(self._paused_until, monotonic() + pause)
         self._is_fast = False
-        _silence(self._name, result.problem)
 
     def _drop(self, delivery: Delivery, outcome: str, problem: str = "") -> None:
-        """Note that a delivery is done: its row will be deleted. ``problem``:
-        the reason of a failure; ``""``: it has not failed."""
+        """Note that a delivery is done, so that its row is deleted.
+
+        ``outcome``: why, for example ``taken`` or ``expired``. ``problem``: the
+        reason of a failure; ``""``: it has not failed.
+        """
         self._count(delivery, outcome, problem)
         self._results.done.append(delivery.id)
         if delivery.audience and outcome in ("taken", "gone", "refused"):
             self._results.audiences[delivery.audience, outcome] += 1
 
     def _count(self, delivery: Delivery, outcome: str, problem: str) -> None:
+        """Count an outcome for the metrics, and show it to the operator."""
         self._owner.recent.note(delivery, outcome, problem)
         kind = "audience" if delivery.audience else delivery.kind
         self._owner.counts[delivery.app, kind, outcome] += 1
 
     def _settle(self) -> None:
-        """Store the results of requests. If that fails, they are kept for the
-        next time. Switches greenlets. Raises StorageUnavailable."""
+        """Store the results of requests in one transaction.
+
+        If that fails, they are kept for the next time. Switches greenlets.
+        Raises StorageUnavailable.
+        """
         self._settled_at = monotonic()
         results = self._results
         if not results:
@@ -682,16 +849,36 @@ class Host:
         except BaseException:
             later = self._results
             self._results = Results(
-                results.done + later.done,
-                results.gone + later.gone,
-                results.retry + later.retry,
-                results.events + later.events,
-                results.audiences + later.audiences,
+                done=results.done + later.done,
+                gone=results.gone + later.gone,
+                retry=results.retry + later.retry,
+                events=results.events + later.events,
+                audiences=results.audiences + later.audiences,
             )
             raise
 
 
+def _unless_device_is_back(result: PushResult, endpoint: PushEndpoint) -> PushResult:
+    """Return the result of a request, but not ``gone`` for a device that is
+    back.
+
+    The service may have lost the device before the device registered again.
+    Then the result is a refusal, and the endpoint stays.
+    """
+    is_back = (
+        result.outcome == "gone"
+        and result.gone_since
+        and endpoint.created > result.gone_since
+    )
+    if not is_back:
+        return result
+    return PushResult("refused", result.status, problem=result.problem)
+
+
 def _slot_of(delivery: Delivery) -> tuple[int, str | int]:
-    """The slot of a delivery at its endpoint. A delivery with the same topic
-    has the same slot, and replaces it."""
+    """Return the slot of a delivery at its endpoint.
+
+    Of the deliveries with the same slot only the newest one is sent. They have
+    the same topic. A delivery without a topic has a slot of its own.
+    """
     return delivery.endpoint, delivery.topic or delivery.id
