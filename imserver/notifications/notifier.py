@@ -107,8 +107,11 @@ MakeToken = Callable[[str, str, int, int, int], str]
 
 
 class _Work(Struct):
-    """The work of one turn. Either there are ``dues``, or the log has grown up
-    to ``position`` by ``entries``."""
+    """The work of one turn of a consumer.
+
+    Either there are ``dues`` to decide, or the log has grown: up to
+    ``position``, by ``entries``.
+    """
 
     entries: list[Entry] = []
     position: int = 0
@@ -116,7 +119,11 @@ class _Work(Struct):
 
 
 class _Facts(Struct):
-    """The facts that decide about some dues of an app."""
+    """The facts that decide about some dues of an app.
+
+    A *due* is a user who may have to be notified of a conversation at a certain
+    time.
+    """
 
     app: str
     silent: set[int]
@@ -141,7 +148,7 @@ class _Facts(Struct):
     """The time of dues minus the time of the clock, in milliseconds."""
 
     def wish(self, due: Due) -> ConversationWish:
-        """The wish of the user of a due for its conversation."""
+        """Return the wish of the user of a due for its conversation."""
         return self.conversation_wishes.get(
             (due.user, due.conversation), ConversationWish(0)
         )
@@ -155,7 +162,7 @@ _NOTHING: Final = UnreadMessages({}, ())
 
 
 class _Decided(Struct):
-    """The decisions about some dues, which are stored together."""
+    """The decisions about some dues, to be stored together."""
 
     ended: list[Due] = []
     """The dues whose rows are deleted."""
@@ -167,8 +174,12 @@ class _Decided(Struct):
 
 
 class Notifier(Service, dict=True):
-    """Owner of the lease, and of a consumer for each app in which somebody can
-    be notified.
+    """Decides which users are notified of stored messages, on the node with the
+    lease.
+
+    The *lease* permits one node of the cluster to notify users. That node
+    follows the log of each app in which somebody can be notified, with a
+    consumer for each log.
 
     ``lease`` is shared with the sender of the deliveries. ``wake`` makes this
     sender look for deliveries to these hosts. ``watch`` sets the flag when the
@@ -191,6 +202,7 @@ class Notifier(Service, dict=True):
     make_token: MakeToken
 
     def __post_init__(self) -> None:
+        """Begin without the lease, so that no log is followed yet."""
         self._on_lease: list[Callable[[], object]] = []
         self._on_renew: list[Callable[[], object]] = []
         self._on_mail_due: list[Callable[[str, int], object]] = []
@@ -214,10 +226,10 @@ class Notifier(Service, dict=True):
     ) -> None:
         """From now on call these functions.
 
-        ``got_lease``: called when this node has got the lease, and another node
-        may have had it before. ``renewed``: called each time this node has
-        renewed the lease. It may switch greenlets, and raise
-        StorageUnavailable. ``mail_due``: called with an app, and the time at
+        ``got_lease`` is called when this node has got the lease, and another
+        node may have had it before. ``renewed`` is called each time this node
+        has renewed the lease. It may switch greenlets, and raise
+        StorageUnavailable. ``mail_due`` is called with an app, and the time at
         which mails in it are due (Unix milliseconds).
         """
         if got_lease is not None:
@@ -230,22 +242,27 @@ class Notifier(Service, dict=True):
     # --- what happens ---------------------------------------------------------
 
     def note_read(self, app: str, user: str, conversation: int) -> None:
-        """Note that a user has read a conversation on this node. Never
-        switches greenlets."""
+        """Note that a user has read a conversation on this node.
+
+        Within a second its notification, if it has one, is closed on the other
+        devices of the user. If too many conversations wait for this check, the
+        new one is not checked. Never switches greenlets.
+        """
         if app not in self.apps or self._reads_count >= MOST_READS:
             return
 
         reads = self._reads.setdefault(app, set())
-        before = len(reads)
+        # The conversation may wait for the check already.
+        size_before = len(reads)
         reads.add((user, conversation))
-        self._reads_count += len(reads) - before
+        self._reads_count += len(reads) - size_before
 
         if self._reader is None and not self.work.has_ended:
             self._reader = gevent.spawn(self._flush_all_reads)
 
     def _flush_all_reads(self) -> None:
-        """Greenlet: call :meth:`flush_reads` each second, until no read
-        conversation waits for the check."""
+        """Greenlet: call :meth:`flush_reads` each second, while read
+        conversations wait for the check."""
         try:
             while self._reads:
                 gevent.sleep(until_beat(READ_SECONDS))
@@ -254,9 +271,13 @@ class Notifier(Service, dict=True):
             self._reader = None
 
     def flush_reads(self) -> None:
-        """Check now which of the newly read conversations had a notification.
-        These conversations are decided again, which closes the notifications.
-        Switches greenlets."""
+        """Close the notifications of conversations that were read since the
+        last call.
+
+        The notifier decides again about each read conversation that had a
+        notification, and that decision closes it. If the database does not
+        answer, the conversations are checked later. Switches greenlets.
+        """
         unchecked = self._reads
         # The queries switch: conversations that are read meanwhile are for the
         # next check.
@@ -265,7 +286,7 @@ class Notifier(Service, dict=True):
         for app, pairs in tuple(unchecked.items()):
             try:
                 if self.rows.decide_again(app, pairs) and app in self._followed:
-                    self._followed[app].note_due(0)
+                    self._followed[app].note_due(at=0)
             except StorageUnavailable as error:
                 self._trouble(error)
                 break
@@ -279,9 +300,12 @@ class Notifier(Service, dict=True):
     # --- the lease ------------------------------------------------------------
 
     def _renew(self) -> None:
-        """Take or renew the lease, and learn in which apps somebody can be
-        notified. With the lease, follow the logs of these apps; without it, of
-        no app. Switches greenlets. Raises StorageUnavailable."""
+        """Take or renew the lease, and follow logs as long as this node has it.
+
+        The logs are of the apps in which somebody can be notified; without the
+        lease, no log is followed. Switches greenlets. Raises
+        StorageUnavailable.
+        """
         if not self.store.has_database:
             return
 
@@ -290,6 +314,7 @@ class Notifier(Service, dict=True):
         since = monotonic()
         positions = self.rows.apps()
         self.apps = frozenset(positions)
+        # Nobody needs the lease while nobody can be notified.
         is_granted = bool(positions) and LEASE in self.events.claim(
             {LEASE: 0}, self.node(), DeliveryLease.SECONDS
         )
@@ -303,21 +328,32 @@ class Notifier(Service, dict=True):
             else:
                 positions = {}
         self._follow(positions)
-        if not is_granted:
-            return
+        if is_granted:
+            self._report_lease(is_new=not is_unbroken)
 
+    def _report_lease(self, is_new: bool) -> None:
+        """Wake whoever works while this node has the lease.
+
+        ``is_new``: another node may have had the lease before. Switches
+        greenlets. Raises StorageUnavailable.
+        """
+        # Other nodes store dues, too, so the next time is read from the
+        # database.
         for app, due in self.rows.next_dues().items():
             if due is not None and app in self._followed:
                 self._followed[app].note_due(due)
-        if not is_unbroken:
+        if is_new:
             for on_lease in self._on_lease:
                 on_lease()
         for on_renew in self._on_renew:
             on_renew()
 
     def _follow(self, positions: Mapping[str, int]) -> None:
-        """Follow the logs of exactly these apps; after :meth:`stop`, of no app.
-        Never switches greenlets."""
+        """Follow the logs of exactly these apps, and no other log.
+
+        ``positions``: app → the position from which its log is read. After
+        :meth:`stop`, no log is followed. Never switches greenlets.
+        """
         if self.work.has_ended:
             positions = {}
         for app in self._followed.keys() - positions.keys():
@@ -328,18 +364,25 @@ class Notifier(Service, dict=True):
         self.watch(self.work.news, positions.keys())
 
     def _wake_consumers(self) -> None:
-        """Wake the consumers of logs that have grown. Switches greenlets.
-        Raises StorageUnavailable."""
+        """Wake the consumers of logs that have grown.
+
+        Switches greenlets. Raises StorageUnavailable.
+        """
         if not self._followed:
             return
         entries = self.store.part(MessageLog).entries
-        for app, head in entries.heads(list(self._followed)).items():
+        for app, last_position in entries.heads(list(self._followed)).items():
             # The query switches: the app may not be followed any more.
             if app in self._followed:
-                self._followed[app].note_end(head)
+                self._followed[app].note_end(last_position)
 
     def stop(self) -> None:
-        """End all greenlets, store the positions, and give the lease back."""
+        """End all greenlets, store the positions in the logs, and give the
+        lease back.
+
+        If the database does not answer, the lease expires by itself. Switches
+        greenlets.
+        """
         self.work.end()
         followed = list(self._followed.values())
         self._followed = {}
@@ -354,16 +397,21 @@ class Notifier(Service, dict=True):
     # --- deciding -------------------------------------------------------------
 
     def decide(self, app: str, dues: Sequence[Due], silent: set[int]) -> None:
-        """Decide about dues, and store the decisions with the deliveries. If
+        """Decide about dues of an app, and store the decisions with the
+        notifications.
+
+        A *due* is a user who may have to be notified of a conversation now. If
         the conversations have many unread messages, only the first dues are
         decided; the others stay in the database.
 
         ``silent``: ids of messages about which nobody is notified. The method
-        adds ids that it finds. Switches greenlets. Raises StorageUnavailable
-        and NotOwner.
+        adds ids that it finds. Switches greenlets. Raises StorageUnavailable,
+        and NotOwner if another node has the lease.
         """
         facts = self._read_facts(app, dues, silent)
         decided = _Decided()
+        # Dues whose messages were too many to be read now wait for the next
+        # call.
         readable = [due for due in dues if due.conversation in facts.unread]
         chosen, reminded = self._decide_each(readable, facts, decided)
         if chosen:
@@ -381,39 +429,38 @@ class Notifier(Service, dict=True):
         if decided.deliveries:
             self.wake({each.host for each in decided.deliveries})
         if decided.mail:
+            first_mail = min(decided.mail.values())
             for mail_due in self._on_mail_due:
-                mail_due(app, min(decided.mail.values()))
+                mail_due(app, first_mail)
 
     def _decide_each(
         self, dues: Sequence[Due], facts: _Facts, decided: _Decided
     ) -> tuple[list[Due], dict[tuple[str, int], int]]:
-        """Decide about each due. Dues that do not lead to a notification are
-        added to ``decided``.
+        """Decide about each due: whether its user is notified now, later, or
+        never.
 
-        Returns the dues whose users are to be notified, and (user,
-        conversation) → the question that a reminder is about.
+        Dues that do not lead to a notification now are added to ``decided``.
+        Returns the other dues; and (user, conversation) → the question that a
+        reminder is about.
         """
         chosen: list[Due] = []
         reminded: dict[tuple[str, int], int] = {}
         questions = self._reminded_questions(dues, facts)
         for number, due in enumerate(dues, 1):
-            unread = facts.unread.get(due.conversation)
-            wishes = facts.wishes.get(due.user, _NO_WISHES)
-            has_way = due.user in facts.endpoints or wishes.mail != "never"
-            is_reachable = has_way and not self.recipients.is_banned(
-                facts.app, due.user
+            facts_of_due = (
+                due,
+                facts.unread.get(due.conversation),
+                facts.rules,
+                facts.wishes.get(due.user, _NO_WISHES),
+                facts.wish(due),
+                self._is_reachable(due.user, facts),
+                facts.now,
             )
-            wish = facts.wish(due)
-            now = facts.now
-            decision = decide(
-                due, unread, facts.rules, wishes, wish, is_reachable, now, facts.offset
-            )
+            decision = decide(*facts_of_due, facts.offset)
             question = questions.get(due.entry)
             # A reminder notifies about a question even if it was read, so the
             # unread messages do not decide about it.
-            if question and may_notify(
-                due, unread, facts.rules, wishes, wish, is_reachable, now
-            ):
+            if question and may_notify(*facts_of_due):
                 reminded[due.user, due.conversation] = question
                 chosen.append(due)
             elif decision.outcome == "notify":
@@ -427,9 +474,20 @@ class Notifier(Service, dict=True):
                 serve_others()
         return chosen, reminded
 
+    def _is_reachable(self, user: str, facts: _Facts) -> bool:
+        """Whether a user has an enabled device or gets mail, and is not
+        banned."""
+        wishes = facts.wishes.get(user, _NO_WISHES)
+        has_way = user in facts.endpoints or wishes.mail != "never"
+        return has_way and not self.recipients.is_banned(facts.app, user)
+
     def _reminded_questions(self, dues: Sequence[Due], facts: _Facts) -> dict[int, int]:
-        """Entry of a due that reminds of a question → the id of the question.
-        Users who have read the question are notified, too."""
+        """Find the dues that were caused by a reminder of a question.
+
+        Returns the entry of such a due → the id of the question. The users of
+        these dues are notified even if they have read the question. Switches
+        greenlets. Raises StorageUnavailable.
+        """
         pairs = {(due.conversation, due.entry) for due in dues}
         # A reminder is no message, so it is not among the unread messages.
         ids = {
@@ -445,8 +503,11 @@ class Notifier(Service, dict=True):
         }
 
     def _read_facts(self, app: str, dues: Sequence[Due], silent: set[int]) -> _Facts:
-        """Read the facts that decide about dues of an app. Switches greenlets.
-        Raises StorageUnavailable."""
+        """Read the facts that decide about dues of an app.
+
+        ``silent``: ids of messages about which nobody is notified. Switches
+        greenlets. Raises StorageUnavailable.
+        """
         users_by_conversation: dict[int, list[str]] = {}
         for due in dues:
             users_by_conversation.setdefault(due.conversation, []).append(due.user)
@@ -461,17 +522,7 @@ class Notifier(Service, dict=True):
                 mentions_only.setdefault(conversation, []).append(user)
 
         endpoints = self.rows.endpoints(app, users)
-        enabled: dict[str, list[PushEndpoint]] = {}
-        with_device: list[str] = []
-        for user, user_endpoints in endpoints.items():
-            enabled_of_user = [one for one in user_endpoints if one.enabled]
-            if enabled_of_user:
-                enabled[user] = enabled_of_user
-            if not all(one.is_web for one in user_endpoints):
-                with_device.append(user)
-        # Only these devices need the number for a badge: browsers count
-        # themselves.
-        notified_count = self.rows.count_notified(app, with_device)
+        badges = self._read_badges(app, endpoints)
 
         # Both clocks are read at one moment: their difference is the offset.
         now = int(time() * SECOND_MS)
@@ -485,17 +536,39 @@ class Notifier(Service, dict=True):
             unread=unread,
             wishes=wishes,
             conversation_wishes=conversation_wishes,
-            endpoints=enabled,
-            badges={user: notified_count.get(user, 0) for user in with_device},
+            endpoints=_enabled_among(endpoints),
+            badges=badges,
             now=now,
             offset=steady - now,
         )
 
+    def _read_badges(
+        self, app: str, endpoints: Mapping[str, list[PushEndpoint]]
+    ) -> dict[str, int]:
+        """Read the numbers for the badges on the icons of applications.
+
+        Returns user → the number of conversations with a notification. Users
+        who have only browsers are left out, because browsers count themselves.
+        ``endpoints``: user → their endpoints. Switches greenlets. Raises
+        StorageUnavailable.
+        """
+        with_device = [
+            user
+            for user, user_endpoints in endpoints.items()
+            if not all(one.is_web for one in user_endpoints)
+        ]
+        counts = self.rows.count_notified(app, with_device)
+        return {user: counts.get(user, 0) for user in with_device}
+
     def _read_conversation_wishes(
         self, app: str, dues: Sequence[Due], wishes: Mapping[str, Wishes]
     ) -> dict[tuple[str, int], ConversationWish]:
-        """(user, conversation) → the wish of the user for it. A pair that is
-        missing has the level ``all``, and no mute."""
+        """Read what the users of dues wish for the conversations of the dues.
+
+        Returns (user, conversation) → the wish. A pair that is missing has the
+        level ``all``, and no mute. ``wishes``: user → their wishes for all
+        conversations. Switches greenlets. Raises StorageUnavailable.
+        """
         found = self.rows.all_conversation_wishes(
             app, [(due.user, due.conversation) for due in dues]
         )
@@ -515,7 +588,8 @@ class Notifier(Service, dict=True):
         )
         kinds = {row.id: row.kind for row in rows}
         for due in without_wish:
-            level = group_wishes[due.user].level_of(kinds.get(due.conversation, ""))
+            kind = kinds.get(due.conversation, "")
+            level = group_wishes[due.user].level_of(kind)
             wish = ConversationWish(due.conversation, level)
             found[due.user, due.conversation] = wish
         return found
@@ -527,27 +601,40 @@ class Notifier(Service, dict=True):
         mentions_only: Mapping[int, Sequence[str]],
         wishes: Mapping[str, Wishes],
     ) -> None:
-        """Let the newest messages with a keyword of a user count as mentions of
-        that user in ``unread``. ``mentions_only``: conversation → the users who
-        want only mentions."""
-        entries = self.store.part(MessageLog).entries
+        """Let messages with a keyword of a user count as mentions of that user.
+
+        The mentions are added to ``unread``. Only the newest messages are
+        searched. ``mentions_only``: conversation → the users who want only
+        mentions. Switches greenlets. Raises StorageUnavailable.
+        """
         keywords = {
             user: each.keywords for user, each in wishes.items() if each.keywords
         }
         for conversation, users in mentions_only.items():
-            with_keywords = [user for user in users if user in keywords]
-            if not with_keywords:
-                continue
-            ids = unread.get(conversation, _NOTHING).ids[-KEYWORD_MESSAGES:]
-            if not ids:
-                continue
-            for entry in entries.find(app, ids):
-                text = searched_text(entry)
-                for user in with_keywords:
-                    if has_keyword(text, keywords[user]):
-                        unread[conversation].mention(user, [entry.id])
-                    if is_long_turn():
-                        serve_others()
+            of_users = {user: keywords[user] for user in users if user in keywords}
+            messages = unread.get(conversation, _NOTHING)
+            if of_users and messages.ids:
+                self._mention_by_keywords(app, messages, of_users)
+
+    def _mention_by_keywords(
+        self,
+        app: str,
+        messages: UnreadMessages,
+        keywords: Mapping[str, Sequence[str]],
+    ) -> None:
+        """Add mentions by keywords to the unread messages of a conversation.
+
+        ``keywords``: user → the words. Switches greenlets. Raises
+        StorageUnavailable.
+        """
+        entries = self.store.part(MessageLog).entries
+        for entry in entries.find(app, messages.ids[-KEYWORD_MESSAGES:]):
+            text = searched_text(entry)
+            for user, words in keywords.items():
+                if has_keyword(text, words):
+                    messages.mention(user, [entry.id])
+                if is_long_turn():
+                    serve_others()
 
     def _read_unread(
         self,
@@ -555,10 +642,14 @@ class Notifier(Service, dict=True):
         users_by_conversation: Mapping[int, Sequence[str]],
         mentions_only: Mapping[int, Sequence[str]],
     ) -> dict[int, UnreadMessages]:
-        """Conversation → its unread messages. The method stops at
+        """Read the unread messages of conversations, a few conversations at a
+        time.
+
+        Returns conversation → its unread messages. The method stops after
         :data:`_MESSAGES_AT_ONCE` messages, so the last conversations may be
         missing. ``mentions_only``: conversation → the users who want only
-        mentions."""
+        mentions. Switches greenlets. Raises StorageUnavailable.
+        """
         conversations = self.store.part(MessageLog).conversations
         unread_by_conversation: dict[int, UnreadMessages] = {}
         count = 0
@@ -580,10 +671,11 @@ class Notifier(Service, dict=True):
         decided: _Decided,
     ) -> None:
         """Choose the message for each due, and add the notifications to
-        ``decided``. If a due has no such message, its user is not notified.
+        ``decided``.
 
-        ``reminded``: (user, conversation) → the question that a reminder is
-        about, in place of a message. Switches greenlets. Raises
+        If a due has no message of which its user may be notified, the user is
+        not notified. ``reminded``: (user, conversation) → the question that a
+        reminder is about, in place of a message. Switches greenlets. Raises
         StorageUnavailable.
         """
         app = facts.app
@@ -594,8 +686,10 @@ class Notifier(Service, dict=True):
         # A message of a back end has the sender "".
         senders = {entries[entry].sender for entry in chosen.values()} - {""}
         receivers = {due.user for due in dues}
-        rows = self.accounts_of(app, sorted(senders | receivers))
-        accounts = {account.user: account for account in rows}
+        accounts = {
+            account.user: account
+            for account in self.accounts_of(app, sorted(senders | receivers))
+        }
         ids = list({due.conversation for due in dues})
         conversations = {
             each.id: each
@@ -606,39 +700,27 @@ class Notifier(Service, dict=True):
         for due in dues:
             entry = chosen.get((due.user, due.conversation))
             account = accounts.get(due.user)
-            if (
-                entry is None
-                or due.conversation not in conversations
-                or (account and account.bot)
-            ):
+            is_bot = account is not None and account.bot
+            if entry is None or due.conversation not in conversations or is_bot:
                 decision = nothing_new(due, facts.unread.get(due.conversation))
                 _end(due, decision.outcome, facts, decided)
             else:
                 decided.deliveries += writer.deliveries(due, entry)
-                mail = mail_due(facts.wishes.get(due.user, _NO_WISHES), facts.now)
-                if mail:
-                    decided.mail[due.user] = min(mail, decided.mail.get(due.user, mail))
-                notified_at = facts.now + facts.offset
-                changed = replace(
-                    due, due=0, entry=entry, notified=entry, notified_at=notified_at
-                )
-                decided.changed.append((due, changed))
+                _note_notified(due, entry, facts, decided)
             if is_long_turn():
                 serve_others()
 
     def _choose_messages(
         self, dues: Sequence[Due], facts: _Facts
     ) -> tuple[dict[tuple[str, int], int], dict[int, Entry]]:
-        """Returns (user, conversation) → the id of the newest message about
-        which the user may be notified; and these messages by id.
+        """Find for each due the newest message of which its user may be
+        notified.
 
-        A user is not notified of messages of blocked senders, or of messages
-        whose sender wants no notification. The messages of each user are
-        checked once, the newest first.
+        Returns (user, conversation) → the id of the message; and these messages
+        by id. A user is not notified of messages of blocked senders, or of
+        messages whose sender wants no notification. Switches greenlets. Raises
+        StorageUnavailable.
         """
-        app = facts.app
-        silent = facts.silent
-        log_entries = self.store.part(MessageLog).entries
         entries: dict[int, Entry] = {}
         chosen: dict[tuple[str, int], int] = {}
         blocked: dict[tuple[str, str], bool] = {}
@@ -659,35 +741,61 @@ class Notifier(Service, dict=True):
         # Most users are done in the first round. Only after it, older messages
         # are read ahead.
         ahead = 0
+        # Each round checks one message of each user who has no message yet.
         while waiting:
             candidates, older = _next_candidates(waiting, facts, blocked, ahead)
             pairs = {(user, sender) for (user, _), (_, sender) in candidates.items()}
-            pairs -= blocked.keys()
-            for pair in pairs:
-                blocked[pair] = False
-            for pair in self.recipients.blocks(app, pairs):
-                blocked[pair] = True
-
+            self._read_blocks(facts.app, pairs, blocked)
             allowed = {
                 (user, conversation): entry
                 for (user, conversation), (entry, sender) in candidates.items()
                 if not blocked[user, sender]
             }
-            new = set(allowed.values())
-            unread = new | (older - silent)
-            for message in log_entries.find(app, list(unread - entries.keys())):
-                if notify_in(message) is False or _has_ended(message.ask):
-                    silent.add(message.id)
-                elif message.id in new:
-                    entries[message.id] = message
-
+            self._read_messages(set(allowed.values()), older, facts, entries)
             for key, entry in allowed.items():
+                # Silent messages are not in ``entries``.
                 if entry in entries:
                     chosen[key] = entry
             # Users without a candidate have no more messages to check.
             waiting = {key: waiting[key] for key in candidates.keys() - chosen.keys()}
             ahead = AHEAD
         return chosen, entries
+
+    def _read_blocks(
+        self,
+        app: str,
+        pairs: Collection[tuple[str, str]],
+        blocked: dict[tuple[str, str], bool],
+    ) -> None:
+        """Add to ``blocked`` whether users have blocked senders.
+
+        ``pairs``: (user, sender). Pairs that are in ``blocked`` are not read
+        again. Switches greenlets. Raises StorageUnavailable.
+        """
+        new_pairs = set(pairs) - blocked.keys()
+        for pair in new_pairs:
+            blocked[pair] = False
+        for pair in self.recipients.blocks(app, new_pairs):
+            blocked[pair] = True
+
+    def _read_messages(
+        self, ids: set[int], older: set[int], facts: _Facts, entries: dict[int, Entry]
+    ) -> None:
+        """Add messages to ``entries``, unless nobody is notified of them.
+
+        Silent messages, and questions that have ended, are added to
+        ``facts.silent``. Of ``older`` messages the method learns only whether
+        they are silent: the next round may need that. Switches greenlets.
+        Raises StorageUnavailable.
+        """
+        silent = facts.silent
+        unread_ids = (ids | (older - silent)) - entries.keys()
+        log_entries = self.store.part(MessageLog).entries
+        for message in log_entries.find(facts.app, list(unread_ids)):
+            if notify_in(message) is False or _has_ended(message.ask):
+                silent.add(message.id)
+            elif message.id in ids:
+                entries[message.id] = message
 
     def _add_reminders(
         self,
@@ -696,8 +804,13 @@ class Notifier(Service, dict=True):
         chosen: dict[tuple[str, int], int],
         entries: dict[int, Entry],
     ) -> None:
-        """Add the open questions of ``reminded`` to ``chosen`` and ``entries``,
-        for users who can answer them."""
+        """Add open questions to ``chosen`` and ``entries``, as the messages of
+        dues.
+
+        ``reminded``: (user, conversation) → the question of which the user is
+        reminded. Users who cannot answer it, or who have blocked its sender,
+        are left out. Switches greenlets. Raises StorageUnavailable.
+        """
         if not reminded:
             return
         ids = sorted(set(reminded.values()))
@@ -706,6 +819,7 @@ class Notifier(Service, dict=True):
             each.id: (each, each.ask)
             for each in self.store.part(MessageLog).entries.find(app, ids)
         }
+        # A question that was recalled is not found.
         found = {key: questions[id] for key, id in reminded.items() if id in questions}
         blocked = self.recipients.blocks(
             app, {(user, entry.sender) for (user, _), (entry, _) in found.items()}
@@ -719,10 +833,14 @@ class Notifier(Service, dict=True):
 
 
 class _FollowedLog:
-    """The log of one app, while this node has the lease. Owner of its
-    position."""
+    """The log of one app, while this node has the lease of the notifier.
+
+    Its consumer has two kinds of work: it stores dues for the receivers of new
+    entries, and decides about dues when their time has come.
+    """
 
     def __init__(self, notifier: Notifier, app: str, position: int) -> None:
+        """Follow the log after ``position``, and begin at once."""
         self._notifier = notifier
         self._app = app
         stored = notifier.store.part(MessageLog)
@@ -733,13 +851,14 @@ class _FollowedLog:
         self.window = LogWindow(read, position)
         self._next_due: int | None = 0
         """When the next decision is due, in milliseconds of
-        :func:`steady_time`; 0: now, or not known; None: never."""
+        :func:`steady_time`. 0: now, or it is not known, so that the consumer
+        reads the dues. None: no decision is due."""
         self._are_dues_limited = False
-        """Whether :meth:`_limit_dues` has been called since this node has the
-        lease."""
+        """Whether :meth:`_limit_dues` has corrected the times that other
+        processes have stored, since this node has the lease."""
         self._members = RememberedMembers(stored, app)
-        """The members of conversations, as of the entries that were read
-        last."""
+        """The members of conversations, at the position of the entries that
+        were read last."""
         self._silent: set[int] = set()
         """The known messages about which nobody is notified."""
         self.consumer = Consumer(
@@ -752,40 +871,49 @@ class _FollowedLog:
         )
         self.consumer.wake()
 
-    def note_end(self, head: int) -> None:
-        """Note that the log has entries up to ``head``. Never switches
-        greenlets."""
-        self.window.head = max(head, self.window.head)
+    def note_end(self, last_position: int) -> None:
+        """Note that the log has entries up to ``last_position``.
+
+        Never switches greenlets.
+        """
+        self.window.head = max(last_position, self.window.head)
         if self.window.count:
             self.consumer.wake()
 
     def note_due(self, at: int) -> None:
-        """Note that a decision is due at ``at``, in milliseconds of
-        :func:`steady_time`. Never switches greenlets."""
+        """Note that a decision is due at ``at``, and wake the consumer for it.
+
+        ``at`` is in milliseconds of :func:`steady_time`; 0: now. Never switches
+        greenlets.
+        """
         if self._next_due is None or at < self._next_due:
             self._next_due = at
             self.consumer.wake()
 
     def _store_position(self) -> None:
+        """Store how far the log was read, without dues."""
         notifier = self._notifier
         notifier.rows.advance(
             self._app, self.window.position, (), owner=notifier.node()
         )
 
     def _until_due(self) -> float | None:
-        """The seconds until the next decision is due; None: never."""
+        """Return the seconds until the next decision is due; None: no decision
+        is."""
         due = self._next_due
         if due is None:
             return None
         return max(due / SECOND_MS - steady_time(), MIN_PAUSE_SECONDS)
 
     def _read(self) -> _Work | None:
-        """Read new entries of the log. If there are no new entries, read the
-        dues to be decided now. Returns None if there is nothing to do. Switches
-        greenlets. Raises StorageUnavailable."""
+        """Read the next work of the consumer: new entries of the log, or dues.
+
+        Entries come first. Returns None if there is nothing to do now. Switches
+        greenlets. Raises StorageUnavailable.
+        """
         if self.window.count:
             entries = self.window.first()
-            return _Work(entries, self.window.after(len(entries)))
+            return _Work(entries=entries, position=self.window.after(len(entries)))
 
         now = int(steady_time() * SECOND_MS)
         if self._next_due is None or self._next_due > now:
@@ -810,8 +938,13 @@ class _FollowedLog:
 
     def _limit_dues(self, now: int) -> None:
         """Limit the times of stored dues to the usual waiting times from now
-        on. Another process may have stored them with a clock that was ahead.
-        Dues that wait for the end of quiet hours are decided again."""
+        on.
+
+        Another process may have stored them with a clock that was ahead, so
+        that users would be notified too late. Dues that wait for the end of
+        quiet hours are decided earlier, too, and then wait again. Switches
+        greenlets. Raises StorageUnavailable.
+        """
         notifier = self._notifier
         rules = notifier.rules_of(self._app)
         if rules is None:
@@ -823,7 +956,10 @@ class _FollowedLog:
 
     def _process(self, work: _Work) -> None:
         """Store which users may have to be notified of entries, or decide about
-        dues. Switches greenlets. Raises StorageUnavailable."""
+        dues.
+
+        Switches greenlets. Raises StorageUnavailable.
+        """
         notifier = self._notifier
         # Limits the memory. Most of the ids only save queries.
         if len(self._silent) > MOST_SILENT:
@@ -839,26 +975,19 @@ class _FollowedLog:
 
     def _store_dues(self, work: _Work, rules: AppNotifySettings) -> None:
         """Store a due for each user who may have to be notified of new entries.
+
         Conversations with a recalled message or an ended question are decided
-        again, so that notifications are closed. Switches greenlets. Raises
-        StorageUnavailable."""
+        again, so that their notifications are closed. Switches greenlets.
+        Raises StorageUnavailable.
+        """
         rows = self._notifier.rows
         receivers, ended = self._receivers(work.entries)
         reminders = self._reminders_of(work.entries)
+        # A reminder takes the place of a message, as it notifies also users who
+        # have read the question.
         receivers |= reminders
-        reachable: set[str] = set()
-        if receivers:
-            users = {user for user, _ in receivers}
-            reachable = rows.reachable(self._app, list(users))
-
-        due = int((steady_time() + rules.after_seconds) * SECOND_MS)
-        dues = []
-        for number, ((user, conversation), entry) in enumerate(receivers.items(), 1):
-            if user in reachable:
-                dues.append(Due(user, conversation, entry, due))
-            if not number % _USERS_AT_ONCE:
-                serve_others()
-
+        due_at = int((steady_time() + rules.after_seconds) * SECOND_MS)
+        dues = self._dues_of(receivers, due_at)
         if dues:
             rows.advance(
                 self._app,
@@ -868,36 +997,58 @@ class _FollowedLog:
                 owner=self._notifier.node(),
                 reminders=set(reminders.values()),
             )
-            self.note_due(due)
+            self.note_due(due_at)
         if ended and rows.decide_again(self._app, ended):
-            self.note_due(0)
+            self.note_due(at=0)
+
+    def _dues_of(
+        self, receivers: Mapping[tuple[str, int], int], due_at: int
+    ) -> list[Due]:
+        """Make a due for each receiver who can be notified.
+
+        ``receivers``: (user, conversation) → the entry. ``due_at``: when to
+        decide. Switches greenlets. Raises StorageUnavailable.
+        """
+        if not receivers:
+            return []
+        users = {user for user, _ in receivers}
+        reachable = self._notifier.rows.reachable(self._app, list(users))
+        dues = []
+        for number, ((user, conversation), entry) in enumerate(receivers.items(), 1):
+            if user in reachable:
+                dues.append(Due(user, conversation, entry, due_at))
+            if not number % _USERS_AT_ONCE:
+                serve_others()
+        return dues
 
     def _receivers(
         self, entries: Iterable[Entry]
     ) -> tuple[dict[tuple[str, int], int], set[tuple[str, int]]]:
-        """Returns (receiver, conversation) → the first of these entries that
-        the receiver gets; and each (user, conversation) in which a message was
-        recalled or a question has ended."""
+        """Find the users whom new entries of the log concern.
+
+        Returns (receiver, conversation) → the first of these entries that the
+        receiver gets; and each (user, conversation) in which a message was
+        recalled or a question has ended. May switch greenlets.
+        """
         receivers: dict[tuple[str, int], int] = {}
         ended: dict[int, tuple[str, ...]] = {}
-        """Conversation in which a message was recalled, or a question has ended
-        → its users."""
+        """Conversation in which a message was recalled, or a question has ended → its users."""
         first_senders: dict[int, str] = {}
-        """Conversation → the sender of its first entry. This user becomes a
-        receiver only by an entry of somebody else."""
+        """Conversation → the sender of its first entry. This user becomes a receiver only by an entry of somebody else."""
         for entry in entries:
             conversation = entry.conversation
             if entry.kind in ("join", "leave"):
                 self._members.forget(conversation)
                 # Without it, the next message adds all members again.
                 first_senders.pop(conversation, None)
-            elif entry.room or entry.kind not in ("message", "recall", "press"):
+            elif entry.room:
+                # Nobody is notified of messages in rooms.
                 continue
             elif entry.kind == "message":
                 self._add_receivers(entry, receivers, first_senders)
             elif entry.kind == "recall":
                 ended[conversation] = self._users_of(entry)
-            elif _has_ended(entry.ask):
+            elif entry.kind == "press" and _has_ended(entry.ask):
                 # The press has ended its question: nobody needs to be notified
                 # of the question any more.
                 self._silent.add(entry.about)
@@ -917,8 +1068,11 @@ class _FollowedLog:
         first_senders: dict[int, str],
     ) -> None:
         """Add the receivers of a message to ``receivers``, unless it is silent.
-        ``first_senders`` remembers who sent the first entry of each
-        conversation."""
+
+        ``receivers``: (user, conversation) → the first entry that the user
+        gets. ``first_senders`` remembers who sent the first entry of each
+        conversation. May switch greenlets.
+        """
         conversation = entry.conversation
         if notify_in(entry) is False:
             self._silent.add(entry.id)
@@ -938,43 +1092,53 @@ class _FollowedLog:
         first_sender = first_senders[conversation]
         if first_sender == entry.sender:
             return
+        # The sender may have left the conversation since then.
         key = (first_sender, conversation)
         if key not in receivers and first_sender in self._users_of(entry):
             receivers[key] = entry.id
 
     def _reminders_of(self, entries: Iterable[Entry]) -> dict[tuple[str, int], int]:
-        """(user, conversation) → the entry that reminds the user of a question
-        that they can answer."""
-        acts = {
+        """Find the users whom new entries remind of a question.
+
+        Returns (user, conversation) → the entry that reminds the user. Users
+        who cannot answer the question are left out. Switches greenlets. Raises
+        StorageUnavailable.
+        """
+        reminder_by_question = {
             entry.about: entry
             for entry in entries
             if entry.kind == "press" and entry.type in _REMINDING
         }
-        """Question → the act that reminds of it."""
-        if not acts:
+        if not reminder_by_question:
             return {}
 
         reminders: dict[tuple[str, int], int] = {}
         log_entries = self._notifier.store.part(MessageLog).entries
-        for message in log_entries.find(self._app, sorted(acts)):
+        for message in log_entries.find(self._app, sorted(reminder_by_question)):
             question = message.ask
             if question is None:
                 continue
-            act = acts[message.id]
+            reminder = reminder_by_question[message.id]
             # A question that names no users is for all members.
-            for user in question.of or self._users_of(act):
+            for user in question.of or self._users_of(reminder):
                 if user != message.sender and question.may_answer(user):
-                    reminders[user, message.conversation] = act.id
+                    reminders[user, message.conversation] = reminder.id
         return reminders
 
     def _users_of(self, entry: Entry) -> tuple[str, ...]:
-        """The users of the conversation of an entry."""
+        """Return the users of the conversation of an entry.
+
+        Small conversations have their members in the entry. Switches greenlets
+        otherwise.
+        """
         return entry.members or self._members.of(entry.conversation)
 
 
 class _Writer(Struct, frozen=True):
-    """Writes the deliveries of some decisions of one app. Parts that many
-    deliveries share are made once."""
+    """Writes the notifications of some decisions of one app, for each device.
+
+    Parts that many of them share are made once.
+    """
 
     entries: Mapping[int, Entry]
     conversations: Mapping[int, Conversation]
@@ -989,15 +1153,16 @@ class _Writer(Struct, frozen=True):
     wishes."""
 
     def deliveries(self, due: Due, entry: int) -> list[Delivery]:
-        """The deliveries that notify the devices of a user about an entry."""
+        """Make the notifications of an entry for the devices of a user.
+
+        The devices differ in the language, the token with which the user
+        answers, and the badge.
+        """
         facts = self.facts
         rules = facts.rules
         wishes = facts.wishes.get(due.user, _NO_WISHES)
         preview = rules is not None and rules.preview and wishes.preview
-        unread = facts.unread[due.conversation]
-        count = unread.count(due.user)
-        if facts.wish(due).level == "mentions":
-            count = sum(1 for _ in unread.among(due.user, 0, mentions=True))
+        count = self._unread_count(due)
         ttl = ttl_of(self._notify_of(entry))
         # If the user was notified before, the number includes the conversation
         # already.
@@ -1013,23 +1178,32 @@ class _Writer(Struct, frozen=True):
 
         deliveries = []
         for endpoint in facts.endpoints.get(due.user, ()):
-            shown = self._shown_of(
-                due.conversation, entry, language_of(endpoint.language), preview, count
-            )
+            language = language_of(endpoint.language)
+            shown = self._shown_of(due.conversation, entry, language, preview, count)
             token = self.make_token(
                 endpoint.app, due.user, endpoint.id, due.conversation, entry
             )
-            if endpoint.is_web:
-                badge = None
-            else:
-                badge = facts.badges.get(due.user)
             content = replace(
-                shown, actions=shown.actions or answers, token=token, badge=badge
+                shown,
+                actions=shown.actions or answers,
+                token=token,
+                badge=_badge_for(endpoint, facts),
             )
             deliveries.append(_about(due, endpoint, content, entry, ttl, facts))
         return deliveries
 
+    def _unread_count(self, due: Due) -> int:
+        """Return the number of unread messages that a notification shows.
+
+        If the user wants to be notified only of mentions, only mentions count.
+        """
+        unread = self.facts.unread[due.conversation]
+        if self.facts.wish(due).level == "mentions":
+            return sum(1 for _ in unread.among(due.user, 0, mentions=True))
+        return unread.count(due.user)
+
     def _notify_of(self, entry: int) -> Notify | None:
+        """Return the wishes of a message for its notification, decoded once."""
         if entry not in self.notify:
             self.notify[entry] = notify_in(self.entries[entry]) or None
         return self.notify[entry]
@@ -1037,8 +1211,11 @@ class _Writer(Struct, frozen=True):
     def _shown_of(
         self, conversation: int, entry: int, language: str, preview: bool, count: int
     ) -> Shown:
-        """The content of a notification about an entry, without the parts that
-        differ by endpoint. ``count``: the number of unread messages."""
+        """Return the content of a notification, without what differs by device.
+
+        ``preview`` False: the texts are hidden. ``count``: the number of unread
+        messages. The same content is made once.
+        """
         key = (entry, language, preview, count)
         content = self.shown.get(key)
         if content is not None:
@@ -1050,13 +1227,59 @@ class _Writer(Struct, frozen=True):
             author = Author(message.sender)
         else:
             author = Author(account.nickname or message.sender, account.avatar)
-        row = self.conversations[conversation]
-        notify = self._notify_of(entry)
         content = shown_of(
-            self.facts.app, message, row, author, count, language, preview, notify
+            self.facts.app,
+            message,
+            self.conversations[conversation],
+            author,
+            count,
+            language,
+            preview,
+            self._notify_of(entry),
         )
         self.shown[key] = content
         return content
+
+
+def _enabled_among(
+    endpoints: Mapping[str, list[PushEndpoint]],
+) -> dict[str, list[PushEndpoint]]:
+    """Return user → their enabled endpoints, for users who have any."""
+    enabled: dict[str, list[PushEndpoint]] = {}
+    for user, user_endpoints in endpoints.items():
+        enabled_of_user = [one for one in user_endpoints if one.enabled]
+        if enabled_of_user:
+            enabled[user] = enabled_of_user
+    return enabled
+
+
+def _badge_for(endpoint: PushEndpoint, facts: _Facts) -> int | None:
+    """Return the number that the icon of the application shows on a device.
+
+    None: the device is a browser, which counts by itself.
+    """
+    if endpoint.is_web:
+        return None
+    return facts.badges.get(endpoint.user)
+
+
+def _note_notified(due: Due, entry: int, facts: _Facts, decided: _Decided) -> None:
+    """Add to ``decided`` that the user of a due is notified of an entry now.
+
+    If the user gets mails about unread messages, the time of the next mail is
+    added, too.
+    """
+    mail = mail_due(facts.wishes.get(due.user, _NO_WISHES), facts.now)
+    if mail:
+        decided.mail[due.user] = min(mail, decided.mail.get(due.user, mail))
+    changed = replace(
+        due,
+        due=0,
+        entry=entry,
+        notified=entry,
+        notified_at=facts.now + facts.offset,
+    )
+    decided.changed.append((due, changed))
 
 
 def _has_ended(question: Ask | None) -> bool:
@@ -1070,13 +1293,15 @@ def _next_candidates(
     blocked: Mapping[tuple[str, str], bool],
     ahead: int,
 ) -> tuple[dict[tuple[str, int], tuple[int, str]], set[int]]:
-    """Take messages from each iterator of ``waiting``, until one is found about
-    which the user may be notified, as far as is known.
+    """Find for each user the next message that may be shown, as far as known.
+
+    ``waiting``: (user, conversation) → indexes of messages to check; each is
+    advanced up to the message found. ``blocked``: (user, sender) → whether the
+    user has blocked the sender.
 
     Returns (user, conversation) → the id of that message and its sender; and
     the ids of about ``ahead`` older messages, to read them in the same query.
-    ``waiting``: (user, conversation) → indexes of messages to check.
-    ``blocked``: (user, sender) → whether the user has blocked the sender.
+    May switch greenlets.
     """
     candidates: dict[tuple[str, int], tuple[int, str]] = {}
     older: set[int] = set()
@@ -1100,9 +1325,12 @@ def _next_candidates(
 def _end(due: Due, outcome: str, facts: _Facts, decided: _Decided) -> None:
     """Add the decision that a user is not notified to ``decided``.
 
-    ``outcome``: of the :class:`Decision`. ``stay``: the user's last
-    notification stays, unless its message has become silent. ``close``: the
-    last notification is closed. ``end``: there is no last notification.
+    ``outcome`` is that of the :class:`Decision`:
+
+    * ``stay``: the user's last notification stays, unless its message has
+      become silent.
+    * ``close``: the last notification is removed from the devices.
+    * ``end``: there is no last notification.
     """
     if outcome == "stay" and due.notified not in facts.silent:
         decided.changed.append((due, replace(due, due=0)))
@@ -1115,10 +1343,7 @@ def _end(due: Due, outcome: str, facts: _Facts, decided: _Decided) -> None:
 
     shown = closing(facts.app, due.conversation)
     for endpoint in facts.endpoints.get(due.user, ()):
-        if endpoint.is_web:
-            content = shown
-        else:
-            content = replace(shown, badge=facts.badges.get(due.user))
+        content = replace(shown, badge=_badge_for(endpoint, facts))
         decided.deliveries.append(
             _about(due, endpoint, content, due.notified, TTL_SECONDS, facts)
         )
@@ -1127,11 +1352,17 @@ def _end(due: Due, outcome: str, facts: _Facts, decided: _Decided) -> None:
 def _about(
     due: Due, endpoint: PushEndpoint, shown: Shown, entry: int, ttl: int, facts: _Facts
 ) -> Delivery:
-    """The delivery of ``shown`` to an endpoint of the user of a due. ``entry``:
-    the message that it is about. ``ttl``: how long it is valid, in seconds."""
-    conversation = due.conversation
-    topic = topic_of(endpoint.app, conversation)
-    now = facts.now / SECOND_MS
+    """Make the delivery of ``shown`` to an endpoint of the user of a due.
+
+    ``entry``: the message that it is about. ``ttl``: how long it is valid, in
+    seconds.
+    """
     return delivery_to(
-        endpoint, shown, topic, ttl, now, conversation=conversation, entry=entry
+        endpoint,
+        shown,
+        topic_of(endpoint.app, due.conversation),
+        ttl,
+        now=facts.now / SECOND_MS,
+        conversation=due.conversation,
+        entry=entry,
     )
