@@ -65,10 +65,10 @@ _HUES: Final = (
 
 
 class UnreadConversation(Struct, frozen=True):
-    """The unread messages of a conversation: their number ``count``, and the
-    newest ones (``messages``).
+    """The unread messages of a conversation, as a mail shows them.
 
-    ``level``: ``mentions`` counts only messages that mention the user.
+    ``count`` is the number of all of them; ``messages`` has the newest ones.
+    With the ``level`` ``mentions`` only messages that mention the user count.
     ``peer``: the other user; ``""``: it is a group, or the back end is the
     sender.
     """
@@ -101,22 +101,26 @@ def collect(
     after: int,
     wishes: Wishes,
 ) -> Digest | None:
-    """The conversations of an account that have unread messages after the id
-    ``after``. Returns None if there is no such conversation.
+    """Collect the unread messages of an account for a mail.
 
-    Conversations for which the account wants no notifications do not count, nor
-    do messages of accounts that it has blocked. ``wishes``: the wishes of the
-    account for conversations that are not in ``conversation_wishes``.
-    Switches greenlets. Raises StorageUnavailable.
+    Only messages after the id ``after`` count. Conversations for which the
+    account wants no notifications are left out, and messages of accounts that
+    it has blocked. ``wishes``: the wishes of the account for conversations that
+    are not in ``conversation_wishes``.
+
+    Returns None if there is nothing to mail. Switches greenlets. Raises
+    StorageUnavailable.
     """
     now = int(time())
     found = {each.conversation: each for each in conversation_wishes}
     conversations: list[UnreadConversation] = []
     for summary in _recent_conversations(stored, account, after):
         row = summary.conversation
-        wish = found.get(row.id, ConversationWish(row.id, wishes.level_of(row.kind)))
+        default_wish = ConversationWish(row.id, wishes.level_of(row.kind))
+        wish = found.get(row.id, default_wish)
         if wish.level == "nothing" or wish.muted_until > now:
             continue
+        # With the level "all" every message counts, with and without a keyword.
         keywords = wishes.keywords if wish.level == "mentions" else ()
         conversations += _unread(
             stored, accounts, account, summary, wish.level, after, keywords
@@ -128,19 +132,24 @@ def collect(
         return None
 
     shown = conversations[:CONVERSATIONS]
-    names = _names_in(accounts, account.app, shown)
-    has_more = len(conversations) > CONVERSATIONS
-    return Digest(tuple(shown), has_more, names)
+    return Digest(
+        conversations=tuple(shown),
+        has_more=len(conversations) > CONVERSATIONS,
+        names=_names_in(accounts, account.app, shown),
+    )
 
 
 def _recent_conversations(
     stored: MessageLog, account: Account, after: int
 ) -> Iterator[ConversationSummary]:
-    """The conversations of an account with an entry after the id ``after`` that
-    is not too old for a digest. The conversation with the newest entry comes
-    first. Switches greenlets. Raises StorageUnavailable."""
-    oldest = int(time()) - OLDEST_SECONDS
-    before = 0
+    """Yield the conversations of an account that have a recent entry.
+
+    The entry has an id after ``after``, and is not too old for a digest. The
+    conversation with the newest entry comes first. Switches greenlets. Raises
+    StorageUnavailable.
+    """
+    oldest_time = int(time()) - OLDEST_SECONDS
+    before = 0  # the first page is that of the newest entries
     has_more = True
     while has_more:
         page, has_more = stored.conversations.page(
@@ -149,7 +158,9 @@ def _recent_conversations(
         positions = [each.position for each in page]
         times = stored.entries.stored_at(account.app, positions)
         for summary in page:
-            if summary.position <= after or times.get(summary.position, 0) < oldest:
+            is_too_old = times.get(summary.position, 0) < oldest_time
+            # All conversations after this one have older entries.
+            if summary.position <= after or is_too_old:
                 return
             yield summary
         if page:
@@ -159,8 +170,11 @@ def _recent_conversations(
 def _names_in(
     accounts: AccountStore, app: str, conversations: Iterable[UnreadConversation]
 ) -> dict[str, str]:
-    """User → nickname, or name without a nickname, for all accounts that appear
-    in conversations."""
+    """Read the names of all accounts that appear in conversations.
+
+    Returns user → nickname, or the name of an account without a nickname.
+    Switches greenlets. Raises StorageUnavailable.
+    """
     users: set[str] = set()
     for unread in conversations:
         users.add(unread.peer)
@@ -180,11 +194,12 @@ def _unread(
     after: int,
     keywords: Sequence[str],
 ) -> list[UnreadConversation]:
-    """A list with the unread messages of one conversation; an empty list if no
-    unread message counts.
+    """Read the unread messages of one conversation that count for a mail.
 
-    ``level``: the messages that count. ``keywords``: words that count as a
-    mention. Messages up to the id ``after`` do not count.
+    Returns a list with the conversation; an empty list if no message counts.
+    ``level``: ``mentions`` counts only messages that mention the user.
+    ``keywords``: words that count as a mention. Messages up to the id ``after``
+    do not count. Switches greenlets. Raises StorageUnavailable.
     """
     app = account.app
     user = account.user
@@ -196,11 +211,7 @@ def _unread(
     may_have_keywords = keywords and summary.unread
     if not count and not may_have_keywords:
         return []
-    # The summary may be of a group that the user has left.
-    if (
-        conversation.kind == "group"
-        and stored.conversations.member(app, conversation.id, user) is None
-    ):
+    if _has_left(stored, account, conversation):
         return []
 
     entries, has_earlier = stored.entries.history(app, user, conversation.id, 0, _PAGE)
@@ -210,6 +221,7 @@ def _unread(
         for entry in entries
         if entry.id > since and _is_news(entry, user, level, keywords)
     ]
+    # The summary knows nothing of keywords.
     if keywords:
         count = max(count, len(unread))
     messages = _not_blocked(accounts, account, unread)
@@ -225,16 +237,34 @@ def _unread(
     )
     if not messages and not is_further_back:
         return []
-    peer = conversation.peer(user)
-    newest = tuple(messages[-MESSAGES:])
-    return [UnreadConversation(conversation, level, count, peer, newest)]
+    unread_conversation = UnreadConversation(
+        conversation=conversation,
+        level=level,
+        count=count,
+        peer=conversation.peer(user),
+        messages=tuple(messages[-MESSAGES:]),
+    )
+    return [unread_conversation]
+
+
+def _has_left(stored: MessageLog, account: Account, conversation: Conversation) -> bool:
+    """Whether the conversation is a group that the account has left."""
+    if conversation.kind != "group":
+        return False
+    member = stored.conversations.member(account.app, conversation.id, account.user)
+    return member is None
 
 
 def _is_news(entry: Entry, user: str, level: Level, keywords: Sequence[str]) -> bool:
     """Whether an entry is a message of somebody else about which the user is
-    notified."""
+    notified.
+
+    With the ``level`` ``mentions``, it must mention the user or have one of
+    ``keywords``.
+    """
     if entry.kind != "message" or entry.sender == user or entry.is_beside:
         return False
+    # The sender wants nobody to be notified of it.
     if notify_in(entry) is False:
         return False
     return (
@@ -247,12 +277,17 @@ def _is_news(entry: Entry, user: str, level: Level, keywords: Sequence[str]) -> 
 def _not_blocked(
     accounts: AccountStore, account: Account, messages: Sequence[Entry]
 ) -> list[Entry]:
-    """The messages whose senders an account has not blocked."""
-    ids = {entry.sender: id_of(entry.sender) for entry in messages}
-    states = accounts.relations(account.id, [id for id in ids.values() if id])
+    """Return the messages whose senders an account has not blocked.
+
+    Switches greenlets. Raises StorageUnavailable.
+    """
+    # A sender without an account has the id 0, and cannot be blocked.
+    id_by_sender = {entry.sender: id_of(entry.sender) for entry in messages}
+    sender_ids = [id for id in id_by_sender.values() if id]
+    states = accounts.relations(account.id, sender_ids)
     not_blocked = []
     for entry in messages:
-        state, *_ = states.get(ids[entry.sender], ("", ""))
+        state, *_ = states.get(id_by_sender[entry.sender], ("", ""))
         if state != "blocked":
             not_blocked.append(entry)
     return not_blocked
@@ -277,7 +312,7 @@ def mail_of(
     stop_url: str,
     answer_url: Callable[[int], str],
 ) -> Mail:
-    """The mail with a digest, in the language of the user.
+    """Write the mail with a digest, in the language of the user.
 
     ``preview`` False: texts are hidden. ``page``: address of the page for
     chats; ``""``: the app has no page. ``site``: the name of this server.
@@ -286,9 +321,15 @@ def mail_of(
     """
     language = language_of(wishes.language)
     words = _words(language)
-    zone = wishes.quiet.zone
     rows = [
-        _values_of(each, digest.names, language, zone, preview, page)
+        _values_of(
+            each,
+            digest.names,
+            language,
+            zone=wishes.quiet.zone,
+            preview=preview,
+            page=page,
+        )
         for each in digest.conversations
     ]
     for unread, row in zip(digest.conversations, rows, strict=True):
@@ -319,17 +360,30 @@ def mail_of(
         "reason": words["reason"].format(site=site),
         "stop_url": stop_url,
     }
-    text = page_template("notifications/digest.txt").render(values)
-    html = page_template("notifications/digest.html").render(values)
+    return Mail(
+        account.email,
+        subject,
+        page_template("notifications/digest.txt").render(values),
+        page_template("notifications/digest.html").render(values),
+        _headers(stop_url, words),
+    )
 
+
+def _headers(stop_url: str, words: Mapping[str, str]) -> dict[str, str]:
+    """Return the headers by which mail programs offer to end these mails."""
     headers = {"List-Unsubscribe": f"<{stop_url}>", "Content-Language": words["tag"]}
+    # RFC 8058 permits the one click, a POST, only with HTTPS.
     if stop_url.startswith("https:"):
         headers["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
-    return Mail(account.email, subject, text, html, headers)
+    return headers
 
 
 def _preheader(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The text that mail programs show behind the subject in a list."""
+    """Return the text that mail programs show behind the subject in a list.
+
+    It is the newest message of the one conversation, or the names of several
+    conversations.
+    """
     if len(rows) == 1:
         messages = rows[0]["messages"]
         if messages:
@@ -339,8 +393,10 @@ def _preheader(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def stop_page(language: str, is_done: bool) -> str:
-    """The page (HTML) that asks whether to end the mails to a user, or
-    (``is_done``) says that they have ended."""
+    """Return the page (HTML) by which a user ends these mails.
+
+    It asks whether to end them; with ``is_done``, it says that they have ended.
+    """
     language = language_of(language)
     words = _words(language)
     title = words["stop_title"]
@@ -359,12 +415,13 @@ def answer_page(
     value: str,
     too_long: str = "",
 ) -> str:
-    """The page (HTML) with a question and the possible answers of ``user``, or
-    with its result.
+    """Return the page (HTML) on which ``user`` answers a question of a mail.
 
-    ``asker``: the name of the author of the question; ``""``: the back end.
+    If the user cannot answer any more, the page shows the result. ``text``: the
+    question. ``asker``: the name of its author; ``""``: the back end.
     ``names``: user → name. ``value``: the option that the user has chosen in
-    the mail. ``too_long``: a text that was refused because it is too long.
+    the mail; ``""``: no option. ``too_long``: a text that was refused because
+    it is too long.
     """
     language = language_of(wishes.language)
     words = _words(language)
@@ -377,11 +434,7 @@ def answer_page(
     outcome = ""
     if not may_answer:
         outcome = outcome_of(question, user, names, language)
-    until = ""
-    if question.until:
-        deadline = _time(question.until, wishes.quiet.zone, language)
-        if deadline:
-            until = f"{words['ask_until'].format(time=deadline)}."
+    # The link of the mail may have been changed.
     if all(each.value != value for each in question.options):
         value = ""
     problem = ""
@@ -395,7 +448,7 @@ def answer_page(
         question=text,
         outcome=outcome,
         may_answer=may_answer,
-        until=until,
+        until=_until_in_words(question, wishes.quiet.zone, language),
         options=question.options,
         has_text=question.text or not question.options,
         value=value,
@@ -405,8 +458,19 @@ def answer_page(
     )
 
 
+def _until_in_words(question: Ask, zone: str, language: str) -> str:
+    """Return the sentence with the deadline of a question; ``""``: no
+    deadline."""
+    if not question.until:
+        return ""
+    deadline = _time(question.until, zone, language)
+    if not deadline:
+        return ""
+    return f"{_words(language)['ask_until'].format(time=deadline)}."
+
+
 def gone_page(language: str) -> str:
-    """The page (HTML) for a link that is not valid any more."""
+    """Return the page (HTML) for a link that is not valid any more."""
     words = _words(language_of(language))
     return button_page(words["tag"], words["ask_from_system"], words["ask_gone"], "")
 
@@ -414,9 +478,12 @@ def gone_page(language: str) -> str:
 def _subject(
     digest: Digest, titles: Sequence[str], total: int, words: Mapping[str, str]
 ) -> str:
-    """The subject of a mail, such as "3 unread messages in 2 conversations".
-    ``total``: the number of unread messages. ``titles``: of the
-    conversations."""
+    """Return the subject of a mail, such as "3 unread messages in 2
+    conversations".
+
+    With one conversation, the subject names it. ``total``: the number of unread
+    messages. ``titles``: the names of the conversations.
+    """
     if len(titles) > 1 or digest.has_more:
         conversations = _number(len(titles), digest.has_more)
         return _counted(
@@ -437,15 +504,14 @@ def _values_of(
     preview: bool,
     page: str,
 ) -> dict[str, Any]:
-    """The values of one conversation for the templates of the mail. The
-    parameters are as for :func:`mail_of`; ``zone`` is the user's time zone."""
+    """Return the values of one conversation for the templates of the mail.
+
+    ``names``: user → name. ``zone``: the user's time zone. ``preview`` False:
+    texts are hidden. ``page``: address of the page for chats; ``""``: the app
+    has no page.
+    """
     words = _words(language)
-    conversation = unread.conversation
-    is_group = conversation.kind == "group"
-    if is_group:
-        title = clean(conversation.name) or words["group"].format(id=conversation.id)
-    else:
-        title = _name(unread.peer, names) or words["system"]
+    title = _title_of(unread, names, words)
     if unread.level == "mentions":
         note = _counted(words["mentions"], unread.count)
     else:
@@ -457,11 +523,12 @@ def _values_of(
     earlier_count = unread.count - len(messages)
     if messages and earlier_count > 0:
         earlier = _counted(words["earlier"], earlier_count)
+    conversation = unread.conversation
     return {
         "title": title,
         "initial": next(iter(title), "?").upper(),
         "colour": _HUES[_hash(title) % len(_HUES)],
-        "is_group": is_group,
+        "is_group": conversation.kind == "group",
         "note": note,
         "url": f"{page}#c/{conversation.id}" if page else "",
         "messages": [
@@ -476,11 +543,24 @@ def _values_of(
     }
 
 
+def _title_of(
+    unread: UnreadConversation, names: Mapping[str, str], words: Mapping[str, str]
+) -> str:
+    """Return the name of a conversation, for example of the other user."""
+    conversation = unread.conversation
+    if conversation.kind == "group":
+        return clean(conversation.name) or words["group"].format(id=conversation.id)
+    return _name(unread.peer, names) or words["system"]
+
+
 def _answers(
     entry: Entry, user: str, words: Mapping[str, str], answer_url: Callable[[int], str]
 ) -> list[dict[str, str]]:
-    """The links with which a user answers a message; empty if it is no open
-    question."""
+    """Return the links with which a user answers a question in a message.
+
+    Each option has a link. One more link leads to the page for a text of the
+    user's own. The list is empty if the message is no open question.
+    """
     question = entry.ask
     if question is None or not question.may_answer(user):
         return []
@@ -495,24 +575,31 @@ def _answers(
 
 
 def _name(user: str, names: Mapping[str, str]) -> str:
+    """Return the name of a user, or the id of a user without a name."""
     return clean(names.get(user) or user)
 
 
 def _shortened(text: str) -> str:
+    """Return the text with at most :data:`TEXT_CHARACTERS` characters."""
     if len(text) <= TEXT_CHARACTERS:
         return text
     return f"{text[: TEXT_CHARACTERS - 1].rstrip()}…"
 
 
 def clean(text: str) -> str:
-    """A text in one line, without characters that change the text around it."""
+    """Return a text in one line, without characters that change the text around
+    it."""
     return clean_name(" ".join(text.split()))
 
 
 def _time(time_ms: int, zone: str, language: str) -> str:
-    """A time in words, in the zone of the reader, such as "May 3, 14:05".
-    ``""``: there is no such time, because the clock of a client was far
-    wrong."""
+    """Return a time in words, in the zone of the reader, such as "May 3,
+    14:05".
+
+    ``time_ms``: Unix milliseconds. ``zone``: for example "Europe/Paris".
+    Returns ``""`` if there is no such time, because the clock of a client was
+    far wrong.
+    """
     try:
         moment = datetime.fromtimestamp(time_ms / SECOND_MS, zone_of(zone))
     except (ValueError, OverflowError, OSError):
@@ -526,22 +613,30 @@ def _time(time_ms: int, zone: str, language: str) -> str:
 
 
 def _number(count: int, has_more: bool = False) -> str:
-    """A number as text, with a plus sign if there are more."""
+    """Return a number as text, with a plus sign if there are more, such as
+    "20+"."""
     if has_more or count >= ConversationSummary.MOST_UNREAD:
         return f"{count}+"
     return str(count)
 
 
 def _counted(forms: str, count: int, has_more: bool = False, **values: str) -> str:
-    """A text with a number, in its form for this number. ``forms``: as
-    :func:`form_for` takes them."""
+    """Return a text with a number, in its form for this number.
+
+    ``forms``: the singular, ``|``, and the plural, such as "{count}
+    message|{count} messages". Arabic has six forms. ``has_more``: the number is
+    a lower limit.
+    """
     form = form_for(forms, _AND_MORE if has_more else count)
     return form.format(count=_number(count, has_more), **values)
 
 
 def _hash(name: str) -> int:
-    """The hash that selects the colour of a name: FNV-1a of its characters, as
-    in ``avatar()`` of static/text.js."""
+    """Return the hash that selects the colour of a name.
+
+    It is FNV-1a of its characters, as in ``avatar()`` of static/text.js: a
+    person has the same colour in mails and on pages.
+    """
     number = _FNV_OFFSET
     for character in name:
         number = (number ^ ord(character)) * _FNV_PRIME & _32_BITS
@@ -550,6 +645,7 @@ def _hash(name: str) -> int:
 
 @cache
 def _words(language: str) -> dict[str, str]:
+    """Return key → text of mails in a language."""
     words: dict[str, str] = msgspec.json.decode(
         asset_path(f"templates/notifications/mail.{language}.json").read_bytes()
     )

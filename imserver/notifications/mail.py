@@ -48,7 +48,9 @@ _MOST_DOUBLINGS: Final = 10
 
 
 class Mails(Service, dict=True):
-    """Sends digests while this node has the lease of the notifier.
+    """Sends digests, which are mails about unread conversations.
+
+    Only the node with the lease of the notifier sends them.
 
     ``apps``: the apps in which users can be notified. ``page_of``: app → the
     address of its page for chats; ``""``: the app has no page. ``stop_url``:
@@ -70,6 +72,7 @@ class Mails(Service, dict=True):
     wants: Callable[[str, str], bool]
 
     def __post_init__(self) -> None:
+        """Begin without known times of mails."""
         self.counts: Counter[tuple[str, str, str]] = Counter()
         """(app, ``mail``, result) → the number of mails since the start."""
         self._next: dict[str, float] = {}
@@ -85,6 +88,7 @@ class Mails(Service, dict=True):
         self.consumer = self._make_consumer()
 
     def _make_consumer(self) -> Consumer[list[tuple[str, MailDue]]]:
+        """Make the consumer that reads the mails that are due, and sends them."""
         return Consumer(
             "mails",
             self.lease,
@@ -95,16 +99,22 @@ class Mails(Service, dict=True):
 
     def note_due(self, app: str, at: int) -> None:
         """Note that mails of an app are due at this time (Unix milliseconds).
-        Never switches greenlets."""
+
+        Never switches greenlets.
+        """
         if not self.smtp.host:
             return
+        # If the app is missing, the consumer asks the database for the time.
         if app in self._next:
             self._next[app] = min(self._next[app], at)
         self.consumer.wake()
 
     def restart(self) -> None:
-        """Forget the known times: this node has got the lease, and another node
-        may have sent mails meanwhile. Never switches greenlets."""
+        """Forget the known times, and ask the database again.
+
+        This node has got the lease, and another node may have sent mails
+        meanwhile. Never switches greenlets.
+        """
         if not self.smtp.host or self._has_ended:
             return
         # A new consumer, because a consumer that has stopped stays so.
@@ -114,8 +124,11 @@ class Mails(Service, dict=True):
         self.consumer.wake()
 
     def stop(self, seconds: float = 1.0) -> None:
-        """Send nothing more. Wait at most ``seconds`` for mails that are being
-        sent. Switches greenlets."""
+        """Send nothing more.
+
+        The method waits at most ``seconds`` for mails that are being sent, then
+        cancels them. Switches greenlets.
+        """
         self._has_ended = True
         self.consumer.stop()
         self._sending.join(timeout=seconds)
@@ -124,7 +137,8 @@ class Mails(Service, dict=True):
     # --- what is due ----------------------------------------------------------
 
     def _until_due(self) -> float | None:
-        """The seconds until the next mail is due; None: no mail is due."""
+        """Return the seconds until the next mail is due; None: no mail is
+        due."""
         soonest = min(self._next.values(), default=inf)
         if soonest == inf:
             return None
@@ -132,8 +146,10 @@ class Mails(Service, dict=True):
 
     def _read(self) -> list[tuple[str, MailDue]] | None:
         """Read the users of one app whose mails are due, each with the app.
+
         Returns None if no mail is due. Switches greenlets. Raises
-        StorageUnavailable."""
+        StorageUnavailable.
+        """
         now = int(time() * SECOND_MS)
         for app in self.apps():
             if self._next.get(app, 0) > now:
@@ -147,21 +163,26 @@ class Mails(Service, dict=True):
                 self._next.pop(app, None)
                 raise
             if due:
+                # There may be more users than were read.
                 self._next.pop(app, None)
                 return [(app, each) for each in due]
+            # _settle may have removed the app meanwhile, to read it again.
             if next_due is not None and app in self._next:
                 self._next[app] = min(self._next[app], next_due)
         return None
 
     def _deliver(self, batch: list[tuple[str, MailDue]]) -> Failure | None:
-        """Send the mails of a batch, and remove each from it when it is done.
-        Returns a failure if mails are left. Switches greenlets. Raises
-        StorageUnavailable."""
+        """Send the mails of a batch, several at a time.
+
+        A mail that is done is removed from ``batch``. Returns a failure if
+        mails are left: the consumer then tries the batch again. Switches
+        greenlets. Raises StorageUnavailable.
+        """
         problems: list[NotSent] = []
         errors: list[Exception] = []
 
         def send_one(app: str, due: MailDue) -> None:
-            # After a failure the other mails wait for the next attempt.
+            """Send a mail; after a failure, leave it for the next attempt."""
             if problems or errors or not self.lease.is_owned:
                 return
             try:
@@ -187,8 +208,11 @@ class Mails(Service, dict=True):
 
     def _decide_mail(self, app: str, due: MailDue) -> None:
         """Decide about a user whose mail is due: send it, put it off, or drop
-        it. Switches greenlets. Raises StorageUnavailable, and NotSent if the
-        mail server takes no mail at all."""
+        it.
+
+        Switches greenlets. Raises StorageUnavailable, and NotSent if the mail
+        server takes no mail at all.
+        """
         now = int(time() * SECOND_MS)
         wishes = self.rows.wishes_of(app, due.user)
         account = self._account(app, due.user)
@@ -202,7 +226,8 @@ class Mails(Service, dict=True):
 
         wait_until = self._wait_until(app, due, wishes, now)
         if wait_until:
-            self._settle(app, due, replace(due, due=wait_until), wait_until)
+            later = replace(due, due=wait_until)
+            self._settle(app, due, later, meanwhile_ms=wait_until)
             return
 
         # Read before the messages: messages that come meanwhile are for the
@@ -211,12 +236,11 @@ class Mails(Service, dict=True):
         stored = self.core.store.part(MessageLog)
         entry = stored.entries.head(app)
         marks = stored.marks.since(app, due.user, Limit.ID).version
-        mail = self._make_mail(account, wishes, due.entry)
+        mail = self._make_mail(account, wishes, after=due.entry)
         if mail is None:
-            self._settle(app, due, replace(due, due=0), next_mail)
+            self._settle(app, due, replace(due, due=0), meanwhile_ms=next_mail)
             return
 
-        events: list[NewEvent] = []
         try:
             send(self.smtp, mail)
         except NotSent as problem:
@@ -224,23 +248,37 @@ class Mails(Service, dict=True):
                 raise
             retry_at = self._retry_at(app, due, problem, now)
             if retry_at:
-                self._settle(app, due, replace(due, due=retry_at), retry_at)
+                later = replace(due, due=retry_at)
+                self._settle(app, due, later, meanwhile_ms=retry_at)
                 return
             self.counts[app, MAIL, "refused"] += 1
             self._refused(app, due.user, problem)
+            events = []
         else:
-            self.counts[app, MAIL, "taken"] += 1
-            log.info("app %s: the account %s was sent a digest", app, due.user)
-            if self.wants(app, "notified"):
-                events.append(notified(app, due.user, MAIL))
+            events = self._note_sent(app, due.user)
         # A mail that was refused for good counts as sent, too: the next mail
         # begins after its messages.
         mailed = MailDue(due.user, due=0, mailed=now, entry=entry, marks=marks)
-        self._settle(app, due, mailed, next_mail, events)
+        self._settle(app, due, mailed, meanwhile_ms=next_mail, events=events)
+
+    def _note_sent(self, app: str, user: str) -> list[NewEvent]:
+        """Count and log a mail that was sent.
+
+        Returns the event for the back end of the app, if it wants to know.
+        """
+        self.counts[app, MAIL, "taken"] += 1
+        log.info("app %s: the account %s was sent a digest", app, user)
+        if not self.wants(app, "notified"):
+            return []
+        return [notified(app, user, MAIL)]
 
     def _wait_until(self, app: str, due: MailDue, wishes: Wishes, now: int) -> int:
-        """The time until which a mail has to wait, in Unix milliseconds; 0: it
-        need not wait. Switches greenlets. Raises StorageUnavailable."""
+        """Return the time until which a mail has to wait; 0: it need not wait.
+
+        It waits for the end of quiet hours. A user who has read nothing since
+        the last mail gets the next one a day later. Times are Unix
+        milliseconds. Switches greenlets. Raises StorageUnavailable.
+        """
         quiet_end = quiet_until(wishes.quiet, now)
         again = due.mailed + AGAIN_SECONDS * SECOND_MS
         if wishes.mail != "soon" or not due.mailed or again <= now:
@@ -253,7 +291,11 @@ class Mails(Service, dict=True):
         return again
 
     def _retry_at(self, app: str, due: MailDue, problem: NotSent, now: int) -> int:
-        """When to try a refused mail again, in Unix milliseconds; 0: never."""
+        """Return when to try a refused mail again, in Unix milliseconds; 0:
+        never.
+
+        Each refusal in a row makes the pause twice as long.
+        """
         tries = self._tries.get((app, due.user), 0) + 1
         self._tries[app, due.user] = tries
         if not problem.is_temporary or tries > TRIES:
@@ -269,9 +311,12 @@ class Mails(Service, dict=True):
         meanwhile_ms: int,
         events: Sequence[NewEvent] = (),
     ) -> None:
-        """Store the result. ``meanwhile_ms``: when a mail about messages that
-        have come meanwhile is due, in Unix milliseconds. Switches greenlets.
-        Raises StorageUnavailable."""
+        """Replace the stored row ``before`` of a user by ``after``.
+
+        ``meanwhile_ms``: when a mail about messages that have come meanwhile is
+        due, in Unix milliseconds. ``events`` are for the back end of the app.
+        Switches greenlets. Raises StorageUnavailable.
+        """
         self.rows.set_mailed(app, before, after, meanwhile_ms, events)
         # The next call of _read asks the database when a mail is due.
         self._next.pop(app, None)
@@ -279,8 +324,12 @@ class Mails(Service, dict=True):
             self._tries.pop((app, before.user), None)
 
     def _account(self, app: str, user: str) -> Account | None:
-        """The account of a user. None: the user has no account, the account
-        cannot or may not get mail, or the app has no notifications."""
+        """Return the account of a user that gets mails, or None.
+
+        None means that the user has no account, that the account has no address
+        or is banned, that it is a bot, or that the app has no notifications.
+        Switches greenlets. Raises StorageUnavailable.
+        """
         tenant = self.core.tenants.find(app)
         if tenant is None or not rules_of(tenant).enabled:
             return None
@@ -297,25 +346,34 @@ class Mails(Service, dict=True):
         return account
 
     def _make_mail(self, account: Account, wishes: Wishes, after: int) -> Mail | None:
-        """The mail with the unread messages of an account after the id
-        ``after``; None: it has no such message. Switches greenlets. Raises
-        StorageUnavailable."""
-        # Imported at the first mail.
+        """Write the mail with the unread messages of an account.
+
+        ``after``: only messages after this id count. Returns None if there is
+        no such message. Switches greenlets. Raises StorageUnavailable.
+        """
+        # Imported at the first mail: many servers send none.
         from imserver.notifications.digests import collect, mail_of
 
         app = account.app
         user = account.user
-        conversation_wishes = self.rows.conversation_wishes_of(app, user)
-        stored = self.core.store.part(MessageLog)
-        accounts = accounts_of(self.core).rows
-        digest = collect(stored, accounts, account, conversation_wishes, after, wishes)
+        digest = collect(
+            self.core.store.part(MessageLog),
+            accounts_of(self.core).rows,
+            account,
+            self.rows.conversation_wishes_of(app, user),
+            after,
+            wishes,
+        )
         tenant = self.core.tenants.find(app)
         if digest is None or tenant is None:
             return None
-        preview = wishes.preview and rules_of(tenant).preview
-        page = self.page_of(app)
-        stop_url = self.stop_url(app, user)
-        answer_url = partial(self.answer_url, app, user)
         return mail_of(
-            digest, account, wishes, preview, page, self.site, stop_url, answer_url
+            digest,
+            account,
+            wishes,
+            preview=wishes.preview and rules_of(tenant).preview,
+            page=self.page_of(app),
+            site=self.site,
+            stop_url=self.stop_url(app, user),
+            answer_url=partial(self.answer_url, app, user),
         )

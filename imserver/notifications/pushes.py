@@ -51,12 +51,15 @@ _TEST: Final = "test"
 
 
 class PushNotifications(Struct, frozen=True):
-    """Receives pushes to users who are offline, and adds deliveries for users
-    with endpoints.
+    """Notifies users of pushes that they missed because they were offline.
 
-    ``wake``: called after adding deliveries. ``rules``: app → its rules. A push
-    without ``notify`` costs one comparison. A push to users without endpoints
-    costs one query.
+    A *push* is an event that a back end sends and the server does not store. It
+    leads to a notification if it has ``notify``, and if its user has a device
+    with an endpoint.
+
+    ``wake`` is called after deliveries were added. ``rules``: app → its rules.
+    A push without ``notify`` costs one comparison. A push to users without
+    endpoints costs one query.
     """
 
     rows: NotificationRows
@@ -66,9 +69,12 @@ class PushNotifications(Struct, frozen=True):
     """App → users for whom the notification of a push could not be stored."""
 
     def absent(self, app: str, pushes: Sequence[tuple[str, Event]]) -> None:
-        """Notify users who are offline. ``pushes``: (user, push). Switches
-        greenlets if a push has ``notify``. Never raises StorageUnavailable,
-        because the push itself was successful."""
+        """Notify users who are offline of pushes. ``pushes``: (user, push).
+
+        Switches greenlets if a push has ``notify``. If the database does not
+        answer, the notifications are lost and counted: the push itself was
+        successful, so nothing is raised.
+        """
         wanted = [
             (user, event, notify)
             for user, event in pushes
@@ -96,11 +102,12 @@ class PushNotifications(Struct, frozen=True):
         wanted: Sequence[tuple[str, Event, Notify]],
         audience: int = 0,
     ) -> list[Delivery]:
-        """The deliveries of pushes to the enabled endpoints of their users. In
-        quiet hours of a user they wait for the end of these hours.
+        """Make the notifications of pushes for the enabled endpoints of their
+        users.
 
+        In quiet hours of a user they wait for the end of these hours.
         ``wanted``: (user, push, its ``notify``). ``audience``: the id of the
-        audience that the deliveries belong to; 0: no audience. Switches
+        audience that the notifications belong to; 0: no audience. Switches
         greenlets. Raises StorageUnavailable.
         """
         users = list(dict.fromkeys(user for user, _, _ in wanted))
@@ -116,11 +123,7 @@ class PushNotifications(Struct, frozen=True):
             preview = rules.preview and user_wishes.preview
             topic = _topic_of(app, notify)
             tag = notify.tag or event.id or topic
-            next_try = 0
-            quiet_end = quiet_until(user_wishes.quiet, int(now * SECOND_MS))
-            if quiet_end:
-                # From the time of the clock to the time of deliveries.
-                next_try = quiet_end + int((steady_time() - now) * SECOND_MS)
+            next_try = _first_try(user_wishes, now)
             for endpoint in endpoints.get(user, ()):
                 if not endpoint.enabled:
                     continue
@@ -134,8 +137,8 @@ class PushNotifications(Struct, frozen=True):
                         endpoint,
                         notice,
                         topic,
-                        ttl_of(notify),
-                        now,
+                        ttl=ttl_of(notify),
+                        now=now,
                         next_try=next_try,
                         audience=audience,
                     )
@@ -143,8 +146,25 @@ class PushNotifications(Struct, frozen=True):
         return deliveries
 
 
+def _first_try(wishes: Wishes, now: float) -> int:
+    """Return when a notification may be sent: after the user's quiet hours.
+
+    ``now``: Unix seconds. The result is in milliseconds of :func:`steady_time`;
+    0: at once.
+    """
+    quiet_end = quiet_until(wishes.quiet, int(now * SECOND_MS))
+    if not quiet_end:
+        return 0
+    # Deliveries have times of another clock, which nobody can set.
+    return quiet_end + int((steady_time() - now) * SECOND_MS)
+
+
 def _topic_of(app: str, notify: Notify) -> str:
-    """The topic of a push: made from its tag, or unique if it has no tag."""
+    """Return the topic of a push, by which a later push replaces it.
+
+    The topic is made from the tag of the push. Without a tag it is unique, so
+    that nothing replaces the push.
+    """
     if notify.tag:
         named = f"{app}\0 {notify.tag}"
         digest = sha256(named.encode()).digest()[:TOPIC_BYTES]
@@ -156,9 +176,12 @@ def _topic_of(app: str, notify: Notify) -> str:
 def shown_of_push(
     event: Event, notify: Notify, tag: str, language: str, preview: bool, now: float
 ) -> Shown:
-    """The notification of a push. Fields that ``notify`` leaves out are made
-    from the push. ``preview`` False: the texts are hidden. ``now``: Unix
-    seconds."""
+    """Return the content of the notification of a push.
+
+    Fields that ``notify`` leaves out are made from the push: the sender is the
+    title, the text is the body. ``preview`` False: the texts are hidden.
+    ``now``: Unix seconds.
+    """
     shown_language = language_of(language)
     text = ""
     data = None
@@ -182,8 +205,10 @@ def shown_of_push(
 
 
 def delivery_of_test(endpoint: PushEndpoint, now: float) -> Delivery:
-    """A test notification, in the language of the endpoint. A later test
-    replaces it. ``now``: Unix seconds."""
+    """Return a test notification, in the language of the endpoint.
+
+    A later test replaces it. ``now``: Unix seconds.
+    """
     language = language_of(endpoint.language)
     title = in_words(language, "test")
     text = in_words(language, "test_text")

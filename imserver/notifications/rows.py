@@ -173,6 +173,7 @@ class Results(Struct):
     number to add to this column."""
 
     def __bool__(self) -> bool:
+        """Whether there is anything to store: each other result comes with one of these."""
         return bool(self.done or self.gone or self.retry)
 
 
@@ -184,8 +185,8 @@ def notified(
     entry: int = 0,
     endpoint: int = 0,
 ) -> NewEvent:
-    """The event that tells the back end of an app that a notification, or a
-    mail, was sent to a user.
+    """Return the event that tells a back end that a notification or a mail was
+    sent.
 
     ``kind``: of the notification, or ``mail``. ``conversation`` and ``entry``:
     its message; 0: it is not about a message. ``endpoint``: the endpoint that
@@ -217,6 +218,7 @@ class NotificationRows(Store.Rows):
         added: Callable[[Mapping[str, int]], object] = lambda heads: None,
         known: Mapping[str, int] | None = None,
     ) -> None:
+        """Use a store; the defaults are for tools without the other parts."""
         super().__init__(store)
         self._host_of = host_of
         self._added = added
@@ -229,19 +231,28 @@ class NotificationRows(Store.Rows):
     # --- apps -----------------------------------------------------------------
 
     def apps(self) -> dict[str, int]:
-        """App in which somebody can be notified → the last id of its log that
-        was read."""
+        """Return each app in which somebody can be notified, with its position.
+
+        The position is the last id of its log that the notifier has read.
+        """
         rows = self._store.rows("SELECT app, entry_id FROM notify_app")
         return {text_of(app): position for app, position in rows}
 
     def next_dues(self) -> dict[str, int | None]:
-        """App in which somebody can be notified → when the next decision is
-        due, in Unix milliseconds; None: no decision is due in this app."""
+        """Return each app in which somebody can be notified, with its next
+        decision.
+
+        The value is the time of the decision, in Unix milliseconds; None: no
+        decision is due in this app.
+        """
         return {text_of(app): due for app, due in self._store.rows(_NEXT_DUES)}
 
     def follow(self, app: str) -> None:
         """Follow an app from the end of its log on, unless it is followed
-        already."""
+        already.
+
+        To follow an app means that users can be notified of its new messages.
+        """
         self._store.write(lambda sql: _follow(sql, app))
 
     @Store.writing_or(None)
@@ -255,13 +266,14 @@ class NotificationRows(Store.Rows):
         owner: str = "",
         reminders: Collection[int] = (),
     ) -> None:
-        """Store that the log was read up to ``position``, and that the users of
-        ``dues`` may have to be notified.
+        """Store that the log was read up to ``position``, and the dues found
+        there.
 
-        A user who is already due for the conversation keeps the time of the
-        stored row, and its entry unless the new entry is one of ``reminders``.
-        After a notification, ``again_ms`` pass before the user can be notified
-        of the conversation again. ``owner``: the node that must have the lease;
+        A *due* is a user who may have to be notified of a conversation. A user
+        who is already due for the conversation keeps the time of the stored
+        row, and its entry unless the new entry is one of ``reminders``. After a
+        notification, ``again_ms`` pass before the user can be notified of the
+        conversation again. ``owner``: the node that must have the lease;
         ``""``: the lease is not checked. Raises NotOwner.
         """
         check_owner(sql, owner)
@@ -284,14 +296,11 @@ class NotificationRows(Store.Rows):
             if row is None:
                 new = Due(due.user, due.conversation, due.entry, due.due)
                 inserts.append((app, *_DUES.values(new)))
-            elif row.due and due.entry in reminders:
-                updates.append((due.entry, row.due, app, due.user, due.conversation))
-            elif not row.due:
-                # Clocks of nodes differ: a last notification in the future
-                # counts as sent at the new time.
-                notified_at = min(row.notified_at, due.due)
-                due_at = max(due.due, notified_at + again_ms)
-                updates.append((due.entry, due_at, app, due.user, due.conversation))
+                continue
+            if row.due and due.entry not in reminders:
+                continue
+            due_at = row.due or _due_after(row, due, again_ms)
+            updates.append((due.entry, due_at, app, due.user, due.conversation))
         sql.insert_new("notify_due", f"app, {_DUES.columns}", inserts)
         sql.execute_many(
             f"UPDATE notify_due SET entry_id = %s, due = %s {_ROW}", updates
@@ -309,9 +318,11 @@ class NotificationRows(Store.Rows):
         another user of the app, it must have the same keys: the device then has
         a new user. Raises ServiceRefused if the keys differ. The oldest
         endpoints of the user beyond ``most``, and beyond :data:`HOSTS_OF_USER`
-        hosts, are removed. ``replaces``: the URL of another endpoint of the
-        user, which becomes this one; ``""``: no other endpoint. The id and the
-        waiting deliveries of that endpoint stay.
+        hosts, are removed.
+
+        ``replaces``: the URL of another endpoint of the user, which becomes
+        this one; ``""``: no other endpoint. The id and the waiting deliveries
+        of that endpoint stay.
         """
         new = replace(new, created=new.created or int(time()))
         names = ("p256dh", "auth", "device", "language", "login", "created")
@@ -327,6 +338,7 @@ class NotificationRows(Store.Rows):
         }
 
         def put_endpoint(sql: PooledStatements) -> int:
+            """Insert or update the row. Returns its id."""
             _follow(sql, new.app)
             rows = _endpoints_of_url(sql, new.app, new.url)
             if replaces and replaces != new.url:
@@ -362,8 +374,11 @@ class NotificationRows(Store.Rows):
     def _endpoints_beyond(
         self, sql: PooledStatements, app: str, user: str, most: int
     ) -> list[int]:
-        """The ids of the endpoints that a user has beyond ``most``, and beyond
-        :data:`HOSTS_OF_USER` hosts, the newest first."""
+        """Return the ids of the endpoints of a user that exceed a limit.
+
+        The limits are ``most`` endpoints and :data:`HOSTS_OF_USER` hosts. The
+        newest endpoints are kept.
+        """
         hosts: set[str] = set()
         beyond: list[int] = []
         rows = sql.query(_ENDPOINTS_OF_USER, (app, user))
@@ -378,8 +393,10 @@ class NotificationRows(Store.Rows):
     def endpoints(
         self, app: str, users: Sequence[str]
     ) -> dict[str, list[PushEndpoint]]:
-        """User → their endpoints, the oldest first, for the users who have
-        any."""
+        """Return user → their endpoints, the oldest first.
+
+        Users without endpoints are left out.
+        """
         statement = f"{_ENDPOINTS.select} WHERE app = %s AND member IN {{}}"
         rows = self._store.rows_in(statement, (app,), users, many=True)
         endpoints_by_user: dict[str, list[PushEndpoint]] = {}
@@ -391,15 +408,17 @@ class NotificationRows(Store.Rows):
         return endpoints_by_user
 
     def endpoints_of(self, app: str, user: str) -> list[PushEndpoint]:
-        """The endpoints of a user, the oldest first."""
+        """Return the endpoints of a user, the oldest first."""
         return self.endpoints(app, [user]).get(user, [])
 
     def _read_endpoint(self, row: Row) -> PushEndpoint:
+        """Make an endpoint from a row, and add the queue of its deliveries."""
         endpoint = _ENDPOINTS.read(row)
         return replace(endpoint, host=self._host_of(endpoint.app, endpoint.url))
 
     def endpoints_by_id(self, ids: Sequence[int]) -> dict[int, PushEndpoint]:
-        """Id → the endpoint, for the existing ones."""
+        """Return id → the endpoint. Endpoints that do not exist are left
+        out."""
         statement = f"{_ENDPOINTS.select} WHERE id IN {{}}"
         return {
             row[0]: self._read_endpoint(row)
@@ -410,8 +429,10 @@ class NotificationRows(Store.Rows):
     def set_enabled(
         self, sql: PooledStatements, app: str, user: str, id: int, enabled: bool
     ) -> bool:
-        """Switch an endpoint on, or off. Switching it off deletes its waiting
-        deliveries. False: the user has no such endpoint."""
+        """Switch an endpoint on, or off, which deletes its waiting deliveries.
+
+        Returns False if the user has no such endpoint.
+        """
         if not _is_of(sql, app, user, id):
             return False
         sql.execute(
@@ -425,8 +446,10 @@ class NotificationRows(Store.Rows):
     def remove_endpoint(
         self, sql: PooledStatements, app: str, user: str, id: int
     ) -> bool:
-        """Remove an endpoint with its waiting deliveries. False: the user has
-        no such endpoint."""
+        """Remove an endpoint with its waiting deliveries.
+
+        Returns False if the user has no such endpoint.
+        """
         if not _is_of(sql, app, user, id):
             return False
         _remove_endpoints(sql, [id])
@@ -436,9 +459,11 @@ class NotificationRows(Store.Rows):
     def remove_endpoints(
         self, sql: PooledStatements, app: str, user: str, login: int | None
     ) -> None:
-        """Remove the endpoints that the login with this number has added for a
-        user, with their waiting deliveries. None: remove all endpoints of the
-        user."""
+        """Remove the endpoints that one login of a user has added.
+
+        ``login``: the number of the login; None: remove all endpoints of the
+        user. Their waiting deliveries are removed, too.
+        """
         where = "WHERE app = %s AND member = %s"
         values: tuple[object, ...] = (app, user)
         if login is not None:
@@ -455,7 +480,8 @@ class NotificationRows(Store.Rows):
     # --- wishes ---------------------------------------------------------------
 
     def wishes(self, app: str, users: Sequence[str]) -> dict[str, Wishes]:
-        """User → their wishes, for the users who have stored some."""
+        """Return user → their wishes. Users who have stored no wishes are left
+        out."""
         statement = (
             "SELECT member, wishes FROM notify_person WHERE app = %s AND member IN {}"
         )
@@ -466,15 +492,18 @@ class NotificationRows(Store.Rows):
         }
 
     def wishes_of(self, app: str, user: str) -> Wishes:
-        """The wishes of a user; the defaults if none are stored."""
+        """Return the wishes of a user; the defaults if none are stored."""
         return self.wishes(app, [user]).get(user, Wishes())
 
     @Store.writing
     def set_wishes(
         self, sql: PooledStatements, app: str, user: str, wishes: Wishes
     ) -> None:
-        """Store the wishes of a user. If the user wants mail, the app is
-        followed; if not, no mail is due any more."""
+        """Store the wishes of a user.
+
+        If the user wants mail, the app is followed; if not, no mail is due any
+        more.
+        """
         wants_mail = int(wishes.mail != "never")
         text = json.encode(wishes)
         changes = "wishes = %s, mail = %s"
@@ -484,6 +513,8 @@ class NotificationRows(Store.Rows):
             changes += ", mail_due = 0"
         columns = "app, member, wishes, mail, mail_due, mailed, mailed_id, mailed_marks"
         row = (app, user, text, wants_mail, 0, 0, 0, 0)
+        # Makes the row if the user has none. The update sets the wishes of a
+        # row that exists, and keeps its times of mails.
         sql.insert_new("notify_person", columns, [row])
         sql.execute(
             f"UPDATE notify_person SET {changes} WHERE app = %s AND member = %s",
@@ -494,18 +525,23 @@ class NotificationRows(Store.Rows):
     def all_conversation_wishes(
         self, sql: Statements, app: str, pairs: Collection[tuple[str, int]]
     ) -> dict[tuple[str, int], ConversationWish]:
-        """(user, conversation) → the wish, for the pairs that have one."""
+        """Return (user, conversation) → the wish of the user for it.
+
+        Pairs without a stored wish are left out.
+        """
         statement = (
             f"SELECT {_WISHES.columns}, member FROM notify_conversation "
             "WHERE app = %s AND conversation = %s AND member IN {}"
         )
+        # The first column is the conversation, the last one the user.
         return {
             (text_of(row[-1]), row[0]): _WISHES.read(row)
             for row in _rows_of(sql, statement, app, pairs)
         }
 
     def conversation_wishes_of(self, app: str, user: str) -> list[ConversationWish]:
-        """The wishes of a user for conversations, ordered by conversation."""
+        """Return the wishes of a user for conversations, ordered by
+        conversation."""
         clauses = "WHERE app = %s AND member = %s ORDER BY conversation"
         return _WISHES.find(self._store.rows, clauses, app, user)
 
@@ -518,9 +554,11 @@ class NotificationRows(Store.Rows):
         wish: ConversationWish,
         default_level: Level = LEVELS[0],
     ) -> None:
-        """Store a wish for a conversation. If it has no mute, and the level
-        that the conversation has without a wish (``default_level``), its row is
-        deleted."""
+        """Store the wish of a user for a conversation.
+
+        The row is deleted if it says nothing: no mute, and the level that the
+        conversation has without a wish (``default_level``).
+        """
         if wish.level == default_level and not wish.muted_until:
             sql.execute(
                 f"DELETE FROM notify_conversation {_ROW}",
@@ -532,7 +570,8 @@ class NotificationRows(Store.Rows):
     # --- dues -----------------------------------------------------------------
 
     def reachable(self, app: str, users: Sequence[str]) -> set[str]:
-        """The users among these who have an enabled endpoint, or get mail."""
+        """Return the users among these who have an enabled endpoint, or get
+        mail."""
         reachable: set[str] = set()
         for chunk in chunks(list(dict.fromkeys(users)), _USERS_AT_ONCE):
             with_endpoint = self._store.rows_in(_USERS_WITH_ENDPOINT, (app,), chunk)
@@ -543,8 +582,11 @@ class NotificationRows(Store.Rows):
         return reachable
 
     def due(self, app: str, now_ms: int, limit: int) -> tuple[list[Due], int | None]:
-        """At most ``limit`` dues to be decided now, and when the next one is
-        due (Unix milliseconds; None: never)."""
+        """Return at most ``limit`` dues to be decided now, and the next time.
+
+        The second value is when the next due after them is to be decided, in
+        Unix milliseconds; None: there are no more dues.
+        """
         clauses = "WHERE app = %s AND due > 0 ORDER BY due LIMIT %s"
         # One more row is read, to know when the next one is due.
         rows = _DUES.find(self._store.rows, clauses, app, limit + 1)
@@ -554,21 +596,29 @@ class NotificationRows(Store.Rows):
         return due_now, rows[len(due_now)].due
 
     def count_notified(self, app: str, users: Sequence[str]) -> dict[str, int]:
-        """User → the number of unread conversations with a notification, for
-        the users who have any."""
+        """Return user → the number of unread conversations with a notification.
+
+        Users without a notification are left out.
+        """
         rows = self._store.rows_in(_COUNT_NOTIFIED, (app,), users)
         return {text_of(user): count for user, count in rows}
 
     def limit_dues(self, app: str, first_ms: int, again_ms: int) -> None:
-        """Let no user be due later than ``first_ms``; if the user was notified
-        of the conversation before, no later than ``again_ms``."""
+        """Let no user be due later than ``first_ms`` (Unix milliseconds).
+
+        Users who were notified of the conversation before may be due until
+        ``again_ms``.
+        """
         self._store.execute(_LIMIT_DUES.format("= 0"), (first_ms, app, first_ms))
         self._store.execute(_LIMIT_DUES.format("> 0"), (again_ms, app, again_ms))
 
     def decide_again(self, app: str, pairs: Collection[tuple[str, int]]) -> int:
-        """Make the (user, conversation) among these due at once in which the
-        user was notified: the last notification may have to be closed. Returns
-        their number."""
+        """Make users due at once, so that their last notification may be
+        closed.
+
+        ``pairs``: (user, conversation). Pairs in which the user was not
+        notified do not change. Returns the number of changed pairs.
+        """
         rows: list[Row] = self._store.read_or(
             [], lambda sql: _rows_of(sql, _NOTIFIED, app, pairs)
         )
@@ -596,7 +646,8 @@ class NotificationRows(Store.Rows):
         was and as it is now. A row that :meth:`decide_again` has changed
         meanwhile stays due. ``deliveries`` replace older deliveries to the same
         endpoint with the same topic. ``mail``: user → when a mail may be
-        needed, unless one is due earlier. ``owner``: as in :meth:`advance`.
+        needed, unless one is due earlier. ``owner``: the node that must have
+        the lease; ``""``: the lease is not checked. Raises NotOwner.
         """
         check_owner(sql, owner)
         sql.execute_many(
@@ -627,26 +678,37 @@ class NotificationRows(Store.Rows):
     # --- deliveries -----------------------------------------------------------
 
     def add_deliveries(self, deliveries: Sequence[Delivery]) -> None:
-        """See :func:`add_deliveries_in`."""
+        """Add deliveries in a transaction of their own.
+
+        They replace deliveries to the same endpoints with the same topics.
+        """
         self._store.write(lambda sql: add_deliveries_in(sql, deliveries))
 
     def hosts(self, now_ms: int) -> dict[str, int]:
-        """Host → when to send its first delivery, in Unix milliseconds, not
-        before ``now_ms``."""
+        """Return each host that has deliveries, with when to send the first
+        one.
+
+        The time is in Unix milliseconds, and not before ``now_ms``.
+        """
         rows = self._store.rows(
             "SELECT host, min(next_try) FROM notify_delivery GROUP BY host"
         )
         return {text_of(host): max(next_try, now_ms) for host, next_try in rows}
 
     def deliveries(self, host: str, now_ms: int, limit: int) -> list[Delivery]:
-        """The deliveries to be sent to a host now."""
+        """Return at most ``limit`` deliveries to be sent to a host now."""
         clauses = "WHERE host = %s AND next_try <= %s ORDER BY next_try, id LIMIT %s"
         return _DELIVERIES.find(self._store.rows, clauses, host, now_ms, limit)
 
     def settle(self, results: Results) -> None:
-        """Store the results of deliveries."""
+        """Store the results of deliveries in one transaction.
+
+        Events for back ends are stored in it, too, so that each result is
+        reported once.
+        """
 
         def store_results(sql: PooledStatements) -> dict[str, int]:
+            """Returns app → the id of the last event in its feed."""
             for chunk in chunks(sorted(set(results.done)), _AT_ONCE):
                 sql.execute(
                     f"DELETE FROM notify_delivery WHERE id IN {marks_of(len(chunk))}",
@@ -671,8 +733,12 @@ class NotificationRows(Store.Rows):
     def mails_due(
         self, app: str, now_ms: int, limit: int
     ) -> tuple[list[MailDue], int | None]:
-        """At most ``limit`` users who may need a mail now, and when the next
-        user may need one (Unix milliseconds; None: never)."""
+        """Return at most ``limit`` users who may need a mail now, and the next
+        time.
+
+        The second value is when the next user may need one, in Unix
+        milliseconds; None: no other user does.
+        """
         clauses = "WHERE app = %s AND mail_due > 0 ORDER BY mail_due LIMIT %s"
         # One more row is read, to know when the next mail is due.
         rows = _MAILS.find(self._store.rows, clauses, app, limit + 1)
@@ -707,6 +773,7 @@ class NotificationRows(Store.Rows):
         )
 
         def store_mailed(sql: PooledStatements) -> dict[str, int]:
+            """Returns app → the id of the last event in its feed."""
             sql.execute(_SET_MAILED, values)
             return add_events(sql, events, self._known)
 
@@ -716,13 +783,27 @@ class NotificationRows(Store.Rows):
             self._added(heads)
 
 
+def _due_after(row: Due, new: Due, again_ms: int) -> int:
+    """Return when to decide about a user who was notified and is due again.
+
+    ``row``: the stored due; ``new``: that of a new entry. ``again_ms`` pass between two notifications of a conversation.
+    """
+    # Clocks of nodes differ: a last notification in the future counts as sent
+    # at the new time.
+    notified_at = min(row.notified_at, new.due)
+    return max(new.due, notified_at + again_ms)
+
+
 def _digest(url: str) -> str:
+    """Return the key by which an endpoint is found: a URL is too long for it."""
     return sha256(url.encode()).hexdigest()
 
 
 def check_owner(sql: Statements, owner: str) -> None:
-    """Raise NotOwner unless the node ``owner`` has the lease. If ``owner`` is
-    ``""``, nothing is checked."""
+    """Raise NotOwner unless the node ``owner`` has the lease.
+
+    If ``owner`` is ``""``, nothing is checked.
+    """
     if owner and not sql.query(
         "SELECT 1 FROM event_feed WHERE app = %s AND owner = %s", (LEASE, owner)
     ):
@@ -741,14 +822,19 @@ def _follow(sql: Statements, app: str) -> None:
     rows = sql.query("SELECT last_id FROM log WHERE app = %s AND part = 0", (app,))
     end = rows[0][0] if rows else 0
     sql.insert_new("notify_app", "app, entry_id", [(app, end)])
+    # Locks the new row.
     sql.query(statement, (app,))
 
 
 def _rows_of(
     sql: Statements, statement: str, app: str, pairs: Collection[tuple[str, int]]
 ) -> list[Row]:
-    """The rows that ``statement`` selects for these (user, conversation). The
-    parameters of ``statement`` are app, conversation and users."""
+    """Return the rows that ``statement`` selects for these (user,
+    conversation).
+
+    The parameters of ``statement`` are app, conversation and users. One query
+    reads the users of one conversation.
+    """
     by_conversation: dict[int, dict[str, None]] = {}
     for user, conversation in pairs:
         by_conversation.setdefault(conversation, {})[user] = None
@@ -761,7 +847,10 @@ def _rows_of(
 
 
 def _endpoints_of_url(sql: PooledStatements, app: str, url: str) -> list[Row]:
-    """The endpoint with this URL: id, user and keys. Locks it."""
+    """Lock the endpoint with this URL, and return its id, user and keys.
+
+    The list is empty if there is no such endpoint.
+    """
     statement = f"{_ENDPOINTS_OF_URL}{sql.for_update}"
     return list(sql.query(statement, (app, _digest(url))))
 
@@ -778,8 +867,12 @@ def _update_endpoint(
 
 
 def _require_keys(rows: Sequence[Row], new: PushEndpoint) -> None:
-    """Raise ServiceRefused if another user has an endpoint with this URL and
-    other keys."""
+    """Raise ServiceRefused if an endpoint of this URL has other keys than
+    ``new``.
+
+    Only the device itself knows the keys. So nobody can take over the endpoint
+    of another user by its URL alone.
+    """
     for _, _, p256dh, auth in rows:
         if (text_of(p256dh), text_of(auth)) != (new.p256dh, new.auth):
             raise ServiceRefused(
@@ -789,7 +882,7 @@ def _require_keys(rows: Sequence[Row], new: PushEndpoint) -> None:
 
 
 def _is_of(sql: PooledStatements, app: str, user: str, id: int) -> bool:
-    """Whether an endpoint belongs to this user. Locks it."""
+    """Lock an endpoint, and tell whether it belongs to this user."""
     statement = (
         "SELECT 1 FROM notify_endpoint WHERE id = %s AND app = %s AND member = %s"
     )
@@ -809,8 +902,10 @@ def _remove_endpoints(sql: Statements, endpoints: Sequence[int]) -> None:
 
 
 def add_deliveries_in(sql: PooledStatements, deliveries: Sequence[Delivery]) -> None:
-    """Add deliveries in a transaction. They replace deliveries to the same
-    endpoints with the same topics."""
+    """Add deliveries in a transaction.
+
+    They replace deliveries to the same endpoints with the same topics.
+    """
     keys = sorted({(one.endpoint, one.topic) for one in deliveries if one.topic})
     sql.execute_many(
         "DELETE FROM notify_delivery WHERE endpoint = %s AND topic = %s", keys
