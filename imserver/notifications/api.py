@@ -47,6 +47,7 @@ from imserver.plugin.http import (
 )
 from imserver.plugin.identity import GOCHAT, Needs
 from imserver.plugin.messages import (
+    Conversation,
     ConversationId,
     MessageLog,
     ToFollowers,
@@ -346,9 +347,8 @@ def recent(
     last 5 of 5,000 users. It does not keep contents.
     """
     rows, missing = parts.deliveries.recent.of(call.app, user, limit)
-    return RecentAnswer(
-        msgspec.convert(rows, list[RecentShown], from_attributes=True), missing
-    )
+    shown = msgspec.convert(rows, list[RecentShown], from_attributes=True)
+    return RecentAnswer(deliveries=shown, missing_nodes=missing)
 
 
 @routes.get(
@@ -385,6 +385,7 @@ def add_endpoint(
     hosts; a new endpoint replaces the oldest.
     """
     require_enabled(parts, call.app)
+    # Only users have a limit of requests; the back end of the app is trusted.
     if not call.is_back_end:
         parts.subscriptions.require((call.app, call.user))
 
@@ -402,7 +403,8 @@ def add_endpoint(
         login=call.principal.device,
     )
     most = settings_of(parts.core.config, NotificationSettings).endpoints
-    stored = parts.rows.add_endpoint(added, most, request.replaces)
+    stored = parts.rows.add_endpoint(added, most, replaces=request.replaces)
+    # It may be the first endpoint of the app, whose log is followed only now.
     parts.notifier.work.changed()
     return view(EndpointShown, stored)
 
@@ -499,6 +501,7 @@ def update_wishes(
             Problems.NOT_ALLOWED, "This server sends no mail to users of this app"
         )
 
+    # Some fields of the request are stored in another form.
     fields: dict[str, Any] = {
         "mail": mail,
         "preview": preview,
@@ -516,6 +519,7 @@ def update_wishes(
     if user_wishes.mail != "never":
         # The app may be followed only since now.
         parts.notifier.work.changed()
+    # The conversation 0 stands for the wishes for all conversations.
     _send_wish(parts, call, ConversationWish(conversation=0, level=user_wishes.groups))
     return _wishes_shown(parts, call, user_wishes)
 
@@ -547,7 +551,9 @@ def conversation_wishes(
     user_wishes = rows.wishes_of(call.app, call.user)
     shown = [_wish_shown(each) for each in wishes]
     return ConversationWishesAnswer(
-        shown, _level_of_groups(user_wishes), list(user_wishes.keywords)
+        conversations=shown,
+        groups=_level_of_groups(user_wishes),
+        keywords=list(user_wishes.keywords),
     )
 
 
@@ -576,20 +582,13 @@ def update_conversation_wish(
     """
     app = call.app
     user = call.user
-    store = parts.core.store
-    if not store.has_database:
-        raise ApiProblem(Problems.UNKNOWN_CONVERSATION)
-    conversations = store.part(MessageLog).conversations
-    if conversations.member(app, conversation, user) is None:
-        raise ApiProblem(Problems.UNKNOWN_CONVERSATION)
-
+    conversation_row = _conversation_of_member(parts.core, app, conversation, user)
     rows = parts.rows
     stored = rows.all_conversation_wishes(app, [(user, conversation)])
-    (row,) = conversations.find(app, [conversation])
-    default_level = rows.wishes_of(app, user).level_of(row.kind)
-    wish = stored.get(
-        (user, conversation), ConversationWish(conversation, default_level)
-    )
+    # A conversation without a wish of its own has a level by its kind.
+    default_level = rows.wishes_of(app, user).level_of(conversation_row.kind)
+    default_wish = ConversationWish(conversation, default_level)
+    wish = stored.get((user, conversation), default_wish)
     if level is not UNSET:
         wish = replace(wish, level=level)
     if mute_until is not UNSET:
@@ -599,9 +598,26 @@ def update_conversation_wish(
     return _wish_shown(wish)
 
 
+def _conversation_of_member(
+    core: Core, app: str, conversation: int, user: str
+) -> Conversation:
+    """Return a conversation of a user. Raises ApiProblem if there is none."""
+    # Without a database there are no conversations.
+    if not core.store.has_database:
+        raise ApiProblem(Problems.UNKNOWN_CONVERSATION)
+    conversations = core.store.part(MessageLog).conversations
+    if conversations.member(app, conversation, user) is None:
+        raise ApiProblem(Problems.UNKNOWN_CONVERSATION)
+    (row,) = conversations.find(app, [conversation])
+    return row
+
+
 def _send_wish(parts: NotificationParts, call: Call, wish: ConversationWish) -> None:
-    """Tell the sessions of the user that a wish has changed. If the wish has
-    the conversation 0, the wishes for all conversations have changed."""
+    """Tell the sessions of the user that a wish has changed.
+
+    If the wish has the conversation 0, the wishes for all conversations have
+    changed.
+    """
     event = WishEvent(wish.conversation, wish.level, wish.muted_until)
     signal = Signal(
         "wish",
@@ -610,6 +626,7 @@ def _send_wish(parts: NotificationParts, call: Call, wish: ConversationWish) -> 
         conversation=wish.conversation,
         data=msgspec.json.encode(event),
     )
+    # The position 0: a signal is not stored in the log.
     parts.messages.signals.send(ToFollowers(call.app, (call.user,), 0, signal))
 
 
@@ -617,9 +634,11 @@ def _send_wish(parts: NotificationParts, call: Call, wish: ConversationWish) -> 
 
 
 def _keys(parts: NotificationParts, app: str, request: EndpointAdd) -> tuple[str, str]:
-    """The keys ``p256dh`` and ``auth`` of an endpoint that may be added;
-    ``""``: the endpoint is the device of an application, which has no keys.
-    Raises ApiProblem if the endpoint may not be added."""
+    """Return the keys ``p256dh`` and ``auth`` of an endpoint that may be added.
+
+    Both are ``""`` if the endpoint is the device of an application, which has
+    no keys. Raises ApiProblem if the endpoint may not be added.
+    """
     keys = request.keys
     device = parts.services.find(request.endpoint)
     if device is not None:
@@ -639,48 +658,59 @@ def _keys(parts: NotificationParts, app: str, request: EndpointAdd) -> tuple[str
         raise ApiProblem.invalid(f"`endpoint`: {wrong}") from None
     except ValueError as wrong:
         raise ApiProblem.invalid(f"`keys`: {wrong}") from None
+    # The padding of base64 says nothing, so a key is stored in one form.
     return keys.p256dh.rstrip("="), keys.auth.rstrip("=")
 
 
 def _quiet_hours(shape: QuietShape) -> QuietHours:
-    """The quiet hours that a request gives. Raises ApiProblem."""
+    """Return the quiet hours that a request gives, as minutes of the day.
+
+    Raises ApiProblem if there is no such time zone.
+    """
     if find_zone(shape.zone) is None:
         raise ApiProblem.invalid(f"`quiet.zone`: there is no time zone `{shape.zone}`")
     return QuietHours(_minute(shape.begin), _minute(shape.end), shape.zone)
 
 
 def _minute(time_of_day: str) -> int:
-    """The minute of the day of a time such as ``07:30``."""
+    """Return the minute of the day of a time: ``07:30`` is 450."""
     hours, minutes = time_of_day.split(":")
     return int(hours) * MINUTES_AN_HOUR + int(minutes)
 
 
 def _time_of_day(minute: int) -> str:
-    """The time, such as ``07:30``, of a minute of the day."""
+    """Return the time of a minute of the day: 450 is ``07:30``."""
     hours, minutes = divmod(minute, MINUTES_AN_HOUR)
     return f"{hours:02}:{minutes:02}"
 
 
 def _mail_possible(core: Core, app: str) -> bool:
-    """Whether users of an app can get mail."""
+    """Whether users of an app can get mail: it needs a mail server and
+    accounts."""
     has_server = bool(settings_of(core.config, SmtpSettings).host)
     return has_server and accounts_of(core).tokens.wanted_in(app)
 
 
 def _wishes_shown(parts: NotificationParts, call: Call, wishes: Wishes) -> WishesShown:
-    """The answer with the wishes of the user of a request."""
+    """Return the wishes of the user of a request, as the API shows them.
+
+    Switches greenlets. Raises StorageUnavailable.
+    """
     mail_possible = _mail_possible(parts.core, call.app)
     mail_confirmed = False
+    # Without mail the account is not read.
     if mail_possible:
         account = accounts_of(parts.core).accounts.get(call.app, call.user)
         mail_confirmed = account is not None and account.email_confirmed
-    quiet = wishes.quiet
+    quiet = QuietShape(
+        begin=_time_of_day(wishes.quiet.begin),
+        end=_time_of_day(wishes.quiet.end),
+        zone=wishes.quiet.zone,
+    )
     return WishesShown(
         preview=wishes.preview,
         mail=wishes.mail,
-        quiet=QuietShape(
-            _time_of_day(quiet.begin), _time_of_day(quiet.end), quiet.zone
-        ),
+        quiet=quiet,
         language=wishes.language,
         groups=_level_of_groups(wishes),
         keywords=list(wishes.keywords),
@@ -690,11 +720,15 @@ def _wishes_shown(parts: NotificationParts, call: Call, wishes: Wishes) -> Wishe
 
 
 def _level_of_groups(wishes: Wishes) -> Literal["all", "mentions"]:
-    """The level of groups without a wish of their own."""
+    """Return the level of groups without a wish of their own.
+
+    The API cannot set ``nothing`` for all groups, so it does not show it.
+    """
     if wishes.groups == "all":
         return "all"
     return "mentions"
 
 
 def _wish_shown(wish: ConversationWish) -> ConversationWishShown:
+    """Return the wish for one conversation, as the API shows it."""
     return ConversationWishShown(wish.conversation, wish.level, wish.muted_until)

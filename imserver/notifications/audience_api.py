@@ -7,6 +7,7 @@ from time import time
 from typing import Annotated, Final, Literal
 
 from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec.structs import replace
 
 from imserver.notifications.api import CHAPTER, require_enabled
 from imserver.notifications.contract import (
@@ -165,13 +166,9 @@ def add_audience(
     """
     require_enabled(parts, call.app)
     kind, target = _target(parts.core.store, call.app, request)
-    notify = request.notify
-    if not (notify.title or notify.text or notify.silent):
-        raise ApiProblem.invalid("`notify`: give a `title` or a `text`")
-    data = NO_DATA if request.data is UNSET else request.data
-    if len(bytes(data)) > DATA_BYTES:
-        raise ApiProblem.invalid(f"`data`: more than {DATA_BYTES} bytes")
-
+    content = _content(request)
+    # The server goes through the users for a long time, so it checks the right
+    # of the caller again before each page.
     proof = parts.core.authority.proof(call.principal, call.request.headers)
     new = Audience(
         id=0,
@@ -179,7 +176,7 @@ def add_audience(
         name=request.key or token_hex(_NAME_BYTES),
         kind=kind,
         target=target,
-        content=AudienceContent(notify, data, proof),
+        content=replace(content, proof=proof),
         created=int(time()),
     )
     audiences = parts.audiences
@@ -189,6 +186,7 @@ def add_audience(
             Problems.TOO_MANY_REQUESTS,
             f"{MOST_OF_APP} audiences of the app have not ended",
         )
+    # Begins at once if this node is the one that notifies.
     audiences.look()
     return _shown(parts, [stored])[0]
 
@@ -224,20 +222,37 @@ def cancel_audience(
     most a hundred for each push service.
     """
     rows = parts.audiences.rows
+    # An audience that has ended already stays as it is, and is shown.
     rows.cancel(call.app, id)
-    audiences = rows.of(call.app, id, 1)
+    audiences = rows.of(call.app, id, limit=1)
     if not audiences:
         raise ApiProblem(HTTP_UNKNOWN_AUDIENCE)
     return _shown(parts, audiences)[0]
 
 
+def _content(request: AudienceAdd) -> AudienceContent:
+    """Return the content that a request gives. Raises ApiProblem."""
+    notify = request.notify
+    if not (notify.title or notify.text or notify.silent):
+        raise ApiProblem.invalid("`notify`: give a `title` or a `text`")
+    data = NO_DATA if request.data is UNSET else request.data
+    if len(bytes(data)) > DATA_BYTES:
+        raise ApiProblem.invalid(f"`data`: more than {DATA_BYTES} bytes")
+    return AudienceContent(notify, data)
+
+
 def _target(
     store: Store, app: str, request: AudienceAdd
 ) -> tuple[AudienceKind, AudienceTarget]:
-    """The kind and the receivers of an audience. Raises ApiProblem."""
+    """Return the kind and the receivers of the audience that a request gives.
+
+    Raises ApiProblem if the request gives not exactly one of the three kinds,
+    or an unknown group.
+    """
     if [request.users, request.group, request.all].count(UNSET) != 2:
         raise ApiProblem.invalid("give `users`, `group` or `all`")
     if request.users is not UNSET:
+        # Sorted, because the position of the audience is the name of a user.
         return "users", AudienceTarget(users=tuple(sorted(set(request.users))))
     if request.group is UNSET:
         return "all", AudienceTarget()
@@ -253,23 +268,28 @@ def _target(
 def _shown(
     parts: NotificationParts, audiences: Sequence[Audience]
 ) -> list[AudienceShown]:
-    """Audiences as the API shows them, with the numbers of their deliveries.
-    Switches greenlets."""
+    """Return audiences as the API shows them, with the numbers of devices.
+
+    Switches greenlets. Raises StorageUnavailable.
+    """
     active = [each.id for each in audiences if each.state in ("running", "queued")]
     waiting_counts = parts.audiences.rows.waiting(active)
-    shown = []
-    for audience in audiences:
-        waiting = waiting_counts.get(audience.id, 0)
-        settled = audience.taken + audience.gone + audience.refused
-        # The numbers are read one after the other, so they may not fit.
-        dropped = max(audience.queued - waiting - settled, 0)
-        row = view(
-            AudienceShown,
-            audience,
-            key=audience.name,
-            devices=audience.queued,
-            waiting=waiting,
-            dropped=dropped,
-        )
-        shown.append(row)
-    return shown
+    return [_shown_one(each, waiting_counts.get(each.id, 0)) for each in audiences]
+
+
+def _shown_one(audience: Audience, waiting: int) -> AudienceShown:
+    """Return an audience as the API shows it.
+
+    ``waiting``: how many of its devices wait for the notification.
+    """
+    settled = audience.taken + audience.gone + audience.refused
+    # The numbers are read one after the other, so they may not fit.
+    dropped = max(audience.queued - waiting - settled, 0)
+    return view(
+        AudienceShown,
+        audience,
+        key=audience.name,
+        devices=audience.queued,
+        waiting=waiting,
+        dropped=dropped,
+    )

@@ -36,7 +36,8 @@ def notify(
     """Send a test notification to the endpoints of a user.
 
     ``user``: the app, a slash, and the id or login of the user, such as
-    ``shop/ann``.
+    ``shop/ann``. Yields a finding for each endpoint, or one that says why there
+    is none.
     """
     label = f"notification to {user}"
     with (
@@ -49,6 +50,8 @@ def notify(
         if tenant is None:
             yield Finding("fail", label, "there is no such app", "nothing was sent")
             return
+        # With accounts, the operator may give the login. Endpoints are stored
+        # with the id.
         if tenant.wants_accounts(app):
             row = AccountStore(store).by_id_or_login(app, name)
             if row is None:
@@ -63,18 +66,27 @@ def notify(
             yield Finding("fail", label, "the user has no endpoint", "nothing was sent")
             return
 
-        settings = settings_of(config, NotificationSettings)
-        requests = PublicRequests(settings.allow_loopback)
-        webpush = WebPush(requests, settings, key_for(config, VAPID), config.address)
+        webpush = _make_webpush(config)
         for endpoint in endpoints:
             yield _test_endpoint(endpoint, services, webpush)
         webpush.close()
 
 
+def _make_webpush(config: Config) -> WebPush:
+    """Make a sender of Web Push with the key that the server has."""
+    settings = settings_of(config, NotificationSettings)
+    requests = PublicRequests(settings.allow_loopback)
+    return WebPush(requests, settings, key_for(config, VAPID), config.address)
+
+
 def _test_endpoint(
     endpoint: PushEndpoint, services: DeviceServices, webpush: WebPush
 ) -> Finding:
-    """Send a test to an endpoint, unless it is switched off."""
+    """Send a test to an endpoint, unless it is switched off.
+
+    Returns whether the push service has accepted it, and if not, what the
+    operator can do.
+    """
     delivery = delivery_of_test(endpoint, time())
     label = f"notification to {delivery.host}"
     if endpoint.device:
@@ -83,19 +95,25 @@ def _test_endpoint(
         return Finding("ok", label, "the user has switched it off; nothing was sent")
 
     began = perf_counter()
+    # None: the endpoint is one of Web Push.
     device = services.find(endpoint.url)
     if device is None:
         result = webpush.send(
-            endpoint, delivery.body, delivery.ttl, "high", delivery.topic
+            endpoint,
+            delivery.body,
+            ttl=delivery.ttl,
+            urgency="high",
+            topic=delivery.topic,
         )
     else:
         service, token = device
         result = service.send(endpoint.app, token, notice_of(delivery))
     if result.outcome == "taken":
-        took = (perf_counter() - began) * SECOND_MS
-        text = f"accepted with status {result.status} in {took:.0f} ms"
+        took_ms = (perf_counter() - began) * SECOND_MS
+        text = f"accepted with status {result.status} in {took_ms:.0f} ms"
         return Finding("ok", label, text)
 
+    # Only an endpoint that is gone has no problem in words.
     problem = result.problem or f"the endpoint is gone (status {result.status})"
     mend = _MENDS[result.outcome]
     return Finding("fail", label, problem, "the device shows nothing", mend)
@@ -104,7 +122,10 @@ def _test_endpoint(
 def mail(
     config: Config, _store: Store, _tenants: Tenants, address: str
 ) -> Iterator[Finding]:
-    """Send a test mail."""
+    """Send a test mail to an address.
+
+    Yields one finding: whether the mail server has accepted the mail.
+    """
     smtp = settings_of(config, SmtpSettings)
     if not smtp.host:
         yield Finding(
@@ -117,15 +138,10 @@ def mail(
         return
 
     label = f"mail to {address} by {smtp.host}:{smtp.port}"
+    subject = "imserver: test"
+    text = "This server can send mail to this address.\n"
     try:
-        send(
-            smtp,
-            Mail(
-                address,
-                "imserver: test",
-                "This server can send mail to this address.\n",
-            ),
-        )
+        send(smtp, Mail(address, subject, text))
     except NotSent as error:
         yield Finding(
             "fail",

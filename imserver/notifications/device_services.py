@@ -20,21 +20,26 @@ _ID_CHARACTERS: Final = 24
 
 
 class NoService(Service):
-    """Stands for a push service that this node does not have. Another node may
-    have it."""
+    """Stands for a push service that this node does not have.
+
+    Another node may have it, so deliveries to it stay in the database.
+    """
 
     name: str
 
     def objection(self, app: str, token: str) -> str:
-        """The reason for a refusal: this node does not have the service."""
+        """Say why an endpoint cannot be added: this node does not have the
+        service."""
         return f"this server has no push service {self.name!r}"
 
     def host(self, app: str, token: str) -> str:
-        """The queue in which deliveries wait."""
+        """Return the queue in which deliveries wait: one for the whole
+        service."""
         return self.name
 
     def send(self, app: str, token: str, notice: PushNotice) -> PushResult:
-        """Leave the delivery in the database."""
+        """Ask for a later attempt, so that the delivery stays in the
+        database."""
         return PushResult(
             "later",
             problem=f"no feature of this node has the push service {self.name!r}",
@@ -45,10 +50,13 @@ class NoService(Service):
 
 
 class DeviceServices:
-    """The push services of devices that are no browsers. Raises ConfigError if
-    two services have the same name."""
+    """The push services of devices that are no browsers, by name.
+
+    Features add such services, for example for the phones of a manufacturer.
+    """
 
     def __init__(self, services: Iterable[PushService] = ()) -> None:
+        """Raises ConfigError if two services have the same name."""
         self.by_name: dict[str, PushService] = {}
         for service in services:
             if service.name in self.by_name or service.name in WEB:
@@ -56,8 +64,12 @@ class DeviceServices:
             self.by_name[service.name] = service
 
     def find(self, url: str) -> tuple[PushService, str] | None:
-        """The push service of an endpoint and the token there; None: it is an
-        endpoint of Web Push."""
+        """Return the push service of an endpoint, and the token of the device
+        there.
+
+        ``url``: the name of the service, a colon, and the token. Returns None
+        for an endpoint of Web Push, which has an ordinary URL.
+        """
         name, _, token = url.partition(":")
         if name in WEB:
             return None
@@ -69,8 +81,11 @@ class DeviceServices:
             service.close()
 
     def host_of(self, app: str, url: str) -> str:
-        """The queue of deliveries to an endpoint. For Web Push it is the
-        host."""
+        """Return the queue of deliveries to an endpoint.
+
+        For Web Push it is the host of the URL, such as ``fcm.googleapis.com``.
+        Other services choose the name of their queues.
+        """
         device = self.find(url)
         if device is None:
             return host_of(url)
@@ -79,16 +94,18 @@ class DeviceServices:
 
 
 def notice_of(delivery: Delivery) -> PushNotice:
-    """The notice of a delivery, for a push service of another feature."""
+    """Return a notification in the form for push services of other features."""
     content = msgspec.json.decode(delivery.body, type=Shown)
     # The id alone is not enough: SQLite gives the number of a row again if the
     # last row was removed.
     named = b"%d %d %b" % (delivery.id, delivery.created, delivery.body)
+    notice_id = sha256(named).hexdigest()[:_ID_CHARACTERS]
     data = b""
     if content.data is not None:
         data = msgspec.json.encode(content.data)
+    seconds_left = delivery.created + delivery.ttl - int(time())
     return PushNotice(
-        id=sha256(named).hexdigest()[:_ID_CHARACTERS],
+        id=notice_id,
         kind=delivery.kind,
         tag=content.tag,
         topic=delivery.topic,
@@ -104,7 +121,8 @@ def notice_of(delivery: Delivery) -> PushNotice:
         time_ms=content.time,
         token=content.token,
         data=data,
+        # A notification that only removes another one shows nothing.
         silent=content.silent or delivery.kind == "close",
         time_sensitive=content.time_sensitive,
-        ttl=max(0, delivery.created + delivery.ttl - int(time())),
+        ttl=max(0, seconds_left),
     )

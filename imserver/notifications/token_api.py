@@ -118,30 +118,36 @@ class MailsEnded(Struct):
 
 
 class ReadableQuestion(Struct, frozen=True):
-    """A question with its message. ``names``: user → name, for the author and
-    the users who have answered."""
+    """A question, and the message that asks it.
+
+    ``names``: user → name, for the author and the users who have answered.
+    """
 
     entry: Entry
     question: Ask
     names: Mapping[str, str]
 
     def shows_reason(self, user: str) -> bool:
-        """Whether the question itself shows why it takes no answer of a
-        user."""
-        return bool(self.question.state) or any(
-            each.user == user for each in self.question.answers
-        )
+        """Whether the question itself shows why it takes no answer of a user.
+
+        The question has ended, or the user has answered it already.
+        """
+        has_answered = any(each.user == user for each in self.question.answers)
+        return bool(self.question.state) or has_answered
 
 
 class TokenApi(Struct, frozen=True):
-    """The services that the routes use."""
+    """The services that the routes for holders of tokens use."""
 
     parts: NotificationParts
     messages: MessageApi
 
     def authenticate(self, app: str, user: str, call: Call) -> None:
-        """Make the user of a token the principal of the request, and charge the
-        user for it. Raises ApiProblem."""
+        """Let a request act as the user of a token, and charge the user for it.
+
+        Raises ApiProblem if the app was deleted, or if the user sends too many
+        requests.
+        """
         if self.parts.core.tenants.find(app) is None:
             raise ApiProblem(HTTP_UNKNOWN_NOTIFICATION)
         call.app = app
@@ -150,8 +156,11 @@ class TokenApi(Struct, frozen=True):
         self.messages.rates.require(call.principal, call.request.host)
 
     def question(self, app: str, user: str, message: int) -> ReadableQuestion | None:
-        """A question that a user may read; None: no such question. Switches
-        greenlets."""
+        """Return a question that a user may read; None: no such question.
+
+        ``message``: the id of the message that asks it. Switches greenlets.
+        Raises StorageUnavailable.
+        """
         store = self.messages.store
         entries = store.part(MessageLog).entries.readable(app, user, [message])
         if not entries or entries[0].kind != "message":
@@ -171,10 +180,10 @@ class TokenApi(Struct, frozen=True):
     ) -> ReadableQuestion:
         """Answer a question with an option (``value``), or with a ``text``.
 
-        Returns the question with its new state. If the answer was refused, that
-        question shows the reason: others may have been faster. If it does not,
-        or the user may no longer read it, the method raises ApiProblem.
-        Switches greenlets.
+        Returns the question with its new state, also if others have answered
+        faster: the question then shows who. Raises ApiProblem if the answer was
+        refused for another reason, or if the user may no longer read the
+        question. Switches greenlets.
         """
         result = self.parts.messages.asks.answer(app, user, message, value, text)
         question = self.question(app, user, message)
@@ -221,15 +230,16 @@ def act(api: TokenApi, call: Call, request: ActRequest) -> ActAnswer:
     api.authenticate(token.app, token.user, call)
     if api.parts.core.sessions.is_banned(token.app, token.user):
         raise ApiProblem(Problems.BANNED)
+    # A user who removes a device thereby ends the tokens that it has got.
     endpoint = api.parts.rows.endpoints_by_id([token.endpoint]).get(token.endpoint)
     if endpoint is None or (endpoint.app, endpoint.user) != (token.app, token.user):
         raise ApiProblem(HTTP_UNKNOWN_NOTIFICATION)
 
-    id = 0
+    reply_id = 0
     if request.action == "reply":
         if request.text is UNSET or not request.text.strip():
             raise ApiProblem.invalid("`text`: give the text of the reply")
-        id = _reply(api, call, token, request.text)
+        reply_id = _reply(api, call, token, request.text)
     elif request.text is not UNSET:
         raise ApiProblem.invalid("`text`: only with `reply`")
     if bool(request.value) != (request.action == "answer"):
@@ -240,17 +250,22 @@ def act(api: TokenApi, call: Call, request: ActRequest) -> ActAnswer:
         language = language_of(endpoint.language)
         text = outcome_of(question.question, token.user, question.names, language)
 
+    # Each action marks the conversation as read, up to the message.
     result = api.messages.receipts.note(
         token.app, token.user, token.conversation, read=token.entry
     )
     if result is None:
         raise ApiProblem(Problems.UNKNOWN_CONVERSATION)
-    return ActAnswer(token.conversation, result.receipt.read, id, text)
+    return ActAnswer(token.conversation, result.receipt.read, reply_id, text)
 
 
 def _reply(api: TokenApi, call: Call, token: ActionToken, text: str) -> int:
-    """Send the reply to a notification. Returns its id. Raises ApiProblem."""
-    # The id is made from the token, so a repeated reply is the same message.
+    """Send the reply to a notification. Returns its id. Raises ApiProblem.
+
+    Only the first reply with a token is sent; later calls return the id of that
+    reply.
+    """
+    # The name is made from the token, so a repeated reply is the same message.
     fields = f"{token.endpoint} {token.conversation} {token.entry} {token.expires}"
     digest = sha256(fields.encode()).digest()
     name = f"notified-{base64url.encode(digest[:_NAME_BYTES])}"
@@ -288,6 +303,7 @@ def answer_question(api: TokenApi, call: Call) -> HttpResponse:
         return _answer_page(api, call, token=None)
     app = token.app
     user = token.user
+    # The page then says that the question is gone.
     if api.question(app, user, token.message) is None:
         return _answer_page(api, call, token)
     if api.parts.core.sessions.is_banned(app, user):
@@ -300,15 +316,18 @@ def answer_question(api: TokenApi, call: Call) -> HttpResponse:
     if value:
         api.answer(app, user, token.message, value)
     elif len(text) > Limit.ANSWER_CHARACTERS:
+        # The page shows the text again, so that the user can shorten it.
         too_long = text
     elif text:
-        api.answer(app, user, token.message, "", text)
+        api.answer(app, user, token.message, value="", text=text)
     return _answer_page(api, call, token, too_long)
 
 
 def _authenticate_question(api: TokenApi, call: Call) -> AskToken | None:
-    """The token of a question, whose user becomes the principal of the request;
-    None: it is not valid any more. Raises ApiProblem."""
+    """Return the token of a question, and let the request act as its user.
+
+    Returns None if the token is not valid any more. Raises ApiProblem.
+    """
     try:
         token = api.parts.tokens.read(AskToken, call.input.token)
     except BadActionToken:
@@ -320,9 +339,12 @@ def _authenticate_question(api: TokenApi, call: Call) -> AskToken | None:
 def _answer_page(
     api: TokenApi, call: Call, token: AskToken | None, too_long: str = ""
 ) -> HttpResponse:
-    """The page with the question of a token. ``token`` None: the page says that
-    the link is not valid any more. ``too_long``: an answer that was refused
-    because it is too long; ``""``: no such answer."""
+    """Return the page with the question of a token.
+
+    If the ``token`` is None, or the question is gone, the page says that the
+    link is not valid any more. ``too_long``: an answer that was refused because
+    it is too long; ``""``: no such answer. Switches greenlets.
+    """
     # Imported here: it makes a template.
     from imserver.notifications.digests import answer_page, gone_page
 
@@ -340,12 +362,12 @@ def _answer_page(
     page = answer_page(
         question.question,
         text,
-        token.user,
-        asker,
-        question.names,
-        wishes,
-        call.input.value,
-        too_long,
+        user=token.user,
+        asker=asker,
+        names=question.names,
+        wishes=wishes,
+        value=call.input.value,
+        too_long=too_long,
     )
     if too_long:
         return page_reply(call, page, Problems.INVALID_REQUEST.status)
@@ -387,8 +409,11 @@ def unsubscribe(api: TokenApi, call: Call) -> HttpResponse:
 
 
 def _authenticate_mail(api: TokenApi, call: Call) -> tuple[MailToken, Wishes]:
-    """The token of a mail, and the wishes of its user, who becomes the
-    principal of the request. Raises ApiProblem and BadActionToken."""
+    """Return the token of a mail and the wishes of its user.
+
+    The request then acts as this user. Raises ApiProblem, and BadActionToken if
+    the token is not valid. Switches greenlets.
+    """
     token = api.parts.tokens.read(MailToken, call.input.token)
     api.authenticate(token.app, token.user, call)
     return token, api.parts.rows.wishes_of(token.app, token.user)
@@ -397,9 +422,9 @@ def _authenticate_mail(api: TokenApi, call: Call) -> tuple[MailToken, Wishes]:
 def _stop_page(
     call: Call, wishes: Wishes, content: Literal["question", "done"]
 ) -> HttpResponse:
-    """The page that asks whether to end the mails, or says that they have
-    ended."""
+    """Return the page that asks whether to end the mails, or says that they
+    have ended."""
     # Imported here: it makes a template.
     from imserver.notifications.digests import stop_page
 
-    return page_reply(call, stop_page(wishes.language, content == "done"))
+    return page_reply(call, stop_page(wishes.language, is_done=content == "done"))

@@ -66,8 +66,12 @@ T = TypeVar("T", ActionToken, MailToken, AskToken)
 
 
 class ActionTokens(Service):
-    """Makes and reads tokens. They are signed with the first of ``keys``, and
-    verified with each of them. Never switches greenlets."""
+    """Makes and reads tokens, which permit one action each.
+
+    A token is its content and a signature, in base64url. Tokens are signed with
+    the first of ``keys``, and verified with each of them: keys change while
+    tokens are in use. Never switches greenlets.
+    """
 
     keys: Sequence[bytes]
     clock: Callable[[], float] = time
@@ -75,24 +79,31 @@ class ActionTokens(Service):
     def make(
         self, app: str, user: str, endpoint: int, conversation: int, entry: int
     ) -> str:
-        """The token of a notification to an endpoint."""
+        """Make the token of a notification to an endpoint. It is valid for a
+        week."""
         expires = int(self.clock()) + MAX_TOKEN_SECONDS
         return self._signed(
             ActionToken("act", app, user, endpoint, conversation, entry, expires)
         )
 
     def make_mail(self, app: str, user: str) -> str:
-        """The token with which a user ends the mails of an app."""
+        """Make the token with which a user ends the mails of an app."""
         return self._signed(MailToken("mail", app, user))
 
     def make_ask(self, app: str, user: str, message: int) -> str:
-        """The token of a question. After the deadline it still shows the
-        result."""
+        """Make the token with which a user answers a question.
+
+        After the deadline of the question it still shows the result.
+        """
         expires = int(self.clock()) + MAX_ASK_SECONDS
         return self._signed(AskToken("ask", app, user, message, expires))
 
     def read(self, kind: type[T], token: str) -> T:
-        """The content of a token of this kind. Raises BadActionToken."""
+        """Verify a token of this kind, and return its content.
+
+        Raises BadActionToken if it is not signed by this server, is of another
+        kind, or has expired.
+        """
         if len(token) > MAX_TOKEN_CHARACTERS:
             raise BadActionToken("this is no token")
         try:
@@ -114,9 +125,11 @@ class ActionTokens(Service):
         return content
 
     def _signed(self, content: ActionToken | MailToken | AskToken) -> str:
+        """Encode a content, and put its signature before it."""
         encoded = msgspec.msgpack.encode(content)
         return base64url.encode(_signature(encoded, self.keys[0]) + encoded)
 
 
 def _signature(content: bytes, key: bytes) -> bytes:
+    """Return the first 16 bytes of HMAC-SHA-256, which keeps tokens short."""
     return hmac.digest(key, content, "sha256")[:_SIGNATURE_BYTES]

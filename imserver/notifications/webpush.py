@@ -51,7 +51,7 @@ _AUTH_BYTES: Final = 16
 
 
 def _content_of(text: str) -> bytes:
-    """The bytes of a key of a browser; ``b""`` if it is no base64."""
+    """Decode a key of a browser; ``b""`` if it is no base64."""
     try:
         return base64url.decode_any_form(text)
     except ValueError:
@@ -64,8 +64,12 @@ def _encrypt(
     key: EllipticCurvePrivateKey,
     salt: bytes | None = None,
 ) -> bytes:
-    """Encrypt a notification for an endpoint (RFC 8291). ``salt`` None: a
-    random one. Raises ValueError if the keys of the endpoint are invalid."""
+    """Encrypt a notification for an endpoint (RFC 8291).
+
+    ``key``: a key that is used once. ``salt`` None: a random one. Raises
+    ValueError if the keys of the endpoint are invalid.
+    """
+    # Loaded here: a node without endpoints does not need it.
     import http_ece
 
     content: bytes = http_ece.encrypt(
@@ -81,8 +85,11 @@ def _encrypt(
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    """The number of seconds in the header ``retry-after``, which has seconds or
-    a date; None: no such header."""
+    """Read the header ``retry-after``: how many seconds to wait.
+
+    The header has a number of seconds, or a date. ``now``: Unix seconds.
+    Returns None if there is no such header, or if it cannot be read.
+    """
     text = headers.get("retry-after", "").strip()
     if text.isascii() and text.isdigit():
         return float(text[:_DIGITS])
@@ -95,11 +102,13 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
 
 
 class WebPush(Service, dict=True):
-    """Sends notifications. Owner of the key by which push services know this
-    server, and of its tokens.
+    """Sends notifications to browsers, and to devices with UnifiedPush.
 
-    ``seed``: 32 bytes, from which that key is derived unless the settings have
-    a key. ``http_url``: the contact for push services if the settings have no
+    A push service knows this server by its key (VAPID): each request has a
+    token that is signed with the key.
+
+    ``seed``: 32 bytes, from which the key is derived unless the settings have a
+    key. ``http_url``: the contact for push services if the settings have no
     contact, and the URL has https. ``older_seed``: an older seed, for devices
     that subscribed before the server had the current one; ``b""``: no older
     seed.
@@ -112,6 +121,7 @@ class WebPush(Service, dict=True):
     older_seed: bytes = b""
 
     def __post_init__(self) -> None:
+        """Choose the contact, and prepare the sender with the older key."""
         url = self.http_url
         self._older: WebPush | None = None
         """Sends with the older key."""
@@ -136,13 +146,16 @@ class WebPush(Service, dict=True):
         if self.settings.vapid_key:
             number = int.from_bytes(base64url.decode_any_form(self.settings.vapid_key))
         else:
+            # Private keys are the numbers from 1 to the order less 1.
             number = int.from_bytes(self.seed, "big") % (P256_ORDER - 1) + 1
         return derive_private_key(number, SECP256R1())
 
     @cached_property
     def public_key(self) -> str:
-        """The key with which browsers subscribe (``applicationServerKey``): a
-        point in base64url."""
+        """The key with which browsers subscribe (``applicationServerKey``).
+
+        It is a point of the curve P-256, in base64url.
+        """
         from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
         point = self._key.public_key().public_bytes(
@@ -151,8 +164,11 @@ class WebPush(Service, dict=True):
         return base64url.encode(point)
 
     def check(self, url: str, p256dh: str, auth: str) -> None:
-        """Check an endpoint and its keys. Raises BadUrl, and ValueError for the
-        keys. Never switches greenlets."""
+        """Check an endpoint and its keys, as a browser has given them.
+
+        Raises BadUrl for the ``url``, and ValueError for the keys. Never
+        switches greenlets.
+        """
         self.requests.check(url)
         # Loaded here: a node without endpoints does not need it.
         from cryptography.hazmat.primitives.asymmetric.ec import (
@@ -165,6 +181,7 @@ class WebPush(Service, dict=True):
             EllipticCurvePublicKey.from_encoded_point(SECP256R1(), point)
         except ValueError:
             point = b""
+        # The library also accepts compressed points, but push does not.
         if len(point) != _POINT_BYTES:
             raise ValueError(
                 "p256dh: expected an uncompressed point of P-256 in base64url"
@@ -176,14 +193,22 @@ class WebPush(Service, dict=True):
         self, endpoint: PushEndpoint, body: bytes, ttl: int, urgency: str, topic: str
     ) -> PushResult:
         """Encrypt ``body``, a :class:`Shown` as JSON, and hand it to the push
-        service. See :meth:`hand_over`. Switches greenlets."""
+        service.
+
+        ``ttl``: seconds for which the push service keeps it. ``urgency``:
+        ``very-low`` to ``high``. ``topic``: a later notification with this
+        topic replaces it; ``""``: no topic. Switches greenlets.
+        """
         content = self.encrypt(endpoint, body)
         return self.hand_over(endpoint, content, ttl, urgency, topic)
 
     @staticmethod
     def encrypt(endpoint: PushEndpoint, body: bytes) -> bytes:
         """Encrypt ``body``, a :class:`Shown` as JSON, with a key that is used
-        once. Returns ``b""`` if the keys of the endpoint are invalid."""
+        once.
+
+        Returns ``b""`` if the keys of the endpoint are invalid.
+        """
         # Loaded here: a node without endpoints does not need it.
         from cryptography.hazmat.primitives.asymmetric.ec import (
             SECP256R1,
@@ -200,8 +225,10 @@ class WebPush(Service, dict=True):
     ) -> PushResult:
         """Hand the encrypted content to the push service. Switches greenlets.
 
-        ``ttl``: seconds for which the push service keeps it. ``urgency``:
-        ``very-low`` to ``high``. ``topic``: see :class:`Delivery`.
+        ``content`` ``b""``: it could not be encrypted. ``ttl``: seconds for
+        which the push service keeps it. ``urgency``: ``very-low`` to ``high``.
+        ``topic``: a later notification with this topic replaces it; ``""``: no
+        topic.
         """
         if not content:
             return PushResult(
@@ -227,6 +254,7 @@ class WebPush(Service, dict=True):
         except Unreachable as error:
             return PushResult("later", problem=str(error))
 
+        # The device may have subscribed when the server had its older key.
         if status in _WRONG_KEY and self._older is not None:
             return self._older.hand_over(endpoint, content, ttl, urgency, topic)
         if 200 <= status < 300:
@@ -241,8 +269,11 @@ class WebPush(Service, dict=True):
         return PushResult("refused", status, pause, problem)
 
     def authorization(self, url: str) -> str:
-        """The header ``Authorization`` for an endpoint: a token for the origin
-        of its URL, and the public key of this server. Tokens are reused."""
+        """Return the header ``Authorization`` of a request to an endpoint.
+
+        It has a token for the origin of the URL, and the public key of this
+        server: ``vapid t=eyJ0…,k=BLx3…``. A token is reused for hours.
+        """
         origin = re.match(r"https?://[^/?#]+", url)[0]  # type: ignore[index]  # it was checked
         now = time()
         until, header = self._tokens.get(origin, (0.0, ""))
@@ -250,6 +281,20 @@ class WebPush(Service, dict=True):
             return header
 
         begin = int(now)
+        token = self._make_token(origin, begin)
+        # Without a space after the comma: some push services do not skip it.
+        header = f"vapid t={token},k={self.public_key}"
+        if len(self._tokens) >= MOST_TOKENS:
+            self._tokens.clear()
+        self._tokens[origin] = begin + REUSE_SECONDS, header
+        return header
+
+    def _make_token(self, origin: str, begin: int) -> str:
+        """Make the signed token for a push service (RFC 8292).
+
+        ``origin``: for example ``https://push.example``. ``begin``: Unix
+        seconds.
+        """
         default_port = {"http": ":80", "https": ":443"}[origin.partition(":")[0]]
         claims = {
             "aud": origin.lower().removesuffix(default_port),
@@ -257,15 +302,9 @@ class WebPush(Service, dict=True):
         }
         if self._subject:
             claims["sub"] = self._subject
-        token = JsonWebToken.make(
+        return JsonWebToken.make(
             {"alg": "ES256", "typ": "JWT"}, claims, JsonWebToken.es256(self._key)
         )
-        # Without a space after the comma: some push services do not skip it.
-        header = f"vapid t={token},k={self.public_key}"
-        if len(self._tokens) >= MOST_TOKENS:
-            self._tokens.clear()
-        self._tokens[origin] = begin + REUSE_SECONDS, header
-        return header
 
     def close(self) -> None:
         """End the idle connections."""
