@@ -27,6 +27,7 @@ from imserver.notifications.contract import (
     AudienceTarget,
     Delivery,
 )
+from imserver.notifications.declared import AppNotifySettings
 from imserver.notifications.pushes import PushNotifications
 from imserver.notifications.rows import add_deliveries_in, check_owner
 from imserver.plugin.messages import MessageLog
@@ -70,24 +71,28 @@ _END: Final = (
 
 
 class AudienceRows(Store.Rows):
-    """The rows of audiences in a store. Each method is one transaction: see
-    :mod:`.rows`."""
+    """The rows of audiences in a store.
+
+    An *audience* is one notification to the devices of many users. Each method
+    is one transaction. It may switch greenlets, and raises StorageUnavailable.
+    """
 
     @Store.writing
     def add(self, sql: PooledStatements, new: Audience, most: int) -> Audience | None:
-        """Store an audience, and return it with its id. If the app has an
-        audience of this name, return that one unchanged.
+        """Store an audience, and return it with its id.
 
-        None: the app has ``most`` audiences that have not ended. Audiences that
-        ended long ago are deleted.
+        If the app has an audience of this name already, that one is returned
+        unchanged: a repeated request starts nothing. Returns None if the app
+        has ``most`` audiences that have not ended. Audiences that ended long
+        ago are deleted.
         """
         by_name = f"{_ROWS.select} WHERE app = %s AND name = %s"
         rows = sql.query(by_name, (new.app, new.name))
         if rows:
             return _ROWS.read(rows[0])
 
-        too_old = int(time()) - MAX_AGE_SECONDS
-        sql.execute(_DELETE_OLD, (new.app, _FIRST_ENDED, too_old))
+        ended_before = int(time()) - MAX_AGE_SECONDS
+        sql.execute(_DELETE_OLD, (new.app, _FIRST_ENDED, ended_before))
         count_active = (
             "SELECT count(*) FROM notify_audience WHERE app = %s AND state < %s"
         )
@@ -102,7 +107,8 @@ class AudienceRows(Store.Rows):
         return _ROWS.read(rows[0])
 
     def active(self, limit: int) -> list[Audience]:
-        """The unfinished audiences, in the order of their ids."""
+        """Return at most ``limit`` unfinished audiences, in the order of their
+        ids."""
         # One query for each state, so that the index by state and id gives the
         # order.
         statement = f"{_ROWS.select} WHERE state = %s ORDER BY id LIMIT %s"
@@ -113,8 +119,11 @@ class AudienceRows(Store.Rows):
         return sorted(audiences, key=attrgetter("id"))[:limit]
 
     def of(self, app: str, id: int, limit: int) -> list[Audience]:
-        """The audience of an app with this id, if it exists. With the id 0: the
-        last audiences of the app, the newest first."""
+        """Return the audience of an app with this id, or an empty list.
+
+        With the id 0: the last ``limit`` audiences of the app, the newest
+        first.
+        """
         rows = self._store.rows
         if id:
             return _ROWS.find(
@@ -123,8 +132,10 @@ class AudienceRows(Store.Rows):
         return _ROWS.find(rows, "WHERE app = %s ORDER BY id DESC LIMIT %s", app, limit)
 
     def waiting(self, audiences: Sequence[int]) -> dict[int, int]:
-        """Audience → the number of its queued deliveries, for audiences that
-        have any."""
+        """Return audience → the number of its queued deliveries.
+
+        Audiences without queued deliveries are left out.
+        """
         if not audiences:
             return {}
         statement = (
@@ -134,8 +145,12 @@ class AudienceRows(Store.Rows):
         return dict(self._store.rows(statement, audiences))
 
     def users_with_endpoints(self, app: str, after: str, limit: int) -> list[str]:
-        """The users of an app who have devices, after the user ``after``, in
-        the order of the database."""
+        """Return the next users of an app who have devices, after the user
+        ``after``.
+
+        They are in the order of the database, in which names may be sorted in
+        their own way. ``after`` ``""``: from the first user on.
+        """
         rows = self._store.rows(_USERS_WITH_ENDPOINTS, (app, after, limit))
         return [text_of(user) for (user,) in rows]
 
@@ -187,7 +202,10 @@ class AudienceRows(Store.Rows):
 
     @Store.writing_or(False)
     def cancel(self, sql: PooledStatements, app: str, id: int) -> bool:
-        """Cancel an audience. False: it has ended, or does not exist."""
+        """Cancel an audience, and delete its queued deliveries.
+
+        Returns False if it has ended already, or does not exist.
+        """
         exists = sql.query(
             "SELECT 1 FROM notify_audience WHERE id = %s AND app = %s", (id, app)
         )
@@ -197,8 +215,11 @@ class AudienceRows(Store.Rows):
         return True
 
     def erase_user(self, app: str, user: str) -> None:
-        """Remove the name of an erased user from audiences: from their lists
-        of users, and from their positions."""
+        """Remove the name of an erased user from the audiences of an app.
+
+        The name may be in the list of users of an audience, and in its
+        position.
+        """
         unfinished = "SELECT id FROM notify_audience WHERE app = %s AND state < %s"
         for (id,) in self._store.rows(unfinished, (app, _FIRST_ENDED)):
             self._store.write(partial(_erase_user, id, app, user))
@@ -215,17 +236,9 @@ def _erase_user(id: int, app: str, user: str, sql: PooledStatements) -> None:
         # If the position is the erased user, it becomes the user before.
         last_user = text_of(position)
         if last_user == user and users:
-            if index:
-                last_user = users[index - 1]
-            else:
-                last_user = ""
+            last_user = users[index - 1] if index else ""
         elif last_user == user:
-            # Nobody between that user and the erased one has a device.
-            before = (
-                "SELECT max(member) FROM notify_endpoint WHERE app = %s AND member < %s"
-            )
-            ((name,),) = sql.query(before, (app, user))
-            last_user = text_of(name or "")
+            last_user = _user_with_endpoint_before(sql, app, user)
 
         if user in users[index : index + 1]:
             target = replace(target, users=users[:index] + users[index + 1 :])
@@ -235,9 +248,22 @@ def _erase_user(id: int, app: str, user: str, sql: PooledStatements) -> None:
         )
 
 
+def _user_with_endpoint_before(sql: PooledStatements, app: str, user: str) -> str:
+    """Return the last user with a device before ``user``; ``""``: there is
+    none.
+
+    As a position it means the same: nobody between both users has a device.
+    """
+    statement = "SELECT max(member) FROM notify_endpoint WHERE app = %s AND member < %s"
+    ((name,),) = sql.query(statement, (app, user))
+    return text_of(name or "")
+
+
 def _end(sql: PooledStatements, id: int, state: AudienceState) -> int:
-    """Give an audience its last state, and remove the names of users. Returns
-    the number of changed rows: 0 if the audience has ended already."""
+    """Give an audience its last state, and remove the names of users from it.
+
+    Returns the number of changed rows: 0 if the audience has ended already.
+    """
     number = AUDIENCE_STATES.index(state)
     ended = int(time())
     no_target = b"{}"
@@ -245,7 +271,7 @@ def _end(sql: PooledStatements, id: int, state: AudienceState) -> int:
 
 
 class AudiencePages(Struct, frozen=True):
-    """The pages of an audience.
+    """How an audience is divided into pages, each with some of its users.
 
     ``users``: the most users of a page. ``waiting``: the next page waits while
     this number of deliveries is queued. ``look_seconds``: how often the node
@@ -258,12 +284,16 @@ class AudiencePages(Struct, frozen=True):
 
 
 class Audiences(Service, dict=True):
-    """Processes audiences while this node has the lease of the notifier. Owner
-    of the order of their turns, and of the budgets of apps.
+    """Sends notifications to audiences, while this node has the lease of the
+    notifier.
+
+    The unfinished audiences take turns. In each turn the deliveries to the
+    users of one page are queued.
 
     ``node`` returns the name of this node. ``wake`` gets the hosts that have
-    new deliveries. ``still_holds``: as :meth:`Core.still_holds`; if the key of
-    its maker was revoked, an audience is cancelled.
+    new deliveries. ``still_holds`` (app, user, proof) tells whether the key
+    with which an audience was started is still valid. If it was revoked, the
+    audience is cancelled.
     """
 
     store: Store
@@ -276,11 +306,14 @@ class Audiences(Service, dict=True):
     pages: AudiencePages = AudiencePages()
 
     def __post_init__(self) -> None:
+        """Begin without turns and budgets: each audience may have its first
+        page at once."""
         self._turns: dict[int, float] = {}
         """Audience → when it had its last turn (monotonic)."""
         self._free_at: dict[str, float] = {}
         """App → when its budget allows the next page (monotonic)."""
         self._active: Counter[str] = Counter()
+        """App → the number of its unfinished audiences."""
         self._looks_at = inf
         """When to check again whether enough was sent (monotonic); ``inf``: no
         audience is unfinished."""
@@ -295,15 +328,20 @@ class Audiences(Service, dict=True):
 
     @property
     def active(self) -> Counter[str]:
-        """App → the number of its unfinished audiences, while this node
-        processes them. Never switches greenlets."""
+        """App → the number of its unfinished audiences, for the metrics.
+
+        It is empty on nodes without the lease, so that each audience counts
+        once. Never switches greenlets.
+        """
         if self.lease.is_owned:
             return self._active
         return Counter()
 
     def look(self) -> None:
-        """Wake the consumer if an audience is unfinished. Switches greenlets.
-        Raises StorageUnavailable."""
+        """Wake the consumer if an audience is unfinished.
+
+        Switches greenlets. Raises StorageUnavailable.
+        """
         if self.lease.is_owned and not self._has_ended and self.rows.active(1):
             self.consumer.wake()
 
@@ -315,12 +353,16 @@ class Audiences(Service, dict=True):
     # --- the consumer's functions ---------------------------------------------
 
     def _until_look(self) -> float:
+        """Return the seconds until the consumer looks for the next page."""
         return max(self._looks_at - monotonic(), 0.0)
 
     def _next_audience(self) -> Audience | None:
-        """The audience whose next page is to be queued now; None: no audience.
-        Audiences that have ended meanwhile are finished or cancelled. Switches
-        greenlets. Raises StorageUnavailable."""
+        """Return the audience whose next page is to be queued now.
+
+        None: each audience waits. Audiences that have ended meanwhile are
+        marked as done, and audiences whose key was revoked are cancelled.
+        Switches greenlets. Raises StorageUnavailable.
+        """
         active = self.rows.active(_ACTIVE_AT_ONCE)
         self._active = Counter(audience.app for audience in active)
         now = monotonic()
@@ -329,32 +371,30 @@ class Audiences(Service, dict=True):
         else:
             self._looks_at = inf
         self._turns = {one.id: self._turns.get(one.id, 0.0) for one in active}
-        waiting = self.rows.waiting([one.id for one in active])
+        waiting_counts = self.rows.waiting([one.id for one in active])
 
         # The audience whose last turn was longest ago comes first.
         for audience in sorted(active, key=lambda one: self._turns[one.id]):
-            app = audience.app
-            id = audience.id
+            waiting_count = waiting_counts.get(audience.id, 0)
             proof = audience.content.proof
-            if proof and not self.still_holds(app, "", proof):
-                self.rows.cancel(app, id)
+            if proof and not self.still_holds(audience.app, "", proof):
+                self.rows.cancel(audience.app, audience.id)
             elif audience.state == "queued":
-                if not waiting.get(id):
-                    self.rows.finish(id)
+                if not waiting_count:
+                    self.rows.finish(audience.id)
             elif (
-                waiting.get(id, 0) < self.pages.waiting
-                and self._free_at.get(app, 0.0) <= now
+                waiting_count < self.pages.waiting
+                and self._free_at.get(audience.app, 0.0) <= now
             ):
-                self._turns[id] = now
+                self._turns[audience.id] = now
                 return audience
         return None
 
     def _queue_page(self, audience: Audience) -> Failure | None:
-        """Queue the deliveries to the next users. Switches greenlets. Raises
-        StorageUnavailable and NotOwner.
+        """Queue the deliveries to the next users of an audience.
 
         The method never returns a failure: the next call reads the audience
-        again.
+        again. Switches greenlets. Raises StorageUnavailable and NotOwner.
         """
         app = audience.app
         rules = self.pushes.rules(app)
@@ -363,16 +403,7 @@ class Audiences(Service, dict=True):
             return None
 
         users = self._users_after(audience)
-        deliveries: list[Delivery] = []
-        if users:
-            content = audience.content
-            tag = content.notify.tag or f"audience {audience.id}"
-            notify = replace(content.notify, tag=tag)
-            data = bytes(content.data) if content.data != NO_DATA else b""
-            event = Event("msg", "", "", data=data)
-            pushes = [(user, event, notify) for user in users]
-            deliveries = self.pushes.deliveries(app, rules, pushes, audience.id)
-
+        deliveries = self._deliveries_to(users, audience, rules)
         is_last = len(users) < self.pages.users
         is_stored = self.rows.add_page(
             audience, users, deliveries, is_last, self.node()
@@ -385,9 +416,32 @@ class Audiences(Service, dict=True):
             self.wake({each.host for each in deliveries})
         return None
 
+    def _deliveries_to(
+        self, users: Sequence[str], audience: Audience, rules: AppNotifySettings
+    ) -> list[Delivery]:
+        """Make the deliveries of an audience to the devices of some of its
+        users.
+
+        Switches greenlets. Raises StorageUnavailable.
+        """
+        if not users:
+            return []
+        content = audience.content
+        # With the tag, a repeated delivery replaces the first one on the
+        # device.
+        tag = content.notify.tag or f"audience {audience.id}"
+        notify = replace(content.notify, tag=tag)
+        data = bytes(content.data) if content.data != NO_DATA else b""
+        event = Event("msg", "", "", data=data)
+        pushes = [(user, event, notify) for user in users]
+        return self.pushes.deliveries(audience.app, rules, pushes, audience.id)
+
     def _users_after(self, audience: Audience) -> Sequence[str]:
-        """The users of the next page of an audience, after its last user.
-        Switches greenlets. Raises StorageUnavailable."""
+        """Return the users of the next page of an audience, after its last
+        user.
+
+        Switches greenlets. Raises StorageUnavailable.
+        """
         app = audience.app
         after = audience.last_user
         limit = self.pages.users

@@ -2,7 +2,7 @@
 of its sender."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from hashlib import sha256
 from typing import Final, Literal
@@ -60,8 +60,10 @@ class Author(Struct, frozen=True):
 
 
 def language_of(tag: str) -> str:
-    """The language of the texts for a language tag, such as ``zh-CN``; English
-    if there are no texts in that language."""
+    """Return the language of the texts for a language tag.
+
+    ``zh-CN`` gives ``zh``. A language without texts gives ``en``.
+    """
     primary = tag.lower().replace("_", "-").partition("-")[0]
     if primary in WORDS:
         return primary
@@ -69,14 +71,21 @@ def language_of(tag: str) -> str:
 
 
 def in_words(language: str, key: str, count: int = 1, **values: str) -> str:
-    """A text in a language (of :func:`language_of`), in the form for
-    ``count``."""
+    """Return the text with this key in a language, in the form for ``count``.
+
+    ``language`` is a result of :func:`language_of`. ``values`` fill the
+    brackets of the text.
+    """
     return form_for(WORDS[language][key], count).format(count=count, **values)
 
 
 def form_for(text: str, count: int) -> str:
-    """The form of a text for a number. A text has one form, two forms (one and
-    more), or the six forms of Arabic (CLDR)."""
+    """Choose the form of a text for a number.
+
+    ``text`` has one form, two forms (one and more), or the six forms of Arabic,
+    with ``|`` between them. For example ``form_for("message|messages", 3)`` is
+    ``messages``.
+    """
     forms = text.split("|")
     if len(forms) != _ARABIC_FORMS:
         if count == 1:
@@ -98,19 +107,32 @@ def form_for(text: str, count: int) -> str:
 
 @lru_cache(_TOPICS)
 def topic_of(app: str, conversation: int) -> str:
-    """The topic of all notifications of a conversation: 32 characters of
-    base64url."""
+    """Return the topic of all notifications of a conversation.
+
+    A push service replaces a waiting notification by a later one with the same
+    topic. The topic is a hash, 32 characters of base64url, so it tells the
+    service nothing.
+    """
     digest = sha256(f"{app}\0{conversation}".encode()).digest()
     return base64url.encode(digest[:TOPIC_BYTES])
 
 
 def tag_of(app: str, conversation: int) -> str:
-    """The tag of all notifications of a conversation."""
+    """Return the tag of all notifications of a conversation, such as
+    ``shop:42``.
+
+    A device replaces a notification on its screen by a later one with the same
+    tag.
+    """
     return f"{app}:{conversation}"
 
 
 def host_of(url: str) -> str:
-    """The host of an endpoint, with its port if the URL names one."""
+    """Return the host of a URL, with its port if the URL names one.
+
+    ``https://push.example:8443/x`` gives ``push.example:8443``. If the text is
+    no URL, the result is ``""``.
+    """
     match = re.match(r"\w+://(?:[^/?#@]*@)?([^/?#]*)", url)
     if match is None:
         return ""
@@ -118,8 +140,10 @@ def host_of(url: str) -> str:
 
 
 def notify_in(entry: Entry) -> Notify | Literal[False] | None:
-    """The wishes of a message for its notification. None: the message has no
-    wishes. False: nobody is notified of it."""
+    """Read what the sender of a message wishes for its notification.
+
+    None: the message has no wishes. False: nobody is notified of it.
+    """
     stored = entry.notify
     if stored is None:
         return None
@@ -127,6 +151,7 @@ def notify_in(entry: Entry) -> Notify | Literal[False] | None:
         notify = msgspec.json.decode(stored, type=Notify | bool | None)
     except (ValueError, RecursionError):
         return None
+    # True means that users are notified, as they are without it.
     if notify is True:
         return None
     return notify
@@ -135,28 +160,45 @@ def notify_in(entry: Entry) -> Notify | Literal[False] | None:
 def outcome_of(
     question: Ask, user: str, names: Mapping[str, str], language: str
 ) -> str:
-    """The text that a user reads in place of a question that they cannot answer
-    any more: the user's own answer, or the last answer of somebody else. If
-    nobody has answered, or the question was closed otherwise, it is the reason.
-    ``names``: user → name."""
-    own_answer = question.answer_of(user)
-    answer = own_answer
-    if answer is None and question.answers:
-        answer = question.answers[-1]
-    is_closed = question.state not in ("", "answered")
-    if answer is None or (own_answer is None and is_closed):
-        return in_words(language, f"ask_{question.state or 'answered'}")
+    """Return the text that replaces a question which a user cannot answer any
+    more.
 
-    texts = {each.value: each.text for each in question.options}
-    text = answer.text or texts.get(answer.value, answer.value)
+    The text has the user's own answer, or the last answer of somebody else. If
+    nobody has answered, or the question was closed otherwise, it has the
+    reason. ``names``: user → name.
+    """
+    own_answer = question.answer_of(user)
     if own_answer is not None:
+        text = _text_of_answer(question, own_answer.value, own_answer.text)
         return in_words(language, "answered_you", text=text)
+
+    is_closed = question.state not in ("", "answered")
+    if is_closed or not question.answers:
+        # For example "ask_expired".
+        return in_words(language, f"ask_{question.state or 'answered'}")
+    answer = question.answers[-1]
     name = names.get(answer.user) or answer.user
+    text = _text_of_answer(question, answer.value, answer.text)
     return in_words(language, "answered", name=name, text=text)
 
 
+def _text_of_answer(question: Ask, value: str, text: str) -> str:
+    """Return the words of an answer: its ``text``, or that of the chosen
+    option.
+
+    ``value``: the option. If the question has no such option, the value itself
+    is shown.
+    """
+    texts = {each.value: each.text for each in question.options}
+    return text or texts.get(value, value)
+
+
 def answers_of(question: Ask) -> tuple[ShownAction, ...]:
-    """The buttons of the notification of a question."""
+    """Return the buttons with which a user answers a question in its
+    notification.
+
+    There is a button for each of the first options.
+    """
     return tuple(
         ShownAction(f"{ANSWER}{each.value}", _cut(each.text, TITLE_CHARACTERS))
         for each in question.options[:SHOWN_OPTIONS]
@@ -164,7 +206,7 @@ def answers_of(question: Ask) -> tuple[ShownAction, ...]:
 
 
 def ttl_of(notify: Notify | None) -> int:
-    """For how many seconds push services keep a notification."""
+    """Return for how many seconds push services keep a notification."""
     if notify is None or notify.ttl is UNSET:
         return TTL_SECONDS
     return int(notify.ttl)
@@ -180,22 +222,13 @@ def shown_of(
     preview: bool,
     notify: Notify | None = None,
 ) -> Shown:
-    """The notification of a message.
+    """Make the content of the notification of a message.
 
     ``count``: the number of unread messages in the conversation. ``preview``
     False: the texts are hidden. ``notify``: the wishes of the sender; None: no
     wishes.
     """
     is_group = conversation.kind == "group"
-    if is_group:
-        title = conversation.name or in_words(language, "group")
-    elif author.name:
-        title = author.name
-    elif entry.is_reminder:
-        title = in_words(language, "reminder")
-    else:
-        title = in_words(language, "app")
-
     if preview:
         text = text_in(entry, language)
         if is_group and author.name:
@@ -212,7 +245,7 @@ def shown_of(
     content = Shown(
         kind="message",
         tag=tag_of(app, conversation.id),
-        title=_cut(title, TITLE_CHARACTERS),
+        title=_cut(_title_of(entry, conversation, author, language), TITLE_CHARACTERS),
         body=_cut(text, TEXT_CHARACTERS),
         icon=icon,
         conversation=conversation.id,
@@ -226,8 +259,28 @@ def shown_of(
     return with_wishes(content, notify, preview)
 
 
+def _title_of(
+    entry: Entry, conversation: Conversation, author: Author, language: str
+) -> str:
+    """Return the title of a notification: the group, or the sender.
+
+    A message of a back end has no sender: the title says so in a word.
+    """
+    if conversation.kind == "group":
+        return conversation.name or in_words(language, "group")
+    if author.name:
+        return author.name
+    if entry.is_reminder:
+        return in_words(language, "reminder")
+    return in_words(language, "app")
+
+
 def with_wishes(shown: Shown, notify: Notify, preview: bool = True) -> Shown:
-    """A notification with the fields that its sender has given."""
+    """Return a notification with the fields that its sender has given.
+
+    ``preview`` False: the texts of the sender are hidden, too, so title and
+    body stay.
+    """
     title = shown.title
     body = shown.body
     if preview:
@@ -252,12 +305,17 @@ def with_wishes(shown: Shown, notify: Notify, preview: bool = True) -> Shown:
 
 
 def closing(app: str, conversation: int) -> Shown:
-    """The notification that removes the notification of a conversation."""
+    """Return the notification that removes the notification of a
+    conversation."""
     return Shown("close", tag_of(app, conversation), conversation=conversation)
 
 
 def text_in(entry: Entry, language: str) -> str:
-    """The content of a message in one line."""
+    """Return the content of a message in one line.
+
+    A question or a poll is introduced by a word, such as "Question: Lunch at
+    noon?".
+    """
     if entry.type != "text":
         return _text_of_data(entry, language)
 
@@ -274,22 +332,19 @@ def text_in(entry: Entry, language: str) -> str:
 
 
 def _text_of_data(entry: Entry, language: str) -> str:
-    """The content of a message without text in one line: its caption, or a word
-    for its type."""
+    """Return the content of a message without text in one line.
+
+    It is the caption of the message, or a word for its type, such as "Picture".
+    """
     about = _about(entry)
+    # Spaces are merged after the cut, so twice as many characters are enough.
     caption = " ".join(about.caption[: 2 * TEXT_CHARACTERS].split())
     if caption:
         return caption
 
     words: Mapping[str, str] = WORDS[language]
     if entry.type == "album" and about.items:
-        key = "album"
-        types = {item.type for item in about.items}
-        if len(types) == 1:
-            # An album of one type has a word of its own, such as "3 pictures".
-            key_of_type = f"album_{types.pop()}"
-            if key_of_type in words:
-                key = key_of_type
+        key = _key_of_album(about.items, words)
         return in_words(language, key, len(about.items))
     if entry.type in ("picture", "voice", "video", "file", "location"):
         return words[entry.type]
@@ -297,6 +352,8 @@ def _text_of_data(entry: Entry, language: str) -> str:
 
 
 class _Item(Struct, frozen=True):
+    """One picture, video or file of an album."""
+
     type: str = ""
 
 
@@ -310,9 +367,25 @@ class _About(Struct, frozen=True):
 _NOTHING: Final = _About()
 
 
+def _key_of_album(items: Sequence[_Item], words: Mapping[str, str]) -> str:
+    """Return the key of the word for an album.
+
+    An album of one type has a word of its own, such as "3 pictures".
+    """
+    types = {item.type for item in items}
+    if len(types) == 1:
+        key_of_type = f"album_{types.pop()}"
+        if key_of_type in words:
+            return key_of_type
+    return "album"
+
+
 def _about(entry: Entry) -> _About:
-    """The fields that describe a message. They are empty if the message is of
-    another type, too long, or no valid JSON."""
+    """Read the fields that describe a message, such as its caption.
+
+    They are empty if the message is of another type, too long, or no valid
+    JSON.
+    """
     has_about = entry.type in ("picture", "video", "file", "album")
     if not has_about or len(entry.body) > ABOUT_BYTES:
         return _NOTHING
@@ -323,15 +396,19 @@ def _about(entry: Entry) -> _About:
 
 
 def body_of(shown: Shown) -> bytes:
-    """A notification as JSON of at most :data:`MOST_BYTES`. If it is too large,
-    parts are left out, in this order: data, actions, the icon, the address, the
-    end of the text and of the title."""
+    """Encode a notification as JSON of at most :data:`MOST_BYTES`.
+
+    If it is too large, parts are left out, the least important first: data,
+    actions, the icon, the address, the end of the text and of the title.
+    """
     body = msgspec.json.encode(shown)
     for removed in ({"data": None}, {"actions": ()}, {"icon": ""}, {"url": ""}):
         if len(body) <= MOST_BYTES:
             break
         shown = replace(shown, **removed)
         body = msgspec.json.encode(shown)
+    # A character may take six bytes in JSON, so the right length is searched by
+    # halves.
     while len(body) > MOST_BYTES and shown.body:
         shown = replace(shown, body=_cut(shown.body, len(shown.body) // 2))
         body = msgspec.json.encode(shown)
@@ -353,15 +430,16 @@ def delivery_to(
     next_try: int = 0,
     audience: int = 0,
 ) -> Delivery:
-    """The delivery of a notification to a device.
+    """Make the delivery of a notification to one device.
 
-    ``ttl``: how long it is valid, in seconds. ``now``: Unix seconds. For
-    ``topic``, ``next_try`` and ``audience`` see :class:`Delivery`.
-    ``conversation`` and ``entry``: its message; 0: it is about no stored
-    message.
+    ``topic``: a newer delivery with the same topic replaces this one. ``ttl``:
+    how long it is valid, in seconds. ``now``: Unix seconds. ``conversation``
+    and ``entry``: its message; 0: it is about no stored message. ``next_try``:
+    when to send it, in milliseconds of :func:`steady_time`; 0: at once.
+    ``audience``: the id of its audience; 0: no audience.
     """
     return Delivery(
-        id=0,
+        id=0,  # the database chooses it
         app=endpoint.app,
         user=endpoint.user,
         endpoint=endpoint.id,
@@ -380,7 +458,8 @@ def delivery_to(
 
 
 def _cut(text: str, most: int) -> str:
-    """The text with at most ``most`` characters."""
+    """Return the text with at most ``most`` characters; ``…`` stands for the
+    rest."""
     if len(text) <= most:
         return text
     if not most:

@@ -33,13 +33,14 @@ _HOURS_A_DAY: Final = 24
 
 
 class Decision(Struct, frozen=True):
-    """The decision about a due.
+    """The decision about a due, which is a user who may have to be notified.
 
-    ``notify``: the user is notified. ``wait``: decide again at ``due`` (Unix
-    milliseconds), about the messages from ``entry`` on. ``stay``: the last
-    notification is still valid. ``close``: the message of the last notification
-    was read, or is gone. ``end``: the user is not notified, and was not
-    notified before.
+    * ``notify``: the user is notified.
+    * ``wait``: decide again at ``due`` (Unix milliseconds), about the messages
+      from ``entry`` on.
+    * ``stay``: the last notification is still valid.
+    * ``close``: the message of the last notification was read, or is gone.
+    * ``end``: the user is not notified, and was not notified before.
     """
 
     outcome: Literal["notify", "wait", "stay", "close", "end"]
@@ -51,9 +52,11 @@ _CLOSE: Final = Decision("close")
 
 
 def nothing_new(due: Due, unread: UnreadMessages | None) -> Decision:
-    """The decision if there is no message about which to notify the user.
+    """Decide about a due if there is no message of which to notify the user.
+
     ``unread``: the unread messages of the conversation; None: the conversation
-    is gone."""
+    is gone. A notification of an unread message stays, any other one is closed.
+    """
     if not due.notified:
         return Decision("end")
     if unread is None or due.user not in unread.reads:
@@ -73,14 +76,15 @@ def decide(
     now: int,
     offset: int = 0,
 ) -> Decision:
-    """Decide about a due.
+    """Decide whether the user of a due is notified now, later, or not at all.
 
-    ``unread``: the unread messages of its conversation; None: the conversation
+    ``unread``: the unread messages of the conversation; None: the conversation
     is gone. ``rules``: of the app; None: the app is gone. ``wishes``: of the
     user for all conversations; ``wish``: for this conversation.
     ``is_reachable``: whether the user has an endpoint that is on, or gets mail.
-    ``now``: Unix milliseconds. ``offset``: the time of dues minus the time of
-    the clock, in milliseconds (:func:`imserver.gateway.clock.steady_time`).
+
+    ``now``: Unix milliseconds. ``offset``: dues have times of another clock,
+    which nobody can set; this is its time minus ``now``.
     """
     if (
         rules is None
@@ -105,14 +109,9 @@ def decide(
     )
     if due.entry < entry and not may_be_unread:
         # The message of the due was read, so the first message since then has a
-        # time of its own. Clocks of nodes differ, and can be set, so both times
-        # are limited to now.
-        stored_at = min(unread.times[oldest], now) + offset
-        ready_at = stored_at + int(rules.after_seconds * SECOND_MS)
-        if due.notified:
-            notified_at = min(due.notified_at, now + offset)
-            next_at = notified_at + int(rules.again_seconds * SECOND_MS)
-            ready_at = max(ready_at, next_at)
+        # time of its own.
+        stored_at = unread.times[oldest]
+        ready_at = _ready_at(due, stored_at, rules, now, offset)
         if ready_at > now + offset:
             return Decision("wait", ready_at, entry)
 
@@ -120,6 +119,22 @@ def decide(
     if quiet_end > now:
         return Decision("wait", quiet_end + offset, entry)
     return Decision("notify")
+
+
+def _ready_at(
+    due: Due, stored_at: int, rules: AppNotifySettings, now: int, offset: int
+) -> int:
+    """Return when a user may be notified of a message, in the time of dues.
+
+    ``stored_at``: when the message was stored, in Unix milliseconds.
+    ``offset``: the time of dues minus ``now``.
+    """
+    # Clocks of nodes differ, and can be set, so both times are limited to now.
+    ready_at = min(stored_at, now) + offset + int(rules.after_seconds * SECOND_MS)
+    if not due.notified:
+        return ready_at
+    notified_at = min(due.notified_at, now + offset)
+    return max(ready_at, notified_at + int(rules.again_seconds * SECOND_MS))
 
 
 def may_notify(
@@ -132,7 +147,12 @@ def may_notify(
     now: int,
 ) -> bool:
     """Whether a user may be notified of a conversation now, whatever the
-    message is. See :func:`decide`."""
+    message is.
+
+    ``unread``: the unread messages; None: the conversation is gone. ``rules``:
+    of the app; None: the app is gone. ``wishes``: of the user for all
+    conversations; ``wish``: for this conversation. ``now``: Unix milliseconds.
+    """
     if (
         rules is None
         or not rules.enabled
@@ -145,8 +165,13 @@ def may_notify(
 
 
 def quiet_until(quiet: QuietHours, now: int) -> int:
-    """The end of the quiet hours that ``now`` is in, in Unix milliseconds; 0:
-    ``now`` is not in quiet hours."""
+    """Return the end of the quiet hours that ``now`` is in, in Unix
+    milliseconds.
+
+    0: ``now`` is not in quiet hours. They are minutes of the day in the zone of
+    the user, and may span midnight, such as 22:00 to 07:30.
+    """
+    # Both are the same: there are no quiet hours.
     if quiet.begin == quiet.end:
         return 0
     local = datetime.fromtimestamp(now / SECOND_MS, zone_of(quiet.zone))
@@ -164,14 +189,18 @@ def quiet_until(quiet: QuietHours, now: int) -> int:
         return 0
 
     hour, minutes = divmod(quiet.end, MINUTES_AN_HOUR)
+    # ``time`` does not accept the hour 24.
     end = datetime.combine(day, time(hour % _HOURS_A_DAY, minutes), local.tzinfo)
     # Where clocks go back, the end may be before ``now`` in its first hour.
     return max(int(end.timestamp() * SECOND_MS), now + _MINUTE_MS)
 
 
 def mail_due(wishes: Wishes, now: int) -> int:
-    """When a mail may be needed, in Unix milliseconds (0: never), if the user
-    is notified at ``now``."""
+    """Return when a user who is notified at ``now`` may need a mail, too.
+
+    The times are Unix milliseconds; 0: never. With ``daily``, it is the next
+    morning in the zone of the user.
+    """
     if wishes.mail == "never":
         return 0
     if wishes.mail == "soon":
@@ -185,7 +214,10 @@ def mail_due(wishes: Wishes, now: int) -> int:
 
 
 def find_zone(name: str) -> ZoneInfo | None:
-    """The time zone of this name; None: this machine does not know it."""
+    """Return the time zone of this name, such as ``Asia/Tokyo``.
+
+    None: this machine does not know it.
+    """
     # loaded for the first user who is notified: it takes 0.2 MB
     from zoneinfo import ZoneInfo
 
@@ -196,7 +228,8 @@ def find_zone(name: str) -> ZoneInfo | None:
 
 
 def zone_of(name: str) -> ZoneInfo:
-    """The time zone of this name, UTC if this machine does not know it."""
+    """Return the time zone of this name, or UTC if this machine does not know
+    it."""
     from zoneinfo import ZoneInfo  # as above
 
     return find_zone(name) or ZoneInfo("UTC")

@@ -104,13 +104,15 @@ class NotifyOfApp(Struct, frozen=True):
 
 
 def rules_of(tenant: TenantSettings) -> AppNotifySettings:
-    """The notification rules of an app."""
+    """Return the notification rules of an app."""
     return app_settings_of(tenant, NotifyOfApp).notify
 
 
 def rules_in(tenants: Tenants, app: str) -> AppNotifySettings | None:
-    """The notification rules of an app, by its name; None: there is no such
-    app. Never switches greenlets."""
+    """Return the notification rules of an app, by its name.
+
+    None: there is no such app. Never switches greenlets.
+    """
     tenant = tenants.get(app)
     if tenant is None:
         return None
@@ -118,8 +120,11 @@ def rules_in(tenants: Tenants, app: str) -> AppNotifySettings | None:
 
 
 def check(config: Config, locations: Locations) -> Iterator[tuple[str, str]]:
-    """Check the settings beyond their types. Raises ConfigError. Yields
-    settings that a careful operator would change."""
+    """Check the settings beyond their types.
+
+    Raises ConfigError for a value that cannot work. Yields (setting, reason)
+    for values that work, but that a careful operator would change.
+    """
     settings = settings_of(config, NotificationSettings)
     if not re.fullmatch(r"(mailto:[^\s@<>]+@[^\s@<>]+|https://\S+)?", settings.contact):
         raise locations.wrong(
@@ -214,6 +219,7 @@ TABLES: Final = (
 
 
 def _is_private_key(text: str) -> bool:
+    """Whether a text is a private key of P-256: 32 bytes in base64url."""
     try:
         content = base64url.decode_any_form(text)
     except ValueError:

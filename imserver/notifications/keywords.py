@@ -21,8 +21,10 @@ counts as a word."""
 
 
 def clean_keywords(given: Collection[str]) -> tuple[str, ...]:
-    """The keywords, each once without regard to case, without spaces around
-    them. Empty keywords are left out."""
+    """Return the keywords without surrounding spaces, each once.
+
+    Two keywords that differ only by case are one. Empty keywords are left out.
+    """
     words: dict[str, str] = {}
     for text in given:
         word = " ".join(text.split())
@@ -32,8 +34,12 @@ def clean_keywords(given: Collection[str]) -> tuple[str, ...]:
 
 
 def searched_text(entry: Entry) -> str:
-    """The text of an entry in which keywords are looked for; ``""``: the entry
-    has no text, or is in no group."""
+    """Return the text of an entry in which keywords are looked for, in lower
+    case.
+
+    ``""``: the entry has no text, or is in no group.
+    """
+    # Only entries of conversations without a group name their members.
     if entry.type != "text" or entry.members:
         return ""
     text = entry.body[:_LOOKED_BYTES].decode(errors="ignore")
@@ -50,8 +56,10 @@ def has_keyword(text: str, keywords: Sequence[str]) -> bool:
 
 
 def _has(text: str, word: str) -> bool:
-    """Whether a text contains a word that is not part of a longer word. Both
-    are in lower case."""
+    """Whether a text contains a word that is not part of a longer word.
+
+    Both are in lower case. "an" is in "an apple", but not in "banana".
+    """
     begin = -1
     for _ in range(_MOST_MATCHES):
         begin = text.find(word, begin + 1)
@@ -66,7 +74,10 @@ def _has(text: str, word: str) -> bool:
 
 
 def _may_touch(sign: str, edge: str) -> bool:
-    """Whether a word whose first or last character is ``edge`` may stand next
-    to the character ``sign``. ``sign`` is ``""`` at an end of the text."""
+    """Whether a word may stand next to the character ``sign``.
+
+    ``edge`` is the first or last character of the word, on that side. ``sign``
+    is ``""`` at an end of the text.
+    """
     is_part_of_word = sign.isalnum() or sign == "_"
     return not is_part_of_word or _SPACELESS.match(edge) is not None

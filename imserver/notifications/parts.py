@@ -44,7 +44,7 @@ from imserver.plugin.wire import PushService
 
 
 class NotificationParts(Struct, frozen=True):
-    """The services for routes and other features."""
+    """The services of notifications, for routes and other features."""
 
     core: Core
     messages: MessageServices
@@ -62,15 +62,16 @@ class NotificationParts(Struct, frozen=True):
 
 
 def notifications_of(core: Core) -> NotificationParts:
-    """The parts of notifications on a node."""
+    """Return the services of notifications on a node."""
     return core.service(NotificationParts)
 
 
 class _Shared(Struct, frozen=True):
-    """The objects that the parts of notifications share. They are made first.
+    """The objects that several services of notifications share. They are made
+    first.
 
-    ``lease``: the node that has it decides and delivers. ``rules`` returns the
-    rules of an app, or None if there is no such app.
+    ``lease``: the node that has it decides about notifications, and sends them.
+    ``rules`` returns the rules of an app, or None if there is no such app.
     """
 
     core: Core
@@ -86,7 +87,12 @@ class _Shared(Struct, frozen=True):
 
 
 def build(core: Core) -> Parts:
-    """Build the parts of notifications, and join them to the core."""
+    """Build the services of notifications, and connect them with the core.
+
+    The notifier decides who is notified. Deliveries go to push services, mails
+    to the mail server. Two greenlets run: the notifier, and the sender of
+    deliveries.
+    """
     webhooks = webhooks_of(core)
     shared = _make_shared(core, webhooks.feeds)
     webpush = _make_webpush(shared)
@@ -95,7 +101,7 @@ def build(core: Core) -> Parts:
     mails = _make_mails(shared, notifier)
     pushes = PushNotifications(shared.rows, deliveries.wake, shared.rules)
     audiences = _make_audiences(shared, deliveries, pushes)
-
+    # From here on the services call each other, and the core calls them.
     notifier.report_to(got_lease=deliveries.restart)
     notifier.report_to(got_lease=mails.restart, mail_due=mails.note_due)
     notifier.report_to(renewed=audiences.look)
@@ -104,6 +110,8 @@ def build(core: Core) -> Parts:
     webhooks.report_to(pushes.absent)
 
     def stop() -> None:
+        """End the services: first those that add deliveries, then the
+        sender."""
         audiences.stop()
         deliveries.stop()
         mails.stop()
@@ -135,7 +143,7 @@ def build(core: Core) -> Parts:
 
 
 def _make_shared(core: Core, feeds: Feeds) -> _Shared:
-    """Build the objects that the parts share."""
+    """Build the objects that several services share."""
     services = DeviceServices(core.all_of(PushService))  # type: ignore[type-abstract]
     return _Shared(
         core=core,
@@ -154,18 +162,19 @@ def _make_shared(core: Core, feeds: Feeds) -> _Shared:
 
 
 def _make_webpush(shared: _Shared) -> WebPush:
-    """Build the sender of Web Push."""
+    """Build the sender of Web Push, with the key of this server."""
     core = shared.core
     settings = shared.settings
     requests = PublicRequests(
         settings.allow_loopback, connections=settings.requests_per_host
     )
+    # The second key, if there is one, is that of the earlier server secret.
     key, *older_keys = core.node.keys_for(VAPID)
     return WebPush(requests, settings, key, core.config.address, *older_keys)
 
 
 def _make_deliveries(shared: _Shared, webpush: WebPush) -> Deliveries:
-    """Build the part that delivers notifications to endpoints."""
+    """Build the service that sends notifications to devices."""
     return Deliveries(
         rows=shared.rows,
         webpush=webpush,
@@ -179,7 +188,7 @@ def _make_deliveries(shared: _Shared, webpush: WebPush) -> Deliveries:
 
 
 def _make_notifier(shared: _Shared, deliveries: Deliveries) -> Notifier:
-    """Build the part that decides which users a stored message notifies."""
+    """Build the service that decides which users a stored message notifies."""
     core = shared.core
     return Notifier(
         store=core.store,
@@ -197,21 +206,24 @@ def _make_notifier(shared: _Shared, deliveries: Deliveries) -> Notifier:
 
 
 def _make_mails(shared: _Shared, notifier: Notifier) -> Mails:
-    """Build the part that sends digests by mail."""
+    """Build the service that mails about unread messages."""
     core = shared.core
     tokens = shared.tokens
     server = core.config.address
     pages = f"{server}/api/v1/notifications"
 
     def page_of(app: str) -> str:
+        """Only the app of the built-in chat has a page."""
         if app != GOCHAT:
             return ""
         return chat_page_of(core)
 
     def stop_url(app: str, user: str) -> str:
+        """The link by which the user ends the mails."""
         return f"{pages}/unsubscribe?token={tokens.make_mail(app, user)}"
 
     def answer_url(app: str, user: str, entry: int) -> str:
+        """The link by which the user answers the question ``entry``."""
         return f"{pages}/answer?token={tokens.make_ask(app, user, entry)}"
 
     return Mails(
@@ -231,7 +243,7 @@ def _make_mails(shared: _Shared, notifier: Notifier) -> Mails:
 def _make_audiences(
     shared: _Shared, deliveries: Deliveries, pushes: PushNotifications
 ) -> Audiences:
-    """Build the part that sends one notification to many users."""
+    """Build the service that sends one notification to many users."""
     core = shared.core
     return Audiences(
         store=core.store,
@@ -245,10 +257,14 @@ def _make_audiences(
 
 
 def _erasure(parts: NotificationParts) -> Erasure:
-    """The functions that erase a user or an app."""
+    """Return the functions that erase a user or an app from notifications.
+
+    The rows of the user itself are erased by the tables' declarations.
+    """
     recent = parts.deliveries.recent
 
     def erase_user(app: str, user: str, _name: str) -> None:
+        """Erase a user from notifications to others, and from memory."""
         parts.rows.erase_about(app, user)
         parts.audiences.rows.erase_user(app, user)
         recent.forget(app, user)

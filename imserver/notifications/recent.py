@@ -60,11 +60,17 @@ class ForgetRecentQuery(Struct, frozen=True, array_like=True):
 
 
 class RecentDeliveries:
-    """Owner of the last notifications of this node. :meth:`of` and
-    :meth:`forget` switch."""
+    """Remembers the last notifications of this node, for operators who look for
+    an error.
+
+    :meth:`of` and :meth:`forget` ask the other nodes, too, and switch
+    greenlets.
+    """
 
     def __init__(self, core: Core) -> None:
+        """Remember nothing yet, and answer the queries of other nodes."""
         self._by_app: dict[str, deque[RecentDelivery]] = {}
+        """App → its last deliveries, the newest first."""
         self._by_user: dict[tuple[str, str], deque[RecentDelivery]] = {}
         """(app, user) → their last deliveries. The user with the newest
         delivery comes last."""
@@ -73,15 +79,18 @@ class RecentDeliveries:
         core.queries.add(FORGET, ForgetRecentQuery, self._forget_here)
 
     def note(self, delivery: Delivery, outcome: str, problem: str = "") -> None:
-        """Note the outcome of a delivery."""
+        """Remember the outcome of a delivery.
+
+        ``problem``: why it failed; ``""``: it has not failed.
+        """
         recent = RecentDelivery(
-            int(time()),
-            delivery.user,
-            delivery.kind,
-            delivery.host,
-            delivery.endpoint,
-            outcome,
-            problem[:_PROBLEM_CHARACTERS],
+            time=int(time()),
+            user=delivery.user,
+            kind=delivery.kind,
+            host=delivery.host,
+            endpoint=delivery.endpoint,
+            outcome=outcome,
+            problem=problem[:_PROBLEM_CHARACTERS],
         )
         of_app = self._by_app.setdefault(delivery.app, deque(maxlen=MOST_RECENT))
         of_app.appendleft(recent)
@@ -89,24 +98,29 @@ class RecentDeliveries:
         # A few deliveries of each user are stored separately, because a large
         # audience displaces them from the list of the app.
         key = (delivery.app, delivery.user)
+        # Removed and added again, so that the user comes last.
         of_user = self._by_user.pop(key, None) or deque(maxlen=_MOST_OF_USER)
         of_user.appendleft(recent)
         self._by_user[key] = of_user
         if len(self._by_user) > MOST_USERS:
-            del self._by_user[next(iter(self._by_user))]
+            oldest_key = next(iter(self._by_user))
+            del self._by_user[oldest_key]
 
     def of(
         self, app: str, user: str, limit: int
     ) -> tuple[list[RecentDelivery], list[str]]:
-        """The last deliveries to a user (``""``: to all users), newest first,
-        and the nodes that did not answer."""
+        """Return the last deliveries to a user, of all nodes, the newest first.
+
+        ``user`` ``""``: to all users of the app. The second value names the
+        nodes that did not answer. Switches greenlets.
+        """
         query = RecentQuery(app, user, limit)
         answers, missing = self._ask(QUERY, query, list[RecentDelivery])
         deliveries = [*self._here(query), *chain.from_iterable(answers.values())]
         return sorted(deliveries, key=lambda one: -one.time)[:limit], missing
 
     def _here(self, query: RecentQuery) -> list[RecentDelivery]:
-        """The last deliveries of this node, newest first."""
+        """Return the last deliveries of this node, the newest first."""
         deliveries: Iterable[RecentDelivery]
         if query.user:
             deliveries = self._by_user.get((query.app, query.user), ())
@@ -115,16 +129,21 @@ class RecentDeliveries:
         return list(islice(deliveries, query.limit))
 
     def forget(self, app: str, user: str = "") -> None:
-        """Forget the deliveries to a user (``""``: of the app), on all nodes
-        that answer."""
+        """Forget the deliveries to a user, on all nodes that answer.
+
+        ``user`` ``""``: forget those of the whole app. Switches greenlets.
+        """
         query = ForgetRecentQuery(app, user)
         self._forget_here(query)
         self._ask(FORGET, query, bool)
 
     def _forget_here(self, query: ForgetRecentQuery) -> bool:
-        """Forget the deliveries on this node. Returns True as the answer to the
-        node that asks."""
+        """Forget deliveries on this node.
+
+        It is the answer to a query of another node, which needs a value: True.
+        """
         of_app = self._by_app.pop(query.app, ())
+        # Without a user, the whole list of the app is forgotten by that.
         if query.user:
             to_others = [one for one in of_app if one.user != query.user]
             if to_others:

@@ -7,7 +7,7 @@ from typing import Final
 from msgspec import Struct
 
 from imserver.plugin.identity import Relations
-from imserver.plugin.messages import MessageLog
+from imserver.plugin.messages import Ask, MessageLog
 from imserver.plugin.runtime import serve_others
 from imserver.plugin.storage import Store
 
@@ -16,8 +16,11 @@ _SENDERS_A_TURN: Final = 16
 
 
 class Recipients(Struct, frozen=True):
-    """Decides which users may be notified. The methods switch, and raise
-    StorageUnavailable. ``is_banned`` (app, user) does neither."""
+    """Tells whether users may be notified of messages.
+
+    The methods switch greenlets, and raise StorageUnavailable. ``is_banned``
+    (app, user) does neither.
+    """
 
     store: Store
     relations: Relations
@@ -26,31 +29,35 @@ class Recipients(Struct, frozen=True):
     def blocks(
         self, app: str, pairs: Iterable[tuple[str, str]]
     ) -> set[tuple[str, str]]:
-        """The pairs (user, sender) among these in which the user has blocked
-        the sender."""
+        """Return the pairs in which the user has blocked the sender.
+
+        ``pairs``: (user, sender). One query reads the blocks of a sender.
+        """
         by_sender: dict[str, list[str]] = {}
         for user, sender in pairs:
+            # Nobody can block a back end, for example.
             if self.relations.limits(app, sender):
                 by_sender.setdefault(sender, []).append(user)
 
         blocked: set[tuple[str, str]] = set()
         for number, (sender, users) in enumerate(by_sender.items(), 1):
-            blocked.update(
-                (user, sender) for user in self.relations.blocked_by(app, sender, users)
-            )
+            blocking_users = self.relations.blocked_by(app, sender, users)
+            blocked.update((user, sender) for user in blocking_users)
             if not number % _SENDERS_A_TURN:
                 serve_others()
         return blocked
 
     def are_over(self, app: str, items: Sequence[tuple[str, int, int]]) -> list[bool]:
-        """For each (user, conversation, entry): whether the user need not, or
-        may not, be notified of it any more.
+        """Tell for messages whether their users need no notification any more.
 
-        That is so if the user has read it, was banned, has left the
-        conversation, or has blocked the sender; or if the message was recalled,
-        or has expired. An open question is over only when it is answered, not
-        when it is read, because its author may have sent a reminder. For a push
-        that is not stored (conversation 0) only a ban counts.
+        ``items``: (user, conversation, entry). A notification is over if the
+        user has read the message, was banned, has left the conversation, or has
+        blocked the sender. It is also over if the message was recalled, or has
+        expired.
+
+        An open question is over only when it is answered, not when it is read,
+        because its author may have sent a reminder. For a push that is not
+        stored (conversation 0) only a ban counts.
         """
         stored = [
             (user, conversation, entry)
@@ -66,8 +73,10 @@ class Recipients(Struct, frozen=True):
     def _over(
         self, app: str, items: Sequence[tuple[str, int, int]]
     ) -> set[tuple[str, int, int]]:
-        """The (user, conversation, entry) among these that are over. Bans are
-        not checked."""
+        """Return the (user, conversation, entry) among these that are over.
+
+        Bans are not checked. See :meth:`are_over` for the reasons.
+        """
         if not items:
             return set()
         users_by_conversation: dict[int, list[str]] = {}
@@ -76,31 +85,37 @@ class Recipients(Struct, frozen=True):
         log = self.store.part(MessageLog)
         positions = log.conversations.read_positions(app, users_by_conversation)
         ids = list({entry for _, _, entry in items})
+        # The property ``ask`` decodes the question, so it is read only once.
         messages = {
-            each.id: each
+            each.id: (each.sender, each.ask)
             for each in log.entries.find(app, ids)
             if each.kind == "message"
         }
-        # The property ``ask`` decodes the question, so it is read only once.
-        questions = {id: each.ask for id, each in messages.items()}
         pairs = {
-            (user, messages[entry].sender)
-            for user, _, entry in items
-            if entry in messages
+            (user, messages[entry][0]) for user, _, entry in items if entry in messages
         }
         blocked = self.blocks(app, pairs)
 
-        def is_over(user: str, conversation: int, entry: int) -> bool:
-            """Whether a user need not be notified of an entry any more."""
+        over: set[tuple[str, int, int]] = set()
+        for user, conversation, entry in items:
             position = positions.get((user, conversation))
             # The user has left, or the message was recalled or has expired.
             if position is None or entry not in messages:
-                return True
-            if (user, messages[entry].sender) in blocked:
-                return True
-            question = questions[entry]
-            if question is not None and (question.state or question.may_answer(user)):
-                return bool(question.state)
-            return position >= entry
+                over.add((user, conversation, entry))
+                continue
+            sender, question = messages[entry]
+            is_blocked = (user, sender) in blocked
+            if is_blocked or _is_done(question, entry, user, position):
+                over.add((user, conversation, entry))
+        return over
 
-        return {item for item in items if is_over(*item)}
+
+def _is_done(question: Ask | None, entry: int, user: str, position: int) -> bool:
+    """Whether a user has read a message, or answered its question.
+
+    ``question``: None if the message asks nothing. ``position``: the last entry
+    of the conversation that the user has read.
+    """
+    if question is not None and (question.state or question.may_answer(user)):
+        return bool(question.state)
+    return position >= entry
