@@ -1128,8 +1128,8 @@ class _FollowedLog:
     def _users_of(self, entry: Entry) -> tuple[str, ...]:
         """Return the users of the conversation of an entry.
 
-        Small conversations have their members in the entry. Switches greenlets
-        otherwise.
+        The entry of a conversation of two names both. The members of a group
+        may have to be read, which switches greenlets.
         """
         return entry.members or self._members.of(entry.conversation)
 

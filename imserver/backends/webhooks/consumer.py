@@ -44,9 +44,11 @@ Batch = TypeVar("Batch")
 _trouble: Final = RateLimitedLog(log, "%s waits: %s")
 
 
-def _is_never_due() -> None:
-    """The ``until_due`` of a consumer that :meth:`Consumer.wake` wakes for
-    everything it has to read."""
+def _never_due() -> None:
+    """The ``until_due`` of consumers without a timetable: nothing will be due.
+
+    :meth:`Consumer.wake` announces everything that such a consumer has to read.
+    """
 
 
 class NotOwner(ImserverError):
@@ -54,8 +56,11 @@ class NotOwner(ImserverError):
 
 
 class DeliveryLease(Service):
-    """The right to deliver, as far as this node knows. The lease itself is in
-    the database."""
+    """The right to deliver, as far as this node knows.
+
+    One node at a time has it, so that nothing is delivered twice. The lease
+    itself is in the database, and ends if it is not renewed.
+    """
 
     SECONDS = 10
     """How long the database grants the lease."""
@@ -71,12 +76,12 @@ class DeliveryLease(Service):
         return monotonic() < self.until
 
     def renew(self, since: float, is_granted: bool) -> bool:
-        """Note the answer to a request for the lease that was sent at ``since``
-        (monotonic).
+        """Note the answer to a request for the lease, which was sent at
+        ``since``.
 
-        Returns whether this node has had the lease without a break. If not,
-        another node may have delivered meanwhile: consumers must begin again at
-        the stored positions.
+        ``since`` is monotonic. Returns whether this node has had the lease
+        without a break. If not, another node may have delivered meanwhile:
+        consumers must begin again at the stored positions.
         """
         is_unbroken = is_granted and since < self.until
         if is_granted:
@@ -100,15 +105,19 @@ class Failure(Struct, frozen=True):
 
 
 class Consumer(Generic[Batch]):
-    """Delivers to one receiver while this node has the lease. A greenlet runs
-    while there is work.
+    """Delivers batches to one receiver, in order, while this node has the
+    lease.
+
+    A greenlet runs while there is work. The owner of a consumer passes these
+    functions:
 
     - ``read``: returns the batch after the last one that was delivered, or None
       if nothing waits. It is called only when the batch before is done.
     - ``deliver``: tries to deliver a batch. Returns None if the batch is done,
       even if parts are to be tried later. After a failure it is called again
       with the same batch.
-    - ``save``: stores the position. None if the position is in memory only.
+    - ``save``: stores the position, which is how far the receiver has
+      everything. None if the position is in memory only.
     - ``until_due``: returns the seconds until something is due that
       :meth:`wake` does not announce, or None.
 
@@ -124,8 +133,9 @@ class Consumer(Generic[Batch]):
         read: Callable[[], Batch | None],
         deliver: Callable[[Batch], Failure | None],
         save: Callable[[], None] | None = None,
-        until_due: Callable[[], float | None] = _is_never_due,
+        until_due: Callable[[], float | None] = _never_due,
     ) -> None:
+        """Make a consumer that sleeps until :meth:`wake`."""
         self._name = name
         self._lease = lease
         self._read = read
@@ -134,18 +144,20 @@ class Consumer(Generic[Batch]):
         self._until_due = until_due
         self.failures = 0
         """The number of failed attempts since the last success."""
-        self.since = 0.0
-        """When the batch was first tried (monotonic)."""
+        self.first_tried_at = 0.0
+        """When the current batch was first tried (monotonic)."""
         self.is_unsaved = False
         """Whether the position has changed since it was stored."""
         self._saved_at = monotonic()
         self._batch: Batch | None = None
         """The batch that is not delivered yet."""
         self._news = Flag()
-        """Set if there may be something to read."""
+        """Set if there may be something to read. It ends :meth:`_wait`."""
         self._retry = Flag()
-        """Set if the next attempt must not wait."""
+        """Set if the next attempt must not wait. It ends the pause after a
+        failure."""
         self._greenlet: gevent.Greenlet[[], None] | None = None
+        """Runs :meth:`_run`; None: nothing is left to do."""
         self._has_ended = False
 
     @property
@@ -154,21 +166,27 @@ class Consumer(Generic[Batch]):
         return self._greenlet is not None
 
     def wake(self) -> None:
-        """Note that there may be something to read. Never switches
-        greenlets."""
+        """Begin to read, because there may be something new.
+
+        Never switches greenlets.
+        """
         self._news.set()
         if self._greenlet is None and not self._has_ended:
             self._greenlet = gevent.spawn(self._run)
 
     def retry(self) -> None:
-        """Try again at once, because the receiver was changed. Never
-        switches greenlets."""
+        """Try again at once, because the receiver was changed.
+
+        Never switches greenlets.
+        """
         self._retry.set()
         self.wake()
 
     def save(self) -> None:
-        """Store the position if it has changed. Switches greenlets. Raises
-        StorageUnavailable."""
+        """Store the position, if it has changed since it was stored.
+
+        Switches greenlets. Raises StorageUnavailable.
+        """
         self._saved_at = monotonic()
         if not self.is_unsaved or self._save is None:
             return
@@ -181,7 +199,10 @@ class Consumer(Generic[Batch]):
             raise
 
     def stop(self) -> None:
-        """Deliver nothing more. Never switches greenlets."""
+        """Deliver nothing more, and cancel what is under way.
+
+        Never switches greenlets.
+        """
         self._has_ended = True
         greenlet = self._greenlet
         self._greenlet = None
@@ -190,10 +211,10 @@ class Consumer(Generic[Batch]):
 
     @staticmethod
     def stop_all(consumers: Collection[Consumer[Any]], seconds: float = 1.0) -> None:
-        """Stop consumers, wait for their greenlets at most ``seconds``, and
-        store the positions. Switches greenlets.
+        """Stop consumers, and store their positions.
 
-        Raises StorageUnavailable.
+        The method waits at most ``seconds`` for their greenlets. Switches
+        greenlets. Raises StorageUnavailable.
         """
         running = [
             consumer._greenlet
@@ -207,7 +228,8 @@ class Consumer(Generic[Batch]):
             consumer.save()
 
     def _run(self) -> None:
-        """Greenlet: deliver until nothing is left to do."""
+        """Greenlet: deliver until nothing is left to do. :meth:`wake` begins it
+        again."""
         try:
             while self._step():
                 pass
@@ -215,8 +237,11 @@ class Consumer(Generic[Batch]):
             self._greenlet = None
 
     def _step(self) -> bool:
-        """Try to deliver a batch, or wait for one. Switches greenlets. Returns
-        False if nothing is left to do."""
+        """Try to deliver a batch, or wait for one.
+
+        Returns False if nothing is left to do, so that the greenlet ends. An
+        error never ends it: the next step tries again. Switches greenlets.
+        """
         try:
             if not self._lease.is_owned:
                 gevent.sleep(WAIT_SECONDS)
@@ -225,7 +250,7 @@ class Consumer(Generic[Batch]):
             self._news.clear()
             if self._batch is None:
                 self._batch = self._read()
-                self.since = monotonic()
+                self.first_tried_at = monotonic()
             batch = self._batch
             # The lease may have ended during the query.
             if batch is not None and self._lease.is_owned:
@@ -236,6 +261,7 @@ class Consumer(Generic[Batch]):
                 self.save()
             return batch is not None or self._wait()
         except NotOwner:
+            # The database knows better: another node has the lease.
             self._lease.until = 0.0
         except StorageUnavailable as error:
             _trouble(self._name, error)
@@ -249,8 +275,11 @@ class Consumer(Generic[Batch]):
         return True
 
     def _try(self, batch: Batch) -> None:
-        """Try to deliver a batch. After a failure, pause before the next
-        attempt. Switches greenlets."""
+        """Try to deliver a batch, and pause after a failure.
+
+        A batch that was delivered, or that is never tried again, is forgotten.
+        So the next step reads another one. Switches greenlets.
+        """
         self._retry.clear()
         failure = self._deliver(batch)
         if failure is None:
@@ -271,7 +300,11 @@ class Consumer(Generic[Batch]):
 
     def _wait(self) -> bool:
         """Wait until there is news, something is due, or the position must be
-        stored. Returns False at once if none of these can come."""
+        stored.
+
+        Returns False at once if none of these can come. Switches greenlets
+        otherwise.
+        """
         pause = self._until_due()
         if self.is_unsaved and (pause is None or pause > SAVE_SECONDS):
             pause = SAVE_SECONDS
@@ -282,19 +315,19 @@ class Consumer(Generic[Batch]):
 
 
 class LeasedWork:
-    """Renews a lease and looks for work. Owner of the signal that there is
-    news.
+    """Renews a lease, and looks for work while this node runs.
 
     ``renew`` takes or renews the lease, and learns which work there is.
-    ``look`` looks for new work. It also runs after each renewal, to find
-    entries of nodes whose messages to this one were lost. Both may switch
-    greenlets, and raise StorageUnavailable. ``name``, a plural, is for log
-    lines.
+    ``look`` looks for new work when there is news. It also runs after each
+    renewal, to find entries of nodes whose messages to this one were lost. Both
+    may switch greenlets, and raise StorageUnavailable. ``name``, a plural, is
+    for log lines.
     """
 
     def __init__(
         self, name: str, renew: Callable[[], object], look: Callable[[], object]
     ) -> None:
+        """``name``: for example ``notifications``, of which a log line says that they wait."""
         self._name = name
         self._renew = renew
         self._look = look
@@ -307,8 +340,10 @@ class LeasedWork:
         self.has_ended = False
 
     def changed(self) -> None:
-        """Renew at once, because the work was changed on this node. Never
-        switches greenlets."""
+        """Renew at once, because the work was changed on this node.
+
+        Never switches greenlets.
+        """
         self._has_changed = True
         self.news.set()
 
@@ -318,8 +353,10 @@ class LeasedWork:
         self.news.set()
 
     def run(self) -> None:
-        """Greenlet: renew the lease, and look for work when there is news,
-        until :meth:`end`."""
+        """Greenlet: renew the lease, and look for work when there is news.
+
+        It ends after :meth:`end`. An error ends only the current round.
+        """
         renew_at = 0.0
         while not self.has_ended:
             began = monotonic()
@@ -336,6 +373,7 @@ class LeasedWork:
 
             until_renewal = renew_at - monotonic()
             if self.news.wait(max(until_renewal, 0.0)):
+                # Further news of the next moments needs no look of its own.
                 until_look = began + LOOK_SECONDS - monotonic()
                 gevent.sleep(max(until_look, 0.0))
                 # Cleared only now: the next call of look covers news that came

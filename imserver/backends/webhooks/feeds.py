@@ -33,6 +33,7 @@ from imserver.backends.webhooks.event_json import EVENT_PREFIX, Outbound, Page, 
 from imserver.backends.webhooks.event_rows import (
     TRY_SECONDS,
     EventStore,
+    FeedHead,
     FeedRow,
     NewEvent,
     StoredEvent,
@@ -91,15 +92,20 @@ have a large content."""
 
 
 def _read_nothing(_after: int, _limit: int) -> Sequence[Entry]:
+    """Stands for the log in a window of a feed that this node does not deliver."""
     return ()
 
 
-_EMPTY: Final = LogWindow(_read_nothing, 0)
+_EMPTY: Final = LogWindow(_read_nothing, position=0)
 
 
 class Feed(Service):
-    """The feed of one app on one node. Owner of its positions while this node
-    has the lease."""
+    """The feed of one app on one node: its events, and how far they were
+    delivered.
+
+    While this node has the lease, the two consumers of the feed run. ``sender``
+    sends the events. ``notifier`` looks for users who are offline.
+    """
 
     app: str
     receiver: Receiver
@@ -164,13 +170,19 @@ class Feed(Service):
 
     @property
     def positions(self) -> tuple[int, int, int]:
-        """The positions to store: the last entry and the last row that the
-        receiver has, and the entry up to which absences were looked for."""
+        """The positions to store for the next owner of the lease.
+
+        They are the last entry and the last row that the receiver has, and the
+        entry up to which absences were looked for.
+        """
         return self.entries.position, self.event_id, self.noting.position
 
     def take(self, entry_id: int, event_id: int) -> None:
-        """Note that the receiver has everything up to these positions. Never
-        switches greenlets."""
+        """Note that the receiver has everything up to these positions.
+
+        ``entry_id`` is a position in the log, ``event_id`` a row of ``event``.
+        Never switches greenlets.
+        """
         self.entries.take(entry_id)
         self.event_id = event_id
         # Rows may be read before the greenlet that stores them has called
@@ -179,10 +191,11 @@ class Feed(Service):
 
 
 class Feeds(Service, dict=True):
-    """The feeds of all apps on one node. Owner of the greenlets that send them.
+    """The feeds of all apps on one node: the durable events for their back
+    ends.
 
-    ``node`` returns the name of this node, which owns the leases. A restart
-    does not change it.
+    Each feed is delivered by one node, which has its lease. ``node`` returns
+    the name of this node, which owns the leases. A restart does not change it.
     """
 
     store: Store
@@ -192,6 +205,7 @@ class Feeds(Service, dict=True):
     tally: WebhookCounts
 
     def __post_init__(self) -> None:
+        """Begin without feeds: :meth:`set` adds them."""
         self.feeds: dict[str, Feed] = {}
         """App → its feed. Read it only."""
         self.log: MessageLog | None = None
@@ -213,7 +227,8 @@ class Feeds(Service, dict=True):
     ) -> None:
         """Set the stored messages of this node. Call it before :meth:`run`.
 
-        ``notifier`` makes the consumer that looks for absent users.
+        ``notifier`` makes the consumer that looks for absent users in the log
+        of a feed; None: nobody looks for them.
         """
         self.log = log
         self._make_notifier = notifier
@@ -222,7 +237,10 @@ class Feeds(Service, dict=True):
 
     def set(self, app: str, receiver: Receiver | None) -> None:
         """Set the receiver of an app. None: the app has no events any more.
-        Never switches greenlets."""
+
+        A new receiver is tried at once, even if the old one did not answer.
+        Never switches greenlets.
+        """
         feed = self.feeds.get(app)
         if receiver is None:
             if feed is not None:
@@ -245,9 +263,14 @@ class Feeds(Service, dict=True):
         self, app: str, first: int, last: int, entries: Sequence[Entry]
     ) -> None:
         """Add the entries that a transaction of this node stored for an app
-        with a feed. Never switches greenlets."""
+        with a feed.
+
+        ``first`` and ``last``: the ids of all its entries. This node then need
+        not read them from the database. Never switches greenlets.
+        """
         feed = self.feeds[app]
         if feed.sender is None:
+            # Another node delivers the feed, or it is new.
             if feed.begin is None:
                 feed.begin = first - 1
             if not feed.is_known:
@@ -270,8 +293,11 @@ class Feeds(Service, dict=True):
     def add(
         self, app: str, kind: str, facts: Sequence[tuple[str, Mapping[str, Any]]]
     ) -> None:
-        """Store events, each as (user, fields); returns after the commit.
-        Raises StorageUnavailable."""
+        """Store events for the back end of an app, each as (user, fields).
+
+        ``kind``: for example ``absent``. Returns after the commit. Switches
+        greenlets. Raises StorageUnavailable.
+        """
         for rows in chunks(facts, _STORED_TOGETHER):
             events = [
                 NewEvent(app, user, kind, msgspec.json.encode(fields))
@@ -280,8 +306,10 @@ class Feeds(Service, dict=True):
             self.added(self.events.append(events))
 
     def added(self, heads: Mapping[str, int]) -> None:
-        """Note that events were stored: app → the last id. Never switches
-        greenlets."""
+        """Note that events were stored, and wake the senders of their feeds.
+
+        ``heads``: app → the id of its last event. Never switches greenlets.
+        """
         for app, head in heads.items():
             known = self.events.known.get(app, 0)
             self.events.known[app] = max(head, known)
@@ -303,16 +331,21 @@ class Feeds(Service, dict=True):
         }
 
     def came_online(self, app: str, user: str) -> None:
-        """Note that a user has logged in, so their absences may be reported
-        again. Never switches greenlets."""
+        """Note that a user has logged in.
+
+        From then on an absence of the user may be reported again. Never
+        switches greenlets.
+        """
         if self.wants(app, "absent"):
             self._online.add((app, user))
 
     # --- leases ---------------------------------------------------------------
 
     def run(self) -> None:
-        """Greenlet: renew the leases and look for entries of other nodes, until
-        it is killed."""
+        """Greenlet: renew the leases, and look for entries of other nodes.
+
+        It runs until it is killed. An error ends only the current round.
+        """
         renewed = 0.0
         while True:
             try:
@@ -329,8 +362,11 @@ class Feeds(Service, dict=True):
             self._changed.wait(pause)
 
     def renew(self) -> None:
-        """Take or renew all leases. Switches greenlets. Raises
-        StorageUnavailable."""
+        """Take or renew the leases of all feeds, and store the positions.
+
+        A feed whose lease this node gets begins, and a feed whose lease it has
+        lost ends. Switches greenlets. Raises StorageUnavailable.
+        """
         if not self.feeds or not self.store.has_database:
             return
         # Read before the query, so that a lease does not seem to last longer
@@ -351,16 +387,21 @@ class Feeds(Service, dict=True):
             self.save(feed)
 
     def _begin_delivery(self, feed: Feed, row: FeedRow) -> None:
-        """Begin to deliver a feed at the positions of its last owner."""
+        """Begin to deliver a feed at the positions of its last owner.
+
+        ``row``: the stored feed with these positions.
+        """
         feed.entries = LogWindow(partial(self.entries_after, feed.app), row.entry_id)
         feed.noting = LogWindow(partial(self.entries_after, feed.app), row.noted_id)
         feed.event_id = row.event_id
         feed.event_head = row.last_id
         feed.saved = feed.positions
+        # Not known yet: the first calls read the retries and the absences.
         feed.has_retries = True
         feed.next_due = 0
 
         def until_retry() -> float | None:
+            """The seconds until events that were put aside are tried again."""
             if feed.has_retries and feed.receiver.url:
                 return _RETRY_EVERY_SECONDS
             return None
@@ -381,15 +422,20 @@ class Feeds(Service, dict=True):
             consumer.wake()
 
     def entries_after(self, app: str, after: int, limit: int) -> list[Entry]:
-        """The first entries of an app after an id. Switches greenlets. Raises
-        StorageUnavailable."""
+        """Read the first entries of an app's log after an id.
+
+        Without stored messages there are no entries. Switches greenlets. Raises
+        StorageUnavailable.
+        """
         if self.log is None:
             return []
         return self.log.entries.read(app, after, limit)
 
     def save(self, feed: Feed) -> None:
-        """Store positions that have changed. Switches greenlets. Raises
-        StorageUnavailable."""
+        """Store the positions of a feed, if they have changed.
+
+        Switches greenlets. Raises StorageUnavailable.
+        """
         positions = feed.positions
         if feed.sender is not None and positions != feed.saved:
             self.events.save(feed.app, self.node(), *positions)
@@ -406,35 +452,44 @@ class Feeds(Service, dict=True):
         feed.notifier = None
 
     def look(self) -> None:
-        """Store which users came online. Then read how far the feeds that this
-        node delivers have grown, and wake their consumers. Switches greenlets.
-        Raises StorageUnavailable."""
+        """Read how far the feeds have grown, and wake their consumers.
+
+        Only the feeds that this node delivers are read. Before that, the method
+        stores which users came online. Switches greenlets. Raises
+        StorageUnavailable.
+        """
         self._store_online()
         apps = [app for app, feed in self.feeds.items() if feed.owned]
         if not apps:
             return
         for app, head in self.events.heads(apps).items():
             feed = self.feeds.get(app)
-            if feed is None or feed.sender is None:
-                continue
+            # The query switches: the feed may have ended meanwhile.
+            if feed is not None and feed.sender is not None:
+                self._note_head(feed, head)
+                if feed.count or feed.has_retries:
+                    feed.sender.wake()
+                if feed.notifier is not None and feed.noting.count:
+                    feed.notifier.wake()
 
-            # The query switches: this node may have stored more meanwhile.
-            if self.log is not None:
-                feed.entries.head = max(feed.entries.head, head.entries)
-                feed.noting.head = max(feed.noting.head, head.entries)
-            feed.event_head = max(feed.event_head, head.events)
-            known = self.events.known.get(app, 0)
-            self.events.known[app] = max(head.events, known)
-            feed.has_retries = head.has_retries or bool(feed.waiting)
-
-            if feed.count or feed.has_retries:
-                feed.sender.wake()
-            if feed.notifier is not None and feed.noting.count:
-                feed.notifier.wake()
+    def _note_head(self, feed: Feed, head: FeedHead) -> None:
+        """Note how far a feed has grown, as the database has answered."""
+        # This node may have stored more since the query: positions never go
+        # back.
+        if self.log is not None:
+            feed.entries.head = max(feed.entries.head, head.entries)
+            feed.noting.head = max(feed.noting.head, head.entries)
+        feed.event_head = max(feed.event_head, head.events)
+        known = self.events.known.get(feed.app, 0)
+        self.events.known[feed.app] = max(head.events, known)
+        feed.has_retries = head.has_retries or bool(feed.waiting)
 
     def _store_online(self) -> None:
-        """Store which users came online since the last call. Switches
-        greenlets. Raises StorageUnavailable."""
+        """Store which users came online since the last call.
+
+        If that fails, the next call stores them. Switches greenlets. Raises
+        StorageUnavailable.
+        """
         if not self._online:
             return
         # The write switches: users who come online meanwhile are for the next
@@ -448,15 +503,19 @@ class Feeds(Service, dict=True):
             raise
 
     def stop(self, seconds: float) -> None:
-        """Send the waiting events of receivers that answer, for at most
-        ``seconds``. Then store the positions, and give the leases back.
-        Switches greenlets."""
+        """Send the waiting events, store the positions, and give the leases
+        back.
+
+        The events of receivers that do not answer are left for another node. So
+        are events that are not sent within ``seconds``. Switches greenlets.
+        """
         deadline = monotonic() + seconds
         while monotonic() < deadline and any(
             feed.is_sending for feed in self.feeds.values()
         ):
             gevent.sleep(GATHER_SECONDS)
 
+        # The other feeds are not delivered by this node.
         feeds = [feed for feed in self.feeds.values() if feed.sender is not None]
         self.feeds.clear()
         try:
@@ -472,9 +531,11 @@ class Feeds(Service, dict=True):
     # --- sending --------------------------------------------------------------
 
     def _next(self, feed: Feed) -> _Batch | None:
-        """Read the next events; None: no events wait. Before that, try events
-        again that were put aside. Switches greenlets. Raises
-        StorageUnavailable."""
+        """Read the next events of a feed; None: no events wait.
+
+        Before that, try events again that were put aside. Switches greenlets.
+        Raises StorageUnavailable.
+        """
         assert feed.sender is not None
         # Without a URL the back end reads the events itself: nothing is sent,
         # and only the positions move.
@@ -490,7 +551,13 @@ class Feeds(Service, dict=True):
             return None
         if feed.count < REQUEST_EVENTS:
             gevent.sleep(GATHER_SECONDS)
+        return self._read_batch(feed)
 
+    def _read_batch(self, feed: Feed) -> _Batch:
+        """Read the first events after the positions of a feed.
+
+        Switches greenlets. Raises StorageUnavailable.
+        """
         entries = feed.entries.first(REQUEST_EVENTS)
         rows: list[StoredEvent] = []
         # Read before the rows, so that rows that are added meanwhile are not
@@ -509,13 +576,15 @@ class Feeds(Service, dict=True):
             limit=REQUEST_EVENTS,
             limit_bytes=BATCH_BYTES,
         )
-        return _Batch(page, len(entries), last_row, feed.waiting)
+        return _Batch(page, seen=len(entries), last_row=last_row, waiting=feed.waiting)
 
     def _deliver(self, feed: Feed, batch: _Batch) -> Failure | None:
-        """Send the events of a batch. Events of users who have an earlier event
-        aside, and events that the receiver refuses, are put aside. Returns the
-        failure if the batch must be tried again. Switches greenlets. Raises
-        StorageUnavailable and NotOwner."""
+        """Send the events of a batch.
+
+        Events that the receiver refuses are put aside, and so are later events
+        of their users. Returns the failure if the batch must be tried again.
+        Switches greenlets. Raises StorageUnavailable and NotOwner.
+        """
         if batch.events:
             # The URL was removed meanwhile: the back end reads the events.
             if not feed.receiver.url:
@@ -536,8 +605,11 @@ class Feeds(Service, dict=True):
     def _post(
         self, feed: Feed, events: Sequence[Outbound], delivery: str
     ) -> PostProblem | None:
-        """Send events in one request. Returns None if the receiver has taken
-        them. Switches greenlets."""
+        """Send events in one request.
+
+        ``delivery``: the id of the delivery, which all its attempts have.
+        Returns None if the receiver has taken the events. Switches greenlets.
+        """
         body = feed.receiver.body(b",".join([event.body for event in events]))
         return feed.receiver.attempt(
             self.outgoing, body, delivery, self.answers, len(events)
@@ -552,12 +624,11 @@ class Feeds(Service, dict=True):
     def _handle_failure(
         self, feed: Feed, batch: _Batch, problem: PostProblem
     ) -> Failure | None:
-        """Handle a failed request. Its events are sent one by one, moved to the
-        dead ones, or tried again. Returns None if the batch is done, or else
-        the failure.
+        """Decide what becomes of the events of a failed request.
 
-        After an hour the events are tried every five minutes. While the
-        receiver refuses connections, they are tried about every second.
+        They are sent one by one, moved to the dead ones, or tried again.
+        Returns None if the batch is done, or else the failure. Switches
+        greenlets. Raises StorageUnavailable and NotOwner.
         """
         assert feed.sender is not None
         self.tally.failures[feed.app] += 1
@@ -578,19 +649,20 @@ class Feeds(Service, dict=True):
                 return Failure(problem.text, is_dead=True)
             return None
 
+        # A program that is just started refuses connections: try again soon.
         if problem.is_refused:
-            return Failure(problem.text, REFUSED_PAUSE_SECONDS)
-        if monotonic() - feed.sender.since > _LONG_SECONDS:
-            return Failure(problem.text, MAX_RETRY_SECONDS)
+            return Failure(problem.text, longest_pause=REFUSED_PAUSE_SECONDS)
+        # After an hour without an answer the pauses may be longer.
+        if monotonic() - feed.sender.first_tried_at > _LONG_SECONDS:
+            return Failure(problem.text, longest_pause=MAX_RETRY_SECONDS)
         return Failure(problem.text)
 
     def _send_one_by_one(self, feed: Feed, batch: _Batch, problem: PostProblem) -> bool:
-        """Send each event of a batch alone, and put the events aside that the
-        receiver refuses. ``problem``: why the whole batch has failed.
+        """Send each event of a batch alone, and put refused events aside.
 
-        Returns False if the receiver does not answer, or takes no event at all.
-        Then no event is put aside. Switches greenlets. Raises
-        StorageUnavailable and NotOwner.
+        ``problem``: why the whole batch has failed. Returns False if the
+        receiver does not answer, or takes no event at all. Then no event is put
+        aside. Switches greenlets. Raises StorageUnavailable and NotOwner.
         """
         refused_users: set[str] = set()
         aside: list[tuple[Outbound, int]] = []
@@ -610,6 +682,7 @@ class Feeds(Service, dict=True):
                 problem = next_problem
             refused_users.add(event.user)
             aside.append((event, 1))
+            # No answer: the receiver is down, and does not refuse this event.
             if not problem.status:
                 return False
             # The receiver refuses everything, and not for the content.
@@ -639,17 +712,24 @@ class Feeds(Service, dict=True):
         refused: Sequence[RetryRow] = (),
         dead: bool = False,
     ) -> None:
-        """Store the positions behind a batch, and put aside the ``refused``
-        events and the events of waiting users. ``dead``: these events are not
-        tried again. Raises StorageUnavailable and NotOwner."""
+        """Store the positions behind a batch, and the events that are put
+        aside.
+
+        These are the ``refused`` events, and the events of users who have an
+        earlier event aside. ``dead``: they are not tried again. Switches
+        greenlets. Raises StorageUnavailable and NotOwner.
+        """
         entry_id, event_id = batch.positions(feed)
         aside = [*refused, *(_retry_row(event, 0) for event in batch.aside)]
         self.events.advance(feed.app, self.node(), entry_id, event_id, aside, dead)
         feed.take(entry_id, event_id)
 
     def _bury(self, feed: Feed, batch: _Batch, failures: int) -> bool:
-        """Move events that have failed for three days to the dead ones. Returns
-        whether it has moved any."""
+        """Move events that have failed for three days to the dead ones.
+
+        Returns whether it has moved any. ``failures``: how often they were
+        tried. Switches greenlets. Raises StorageUnavailable and NotOwner.
+        """
         before = int(time()) - TRY_SECONDS
         stored_at: Mapping[int, int] = {}
         if self.log is not None:
@@ -669,9 +749,12 @@ class Feeds(Service, dict=True):
 
     def _retry(self, feed: Feed, sender: Consumer[_Batch]) -> None:
         """Try events again that were put aside: for each user the oldest one,
-        if it is due. The method stops after :data:`RETRY_SECONDS`, or if the
-        receiver does not answer. Switches greenlets. Raises
-        StorageUnavailable."""
+        if it is due.
+
+        The method stops after :data:`RETRY_SECONDS`, because new events wait
+        for it. It also stops if the receiver does not answer. Switches
+        greenlets. Raises StorageUnavailable.
+        """
         feed.waiting = self.events.waiting_users(feed.app)
         now = int(time())
         deadline = monotonic() + RETRY_SECONDS
@@ -684,7 +767,7 @@ class Feeds(Service, dict=True):
             for row in rows:
                 if not feed.owned or monotonic() > deadline:
                     return
-                event = Outbound(row.event, row.user, now, row.body)
+                event = Outbound(row.event, row.user, time=now, body=row.body)
                 problem = self._post(feed, [event], new_delivery_id())
                 if problem is None:
                     self.events.end_retry(row)
@@ -694,15 +777,19 @@ class Feeds(Service, dict=True):
                 else:
                     # No answer came, so the other events need not be tried.
                     return
+            # A user whose event was taken now may have a next one.
             feed.waiting = self.events.waiting_users(feed.app)
 
     def _put_off(self, app: str, row: RetryRow, now: int) -> None:
-        """Store that an event was refused again, and when to try it next. The
-        pauses double. Switches greenlets. Raises StorageUnavailable."""
+        """Store that an event was refused again, and when to try it next.
+
+        Each pause is twice as long as the one before. After three days the
+        event is dead. Switches greenlets. Raises StorageUnavailable.
+        """
         self.tally.failures[app] += 1
         doublings = min(row.attempts, _MOST_DOUBLINGS)
         pause = min(2**doublings, MAX_RETRY_SECONDS)
-        is_dead = self.events.put_off(row, now, pause)
+        is_dead = self.events.put_off(row, now, seconds=pause)
         if is_dead:
             log.error(
                 "webhook of %s: event %s is dead after three days", app, row.event
@@ -710,11 +797,12 @@ class Feeds(Service, dict=True):
 
 
 class _Batch:
-    """Events to send together, and the positions behind them.
+    """Events of a feed to send together, and the positions behind them.
 
-    ``events`` are sent. ``aside``: the events of ``waiting`` users, which are
-    put aside. ``seen``: how many entries of the window were read for the page.
-    ``last_row``: the id up to which rows were read for it.
+    ``events`` are sent. ``aside``: the events of ``waiting`` users, who have an
+    earlier event aside; they are put aside, too. ``seen``: how many entries of
+    the window were read for the page. ``last_row``: the id up to which rows
+    were read for it.
     """
 
     def __init__(self, page: Page, seen: int, last_row: int, waiting: set[str]) -> None:
@@ -728,8 +816,10 @@ class _Batch:
         """The id of this delivery. All its attempts have this id."""
 
     def positions(self, feed: Feed) -> tuple[int, int]:
-        """The positions in the log and in the events behind this batch. Call it
-        before :meth:`Feed.take`, which changes the window."""
+        """Return the positions in the log and in the events behind this batch.
+
+        Call it before :meth:`Feed.take`, which changes the window.
+        """
         # Some of the entries and rows are for the next page.
         if self._page.is_full:
             entry_id = max(self._page.last_entry, feed.entries.position)
@@ -742,12 +832,11 @@ class _Batch:
         return [_number_of(event) for event in self._page.events if not _is_row(event)]
 
     def older_than(self, before: int, stored_at: Mapping[int, int]) -> _Batch | None:
-        """A batch of the first events of this one, up to the first event that
-        was not stored before ``before`` (Unix seconds). None if the first event
-        is newer.
+        """Return a batch of the first events of this one, which are all old.
 
-        ``stored_at``: entry → when it was stored. Entries without a time have
-        expired.
+        It ends before the first event that was not stored before ``before``
+        (Unix seconds). None: already the first event is newer. ``stored_at``:
+        entry → when it was stored. Entries without a time have expired.
         """
         # A page that is full, because the newer events are left out.
         page = Page([], is_full=True)
@@ -773,15 +862,23 @@ class _Batch:
 
 
 def _is_row(event: Outbound) -> bool:
-    """Whether an event is a row of the table ``event``. Otherwise it is an
-    entry of the log."""
+    """Whether an event is a row of the table ``event``, not an entry of the
+    log."""
     return event.id.startswith(EVENT_PREFIX)
 
 
 def _number_of(event: Outbound) -> int:
-    """The id of the row or entry of an event, such as 7 of ``event-7``."""
+    """Return the id of the row or entry of an event: 7 for ``event-7``."""
     return int(event.id.rpartition("-")[2])
 
 
 def _retry_row(event: Outbound, attempts: int) -> RetryRow:
-    return RetryRow(0, event.id, event.user, attempts, int(time()), event.body)
+    """Return the row of an event that is put aside now."""
+    return RetryRow(
+        number=0,  # the database chooses it
+        event=event.id,
+        user=event.user,
+        attempts=attempts,
+        first_failed=int(time()),
+        body=event.body,
+    )

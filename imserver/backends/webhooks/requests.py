@@ -332,7 +332,7 @@ class WebhookQueue:
         self._tally.failures[app] += 1
         if not self.consumer.failures:
             log.warning("webhook of %s: %s; trying again", app, problem.text)
-        if monotonic() - self.consumer.since <= REPEAT_SECONDS:
+        if monotonic() - self.consumer.first_tried_at <= REPEAT_SECONDS:
             if problem.is_refused:
                 return Failure(problem.text, REFUSED_PAUSE_SECONDS)
             return Failure(problem.text)

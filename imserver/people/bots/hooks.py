@@ -157,7 +157,7 @@ class BotHooks(Service, dict=True):
         """
         hook = sender.hook
         self.tally.failures[hook.app] += 1
-        if is_final or monotonic() - sender.consumer.since > TRY_SECONDS:
+        if is_final or monotonic() - sender.consumer.first_tried_at > TRY_SECONDS:
             self.tally.dropped[hook.app] += 1
             self._warn(hook.user, f"an event was dropped: {problem}")
             sender.window.take(entry.id)

@@ -153,7 +153,7 @@ def test_a_failure_may_limit_the_pause(pauses: Pauses) -> None:
     since: set[float] = set()
 
     def fail(_number: int) -> Failure | None:
-        since.add(one.consumer.since)
+        since.add(one.consumer.first_tried_at)
         return Failure("refused", 0.02) if len(one.tried) <= 20 else None
 
     one.reply = fail
