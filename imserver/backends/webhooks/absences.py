@@ -40,8 +40,11 @@ _PREVIEW_CHARACTERS: Final = 200
 
 
 class _Work(Struct):
-    """The work of one turn. Either there are absences that are ``due``, or the
-    log has grown up to ``position`` by ``entries``."""
+    """The work of one turn of a consumer.
+
+    Either there are absences that are ``due``, or the log has grown: up to
+    ``position``, by ``entries``.
+    """
 
     entries: list[Entry] = []
     position: int = 0
@@ -49,15 +52,17 @@ class _Work(Struct):
 
 
 class Absences(Struct, frozen=True):
-    """Decides about ``absent`` events in the apps whose feeds this node
-    delivers and that want ``absent``.
+    """Decides which back ends are told that a user was offline and missed a
+    message.
 
-    If a receiver of a stored message is offline, the class notes an absence.
-    ``absent_seconds`` later it adds an ``absent`` event if the user is still
+    If a receiver of a stored message is offline, the class notes an *absence*.
+    After ``absent_seconds`` it adds an ``absent`` event if the user is still
     offline, has not read the message, and is not a bot. The next event for this
-    conversation follows only after the user was online. Absences are stored in
-    the database, so they survive the node. Each app has a consumer.
-    ``accounts_of`` returns the accounts of these users of an app.
+    conversation follows only after the user was online.
+
+    Absences are stored in the database, so they survive the node. Each app
+    whose feed this node delivers has a consumer. ``accounts_of`` returns the
+    accounts of these users of an app.
     """
 
     feeds: Feeds
@@ -79,8 +84,10 @@ class Absences(Struct, frozen=True):
         )
 
     def _until_due(self, feed: Feed) -> float | None:
-        """Seconds until the next absence is due. None if no absence is stored,
-        or the app does not want ``absent`` events."""
+        """Return the seconds until the next absence is due.
+
+        None: no absence is stored, or the app does not want ``absent`` events.
+        """
         if feed.next_due == _NEVER or not self.feeds.wants(feed.app, "absent"):
             return None
         due = feed.next_due / _SECOND_MS
@@ -88,20 +95,23 @@ class Absences(Struct, frozen=True):
 
     def _next(self, feed: Feed) -> _Work | None:
         """Read the work of the next turn: new entries, or else absences that
-        are due. None: there is nothing to do. Switches greenlets. Raises
-        StorageUnavailable."""
+        are due.
+
+        Returns None if there is nothing to do. Switches greenlets. Raises
+        StorageUnavailable.
+        """
         window = feed.noting
         assert feed.members is not None
         if not self.feeds.wants(feed.app, "absent"):
             window.skip()
-            # The skipped entries may change them.
+            # The skipped entries may change the members of groups.
             feed.members.clear()
             return None
         if window.count:
             if window.count < window.page:
                 gevent.sleep(GATHER_SECONDS)
             entries = window.first()
-            return _Work(entries, window.after(len(entries)))
+            return _Work(entries=entries, position=window.after(len(entries)))
 
         now = int(steady_time() * _SECOND_MS)
         if feed.next_due > now or not self.is_registry_up():
@@ -120,9 +130,12 @@ class Absences(Struct, frozen=True):
         return None
 
     def _process(self, feed: Feed, work: _Work) -> None:
-        """Store which receivers of new entries are offline; or add the events
-        that are due, unless their users have come online or have read the
-        message. Switches greenlets. Raises StorageUnavailable and NotOwner."""
+        """Process new entries, or absences that are due.
+
+        For new entries, it stores which receivers are offline. For absences, it
+        adds the events, unless their users have come online or have read the
+        message. Switches greenlets. Raises StorageUnavailable and NotOwner.
+        """
         app = feed.app
         events = self.feeds.events
         window = feed.noting
@@ -133,6 +146,7 @@ class Absences(Struct, frozen=True):
             return
 
         absences = self._find_absences(feed, work.entries)
+        # Without absences the position is stored later, by the consumer.
         if absences:
             events.note(app, self.feeds.node(), work.position, absences)
             feed.next_due = min(feed.next_due, absences[0].due)
@@ -141,24 +155,16 @@ class Absences(Struct, frozen=True):
     # --- who is offline -------------------------------------------------------
 
     def _find_absences(self, feed: Feed, entries: Iterable[Entry]) -> list[Absence]:
-        """The absences of users who should read one of these entries and are
-        offline. Switches greenlets. Raises StorageUnavailable."""
-        app = feed.app
-        assert feed.members is not None
-        first_entries: dict[tuple[str, int], int] = {}
-        """(user, conversation) → the first entry that the user should read."""
-        for entry in entries:
-            if entry.kind in ("join", "leave"):
-                feed.members.forget(entry.conversation)
-            elif entry.kind == "message" and not entry.room:
-                for user in entry.members or feed.members.of(entry.conversation):
-                    if user and user != entry.sender:
-                        first_entries.setdefault((user, entry.conversation), entry.id)
+        """Find the users who should read one of these entries and are offline.
+
+        Switches greenlets. Raises StorageUnavailable.
+        """
+        first_entries = _first_entries(feed, entries)
         users = list(dict.fromkeys(user for user, _ in first_entries))
         if not users:
             return []
 
-        are_online = self.presence.are_online(app, users)
+        are_online = self.presence.are_online(feed.app, users)
         offline = {
             user
             for user, is_online in zip(users, are_online, strict=True)
@@ -176,9 +182,12 @@ class Absences(Struct, frozen=True):
     def _decide(
         self, app: str, due: Sequence[Absence]
     ) -> tuple[list[tuple[Absence, NewEvent]], list[Absence]]:
-        """Decide about absences that are due. Returns two lists: absences to
-        report, each with its event, and absences that have ended. Switches
-        greenlets. Raises StorageUnavailable."""
+        """Decide about absences that are due.
+
+        Returns two lists: absences to report, each with its event, and absences
+        that have ended. Switches greenlets. Raises StorageUnavailable, also if
+        a node does not say who is online.
+        """
         users = [absence.user for absence in due]
         online = self.presence.online(app, users)
         # The consumer tries again later: nobody is reported who may be online.
@@ -201,16 +210,34 @@ class Absences(Struct, frozen=True):
         over = []
         for absence, is_online in zip(due, online.users, strict=True):
             entry = entries.get(absence.entry)
-            if is_online or entry is None or absence.user in bots:
-                over.append(absence)
-                continue
-            facts = _facts(stored, app, absence, entry, conversations)
+            facts = None
+            # Without an entry, the message was recalled or has expired.
+            if not is_online and entry is not None and absence.user not in bots:
+                facts = _facts(stored, app, absence, entry, conversations)
             if facts is None:
                 over.append(absence)
                 continue
             body = msgspec.json.encode(facts)
             reported.append((absence, NewEvent(app, absence.user, "absent", body)))
         return reported, over
+
+
+def _first_entries(feed: Feed, entries: Iterable[Entry]) -> dict[tuple[str, int], int]:
+    """Return (user, conversation) → the first entry that the user should read.
+
+    Messages in rooms are for the people there, so nobody misses them. May
+    switch greenlets. Raises StorageUnavailable.
+    """
+    assert feed.members is not None
+    first_entries: dict[tuple[str, int], int] = {}
+    for entry in entries:
+        if entry.kind in ("join", "leave"):
+            feed.members.forget(entry.conversation)
+        elif entry.kind == "message" and not entry.room:
+            for user in entry.members or feed.members.of(entry.conversation):
+                if user and user != entry.sender:
+                    first_entries.setdefault((user, entry.conversation), entry.id)
+    return first_entries
 
 
 def _facts(
@@ -220,8 +247,11 @@ def _facts(
     entry: Entry,
     conversations: Mapping[int, Conversation],
 ) -> dict[str, Any] | None:
-    """The fields of an ``absent`` event. None if the user has read the message,
-    or may not read it any more."""
+    """Return the fields of an ``absent`` event about an entry.
+
+    None: the user has read the message, or may not read it any more. Switches
+    greenlets. Raises StorageUnavailable.
+    """
     summary = _summary(stored, app, absence, conversations.get(absence.conversation))
     if summary is None or not summary.unread or summary.read >= absence.entry:
         return None
@@ -251,9 +281,13 @@ def _facts(
 def _summary(
     stored: MessageLog, app: str, absence: Absence, known: Conversation | None
 ) -> ConversationSummary | None:
-    """The conversation as the user of an absence sees it. None if the user is
-    not a member any more. ``known``: the conversation; None: it does not exist.
-    Switches greenlets. Raises StorageUnavailable."""
+    """Return the conversation of an absence as its user sees it, with what is
+    unread.
+
+    None: the user is not a member any more, or the conversation is gone.
+    ``known``: the conversation; None: it does not exist. Switches greenlets.
+    Raises StorageUnavailable.
+    """
     if stored.conversations.member(app, absence.conversation, absence.user) is None:
         return None
     # The user's list of conversations is ordered by their newest entries. So

@@ -25,8 +25,11 @@ _SECOND_MS: Final = 1000
 
 
 class Outbound(Struct, frozen=True):
-    """An event to send. ``id`` stays the same at each attempt. The events of a
-    ``user`` are sent in order."""
+    """An event as it is sent to a back end.
+
+    ``id`` stays the same at each attempt, for example ``log-17``. The events of
+    a ``user`` are sent in order.
+    """
 
     id: str
     user: str
@@ -56,17 +59,14 @@ def page_of(
     limit: int,
     limit_bytes: int,
 ) -> Page:
-    """The first events of entries and rows, ordered by time. Entries keep their
-    order, and so do rows.
+    """Return the first events of entries and rows, ordered by time.
 
-    ``wanted``: the kinds of events that the receiver wants. The page has at
-    most ``limit`` events of ``limit_bytes`` together, but a single event may be
-    larger. The time of an entry may come from the clock of a client, so an
-    entry in the future counts as now.
+    Entries keep their order, and so do rows. ``wanted``: the kinds of events
+    that the receiver wants. The page has at most ``limit`` events of
+    ``limit_bytes`` together, but a single event may be larger.
     """
     events_of_log: list[tuple[Outbound, int, int]] = []
-    """Each event with the ids of its entry and of its row; one of the two is
-    0."""
+    """Each event with the ids of its entry and of its row; one of the two is 0."""
     for entry in entries:
         event = of_entry(app, entry, node, wanted)
         if event is not None:
@@ -80,6 +80,8 @@ def page_of(
     now = int(time())
 
     def time_of(item: tuple[Outbound, int, int]) -> int:
+        """The time of an event. The clock of a client may have been ahead, so
+        an entry in the future counts as now."""
         return min(item[0].time, now)
 
     page = Page()
@@ -99,8 +101,11 @@ def page_of(
 def encode(
     id: str, event: str, app: str, time: int, node: str, facts: Mapping[str, Any]
 ) -> bytes:
-    """An event as JSON. ``facts``: its fields besides the ones that every event
-    has."""
+    """Encode an event as JSON.
+
+    ``facts``: its fields besides the ones that every event has. ``time``: Unix
+    seconds.
+    """
     return msgspec.json.encode(
         {"id": id, "event": event, "app": app, "time": time, "node": node, **facts}
     )
@@ -142,9 +147,9 @@ class MessageEvent(Struct, omit_defaults=True):
 def of_entry(
     app: str, entry: Entry, node: str, wanted: frozenset[str]
 ) -> Outbound | None:
-    """The event of an entry. None if the entry has no event, or if the event is
-    unwanted.
+    """Return the event of an entry of the log.
 
+    None: the entry has no event, or the receiver does not want the event.
     Messages of back ends have no sender, and no event. A button press that
     closes a question gives ``ask_closed`` if that is wanted, otherwise
     ``message`` as any press does.
@@ -170,8 +175,10 @@ def of_entry(
 
 
 def for_bot(app: str, entry: Entry, node: str, bot: str) -> Outbound:
-    """The event of an entry for a bot that may read the entry. Messages of back
-    ends have events, too."""
+    """Return the event of an entry for a bot that may read the entry.
+
+    Unlike for back ends, messages of back ends have events, too.
+    """
     id = f"{LOG_PREFIX}{entry.id}"
     time = entry.time_ms // _SECOND_MS
     if entry.kind in _GROUP_KINDS:
@@ -186,7 +193,8 @@ def for_bot(app: str, entry: Entry, node: str, bot: str) -> Outbound:
 def of_row(
     app: str, row: StoredEvent, node: str, wanted: frozenset[str]
 ) -> Outbound | None:
-    """The event of a row; None if it is unwanted."""
+    """Return the event of a row of the table ``event``; None: it is
+    unwanted."""
     if row.kind not in wanted:
         return None
     id = f"{EVENT_PREFIX}{row.id}"
@@ -200,7 +208,7 @@ def of_row(
 def _message_event(
     id: str, app: str, time: int, node: str, entry: Entry
 ) -> MessageEvent:
-    """The event of a stored message, an edit or a recall."""
+    """Return the event of a stored message, an edit or a recall."""
     content = entry.view()
     event = MessageEvent(
         id,
@@ -219,6 +227,7 @@ def _message_event(
         meta=content.meta,
         stored=_position(entry),
     )
+    # It has one receiver: a user, a room, or a group.
     if entry.members:
         event.to = content.to
     elif entry.room:
@@ -229,7 +238,7 @@ def _message_event(
 
 
 def _group_facts(entry: Entry) -> dict[str, Any]:
-    """The fields of a ``group`` event: which group changed, how, and by
+    """Return the fields of a ``group`` event: which group changed, how, and by
     whom."""
     facts = {
         "group": str(entry.conversation),
@@ -240,8 +249,13 @@ def _group_facts(entry: Entry) -> dict[str, Any]:
 
 
 def _closing_facts(entry: Entry) -> dict[str, Any]:
-    """The fields of an ``ask_closed`` event: which question an entry closes,
-    how, and by whom. Empty if the entry closes no question."""
+    """Return the fields of an ``ask_closed`` event: which question has closed,
+    and how.
+
+    They are empty if the entry closes no question. A press with a type is an
+    act on a question, such as an answer. If the act closes the question, its
+    details have the new ``state``.
+    """
     if entry.kind != "press" or not entry.type:
         return {}
     change = entry.ask_details()
@@ -256,4 +270,5 @@ def _closing_facts(entry: Entry) -> dict[str, Any]:
 
 
 def _position(entry: Entry) -> StoredPosition:
+    """Return where an entry is stored, for events about it."""
     return StoredPosition(entry.id, entry.conversation, entry.seq)

@@ -44,8 +44,11 @@ _DELETED_TOGETHER: Final = 1000
 
 
 class NewEvent(Struct, frozen=True):
-    """An event to store. ``body``: its fields, a JSON object. The events of one
-    ``user`` are delivered in order."""
+    """An event to store for the back end of an app.
+
+    ``body``: its fields, a JSON object. The events of one ``user`` are
+    delivered in order.
+    """
 
     app: str
     user: str
@@ -64,7 +67,8 @@ class StoredEvent(Struct, frozen=True):
 
 
 class FeedRow(Struct, frozen=True):
-    """The row of a feed."""
+    """The row of a feed: how far the events of an app were delivered, and by
+    whom."""
 
     last_id: int
     """The id of the last event of the app."""
@@ -88,8 +92,11 @@ class FeedHead(Struct, frozen=True):
 
 
 class Absence(Struct, frozen=True):
-    """An absence: a user who was offline when ``entry`` was stored. ``due``:
-    when to notify the back end (:func:`steady_time`, in ms)."""
+    """A user who was offline when ``entry`` was stored, and should have read
+    it.
+
+    ``due``: when to tell the back end (:func:`steady_time`, in ms).
+    """
 
     user: str
     conversation: int
@@ -136,12 +143,15 @@ class EventStore(Store.Rows):
     """The stored feeds and their events. All methods switch, and raise
     StorageUnavailable.
 
-    Owner of the events that wait for the next group commit.
+    A *feed* is the durable events of one app, for its back end. New events that
+    wait at the same time are stored in one transaction.
     """
 
     def __init__(self, store: Store) -> None:
+        """Begin with an empty batch."""
         super().__init__(store)
         self._batch = _Batch()
+        """The events that wait for the next transaction."""
         self._writer: gevent.Greenlet[[], None] | None = None
         self.known: dict[str, int] = {}
         """App → the greatest known id of an event. No id is given twice, even
@@ -154,6 +164,7 @@ class EventStore(Store.Rows):
         event.
 
         Events that other greenlets append meanwhile share the next transaction.
+        Raises StorageUnavailable also if too many events wait.
         """
         batch = self._batch
         count = len(batch.events) + len(events)
@@ -172,7 +183,10 @@ class EventStore(Store.Rows):
         return heads
 
     def _write(self) -> None:
-        """Greenlet: store the waiting events until none is left."""
+        """Greenlet: store the waiting events until none is left.
+
+        The callers of :meth:`append` wait for the result of their batch.
+        """
         try:
             while self._batch.events:
                 batch = self._batch
@@ -186,14 +200,16 @@ class EventStore(Store.Rows):
             self._writer = None
 
     def read(self, app: str, after: int, limit: int) -> list[StoredEvent]:
-        """The events of an app after an id, the oldest first."""
+        """Return the events of an app after an id, the oldest first."""
         clauses = "WHERE app = %s AND id > %s ORDER BY id LIMIT %s"
         return _EVENTS.find(self._store.rows, clauses, app, after, limit)
 
     def expire(self, apps: Collection[str]) -> None:
         """Delete delivered events that are so old that no attempt can follow.
+
         Undelivered events stay as long as the app has a webhook (it is in
-        ``apps``), and three days longer."""
+        ``apps``), and three days longer.
+        """
         no_feeds: list[tuple[str, int, int]] = []
         ended = self._store.write_or(no_feeds, partial(_end_feeds, apps))
         for app, entry, event in ended:
@@ -215,6 +231,7 @@ class EventStore(Store.Rows):
                 count += sql.execute(_DELETE_EVENTS, (text_of(app), upto, before))
             return count
 
+        # Small transactions, so that others need not wait for long.
         while self._store.write_or(0, delete_some):
             pass
 
@@ -228,31 +245,15 @@ class EventStore(Store.Rows):
         owner: str,
         seconds: int,
     ) -> dict[str, FeedRow]:
-        """Take or renew the leases of apps. Returns the feeds whose lease
-        ``owner`` has now.
+        """Take or renew the leases of apps, for ``seconds``.
 
-        ``begins``: app → the position in the log at which a new feed begins
-        (None: the end of the log). A feed that has ended (:meth:`expire`)
-        begins there, too. Every other feed continues at its positions, even if
-        its lease is old.
+        Returns the feeds whose lease the node ``owner`` has now. ``begins``:
+        app → the position in the log at which a new feed begins (None: the end
+        of the log). A feed that has ended (:meth:`expire`) begins there, too.
+        Every other feed continues at its positions, even if its lease is old.
         """
         now = sql.now  # an expression: the time of the database
-        statement = (
-            f"SELECT app, owner, lease_until, {now} FROM event_feed WHERE app IN {{}}"
-        )
-        renewed: set[str] = set()
-        """The apps whose lease this node has, or had last."""
-        of_others: set[str] = set()
-        """The apps whose lease another node has."""
-        rows = sql.query_in(statement, (), sorted(begins))
-        for name, row_owner, lease_until, now_seconds in rows:
-            app = text_of(name)
-            if text_of(row_owner) == owner and lease_until > 0:
-                renewed.add(app)
-            # A lease that is too long does not count: the clock was set back.
-            elif 0 < lease_until - now_seconds <= seconds:
-                of_others.add(app)
-
+        renewed, of_others = _owners_of(sql, sorted(begins), owner, seconds)
         for chunk in chunks(sorted(renewed), _AT_ONCE):
             sql.execute(
                 f"UPDATE event_feed SET lease_until = {now} + %s "
@@ -284,7 +285,7 @@ class EventStore(Store.Rows):
 
     @Store.reading_or({})
     def heads(self, sql: Statements, apps: Sequence[str]) -> dict[str, FeedHead]:
-        """App → the last ids of its feed."""
+        """Return app → the last ids of its log and of its events."""
         entries = sql.query_in(
             "SELECT app, last_id FROM log WHERE part = 0 AND app IN {}", (), apps
         )
@@ -303,8 +304,12 @@ class EventStore(Store.Rows):
 
     @Store.reading_or(None)
     def undelivered(self, sql: Statements, app: str) -> int | None:
-        """The position in the log up to which an app's receiver has everything.
-        None if the app has no receiver."""
+        """Return the position in the log up to which the back end of an app has
+        everything.
+
+        None: the app has no receiver. Entries after the position must not be
+        deleted yet.
+        """
         statement = "SELECT entry_id, noted_id FROM event_feed WHERE app = %s AND lease_until > 0"
         rows = sql.query(statement, (app,))
         if not rows:
@@ -323,9 +328,11 @@ class EventStore(Store.Rows):
         aside: Sequence[RetryRow] = (),
         dead: bool = False,
     ) -> None:
-        """Store that the receiver has everything up to these positions, except
-        the events that are put ``aside``. ``dead``: these events are not tried
-        again. Raises NotOwner."""
+        """Store that the receiver has everything up to these positions.
+
+        The events of ``aside`` are excepted: they are stored, to be tried
+        again. ``dead``: they are not tried again. Raises NotOwner.
+        """
         statement = (
             "UPDATE event_feed SET entry_id = %s, event_id = %s "
             "WHERE app = %s AND owner = %s"
@@ -347,6 +354,8 @@ class EventStore(Store.Rows):
         self._change(statement, (entry_id, event_id, noted_id, app, owner))
 
     def _change(self, statement: str, values: tuple[int | str, ...]) -> None:
+        """Execute one statement in a transaction of its own."""
+
         def change(sql: Statements) -> int:
             return sql.execute(statement, values)
 
@@ -355,7 +364,7 @@ class EventStore(Store.Rows):
     # --- retries --------------------------------------------------------------
 
     def waiting_users(self, app: str) -> set[str]:
-        """The users with events that will be tried again."""
+        """Return the users with events that will be tried again."""
         statement = (
             "SELECT DISTINCT member FROM event_retry WHERE app = %s AND dead = 0"
         )
@@ -364,8 +373,11 @@ class EventStore(Store.Rows):
     def due_retries(
         self, app: str, now: int, latest: int, limit: int
     ) -> list[RetryRow]:
-        """The first waiting event of each user, if it is due. An event due
-        after ``latest`` is returned, too, because the clock was set back."""
+        """Return the first waiting event of each user, if it is due.
+
+        An event that is due after ``latest`` is returned, too, because the
+        clock was set back. The times are Unix seconds.
+        """
         clauses = (
             f"JOIN ({FIRST_WAITING}) f ON f.n = number "
             "WHERE next_try <= %s OR next_try > %s "
@@ -378,8 +390,11 @@ class EventStore(Store.Rows):
         self._change("DELETE FROM event_retry WHERE number = %s", (row.number,))
 
     def put_off(self, row: RetryRow, now: int, seconds: int) -> bool:
-        """Note that an event was refused again: try it ``seconds`` later, or
-        never again after three days. Returns whether it is dead."""
+        """Note that an event was refused again, and try it ``seconds`` later.
+
+        After three days it is dead, and is never tried again. Returns whether
+        it is dead.
+        """
         first_failed = row.first_failed or now
         is_dead = now - first_failed >= TRY_SECONDS
         statement = (
@@ -401,8 +416,10 @@ class EventStore(Store.Rows):
         noted_id: int,
         absences: Sequence[Absence],
     ) -> None:
-        """Store absences, and that the log was read up to ``noted_id``. Raises
-        NotOwner."""
+        """Store absences, and that the log was read up to ``noted_id``.
+
+        Raises NotOwner.
+        """
         statement = "UPDATE event_feed SET noted_id = %s WHERE app = %s AND owner = %s"
         if not sql.execute(statement, (noted_id, app, owner)):
             raise NotOwner(app)
@@ -417,8 +434,12 @@ class EventStore(Store.Rows):
     def due_absences(
         self, app: str, now_ms: int, limit: int
     ) -> tuple[list[Absence], int]:
-        """At most ``limit`` absences that are due now, and the time of the next
-        one (:func:`steady_time`, in ms; 0: there is no other one)."""
+        """Return at most ``limit`` absences that are due now, and the next
+        time.
+
+        The second value is when the next absence is due (:func:`steady_time`,
+        in ms); 0: there is no other one.
+        """
         clauses = "WHERE app = %s AND due > 0 ORDER BY due LIMIT %s"
         # One more row is read, to know when the next one is due.
         absences = _ABSENCES.find(self._store.rows, clauses, app, limit + 1)
@@ -437,9 +458,12 @@ class EventStore(Store.Rows):
         over: Sequence[Absence],
     ) -> dict[str, int]:
         """Add the events of ``reported``, and delete the absences that are
-        ``over``. The other absences stay with the time 0: until the user is
-        online, the conversation gets no other event. Returns app → the id of
-        its last event. Raises NotOwner."""
+        ``over``.
+
+        Reported absences stay with the time 0: until the user is online, the
+        conversation gets no other event. Returns app → the id of its last
+        event. Raises NotOwner.
+        """
         is_owner = "SELECT 1 FROM event_feed WHERE app = %s AND owner = %s"
         if not sql.query(is_owner, (app, owner)):
             raise NotOwner(app)
@@ -459,11 +483,12 @@ class EventStore(Store.Rows):
 
     @Store.writing_or(None)
     def came_online(self, sql: Statements, users: Collection[tuple[str, str]]) -> None:
-        """Allow the next ``absent`` event about these users, as (app, user),
-        for conversations whose event was added.
+        """Allow the next ``absent`` event about these users, each as (app,
+        user).
 
-        Rows that are not due yet stay: when they are due, presence is checked,
-        and the user may have left by then.
+        Only rows whose event was added are deleted. Rows that are not due yet
+        stay: when they are due, presence is checked, and the user may have left
+        by then.
         """
         by_app: dict[str, list[str]] = {}
         for app, user in sorted(users):
@@ -480,8 +505,11 @@ _INSERT_EVENT: Final = "INSERT INTO event (app, id, member, kind, time, body) VA
 def add_events(
     sql: Statements, events: Sequence[NewEvent], known: Mapping[str, int]
 ) -> dict[str, int]:
-    """Store events in a transaction, with greater ids than the ``known`` ones.
-    Returns app → the id of its last event."""
+    """Store events in a transaction. Returns app → the id of its last event.
+
+    ``known``: app → an id that was given already. New ids are greater, even if
+    the database has lost some events.
+    """
     by_app: dict[str, list[NewEvent]] = {}
     for event in events:
         by_app.setdefault(event.app, []).append(event)
@@ -507,23 +535,54 @@ def add_events(
 
 
 def _member(user: str) -> str:
-    """A user id, cut to the size of the column. Pushes may name ids that are
-    too long for a login."""
+    """Return a user id, cut to the size of the column.
+
+    Pushes may name ids that are too long for a login.
+    """
     return user.encode()[:MAX_USER_BYTES].decode(errors="ignore")
 
 
 def _feed(sql: Statements, app: str, lock: bool = False) -> FeedRow | None:
-    """The row of a feed; None: the feed has no row. ``lock``: lock it until the
-    end of the transaction."""
+    """Return the row of a feed; None: the feed has no row.
+
+    ``lock``: lock it until the end of the transaction.
+    """
     condition = "WHERE app = %s"
     if lock:
         condition += sql.for_update
     return _FEEDS.first(sql.query, condition, app)
 
 
+def _owners_of(
+    sql: Statements, apps: Sequence[str], owner: str, seconds: int
+) -> tuple[set[str], set[str]]:
+    """Read who has the leases of feeds.
+
+    Returns the apps whose lease the node ``owner`` has, or had last; and the
+    apps whose lease another node has now. Apps that are in neither set are
+    free. ``seconds``: the length of a lease.
+    """
+    statement = (
+        f"SELECT app, owner, lease_until, {sql.now} FROM event_feed WHERE app IN {{}}"
+    )
+    of_owner: set[str] = set()
+    of_others: set[str] = set()
+    for name, row_owner, lease_until, now_seconds in sql.query_in(statement, (), apps):
+        app = text_of(name)
+        if text_of(row_owner) == owner and lease_until > 0:
+            of_owner.add(app)
+        # A lease that is too long does not count: the clock was set back.
+        elif 0 < lease_until - now_seconds <= seconds:
+            of_others.add(app)
+    return of_owner, of_others
+
+
 def _make_feed(sql: Statements, app: str) -> None:
-    """Make the row of a feed if it is missing. Until :func:`_set_begin` the
-    feed has no position in the log."""
+    """Make the row of a feed if it is missing.
+
+    Until :func:`_set_begin` the feed has no position in the log: its lease has
+    the time 0.
+    """
     if _feed(sql, app) is None:
         empty = FeedRow(last_id=0, entry_id=0, event_id=0, noted_id=0, owner="")
         row = (app, *_FEEDS.values(empty), 0)
@@ -531,11 +590,11 @@ def _make_feed(sql: Statements, app: str) -> None:
 
 
 def _end_feeds(apps: Collection[str], sql: Statements) -> list[tuple[str, int, int]]:
-    """End the feeds that nobody has delivered for three days, except the feeds
-    of ``apps``. From then on they have no position.
+    """End the feeds that nobody has delivered for three days, except those in
+    ``apps``.
 
-    Returns (app, entry, event) of each ended feed with undelivered events: the
-    ids that were delivered last.
+    From then on they have no position. Returns (app, entry, event) of each
+    ended feed with undelivered events: the ids that were delivered last.
     """
     is_old = f"lease_until > 0 AND lease_until <= {sql.now} - {TRY_SECONDS}"
     rows = sql.query(
@@ -558,15 +617,18 @@ def _end_feeds(apps: Collection[str], sql: Statements) -> list[tuple[str, int, i
 
 
 def _set_begin(sql: Statements, app: str, begin: int | None) -> None:
-    """Set the position in the log of a feed that has no position yet. ``begin``
-    None means the end of the log. Rows of ``event`` that were stored before are
-    still delivered."""
+    """Set the position in the log of a feed that has no position yet.
+
+    ``begin`` None means the end of the log. Rows of ``event`` that were stored
+    before are still delivered.
+    """
     if begin is None:
         rows = sql.query("SELECT last_id FROM log WHERE app = %s AND part = 0", (app,))
         if rows:
             ((begin,),) = rows
         else:
             begin = 0
+    # The time 0 of a lease stands for a feed without a position.
     sql.execute(
         f"UPDATE event_feed SET entry_id = %s, noted_id = %s, lease_until = {sql.now} "
         "WHERE app = %s AND lease_until = 0",
@@ -575,9 +637,11 @@ def _set_begin(sql: Statements, app: str, begin: int | None) -> None:
 
 
 def _put_aside(sql: Statements, app: str, rows: Sequence[RetryRow], dead: bool) -> None:
-    """Store events that are tried again, or (``dead``) are not. Events that are
-    stored already stay as they are: they were put aside before, but the
-    positions did not advance."""
+    """Store events that are tried again, or (``dead``) are not.
+
+    Events that are stored already stay as they are: they were put aside before,
+    but the positions did not advance.
+    """
     find = "SELECT event FROM event_retry WHERE app = %s AND event IN {}"
     events = sql.query_in(find, (app,), [row.event for row in rows])
     stored = {text_of(event) for (event,) in events}

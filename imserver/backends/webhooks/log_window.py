@@ -40,10 +40,11 @@ _HOOK_PAGE: Final = 100
 
 
 class LogWindow:
-    """The entries of a log after a position. It keeps entries that this node
-    commits, and need not read them from the database.
+    """The entries of an app's log after a position, of which some are in
+    memory.
 
-    ``read`` may leave out entries that the receiver must not get.
+    Entries that this node stores are added to it, and need not be read from the
+    database. ``read`` may leave out entries that the receiver must not get.
     """
 
     def __init__(
@@ -69,8 +70,11 @@ class LogWindow:
 
     def committed(self, first: int, last: int, entries: Sequence[Entry]) -> None:
         """Add the entries of a transaction that stored the ids from ``first``
-        to ``last``. If the window does not reach up to them, or is full, they
-        are read from the log later. Never switches greenlets."""
+        to ``last``.
+
+        If the window does not reach up to them, or is full, they are read from
+        the log later. Never switches greenlets.
+        """
         if (
             first == self._end + 1
             and len(self._entries) < MAX_BUFFERED
@@ -81,6 +85,7 @@ class LogWindow:
         self.head = max(self.head, last)
 
     def _add(self, entries: Sequence[Entry]) -> None:
+        """Add entries behind those in memory, and count their bytes."""
         self._entries += entries
         self._size += sum([len(entry.body) for entry in entries])
 
@@ -97,15 +102,21 @@ class LogWindow:
         self.position = self.head
 
     def first(self, limit: int = 0) -> list[Entry]:
-        """The first entries after the position; ``limit`` 0 means a page of
-        them. May switch greenlets; raises StorageUnavailable."""
+        """Return the first entries after the position.
+
+        ``limit`` 0: as many as one page has. May switch greenlets. Raises
+        StorageUnavailable.
+        """
         limit = limit or self.page
         if len(self._entries) < limit and self.head > self._end:
             self._read_page()
         return list(islice(self._entries, limit))
 
     def _read_page(self) -> None:
-        """Read more entries into the window."""
+        """Read more entries into the window.
+
+        Switches greenlets. Raises StorageUnavailable.
+        """
         head = self.head
         page = self._read(self._end, self.page)
         # The query switches: a commit may have continued the window meanwhile.
@@ -118,8 +129,10 @@ class LogWindow:
         self.head = max(self.head, self._end)
 
     def after(self, seen: int) -> int:
-        """The position behind the first ``seen`` entries in memory. Never
-        switches greenlets."""
+        """Return the position behind the first ``seen`` entries in memory.
+
+        Never switches greenlets.
+        """
         # Ids after the last entry in memory may have no entry for the receiver.
         if seen == len(self._entries):
             return self._end
@@ -128,15 +141,18 @@ class LogWindow:
         return self.position
 
     def take(self, upto: int) -> None:
-        """Take the entries up to an id. Never switches greenlets."""
+        """Take the entries up to an id: the receiver has them, or does not want
+        them.
+
+        Never switches greenlets.
+        """
         while self._entries and self._entries[0].id <= upto:
             self._size -= len(self._entries.popleft().body)
         self.position = max(self.position, upto)
 
 
 class RememberedMembers:
-    """The members of groups of an app, without bots, kept in memory until
-    :meth:`forget`.
+    """The members of groups of an app, without bots, in memory.
 
     Whoever reads the log must call :meth:`forget` when somebody joins or
     leaves.
@@ -157,26 +173,35 @@ class RememberedMembers:
         return self._count
 
     def of(self, group: int) -> tuple[str, ...]:
-        """The members of a group. May switch greenlets. Raises
-        StorageUnavailable."""
+        """Return the members of a group.
+
+        They are read at the first call, which switches greenlets, and may raise
+        StorageUnavailable.
+        """
         if group not in self._by_group:
-            users: list[str] = []
-            after = ""
-            while True:
-                rows = self._conversations.members(self._app, group, after, self.PAGE)
-                users += [row.user for row in rows if not row.bot]
-                if len(rows) < self.PAGE:
-                    break
-                after = rows[-1].user
+            users = self._read(group)
             if self._count + len(users) > self.MOST:
                 self.clear()
             self._by_group[group] = tuple(users)
             self._count += len(users)
         return self._by_group[group]
 
+    def _read(self, group: int) -> list[str]:
+        """Read the members of a group, page by page."""
+        users: list[str] = []
+        after = ""
+        while True:
+            rows = self._conversations.members(self._app, group, after, self.PAGE)
+            users += [row.user for row in rows if not row.bot]
+            if len(rows) < self.PAGE:
+                return users
+            after = rows[-1].user
+
     def forget(self, group: int) -> None:
-        """Forget the members of a group, so that they are read again. Never
-        switches greenlets."""
+        """Forget the members of a group, so that they are read again.
+
+        Never switches greenlets.
+        """
         self._count -= len(self._by_group.pop(group, ()))
 
     def clear(self) -> None:
@@ -186,8 +211,11 @@ class RememberedMembers:
 
 
 class LogHook(Struct, frozen=True, kw_only=True):
-    """A webhook that gets the entries that ``user`` may read. ``position``: its
-    receiver has all entries up to this position in the log."""
+    """A webhook that gets the entries that ``user`` may read, such as that of a
+    bot.
+
+    ``position``: its receiver has all entries up to this position in the log.
+    """
 
     app: str
     user: str
@@ -198,8 +226,11 @@ H = TypeVar("H", bound=LogHook)
 
 
 class HookOwner(Protocol[H]):
-    """The owner of webhooks. Its methods may switch greenlets, and raise
-    StorageUnavailable."""
+    """The owner of webhooks: it knows which there are, and how to deliver to
+    them.
+
+    Its methods may switch greenlets, and raise StorageUnavailable.
+    """
 
     def hooks(self) -> Mapping[Any, H]:
         """Key → the webhook, for all apps. The owner chooses the keys. A
@@ -218,13 +249,14 @@ class HookOwner(Protocol[H]):
 
 
 class LogHooks(Service, Generic[H], dict=True):
-    """Delivers log entries to webhooks, at least once and in order. Owner of
-    the lease and of the consumers.
+    """Delivers log entries to webhooks of single users, at least once and in
+    order.
 
     One node delivers for all nodes. It has a lease in the table of feeds, under
     the name of the node, which a restart does not change. The entries for a
     user are read as clients do, with a cursor: the stored position. Each
     webhook has a consumer, so a URL that fails or hangs delays nobody else.
+
     ``lease_name`` stands where feeds have the name of the app; no app has this
     name. ``are_bots``: all users are bots, so :meth:`Entries.readers` knows
     them.
@@ -240,6 +272,7 @@ class LogHooks(Service, Generic[H], dict=True):
     are_bots: bool
 
     def __post_init__(self) -> None:
+        """Begin without the lease, so that nothing is sent yet."""
         self._follower = self.messaging.follower
         self.lease = DeliveryLease()
         self.work = LeasedWork(self.name, self._renew, self._wake_senders)
@@ -250,6 +283,7 @@ class LogHooks(Service, Generic[H], dict=True):
         self._on_look: list[
             Callable[[Mapping[str, int], Mapping[str, Collection[str]]], object]
         ] = []
+        """The functions of :meth:`report_to`."""
         self._seen: dict[str, int] = {}
         """App → the id up to which the log was read."""
 
@@ -261,14 +295,19 @@ class LogHooks(Service, Generic[H], dict=True):
         self,
         looked: Callable[[Mapping[str, int], Mapping[str, Collection[str]]], object],
     ) -> None:
-        """Call a function after each look, from now on. It gets the newest
-        entry of each app, and the users who may read something new."""
+        """Call a function after each search for new entries, from now on.
+
+        It gets app → the id of its newest entry, and app → the users who may
+        read something new.
+        """
         self._on_look.append(looked)
 
     def _renew(self) -> None:
-        """Take or renew the lease, and learn which webhooks exist. Without the
-        lease, send to no webhook. Switches greenlets. Raises
-        StorageUnavailable."""
+        """Take or renew the lease, and learn which webhooks exist.
+
+        Without the lease, this node sends to no webhook. Switches greenlets.
+        Raises StorageUnavailable.
+        """
         if not self.store.has_database:
             return
         # Read before the query, so that the lease does not seem to last longer
@@ -288,14 +327,21 @@ class LogHooks(Service, Generic[H], dict=True):
 
     def _claim(self) -> bool:
         """Take or renew the lease in the database. Returns whether this node
-        has it now."""
+        has it.
+
+        Switches greenlets. Raises StorageUnavailable.
+        """
         name = self.lease_name
+        # The position 0 is not used: each webhook has its own.
         rows = self.events.claim({name: 0}, self.node(), DeliveryLease.SECONDS)
         return name in rows
 
     def _send_only_to(self, hooks: Mapping[Any, H]) -> None:
-        """Send to exactly these webhooks from now on; after :meth:`stop`, to no
-        webhook. Never switches greenlets."""
+        """Send to exactly these webhooks from now on.
+
+        After :meth:`stop`, nothing is sent to any webhook. Never switches
+        greenlets.
+        """
         if self.work.has_ended:
             hooks = {}
         for key in self.senders.keys() - hooks.keys():
@@ -307,8 +353,10 @@ class LogHooks(Service, Generic[H], dict=True):
                 self.senders[key] = HookSender(self, hook)
 
     def _wake_senders(self) -> None:
-        """Wake the senders with something new to read, and report what is new
-        (:meth:`report_to`). Switches greenlets. Raises StorageUnavailable."""
+        """Wake the senders with something new to read, and report what is new.
+
+        Switches greenlets. Raises StorageUnavailable.
+        """
         apps = {sender.hook.app for sender in self.senders.values()}
         apps.update(self._more_apps())
         self._follower.watch(self.work.news, apps)
@@ -319,7 +367,8 @@ class LogHooks(Service, Generic[H], dict=True):
         entries = self.stored().entries
         heads = entries.heads(list(apps))
         seen = {app: heads.get(app, 0) for app in apps}
-        # App → the bots that may read one of its new entries.
+        # App → the bots that may read one of its new entries. At the first look
+        # nobody knows which entries are new.
         readers = {
             app: entries.readers(app, self._seen[app], seen[app])
             for app in apps & self._seen.keys()
@@ -334,14 +383,18 @@ class LogHooks(Service, Generic[H], dict=True):
         self._seen = seen
 
     def stored(self) -> MessageLog:
-        """The stored messages."""
+        """Return the stored messages."""
         # Imported here to save memory on a node without stored messages.
         from imserver.plugin.messages import MessageLog
 
         return self.store.part(MessageLog)
 
     def stop(self) -> None:
-        """End all greenlets, store the positions, and give the lease back."""
+        """End all greenlets, store the positions, and give the lease back.
+
+        Switches greenlets. If the database does not answer, the lease expires
+        by itself.
+        """
         self.work.end()
         senders = list(self.senders.values())
         self.senders = {}
@@ -354,10 +407,10 @@ class LogHooks(Service, Generic[H], dict=True):
 
 
 class HookSender(Generic[H]):
-    """Sends to one webhook. Owner of its position while this node has the
-    lease."""
+    """Sends entries to one webhook, while this node has the lease."""
 
     def __init__(self, hooks: LogHooks[H], hook: H) -> None:
+        """Begin at the stored position of the webhook."""
         self.hook = hook
         self._hooks = hooks
         self.window = LogWindow(self._read_entries, hook.position, _HOOK_PAGE)
@@ -373,8 +426,10 @@ class HookSender(Generic[H]):
         )
 
     def look(self, head: int, has_more: bool) -> None:
-        """Note that the log has entries up to ``head``. ``has_more``: this user
-        may read new ones. Never switches greenlets."""
+        """Note that the log has entries up to ``head``.
+
+        ``has_more``: this user may read new ones. Never switches greenlets.
+        """
         window = self.window
         if head > window.head:
             # The new ids have no entry for this user. Before the first call
@@ -387,21 +442,26 @@ class HookSender(Generic[H]):
             self.consumer.wake()
 
     def _read_entries(self, after: int, limit: int) -> Sequence[Entry]:
-        """Read entries that the user of the webhook may read."""
+        """Read entries after an id that the user of the webhook may read."""
         stored = self._hooks.stored().entries
         entries, *_ = stored.sync(self.hook.app, self.hook.user, after, limit)
         return entries
 
     def _deliver(self, entry: Entry) -> Failure | None:
+        """Try to deliver an entry, as the owner of the webhook does it."""
         return self._hooks.owner.deliver(self, entry)
 
     def _save(self) -> None:
+        """Store how far the receiver has the entries."""
         self._hooks.owner.advance(self.hook, self.window.position)
 
     def _next(self) -> Entry | None:
-        """The next entry that the receiver wants. None: no entry waits, or it
-        must wait longer. Unwanted entries are taken from the window. Switches
-        greenlets. Raises StorageUnavailable."""
+        """Return the next entry that the receiver wants.
+
+        None: no entry waits, or the next one must wait longer. Unwanted entries
+        are taken from the window. Switches greenlets. Raises
+        StorageUnavailable.
+        """
         window = self.window
         while window.count:
             for entry in window.first(1):

@@ -57,8 +57,11 @@ _DELIVERY_BYTES: Final = 16
 
 
 def new_delivery_id() -> str:
-    """A new id for a request to a back end. Attempts to send the request again
-    have the same id."""
+    """Make the id of a request to a back end.
+
+    Attempts to send the request again have the same id, so that the back end
+    can tell that it has the events already.
+    """
     return token_hex(_DELIVERY_BYTES)
 
 
@@ -90,14 +93,22 @@ class LastAnswer(Struct, frozen=True, array_like=True):
 
 
 class LastAnswers(Service):
-    """Owner of the last answers, by app. Methods never switch greenlets."""
+    """The last answers of the receivers of events, by app, for operators.
+
+    Methods never switch greenlets.
+    """
 
     _by_app: dict[str, deque[LastAnswer]] = field(default_factory=dict)
 
     def note(
         self, app: str, status: int, problem: str, began: float, events: int
     ) -> None:
-        """Note an answer to a request that began at ``began`` (monotonic)."""
+        """Note the answer to a request.
+
+        ``status`` 0: no answer came. ``problem``: why the request failed;
+        ``""``: it was accepted. ``began``: when it began (monotonic).
+        ``events``: how many it had.
+        """
         answer = LastAnswer(
             time=int(time()),
             status=status,
@@ -109,7 +120,7 @@ class LastAnswers(Service):
         answers.append(answer)
 
     def of(self, app: str) -> list[LastAnswer]:
-        """The last answers of an app's receiver, the oldest first."""
+        """Return the last answers of an app's receiver, the oldest first."""
         return list(self._by_app.get(app, ()))
 
     def forget(self, app: str) -> None:
@@ -118,8 +129,11 @@ class LastAnswers(Service):
 
 
 class PostProblem(Struct, frozen=True):
-    """The reason why a request failed. ``status``: of the answer; 0: no answer
-    came. ``is_refused``: nothing listens at the address."""
+    """The reason why a request failed.
+
+    ``status``: of the answer; 0: no answer came. ``is_refused``: nothing
+    listens at the address.
+    """
 
     status: int
     text: str
@@ -127,15 +141,19 @@ class PostProblem(Struct, frozen=True):
 
     @property
     def is_final(self) -> bool:
-        """Whether the receiver refuses the content of the request."""
+        """Whether the receiver refuses the content of the request.
+
+        Then it makes no sense to send the same content again.
+        """
         return 400 <= self.status < 500 and self.status not in MISCONFIGURED
 
 
 class Receiver(Struct, frozen=True):
-    """The receiver of the events of an app: ``webhook.url``, the secret that
-    signs, and the wanted events.
+    """The receiver of the events of an app.
 
-    Without a ``url`` the back end reads its events itself.
+    ``url`` is ``webhook.url``; ``""``: the back end reads its events itself.
+    ``secret`` signs requests. ``events``: the kinds of events that the receiver
+    wants.
     """
 
     app: str
@@ -147,15 +165,18 @@ class Receiver(Struct, frozen=True):
     ``absent`` event follows."""
 
     def body(self, events: bytes) -> bytes:
-        """The body of a request with these events, which are JSON separated by
-        commas."""
+        """Return the body of a request: ``{"events":[…]}``.
+
+        ``events``: JSON documents with commas between them.
+        """
         return b'{"events":[%b]}' % events
 
     def post(self, outgoing: Outgoing, body: bytes, delivery: str) -> int:
-        """Send a signed body. Returns the status of the answer. Other forms of
-        webhooks override it to sign in their way.
+        """Send a signed body. Returns the status of the answer.
 
-        Waits and raises like :meth:`Outgoing.post`.
+        ``delivery``: the id of the delivery, which all its attempts have. Other
+        forms of webhooks override the method to sign in their way. Waits and
+        raises like :meth:`Outgoing.post`.
         """
         status, _ = outgoing.post(
             self.url, self.secret, body, int(time()), delivery, POST_SECONDS
@@ -170,9 +191,11 @@ class Receiver(Struct, frozen=True):
         answers: LastAnswers,
         events: int,
     ) -> PostProblem | None:
-        """Send a signed body, and note the answer in ``answers``. Returns the
-        reason why the request failed; None: the receiver has taken the events.
-        ``events``: their number. Switches greenlets."""
+        """Send a signed body, and note the answer in ``answers``.
+
+        Returns the reason why the request failed; None: the receiver has taken
+        the events. ``events``: their number. Switches greenlets.
+        """
         problem = None
         status = 0
         began = monotonic()
@@ -188,6 +211,8 @@ class Receiver(Struct, frozen=True):
 
 
 class _Batch(Struct, frozen=True):
+    """The events of one request, which is repeated unchanged after a failure."""
+
     count: int
     """The number of events."""
     body: bytes
@@ -195,7 +220,8 @@ class _Batch(Struct, frozen=True):
 
 
 class WebhookQueue:
-    """The waiting events of one app. A consumer sends them in their order.
+    """The waiting events of one app, in memory. A consumer sends them in their
+    order.
 
     A failed request is repeated unchanged after random pauses, so that nodes do
     not repeat at the same time. The pauses double, but stay short while the
@@ -209,6 +235,7 @@ class WebhookQueue:
         tally: WebhookCounts,
         answers: LastAnswers,
     ) -> None:
+        """Begin with an empty queue. ``tally`` and ``answers`` are those of all queues."""
         self.receiver = receiver
         """The receiver. A new one is used from the next request on."""
         self._outgoing = outgoing
@@ -218,6 +245,7 @@ class WebhookQueue:
         for counts in (tally.delivered, tally.failures, tally.dropped, tally.waiting):
             counts[receiver.app] += 0
         self._waiting: deque[bytes] = deque()
+        """The waiting events, the oldest first."""
         self._sent = 0
         """The number of events in the request that is being sent."""
         # The events are in the memory of this node, so no lease is needed.
@@ -234,8 +262,11 @@ class WebhookQueue:
         once."""
 
     def add(self, event: bytes) -> None:
-        """Queue an event. If too much waits, the oldest events of the app are
-        dropped, or else this event. Never switches greenlets."""
+        """Queue an event.
+
+        If too much waits, the oldest events of the app are dropped. If too much
+        of other apps waits, this event is dropped. Never switches greenlets.
+        """
         tally = self._tally
         while self._waiting and (
             len(self._waiting) >= MAX_EVENTS
@@ -253,13 +284,14 @@ class WebhookQueue:
 
     @property
     def waiting(self) -> int:
-        """The number of waiting events, including those in the request that is
-        being sent."""
+        """The number of waiting events, including those that are being sent."""
         return self._sent + len(self._waiting)
 
     def stop(self) -> None:
-        """Stop sending, and drop the waiting events. Never switches
-        greenlets."""
+        """Stop sending, and drop the waiting events.
+
+        Never switches greenlets.
+        """
         self.consumer.stop()
         waiting = self.waiting
         self._sent = 0
@@ -278,7 +310,8 @@ class WebhookQueue:
         return event
 
     def _count_dropped(self, count: int, why: str) -> None:
-        """Note that events were dropped, and log it, but not too often."""
+        """Count events that were dropped, and log a warning, but not too
+        often."""
         self._tally.dropped[self.receiver.app] += count
         self._unlogged += count
         now = monotonic()
@@ -294,7 +327,7 @@ class WebhookQueue:
         self._logged_at = now
 
     def _next(self) -> _Batch | None:
-        """The next events, as many as fit into one request; None: no event
+        """Return the next request, with as many events as fit; None: no event
         waits."""
         events: list[bytes] = []
         size = 0
@@ -310,9 +343,11 @@ class WebhookQueue:
         return _Batch(len(events), body, new_delivery_id())
 
     def _deliver(self, batch: _Batch) -> Failure | None:
-        """Send a request. Returns the failure if it must be sent again, or if
-        its events were dropped, which happens after ten minutes. Switches
-        greenlets."""
+        """Send a request.
+
+        Returns a failure if it must be sent again. After ten minutes its events
+        are dropped instead, which is a failure, too. Switches greenlets.
+        """
         app = self.receiver.app
         try:
             problem = self.receiver.attempt(
@@ -328,13 +363,17 @@ class WebhookQueue:
             if self.consumer.failures:
                 log.info("webhook of %s: the back end answers again", app)
             return None
+        return self._handle_failure(batch, problem)
 
+    def _handle_failure(self, batch: _Batch, problem: PostProblem) -> Failure:
+        """Let a request be sent again, or drop its events after ten minutes."""
+        app = self.receiver.app
         self._tally.failures[app] += 1
         if not self.consumer.failures:
             log.warning("webhook of %s: %s; trying again", app, problem.text)
         if monotonic() - self.consumer.first_tried_at <= REPEAT_SECONDS:
             if problem.is_refused:
-                return Failure(problem.text, REFUSED_PAUSE_SECONDS)
+                return Failure(problem.text, longest_pause=REFUSED_PAUSE_SECONDS)
             return Failure(problem.text)
 
         self._count_dropped(
@@ -358,9 +397,9 @@ ones are refused at once."""
 
 
 class Asking(Service):
-    """Sends questions to the back ends of apps. Owner of the turns, so that a
-    slow back end delays its own app only.
+    """Sends questions to the back ends of apps, a limited number at a time.
 
+    Each app has its own *turns*, so a slow back end delays its own app only.
     ``setting`` names the address in log lines.
     """
 
@@ -381,10 +420,12 @@ class Asking(Service):
         answer_bytes: int = ANSWER_BYTES,
         headers: Mapping[str, str] = {},
     ) -> tuple[int, bytes]:
-        """Wait for a turn, call ``body``, send its result, and return the
-        answer: status and body.
+        """Wait for a turn, send a question, and return the answer: status and
+        body.
 
-        All of it takes at most ``seconds``. Raises :class:`Unreachable`.
+        ``body`` is called when it is the question's turn, and returns what to
+        send. All of it takes at most ``seconds``. Switches greenlets. Raises
+        :class:`Unreachable` if no answer comes in this time.
         """
         turns = self._turns.setdefault(app, BoundedSemaphore(REQUESTS_AT_ONCE))
         timeout = gevent.Timeout(seconds)
@@ -401,14 +442,18 @@ class Asking(Service):
                     headers,
                 )
         except gevent.Timeout as over:
+            # A time limit of the caller has passed, not this one.
             if over is not timeout:
                 raise
             raise Unreachable(f"no answer within {seconds:g} s") from None
 
     @contextmanager
     def counting(self, app: str, kind: str) -> Iterator[None]:
-        """Count a question of an app while it waits. Raises
-        :class:`Unreachable` if too many questions of this ``kind`` wait."""
+        """Count a question of an app while it waits for its answer.
+
+        ``kind``: what is counted, in words, such as ``logins``. Raises
+        :class:`Unreachable` if too many questions wait.
+        """
         if self.waiting[app] >= MAX_WAITING:
             raise Unreachable(f"{MAX_WAITING} {kind} wait already")
         self.waiting[app] += 1
@@ -420,6 +465,7 @@ class Asking(Service):
     def finished(self, app: str, count: int = 1) -> None:
         """Note that ``count`` questions of an app no longer wait."""
         self.waiting[app] -= count
+        # An app without questions needs no turns, and takes no memory.
         if not self.waiting[app]:
             del self.waiting[app]
             self._turns.pop(app, None)
@@ -442,8 +488,11 @@ class AuthoriseHook(Struct, frozen=True):
 
 
 def document_in(status: int, content: bytes, decode: Callable[[bytes], T]) -> T:
-    """The decoded document of an answer. Raises :class:`Unreachable` for an
-    answer with another status or form."""
+    """Decode the document of an answer.
+
+    Raises :class:`Unreachable` if the status is not one of success, or if
+    ``decode`` fails.
+    """
     if not 200 <= status < 300:
         raise Unreachable(f"it answered with status {status}")
     try:
@@ -458,46 +507,51 @@ _REFUSING: Final = (401, 403)
 
 
 class Authoriser:
-    """Asks back ends about logins. Owner of its counters, each by app."""
+    """Asks back ends whether a user may log in, and counts their answers, by
+    app."""
 
     def __init__(self, outgoing: Outgoing) -> None:
-        self._asking = Asking(outgoing, "authorise_url")
+        """``outgoing`` sends the requests."""
+        self._asking = Asking(outgoing, setting="authorise_url")
         self.asked: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
         self.undecided: Counter[str] = Counter()
         """App → questions that got no valid answer in time."""
 
     def ask(self, where: AuthoriseHook, facts: Mapping[str, Any]) -> LoginAnswer | None:
-        """Ask the back end about a login. Returns None if no valid answer comes
-        within :data:`ASK_SECONDS`. Switches greenlets.
+        """Ask the back end about a login. ``facts`` are the fields of the
+        question.
 
-        Status 2xx with ``{"allow": true}`` allows the login; ``{"allow":
-        false}``, 401 or 403 refuse it.
+        Status 2xx with ``{"allow": true}`` allows the login. ``{"allow":
+        false}``, 401 or 403 refuse it. Returns None if no valid answer comes
+        within :data:`ASK_SECONDS`. Switches greenlets.
         """
-        self.asked[where.app] += 1
+        app = where.app
+        self.asked[app] += 1
         asking = self._asking
         answer = None
         body = msgspec.json.encode(facts)
         try:
-            with asking.counting(where.app, "logins"):
+            with asking.counting(app, kind="logins"):
                 status, content = asking.post(
-                    where.app, where.url, where.secret, lambda: body, ASK_SECONDS
+                    app, where.url, where.secret, lambda: body, ASK_SECONDS
                 )
             if status in _REFUSING:
+                # An answer refuses unless it says otherwise.
                 answer = LoginAnswer()
             else:
                 answer = document_in(status, content, _decode)
         except Unreachable as problem:
-            asking.warn(where.app, problem)
+            asking.warn(app, problem)
         if answer is None:
-            self.undecided[where.app] += 1
+            self.undecided[app] += 1
         elif not answer.allow:
-            self.refused[where.app] += 1
+            self.refused[app] += 1
         return answer
 
 
 class WebhookQueues(Service):
-    """The queues of webhooks that have one form: a queue for each app with a
+    """The queues of webhooks that have one form: one for each app with a
     receiver."""
 
     outgoing: Outgoing
@@ -506,16 +560,22 @@ class WebhookQueues(Service):
     _queues: dict[str, WebhookQueue] = field(default_factory=dict)
 
     def __contains__(self, app: str) -> bool:
+        """Whether an app has a receiver."""
         return app in self._queues
 
     def get(self, app: str) -> WebhookQueue | None:
-        """The queue of an app. None if the app has no receiver. Never
-        switches greenlets."""
+        """Return the queue of an app; None: the app has no receiver.
+
+        Never switches greenlets.
+        """
         return self._queues.get(app)
 
     def set(self, app: str, receiver: Receiver | None) -> None:
-        """Set the receiver of an app, also for waiting events. Without a
-        receiver they are dropped."""
+        """Set the receiver of an app, also for events that wait already.
+
+        Without a receiver, or without a URL, the waiting events are dropped.
+        Never switches greenlets.
+        """
         queue = self._queues.get(app)
         if receiver is None or not receiver.url:
             if queue is not None:
@@ -529,8 +589,11 @@ class WebhookQueues(Service):
             queue.receiver = receiver
 
     def stop(self, deadline: float) -> None:
-        """Send the waiting events until ``deadline`` (monotonic), except to
-        failing back ends. Switches greenlets."""
+        """Send the waiting events until ``deadline`` (monotonic), then stop the
+        queues.
+
+        Failing back ends are not waited for. Switches greenlets.
+        """
         queues = tuple(self._queues.values())
         consumers = [queue.consumer for queue in queues]
         while monotonic() < deadline and any(
