@@ -160,15 +160,20 @@ class WebhooksAnswer(Struct):
 
 
 class EventApi(Struct, frozen=True):
-    """The services that the routes use. Calls switch, and raise
-    StorageUnavailable."""
+    """The services that the routes use.
+
+    Calls switch greenlets, and raise StorageUnavailable.
+    """
 
     webhooks: Webhooks
     core: Core
 
     def states(self, apps: Sequence[str]) -> tuple[list[WebhookShown], list[str]]:
-        """Two lists: the states of the apps among these that have a receiver,
-        and the nodes that did not answer. Switches greenlets."""
+        """Return the states of the webhooks of these apps.
+
+        Apps without a receiver are left out. The second list names the nodes
+        that did not answer. Switches greenlets.
+        """
         feeds = self.webhooks.feeds.feeds
         with_receiver = [app for app in apps if app in feeds]
         # Read before the queries, which switch: the feeds may change meanwhile.
@@ -179,6 +184,7 @@ class EventApi(Struct, frozen=True):
         parts_by_app = zip(*parts_by_node, strict=True)
 
         def read_counts(sql: Statements) -> dict[str, tuple[int, int, int]]:
+            """Count the refused events of all these apps in one transaction."""
             return {app: dead_events.counts(sql, app) for app in with_receiver}
 
         no_counts: dict[str, tuple[int, int, int]] = {}
@@ -199,8 +205,12 @@ def _state(
     dead: int,
     next_try: int,
 ) -> WebhookShown:
-    """The state of a webhook, put together from the parts of all nodes.
-    ``aside``, ``dead`` and ``next_try``: see :func:`dead_events.counts`."""
+    """Put the state of a webhook together from the parts of all nodes.
+
+    ``aside`` and ``dead``: the numbers of events that are tried again, and of
+    dead ones. ``next_try``: when the next one is tried, in Unix seconds; 0: at
+    once, or no event waits.
+    """
     all_answers = chain.from_iterable(part.answers for part in parts)
     newest = sorted(all_answers, key=attrgetter("time"))[::-1]
     has_failed = bool(newest and newest[0].problem)
@@ -221,6 +231,7 @@ def _state(
 
 
 def _event_api(core: Core, _app: object) -> EventApi:
+    """Return the services of the routes."""
     return EventApi(webhooks_of(core), core)
 
 
@@ -248,14 +259,7 @@ def log(
     of messages and groups are stored as long as messages, other events for four
     days.
     """
-    # The cursor is the ids of the last entry and the last row, such as "7.12".
-    entry_id = 0
-    event_id = 0
-    text = read_cursor(after)
-    if text is not None:
-        entry, _, event = text.partition(".")
-        entry_id = _read_number("after", entry)
-        event_id = _read_number("after", event)
+    entry_id, event_id = _read_positions(after)
     feeds = api.webhooks.feeds
     feed = feeds.feeds.get(call.app)
     if feed is None:
@@ -284,9 +288,11 @@ def log(
         if rows:
             event_id = rows[-1].id
     more = page.is_full or len(entries) == limit or len(rows) == limit
-    events = [msgspec.Raw(event.body) for event in page.events]
-    next_cursor = base64url.encode(b"%d.%d" % (entry_id, event_id))
-    return EventsAnswer(events, next_cursor, more)
+    return EventsAnswer(
+        events=[msgspec.Raw(event.body) for event in page.events],
+        next=base64url.encode(b"%d.%d" % (entry_id, event_id)),
+        more=more,
+    )
 
 
 @routes.get("/events/dead", Needs.OPERATE)
@@ -355,9 +361,24 @@ def replay(
     return ReplayAnswer(dead_events.send_again(api.core.store, call.app, id))
 
 
+def _read_positions(cursor: str) -> tuple[int, int]:
+    """Read the ids of the last entry and the last row from a cursor.
+
+    The cursor is such a text as "7.12" in base64url. An empty cursor gives 0
+    and 0, the beginning. Raises ApiProblem.
+    """
+    text = read_cursor(cursor)
+    if text is None:
+        return 0, 0
+    entry, _, event = text.partition(".")
+    return _read_number("after", entry), _read_number("after", event)
+
+
 def _without_contents(body: bytes) -> dict[str, Any]:
-    """The fields of an event that no user has written: for readers who may not
-    see contents."""
+    """Return the fields of an event that no user has written.
+
+    They are for readers who may not see contents.
+    """
     event: dict[str, Any] = msgspec.json.decode(body)
     return {
         name: event[name] for name in ("id", "event", "app", "time") if name in event
@@ -460,13 +481,16 @@ def test(api: EventApi, call: Call, app: App) -> AnswerShown:
     feed.receiver.attempt(
         api.webhooks.outgoing, body, new_delivery_id(), answers, events=1
     )
+    # The attempt has noted its answer as the last one.
     answer = answers.of(call.app)[-1]
     return msgspec.convert(answer, AnswerShown, from_attributes=True)
 
 
 def _read_number(parameter: str, text: str) -> int:
-    """The number in a cursor. Raises ApiProblem. ``parameter``: the parameter
-    with the cursor, for the error."""
+    """Read a number in a cursor. Raises ApiProblem.
+
+    ``parameter``: the parameter with the cursor, for the error.
+    """
     is_number = text.isascii() and text.isdecimal()
     if not is_number or len(text) > _CURSOR_DIGITS:
         raise ApiProblem.invalid(f"`{parameter}`: not a cursor of this list")

@@ -39,11 +39,12 @@ With them a client could begin another header."""
 
 
 class BackEndHook(Struct, frozen=True):
-    """The app's ``back_ends``, and the secret that signs.
+    """The settings by which the back end of an app decides about its clients.
 
-    ``urls``: call → its URL. ``seconds``: time limit of an answer. ``headers``:
-    the names of headers of a client that requests repeat. ``emulated_headers``:
-    the names of such headers that a client sets in its SDK.
+    ``secret`` signs the requests. ``urls``: call → its URL. ``seconds``: time
+    limit of an answer. ``headers``: the names of headers of a client that
+    requests repeat. ``emulated_headers``: the names of such headers that a
+    client sets in its SDK.
     """
 
     app: str
@@ -55,17 +56,23 @@ class BackEndHook(Struct, frozen=True):
 
 
 class _Error(Struct):
+    """The error with which a back end refuses a request of a client."""
+
     code: Annotated[int, Meta(ge=1, le=2**32 - 1)]
     message: str = ""
     temporary: bool = False
 
 
 class _Disconnect(Struct):
+    """The order of a back end to end the connection."""
+
     code: Annotated[int, Meta(ge=3000, le=4999)]
     reason: str = ""
 
 
 class _Answer(Struct):
+    """The answer of a back end: one of these three, or nothing."""
+
     result: Raw | UnsetType = UNSET
     error: _Error | None = None
     disconnect: _Disconnect | None = None
@@ -82,10 +89,10 @@ where it does not mean "allowed"."""
 
 
 class BackEndRequests(BackEnds):
-    """Asks the back ends of apps. Owner of the counters. A slow back end delays
-    only the clients that need its answer.
+    """Asks the back ends of apps about their clients, and counts the answers.
 
-    An app without ``back_ends`` costs one look-up in :attr:`hooks`.
+    A slow back end delays only the clients that need its answer. An app without
+    ``back_ends`` costs one look-up in :attr:`hooks`.
     """
 
     def __init__(
@@ -94,6 +101,11 @@ class BackEndRequests(BackEnds):
         connection_id: Callable[[Connection], str],
         node: Callable[[], str],
     ) -> None:
+        """Begin without back ends: :meth:`set` adds them.
+
+        ``connection_id`` returns the id of a connection in requests. ``node``
+        returns the name of this node.
+        """
         self._connection_id = connection_id
         self._node = node
         self._authorise: dict[str, AuthoriseHook] = {}
@@ -119,7 +131,10 @@ class BackEndRequests(BackEnds):
         is_ready: bool = False,
     ) -> None:
         """Set the back end that decides for an app; None: no back end does.
-        ``is_ready``: all its hooks have a usable secret."""
+
+        ``authorise``: decides about logins. ``is_ready``: all its hooks have a
+        usable secret.
+        """
         if hook is None:
             self.hooks.pop(app, None)
         else:
@@ -136,16 +151,20 @@ class BackEndRequests(BackEnds):
             self._ready.discard(app)
 
     def is_ready(self, app: str) -> bool:
-        """Whether the server can ask the back end of an app: it needs the
-        secret that signs requests."""
+        """Whether the server can ask the back end of an app.
+
+        It needs the secret that signs requests. Never switches greenlets.
+        """
         return app in self._ready
 
     def authorise(
         self, app: str, user: str, token: str, dialect: str, peer: str, device: str
     ) -> LoginAnswer | None:
-        """Ask the back end about a login. Returns None if no valid answer comes
-        within :data:`ASK_SECONDS`, or the app has no such hook. Switches
-        greenlets."""
+        """Ask the back end whether a user may log in.
+
+        Returns None if no valid answer comes within :data:`ASK_SECONDS`, or if
+        the app has no such hook. Switches greenlets.
+        """
         hook = self._authorise.get(app)
         if hook is None:
             return None
@@ -169,16 +188,22 @@ class BackEndRequests(BackEnds):
         return hook is not None and call in hook.urls
 
     def headers_of(self, app: str, given: Mapping[str, str]) -> dict[str, str] | None:
-        """The headers of a new client that the requests about this client
-        repeat. None if the app has no back end."""
+        """Return the headers of a new client that requests about it repeat.
+
+        None: the app has no back end. Never switches greenlets.
+        """
         hook = self.hooks.get(app)
         if hook is None:
             return None
         return _select_headers(hook.headers, given)
 
     def emulated_headers_of(self, app: str, given: Mapping[str, str]) -> dict[str, str]:
-        """The headers that a client has set in its SDK and that the requests
-        about this client repeat. Never switches greenlets."""
+        """Return the headers that a client has set in its SDK and that requests
+        repeat.
+
+        Browsers cannot set headers of a WebSocket, so SDKs send them as data.
+        Never switches greenlets.
+        """
         hook = self.hooks.get(app)
         if hook is None or not hook.emulated_headers:
             return {}
@@ -197,16 +222,21 @@ class BackEndRequests(BackEnds):
         facts: Mapping[str, Any],
         kind: type[T],
     ) -> T:
-        """Ask the back end about a connection, and return the result, decoded
-        as ``kind``. Switches greenlets, at most for ``back_ends.seconds``.
-        Raises :class:`BackEndUnavailable` and :class:`BackEndRefused`."""
+        """Ask the back end about a connection, and return the result.
+
+        ``facts``: fields of the request besides those about the client.
+        ``kind``: the type of the result. Switches greenlets, at most for
+        ``back_ends.seconds``. Raises :class:`BackEndUnavailable` if no valid
+        answer comes. Raises :class:`BackEndRefused` if the back end answers
+        with an error, or ends the connection.
+        """
         asking = self._asking[call]
         hook = self.hooks.get(app)
         self.asked[app] += 1
         try:
             if hook is None or call not in hook.urls:
                 raise Unreachable("it is not set")
-            with asking.counting(app, "requests"):
+            with asking.counting(app, kind="requests"):
                 state = connection.dialect_state
                 if state is None or state.facts is None:
                     headers = {}
@@ -232,21 +262,16 @@ class BackEndRequests(BackEnds):
             asking.warn(app, problem)
             raise BackEndUnavailable(str(problem)) from None
 
-        disconnect = answer.disconnect
-        if disconnect is not None:
-            raise BackEndRefused(None, (disconnect.code, disconnect.reason))
-        # An answer without a result and a disconnect is an error.
-        if result is None:
-            error = answer.error
-            assert error is not None
-            raise BackEndRefused(
-                ClientError(error.code, error.message, error.temporary)
-            )
+        # The order to disconnect counts even if there is a result.
+        if answer.disconnect is not None or result is None:
+            raise _refusal(answer)
         return result
 
     def _client(self, connection: Connection) -> dict[str, Any]:
-        """The part of each request that describes its client. ``protocol`` is
-        the dialect, or the codec if the dialect has several."""
+        """Return the fields of each request that describe its client.
+
+        ``protocol`` is the dialect, or the codec if the dialect has several.
+        """
         dialect = connection.encoding.dialect
         protocol = dialect.name
         if dialect.subprotocol:
@@ -265,12 +290,26 @@ class BackEndRequests(BackEnds):
         return client
 
 
+def _refusal(answer: _Answer) -> BackEndRefused:
+    """Return the exception for an answer that ends the connection, or
+    refuses."""
+    disconnect = answer.disconnect
+    if disconnect is not None:
+        return BackEndRefused(None, (disconnect.code, disconnect.reason))
+    # An answer without a result and a disconnect is an error.
+    error = answer.error
+    assert error is not None
+    return BackEndRefused(ClientError(error.code, error.message, error.temporary))
+
+
 def _decode_answer(
     call: BackEndCall, kind: type[T], content: bytes
 ) -> tuple[_Answer, T | None]:
-    """Decode an answer to a call. Returns the answer and its result; None: the
-    answer is an error, or ends the connection. Raises ValueError and
-    RecursionError."""
+    """Decode an answer to a call. Returns the answer and its result.
+
+    The result None: the answer is an error, or ends the connection. ``kind``:
+    the type of the result. Raises ValueError and RecursionError.
+    """
     # The parts that are passed on undecoded must be valid JSON, too.
     msgspec.json.decode(content)
     document = without_nulls(content, 2)
@@ -292,7 +331,10 @@ def _decode_answer(
 
 
 def _select_headers(names: Iterable[str], headers: Mapping[str, str]) -> dict[str, str]:
-    """The headers with these names that a client has set. The names in
-    ``headers`` are in lower case."""
+    """Return the headers with these names that a client has set.
+
+    The names in ``headers`` are in lower case; the result has them as in
+    ``names``.
+    """
     values = {name: headers.get(name.lower(), "") for name in names}
     return {name: value for name, value in values.items() if value}

@@ -76,6 +76,7 @@ def events(
             fail(f"app {name} does not exist")
         app = tenants.resolve(name)
         if replay is not None:
+            # An event without an id stands for all refused events.
             event = "" if replay == "all" else replay
             count = send_again(store, app, event)
             if not count and event:
@@ -96,6 +97,7 @@ def events(
         stored_events, entries = store.read_or((0, 0), partial(waiting, app=app))
 
     CommandLine.rows("event, user, attempts, first failed", rows, first_failed=_time)
+    # The numbers are for people: JSON is one list of events.
     if dead or CommandLine.wants_json():
         return
     if aside:
@@ -110,7 +112,10 @@ def events(
 
 
 def _time(seconds: int) -> str:
-    """A time in UTC, such as ``2026-05-03 14:05``; ``""`` for 0."""
+    """Return a time in UTC, such as ``2026-05-03 14:05``; ``""`` for 0.
+
+    ``seconds``: Unix seconds.
+    """
     if seconds:
         return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")
     return ""
@@ -138,7 +143,11 @@ it."""
 def webhook(
     _config: Config, _store: Store, tenants: Tenants, name: str
 ) -> Iterator[Finding]:
-    """Send a test event to the back end of an app."""
+    """Send a test event to the back end of an app.
+
+    ``name``: the app. Yields one finding: whether the back end has accepted the
+    event, or why nothing was sent.
+    """
     app = tenants.resolve(name)
     tenant = tenants.find(app)
     label = f"webhook of {name}"
@@ -172,40 +181,45 @@ def webhook(
             "set webhook.secret for the app",
         )
         return
+    yield _test(label, Receiver(app, url, secret, frozenset()))
 
+
+def _test(label: str, receiver: Receiver) -> Finding:
+    """Send a test event to a receiver, and return the finding about the
+    answer."""
     now = int(time())
     event = {
         "id": f"test-{token_hex(_ID_BYTES)}",
         "event": "test",
-        "app": app,
+        "app": receiver.app,
         "time": now,
         "node": "doctor",
     }
-    receiver = Receiver(app, url, secret, frozenset())
     outgoing = Outgoing()
     began = perf_counter()
     try:
         status, answer = outgoing.post(
-            url,
-            secret,
+            receiver.url,
+            receiver.secret,
             receiver.body(msgspec.json.encode(event)),
             now,
             new_delivery_id(),
             POST_SECONDS,
         )
     except Unreachable as problem:
-        yield _unreachable(label, url, problem)
-        return
+        return _unreachable(label, receiver.url, problem)
     finally:
         outgoing.close()
 
     took = f"{(perf_counter() - began) * _SECOND_MS:.0f} ms"
-    yield _answered(label, url, status, answer, took)
+    return _answered(label, receiver.url, status, answer, took)
 
 
 def _answered(label: str, url: str, status: int, answer: bytes, took: str) -> Finding:
-    """The finding about the answer to a test event. ``took``: its time, in
-    words."""
+    """Return the finding about the answer to a test event.
+
+    ``took``: the time of the request in words, such as "12 ms".
+    """
     if 200 <= status < 300:
         return Finding(
             "ok", label, f"{url} accepted a test with status {status} in {took}"
@@ -225,7 +239,7 @@ def _answered(label: str, url: str, status: int, answer: bytes, took: str) -> Fi
 
 
 def _unreachable(label: str, url: str, problem: Unreachable) -> Finding:
-    """The finding that the address of a webhook does not answer."""
+    """Return the finding that the address of a webhook does not answer."""
     address = urlsplit(url)
     host = address.hostname or ""
     usual_port = _HTTPS_PORT if address.scheme == "https" else _HTTP_PORT
@@ -236,8 +250,10 @@ def _unreachable(label: str, url: str, problem: Unreachable) -> Finding:
 
 
 def _cause_of(problem: Unreachable) -> tuple[str, str]:
-    """The cause of a problem, and a command that shows it, in which ``{url}``,
-    ``{host}`` and ``{port}`` stand for the address."""
+    """Return the cause of a problem, and a command that shows it.
+
+    In the command, ``{url}``, ``{host}`` and ``{port}`` stand for the address.
+    """
     if problem.is_refused:
         return "it refuses connections: no program listens there", "curl -v {url}"
     text = str(problem)

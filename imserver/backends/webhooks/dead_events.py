@@ -43,7 +43,10 @@ def list_retries(
     store: Store, app: str, dead: bool, after: int, limit: int
 ) -> list[RetryRow]:
     """List the dead events of an app, or the waiting ones, after a number.
-    Switches greenlets. Raises StorageUnavailable."""
+
+    ``dead``: list those that are not tried any more. Switches greenlets. Raises
+    StorageUnavailable.
+    """
     clauses = "WHERE app = %s AND dead = %s AND number > %s ORDER BY number LIMIT %s"
     return RETRIES.find(store.rows, clauses, app, int(dead), after, limit)
 
@@ -70,8 +73,10 @@ MOST_COUNTED: Final = 10_000
 
 
 def next_try(sql: Statements, app: str) -> int:
-    """The time of the next attempt for an event that was put aside, in Unix
-    seconds. 0 if an attempt is due at once, or if no event waits."""
+    """Return when the next event that was put aside is tried, in Unix seconds.
+
+    0: an attempt is due at once, or no event waits.
+    """
     if sql.query(DUE_AT_ONCE, (app, app)):
         return 0
     rows = sql.query(NEXT_TRY, (app,))
@@ -93,12 +98,12 @@ _COUNT_RETRIES: Final = "SELECT count(*) FROM (SELECT 1 FROM event_retry WHERE a
 
 
 def waiting(sql: Statements, app: str) -> tuple[int, int]:
-    """The numbers of rows of ``event``, and of entries of the log, that the
-    receiver of an app does not have yet; both 0: the app has no receiver.
+    """Count the events that the receiver of an app does not have yet.
 
-    At most MOST_COUNTED rows are counted. The receiver may want only some of
-    the entries. Positions are stored after a batch, so a receiver that answers
-    may already have some of the events.
+    Returns the numbers of rows of ``event`` and of entries of the log; both 0:
+    the app has no receiver. At most MOST_COUNTED rows are counted. The receiver
+    may want only some of the entries. Positions are stored after a batch, so a
+    receiver that answers may already have some of the events.
     """
     feeds = sql.query(_POSITIONS, (app,))
     if not feeds:
@@ -113,19 +118,24 @@ def waiting(sql: Statements, app: str) -> tuple[int, int]:
 
 
 def counts(sql: Statements, app: str) -> tuple[int, int, int]:
-    """The number of events that were put aside, the number of dead events, and
-    :func:`next_try`. At most MOST_COUNTED events are counted."""
+    """Count the refused events of an app.
+
+    Returns the number of events that were put aside, the number of dead events,
+    and :func:`next_try`. At most MOST_COUNTED events are counted.
+    """
     ((aside,),) = sql.query(_COUNT_RETRIES, (app, 0, MOST_COUNTED))
     ((dead,),) = sql.query(_COUNT_RETRIES, (app, 1, MOST_COUNTED))
     return aside, dead, next_try(sql, app)
 
 
 def send_again(store: Store, app: str, event: str = "") -> int:
-    """Try one event again, or (``event`` is ``""``) all events of an app:
-    events that were put aside at once, dead events for three more days.
+    """Try one refused event of an app again, or (``event`` is ``""``) all of
+    them.
 
-    Returns the number of events. It includes events that wait behind another
-    event of their user. Switches greenlets.
+    Events that were put aside are tried at once. Dead events are tried for
+    three more days. Returns the number of events. It includes events that wait
+    behind another event of their user. Switches greenlets. Raises
+    StorageUnavailable.
     """
     # A dead event begins again, without attempts; the others keep theirs.
     # ``dead`` is set last, because MySQL evaluates later columns with the new

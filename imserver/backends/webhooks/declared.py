@@ -9,8 +9,10 @@ from imserver.plugin.storage import Reason, Table
 
 
 def secret_of(settings: TenantSettings) -> bytes:
-    """The secret that signs requests to the app's URLs; ``b""`` if the app has
-    no such URL. Raises BadKey."""
+    """Return the secret that signs requests to the app's URLs.
+
+    ``b""``: the app has no such URL. Raises BadKey if there is no valid secret.
+    """
     urls = settings.webhook.urls or settings.back_ends.urls
     if urls:
         return AppSecrets.read("webhook", settings.webhook)
@@ -18,8 +20,10 @@ def secret_of(settings: TenantSettings) -> bytes:
 
 
 def objection(_name: str, settings: TenantSettings) -> str:
-    """The reason why an app cannot have these webhooks; ``""`` if it can. Reads
-    the file with the secret."""
+    """Say why an app cannot have these webhooks; ``""`` if it can.
+
+    Reads the file with the secret.
+    """
     try:
         secret_of(settings)
     except BadKey as bad:

@@ -34,26 +34,32 @@ _DECISIONS: Final = {
 
 
 def _read(path: str) -> Callable[[Any], Any]:
+    """Return a function that reads a value of a node's webhooks.
+
+    ``path``: such as ``reviews.asked``, from the webhooks on.
+    """
     value_of = attrgetter(path)
 
     def read(node: Any) -> Any:
+        """Read the value at a scrape."""
         return value_of(webhooks_of(node))
 
     return read
 
 
 def rows() -> tuple[Metric, ...]:
-    """The rows, at the first scrape."""
+    """Return the metrics of webhooks. Called at the first scrape."""
     from imserver.plugin.metrics import Metric  # most nodes start without it
 
     def counters(prefix: str, path: str, helps: Mapping[str, str]) -> Iterator[Metric]:
+        """Make a counter for each attribute that ``helps`` names."""
         for name, help_ in helps.items():
             yield Metric(
                 f"{prefix}_{name}_total",
                 "counter",
                 help_,
                 _read(f"{path}.{name}"),
-                "app",
+                label="app",
             )
 
     return (
@@ -62,7 +68,7 @@ def rows() -> tuple[Metric, ...]:
             "gauge",
             "Events that wait to be sent to back ends and bots",
             _read("tally.waiting"),
-            "app",
+            label="app",
         ),
         Metric(
             "imserver_webhook_waiting_bytes",
@@ -75,7 +81,7 @@ def rows() -> tuple[Metric, ...]:
             "gauge",
             "Durable events, and entries of logs, that this node has to deliver",
             _read("feeds.backlog"),
-            "app",
+            label="app",
         ),
         *counters("imserver_webhook", "tally", _EVENTS),
         *counters("imserver_authorise", "back_ends.authoriser", _AUTHORISE),

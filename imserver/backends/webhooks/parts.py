@@ -24,11 +24,11 @@ from imserver.plugin.wire import Connection
 
 
 def erase_user(store: Store, app: str, user: str, name: str) -> None:
-    """Delete the events of a user, and events that name the user. The event
-    that the account was removed stays. Switches greenlets.
+    """Delete the events of a user, and events that name the user.
 
-    If ``name`` is empty, the messages of the user stay, and so do their events.
-    Otherwise ``name`` replaces the user.
+    The event that the account was removed stays. If ``name`` is empty, the
+    messages of the user stay, and so do their events. Otherwise ``name``
+    replaces the user. Switches greenlets. Raises StorageUnavailable.
     """
     if not name:
         return
@@ -47,7 +47,7 @@ def erase_user(store: Store, app: str, user: str, name: str) -> None:
     # Each table, with the column that numbers its rows.
     for table, number in (("event", "id"), ("event_retry", "number")):
         columns = f"{number}, member, body"
-        statement = f"DELETE FROM {table} WHERE app = %s AND {number} = %s"
+        # No index finds the names in the bodies, so all rows are read.
         for rows in store.pages(table, number, columns, "app = %s", (app,)):
             erased = [
                 (app, row_number)
@@ -55,10 +55,19 @@ def erase_user(store: Store, app: str, user: str, name: str) -> None:
                 if is_about(member, bytes(body))
             ]
             if erased:
-                delete_erased = partial(
-                    PooledStatements.execute_many, statement=statement, rows=erased
-                )
-                store.write(delete_erased)
+                _delete_rows(store, table, number, erased)
+
+
+def _delete_rows(
+    store: Store, table: str, number: str, rows: list[tuple[str, int]]
+) -> None:
+    """Delete rows of a table, each named by its app and its number."""
+    delete = partial(
+        PooledStatements.execute_many,
+        statement=f"DELETE FROM {table} WHERE app = %s AND {number} = %s",
+        rows=rows,
+    )
+    store.write(delete)
 
 
 def _erase_app(_app: str) -> None:
@@ -66,7 +75,7 @@ def _erase_app(_app: str) -> None:
 
 
 def _erasure(store: Store) -> Erasure:
-    """The functions that erase a user or an app."""
+    """Return the functions that erase a user or an app from the events."""
     return Erasure(frozenset(), partial(erase_user, store), _erase_app)
 
 
@@ -74,8 +83,7 @@ def _erasure(store: Store) -> Erasure:
 def offline(
     _config: Config, store: Store, _tenants: object
 ) -> Iterator[tuple[Erasure]]:
-    """The function that erases the rows of users in a command, where no node
-    runs."""
+    """Yield the function that erases users in a command, where no node runs."""
     yield (_erasure(store),)
 
 
@@ -87,10 +95,11 @@ _MEMBERSHIP: Final = frozenset({"joined", "left"})
 
 
 class Occupancy:
-    """Sends back ends the events of channels that become occupied or vacated.
-    Owner of the channels whose last subscriber has gone.
+    """Tells back ends which channels become occupied, and which are vacated.
 
-    An app without webhooks costs one look-up.
+    A channel is *occupied* when it gets its first subscriber on any node. It is
+    *vacated* a few seconds after the last one has gone. An app without webhooks
+    costs one look-up.
     """
 
     def __init__(
@@ -99,18 +108,21 @@ class Occupancy:
         connection_id: Callable[[Connection], str],
         webhooks: Webhooks,
     ) -> None:
+        """Follow the subscriptions of this node from now on."""
         self._channels = channels
         self._connection_id = connection_id
         self._webhooks = webhooks
         self._empty: dict[tuple[str, str], gevent.Greenlet[..., None]] = {}
-        """Channels without subscribers → the greenlet that will notify the back
-        end."""
+        """(app, channel) without subscribers → the greenlet that will report
+        it."""
         self._channels.members.report_to(self._joined, self._parted, self._emptied)
 
     def _joined(self, connection: Connection, channel: str, is_first: bool) -> None:
         """Report a subscription of a connection, and that its channel became
-        occupied. ``is_first``: no connection on any node was subscribed
-        before."""
+        occupied.
+
+        ``is_first``: no connection on any node was subscribed before.
+        """
         app = connection.app or ""
         if not self._webhooks.has_receiver(app):
             return
@@ -123,18 +135,23 @@ class Occupancy:
         self._report_member("joined", connection, channel)
 
     def _parted(self, connection: Connection, channel: str, _is_last: bool) -> None:
+        """Report that a connection has left a channel."""
         self._report_member("left", connection, channel)
 
     def _emptied(self, app: str, channel: str) -> None:
-        """Note that no node has a subscriber of a channel any more."""
+        """Begin to wait, because no node has a subscriber of a channel any
+        more.
+
+        A client may only be reconnecting.
+        """
         is_wanted = self._webhooks.wants_any(app, _OCCUPANCY)
         if is_wanted and (app, channel) not in self._empty:
             greenlet = gevent.spawn_later(VACATED_SECONDS, self._vacate, app, channel)
             self._empty[app, channel] = greenlet
 
     def _vacate(self, app: str, channel: str) -> None:
-        """Greenlet: report a channel as vacated if nobody on this node has
-        subscribed since."""
+        """Greenlet: report a channel as vacated, unless somebody has subscribed
+        since."""
         del self._empty[app, channel]
         if not self._channels.members.count(app, channel):
             self._webhooks.channel(app, "vacated", channel, {})
@@ -165,8 +182,10 @@ are left out, because they are too many."""
 
 
 def receiver_of(app: str, settings: TenantSettings, secret: bytes) -> Receiver | None:
-    """The receiver of the events of an app. None if the app has no webhook, or
-    no secret to sign with."""
+    """Return the receiver of the events of an app.
+
+    None: the app has no webhook, or no ``secret`` to sign with.
+    """
     webhook = settings.webhook
     # Without a URL the back end reads the events itself, and nothing is signed.
     if webhook.url:
@@ -179,48 +198,34 @@ def receiver_of(app: str, settings: TenantSettings, secret: bytes) -> Receiver |
         app,
         webhook.url,
         secret,
-        frozenset(webhook.events) or EVENTS,
-        webhook.absent_seconds,
+        events=frozenset(webhook.events) or EVENTS,
+        absent_seconds=webhook.absent_seconds,
     )
 
 
 def follow_apps(tenants: Tenants, webhooks: Webhooks) -> AppSecrets:
-    """Pass the settings and secrets of all apps to the webhooks, now and at
-    each change."""
+    """Pass the settings and secrets of all apps to the webhooks.
+
+    That happens now and at each change.
+    """
 
     def set_hooks(tenant: Tenant, secret: bytes) -> None:
-        """Take over the settings of an app. ``secret`` ``b""``: there is no
-        usable secret."""
-        app = tenant.name
-        hook = tenant.webhook
-        review = None
-        if hook.review_url:
-            review = ReviewHook(
-                app,
-                hook.review_url,
-                secret,
-                hook.review_seconds,
-                allows_failure=hook.review_failure == "allow",
-            )
-        authorise = None
-        if hook.authorise_url:
-            authorise = AuthoriseHook(app, hook.authorise_url, secret)
-        back_end = None
-        if tenant.back_ends.urls:
-            back_end = BackEndHook(
-                app,
-                secret,
-                tenant.back_ends.urls,
-                tenant.back_ends.seconds,
-                tenant.back_ends.headers,
-                tenant.back_ends.emulated_headers,
-            )
+        """Take over the settings of an app.
 
-        webhooks.reviews.set(app, review)
-        webhooks.back_ends.set(app, back_end, authorise, is_ready=bool(secret))
+        ``secret`` ``b""``: there is no usable secret.
+        """
+        app = tenant.name
+        authorise = None
+        if tenant.webhook.authorise_url:
+            authorise = AuthoriseHook(app, tenant.webhook.authorise_url, secret)
+        webhooks.reviews.set(app, _review_hook(tenant, secret))
+        webhooks.back_ends.set(
+            app, _back_end_hook(tenant, secret), authorise, is_ready=bool(secret)
+        )
         webhooks.set(app, receiver_of(app, tenant, secret))
 
     def forget(app: str) -> None:
+        """Ask and tell nobody about an app that was deleted."""
         webhooks.reviews.set(app, None)
         webhooks.back_ends.set(app, None)
         webhooks.set(app, None)
@@ -228,16 +233,49 @@ def follow_apps(tenants: Tenants, webhooks: Webhooks) -> AppSecrets:
     return AppSecrets(tenants, secret_of, set_hooks, forget)
 
 
+def _review_hook(tenant: Tenant, secret: bytes) -> ReviewHook | None:
+    """Return where the messages of an app are reviewed; None: nowhere."""
+    webhook = tenant.webhook
+    if not webhook.review_url:
+        return None
+    return ReviewHook(
+        tenant.name,
+        webhook.review_url,
+        secret,
+        seconds=webhook.review_seconds,
+        allows_failure=webhook.review_failure == "allow",
+    )
+
+
+def _back_end_hook(tenant: Tenant, secret: bytes) -> BackEndHook | None:
+    """Return who decides about the clients of an app; None: nobody."""
+    back_ends = tenant.back_ends
+    if not back_ends.urls:
+        return None
+    return BackEndHook(
+        tenant.name,
+        secret,
+        urls=back_ends.urls,
+        seconds=back_ends.seconds,
+        headers=back_ends.headers,
+        emulated_headers=back_ends.emulated_headers,
+    )
+
+
 def webhooks_of(core: Core) -> Webhooks:
-    """The webhooks of a node."""
+    """Return the webhooks of a node."""
     return core.service(Webhooks)
 
 
 def answers(base: Core) -> tuple[object, ...]:
-    """Build the parts that answer the questions of the core, before there are
-    logins."""
+    """Build the services that the core asks, before there are logins.
+
+    They are observers of connections, reviews of messages, and decisions of
+    back ends.
+    """
 
     def node() -> str:
+        """The name of this node, which it has only after it has joined."""
         return base.registry.lease.node
 
     webhooks = Webhooks(base.outgoing, base.connection_table.id_of, node, base.store)
@@ -245,25 +283,16 @@ def answers(base: Core) -> tuple[object, ...]:
 
 
 def build(core: Core) -> Parts:
-    """Build the parts that use services of the core."""
+    """Build the services of webhooks that use services of the core.
+
+    Two greenlets run: one delivers durable events, one deletes old ones.
+    """
     webhooks = webhooks_of(core)
     core.queries.add(QUERY, list[str], webhooks.parts_of)
     apps = follow_apps(core.tenants, webhooks)
     Occupancy(core.channels, core.connection_table.id_of, webhooks)
     if "messages" in core.features:
-        # Imported here to save memory on a node without stored messages.
-        from imserver.backends.webhooks.absences import Absences
-        from imserver.plugin.messages import MessageLog, MessageServices
-
-        absences = Absences(
-            webhooks.feeds,
-            core.presence,
-            is_registry_up=core.registry.healthy,
-            store=core.store,
-            accounts_of=core.accounts.those_of,
-        )
-        webhooks.feeds.attach(core.store.part(MessageLog), absences.make_consumer)
-        core.service(MessageServices).observers.append(webhooks)
+        _follow_messages(core, webhooks)
 
     expire = partial(webhooks.feeds.events.expire, webhooks.feeds.feeds)
     return Parts(
@@ -279,3 +308,20 @@ def build(core: Core) -> Parts:
         ),
         stop=partial(webhooks.stop, LAST_SECONDS),
     )
+
+
+def _follow_messages(core: Core, webhooks: Webhooks) -> None:
+    """Report stored messages to back ends, and users who miss them."""
+    # Imported here to save memory on a node without stored messages.
+    from imserver.backends.webhooks.absences import Absences
+    from imserver.plugin.messages import MessageLog, MessageServices
+
+    absences = Absences(
+        webhooks.feeds,
+        core.presence,
+        is_registry_up=core.registry.healthy,
+        store=core.store,
+        accounts_of=core.accounts.those_of,
+    )
+    webhooks.feeds.attach(core.store.part(MessageLog), absences.make_consumer)
+    core.service(MessageServices).observers.append(webhooks)

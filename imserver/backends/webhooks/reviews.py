@@ -43,10 +43,11 @@ _UNDECIDED: Final = ReviewDecision("undecided")
 
 
 class ReviewHook(Struct, frozen=True):
-    """The app's ``webhook.review_url``, the secret that signs, and the time for
-    an answer.
+    """The settings by which the back end of an app reviews messages.
 
-    ``allows_failure``: a message that could not be reviewed is sent as it is.
+    ``url``: its ``webhook.review_url``. ``secret`` signs the requests.
+    ``seconds``: the time for an answer. ``allows_failure``: a message that
+    could not be reviewed is sent as it is.
     """
 
     app: str
@@ -57,6 +58,8 @@ class ReviewHook(Struct, frozen=True):
 
 
 class _Answer(Struct):
+    """The answer of a back end about one message."""
+
     action: Literal["allow", "replace", "reject"]
     type: str = ""
     text: str | UnsetType = UNSET
@@ -65,19 +68,24 @@ class _Answer(Struct):
 
 
 class _Answers(Struct):
+    """The answer to a request: one answer for each message, in their order."""
+
     answers: list[_Answer]
 
 
 class _Question:
-    """A message that waits for its decision. ``facts``: its fields for the back
-    end. ``then`` gets the decision. ``connection`` None: the decision need not
-    wait for decisions about other messages."""
+    """A message that waits for its decision.
+
+    ``then`` gets the decision. ``connection``: its messages get their decisions
+    in order; None: this message need not wait for others.
+    """
 
     __slots__ = ("body", "connection", "decision", "is_text", "kind", "then", "type")
 
     def __init__(
         self, facts: Mapping[str, Any], then: _Then, connection: Connection | None
     ) -> None:
+        """``facts``: the fields of the message that the back end gets."""
         self.body: bytes = msgspec.json.encode(facts)
         self.kind: str = facts.get("kind", "")
         self.type: str = facts.get("type", "")
@@ -97,8 +105,7 @@ class _Batch(Struct):
 
 
 class ReviewRequests(Reviews):
-    """Asks back ends about messages. Owner of the messages that wait for a
-    decision.
+    """Asks back ends whether messages of users may be sent.
 
     One request asks about all messages of an app that wait at the same time.
     Its time begins with the first message. Messages of one connection get their
@@ -107,7 +114,8 @@ class ReviewRequests(Reviews):
     """
 
     def __init__(self, outgoing: Outgoing, node: Callable[[], str]) -> None:
-        self._asking = Asking(outgoing, "review_url")
+        """Begin without apps whose messages are reviewed."""
+        self._asking = Asking(outgoing, setting="review_url")
         self._node = node
         self.apps: dict[str, ReviewHook] = {}
         """App → its hook. Do not change it."""
@@ -134,7 +142,8 @@ class ReviewRequests(Reviews):
             self.undecided[app] += 0
 
     def decide(self, app: str, facts: Mapping[str, Any]) -> ReviewDecision:
-        """Ask about a message and wait for the decision. Switches greenlets."""
+        """Ask about a message, and wait for the decision. Switches
+        greenlets."""
         decided: AsyncResult[ReviewDecision] = AsyncResult()
         self.review(app, facts, decided.set)
         return cast(ReviewDecision, decided.get())
@@ -146,11 +155,11 @@ class ReviewRequests(Reviews):
         then: _Then,
         connection: Connection | None = None,
     ) -> None:
-        """Ask about a message. ``then`` gets the decision, after all earlier
-        messages of ``connection`` have theirs.
+        """Ask about a message. ``then`` gets the decision.
 
-        If too many messages of the connection wait, the message is undecided at
-        once. The app must have a hook. Never switches greenlets.
+        The messages of a ``connection`` get their decisions in order. If too
+        many of them wait, the message is undecided at once. The app must have a
+        hook. Never switches greenlets.
         """
         hook = self.apps[app]
         question = _Question(facts, then, connection)
@@ -164,6 +173,7 @@ class ReviewRequests(Reviews):
             self._fail(hook, question)
             return
 
+        # The message joins the request that waits for its turn, if it fits.
         size = len(question.body)
         self._asking.waiting[app] += 1
         self._bytes[app] += size
@@ -180,16 +190,22 @@ class ReviewRequests(Reviews):
         batch.size += size
 
     def pass_by(self, then: _Then, connection: Connection) -> None:
-        """Allow a message that is not reviewed, after the earlier messages of
-        ``connection`` have their decisions. Never switches greenlets."""
+        """Allow a message that is not reviewed, but keep the order of its
+        connection.
+
+        It waits until the earlier messages have their decisions. Never switches
+        greenlets.
+        """
         question = _Question({}, then, connection)
         if self._queue(question, connection):
             self._decide(question, _ALLOWED)
 
     def _queue(self, question: _Question, connection: Connection) -> bool:
-        """Put a message behind the earlier ones of its connection. If too many
-        messages of the connection wait, returns False; the message is then
-        undecided."""
+        """Put a message behind the earlier ones of its connection.
+
+        Returns False if too many messages of the connection wait. The message
+        is then undecided.
+        """
         lane = self._lanes.setdefault(connection, deque())
         if len(lane) < MAX_OF_CONNECTION:
             lane.append(question)
@@ -198,7 +214,7 @@ class ReviewRequests(Reviews):
         return False
 
     def _objection(self, hook: ReviewHook, question: _Question) -> str:
-        """The reason why the server cannot ask the back end; ``""`` if it
+        """Return why the server cannot ask the back end now; ``""`` if it
         can."""
         if not hook.secret:
             return "there is no usable secret"
@@ -211,7 +227,8 @@ class ReviewRequests(Reviews):
     # --- one request ----------------------------------------------------------
 
     def _ask(self, batch: _Batch) -> None:
-        """Greenlet: ask about messages, and pass on the decisions."""
+        """Greenlet: ask about the messages of a batch, and pass on the
+        decisions."""
         hook = batch.hook
         decisions: list[ReviewDecision | None] | None = None
         try:
@@ -221,11 +238,7 @@ class ReviewRequests(Reviews):
         except Exception:  # the messages must get a decision
             log.exception("review_url of %s failed", hook.app)
         finally:
-            self._close(batch)
-            self._asking.finished(hook.app, len(batch.questions))
-            self._bytes[hook.app] -= batch.size
-            if not self._bytes[hook.app]:
-                del self._bytes[hook.app]
+            self._end_waiting(batch)
 
         if decisions is None:
             decisions = [None] * len(batch.questions)
@@ -237,34 +250,30 @@ class ReviewRequests(Reviews):
                 self.rejected[hook.app] += decision.action == "reject"
                 self._decide(question, decision)
 
+    def _end_waiting(self, batch: _Batch) -> None:
+        """Count the messages of a batch no longer among those that wait."""
+        app = batch.hook.app
+        # It is still open if it has failed before it was sent.
+        self._close(batch)
+        self._asking.finished(app, len(batch.questions))
+        self._bytes[app] -= batch.size
+        if not self._bytes[app]:
+            del self._bytes[app]
+
     def _decisions(self, batch: _Batch) -> list[ReviewDecision | None]:
-        """Ask, and return the decisions. None stands for an answer that is not
-        valid. Switches greenlets. Raises Unreachable."""
+        """Ask about the messages of a batch, and return a decision for each.
+
+        None stands for an answer that is not valid. Switches greenlets. Raises
+        Unreachable.
+        """
         hook = batch.hook
-
-        def close_and_encode() -> bytes:
-            """Called when the request is sent: until then further messages join
-            the batch."""
-            self._close(batch)
-            head = msgspec.json.encode(
-                {
-                    "event": "review",
-                    "app": hook.app,
-                    "time": int(time()),
-                    "node": self._node(),
-                }
-            )
-            messages = b",".join(question.body for question in batch.questions)
-            # Replace the closing brace of the head by the messages.
-            return b'%b,"messages":[%b]}' % (head[:-1], messages)
-
         status, content = self._asking.post(
             hook.app,
             hook.url,
             hook.secret,
-            close_and_encode,
-            hook.seconds,
-            ANSWER_BYTES,
+            body=partial(self._close_and_encode, batch),
+            seconds=hook.seconds,
+            answer_bytes=ANSWER_BYTES,
         )
         decode = partial(msgspec.json.decode, type=_Answers)
         answers = document_in(status, content, decode).answers
@@ -277,6 +286,25 @@ class ReviewRequests(Reviews):
             for question, answer in zip(batch.questions, answers, strict=True)
         ]
 
+    def _close_and_encode(self, batch: _Batch) -> bytes:
+        """Return the body of the request of a batch, which is sent now.
+
+        Until this call further messages join the batch. The body is
+        ``{"event":"review", …, "messages":[…]}``.
+        """
+        self._close(batch)
+        head = msgspec.json.encode(
+            {
+                "event": "review",
+                "app": batch.hook.app,
+                "time": int(time()),
+                "node": self._node(),
+            }
+        )
+        messages = b",".join(question.body for question in batch.questions)
+        # Replace the closing brace of the head by the messages.
+        return b'%b,"messages":[%b]}' % (head[:-1], messages)
+
     def _close(self, batch: _Batch) -> None:
         """Let no further message join a batch."""
         if self._open.get(batch.hook.app) is batch:
@@ -285,7 +313,7 @@ class ReviewRequests(Reviews):
     def _decision(
         self, hook: ReviewHook, question: _Question, answer: _Answer
     ) -> ReviewDecision | None:
-        """The decision of an answer about a message; None: the answer is not
+        """Return the decision of an answer about a message; None: it is not
         valid."""
         if answer.action == "allow":
             return _ALLOWED
@@ -301,19 +329,24 @@ class ReviewRequests(Reviews):
     # --- decisions ------------------------------------------------------------
 
     def _fail(self, hook: ReviewHook, question: _Question) -> None:
-        """Decide about a message that the back end has not reviewed."""
+        """Decide about a message that the back end has not reviewed, as the app
+        wishes."""
         self.undecided[hook.app] += 1
         decision = _ALLOWED if hook.allows_failure else _UNDECIDED
         self._decide(question, decision)
 
     def _decide(self, question: _Question, decision: ReviewDecision) -> None:
-        """Note a decision, and pass it on as soon as all earlier messages of
-        the connection have theirs."""
+        """Note the decision about a message, and pass on what can be passed on.
+
+        A decision waits until all earlier messages of the connection have
+        theirs.
+        """
         question.decision = decision
         connection = question.connection
         if connection is None:
             _pass_on(question, decision)
             return
+        # The waiting messages of the connection, in their order.
         lane = self._lanes[connection]
         while lane:
             first_decision = lane[0].decision
@@ -326,6 +359,7 @@ class ReviewRequests(Reviews):
 
 
 def _pass_on(question: _Question, decision: ReviewDecision) -> None:
+    """Give the decision to whoever asked. An error must not stop other messages."""
     try:
         question.then(decision)
     except Exception:
@@ -333,24 +367,18 @@ def _pass_on(question: _Question, decision: ReviewDecision) -> None:
 
 
 def _replacement(question: _Question, answer: _Answer) -> ReviewDecision:
-    """The decision of an answer that replaces a message. Raises ValueError or
-    RecursionError if the answer is not valid."""
+    """Return the decision of an answer that replaces a message.
+
+    The answer gives the new content as ``text`` or as ``data``. Raises
+    ValueError or RecursionError if the answer is not valid.
+    """
     if question.kind == "upload":
         raise ValueError("a file cannot be replaced")
     if (answer.text is UNSET) == (answer.data is UNSET):
         raise ValueError("it has one of text and data")
 
     is_text = answer.text is not UNSET
-    type = answer.type
-    if not type:
-        # A text that is replaced by a text keeps its type, and so does data.
-        if question.is_text == is_text:
-            type = question.type
-        elif is_text:
-            type = "text"
-        else:
-            type = "custom"
-
+    type = answer.type or _type_of_replacement(question, is_text)
     if answer.text is not UNSET:
         body = answer.text.encode()
     else:
@@ -367,3 +395,15 @@ def _replacement(question: _Question, answer: _Answer) -> ReviewDecision:
     if len(body) > CONTENT_BYTES:
         raise ValueError(f"it has more than {CONTENT_BYTES} bytes")
     return ReviewDecision("replace", type, body, is_text=is_text)
+
+
+def _type_of_replacement(question: _Question, is_text: bool) -> str:
+    """Return the type of a replaced message for which the answer gives none.
+
+    A text that is replaced by a text keeps its type, and so does data.
+    """
+    if question.is_text == is_text:
+        return question.type
+    if is_text:
+        return "text"
+    return "custom"

@@ -58,8 +58,10 @@ class NodePart(Struct, frozen=True, array_like=True):
 
 
 class WebhookForm(Protocol):
-    """Webhooks in the form of another server, beside our own. Methods never
-    switch greenlets."""
+    """Webhooks in the form of another server, such as Pusher, beside our own.
+
+    Methods never switch greenlets.
+    """
 
     queues: WebhookQueues
 
@@ -67,17 +69,16 @@ class WebhookForm(Protocol):
         """Whether the app's back end wants any of these events in this form."""
 
     def channel(self, app: str, event: str, channel: str) -> None:
-        """Queue the event that something has happened to a channel, if the back
-        end wants it."""
+        """Queue the event of a channel, if the back end wants it."""
 
 
 class Webhooks(Observer):
-    """Owner of the queues, one for each app with a webhook, and of the
-    connections of these apps.
+    """Sends back ends the events of their apps.
 
-    Events of connections and live messages wait in memory. Durable events go to
-    the ``feeds``. Only :meth:`absent`, :meth:`undelivered` and :meth:`stop`
-    switch. An app without a webhook costs one look-up.
+    Events of connections and live messages wait in memory, in a queue for each
+    app. Durable events are stored, and go to the ``feeds``. Only
+    :meth:`absent`, :meth:`undelivered` and :meth:`stop` switch. An app without
+    a webhook costs one look-up.
     """
 
     def __init__(
@@ -87,6 +88,11 @@ class Webhooks(Observer):
         node: Callable[[], str],
         store: Store,
     ) -> None:
+        """Begin without webhooks: :meth:`set` adds them.
+
+        ``connection_id`` returns the id of a connection in events. ``node``
+        returns the name of this node.
+        """
         self.outgoing = outgoing
         self._connection_id = connection_id
         self._node = node
@@ -95,6 +101,8 @@ class Webhooks(Observer):
         Do not change it."""
         self._numbers = count(1)
         self._origin = token_hex(_ORIGIN_BYTES)
+        """With a number, it makes the id of an event. A node that starts again
+        has another one."""
         self.tally = WebhookCounts()
         self.queues = WebhookQueues(outgoing, self.tally)
         self.forms: list[WebhookForm] = []
@@ -111,12 +119,15 @@ class Webhooks(Observer):
         self, absent: Callable[[str, Sequence[tuple[str, Event]]], None]
     ) -> None:
         """Call a function with an app and its pushes to users who are offline,
-        from now on. It also gets pushes of apps without a webhook."""
+        from now on.
+
+        It also gets pushes of apps without a webhook.
+        """
         self._on_absent.append(absent)
 
     def set(self, app: str, receiver: Receiver | None) -> None:
-        """Set the receiver of an app, also for waiting events. Without one they
-        are dropped."""
+        """Set the receiver of an app, also for waiting events; None: drop these
+        events."""
         if receiver is None:
             self.queues.answers.forget(app)
             self.feeds.answers.forget(app)
@@ -124,15 +135,18 @@ class Webhooks(Observer):
         self.queues.set(app, receiver)
 
     def parts_of(self, apps: Sequence[str]) -> list[NodePart]:
-        """The state of the webhooks of these apps on this node. Never
-        switches greenlets."""
+        """Return the state of the webhooks of these apps on this node.
+
+        Never switches greenlets.
+        """
         return [self._part_of(app) for app in apps]
 
     def _part_of(self, app: str) -> NodePart:
-        """The state of the webhook of an app on this node."""
+        """Return the state of the webhook of an app on this node."""
         waiting = 0
         stored = 0
         failures = 0
+        # Events of connections are in the queue, durable ones in the feed.
         queue = self.queues.get(app)
         if queue is not None:
             waiting = queue.waiting
@@ -144,22 +158,29 @@ class Webhooks(Observer):
             if feed.sender is not None:
                 failures += feed.sender.failures
         answers = (*self.queues.answers.of(app), *self.feeds.answers.of(app))
-        return NodePart(waiting, stored, failures > 0, answers)
+        return NodePart(waiting, stored, failing=failures > 0, answers=answers)
 
     # --- what happens ---------------------------------------------------------
 
     def observes(self, settings: TenantSettings) -> bool:
-        """Whether the back end of an app with these settings hears events.
-        Never switches greenlets."""
+        """Whether the back end of an app with these settings gets events.
+
+        Never switches greenlets.
+        """
         return bool(settings.webhook.url or settings.webhook.events)
 
     def began(self, connection: Connection) -> None:
-        """Note that a connection is a session now, or has logged in again."""
+        """Report that a connection is a session now, or has logged in again.
+
+        The event ``connect`` is sent once for a connection, ``login`` at each
+        login. Dialects without a login have no ``login`` event. Never switches
+        greenlets.
+        """
         app = connection.app or ""
         if self.known and connection in self.known:
             known_app, _ = self.known[connection]
-            # It has logged in to another app, so its session in the first one
-            # has ended.
+            # It has logged in to another app, so the back end of the first app
+            # gets the end of its session.
             if known_app != app:
                 self.ended(connection, CloseCode.NORMAL)
         self.feeds.came_online(app, connection.user or "")
@@ -173,7 +194,11 @@ class Webhooks(Observer):
             self._add(queue, "login", self._facts(connection))
 
     def ended(self, connection: Connection, code: int) -> None:
-        """Note that a connection has ended."""
+        """Report that a connection has ended, if its ``connect`` was reported.
+
+        ``code``: the reason, as in a WebSocket's close frame. Never switches
+        greenlets.
+        """
         if not self.known:
             return
         app_and_id = self.known.get(connection)
@@ -186,30 +211,40 @@ class Webhooks(Observer):
         del self.known[connection]
 
     def message(self, app: str, sender: str, facts: Mapping[str, Any]) -> None:
-        """Note that a user has sent a message. ``facts`` are its ``type``,
-        ``text`` and receiver."""
+        """Report that a user has sent a message.
+
+        ``facts`` are its ``type``, ``text`` and receiver. Never switches
+        greenlets.
+        """
         queue = self.queues.get(app)
         if queue is not None:
             self._add(queue, "message", {"sender": sender, **facts})
 
     def wants_any(self, app: str, events: frozenset[str]) -> bool:
         """Whether the app's back end gets one of these events of connections.
-        Never switches greenlets."""
+
+        Never switches greenlets.
+        """
         queue = self.queues.get(app)
         if queue is not None and not events.isdisjoint(queue.receiver.events):
             return True
         return any(form.wants(app, events) for form in self.forms)
 
     def has_receiver(self, app: str) -> bool:
-        """Whether the app's back end gets any events, in any form. Never
-        switches greenlets."""
+        """Whether the app's back end gets any events, in any form.
+
+        Never switches greenlets.
+        """
         return app in self.queues or any(app in form.queues for form in self.forms)
 
     def channel(
         self, app: str, event: str, channel: str, facts: Mapping[str, Any]
     ) -> None:
-        """Note that something has happened to a channel, or to one of its
-        subscribers. Never switches greenlets."""
+        """Report that something has happened to a channel, or to one of its
+        subscribers.
+
+        ``facts``: more fields of the event. Never switches greenlets.
+        """
         queue = self.queues.get(app)
         if queue is not None:
             self._add(queue, event, {"channel": channel, **facts})
@@ -217,30 +252,18 @@ class Webhooks(Observer):
             form.channel(app, event, channel)
 
     def absent(self, app: str, pushes: Sequence[tuple[str, Event]]) -> None:
-        """Store events about pushes to users who are offline, each as (user,
-        push). Returns when they are stored.
+        """Report pushes to users who are offline, each as (user, push).
 
-        If the database does not answer, the events wait in memory, as events of
-        connections do.
+        The method returns when the events are stored. If the database does not
+        answer, they wait in memory, as events of connections do. Switches
+        greenlets.
         """
         for on_absent in self._on_absent:
             on_absent(app, pushes)
         if not pushes or not self.feeds.wants(app, "absent"):
             return
 
-        rows: list[tuple[str, dict[str, Any]]] = []
-        for user, event in pushes:
-            facts: dict[str, Any] = {
-                "user": user,
-                "message": event.id,
-                "sender": event.sender,
-                "type": event.type,
-            }
-            if event.data:
-                facts["data"] = msgspec.Raw(event.data)
-            else:
-                facts["text"] = event.text
-            rows.append((user, facts))
+        rows = [(user, _facts_of_push(user, event)) for user, event in pushes]
         try:
             self.feeds.add(app, "absent", rows)
         except StorageUnavailable:
@@ -254,29 +277,42 @@ class Webhooks(Observer):
         self, app: str, first: int, last: int, entries: Sequence[Entry]
     ) -> None:
         """Add the entries that a transaction of this node stored for an app
-        with a feed. Never switches greenlets."""
+        with a feed.
+
+        Never switches greenlets.
+        """
         self.feeds.committed(app, first, last, entries)
 
     def recorder(self, app: str, kind: str) -> RecordEvent | None:
-        """The function that stores an event of this kind. None if the back end
-        does not want it."""
+        """Return the function that stores an event of this kind in a
+        transaction.
+
+        None: the back end does not want the event.
+        """
         if not self.feeds.wants(app, kind):
             return None
 
         def record(
             sql: PooledStatements, app: str, user: str, facts: Mapping[str, Any]
         ) -> None:
+            """Store the event together with the change that it reports."""
             event = NewEvent(app, user, kind, msgspec.json.encode(facts))
             add_events(sql, [event], self.feeds.events.known)
 
         return record
 
     def undelivered(self, app: str) -> int | None:
-        """See :meth:`EventStore.undelivered`."""
+        """Return the position in the log up to which the back end of an app has
+        everything.
+
+        None: the app has no receiver. Switches greenlets. Raises
+        StorageUnavailable.
+        """
         return self.feeds.events.undelivered(app)
 
     def _facts(self, connection: Connection) -> dict[str, Any]:
-        """The fields of events of a known connection."""
+        """Return the fields of events of a connection whose ``connect`` was
+        reported."""
         _, connection_id = self.known[connection]
         return {
             "user": connection.user,
@@ -293,7 +329,11 @@ class Webhooks(Observer):
             queue.add(self.event(receiver.app, event, facts))
 
     def event(self, app: str, event: str, facts: Mapping[str, Any]) -> bytes:
-        """An event that is not stored, as JSON. Never switches greenlets."""
+        """Encode an event that is not stored, as JSON.
+
+        Its id is not used again. ``facts``: its fields besides the ones that
+        every event has. Never switches greenlets.
+        """
         number = f"{self._origin}-{next(self._numbers)}"
         head = {"id": number, "event": event, "app": app, "time": int(time())}
         return msgspec.json.encode({**head, "node": self._node(), **facts})
@@ -302,9 +342,27 @@ class Webhooks(Observer):
 
     def stop(self, seconds: float) -> None:
         """Send the waiting events for at most ``seconds``, except to failing
-        back ends. Events that still wait in memory are dropped. Switches
-        greenlets."""
+        back ends.
+
+        Events that still wait in memory are dropped. Switches greenlets.
+        """
         deadline = monotonic() + seconds
         self.feeds.stop(seconds)
         for queues in (self.queues, *(form.queues for form in self.forms)):
             queues.stop(deadline)
+
+
+def _facts_of_push(user: str, event: Event) -> dict[str, Any]:
+    """Return the fields of the ``absent`` event about a push that is not
+    stored."""
+    facts: dict[str, Any] = {
+        "user": user,
+        "message": event.id,
+        "sender": event.sender,
+        "type": event.type,
+    }
+    if event.data:
+        facts["data"] = msgspec.Raw(event.data)
+    else:
+        facts["text"] = event.text
+    return facts
