@@ -80,10 +80,10 @@ class Behaviour(Struct, frozen=True):
 
 
 class Costs(Struct, frozen=True):
-    """Figures of ``imserver bench capacity``: memory in bytes or megabytes, and
-    processor time of one login, heartbeat, push, delivered message or stored
-    message in microseconds.
+    """The measured cost of users, as ``imserver bench capacity`` prints it.
 
+    Memory is in bytes or megabytes. The processor time of one login, heartbeat,
+    push, delivered message or stored message is in microseconds.
     ``rss_opened_bytes`` is for a connection without channels, and
     ``rss_connection_bytes`` for one with three. ``stored_per_second`` is 0 if
     nothing was stored. ``kernel_connection_bytes`` is None if it could not be
@@ -125,9 +125,11 @@ class Resources(Struct, frozen=True):
 
 
 class UserLimit(Struct, frozen=True):
-    """The number of connected ``users`` that one limit allows. ``limit``: its
-    name. ``found``: the figures from which the number follows. ``mend``: how to
-    raise it."""
+    """The number of connected ``users`` that one limit allows.
+
+    ``limit``: its name. ``found``: the figures from which the number follows.
+    ``mend``: how to raise it.
+    """
 
     users: int
     limit: str
@@ -136,9 +138,11 @@ class UserLimit(Struct, frozen=True):
 
 
 def check(costs: Costs) -> Costs:
-    """Return the costs if all figures are possible. Raises RuntimeError if a
-    figure is impossible, for example because the machine was too busy for the
-    measurement."""
+    """Return the costs if all figures are possible.
+
+    Raises RuntimeError if a figure is impossible, for example because the
+    machine was too busy for the measurement.
+    """
     never_zero = (
         "rss_empty_mb",
         "rss_connection_bytes",
@@ -157,7 +161,8 @@ def check(costs: Costs) -> Costs:
 
 
 def limits(costs: Costs, user: Behaviour, resources: Resources) -> list[UserLimit]:
-    """The limits of the number of connected users, the smallest number first."""
+    """Return the limits of the number of connected users, the smallest number
+    first."""
     logins_per_second = _working(resources) * _SECOND_US / costs.login_cpu_us
     rows = [
         _memory_limit(costs, resources),
@@ -176,20 +181,23 @@ def limits(costs: Costs, user: Behaviour, resources: Resources) -> list[UserLimi
 
 
 def _working(resources: Resources) -> int:
-    """How many processes can work at the same time."""
+    """Return how many processes can work at the same time."""
     return min(resources.processes, resources.cores)
 
 
 def _more_work(resources: Resources) -> str:
-    """How to let a node do more work."""
+    """Say how to let a node do more work."""
     if resources.processes < resources.cores:
         return "server.processes: auto, which needs redis.url"
     return "more cores, or another machine"
 
 
 def _memory_limit(costs: Costs, resources: Resources) -> UserLimit:
-    """How many users fit into the free memory. Each takes memory of the process
-    and of the kernel."""
+    """Calculate how many users fit into the free memory.
+
+    Each user takes memory of the process and of the kernel. If enough users are
+    connected now, their real memory counts, too.
+    """
     process_bytes = costs.rss_connection_bytes
     if resources.users >= ENOUGH_USERS:
         real_bytes = resources.users_bytes / resources.users
@@ -215,7 +223,8 @@ def _memory_limit(costs: Costs, resources: Resources) -> UserLimit:
 
 
 def _files_limit(resources: Resources) -> UserLimit:
-    """How many users the limit of connections or of open files allows."""
+    """Calculate how many users the limit of connections or of open files
+    allows."""
     users = resources.connections * resources.processes
     found = f"{resources.connections:,} for each of {resources.processes}"
     if not resources.files:
@@ -227,7 +236,7 @@ def _files_limit(resources: Resources) -> UserLimit:
 
 
 def _processor_limit(costs: Costs, user: Behaviour, resources: Resources) -> UserLimit:
-    """How many users the planned share of the cores serves."""
+    """Calculate how many users the planned share of the cores serves."""
     message_us = costs.stored_cpu_us or costs.push_cpu_us
     # The cost of a stored message includes the delivery to one receiver.
     message_us += costs.delivery_cpu_us * max(user.receivers - 1, 0)
@@ -247,7 +256,8 @@ def _processor_limit(costs: Costs, user: Behaviour, resources: Resources) -> Use
 
 
 def _storing_limit(costs: Costs, user: Behaviour, resources: Resources) -> UserLimit:
-    """How many users send no more messages than the database stores."""
+    """Calculate how many users send no more messages than the database
+    stores."""
     rate = costs.stored_per_second
     takes = ""
     seconds = resources.commit_seconds
@@ -265,11 +275,11 @@ def _storing_limit(costs: Costs, user: Behaviour, resources: Resources) -> UserL
 def free_memory(
     process: int | str = "self", processes: Path = _PROC, groups: Path = _GROUPS
 ) -> float:
-    """The bytes of memory that a process may still take. The machine and each
-    of the process's control groups limit them. ``processes`` and ``groups`` are
-    the folders of the kernel about both.
+    """Return the bytes of memory that a process may still take.
 
-    A line of the file ``cgroup`` is ``0::/user.slice`` in version 2 of control
+    The machine and each of the process's control groups limit them.
+    ``processes`` and ``groups`` are the folders of the kernel about both. A
+    line of the file ``cgroup`` is ``0::/user.slice`` in version 2 of control
     groups, and ``4:memory:/user.slice`` in version 1.
     """
     free = 0.0
@@ -291,9 +301,11 @@ def free_memory(
 
 
 def _free_in_group(folder: Path, names: Sequence[str]) -> float:
-    """The bytes that a control group may still take; infinite if it has no
-    limit. ``names``: the endings of the files with its limit, its use, and the
-    kinds of its use."""
+    """Return the bytes that a control group may still take.
+
+    The result is infinite if it has no limit. ``names``: the endings of the
+    files with its limit, its use, and the kinds of its use.
+    """
     try:
         limit, used, kinds = (
             folder.joinpath(f"memory.{name}").read_text() for name in names
@@ -309,55 +321,62 @@ def _free_in_group(folder: Path, names: Sequence[str]) -> float:
 
 
 def files_of_server(process: int) -> tuple[int, str]:
-    """How many files a process of the server may open, and the owner of this
-    limit in words. It is the running process, or else the unit of systemd, or
-    else this shell. ``process``: the id of the running process, or 0.
+    """Return how many files a process of the server may open, and whose limit
+    it is.
+
+    The limit is that of the running process, or else of the unit of systemd, or
+    else of this shell. ``process``: the id of the running process, or 0.
     """
     hard = ""  # stays so if no limit is known
     whose = ""
     if process:
-        limits = Path(_PROC, str(process), "limits").read_text("ascii")
+        text = Path(_PROC, str(process), "limits").read_text("ascii")
         whose = f"the process {process}"
         # Max open files            1024                 524288     files
-        _, _, soft_and_hard = limits.partition("Max open files")
+        _, _, soft_and_hard = text.partition("Max open files")
         hard = soft_and_hard.split()[1]
     elif shutil.which("systemctl"):
-        command = ("systemctl", "show", "imserver", "--property=LoadState,LimitNOFILE")
-        properties = subprocess.run(
-            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        ).stdout
-        unit = dict(line.split("=", 1) for line in properties.splitlines())
         whose = "the unit imserver"
-        if unit.get("LoadState") == "loaded":
-            hard = unit["LimitNOFILE"]
+        hard = _limit_of_unit()
     if hard.isdecimal():
         return int(hard), whose
     return openable_files(), "this shell"
 
 
+def _limit_of_unit() -> str:
+    """Return the limit of open files of the systemd unit; ``""``: no such
+    unit."""
+    command = ("systemctl", "show", "imserver", "--property=LoadState,LimitNOFILE")
+    properties = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ).stdout
+    unit = dict(line.split("=", 1) for line in properties.splitlines())
+    if unit.get("LoadState") != "loaded":
+        return ""
+    return unit["LimitNOFILE"]
+
+
 def has_redis(config: Config) -> bool:
-    """Whether the measured server has a Redis of its own, too. The program of
-    Redis must be here."""
+    """Whether the measured server has a Redis of its own, too.
+
+    The program of Redis must be on this machine.
+    """
     return config.clustered and shutil.which("redis-server") is not None
 
 
 def measure(config: Config, folder: Path, running: bool) -> Costs:
-    """Measure the cost of users with a second server, whose data are in
-    ``folder`` until it ends. ``running``: the node runs on this machine. Then
-    the second server gets one core, at the lowest priority. Raises RuntimeError
-    and OSError."""
+    """Measure the cost of users with a second server.
+
+    Its data are in ``folder`` until it ends. ``running``: the node runs on this
+    machine. Then the second server gets one core, at the lowest priority.
+    Raises RuntimeError and OSError.
+    """
     number = min(_MOST_CONNECTIONS, openable_files() - SPARE_FILES_OF_A_CLUSTER)
     words = ["--connections", str(number)]
     if has_redis(config):
         words.append("--redis")
     if {feature.name for feature in load_features(config)} >= _STORING:
         words.append("--stored")
-
-    def spare_running_node() -> None:
-        if running:
-            os.nice(_LEAST_PRIORITY)
-            last_core = max(os.sched_getaffinity(0))
-            os.sched_setaffinity(0, {last_core})
 
     with TemporaryDirectory(
         prefix="capacity-", dir=folder, ignore_cleanup_errors=True
@@ -366,31 +385,10 @@ def measure(config: Config, folder: Path, running: bool) -> Costs:
         file.write_text(json.dumps(_settings_of_measured(config)), "utf-8")
         program = [sys.executable, "-m", "imserver", "bench", "capacity"]
         command = [*program, *words, "--config", str(file), "--json"]
-        # A termination of this command raises KeyboardInterrupt here, so that
-        # the measurement ends, too.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-        # The measurement runs in a session of its own. So the interrupt of a
-        # terminal reaches only this process, which lets the measurement clean
-        # up.
-        with (
-            long_work(
-                f"measuring logins, pushes and {number:,} connections of a server of its own"
-            ),
-            subprocess.Popen(
-                command,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                start_new_session=True,
-                preexec_fn=spare_running_node,
-                env={**os.environ, "TMPDIR": temporary},
-            ) as bench,
+        with long_work(
+            f"measuring logins, pushes and {number:,} connections of a server of its own"
         ):
-            try:
-                answer, problems = bench.communicate()
-            except BaseException:
-                bench.send_signal(signal.SIGINT)
-                bench.communicate(timeout=STOP_SECONDS)
-                raise
+            answer, problems = _run_bench(command, temporary, running)
     try:
         return check(msgspec.convert(json.loads(answer)["figures"], Costs))
     except (ValueError, KeyError):
@@ -398,10 +396,46 @@ def measure(config: Config, folder: Path, running: bool) -> Costs:
         raise RuntimeError("the measurement failed") from None
 
 
+def _run_bench(command: list[str], folder: str, running: bool) -> tuple[bytes, bytes]:
+    """Run the measurement. Returns its output and its errors.
+
+    ``folder``: for its temporary files. ``running``: the node runs, too.
+    """
+
+    def spare_running_node() -> None:
+        """Executed in the new process: take little from the node that runs."""
+        if running:
+            os.nice(_LEAST_PRIORITY)
+            last_core = max(os.sched_getaffinity(0))
+            os.sched_setaffinity(0, {last_core})
+
+    # A termination of this command raises KeyboardInterrupt here, so that the
+    # measurement ends, too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # The measurement runs in a session of its own. So the interrupt of a
+    # terminal reaches only this process, which lets the measurement clean up.
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=spare_running_node,
+        env={**os.environ, "TMPDIR": folder},
+    ) as bench:
+        try:
+            return bench.communicate()
+        except BaseException:
+            bench.send_signal(signal.SIGINT)
+            bench.communicate(timeout=STOP_SECONDS)
+            raise
+
+
 def _settings_of_measured(config: Config) -> dict[str, Any]:
-    """The settings of the measured server. It has the settings of the node,
-    without limits that would refuse the many connections and messages from one
-    address."""
+    """Return the settings of the measured server.
+
+    It has the settings of the node, without limits that would refuse the many
+    connections and messages from one address.
+    """
     settings: dict[str, Any] = {
         name: msgspec.to_builtins(getattr(config, name)) for name in _SECTIONS
     }
@@ -425,9 +459,9 @@ def show(
 ) -> None:
     """Measure, and print how many users the node of these settings can serve.
 
-    ``process``: the id of the process of the node that runs now, or 0.
-    ``state``: its answer to ``/system/state``; empty if there is no answer.
-    ``notes``: sentences that are printed last. Switches greenlets.
+    ``user``: how users behave. ``process``: the id of the process of the node
+    that runs now, or 0. ``state``: its answer to ``/system/state``; empty if
+    there is no answer. ``notes``: sentences that are printed last.
     """
     folder = _folder_of_data(config)
     click.echo(
@@ -445,11 +479,37 @@ def show(
         fail(error)
 
     rows = limits(costs, user, resources)
+    lines = _lines_about(rows, costs, user, resources)
+    if state:
+        bytes_of_each = ""
+        if users >= ENOUGH_USERS:
+            bytes_of_each = (
+                f": {resources.users_bytes / resources.users:,.0f} bytes each"
+            )
+        lines.append(
+            f"At present, the answering node serves {users:,} users in {now_bytes / _MB:,.0f} "
+            f"MB{bytes_of_each}."
+        )
+    sentences = list(notes)
+    document = {
+        "users": rows[0].users,
+        "limits": rows,
+        "costs": costs,
+        "assumed": user,
+        "notes": sentences,
+    }
+    CommandLine.data(document, "\n".join([*lines, *sentences]))
+
+
+def _lines_about(
+    rows: Sequence[UserLimit], costs: Costs, user: Behaviour, resources: Resources
+) -> list[str]:
+    """Return the table of the limits, and what they mean, as lines of text."""
     first = rows[0]
     everybody = _rounded(first.users * 100 / user.online)
     logins_cpu_seconds = first.users * costs.login_cpu_us / _SECOND_US
     seconds = logins_cpu_seconds / _working(resources)
-    lines = [
+    return [
         table(
             "connected users: users, limited by: limit, found",
             rows,
@@ -463,30 +523,14 @@ def show(
         f"gets {user.pushes:g} pushes, logs in once, and sends a heartbeat every {HEARTBEAT_SECONDS} s.",
         f"After a restart, all of them are back after {seconds:.0f} s at the earliest.",
     ]
-    if state:
-        bytes_of_each = ""
-        if users >= ENOUGH_USERS:
-            bytes_of_each = (
-                f": {resources.users_bytes / resources.users:,.0f} bytes each"
-            )
-        lines.append(
-            f"At present, the answering node serves {users:,} users in {now_bytes / _MB:,.0f} "
-            f"MB{bytes_of_each}."
-        )
-    sentences = list(notes)
-    document = {
-        "users": first.users,
-        "limits": rows,
-        "costs": costs,
-        "assumed": user,
-        "notes": sentences,
-    }
-    CommandLine.data(document, "\n".join([*lines, *sentences]))
 
 
 def _folder_of_data(config: Config) -> Path:
-    """The folder of the database, or the nearest one above it that exists. The
-    measured server then writes to the disk of the node."""
+    """Return the folder of the database, or the nearest one above it that
+    exists.
+
+    The measured server then writes to the disk of the node.
+    """
     address = database_address(config.storage, config.server.data_dir)
     if address.file is not None:
         folder = address.file.absolute().parent
@@ -498,10 +542,12 @@ def _folder_of_data(config: Config) -> Path:
 def _resources_of(
     config: Config, process: int, users: int, users_bytes: float
 ) -> Resources:
-    """Memory, files and cores for the node of these settings. ``process``: the
-    id of the process that runs now, or 0. ``users`` and ``users_bytes``: the
-    connected users of one process, and their memory. Raises OSError, and the
-    driver's errors."""
+    """Return the memory, files and cores for the node of these settings.
+
+    ``process``: the id of the process that runs now, or 0. ``users`` and
+    ``users_bytes``: the connected users of one process, and their memory.
+    Raises OSError, and the driver's errors.
+    """
     planned, _ = plan_processes(config)
     processes = planned.server.processes
     files, whose = files_of_server(process)
@@ -527,7 +573,10 @@ def _resources_of(
 
 
 def _rounded(number: float) -> str:
-    """A number without meaningless digits: all except the first two become 0,
-    because a measurement is not more exact."""
+    """Return a number without meaningless digits: 12,345 becomes 12,000.
+
+    All digits except the first two become 0, because a measurement is not more
+    exact.
+    """
     unit: int = 10 ** max(len(str(int(number))) - 2, 0)
     return f"{int(number) // unit * unit:,}"

@@ -42,14 +42,14 @@ from imserver.gateway.process import (
     listening_process,
     plan_processes,
 )
-from imserver.gateway.storage.address import database_address
+from imserver.gateway.storage.address import DatabaseAddress, database_address
 from imserver.gateway.storage.damage import lost_commits
 from imserver.gateway.storage.statements import PooledStatements
 from imserver.gateway.supervisor.slot import LAST_PORT, PORTS_PER_NODE, check_ports
 from imserver.gateway.terminal import CommandLine, fail
 from imserver.gateway.transport.listener import refuse_taken
 from imserver.offline import capacity
-from imserver.offline.database import damage_of, probe
+from imserver.offline.database import DatabaseState, damage_of, probe
 from imserver.plugin.commands import Finding
 from imserver.plugin.progress import long_work
 
@@ -85,9 +85,12 @@ Findings = Iterator[Finding]
 def finding_of(
     bad: bool, name: str, found: str, meaning: str, mend: str, *, fails: bool = False
 ) -> Finding:
-    """Make the finding of a check. Its level is ``ok`` if nothing is ``bad``.
-    Otherwise it is a warning, or with ``fails`` a failure, and has a meaning
-    and a remedy."""
+    """Make the finding of a check, which is a line of the command's output.
+
+    Its level is ``ok`` if nothing is ``bad``. Otherwise it is a warning, or
+    with ``fails`` a failure. Only then does it have a meaning and a remedy
+    (``mend``).
+    """
     if not bad:
         return Finding("ok", name, found)
     if fails:
@@ -96,8 +99,11 @@ def finding_of(
 
 
 def findings(config: Config) -> Findings:
-    """Run all checks. Each takes at most a few seconds. If a check raises, the
-    error becomes a finding with the name of the check's function."""
+    """Run all checks, each of which takes at most a few seconds.
+
+    If a check raises, the error becomes a finding with the name of the check's
+    function.
+    """
     for check in CHECKS:
         try:
             yield from check(config)
@@ -107,7 +113,10 @@ def findings(config: Config) -> Findings:
 
 
 def kernel(name: str) -> str:
-    """The value of a kernel setting; empty if this system does not have it."""
+    """Read a kernel setting, such as ``net.core.somaxconn``.
+
+    The result is ``""`` if this system does not have the setting.
+    """
     try:
         return Path("/proc/sys", *name.split(".")).read_text(encoding="ascii").strip()
     except OSError:
@@ -115,12 +124,15 @@ def kernel(name: str) -> str:
 
 
 def _sysctl(name: str, value: object) -> str:
+    """Return the command that changes a kernel setting."""
     return f"sysctl -w {name}={value}"
 
 
 def _files(config: Config) -> Findings:
-    """Check whether a process, and the machine, may open enough files for all
-    connections."""
+    """Check the limits of open files: each connection needs one.
+
+    A process has a limit, and so has the machine.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = WANTED_FILES
     if config.limits.max_connections:
@@ -136,13 +148,17 @@ def _files(config: Config) -> Findings:
     )
     mend = f"LimitNOFILE={wanted} in the unit, or: ulimit -Hn {wanted}"
     yield finding_of(is_bad, "open files", found, meaning, mend)
+    yield from _files_of_machine(config, files_of_process=max(hard, wanted))
 
+
+def _files_of_machine(config: Config, files_of_process: int) -> Findings:
+    """Check whether the machine may open enough files for all processes."""
     name = "fs.file-max"
     limit_of_machine = kernel(name)
     if not limit_of_machine:
         return
     planned, _ = plan_processes(config)
-    need = max(hard, wanted) * planned.server.processes
+    need = files_of_process * planned.server.processes
     meaning = f"all processes of the machine share this limit, and this server may open {need} files"
     mend = _sysctl(name, 4 * need)
     is_bad = int(limit_of_machine) < need
@@ -206,7 +222,10 @@ def _check_listener(
     config: Config, name: str, host: str, ports: Sequence[int]
 ) -> Finding:
     """Check whether the nodes can listen on the ports of one setting, or
-    already do. If ports are taken, the finding names the first one."""
+    already do.
+
+    ``name``: the setting. If ports are taken, the finding names the first one.
+    """
     last = ports[-1]
     where = f"{name} {ports[0]}"
     if len(ports) > 1:
@@ -232,9 +251,11 @@ def _check_listener(
 def _finding_of_taken_port(
     config: Config, where: str, host: str, port: int, error: OSError
 ) -> Finding:
-    """The finding about a port on which this process could not listen: ``ok``
-    if the server of the data folder listens on it, otherwise a warning.
-    ``where`` has the setting and its ports."""
+    """Return the finding about a port on which this process could not listen.
+
+    It is ``ok`` if the server of the data folder listens on it, otherwise a
+    warning. ``where`` has the setting and its ports.
+    """
     if error.errno == EADDRINUSE:
         pid = server_at(config.server.data_dir, port)
         if pid:
@@ -253,7 +274,10 @@ _RESERVED_PORTS: Final = "net.ipv4.ip_local_reserved_ports"
 
 def _outgoing_ports(server_ports: Sequence[int]) -> Findings:
     """Check whether the kernel may give a port of the server to an outgoing
-    connection."""
+    connection.
+
+    Then the server may find its port taken when it starts.
+    """
     low, _, high = kernel("net.ipv4.ip_local_port_range").partition("\t")
     if not high:
         return
@@ -276,8 +300,10 @@ def _outgoing_ports(server_ports: Sequence[int]) -> Findings:
 
 
 def _reserved_ports() -> set[int]:
-    """The ports that the kernel gives to no outgoing connection. It lists them
-    as ``8080,9000-9010``."""
+    """Return the ports that the kernel gives to no outgoing connection.
+
+    It lists them as ``8080,9000-9010``.
+    """
     reserved: set[int] = set()
     for part in kernel(_RESERVED_PORTS).split(","):
         if part:
@@ -297,17 +323,19 @@ def _unix_sockets(config: Config) -> Findings:
 
 
 def _has_lock(data_dir: str) -> bool:
-    """Whether the lock of the data folder names a process. That process may
-    have crashed."""
+    """Whether the lock of the data folder names a process, which may have
+    crashed."""
     with suppress(OSError, ValueError):
         return Path(data_dir, "lock").read_text("ascii").strip().isdecimal()
     return False
 
 
 def _unix_socket(name: str, path: str, is_running: bool) -> Finding:
-    """Check whether the server can make a Unix socket, or has done so. ``name``
-    is the setting. ``is_running``: the lock of the data folder names a
-    process."""
+    """Check whether the server can make a Unix socket, or has done so.
+
+    ``name``: the setting. ``is_running``: the lock of the data folder names a
+    process.
+    """
     try:
         refuse_taken(path)
     except StartError as error:
@@ -326,12 +354,16 @@ def _unix_socket(name: str, path: str, is_running: bool) -> Finding:
 
 
 def server_at(data_dir: str, port: int) -> int:
-    """The process id of the server that has the lock of the data folder, if it
-    or a descendant listens on this port. Returns 0 if there is no such server,
-    if this user may not see it, and on systems other than Linux."""
+    """Return the process id of the server that uses the data folder and a port.
+
+    The process has the lock of the data folder open, and it or a descendant
+    listens on the port. The result is 0 if there is no such server, if this
+    user may not see it, and on systems other than Linux.
+    """
     lock = str(Path(data_dir, "lock").resolve())
     pid = listening_process(port) or 0
     with suppress(OSError):
+        # Process 1 is the ancestor of all others.
         while pid > 1:
             files = Path(f"/proc/{pid}/fd").iterdir()
             if any(os.readlink(file) == lock for file in files):
@@ -341,18 +373,21 @@ def server_at(data_dir: str, port: int) -> int:
 
 
 def _parent_of(pid: int) -> int:
-    """The parent of a process. Raises OSError."""
+    """Return the parent of a process. Raises OSError if there is no such
+    process."""
     written = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
-    # The name of the program, in brackets, may have spaces. State and parent
-    # come after it.
+    # Such as "42 (my server) S 1 …". The name may have spaces and brackets, so
+    # the state and the parent are searched from the end.
     _, parent, *_ = written.rpartition(")")[2].split()
     return int(parent)
 
 
 def running_server(config: Config) -> Findings:
-    """Check the server of these settings if it runs here: which versions its
-    nodes have, and whether the node of this machine is ready. If it does not
-    run, there is no finding."""
+    """Check the server of these settings, if it runs on this machine.
+
+    The finding says which versions its nodes have, and whether the node of this
+    machine is ready. If the server does not run, there is no finding.
+    """
     port = config.app.http_port
     if not port:
         return
@@ -378,9 +413,12 @@ def running_server(config: Config) -> Findings:
 
 
 def _state(config: Config, host: str, port: int, query: str) -> dict[str, Any]:
-    """The state of the running server (``/system/state``). It is empty if the
-    server refuses the request, for example without an API key that may do
-    everything. ``query`` is a further parameter with its ``&``, or ``""``."""
+    """Read the state of the running server (``/system/state``).
+
+    It is empty if the server refuses the request, for example without an API
+    key that may do everything. ``query`` is a further parameter with its ``&``,
+    or ``""``. Raises OSError and ValueError.
+    """
     key = os.environ.get("IMSERVER_KEY", "")
     if not key:
         keys = (
@@ -395,6 +433,7 @@ def _state(config: Config, host: str, port: int, query: str) -> dict[str, Any]:
 
 
 def _version(config: Config, host: str, port: int) -> str:
+    """Return the name of the server with the versions of all its nodes."""
     nodes = _state(config, host, port, "cluster=true&").get("nodes", {})
     versions = {node["version"] for node in nodes.values() if "version" in node}
     if versions:
@@ -403,9 +442,11 @@ def _version(config: Config, host: str, port: int) -> str:
 
 
 def _get(host: str, port: int, path: str, key: str) -> tuple[int, dict[str, Any]]:
-    """Status and JSON answer of a GET request to the server. An empty ``key``
-    sends no credentials. Raises OSError, and ValueError if the answer is not
-    HTTP or JSON."""
+    """Send a GET request to the server. Returns the status and the JSON answer.
+
+    An empty ``key`` sends no credentials. Raises OSError, and ValueError if the
+    answer is not HTTP or JSON.
+    """
     headers = {}
     if key:
         headers["Authorization"] = f"Bearer {key}"
@@ -422,8 +463,12 @@ def _get(host: str, port: int, path: str, key: str) -> tuple[int, dict[str, Any]
 
 
 def _listeners(config: Config) -> list[tuple[str, str, Sequence[int]]]:
-    """(setting, host, ports) of all TCP listeners that the nodes of this
-    machine have with these settings."""
+    """Return all TCP listeners that the nodes of this machine have, by the
+    settings.
+
+    Each is (setting, host, ports). A process needs two ports for messages of
+    other nodes, so that setting has more ports than one.
+    """
     app = config.app
     host = config.server.host
     listeners: list[tuple[str, str, Sequence[int]]] = [
@@ -469,12 +514,16 @@ def _socket_memory(_config: Config) -> Findings:
 
 
 def _size(amount: float) -> str:
+    """Return a number of bytes in words, such as "1.5 GiB"."""
     return f"{amount / _GIB:.1f} GiB"
 
 
 def _redis(config: Config) -> Findings:
-    """Check whether Redis answers, is new enough and fast enough, and has the
-    time of this machine."""
+    """Check whether Redis answers, is new and fast, and has the right time.
+
+    A server of one node needs no Redis, so there is no finding. The time is
+    compared with that of this machine.
+    """
     if not config.clustered:
         return
     address = address_of(config.redis)
@@ -513,8 +562,10 @@ def _redis(config: Config) -> Findings:
 
 
 def _redis_version(info: str) -> Finding:
-    """Check whether Redis is new enough. ``info`` is its answer to INFO, with
-    lines such as ``redis_version:7.2.4``."""
+    """Check whether Redis is new enough.
+
+    ``info`` is its answer to INFO, with lines such as ``redis_version:7.2.4``.
+    """
     version = "unknown"
     for line in info.splitlines():
         name, _, value = line.partition(":")
@@ -530,12 +581,14 @@ def _redis_version(info: str) -> Finding:
 
 
 def _speed(name: str, seconds: float, meaning: str, mend: str) -> Finding:
+    """Return the finding about a measured time, which is bad if it is long."""
     milliseconds = seconds * _SECOND_MS
     found = f"{milliseconds:.2f} ms (median of {_TRIES})"
     return finding_of(seconds > SLOW_SECONDS, name, found, meaning, mend)
 
 
 def _clock(name: str, difference: float) -> Finding:
+    """Return the finding about two clocks. ``difference``: in seconds."""
     seconds = abs(difference)
     found = f"{seconds:.2f} s apart"
     meaning = "tokens expire too early or too late, and times of messages differ"
@@ -544,8 +597,10 @@ def _clock(name: str, difference: float) -> Finding:
 
 
 def _database(config: Config) -> Findings:
-    """Check whether the database answers, is undamaged, stores durably, and
-    whether features can work with their rows."""
+    """Check whether the database answers, is undamaged, and stores durably.
+
+    Features also check their rows in it.
+    """
     address = database_address(config.storage, config.server.data_dir)
     if not address.exists:
         found = f"{address.shown} does not exist yet; it is created at first use"
@@ -560,6 +615,7 @@ def _database(config: Config) -> Findings:
     findings_in_rows: list[Finding] = []
 
     def check_rows(sql: PooledStatements) -> None:
+        """Let features check their rows, on the connection of the probe."""
         findings_in_rows.extend(_rows_of_features(config, sql))
 
     try:
@@ -571,6 +627,14 @@ def _database(config: Config) -> Findings:
         mend = "check storage.url, and whether its user may log in from this machine"
         yield Finding("fail", "database", found, meaning, mend)
         return
+    yield from _findings_of_probe(address, state)
+    yield from findings_in_rows
+    if state.clock_difference is not None:
+        yield _clock("clock and database", state.clock_difference)
+
+
+def _findings_of_probe(address: DatabaseAddress, state: DatabaseState) -> Findings:
+    """Yield the findings about the speed and the durability of the database."""
     yield Finding("ok", "database", f"{state.name} {state.version} at {address.shown}")
     meaning = "every acknowledgement waits for a round trip"
     mend = "run the database nearer to the nodes"
@@ -581,14 +645,14 @@ def _database(config: Config) -> Findings:
         )
         mend = "set this setting back to its default in the database's configuration"
         yield Finding("warn", "durability", state.laxness, meaning, mend)
-    yield from findings_in_rows
-    if state.clock_difference is not None:
-        yield _clock("clock and database", state.clock_difference)
 
 
 def _rows_of_features(config: Config, sql: PooledStatements) -> Findings:
-    """Let features check their rows. Raises DBAPIError if the database does not
-    execute a query. Any other exception becomes a finding."""
+    """Let features check their rows in the database.
+
+    Raises DBAPIError if the database does not execute a query. Any other
+    exception becomes a finding.
+    """
     for feature in load_features(config):
         try:
             for check in feature.checks("rows"):
@@ -607,7 +671,10 @@ def _rows_of_features(config: Config, sql: PooledStatements) -> Findings:
 
 def _damage(database: Path) -> Findings:
     """Check whether the pages of SQLite and of its write-ahead log are
-    undamaged."""
+    undamaged.
+
+    The *write-ahead log* has the last commits, which are not in the file yet.
+    """
     mend = (
         "stop the server; run imserver restore with a backup, or, without a backup, with "
         f"a copy of {database.name}"
@@ -641,9 +708,11 @@ def _damage(database: Path) -> Findings:
 
 
 def _disk(config: Config) -> Findings:
-    """Check the data folder: whether it can be written, has enough space, and
-    how fast its disk is. If it does not exist yet, the nearest folder above it
-    is checked."""
+    """Check the data folder: whether it can be written, and has space on a fast
+    disk.
+
+    If the folder does not exist yet, the nearest folder above it is checked.
+    """
     data_dir = config.server.data_dir
     wanted_folder = Path(data_dir).absolute()
     folder = next(
@@ -674,8 +743,11 @@ def _disk(config: Config) -> Findings:
 
 
 def _free_space(config: Config, folder: Path) -> Finding:
-    """Check whether the disk of a folder has more free space than each limit in
-    the settings, and than a GiB."""
+    """Check whether the disk of a folder has enough free space.
+
+    Enough is a GiB, or the greatest limit in the settings below which the
+    server refuses messages.
+    """
     free = shutil.disk_usage(folder).free
     limits = dict(marked(config, "free_bytes"))
     wanted = max([_GIB, *limits.values()])
@@ -704,8 +776,11 @@ def _fsync_speed(folder: Path) -> Finding:
 
 
 def _fsync_times(folder: Path) -> list[float]:
-    """The seconds that each of some writes took until it was on the disk.
-    Raises OSError."""
+    """Return the seconds that each of some writes took until it was on the
+    disk.
+
+    Raises OSError.
+    """
     times = []
     with TemporaryFile(dir=folder) as file:
         for _ in range(_TRIES):
@@ -718,6 +793,7 @@ def _fsync_times(folder: Path) -> list[float]:
 
 
 def findings_of_features(config: Config) -> Findings:
+    """Let features check their settings."""
     for feature in load_features(config):
         for check in feature.checks("settings"):
             yield from check(config)
@@ -763,21 +839,13 @@ def _names(config: Config) -> Findings:
 
 
 def _hosts(config: Config) -> list[tuple[str, str]]:
-    """(setting, host) of the addresses that the server calls, or at which
-    clients call it. Each host occurs once, with the last setting that has
-    it."""
-    urls = [*_public_urls(config), ("storage.url", config.storage.url)]
-    for name, url in marked(config, "url"):
-        if not name.startswith("apps."):
-            urls.append((name, url))
-    for app, settings in config.apps.items():
-        for name, url in marked(settings, "url"):
-            urls.append((f"apps.{app}.{name}", url))
-        for number, row in enumerate(settings.jwt):
-            urls.append((f"apps.{app}.jwt[{number}]", row.jwks_url or row.issuer))
+    """Return all hosts that the server calls, or at which clients call it.
 
+    Each is (setting, host). A host occurs once, with the last setting that has
+    it.
+    """
     hosts = []
-    for name, url in urls:
+    for name, url in _urls_in(config):
         host = urlsplit(url).hostname
         if host:
             hosts.append((name, host))
@@ -788,9 +856,26 @@ def _hosts(config: Config) -> list[tuple[str, str]]:
     return [(name, host) for host, name in settings_by_host.items()]
 
 
+def _urls_in(config: Config) -> list[tuple[str, str]]:
+    """Return (setting, URL) of all URLs in the settings, also of apps."""
+    urls = [*_public_urls(config), ("storage.url", config.storage.url)]
+    for name, url in marked(config, "url"):
+        # The settings of apps are read below, by their names.
+        if not name.startswith("apps."):
+            urls.append((name, url))
+    for app, settings in config.apps.items():
+        for name, url in marked(settings, "url"):
+            urls.append((f"apps.{app}.{name}", url))
+        for number, row in enumerate(settings.jwt):
+            urls.append((f"apps.{app}.jwt[{number}]", row.jwks_url or row.issuer))
+    return urls
+
+
 def _public_urls(config: Config) -> list[tuple[str, str]]:
-    """(setting, URL) of the addresses by which clients reach the server. A
-    setting may be a host without a scheme; its URL begins with ``//``."""
+    """Return (setting, URL) of the addresses by which clients reach the server.
+
+    A setting may be a host without a scheme; its URL begins with ``//``.
+    """
     settings = {
         "app.http_url": config.app.http_url,
         "app.websocket_url": config.app.websocket_url,
@@ -806,8 +891,10 @@ def _public_urls(config: Config) -> list[tuple[str, str]]:
 
 
 def _certificates(config: Config) -> Findings:
-    """Check whether clients trust the certificates of the server's public
-    addresses, and how long these are valid."""
+    """Check the certificates of the server's public addresses.
+
+    Clients must trust them, and they must be valid for some time.
+    """
     for name, url in _public_urls(config):
         parts = urlsplit(url)
         host = parts.hostname
@@ -830,9 +917,11 @@ def _certificates(config: Config) -> Findings:
 
 
 def _expiry(host: str, port: int) -> float:
-    """The Unix time at which the certificate of a server expires. Raises
-    OSError if the server cannot be reached, or if its certificate is not
-    trusted."""
+    """Return the Unix time at which the certificate of a server expires.
+
+    Raises OSError if the server cannot be reached, or if its certificate is not
+    trusted.
+    """
     context = ssl.create_default_context()
     with (
         socket.create_connection((host, port), PROBE_SECONDS) as plain,
@@ -873,9 +962,11 @@ CHECKS: Final[tuple[Callable[[Config], Findings], ...]] = (
 
 
 def _caveats_of_capacity(config: Config, is_running: bool) -> Iterator[str]:
-    """Sentences that are printed below the measured capacity of a node: why the
-    figures may be wrong, and which other limits a node has. ``is_running``: the
-    node runs on this machine, beside the measurement."""
+    """Yield sentences that are printed below the measured capacity of a node.
+
+    They say why the figures may be wrong, and which other limits a node has.
+    ``is_running``: the node runs on this machine, beside the measurement.
+    """
     load, _, _ = os.getloadavg()
     if load > 2 * cores():
         yield f"This machine was busy (load {load:.0f} on {cores()} cores), so its figures are too low."
@@ -904,26 +995,37 @@ class _Doctor(click.Command):
     """The command ``doctor``. Features add options to it."""
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """Return the options of the command and those of features.
+
+        A feature that cannot be loaded offers none.
+        """
         rows = (row for row in offered_rows() if not isinstance(row, Exception))
         options = (_option_of(row) for row in rows if _is_option(row))
         return [*super().get_params(ctx), *options]
 
 
 def _is_option(row: CommandOf) -> bool:
-    """Whether the row of a feature is an option of ``imserver doctor``. Such an
-    option starts a trial, for example of a mail."""
+    """Whether the row of a feature is an option of ``imserver doctor``.
+
+    Such an option starts a trial, for example of a mail.
+    """
     return row.parent == DOCTOR and row.name.startswith("--")
 
 
 def _option_of(row: CommandOf) -> click.Option:
+    """Return the option of click for a trial of a feature."""
     return click.Option([row.name], metavar=row.metavar, help=row.help)
 
 
 def _run_trials(
     config: Config, path: str | None, data_dir: str | None, given: Mapping[str, str]
 ) -> Findings:
-    """Run the trials for whose options values were ``given`` (parameter →
-    value). A feature offers a trial as an option of this command."""
+    """Run the trials whose options were given.
+
+    A feature offers a trial, such as ``--mail ADDRESS``, as an option of this
+    command. ``given``: name of the parameter → its value. ``path`` and
+    ``data_dir``: where the settings are.
+    """
     rows_by_parameter: dict[str | None, CommandOf] = {}
     for feature in load_features(config):
         for row in filter(_is_option, feature.commands):
@@ -947,9 +1049,12 @@ it."""
 def _option_of_capacity(
     name: str, default: float, text: str, most: float = _NO_LIMIT
 ) -> Callable[[Any], Any]:
-    """An option that says how users behave, as a number from 0 to ``most``.
+    """Make an option that says how users behave, as a number from 0 to
+    ``most``.
+
     With a limit of its own it is a percentage, by which the number of all users
-    is calculated. Then 0 is refused, because a division by 0 fails."""
+    is calculated. Then 0 is refused, because a division by 0 fails.
+    """
     kind = click.FloatRange(0, most, min_open=most < _NO_LIMIT)
     return click.option(
         name,
@@ -1012,7 +1117,10 @@ def doctor(path: str | None, data_dir: str | None, counts: bool, **given: Any) -
 
 
 def _show_capacity(config: Config, user: capacity.Behaviour) -> None:
-    """Print how many users the node can serve."""
+    """Print how many users the node can serve.
+
+    ``user``: how users behave.
+    """
     port = config.app.http_port
     pid = server_at(config.server.data_dir, port)
     state = {}
@@ -1027,7 +1135,11 @@ _COLOURS: Final = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
 def show(findings: Iterable[Finding]) -> int:
-    """Print findings. Returns how many of them are failures."""
+    """Print findings, each as soon as it is known. Returns the number of
+    failures.
+
+    With ``--json``, the findings are printed together as one list.
+    """
     if CommandLine.wants_json():
         rows = list(findings)
         CommandLine.data(rows, "")

@@ -46,6 +46,7 @@ def status(url: str, key_file: str | None, debug: bool, address: str | None) -> 
         data.pop("numGoroutine", None)
 
     is_healthy = health == OK
+    # A status other than 200 says more than a word.
     health_words = f"HTTP {health}"
     if is_healthy:
         health_words = "ok"
@@ -66,7 +67,10 @@ def status(url: str, key_file: str | None, debug: bool, address: str | None) -> 
 
 
 def _readiness(answer: Any) -> str:
-    """The answer of ``/ready`` in words."""
+    """Return the answer of ``/ready`` in words.
+
+    For example "no: the database does not answer, since 14:05:00 UTC (20 s)".
+    """
     if not isinstance(answer, dict) or "reason" not in answer:
         return "yes"
     words = f"no: {answer['reason']}"

@@ -58,10 +58,12 @@ _OTHERS_ONLY_READ: Final = 0o022
 
 
 class Release(Struct, frozen=True):
-    """A release that may replace this one. ``package``: the ``__init__.py`` of
-    its server. ``names``: the distributions that come with it, written with
-    ``_``. ``home``: the folder in which it is installed. None means that it
-    must be installed first."""
+    """A release that may replace this one.
+
+    ``package``: the ``__init__.py`` of its server. ``names``: the distributions
+    that come with it, written with ``_``. ``home``: the folder in which it is
+    installed; None: it must be installed first.
+    """
 
     version: str
     package: str
@@ -70,9 +72,12 @@ class Release(Struct, frozen=True):
 
 
 def read_release(dist: Path, stack: ExitStack) -> Release:
-    """Read a release from a wheel, from the folder of its files, or from a
-    folder in which it is installed. A wheel is unpacked into a temporary
-    folder, which ``stack`` deletes. Raises StartError."""
+    """Read a release from what the operator has given.
+
+    ``dist`` is a wheel, the folder of a release's files, or a folder in which
+    it is installed. A wheel is unpacked into a temporary folder, which
+    ``stack`` deletes. Raises StartError.
+    """
     try:
         site = next(dist.glob("lib/python*/site-packages"), None)
         if site is not None:
@@ -83,6 +88,7 @@ def read_release(dist: Path, stack: ExitStack) -> Release:
         with zipfile.ZipFile(wheel) as archive:
             site = Path(stack.enter_context(TemporaryDirectory()))
             archive.extractall(site)
+        # The name of a wheel begins with that of its distribution.
         names = {file.name.split("-")[0] for file in dist.glob("*.whl")}
         return _release_in(site, names, home=None)
     except (OSError, zipfile.BadZipFile, StopIteration):
@@ -92,8 +98,10 @@ def read_release(dist: Path, stack: ExitStack) -> Release:
 
 
 def _read_installed(dist: Path, site: Path) -> Release:
-    """Read a release that is installed in the folder ``dist``. ``site`` is the
-    folder of its packages. Raises StartError."""
+    """Read a release that is installed in the folder ``dist``.
+
+    ``site`` is the folder of its packages. Raises StartError.
+    """
     home = dist.resolve()
     if (home / _UNFINISHED).exists():
         raise StartError(
@@ -105,8 +113,10 @@ def _read_installed(dist: Path, site: Path) -> Release:
 
 
 def _release_in(site: Path, names: set[str], home: Path | None) -> Release:
-    """The release whose server is in the folder of packages ``site``. Raises
-    StopIteration if there is no server."""
+    """Return the release whose server is in the folder of packages ``site``.
+
+    Raises StopIteration if there is no server.
+    """
     server = next(iter(distributions(name="imserver", path=[str(site)])))
     package = str(site / "imserver" / "__init__.py")
     return Release(server.version, package, frozenset(names), home)
@@ -116,9 +126,11 @@ def _release_in(site: Path, names: set[str], home: Path | None) -> Release:
 
 
 def findings(config: Config, release: Release, dist: Path) -> Iterator[Finding]:
-    """Check whether ``release`` may replace the release that runs. ``dist`` is
-    the wheel or folder from which it was read. Raises StartError if a file
-    differs from its checksum."""
+    """Check whether ``release`` may replace the release that runs.
+
+    ``dist`` is the wheel or folder from which it was read. Raises StartError if
+    a file differs from its checksum.
+    """
     yield _check_versions(release)
     servers = list(running_server(config))
     if not servers:
@@ -142,8 +154,11 @@ def findings(config: Config, release: Release, dist: Path) -> Iterator[Finding]:
 
 def _check_versions(release: Release) -> Finding:
     """Check whether nodes of this release and of ``release`` can form one
-    cluster. They can if the major version is equal, and the minor version
-    differs by at most 1."""
+    cluster.
+
+    They can if the major version is equal, and the minor version differs by at
+    most 1.
+    """
     old_major, old_minor = _numbers_of(__version__)
     major, minor = _numbers_of(release.version)
     is_far = major != old_major or abs(minor - old_minor) > 1
@@ -160,14 +175,17 @@ def _check_versions(release: Release) -> Finding:
 
 
 def _numbers_of(version: str) -> tuple[int, int]:
-    """The first two numbers of a version."""
+    """Return the first two numbers of a version: 3 and 4 for ``3.4.1``."""
     major, minor, *_ = map(int, re.findall(r"\d+", version))
     return major, minor
 
 
 def _steps(config: Config, release: Release) -> Iterator[Finding]:
-    """Say which migration steps of the database the release adds, and which it
-    does not know."""
+    """Say which migration steps of the database the release adds, or does not
+    know.
+
+    A *migration step* is a change to the tables by a release.
+    """
     address = database_address(config.storage, config.server.data_dir)
     if not address.exists:
         return
@@ -188,9 +206,11 @@ def _steps(config: Config, release: Release) -> Iterator[Finding]:
 
 
 def _taken_steps(address: DatabaseAddress, config: Config) -> dict[str, int]:
-    """The number of the last migration step that the database has taken, for
-    each owner of steps: the server and each feature. Raises the driver's
-    errors."""
+    """Return the last migration step that the database has taken, by owner.
+
+    The owners of steps are the server and each feature. Raises the driver's
+    errors.
+    """
     taken = dict[str, int]()
 
     def read_steps(sql: PooledStatements) -> None:
@@ -201,8 +221,11 @@ def _taken_steps(address: DatabaseAddress, config: Config) -> dict[str, int]:
 
 
 def _obstacles(release: Release, dist: Path) -> Iterator[Finding]:
-    """The obstacles to installing a release, or to pointing the link to it.
-    There are no findings if the release is the one that executes this."""
+    """Yield the obstacles to installing a release, or to pointing the link to
+    it.
+
+    There are no findings if the release is the one that executes this.
+    """
     home = Path(sys.prefix)
     if release.home is not None and release.home == home.resolve():
         # This happens in the container of the release, where an operator only
@@ -214,8 +237,10 @@ def _obstacles(release: Release, dist: Path) -> Iterator[Finding]:
 
 
 def _obstacles_to_link(home: Path) -> Iterator[Finding]:
-    """The obstacles to changing the link to this release, which is installed in
-    ``home``."""
+    """Yield the obstacles to changing the link to this release.
+
+    ``home``: the folder in which this release is installed.
+    """
     try:
         link = _link_of_this()
         yield Finding("ok", "link", f"{link} names this release")
@@ -241,8 +266,11 @@ def _obstacles_to_link(home: Path) -> Iterator[Finding]:
 def _obstacles_to_installation(
     release: Release, dist: Path, parent: Path
 ) -> Iterator[Finding]:
-    """The obstacles to installing a release from ``dist`` in a new folder in
-    ``parent``."""
+    """Yield the obstacles to installing a release from ``dist`` in a new
+    folder.
+
+    ``parent``: where the folder is made.
+    """
     meaning = "the release cannot be installed"
     try:
         need_space(parent, SPACE_BYTES)
@@ -269,7 +297,8 @@ def _obstacles_to_installation(
 
 
 def _plug_ins() -> set[str]:
-    """The distributions of features that are installed beside this release."""
+    """Return the distributions of features that are installed beside this
+    release."""
     points = entry_points(group=GROUP)
     return {each.dist.name.replace("-", "_") for each in points if each.dist}
 
@@ -278,8 +307,11 @@ def _plug_ins() -> set[str]:
 
 
 def _link_of_this() -> Path:
-    """The link that names the folder of this release. It is beside that folder.
-    Raises StartError if there is no such link."""
+    """Return the link that names the folder of this release, which is beside
+    it.
+
+    Raises StartError if there is no such link.
+    """
     home = Path(sys.prefix)
     for path in sorted(home.parent.iterdir()):
         # The other link, to the release that ran before, may also name it.
@@ -293,18 +325,18 @@ def _link_of_this() -> Path:
 
 
 def _home_of(release: Release) -> Path:
-    """The folder beside this release into which a release is installed."""
+    """Return the folder beside this one into which a release is installed."""
     return Path(sys.prefix).with_name(f"imserver-{release.version}")
 
 
 def _requirements_of(dist: Path) -> list[str]:
-    """The names of the files that list the packages of a release."""
+    """Return the names of the files that list the packages of a release."""
     return [each.name for each in dist.glob("imserver-*-requirements.txt")]
 
 
 def _python() -> str:
-    """The Python that makes the environment of a release: the one that runs
-    this."""
+    """Return the Python that makes the environment of a release: the one that
+    runs this."""
     major, minor, *_ = sys.version_info
     return f"{sys.base_prefix}/bin/python{major}.{minor}"
 
@@ -312,7 +344,9 @@ def _python() -> str:
 @long_work("installing")
 def _install(release: Release, dist: Path) -> Path:
     """Install a release into a new folder beside this one. Returns the folder.
-    Raises StartError."""
+
+    If that fails, the folder is deleted. Raises StartError.
+    """
     home = _home_of(release)
     mark = home / _UNFINISHED
     if mark.exists():  # the last run was interrupted, for example by a power cut
@@ -344,12 +378,16 @@ def _install(release: Release, dist: Path) -> Path:
 
 
 def _pip_commands(home: Path, dist: Path) -> list[list[str]]:
-    """The commands that install a wheel, or the files of a release with the
-    plug-ins that are installed here."""
+    """Return the commands that install a release into the folder ``home``.
+
+    ``dist`` is a wheel, or the folder of a release's files. From a folder, the
+    plug-ins that are installed here are installed, too.
+    """
     program = str(home / "bin" / "pip")
     pip = [program, "install", "--quiet", "--disable-pip-version-check"]
     if not dist.is_dir():
         return [[*pip, str(dist.absolute())]]
+    # The folder has all packages, so no network is needed.
     if (dist / "wheels").is_dir():
         pip.append("--no-index")
     commands = [[*pip, "--require-hashes", "-r", *_requirements_of(dist)]]
@@ -367,9 +405,11 @@ def _pip_commands(home: Path, dist: Path) -> list[list[str]]:
 def _run(
     command: list[str], folder: Path | None = None, output: int | None = None
 ) -> None:
-    """Run a program that must succeed. ``folder`` is its working directory, and
-    ``output`` the file descriptor for its output; None: as for this process.
-    Raises StartError."""
+    """Run a program that must succeed. Raises StartError if it fails.
+
+    ``folder`` is its working directory, and ``output`` the file descriptor for
+    its output; None: as for this process.
+    """
     try:
         done = subprocess.run(command, cwd=folder, stdout=output, check=False)
     except OSError as error:
@@ -379,8 +419,11 @@ def _run(
 
 
 def switch(link: Path, target: Path) -> None:
-    """Point the link to another release. The link ``.before`` beside it then
-    names the present one."""
+    """Point the link to another release.
+
+    The link ``.before`` beside it then names the release that the link named
+    until now.
+    """
     # The program that installed the target may not have synchronised its files.
     # After a power cut the link would then name empty files.
     os.sync()
@@ -392,7 +435,10 @@ def switch(link: Path, target: Path) -> None:
 
 
 def _replace_link(path: Path, home: Path) -> None:
-    """Make a link, in place of an existing one."""
+    """Make a link, in place of an existing one.
+
+    The link names one of the two folders at each moment.
+    """
     new = path.with_name(f"{path.name}.new")
     new.unlink(missing_ok=True)
     new.symlink_to(home)
@@ -400,9 +446,11 @@ def _replace_link(path: Path, home: Path) -> None:
 
 
 def lack_of(config: Config, version: str) -> str:
-    """The reason why the server is not ready, or does not run this version yet,
-    in words. Returns ``""`` if it is ready and one of its nodes has this
-    version, or does not tell its version."""
+    """Say why the server is not ready, or does not run this version yet.
+
+    Returns ``""`` if it is ready and one of its nodes has this version, or does
+    not tell its version.
+    """
     findings = list(running_server(config))
     if [finding.level for finding in findings] != ["ok"]:
         return "is not ready"
@@ -416,9 +464,13 @@ def lack_of(config: Config, version: str) -> str:
 
 
 def step_in_work(config: Config, package: str) -> str:
-    """The migration step of the database that a release takes now, or next.
+    """Return the migration step of the database that a release takes now, or
+    next.
+
     Returns ``""`` if it has taken all steps, and if there is no database or it
-    does not answer. ``package``: see :class:`Release`."""
+    does not answer. ``package``: the ``__init__.py`` of the server of the
+    release.
+    """
     address = database_address(config.storage, config.server.data_dir)
     if not address.exists:
         return ""
@@ -430,9 +482,11 @@ def step_in_work(config: Config, package: str) -> str:
 
 
 def _wait_until_ready(config: Config, release: Release) -> None:
-    """Wait until the running server is this release, and ready. Each migration
-    step of the database may take a minute, and so may the start after the last
-    step. Raises StartError."""
+    """Wait until the running server is this release, and ready.
+
+    Each migration step of the database may take a minute, and so may the start
+    after the last step. Raises StartError.
+    """
     step = ""
     deadline = monotonic() + _READY_SECONDS
     with long_work("waiting for the server") as say:
@@ -443,27 +497,34 @@ def _wait_until_ready(config: Config, release: Release) -> None:
             step_before = step
             step = step_in_work(config, release.package)
             if step != step_before:
+                # The server makes progress, so it gets more time.
                 deadline = monotonic() + _READY_SECONDS
                 if step:
                     say(f"waiting for {step} of the database")
                 else:
                     say("waiting for the server")
             if monotonic() > deadline:
-                at_step = ""
-                if step:
-                    at_step = f", at {step} of the database"
-                raise StartError(
-                    f"the server {lack} after {_READY_SECONDS:.0f} s{at_step}"
-                )
+                raise StartError(_lack_after_waiting(lack, step))
             sleep(1)
+
+
+def _lack_after_waiting(lack: str, step: str) -> str:
+    """Say why an upgrade has failed. ``step``: the migration step; ``""``:
+    none."""
+    at_step = ""
+    if step:
+        at_step = f", at {step} of the database"
+    return f"the server {lack} after {_READY_SECONDS:.0f} s{at_step}"
 
 
 def _restart(
     command: list[str], config: Config, link: Path, before: Path, release: Release
 ) -> None:
-    """Restart the server by a command, and wait until it is ready and runs
-    ``release``. If that fails, point the link to the folder ``before`` again,
-    restart, and raise StartError."""
+    """Restart the server by a command, and wait until it runs ``release``.
+
+    If that fails, point the link to the folder ``before`` again, restart once
+    more, and raise StartError.
+    """
     try:
         _run(command)
         _wait_until_ready(config, release)
@@ -479,8 +540,11 @@ def _restart(
 def _program(
     _context: click.Context, _option: click.Parameter, text: str | None
 ) -> list[str] | None:
-    """Split the command of an option into words. The first one must be a
-    program. None if the option is left out."""
+    """Split the command of an option into words; None if the option is left
+    out.
+
+    The first word must be a program. Raises BadParameter.
+    """
     if text is None:
         return None
     try:
@@ -536,6 +600,7 @@ def upgrade(
     try:
         config = load_settings(path, data_dir)
         link = None
+        # A check needs no link, as it installs nothing.
         if back or not is_check:
             link = _link_of_this()
         if link is not None and dist is None:
@@ -564,8 +629,11 @@ def upgrade(
 
 
 def _release_before(link: Path) -> Path:
-    """The folder of the release that ran before the one that the link names.
-    Raises StartError."""
+    """Return the folder of the release that ran before the one that the link
+    names.
+
+    Raises StartError.
+    """
     folder = link.with_name(link.name + _BEFORE).resolve()
     if not folder.exists():
         raise StartError(f"{folder} does not point to a previous release")
@@ -573,9 +641,12 @@ def _release_before(link: Path) -> Path:
 
 
 def _switch_to(link: Path, release: Release, dist: Path, path: str | None) -> Path:
-    """Install a release if it is not installed yet, let it check the settings,
-    and point the link to it. Returns the folder that the link named before.
-    ``path``: the file of the settings. Raises StartError."""
+    """Install a release if it is not installed yet, and point the link to it.
+
+    Before that, the new release checks the settings. Returns the folder that
+    the link named before. ``path``: the file of the settings. Raises
+    StartError.
+    """
     home = release.home or _install(release, dist)
     before = link.resolve()
     if home == before:

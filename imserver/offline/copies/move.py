@@ -71,9 +71,12 @@ that are done, and the number of all rows. Copied rows are already stored."""
 
 
 class _Begun(Struct, frozen=True):
-    """A move that has begun: the id of the source, the names of the tables, and
-    the last migration step of each owner. ``steps`` is empty if a release that
-    did not store them has begun the move."""
+    """A move that has begun, as it is stored in the target.
+
+    ``source``: the id of the source. ``tables``: the names of the copied
+    tables. ``steps``: the last migration step of each owner; empty if a release
+    that did not store them has begun the move.
+    """
 
     source: str
     tables: list[str]
@@ -81,19 +84,23 @@ class _Begun(Struct, frozen=True):
 
 
 class _Position(Struct, frozen=True):
-    """How much of a table is copied: the number of rows, and the key of the
-    last copied row. The key is encoded with MessagePack and in hexadecimal;
-    ``""`` if no row is copied yet."""
+    """How much of a table is copied.
+
+    ``rows``: the number of rows. ``after``: the key of the last copied row, in
+    MessagePack and hexadecimal; ``""`` if no row is copied yet.
+    """
 
     rows: int = 0
     after: str = ""
 
 
 class Moved(Struct, frozen=True):
-    """The result of a move. ``tables``: the count and checksum of each copied
-    table. ``strangers``: tables in the source that neither the server nor a
-    feature has made, and that were not copied. ``resumed``: an earlier run had
-    begun the move."""
+    """The result of a move.
+
+    ``tables``: the count and checksum of each copied table. ``strangers``:
+    tables in the source that neither the server nor a feature has made, and
+    that were not copied. ``resumed``: an earlier run had begun the move.
+    """
 
     tables: dict[str, TableSum]
     strangers: tuple[str, ...]
@@ -106,8 +113,10 @@ class Moved(Struct, frozen=True):
 
 
 class _End(Struct, frozen=True):
-    """One of the two databases of a move. Errors of a driver become
-    StartError."""
+    """One of the two databases of a move.
+
+    Errors of a driver become StartError.
+    """
 
     address: DatabaseAddress
     engine: Engine
@@ -125,13 +134,15 @@ class _End(Struct, frozen=True):
                 return work(PooledStatements(connection))
 
     def tables(self) -> set[str]:
+        """Return the names of all tables in the database."""
+
         def work(sql: PooledStatements) -> list[str]:
             return inspect(sql.connection).get_table_names()
 
         return set(self.read(work))
 
     def number(self, statement: str) -> int:
-        """The only value of a query."""
+        """Return the only value of a query."""
 
         def work(sql: PooledStatements) -> int:
             return int(sql.query(statement)[0][0])
@@ -139,7 +150,7 @@ class _End(Struct, frozen=True):
         return self.read(work)
 
     def layouts(self, tables: Sequence[Table]) -> dict[str, TableLayout]:
-        """Name of a table → its columns and key, as they are in the
+        """Return the name of each table → its columns and key in this
         database."""
 
         def work(sql: PooledStatements) -> dict[str, TableLayout]:
@@ -152,6 +163,7 @@ class _End(Struct, frozen=True):
         return self.read(work)
 
     def reader(self, tables: Sequence[Table]) -> RowReader:
+        """Return a reader of the rows of these tables. Close it at the end."""
         return RowReader(self.address, self.engine, self.layouts(tables))
 
 
@@ -166,23 +178,24 @@ def move(
     is_live: bool = False,
     complete: Callable[[], object] | None = None,
 ) -> Moved:
-    """Copy a database into an empty one, or continue such a copy. The source is
-    only read. Raises StartError.
+    """Copy a database into an empty one, or continue such a copy.
 
-    ``settings``: time limits. ``without``: features of other distributions
-    whose tables are not copied. ``is_live``: servers may use the source. Then
-    the copy has the state of the source at the beginning, and cannot be
-    resumed. Otherwise nobody may be connected to the source.
+    The source is only read, except by ``complete``. ``settings``: time limits.
+    ``note`` is called after each page. ``without``: features of other
+    distributions whose tables are not copied. ``is_live``: servers may use the
+    source. Then the copy has the state of the source at the beginning, and
+    cannot be resumed. Otherwise nobody may be connected to the source.
 
     ``complete`` is called before the source is read, and changes it. By then
     the target is prepared, and no server opens it until the end of the move.
-    With ``complete``, an interrupted copy begins again.
+    With ``complete``, an interrupted copy begins again. Raises StartError.
     """
     if not source.exists:
         raise StartError(f"{source.shown}: there is no such database")
     if _are_same_database(source, target):
         raise StartError("the target is the database itself")
     with ExitStack() as stack:
+        # A statement on a whole table takes longer than one of a server.
         patient = replace(settings, seconds=LONG_SECONDS)
         source_end = _End(source, make_engine(source, patient))
         stack.callback(source_end.engine.dispose)
@@ -201,6 +214,7 @@ def move(
 
 
 def _are_same_database(source: DatabaseAddress, target: DatabaseAddress) -> bool:
+    """Whether both addresses name the same database, also by a symbolic link."""
     if source.url == target.url:
         return True
     if source.file is None or target.file is None:
@@ -210,8 +224,11 @@ def _are_same_database(source: DatabaseAddress, target: DatabaseAddress) -> bool
 
 @contextmanager
 def _locked(file: Path) -> Iterator[None]:
-    """Create a SQLite file if it is missing, and lock it until the end of the
-    block. Servers and other moves take this lock, too. Raises StartError."""
+    """Lock a SQLite file until the end of the block.
+
+    The file is created if it is missing. Servers and other moves take this
+    lock, too. Raises StartError if another process has the lock.
+    """
     try:
         prepare_file(file)
         lock = open_private(Path(f"{file}.lock"))
@@ -227,8 +244,10 @@ def _locked(file: Path) -> Iterator[None]:
 
 
 def _require_utf8(end: _End) -> None:
-    """Refuse a PostgreSQL database with another encoding than UTF-8, which
-    would change texts."""
+    """Refuse a PostgreSQL database with another encoding than UTF-8.
+
+    Another encoding would change texts. Raises StartError.
+    """
     if end.address.engine != "postgresql":
         return
 
@@ -254,6 +273,8 @@ class _Move:
         note: Note,
         without: Collection[str],
     ) -> None:
+        """``tables``: those of the server and of features. ``without``: the features
+        whose tables are left out."""
         self._source = source
         self._target = target
         self._features = [
@@ -275,8 +296,12 @@ class _Move:
     def run(
         self, stack: ExitStack, is_live: bool, complete: Callable[[], object] | None
     ) -> Moved:
-        """Move, as :func:`move` says. ``stack`` closes the connections. Raises
-        StartError."""
+        """Check both databases, copy all rows, compare them, and finish the
+        target.
+
+        ``stack`` closes the connections. ``is_live`` and ``complete``: see
+        :func:`move`. Raises StartError.
+        """
         strangers = self._check_source()
         id = self._id_of(self._source)
         if id is None:
@@ -320,7 +345,7 @@ class _Move:
         return Moved(sums, strangers, resumed)
 
     def _count_rows(self) -> int:
-        """The number of all rows of the source."""
+        """Return the number of all rows of the source."""
 
         def work(sql: PooledStatements) -> int:
             total = 0
@@ -331,8 +356,11 @@ class _Move:
         return self._source.read(work)
 
     def _write_last(self, reader: RowReader, writer: RowWriter) -> None:
-        """Store the row without which no server opens the target. The
-        transaction also deletes the rows about the state of the move."""
+        """Store the row without which no server opens the target.
+
+        The transaction also deletes the rows about the state of the move. So an
+        interrupted move never looks like a complete one.
+        """
         with usable(self._target.address, self._target.engine):
             writer.sql.begin()
             for page in reader.pages(_LAST):
@@ -343,9 +371,11 @@ class _Move:
     # --- what may be moved ----------------------------------------------------
 
     def _check_source(self) -> tuple[str, ...]:
-        """Refuse a database of another release, or without tables of this
-        server. Returns the names of tables that neither the server nor a
-        feature has made; these are not copied."""
+        """Refuse a source of another release, or without tables of this server.
+
+        Returns the names of tables that neither the server nor a feature has
+        made; these are not copied. Raises StartError.
+        """
         self._check_steps()
         records = self._check_features()
         shown = self._source.address.shown
@@ -368,8 +398,12 @@ class _Move:
         return tuple(sorted(strangers.difference(_OF_STEPS)))
 
     def _check_steps(self) -> None:
-        """Refuse a source with migration steps that this release does not know,
-        or without steps that it has."""
+        """Refuse a source with unknown migration steps, or without some of
+        ours.
+
+        A *migration step* is a change to the tables by a release. Raises
+        StartError.
+        """
 
         def read(sql: PooledStatements) -> dict[str, int]:
             return migrations.taken_steps(sql.connection)
@@ -390,8 +424,12 @@ class _Move:
 
     def _check_features(self) -> dict[str, feature_steps.RecordedTables]:
         """Refuse a source with tables of a feature that the settings do not
-        name, or whose migration steps have not all been taken. Returns the
-        tables that the source has recorded for each feature."""
+        name.
+
+        A source is also refused if some migration steps of a feature have not
+        been taken. Returns the tables that the source has recorded for each
+        feature. Raises StartError.
+        """
 
         def read(sql: PooledStatements) -> dict[str, feature_steps.RecordedTables]:
             return feature_steps.recorded(sql.connection)
@@ -412,7 +450,7 @@ class _Move:
         return records
 
     def _id_of(self, end: _End) -> str | None:
-        """The id of a database. None if it has no id yet."""
+        """Return the id of a database; None if it has no id yet."""
 
         def work(sql: PooledStatements) -> str | None:
             for (id,) in sql.query("SELECT id FROM directory"):
@@ -422,12 +460,12 @@ class _Move:
         return end.read(work)
 
     def _prepare_target(self, source: str, begins_anew: bool) -> bool:
-        """Refuse a target that cannot be used, then make its tables, unless an
-        earlier run has copied into them. Returns whether an earlier run has
-        begun this move.
+        """Make the tables of the target, unless an earlier run has copied into
+        them.
 
-        ``source`` is the id of the source. ``begins_anew``: if an earlier run
-        has copied rows, delete them.
+        Returns whether an earlier run has begun this move. ``source``: the id
+        of the source. ``begins_anew``: if an earlier run has copied rows,
+        delete them. Raises StartError if the target cannot be used.
         """
         target = self._target
         names = target.tables()
@@ -451,17 +489,24 @@ class _Move:
             self._require_move_of(source, self._id_of(target))
             return True
         else:
-            first_state = _Begun(source, self._names(), migrations.newest_steps())
-            text = json.encode(first_state).decode()
-            target.write(lambda sql: _set_state(sql, _MOVE, text))
+            self._store_begin(source)
 
         if begins_anew or not positions:
             self._make_tables()
         return state is not None
 
+    def _store_begin(self, source: str) -> None:
+        """Store in the target that a move of this source has begun."""
+        begun = _Begun(source, self._names(), migrations.newest_steps())
+        text = json.encode(begun).decode()
+        self._target.write(lambda sql: _set_state(sql, _MOVE, text))
+
     def _refuse_tables_of_others(self, source: str, names: Collection[str]) -> None:
         """Refuse a target that has tables, unless a move has made them.
-        ``source``: the id of the source. ``names``: the names of the tables."""
+
+        ``source``: the id of the source. ``names``: the tables of the target.
+        Raises StartError.
+        """
         if not names or _STATE in names:
             return
         shown = self._target.address.shown
@@ -475,8 +520,11 @@ class _Move:
         )
 
     def _refuse_other_move(self, begun: _Begun, source: str) -> None:
-        """Refuse to continue a move of another source, or one that another
-        release or other features have begun."""
+        """Refuse to continue a move that was begun differently.
+
+        It must have the same source, and the same release and features. Raises
+        StartError.
+        """
         self._require_move_of(source, begun.source)
         if begun.steps != migrations.newest_steps() or begun.tables != self._names():
             raise StartError(
@@ -485,8 +533,11 @@ class _Move:
             )
 
     def _require_move_of(self, source: str, moved_id: str | None) -> None:
-        """Refuse a target to which a database with another id was moved. None
-        if the target does not name the id."""
+        """Refuse a target to which another database was moved.
+
+        ``moved_id``: the id of that database; None if the target does not name
+        it. Raises StartError.
+        """
         if moved_id != source:
             raise StartError(
                 f"the database {self._target.address.shown} is the target of an interrupted move of another "
@@ -494,7 +545,8 @@ class _Move:
             )
 
     def _make_tables(self) -> None:
-        """Make the tables of the target, or empty them."""
+        """Make the tables of the target, and delete rows that are already in
+        them."""
         shown = self._target.address.shown
         # The migration steps have written rows, and so may an interrupted copy.
         # Rows that refer to others are deleted first.
@@ -512,12 +564,15 @@ class _Move:
         self._target.write(empty)
 
     def _names(self) -> list[str]:
-        """The names of the tables that are copied page by page."""
+        """Return the names of the tables that are copied page by page."""
         return [table.name for table in self._tables]
 
     def _positions(self) -> dict[str, str]:
-        """The rows of ``move_state``: name of a table → its :class:`_Position`
-        in JSON, and :data:`_MOVE` → the :class:`_Begun` in JSON."""
+        """Read the rows of ``move_state``, which say how far the move is.
+
+        Returns the name of a table → its :class:`_Position` in JSON, and
+        :data:`_MOVE` → the :class:`_Begun` in JSON.
+        """
 
         def work(sql: PooledStatements) -> list[Row]:
             return sql.query(f"SELECT name, value FROM {_STATE}")
@@ -535,9 +590,12 @@ class _Move:
         positions: dict[str, str],
         total: int,
     ) -> None:
-        """Copy all tables page by page. ``positions``: the rows of
-        ``move_state``, which say where an earlier run has stopped. ``total``:
-        the number of rows of the source. Raises StartError."""
+        """Copy all tables page by page.
+
+        ``positions``: the rows of ``move_state``, which say where an earlier
+        run has stopped. ``total``: the number of rows of the source. Raises
+        StartError.
+        """
         positions_by_table = {
             name: json.decode(positions.get(name, "{}"), type=_Position)
             for name in self._names()
@@ -552,40 +610,52 @@ class _Move:
                 last_row = page[-1]
                 key = msgpack.encode(reader.layouts[name].key_of(last_row)).hex()
                 position = _Position(position.rows + len(page), key)
-                # One transaction stores the page and its position. So a killed
-                # move loses no row, and stores no row twice.
-                writer.sql.begin()
-                try:
-                    writer.insert(name, page)
-                    _set_state(writer.sql, name, json.encode(position).decode())
-                    writer.sql.commit()
-                except writer.errors as error:
-                    words = self._too_long(page) or " ".join(str(error).split())
-                    raise StartError(
-                        f"the target stopped storing rows of {name}: {words}; run the same command again "
-                        "to continue"
-                    ) from None
+                self._store_page(writer, name, page, position)
                 self._note("copied", done, total)
 
+    def _store_page(
+        self, writer: RowWriter, name: str, page: list[Row], position: _Position
+    ) -> None:
+        """Store some rows of a table, and the ``position`` behind them.
+
+        Both are one transaction. So a killed move loses no row, and stores no
+        row twice. Raises StartError.
+        """
+        writer.sql.begin()
+        try:
+            writer.insert(name, page)
+            _set_state(writer.sql, name, json.encode(position).decode())
+            writer.sql.commit()
+        except writer.errors as error:
+            words = self._too_long(page) or " ".join(str(error).split())
+            raise StartError(
+                f"the target stopped storing rows of {name}: {words}; run the same command again "
+                "to continue"
+            ) from None
+
     def _too_long(self, page: list[Row]) -> str:
-        """A sentence that says that a row of the page is too long for MariaDB
-        or MySQL, which only end the connection. Returns ``""`` if all rows are
-        short enough, and for other engines."""
+        """Say that a row of the page is too long for MariaDB or MySQL.
+
+        These only end the connection, without a reason. Returns ``""`` if all
+        rows are short enough, and for other engines.
+        """
         if self._target.address.engine != "mysql":
             return ""
         most = self._target.number("SELECT @@max_allowed_packet")
         longest = max(
             sum(len(value) for value in row if isinstance(value, bytes)) for row in page
         )
-        size = 2 * longest  # Each byte may be sent as two.
+        size = 2 * longest  # each byte may be sent as two
         if size <= most:
             return ""
         return f"a row may take {size} bytes, and max_allowed_packet is {most}"
 
     def _continue_numbers(self, layouts: dict[str, TableLayout]) -> None:
         """Let the target give the next numbers to new rows, as the source would
-        have done. Each table with such a column has a counter in its
-        database."""
+        do.
+
+        Each table with a column of such numbers has a counter in its database.
+        """
         columns = {
             name: layout.number for name, layout in layouts.items() if layout.number
         }
@@ -607,11 +677,15 @@ class _Move:
     # --- the end --------------------------------------------------------------
 
     def _verify(self, reader: RowReader, total: int) -> dict[str, TableSum]:
-        """Compare the target with the rows of ``reader``. Returns the counts
-        and checksums of the tables. Raises StartError if a table differs."""
+        """Compare the target with the rows of ``reader``.
+
+        Returns the counts and checksums of the tables. Raises StartError if a
+        table differs.
+        """
         rows_read = 0
 
         def note(rows: int) -> None:
+            """Show the progress after some rows were read."""
             nonlocal rows_read
             rows_read += rows
             # Each row is read twice: once in each database.
@@ -669,7 +743,7 @@ def _set_state(sql: Any, name: str, value: str) -> None:
 
 
 def _require_same_columns(reader: RowReader, writer: RowWriter) -> None:
-    """Refuse a target whose tables have other columns."""
+    """Refuse a target whose tables have other columns. Raises StartError."""
     for name, layout in reader.layouts.items():
         source_columns = {column.name for column in layout.columns}
         target_columns = {column.name for column in writer.layouts[name].columns}
@@ -684,7 +758,7 @@ _MOST_NAMED: Final = 5
 
 
 def _some(names: Sequence[str]) -> str:
-    """The first names, and an ellipsis if there are more."""
+    """Return the first names as text, and an ellipsis if there are more."""
     text = ", ".join(names[:_MOST_NAMED])
     if len(names) > _MOST_NAMED:
         text += ", …"
