@@ -43,8 +43,11 @@ _MOST_ABSENT: Final = 10_000
 
 
 class BackupHead(Struct, frozen=True):
-    """The content of the first member. ``format``: the version of the format.
-    ``secrets``: name → content, in Latin-1. ``created``: Unix seconds."""
+    """The content of the first member.
+
+    ``format``: the version of the format. ``secrets``: name → content, in
+    Latin-1. ``created``: Unix seconds.
+    """
 
     format: int
     created: int
@@ -52,8 +55,11 @@ class BackupHead(Struct, frozen=True):
 
 
 class FeatureFile(Struct, frozen=True):
-    """A file of a feature. ``name``: its name within the feature. ``size``: its
-    bytes; -1 if it is unreadable. ``read``: its content, in pieces."""
+    """A file of a feature, for example an uploaded picture.
+
+    ``name``: its name within the feature. ``size``: its bytes; -1 if it is
+    unreadable. ``read``: its content, in pieces.
+    """
 
     feature: str
     name: str
@@ -63,8 +69,11 @@ class FeatureFile(Struct, frozen=True):
 
 class _Pieces:
     """The content of a member, in the form of a file from which the tar library
-    reads. ``digest`` gets the content, too. If the content ends too early or
-    becomes unreadable, zeros fill the member, and ``is_whole`` is False."""
+    reads.
+
+    ``digest`` gets the content, too. If the content ends too early or becomes
+    unreadable, zeros fill the member, and ``is_whole`` is False.
+    """
 
     def __init__(self, pieces: Iterable[bytes], digest: Any) -> None:
         self.is_whole = True
@@ -73,7 +82,7 @@ class _Pieces:
         self._digest = digest
 
     def read(self, size: int) -> bytes:
-        """The next ``size`` bytes."""
+        """Return the next ``size`` bytes."""
         while len(self._unread) < size:
             piece = b""
             with suppress(ImserverError):
@@ -92,7 +101,8 @@ class _Pieces:
 
 
 def _title(member: tarfile.TarInfo) -> bytes:
-    """Name and size of a member, as they are part of the checksum."""
+    """Return the name and the size of a member, as they are part of the
+    checksum."""
     return f"{member.name}\n{member.size}\n".encode("utf-8", "surrogateescape")
 
 
@@ -126,9 +136,11 @@ class _Members:
 def write(
     path: Path, database: Path, secrets: dict[str, str], files: Iterable[FeatureFile]
 ) -> tuple[int, list[str]]:
-    """Write a new archive. If that fails, there is no archive. Returns the
-    number of files, and the names of files that could not be read completely.
-    Raises StartError."""
+    """Write a new archive. If that fails, there is no archive.
+
+    Returns the number of files, and the names of files that could not be read
+    completely. Raises StartError.
+    """
     if path.exists():
         raise StartError(f"{path} exists already")
 
@@ -159,8 +171,11 @@ def write(
 def _write_files(
     members: _Members, files: Iterable[FeatureFile]
 ) -> tuple[int, list[str]]:
-    """Write the files of features. Returns their number, and the names of files
-    that could not be read completely. Unreadable files are not counted."""
+    """Write the files of features.
+
+    Returns their number, and the names of files that could not be read
+    completely. Unreadable files are not counted.
+    """
     count = 0
     absent: list[str] = []
     for file in files:
@@ -178,8 +193,11 @@ _MOST_NAMED: Final = 5
 
 
 def lack_of(absent: Sequence[str]) -> str:
-    """A sentence about the files that an archive lacks, with the first names.
-    ``absent``: all names."""
+    """Return a sentence about the files that an archive lacks, with the first
+    names.
+
+    ``absent``: all names.
+    """
     names = ", ".join(absent[:_MOST_NAMED])
     if len(absent) > _MOST_NAMED:
         names += ", …"
@@ -200,8 +218,10 @@ class BackupArchive:
 
     @long_work("reading the archive")
     def __init__(self, path: Path) -> None:
-        """Open an archive, and read it once to check it. Raises StartError if
-        it is damaged, or if a newer release has made it."""
+        """Open an archive, and read it once to check it.
+
+        Raises StartError if it is damaged, or if a newer release has made it.
+        """
         self._path = path
         self.features: Counter[str] = Counter()
         """Feature → the number of its files."""
@@ -231,30 +251,25 @@ class BackupArchive:
             raise StartError(f"{path} is damaged: {error}") from None
 
     def _read(self) -> None:
-        """Read all members, and compare them with the checksum and the number of
-        files in the archive. Raises ValueError if they differ, and the errors
-        of the libraries."""
+        """Read all members, and compare them with the checksum in the archive.
+
+        Also the number of files is compared. Raises ValueError if they differ,
+        and the errors of the libraries.
+        """
         digest = sha256()
         name = ""
         for member, content in self._members():
             name = member.name
             self.size += member.size
             piece = content.read(_PIECE_BYTES)
-            if name == _HEAD:
-                self.head = json.decode(piece, type=BackupHead)
-            elif name == _DATABASE:
-                self.database_size = member.size
-            elif name.startswith(_FILES):
-                feature = name.split("/")[1]
-                self.features[feature] += 1
-            elif name == _ABSENT:
-                self.absent = json.decode(piece, type=list[str])
-            elif name == _CHECKSUM:
+            if name == _CHECKSUM:
                 self.has_checksum = True
                 if piece != digest.hexdigest().encode():
                     raise ValueError("its checksum is wrong")
             elif name == _END and int(piece[:_BLOCK]) != self.features.total():
                 raise ValueError("files are absent")
+            else:
+                self._note(member, piece)
             # The checksum is for the members before it. So each member is added
             # after its name was looked at.
             digest.update(_title(member))
@@ -263,6 +278,23 @@ class BackupArchive:
                 piece = content.read(_PIECE_BYTES)
         if name != _END:
             raise ValueError("its end is absent")
+
+    def _note(self, member: tarfile.TarInfo, beginning: bytes) -> None:
+        """Note what a member tells about the archive.
+
+        ``beginning``: the first bytes of its content. Small members are
+        complete in it.
+        """
+        name = member.name
+        if name == _HEAD:
+            self.head = json.decode(beginning, type=BackupHead)
+        elif name == _DATABASE:
+            self.database_size = member.size
+        elif name.startswith(_FILES):
+            feature = name.split("/")[1]
+            self.features[feature] += 1
+        elif name == _ABSENT:
+            self.absent = json.decode(beginning, type=list[str])
 
     def extract_database(self, target: Path) -> None:
         """Write the database to a new file. Raises StartError."""
@@ -280,16 +312,21 @@ class BackupArchive:
         raise StartError(f"{self._path} has no database")
 
     def files(self, feature: str) -> Iterator[tuple[str, IO[bytes]]]:
-        """Name and content of each file of a feature. The content must be read
-        before the next file is asked for."""
+        """Yield the name and the content of each file of a feature.
+
+        The content must be read before the next file is asked for. Raises
+        ValueError and TarError.
+        """
         start = f"{_FILES}{feature}/"
         for member, content in self._members():
             if member.name.startswith(start):
                 yield member.name.removeprefix(start), content
 
     def _members(self) -> Iterator[tuple[tarfile.TarInfo, IO[bytes]]]:
-        """All members with their contents, in order. Raises ValueError for a
-        member that no backup has, and TarError."""
+        """Yield all members with their contents, in order.
+
+        Raises ValueError for a member that no backup has, and TarError.
+        """
         with tarfile.open(self._path, "r|", errors="strict") as tar:
             for member in tar:
                 # A sparse file may have few bytes in the archive, and fill the
@@ -301,4 +338,5 @@ class BackupArchive:
                     raise ValueError(f"{member.name!a} is no file of a backup")
                 content: Any = tar.extractfile(member)
                 yield member, content
+                # The library keeps all members, which takes much memory.
                 tar.members.clear()  # type: ignore[attr-defined]

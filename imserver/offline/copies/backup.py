@@ -49,8 +49,10 @@ _FOREIGN: Final = """
 
 @long_work("copying the database")
 def backup(database: Path, copy: Path) -> None:
-    """Copy a consistent snapshot of a SQLite database to a new file. Writers
-    are not delayed. If this fails, there is no new file. Raises StartError.
+    """Copy a consistent snapshot of a SQLite database to a new file.
+
+    Servers may write to the database meanwhile. If the copy fails, there is no
+    new file. Raises StartError.
     """
     if not database.exists():
         raise StartError(f"{database}: there is no such database")
@@ -79,15 +81,16 @@ def restore(
     numbers: Sequence[GivenNumbers],
     folder: Path | None = None,
 ) -> tuple[str, Path | None]:
-    """Replace a SQLite database by a copy. No server may use it. Returns a
-    report, and the new name of the replaced database; None if there was no
-    database. ``numbers``: the numbers that features give. ``folder``: the data
-    folder; None: the folder of the database.
+    """Replace a SQLite database by a copy. No server may use it.
 
     The new database gives no number again that was given since the backup.
     Clients know the greatest number they have seen, and would ignore new
-    entries below it. From :func:`begin` to :func:`end` no server starts. If the
-    call is interrupted, call it again: it continues. Raises StartError.
+    entries below it. ``numbers``: the numbers that features give. ``folder``:
+    the data folder; None: the folder of the database.
+
+    From :func:`begin` to :func:`end` no server starts. If the call is
+    interrupted, call it again: it continues. Returns a report, and the new name
+    of the replaced database; None if there was no database. Raises StartError.
     """
     if copy.exists():
         need_space(database.parent, copy.stat().st_size)
@@ -101,6 +104,7 @@ def restore(
         if before.exists() and not database.exists():
             # An interrupted call may have renamed some of the files only.
             _set_aside(database, before)
+        # Where the database to be replaced is now.
         replaced = database
         if before.exists():
             replaced = before
@@ -132,9 +136,12 @@ def restore(
 def _write_continuing_copy(
     copy: Path, unfinished: Path, replaced: Path, numbers: Sequence[GivenNumbers]
 ) -> None:
-    """Write a copy of a database to a file, and make it continue after the
-    numbers that the ``replaced`` database has given. Raises OSError and
-    sqlite3.Error."""
+    """Write a copy of a database to a file, and let its numbers continue.
+
+    They continue after the numbers that the ``replaced`` database has given.
+    Raises OSError and sqlite3.Error.
+    """
+    # A restore by root must leave the file to the user of the server.
     owner = None
     if replaced.exists():
         owner = replaced
@@ -153,9 +160,11 @@ def _write_continuing_copy(
 
 
 def begin(folder: Path, before: str = "") -> None:
-    """Note in a data folder that a restore changes its data from now on, so
-    that no server starts. ``before``: the name that the replaced database gets;
-    ``""`` if it is not a file. Raises StartError."""
+    """Note in a data folder that a restore changes its data from now on.
+
+    No server starts until :func:`end`. ``before``: the name that the replaced
+    database gets; ``""`` if it is not a file. Raises StartError.
+    """
     mark = folder / RESTORING
     try:
         write_whole(mark, before.encode())
@@ -170,8 +179,10 @@ def end(folder: Path) -> None:
 
 
 def _name_for_replaced(folder: Path, database: Path) -> Path:
-    """The name that the replaced database gets. If a restore was interrupted,
-    it is the name that was chosen then."""
+    """Return the name that the replaced database gets.
+
+    If a restore was interrupted, it is the name that was chosen then.
+    """
     mark = folder / RESTORING
     if mark.exists():
         name = mark.read_bytes().decode("utf-8", "replace")
@@ -181,8 +192,10 @@ def _name_for_replaced(folder: Path, database: Path) -> Path:
 
 
 def _fold_log(database: Path) -> None:
-    """Write the content of the write-ahead log into its database. A damaged log
-    stays, because SQLite would write only a part of it."""
+    """Write the content of the write-ahead log into its database.
+
+    A damaged log stays, because SQLite would write only a part of it.
+    """
     with suppress(sqlite3.Error):
         if not lost_commits(database):
             with closing(sqlite3.connect(database)) as old:
@@ -191,7 +204,10 @@ def _fold_log(database: Path) -> None:
 
 def _set_aside(database: Path, before: Path) -> None:
     """Rename a database and the files that belong to it, even if they are
-    damaged. Files that do not exist are left out."""
+    damaged.
+
+    Files that do not exist are left out.
+    """
     for ending in ("", *_SIDE_FILES):
         source = database.with_name(database.name + ending)
         if source.exists():
@@ -204,16 +220,18 @@ def move_on(
     numbers: Sequence[GivenNumbers],
     folder: Path,
 ) -> None:
-    """Make a database of a database server, into which a copy was loaded, give
-    numbers far above its own. So it gives no number that was given since the
-    copy. ``folder``: the data folder, for :func:`begin`.
+    """Let a database that was loaded from a copy give numbers far above its
+    own.
 
-    Raises StartError if others are connected to the database, or if it cannot
-    be used.
+    So it gives no number that was given since the copy. It is for databases of
+    a server, where nobody knows these numbers. ``folder``: the data folder, for
+    :func:`begin`. Raises StartError if others are connected to the database, or
+    if it cannot be used.
     """
     far = far_number()
 
     def skip(sql: Statements) -> None:
+        """Skip the numbers of each kind up to ``far``."""
         for each in (*_OWN, *numbers):
             each.skip(sql, far)
 
@@ -230,8 +248,11 @@ def move_on(
 
 
 def move_copy_on(copy: Path, numbers: Sequence[GivenNumbers]) -> None:
-    """Make a SQLite file give numbers far above its own, before its rows are
-    copied to a database server. Raises StartError."""
+    """Let a SQLite file give numbers far above its own.
+
+    That happens before its rows are copied to a database server. Raises
+    StartError.
+    """
     try:
         with closing(_connect(copy)) as connection, connection:
             _move_on(SqliteStatements(connection), (*_OWN, *numbers), given=None)
@@ -242,9 +263,11 @@ def move_copy_on(copy: Path, numbers: Sequence[GivenNumbers]) -> None:
 def wait_until_alone(
     read: Callable[[Callable[[PooledStatements], int]], int], shown: str
 ) -> None:
-    """Wait until a database has no other connection than this one. ``read``:
-    calls a function with the statements of the database. ``shown``: the address
-    of the database. Raises StartError if others stay connected."""
+    """Wait until a database has no other connection than this one.
+
+    ``read``: calls a function with the statements of the database. ``shown``:
+    the address of the database. Raises StartError if others stay connected.
+    """
     # For a moment, a server that has just ended may still be connected.
     deadline = time.monotonic() + _ALONE_SECONDS
     while True:
@@ -264,7 +287,8 @@ _ALONE_STEP_SECONDS: Final = 0.1
 
 
 def _other_connections(sql: PooledStatements) -> int:
-    """How many other connections a database server has to this database."""
+    """Return how many other connections a database server has to this
+    database."""
     return int(sql.query(_OTHER_CONNECTIONS[sql.engine])[0][0])
 
 
@@ -278,12 +302,11 @@ _OTHER_CONNECTIONS = {
 
 @long_work("checking the copy")
 def check(copy: Path, is_own: bool = False) -> None:
-    """Check that a file is an intact SQLite database of imserver. Raises
-    StartError.
+    """Check that a file is an intact SQLite database of imserver.
 
     ``is_own``: this command has just written the file. Any other file may have
     triggers, which would change rows here, or expressions that take very long.
-    Such files are refused.
+    Such files are refused. Raises StartError.
     """
     if not copy.exists():
         raise StartError(f"{copy}: there is no such file")
@@ -306,8 +329,11 @@ def check(copy: Path, is_own: bool = False) -> None:
 
 
 def _given(database: Path, numbers: Sequence[GivenNumbers]) -> list[Any] | None:
-    """The last numbers that a database has given, in the order of ``numbers``.
-    None if it does not exist, or cannot be read completely."""
+    """Return the last numbers that a database has given, in the order of
+    ``numbers``.
+
+    None: the database does not exist, or cannot be read completely.
+    """
     try:
         if not database.exists() or lost_commits(database):
             return None
@@ -319,6 +345,7 @@ def _given(database: Path, numbers: Sequence[GivenNumbers]) -> list[Any] | None:
 
 
 def _tables(sql: Statements) -> set[str]:
+    """Return the names of the tables of a SQLite database."""
     statement = "SELECT name FROM sqlite_master WHERE type = 'table'"
     return {name for (name,) in sql.query(statement)}
 
@@ -326,8 +353,11 @@ def _tables(sql: Statements) -> set[str]:
 def _move_on(
     sql: Statements, numbers: Sequence[GivenNumbers], given: list[Any] | None
 ) -> None:
-    """Make a copy continue after the numbers in ``given``: see :func:`_given`.
-    If they are None, it continues far above its own numbers."""
+    """Let the numbers of a copy continue after those in ``given``.
+
+    ``given``: the last numbers, in the order of ``numbers``. If they are None,
+    the copy continues far above its own numbers.
+    """
     tables = _tables(sql)
     far = far_number()
     for index, each in enumerate(numbers):
@@ -340,25 +370,32 @@ def _move_on(
 
 
 def _continue_accounts(sql: Statements, last: int) -> None:
+    """Let new accounts have numbers after ``last``."""
     last_in_copy = last_given(sql, "account") or 0
     give_after(sql, "account", max(last, last_in_copy))
 
 
 def _last_events(sql: Statements) -> list[Row]:
-    """(app, number of its last event) of each app. Empty for a database of an
-    earlier release, which has no events."""
+    """Return (app, number of its last event) of each app.
+
+    The list is empty for a database of an earlier release, which has no events.
+    """
     if "event_feed" not in _tables(sql):
         return []
     return sql.query("SELECT app, last_id FROM event_feed")
 
 
 def _skip_events(sql: Statements, far: int) -> None:
+    """Let new events of each app have numbers after ``far``."""
     raise_all(sql, far, "event_feed", "last_id")
 
 
 def _continue_events(sql: Statements, given: list[Row]) -> None:
-    """Make the events of each app continue after the given ones: see
-    :func:`_last_events`. An app whose copy has no feed gets one."""
+    """Let the events of each app continue after the given ones.
+
+    ``given``: (app, number of its last event). An app whose copy has no feed
+    gets one.
+    """
     # The next node takes a feed without a lease, and begins at the end of the
     # log.
     sql.execute_many(
@@ -387,4 +424,5 @@ entries."""
 
 
 def _connect(path: Path) -> sqlite3.Connection:
+    """Open a SQLite file that exists. Raises sqlite3.Error if it does not."""
     return sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)

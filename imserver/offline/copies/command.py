@@ -124,9 +124,12 @@ def restore(
 
 
 def _archive_of(address: DatabaseAddress, file: Path | None) -> BackupArchive | None:
-    """Open an archive of everything. Returns None if the file is a copy of a
-    SQLite database, or if no file was given. Raises StartError if the file is
-    damaged, or if it cannot be restored into a database of this kind."""
+    """Open FILE, if it is an archive of everything.
+
+    Returns None if the file is a copy of a SQLite database, or if no file was
+    given. Raises StartError if the file is damaged, or if it cannot be restored
+    into a database of this kind.
+    """
     if file is None:
         if address.file is not None:
             raise StartError(
@@ -147,9 +150,12 @@ def _archive_of(address: DatabaseAddress, file: Path | None) -> BackupArchive | 
 def _require_journal(
     address: DatabaseAddress, folder: Path, journal: Path | None, yes: bool
 ) -> None:
-    """Make sure that a database or journal names the users who were erased
-    since the copy. Otherwise ask the operator whether to continue. ``journal``:
-    a further journal. ``yes``: do not ask. Raises StartError."""
+    """Make sure that the users who were erased since the copy are known.
+
+    A database or a *journal of erasures* names them. If there is neither, ask
+    the operator whether to continue. ``journal``: a further journal. ``yes``:
+    do not ask. Raises StartError.
+    """
     if journal is not None and journal.stat().st_size and not read_journal(journal):
         raise StartError(f"{journal} is no journal of erasures")
     # The database that is replaced names them, too. After an interrupted
@@ -163,9 +169,12 @@ def _require_journal(
 def _replace_database(
     settings: Config, address: DatabaseAddress, folder: Path, file: Path | None
 ) -> tuple[str, Path | None]:
-    """Replace a SQLite database by a copy. On other engines, prepare the
-    database that other tools have loaded. Returns a report, and the path of the
-    replaced database; None if it was not a file. Raises StartError."""
+    """Replace a SQLite database by a copy.
+
+    On other engines, prepare the database that other tools have loaded. Returns
+    a report, and the path of the replaced database; None if it was not a file.
+    Raises StartError.
+    """
     if address.file is not None and file is not None:
         return copies.restore(address.file, file, numbers_of_server(), folder)
     copies.move_on(address, settings.storage, numbers_of_server(), folder)
@@ -175,8 +184,11 @@ def _replace_database(
 
 def _accept_no_journal(yes: bool) -> None:
     """Warn that nobody knows who was erased since the copy, and ask whether to
-    continue. Raises StartError if the answer is no, or if nobody can answer.
-    With ``yes``, do not ask."""
+    continue.
+
+    Raises StartError if the answer is no, or if nobody can answer. With
+    ``yes``, do not ask.
+    """
     click.echo(
         f"imserver: there is no journal of erasures ({JOURNAL} of the old data folder, or "
         "--erasures FILE), so users who were erased since the copy come back",
@@ -191,7 +203,7 @@ def _accept_no_journal(yes: bool) -> None:
 
 
 def address_of(settings: Config) -> DatabaseAddress:
-    """The address of the database of these settings."""
+    """Return the address of the database of these settings."""
     return database_address(settings.storage, settings.server.data_dir)
 
 
@@ -293,8 +305,10 @@ def _print_report(report: Moved, target: DatabaseAddress, seconds: float) -> Non
 
 
 def _settings_of_target(path: str | None, given: Mapping[str, str], url: str) -> Config:
-    """The settings with the URL of the target. ``given``: settings from options
-    of the command. Raises StartError."""
+    """Return the settings with the URL of the target.
+
+    ``given``: settings from options of the command. Raises StartError.
+    """
     try:
         settings, _ = load_with_locations(path, overrides={**given, "storage.url": url})
     except StartError as error:
@@ -308,7 +322,10 @@ def _settings_of_target(path: str | None, given: Mapping[str, str], url: str) ->
 
 
 def erasures_of(database: Path) -> list[ErasureRow]:
-    """The erasures in a SQLite file. Empty if it is unreadable."""
+    """Read the erasures that a SQLite file has stored.
+
+    The list is empty if the file is unreadable.
+    """
     statement = f"{RowsOf(ErasureRow, 'erasure').select} WHERE ended > 0"
     try:
         with closing(
@@ -326,14 +343,14 @@ def _finish(
     store: Store,
     before: Path | None,
 ) -> list[str]:
-    """The last step of a restore: erase the users again who were erased since
-    the copy.
+    """Erase the users again who were erased since the copy.
 
-    ``store``: the restored database. ``before``: the replaced database; None if
-    it was not a file. ``journal``: a further journal; None if the operator gave
-    none. The erasures are read from ``before``, from the journal of the data
-    folder, and from ``journal``. At the end the journal of the data folder has
-    all of them. Returns a report. Raises StartError.
+    It is the last step of a restore. The erasures are read from the replaced
+    database ``before`` (None if it was not a file), from the journal of the
+    data folder, and from the further ``journal`` (None if the operator gave
+    none). At the end the journal of the data folder has all of them.
+
+    ``store``: the restored database. Returns a report. Raises StartError.
     """
     try:
         rows = []
@@ -365,9 +382,10 @@ def _finish(
 def _erase_again(
     settings: Config, store: Store, erasures: Erasures, rows: Iterable[ErasureRow]
 ) -> int:
-    """Carry out the erasures in ``rows`` that the restored database does not
-    have. Returns how many users were erased. Raises Unavailable and
-    StartError."""
+    """Carry out the erasures in ``rows`` that the restored database lacks.
+
+    Returns how many users were erased. Raises Unavailable and StartError.
+    """
     rows_by_name = {row.name: row for row in rows}
     for ended in erasures.ended():
         rows_by_name.pop(ended.name, None)
@@ -378,10 +396,12 @@ def _erase_again(
         parts = [erasure for _, erasure in reversed(named)]
         for row, user in users:
             erasures.repeat(row, user)
+            # The user's bots are erased with the user.
             for program in programs_of(parts, row.app, user):
                 _erase(store, parts, row.app, program, name="")
             _erase(store, parts, row.app, user, row.name)
             erasures.end(row.app, user, row.ended)
+    # Also erasures of users who are not in the copy, for the next restore.
     erasures.note(missing)
     return len(users)
 
@@ -389,8 +409,12 @@ def _erase_again(
 def _erase(
     store: Store, parts: Sequence[Erasure], app: str, user: str, name: str
 ) -> None:
-    """Erase a user. ``name``: the name that takes the place of the user's id in
-    messages that stay; ``""``: they keep the id."""
+    """Erase a user from the rows of all features, and then from the other
+    tables.
+
+    ``name``: takes the place of the user's id in messages that stay; ``""``:
+    they keep the id.
+    """
     for each in parts:
         each.user(app, user, name)
     store.delete_rows_of_user(app, user, spared_by(parts))
@@ -402,10 +426,12 @@ def _users_of(
     rows: Iterable[ErasureRow],
     tables: Sequence[Table],
 ) -> list[tuple[ErasureRow, str]]:
-    """(erasure, user) for the users of these erasures who have rows in the
-    database. An erasure has only a digest of the user's id, so it is compared
-    with the digests of all users. If a user was erased several times, only the
-    first erasure is returned."""
+    """Find the users of erasures who have rows in the database.
+
+    Returns (erasure, user). An erasure has only a digest of the user's id, so
+    it is compared with the digests of all users. If a user was erased several
+    times, only the first erasure is returned.
+    """
     newest_first = sorted(rows, key=lambda row: -row.ended)
     # Of equal digests, the last row stays: the oldest erasure.
     rows_by_digest = {row.digest: row for row in newest_first}
@@ -418,6 +444,7 @@ def _users_of(
         users: set[str] = store.read_or(set(), partial(_users_in, app, tables))
         user_by_digest: dict[str, str] = {}
         for user in users:
+            # A user has a digest for each secret of the server.
             for digest in erasures.digests(app, user):
                 user_by_digest[digest] = user
         for row in rows_of_app:
@@ -427,7 +454,7 @@ def _users_of(
 
 
 def _users_in(app: str, tables: Sequence[Table], sql: PooledStatements) -> set[str]:
-    """All users who have rows in an app."""
+    """Return all users who have rows in an app."""
     users: set[str] = set()
     for table in (*tables_of_others(sql), *tables):
         if isinstance(table.of_user, Reason) or table.of_app not in CONDITIONS_OF_APP:

@@ -48,12 +48,11 @@ report."""
 def backup(
     settings: Config, address: DatabaseAddress, file: Path, without: Sequence[str]
 ) -> str:
-    """Write everything that a server has stored to a new archive. Servers may
-    run. Returns a report.
+    """Write everything that a server has stored to a new archive.
 
-    ``without``: features whose tables are not copied if the database is not a
-    SQLite file. Raises StartError. If files are missing in the archive, it is
-    written, and then StartError is raised.
+    Servers may run. ``without``: features whose tables are not copied if the
+    database is not a SQLite file. Returns a report. Raises StartError. If files
+    are missing in the archive, it is written, and then StartError is raised.
     """
     if file.exists():
         raise StartError(f"{file} exists already")
@@ -89,8 +88,10 @@ def _copy_database(
     tables: StoreTables,
     without: Sequence[str],
 ) -> None:
-    """Copy a database of any engine to a SQLite file. ``without`` is for other
-    engines than SQLite only. Raises StartError."""
+    """Copy a database of any engine to a SQLite file.
+
+    ``without`` is for other engines than SQLite only. Raises StartError.
+    """
     if address.file is not None:
         copies.backup(address.file, copy)
         return
@@ -112,7 +113,8 @@ def _copy_database(
 
 
 def _read_secrets(settings: Config) -> dict[str, str]:
-    """Name → content of each secret. Raises StartError."""
+    """Return the name → content of each secret of the server. Raises
+    StartError."""
     paths = {name: path for name, path in _secret_paths(settings).items() if path}
     # A secret that the settings name must exist. Otherwise the first server
     # makes one, and no server has run yet.
@@ -129,7 +131,7 @@ def _read_secrets(settings: Config) -> dict[str, str]:
 
 
 def _size_of_files(parts: Iterable[tuple[str, ArchivedFiles]]) -> int:
-    """The bytes of the files of features."""
+    """Return the bytes of the files of features."""
     total = 0
     for _, part in parts:
         # Empty names mean the files of the whole server.
@@ -139,11 +141,15 @@ def _size_of_files(parts: Iterable[tuple[str, ArchivedFiles]]) -> int:
 
 
 def _read_files(parts: Iterable[tuple[str, ArchivedFiles]]) -> Iterator[FeatureFile]:
-    """The files of features. Files that were deleted meanwhile are left out.
-    ``parts``: (feature, its files)."""
+    """Yield the files of features.
+
+    ``parts``: (feature, its files). Files that were deleted meanwhile are left
+    out. A file that cannot be read has the size -1.
+    """
     for feature, part in parts:
         for name, size, pieces in part.read("", ""):
             try:
+                # The first piece shows whether the file can be read.
                 first = next(pieces, b"")
             except FileNotFoundError:  # deleted since its row was read
                 continue
@@ -161,13 +167,12 @@ def restore(
     without: Sequence[str],
     finish: Finish,
 ) -> str:
-    """Restore a whole archive. No server may run. Returns a report. Raises
-    StartError.
+    """Restore a whole archive. No server may run. Returns a report.
 
     A SQLite database is replaced, and no server starts until ``copies.end``.
     Any other database must be empty, or left by an interrupted restore, and no
     server opens it before the end. ``without``: features whose tables are not
-    copied. ``finish``: the last step.
+    copied. ``finish``: the last step. Raises StartError.
     """
     tables = tables_of(load_features(settings))
     folder = Path(settings.server.data_dir)
@@ -194,9 +199,6 @@ def restore(
                 completed = _restore_around(settings, archive, store)
                 return "\n".join([line, *completed, *finish(store, before)])
 
-        from imserver.offline.copies.move import move  # needs the drivers
-
-        copies.move_copy_on(copy, numbers_of_server())
         lines = [f"restored {address.shown}"]
 
         def complete() -> None:
@@ -207,24 +209,45 @@ def restore(
                 lines.extend(_restore_around(settings, archive, store))
                 lines.extend(finish(store, None))
 
-        with long_work("copying into the database") as note:
-            move(
-                _address_of_file(copy),
-                address,
-                settings.storage,
-                tables,
-                note,
-                without=without,
-                complete=complete,
-            )
+        _copy_to_server(settings, copy, address, tables, without, complete)
         return "\n".join(lines)
+
+
+def _copy_to_server(
+    settings: Config,
+    copy: Path,
+    address: DatabaseAddress,
+    tables: StoreTables,
+    without: Sequence[str],
+    complete: Callable[[], None],
+) -> None:
+    """Copy the SQLite file ``copy`` into an empty database of a database
+    server.
+
+    ``complete`` is called before its rows are copied. Raises StartError.
+    """
+    from imserver.offline.copies.move import move  # needs the drivers
+
+    copies.move_copy_on(copy, numbers_of_server())
+    with long_work("copying into the database") as note:
+        move(
+            _address_of_file(copy),
+            address,
+            settings.storage,
+            tables,
+            note,
+            without=without,
+            complete=complete,
+        )
 
 
 def _restore_around(
     settings: Config, archive: BackupArchive, store: Store
 ) -> list[str]:
-    """Restore the secrets and files that belong to the database. Returns a
-    report. Raises StartError."""
+    """Restore the secrets and files that belong to the database.
+
+    Returns the lines of a report. Raises StartError.
+    """
     done = _put_secrets(settings, archive.head.secrets)
     try:
         with offline_parts(settings, store, ArchivedFiles) as parts:
@@ -245,8 +268,10 @@ def _restore_around(
 
 
 def _put_files(archive: BackupArchive, feature: str, part: ArchivedFiles) -> list[str]:
-    """Restore the files of a feature. Returns a report. Raises
-    ImserverError."""
+    """Restore the files of a feature. Returns the lines of a report.
+
+    Files that are incomplete in the archive are left out. Raises ImserverError.
+    """
     incomplete = set(archive.absent)
     count = 0
     for name, content in archive.files(feature):
@@ -264,6 +289,7 @@ def _put_files(archive: BackupArchive, feature: str, part: ArchivedFiles) -> lis
 
 
 def _address_of_file(path: Path) -> DatabaseAddress:
+    """Return the address of a SQLite file."""
     return database_address(StorageSettings(f"sqlite:///{path.absolute()}"), "")
 
 
@@ -271,16 +297,21 @@ def _address_of_file(path: Path) -> DatabaseAddress:
 def started_store(
     settings: StorageSettings, folder: str, tables: StoreTables
 ) -> Iterator[Store]:
-    """The store of a database, for a command. Raises StartError and
-    StorageUnavailable."""
+    """Open the store of a database until the end of the block, for a command.
+
+    Raises StartError and StorageUnavailable.
+    """
     with closing(Store(settings, folder, threaded=False, tables=tables)) as store:
         store.start()
         yield store
 
 
 def _secret_paths(settings: Config) -> dict[str, Path | None]:
-    """The paths of the server's secrets: ``secret`` and ``second_secret``. The
-    second path is None if the settings name no second secret."""
+    """Return the paths of the server's secrets: ``secret`` and
+    ``second_secret``.
+
+    The second path is None if the settings name no second secret.
+    """
     server = settings.server
     first = Path(server.secret_file or Path(server.data_dir, "secret"))
     second = None
@@ -290,8 +321,10 @@ def _secret_paths(settings: Config) -> dict[str, Path | None]:
 
 
 def _put_secrets(settings: Config, secrets: dict[str, Any]) -> list[str]:
-    """Write the secrets of an archive. A different secret that exists already
-    gets another name. Returns a report. Raises StartError."""
+    """Write the secrets of an archive. Returns the lines of a report.
+
+    A different secret that exists already gets another name. Raises StartError.
+    """
     done = []
     for name, path in _secret_paths(settings).items():
         content = secrets.get(name)

@@ -12,9 +12,12 @@ from imserver.gateway.threads import synchronise
 
 @contextmanager
 def whole_or_absent(path: Path) -> Iterator[Path]:
-    """Yield the path of a new, empty file beside ``path``. If the block ends
-    without an error, the file is renamed to ``path``, and survives a power
-    failure. Otherwise it is deleted. Raises OSError."""
+    """Yield the path of a new, empty file, which becomes ``path`` only if it is
+    complete.
+
+    If the block ends without an error, the file is renamed to ``path``, and
+    survives a power failure. Otherwise it is deleted. Raises OSError.
+    """
     unfinished = path.with_name(f"{path.name}.part")
     try:
         os.close(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))
@@ -27,15 +30,20 @@ def whole_or_absent(path: Path) -> Iterator[Path]:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a small file that only its owner may read, so that it survives a
-    power failure. Raises OSError."""
+    """Write a small file that only its owner may read.
+
+    It survives a power failure. Raises OSError.
+    """
     write_private(path, content)
     synchronise(path.parent)
 
 
 def free_name(path: Path) -> Path:
-    """This path, or with a number at its end if it is in use: ``copy.2``. So no
-    earlier copy is overwritten."""
+    """Return this path, or with a number at its end if it is in use:
+    ``copy.2``.
+
+    So no earlier copy is overwritten.
+    """
     name = path
     number = 1
     while name.exists():

@@ -32,7 +32,9 @@ _PAGE_ROWS: Final = 5000
 @contextmanager
 def usable(address: DatabaseAddress, engine: Engine) -> Iterator[None]:
     """Turn errors of a driver into StartError with the address of the database.
-    Also errors that values of a damaged database cause."""
+
+    Errors that values of a damaged database cause are turned into it, too.
+    """
     errors = engines.driver_errors(engine)[1]
     faults: tuple[type[Exception], ...] = (
         *errors,
@@ -53,13 +55,19 @@ def usable(address: DatabaseAddress, engine: Engine) -> Iterator[None]:
 
 
 class RowReader:
-    """Reads tables. All pages show the state of the database when the reader
-    was made, even if servers change it meanwhile. Owner of a read-only
-    connection. Raises StartError."""
+    """Reads all rows of tables, in pages, on a read-only connection.
+
+    All pages show the state of the database when the reader was made, even if
+    servers change it meanwhile. Raises StartError.
+    """
 
     def __init__(
         self, address: DatabaseAddress, engine: Engine, layouts: dict[str, TableLayout]
     ) -> None:
+        """Connect, and begin the transaction that sees this one state.
+
+        ``layouts``: name of a table → its columns and key.
+        """
         self.layouts = layouts
         self._engine = address.engine
         self._usable = partial(usable, address, engine)
@@ -80,10 +88,12 @@ class RowReader:
                     _begin_mysql(self._connection)
 
     def pages(self, table: str, after: Row = ()) -> Iterator[list[Row]]:
-        """The rows of a table in the order of the key, in pages that are not
-        empty. Values have the plain form, which all engines share. ``after``:
-        the key of the last row before the first page; ``()``: from the first
-        row."""
+        """Yield the rows of a table in the order of the key, page by page.
+
+        No page is empty. Values have the *plain* form, which all engines share.
+        ``after``: the key of the last row before the first page; ``()``: from
+        the first row.
+        """
         layout = self.layouts[table]
         text_columns = {
             column.name for column in layout.columns if column.kind.name == "text"
@@ -104,9 +114,11 @@ class RowReader:
                     yield _changed(rows, changes)
 
     def _cursor(self, statement: str, values: Row) -> Any:
-        """Execute a query. Returns a cursor that fetches rows from the server as
-        they are needed, instead of all at once. ``statement`` is in the form for
-        PostgreSQL."""
+        """Execute a query, and return a cursor with its rows.
+
+        The cursor fetches rows from the server as they are needed, instead of
+        all at once. ``statement`` is in the form for PostgreSQL.
+        """
         if self._engine == "sqlite":
             return self._connection.execute(statement.replace("%s", "?"), values)
         if self._engine == "postgresql":
@@ -155,7 +167,7 @@ def _begin_mysql(connection: Any) -> None:
 
 
 def _pages_of(cursor: Any) -> Iterator[list[Row]]:
-    """All rows of a cursor, in pages of a few megabytes."""
+    """Yield all rows of a cursor, in pages of a few megabytes."""
     page: list[Row] = []
     size = 0
     while True:
@@ -175,8 +187,11 @@ def _pages_of(cursor: Any) -> Iterator[list[Row]]:
 
 
 class TableSum(Struct, frozen=True):
-    """The number of rows of a table, and their checksum in hexadecimal. Equal
-    copies have the same checksum on all engines, whatever the order of rows."""
+    """The number of rows of a table, and their checksum in hexadecimal.
+
+    Equal copies have the same checksum on all engines, whatever the order of
+    rows.
+    """
 
     rows: int
     checksum: str
@@ -189,8 +204,10 @@ def _note_nothing(rows: int) -> None:
 def sum_of(
     pages: Iterable[list[Row]], note: Callable[[int], object] = _note_nothing
 ) -> TableSum:
-    """Count rows, and add up the hashes of their plain values. ``note`` is
-    called with the number of rows of each page."""
+    """Count rows, and add up the hashes of their plain values.
+
+    ``note`` is called with the number of rows of each page.
+    """
     rows = 0
     total = 0
     # A move runs the loop for each row of two databases, so names are looked up
@@ -221,13 +238,17 @@ _SESSION: Final = {
 
 
 class RowWriter:
-    """Writes rows of tables. Owner of a connection. The caller begins and
-    commits transactions by ``sql``. ``content_errors``: exceptions for rows
-    that the database refuses. ``errors``: all exceptions of the driver."""
+    """Writes rows of tables, on a connection of its own.
+
+    The caller begins and commits transactions by ``sql``. ``content_errors``:
+    exceptions for rows that the database refuses. ``errors``: all exceptions of
+    the driver.
+    """
 
     def __init__(
         self, address: DatabaseAddress, engine: Engine, layouts: dict[str, TableLayout]
     ) -> None:
+        """Connect. ``layouts``: name of a table → its columns and key."""
         self.layouts = layouts
         self.content_errors, self.errors = engines.driver_errors(engine)
         with usable(address, engine):
@@ -238,8 +259,10 @@ class RowWriter:
                 self.sql.commit()
 
     def insert(self, table: str, rows: list[Row]) -> None:
-        """Insert rows with plain values. Raises StartError if this database
-        cannot store a row."""
+        """Insert rows with plain values.
+
+        Raises StartError if this database cannot store a row.
+        """
         layout = self.layouts[table]
         engine = self.sql.engine
         name = layout.query.table
@@ -266,8 +289,10 @@ _TYPES: Final = {"number": int, "flag": int, "real": float}
 
 
 def _check_types(layout: TableLayout, rows: list[Row]) -> None:
-    """Refuse values of wrong types, which a row of SQLite may have. MySQL would
-    round or convert them. Raises StartError."""
+    """Refuse values of wrong types, which a row of SQLite may have.
+
+    MySQL would round or convert them. Raises StartError.
+    """
     types = [_TYPES.get(column.kind.name, bytes) for column in layout.columns]
     for row in rows:
         for column, value, wanted in zip(layout.columns, row, types, strict=True):
@@ -277,28 +302,26 @@ def _check_types(layout: TableLayout, rows: list[Row]) -> None:
 
 
 def _cell_name(layout: TableLayout, column: str, row: Row) -> str:
-    """The position of a value, in words."""
+    """Name a value in words, for an error: its column and its row."""
     return f"{layout.table}.{column} of the row {_shown(layout.key_of(row))}"
 
 
 def _objection(
     engine: str, layout: TableLayout, rows: list[Row], error: Exception
 ) -> str:
-    """The reason why the target has refused rows, in words. It names a text
-    that the target cannot store. If no text explains the error of the driver,
-    the words have that error."""
+    """Say why the target has refused rows, and what to do.
+
+    The words name a text that the target cannot store. If no text explains the
+    error of the driver, the words have that error.
+    """
     for row in rows:
         for column, value in zip(layout.columns, row, strict=True):
             if column.kind.name != "text" or value is None:
                 continue
-            if engine == "postgresql" and b"\0" in value:
+            problem = _problem_of_text(engine, value)
+            if problem:
                 where = _cell_name(layout, column.name, row)
-                return f"{where} has a NUL character, which no text of PostgreSQL can have: change this row"
-            try:
-                value.decode()
-            except UnicodeDecodeError:
-                where = _cell_name(layout, column.name, row)
-                return f"{where} is not UTF-8: change this row"
+                return f"{where} {problem}: change this row"
     words = " ".join(str(error).split())
     first = _shown(layout.key_of(rows[0]))
     last = _shown(layout.key_of(rows[-1]))
@@ -312,12 +335,25 @@ def _objection(
     )
 
 
+def _problem_of_text(engine: str, value: bytes) -> str:
+    """Say why a database of this engine cannot store a text; ``""`` if it
+    can."""
+    if engine == "postgresql" and b"\0" in value:
+        return "has a NUL character, which no text of PostgreSQL can have"
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return "is not UTF-8"
+    return ""
+
+
 def _shown(key: Row) -> str:
+    """Return the key of a row for a terminal, such as ``shop/42``."""
     return "/".join(map(_shown_value, key))
 
 
 def _shown_value(value: object) -> str:
-    """A value for a terminal: without control characters."""
+    """Return a value for a terminal: without control characters."""
     if type(value) is bytes:
         text = value.decode("utf-8", "backslashreplace")
     else:
@@ -328,8 +364,11 @@ def _shown_value(value: object) -> str:
 
 
 def _changed(rows: list[Row], changes: Sequence[Change | None]) -> list[Row]:
-    """Convert the values of rows. ``changes`` has a function for each column;
-    None means that the values of the column stay."""
+    """Convert the values of rows.
+
+    ``changes`` has a function for each column; None means that the values of
+    the column stay. NULL always stays.
+    """
     change_by_index = {
         index: change for index, change in enumerate(changes) if change is not None
     }

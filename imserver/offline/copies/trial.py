@@ -30,12 +30,13 @@ _HOUR_SECONDS: Final = 3600
 @long_work("restoring on trial")
 def restore_on_trial(settings: Config, file: Path) -> str:
     """Restore a backup into a new folder beside it, and delete the folder.
-    Returns a report about the restored data.
 
-    Of ``settings``, only the names of features are used, so that nothing of the
-    server can change. Raises StartError if the file is damaged, or if rows are
-    missing after the restore. Also if files were damaged or missing when the
-    backup was made.
+    Returns a report about the restored data. Of ``settings``, only the names of
+    features are used, so that nothing of the server can change.
+
+    Raises StartError if the file is damaged, or if rows are missing after the
+    restore. It also does so if files were damaged or missing when the backup
+    was made.
     """
     begun_at = monotonic()
     features = load_features(settings)
@@ -43,11 +44,7 @@ def restore_on_trial(settings: Config, file: Path) -> str:
         with TemporaryDirectory(prefix=".trial.", dir=file.absolute().parent) as folder:
             data = Path(folder, "data")
             data.mkdir(mode=0o700)
-            overrides = {
-                "server.data_dir": str(data),
-                "features": [feature.name for feature in features],
-            }
-            trial = load_config(os.devnull, environ={}, overrides=overrides)
+            trial = _settings_of_trial(data, [feature.name for feature in features])
             address = database_address(trial.storage, str(data))
             assert address.file is not None
             absent: list[str] = []
@@ -62,6 +59,7 @@ def restore_on_trial(settings: Config, file: Path) -> str:
                 words = ["a copy of the database alone has no checksum"]
                 created = file.stat().st_mtime
                 copies.restore(address.file, copy, numbers_of_server())
+                # A server can open the result if this start succeeds.
                 with whole.started_store(trial.storage, str(data), tables_of(features)):
                     pass
             rows, tables = _compare(copy, address.file)
@@ -80,12 +78,21 @@ def restore_on_trial(settings: Config, file: Path) -> str:
     return "\n".join([done, *words, age])
 
 
+def _settings_of_trial(data: Path, features: list[str]) -> Config:
+    """Return the settings of a server with the data folder ``data``."""
+    overrides = {"server.data_dir": str(data), "features": features}
+    return load_config(os.devnull, environ={}, overrides=overrides)
+
+
 def _restore_archive(
     trial: Config, address: DatabaseAddress, archive: BackupArchive, copy: Path
 ) -> list[str]:
-    """Restore an archive by the settings ``trial``. Also write its database to
-    ``copy``, to compare the restored one with it. Returns the lines of a report
-    about files and the checksum. Raises StartError."""
+    """Restore an archive by the settings ``trial``.
+
+    Also write its database to ``copy``, to compare the restored one with it.
+    Returns the lines of a report about files and the checksum. Raises
+    StartError.
+    """
     report = whole.restore(trial, address, archive, (), _finish_nothing)
     archive.extract_database(copy)
     lines = [line for line in report.split("\n") if " files of " in line]
@@ -102,9 +109,12 @@ def _finish_nothing(_store: object, _before: object) -> list[str]:
 
 
 def _compare(copy: Path, restored: Path) -> tuple[int, int]:
-    """Compare the numbers of rows of all tables. A restore may add rows, so
-    that no id is given twice. Returns the number of rows of the copy, and the
-    number of its tables. Raises StartError if rows are missing."""
+    """Compare the numbers of rows of all tables.
+
+    A restore may add rows, so that no id is given twice. Returns the number of
+    rows of the copy, and the number of its tables. Raises StartError if rows
+    are missing.
+    """
     before = _counts(copy)
     after = _counts(restored)
     for table, count in before.items():
@@ -117,7 +127,7 @@ def _compare(copy: Path, restored: Path) -> tuple[int, int]:
 
 
 def _counts(database: Path) -> dict[str, int]:
-    """Table → number of its rows."""
+    """Return each table of a SQLite file → the number of its rows."""
     url = f"{database.absolute().as_uri()}?mode=ro"
     with closing(sqlite3.connect(url, uri=True)) as connection:
         tables = connection.execute(
