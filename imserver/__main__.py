@@ -6,16 +6,20 @@ from types import ModuleType
 
 
 class _Description:
-    """Takes the place of everything in ``zope.interface``. gevent only describes
-    its classes with it, so a node saves 0.8 MB."""
+    """Takes the place of everything in ``zope.interface``.
+
+    gevent only describes its classes with it, so a node saves 0.8 MB.
+    """
 
     def __init__(self, *_: object) -> None: ...
 
     def __call__(self, kind: object) -> object:
+        """Return a class as it is: this is a decorator."""
         return kind
 
 
 def _describe(_name: str) -> type[_Description]:
+    """Return the value of every name in the module."""
     return _Description
 
 
@@ -40,14 +44,20 @@ import gevent
 
 
 class _Cooperative(SourceFileLoader):
-    """Imports ``ssl`` and ``subprocess``, and makes them cooperative at their
-    first import. Also imports ``gevent.ssl`` and ``gevent.subprocess``, which
-    import them and have their cooperative functions. A node that needs none of
-    them saves 1.9 MB."""
+    """Imports ``ssl`` and ``subprocess``, and makes them cooperative.
+
+    *Cooperative* functions let other greenlets run while they wait. That
+    happens at the first import, as a node that needs none of the modules saves
+    1.9 MB. ``gevent.ssl`` and ``gevent.subprocess`` have the cooperative
+    functions, and import the modules of the standard library. So these two are
+    loaded by this class, too.
+    """
 
     def exec_module(self, module: ModuleType) -> None:
-        """Execute one of the four modules. A module of gevent then patches the
-        one of the standard library."""
+        """Execute one of the four modules.
+
+        A module of gevent then patches the one of the standard library.
+        """
         super().exec_module(module)
         package, _, name = self.name.rpartition(".")
         if package:
@@ -60,7 +70,9 @@ class _Cooperative(SourceFileLoader):
     @classmethod
     def find_spec(cls, name: str, path: Any = None, _: Any = None) -> ModuleSpec | None:
         """Find one of the four modules as usual, but let this class load it.
-        None for all other modules."""
+
+        None for all other modules.
+        """
         if name.removeprefix("gevent.") not in ("ssl", "subprocess"):
             return None
         spec = PathFinder.find_spec(name, path)
@@ -82,8 +94,11 @@ del sys.modules["typing_extensions"]
 
 
 def main() -> None:
-    """Run a command. For ``serve``, a child process reads the command line, so
-    that the server does not load the code for it."""
+    """Run a command.
+
+    For ``serve``, a child process reads the command line, so that the server
+    does not load the code for it.
+    """
     if sys.argv[1:2] == ["serve"]:
         from imserver.gateway import start
 
@@ -92,8 +107,11 @@ def main() -> None:
 
 
 def _read_command_line(run: object = None) -> None:
-    """Run the command of the command line. ``run``: the function that ``serve``
-    calls with its options; None: ``start.run``."""
+    """Run the command of the command line.
+
+    ``run``: the function that ``serve`` calls with its options; None:
+    ``start.run``.
+    """
     from imserver import cli  # a server never loads it
 
     # Otherwise gevent prints a traceback at Ctrl-C while a command waits.

@@ -40,7 +40,7 @@ def create(
 ) -> None:
     """Create an app."""
     with opened(path, data_dir) as (config, store, tenants):
-        fields = _fields(settings, {}, tenants.declared.app_hints)
+        fields = _fields(settings, before={}, hints=tenants.declared.app_hints)
         if not tenants.register(name, **fields):
             fail(f"app {name} already exists")
         record_act(config, store, "apps.create", name, settings=list(fields))
@@ -54,6 +54,7 @@ def list_apps(path: str | None, data_dir: str | None) -> None:
     """List all apps."""
     with opened(path, data_dir) as (_, _, tenants):
         rows = list(tenants.all())
+    # The text of the column "defined in", for each value of ``configured``.
     where = {True: "configuration", False: "database"}.__getitem__
     CommandLine.rows(
         "name, defined in: configured, login policy: policy, same as",
@@ -129,11 +130,13 @@ def _fields(
     hints: Hints,
     unset: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """The new values of settings that were ``written`` as ``setting=value``.
+    """Read the new values of settings that were ``written`` as
+    ``setting=value``.
 
     A name with dots changes one field of the value ``before``. ``unset``: names
-    of settings to reset. A name with dots removes a field of its value here; the
-    caller resets all other settings. ``hints``: the types of settings.
+    of settings to reset. A name with dots removes a field of its value here;
+    the caller resets all other settings. ``hints``: name of a setting → its
+    type.
     """
     fields: dict[str, Any] = {}
     for each in written:
@@ -151,13 +154,17 @@ def _fields(
 
 
 def _spelled(name: str, names: Iterable[str]) -> str:
-    """The name as it is spelled in ``names``, where capital letters and ``_``
-    may differ. If it is not among them, the name as it was written."""
+    """Return the name as it is spelled in ``names``.
+
+    Capital letters and ``_`` may differ: ``max-connections`` is
+    ``max_connections``. If it is not among them, the name is returned as it was
+    written.
+    """
     return next((each for each in names if fold(each) == fold(name)), name)
 
 
 def _path(setting: str, hints: Hints) -> list[str]:
-    """Split a setting with dots into names. ``webhook.url`` is [webhook, url].
+    """Split a setting with dots into names: ``webhook.url`` is [webhook, url].
 
     The keys of a mapping, such as namespaces, rooms and providers, may have
     dots. So ``channels.a.b.history_size`` is [channels, a.b, history_size].
@@ -169,6 +176,7 @@ def _path(setting: str, hints: Hints) -> list[str]:
     hint = hints.get(name)
     if get_origin(bare(hint)) is not dict:
         return [name, *inner.split(".")]
+    # The last name may be an option of an entry, or a part of the entry's key.
     options = _options_of(hint)
     key, _, option = inner.rpartition(".")
     if key and _spelled(option, options) in options:
@@ -177,7 +185,8 @@ def _path(setting: str, hints: Hints) -> list[str]:
 
 
 def _options_of(hint: Any) -> Hints:
-    """The settings in the struct of a type; empty if the type has no struct."""
+    """Return the settings in the struct of a type; empty if the type has no
+    struct."""
     kind = struct_in(hint)
     if kind is None:
         return {}
@@ -187,9 +196,11 @@ def _options_of(hint: Any) -> Hints:
 def _mapping_at(
     path: Sequence[str], fields: dict[str, Any], before: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The mapping inside ``fields`` to which the names of ``path`` lead. Missing
-    mappings are added. The first one is the earlier value of the setting, from
-    ``before``, so that its other fields stay."""
+    """Return the mapping inside ``fields`` to which the names of ``path`` lead.
+
+    Missing mappings are added. The first one is the earlier value of the
+    setting, from ``before``, so that its other fields stay.
+    """
     for name in path:
         inner = fields.get(name, before.get(name))
         if not isinstance(inner, dict):
@@ -201,14 +212,18 @@ def _mapping_at(
 
 
 def _value(setting: str, written: str, hints: Hints) -> Any:
-    """The value of ``setting=written``. If ``written`` is ``@FILE`` or ``@-``,
-    the value is read from the file or from standard input. Ends the command if
-    a secret was written as an argument."""
+    """Read the value of ``setting=written``.
+
+    If ``written`` is ``@FILE`` or ``@-``, the value is read from the file or
+    from standard input. Ends the command if a secret was written as an
+    argument.
+    """
     is_argument = not written.startswith("@")
     if is_argument:
         text = written
     else:
         text = read_text(written[1:])
+    # A secret may look like a number or a list, but is a text.
     if _is_secret(setting, hints):
         value = text.strip()
     else:
@@ -222,7 +237,7 @@ def _value(setting: str, written: str, hints: Hints) -> Any:
 
 
 def _is_secret(setting: str, hints: Hints) -> bool:
-    """Whether a setting with dots is a secret."""
+    """Whether a setting with dots, such as ``webhook.secret``, is a secret."""
     *above, name = _path(setting, hints)
     if not above:
         return False
@@ -231,8 +246,10 @@ def _is_secret(setting: str, hints: Hints) -> bool:
 
 
 def _has_secret(setting: str, value: Any, hints: Hints) -> bool:
-    """Whether the value of a setting contains a secret. The ``key`` in an entry
-    of ``jwt`` is a secret only for the HMAC algorithms."""
+    """Whether the value of a setting contains a secret.
+
+    The ``key`` in an entry of ``jwt`` is a secret only for the HMAC algorithms.
+    """
     if _is_secret(setting, hints):
         return bool(value)
     name = _spelled(_path(setting, hints)[0], hints)
@@ -247,7 +264,7 @@ def _has_secret(setting: str, value: Any, hints: Hints) -> bool:
 
 
 def _is_shared_key(row: Any) -> bool:
-    """Whether an entry of ``jwt`` has a secret."""
+    """Whether an entry of ``jwt`` has a secret: a key that also signs."""
     if not isinstance(row, dict):
         return False
     fields = {fold(name): value for name, value in row.items()}
@@ -256,7 +273,9 @@ def _is_shared_key(row: Any) -> bool:
 
 def _names_secret(value: Any, secrets: Set[str]) -> bool:
     """Whether a value has a secret field that is not empty, at any depth.
-    ``secrets``: the folded names of secret fields."""
+
+    ``secrets``: the folded names of secret fields.
+    """
     if not isinstance(value, dict):
         return False
     if any(inner for name, inner in value.items() if fold(name) in secrets):

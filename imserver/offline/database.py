@@ -43,11 +43,11 @@ def probe(
     tries: int,
     looks: Iterable[Callable[[PooledStatements], object]] = (),
 ) -> DatabaseState:
-    """Connect to a database, measure ``tries`` round trips, call ``looks`` to
-    read rows, and disconnect. Raises the driver's errors. Switches greenlets.
+    """Connect to a database, measure it, read rows, and disconnect.
 
-    If a database of an earlier release lacks tables or columns that a look
-    reads, that look ends without an error.
+    ``tries``: how many round trips are measured. ``looks``: functions that read
+    rows. If a database of an earlier release lacks tables or columns that a
+    look reads, that look ends without an error. Raises the driver's errors.
     """
     engine = make_engine(address, settings)
     try:
@@ -68,9 +68,13 @@ def probe(
             for look in looks:
                 with suppress(DBAPIError):
                     look(PooledStatements(connection))
-            name = engine.dialect.name
-            round_trip = median(round_trips)
-            return DatabaseState(name, version, round_trip, laxness, difference)
+            return DatabaseState(
+                name=engine.dialect.name,
+                version=version,
+                round_trip=median(round_trips),
+                laxness=laxness,
+                clock_difference=difference,
+            )
     finally:
         engine.dispose()
 
@@ -78,12 +82,15 @@ def probe(
 def commit_seconds(
     address: DatabaseAddress, settings: StorageSettings, tries: int
 ) -> float:
-    """The median seconds in which a database server commits a row. The rows go
-    to a new table, which is dropped at the end. Raises the driver's errors.
-    Switches greenlets."""
+    """Measure the median seconds in which a database server commits a row.
+
+    The rows go to a new table, which is dropped at the end. Raises the driver's
+    errors.
+    """
     engine = make_engine(address, settings).execution_options(**{WRITES: True})
 
     def commit(statement: str) -> float:
+        """Return the seconds of a transaction with one statement."""
         before = perf_counter()
         with engine.begin() as connection:
             connection.execute(text(statement))
@@ -101,13 +108,16 @@ def commit_seconds(
 
 
 def damage_of(database: Path, seconds: float) -> str | None:
-    """The damage that SQLite finds in its pages, in one line, or ``""`` if it
-    has read all pages and none is damaged. Returns None if SQLite could not
-    read all pages in this time, and has found no damage until then. Raises
-    sqlite3.Error."""
+    """Return the damage that SQLite finds in its pages, in one line.
+
+    ``""``: SQLite has read all pages, and none is damaged. None: it could not
+    read all pages within ``seconds``, and has found no damage until then.
+    Raises sqlite3.Error.
+    """
     deadline = monotonic() + seconds
 
-    def is_late() -> int:  # SQLite stops if this is not 0
+    def is_late() -> int:
+        """SQLite stops if the result is not 0."""
         return int(monotonic() > deadline)
 
     # A connection that may write would write the log into the database at its

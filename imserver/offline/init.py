@@ -152,11 +152,9 @@ def init(
     name = _name_of_chat(name, chat)
     key = token_hex(_KEY_BYTES)
     secret = token_hex(_KEY_BYTES)
-    if chat:
-        text = _settings(app, key, secret, url, port, name)
-    else:
-        text = _settings(app, key, secret, url, port, chat=None)
-    _write(file, text)
+    # A chat without a name has the name "".
+    chat_name = name if chat else None
+    _write(file, _settings(app, key, secret, url, port, chat=chat_name))
 
     option = f" -c {file}"
     if folder.resolve() == Path.cwd():
@@ -180,8 +178,11 @@ def _check_app(app: str) -> None:
 
 
 def _port_of(url: str) -> int:
-    """The port on which the server must listen if people open it at this
-    address; ``""``: no address is known."""
+    """Return the port on which the server must listen, for people at this
+    address.
+
+    ``url`` ``""``: no address is known.
+    """
     parts = urlsplit(url)
     if parts.scheme == "unix":
         fail(
@@ -194,9 +195,11 @@ def _port_of(url: str) -> int:
 
 
 def _ask_for_chat(file: Path) -> bool:
-    """Ask whether to add a chat page. Returns False without a question if
-    nobody can answer, or if the command is going to end because the file
-    exists."""
+    """Ask whether to add a chat page.
+
+    Returns False without a question if nobody can answer, or if the command is
+    going to end because the file exists.
+    """
     if file.exists() or not sys.stdin.isatty():
         return False
     return click.confirm(
@@ -206,9 +209,11 @@ def _ask_for_chat(file: Path) -> bool:
 
 
 def _name_of_chat(given: str | None, is_chat: bool) -> str:
-    """The name of the chat that people see; ``""`` for no name. ``given``: the
-    option; None if it was left out. Then somebody at a terminal is asked. Ends
-    the command if the name is not possible."""
+    """Return the name of the chat that people see; ``""`` for no name.
+
+    ``given``: the option; None if it was left out. Then somebody at a terminal
+    is asked. Ends the command if the name is not possible.
+    """
     if given is None and is_chat and sys.stdin.isatty():
         given = click.prompt(
             "The name of the chat, which people see (Enter: none)",
@@ -225,7 +230,10 @@ def _name_of_chat(given: str | None, is_chat: bool) -> str:
 
 
 def _write(file: Path, text: str) -> None:
-    """Write the settings into a new file, which only its owner may read."""
+    """Write the settings into a new file, which only its owner may read.
+
+    Ends the command if the file exists, or cannot be written.
+    """
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -263,10 +271,12 @@ def _print_links(context: click.Context, file: Path) -> None:
 
 
 def _with_scheme(url: str) -> str:
-    """The address with a scheme. Without one, an IP address or a host of this
-    machine gets http, and any other name gets https, because it belongs to a
-    proxy with TLS. Ends the command if a name has a port, because then both are
-    possible."""
+    """Return the address with a scheme, such as ``https://chat.example.org``.
+
+    Without a scheme, an IP address or a host of this machine gets http. Any
+    other name gets https, because it belongs to a proxy with TLS. Ends the
+    command if a name has a port, because then both are possible.
+    """
     if "://" in url or url.startswith("unix:"):
         return url
     host, _, port = url.partition("/")[0].partition(":")
@@ -280,8 +290,11 @@ def _with_scheme(url: str) -> str:
 def _settings(
     app: str, key: str, secret: str, url: str, port: int, chat: str | None
 ) -> str:
-    """The text of the file. ``chat``: the name of the chat; None if the file
-    has no chat."""
+    """Return the text of the file.
+
+    ``url``: where people open the server; ``""``: not known. ``chat``: the name
+    of the chat; None if the file has no chat.
+    """
     # If other machines open the server by http, there is no proxy in front of
     # it. Then it must listen on all addresses.
     is_open = url.lower().startswith("http:") and not is_loopback(

@@ -27,6 +27,7 @@ _COLUMNS: Final = "id, scopes, apps, created, expires, revoked, last used: used,
 
 
 def _apps_as_text(apps: Iterable[str]) -> str:
+    """Return the apps of a key; a key without apps reaches all of them."""
     return ",".join(apps) or "all"
 
 
@@ -94,6 +95,7 @@ def create(
                 fail(f"--app {name}: this app does not exist")
         resolved_apps = tuple(dict.fromkeys(map(tenants.resolve, apps)))
         row, secret = KeyRow.make(scopes, resolved_apps, note, _end_of(expires))
+        # Demo mode ends with the first key.
         ends_demo = settings.demo and not list(store.keys())
         store.add_key(row)
         record_act(
@@ -131,23 +133,28 @@ def _check_options(scopes: Sequence[str], apps: Sequence[str], note: str) -> Non
 
 
 def _end_of(seconds: int | None) -> int:
-    """The end of a new key, in Unix seconds; 0 if it never ends. ``seconds``:
-    the option, after how many seconds it ends."""
+    """Return the end of a new key, in Unix seconds; 0 if it never ends.
+
+    ``seconds``: the option, after how many seconds it ends.
+    """
     if not seconds:
         return 0
     return int(time()) + seconds
 
 
 def _only_app_of(row: KeyRow) -> str:
-    """The app of a key that is limited to one app; ``""`` for other keys."""
+    """Return the app of a key that is limited to one app; ``""`` for other
+    keys."""
     if len(row.apps) != 1:
         return ""
     return row.apps[0]
 
 
 def _say_demo_ends(closed: Sequence[str]) -> None:
-    """Print what changes when demo mode ends. ``closed``: the apps to which
-    nobody can log in any more."""
+    """Print what changes when demo mode ends.
+
+    ``closed``: the apps to which nobody can log in any more.
+    """
     click.echo(
         "Demo mode has ended, so requests need a key from now on. Existing sessions "
         "continue; new logins follow the rules of their app.",
@@ -199,33 +206,45 @@ def show(path: str | None, data_dir: str | None, name: str) -> None:
         row = next((each for each in _keys(settings, store) if each.id == name), None)
     if row is None:
         fail(f"no key has the id {name}")
-    if row.revoked:
-        state = "revoked"
-    elif row.has_ended(time()):
-        state = "expired"
-    else:
-        state = "valid"
-
+    state = _state_of(row)
     # The table of one key: its headings and its line of values.
     headings, values = lines_of(_COLUMNS, (row,), **_TEXTS)
     lines = dict(zip(headings, values, strict=True))
+    # The address of the last use is shown in the line of its time.
     address = lines.pop("from")
-    if row.id.startswith(CONFIGURED):
-        used = ""  # the last use of a key of the settings is not stored
-    elif lines["last used"]:
-        used = f"{lines['last used']} from {address}"
-    else:
-        used = "never"
     lines = {
         "id": row.id,
         "state": state,
         **lines,
         "expires": lines["expires"] or "never",
-        "last used": used,
+        "last used": _last_use(row, lines["last used"], address),
     }
     text = "\n".join(f"{label:<11}{text}" for label, text in lines.items() if text)
     fields = {name: getattr(row, name) for name in _FIELDS}
     CommandLine.data({"state": state, **fields}, text)
+
+
+def _state_of(row: KeyRow) -> str:
+    """Return whether a key is valid, in one word."""
+    if row.revoked:
+        return "revoked"
+    if row.has_ended(time()):
+        return "expired"
+    return "valid"
+
+
+def _last_use(row: KeyRow, used: str, address: str) -> str:
+    """Return when and from where a key was used last, such as "2026-05-03 from
+    ::1".
+
+    ``used``: the time; ``""``: it was not used. The result is ``""`` for a key
+    of the settings, whose last use is not stored.
+    """
+    if row.id.startswith(CONFIGURED):
+        return ""
+    if not used:
+        return "never"
+    return f"{used} from {address}"
 
 
 @key.command()
@@ -308,5 +327,5 @@ def _refuse_configured(name: str) -> None:
 
 
 def _keys(settings: Config, store: Store) -> list[KeyRow]:
-    """The keys of the settings, and then the keys of the database."""
+    """Return the keys of the settings, and then the keys of the database."""
     return [*map(configured_key, settings.api.keys), *store.keys()]

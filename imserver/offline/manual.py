@@ -18,13 +18,12 @@ _COLUMNS: Final = 110
 
 
 def manual_of(text: str, declared: Declarations) -> str:
-    """The manual with exactly the ``declared`` settings. ``text``: the manual of
-    all settings of the server.
+    """Return the manual with exactly the ``declared`` settings.
 
-    A section is a paragraph of the text. A key stands below its comment. The
-    settings of an app are listed by name in the comment of the section
-    ``apps``. Declared settings that the text does not have are added from their
-    structs.
+    ``text``: the manual of all settings of the server. A section is a paragraph
+    of the text. A key stands below its comment. The settings of an app are
+    listed by name in the comment of the section ``apps``. Declared settings
+    that the text does not have are added from their structs.
     """
     written: set[str] = set()
     """The sections and keys (``section.key``) that the text has."""
@@ -44,6 +43,7 @@ def manual_of(text: str, declared: Declarations) -> str:
         if section and section not in declared.names.values():
             continue  # the node does not have the feature of this section
         parts = [paragraph.rstrip("\n")]
+        # A section may have several structs: one of each feature.
         for name, kind in declared.sections:
             if name == section:
                 missing = _missing_keys(kind, written, section)
@@ -59,11 +59,14 @@ def manual_of(text: str, declared: Declarations) -> str:
 
 
 def _with_declared_entries(paragraph: str, declared: Declarations) -> str:
-    """The paragraph of the section ``apps`` without settings that are not
-    declared. A setting is an entry of the comment: ``#   open: …``, with
-    further lines that are indented more."""
+    """Return the paragraph of the section ``apps`` without undeclared settings.
+
+    A setting is an entry of the comment: ``#   open: …``, with further lines
+    that are indented more.
+    """
 
     def only_declared(entry: re.Match[str]) -> str:
+        """Return an entry, or ``""`` to leave it out."""
         if entry[1] in declared.app_hints:
             return entry[0]
         return ""
@@ -75,10 +78,14 @@ def _with_declared_entries(paragraph: str, declared: Declarations) -> str:
 def _with_declared_keys(
     paragraph: str, section: str, declared: Declarations, written: set[str]
 ) -> str:
-    """The paragraph of a section without keys that are not declared. All of its
-    keys are added to ``written``. A key is a line with its comment above it."""
+    """Return the paragraph of a section without keys that are not declared.
+
+    All of its keys are added to ``written``. A key is a line with its comment
+    above it.
+    """
 
     def only_declared(row: re.Match[str]) -> str:
+        """Note a key, and return its lines, or ``""`` to leave them out."""
         key = f"{section}.{row[1]}"
         written.add(key)
         if key in declared.rows:
@@ -90,8 +97,10 @@ def _with_declared_keys(
 
 
 def _missing_keys(kind: type[Struct], written: set[str], section: str) -> str:
-    """The keys of a section that are not ``written`` yet, with their texts and
-    defaults. ``kind``: the struct of the section."""
+    """Return the lines of keys of a section that are not ``written`` yet.
+
+    They have their texts and defaults. ``kind``: the struct of the section.
+    """
     lines: list[str] = []
     defaults = kind()
     for key, hint in hints_of(kind).items():
@@ -103,8 +112,8 @@ def _missing_keys(kind: type[Struct], written: set[str], section: str) -> str:
 
 
 def _missing_entries(declared: Declarations, text: str) -> Iterator[str]:
-    """The lines about declared settings of an app that the manual ``text`` does
-    not have."""
+    """Yield lines about declared settings of an app that the manual ``text``
+    lacks."""
     for kind in declared.app_kinds:
         for key, hint in hints_of(kind).items():
             if not re.search(rf"^#   (?:\w+, )*{key}\b", text, re.MULTILINE):
@@ -116,6 +125,7 @@ def _missing_entries(declared: Declarations, text: str) -> Iterator[str]:
 
 
 def _text_of(hint: Any) -> str:
+    """Return the description in the type of a setting; ``""``: it has none."""
     for mark in getattr(hint, "__metadata__", ()):
         if isinstance(mark, Meta) and mark.description:
             return mark.description
@@ -123,6 +133,7 @@ def _text_of(hint: Any) -> str:
 
 
 def _comment(indent: str, text: str | None) -> list[str]:
+    """Return the lines of a comment with the first paragraph of a text."""
     first = inspect.cleandoc(text or "").partition("\n\n")[0]
     return textwrap.wrap(
         first, _COLUMNS, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# "

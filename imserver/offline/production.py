@@ -75,8 +75,11 @@ def access(deployment: Deployment) -> Iterator[Finding]:
 
 
 def encryption(deployment: Deployment) -> Iterator[Finding]:
-    """Find connections of clients that are not encrypted, as far as the
-    settings of the server and its proxies tell."""
+    """Find connections of clients that are not encrypted.
+
+    The settings of the server and its proxies tell, so a proxy that is not in
+    them is not known.
+    """
     server = deployment.config.server
     proxies = [
         ipaddress.ip_network(each, strict=False) for each in server.trusted_proxies
@@ -84,6 +87,7 @@ def encryption(deployment: Deployment) -> Iterator[Finding]:
     hosts = [server.host, *(row.host for row in server.extra_listen if row.host)]
     reachable = [host for host in hosts if not is_here(host)]
     if reachable and all(network.is_loopback for network in proxies):
+        # A proxy on this machine needs no address that others can reach.
         why = f"{reachable[0]} accepts unencrypted connections, and no proxy on another machine is trusted; "
         mend = "put a proxy with TLS in front and list its address here, or set server.host to 127.0.0.1"
         yield "server.trusted_proxies", why + mend
@@ -146,6 +150,16 @@ def limits(deployment: Deployment) -> Iterator[Finding]:
 
 def readable_files(deployment: Deployment) -> Iterator[Finding]:
     """Find secret files that every user of this machine may read."""
+    for setting, file in _secret_files(deployment).items():
+        if file and _world_readable(Path(file)):
+            yield (
+                setting,
+                f"{file} is readable by every user of this machine; run: chmod o-rwx {file}",
+            )
+
+
+def _secret_files(deployment: Deployment) -> dict[str, str]:
+    """Return setting → the secret file or folder that it names, or ``""``."""
     config = deployment.config
     files = {
         "server.data_dir": config.server.data_dir,
@@ -168,17 +182,14 @@ def readable_files(deployment: Deployment) -> Iterator[Finding]:
         for setting, file in marked(app, "file"):
             if setting not in public:
                 files[f"apps.{name}.{setting}"] = file
-    for setting, file in files.items():
-        if file and _world_readable(Path(file)):
-            yield (
-                setting,
-                f"{file} is readable by every user of this machine; run: chmod o-rwx {file}",
-            )
+    return files
 
 
 def cluster(deployment: Deployment) -> Iterator[Finding]:
-    """Find settings with which several nodes do not work together, or are not
-    protected from strangers."""
+    """Find settings with which several nodes do not work together.
+
+    Also find a port for other nodes that strangers may reach.
+    """
     config = deployment.config
     if on_several_machines(config):
         if database_address(config.storage, config.server.data_dir).engine == "sqlite":
@@ -200,8 +211,8 @@ def cluster(deployment: Deployment) -> Iterator[Finding]:
 
 
 def _redis(address: RedisAddress) -> Iterator[Finding]:
-    """Find settings with which the connection to a Redis on another machine is
-    not protected."""
+    """Find settings with which the connection to a remote Redis is not
+    protected."""
     if address.is_local:
         return
     if not address.options.get("password"):
@@ -228,8 +239,8 @@ def _redis(address: RedisAddress) -> Iterator[Finding]:
 
 
 def database(deployment: Deployment) -> Iterator[Finding]:
-    """Find settings with which the connection to a database on another machine
-    is not protected."""
+    """Find settings with which the connection to a remote database is not
+    protected."""
     address = database_address(
         deployment.config.storage, deployment.config.server.data_dir
     )
@@ -249,14 +260,20 @@ def database(deployment: Deployment) -> Iterator[Finding]:
 
 
 def _is_on_this_machine(host: str) -> bool:
-    """Whether this is an address of this machine, the path of a socket, or
-    ``""``, with which the driver connects to this machine."""
+    """Whether a host of a URL is this machine.
+
+    ``host``: an address, the path of a socket, or ``""``, with which the driver
+    connects to this machine.
+    """
     return not host or host.startswith("/") or is_here(host)
 
 
 def webhooks(deployment: Deployment) -> Iterator[Finding]:
-    """Find addresses on other machines to which the server sends data of users
-    without encryption."""
+    """Find addresses to which the server sends data of users without
+    encryption.
+
+    Addresses on this machine are left out.
+    """
     for name, app in deployment.apps.items():
         for key, text in marked(app, "url"):
             url = urlsplit(text)
@@ -268,6 +285,7 @@ def webhooks(deployment: Deployment) -> Iterator[Finding]:
 
 
 def debugging(deployment: Deployment) -> Iterator[Finding]:
+    """Find a path for tests that anybody may use."""
     if deployment.config.debug.echo_path:
         yield (
             "debug.echo_path",
@@ -276,6 +294,7 @@ def debugging(deployment: Deployment) -> Iterator[Finding]:
 
 
 def features(deployment: Deployment) -> Iterator[Finding]:
+    """Let features check their settings."""
     for feature in load_features(deployment.config):
         yield from (
             feature.settings.check(deployment.config, Locations(deployment.file)) or ()
@@ -298,11 +317,12 @@ CHECKS: Final[tuple[Callable[[Deployment], Iterator[Finding]], ...]] = (
 
 
 def findings(deployment: Deployment) -> list[Finding]:
-    """All open risks, in the order of :data:`CHECKS`."""
+    """Return all open risks, in the order of :data:`CHECKS`."""
     return list(chain.from_iterable(check(deployment) for check in CHECKS))
 
 
 def _is_private(host: str) -> bool:
+    """Whether an address belongs to a private network. A name counts as private."""
     try:
         address = ipaddress.ip_address(host.strip("[]"))
     except ValueError:
@@ -311,8 +331,10 @@ def _is_private(host: str) -> bool:
 
 
 def _wide(networks: tuple[str, ...], *, loopback: bool = True) -> Iterator[str]:
-    """The networks with too many machines. ``loopback``: leave out networks of
-    loopback addresses."""
+    """Yield the networks with too many machines.
+
+    ``loopback``: leave out networks of loopback addresses.
+    """
     for text in networks:
         network = ipaddress.ip_network(text, strict=False)
         if loopback and network.is_loopback:
@@ -322,6 +344,7 @@ def _wide(networks: tuple[str, ...], *, loopback: bool = True) -> Iterator[str]:
 
 
 def _world_readable(path: Path) -> bool:
+    """Whether every user of this machine may read or change a file."""
     try:
         return bool(path.stat().st_mode & (stat.S_IROTH | stat.S_IWOTH))
     except OSError:

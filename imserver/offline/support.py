@@ -62,14 +62,18 @@ _LEVELS: Final = frozenset(
 
 @cache
 def log_forms() -> tuple[tuple[re.Pattern[str], str], ...]:
-    """The forms of the server's own log lines: (pattern, text). The text is the
-    argument of the logger, such as ``an erasure in %s has ended``. The pattern
-    matches a line that was made from it. Its groups are the numbers, which may
-    be shown. Texts (``%s``) may be about somebody, so they have no group."""
+    """Return the forms of the server's own log lines, each as (pattern, text).
+
+    The text is the argument of the logger, such as ``an erasure in %s has
+    ended``. The pattern matches a line that was made from it. Its groups are
+    the numbers, which may be shown. Texts (``%s``) may be about somebody, so
+    they have no group.
+    """
     texts: set[str] = set()
     for path in _PACKAGE.rglob("*.py"):
         texts.update(_texts_in(path))
     forms = []
+    # A short form may also match a line of a longer one.
     for text in sorted(texts, key=len, reverse=True):
         pieces = re.split(r"(%[-+ #0-9.]*[sdrfgx%])", text)
         pattern = "".join(map(_pattern_of, pieces))
@@ -78,7 +82,7 @@ def log_forms() -> tuple[tuple[re.Pattern[str], str], ...]:
 
 
 def _texts_in(module: Path) -> Iterator[str]:
-    """The first arguments of the calls of loggers in a module."""
+    """Yield the first arguments of the calls of loggers in a module."""
     for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
         if not (isinstance(node, ast.Call) and node.args):
             continue
@@ -94,8 +98,11 @@ def _texts_in(module: Path) -> Iterator[str]:
 
 
 def _pattern_of(piece: str) -> str:
-    """The regular expression for a piece of a text: a placeholder such as
-    ``%s`` or ``%.2f``, or the words between two of them."""
+    """Return the regular expression for a piece of a text.
+
+    The piece is a placeholder such as ``%s`` or ``%.2f``, or the words between
+    two of them.
+    """
     if piece == "%%":
         return "%"
     if not piece.startswith("%"):
@@ -106,8 +113,11 @@ def _pattern_of(piece: str) -> str:
 
 
 def redacted_line(line: str) -> str:
-    """A line of the log without anything that is not from the server itself.
-    ``line``: in the text or JSON format, or a line of a traceback."""
+    """Return a line of the log without anything that is not from the server
+    itself.
+
+    ``line``: in the text or JSON format, or a line of a traceback.
+    """
     if line.startswith("{"):
         return _redacted_json(line)
     match = _TEXT_LINE.match(line)
@@ -125,7 +135,8 @@ def redacted_line(line: str) -> str:
 
 
 def _redacted_json(line: str) -> str:
-    """A line in the JSON format, redacted as :func:`redacted_line` does."""
+    """Return a line in the JSON format, redacted as :func:`redacted_line`
+    does."""
     try:
         record = json.loads(line)
     except ValueError:
@@ -135,6 +146,7 @@ def _redacted_json(line: str) -> str:
         for name in ("time", "level", "logger")
         if isinstance(record.get(name), str)
     }
+    # It is JSON of another program.
     if not fields:
         return _ELIDED
     fields["message"] = redacted_message(str(record.get("message", "")))
@@ -145,8 +157,11 @@ def _redacted_json(line: str) -> str:
 
 
 def redacted_message(message: str) -> str:
-    """A message of the log without anything that is not from the server itself.
-    If the server does not have this message, the result is only its length."""
+    """Return a message of the log without anything that is not from the server
+    itself.
+
+    If the server does not have this message, the result is only its length.
+    """
     for pattern, text in log_forms():
         match = pattern.fullmatch(message)
         if match is not None:
@@ -155,10 +170,13 @@ def redacted_message(message: str) -> str:
 
 
 def _filled(text: str, numbers: Iterator[str]) -> str:
-    """The text of a log line with ``numbers`` in place of its placeholders for
-    numbers, and :data:`_ELIDED` in place of all others."""
+    """Return the text of a log line with its placeholders filled.
+
+    ``numbers`` take the places of numbers; :data:`_ELIDED` takes all others.
+    """
 
     def shown(form: re.Match[str]) -> str:
+        """Return what stands in place of one placeholder."""
         if form[1] in "dfgx":
             return next(numbers)
         return _ELIDED
@@ -170,7 +188,7 @@ def _filled(text: str, numbers: Iterator[str]) -> str:
 
 
 def secrets_of(settings: Config) -> set[str]:
-    """All secrets of the settings, of the data folder and of the
+    """Return all secrets of the settings, the data folder and the
     environment."""
     secrets = set(_hidden(plain(settings), plain(settings, hide=True)))
     secrets.add(os.environ.get(ENVIRONMENT_KEY, ""))
@@ -185,8 +203,11 @@ def secrets_of(settings: Config) -> set[str]:
 
 
 def _hidden(value: Any, shown: Any) -> Iterator[str]:
-    """The secret texts in ``value``. ``shown``: the form of the value in which
-    :data:`HIDDEN` stands in place of each secret."""
+    """Yield the secret texts in ``value``.
+
+    ``shown``: the form of the value in which :data:`HIDDEN` stands in place of
+    each secret.
+    """
     if shown == HIDDEN:
         yield str(value)
     elif isinstance(value, Mapping) and isinstance(shown, Mapping):
@@ -198,17 +219,19 @@ def _hidden(value: Any, shown: Any) -> Iterator[str]:
 
 
 def redacted(text: str, secrets: Iterable[str]) -> str:
-    """A text without these secrets, and without e-mail addresses and phone
-    numbers. Long secrets come first, because a short one may be a part of
-    them."""
+    """Return a text without secrets, e-mail addresses and phone numbers."""
+    # Long secrets come first, because a short one may be a part of them.
     for secret in sorted(secrets, key=len, reverse=True):
         text = text.replace(secret, HIDDEN)
     return _PHONE.sub("(phone)", _MAIL.sub("(e-mail)", text))
 
 
 def _versions() -> str:
-    """The versions of the server, of Python, of the system and of all packages,
-    and the names of variables."""
+    """Return the versions of the server, of Python, of the system and of all
+    packages.
+
+    The names of variables are listed, too.
+    """
     packages = {f"{each.metadata['Name']} {each.version}" for each in distributions()}
     names = sorted(name for name in os.environ if name.startswith(ENVIRONMENT_PREFIX))
     lines = [
@@ -226,6 +249,7 @@ def _versions() -> str:
 
 
 def _doctor(settings: Config) -> str:
+    """Return the findings of ``imserver doctor`` as text."""
     lines = []
     for each in findings(settings):
         lines.append(f"{each.level:4}  {each.name}: {each.found}")
@@ -234,8 +258,10 @@ def _doctor(settings: Config) -> str:
 
 
 def _log(settings: Config) -> str:
-    """The end of the log file, redacted, or a sentence that says why it cannot
-    be read."""
+    """Return the end of the log file, redacted.
+
+    If it cannot be read, a sentence says why.
+    """
     path = settings.app.log_file
     if not path:
         return "app.log_file is not set, so the log is in the console, in systemd or in the container\n"
@@ -256,8 +282,10 @@ _MAY_READ: Final = frozenset({"admin", "read", "metrics"})
 
 
 def _metrics(settings: Config) -> str:
-    """The metrics of the running server, or a sentence why it does not answer
-    with them."""
+    """Return the metrics of the running server.
+
+    If it does not answer with them, a sentence says why.
+    """
     key = os.environ.get(ENVIRONMENT_KEY, "")
     for row in settings.api.keys:
         if not key and not _MAY_READ.isdisjoint(row.scopes):

@@ -97,16 +97,7 @@ def create(
         row = _row(tenant, kid)
         _check_user(tenant, user)
         try:
-            if key_file is not None:
-                key = Path(key_file).read_text(encoding="utf-8")
-            elif row.algorithm.startswith("HS"):
-                key = text_of_key(row, _secret(settings, row), tenant.name)
-                # Raises BadKey for a key that a server would refuse.
-                load_keys([row], _secret(settings, row), tenant.name)
-            else:
-                fail(
-                    f"the app has only the public key of {row.algorithm}: give the private key with --key-file"
-                )
+            key = _signing_key(settings, tenant, row, key_file)
             expires = int(time()) + seconds
             text = make_token(user, tenant.name, expires, row, key, channel)
         except (BadKey, OSError, UnicodeDecodeError) as error:
@@ -117,6 +108,27 @@ def create(
                 facts["channel"] = channel
             record_act(settings, store, "tokens.create", tenant.name, user, **facts)
     click.echo(text)
+
+
+def _signing_key(
+    settings: Config, tenant: Tenant, row: JwtSettings, key_file: str | None
+) -> str:
+    """Return the key that signs a token: a private key, or a secret.
+
+    ``key_file``: the option with a private key; None: the app must have a
+    secret. Ends the command if it has none. Raises BadKey, OSError and
+    UnicodeDecodeError.
+    """
+    if key_file is not None:
+        return Path(key_file).read_text(encoding="utf-8")
+    if not row.algorithm.startswith("HS"):
+        fail(
+            f"the app has only the public key of {row.algorithm}: give the private key with --key-file"
+        )
+    key = text_of_key(row, _secret(settings, row), tenant.name)
+    # Raises BadKey for a key that a server would refuse.
+    load_keys([row], _secret(settings, row), tenant.name)
+    return key
 
 
 def _check_user(tenant: Tenant, user: str) -> None:
@@ -195,7 +207,9 @@ def check(path: str | None, data_dir: str | None, name: str, shown: str) -> None
 
 def _print_parts(token: str) -> None:
     """Print header and claims of a token, without a check of its signature.
-    Prints nothing if the text is no token."""
+
+    Prints nothing if the text is no token.
+    """
     with suppress(BadToken, UnicodeDecodeError):
         unverified = JsonWebToken.read(token)
         header = unverified.header.decode()
@@ -206,14 +220,18 @@ def _print_parts(token: str) -> None:
 def _claims_of(
     token: str, tenant: Tenant, settings: Config, outgoing: Outgoing
 ) -> Claims:
-    """The claims of a token that an issuer or a key of the app has signed. Raises
-    BadKey, BadToken and IssuerUnavailable."""
+    """Return the claims of a token that an issuer or a key of the app has
+    signed.
+
+    Raises BadKey, BadToken and IssuerUnavailable.
+    """
     rows = [row for row in tenant.jwt if row.issuer]
     if rows:
         claims = Issuers(outgoing).claims(tenant.name, rows, token, time())
         if claims is not None:  # None: the token names no issuer of the app
             return claims
-    # The server's secret is read only if a key is derived from it.
+    # The server's secret is read only if a key is derived from it. Otherwise
+    # the empty secret stands in its place.
     secret = Secret(b"")
     for row in tenant.jwt:
         if not (row.issuer or row.key or row.key_file):
@@ -223,8 +241,11 @@ def _claims_of(
 
 
 def _words(person: str | None, option: str | None) -> list[str]:
-    """The argument ``APP/USER`` of ``create``, which may have been given as the
-    option ``--user``, as a list of one word. Empty if neither was given."""
+    """Return the argument ``APP/USER`` as a list of one word.
+
+    It may have been given as the option ``--user``. The list is empty if
+    neither was given.
+    """
     word = given_once("APP/USER", person, option)
     if word is None:
         return []
@@ -232,6 +253,7 @@ def _words(person: str | None, option: str | None) -> list[str]:
 
 
 def _tenant(tenants: Tenants, name: str) -> Tenant:
+    """Return an app. Ends the command if there is no such app."""
     tenant = tenants.get(tenants.resolve(name))
     if tenant is None:
         fail(f"app {name} does not exist")
@@ -239,8 +261,11 @@ def _tenant(tenants: Tenants, name: str) -> Tenant:
 
 
 def _row(tenant: Tenant, kid: str | None) -> JwtSettings:
-    """The entry of ``jwt`` whose key signs a token: the first one, or the one
-    with this ``kid``. Ends the command if the app has no such entry."""
+    """Return the entry of ``jwt`` whose key signs a token.
+
+    It is the first entry, or the one with this ``kid``. Ends the command if the
+    app has no such entry.
+    """
     name = tenant.name
     if not tenant.jwt:
         fail(f"app {name} has no key for session tokens (setting jwt)")
@@ -255,8 +280,10 @@ def _row(tenant: Tenant, kid: str | None) -> JwtSettings:
 
 
 def _secret(settings: Config, row: JwtSettings) -> Secret:
-    """The server's secret. It is empty if the entry has a key of its own, which
-    is not derived from the secret."""
+    """Return the server's secret, from which the key of an entry is derived.
+
+    It is empty if the entry has a key of its own.
+    """
     if row.key or row.key_file:
         return Secret(b"")
     return DataDirectory(settings.server.data_dir).secrets(settings.server)

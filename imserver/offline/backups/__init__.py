@@ -25,9 +25,11 @@ if TYPE_CHECKING:
 
 class BackupState(Struct):
     """The figures of backups that ``/metrics`` and ``/system/state`` show.
-    ``last_backup``: when the newest proven backup was begun, in Unix seconds;
-    0: no backup is proven. ``unproven_backups``: how many backups are newer
-    than it."""
+
+    A backup is *proven* when it was restored on trial. ``last_backup``: when
+    the newest proven backup was begun, in Unix seconds; 0: no backup is proven.
+    ``unproven_backups``: how many backups are newer than it.
+    """
 
     last_backup: int = 0
     unproven_backups: int = 0
@@ -55,19 +57,21 @@ def _build(core: Core) -> Parts:
     threads = Threads(1)
 
     def look() -> None:
-        # The folder is often on another machine, for which the loop must not
-        # wait.
+        """Read the folder in a thread: it is often on another machine, for which the
+        loop must not wait."""
         threads.do(state.look, Path(folder))
 
     core.node.show(state)
     return Parts(
         (state,),
+        # Once at the start, and then every minute.
         run=(look, every(_LOOK_SECONDS, look, "backups could not be listed")),
         stop=threads.close,
     )
 
 
 def _last_backup(core: Core) -> int | None:
+    """Return the figure of a node; None: it has no folder of backups."""
     state = core.find(BackupState)
     if state is None:
         return None
@@ -75,6 +79,7 @@ def _last_backup(core: Core) -> int | None:
 
 
 def _unproven_backups(core: Core) -> int | None:
+    """Return the figure of a node; None: it has no folder of backups."""
     state = core.find(BackupState)
     if state is None:
         return None
@@ -82,7 +87,7 @@ def _unproven_backups(core: Core) -> int | None:
 
 
 def metrics() -> tuple[Metric, ...]:
-    """The metrics of backups, at the first scrape."""
+    """Return the metrics of backups. Called at the first scrape."""
     from imserver.plugin.metrics import Metric  # most nodes start without it
 
     return (

@@ -98,10 +98,9 @@ def _back_up_by_schedule(
     settings: Config, address: DatabaseAddress, without: Sequence[str]
 ) -> None:
     """Make a backup in the folder of the settings, and restore it on trial.
-    Raises StartError.
 
     Old backups are deleted even if that fails. Otherwise they would fill the
-    disk.
+    disk. Raises StartError.
     """
     folder = _folder(settings)
     try:
@@ -123,9 +122,11 @@ def _back_up_by_schedule(
 
 
 def _try_out(settings: Config, file: Path) -> None:
-    """Restore a backup on trial, print the report, and rename a scheduled backup
-    to a name that tells the result. Raises StartError if the trial has
-    failed."""
+    """Restore a backup on trial, and print the report.
+
+    A scheduled backup is renamed to a name that tells the result. Raises
+    StartError if the trial has failed.
+    """
     error: StartError | None = None
     try:
         click.echo(restore_on_trial(settings, file))
@@ -141,7 +142,8 @@ def _try_out(settings: Config, file: Path) -> None:
 
 
 def _newest(settings: Config) -> BackupFile:
-    """The newest backup in the folder of the settings. Raises StartError."""
+    """Return the newest backup in the folder of the settings. Raises
+    StartError."""
     folder = _folder(settings)
     try:
         return backups_of(folder)[0]
@@ -150,8 +152,10 @@ def _newest(settings: Config) -> BackupFile:
 
 
 def _folder(settings: Config) -> Path:
-    """The folder of scheduled backups. Raises StartError if the settings name
-    none."""
+    """Return the folder of scheduled backups.
+
+    Raises StartError if the settings name no folder.
+    """
     if not any(feature.name == "backups" for feature in load_features(settings)):
         raise StartError(
             "give a FILE, because the setting features does not name the feature backups"
@@ -168,8 +172,10 @@ def _folder(settings: Config) -> Path:
 
 
 def check_backups(config: Config) -> Iterator[Finding]:
-    """Check whether the newest backup in ``backups.folder`` is recent, and was
-    restored on trial."""
+    """Check whether the newest backup is recent, and was restored on trial.
+
+    It is a check of ``imserver doctor``, with one finding.
+    """
     settings = settings_of(config, BackupSettings)
     try:
         newest = _newest(config)

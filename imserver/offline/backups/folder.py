@@ -29,8 +29,11 @@ left."""
 
 
 class BackupFile(Struct, frozen=True):
-    """An archive of everything. ``created``: when it was begun, in Unix
-    seconds. ``is_proven``: whether the last trial has restored it."""
+    """An archive of everything in the folder of backups.
+
+    ``created``: when it was begun, in Unix seconds. ``is_proven``: whether the
+    last trial has restored it.
+    """
 
     created: int
     is_proven: bool
@@ -38,14 +41,19 @@ class BackupFile(Struct, frozen=True):
 
 
 def new_backup(folder: Path, created: int) -> Path:
-    """The path of a backup that is begun at a Unix second, and is not proven
-    yet."""
+    """Return the path of a backup that is begun at a Unix second.
+
+    It is not proven yet: ``imserver-20261126T083000Z.unproven.tar``.
+    """
     return folder / f"imserver-{strftime(_FORM, gmtime(created))}{_UNPROVEN}"
 
 
 def backups_of(folder: Path) -> list[BackupFile]:
-    """The backups in a folder, the newest first. Backups of the future are left
-    out, because a clock was wrong. Raises OSError."""
+    """Return the backups in a folder, the newest first.
+
+    Backups of the future are left out, because a clock was wrong. Raises
+    OSError.
+    """
     from calendar import timegm  # on first use: most nodes have no backups
 
     files = []
@@ -62,8 +70,10 @@ def backups_of(folder: Path) -> list[BackupFile]:
 
 def mark(path: Path, is_proven: bool) -> Path:
     """Note in the name of a backup whether it could be restored on trial.
+
     Returns its new name. A file that is not named as a backup keeps its name.
-    Raises OSError."""
+    Raises OSError.
+    """
     parts = _name(path.name)
     if not parts:
         return path
@@ -74,9 +84,12 @@ def mark(path: Path, is_proven: bool) -> Path:
 
 
 def delete_old(folder: Path, count: int) -> list[Path]:
-    """Delete all proven backups except the newest ``count``, and all unproven
-    ones except the newest ``count``. Also delete files that killed commands
-    left more than a day ago. Returns the deleted files. Raises OSError."""
+    """Delete old backups, and what killed commands have left.
+
+    The newest ``count`` proven backups and the newest ``count`` unproven ones
+    stay. Files of killed commands are deleted after a day. Returns the deleted
+    files. Raises OSError.
+    """
     import shutil  # on first use: it loads compressors, 0.2 MB
 
     files = backups_of(folder)
