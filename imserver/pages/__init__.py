@@ -16,15 +16,20 @@ from imserver.plugin.services import Core
 
 
 def _build(core: Core) -> Parts:
+    """Build nothing, but check the words that features add to the pages."""
+
     def configure(_: object) -> None:
-        additions_of(core)  # checks the words
+        """Called with the settings, when all features are built."""
+        additions_of(core)
 
     return Parts(configure=configure)
 
 
 def _views(forks: bool) -> Callable[..., Any]:
-    """Import the views, and return the function that makes their blueprints. In
-    a process that ``forks``, the templates are compiled before."""
+    """Import the views, and return the function that makes their blueprints.
+
+    In a process that ``forks``, the templates are compiled before.
+    """
     from imserver.pages.blueprint import create_pages
     from imserver.pages.text import precompile
 
@@ -32,6 +37,7 @@ def _views(forks: bool) -> Callable[..., Any]:
         precompile()
 
     def make(core: Core, api: Any) -> tuple[Any, ...]:
+        """Make the blueprint. ``api`` describes the routes of the HTTP API."""
         return (create_pages(core, api.described),)
 
     return make

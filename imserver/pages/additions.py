@@ -26,13 +26,14 @@ class AddsToPage(Protocol):
 
 
 class Additions:
-    """The folders of features with additions, by name of the feature.
+    """The files that features add to the messages page.
 
-    Their files have addresses below ``features/<name>/`` of the release of the
-    page. Raises ConfigError for a file of words that cannot be used.
+    ``folders``: name of a feature → its folder. The files have addresses below
+    ``features/<name>/`` of the release of the page.
     """
 
     def __init__(self, folders: Mapping[str, Path]) -> None:
+        """Raises ConfigError for a file of words that cannot be used."""
         self.folders = folders
         self._words: dict[str, dict[str, str]] = {}
         for name, folder in folders.items():
@@ -42,14 +43,19 @@ class Additions:
                 self._words.setdefault(language, {}).update(words)
 
     def words(self, language: str) -> dict[str, str]:
-        """Return key → text in this language, or in English if a feature does
-        not have the language."""
+        """Return key → text in a language, for all features.
+
+        If a feature does not have the language, its texts are in English.
+        """
         return self._words.get("en", {}) | self._words.get(language, {})
 
     @property
     def files(self) -> dict[str, Path]:
         """Address below the release → file, for all modules, style sheets and
-        tables. Example of an address: ``features/polls/page.js``."""
+        tables.
+
+        Example of an address: ``features/polls/page.js``.
+        """
         files = {}
         for name, folder in self.folders.items():
             for path in sorted(folder.rglob("*")):
@@ -61,13 +67,17 @@ class Additions:
         return files
 
     def shown(self, release: str) -> list[dict[str, str | bool]]:
-        """Return the addresses of the modules and style sheets that features
-        add, for the script of the page. A row has a module, a style sheet
-        (``""``: the feature does not have the file), and whether they are
-        loaded later. ``release``: the address of the release."""
+        """Return the modules and style sheets that features add, for the script
+        of the page.
+
+        Each row has the address of a module and of a style sheet, and whether
+        they are loaded later. An address is ``""`` if the feature does not have
+        the file. ``release``: the address of the release.
+        """
         files = self.files
 
         def address(below: str) -> str:
+            """Return the address of a file; ``""`` if there is no such file."""
             if below in files:
                 return f"{release}/{below}"
             return ""
@@ -84,7 +94,11 @@ class Additions:
 
 
 def _read_words(feature: str, file: Path) -> dict[str, str]:
-    """The words in a file of a feature. Raises ConfigError."""
+    """Read the words in a file of a feature: key → text.
+
+    Each key begins with the name of the feature, so that two features never use
+    the same one. Raises ConfigError.
+    """
     try:
         words = msgspec.json.decode(file.read_bytes(), type=dict[str, str])
     except (OSError, ValueError) as error:
@@ -97,7 +111,7 @@ def _read_words(feature: str, file: Path) -> dict[str, str]:
 
 
 def additions_of(core: Core) -> Additions:
-    """The additions of the features of a node. Raises ConfigError."""
+    """Return the additions of the features of a node. Raises ConfigError."""
     folders = {}
     for name, parts in core.features.items():
         for service in parts.services:

@@ -29,8 +29,10 @@ _HTTP_SCHEMES: Final = {
 
 
 class Configured(Struct, frozen=True):
-    """A parsed address from the configuration. Without a scheme, ``scheme`` is
-    ``""``."""
+    """A parsed address from the configuration.
+
+    Without a scheme, ``scheme`` is ``""``.
+    """
 
     scheme: str
     host: str
@@ -38,8 +40,11 @@ class Configured(Struct, frozen=True):
 
 
 def parse_configured(value: str) -> Configured | None:
-    """Parse ``host:port``, with or without a scheme and a path. Returns None if
-    ``value`` is not an address."""
+    """Parse ``host:port``, with or without a scheme and a path.
+
+    ``wss://im.example.com/acc`` gives ``wss``, ``im.example.com`` and ``/acc``.
+    Returns None if ``value`` is not an address.
+    """
     match = _CONFIGURED.fullmatch(value)
     if match is None or not is_host(match["host"]):
         return None
@@ -48,7 +53,8 @@ def parse_configured(value: str) -> Configured | None:
 
 
 def check(config: Config, locations: Locations) -> None:
-    """Raise ConfigError if an address in the configuration is invalid."""
+    """Check the addresses in the configuration. Raises ConfigError if one is
+    invalid."""
     app = config.app
     url = config.server.public_ws_url
     addresses = (
@@ -70,9 +76,12 @@ def check(config: Config, locations: Locations) -> None:
 
 
 def websocket_address(value: str) -> str:
-    """Complete a WebSocket address. The default scheme is ``ws``, and the
-    default path is the path of the cmd dialect. Returns ``""`` if the address
-    is invalid."""
+    """Complete a WebSocket address: ``im.example.com`` gives
+    ``ws://im.example.com/acc``.
+
+    The default scheme is ``ws``, and the default path is the path of the cmd
+    dialect. Returns ``""`` if the address is invalid.
+    """
     address = parse_configured(value)
     if address is None:
         return ""
@@ -81,13 +90,15 @@ def websocket_address(value: str) -> str:
 
 
 def is_host(text: str) -> bool:
-    """Whether a text is a host with an optional port. It is safe to put such a
-    text in a header."""
+    """Whether a text is a host with an optional port.
+
+    It is safe to put such a text in a header.
+    """
     return _HOST.fullmatch(text) is not None
 
 
 class Addresses(Struct, frozen=True):
-    """The addresses for one page.
+    """The addresses of this server for one page.
 
     ``websocket`` and ``http`` are full addresses, or begin with ``//``, which
     means the page's own protocol. ``http`` is ``""`` for the page's own origin.
@@ -109,10 +120,11 @@ def resolve(
     websocket: Configured | None = None,
     http: Configured | None = None,
 ) -> Addresses:
-    """Find the addresses for a page that was requested under ``host`` (a valid
-    Host header). ``ports``: the port of the HTTP listener and the port of the
-    WebSocket listener. ``websocket`` and ``http``: the configured addresses
-    (None: not configured).
+    """Find the addresses of this server for a page.
+
+    ``host``: the valid Host header of the request. ``ports``: the port of the
+    HTTP listener and the port of the WebSocket listener. ``websocket`` and
+    ``http``: the configured addresses (None: not configured).
 
     Without a configured address, the WebSocket is on the host of the request,
     with the path of ``http``. If the page came from the port of the HTTP
@@ -124,6 +136,7 @@ def resolve(
         seen_host = host
         http_path = "" if http is None else http.path
         websocket = _websocket_beside(host, ports, http_path)
+    # An operator may have configured the address with or without the path.
     path = websocket.path.removesuffix(_WEBSOCKET_PATH) + _WEBSOCKET_PATH
     scheme = _WEBSOCKET_SCHEMES.get(websocket.scheme, "")
     websocket_url = f"{_prefix(scheme)}{websocket.host}{path}"
@@ -134,12 +147,20 @@ def resolve(
         http_scheme = _HTTP_SCHEMES.get(http.scheme, "")
         http_url = f"{_prefix(http_scheme)}{http.host}{http.path}"
         sources += _sources(http_scheme, ("http", "https"), http.host)
-    return Addresses(websocket_url, http_url, seen_host, tuple(sources))
+    return Addresses(
+        websocket=websocket_url,
+        http=http_url,
+        seen_host=seen_host,
+        sources=tuple(sources),
+    )
 
 
 def _websocket_beside(host: str, ports: tuple[int, int], path: str) -> Configured:
-    """Find the WebSocket of the server whose pages are at this host and
-    path."""
+    """Find the WebSocket of the server whose pages are at this host and path.
+
+    ``ports``: the port of the HTTP listener and the port of the WebSocket
+    listener.
+    """
     match = _HOST.fullmatch(host)
     assert match is not None, "callers check with is_host"
     http_port, websocket_port = ports
@@ -156,8 +177,10 @@ def _prefix(scheme: str) -> str:
 
 
 def _sources(scheme: str, both: tuple[str, str], host: str) -> list[str]:
-    """Return the sources of a Content-Security-Policy for a host: with its
-    scheme, or with ``both`` schemes if the scheme is ``""``."""
+    """Return the sources of a Content-Security-Policy for a host.
+
+    They have its scheme, or ``both`` schemes if the scheme is ``""``.
+    """
     schemes = (scheme,) if scheme else both
     if host.startswith("["):
         # The grammar of CSP has no IPv6 addresses: only schemes are listed.

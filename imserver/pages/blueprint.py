@@ -68,9 +68,13 @@ if TYPE_CHECKING:
 
 
 def gateway(core: Core, seen: Seen) -> Response:
-    """``GET /gateway``: ``{"url": …}``, the WebSocket address of a node that is
-    not stopping. If no node has an address of its own, it is the address that
-    the client has used. 503 if there is no such node. Never blocks."""
+    """``GET /gateway``: tell a client to which node it shall connect.
+
+    The answer is ``{"url": …}``, the WebSocket address of a node that is not
+    stopping. If no node has an address of its own, it is the address that the
+    client has used. The status is 503 if all nodes are stopping. Never blocks.
+    """
+    # A browser asks whether pages of other origins may send the request.
     if request.method == "OPTIONS":
         return to_response(HttpResponse(HTTPStatus.NO_CONTENT, b""))
     leases = core.overview.leases().values()
@@ -90,12 +94,12 @@ def gateway(core: Core, seen: Seen) -> Response:
 
 
 def less_loaded(nodes: Sequence[tuple[int, str]]) -> str:
-    """Choose two nodes at random, and return the address of the node with fewer
-    connections; ``""`` without nodes.
+    """Choose two nodes at random, and return the address of the less loaded
+    one.
 
-    ``nodes``: the number of connections and the address of each. The numbers
-    are seconds old: if all clients took the node with the smallest number, it
-    would be overloaded.
+    ``nodes``: the number of connections and the address of each; without nodes
+    the result is ``""``. The numbers are seconds old: if all clients took the
+    node with the smallest number, it would be overloaded.
     """
     if not nodes:
         return ""
@@ -181,9 +185,16 @@ SDK_PATH: Final = (
 )
 
 
+_Route = tuple[str, str, Callable[..., AnyResponse]]
+"""The path, the name of the endpoint, and the view."""
+
+
 def create_pages(core: Core, document: Callable[[], bytes]) -> Blueprint:
-    """Make the blueprint of all pages of a node. ``document`` makes the OpenAPI
-    document."""
+    """Make the blueprint (the routes) of all pages of a node.
+
+    ``document`` makes the OpenAPI document. Anybody may read every page. Pages
+    of an app also need an open app or a token, which their views check.
+    """
     for suffix, kind in _KINDS.items():
         # The types of the operating system may be wrong.
         mimetypes.add_type(kind, suffix)
@@ -191,48 +202,27 @@ def create_pages(core: Core, document: Callable[[], bytes]) -> Blueprint:
     additions = additions_of(core)
     look = Look(settings_of(core.config, ChatSettings), core.config.root)
     chat = _Chat(core, seen, additions, look)
-    released = _Released(additions)
 
     @cache
     def references() -> Reference:
-        # Imported at the first request, because most nodes never need it, and
-        # it takes memory.
+        """Make the reference at the first request."""
+        # Most nodes never need it, and it takes memory.
         from imserver.pages.reference import Reference
 
         return Reference(document, seen)
 
     def reference() -> AnyResponse:
+        """``GET /api/v1/docs``: the reference of the API."""
         return references().page()
 
-    # Anybody may read every page. Pages of an app also need an open app or a
-    # token, which their views check.
-    base = f"{installable.RELEASES}<release>"
-    # Path, name of the endpoint, and view.
-    rows: tuple[tuple[str, str, Callable[..., AnyResponse]], ...] = (
-        ("/", "start", chat.start),
-        ("/home/index", "home", chat.index),
-        ("/home/room", "room", chat.room),
-        ("/home/messages", "messages", chat.messages),
-        ("/home/embed", "embedded", chat.embedded),
-        ("/home/messages.webmanifest", "manifest", chat.manifest),
-        (PICTURE, "picture", chat.picture),
-        (COLOURS, "colours", chat.colours),
-        ("/home/messages-worker.js", "worker", chat.messages_worker),
-        ("/home/channels", "channels", chat.channels),
+    rows = (
+        *_routes_of_chat(chat),
+        *_routes_of_release(_Released(additions)),
         ("/api/v1/docs", "reference", reference),
         ("/status", "status", _status),
         ("/cluster", "cluster", _cluster),
-        ("/static/<path:name>", "static", chat.static),
         ("/favicon.ico", "icon", _icon),
         (SDK_PATH, "sdk", sdk),
-        (f"{base}/static/<path:name>", "released", released.file),
-        (f"{base}/{installable.SHEET}", "released_sheet", released.sheet),
-        (f"{base}{SDK_PATH}", "released_sdk", released.sdk),
-        (
-            f"{base}/features/<feature>/<path:name>",
-            "released_feature",
-            released.of_feature,
-        ),
     )
     pages = Blueprint("pages", __name__, static_folder=None)
     for path, name, view in rows:
@@ -246,16 +236,54 @@ def create_pages(core: Core, document: Callable[[], bytes]) -> Blueprint:
         provide_automatic_options=False,
     )
     pages.after_request(_protect)
+    # Refusals of other blueprints are explained, too.
     pages.after_app_request(explain)
     return pages
 
 
+def _routes_of_chat(chat: _Chat) -> tuple[_Route, ...]:
+    """Return the routes of the chat pages."""
+    return (
+        ("/", "start", chat.start),
+        ("/home/index", "home", chat.index),
+        ("/home/room", "room", chat.room),
+        ("/home/messages", "messages", chat.messages),
+        ("/home/embed", "embedded", chat.embedded),
+        ("/home/messages.webmanifest", "manifest", chat.manifest),
+        (PICTURE, "picture", chat.picture),
+        (COLOURS, "colours", chat.colours),
+        ("/home/messages-worker.js", "worker", chat.messages_worker),
+        ("/home/channels", "channels", chat.channels),
+        ("/static/<path:name>", "static", chat.static),
+    )
+
+
+def _routes_of_release(released: _Released) -> tuple[_Route, ...]:
+    """Return the routes of files whose address has the release of the page."""
+    base = f"{installable.RELEASES}<release>"
+    return (
+        (f"{base}/static/<path:name>", "released", released.file),
+        (f"{base}/{installable.SHEET}", "released_sheet", released.sheet),
+        (f"{base}{SDK_PATH}", "released_sdk", released.sdk),
+        (
+            f"{base}/features/<feature>/<path:name>",
+            "released_feature",
+            released.of_feature,
+        ),
+    )
+
+
 class _Chat:
-    """The chat pages. Owner of the names given to visitors. Never blocks."""
+    """The chat pages, and the names given to visitors. Never blocks.
+
+    A *room* is an app that these pages list. Visitors of an open app get a name
+    and a token; other apps need a token in the address.
+    """
 
     def __init__(
         self, core: Core, seen: Seen, additions: Additions, look: Look
     ) -> None:
+        """``look``: the name, the picture and the colours of the chat."""
         self._config = core.config
         self._additions = additions
         self._look = look
@@ -282,10 +310,12 @@ class _Chat:
         around: str = "'none'",
         **values: Any,
     ) -> AnyResponse:
-        """Render a page whose script connects to this server. ``text`` and
-        ``data``: for the script. ``media`` and ``around``: the sources of
-        media, and the origins that may have the page in a frame, as in a
-        Content-Security-Policy. ``values``: for the template."""
+        """Render a page whose script connects to this server.
+
+        ``text`` and ``data``: for the script. ``values``: for the template.
+        ``media`` and ``around`` have the form of a Content-Security-Policy: the
+        sources of media, and the origins that may have the page in a frame.
+        """
         addresses = self._seen.addresses()
         data = {
             "websocketUrl": addresses.websocket,
@@ -301,8 +331,9 @@ class _Chat:
         return answer
 
     def start(self) -> AnyResponse:
-        """``GET /``: a link to the chat, and links for programmers. Names of
-        apps are shown in demo mode only.
+        """``GET /``: a link to the chat, and links for programmers.
+
+        Names of apps are shown in demo mode only.
         """
         demo = self._keys.demo
         language = language_of_visitor()
@@ -335,6 +366,7 @@ class _Chat:
             language,
             data={},
             look=self._look,
+            # A server that is only tried out shows first what programmers need.
             for_people=has_messages and (self._look.has_name or not demo),
             demo=demo,
             insecure=self._config.server.insecure,
@@ -346,9 +378,12 @@ class _Chat:
         )
 
     def _links_to_pages(self, in_address: str | None) -> list[tuple[str, str, str]]:
-        """Return the links for programmers: each has an address, the key of its
-        text, and the key of its hint. ``in_address``: the language in the
-        address of the page, which the links keep (None: no language)."""
+        """Return the links for programmers.
+
+        Each has an address, the key of its text, and the key of its hint.
+        ``in_address``: the language in the address of the page, which the links
+        keep (None: no language).
+        """
         pages = []
         if self._has_channels():
             pages.append(("pages.channels", "start_channels", "start_channels_hint"))
@@ -361,8 +396,7 @@ class _Chat:
         ]
 
     def _has_messages(self) -> bool:
-        """Whether at least one app lets users log in on the page of
-        messages."""
+        """Whether users can log in on the page of messages."""
         if self._tenants.get(GOCHAT) is None:
             return False
         return not self._logins.is_closed(GOCHAT)
@@ -375,8 +409,11 @@ class _Chat:
         return self._tenants.get(app) is not None and self._logins.is_open(app)
 
     def index(self) -> AnyResponse:
-        """``GET /home/index``, the page of two originals: a room, or a
-        conversation with one user."""
+        """``GET /home/index``: a room, or a conversation with one user.
+
+        Two originals have this address. The parameters ``uid`` and ``to_uid``
+        tell which page is meant.
+        """
         if not has_parameter("uid", "to_uid"):
             return self._page_of_room()
         peer = parameter("to_uid") or _NOBODY
@@ -410,6 +447,7 @@ class _Chat:
             "httpUrl": self._seen.addresses().http,
             "noticeMembers": self._config.hub.notice_members,
         }
+        # The list of the page also has an app that only the visitor has named.
         rooms = self._rooms
         if room not in rooms:
             rooms = [room, *rooms]
@@ -425,8 +463,11 @@ class _Chat:
         )
 
     def _room_of_visitor(self) -> str:
-        """Return the app in the address (``appID=``), or the first room if
-        there is no such app. Ends the request with 404 without rooms."""
+        """Return the app in the address (``appID=``), or the first room.
+
+        The first room is for addresses without a known app. Without rooms, the
+        request ends with 404.
+        """
         room = parameter("appid")
         if room in self._rooms:
             return room
@@ -438,18 +479,22 @@ class _Chat:
         return self._rooms[0]
 
     def room(self) -> AnyResponse:
-        """``GET /home/room?uid=[&groups_id=]``: a conversation with all users
-        in a room of the action dialect.
+        """``GET /home/room?uid=[&groups_id=]``: a conversation of all users in
+        a room.
+
+        The room belongs to the action dialect.
         """
         return self._conversation(_NO_ROOM, parameter("groups_id") or "1")
 
     def _conversation(self, peer: str, room: str) -> AnyResponse:
-        """Make a page of the action dialect, for messages to the user ``peer``,
-        or in a ``room`` (:data:`_NO_ROOM`: to the user). It is in Chinese, as
-        in the original, unless ``lang`` names another language.
+        """Make a page of the action dialect: messages to one user, or in a
+        room.
 
-        The address names the user of the page, and has the token of this user
-        if the app requires one. A message to :data:`_NOBODY` reaches nobody.
+        ``peer``: the user; a message to :data:`_NOBODY` reaches nobody.
+        ``room``: :data:`_NO_ROOM` for messages to the user. The address names
+        the user of the page, and has the token of this user if the app requires
+        one. The page is in Chinese, as in the original, unless ``lang`` names
+        another language.
         """
         tenants = self._tenants
         language = requested_language()
@@ -480,6 +525,7 @@ class _Chat:
             "peer": peer,
             "room": room,
             "token": token,
+            # The action dialect has a path of its own.
             "websocketUrl": websocket.removesuffix("/acc") + "/ws",
         }
         return self._render(
@@ -498,14 +544,18 @@ class _Chat:
         )
 
     def messages(self) -> AnyResponse:
-        """``GET /home/messages``: the page of stored messages, on which the
-        user logs in. 404 if no app lets users log in there."""
+        """``GET /home/messages``: the page of stored messages, with a login.
+
+        404 if no app lets users log in there.
+        """
         return self._compress(self._messages(language_of_visitor()))
 
     def embedded(self) -> AnyResponse:
         """``GET /home/embed?appID=``: the page of stored messages for a frame.
+
         The page around it gives the login. 404 if nobody may log in to the app,
-        or the app lists no origins."""
+        or the app lists no origins.
+        """
         app = self._tenants.resolve(parameter("appid") or GOCHAT)
         tenant = self._tenants.get(app)
         around = ""
@@ -526,12 +576,16 @@ class _Chat:
         return answer
 
     def manifest(self) -> AnyResponse:
-        """``GET /home/messages.webmanifest``."""
+        """``GET /home/messages.webmanifest``: describes the page as an
+        application."""
         return installable.manifest(self._look)
 
     def messages_worker(self) -> AnyResponse:
-        """``GET /home/messages-worker.js``. The text of the worker changes if
-        the page changes in any language."""
+        """``GET /home/messages-worker.js``: the service worker of the page.
+
+        Its text changes if the page changes in any language. So browsers notice
+        a new page.
+        """
         contents = []
         for language in LANGUAGES:
             page = self._messages(language)
@@ -540,8 +594,10 @@ class _Chat:
         return installable.worker(contents, self._additions, self._look)
 
     def static(self, name: str) -> AnyResponse:
-        """``GET /static/…``: a file of the pages. The button for other pages
-        has the colour of the chat."""
+        """``GET /static/…``: a file of the pages.
+
+        The button for other pages has the colour of the chat.
+        """
         if name != BUTTON or not self._look.colour:
             return static(name)
         script = self._look.button((assets.STATIC / BUTTON).read_bytes())
@@ -551,17 +607,20 @@ class _Chat:
         return answer.make_conditional(request)
 
     def picture(self) -> AnyResponse:
-        """The picture of the chat; 404 if the settings name no picture."""
+        """``GET`` the picture of the chat; 404 if the settings name no
+        picture."""
         return self._of_look(self._look.picture, "image/png")
 
     def colours(self) -> AnyResponse:
-        """The colours of the chat; 404 if the settings name no colour."""
+        """``GET`` the colours of the chat; 404 if the settings name no
+        colour."""
         return self._of_look(self._look.sheet.encode(), "text/css")
 
     def _of_look(self, content: bytes, kind: str) -> AnyResponse:
-        """Make an answer with a file of the look. Browsers may store it for
-        good if the address has its version. Ends the request with 404 if the
-        content is empty."""
+        """Make an answer with a file of the look; 404 if its content is empty.
+
+        Browsers may store it for good if the address has its version (``v=``).
+        """
         if not content:
             abort(Problems.NOT_FOUND.status)
         answer = Response(content, mimetype=kind)
@@ -573,9 +632,12 @@ class _Chat:
     def _messages(
         self, language: str, app: str = GOCHAT, around: str = ""
     ) -> AnyResponse:
-        """Make the page of messages of an app. ``around``: the origins that may
-        have the page in a frame (``""``: the page is not for a frame). Ends the
-        request with 404 if no user may log in."""
+        """Make the page of messages of an app.
+
+        ``around``: the origins that may have the page in a frame; ``""``: the
+        page is not for a frame. Ends the request with 404 if no user may log
+        in.
+        """
         if not around and not self._has_messages():
             abort(Problems.NOT_FOUND.status)
 
@@ -616,13 +678,15 @@ class _Chat:
         return answer
 
     def channels(self) -> AnyResponse:
-        """``GET /home/channels?appID=&channel=``: subscribe and publish to
-        channels of an app.
+        """``GET /home/channels?appID=&channel=``: try out the channels of an
+        app.
 
-        Visitors of an open app need no token, and do not get one. 404 if the
-        app does not exist, or has no name in the cmd dialect.
+        The page subscribes and publishes. Visitors of an open app need no
+        token, and do not get one. 404 if the app does not exist, or has no name
+        in the cmd dialect.
         """
         app = parameter("appid") or next(reversed(self._rooms), "")
+        # With a colon it is an app of another dialect.
         if ":" in app or self._tenants.get(app) is None:
             abort(Problems.NOT_FOUND.status)
         resolved = self._tenants.resolve(app)
@@ -658,9 +722,11 @@ class _Chat:
         )
 
     def _credentials_for(self, room: str, language: str) -> dict[str, Any]:
-        """Return the visitor's name and token as data for the page. An open app
-        gets a new name and a new token. Otherwise the address has a session
-        token (``token=``), which is not renewed."""
+        """Return the visitor's name and token, as data for the page.
+
+        An open app gets a new name and a new token. Otherwise the address has a
+        session token (``token=``), which is not renewed.
+        """
         app = self._tenants.resolve(room)
         if self._logins.is_open(app):
             name = pick_name(language)
@@ -680,8 +746,11 @@ class _Chat:
 
     def _holder_of_token(self, app: str) -> tuple[str, float]:
         """Return the user of the token in the address, and when the token
-        expires, in Unix seconds. Ends the request if the app does not accept
-        the token."""
+        expires.
+
+        The time is in Unix seconds. Ends the request if the app does not accept
+        the token.
+        """
         try:
             holder = self._logins.session_of(parameter("token"))
         except Unavailable as error:
@@ -694,9 +763,11 @@ class _Chat:
         return holder.user, holder.expires_at
 
     def renew_token(self) -> AnyResponse:
-        """``POST /home/token``: a new page token. The request has ``appID``,
-        ``userID``, and the valid page token of this user in
-        ``authorization``."""
+        """``POST /home/token``: a new page token for a visitor.
+
+        The request has ``appID``, ``userID``, and the valid page token of this
+        user in ``authorization``.
+        """
         http_request = as_request()
         visitor = self._authority.identify(
             Needs.VISITOR, http_request.headers, http_request.host
@@ -718,8 +789,11 @@ class _Chat:
 
 
 def _texts(language: str, *prefixes: str) -> dict[str, str]:
-    """The texts that a conversation page needs, and all texts whose keys have
-    one of the prefixes."""
+    """Return the texts that a conversation page needs: key → text.
+
+    These are the texts of all such pages, and those whose keys have one of the
+    prefixes.
+    """
     all_prefixes = ("state_", "banner_", "refused_", *prefixes)
     return {
         key: text
@@ -729,21 +803,25 @@ def _texts(language: str, *prefixes: str) -> dict[str, str]:
 
 
 def _status() -> AnyResponse:
-    """``GET /status``."""
+    """``GET /status``: what this node does, for operators."""
     return _board("status", "/system/state?detail=true")
 
 
 def _cluster() -> AnyResponse:
-    """``GET /cluster``."""
+    """``GET /cluster``: what all nodes do, for operators."""
     return _board("cluster", "/system/state?cluster=true&detail=true")
 
 
 def _board(name: str, state_url: str) -> AnyResponse:
     """Make an operators' page: ``status`` shows this node, ``cluster`` all
-    nodes. Its script reads the state from ``state_url``, with the key that the
-    operator enters."""
+    nodes.
+
+    Its script reads the state from ``state_url``, with the key that the
+    operator enters.
+    """
     language = language_of_visitor()
     words = TEXT[language]
+    # The meanings of figures are in the page itself, not in the script.
     text = {
         key: text
         for key, text in words.items()
@@ -788,7 +866,11 @@ def _for_all(answer: AnyResponse) -> AnyResponse:
 
 
 class _Released(Service):
-    """The files of the messages page, below its release."""
+    """The files of the messages page, below its release.
+
+    The *release* is a name of their content. So an address never changes its
+    content, and browsers store it for good.
+    """
 
     additions: Additions
 
@@ -798,7 +880,8 @@ class _Released(Service):
         return self._stored(answer, release)
 
     def sheet(self, release: str) -> AnyResponse:
-        """``GET /release/<release>/messages.css``."""
+        """``GET /release/<release>/messages.css``: all style sheets of the
+        page."""
         answer = Response(installable.sheet(), mimetype="text/css")
         answer.headers["Cache-Control"] = "no-cache"
         version = installable.release(self.additions)
@@ -806,7 +889,7 @@ class _Released(Service):
         return self._stored(answer, release)
 
     def sdk(self, release: str, name: str) -> AnyResponse:
-        """``GET /release/<release>/sdk/…``."""
+        """``GET /release/<release>/sdk/…``: a module of the SDK."""
         answer = _file(assets.SDK, name, installable.without_comments)
         return self._stored(_for_all(answer), release)
 
@@ -821,9 +904,11 @@ class _Released(Service):
 
     def _stored(self, answer: AnyResponse, release: str) -> AnyResponse:
         """Let browsers store an answer for good, if it is of the current
-        release. A page that was opened earlier may ask for a file of another
-        release: it gets the current content, which must not be stored under
-        that address."""
+        release.
+
+        A page that was opened earlier may ask for a file of another release: it
+        gets the current content, which must not be stored under that address.
+        """
         is_current = release == installable.release(self.additions)
         has_content = answer.status_code in (HTTPStatus.OK, HTTPStatus.NOT_MODIFIED)
         if is_current and has_content:
@@ -834,9 +919,11 @@ class _Released(Service):
 def _file(
     folder: Path, name: str, shorten: Callable[[bytes], bytes] | None = None
 ) -> Response:
-    """Make the answer with a file, compressed if possible. ``shorten`` makes
-    the shorter text of modules that are sent compressed (None: the text
-    stays)."""
+    """Make the answer with a file, compressed if possible.
+
+    ``shorten`` makes the shorter text of modules that are sent compressed
+    (None: the text stays).
+    """
     # Browsers revalidate each time and mostly get 304, so a page never mixes
     # modules of two releases.
     answer = send_from_directory(folder, name)
@@ -844,6 +931,7 @@ def _file(
     if answer.mimetype not in _COMPRESSIBLE:
         return answer
 
+    # The tag changes with the time and the size of the file.
     etag = answer.get_etag()[0] or ""
     path = normpath(f"{folder}/{name}")
     if shorten and answer.mimetype == "text/javascript":
@@ -860,9 +948,11 @@ def _file(
 def _pack(
     answer: Response, path: str, version: str, content: Callable[[], bytes]
 ) -> None:
-    """Compress a whole answer if the client accepts it. ``content`` returns the
-    bytes to compress. The result is remembered under ``path``, until its
-    ``version`` changes."""
+    """Compress a whole answer if the client accepts it.
+
+    ``content`` returns the bytes to compress. The result is remembered under
+    ``path``, until its ``version`` changes.
+    """
     answer.headers["Vary"] = "Accept-Encoding"
     if answer.status_code != HTTPStatus.OK or request.method != "GET":
         return
@@ -885,7 +975,7 @@ content."""
 
 
 def _protect(answer: Response) -> Response:
-    """Add the security headers of all pages."""
+    """Add the security headers of all pages to an answer that lacks them."""
     for name, value in HEADERS.items():
         answer.headers.setdefault(name, value)
     answer.headers.setdefault("Content-Security-Policy", policy("'self'"))
@@ -893,9 +983,11 @@ def _protect(answer: Response) -> Response:
 
 
 def explain(refused: Response) -> Response:
-    """Replace the answer to a refused request by a page that explains why. The
-    answer stays as it is if it is no refusal, or if the client is a program and
-    not a browser."""
+    """Replace the answer to a refused request by a page that explains why.
+
+    The answer stays as it is if it is no refusal, or if the client is a program
+    and not a browser.
+    """
     problem = g.get("refusal")
     if problem is None or request.method not in ("GET", "HEAD"):
         return refused

@@ -35,7 +35,10 @@ class ChatSettings(Struct, frozen=True):
 
 
 def check(config: Config, locations: Locations) -> None:
-    """Check the settings beyond their types. Raises ConfigError."""
+    """Check the settings beyond their types. Raises ConfigError.
+
+    Also the addresses of the server are checked, because the pages show them.
+    """
     # Imported here: every node reads these settings, and not every one loads
     # the house.
     from imserver.pages import address
@@ -62,12 +65,16 @@ def is_name(text: str) -> bool:
 
 
 def read_picture(path: str) -> tuple[bytes, int]:
-    """Read the PNG of a chat. Returns its content, and the pixels of its side;
-    ``b""`` and 0 if ``path`` is empty. Raises ConfigError."""
+    """Read the PNG of a chat. Returns its content, and the pixels of its side.
+
+    If ``path`` is empty, the result is ``b""`` and 0. Raises ConfigError if it
+    is no square PNG of a usable size.
+    """
     if not path:
         return b"", 0
     try:
         with Path(path).open("rb") as file:
+            # One byte more shows that the file is too large.
             content = file.read(MOST_PICTURE_BYTES + 1)
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
@@ -85,8 +92,10 @@ def read_picture(path: str) -> tuple[bytes, int]:
 
 
 def _side_of(content: bytes) -> int:
-    """Return the pixels of the side of a square PNG. Returns 0 if the content
-    is no PNG, or is not square."""
+    """Return the pixels of the side of a square PNG.
+
+    0: the content is no PNG, or is not square.
+    """
     sizes = content.removeprefix(_PNG)[: _PNG_SIZES.size]
     if not content.startswith(_PNG) or len(sizes) < _PNG_SIZES.size:
         return 0

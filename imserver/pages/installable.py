@@ -67,14 +67,16 @@ def _source(address: str) -> Path:
 
 @cache
 def modules() -> tuple[str, ...]:
-    """All modules of the page, as ``static/…`` and ``sdk/…``."""
+    """Return all modules of the page, as ``static/…`` and ``sdk/…``."""
     return _imported((*_START, *_FIRST, *LOGIN), later=True)
 
 
 @cache
 def first_modules() -> tuple[str, ...]:
-    """The modules that the first view needs, in the order in which they are
-    needed. The page names them, so that browsers load all of them at once."""
+    """Return the modules that the first view needs, in the order of their need.
+
+    The page names them, so that browsers load all of them at once.
+    """
     modules: dict[str, None] = {}
     for entry in (*_START, *_FIRST):
         modules.update(dict.fromkeys(_imported((entry,))))
@@ -83,23 +85,25 @@ def first_modules() -> tuple[str, ...]:
 
 @cache
 def start_modules() -> tuple[str, ...]:
-    """The modules that run first. They are the beginning of
+    """Return the modules that run first, the beginning of
     :func:`first_modules`."""
     return _imported(_START)
 
 
 @cache
 def more_modules(entries: tuple[str, ...]) -> tuple[str, ...]:
-    """The modules that :data:`LOGIN` or :data:`NEXT` needs besides
-    :func:`first_modules`."""
+    """Return the modules that :data:`LOGIN` or :data:`NEXT` needs besides the
+    first ones."""
     more = set(_imported(entries)).difference(first_modules())
     return tuple(sorted(more))
 
 
 def _imported(entries: Iterable[str], later: bool = False) -> tuple[str, ...]:
-    """Return these modules and all modules that they import, directly or by
-    others, sorted. ``later``: also modules that are imported when they are
-    needed."""
+    """Return these modules and all modules that they import, sorted.
+
+    Modules that are imported by others are returned, too. ``later``: also
+    modules that are imported when they are needed.
+    """
     modules: set[str] = set()
     unread = [*entries]
     while unread:
@@ -112,8 +116,11 @@ def _imported(entries: Iterable[str], later: bool = False) -> tuple[str, ...]:
 
 
 def imports_of(address: str, later: bool = True) -> list[str]:
-    """Read which modules a module imports. ``later``: also modules that it
-    imports when they are needed."""
+    """Read which modules a module imports.
+
+    ``later``: also modules that it imports when they are needed, by
+    ``import("./x.js")``.
+    """
     text = _source(address).read_text(encoding="utf-8")
     paths = _IMPORT.findall(text)
     if later:
@@ -123,8 +130,10 @@ def imports_of(address: str, later: bool = True) -> list[str]:
 
 @cache
 def styles() -> tuple[str, ...]:
-    """The style sheets of the page, below ``/static/``, in their order, without
-    the style sheet of all pages."""
+    """Return the style sheets of the page, below ``/static/``, in their order.
+
+    The style sheet of all pages is left out.
+    """
     folder = assets.STATIC / "messages" / "styles"
     names = sorted(f"messages/styles/{path.name}" for path in folder.glob("*.css"))
     return ("chat.css", *names)
@@ -132,8 +141,10 @@ def styles() -> tuple[str, ...]:
 
 @cache
 def _files_loaded_later() -> tuple[str, ...]:
-    """Style sheets and tables that modules load when they are needed, as
-    ``static/…``."""
+    """Return style sheets and tables that modules load when they are needed.
+
+    They are named as ``static/…``.
+    """
     folder = assets.STATIC / "messages"
     paths = [*folder.glob("later/*.css"), *folder.glob("*/*.json")]
     addresses = [f"static/messages/{path.parent.name}/{path.name}" for path in paths]
@@ -142,8 +153,10 @@ def _files_loaded_later() -> tuple[str, ...]:
 
 @cache
 def files() -> tuple[str, ...]:
-    """All files that the page needs, as ``static/…`` and ``sdk/…``, without
-    tables of data."""
+    """Return all files that the page needs, as ``static/…`` and ``sdk/…``.
+
+    Tables of data are left out, because they are loaded when they are needed.
+    """
     icons = [name for name, *_ in _ICONS]
     icons += [path.name for path in (assets.STATIC / "icons").glob("unread-*.svg")]
     names = ["theme.css", *styles(), "favicon.svg"]
@@ -166,24 +179,34 @@ _COMMENT: Final = re.compile(
 
 
 def without_comments(code: bytes) -> bytes:
-    """Return the text of a module with empty lines in place of its comments,
-    which are a third of it."""
+    """Return the text of a module without its comments, which are a third of
+    it.
+
+    Empty lines take their place, so that the numbers of lines in errors are
+    right.
+    """
     return _COMMENT.sub(_empty_lines, code)
 
 
 def _empty_lines(comment: re.Match[bytes]) -> bytes:
+    """Return as many empty lines as a comment has."""
     return b"\n" * comment[0].count(b"\n")
 
 
 def sheet() -> bytes:
-    """Return the text of all :func:`styles` in one file, because browsers draw
-    nothing before they have all style sheets."""
+    """Return the text of all :func:`styles` in one file.
+
+    Browsers draw nothing before they have all style sheets, so there is only
+    one.
+    """
     return b"\n".join((assets.STATIC / name).read_bytes() for name in styles())
 
 
 def release(additions: Additions) -> str:
-    """Return the release: a name of the content of all files of the page. If a
-    file changes, the release changes without a restart of the node."""
+    """Return the release: a name of the content of all files of the page.
+
+    If a file changes, the release changes without a restart of the node.
+    """
     addresses = sorted({*files(), *_files_loaded_later()})
     paths = [*map(_source, addresses), *additions.files.values()]
     # The contents are read again only if a file has another time or size.
@@ -196,8 +219,10 @@ def release(additions: Additions) -> str:
 
 @lru_cache(1)
 def _release(states: tuple[tuple[Path, int, int], ...]) -> str:
-    """Return the release of files. ``states``: the path, the time of the last
-    change, and the size of each."""
+    """Return the release of files.
+
+    ``states``: the path, the time of the last change, and the size of each.
+    """
     digest = sha256()
     for path, *_ in states:
         digest.update(path.read_bytes())
@@ -213,13 +238,16 @@ request each part that a worker imports."""
 
 
 def manifest(look: Look) -> Response:
-    """``GET /home/messages.webmanifest``: name, icons and colours, in the
-    visitor's language."""
+    """``GET /home/messages.webmanifest``: describes the page as an application.
+
+    It has the name, the icons and the colours, in the visitor's language.
+    """
     language = language_of_visitor()
     words = TEXT[language]
     page = url_for("pages.messages")
     name = look.name
     short_name = look.name
+    # The name of the server alone does not say what the application does.
     if not look.has_name:
         name = f"{look.name} · {words['messages_title']}"
         short_name = words["messages_title"]
@@ -246,8 +274,10 @@ def manifest(look: Look) -> Response:
 
 
 def _icons_of(look: Look) -> list[dict[str, str]]:
-    """Return the icons of the application: the picture of the chat, or the
-    icons of imserver."""
+    """Return the icons of the application, in the form of a manifest.
+
+    They are the picture of the chat, or the icons of imserver.
+    """
     icons = []
     if look.picture:
         size = f"{look.side}x{look.side}"
@@ -263,19 +293,18 @@ def _icons_of(look: Look) -> list[dict[str, str]]:
 
 
 def worker(pages: Iterable[bytes], additions: Additions, look: Look) -> Response:
-    """``GET /home/messages-worker.js``: the service worker, with its version
-    and the addresses of the files that it stores. ``pages``: the page in each
-    language, which is a part of the version."""
+    """``GET /home/messages-worker.js``: the service worker of the messages
+    page.
+
+    Before its code, the text has its version and the addresses of the files
+    that it stores: ``self.SHELL = {…};``. ``pages``: the page in each language,
+    which is a part of the version.
+    """
     current = release(additions)
     releases = f"{request.script_root}{RELEASES}"
     code = b"\n".join([path.read_bytes() for path in _WORKER_PARTS])
-    digest = sha256(code)
-    digest.update(current.encode())
-    for page in pages:
-        digest.update(page)
-
     shell = {
-        "version": digest.hexdigest()[:VERSION_DIGITS],
+        "version": _version_of_worker(code, current, pages),
         "page": url_for("pages.messages"),
         "manifest": url_for("pages.manifest"),
         "languages": LANGUAGES,
@@ -291,9 +320,21 @@ def worker(pages: Iterable[bytes], additions: Additions, look: Look) -> Response
     return answer
 
 
+def _version_of_worker(code: bytes, current: str, pages: Iterable[bytes]) -> str:
+    """Return a version that changes with the worker, the release and the
+    page."""
+    digest = sha256(code)
+    digest.update(current.encode())
+    for page in pages:
+        digest.update(page)
+    return digest.hexdigest()[:VERSION_DIGITS]
+
+
 def _stored_files(base: str, additions: Additions, look: Look) -> list[str]:
-    """Return the addresses of the files that the worker stores. ``base``: the
-    address of the release."""
+    """Return the addresses of the files that the worker stores.
+
+    ``base``: the address of the release.
+    """
     stored = []
     for address in (SHEET, *files(), *additions.files):
         # The styles are in SHEET, and tables are stored when they are used.
@@ -303,6 +344,7 @@ def _stored_files(base: str, additions: Additions, look: Look) -> list[str]:
         if address.endswith((".js", ".css")):
             stored.append(f"{base}/{address}")
         else:
+            # Icons have no release in their address.
             stored.append(f"{request.script_root}/{address}")
 
     stored.append(url_for("pages.manifest"))

@@ -59,16 +59,17 @@ _MAX_PART: Final = 255
 
 
 class Look:
-    """The look of the chat. ``name`` is the name of the chat, else the name of
-    the server.
+    """The look of the chat: its name, its picture and its colours.
 
-    ``sheet``: the rules that replace colours of theme.css. ``picture``: a PNG.
-    ``side``: the pixels of its side. They are empty, or 0, without settings.
-    ``version`` changes with the name, the rules and the picture. ``root``: the
-    path below which a proxy serves this server (``""``: no such path).
+    ``name`` is the name of the chat, else the name of the server. ``sheet``:
+    the rules that replace colours of theme.css. ``picture``: a PNG. ``side``:
+    the pixels of its side. They are empty, or 0, without settings. ``version``
+    changes with the name, the rules and the picture. ``root``: the path below
+    which a proxy serves this server (``""``: no such path).
     """
 
     def __init__(self, settings: ChatSettings, root: str = "") -> None:
+        """Read the picture, and derive the colours. Raises ConfigError."""
         self._root = root
         self.has_name = bool(settings.name)
         self.name = settings.name or "imserver"
@@ -77,14 +78,7 @@ class Look:
 
         self.sheet = ""
         if settings.colour:
-            light, dark = map(_rule, palette(settings.colour))
-            mark = (
-                ".seal-ground { fill: var(--mine); }\n"
-                ".seal-dots { stroke: var(--mine); }"
-            )
-            self.sheet = (
-                f"{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}\n{mark}\n"
-            )
+            self.sheet = _sheet_of(settings.colour)
 
         digest = sha256(self.picture)
         digest.update(f"{self.name}\n{self.sheet}".encode())
@@ -111,10 +105,24 @@ class Look:
         return script.replace(b"#1d6b57", light["mine"].encode())
 
 
+def _sheet_of(colour: str) -> str:
+    """Return the style sheet that gives the pages a colour.
+
+    It has the variables for the light and for the dark theme, and the colour of
+    the sign of imserver.
+    """
+    light, dark = map(_rule, palette(colour))
+    mark = ".seal-ground { fill: var(--mine); }\n.seal-dots { stroke: var(--mine); }"
+    return f"{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}\n{mark}\n"
+
+
 def palette(colour: str) -> tuple[dict[str, str], dict[str, str]]:
-    """Make the variables of theme.css for a colour: for the light theme, and
-    for the dark theme. The colour becomes darker or lighter until texts can be
-    read."""
+    """Make the variables of theme.css for a colour, such as ``#2457a6``.
+
+    Returns those of the light theme, and those of the dark theme: name →
+    colour. The colour becomes darker or lighter until texts can be read.
+    """
+    # The ground of the user's own messages, which is the same in both themes.
     mine = _readable(colour, _ON_MINE, -_STEP)
 
     soft = _shade(colour, _SOFT_LIGHTNESS, _SOFT_SATURATION)
@@ -128,6 +136,7 @@ def palette(colour: str) -> tuple[dict[str, str], dict[str, str]]:
         "mine": mine,
     }
 
+    # In the dark theme grounds become darker, and texts lighter.
     dark_soft = _shade(colour, _DARK_SOFT_LIGHTNESS, _DARK_SOFT_SATURATION)
     dark_soft = _readable(dark_soft, _ON_DARK_SOFT, -_STEP)
     dark_jade = _readable(colour, (*_DARK_GROUNDS, dark_soft), _STEP)
@@ -143,7 +152,7 @@ def palette(colour: str) -> tuple[dict[str, str], dict[str, str]]:
 
 
 def contrast(one: str, other: str) -> float:
-    """The contrast of two colours, as WCAG defines it: 1 to 21."""
+    """Return the contrast of two colours, as WCAG defines it: 1 to 21."""
     dark, light = sorted((_luminance(one), _luminance(other)))
     return (light + _FLARE) / (dark + _FLARE)
 
@@ -155,8 +164,10 @@ def _rule(variables: Mapping[str, str]) -> str:
 
 
 def _readable(colour: str, grounds: tuple[str, ...], step: float) -> str:
-    """Change the lightness of a colour by ``step`` until it has enough contrast
-    to all ``grounds``, and return it."""
+    """Change the lightness of a colour until it can be read on all ``grounds``.
+
+    ``step``: the change of each attempt, from -1 to 1. Returns the new colour.
+    """
     lightness = _lightness(colour)
     while min(contrast(colour, ground) for ground in grounds) < _LEAST_CONTRAST:
         lightness += step
@@ -165,13 +176,17 @@ def _readable(colour: str, grounds: tuple[str, ...], step: float) -> str:
 
 
 def _lightness(colour: str) -> float:
+    """Return the lightness of a colour: 0 is black, 1 is white."""
     _, lightness, _ = colorsys.rgb_to_hls(*_parts(colour))
     return lightness
 
 
 def _shade(colour: str, lightness: float, saturation: float = 1.0) -> str:
-    """Return the colour with this lightness (0 to 1), and with its saturation
-    times ``saturation``."""
+    """Return the colour with another lightness and saturation.
+
+    ``lightness``: the new one, 0 to 1. ``saturation``: a factor of the present
+    one.
+    """
     hue, _, full_saturation = colorsys.rgb_to_hls(*_parts(colour))
     lightness = min(max(lightness, 0.0), 1.0)
     parts = colorsys.hls_to_rgb(hue, lightness, full_saturation * saturation)
@@ -183,13 +198,16 @@ def _shade(colour: str, lightness: float, saturation: float = 1.0) -> str:
 
 
 def _parts(colour: str) -> tuple[float, float, float]:
-    """Red, green and blue of ``#rrggbb``, from 0 to 1."""
+    """Return red, green and blue of ``#rrggbb``, each from 0 to 1."""
     red, green, blue = bytes.fromhex(colour.removeprefix("#"))
     return red / _MAX_PART, green / _MAX_PART, blue / _MAX_PART
 
 
 def _luminance(colour: str) -> float:
-    """The relative luminance of a colour, from 0 to 1."""
+    """Return the relative luminance of a colour, from 0 to 1.
+
+    It is how bright people see the colour: green more than red and blue.
+    """
     red, green, blue = map(_linear, _parts(colour))
     return _RED_SHARE * red + _GREEN_SHARE * green + _BLUE_SHARE * blue
 

@@ -28,8 +28,8 @@ from imserver.plugin.runtime import Service
 
 @lru_cache(maxsize=1)
 def chinese() -> dict[str, str]:
-    """Text of the document, paragraph by paragraph → its Chinese
-    translation."""
+    """Return the translations of the document: a paragraph → its Chinese
+    text."""
     file = assets.TEMPLATES / "reference.zh.json"
     texts: dict[str, str] = json.loads(file.read_text(encoding="utf-8"))
     return texts
@@ -48,9 +48,12 @@ Document = Mapping[str, Any]
 
 
 class Field(Struct, frozen=True):
-    """One field of an object, or one parameter. ``kind``: see :func:`kind_of`.
-    ``shape``: the name of its schema (``""``: none). ``default``: as JSON
-    (``""``: none). ``bounds``: the names and values of its limits."""
+    """One field of an object, or one parameter.
+
+    ``kind``: its type in words, such as ``[Target]``. ``shape``: the name of
+    its schema (``""``: none). ``default``: as JSON (``""``: none). ``bounds``:
+    the names and values of its limits.
+    """
 
     name: str
     kind: str
@@ -62,9 +65,11 @@ class Field(Struct, frozen=True):
 
 
 class Reference(Service):
-    """Serves the page. Owner of the rendered pages: each takes 0.2 s, in a
-    thread. Switches greenlets. ``document`` returns the OpenAPI document as
-    JSON."""
+    """Serves the page about the HTTP API.
+
+    A page takes 0.2 s to render, so that is done in a thread, and the result is
+    kept. Switches greenlets. ``document`` returns the OpenAPI document as JSON.
+    """
 
     document: Callable[[], bytes]
     seen: Seen
@@ -73,14 +78,16 @@ class Reference(Service):
     """The document that the pages show."""
 
     def page(self) -> Response:
-        """Return the page in the visitor's language, with the address by which
-        the visitor reaches this server.
+        """Return the page in the visitor's language, with the address of this
+        server.
 
-        Pages are rendered with a placeholder in place of the address, so that
+        The address is the one by which the visitor reaches the server. Pages
+        are rendered with a placeholder in place of the address, so that
         visitors with other addresses get the same rendered page.
         """
         language = language_of_visitor()
         address = self.seen.http()
+        # In commands for a shell, some addresses need quotes.
         placeholder = _QUOTED_ADDRESS
         if shlex.quote(address) == address:
             placeholder = _SAFE_ADDRESS
@@ -108,26 +115,21 @@ class Reference(Service):
         return answer
 
     def _render(self, document: Document, language: str, address: str) -> bytes:
-        """Render the page of a document. ``address``: of the server, or a
-        placeholder for it."""
+        """Render the page of a document, in a thread.
+
+        ``address``: of the server, or a placeholder for it.
+        """
         translations = chinese() if language == "zh" else {}
 
         def translated(text: str) -> Markup:
+            """Translate a text of the document, paragraph by paragraph."""
             paragraphs = text.split("\n\n")
             return marked([translations.get(each, each) for each in paragraphs])
 
-        operations = []
-        trials = {}
-        is_demo = False
-        for path, method, operation in operations_of(document):
-            row = _row_of(document, address, path, method, operation)
-            operations.append(row)
-            if row["trial"]:
-                trials[row["id"]] = row["trial"]
-            # An empty object means that no credentials are needed.
-            if {} in operation["security"]:
-                is_demo = True
-
+        operations = [
+            _row_of(document, address, path, method, operation)
+            for path, method, operation in operations_of(document)
+        ]
         chapters = []
         for tag in document["tags"]:
             rows = [row for row in operations if row["tag"] == tag["name"]]
@@ -137,6 +139,7 @@ class Reference(Service):
             fields = fields_of(schema, document)
             shapes.append((name, schema.get("description", ""), fields))
 
+        trials = {row["id"]: row["trial"] for row in operations if row["trial"]}
         words = REFERENCE[language]
         words_of_script = {word: words[word] for word in _WORDS_OF_SCRIPT}
         page = render(
@@ -147,31 +150,27 @@ class Reference(Service):
             chapters=chapters,
             shapes=shapes,
             info=document["info"],
-            demo=is_demo,
+            demo=_is_demo(document),
             translated=translated,
         )
         return page.get_data()
 
 
+def _is_demo(document: Document) -> bool:
+    """Whether an operation needs no credentials, as in demo mode.
+
+    An empty object among its security needs says so.
+    """
+    return any({} in each["security"] for _, _, each in operations_of(document))
+
+
 def _row_of(
     document: Document, address: str, path: str, method: str, operation: Document
 ) -> Document:
-    """Make the values with which the template shows an operation. ``address``:
-    of the server, for the command with curl."""
-    query = []
-    headers = []
-    for parameter in sorted(operation["parameters"], key=_is_optional):
-        field = _field(
-            parameter["name"],
-            parameter["schema"],
-            parameter["required"],
-            parameter.get("description", ""),
-        )
-        if parameter["in"] == "query":
-            query.append(field)
-        elif parameter["in"] == "header":
-            headers.append(field)
+    """Make the values with which the template shows an operation.
 
+    ``address``: of the server, for the command with curl.
+    """
     contents = operation.get("requestBody", {}).get("content", {})
     body = contents.get("application/json", {}).get("schema", {})
     # The first response is the answer to a correct request.
@@ -187,8 +186,8 @@ def _row_of(
         "token": any("token" in need for need in operation["security"]),
         "summary": operation["summary"],
         "description": operation["description"],
-        "query": query,
-        "headers": headers,
+        "query": _parameters_in("query", operation),
+        "headers": _parameters_in("header", operation),
         "body": fields_of(body, document),
         "body_shape": _shape_of(body),
         "status": status,
@@ -201,7 +200,25 @@ def _row_of(
     }
 
 
+def _parameters_in(kind: str, operation: Document) -> list[Field]:
+    """Return the parameters of an operation in its query, or in its headers.
+
+    ``kind``: ``query`` or ``header``. Required parameters come first.
+    """
+    return [
+        _field(
+            parameter["name"],
+            parameter["schema"],
+            parameter["required"],
+            parameter.get("description", ""),
+        )
+        for parameter in sorted(operation["parameters"], key=_is_optional)
+        if parameter["in"] == kind
+    ]
+
+
 def _is_optional(parameter: Document) -> bool:
+    """Whether a request may leave out a parameter. Sorts these behind the others."""
     return not parameter["required"]
 
 
@@ -215,7 +232,7 @@ def _scope_of(operation: Document) -> str:
 
 
 def _refusals_of(operation: Document) -> list[Document]:
-    """The examples of refusals, each with its status."""
+    """Return the examples of refusals, each with its status."""
     refusals: list[Document] = []
     for status, response in operation["responses"].items():
         if status >= "400":
@@ -226,17 +243,19 @@ def _refusals_of(operation: Document) -> list[Document]:
 
 
 def operations_of(document: Document) -> Iterator[tuple[str, str, Document]]:
-    """Yield path, method and description of every operation, in the order of
-    the document."""
+    """Yield path, method and description of every operation, in order."""
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
             yield path, method, operation
 
 
 def curl_of(address: str, method: str, path: str, operation: Document) -> str:
-    """Make a shell command that sends this request, with the examples of the
-    document. Example: ``curl -H "Authorization: Bearer $KEY" -d '{…}'
-    http://localhost:8080/api/v1/push``."""
+    """Make a shell command that sends a request, with the examples of the
+    document.
+
+    Example: ``curl -H "Authorization: Bearer $KEY" -d '{…}'
+    http://localhost:8080/api/v1/push``.
+    """
     words = ["curl", *_curl_of_protocol(operation), *_curl_of_token(operation)]
     words += _curl_of_body(operation)
     words += _curl_of_method(method, operation)
@@ -271,7 +290,7 @@ def _curl_of_token(operation: Document) -> Iterator[str]:
 
 
 def _curl_of_body(operation: Document) -> Iterator[str]:
-    """Yield the options with the body: an example, or a file if the body is not
+    """Yield the options with the body: an example, or a file if it is not
     JSON."""
     if "requestBody" not in operation:
         return
@@ -292,8 +311,10 @@ def _curl_of_body(operation: Document) -> Iterator[str]:
 
 
 def _curl_of_method(method: str, operation: Document) -> Iterator[str]:
-    """Yield the option for the method, if curl would choose another one. With a
-    body curl chooses POST, else GET."""
+    """Yield the option for the method, if curl would choose another one.
+
+    With a body curl chooses POST, otherwise GET.
+    """
     default = "post" if "requestBody" in operation else "get"
     if method == "head":
         yield "-I"
@@ -302,7 +323,10 @@ def _curl_of_method(method: str, operation: Document) -> Iterator[str]:
 
 
 def _filled(path: str, parameters: Sequence[Document]) -> str:
-    """Return the path and the query, with the examples of their parameters."""
+    """Return the path and the query, with the examples of their parameters.
+
+    ``/users/{id}`` becomes ``/users/ann?limit=50``, for example.
+    """
     query = {}
     for parameter in parameters:
         name = parameter["name"]
@@ -316,9 +340,10 @@ def _filled(path: str, parameters: Sequence[Document]) -> str:
 
 
 def _trial(method: str, path: str, operation: Document) -> Document | None:
-    """Return the data with which the script of the page sends this request. The
-    script cannot send a request that needs a WebSocket, or headers: then the
-    result is None."""
+    """Return the data with which the script of the page sends this request.
+
+    None: the script cannot send a request that needs a WebSocket, or headers.
+    """
     if "101" in operation["responses"]:
         return None
     parameters = []
@@ -345,6 +370,7 @@ def _trial(method: str, path: str, operation: Document) -> Document | None:
         "path": path,
         "parameters": parameters,
         "body": body,
+        # A body of another type is a file that the reader chooses.
         "file": bool(contents) and content is None,
     }
 
@@ -357,8 +383,10 @@ def _example(content: Document) -> Any:
 
 
 def _pretty(example: Any) -> str:
-    """Return an example as indented JSON. A text stays as it is, and None
-    becomes ``""``."""
+    """Return an example as indented JSON.
+
+    A text stays as it is, and None becomes ``""``.
+    """
     if isinstance(example, str):
         return example
     if example is None:
@@ -370,8 +398,10 @@ def _pretty(example: Any) -> str:
 
 
 def fields_of(schema: Document, document: Document) -> tuple[Field, ...]:
-    """Return the fields of a schema of an object, or of the schema to which it
-    refers; the required fields first."""
+    """Return the fields of a schema of an object, the required fields first.
+
+    If the schema refers to another one, its fields are returned.
+    """
     shape = _shape_of(schema)
     if shape:
         schema = document["components"]["schemas"][shape]
@@ -384,7 +414,10 @@ def fields_of(schema: Document, document: Document) -> tuple[Field, ...]:
 
 
 def _field(name: str, schema: Document, required: bool, meaning: str) -> Field:
-    """Describe a field by its schema. An empty default is not shown."""
+    """Describe a field by its schema. An empty default is not shown.
+
+    ``meaning``: its description.
+    """
     default = ""
     if schema.get("default") not in (None, "", [], {}):
         default = json.dumps(schema["default"], ensure_ascii=False)
@@ -405,18 +438,23 @@ def _field(name: str, schema: Document, required: bool, meaning: str) -> Field:
 
 
 def _short(value: object) -> str:
+    """Return a limit as text: 1.0 is ``1``."""
     if isinstance(value, float):
         return f"{value:g}"
     return str(value)
 
 
 def kind_of(schema: Document) -> str:
-    """Return a short description of a schema. Examples: ``string``,
-    ``[Target]``, ``"a" | "b"``, ``{… : integer}``."""
+    """Return a short description of a schema.
+
+    Examples: ``string``, ``[Target]`` (a list), ``"a" | "b"``, ``{… :
+    integer}`` (any keys).
+    """
     shape = schema.get("$ref", "").removeprefix(_SCHEMAS)
     if shape:
         return str(shape)
     if "anyOf" in schema:
+        # A dict, because two schemas may have the same description.
         kinds = dict.fromkeys(map(kind_of, _not_null(schema["anyOf"])))
         return " | ".join(kinds)
     if "enum" in schema:
@@ -431,12 +469,15 @@ def kind_of(schema: Document) -> str:
 
 
 def _not_null(schemas: Sequence[Document]) -> list[Document]:
+    """Leave out the schema of null: a field that may be null is shown without it."""
     return [schema for schema in schemas if schema.get("type") != "null"]
 
 
 def _shape_of(schema: Document) -> str:
-    """Return the name of the only schema to which a schema refers; ``""`` if it
-    refers to no schema, or to several."""
+    """Return the name of the only schema to which a schema refers.
+
+    ``""``: it refers to no schema, or to several.
+    """
     if "$ref" in schema:
         return str(schema["$ref"]).removeprefix(_SCHEMAS)
     if "anyOf" in schema:

@@ -24,7 +24,7 @@ language is not available."""
 
 
 def _languages() -> tuple[str, ...]:
-    """All languages with texts, :data:`_FIRST` first."""
+    """Return all languages with texts, :data:`_FIRST` first."""
     languages = set()
     for path in assets.TEMPLATES.glob("words.*.json"):
         _, _, language = path.stem.partition(".")
@@ -36,7 +36,7 @@ LANGUAGES: Final = _languages()
 
 
 def _words_of(language: str) -> dict[str, dict[str, Any]]:
-    """Page → key → text, of all houses."""
+    """Read the texts in a language, of all houses: page → key → text."""
     words: dict[str, dict[str, Any]] = {}
     for name in (f"words.{language}.json", f"*/pages.{language}.json"):
         for path in sorted(assets.TEMPLATES.glob(name)):
@@ -45,7 +45,7 @@ def _words_of(language: str) -> dict[str, dict[str, Any]]:
 
 
 def _without_pages(words: dict[str, dict[str, Any]]) -> dict[str, str]:
-    """Key → text, of all pages together."""
+    """Return key → text, of all pages together."""
     texts: dict[str, str] = {}
     for words_of_page in words.values():
         texts.update(words_of_page)
@@ -66,9 +66,12 @@ TEXT: Final = {language: _without_pages(words) for language, words in _WORDS.ite
 
 
 def choose_language(in_address: str, accepted: LanguageAccept) -> str:
-    """Choose the language of a page: the one in the address (``?lang=``), or
-    else the best language that the browser accepts, or else English. A browser
-    without any preference gets Chinese, the language of the original pages."""
+    """Choose the language of a page.
+
+    It is the one in the address (``?lang=``), or else the best language that
+    the browser accepts, or else English. A browser without any preference gets
+    Chinese, the language of the original pages.
+    """
     if in_address in LANGUAGES:
         return in_address
     if not accepted:
@@ -87,9 +90,11 @@ HEADERS: Final = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "same-
 def policy(
     connect: str, media: str = "'none'", form: str = "'none'", ancestors: str = "'none'"
 ) -> str:
-    """Make the Content-Security-Policy of a page. The page may connect to
-    ``connect``, play media from ``media``, send forms to ``form``, and be in
-    frames of ``ancestors``.
+    """Make the Content-Security-Policy of a page.
+
+    The page may connect to ``connect``, play media from ``media``, send forms
+    to ``form``, and be in frames of ``ancestors``. Each of them is a list of
+    sources, such as ``'self' https://im.example.com``.
     """
     rules = [
         "default-src 'none'",
@@ -97,6 +102,7 @@ def policy(
         "style-src 'self'",
         "img-src 'self'",
     ]
+    # Without the rule, the default applies: none.
     if media != "'none'":
         rules.append(f"media-src {media}")
     rules += [
@@ -110,13 +116,18 @@ def policy(
 
 def frame_ancestors(origins: Iterable[str]) -> str:
     """Return the sources of ``frame-ancestors`` for the origins that an app
-    lists; ``""`` if no origin can be a source. Ports in such a list do not
-    count, so a page on any port may have the frame."""
+    lists.
+
+    ``""``: no origin can be a source. Ports in such a list do not count, so a
+    page on any port may have the frame: ``example.org`` gives
+    ``https://example.org:* http://example.org:*``.
+    """
     sources = []
     for origin in origins:
         match = _ORIGIN.fullmatch(origin)
         if match is None:
             continue
+        # An origin without a scheme stands for both.
         schemes = ["https", "http"]
         if match["scheme"]:
             schemes = [match["scheme"]]
@@ -132,8 +143,10 @@ source, and begin another one."""
 
 
 def named_in_rooms(language: str) -> str | None:
-    """Return the language that a link to a room names. Returns None for the
-    first language, because such links leave it out."""
+    """Return the language that a link to a room names.
+
+    None for the first language, because such links leave it out.
+    """
     if language == LANGUAGES[0]:
         return None
     return language
@@ -142,10 +155,12 @@ def named_in_rooms(language: str) -> str | None:
 def html_of(
     template: str, language: str, root: str, in_address: str = "", **values: Any
 ) -> str:
-    """Render a page. ``root``: the path below which a proxy serves this server
-    (``""``: no such path). ``in_address``: the language in the address of the
-    page, which its links keep (``""``: no language). ``values``: for the
-    template."""
+    """Render a page.
+
+    ``root``: the path below which a proxy serves this server (``""``: no such
+    path). ``in_address``: the language in the address of the page, which its
+    links keep (``""``: no language). ``values``: for the template.
+    """
     words = TEXT[language]
     others = [
         (other, name) for other, name in names_of_languages() if other != language
@@ -162,7 +177,7 @@ def html_of(
 
 
 def names_of_languages() -> list[tuple[str, str]]:
-    """Each language, and its name in itself."""
+    """Return each language, and its name in itself: ("fr", "Français")."""
     return [(language, words["language_name"]) for language, words in TEXT.items()]
 
 
@@ -173,6 +188,7 @@ _templates.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "sort_keys": 
 
 
 def precompile() -> None:
-    """Compile all templates; for a process that forks."""
+    """Compile all templates, for a process that forks: its children share
+    them."""
     for name in _templates.list_templates(["html"]):
         _templates.get_template(name)

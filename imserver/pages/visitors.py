@@ -64,7 +64,7 @@ _ENDING_LENGTH: Final = 6
 
 
 def pick_name(language: str) -> str:
-    """A random name for a visitor, in Chinese or Latin letters.
+    """Choose a random name for a visitor, in Chinese or Latin letters.
 
     Two visitors get the same name only by chance (one in ten billion), because
     a visitor must not see the files of an earlier one.
@@ -78,6 +78,7 @@ class Seen:
     """The addresses of this server in the current request. Stateless."""
 
     def __init__(self, core: Core) -> None:
+        """Read the configured addresses."""
         self._trusts = core.proxies.trusts
         self._node = core.node
         app = core.config.app
@@ -85,7 +86,10 @@ class Seen:
         self._http = parse_configured(app.http_url)
 
     def addresses(self) -> Addresses:
-        """The addresses that a page needs."""
+        """Return the addresses that a page needs.
+
+        Ends the request with 400 if its header Host is not valid.
+        """
         host = self._forwarded("Host") or request.headers.get("Host", "")
         if not is_host(host):
             abort(Problems.BAD_REQUEST.status)
@@ -95,8 +99,11 @@ class Seen:
         return resolve(host, ports, self._websocket, self._http)
 
     def http(self) -> str:
-        """Return the address of the HTTP interface for this visitor. Example:
-        ``https://im.example.com``."""
+        """Return the address of the HTTP interface for this visitor.
+
+        Example: ``https://im.example.com``.
+        """
+        # An address that begins with // has no scheme.
         configured = self.addresses().http
         if configured and not configured.startswith("//"):
             return configured
@@ -120,8 +127,11 @@ class Seen:
         return scheme.lower() in ("https", "wss")
 
     def _forwarded(self, name: str) -> str:
-        """Return the value of the header ``X-Forwarded-<name>`` of a trusted
-        proxy; ``""`` if there is none."""
+        """Return the value of the header ``X-Forwarded-<name>``.
+
+        ``""``: there is no such header, or the request is not from a trusted
+        proxy.
+        """
         if not self._trusts(request.remote_addr or ""):
             return ""
         # Each proxy adds a value. The first value is that of the visitor's
@@ -131,7 +141,10 @@ class Seen:
 
 
 def render(template: str, language: str, **values: Any) -> Response:
-    """Render a page as an answer that is not cached."""
+    """Render a page as an answer that is not cached.
+
+    ``values``: for the template.
+    """
     html = html_of(
         template,
         language,
@@ -147,18 +160,20 @@ def render(template: str, language: str, **values: Any) -> Response:
 
 
 def language_of_visitor() -> str:
-    """The visitor's preferred language."""
+    """Return the visitor's preferred language."""
     return choose_language(language_parameter(), request.accept_languages)
 
 
 def requested_language() -> str:
-    """The language in the address, else Chinese."""
+    """Return the language in the address, else Chinese."""
     return language_parameter() or LANGUAGES[0]
 
 
 def parameter(name: str) -> str:
-    """Return a parameter of the query or the form, whose name may be in any
-    letter case; ``""`` if it is missing. ``name``: in lower case."""
+    """Return a parameter of the query or the form; ``""`` if it is missing.
+
+    Its name may be in any letter case in the request. ``name``: in lower case.
+    """
     for key, value in request.values.items():
         if key.lower() == name:
             return value
@@ -166,14 +181,18 @@ def parameter(name: str) -> str:
 
 
 def has_parameter(*names: str) -> bool:
-    """Whether the query or the form has one of these parameters, even if its
-    value is empty. ``names``: in lower case."""
+    """Whether the query or the form has one of these parameters.
+
+    A parameter with an empty value counts. ``names``: in lower case.
+    """
     return any(key.lower() in names for key in request.values)
 
 
 def language_parameter() -> str:
-    """Return the language in the address; ``""`` if the address names no
-    language, or one that the pages do not have."""
+    """Return the language in the address.
+
+    ``""``: the address names no language, or one that the pages do not have.
+    """
     in_address = parameter("lang")
     if in_address in LANGUAGES:
         return in_address
