@@ -215,7 +215,7 @@ def create_pages(core: Core, document: Callable[[], bytes]) -> Blueprint:
         """``GET /api/v1/docs``: the reference of the API."""
         return references().page()
 
-    rows = (
+    rows: tuple[_Route, ...] = (
         *_routes_of_chat(chat),
         *_routes_of_release(_Released(additions)),
         ("/api/v1/docs", "reference", reference),
