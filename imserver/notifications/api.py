@@ -601,7 +601,10 @@ def update_conversation_wish(
 def _conversation_of_member(
     core: Core, app: str, conversation: int, user: str
 ) -> Conversation:
-    """Return a conversation of a user. Raises ApiProblem if there is none."""
+    """Return a conversation of a user.
+
+    Raises ApiProblem if the user is in no such conversation.
+    """
     # Without a database there are no conversations.
     if not core.store.has_database:
         raise ApiProblem(Problems.UNKNOWN_CONVERSATION)

@@ -236,7 +236,10 @@ def _erase_user(id: int, app: str, user: str, sql: PooledStatements) -> None:
         # If the position is the erased user, it becomes the user before.
         last_user = text_of(position)
         if last_user == user and users:
-            last_user = users[index - 1] if index else ""
+            if index:
+                last_user = users[index - 1]
+            else:
+                last_user = ""
         elif last_user == user:
             last_user = _user_with_endpoint_before(sql, app, user)
 
@@ -249,8 +252,7 @@ def _erase_user(id: int, app: str, user: str, sql: PooledStatements) -> None:
 
 
 def _user_with_endpoint_before(sql: PooledStatements, app: str, user: str) -> str:
-    """Return the last user with a device before ``user``; ``""``: there is
-    none.
+    """Return the last user with a device before ``user``; ``""``: no such user.
 
     As a position it means the same: nobody between both users has a device.
     """
@@ -359,8 +361,8 @@ class Audiences(Service, dict=True):
     def _next_audience(self) -> Audience | None:
         """Return the audience whose next page is to be queued now.
 
-        None: each audience waits. Audiences that have ended meanwhile are
-        marked as done, and audiences whose key was revoked are cancelled.
+        None: each audience waits. The method also marks audiences as done whose
+        deliveries were all sent, and cancels audiences whose key was revoked.
         Switches greenlets. Raises StorageUnavailable.
         """
         active = self.rows.active(_ACTIVE_AT_ONCE)

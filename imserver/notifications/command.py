@@ -36,8 +36,8 @@ def notify(
     """Send a test notification to the endpoints of a user.
 
     ``user``: the app, a slash, and the id or login of the user, such as
-    ``shop/ann``. Yields a finding for each endpoint, or one that says why there
-    is none.
+    ``shop/ann``. Yields a finding for each endpoint. If nothing can be sent,
+    the only finding says why.
     """
     label = f"notification to {user}"
     with (

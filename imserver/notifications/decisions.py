@@ -35,12 +35,12 @@ _HOURS_A_DAY: Final = 24
 class Decision(Struct, frozen=True):
     """The decision about a due, which is a user who may have to be notified.
 
-    * ``notify``: the user is notified.
-    * ``wait``: decide again at ``due`` (Unix milliseconds), about the messages
+    - ``notify``: the user is notified.
+    - ``wait``: decide again at ``due`` (Unix milliseconds), about the messages
       from ``entry`` on.
-    * ``stay``: the last notification is still valid.
-    * ``close``: the message of the last notification was read, or is gone.
-    * ``end``: the user is not notified, and was not notified before.
+    - ``stay``: the last notification is still valid.
+    - ``close``: the message of the last notification was read, or is gone.
+    - ``end``: the user is not notified, and was not notified before.
     """
 
     outcome: Literal["notify", "wait", "stay", "close", "end"]
@@ -52,7 +52,7 @@ _CLOSE: Final = Decision("close")
 
 
 def nothing_new(due: Due, unread: UnreadMessages | None) -> Decision:
-    """Decide about a due if there is no message of which to notify the user.
+    """Decide about a due if there is no new message for the user.
 
     ``unread``: the unread messages of the conversation; None: the conversation
     is gone. A notification of an unread message stays, any other one is closed.

@@ -506,10 +506,9 @@ class Host:
     def _drop_outdated(self, waiting: deque[Delivery]) -> dict[int, PushEndpoint]:
         """Remove deliveries that must not be sent any more from ``waiting``.
 
-        They are dropped if their endpoint was removed, if a newer delivery
-        replaces them, if they have expired, or if their message was read.
-        Returns id → endpoint for the other deliveries. Switches greenlets.
-        Raises StorageUnavailable.
+        Their endpoint was removed, a newer delivery replaces them, they have
+        expired, or their message was read. Returns id → endpoint for the other
+        deliveries. Switches greenlets. Raises StorageUnavailable.
         """
         # Set before the queries: messages that are read from now on count at
         # the next check.

@@ -552,11 +552,10 @@ class Notifier(Service, dict=True):
         ``endpoints``: user → their endpoints. Switches greenlets. Raises
         StorageUnavailable.
         """
-        with_device = [
-            user
-            for user, user_endpoints in endpoints.items()
-            if not all(one.is_web for one in user_endpoints)
-        ]
+        with_device: list[str] = []
+        for user, user_endpoints in endpoints.items():
+            if not all(one.is_web for one in user_endpoints):
+                with_device.append(user)
         counts = self.rows.count_notified(app, with_device)
         return {user: counts.get(user, 0) for user in with_device}
 
@@ -673,10 +672,9 @@ class Notifier(Service, dict=True):
         """Choose the message for each due, and add the notifications to
         ``decided``.
 
-        If a due has no message of which its user may be notified, the user is
-        not notified. ``reminded``: (user, conversation) → the question that a
-        reminder is about, in place of a message. Switches greenlets. Raises
-        StorageUnavailable.
+        A user without such a message is not notified. ``reminded``: (user,
+        conversation) → the question that a reminder is about, in place of a
+        message. Switches greenlets. Raises StorageUnavailable.
         """
         app = facts.app
         others = [due for due in dues if (due.user, due.conversation) not in reminded]
@@ -713,8 +711,8 @@ class Notifier(Service, dict=True):
     def _choose_messages(
         self, dues: Sequence[Due], facts: _Facts
     ) -> tuple[dict[tuple[str, int], int], dict[int, Entry]]:
-        """Find for each due the newest message of which its user may be
-        notified.
+        """Find for each due the newest message that its user may be notified
+        about.
 
         Returns (user, conversation) → the id of the message; and these messages
         by id. A user is not notified of messages of blocked senders, or of
@@ -807,9 +805,9 @@ class Notifier(Service, dict=True):
         """Add open questions to ``chosen`` and ``entries``, as the messages of
         dues.
 
-        ``reminded``: (user, conversation) → the question of which the user is
-        reminded. Users who cannot answer it, or who have blocked its sender,
-        are left out. Switches greenlets. Raises StorageUnavailable.
+        ``reminded``: (user, conversation) → the question that the reminder is
+        about. Users who cannot answer it, or who have blocked its sender, are
+        left out. Switches greenlets. Raises StorageUnavailable.
         """
         if not reminded:
             return
@@ -1214,7 +1212,7 @@ class _Writer(Struct, frozen=True):
         """Return the content of a notification, without what differs by device.
 
         ``preview`` False: the texts are hidden. ``count``: the number of unread
-        messages. The same content is made once.
+        messages. Devices with equal arguments share the content.
         """
         key = (entry, language, preview, count)
         content = self.shown.get(key)
@@ -1327,10 +1325,10 @@ def _end(due: Due, outcome: str, facts: _Facts, decided: _Decided) -> None:
 
     ``outcome`` is that of the :class:`Decision`:
 
-    * ``stay``: the user's last notification stays, unless its message has
+    - ``stay``: the user's last notification stays, unless its message has
       become silent.
-    * ``close``: the last notification is removed from the devices.
-    * ``end``: there is no last notification.
+    - ``close``: the last notification is removed from the devices.
+    - ``end``: there is no last notification.
     """
     if outcome == "stay" and due.notified not in facts.silent:
         decided.changed.append((due, replace(due, due=0)))

@@ -110,8 +110,7 @@ def build(core: Core) -> Parts:
     webhooks.report_to(pushes.absent)
 
     def stop() -> None:
-        """End the services: first those that add deliveries, then the
-        sender."""
+        """End the services that add deliveries first, and then the sender."""
         audiences.stop()
         deliveries.stop()
         mails.stop()

@@ -57,9 +57,9 @@ class PushNotifications(Struct, frozen=True):
     leads to a notification if it has ``notify``, and if its user has a device
     with an endpoint.
 
-    ``wake`` is called after deliveries were added. ``rules``: app → its rules.
-    A push without ``notify`` costs one comparison. A push to users without
-    endpoints costs one query.
+    ``wake`` is called when there are new deliveries. ``rules``: app → its
+    rules. A push without ``notify`` costs one comparison. A push to users
+    without endpoints costs one query.
     """
 
     rows: NotificationRows

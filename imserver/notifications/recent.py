@@ -131,7 +131,7 @@ class RecentDeliveries:
     def forget(self, app: str, user: str = "") -> None:
         """Forget the deliveries to a user, on all nodes that answer.
 
-        ``user`` ``""``: forget those of the whole app. Switches greenlets.
+        ``user`` ``""``: forget all deliveries of the app. Switches greenlets.
         """
         query = ForgetRecentQuery(app, user)
         self._forget_here(query)

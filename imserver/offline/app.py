@@ -156,9 +156,9 @@ def _fields(
 def _spelled(name: str, names: Iterable[str]) -> str:
     """Return the name as it is spelled in ``names``.
 
-    Capital letters and ``_`` may differ: ``max-connections`` is
-    ``max_connections``. If it is not among them, the name is returned as it was
-    written.
+    Capital letters and ``_`` may differ: ``maxConnections`` is
+    ``max_connections``. A name that is not among them stays as the operator
+    wrote it.
     """
     return next((each for each in names if fold(each) == fold(name)), name)
 

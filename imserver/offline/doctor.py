@@ -99,7 +99,7 @@ def finding_of(
 
 
 def findings(config: Config) -> Findings:
-    """Run all checks, each of which takes at most a few seconds.
+    """Run all checks. Each takes at most a few seconds.
 
     If a check raises, the error becomes a finding with the name of the check's
     function.
@@ -995,9 +995,10 @@ class _Doctor(click.Command):
     """The command ``doctor``. Features add options to it."""
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        """Return the options of the command and those of features.
+        """Return the options of the command, with the options that features
+        add.
 
-        A feature that cannot be loaded offers none.
+        A feature that cannot be loaded adds none.
         """
         rows = (row for row in offered_rows() if not isinstance(row, Exception))
         options = (_option_of(row) for row in rows if _is_option(row))

@@ -152,9 +152,11 @@ def init(
     name = _name_of_chat(name, chat)
     key = token_hex(_KEY_BYTES)
     secret = token_hex(_KEY_BYTES)
-    # A chat without a name has the name "".
-    chat_name = name if chat else None
-    _write(file, _settings(app, key, secret, url, port, chat=chat_name))
+    if chat:
+        text = _settings(app, key, secret, url, port, chat=name)
+    else:
+        text = _settings(app, key, secret, url, port, chat=None)
+    _write(file, text)
 
     option = f" -c {file}"
     if folder.resolve() == Path.cwd():

@@ -125,7 +125,7 @@ def _missing_entries(declared: Declarations, text: str) -> Iterator[str]:
 
 
 def _text_of(hint: Any) -> str:
-    """Return the description in the type of a setting; ``""``: it has none."""
+    """Return the description in the type of a setting, or ``""``."""
     for mark in getattr(hint, "__metadata__", ()):
         if isinstance(mark, Meta) and mark.description:
             return mark.description

@@ -116,8 +116,8 @@ def _signing_key(
     """Return the key that signs a token: a private key, or a secret.
 
     ``key_file``: the option with a private key; None: the app must have a
-    secret. Ends the command if it has none. Raises BadKey, OSError and
-    UnicodeDecodeError.
+    secret. Ends the command if nobody has given a key. Raises BadKey, OSError
+    and UnicodeDecodeError.
     """
     if key_file is not None:
         return Path(key_file).read_text(encoding="utf-8")

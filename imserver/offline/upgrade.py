@@ -380,8 +380,8 @@ def _install(release: Release, dist: Path) -> Path:
 def _pip_commands(home: Path, dist: Path) -> list[list[str]]:
     """Return the commands that install a release into the folder ``home``.
 
-    ``dist`` is a wheel, or the folder of a release's files. From a folder, the
-    plug-ins that are installed here are installed, too.
+    ``dist`` is a wheel, or the folder of a release's files. A folder may also
+    have plug-ins; the commands install the plug-ins that this release has.
     """
     program = str(home / "bin" / "pip")
     pip = [program, "install", "--quiet", "--disable-pip-version-check"]

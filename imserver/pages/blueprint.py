@@ -791,8 +791,7 @@ class _Chat:
 def _texts(language: str, *prefixes: str) -> dict[str, str]:
     """Return the texts that a conversation page needs: key → text.
 
-    These are the texts of all such pages, and those whose keys have one of the
-    prefixes.
+    All such pages share some texts. The ``prefixes`` of keys select the others.
     """
     all_prefixes = ("state_", "banner_", "refused_", *prefixes)
     return {

@@ -101,8 +101,8 @@ def more_modules(entries: tuple[str, ...]) -> tuple[str, ...]:
 def _imported(entries: Iterable[str], later: bool = False) -> tuple[str, ...]:
     """Return these modules and all modules that they import, sorted.
 
-    Modules that are imported by others are returned, too. ``later``: also
-    modules that are imported when they are needed.
+    Their modules may import others, and so on. ``later``: also follow imports
+    that a module makes only when it needs them.
     """
     modules: set[str] = set()
     unread = [*entries]
@@ -118,7 +118,7 @@ def _imported(entries: Iterable[str], later: bool = False) -> tuple[str, ...]:
 def imports_of(address: str, later: bool = True) -> list[str]:
     """Read which modules a module imports.
 
-    ``later``: also modules that it imports when they are needed, by
+    ``later``: also modules that it imports when it needs them, by
     ``import("./x.js")``.
     """
     text = _source(address).read_text(encoding="utf-8")
@@ -155,7 +155,7 @@ def _files_loaded_later() -> tuple[str, ...]:
 def files() -> tuple[str, ...]:
     """Return all files that the page needs, as ``static/…`` and ``sdk/…``.
 
-    Tables of data are left out, because they are loaded when they are needed.
+    Tables of data are left out, because modules load them later.
     """
     icons = [name for name, *_ in _ICONS]
     icons += [path.name for path in (assets.STATIC / "icons").glob("unread-*.svg")]

@@ -119,8 +119,8 @@ def _sheet_of(colour: str) -> str:
 def palette(colour: str) -> tuple[dict[str, str], dict[str, str]]:
     """Make the variables of theme.css for a colour, such as ``#2457a6``.
 
-    Returns those of the light theme, and those of the dark theme: name →
-    colour. The colour becomes darker or lighter until texts can be read.
+    Returns two dicts, for the light and for the dark theme: name → colour. The
+    colour becomes darker or lighter until texts can be read.
     """
     # The ground of the user's own messages, which is the same in both themes.
     mine = _readable(colour, _ON_MINE, -_STEP)

@@ -327,7 +327,7 @@ class LeasedWork:
     def __init__(
         self, name: str, renew: Callable[[], object], look: Callable[[], object]
     ) -> None:
-        """``name``: for example ``notifications``, of which a log line says that they wait."""
+        """``name``: what waits in log lines, for example ``notifications``."""
         self._name = name
         self._renew = renew
         self._look = look

@@ -44,8 +44,8 @@ def list_retries(
 ) -> list[RetryRow]:
     """List the dead events of an app, or the waiting ones, after a number.
 
-    ``dead``: list those that are not tried any more. Switches greenlets. Raises
-    StorageUnavailable.
+    ``dead``: list the events that are not tried any more. Switches greenlets.
+    Raises StorageUnavailable.
     """
     clauses = "WHERE app = %s AND dead = %s AND number > %s ORDER BY number LIMIT %s"
     return RETRIES.find(store.rows, clauses, app, int(dead), after, limit)

@@ -486,9 +486,9 @@ class EventStore(Store.Rows):
         """Allow the next ``absent`` event about these users, each as (app,
         user).
 
-        Only rows whose event was added are deleted. Rows that are not due yet
-        stay: when they are due, presence is checked, and the user may have left
-        by then.
+        The method deletes only rows whose event was added. Rows that are not
+        due yet stay: when they are due, presence is checked, and the user may
+        have left by then.
         """
         by_app: dict[str, list[str]] = {}
         for app, user in sorted(users):

@@ -506,8 +506,9 @@ class Feeds(Service, dict=True):
         """Send the waiting events, store the positions, and give the leases
         back.
 
-        The events of receivers that do not answer are left for another node. So
-        are events that are not sent within ``seconds``. Switches greenlets.
+        Some events are left for another node: events that are not sent within
+        ``seconds``, and events of receivers that do not answer. Switches
+        greenlets.
         """
         deadline = monotonic() + seconds
         while monotonic() < deadline and any(

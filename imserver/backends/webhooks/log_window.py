@@ -40,11 +40,11 @@ _HOOK_PAGE: Final = 100
 
 
 class LogWindow:
-    """The entries of an app's log after a position, of which some are in
-    memory.
+    """The entries of an app's log after a position.
 
-    Entries that this node stores are added to it, and need not be read from the
-    database. ``read`` may leave out entries that the receiver must not get.
+    Some of them are in memory: entries that this node stores are added, and
+    need not be read from the database. ``read`` may leave out entries that the
+    receiver must not get.
     """
 
     def __init__(

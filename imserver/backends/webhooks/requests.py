@@ -235,7 +235,7 @@ class WebhookQueue:
         tally: WebhookCounts,
         answers: LastAnswers,
     ) -> None:
-        """Begin with an empty queue. ``tally`` and ``answers`` are those of all queues."""
+        """Begin with an empty queue. All queues share ``tally`` and ``answers``."""
         self.receiver = receiver
         """The receiver. A new one is used from the next request on."""
         self._outgoing = outgoing
@@ -284,7 +284,8 @@ class WebhookQueue:
 
     @property
     def waiting(self) -> int:
-        """The number of waiting events, including those that are being sent."""
+        """The number of waiting events, including events that are being
+        sent."""
         return self._sent + len(self._waiting)
 
     def stop(self) -> None:

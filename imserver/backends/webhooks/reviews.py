@@ -251,7 +251,7 @@ class ReviewRequests(Reviews):
                 self._decide(question, decision)
 
     def _end_waiting(self, batch: _Batch) -> None:
-        """Count the messages of a batch no longer among those that wait."""
+        """Note that the messages of a batch wait no longer."""
         app = batch.hook.app
         # It is still open if it has failed before it was sent.
         self._close(batch)

@@ -345,10 +345,10 @@ def _finish(
 ) -> list[str]:
     """Erase the users again who were erased since the copy.
 
-    It is the last step of a restore. The erasures are read from the replaced
-    database ``before`` (None if it was not a file), from the journal of the
-    data folder, and from the further ``journal`` (None if the operator gave
-    none). At the end the journal of the data folder has all of them.
+    It is the last step of a restore. Three places name the erasures: the
+    replaced database ``before`` (None if it was not a file), the journal of the
+    data folder, and a further ``journal`` (None if the operator gave none). At
+    the end the journal of the data folder has all of them.
 
     ``store``: the restored database. Returns a report. Raises StartError.
     """

@@ -224,7 +224,7 @@ def _copy_to_server(
     """Copy the SQLite file ``copy`` into an empty database of a database
     server.
 
-    ``complete`` is called before its rows are copied. Raises StartError.
+    ``complete`` is called first. Raises StartError.
     """
     from imserver.offline.copies.move import move  # needs the drivers
 

@@ -273,7 +273,7 @@ class _Move:
         note: Note,
         without: Collection[str],
     ) -> None:
-        """``tables``: those of the server and of features. ``without``: the features
+        """``tables``: all tables, also of features. ``without``: the features
         whose tables are left out."""
         self._source = source
         self._target = target
