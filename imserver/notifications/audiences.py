@@ -366,15 +366,9 @@ class Audiences(Service, dict=True):
         Switches greenlets. Raises StorageUnavailable.
         """
         active = self.rows.active(_ACTIVE_AT_ONCE)
-        self._active = Counter(audience.app for audience in active)
         now = monotonic()
-        if active:
-            self._looks_at = now + self.pages.look_seconds
-        else:
-            self._looks_at = inf
-        self._turns = {one.id: self._turns.get(one.id, 0.0) for one in active}
+        self._note_active(active, now)
         waiting_counts = self.rows.waiting([one.id for one in active])
-
         # The audience whose last turn was longest ago comes first.
         for audience in sorted(active, key=lambda one: self._turns[one.id]):
             waiting_count = waiting_counts.get(audience.id, 0)
@@ -391,6 +385,17 @@ class Audiences(Service, dict=True):
                 self._turns[audience.id] = now
                 return audience
         return None
+
+    def _note_active(self, active: Sequence[Audience], now: float) -> None:
+        """Note which audiences are unfinished, and when to look at them
+        again."""
+        self._active = Counter(audience.app for audience in active)
+        if active:
+            self._looks_at = now + self.pages.look_seconds
+        else:
+            self._looks_at = inf
+        # A new audience has its turn before all others.
+        self._turns = {one.id: self._turns.get(one.id, 0.0) for one in active}
 
     def _queue_page(self, audience: Audience) -> Failure | None:
         """Queue the deliveries to the next users of an audience.

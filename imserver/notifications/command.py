@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from time import perf_counter, time
 
-from imserver.notifications.contract import SECOND_MS, PushEndpoint
+from imserver.notifications.contract import SECOND_MS, Delivery, PushEndpoint
 from imserver.notifications.declared import VAPID, NotificationSettings
 from imserver.notifications.device_services import DeviceServices, notice_of
 from imserver.notifications.pushes import delivery_of_test
@@ -19,7 +19,7 @@ from imserver.plugin.identity import Tenants
 from imserver.plugin.runtime import PublicRequests
 from imserver.plugin.settings import Config, settings_of
 from imserver.plugin.storage import Store
-from imserver.plugin.wire import PushService
+from imserver.plugin.wire import PushResult, PushService
 
 _MENDS = {
     # Outcome of a request → what the operator can do.
@@ -95,19 +95,7 @@ def _test_endpoint(
         return Finding("ok", label, "the user has switched it off; nothing was sent")
 
     began = perf_counter()
-    # None: the endpoint is one of Web Push.
-    device = services.find(endpoint.url)
-    if device is None:
-        result = webpush.send(
-            endpoint,
-            delivery.body,
-            ttl=delivery.ttl,
-            urgency="high",
-            topic=delivery.topic,
-        )
-    else:
-        service, token = device
-        result = service.send(endpoint.app, token, notice_of(delivery))
+    result = _send(delivery, endpoint, services, webpush)
     if result.outcome == "taken":
         took_ms = (perf_counter() - began) * SECOND_MS
         text = f"accepted with status {result.status} in {took_ms:.0f} ms"
@@ -117,6 +105,26 @@ def _test_endpoint(
     problem = result.problem or f"the endpoint is gone (status {result.status})"
     mend = _MENDS[result.outcome]
     return Finding("fail", label, problem, "the device shows nothing", mend)
+
+
+def _send(
+    delivery: Delivery,
+    endpoint: PushEndpoint,
+    services: DeviceServices,
+    webpush: WebPush,
+) -> PushResult:
+    """Send a delivery by Web Push, or by the push service of its endpoint."""
+    device = services.find(endpoint.url)
+    if device is not None:
+        service, token = device
+        return service.send(endpoint.app, token, notice_of(delivery))
+    return webpush.send(
+        endpoint,
+        delivery.body,
+        ttl=delivery.ttl,
+        urgency="high",
+        topic=delivery.topic,
+    )
 
 
 def mail(

@@ -338,15 +338,8 @@ def mail_of(
             message["answers"] = _answers(entry, account.user, words, answer_url)
 
     total = sum(each.count for each in digest.conversations)
-    if len(rows) == 1 and not digest.has_more:
-        # The one button of the mail leads to the conversation.
-        url = rows[0]["url"]
-        rows[0]["url"] = ""
-        button = words["open"]
-    else:
-        url = page
-        button = words["open_all"]
     subject = _subject(digest, [each["title"] for each in rows], total, words)
+    url, button = _button_of(rows, digest.has_more, page, words)
     values = {
         "language": words["tag"],
         "words": words,
@@ -367,6 +360,25 @@ def mail_of(
         page_template("notifications/digest.html").render(values),
         _headers(stop_url, words),
     )
+
+
+def _button_of(
+    rows: Sequence[dict[str, Any]],
+    has_more: bool,
+    page: str,
+    words: Mapping[str, str],
+) -> tuple[str, str]:
+    """Return the address and the label of the button of a mail.
+
+    The button of a mail with one conversation leads to it. So the link of the
+    conversation itself is removed from ``rows``. ``page``: address of the page
+    for chats.
+    """
+    if len(rows) > 1 or has_more:
+        return page, words["open_all"]
+    url = rows[0]["url"]
+    rows[0]["url"] = ""
+    return url, words["open"]
 
 
 def _headers(stop_url: str, words: Mapping[str, str]) -> dict[str, str]:
@@ -532,14 +544,20 @@ def _values_of(
         "note": note,
         "url": f"{page}#c/{conversation.id}" if page else "",
         "messages": [
-            {
-                "sender": _name(entry.sender, names) or words["system"],
-                "text": _shortened(clean(text_in(entry, language))),
-                "time": _time(entry.time_ms, zone, language),
-            }
-            for entry in messages
+            _values_of_message(entry, names, language, zone) for entry in messages
         ],
         "earlier": earlier,
+    }
+
+
+def _values_of_message(
+    entry: Entry, names: Mapping[str, str], language: str, zone: str
+) -> dict[str, Any]:
+    """Return the values of one message for the templates of the mail."""
+    return {
+        "sender": _name(entry.sender, names) or _words(language)["system"],
+        "text": _shortened(clean(text_in(entry, language))),
+        "time": _time(entry.time_ms, zone, language),
     }
 
 

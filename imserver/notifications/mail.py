@@ -229,7 +229,17 @@ class Mails(Service, dict=True):
             later = replace(due, due=wait_until)
             self._settle(app, due, later, meanwhile_ms=wait_until)
             return
+        self._send_digest(account, due, wishes, now)
 
+    def _send_digest(
+        self, account: Account, due: MailDue, wishes: Wishes, now: int
+    ) -> None:
+        """Mail the unread messages of an account, if there are any.
+
+        ``now``: Unix milliseconds. Switches greenlets. Raises
+        StorageUnavailable, and NotSent if the mail server takes no mail at all.
+        """
+        app = account.app
         # Read before the messages: messages that come meanwhile are for the
         # next mail.
         next_mail = mail_due(wishes, now)

@@ -515,11 +515,7 @@ class Notifier(Service, dict=True):
 
         wishes = self.rows.wishes(app, users)
         conversation_wishes = self._read_conversation_wishes(app, dues, wishes)
-        mentions_only: dict[int, list[str]] = {}
-        """Conversation → the users who are notified only of mentions."""
-        for (user, conversation), wish in conversation_wishes.items():
-            if wish.level == "mentions":
-                mentions_only.setdefault(conversation, []).append(user)
+        mentions_only = _mentions_only(conversation_wishes)
 
         endpoints = self.rows.endpoints(app, users)
         badges = self._read_badges(app, endpoints)
@@ -676,30 +672,16 @@ class Notifier(Service, dict=True):
         conversation) → the question that a reminder is about, in place of a
         message. Switches greenlets. Raises StorageUnavailable.
         """
-        app = facts.app
         others = [due for due in dues if (due.user, due.conversation) not in reminded]
         chosen, entries = self._choose_messages(others, facts)
-        self._add_reminders(app, reminded, chosen, entries)
-
-        # A message of a back end has the sender "".
-        senders = {entries[entry].sender for entry in chosen.values()} - {""}
-        receivers = {due.user for due in dues}
-        accounts = {
-            account.user: account
-            for account in self.accounts_of(app, sorted(senders | receivers))
-        }
-        ids = list({due.conversation for due in dues})
-        conversations = {
-            each.id: each
-            for each in self.store.part(MessageLog).conversations.find(app, ids)
-        }
-
-        writer = _Writer(entries, conversations, accounts, facts, self.make_token)
+        self._add_reminders(facts.app, reminded, chosen, entries)
+        writer = self._make_writer(dues, chosen.values(), entries, facts)
         for due in dues:
             entry = chosen.get((due.user, due.conversation))
-            account = accounts.get(due.user)
+            account = writer.accounts.get(due.user)
             is_bot = account is not None and account.bot
-            if entry is None or due.conversation not in conversations or is_bot:
+            # A conversation may have been deleted since its messages were read.
+            if entry is None or due.conversation not in writer.conversations or is_bot:
                 decision = nothing_new(due, facts.unread.get(due.conversation))
                 _end(due, decision.outcome, facts, decided)
             else:
@@ -707,6 +689,33 @@ class Notifier(Service, dict=True):
                 _note_notified(due, entry, facts, decided)
             if is_long_turn():
                 serve_others()
+
+    def _make_writer(
+        self,
+        dues: Sequence[Due],
+        chosen: Iterable[int],
+        entries: Mapping[int, Entry],
+        facts: _Facts,
+    ) -> _Writer:
+        """Read the accounts and conversations that notifications name.
+
+        ``chosen``: the ids of the messages of the ``dues``. Switches greenlets.
+        Raises StorageUnavailable.
+        """
+        # A message of a back end has the sender "".
+        senders = {entries[entry].sender for entry in chosen} - {""}
+        receivers = {due.user for due in dues}
+        accounts = self.accounts_of(facts.app, sorted(senders | receivers))
+        conversations = self.store.part(MessageLog).conversations.find(
+            facts.app, list({due.conversation for due in dues})
+        )
+        return _Writer(
+            entries=entries,
+            conversations={each.id: each for each in conversations},
+            accounts={account.user: account for account in accounts},
+            facts=facts,
+            make_token=self.make_token,
+        )
 
     def _choose_messages(
         self, dues: Sequence[Due], facts: _Facts
@@ -723,18 +732,7 @@ class Notifier(Service, dict=True):
         chosen: dict[tuple[str, int], int] = {}
         blocked: dict[tuple[str, str], bool] = {}
         """(user, sender) → whether the user has blocked the sender."""
-        # (user, conversation) → the indexes of messages to check, the newest
-        # first. Messages before the one that made a user due are already
-        # decided.
-        waiting = {
-            (due.user, due.conversation): facts.unread[due.conversation].among(
-                due.user,
-                max(due.notified, due.entry - 1),
-                mentions=facts.wish(due).level == "mentions",
-                newest_first=True,
-            )
-            for due in dues
-        }
+        waiting = {(due.user, due.conversation): _unread_of(due, facts) for due in dues}
 
         # Most users are done in the first round. Only after it, older messages
         # are read ahead.
@@ -1054,10 +1052,7 @@ class _FollowedLog:
             if is_long_turn():
                 serve_others()
 
-        ended_pairs: set[tuple[str, int]] = set()
-        for conversation, users in ended.items():
-            ended_pairs.update((user, conversation) for user in users)
-        return receivers, ended_pairs
+        return receivers, _pairs_of(ended)
 
     def _add_receivers(
         self,
@@ -1170,9 +1165,7 @@ class _Writer(Struct, frozen=True):
         # Without a preview the options of a question are hidden, too.
         answers: tuple[ShownAction, ...] = ()
         if preview:
-            question = self.entries[entry].ask
-            if question is not None and question.may_answer(due.user):
-                answers = answers_of(question)
+            answers = self._answers_for(due.user, entry)
 
         deliveries = []
         for endpoint in facts.endpoints.get(due.user, ()):
@@ -1189,6 +1182,14 @@ class _Writer(Struct, frozen=True):
             )
             deliveries.append(_about(due, endpoint, content, entry, ttl, facts))
         return deliveries
+
+    def _answers_for(self, user: str, entry: int) -> tuple[ShownAction, ...]:
+        """Return the buttons for the options of a question that a user can
+        answer."""
+        question = self.entries[entry].ask
+        if question is None or not question.may_answer(user):
+            return ()
+        return answers_of(question)
 
     def _unread_count(self, due: Due) -> int:
         """Return the number of unread messages that a notification shows.
@@ -1239,6 +1240,20 @@ class _Writer(Struct, frozen=True):
         return content
 
 
+def _mentions_only(
+    wishes: Mapping[tuple[str, int], ConversationWish],
+) -> dict[int, list[str]]:
+    """Return conversation → the users who are notified only of mentions.
+
+    ``wishes``: (user, conversation) → the wish.
+    """
+    users_by_conversation: dict[int, list[str]] = {}
+    for (user, conversation), wish in wishes.items():
+        if wish.level == "mentions":
+            users_by_conversation.setdefault(conversation, []).append(user)
+    return users_by_conversation
+
+
 def _enabled_among(
     endpoints: Mapping[str, list[PushEndpoint]],
 ) -> dict[str, list[PushEndpoint]]:
@@ -1280,9 +1295,32 @@ def _note_notified(due: Due, entry: int, facts: _Facts, decided: _Decided) -> No
     decided.changed.append((due, changed))
 
 
+def _pairs_of(
+    users_by_conversation: Mapping[int, Iterable[str]],
+) -> set[tuple[str, int]]:
+    """Return each (user, conversation)."""
+    pairs: set[tuple[str, int]] = set()
+    for conversation, users in users_by_conversation.items():
+        pairs.update((user, conversation) for user in users)
+    return pairs
+
+
 def _has_ended(question: Ask | None) -> bool:
     """Whether a message has a question that can no longer be answered."""
     return question is not None and bool(question.state)
+
+
+def _unread_of(due: Due, facts: _Facts) -> Iterator[int]:
+    """Yield the indexes of the messages to check for a due, the newest first.
+
+    Messages before the one that made the user due are already decided.
+    """
+    return facts.unread[due.conversation].among(
+        due.user,
+        max(due.notified, due.entry - 1),
+        mentions=facts.wish(due).level == "mentions",
+        newest_first=True,
+    )
 
 
 def _next_candidates(

@@ -1,7 +1,7 @@
 """Checks whether a notification may still reach a user: when it is decided, and
 again right before it is sent."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final
 
 from msgspec import Struct
@@ -82,15 +82,9 @@ class Recipients(Struct, frozen=True):
         users_by_conversation: dict[int, list[str]] = {}
         for user, conversation, _ in items:
             users_by_conversation.setdefault(conversation, []).append(user)
-        log = self.store.part(MessageLog)
-        positions = log.conversations.read_positions(app, users_by_conversation)
-        ids = list({entry for _, _, entry in items})
-        # The property ``ask`` decodes the question, so it is read only once.
-        messages = {
-            each.id: (each.sender, each.ask)
-            for each in log.entries.find(app, ids)
-            if each.kind == "message"
-        }
+        conversations = self.store.part(MessageLog).conversations
+        positions = conversations.read_positions(app, users_by_conversation)
+        messages = self._find_messages(app, {entry for _, _, entry in items})
         pairs = {
             (user, messages[entry][0]) for user, _, entry in items if entry in messages
         }
@@ -108,6 +102,22 @@ class Recipients(Struct, frozen=True):
             if is_blocked or _is_done(question, entry, user, position):
                 over.add((user, conversation, entry))
         return over
+
+    def _find_messages(
+        self, app: str, ids: Collection[int]
+    ) -> dict[int, tuple[str, Ask | None]]:
+        """Return the id of each message → its sender, and its question if it
+        has one.
+
+        Messages that were recalled or have expired are left out.
+        """
+        entries = self.store.part(MessageLog).entries.find(app, list(ids))
+        # The property ``ask`` decodes the question, so it is read only once.
+        return {
+            each.id: (each.sender, each.ask)
+            for each in entries
+            if each.kind == "message"
+        }
 
 
 def _is_done(question: Ask | None, entry: int, user: str, position: int) -> bool:

@@ -325,51 +325,48 @@ class NotificationRows(Store.Rows):
         of that endpoint stay.
         """
         new = replace(new, created=new.created or int(time()))
-        names = ("p256dh", "auth", "device", "language", "login", "created")
-        # The columns to update if the user has an endpoint with this URL.
-        fields = {name: getattr(new, name) for name in names}
-        fields["enabled"] = int(new.enabled)
-        columns = {
-            "app": new.app,
-            "member": new.user,
-            "digest": _digest(new.url),
-            "url": new.url.encode(),
-            **fields,
-        }
-
-        def put_endpoint(sql: PooledStatements) -> int:
-            """Insert or update the row. Returns its id."""
-            _follow(sql, new.app)
-            rows = _endpoints_of_url(sql, new.app, new.url)
-            if replaces and replaces != new.url:
-                replaced_ids = [
-                    id
-                    for id, user, _, _ in _endpoints_of_url(sql, new.app, replaces)
-                    if text_of(user) == new.user
-                ]
-                if replaced_ids and not rows:
-                    return _update_endpoint(sql, replaced_ids[0], columns)
-                _remove_endpoints(sql, replaced_ids)
-
-            if rows:
-                id, user, _, _ = rows[0]
-                if text_of(user) == new.user:
-                    return _update_endpoint(sql, id, fields)
-            _require_keys(rows, new)
-            # The row is not updated, because deliveries that wait for the
-            # earlier user must not be sent.
-            _remove_endpoints(sql, [id for id, _, _, _ in rows])
-            marks = marks_of(len(columns))
-            new_id = sql.insert(
-                f"INSERT INTO notify_endpoint ({', '.join(columns)}) VALUES {marks}",
-                tuple(columns.values()),
-            )
-            beyond = self._endpoints_beyond(sql, new.app, new.user, most)
-            _remove_endpoints(sql, beyond)
-            return new_id
-
-        endpoint_id = self._store.write(put_endpoint)
+        endpoint_id = self._store.write(
+            lambda sql: self._put_endpoint(sql, new, most, replaces)
+        )
         return replace(new, id=endpoint_id, host=self._host_of(new.app, new.url))
+
+    def _put_endpoint(
+        self, sql: PooledStatements, new: PushEndpoint, most: int, replaces: str
+    ) -> int:
+        """Insert the row of an endpoint, or change an existing row. Returns its
+        id.
+
+        The parameters are those of :meth:`add_endpoint`.
+        """
+        _follow(sql, new.app)
+        rows = _endpoints_of_url(sql, new.app, new.url)
+        if replaces and replaces != new.url:
+            replaced_ids = [
+                id
+                for id, user, _, _ in _endpoints_of_url(sql, new.app, replaces)
+                if text_of(user) == new.user
+            ]
+            if replaced_ids and not rows:
+                return _update_endpoint(sql, replaced_ids[0], _columns_of(new))
+            _remove_endpoints(sql, replaced_ids)
+
+        if rows:
+            id, user, _, _ = rows[0]
+            if text_of(user) == new.user:
+                return _update_endpoint(sql, id, _changeable_columns_of(new))
+        _require_keys(rows, new)
+        # The row is not updated, because deliveries that wait for the earlier
+        # user must not be sent.
+        _remove_endpoints(sql, [id for id, _, _, _ in rows])
+        columns = _columns_of(new)
+        new_id = sql.insert(
+            f"INSERT INTO notify_endpoint ({', '.join(columns)}) "
+            f"VALUES {marks_of(len(columns))}",
+            tuple(columns.values()),
+        )
+        beyond = self._endpoints_beyond(sql, new.app, new.user, most)
+        _remove_endpoints(sql, beyond)
+        return new_id
 
     def _endpoints_beyond(
         self, sql: PooledStatements, app: str, user: str, most: int
@@ -844,6 +841,25 @@ def _rows_of(
         for chunk in chunks(list(users), _USERS_AT_ONCE):
             rows += sql.query_in(statement, (app, conversation), chunk)
     return rows
+
+
+def _columns_of(endpoint: PushEndpoint) -> dict[str, object]:
+    """Return column → value of a new row, without the id."""
+    return {
+        "app": endpoint.app,
+        "member": endpoint.user,
+        "digest": _digest(endpoint.url),
+        "url": endpoint.url.encode(),
+        **_changeable_columns_of(endpoint),
+    }
+
+
+def _changeable_columns_of(endpoint: PushEndpoint) -> dict[str, object]:
+    """Return column → value, to update if the user has an endpoint with this
+    URL."""
+    names = ("p256dh", "auth", "device", "language", "login", "created")
+    columns = {name: getattr(endpoint, name) for name in names}
+    return {**columns, "enabled": int(endpoint.enabled)}
 
 
 def _endpoints_of_url(sql: PooledStatements, app: str, url: str) -> list[Row]:

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from imserver.notifications.api import CHAPTER
 from imserver.notifications.content import language_of, outcome_of
-from imserver.notifications.contract import Wishes
+from imserver.notifications.contract import PushEndpoint, Wishes
 from imserver.notifications.declared import HTTP_UNKNOWN_NOTIFICATION
 from imserver.notifications.parts import NotificationParts, notifications_of
 from imserver.notifications.tokens import (
@@ -230,10 +230,7 @@ def act(api: TokenApi, call: Call, request: ActRequest) -> ActAnswer:
     api.authenticate(token.app, token.user, call)
     if api.parts.core.sessions.is_banned(token.app, token.user):
         raise ApiProblem(Problems.BANNED)
-    # A user who removes a device thereby ends the tokens that it has got.
-    endpoint = api.parts.rows.endpoints_by_id([token.endpoint]).get(token.endpoint)
-    if endpoint is None or (endpoint.app, endpoint.user) != (token.app, token.user):
-        raise ApiProblem(HTTP_UNKNOWN_NOTIFICATION)
+    endpoint = _endpoint_of(api, token)
 
     reply_id = 0
     if request.action == "reply":
@@ -246,9 +243,7 @@ def act(api: TokenApi, call: Call, request: ActRequest) -> ActAnswer:
         raise ApiProblem.invalid("`value`: with `answer`, and only then")
     text: str | UnsetType = UNSET
     if request.value:
-        question = api.answer(token.app, token.user, token.entry, request.value)
-        language = language_of(endpoint.language)
-        text = outcome_of(question.question, token.user, question.names, language)
+        text = _answer(api, token, endpoint, request.value)
 
     # Each action marks the conversation as read, up to the message.
     result = api.messages.receipts.note(
@@ -257,6 +252,31 @@ def act(api: TokenApi, call: Call, request: ActRequest) -> ActAnswer:
     if result is None:
         raise ApiProblem(Problems.UNKNOWN_CONVERSATION)
     return ActAnswer(token.conversation, result.receipt.read, reply_id, text)
+
+
+def _endpoint_of(api: TokenApi, token: ActionToken) -> PushEndpoint:
+    """Return the endpoint of the device that got a token.
+
+    Raises ApiProblem if it was removed: the token then is not valid any more.
+    Switches greenlets.
+    """
+    endpoint = api.parts.rows.endpoints_by_id([token.endpoint]).get(token.endpoint)
+    if endpoint is None or (endpoint.app, endpoint.user) != (token.app, token.user):
+        raise ApiProblem(HTTP_UNKNOWN_NOTIFICATION)
+    return endpoint
+
+
+def _answer(
+    api: TokenApi, token: ActionToken, endpoint: PushEndpoint, value: str
+) -> str:
+    """Answer the question of a notification with an option (``value``).
+
+    Returns the text that the device shows, in its language. Raises ApiProblem.
+    Switches greenlets.
+    """
+    question = api.answer(token.app, token.user, token.entry, value)
+    language = language_of(endpoint.language)
+    return outcome_of(question.question, token.user, question.names, language)
 
 
 def _reply(api: TokenApi, call: Call, token: ActionToken, text: str) -> int:

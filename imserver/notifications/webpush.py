@@ -101,6 +101,19 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
         return None
 
 
+def _failure_of(status: int, answer: bytes, pause: float | None) -> PushResult:
+    """Return the result of a request that the push service has not accepted.
+
+    ``pause``: after how many seconds the service wants the next request; None:
+    it does not say. With some statuses, the same request may succeed later.
+    """
+    text = answer[:PROBLEM_BYTES].decode("utf-8", "replace")
+    problem = f"it answered with status {status}: {text!r}"
+    if status >= 500 or status in _TEMPORARY:
+        return PushResult("later", status, pause, problem)
+    return PushResult("refused", status, pause, problem)
+
+
 class WebPush(Service, dict=True):
     """Sends notifications to browsers, and to devices with UnifiedPush.
 
@@ -261,12 +274,7 @@ class WebPush(Service, dict=True):
             return PushResult("taken", status)
         if status in _GONE:
             return PushResult("gone", status)
-        text = answer[:PROBLEM_BYTES].decode("utf-8", "replace")
-        problem = f"it answered with status {status}: {text!r}"
-        pause = retry_after(received, time())
-        if status >= 500 or status in _TEMPORARY:
-            return PushResult("later", status, pause, problem)
-        return PushResult("refused", status, pause, problem)
+        return _failure_of(status, answer, pause=retry_after(received, time()))
 
     def authorization(self, url: str) -> str:
         """Return the header ``Authorization`` of a request to an endpoint.
