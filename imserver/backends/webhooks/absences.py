@@ -197,6 +197,29 @@ class Absences(Struct, frozen=True):
             )
 
         bots = {account.user for account in self.accounts_of(app, users) if account.bot}
+        facts_of = self._facts_reader(app, due)
+        reported = []
+        over = []
+        for absence, is_online in zip(due, online.users, strict=True):
+            facts = None
+            if not is_online and absence.user not in bots:
+                facts = facts_of(absence)
+            if facts is None:
+                over.append(absence)
+                continue
+            body = msgspec.json.encode(facts)
+            reported.append((absence, NewEvent(app, absence.user, "absent", body)))
+        return reported, over
+
+    def _facts_reader(
+        self, app: str, due: Sequence[Absence]
+    ) -> Callable[[Absence], dict[str, Any] | None]:
+        """Read the messages and conversations of absences, all in two queries.
+
+        Returns a function that returns the fields of the event about an
+        absence; None: the absence has ended. Both switch greenlets, and raise
+        StorageUnavailable.
+        """
         stored = self.store.part(MessageLog)
         entry_ids = list({absence.entry for absence in due})
         entries = {entry.id: entry for entry in stored.entries.find(app, entry_ids)}
@@ -206,20 +229,15 @@ class Absences(Struct, frozen=True):
             for conversation in stored.conversations.find(app, conversation_ids)
         }
 
-        reported = []
-        over = []
-        for absence, is_online in zip(due, online.users, strict=True):
+        def facts_of(absence: Absence) -> dict[str, Any] | None:
+            """Return the fields of the event about one of the absences."""
             entry = entries.get(absence.entry)
-            facts = None
-            # Without an entry, the message was recalled or has expired.
-            if not is_online and entry is not None and absence.user not in bots:
-                facts = _facts(stored, app, absence, entry, conversations)
-            if facts is None:
-                over.append(absence)
-                continue
-            body = msgspec.json.encode(facts)
-            reported.append((absence, NewEvent(app, absence.user, "absent", body)))
-        return reported, over
+            # The message was recalled, or has expired.
+            if entry is None:
+                return None
+            return _facts(stored, app, absence, entry, conversations)
+
+        return facts_of
 
 
 def _first_entries(feed: Feed, entries: Iterable[Entry]) -> dict[tuple[str, int], int]:

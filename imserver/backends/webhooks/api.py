@@ -182,19 +182,27 @@ class EventApi(Struct, frozen=True):
         answers, missing = self.core.ask_others(QUERY, with_receiver, list[NodePart])
         parts_by_node = [self.webhooks.parts_of(with_receiver), *answers.values()]
         parts_by_app = zip(*parts_by_node, strict=True)
-
-        def read_counts(sql: Statements) -> dict[str, tuple[int, int, int]]:
-            """Count the refused events of all these apps in one transaction."""
-            return {app: dead_events.counts(sql, app) for app in with_receiver}
-
-        no_counts: dict[str, tuple[int, int, int]] = {}
-        counts = self.core.store.read_or(no_counts, read_counts)
+        counts = self._refused_events(with_receiver)
         states = []
         for app, parts in zip(with_receiver, parts_by_app, strict=True):
             aside, dead, next_try = counts.get(app, (0, 0, 0))
             state = _state(app, receivers[app], parts, aside, dead, next_try)
             states.append(state)
         return states, missing
+
+    def _refused_events(self, apps: Sequence[str]) -> dict[str, tuple[int, int, int]]:
+        """Count the refused events of apps, all in one transaction.
+
+        Returns app → the events that are tried again, the dead events, and the
+        time of the next try. Without a database it is empty.
+        """
+
+        def read_counts(sql: Statements) -> dict[str, tuple[int, int, int]]:
+            """Return the counts of all these apps."""
+            return {app: dead_events.counts(sql, app) for app in apps}
+
+        no_counts: dict[str, tuple[int, int, int]] = {}
+        return self.core.store.read_or(no_counts, read_counts)
 
 
 def _state(

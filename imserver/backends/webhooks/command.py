@@ -105,10 +105,15 @@ def events(
             f"refused events: {aside}; next try: {_time(next_time) or 'at once'}"
         )
     if stored_events or entries:
-        click.echo(
-            f"waiting until the receiver answers: {stored_events} events, and at most "
-            f"{entries} messages; to test the receiver: imserver doctor --webhook {name}"
-        )
+        _say_waiting(name, stored_events, entries)
+
+
+def _say_waiting(name: str, stored_events: int, entries: int) -> None:
+    """Print how much waits until the receiver of an app answers at all."""
+    click.echo(
+        f"waiting until the receiver answers: {stored_events} events, and at most "
+        f"{entries} messages; to test the receiver: imserver doctor --webhook {name}"
+    )
 
 
 def _time(seconds: int) -> str:

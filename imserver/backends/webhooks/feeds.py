@@ -768,18 +768,28 @@ class Feeds(Service, dict=True):
             for row in rows:
                 if not feed.owned or monotonic() > deadline:
                     return
-                event = Outbound(row.event, row.user, time=now, body=row.body)
-                problem = self._post(feed, [event], new_delivery_id())
-                if problem is None:
-                    self.events.end_retry(row)
-                    self.tally.delivered[feed.app] += 1
-                elif problem.status:
-                    self._put_off(feed.app, row, now)
-                else:
-                    # No answer came, so the other events need not be tried.
+                # Without an answer, the other events need not be tried.
+                if not self._try_again(feed, row, now):
                     return
             # A user whose event was taken now may have a next one.
             feed.waiting = self.events.waiting_users(feed.app)
+
+    def _try_again(self, feed: Feed, row: RetryRow, now: int) -> bool:
+        """Send an event that was put aside, and store the result.
+
+        Returns whether the receiver has answered. ``now``: Unix seconds.
+        Switches greenlets. Raises StorageUnavailable.
+        """
+        event = Outbound(row.event, row.user, time=now, body=row.body)
+        problem = self._post(feed, [event], new_delivery_id())
+        if problem is None:
+            self.events.end_retry(row)
+            self.tally.delivered[feed.app] += 1
+            return True
+        if problem.status:
+            self._put_off(feed.app, row, now)
+            return True
+        return False
 
     def _put_off(self, app: str, row: RetryRow, now: int) -> None:
         """Store that an event was refused again, and when to try it next.

@@ -374,10 +374,10 @@ class LogHooks(Service, Generic[H], dict=True):
             for app in apps & self._seen.keys()
         }
         for sender in self.senders.values():
-            app = sender.hook.app
+            hook = sender.hook
             # If the users are not bots, nobody knows who may read an entry.
-            has_more = not self.are_bots or sender.hook.user in readers.get(app, ())
-            sender.look(seen[app], has_more)
+            has_more = not self.are_bots or hook.user in readers.get(hook.app, ())
+            sender.look(seen[hook.app], has_more)
         for on_look in self._on_look:
             on_look(heads, readers)
         self._seen = seen
