@@ -26,7 +26,7 @@ import msgspec
 from sqlalchemy.exc import DBAPIError
 
 from imserver.gateway.clock import CLOCK_SECONDS
-from imserver.gateway.cluster.redis.connection import address_of
+from imserver.gateway.cluster.redis.connection import RedisAddress, address_of
 from imserver.gateway.cluster.redis.link import ask, connect
 from imserver.gateway.cluster.registry import advertised_address
 from imserver.gateway.command_rows import DOCTOR, CommandOf
@@ -404,6 +404,7 @@ def running_server(config: Config) -> Findings:
         mend = f"kill -USR2 {pid}  # writes the stacks of all greenlets to the log"
         yield Finding("fail", "server", found, meaning, mend)
         return
+    # The server answers also while it starts or stops.
     state = answer.get("status", f"at status {status}")
     found = f"{version} runs (pid {pid}) and is {state}"
     reason = answer.get("reason", "")
@@ -530,7 +531,30 @@ def _redis(config: Config) -> Findings:
     if address.kind == "cluster":
         yield Finding("ok", "Redis", f"{address.text}: Redis Cluster is not checked")
         return
+    try:
+        info, round_trips, redis_time = _ask_redis(address)
+    except Exception as error:
+        found = f"{address.text} does not answer: {error}"
+        meaning = (
+            "nodes do not find each other, and each node knows only its own logins"
+        )
+        mend = f"redis-cli -u {address.text} ping"
+        yield Finding("fail", "Redis", found, meaning, mend)
+        return
 
+    yield _redis_version(info)
+    meaning = "every login waits for one round trip"
+    mend = "run Redis nearer to the nodes"
+    yield _speed("Redis round trip", median(round_trips), meaning, mend)
+    yield _clock("clock and Redis", redis_time - time())
+
+
+def _ask_redis(address: RedisAddress) -> tuple[str, list[float], float]:
+    """Ask a Redis about itself.
+
+    Returns its answer to INFO, the seconds of some round trips, and its time in
+    Unix seconds. Raises the errors of the connection.
+    """
     sock = None
     try:
         sock = connect(address, PROBE_SECONDS)
@@ -541,24 +565,10 @@ def _redis(config: Config) -> Findings:
             ask(sock, "PING")
             round_trips.append(perf_counter() - before)
         seconds, microseconds = ask(sock, "TIME")
-    except Exception as error:
-        found = f"{address.text} does not answer: {error}"
-        meaning = (
-            "nodes do not find each other, and each node knows only its own logins"
-        )
-        mend = f"redis-cli -u {address.text} ping"
-        yield Finding("fail", "Redis", found, meaning, mend)
-        return
     finally:
         if sock is not None:
             sock.close()
-
-    yield _redis_version(info)
-    meaning = "every login waits for one round trip"
-    mend = "run Redis nearer to the nodes"
-    yield _speed("Redis round trip", median(round_trips), meaning, mend)
-    redis_time = int(seconds) + int(microseconds) * _MICROSECOND
-    yield _clock("clock and Redis", redis_time - time())
+    return info, round_trips, int(seconds) + int(microseconds) * _MICROSECOND
 
 
 def _redis_version(info: str) -> Finding:
@@ -731,7 +741,16 @@ def _disk(config: Config) -> Findings:
     yield _free_space(config, folder)
     if os.access(folder, os.W_OK):
         yield _fsync_speed(folder)
-        return
+    else:
+        yield _finding_of_unwritable(folder, wanted_folder)
+
+
+def _finding_of_unwritable(folder: Path, wanted_folder: Path) -> Finding:
+    """Return the finding about a data folder that this user cannot write.
+
+    ``folder``: the data folder ``wanted_folder``, or the nearest one above it
+    that exists.
+    """
     user = os.geteuid()
     if folder == wanted_folder:
         found = f"{folder} is not writable by this user"
@@ -739,7 +758,7 @@ def _disk(config: Config) -> Findings:
     else:
         found = f"{wanted_folder} does not exist"
         mend = f"install -d -m 700 -o {user} {wanted_folder}"
-    yield Finding("fail", "data folder", found, _NO_START, mend)
+    return Finding("fail", "data folder", found, _NO_START, mend)
 
 
 def _free_space(config: Config, folder: Path) -> Finding:

@@ -9,6 +9,7 @@ import click
 
 from imserver.gateway.auth.authority import CONFIGURED, configured_key
 from imserver.gateway.auth.principal import SCOPES
+from imserver.gateway.auth.tenants import Tenants
 from imserver.gateway.config.settings import Config
 from imserver.gateway.offline import (
     day,
@@ -107,12 +108,7 @@ def create(
             scopes=row.scopes,
             apps=row.apps,
         )
-        # Apps to which users can log in only in demo mode.
-        closed = [
-            tenant.name
-            for tenant in tenants.all()
-            if not (tenant.open or tenant.has_login_rule or tenant.same_as)
-        ]
+        closed = _open_in_demo_only(tenants)
     click.echo(
         f"The id of this key is {row.id}. Save the key: it is not shown again.",
         err=True,
@@ -148,6 +144,15 @@ def _only_app_of(row: KeyRow) -> str:
     if len(row.apps) != 1:
         return ""
     return row.apps[0]
+
+
+def _open_in_demo_only(tenants: Tenants) -> list[str]:
+    """Return the apps to which users can log in only in demo mode."""
+    return [
+        tenant.name
+        for tenant in tenants.all()
+        if not (tenant.open or tenant.has_login_rule or tenant.same_as)
+    ]
 
 
 def _say_demo_ends(closed: Sequence[str]) -> None:

@@ -42,20 +42,28 @@ def manual_of(text: str, declared: Declarations) -> str:
             paragraph = _with_declared_keys(paragraph, section, declared, written)
         if section and section not in declared.names.values():
             continue  # the node does not have the feature of this section
-        parts = [paragraph.rstrip("\n")]
-        # A section may have several structs: one of each feature.
-        for name, kind in declared.sections:
-            if name == section:
-                missing = _missing_keys(kind, written, section)
-                if missing:
-                    parts.append(missing)
-        paragraphs.append("\n".join(parts))
+        paragraphs.append(_completed(paragraph, section, declared, written))
     for name, kind in declared.sections:
         if name not in written:
             comment = _comment("", kind.__doc__)
             lines = [*comment, f"{name}:", _missing_keys(kind, written, name)]
             paragraphs.append("\n".join(lines))
     return "\n\n".join(paragraphs) + "\n"
+
+
+def _completed(
+    paragraph: str, section: str, declared: Declarations, written: set[str]
+) -> str:
+    """Return the paragraph of a section with its declared keys that it
+    lacks."""
+    parts = [paragraph.rstrip("\n")]
+    # A section may have several structs: one of each feature.
+    for name, kind in declared.sections:
+        if name == section:
+            missing = _missing_keys(kind, written, section)
+            if missing:
+                parts.append(missing)
+    return "\n".join(parts)
 
 
 def _with_declared_entries(paragraph: str, declared: Declarations) -> str:

@@ -46,17 +46,8 @@ def status(url: str, key_file: str | None, debug: bool, address: str | None) -> 
         data.pop("numGoroutine", None)
 
     is_healthy = health == OK
-    # A status other than 200 says more than a word.
-    health_words = f"HTTP {health}"
-    if is_healthy:
-        health_words = "ok"
-    lines = (
-        f"health  {health_words}",
-        f"ready   {_readiness(ready)}",
-        json.dumps(state, ensure_ascii=False, indent=2),
-    )
     answers = {"health": health, "ready": ready, "state": state}
-    CommandLine.data(answers, "\n".join(lines))
+    CommandLine.data(answers, _in_words(health, ready, state))
     code = state.get("code")
     if code == ReplyCode.UNAUTHORIZED:
         fail(
@@ -64,6 +55,24 @@ def status(url: str, key_file: str | None, debug: bool, address: str | None) -> 
         )
     if not is_healthy or state_status != OK or code != ReplyCode.OK:
         sys.exit(1)
+
+
+def _in_words(health: int, ready: Any, state: Any) -> str:
+    """Return the answers of a server as text.
+
+    ``health``: the HTTP status of ``/health``. ``ready`` and ``state``: the
+    answers of ``/ready`` and ``/system/state``.
+    """
+    # A status other than 200 says more than a word.
+    health_words = f"HTTP {health}"
+    if health == OK:
+        health_words = "ok"
+    lines = (
+        f"health  {health_words}",
+        f"ready   {_readiness(ready)}",
+        json.dumps(state, ensure_ascii=False, indent=2),
+    )
+    return "\n".join(lines)
 
 
 def _readiness(answer: Any) -> str:

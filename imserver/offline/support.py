@@ -309,6 +309,20 @@ def _metrics(settings: Config) -> str:
         connection.close()
 
 
+def _write(file: Path, parts: Mapping[str, str], secrets: Iterable[str]) -> None:
+    """Write the archive, without the secrets. Only its owner may read it.
+
+    ``parts``: name of a file → its text. Raises OSError.
+    """
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with (
+        os.fdopen(descriptor, "wb") as target,
+        zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive,
+    ):
+        for name, text in parts.items():
+            archive.writestr(name, redacted(text, secrets))
+
+
 @click.command()
 @settings_options
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False), required=False)
@@ -337,15 +351,8 @@ def support(path: str | None, data_dir: str | None, file: Path | None) -> None:
         "log.txt": _log(settings),
         "metrics.txt": _metrics(settings),
     }
-    secrets = secrets_of(settings)
     try:
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with (
-            os.fdopen(descriptor, "wb") as target,
-            zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive,
-        ):
-            for name, text in parts.items():
-                archive.writestr(name, redacted(text, secrets))
+        _write(file, parts, secrets_of(settings))
     except OSError as error:
         fail(f"{file} cannot be written: {error.strerror}")
     click.echo(f"wrote {file}: {', '.join(parts)}; read it before you send it")

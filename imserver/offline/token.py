@@ -195,6 +195,7 @@ def check(path: str | None, data_dir: str | None, name: str, shown: str) -> None
             fail(f"refused: {error}")
         finally:
             outgoing.close()
+    # The seconds are for people; programs have their own clock.
     seconds = claims.expires_at - int(time())
     answer = {
         "app": tenant.name,
@@ -223,7 +224,8 @@ def _claims_of(
     """Return the claims of a token that an issuer or a key of the app has
     signed.
 
-    Raises BadKey, BadToken and IssuerUnavailable.
+    *Claims* are the statements of a token: the user, the app, and when it
+    expires. Raises BadKey, BadToken and IssuerUnavailable.
     """
     rows = [row for row in tenant.jwt if row.issuer]
     if rows:

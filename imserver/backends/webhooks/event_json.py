@@ -65,8 +65,8 @@ def page_of(
     that the receiver wants. The page has at most ``limit`` events of
     ``limit_bytes`` together, but a single event may be larger.
     """
+    # Each event with the ids of its entry and of its row; one of the two is 0.
     events_of_log: list[tuple[Outbound, int, int]] = []
-    """Each event with the ids of its entry and of its row; one of the two is 0."""
     for entry in entries:
         event = of_entry(app, entry, node, wanted)
         if event is not None:
@@ -80,14 +80,25 @@ def page_of(
     now = int(time())
 
     def time_of(item: tuple[Outbound, int, int]) -> int:
-        """The time of an event. The clock of a client may have been ahead, so
-        an entry in the future counts as now."""
+        """Return the time of an event, at most now: the clock of a client may
+        have been ahead."""
         return min(item[0].time, now)
 
+    merged = merge(events_of_log, events_of_table, key=time_of)
+    return _first_of(merged, limit, limit_bytes)
+
+
+def _first_of(
+    events: Iterable[tuple[Outbound, int, int]], limit: int, limit_bytes: int
+) -> Page:
+    """Return a page with the first events, which notes whether others are left.
+
+    ``events``: each event with the ids of its entry and of its row; one of the
+    two is 0. The first event may have more bytes than the limit.
+    """
     page = Page()
     size = 0
-    merged = merge(events_of_log, events_of_table, key=time_of)
-    for event, entry_id, row_id in merged:
+    for event, entry_id, row_id in events:
         size += len(event.body)
         if len(page.events) >= limit or (page.events and size > limit_bytes):
             page.is_full = True

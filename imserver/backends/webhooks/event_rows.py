@@ -523,7 +523,7 @@ def add_events(
         feed = _feed(sql, app, lock=True)
         assert feed is not None
         before = max(feed.last_id, known.get(app, 0))
-        # The ids of an app have no gaps, so they tell how much waits.
+        # The ids follow the last one, even if the database has lost its row.
         rows = [
             (app, before + number, _member(event.user), event.kind, now, event.body)
             for number, event in enumerate(by_app[app], 1)

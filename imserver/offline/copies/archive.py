@@ -150,21 +150,36 @@ def write(
             unfinished.open("wb") as out,
             tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT) as tar,
         ):
-            members = _Members(tar)
-            head = json.encode(BackupHead(_FORMAT, int(time()), secrets))
-            members.add_bytes(_HEAD, head)
-            with database.open("rb") as file:
-                pieces = iter(partial(file.read, _PIECE_BYTES), b"")
-                members.add(_DATABASE, database.stat().st_size, pieces)
-            count, absent = _write_files(members, files)
-
-            members.add_bytes(_ABSENT, json.encode(absent[:_MOST_ABSENT]))
-            members.add_bytes(_CHECKSUM, members.digest.hexdigest().encode())
-            members.add_bytes(_END, f"{count}".encode())
+            count, absent = _write_members(_Members(tar), database, secrets, files)
     except OSError as error:
         raise StartError(
             f"{path} cannot be written: {error.strerror or error}"
         ) from None
+    return count, absent
+
+
+def _write_members(
+    members: _Members,
+    database: Path,
+    secrets: dict[str, str],
+    files: Iterable[FeatureFile],
+) -> tuple[int, list[str]]:
+    """Write all members of an archive, in their order.
+
+    Returns the number of files, and the names of files that could not be read
+    completely. Raises OSError.
+    """
+    head = json.encode(BackupHead(_FORMAT, int(time()), secrets))
+    members.add_bytes(_HEAD, head)
+    with database.open("rb") as file:
+        pieces = iter(partial(file.read, _PIECE_BYTES), b"")
+        members.add(_DATABASE, database.stat().st_size, pieces)
+    count, absent = _write_files(members, files)
+
+    members.add_bytes(_ABSENT, json.encode(absent[:_MOST_ABSENT]))
+    # The checksum is that of all members before it.
+    members.add_bytes(_CHECKSUM, members.digest.hexdigest().encode())
+    members.add_bytes(_END, f"{count}".encode())
     return count, absent
 
 

@@ -116,12 +116,7 @@ def restore(
         if replaced == database and database.exists():
             _fold_log(database)
             _set_aside(database, before)
-        # SQLite would take such a file for a part of the new database.
-        for ending in _SIDE_FILES:
-            database.with_name(database.name + ending).unlink(missing_ok=True)
-        synchronise(database.parent)
-        unfinished.rename(database)
-        synchronise(database.parent)
+        _put_in_place(unfinished, database)
     except OSError as error:
         raise StartError(f"{database} cannot be written: {error.strerror}") from None
     except sqlite3.Error as error:
@@ -131,6 +126,19 @@ def restore(
     if not before.exists():
         return f"restored {database}", None
     return f"restored {database}; the previous database is {before}", before
+
+
+def _put_in_place(unfinished: Path, database: Path) -> None:
+    """Give a complete new database its name. The old one is already set aside.
+
+    Raises OSError.
+    """
+    # SQLite would take such a file for a part of the new database.
+    for ending in _SIDE_FILES:
+        database.with_name(database.name + ending).unlink(missing_ok=True)
+    synchronise(database.parent)
+    unfinished.rename(database)
+    synchronise(database.parent)
 
 
 def _write_continuing_copy(

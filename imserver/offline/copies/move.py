@@ -9,7 +9,7 @@ blocks, so it runs in a separate process, not in a node.
 
 import fcntl
 import os
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -314,10 +314,7 @@ class _Move:
             # The last run has copied and compared all rows. It was interrupted
             # before it dropped the table with the state of the move.
             self._drop_state()
-            reader = self._target.reader(self._all)
-            stack.callback(reader.close)
-            sums = {name: sum_of(reader.pages(name)) for name in reader.layouts}
-            return Moved(sums, strangers, resumed=True)
+            return Moved(self._sums_of_target(stack), strangers, resumed=True)
 
         if complete is not None:
             complete()
@@ -343,6 +340,12 @@ class _Move:
         self._drop_state()
         sums[_LAST] = sum_of(reader.pages(_LAST))
         return Moved(sums, strangers, resumed)
+
+    def _sums_of_target(self, stack: ExitStack) -> dict[str, TableSum]:
+        """Return the counts and checksums of the tables of the target."""
+        reader = self._target.reader(self._all)
+        stack.callback(reader.close)
+        return {name: sum_of(reader.pages(name)) for name in reader.layouts}
 
     def _count_rows(self) -> int:
         """Return the number of all rows of the source."""
@@ -389,13 +392,23 @@ class _Move:
         if missing:
             names = ", ".join(missing)
             raise StartError(f"the database {shown} is damaged: it has no {names}")
-        excluded: set[str] = set()
+        strangers = present - wanted - self._excluded(records)
+        return tuple(sorted(strangers.difference(_OF_STEPS)))
+
+    def _excluded(
+        self, records: Mapping[str, feature_steps.RecordedTables]
+    ) -> set[str]:
+        """Return the names of the tables that the operator does not want to
+        copy.
+
+        ``records``: the tables that the source has recorded for each feature.
+        """
+        names: set[str] = set()
         with usable(self._source.address, self._source.engine):
             for feature in self._without & records.keys():
                 tables = tables_in(feature, records[feature].tables)
-                excluded.update(table.name for table in tables)
-        strangers = present - wanted - excluded
-        return tuple(sorted(strangers.difference(_OF_STEPS)))
+                names.update(table.name for table in tables)
+        return names
 
     def _check_steps(self) -> None:
         """Refuse a source with unknown migration steps, or without some of

@@ -9,6 +9,8 @@ from tempfile import TemporaryDirectory
 from time import monotonic, time
 from typing import Final
 
+from msgspec import Struct
+
 from imserver.gateway.config.settings import Config
 from imserver.gateway.errors import StartError, Unavailable
 from imserver.gateway.node.feature_list import (
@@ -39,43 +41,68 @@ def restore_on_trial(settings: Config, file: Path) -> str:
     was made.
     """
     begun_at = monotonic()
-    features = load_features(settings)
     try:
         with TemporaryDirectory(prefix=".trial.", dir=file.absolute().parent) as folder:
-            data = Path(folder, "data")
-            data.mkdir(mode=0o700)
-            trial = _settings_of_trial(data, [feature.name for feature in features])
-            address = database_address(trial.storage, str(data))
-            assert address.file is not None
-            absent: list[str] = []
-            if is_archive(file):
-                archive = BackupArchive(file)
-                copy = Path(folder, "copy.db")
-                words = _restore_archive(trial, address, archive, copy)
-                created: float = archive.head.created
-                absent = archive.absent
-            else:
-                copy = file
-                words = ["a copy of the database alone has no checksum"]
-                created = file.stat().st_mtime
-                copies.restore(address.file, copy, numbers_of_server())
-                # A server can open the result if this start succeeds.
-                with whole.started_store(trial.storage, str(data), tables_of(features)):
-                    pass
-            rows, tables = _compare(copy, address.file)
+            restored = _restore(settings, file, Path(folder))
     except (OSError, sqlite3.Error, Unavailable) as error:
         reason = getattr(error, "strerror", None) or error
         raise StartError(f"{file} cannot be restored on trial: {reason}") from None
 
     seconds = monotonic() - begun_at
     done = (
-        f"{file} was restored on trial in {seconds:.0f} s: rows {rows}, tables {tables}"
+        f"{file} was restored on trial in {seconds:.0f} s: rows {restored.rows}, "
+        f"tables {restored.tables}"
     )
-    if absent:
-        raise StartError(f"{done}, but {lack_of(absent)}")
-    hours = (time() - created) / _HOUR_SECONDS
-    age = f"it was made {day(int(created))} UTC, {hours:.1f} hours ago"
-    return "\n".join([done, *words, age])
+    if restored.absent:
+        raise StartError(f"{done}, but {lack_of(restored.absent)}")
+    hours = (time() - restored.created) / _HOUR_SECONDS
+    age = f"it was made {day(int(restored.created))} UTC, {hours:.1f} hours ago"
+    return "\n".join([done, *restored.lines, age])
+
+
+class _Restored(Struct, frozen=True):
+    """The result of a restore on trial.
+
+    ``created``: when the backup was made, in Unix seconds. ``lines``: of a
+    report. ``absent``: the files that the backup lacks.
+    """
+
+    rows: int
+    tables: int
+    created: float
+    lines: list[str]
+    absent: list[str]
+
+
+def _restore(settings: Config, file: Path, folder: Path) -> _Restored:
+    """Restore a backup into a folder, and compare the rows with the backup.
+
+    The backup is an archive, or a copy of the database alone. Raises
+    StartError, Unavailable, OSError and sqlite3.Error.
+    """
+    features = load_features(settings)
+    data = folder / "data"
+    data.mkdir(mode=0o700)
+    trial = _settings_of_trial(data, [feature.name for feature in features])
+    address = database_address(trial.storage, str(data))
+    assert address.file is not None
+    absent: list[str] = []
+    if is_archive(file):
+        archive = BackupArchive(file)
+        copy = folder / "copy.db"
+        lines = _restore_archive(trial, address, archive, copy)
+        created: float = archive.head.created
+        absent = archive.absent
+    else:
+        copy = file
+        lines = ["a copy of the database alone has no checksum"]
+        created = file.stat().st_mtime
+        copies.restore(address.file, copy, numbers_of_server())
+        # A server can open the result if this start succeeds.
+        with whole.started_store(trial.storage, str(data), tables_of(features)):
+            pass
+    rows, tables = _compare(copy, address.file)
+    return _Restored(rows, tables, created, lines, absent)
 
 
 def _settings_of_trial(data: Path, features: list[str]) -> Config:
