@@ -231,8 +231,14 @@ def cancel_audience(
 
 
 def _content(request: AudienceAdd) -> AudienceContent:
-    """Return the content that a request gives. Raises ApiProblem."""
+    """Return the content that a request gives, for the notifications of an
+    audience.
+
+    Raises ApiProblem if a device would show nothing, or if ``data`` is too
+    long.
+    """
     notify = request.notify
+    # A silent notification only wakes the application, so it needs no text.
     if not (notify.title or notify.text or notify.silent):
         raise ApiProblem.invalid("`notify`: give a `title` or a `text`")
     data = NO_DATA if request.data is UNSET else request.data

@@ -226,7 +226,11 @@ class AudienceRows(Store.Rows):
 
 
 def _erase_user(id: int, app: str, user: str, sql: PooledStatements) -> None:
-    """Remove the name of a user from the unfinished audience with this id."""
+    """Remove the name of a user from the unfinished audience with this id.
+
+    The name may be in the list of its receivers, and in its position, which is
+    the last user whose deliveries are queued.
+    """
     rows = sql.query(f"{_TARGET}{sql.for_update}", (id, _FIRST_ENDED))
     for encoded, position in rows:
         target = json.decode(bytes(encoded), type=AudienceTarget)
@@ -452,6 +456,8 @@ class Audiences(Service, dict=True):
         app = audience.app
         after = audience.last_user
         limit = self.pages.users
+        # The list of users is sorted, so the position in it is found by
+        # bisection.
         if audience.kind == "users":
             users = audience.target.users
             if after:
@@ -461,6 +467,8 @@ class Audiences(Service, dict=True):
             return users[begin : begin + limit]
         if audience.kind == "all":
             return self.rows.users_with_endpoints(app, after, limit)
+        # The members of a group: new members whose names come later are
+        # included.
         members = self.store.part(MessageLog).conversations.members(
             app, audience.target.group, after, limit
         )

@@ -148,6 +148,8 @@ def mail(
     label = f"mail to {address} by {smtp.host}:{smtp.port}"
     subject = "imserver: test"
     text = "This server can send mail to this address.\n"
+    # The mail server answers whether it accepts the mail; the mail may still be
+    # lost later.
     try:
         send(smtp, Mail(address, subject, text))
     except NotSent as error:

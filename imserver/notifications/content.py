@@ -283,6 +283,7 @@ def with_wishes(shown: Shown, notify: Notify, preview: bool = True) -> Shown:
     """
     title = shown.title
     body = shown.body
+    # Without a preview, title and body are already general words.
     if preview:
         if notify.title:
             title = _cut(notify.title, TITLE_CHARACTERS)
@@ -292,6 +293,7 @@ def with_wishes(shown: Shown, notify: Notify, preview: bool = True) -> Shown:
     actions = [
         ShownAction(each.action, each.title, each.url) for each in notify.actions
     ]
+    # Empty fields of the sender change nothing.
     return replace(
         shown,
         title=title,

@@ -207,6 +207,7 @@ def mail_due(wishes: Wishes, now: int) -> int:
         return now + SOON_MINUTES * _MINUTE_MS
     local = datetime.fromtimestamp(now / SECOND_MS, zone_of(wishes.quiet.zone))
     day = local.date()
+    # After the hour of today's mails, the next ones are tomorrow's.
     if local.hour >= DAILY_HOUR:
         day += timedelta(days=1)
     next_mail = datetime.combine(day, time(DAILY_HOUR), local.tzinfo)

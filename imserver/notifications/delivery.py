@@ -274,6 +274,7 @@ class Deliveries(Service, dict=True):
         busy = Counter(
             host.pace for host in self._hosts.values() if host.consumer.is_busy
         )
+        # Fast hosts have turns of their own, which slow hosts cannot take.
         if pace == "fast":
             return MOST_FAST - busy["fast"]
         others = MOST_OTHERS - busy["new"] - busy["slow"]
@@ -378,6 +379,7 @@ class Host:
         self._has_ended = False
         self._workers: list[gevent.Greenlet[..., None]] = []
         """The greenlets that send deliveries now."""
+        # The consumer reads and sends only while this node has the lease.
         self.consumer = Consumer(
             f"the push service {name}",
             owner.lease,
@@ -743,7 +745,11 @@ class Host:
             _refusal(self._name, result.problem)
 
     def _report_taken(self, delivery: Delivery) -> None:
-        """Tell the back end of the app that a user was notified, if it asks."""
+        """Tell the back end of the app that a user was notified, if it wants to
+        know.
+
+        Closing notifications and tests are not reported.
+        """
         is_news = delivery.kind in ("message", "push")
         if not is_news or not self._owner.wants(delivery.app, "notified"):
             return
@@ -755,10 +761,13 @@ class Host:
             delivery.entry,
             delivery.endpoint,
         )
+        # The event is stored together with the result, so each result is
+        # reported once.
         self._results.events.append(event)
 
     def _report_gone(self, delivery: Delivery) -> None:
-        """Tell the back end of the app that a device is gone, if it asks."""
+        """Tell the back end of the app that a device is gone, if it wants to
+        know."""
         if not self._owner.wants(delivery.app, "gone"):
             return
         facts = {
@@ -768,6 +777,7 @@ class Host:
         }
         content = msgspec.json.encode(facts)
         event = NewEvent(delivery.app, delivery.user, "gone", content)
+        # The event is stored in the transaction that removes the endpoint.
         self._results.events.append(event)
 
     def _process_failure(self, delivery: Delivery, result: PushResult) -> None:

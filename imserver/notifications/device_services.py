@@ -94,7 +94,11 @@ class DeviceServices:
 
 
 def notice_of(delivery: Delivery) -> PushNotice:
-    """Return a notification in the form for push services of other features."""
+    """Return a notification in the form for push services of other features.
+
+    ``delivery``: a row that waits to be sent. Its body is the notification as
+    JSON.
+    """
     content = msgspec.json.decode(delivery.body, type=Shown)
     # The id alone is not enough: SQLite gives the number of a row again if the
     # last row was removed.

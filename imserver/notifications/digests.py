@@ -501,6 +501,7 @@ def _subject(
         return _counted(
             words["subject_many"], total, digest.has_more, conversations=conversations
         )
+    # A single conversation is named in the subject.
     if digest.conversations[0].conversation.kind == "group":
         subject = words["subject_group"]
     else:
@@ -529,6 +530,7 @@ def _values_of(
     else:
         note = _counted(words["messages"], unread.count)
 
+    # Hidden messages are counted, but not shown.
     messages = unread.messages if preview else ()
     earlier = ""
     """The text that there are earlier messages; ``""``: no such text."""
@@ -587,6 +589,8 @@ def _answers(
         {"text": clean(each.text), "url": f"{url}&value={quote(each.value, safe='')}"}
         for each in question.options
     ]
+    # An answer in words needs a page. A question without options also has only
+    # words.
     if question.text or not links:
         links.append({"text": words["ask_send"], "url": url})
     return links
@@ -622,6 +626,7 @@ def _time(time_ms: int, zone: str, language: str) -> str:
         moment = datetime.fromtimestamp(time_ms / SECOND_MS, zone_of(zone))
     except (ValueError, OverflowError, OSError):
         return ""
+    # The words of the server, because the machine may not have the language.
     words = _words(language)
     month = words["months"].split("|")[moment.month - 1]
     text = words["moment"].format(month=month, day=moment.day, time=f"{moment:%H:%M}")

@@ -66,6 +66,7 @@ def _has(text: str, word: str) -> bool:
         if begin < 0:
             return False
         end = begin + len(word)
+        # At the beginning of the text, ``before`` is "": text[-1:0] is empty.
         before = text[begin - 1 : begin]
         after = text[end : end + 1]
         if _may_touch(before, word[0]) and _may_touch(after, word[-1]):

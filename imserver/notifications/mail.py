@@ -219,6 +219,7 @@ class Mails(Service, dict=True):
         if account is None or wishes.mail == "never":
             self._settle(app, due, replace(due, due=0), meanwhile_ms=0)
             return
+        # The address may belong to somebody else, so it is asked first.
         if not account.email_confirmed:
             accounts_of(self.core).confirmations.ask_once(account)
             self._settle(app, due, replace(due, due=0), meanwhile_ms=0)
@@ -310,6 +311,7 @@ class Mails(Service, dict=True):
         self._tries[app, due.user] = tries
         if not problem.is_temporary or tries > TRIES:
             return 0
+        # The limit of doublings keeps the number small.
         pause = _RETRY_SECONDS << min(tries, _MOST_DOUBLINGS)
         return now + SECOND_MS * min(pause, _LONGEST_RETRY_SECONDS)
 
@@ -343,6 +345,7 @@ class Mails(Service, dict=True):
         tenant = self.core.tenants.find(app)
         if tenant is None or not rules_of(tenant).enabled:
             return None
+        # Not every user has an account: the id of the others is 0.
         id = id_of(user)
         if not id or self.core.sessions.is_banned(app, user):
             return None
@@ -351,6 +354,7 @@ class Mails(Service, dict=True):
         if row is None:
             return None
         account = row[0]
+        # A bot belongs to a program, which reads no mail.
         if not account.email or account.bot:
             return None
         return account

@@ -361,6 +361,7 @@ class Notifier(Service, dict=True):
         for app, position in positions.items():
             if app not in self._followed:
                 self._followed[app] = _FollowedLog(self, app, position)
+        # The flag wakes :meth:`_wake_consumers` when one of these logs grows.
         self.watch(self.work.news, positions.keys())
 
     def _wake_consumers(self) -> None:
@@ -387,6 +388,8 @@ class Notifier(Service, dict=True):
         followed = list(self._followed.values())
         self._followed = {}
         try:
+            # Read conversations that wait for the check would be forgotten
+            # otherwise.
             self.flush_reads()
             Consumer.stop_all([each.consumer for each in followed])
             if followed:
@@ -550,6 +553,7 @@ class Notifier(Service, dict=True):
         """
         with_device: list[str] = []
         for user, user_endpoints in endpoints.items():
+            # Only a device that is no browser shows such a number.
             if not all(one.is_web for one in user_endpoints):
                 with_device.append(user)
         counts = self.rows.count_notified(app, with_device)
@@ -606,6 +610,7 @@ class Notifier(Service, dict=True):
             user: each.keywords for user, each in wishes.items() if each.keywords
         }
         for conversation, users in mentions_only.items():
+            # Users who get all messages need no keywords.
             of_users = {user: keywords[user] for user in users if user in keywords}
             messages = unread.get(conversation, _NOTHING)
             if of_users and messages.ids:
@@ -625,6 +630,7 @@ class Notifier(Service, dict=True):
         entries = self.store.part(MessageLog).entries
         for entry in entries.find(app, messages.ids[-KEYWORD_MESSAGES:]):
             text = searched_text(entry)
+            # A text is made ready for the search once, for all users.
             for user, words in keywords.items():
                 if has_keyword(text, words):
                     messages.mention(user, [entry.id])
@@ -651,6 +657,8 @@ class Notifier(Service, dict=True):
         for chunk in chunks(list(users_by_conversation), _CONVERSATIONS_AT_ONCE):
             users_of_chunk = {id: users_by_conversation[id] for id in chunk}
             unread = conversations.unread(app, users_of_chunk, mentions_only)
+            # A conversation without unread messages is present, too: its
+            # notification may have to be closed.
             for id in chunk:
                 unread_by_conversation[id] = unread.get(id, _NOTHING)
             count += sum(len(each.ids) for each in unread.values())
@@ -788,6 +796,7 @@ class Notifier(Service, dict=True):
         unread_ids = (ids | (older - silent)) - entries.keys()
         log_entries = self.store.part(MessageLog).entries
         for message in log_entries.find(facts.app, list(unread_ids)):
+            # The other users' rounds skip these messages without reading them.
             if notify_in(message) is False or _has_ended(message.ask):
                 silent.add(message.id)
             elif message.id in ids:
@@ -945,6 +954,7 @@ class _FollowedLog:
         rules = notifier.rules_of(self._app)
         if rules is None:
             return
+        # The waiting time before a first notification, and between two of them.
         first = int(rules.after_seconds * SECOND_MS)
         again = int(rules.again_seconds * SECOND_MS)
         notifier.rows.limit_dues(self._app, now + first, now + max(first, again))
@@ -1008,6 +1018,8 @@ class _FollowedLog:
         if not receivers:
             return []
         users = {user for user, _ in receivers}
+        # Nobody else needs a row: the table would grow with each message to a
+        # large group.
         reachable = self._notifier.rows.reachable(self._app, list(users))
         dues = []
         for number, ((user, conversation), entry) in enumerate(receivers.items(), 1):
@@ -1222,6 +1234,7 @@ class _Writer(Struct, frozen=True):
 
         message = self.entries[entry]
         account = self.accounts.get(message.sender)
+        # Users without an account have only their id.
         if account is None:
             author = Author(message.sender)
         else:
@@ -1283,6 +1296,7 @@ def _note_notified(due: Due, entry: int, facts: _Facts, decided: _Decided) -> No
     added, too.
     """
     mail = mail_due(facts.wishes.get(due.user, _NO_WISHES), facts.now)
+    # Of several conversations, the earliest time counts.
     if mail:
         decided.mail[due.user] = min(mail, decided.mail.get(due.user, mail))
     changed = replace(
@@ -1347,9 +1361,12 @@ def _next_candidates(
         for index in indexes:
             entry = unread.ids[index]
             sender = unread.senders[index]
+            # These were found out in earlier rounds, or for other users.
             if entry in facts.silent or blocked.get((user, sender)):
                 continue
             candidates[key] = entry, sender
+            # The next message of this user may be silent, too. To read it now
+            # saves a query.
             if len(older) < ahead:
                 older.update(unread.ids[max(0, index - ahead) : index])
             break
@@ -1371,6 +1388,7 @@ def _end(due: Due, outcome: str, facts: _Facts, decided: _Decided) -> None:
     if outcome == "stay" and due.notified not in facts.silent:
         decided.changed.append((due, replace(due, due=0)))
         return
+    # From here on the user has no notification of the conversation.
     decided.ended.append(due)
     if due.notified and due.user in facts.badges:
         facts.badges[due.user] = max(facts.badges[due.user] - 1, 0)

@@ -225,6 +225,7 @@ def _make_mails(shared: _Shared, notifier: Notifier) -> Mails:
         """The link by which the user answers the question ``entry``."""
         return f"{pages}/answer?token={tokens.make_ask(app, user, entry)}"
 
+    # ``apps`` is a function, because the notifier learns the apps later.
     return Mails(
         core=core,
         rows=shared.rows,

@@ -86,6 +86,7 @@ class PushNotifications(Struct, frozen=True):
         if rules is None or not rules.enabled:
             return
 
+        # Without endpoints there is nothing to store.
         try:
             deliveries = self.deliveries(app, rules, wanted)
             if deliveries:
@@ -122,6 +123,7 @@ class PushNotifications(Struct, frozen=True):
             user_wishes = wishes.get(user, Wishes())
             preview = rules.preview and user_wishes.preview
             topic = _topic_of(app, notify)
+            # On the device, a later push with this tag replaces it.
             tag = notify.tag or event.id or topic
             next_try = _first_try(user_wishes, now)
             for endpoint in endpoints.get(user, ()):
@@ -188,6 +190,7 @@ def shown_of_push(
     if not preview:
         text = in_words(shown_language, "hidden")
     else:
+        # Only the text of a push can be read by people.
         if event.type == "text":
             text = event.text[:TEXT_CHARACTERS]
         if 0 < len(event.data) <= DATA_BYTES:

@@ -117,6 +117,8 @@ class RecentDeliveries:
         query = RecentQuery(app, user, limit)
         answers, missing = self._ask(QUERY, query, list[RecentDelivery])
         deliveries = [*self._here(query), *chain.from_iterable(answers.values())]
+        # Each node has sent its list in order; together they must be sorted
+        # again.
         return sorted(deliveries, key=lambda one: -one.time)[:limit], missing
 
     def _here(self, query: RecentQuery) -> list[RecentDelivery]:

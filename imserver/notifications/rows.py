@@ -282,6 +282,8 @@ class NotificationRows(Store.Rows):
             (position, app, position),
         )
 
+        # A row exists for users who are due, or were notified and have not
+        # read.
         statement = (
             f"{_DUES.select} WHERE app = %s AND conversation = %s AND member IN {{}}"
         )
@@ -297,6 +299,7 @@ class NotificationRows(Store.Rows):
                 new = Due(due.user, due.conversation, due.entry, due.due)
                 inserts.append((app, *_DUES.values(new)))
                 continue
+            # The user is due already, for an earlier entry, which has its time.
             if row.due and due.entry not in reminders:
                 continue
             due_at = row.due or _due_after(row, due, again_ms)
@@ -382,6 +385,7 @@ class NotificationRows(Store.Rows):
         for index, (endpoint_id, url) in enumerate(rows):
             host = self._host_of(app, text_of(url))
             hosts.add(host)
+            # A host counts only if an endpoint of it stays.
             if index >= most or len(hosts) > HOSTS_OF_USER:
                 hosts.discard(host)
                 beyond.append(endpoint_id)
@@ -463,6 +467,7 @@ class NotificationRows(Store.Rows):
         """
         where = "WHERE app = %s AND member = %s"
         values: tuple[object, ...] = (app, user)
+        # Endpoints of other logins of the user stay.
         if login is not None:
             where += " AND login = %s"
             values += (login,)
@@ -568,11 +573,15 @@ class NotificationRows(Store.Rows):
 
     def reachable(self, app: str, users: Sequence[str]) -> set[str]:
         """Return the users among these who have an enabled endpoint, or get
-        mail."""
+        mail.
+
+        The others cannot be notified, so they need no due.
+        """
         reachable: set[str] = set()
         for chunk in chunks(list(dict.fromkeys(users)), _USERS_AT_ONCE):
             with_endpoint = self._store.rows_in(_USERS_WITH_ENDPOINT, (app,), chunk)
             reachable.update(text_of(user) for (user,) in with_endpoint)
+            # Most users have an endpoint, so the second query has few names.
             others = [user for user in chunk if user not in reachable]
             with_mail = self._store.rows_in(_USERS_WITH_MAIL, (app,), others)
             reachable.update(text_of(user) for (user,) in with_mail)
@@ -621,6 +630,8 @@ class NotificationRows(Store.Rows):
         )
         if not rows:
             return 0
+        # In one order on all nodes, so that two transactions never wait for
+        # each other.
         keys = sorted((text_of(user), conversation) for user, conversation in rows)
         values = [(app, user, conversation) for user, conversation in keys]
         self._store.write(lambda sql: sql.execute_many(_DECIDE_AGAIN, values))
@@ -647,6 +658,8 @@ class NotificationRows(Store.Rows):
         the lease; ``""``: the lease is not checked. Raises NotOwner.
         """
         check_owner(sql, owner)
+        # The condition on the time protects rows that were changed since they
+        # were read.
         sql.execute_many(
             f"DELETE FROM notify_due {_ROW} AND due = %s",
             [(app, one.user, one.conversation, one.due) for one in ended],
@@ -712,6 +725,8 @@ class NotificationRows(Store.Rows):
                     chunk,
                 )
             sql.execute_many(_RETRY, [(next_try, id) for id, next_try in results.retry])
+            # An endpoint that is gone takes its other waiting deliveries with
+            # it.
             _remove_endpoints(sql, sorted(set(results.gone)))
             for (audience, column), number in sorted(results.audiences.items()):
                 statement = (
@@ -720,6 +735,7 @@ class NotificationRows(Store.Rows):
                 sql.execute(statement, (number, audience))
             return add_events(sql, results.events, self._known)
 
+        # Without a database there is nothing to store.
         no_events: dict[str, int] = {}
         heads = self._store.write_or(no_events, store_results)
         if heads:
@@ -774,6 +790,7 @@ class NotificationRows(Store.Rows):
             sql.execute(_SET_MAILED, values)
             return add_events(sql, events, self._known)
 
+        # Without a database there is nothing to store.
         no_events: dict[str, int] = {}
         heads = self._store.write_or(no_events, store_mailed)
         if heads:
@@ -837,6 +854,8 @@ def _rows_of(
         by_conversation.setdefault(conversation, {})[user] = None
 
     rows: list[Row] = []
+    # In one order on all nodes, so that two transactions never wait for each
+    # other.
     for conversation, users in sorted(by_conversation.items()):
         for chunk in chunks(list(users), _USERS_AT_ONCE):
             rows += sql.query_in(statement, (app, conversation), chunk)
@@ -926,6 +945,7 @@ def add_deliveries_in(sql: PooledStatements, deliveries: Sequence[Delivery]) -> 
     sql.execute_many(
         "DELETE FROM notify_delivery WHERE endpoint = %s AND topic = %s", keys
     )
+    # The database chooses the id, so it is left out here.
     columns = _DELIVERIES.columns.removeprefix("id, ")
     marks = marks_of(len(columns.split(",")))
     sql.execute_many(

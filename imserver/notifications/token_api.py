@@ -150,6 +150,7 @@ class TokenApi(Struct, frozen=True):
         """
         if self.parts.core.tenants.find(app) is None:
             raise ApiProblem(HTTP_UNKNOWN_NOTIFICATION)
+        # From here on the request counts as one of this user.
         call.app = app
         call.user = user
         call.act_as(Principal("session", apps=frozenset({app}), user=user))
@@ -189,6 +190,7 @@ class TokenApi(Struct, frozen=True):
         question = self.question(app, user, message)
         if question is None:
             raise ApiProblem(HTTP_UNKNOWN_NOTIFICATION)
+        # A page or a device shows this reason, so it is no error.
         if isinstance(result, Rejected) and not question.shows_reason(user):
             raise ApiProblem(result.problem, result.explanation)
         return question
@@ -423,6 +425,7 @@ def unsubscribe(api: TokenApi, call: Call) -> HttpResponse:
     token, wishes = _authenticate_mail(api, call)
     if wishes.mail != "never":
         api.parts.rows.set_wishes(token.app, token.user, replace(wishes, mail="never"))
+    # Only browsers ask for a page.
     if "text/html" in call.request.headers.get("accept", ""):
         return _stop_page(call, wishes, "done")
     return call.reply(MailsEnded(unsubscribed=True))

@@ -134,7 +134,7 @@ class WebPush(Service, dict=True):
     older_seed: bytes = b""
 
     def __post_init__(self) -> None:
-        """Choose the contact, and prepare the sender with the older key."""
+        """Choose the contact for push services, and prepare the older key."""
         url = self.http_url
         self._older: WebPush | None = None
         """Sends with the older key."""
@@ -303,6 +303,8 @@ class WebPush(Service, dict=True):
         ``origin``: for example ``https://push.example``. ``begin``: Unix
         seconds.
         """
+        # The origin of RFC 6454 is in lower case, and leaves out the usual
+        # port.
         default_port = {"http": ":80", "https": ":443"}[origin.partition(":")[0]]
         claims = {
             "aud": origin.lower().removesuffix(default_port),
