@@ -339,7 +339,7 @@ class NotificationRows(Store.Rows):
         """Insert the row of an endpoint, or change an existing row. Returns its
         id.
 
-        The parameters are those of :meth:`add_endpoint`.
+        The parameters are as for :meth:`add_endpoint`.
         """
         _follow(sql, new.app)
         rows = _endpoints_of_url(sql, new.app, new.url)
@@ -575,7 +575,7 @@ class NotificationRows(Store.Rows):
         """Return the users among these who have an enabled endpoint, or get
         mail.
 
-        The others cannot be notified, so they need no due.
+        Nobody else can be notified, so only these users need a due.
         """
         reachable: set[str] = set()
         for chunk in chunks(list(dict.fromkeys(users)), _USERS_AT_ONCE):

@@ -72,7 +72,10 @@ class Absences(Struct, frozen=True):
     accounts_of: Callable[[str, Sequence[str]], Iterable[Holder]]
 
     def make_consumer(self, feed: Feed) -> Consumer[_Work]:
-        """Make the consumer that works on the absences of a feed."""
+        """Make the consumer that works on the absences of a feed.
+
+        It runs while this node has the lease of the feed.
+        """
         feed.members = RememberedMembers(self.store.part(MessageLog), feed.app)
         return Consumer(
             f"the absent users of {feed.app}",
@@ -164,6 +167,7 @@ class Absences(Struct, frozen=True):
         if not users:
             return []
 
+        # A user may be connected to any node, so the registry is asked.
         are_online = self.presence.are_online(feed.app, users)
         offline = {
             user
@@ -253,6 +257,8 @@ def _first_entries(feed: Feed, entries: Iterable[Entry]) -> dict[tuple[str, int]
             feed.members.forget(entry.conversation)
         elif entry.kind == "message" and not entry.room:
             for user in entry.members or feed.members.of(entry.conversation):
+                # A back end has the user "", and nobody misses a message of
+                # their own.
                 if user and user != entry.sender:
                     first_entries.setdefault((user, entry.conversation), entry.id)
     return first_entries
@@ -274,6 +280,8 @@ def _facts(
     if summary is None or not summary.unread or summary.read >= absence.entry:
         return None
 
+    # ``unread`` counts all unread messages of the conversation, not only this
+    # one.
     conversation = summary.conversation
     facts: dict[str, Any] = {
         "user": absence.user,

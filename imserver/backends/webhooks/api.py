@@ -201,6 +201,7 @@ class EventApi(Struct, frozen=True):
             """Return the counts of all these apps."""
             return {app: dead_events.counts(sql, app) for app in apps}
 
+        # Without a database no events were refused.
         no_counts: dict[str, tuple[int, int, int]] = {}
         return self.core.store.read_or(no_counts, read_counts)
 
@@ -219,6 +220,7 @@ def _state(
     dead ones. ``next_try``: when the next one is tried, in Unix seconds; 0: at
     once, or no event waits.
     """
+    # The newest answer of any node says how the receiver is now.
     all_answers = chain.from_iterable(part.answers for part in parts)
     newest = sorted(all_answers, key=attrgetter("time"))[::-1]
     has_failed = bool(newest and newest[0].problem)
@@ -413,6 +415,7 @@ def webhooks(
         names = [call.app]
         next_cursor = ""
     else:
+        # The cursor is the name of the last app on the page before.
         after = read_cursor(cursor) or ""
         apps = [
             name

@@ -113,6 +113,8 @@ class BackEndRequests(BackEnds):
         self._ready: set[str] = set()
         """The apps whose hooks have a usable secret."""
         self.authoriser = Authoriser(outgoing)
+        # Each call has turns of its own, so slow logins do not delay
+        # publications.
         self._asking = {
             call: Asking(outgoing, f"back_ends.{call}")
             for call in get_args(BackEndCall)
@@ -168,6 +170,7 @@ class BackEndRequests(BackEnds):
         hook = self._authorise.get(app)
         if hook is None:
             return None
+        # The token is passed on as it is: only the back end can check it.
         facts = {
             "event": "authorise",
             "app": hook.app,
@@ -284,6 +287,7 @@ class BackEndRequests(BackEnds):
         }
         state = connection.dialect_state
         if state is not None and state.facts is not None:
+            # A connection that does not use WebSocket has noted what it uses.
             client["transport"] = state.facts.transport
             if state.facts.meta:
                 client["meta"] = Raw(state.facts.meta)

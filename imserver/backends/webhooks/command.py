@@ -175,6 +175,7 @@ def webhook(
             "set it for the app",
         )
         return
+    # The secret may be in a file that this user may not read.
     try:
         secret = secret_of(tenant)
     except BadKey as bad:
@@ -190,8 +191,11 @@ def webhook(
 
 
 def _test(label: str, receiver: Receiver) -> Finding:
-    """Send a test event to a receiver, and return the finding about the
-    answer."""
+    """Send a test event to a receiver, and return the finding about the answer.
+
+    The event has the form of a real one, so the back end also checks the
+    signature.
+    """
     now = int(time())
     event = {
         "id": f"test-{token_hex(_ID_BYTES)}",
@@ -200,6 +204,7 @@ def _test(label: str, receiver: Receiver) -> Finding:
         "time": now,
         "node": "doctor",
     }
+    # The receiver may be slow, and the operator wants to know how slow.
     outgoing = Outgoing()
     began = perf_counter()
     try:
@@ -229,6 +234,7 @@ def _answered(label: str, url: str, status: int, answer: bytes, took: str) -> Fi
         return Finding(
             "ok", label, f"{url} accepted a test with status {status} in {took}"
         )
+    # The answer of another server could have signs that a terminal obeys.
     text = ascii(answer[:_SHOWN_BYTES].decode("utf-8", "replace"))
     meaning = "the server sends the event again, and later events wait"
     if 400 <= status < 500 and status not in MISCONFIGURED:
@@ -244,9 +250,13 @@ def _answered(label: str, url: str, status: int, answer: bytes, took: str) -> Fi
 
 
 def _unreachable(label: str, url: str, problem: Unreachable) -> Finding:
-    """Return the finding that the address of a webhook does not answer."""
+    """Return the finding that the address of a webhook does not answer.
+
+    Its remedy is a command that shows the cause.
+    """
     address = urlsplit(url)
     host = address.hostname or ""
+    # The command needs a port, which most addresses leave out.
     usual_port = _HTTPS_PORT if address.scheme == "https" else _HTTP_PORT
     port = address.port or usual_port
     cause, mend = _cause_of(problem)

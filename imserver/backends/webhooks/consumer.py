@@ -135,7 +135,10 @@ class Consumer(Generic[Batch]):
         save: Callable[[], None] | None = None,
         until_due: Callable[[], float | None] = _never_due,
     ) -> None:
-        """Make a consumer that sleeps until :meth:`wake`."""
+        """Make a consumer that sleeps until :meth:`wake`.
+
+        The parameters are described at the class.
+        """
         self._name = name
         self._lease = lease
         self._read = read
@@ -257,6 +260,7 @@ class Consumer(Generic[Batch]):
                 self._try(batch)
             if self._has_ended:
                 return False
+            # A receiver that takes everything causes one write a second.
             if monotonic() - self._saved_at > SAVE_SECONDS:
                 self.save()
             return batch is not None or self._wait()

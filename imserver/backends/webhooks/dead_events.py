@@ -109,6 +109,7 @@ def waiting(sql: Statements, app: str) -> tuple[int, int]:
     if not feeds:
         return 0, 0
     ((entry_id, event_id),) = feeds
+    # Rows are counted one by one; entries have ids without gaps.
     ((events,),) = sql.query(_COUNT_EVENTS, (app, event_id, MOST_COUNTED))
     logs = sql.query(_LAST_ENTRY, (app,))
     if not logs:

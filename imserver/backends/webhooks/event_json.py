@@ -167,12 +167,14 @@ def of_entry(
     """
     id = f"{LOG_PREFIX}{entry.id}"
     time = entry.time_ms // _SECOND_MS
+    # A change of a group: who joined or left, or a new name.
     if entry.kind in _GROUP_KINDS:
         if "group" not in wanted:
             return None
         body = encode(id, "group", app, time, node, _group_facts(entry))
         return Outbound(id, entry.sender, time, body)
 
+    # An entry has one event at most. The question that closes comes first.
     closing_facts: dict[str, Any] = {}
     if "ask_closed" in wanted:
         closing_facts = _closing_facts(entry)
@@ -193,6 +195,8 @@ def for_bot(app: str, entry: Entry, node: str, bot: str) -> Outbound:
     id = f"{LOG_PREFIX}{entry.id}"
     time = entry.time_ms // _SECOND_MS
     if entry.kind in _GROUP_KINDS:
+        # The bot is named, because one address may receive events of several
+        # bots.
         facts = {"bot": bot, **_group_facts(entry)}
         body = encode(id, "group", app, time, node, facts)
     else:
@@ -204,8 +208,10 @@ def for_bot(app: str, entry: Entry, node: str, bot: str) -> Outbound:
 def of_row(
     app: str, row: StoredEvent, node: str, wanted: frozenset[str]
 ) -> Outbound | None:
-    """Return the event of a row of the table ``event``; None: it is
-    unwanted."""
+    """Return the event of a row of the table ``event``.
+
+    None: the receiver does not want its kind.
+    """
     if row.kind not in wanted:
         return None
     id = f"{EVENT_PREFIX}{row.id}"
@@ -219,7 +225,10 @@ def of_row(
 def _message_event(
     id: str, app: str, time: int, node: str, entry: Entry
 ) -> MessageEvent:
-    """Return the event of a stored message, an edit or a recall."""
+    """Return the event of a stored message, an edit or a recall.
+
+    ``id``, ``time`` and ``node``: fields that every event has.
+    """
     content = entry.view()
     event = MessageEvent(
         id,

@@ -285,7 +285,10 @@ class EventStore(Store.Rows):
 
     @Store.reading_or({})
     def heads(self, sql: Statements, apps: Sequence[str]) -> dict[str, FeedHead]:
-        """Return app → the last ids of its log and of its events."""
+        """Return app → how far its log and its events have grown.
+
+        Apps without a feed are left out.
+        """
         entries = sql.query_in(
             "SELECT app, last_id FROM log WHERE part = 0 AND app IN {}", (), apps
         )
@@ -294,6 +297,7 @@ class EventStore(Store.Rows):
         )
         with_retries = sql.query_in(_APPS_WITH_RETRIES, (), apps)
 
+        # An app without stored messages has no log.
         last_entries = {text_of(app): last for app, last in entries}
         aside = {text_of(app) for (app,) in with_retries}
         heads = {}
@@ -490,6 +494,8 @@ class EventStore(Store.Rows):
         due yet stay: when they are due, presence is checked, and the user may
         have left by then.
         """
+        # In one order on all nodes, so that two transactions never wait for
+        # each other.
         by_app: dict[str, list[str]] = {}
         for app, user in sorted(users):
             by_app.setdefault(app, []).append(user)
@@ -597,6 +603,8 @@ def _end_feeds(apps: Collection[str], sql: Statements) -> list[tuple[str, int, i
     From then on they have no position. Returns (app, entry, event) of each
     ended feed with undelivered events: the ids that were delivered last.
     """
+    # A feed has a lease as long as a node delivers it. A lease of 0 means that
+    # it has ended.
     is_old = f"lease_until > 0 AND lease_until <= {sql.now} - {TRY_SECONDS}"
     rows = sql.query(
         "SELECT f.app, f.entry_id, f.event_id, coalesce(l.last_id, 0), f.last_id "

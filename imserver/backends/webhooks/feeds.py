@@ -319,6 +319,7 @@ class Feeds(Service, dict=True):
             feed.event_head = max(feed.event_head, head)
             if feed.sender is not None:
                 feed.sender.wake()
+            # The feed is new: take its lease now, not at the next renewal.
             if not feed.is_known:
                 self._changed.set()
 
@@ -358,6 +359,7 @@ class Feeds(Service, dict=True):
                 log.debug("the feeds could not be read: %s", error)
             except Exception:
                 log.exception("the feeds could not be read")
+            # Without feeds nothing is to be done until the first one is set.
             pause = until_beat(LOOK_SECONDS) if self.feeds else None
             self._changed.wait(pause)
 
@@ -473,7 +475,11 @@ class Feeds(Service, dict=True):
                     feed.notifier.wake()
 
     def _note_head(self, feed: Feed, head: FeedHead) -> None:
-        """Note how far a feed has grown, as the database has answered."""
+        """Note how far a feed has grown, as the database has answered.
+
+        The greatest id of an event is also noted in ``events.known``, so that
+        it is never given again.
+        """
         # This node may have stored more since the query: positions never go
         # back.
         if self.log is not None:
@@ -736,6 +742,7 @@ class Feeds(Service, dict=True):
         if self.log is not None:
             stored_at = self.log.entries.stored_at(feed.app, batch.entry_ids)
         old = batch.older_than(before, stored_at)
+        # The events are still young enough to be tried again.
         if old is None:
             return False
 
@@ -786,6 +793,7 @@ class Feeds(Service, dict=True):
             self.events.end_retry(row)
             self.tally.delivered[feed.app] += 1
             return True
+        # The receiver has refused the event again.
         if problem.status:
             self._put_off(feed.app, row, now)
             return True
@@ -817,6 +825,7 @@ class _Batch:
     """
 
     def __init__(self, page: Page, seen: int, last_row: int, waiting: set[str]) -> None:
+        """Divide the events of a page by whether their users wait."""
         self.events = [event for event in page.events if event.user not in waiting]
         self.aside = [event for event in page.events if event.user in waiting]
         self._waiting = waiting

@@ -164,6 +164,7 @@ class RememberedMembers:
     """The number of members that one read fetches."""
 
     def __init__(self, stored: MessageLog, app: str) -> None:
+        """Remember the members of no group yet."""
         self._conversations = stored.conversations
         self._app = app
         self._by_group: dict[int, tuple[str, ...]] = {}
@@ -187,12 +188,16 @@ class RememberedMembers:
         return self._by_group[group]
 
     def _read(self, group: int) -> list[str]:
-        """Read the members of a group, page by page."""
+        """Read the members of a group, page by page.
+
+        Bots are left out. Switches greenlets. Raises StorageUnavailable.
+        """
         users: list[str] = []
         after = ""
         while True:
             rows = self._conversations.members(self._app, group, after, self.PAGE)
             users += [row.user for row in rows if not row.bot]
+            # The last page is not full.
             if len(rows) < self.PAGE:
                 return users
             after = rows[-1].user
@@ -348,6 +353,7 @@ class LogHooks(Service, Generic[H], dict=True):
             self.senders.pop(key).consumer.stop()
         for key, hook in hooks.items():
             if key in self.senders:
+                # Its address or its secret may have changed.
                 self.senders[key].hook = hook
             else:
                 self.senders[key] = HookSender(self, hook)
@@ -399,6 +405,7 @@ class LogHooks(Service, Generic[H], dict=True):
         senders = list(self.senders.values())
         self.senders = {}
         try:
+            # This also stores the positions.
             Consumer.stop_all([sender.consumer for sender in senders])
             if senders:
                 self.events.release([self.lease_name], self.node())

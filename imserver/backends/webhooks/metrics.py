@@ -48,7 +48,10 @@ def _read(path: str) -> Callable[[Any], Any]:
 
 
 def rows() -> tuple[Metric, ...]:
-    """Return the metrics of webhooks. Called at the first scrape."""
+    """Return the metrics of webhooks. Called at the first scrape.
+
+    Most counters are attributes of one name and have one label, the app.
+    """
     from imserver.plugin.metrics import Metric  # most nodes start without it
 
     def counters(prefix: str, path: str, helps: Mapping[str, str]) -> Iterator[Metric]:

@@ -163,6 +163,8 @@ class Occupancy:
         it."""
         app = connection.app or ""
         if self._webhooks.wants_any(app, _MEMBERSHIP):
+            # The facts are made only if somebody wants them: subscriptions are
+            # frequent.
             facts = {
                 "user": connection.user or "",
                 "device": connection.device,
@@ -215,6 +217,7 @@ def follow_apps(tenants: Tenants, webhooks: Webhooks) -> AppSecrets:
         ``secret`` ``b""``: there is no usable secret.
         """
         app = tenant.name
+        # Each address of the settings is a hook of its own.
         authorise = None
         if tenant.webhook.authorise_url:
             authorise = AuthoriseHook(app, tenant.webhook.authorise_url, secret)

@@ -200,6 +200,7 @@ class Receiver(Struct, frozen=True):
         status = 0
         began = monotonic()
         try:
+            # Raises Unreachable if no answer came: the status then stays 0.
             status = self.post(outgoing, body, delivery)
             if not 200 <= status < 300:
                 problem = PostProblem(status, f"it answered with status {status}")
@@ -268,6 +269,7 @@ class WebhookQueue:
         of other apps waits, this event is dropped. Never switches greenlets.
         """
         tally = self._tally
+        # New events say more about the present than old ones.
         while self._waiting and (
             len(self._waiting) >= MAX_EVENTS
             or tally.waiting_bytes + len(event) > MAX_BYTES
@@ -311,8 +313,11 @@ class WebhookQueue:
         return event
 
     def _count_dropped(self, count: int, why: str) -> None:
-        """Count events that were dropped, and log a warning, but not too
-        often."""
+        """Count events that were dropped, and log a warning, but not too often.
+
+        ``why``: the reason, in words. A warning has the number since the last
+        one.
+        """
         self._tally.dropped[self.receiver.app] += count
         self._unlogged += count
         now = monotonic()
@@ -329,11 +334,16 @@ class WebhookQueue:
 
     def _next(self) -> _Batch | None:
         """Return the next request, with as many events as fit; None: no event
-        waits."""
+        waits.
+
+        Its events are taken from the queue, and are repeated until the receiver
+        has them.
+        """
         events: list[bytes] = []
         size = 0
         while self._waiting and len(events) < BATCH_EVENTS:
             size += len(self._waiting[0])
+            # A single event may be larger than the limit.
             if events and size > BATCH_BYTES:
                 break
             events.append(self._take())
@@ -367,12 +377,17 @@ class WebhookQueue:
         return self._handle_failure(batch, problem)
 
     def _handle_failure(self, batch: _Batch, problem: PostProblem) -> Failure:
-        """Let a request be sent again, or drop its events after ten minutes."""
+        """Let a request be sent again, or drop its events after ten minutes.
+
+        ``problem``: why the request has failed.
+        """
         app = self.receiver.app
         self._tally.failures[app] += 1
         if not self.consumer.failures:
             log.warning("webhook of %s: %s; trying again", app, problem.text)
         if monotonic() - self.consumer.first_tried_at <= REPEAT_SECONDS:
+            # A program that is just started refuses connections: try again
+            # soon.
             if problem.is_refused:
                 return Failure(problem.text, longest_pause=REFUSED_PAUSE_SECONDS)
             return Failure(problem.text)
@@ -587,6 +602,7 @@ class WebhookQueues(Service):
                 receiver, self.outgoing, self.tally, self.answers
             )
         else:
+            # Waiting events go to the new address.
             queue.receiver = receiver
 
     def stop(self, deadline: float) -> None:

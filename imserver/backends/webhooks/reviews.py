@@ -228,7 +228,10 @@ class ReviewRequests(Reviews):
 
     def _ask(self, batch: _Batch) -> None:
         """Greenlet: ask about the messages of a batch, and pass on the
-        decisions."""
+        decisions.
+
+        If the request fails, the app's setting decides about all of them.
+        """
         hook = batch.hook
         decisions: list[ReviewDecision | None] | None = None
         try:
@@ -275,6 +278,7 @@ class ReviewRequests(Reviews):
             seconds=hook.seconds,
             answer_bytes=ANSWER_BYTES,
         )
+        # Answers are in the order of the messages.
         decode = partial(msgspec.json.decode, type=_Answers)
         answers = document_in(status, content, decode).answers
         if len(answers) != len(batch.questions):

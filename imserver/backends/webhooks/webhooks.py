@@ -142,7 +142,10 @@ class Webhooks(Observer):
         return [self._part_of(app) for app in apps]
 
     def _part_of(self, app: str) -> NodePart:
-        """Return the state of the webhook of an app on this node."""
+        """Return the state of the webhook of an app on this node.
+
+        Other nodes have parts, too: the API shows them together.
+        """
         waiting = 0
         stored = 0
         failures = 0
@@ -205,6 +208,7 @@ class Webhooks(Observer):
         if app_and_id is None:
             return
         app, _ = app_and_id
+        # The webhook may have been removed since the connection began.
         queue = self.queues.get(app)
         if queue is not None:
             self._add(queue, "disconnect", {**self._facts(connection), "code": code})
@@ -267,6 +271,7 @@ class Webhooks(Observer):
         try:
             self.feeds.add(app, "absent", rows)
         except StorageUnavailable:
+            # An app without a URL has no queue, so its events are lost.
             queue = self.queues.get(app)
             if queue is None:
                 return
@@ -289,6 +294,7 @@ class Webhooks(Observer):
 
         None: the back end does not want the event.
         """
+        # The caller then need not make the event at all.
         if not self.feeds.wants(app, kind):
             return None
 
