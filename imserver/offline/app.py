@@ -143,6 +143,7 @@ def _fields(
         setting, equals, value = each.partition("=")
         if not equals:
             fail(f"{each}: expected SETTING=VALUE")
+        # The last name is the field; the names above it lead to its mapping.
         *above, name = _path(setting, hints)
         mapping = _mapping_at(above, fields, before)
         mapping[name] = _value(setting, value, hints)
@@ -256,6 +257,7 @@ def _has_secret(setting: str, value: Any, hints: Hints) -> bool:
     hint = hints.get(name)
     if struct_in(hint) is JwtSettings:
         return isinstance(value, list) and any(map(_is_shared_key, value))
+    # Any other setting may have secret fields, also in an inner mapping.
     secrets = set()
     for option, mark in _options_of(hint).items():
         if marks_of(mark).get("secret"):

@@ -162,7 +162,11 @@ def check(costs: Costs) -> Costs:
 
 def limits(costs: Costs, user: Behaviour, resources: Resources) -> list[UserLimit]:
     """Return the limits of the number of connected users, the smallest number
-    first."""
+    first.
+
+    The first one says how many users the node can serve.
+    """
+    # After a restart, all users log in at the same time.
     logins_per_second = _working(resources) * _SECOND_US / costs.login_cpu_us
     rows = [
         _memory_limit(costs, resources),
@@ -224,9 +228,13 @@ def _memory_limit(costs: Costs, resources: Resources) -> UserLimit:
 
 def _files_limit(resources: Resources) -> UserLimit:
     """Calculate how many users the limit of connections or of open files
-    allows."""
+    allows.
+
+    Each connection is an open file.
+    """
     users = resources.connections * resources.processes
     found = f"{resources.connections:,} for each of {resources.processes}"
+    # The operator has set the limit, so the limit of files does not matter.
     if not resources.files:
         name = "limits.max_connections"
         return UserLimit(users, name, found, "a higher limits.max_connections")
@@ -236,7 +244,11 @@ def _files_limit(resources: Resources) -> UserLimit:
 
 
 def _processor_limit(costs: Costs, user: Behaviour, resources: Resources) -> UserLimit:
-    """Calculate how many users the planned share of the cores serves."""
+    """Calculate how many users the planned share of the cores serves.
+
+    The rest of the cores is for peaks. The result is the time of the cores,
+    divided by the time that a user takes in a second.
+    """
     message_us = costs.stored_cpu_us or costs.push_cpu_us
     # The cost of a stored message includes the delivery to one receiver.
     message_us += costs.delivery_cpu_us * max(user.receivers - 1, 0)
@@ -256,10 +268,14 @@ def _processor_limit(costs: Costs, user: Behaviour, resources: Resources) -> Use
 
 
 def _storing_limit(costs: Costs, user: Behaviour, resources: Resources) -> UserLimit:
-    """Calculate how many users send no more messages than the database
-    stores."""
+    """Calculate how many users send no more messages than the database stores.
+
+    The rate was measured on this machine with SQLite. For a database server it
+    follows from the time of a commit.
+    """
     rate = costs.stored_per_second
     takes = ""
+    # One commit stores all messages that wait for it.
     seconds = resources.commit_seconds
     if seconds:
         rate = COMMITTED_TOGETHER / seconds
@@ -350,6 +366,7 @@ def _limit_of_unit() -> str:
     properties = subprocess.run(
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ).stdout
+    # systemctl also answers for a unit that does not exist.
     unit = dict(line.split("=", 1) for line in properties.splitlines())
     if unit.get("LoadState") != "loaded":
         return ""
@@ -439,6 +456,7 @@ def _settings_of_measured(config: Config) -> dict[str, Any]:
     settings: dict[str, Any] = {
         name: msgspec.to_builtins(getattr(config, name)) for name in _SECTIONS
     }
+    # 0 means no limit.
     settings["limits"] |= {
         "max_connections": 0,
         "max_connections_per_address": 0,
@@ -504,8 +522,12 @@ def show(
 def _lines_about(
     rows: Sequence[UserLimit], costs: Costs, user: Behaviour, resources: Resources
 ) -> list[str]:
-    """Return the table of the limits, and what they mean, as lines of text."""
+    """Return the table of the limits, and what they mean, as lines of text.
+
+    ``rows``: the limits, the smallest number first.
+    """
     first = rows[0]
+    # Only a part of all users is connected at the same time.
     everybody = _rounded(first.users * 100 / user.online)
     logins_cpu_seconds = first.users * costs.login_cpu_us / _SECOND_US
     seconds = logins_cpu_seconds / _working(resources)
@@ -532,6 +554,7 @@ def _folder_of_data(config: Config) -> Path:
     The measured server then writes to the disk of the node.
     """
     address = database_address(config.storage, config.server.data_dir)
+    # Only SQLite has its database in a folder of this machine.
     if address.file is not None:
         folder = address.file.absolute().parent
     else:

@@ -58,6 +58,7 @@ def probe(
                 connection.execute(text("SELECT 1"))
                 round_trips.append(perf_counter() - before)
             difference = None
+            # SQLite has the clock of this machine.
             if address.engine != "sqlite":
                 clock = connection.execute(
                     text(f"SELECT {CLOCK[address.engine]}")
@@ -97,6 +98,7 @@ def commit_seconds(
         return perf_counter() - before
 
     try:
+        # An interrupted run may have left the table.
         commit("CREATE TABLE IF NOT EXISTS imserver_commits (number INTEGER)")
         times = [
             commit("INSERT INTO imserver_commits VALUES (1)") for _ in range(tries)

@@ -135,6 +135,7 @@ def _files(config: Config) -> Findings:
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = WANTED_FILES
+    # The operator has planned the number of connections.
     if config.limits.max_connections:
         wanted = config.limits.max_connections + SPARE_FILES_OF_A_CLUSTER
     is_limited = hard != resource.RLIM_INFINITY
@@ -152,7 +153,10 @@ def _files(config: Config) -> Findings:
 
 
 def _files_of_machine(config: Config, files_of_process: int) -> Findings:
-    """Check whether the machine may open enough files for all processes."""
+    """Check whether the machine may open enough files for all processes.
+
+    ``files_of_process``: how many files each process may open.
+    """
     name = "fs.file-max"
     limit_of_machine = kernel(name)
     if not limit_of_machine:
@@ -160,14 +164,17 @@ def _files_of_machine(config: Config, files_of_process: int) -> Findings:
     planned, _ = plan_processes(config)
     need = files_of_process * planned.server.processes
     meaning = f"all processes of the machine share this limit, and this server may open {need} files"
+    # Other programs of the machine need files, too.
     mend = _sysctl(name, 4 * need)
     is_bad = int(limit_of_machine) < need
     yield finding_of(is_bad, name, limit_of_machine, meaning, mend)
 
 
 def _processes(config: Config) -> Findings:
-    """Check whether the server has more processes than the machine has
-    cores."""
+    """Check whether the server has more processes than the machine has cores.
+
+    If it has, they take turns, and do less work together.
+    """
     planned, reason = plan_processes(config)
     number = planned.server.processes
     available = cores()
@@ -199,7 +206,10 @@ def _listen_queues(config: Config) -> Findings:
 
 
 def _ports(config: Config) -> Findings:
-    """Check whether the ports of the settings exist, differ, and are free."""
+    """Check whether the ports of the settings exist, differ, and are free.
+
+    A port of the server that runs now is no problem.
+    """
     listeners = _listeners(config)
     all_ports: list[int] = []
     for _, _, ports in listeners:
@@ -230,6 +240,7 @@ def _check_listener(
     where = f"{name} {ports[0]}"
     if len(ports) > 1:
         where += f" to {last}"
+    # Each further process has the next ports, so the last one may not exist.
     if last > LAST_PORT:
         found = f"there is no port above {LAST_PORT}"
         meaning = f"each node listens on {PORTS_PER_NODE} ports"
@@ -257,6 +268,7 @@ def _finding_of_taken_port(
     warning. ``where`` has the setting and its ports.
     """
     if error.errno == EADDRINUSE:
+        # The doctor may be called while the server runs.
         pid = server_at(config.server.data_dir, port)
         if pid:
             found = f"the server of this data folder listens (pid {pid})"
@@ -308,6 +320,7 @@ def _reserved_ports() -> set[int]:
     for part in kernel(_RESERVED_PORTS).split(","):
         if part:
             first, _, last = part.partition("-")
+            # A single port has no end.
             ports = range(int(first), int(last or first) + 1)
             reserved.update(ports)
     return reserved
@@ -339,6 +352,7 @@ def _unix_socket(name: str, path: str, is_running: bool) -> Finding:
     try:
         refuse_taken(path)
     except StartError as error:
+        # The file of the socket exists because the server has made it.
         if is_running:
             found = f"a server listens on {path}"
             return Finding("ok", name, found)
@@ -481,6 +495,7 @@ def _listeners(config: Config) -> list[tuple[str, str, Sequence[int]]]:
             name = f"server.extra_listen[{number}]"
             listeners.append((name, row.host or host, (row.port,)))
     if config.clustered and app.rpc_port:
+        # Nodes listen for each other on addresses of their own.
         planned, _ = plan_processes(config)
         count = PORTS_PER_NODE * planned.server.processes
         only_local = config.demo and not config.server.insecure
@@ -494,7 +509,10 @@ def _listeners(config: Config) -> list[tuple[str, str, Sequence[int]]]:
 
 def _socket_memory(_config: Config) -> Findings:
     """Check whether the buffers of all sockets can fill more than half of the
-    memory."""
+    memory.
+
+    Each connection has buffers. They grow if its client reads slowly.
+    """
     name = "net.ipv4.tcp_mem"
     value = kernel(name)  # low, pressure and highest number of pages
     if not value:
@@ -528,6 +546,7 @@ def _redis(config: Config) -> Findings:
     if not config.clustered:
         return
     address = address_of(config.redis)
+    # A cluster has many addresses, so one round trip says little.
     if address.kind == "cluster":
         yield Finding("ok", "Redis", f"{address.text}: Redis Cluster is not checked")
         return
@@ -560,6 +579,7 @@ def _ask_redis(address: RedisAddress) -> tuple[str, list[float], float]:
         sock = connect(address, PROBE_SECONDS)
         info = ask(sock, "INFO", "server").decode()
         round_trips = []
+        # One round trip may be slow by chance.
         for _ in range(_TRIES):
             before = perf_counter()
             ask(sock, "PING")
@@ -582,6 +602,7 @@ def _redis_version(info: str) -> Finding:
         if name == "redis_version":
             version = value
     parts = version.split(".")[:2]
+    # A version in an unknown form counts as old.
     numbers = tuple(int(part) for part in parts if part.isdecimal())
     is_old = numbers < MIN_REDIS
     needed = ".".join(map(str, MIN_REDIS))
@@ -644,7 +665,10 @@ def _database(config: Config) -> Findings:
 
 
 def _findings_of_probe(address: DatabaseAddress, state: DatabaseState) -> Findings:
-    """Yield the findings about the speed and the durability of the database."""
+    """Yield the findings about the speed and the durability of the database.
+
+    ``state``: what the probe has measured.
+    """
     yield Finding("ok", "database", f"{state.name} {state.version} at {address.shown}")
     meaning = "every acknowledgement waits for a round trip"
     mend = "run the database nearer to the nodes"
@@ -733,6 +757,8 @@ def _disk(config: Config) -> Findings:
         mend = "set server.data_dir to another folder"
         yield Finding("fail", "data folder", found, _NO_START, mend)
         return
+    # The file stays if a restore is interrupted, so that no server starts with
+    # half of the data.
     if (folder / RESTORING).exists():
         found = f"a restore into {folder} was interrupted"
         mend = "run imserver restore again"
@@ -752,6 +778,7 @@ def _finding_of_unwritable(folder: Path, wanted_folder: Path) -> Finding:
     that exists.
     """
     user = os.geteuid()
+    # The server would make a missing folder, but may not here.
     if folder == wanted_folder:
         found = f"{folder} is not writable by this user"
         mend = f"chown -R {user} {folder}"
@@ -771,6 +798,7 @@ def _free_space(config: Config, folder: Path) -> Finding:
     limits = dict(marked(config, "free_bytes"))
     wanted = max([_GIB, *limits.values()])
     found = f"{_size(free)} free for {config.server.data_dir}"
+    # Some limits take effect before the disk is full.
     before = "".join(f"{name} applies, then " for name in limits)
     meaning = f"below {_size(wanted)}: {before}messages are refused"
     mend = "enlarge the volume, or set storage.retention_seconds and limits of what users store"
@@ -778,7 +806,10 @@ def _free_space(config: Config, folder: Path) -> Finding:
 
 
 def _fsync_speed(folder: Path) -> Finding:
-    """Measure how long the disk takes to store a write."""
+    """Measure how long the disk takes to store a write.
+
+    The server answers the sender of a message only after that.
+    """
     name = "disk fsync"
     try:
         times = _fsync_times(folder)
@@ -835,7 +866,10 @@ def _synchronised(_config: Config) -> Findings:
 
 
 def _names(config: Config) -> Findings:
-    """Check whether DNS knows each host of the settings, and answers fast."""
+    """Check whether DNS knows each host of the settings, and answers fast.
+
+    A host that nobody knows is often a typing error.
+    """
     for setting, host in _hosts(config):
         name = f"DNS {host}"
         before = perf_counter()
@@ -847,6 +881,8 @@ def _names(config: Config) -> Findings:
             mend = f"getent ahosts {host}"
             yield Finding("fail", name, found, meaning, mend)
             continue
+        # The first question also shows whether a name server is missing: it
+        # then takes seconds.
         seconds = perf_counter() - before
         addresses = {str(address[0]) for *_, address in entries}
         listed = ", ".join(sorted(addresses))
@@ -871,12 +907,16 @@ def _hosts(config: Config) -> list[tuple[str, str]]:
     hosts += marked(config, "host")
     if config.clustered:
         hosts += [("redis.url", host) for host, _ in address_of(config.redis).hosts]
+    # Several settings often have the same host.
     settings_by_host = {host: name for name, host in hosts}
     return [(name, host) for host, name in settings_by_host.items()]
 
 
 def _urls_in(config: Config) -> list[tuple[str, str]]:
-    """Return (setting, URL) of all URLs in the settings, also of apps."""
+    """Return (setting, URL) of all URLs in the settings, also of apps.
+
+    Settings that are not set have the URL ``""``.
+    """
     urls = [*_public_urls(config), ("storage.url", config.storage.url)]
     for name, url in marked(config, "url"):
         # The settings of apps are read below, by their names.
@@ -902,6 +942,7 @@ def _public_urls(config: Config) -> list[tuple[str, str]]:
     }
     urls = []
     for name, url in settings.items():
+        # urlsplit finds the host only after two slashes.
         if url and "//" not in url:
             url = f"//{url}"
         if url:
@@ -917,6 +958,7 @@ def _certificates(config: Config) -> Findings:
     for name, url in _public_urls(config):
         parts = urlsplit(url)
         host = parts.hostname
+        # Without TLS there is no certificate.
         if parts.scheme not in ("https", "wss") or host is None:
             continue
         port = parts.port or _HTTPS_PORT
@@ -1051,6 +1093,8 @@ def _run_trials(
         for row in filter(_is_option, feature.commands):
             rows_by_parameter[_option_of(row).name] = row
     for parameter, value in given.items():
+        # The option is offered, because the feature is installed, but the
+        # settings leave it out.
         if parameter not in rows_by_parameter:
             yield Finding(
                 "fail", parameter, "the setting features does not name this feature"
@@ -1168,6 +1212,7 @@ def show(findings: Iterable[Finding]) -> int:
     for finding in findings:
         if finding.level == "fail":
             failures += 1
+        # The levels have four columns, so that the names are aligned.
         mark = click.style(f"{finding.level:4}", fg=_COLOURS[finding.level])
         click.echo(f"{mark}  {finding.name}: {finding.found}")
         if finding.meaning:

@@ -147,6 +147,7 @@ def init(
     port = _port_of(url)
     file = folder / DEFAULT_FILE
 
+    # Neither --chat nor --no-chat was given.
     if chat is None:
         chat = _ask_for_chat(file)
     name = _name_of_chat(name, chat)
@@ -226,6 +227,7 @@ def _name_of_chat(given: str | None, is_chat: bool) -> str:
     name = (given or "").strip()
     if len(name) > _NAME_CHARACTERS or not name.isprintable():
         fail(f"expected a name of at most {_NAME_CHARACTERS} characters, got {name!r}")
+    # Nobody would see the name, so this is a mistake.
     if name and not is_chat:
         fail("--name needs --chat, because it is the name of a chat")
     return name
@@ -255,7 +257,10 @@ def _write(file: Path, text: str) -> None:
 
 def _print_links(context: click.Context, file: Path) -> None:
     """Print the links with which people enter the chat, as ``imserver chat``
-    does."""
+    does.
+
+    ``file``: the new settings.
+    """
     command = context.find_root().command
     assert isinstance(command, click.Group)
     links = command.get_command(context, "chat")
@@ -281,6 +286,7 @@ def _with_scheme(url: str) -> str:
     """
     if "://" in url or url.startswith("unix:"):
         return url
+    # The host ends at the first slash, and its port follows a colon.
     host, _, port = url.partition("/")[0].partition(":")
     if is_here(host) or host.replace(".", "").isdecimal() or url.startswith("["):
         return f"http://{url}"

@@ -276,6 +276,7 @@ def rotate(
     _refuse_configured(name)
     row, secret = KeyRow.make(expires=_end_of(expires))
     with opened(path, data_dir) as (settings, store, _):
+        # Without a database no key exists that could be replaced.
         stored = None
         if store.address.exists:
             stored = store.rotate_key(name, row, grace)

@@ -110,6 +110,7 @@ def _missing_keys(kind: type[Struct], written: set[str], section: str) -> str:
     They have their texts and defaults. ``kind``: the struct of the section.
     """
     lines: list[str] = []
+    # A struct that is made without values has the defaults.
     defaults = kind()
     for key, hint in hints_of(kind).items():
         if f"{section}.{key}" not in written:
@@ -121,7 +122,10 @@ def _missing_keys(kind: type[Struct], written: set[str], section: str) -> str:
 
 def _missing_entries(declared: Declarations, text: str) -> Iterator[str]:
     """Yield lines about declared settings of an app that the manual ``text``
-    lacks."""
+    lacks.
+
+    Each is an entry of a comment, such as ``#   polls: how long polls last``.
+    """
     for kind in declared.app_kinds:
         for key, hint in hints_of(kind).items():
             if not re.search(rf"^#   (?:\w+, )*{key}\b", text, re.MULTILINE):

@@ -51,12 +51,16 @@ class Deployment(Struct, frozen=True):
 
 
 def access(deployment: Deployment) -> Iterator[Finding]:
-    """Find settings with which strangers can log in or push."""
+    """Find settings with which strangers can log in or push.
+
+    Each finding names a setting, and says why and how to change it.
+    """
     if deployment.demo:
         yield (
             "api.keys",
             "demo mode: anybody may log in and push; make a key with 'imserver key create push'",
         )
+    # A short key can be guessed, and then anybody makes tokens.
     weak = short_sign_key(deployment.config)
     if weak:
         yield "jwt.sign_key", weak
@@ -104,11 +108,15 @@ def encryption(deployment: Deployment) -> Iterator[Finding]:
 
 
 def wide_networks(deployment: Deployment) -> Iterator[Finding]:
-    """Find trusted networks with many machines."""
+    """Find trusted networks with many machines.
+
+    A network may be trusted to name the addresses of clients, or to push.
+    """
     for network in _wide(deployment.config.server.trusted_proxies):
         why = f"every machine in {network} may claim any client address; name individual proxies"
         yield "server.trusted_proxies", why
     for name, app in deployment.apps.items():
+        # Programs of this machine are strangers here, if other people use it.
         for network in _wide(app.api_allow_from, loopback=False):
             why = f"every machine in {network} may push without a key; name individual back ends"
             yield f"apps.{name}.api_allow_from", why
@@ -129,7 +137,10 @@ def any_origin(deployment: Deployment) -> Iterator[Finding]:
 
 
 def limits(deployment: Deployment) -> Iterator[Finding]:
-    """Find limits that are off or unusually high."""
+    """Find limits that are off or unusually high.
+
+    Without limits, a single client can take all of the server's time.
+    """
     seconds = deployment.config.api.page_token_seconds
     limits = deployment.config.limits
     if seconds > _DAY_SECONDS:
@@ -137,6 +148,7 @@ def limits(deployment: Deployment) -> Iterator[Finding]:
             "api.page_token_seconds",
             f"page tokens are valid for {seconds:g} seconds; an hour is usual",
         )
+    # These limits protect from a single client or key.
     unlimited = {
         "limits.max_connections_per_address": limits.max_connections_per_address,
         "limits.messages_per_second": limits.messages_per_second,
@@ -159,7 +171,11 @@ def readable_files(deployment: Deployment) -> Iterator[Finding]:
 
 
 def _secret_files(deployment: Deployment) -> dict[str, str]:
-    """Return setting → the secret file or folder that it names, or ``""``."""
+    """Return setting → the secret file or folder that it names, or ``""``.
+
+    These are the data folder, secrets, the database, private keys, and often
+    the settings themselves.
+    """
     config = deployment.config
     files = {
         "server.data_dir": config.server.data_dir,
@@ -202,6 +218,7 @@ def cluster(deployment: Deployment) -> Iterator[Finding]:
                 "server.secret_file",
                 "nodes on several machines need the same secret; name a file with it",
             )
+    # All nodes trust the Redis, and the port of other nodes.
     if config.clustered:
         yield from _redis(address_of(config.redis))
     bind = config.cluster.bind or config.cluster.advertise
@@ -212,7 +229,10 @@ def cluster(deployment: Deployment) -> Iterator[Finding]:
 
 def _redis(address: RedisAddress) -> Iterator[Finding]:
     """Find settings with which the connection to a remote Redis is not
-    protected."""
+    protected.
+
+    On the network, others could read and change what nodes tell each other.
+    """
     if address.is_local:
         return
     if not address.options.get("password"):
@@ -226,6 +246,7 @@ def _redis(address: RedisAddress) -> Iterator[Finding]:
             "Redis is on another machine and its connection is not encrypted; use rediss://",
         )
         return
+    # TLS alone does not prove that the other end is this Redis.
     checks = address.options.get("ssl_cert_reqs", "required")
     if checks != "required":
         why = (
@@ -240,7 +261,10 @@ def _redis(address: RedisAddress) -> Iterator[Finding]:
 
 def database(deployment: Deployment) -> Iterator[Finding]:
     """Find settings with which the connection to a remote database is not
-    protected."""
+    protected.
+
+    A database on this machine needs no protection on the network.
+    """
     address = database_address(
         deployment.config.storage, deployment.config.server.data_dir
     )
@@ -248,6 +272,7 @@ def database(deployment: Deployment) -> Iterator[Finding]:
         return
     url = urlsplit(address.url)
     options = dict(parse_qsl(url.query))
+    # The host may be in the URL itself, or in its parameters.
     hosts = (url.hostname or options.get("host", ""), options.get("unix_socket", ""))
     if all(_is_on_this_machine(host) for host in hosts):
         return

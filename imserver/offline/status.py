@@ -83,6 +83,7 @@ def _readiness(answer: Any) -> str:
     if not isinstance(answer, dict) or "reason" not in answer:
         return "yes"
     words = f"no: {answer['reason']}"
+    # What the server does while it starts, such as opening the database.
     stage = answer.get("stage")
     if stage:
         words += f" ({stage})"

@@ -82,7 +82,10 @@ def log_forms() -> tuple[tuple[re.Pattern[str], str], ...]:
 
 
 def _texts_in(module: Path) -> Iterator[str]:
-    """Yield the first arguments of the calls of loggers in a module."""
+    """Yield the first arguments of the calls of loggers in a module.
+
+    They are read from the source, because a message has no other list.
+    """
     for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
         if not (isinstance(node, ast.Call) and node.args):
             continue
@@ -135,8 +138,10 @@ def redacted_line(line: str) -> str:
 
 
 def _redacted_json(line: str) -> str:
-    """Return a line in the JSON format, redacted as :func:`redacted_line`
-    does."""
+    """Return a line in the JSON format, redacted as :func:`redacted_line` does.
+
+    Only the time, the level and the name of the logger stay as they are.
+    """
     try:
         record = json.loads(line)
     except ValueError:
@@ -188,8 +193,10 @@ def _filled(text: str, numbers: Iterator[str]) -> str:
 
 
 def secrets_of(settings: Config) -> set[str]:
-    """Return all secrets of the settings, the data folder and the
-    environment."""
+    """Return all secrets of the settings, the data folder and the environment.
+
+    Short ones are left out, because they would be found in ordinary words.
+    """
     secrets = set(_hidden(plain(settings), plain(settings, hide=True)))
     secrets.add(os.environ.get(ENVIRONMENT_KEY, ""))
     server = settings.server
@@ -214,6 +221,7 @@ def _hidden(value: Any, shown: Any) -> Iterator[str]:
         for key in value:
             yield from _hidden(value[key], shown.get(key))
     elif isinstance(value, list) and isinstance(shown, list):
+        # Both have the same form, except where a secret is hidden.
         for each, other in zip(value, shown, strict=False):
             yield from _hidden(each, other)
 
@@ -233,6 +241,7 @@ def _versions() -> str:
     The names of variables are listed, too.
     """
     packages = {f"{each.metadata['Name']} {each.version}" for each in distributions()}
+    # The values may be secrets.
     names = sorted(name for name in os.environ if name.startswith(ENVIRONMENT_PREFIX))
     lines = [
         f"imserver {full_version()}",
@@ -249,7 +258,10 @@ def _versions() -> str:
 
 
 def _doctor(settings: Config) -> str:
-    """Return the findings of ``imserver doctor`` as text."""
+    """Return the findings of ``imserver doctor`` as text.
+
+    They are in the form that the command prints.
+    """
     lines = []
     for each in findings(settings):
         lines.append(f"{each.level:4}  {each.name}: {each.found}")
@@ -287,6 +299,7 @@ def _metrics(settings: Config) -> str:
     If it does not answer with them, a sentence says why.
     """
     key = os.environ.get(ENVIRONMENT_KEY, "")
+    # The variable comes first, and then the first key that suffices.
     for row in settings.api.keys:
         if not key and not _MAY_READ.isdisjoint(row.scopes):
             key = row.key
@@ -344,6 +357,7 @@ def support(path: str | None, data_dir: str | None, file: Path | None) -> None:
     file = file or Path(strftime("imserver-support-%Y%m%dT%H%M%SZ.zip", gmtime()))
     if file.exists():
         fail(f"{file} exists already")
+    # The secrets are removed from all parts together, when they are written.
     parts = {
         "settings.yaml": dump(settings, declarations_of(features)),
         "versions.txt": _versions(),

@@ -157,6 +157,7 @@ def secret(
     name = required_once("APP", app, option)
     with opened(path, data_dir) as (settings, store, tenants):
         tenant = _tenant(tenants, name)
+        # An entry with a key of its own has no derived secret.
         row = next((row for row in tenant.jwt if not (row.key or row.key_file)), None)
         if row is None:
             fail(f"app {tenant.name} has no jwt entry without a key")
@@ -272,6 +273,7 @@ def _row(tenant: Tenant, kid: str | None) -> JwtSettings:
     if not tenant.jwt:
         fail(f"app {name} has no key for session tokens (setting jwt)")
     rows = [row for row in tenant.jwt if not row.issuer and kid in (None, row.kid)]
+    # All entries of the app name an issuer.
     if not rows and kid is None:
         fail(
             f"app {name} accepts only tokens of its issuers, and only the issuers can make them"

@@ -107,6 +107,8 @@ def _read_installed(dist: Path, site: Path) -> Release:
         raise StartError(
             f"{dist} is incomplete, because its installation was interrupted: delete it"
         )
+    # Its plug-ins are distributions, too. Names of files have "_" in place of
+    # "-".
     installed = distributions(path=[str(site)])
     names = {each.metadata["Name"].replace("-", "_") for each in installed}
     return _release_in(site, names, home)
@@ -133,6 +135,7 @@ def findings(config: Config, release: Release, dist: Path) -> Iterator[Finding]:
     """
     yield _check_versions(release)
     servers = list(running_server(config))
+    # An upgrade may be prepared while the server is stopped.
     if not servers:
         servers = [Finding("ok", "server", "no server of these settings runs here")]
     yield from servers
@@ -162,6 +165,7 @@ def _check_versions(release: Release) -> Finding:
     old_major, old_minor = _numbers_of(__version__)
     major, minor = _numbers_of(release.version)
     is_far = major != old_major or abs(minor - old_minor) > 1
+    # Releases that are so near run in one cluster.
     way_back = "; nodes of both releases can be one cluster, and imserver upgrade --back goes back"
     if is_far:
         way_back = ""
@@ -245,6 +249,7 @@ def _obstacles_to_link(home: Path) -> Iterator[Finding]:
         link = _link_of_this()
         yield Finding("ok", "link", f"{link} names this release")
         folder = link.parent
+    # This release was installed without a link, for example in a container.
     except StartError as error:
         folder = home.parent
         mend = "install with a link, as docs/operations.md says, or in the same way as this release"
@@ -277,6 +282,7 @@ def _obstacles_to_installation(
     except StartError as error:
         yield Finding("fail", "space", str(error), meaning, "free some space")
     target = _home_of(release)
+    # An unfinished installation is deleted and begun again.
     if target.exists() and not (target / _UNFINISHED).exists():
         mend = f"give {target} in place of {dist}, or delete {target}"
         yield Finding("fail", "target", f"{target} exists already", meaning, mend)
@@ -651,6 +657,7 @@ def _switch_to(link: Path, release: Release, dist: Path, path: str | None) -> Pa
     before = link.resolve()
     if home == before:
         raise StartError(f"{link} already points to {home}")
+    # Only the new release knows which settings it accepts.
     command = [str(home / "bin" / "imserver"), "check-config"]
     if path:
         command += ["-c", path]

@@ -33,7 +33,11 @@ class Additions:
     """
 
     def __init__(self, folders: Mapping[str, Path]) -> None:
-        """Raises ConfigError for a file of words that cannot be used."""
+        """Read the words of the features. Raises ConfigError if a file cannot
+        be used.
+
+        ``folders``: name of a feature → its folder.
+        """
         self.folders = folders
         self._words: dict[str, dict[str, str]] = {}
         for name, folder in folders.items():
@@ -86,6 +90,7 @@ class Additions:
         for name, stem in product(self.folders, ("page", "later")):
             module = address(f"features/{name}/{stem}.js")
             style = address(f"features/{name}/{stem}.css")
+            # A feature may have nothing to load later.
             if module or style:
                 rows.append(
                     {"module": module, "style": style, "later": stem == "later"}
@@ -103,6 +108,8 @@ def _read_words(feature: str, file: Path) -> dict[str, str]:
         words = msgspec.json.decode(file.read_bytes(), type=dict[str, str])
     except (OSError, ValueError) as error:
         raise ConfigError(f"the feature {feature!r}: {file}: {error}") from None
+    # Each key is checked, because two features could overwrite each other's
+    # texts.
     for key in words:
         if not key.startswith(f"{feature}_"):
             problem = f"the key {key} does not begin with {feature}_"

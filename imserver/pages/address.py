@@ -68,6 +68,7 @@ def check(config: Config, locations: Locations) -> None:
                 f"expected an address such as im.example.com:8089, got {value!r}",
             )
 
+    # Clients get this address from /gateway, so it must be complete.
     if url and not websocket_address(url):
         raise locations.wrong(
             "server.public_ws_url",

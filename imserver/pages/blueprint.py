@@ -242,7 +242,8 @@ def create_pages(core: Core, document: Callable[[], bytes]) -> Blueprint:
 
 
 def _routes_of_chat(chat: _Chat) -> tuple[_Route, ...]:
-    """Return the routes of the chat pages."""
+    """Return the routes of the chat pages: for people, and for the original
+    clients."""
     return (
         ("/", "start", chat.start),
         ("/home/index", "home", chat.index),
@@ -259,7 +260,10 @@ def _routes_of_chat(chat: _Chat) -> tuple[_Route, ...]:
 
 
 def _routes_of_release(released: _Released) -> tuple[_Route, ...]:
-    """Return the routes of files whose address has the release of the page."""
+    """Return the routes of files whose address has the release of the page.
+
+    A release is a name of the content of all these files.
+    """
     base = f"{installable.RELEASES}<release>"
     return (
         (f"{base}/static/<path:name>", "released", released.file),
@@ -325,6 +329,7 @@ class _Chat:
             **data,
         }
         answer = render(template, language, data=data, **values)
+        # The script may connect only to this server.
         sources = " ".join(addresses.sources)
         rules = policy(sources, media, ancestors=around)
         answer.headers["Content-Security-Policy"] = rules
@@ -385,6 +390,7 @@ class _Chat:
         keep (None: no language).
         """
         pages = []
+        # A link must not lead to a page that refuses the visitor.
         if self._has_channels():
             pages.append(("pages.channels", "start_channels", "start_channels_hint"))
         pages.append(("pages.reference", "status_reference", "start_reference_hint"))
@@ -561,6 +567,8 @@ class _Chat:
         around = ""
         if tenant is not None:
             around = frame_ancestors(tenant.origins)
+        # Without origins, any page could show a login of this server in a
+        # frame.
         if not around or self._logins.is_closed(app):
             abort(Problems.NOT_FOUND.status)
         return self._compress(self._messages(language_of_visitor(), app, around))
@@ -603,6 +611,7 @@ class _Chat:
         script = self._look.button((assets.STATIC / BUTTON).read_bytes())
         answer = Response(script, mimetype="text/javascript")
         answer.headers["Cache-Control"] = "no-cache"
+        # The file differs from the one on the disk, so it has a tag of its own.
         answer.add_etag()
         return answer.make_conditional(request)
 
@@ -730,6 +739,8 @@ class _Chat:
         app = self._tenants.resolve(room)
         if self._logins.is_open(app):
             name = pick_name(language)
+            # The token is not renewed here: the app has made it, and knows how
+            # long it is valid.
             return {
                 "user": name,
                 "token": self._page_tokens.make(app, name),
@@ -777,6 +788,7 @@ class _Chat:
         app = self._tenants.resolve(parameter("appid"))
         user = parameter("userid")
         is_own = (visitor.app, visitor.user) == (app, user)
+        # With a token of another user, a visitor could take over that name.
         if visitor.kind != "page" or not is_own:
             abort(Problems.UNAUTHORIZED.status)
 

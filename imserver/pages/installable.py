@@ -280,6 +280,7 @@ def _icons_of(look: Look) -> list[dict[str, str]]:
     """
     icons = []
     if look.picture:
+        # A manifest has the sizes in the form 512x512.
         size = f"{look.side}x{look.side}"
         icons.append((look.picture_url, size, "image/png", "any"))
     else:
@@ -316,6 +317,7 @@ def worker(pages: Iterable[bytes], additions: Additions, look: Look) -> Response
         b"self.SHELL = " + msgspec.json.encode(shell) + b";\n" + code,
         mimetype="text/javascript",
     )
+    # The browser must notice a new version at each visit.
     answer.headers["Cache-Control"] = "no-cache"
     return answer
 

@@ -69,7 +69,11 @@ class Look:
     """
 
     def __init__(self, settings: ChatSettings, root: str = "") -> None:
-        """Read the picture, and derive the colours. Raises ConfigError."""
+        """Read the picture, and derive the colours from the one in the
+        settings.
+
+        Raises ConfigError if the picture cannot be used.
+        """
         self._root = root
         self.has_name = bool(settings.name)
         self.name = settings.name or "imserver"
@@ -80,6 +84,8 @@ class Look:
         if settings.colour:
             self.sheet = _sheet_of(settings.colour)
 
+        # Addresses of the look have this version, so browsers may store the
+        # files for good.
         digest = sha256(self.picture)
         digest.update(f"{self.name}\n{self.sheet}".encode())
         self.version = digest.hexdigest()[:VERSION_DIGITS]
@@ -188,6 +194,7 @@ def _shade(colour: str, lightness: float, saturation: float = 1.0) -> str:
     one.
     """
     hue, _, full_saturation = colorsys.rgb_to_hls(*_parts(colour))
+    # A search for a readable colour may step over black or white.
     lightness = min(max(lightness, 0.0), 1.0)
     parts = colorsys.hls_to_rgb(hue, lightness, full_saturation * saturation)
 

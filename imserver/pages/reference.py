@@ -131,6 +131,7 @@ class Reference(Service):
             for path, method, operation in operations_of(document)
         ]
         chapters = []
+        # A chapter of the page has the operations of one tag.
         for tag in document["tags"]:
             rows = [row for row in operations if row["tag"] == tag["name"]]
             chapters.append((tag, rows))
@@ -139,6 +140,7 @@ class Reference(Service):
             fields = fields_of(schema, document)
             shapes.append((name, schema.get("description", ""), fields))
 
+        # The script of the page sends these requests.
         trials = {row["id"]: row["trial"] for row in operations if row["trial"]}
         words = REFERENCE[language]
         words_of_script = {word: words[word] for word in _WORDS_OF_SCRIPT}
@@ -259,6 +261,7 @@ def curl_of(address: str, method: str, path: str, operation: Document) -> str:
     words = ["curl", *_curl_of_protocol(operation), *_curl_of_token(operation)]
     words += _curl_of_body(operation)
     words += _curl_of_method(method, operation)
+    # Headers that a request may leave out would only make the command long.
     for parameter in operation["parameters"]:
         if parameter["in"] == "header" and parameter["required"]:
             header = f"{parameter['name']}: {parameter['example']}"
@@ -290,8 +293,10 @@ def _curl_of_token(operation: Document) -> Iterator[str]:
 
 
 def _curl_of_body(operation: Document) -> Iterator[str]:
-    """Yield the options with the body: an example, or a file if it is not
-    JSON."""
+    """Yield the options with the body: an example, or a file if it is not JSON.
+
+    Operations without a body have no such option.
+    """
     if "requestBody" not in operation:
         return
     content = operation["requestBody"]["content"]
@@ -332,6 +337,7 @@ def _filled(path: str, parameters: Sequence[Document]) -> str:
         name = parameter["name"]
         if parameter["in"] == "path":
             path = path.replace(f"{{{name}}}", parameter["example"])
+        # A parameter without an example is optional.
         elif parameter["in"] == "query" and "example" in parameter:
             query[name] = parameter["example"]
     if query:
@@ -402,6 +408,7 @@ def fields_of(schema: Document, document: Document) -> tuple[Field, ...]:
 
     If the schema refers to another one, its fields are returned.
     """
+    # The document has each schema once, and refers to it by its name.
     shape = _shape_of(schema)
     if shape:
         schema = document["components"]["schemas"][shape]
@@ -422,6 +429,7 @@ def _field(name: str, schema: Document, required: bool, meaning: str) -> Field:
     if schema.get("default") not in (None, "", [], {}):
         default = json.dumps(schema["default"], ensure_ascii=False)
     bounds = []
+    # The texts of the page name the limits that it shows.
     for bound in REFERENCE["en"]["bounds"]:
         if bound in schema:
             bounds.append((bound, _short(schema[bound])))
@@ -481,6 +489,7 @@ def _shape_of(schema: Document) -> str:
     if "$ref" in schema:
         return str(schema["$ref"]).removeprefix(_SCHEMAS)
     if "anyOf" in schema:
+        # A field that may be null refers to one schema, beside null.
         shapes = set(map(_shape_of, _not_null(schema["anyOf"])))
         if len(shapes) == 1:
             return shapes.pop()

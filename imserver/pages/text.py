@@ -36,7 +36,10 @@ LANGUAGES: Final = _languages()
 
 
 def _words_of(language: str) -> dict[str, dict[str, Any]]:
-    """Read the texts in a language, of all houses: page → key → text."""
+    """Read the texts in a language: page → key → text.
+
+    Houses with pages of their own have a file of texts in their folder.
+    """
     words: dict[str, dict[str, Any]] = {}
     for name in (f"words.{language}.json", f"*/pages.{language}.json"):
         for path in sorted(assets.TEMPLATES.glob(name)):

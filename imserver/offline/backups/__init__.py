@@ -49,7 +49,11 @@ _LOOK_SECONDS: Final = 60.0
 
 
 def _build(core: Core) -> Parts:
-    """Build the service that reads the folder of backups every minute."""
+    """Build the service that reads the folder of backups every minute.
+
+    Without a folder in the settings there is no service. Its figures are shown
+    by ``/metrics`` and ``/system/state``.
+    """
     folder = settings_of(core.config, BackupSettings).folder
     if not folder:
         return Parts()

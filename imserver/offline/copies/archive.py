@@ -76,13 +76,17 @@ class _Pieces:
     """
 
     def __init__(self, pieces: Iterable[bytes], digest: Any) -> None:
+        """``pieces``: the content. ``digest``: the checksum of the archive."""
         self.is_whole = True
         self._pieces = iter(pieces)
         self._unread = bytearray()
         self._digest = digest
 
     def read(self, size: int) -> bytes:
-        """Return the next ``size`` bytes."""
+        """Return the next ``size`` bytes, with zeros in place of missing bytes.
+
+        In all, the tar library asks for as many bytes as the member has.
+        """
         while len(self._unread) < size:
             piece = b""
             with suppress(ImserverError):
@@ -115,7 +119,11 @@ class _Members:
         self.digest = sha256()
 
     def add(self, name: str, size: int, pieces: Iterable[bytes]) -> bool:
-        """Write a member. Returns whether its content was read completely."""
+        """Write a member. Returns whether its content was read completely.
+
+        ``size``: the bytes of its content, which ``pieces`` should have
+        together.
+        """
         member = tarfile.TarInfo(name)
         member.size = size
         member.mode = 0o600
@@ -145,6 +153,7 @@ def write(
         raise StartError(f"{path} exists already")
 
     try:
+        # The archive is a stream: it can be larger than the memory.
         with (
             whole_or_absent(path) as unfinished,
             unfinished.open("wb") as out,
@@ -196,6 +205,7 @@ def _write_files(
     for file in files:
         name = f"{file.feature}/{file.name}"
         is_whole = False
+        # A file of unknown size cannot be written to an archive.
         if file.size >= 0:
             count += 1
             is_whole = members.add(f"{_FILES}{name}", file.size, file.read)
@@ -249,6 +259,7 @@ class BackupArchive:
         made."""
         try:
             self._read()
+            # A short secret was cut off, or somebody has changed the archive.
             for secret in self.head.secrets.values():
                 if len(secret.encode("latin-1").strip()) < SECRET_BYTES:
                     raise ValueError("a secret in it is too short")
@@ -306,16 +317,21 @@ class BackupArchive:
         elif name == _DATABASE:
             self.database_size = member.size
         elif name.startswith(_FILES):
+            # Such as files/uploads/7f3a.
             feature = name.split("/")[1]
             self.features[feature] += 1
         elif name == _ABSENT:
             self.absent = json.decode(beginning, type=list[str])
 
     def extract_database(self, target: Path) -> None:
-        """Write the database to a new file. Raises StartError."""
+        """Write the database of the archive to a new file. Raises StartError.
+
+        Only the owner may read the file.
+        """
         try:
             for member, content in self._members():
                 if member.name == _DATABASE:
+                    # O_EXCL: the file must not exist, not even as a link.
                     descriptor = os.open(
                         target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600
                     )

@@ -66,6 +66,7 @@ def backup(database: Path, copy: Path) -> None:
                 closing(sqlite3.connect(unfinished)) as target,
             ):
                 source.backup(target)
+                # Without a write-ahead log the copy is one file.
                 target.execute("PRAGMA journal_mode=DELETE")
             check(unfinished, is_own=True)
     except OSError as error:
@@ -246,6 +247,7 @@ def move_on(
     database = Database(address, settings, threaded=False)
     try:
         database.open()
+        # A server that runs would give numbers meanwhile.
         wait_until_alone(database.read, address.shown)
         begin(folder)
         database.write_long(skip)

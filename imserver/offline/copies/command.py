@@ -284,8 +284,10 @@ def move(
 
 
 def _print_report(report: Moved, target: DatabaseAddress, seconds: float) -> None:
-    """Print which tables were moved, with their checksums, and which were
-    not."""
+    """Print which tables were moved, with their checksums, and which were not.
+
+    Warnings go to standard error. Tables without rows are only counted.
+    """
     for name in report.strangers:
         click.echo(
             f"imserver: the table {name} does not belong to this server, and was not copied",
@@ -295,6 +297,7 @@ def _print_report(report: Moved, target: DatabaseAddress, seconds: float) -> Non
         f"moved to {target.shown}: rows {report.rows}, tables {len(report.tables)}, in "
         f"{seconds:.0f} s; counts and checksums are equal"
     )
+    # Most tables of a small server are empty.
     empty = 0
     for name, table in sorted(report.tables.items()):
         if table.rows:
@@ -345,10 +348,10 @@ def _finish(
 ) -> list[str]:
     """Erase the users again who were erased since the copy.
 
-    It is the last step of a restore. Three places name the erasures: the
-    replaced database ``before`` (None if it was not a file), the journal of the
-    data folder, and a further ``journal`` (None if the operator gave none). At
-    the end the journal of the data folder has all of them.
+    It is the last step of a restore. Three places name the erasures. One is the
+    replaced database ``before``; None if it was not a file. The others are the
+    journal of the data folder, and a further ``journal``; None if the operator
+    gave none. At the end the journal of the data folder has all of them.
 
     ``store``: the restored database. Returns a report. Raises StartError.
     """
@@ -454,7 +457,10 @@ def _users_of(
 
 
 def _users_in(app: str, tables: Sequence[Table], sql: PooledStatements) -> set[str]:
-    """Return all users who have rows in an app."""
+    """Return all users who have rows in an app.
+
+    The declaration of a table names its column with a user, if it has one.
+    """
     users: set[str] = set()
     for table in (*tables_of_others(sql), *tables):
         if isinstance(table.of_user, Reason) or table.of_app not in CONDITIONS_OF_APP:

@@ -57,6 +57,7 @@ def backup(
     if file.exists():
         raise StartError(f"{file} exists already")
     tables = tables_of(load_features(settings))
+    # The copy is beside the archive, which is on a disk with space for both.
     with tempfile.TemporaryDirectory(
         prefix=f".{file.name}.", dir=file.absolute().parent
     ) as folder:
@@ -113,8 +114,11 @@ def _copy_database(
 
 
 def _read_secrets(settings: Config) -> dict[str, str]:
-    """Return the name → content of each secret of the server. Raises
-    StartError."""
+    """Return the name → content of each secret of the server.
+
+    Without the secrets, tokens and links of the restored server would not be
+    valid. Raises StartError.
+    """
     paths = {name: path for name, path in _secret_paths(settings).items() if path}
     # A secret that the settings name must exist. Otherwise the first server
     # makes one, and no server has run yet.
@@ -337,6 +341,7 @@ def _put_secrets(settings: Config, secrets: dict[str, Any]) -> list[str]:
             continue
         try:
             if path.exists():
+                # The secret is there already: nothing has to change.
                 if path.read_bytes().decode("latin-1").strip() == content.strip():
                     continue
                 before = free_name(path.with_name(f"{path.name}.before"))

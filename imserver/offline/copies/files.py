@@ -22,6 +22,8 @@ def whole_or_absent(path: Path) -> Iterator[Path]:
     try:
         os.close(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))
         yield unfinished
+        # First the content, and then the name: after a power failure the file
+        # is never empty.
         synchronise(unfinished)
         unfinished.rename(path)
         synchronise(path.parent)

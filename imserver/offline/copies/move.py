@@ -235,6 +235,7 @@ def _locked(file: Path) -> Iterator[None]:
     except OSError as error:
         raise StartError(f"the database {file} cannot be used: {error}") from None
     try:
+        # Does not wait: whoever has the lock may run for months.
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     except BlockingIOError:
@@ -388,6 +389,7 @@ class _Move:
             raise StartError(
                 f"the database {shown} is itself the target of an unfinished move"
             )
+        # A table of the server may be missing after a wrong restore.
         missing = sorted(wanted - present)
         if missing:
             names = ", ".join(missing)
@@ -423,6 +425,7 @@ class _Move:
 
         shown = self._source.address.shown
         taken = self._source.read(read)
+        # This release does not know the tables of a newer one.
         newer = migrations.named(migrations.newer_steps(taken))
         if newer:
             raise StartError(
@@ -449,6 +452,7 @@ class _Move:
 
         shown = self._source.address.shown
         records = self._source.read(read)
+        # The tables of an unknown feature would be lost without a word.
         expected = {each.feature for each in self._features} | self._without
         unexpected = sorted(records.keys() - expected)
         if unexpected:
@@ -523,6 +527,7 @@ class _Move:
         if not names or _STATE in names:
             return
         shown = self._target.address.shown
+        # The same id: most likely the command is given a second time.
         if _LAST in names and self._id_of(self._target) == source:
             raise StartError(
                 f"the database {shown} has the id of the source: it is the same database or a "
@@ -558,8 +563,10 @@ class _Move:
             )
 
     def _make_tables(self) -> None:
-        """Make the tables of the target, and delete rows that are already in
-        them."""
+        """Make the tables of the target, and delete the rows in them.
+
+        So the copy begins with empty tables, also after an interrupted one.
+        """
         shown = self._target.address.shown
         # The migration steps have written rows, and so may an interrupted copy.
         # Rows that refer to others are deleted first.
@@ -640,6 +647,7 @@ class _Move:
             _set_state(writer.sql, name, json.encode(position).decode())
             writer.sql.commit()
         except writer.errors as error:
+            # The driver does not always say what is wrong.
             words = self._too_long(page) or " ".join(str(error).split())
             raise StartError(
                 f"the target stopped storing rows of {name}: {words}; run the same command again "
@@ -719,9 +727,13 @@ class _Move:
 
     def _drop_state(self) -> None:
         """Delete the table with the state of the move, and prepare the target
-        for a server."""
+        for a server.
+
+        From then on the target is an ordinary database.
+        """
 
         def drop(sql: PooledStatements) -> None:
+            """Drop the table, and let the database count the rows."""
             sql.execute(f"DROP TABLE {_STATE}")
             if sql.engine == "postgresql":
                 # Without statistics PostgreSQL guesses how to execute queries.
@@ -756,7 +768,10 @@ def _set_state(sql: Any, name: str, value: str) -> None:
 
 
 def _require_same_columns(reader: RowReader, writer: RowWriter) -> None:
-    """Refuse a target whose tables have other columns. Raises StartError."""
+    """Refuse a target whose tables have other columns. Raises StartError.
+
+    Another release may have made them.
+    """
     for name, layout in reader.layouts.items():
         source_columns = {column.name for column in layout.columns}
         target_columns = {column.name for column in writer.layouts[name].columns}

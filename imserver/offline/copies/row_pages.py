@@ -45,6 +45,8 @@ def usable(address: DatabaseAddress, engine: Engine) -> Iterator[None]:
     try:
         yield
     except faults as error:
+        # The error of the driver is inside that of SQLAlchemy. It may have
+        # several lines.
         words = " ".join(str(getattr(error, "orig", None) or error).split())
         raise StartError(
             f"the database {address.shown} cannot be used: {words}"
@@ -77,6 +79,7 @@ class RowReader:
                 self._connection: Any = sqlite3.connect(
                     url, uri=True, isolation_level=None
                 )
+                # Texts arrive as their bytes, as from the other engines.
                 self._connection.text_factory = bytes
                 self._connection.execute("PRAGMA query_only=ON")
                 self._connection.execute("BEGIN")
@@ -167,7 +170,10 @@ def _begin_mysql(connection: Any) -> None:
 
 
 def _pages_of(cursor: Any) -> Iterator[list[Row]]:
-    """Yield all rows of a cursor, in pages of a few megabytes."""
+    """Yield all rows of a cursor, in pages of a few megabytes.
+
+    A page is stored in one transaction, and must fit into the memory.
+    """
     page: list[Row] = []
     size = 0
     while True:
@@ -248,7 +254,10 @@ class RowWriter:
     def __init__(
         self, address: DatabaseAddress, engine: Engine, layouts: dict[str, TableLayout]
     ) -> None:
-        """Connect. ``layouts``: name of a table → its columns and key."""
+        """Connect to the database of a move or a restore.
+
+        ``layouts``: name of a table → its columns and key.
+        """
         self.layouts = layouts
         self.content_errors, self.errors = engines.driver_errors(engine)
         with usable(address, engine):
@@ -267,6 +276,7 @@ class RowWriter:
         engine = self.sql.engine
         name = layout.query.table
         columns = ", ".join(layout.query.columns)
+        # MySQL quotes names in its own way.
         if engine == "mysql":
             name = name.replace('"', "`")
             columns = columns.replace('"', "`")
@@ -296,6 +306,7 @@ def _check_types(layout: TableLayout, rows: list[Row]) -> None:
     types = [_TYPES.get(column.kind.name, bytes) for column in layout.columns]
     for row in rows:
         for column, value, wanted in zip(layout.columns, row, types, strict=True):
+            # Not isinstance: a bool is an int, too.
             if type(value) is not wanted and value is not None:
                 where = _cell_name(layout, column.name, row)
                 raise StartError(f"{where} is no {column.kind.name}: change this row")
@@ -369,6 +380,7 @@ def _changed(rows: list[Row], changes: Sequence[Change | None]) -> list[Row]:
     ``changes`` has a function for each column; None means that the values of
     the column stay. NULL always stays.
     """
+    # Most columns need no change.
     change_by_index = {
         index: change for index, change in enumerate(changes) if change is not None
     }

@@ -53,6 +53,7 @@ def restore_on_trial(settings: Config, file: Path) -> str:
         f"{file} was restored on trial in {seconds:.0f} s: rows {restored.rows}, "
         f"tables {restored.tables}"
     )
+    # The backup can be restored, but it is not complete.
     if restored.absent:
         raise StartError(f"{done}, but {lack_of(restored.absent)}")
     hours = (time() - restored.created) / _HOUR_SECONDS
@@ -146,6 +147,7 @@ def _compare(copy: Path, restored: Path) -> tuple[int, int]:
     after = _counts(restored)
     for table, count in before.items():
         came_back = after.get(table, 0)
+        # More rows are no error: a restore may add some.
         if came_back < count:
             raise StartError(
                 f"of {count} rows of the table {table}, {came_back} came back"
@@ -154,7 +156,10 @@ def _compare(copy: Path, restored: Path) -> tuple[int, int]:
 
 
 def _counts(database: Path) -> dict[str, int]:
-    """Return each table of a SQLite file → the number of its rows."""
+    """Return each table of a SQLite file → the number of its rows.
+
+    The file is not changed.
+    """
     url = f"{database.absolute().as_uri()}?mode=ro"
     with closing(sqlite3.connect(url, uri=True)) as connection:
         tables = connection.execute(
