@@ -117,7 +117,7 @@ def restore(
         if replaced == database and database.exists():
             _fold_log(database)
             _set_aside(database, before)
-        _put_in_place(unfinished, database)
+        _install(unfinished, database)
     except OSError as error:
         raise StartError(f"{database} cannot be written: {error.strerror}") from None
     except sqlite3.Error as error:
@@ -129,7 +129,7 @@ def restore(
     return f"restored {database}; the previous database is {before}", before
 
 
-def _put_in_place(unfinished: Path, database: Path) -> None:
+def _install(unfinished: Path, database: Path) -> None:
     """Give a complete new database its name. The old one is already set aside.
 
     Raises OSError.

@@ -349,8 +349,8 @@ def _finish(
     """Erase the users again who were erased since the copy.
 
     It is the last step of a restore. Three places name the erasures. One is the
-    replaced database ``before``; None if it was not a file. The others are the
-    journal of the data folder, and a further ``journal``; None if the operator
+    replaced database ``before``; None if it was not a file. Two are journals:
+    that of the data folder, and a further ``journal``; None if the operator
     gave none. At the end the journal of the data folder has all of them.
 
     ``store``: the restored database. Returns a report. Raises StartError.
