@@ -478,11 +478,10 @@ def _get(host: str, port: int, path: str, key: str) -> tuple[int, dict[str, Any]
 
 
 def _listeners(config: Config) -> list[tuple[str, str, Sequence[int]]]:
-    """Return all TCP listeners that the nodes of this machine have, by the
-    settings.
+    """Return all TCP listeners of the nodes of this machine.
 
-    Each is (setting, host, ports). A process needs two ports for messages of
-    other nodes, so that setting has more ports than one.
+    Each is (setting, host, ports). Only the listeners for messages of other
+    nodes have several ports.
     """
     app = config.app
     host = config.server.host
@@ -495,16 +494,23 @@ def _listeners(config: Config) -> list[tuple[str, str, Sequence[int]]]:
             name = f"server.extra_listen[{number}]"
             listeners.append((name, row.host or host, (row.port,)))
     if config.clustered and app.rpc_port:
-        # Nodes listen for each other on addresses of their own.
-        planned, _ = plan_processes(config)
-        count = PORTS_PER_NODE * planned.server.processes
-        only_local = config.demo and not config.server.insecure
-        bind = config.cluster.bind or advertised_address(
-            config.cluster.advertise, only_local
-        )
-        ports = range(app.rpc_port, app.rpc_port + count)
-        listeners.append(("app.rpc_port", bind, ports))
+        listeners.append(("app.rpc_port", *_listeners_for_nodes(config)))
     return listeners
+
+
+def _listeners_for_nodes(config: Config) -> tuple[str, range]:
+    """Return the host and the ports at which nodes listen for each other.
+
+    Each process needs several ports of its own.
+    """
+    planned, _ = plan_processes(config)
+    count = PORTS_PER_NODE * planned.server.processes
+    only_local = config.demo and not config.server.insecure
+    host = config.cluster.bind or advertised_address(
+        config.cluster.advertise, only_local
+    )
+    first = config.app.rpc_port
+    return host, range(first, first + count)
 
 
 def _socket_memory(_config: Config) -> Findings:
@@ -871,26 +877,29 @@ def _names(config: Config) -> Findings:
     A host that nobody knows is often a typing error.
     """
     for setting, host in _hosts(config):
-        name = f"DNS {host}"
-        before = perf_counter()
-        try:
-            entries = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-        except OSError as error:
-            found = error.strerror or str(error)
-            meaning = f"{setting} names it"
-            mend = f"getent ahosts {host}"
-            yield Finding("fail", name, found, meaning, mend)
-            continue
-        # The first question also shows whether a name server is missing: it
-        # then takes seconds.
-        seconds = perf_counter() - before
-        addresses = {str(address[0]) for *_, address in entries}
-        listed = ", ".join(sorted(addresses))
-        milliseconds = seconds * _SECOND_MS
-        found = f"{listed} in {milliseconds:.0f} ms"
-        meaning = "each new connection to the host waits for the answer"
-        mend = "run a caching resolver on this machine"
-        yield finding_of(seconds > 1, name, found, meaning, mend)
+        yield _look_up(setting, host)
+
+
+def _look_up(setting: str, host: str) -> Finding:
+    """Ask DNS for a host. ``setting``: the setting that names it."""
+    name = f"DNS {host}"
+    before = perf_counter()
+    try:
+        entries = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError as error:
+        found = error.strerror or str(error)
+        meaning = f"{setting} names it"
+        mend = f"getent ahosts {host}"
+        return Finding("fail", name, found, meaning, mend)
+    # If one of the name servers does not answer, this takes seconds.
+    seconds = perf_counter() - before
+    addresses = {str(address[0]) for *_, address in entries}
+    listed = ", ".join(sorted(addresses))
+    milliseconds = seconds * _SECOND_MS
+    found = f"{listed} in {milliseconds:.0f} ms"
+    meaning = "each new connection to the host waits for the answer"
+    mend = "run a caching resolver on this machine"
+    return finding_of(seconds > 1, name, found, meaning, mend)
 
 
 def _hosts(config: Config) -> list[tuple[str, str]]:
@@ -957,24 +966,26 @@ def _certificates(config: Config) -> Findings:
     """
     for name, url in _public_urls(config):
         parts = urlsplit(url)
-        host = parts.hostname
         # Without TLS there is no certificate.
-        if parts.scheme not in ("https", "wss") or host is None:
-            continue
-        port = parts.port or _HTTPS_PORT
-        where = f"certificate of {host}"
-        try:
-            expires_at = _expiry(host, port)
-        except OSError as error:
-            meaning = f"clients of {name} do not trust the certificate, or cannot reach the host"
-            mend = f"openssl s_client -connect {host}:{port}"
-            yield Finding("fail", where, str(error), meaning, mend)
-            continue
-        days = (expires_at - time()) / _DAY_SECONDS
-        found = f"valid for {days:.0f} more days"
-        meaning = "when it has expired, clients refuse to connect"
-        mend = "renew the certificate, and reload the proxy"
-        yield finding_of(days < _RENEWAL_DAYS, where, found, meaning, mend)
+        if parts.scheme in ("https", "wss") and parts.hostname is not None:
+            yield _certificate(name, parts.hostname, parts.port or _HTTPS_PORT)
+
+
+def _certificate(setting: str, host: str, port: int) -> Finding:
+    """Check the certificate of a host. ``setting``: the setting that names
+    it."""
+    where = f"certificate of {host}"
+    try:
+        expires_at = _expiry(host, port)
+    except OSError as error:
+        meaning = f"clients of {setting} do not trust the certificate, or cannot reach the host"
+        mend = f"openssl s_client -connect {host}:{port}"
+        return Finding("fail", where, str(error), meaning, mend)
+    days = (expires_at - time()) / _DAY_SECONDS
+    found = f"valid for {days:.0f} more days"
+    meaning = "when it has expired, clients refuse to connect"
+    mend = "renew the certificate, and reload the proxy"
+    return finding_of(days < _RENEWAL_DAYS, where, found, meaning, mend)
 
 
 def _expiry(host: str, port: int) -> float:

@@ -187,9 +187,11 @@ def check(path: str | None, data_dir: str | None, name: str, shown: str) -> None
             fail(f"app {tenant.name} has no key for session tokens (setting jwt)")
         if not CommandLine.wants_json():
             _print_parts(shown)
+        # An issuer may have to be asked for its keys.
         outgoing = Outgoing()
         try:
             claims = _claims_of(shown, tenant, settings, outgoing)
+            # The name of the app in the token may be an alias.
             if tenants.resolve(claims.app) != tenant.name:
                 raise BadToken(f"the token is for another app, {claims.app!r}")
         except (BadKey, BadToken, IssuerUnavailable) as error:

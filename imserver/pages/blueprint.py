@@ -502,19 +502,13 @@ class _Chat:
         one. The page is in Chinese, as in the original, unless ``lang`` names
         another language.
         """
-        tenants = self._tenants
         language = requested_language()
-        app = parameter("appid") or parameter("appname")
-        if tenants.get(f"{_ACTION_PREFIX}{app}") is None:
-            app = "1"
-        if self._logins.is_closed(f"{_ACTION_PREFIX}{app}"):
-            abort(Problems.NOT_ALLOWED.status)
-
+        app = self._app_of_action()
         # The page lists the rooms with members in the settings, and the room in
         # the address.
         rooms: list[str] = []
         is_stored = False
-        tenant = tenants.get(tenants.resolve(f"{_ACTION_PREFIX}{app}"))
+        tenant = self._tenants.get(self._tenants.resolve(f"{_ACTION_PREFIX}{app}"))
         if tenant is not None:
             rooms = list(tenant.room_members)
             is_stored = tenant.store_conversations
@@ -548,6 +542,19 @@ class _Chat:
             token=token,
             stored=is_stored,
         )
+
+    def _app_of_action(self) -> str:
+        """Return the app of the action dialect in the address, such as ``1``.
+
+        An unknown app is replaced by ``1``, the app of the original. Ends the
+        request with 403 if nobody may log in to it.
+        """
+        app = parameter("appid") or parameter("appname")
+        if self._tenants.get(f"{_ACTION_PREFIX}{app}") is None:
+            app = "1"
+        if self._logins.is_closed(f"{_ACTION_PREFIX}{app}"):
+            abort(Problems.NOT_ALLOWED.status)
+        return app
 
     def messages(self) -> AnyResponse:
         """``GET /home/messages``: the page of stored messages, with a login.
@@ -698,14 +705,8 @@ class _Chat:
         # With a colon it is an app of another dialect.
         if ":" in app or self._tenants.get(app) is None:
             abort(Problems.NOT_FOUND.status)
-        resolved = self._tenants.resolve(app)
         language = language_of_visitor()
-        if self._logins.is_open(resolved):
-            user = pick_name(language)
-            token = ""
-        else:
-            user, _ = self._holder_of_token(resolved)
-            token = parameter("token")
+        user, token = self._visitor_of(app, language)
 
         data = {
             "app": app,
@@ -729,6 +730,18 @@ class _Chat:
             has_messages=self._has_messages(),
             has_chat=bool(self._rooms) and self._logins.is_open(self._rooms[0]),
         )
+
+    def _visitor_of(self, app: str, language: str) -> tuple[str, str]:
+        """Return the user and the token of a visitor of the page of channels.
+
+        In an open app the visitor gets a name, and needs no token: it is
+        ``""``. Otherwise both are from the token in the address.
+        """
+        resolved = self._tenants.resolve(app)
+        if self._logins.is_open(resolved):
+            return pick_name(language), ""
+        user, _ = self._holder_of_token(resolved)
+        return user, parameter("token")
 
     def _credentials_for(self, room: str, language: str) -> dict[str, Any]:
         """Return the visitor's name and token, as data for the page.
@@ -1000,13 +1013,8 @@ def explain(refused: Response) -> Response:
     and not a browser.
     """
     problem = g.get("refusal")
-    if problem is None or request.method not in ("GET", "HEAD"):
+    if problem is None or not _wants_page():
         return refused
-    if request.path.startswith("/api/"):
-        return refused
-    accepted = request.accept_mimetypes
-    if accepted["text/html"] <= accepted["application/json"]:
-        return refused  # programs accept both types alike
 
     # The form of the page asks again with these parameters, and another token.
     parameters = [
@@ -1032,3 +1040,12 @@ def explain(refused: Response) -> Response:
     answer.headers["Content-Security-Policy"] = policy("'none'", form=form)
     answer.headers.update(HEADERS)
     return answer
+
+
+def _wants_page() -> bool:
+    """Whether the client of this request is a browser that shows the answer."""
+    if request.method not in ("GET", "HEAD") or request.path.startswith("/api/"):
+        return False
+    accepted = request.accept_mimetypes
+    # Programs accept both types alike.
+    return bool(accepted["text/html"] > accepted["application/json"])

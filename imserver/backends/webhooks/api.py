@@ -289,6 +289,7 @@ def log(
         limit_bytes=_PAGE_BYTES,
     )
     if page.is_full:
+        # Some of the entries and rows are for the next page.
         entry_id = max(entry_id, page.last_entry)
         event_id = max(event_id, page.last_row)
     else:

@@ -240,11 +240,6 @@ class BackEndRequests(BackEnds):
             if hook is None or call not in hook.urls:
                 raise Unreachable("it is not set")
             with asking.counting(app, kind="requests"):
-                state = connection.dialect_state
-                if state is None or state.facts is None:
-                    headers = {}
-                else:
-                    headers = state.facts.headers
                 client = self._client(connection)
                 # Before its answer to ``connect`` a client has no user.
                 if call != "connect":
@@ -254,9 +249,9 @@ class BackEndRequests(BackEnds):
                     app,
                     hook.urls[call],
                     hook.secret,
-                    lambda: body,
-                    hook.seconds,
-                    headers=headers,
+                    body=lambda: body,
+                    seconds=hook.seconds,
+                    headers=_headers_of(connection),
                 )
                 decode = partial(_decode_answer, call, kind)
                 answer, result = document_in(status, content, decode)
@@ -292,6 +287,15 @@ class BackEndRequests(BackEnds):
             if state.facts.meta:
                 client["meta"] = Raw(state.facts.meta)
         return client
+
+
+def _headers_of(connection: Connection) -> Mapping[str, str]:
+    """Return the headers of a client that requests about it repeat."""
+    state = connection.dialect_state
+    # Only clients of some dialects have noted their headers.
+    if state is None or state.facts is None:
+        return {}
+    return state.facts.headers
 
 
 def _refusal(answer: _Answer) -> BackEndRefused:

@@ -699,9 +699,28 @@ class Feeds(Service, dict=True):
         if not taken and not problem.is_final:
             return False
 
+        self._put_aside(feed, batch, aside, problem)
+        self._count_delivered(feed, taken)
+        return True
+
+    def _put_aside(
+        self,
+        feed: Feed,
+        batch: _Batch,
+        aside: Sequence[tuple[Outbound, int]],
+        problem: PostProblem,
+    ) -> None:
+        """Store the refused events of a batch, which are retried alone.
+
+        ``aside``: each event with its number of attempts. ``problem``: why the
+        last one was refused. Switches greenlets. Raises StorageUnavailable and
+        NotOwner.
+        """
         rows = [_retry_row(event, attempts) for event, attempts in aside]
         self._advance(feed, batch, rows)
-        feed.waiting.update(refused_users)
+        # Later events of these users are put aside, too, so that they stay in
+        # order.
+        feed.waiting.update(event.user for event, _ in aside)
         feed.has_retries = True
         log.warning(
             "webhook of %s: %d events were refused, or wait behind refused ones: %s",
@@ -709,8 +728,6 @@ class Feeds(Service, dict=True):
             len(rows),
             problem.text,
         )
-        self._count_delivered(feed, taken)
-        return True
 
     def _advance(
         self,

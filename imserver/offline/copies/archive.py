@@ -259,14 +259,7 @@ class BackupArchive:
         made."""
         try:
             self._read()
-            # A short secret was cut off, or somebody has changed the archive.
-            for secret in self.head.secrets.values():
-                if len(secret.encode("latin-1").strip()) < SECRET_BYTES:
-                    raise ValueError("a secret in it is too short")
-            if self.head.format != _FORMAT:
-                raise StartError(
-                    f"{path} belongs to a newer release: its format is {self.head.format}"
-                )
+            self._check_head()
         except (
             tarfile.TarError,
             OSError,
@@ -275,6 +268,21 @@ class BackupArchive:
             RecursionError,
         ) as error:
             raise StartError(f"{path} is damaged: {error}") from None
+
+    def _check_head(self) -> None:
+        """Check the secrets and the format of the archive.
+
+        Raises ValueError if it is damaged, and StartError if a newer release
+        has made it.
+        """
+        # A short secret was cut off, or somebody has changed the archive.
+        for secret in self.head.secrets.values():
+            if len(secret.encode("latin-1").strip()) < SECRET_BYTES:
+                raise ValueError("a secret in it is too short")
+        if self.head.format != _FORMAT:
+            raise StartError(
+                f"{self._path} belongs to a newer release: its format is {self.head.format}"
+            )
 
     def _read(self) -> None:
         """Read all members, and compare them with the checksum in the archive.

@@ -44,7 +44,12 @@ from imserver.gateway.storage.erasures import (
 )
 from imserver.gateway.storage.statements import PooledStatements, RowsOf, text_of
 from imserver.gateway.storage.store import Store
-from imserver.gateway.storage.tables import CONDITIONS_OF_APP, Reason, Table
+from imserver.gateway.storage.tables import (
+    CONDITIONS_OF_APP,
+    Reason,
+    StoreTables,
+    Table,
+)
 from imserver.gateway.terminal import fail, read_text
 from imserver.offline.copies import backup as copies
 from imserver.offline.copies import everything as whole
@@ -246,21 +251,8 @@ def move(
         target_settings = _settings_of_target(path, given, url)
         source = address_of(settings)
         target = address_of(target_settings)
-        # A server holds this lock as long as it runs.
-        lock = DataDirectory(settings.server.data_dir)
-        lock.start()
-        try:
-            # Imported here: the check of the settings needs no database
-            # library.
-            from imserver.offline.copies import move as moving
-
-            tables = tables_of(load_features(settings))
-            with long_work("copying the database") as note:
-                report = moving.move(
-                    source, target, settings.storage, tables, note, without=without
-                )
-        finally:
-            lock.stop()
+        tables = tables_of(load_features(settings))
+        report = _move(settings, source, target, tables, without)
         # If the target is the default file of the data folder, this file may
         # name another id.
         Path(settings.server.data_dir, ID_FILE).unlink(missing_ok=True)
@@ -281,6 +273,30 @@ def move(
     click.echo(
         f"now set {setting} to this address, and start the servers; {source.shown} is unchanged"
     )
+
+
+def _move(
+    settings: Config,
+    source: DatabaseAddress,
+    target: DatabaseAddress,
+    tables: StoreTables,
+    without: Sequence[str],
+) -> Moved:
+    """Copy the database while no server uses the data folder. Raises
+    StartError."""
+    # A server has this lock as long as it runs.
+    lock = DataDirectory(settings.server.data_dir)
+    lock.start()
+    try:
+        # Imported here: the check of the settings needs no database library.
+        from imserver.offline.copies import move as moving
+
+        with long_work("copying the database") as note:
+            return moving.move(
+                source, target, settings.storage, tables, note, without=without
+            )
+    finally:
+        lock.stop()
 
 
 def _print_report(report: Moved, target: DatabaseAddress, seconds: float) -> None:

@@ -340,17 +340,27 @@ def _put_secrets(settings: Config, secrets: dict[str, Any]) -> list[str]:
             )
             continue
         try:
-            if path.exists():
-                # The secret is there already: nothing has to change.
-                if path.read_bytes().decode("latin-1").strip() == content.strip():
-                    continue
-                before = free_name(path.with_name(f"{path.name}.before"))
-                path.rename(before)
-                done.append(f"the previous {name} is {before}")
-            write_whole(path, content.encode("latin-1"))
+            done += _put_secret(name, path, content)
         except OSError as error:
             raise StartError(
                 f"the secret {path} cannot be written: {error.strerror}"
             ) from None
-        done.append(f"restored {path}")
     return done
+
+
+def _put_secret(name: str, path: Path, content: str) -> list[str]:
+    """Write a secret, and keep a different one under another name.
+
+    ``name``: for example ``secret``. Returns the lines of a report. Raises
+    OSError.
+    """
+    done = []
+    if path.exists():
+        # The secret is there already: nothing has to change.
+        if path.read_bytes().decode("latin-1").strip() == content.strip():
+            return []
+        before = free_name(path.with_name(f"{path.name}.before"))
+        path.rename(before)
+        done.append(f"the previous {name} is {before}")
+    write_whole(path, content.encode("latin-1"))
+    return [*done, f"restored {path}"]
