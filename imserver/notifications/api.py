@@ -688,8 +688,7 @@ def _time_of_day(minute: int) -> str:
 
 
 def _mail_possible(core: Core, app: str) -> bool:
-    """Whether users of an app can get mail: it needs a mail server and
-    accounts."""
+    """Whether users of an app can get mail: with a mail server and accounts."""
     has_server = bool(settings_of(core.config, SmtpSettings).host)
     return has_server and accounts_of(core).tokens.wanted_in(app)
 

@@ -231,8 +231,7 @@ def cancel_audience(
 
 
 def _content(request: AudienceAdd) -> AudienceContent:
-    """Return the content that a request gives, for the notifications of an
-    audience.
+    """Return the content of the notifications that a request gives.
 
     Raises ApiProblem if a device would show nothing, or if ``data`` is too
     long.

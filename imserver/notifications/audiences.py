@@ -107,8 +107,7 @@ class AudienceRows(Store.Rows):
         return _ROWS.read(rows[0])
 
     def active(self, limit: int) -> list[Audience]:
-        """Return at most ``limit`` unfinished audiences, in the order of their
-        ids."""
+        """Return at most ``limit`` unfinished audiences, ordered by id."""
         # One query for each state, so that the index by state and id gives the
         # order.
         statement = f"{_ROWS.select} WHERE state = %s ORDER BY id LIMIT %s"
@@ -145,8 +144,7 @@ class AudienceRows(Store.Rows):
         return dict(self._store.rows(statement, audiences))
 
     def users_with_endpoints(self, app: str, after: str, limit: int) -> list[str]:
-        """Return the next users of an app who have devices, after the user
-        ``after``.
+        """Return the next users with devices, after the user ``after``.
 
         They are in the order of the database, in which names may be sorted in
         their own way. ``after`` ``""``: from the first user on.
@@ -196,8 +194,7 @@ class AudienceRows(Store.Rows):
         return bool(changed)
 
     def finish(self, id: int) -> None:
-        """Mark an audience as done: all its deliveries were sent, or
-        deleted."""
+        """Mark an audience as done: nothing of it waits any more."""
         self._store.write(lambda sql: _end(sql, id, "done"))
 
     @Store.writing_or(False)
@@ -290,8 +287,7 @@ class AudiencePages(Struct, frozen=True):
 
 
 class Audiences(Service, dict=True):
-    """Sends notifications to audiences, while this node has the lease of the
-    notifier.
+    """Sends notifications to audiences, on the node with the notifier's lease.
 
     The unfinished audiences take turns. In each turn the deliveries to the
     users of one page are queued.
@@ -312,8 +308,7 @@ class Audiences(Service, dict=True):
     pages: AudiencePages = AudiencePages()
 
     def __post_init__(self) -> None:
-        """Begin without turns and budgets: each audience may have its first
-        page at once."""
+        """Begin without turns: each audience may have a page at once."""
         self._turns: dict[int, float] = {}
         """Audience → when it had its last turn (monotonic)."""
         self._free_at: dict[str, float] = {}
@@ -391,8 +386,7 @@ class Audiences(Service, dict=True):
         return None
 
     def _note_active(self, active: Sequence[Audience], now: float) -> None:
-        """Note which audiences are unfinished, and when to look at them
-        again."""
+        """Note the unfinished audiences, and when to look at them again."""
         self._active = Counter(audience.app for audience in active)
         if active:
             self._looks_at = now + self.pages.look_seconds
@@ -430,8 +424,7 @@ class Audiences(Service, dict=True):
     def _deliveries_to(
         self, users: Sequence[str], audience: Audience, rules: AppNotifySettings
     ) -> list[Delivery]:
-        """Make the deliveries of an audience to the devices of some of its
-        users.
+        """Make the deliveries of an audience to some of its users.
 
         Switches greenlets. Raises StorageUnavailable.
         """
@@ -448,8 +441,7 @@ class Audiences(Service, dict=True):
         return self.pushes.deliveries(audience.app, rules, pushes, audience.id)
 
     def _users_after(self, audience: Audience) -> Sequence[str]:
-        """Return the users of the next page of an audience, after its last
-        user.
+        """Return the users of the next page of an audience.
 
         Switches greenlets. Raises StorageUnavailable.
         """

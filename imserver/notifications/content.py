@@ -118,8 +118,7 @@ def topic_of(app: str, conversation: int) -> str:
 
 
 def tag_of(app: str, conversation: int) -> str:
-    """Return the tag of all notifications of a conversation, such as
-    ``shop:42``.
+    """Return the tag of a conversation's notifications, such as ``shop:42``.
 
     A device replaces a notification on its screen by a later one with the same
     tag.
@@ -160,8 +159,7 @@ def notify_in(entry: Entry) -> Notify | Literal[False] | None:
 def outcome_of(
     question: Ask, user: str, names: Mapping[str, str], language: str
 ) -> str:
-    """Return the text that replaces a question which a user cannot answer any
-    more.
+    """Return the text in place of a question that a user cannot answer now.
 
     The text has the user's own answer, or the last answer of somebody else. If
     nobody has answered, or the question was closed otherwise, it has the
@@ -183,8 +181,7 @@ def outcome_of(
 
 
 def _text_of_answer(question: Ask, value: str, text: str) -> str:
-    """Return the words of an answer: its ``text``, or that of the chosen
-    option.
+    """Return the words of an answer: its ``text``, or its option's.
 
     ``value``: the option. If the question has no such option, the value itself
     is shown.
@@ -194,8 +191,7 @@ def _text_of_answer(question: Ask, value: str, text: str) -> str:
 
 
 def answers_of(question: Ask) -> tuple[ShownAction, ...]:
-    """Return the buttons with which a user answers a question in its
-    notification.
+    """Return the buttons with which a user answers a question.
 
     There is a button for each of the first options.
     """
@@ -307,8 +303,7 @@ def with_wishes(shown: Shown, notify: Notify, preview: bool = True) -> Shown:
 
 
 def closing(app: str, conversation: int) -> Shown:
-    """Return the notification that removes the notification of a
-    conversation."""
+    """Return the notification that removes that of a conversation."""
     return Shown("close", tag_of(app, conversation), conversation=conversation)
 
 
@@ -460,8 +455,7 @@ def delivery_to(
 
 
 def _cut(text: str, most: int) -> str:
-    """Return the text with at most ``most`` characters; ``…`` stands for the
-    rest."""
+    """Return the text with at most ``most`` characters, ending in ``…``."""
     if len(text) <= most:
         return text
     if not most:

@@ -146,8 +146,7 @@ def may_notify(
     is_reachable: bool,
     now: int,
 ) -> bool:
-    """Whether a user may be notified of a conversation now, whatever the
-    message is.
+    """Whether a user may be notified of a conversation now.
 
     ``unread``: the unread messages; None: the conversation is gone. ``rules``:
     of the app; None: the app is gone. ``wishes``: of the user for all
@@ -165,8 +164,7 @@ def may_notify(
 
 
 def quiet_until(quiet: QuietHours, now: int) -> int:
-    """Return the end of the quiet hours that ``now`` is in, in Unix
-    milliseconds.
+    """Return when the quiet hours that ``now`` is in end (Unix milliseconds).
 
     0: ``now`` is not in quiet hours. They are minutes of the day in the zone of
     the user, and may span midnight, such as 22:00 to 07:30.
@@ -229,8 +227,7 @@ def find_zone(name: str) -> ZoneInfo | None:
 
 
 def zone_of(name: str) -> ZoneInfo:
-    """Return the time zone of this name, or UTC if this machine does not know
-    it."""
+    """Return the time zone of this name; UTC if it is not known here."""
     from zoneinfo import ZoneInfo  # as above
 
     return find_zone(name) or ZoneInfo("UTC")

@@ -165,8 +165,7 @@ class Deliveries(Service, dict=True):
         self._news.set()
 
     def freed(self) -> None:
-        """Let :meth:`run` look for the next host, because a turn has become
-        free.
+        """Look for the next host, because a turn has become free.
 
         Call it when a host needs its turn no longer, or has another pace: each
         pace has turns of its own. Never switches greenlets.
@@ -296,8 +295,7 @@ class Deliveries(Service, dict=True):
             self._add(name)
 
     def _add(self, name: str) -> None:
-        """Put a host at the end of the queue of its pace, unless it is in a
-        queue."""
+        """Put a host at the end of the queue of its pace, if it is in none."""
         if any(name in queue for queue in self._queues.values()):
             return
         host = self._hosts.get(name)
@@ -329,8 +327,7 @@ class Deliveries(Service, dict=True):
 
 
 class Host:
-    """One push service: whether it answers, how fast, and the results of the
-    deliveries to it.
+    """One push service: its pace, and the results of deliveries to it.
 
     Its consumer reads deliveries, and sends them, while the host has a turn.
     """
@@ -629,8 +626,7 @@ class Host:
     def _try_to_hand_over(
         self, deliveries: Sequence[Delivery], endpoints: Mapping[int, PushEndpoint]
     ) -> tuple[float, PushResult]:
-        """Call :meth:`_hand_over`; after an error the first delivery is
-        retried.
+        """Call :meth:`_hand_over`. After an error, retry the delivery later.
 
         An error in one delivery must not end the worker. Switches greenlets.
         """
@@ -745,8 +741,7 @@ class Host:
             _refusal(self._name, result.problem)
 
     def _report_taken(self, delivery: Delivery) -> None:
-        """Tell the back end of the app that a user was notified, if it wants to
-        know.
+        """Tell the app's back end that a user was notified, if it asks.
 
         Closing notifications and tests are not reported.
         """
@@ -766,8 +761,7 @@ class Host:
         self._results.events.append(event)
 
     def _report_gone(self, delivery: Delivery) -> None:
-        """Tell the back end of the app that a device is gone, if it wants to
-        know."""
+        """Tell the app's back end that a device is gone, if it asks."""
         if not self._owner.wants(delivery.app, "gone"):
             return
         facts = {
@@ -868,8 +862,7 @@ class Host:
 
 
 def _unless_device_is_back(result: PushResult, endpoint: PushEndpoint) -> PushResult:
-    """Return the result of a request, but not ``gone`` for a device that is
-    back.
+    """Return a result, but not ``gone`` for a device that is back.
 
     The service may have lost the device before the device registered again.
     Then the result is a refusal, and the endpoint stays.

@@ -28,18 +28,15 @@ class NoService(Service):
     name: str
 
     def objection(self, app: str, token: str) -> str:
-        """Say why an endpoint cannot be added: this node does not have the
-        service."""
+        """Say why an endpoint cannot be added: there is no service."""
         return f"this server has no push service {self.name!r}"
 
     def host(self, app: str, token: str) -> str:
-        """Return the queue in which deliveries wait: one for the whole
-        service."""
+        """Return the queue of deliveries: one for the whole service."""
         return self.name
 
     def send(self, app: str, token: str, notice: PushNotice) -> PushResult:
-        """Ask for a later attempt, so that the delivery stays in the
-        database."""
+        """Ask for a later attempt: the delivery stays stored."""
         return PushResult(
             "later",
             problem=f"no feature of this node has the push service {self.name!r}",
@@ -64,8 +61,7 @@ class DeviceServices:
             self.by_name[service.name] = service
 
     def find(self, url: str) -> tuple[PushService, str] | None:
-        """Return the push service of an endpoint, and the token of the device
-        there.
+        """Return the push service of an endpoint, and its token there.
 
         ``url``: the name of the service, a colon, and the token. Returns None
         for an endpoint of Web Push, which has an ordinary URL.

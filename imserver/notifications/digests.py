@@ -81,8 +81,7 @@ class UnreadConversation(Struct, frozen=True):
 
 
 class Digest(Struct, frozen=True):
-    """The unread conversations of a user, the one with the newest message
-    first.
+    """The unread conversations of a user, the newest first.
 
     ``has_more``: there are more unread conversations. ``names``: id of an
     account → its nickname.
@@ -256,8 +255,7 @@ def _has_left(stored: MessageLog, account: Account, conversation: Conversation) 
 
 
 def _is_news(entry: Entry, user: str, level: Level, keywords: Sequence[str]) -> bool:
-    """Whether an entry is a message of somebody else about which the user is
-    notified.
+    """Whether an entry is a message that the user is notified about.
 
     With the ``level`` ``mentions``, it must mention the user or have one of
     ``keywords``.
@@ -471,8 +469,10 @@ def answer_page(
 
 
 def _until_in_words(question: Ask, zone: str, language: str) -> str:
-    """Return the sentence with the deadline of a question; ``""``: no
-    deadline."""
+    """Return the sentence with the deadline of a question.
+
+    ``""``: the question has no deadline.
+    """
     if not question.until:
         return ""
     deadline = _time(question.until, zone, language)
@@ -490,8 +490,7 @@ def gone_page(language: str) -> str:
 def _subject(
     digest: Digest, titles: Sequence[str], total: int, words: Mapping[str, str]
 ) -> str:
-    """Return the subject of a mail, such as "3 unread messages in 2
-    conversations".
+    """Return the subject, such as "3 unread messages in 2 conversations".
 
     With one conversation, the subject names it. ``total``: the number of unread
     messages. ``titles``: the names of the conversations.
@@ -609,14 +608,12 @@ def _shortened(text: str) -> str:
 
 
 def clean(text: str) -> str:
-    """Return a text in one line, without characters that change the text around
-    it."""
+    """Return a text in one line, without characters that affect others."""
     return clean_name(" ".join(text.split()))
 
 
 def _time(time_ms: int, zone: str, language: str) -> str:
-    """Return a time in words, in the zone of the reader, such as "May 3,
-    14:05".
+    """Return a time in words, such as "May 3, 14:05".
 
     ``time_ms``: Unix milliseconds. ``zone``: for example "Europe/Paris".
     Returns ``""`` if there is no such time, because the clock of a client was
@@ -636,8 +633,7 @@ def _time(time_ms: int, zone: str, language: str) -> str:
 
 
 def _number(count: int, has_more: bool = False) -> str:
-    """Return a number as text, with a plus sign if there are more, such as
-    "20+"."""
+    """Return a number as text, with a plus if there are more: "20+"."""
     if has_more or count >= ConversationSummary.MOST_UNREAD:
         return f"{count}+"
     return str(count)

@@ -34,8 +34,7 @@ def clean_keywords(given: Collection[str]) -> tuple[str, ...]:
 
 
 def searched_text(entry: Entry) -> str:
-    """Return the text of an entry in which keywords are looked for, in lower
-    case.
+    """Return the text in which keywords are looked for, in lower case.
 
     ``""``: the entry has no text, or is in no group.
     """

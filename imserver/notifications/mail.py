@@ -137,8 +137,10 @@ class Mails(Service, dict=True):
     # --- what is due ----------------------------------------------------------
 
     def _until_due(self) -> float | None:
-        """Return the seconds until the next mail is due; None: no mail is
-        due."""
+        """Return the seconds until the next mail is due.
+
+        None: no mail is due.
+        """
         soonest = min(self._next.values(), default=inf)
         if soonest == inf:
             return None
@@ -207,8 +209,7 @@ class Mails(Service, dict=True):
         return None
 
     def _decide_mail(self, app: str, due: MailDue) -> None:
-        """Decide about a user whose mail is due: send it, put it off, or drop
-        it.
+        """Decide about a mail that is due: send it, put it off, or drop it.
 
         Switches greenlets. Raises StorageUnavailable, and NotSent if the mail
         server takes no mail at all.
@@ -302,8 +303,7 @@ class Mails(Service, dict=True):
         return again
 
     def _retry_at(self, app: str, due: MailDue, problem: NotSent, now: int) -> int:
-        """Return when to try a refused mail again, in Unix milliseconds; 0:
-        never.
+        """Return when to try a refused mail again (Unix ms); 0: never.
 
         Each refusal in a row makes the pause twice as long.
         """

@@ -174,8 +174,7 @@ class _Decided(Struct):
 
 
 class Notifier(Service, dict=True):
-    """Decides which users are notified of stored messages, on the node with the
-    lease.
+    """Decides which users are notified of stored messages.
 
     The *lease* permits one node of the cluster to notify users. That node
     follows the log of each app in which somebody can be notified, with a
@@ -261,8 +260,7 @@ class Notifier(Service, dict=True):
             self._reader = gevent.spawn(self._flush_all_reads)
 
     def _flush_all_reads(self) -> None:
-        """Greenlet: call :meth:`flush_reads` each second, while read
-        conversations wait for the check."""
+        """Greenlet: check read conversations each second, while some wait."""
         try:
             while self._reads:
                 gevent.sleep(until_beat(READ_SECONDS))
@@ -271,8 +269,7 @@ class Notifier(Service, dict=True):
             self._reader = None
 
     def flush_reads(self) -> None:
-        """Close the notifications of conversations that were read since the
-        last call.
+        """Close the notifications of conversations that were read.
 
         The notifier decides again about each read conversation that had a
         notification, and that decision closes it. If the database does not
@@ -378,8 +375,7 @@ class Notifier(Service, dict=True):
                 self._followed[app].note_end(last_position)
 
     def stop(self) -> None:
-        """End all greenlets, store the positions in the logs, and give the
-        lease back.
+        """End all greenlets, and give the lease back.
 
         If the database does not answer, the lease expires by itself. Switches
         greenlets.
@@ -400,8 +396,7 @@ class Notifier(Service, dict=True):
     # --- deciding -------------------------------------------------------------
 
     def decide(self, app: str, dues: Sequence[Due], silent: set[int]) -> None:
-        """Decide about dues of an app, and store the decisions with the
-        notifications.
+        """Decide about dues of an app, and store the notifications.
 
         A *due* is a user who may have to be notified of a conversation now. If
         the conversations have many unread messages, only the first dues are
@@ -439,8 +434,7 @@ class Notifier(Service, dict=True):
     def _decide_each(
         self, dues: Sequence[Due], facts: _Facts, decided: _Decided
     ) -> tuple[list[Due], dict[tuple[str, int], int]]:
-        """Decide about each due: whether its user is notified now, later, or
-        never.
+        """Decide about each due: notify its user now, later, or never.
 
         Dues that do not lead to a notification now are added to ``decided``.
         Returns the other dues; and (user, conversation) → the question that a
@@ -478,8 +472,7 @@ class Notifier(Service, dict=True):
         return chosen, reminded
 
     def _is_reachable(self, user: str, facts: _Facts) -> bool:
-        """Whether a user has an enabled device or gets mail, and is not
-        banned."""
+        """Whether a user has a device or gets mail, and is not banned."""
         wishes = facts.wishes.get(user, _NO_WISHES)
         has_way = user in facts.endpoints or wishes.mail != "never"
         return has_way and not self.recipients.is_banned(facts.app, user)
@@ -643,8 +636,7 @@ class Notifier(Service, dict=True):
         users_by_conversation: Mapping[int, Sequence[str]],
         mentions_only: Mapping[int, Sequence[str]],
     ) -> dict[int, UnreadMessages]:
-        """Read the unread messages of conversations, a few conversations at a
-        time.
+        """Read the unread messages of conversations, a few at a time.
 
         Returns conversation → its unread messages. The method stops after
         :data:`_MESSAGES_AT_ONCE` messages, so the last conversations may be
@@ -673,8 +665,7 @@ class Notifier(Service, dict=True):
         reminded: Mapping[tuple[str, int], int],
         decided: _Decided,
     ) -> None:
-        """Choose the message for each due, and add the notifications to
-        ``decided``.
+        """Choose the message for each due, and write the notifications.
 
         A user without such a message is not notified. ``reminded``: (user,
         conversation) → the question that a reminder is about, in place of a
@@ -728,8 +719,7 @@ class Notifier(Service, dict=True):
     def _choose_messages(
         self, dues: Sequence[Due], facts: _Facts
     ) -> tuple[dict[tuple[str, int], int], dict[int, Entry]]:
-        """Find for each due the newest message that its user may be notified
-        about.
+        """Find for each due the newest message to notify about.
 
         Returns (user, conversation) → the id of the message; and these messages
         by id. A user is not notified of messages of blocked senders, or of
@@ -809,8 +799,7 @@ class Notifier(Service, dict=True):
         chosen: dict[tuple[str, int], int],
         entries: dict[int, Entry],
     ) -> None:
-        """Add open questions to ``chosen`` and ``entries``, as the messages of
-        dues.
+        """Add open questions as the messages of dues.
 
         ``reminded``: (user, conversation) → the question that the reminder is
         about. Users who cannot answer it, or who have blocked its sender, are
@@ -903,8 +892,10 @@ class _FollowedLog:
         )
 
     def _until_due(self) -> float | None:
-        """Return the seconds until the next decision is due; None: no decision
-        is."""
+        """Return the seconds until the next decision is due.
+
+        None: no decision is due.
+        """
         due = self._next_due
         if due is None:
             return None
@@ -942,8 +933,7 @@ class _FollowedLog:
         return None
 
     def _limit_dues(self, now: int) -> None:
-        """Limit the times of stored dues to the usual waiting times from now
-        on.
+        """Limit the times of stored dues to the usual waiting times.
 
         Another process may have stored them with a clock that was ahead, so
         that users would be notified too late. Dues that wait for the end of
@@ -961,8 +951,7 @@ class _FollowedLog:
         self._are_dues_limited = True
 
     def _process(self, work: _Work) -> None:
-        """Store which users may have to be notified of entries, or decide about
-        dues.
+        """Store dues for new entries, or decide about dues.
 
         Switches greenlets. Raises StorageUnavailable.
         """
@@ -1196,8 +1185,7 @@ class _Writer(Struct, frozen=True):
         return deliveries
 
     def _answers_for(self, user: str, entry: int) -> tuple[ShownAction, ...]:
-        """Return the buttons for the options of a question that a user can
-        answer."""
+        """Return the buttons for a question that a user can answer."""
         question = self.entries[entry].ask
         if question is None or not question.may_answer(user):
             return ()

@@ -67,8 +67,7 @@ def notifications_of(core: Core) -> NotificationParts:
 
 
 class _Shared(Struct, frozen=True):
-    """The objects that several services of notifications share. They are made
-    first.
+    """The objects that several services of notifications share.
 
     ``lease``: the node that has it decides about notifications, and sends them.
     ``rules`` returns the rules of an app, or None if there is no such app.

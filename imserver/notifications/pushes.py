@@ -103,8 +103,7 @@ class PushNotifications(Struct, frozen=True):
         wanted: Sequence[tuple[str, Event, Notify]],
         audience: int = 0,
     ) -> list[Delivery]:
-        """Make the notifications of pushes for the enabled endpoints of their
-        users.
+        """Make the notifications of pushes for their users' devices.
 
         In quiet hours of a user they wait for the end of these hours.
         ``wanted``: (user, push, its ``notify``). ``audience``: the id of the

@@ -60,8 +60,7 @@ class ForgetRecentQuery(Struct, frozen=True, array_like=True):
 
 
 class RecentDeliveries:
-    """Remembers the last notifications of this node, for operators who look for
-    an error.
+    """Remembers the last notifications of this node, for operators.
 
     :meth:`of` and :meth:`forget` ask the other nodes, too, and switch
     greenlets.

@@ -106,8 +106,7 @@ class Recipients(Struct, frozen=True):
     def _find_messages(
         self, app: str, ids: Collection[int]
     ) -> dict[int, tuple[str, Ask | None]]:
-        """Return the id of each message → its sender, and its question if it
-        has one.
+        """Return message → its sender, and its question or None.
 
         Messages that were recalled or have expired are left out.
         """

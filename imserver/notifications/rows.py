@@ -185,8 +185,7 @@ def notified(
     entry: int = 0,
     endpoint: int = 0,
 ) -> NewEvent:
-    """Return the event that tells a back end that a notification or a mail was
-    sent.
+    """Return the event that a notification or a mail was sent.
 
     ``kind``: of the notification, or ``mail``. ``conversation`` and ``entry``:
     its message; 0: it is not about a message. ``endpoint``: the endpoint that
@@ -239,8 +238,7 @@ class NotificationRows(Store.Rows):
         return {text_of(app): position for app, position in rows}
 
     def next_dues(self) -> dict[str, int | None]:
-        """Return each app in which somebody can be notified, with its next
-        decision.
+        """Return each followed app, with when its next decision is due.
 
         The value is the time of the decision, in Unix milliseconds; None: no
         decision is due in this app.
@@ -248,8 +246,7 @@ class NotificationRows(Store.Rows):
         return {text_of(app): due for app, due in self._store.rows(_NEXT_DUES)}
 
     def follow(self, app: str) -> None:
-        """Follow an app from the end of its log on, unless it is followed
-        already.
+        """Follow an app from the end of its log on.
 
         To follow an app means that users can be notified of its new messages.
         """
@@ -266,8 +263,7 @@ class NotificationRows(Store.Rows):
         owner: str = "",
         reminders: Collection[int] = (),
     ) -> None:
-        """Store that the log was read up to ``position``, and the dues found
-        there.
+        """Store how far the log was read, and the dues found there.
 
         A *due* is a user who may have to be notified of a conversation. A user
         who is already due for the conversation keeps the time of the stored
@@ -314,8 +310,7 @@ class NotificationRows(Store.Rows):
     def add_endpoint(
         self, new: PushEndpoint, most: int, replaces: str = ""
     ) -> PushEndpoint:
-        """Store an endpoint, and follow its app. Returns the endpoint with its
-        id.
+        """Store an endpoint, and return it with its id.
 
         It replaces an endpoint with the same URL. If that one belongs to
         another user of the app, it must have the same keys: the device then has
@@ -336,8 +331,7 @@ class NotificationRows(Store.Rows):
     def _put_endpoint(
         self, sql: PooledStatements, new: PushEndpoint, most: int, replaces: str
     ) -> int:
-        """Insert the row of an endpoint, or change an existing row. Returns its
-        id.
+        """Insert or change the row of an endpoint. Returns its id.
 
         The parameters are as for :meth:`add_endpoint`.
         """
@@ -418,8 +412,7 @@ class NotificationRows(Store.Rows):
         return replace(endpoint, host=self._host_of(endpoint.app, endpoint.url))
 
     def endpoints_by_id(self, ids: Sequence[int]) -> dict[int, PushEndpoint]:
-        """Return id → the endpoint. Endpoints that do not exist are left
-        out."""
+        """Return id → the endpoint, for endpoints that exist."""
         statement = f"{_ENDPOINTS.select} WHERE id IN {{}}"
         return {
             row[0]: self._read_endpoint(row)
@@ -482,8 +475,7 @@ class NotificationRows(Store.Rows):
     # --- wishes ---------------------------------------------------------------
 
     def wishes(self, app: str, users: Sequence[str]) -> dict[str, Wishes]:
-        """Return user → their wishes. Users who have stored no wishes are left
-        out."""
+        """Return user → their wishes, for users who have stored some."""
         statement = (
             "SELECT member, wishes FROM notify_person WHERE app = %s AND member IN {}"
         )
@@ -542,8 +534,7 @@ class NotificationRows(Store.Rows):
         }
 
     def conversation_wishes_of(self, app: str, user: str) -> list[ConversationWish]:
-        """Return the wishes of a user for conversations, ordered by
-        conversation."""
+        """Return a user's wishes for single conversations, in order."""
         clauses = "WHERE app = %s AND member = %s ORDER BY conversation"
         return _WISHES.find(self._store.rows, clauses, app, user)
 
@@ -572,10 +563,10 @@ class NotificationRows(Store.Rows):
     # --- dues -----------------------------------------------------------------
 
     def reachable(self, app: str, users: Sequence[str]) -> set[str]:
-        """Return the users among these who have an enabled endpoint, or get
-        mail.
+        """Return the users who have an enabled endpoint, or get mail.
 
-        Nobody else can be notified, so only these users need a due.
+        ``users``: the users to look for. Only these can be notified, and need a
+        due.
         """
         reachable: set[str] = set()
         for chunk in chunks(list(dict.fromkeys(users)), _USERS_AT_ONCE):
@@ -619,8 +610,7 @@ class NotificationRows(Store.Rows):
         self._store.execute(_LIMIT_DUES.format("> 0"), (again_ms, app, again_ms))
 
     def decide_again(self, app: str, pairs: Collection[tuple[str, int]]) -> int:
-        """Make users due at once, so that their last notification may be
-        closed.
+        """Make users due at once, to close their last notification.
 
         ``pairs``: (user, conversation). Pairs in which the user was not
         notified do not change. Returns the number of changed pairs.
@@ -695,8 +685,7 @@ class NotificationRows(Store.Rows):
         self._store.write(lambda sql: add_deliveries_in(sql, deliveries))
 
     def hosts(self, now_ms: int) -> dict[str, int]:
-        """Return each host that has deliveries, with when to send the first
-        one.
+        """Return each host with deliveries, and when to send the first.
 
         The time is in Unix milliseconds, and not before ``now_ms``.
         """
@@ -746,11 +735,10 @@ class NotificationRows(Store.Rows):
     def mails_due(
         self, app: str, now_ms: int, limit: int
     ) -> tuple[list[MailDue], int | None]:
-        """Return at most ``limit`` users who may need a mail now, and the next
-        time.
+        """Return users who may need a mail now, and the next time.
 
-        The second value is when the next user may need one, in Unix
-        milliseconds; None: no other user does.
+        At most ``limit`` users are returned. The next time is when another user
+        may need a mail, in Unix milliseconds; None: no other user does.
         """
         clauses = "WHERE app = %s AND mail_due > 0 ORDER BY mail_due LIMIT %s"
         # One more row is read, to know when the next mail is due.
@@ -843,8 +831,7 @@ def _follow(sql: Statements, app: str) -> None:
 def _rows_of(
     sql: Statements, statement: str, app: str, pairs: Collection[tuple[str, int]]
 ) -> list[Row]:
-    """Return the rows that ``statement`` selects for these (user,
-    conversation).
+    """Return the rows that ``statement`` selects for (user, conversation).
 
     The parameters of ``statement`` are app, conversation and users. One query
     reads the users of one conversation.
@@ -874,8 +861,7 @@ def _columns_of(endpoint: PushEndpoint) -> dict[str, object]:
 
 
 def _changeable_columns_of(endpoint: PushEndpoint) -> dict[str, object]:
-    """Return column → value, to update if the user has an endpoint with this
-    URL."""
+    """Return column → value that a known URL takes over."""
     names = ("p256dh", "auth", "device", "language", "login", "created")
     columns = {name: getattr(endpoint, name) for name in names}
     return {**columns, "enabled": int(endpoint.enabled)}
@@ -902,8 +888,7 @@ def _update_endpoint(
 
 
 def _require_keys(rows: Sequence[Row], new: PushEndpoint) -> None:
-    """Raise ServiceRefused if an endpoint of this URL has other keys than
-    ``new``.
+    """Raise ServiceRefused if an endpoint of this URL has other keys.
 
     Only the device itself knows the keys. So nobody can take over the endpoint
     of another user by its URL alone.

@@ -445,8 +445,7 @@ def _authenticate_mail(api: TokenApi, call: Call) -> tuple[MailToken, Wishes]:
 def _stop_page(
     call: Call, wishes: Wishes, content: Literal["question", "done"]
 ) -> HttpResponse:
-    """Return the page that asks whether to end the mails, or says that they
-    have ended."""
+    """Return the page by which a user ends the mails."""
     # Imported here: it makes a template.
     from imserver.notifications.digests import stop_page
 

@@ -79,8 +79,7 @@ class ActionTokens(Service):
     def make(
         self, app: str, user: str, endpoint: int, conversation: int, entry: int
     ) -> str:
-        """Make the token of a notification to an endpoint. It is valid for a
-        week."""
+        """Make the token of a notification. It is valid for a week."""
         expires = int(self.clock()) + MAX_TOKEN_SECONDS
         return self._signed(
             ActionToken("act", app, user, endpoint, conversation, entry, expires)

@@ -205,22 +205,22 @@ class WebPush(Service, dict=True):
     def send(
         self, endpoint: PushEndpoint, body: bytes, ttl: int, urgency: str, topic: str
     ) -> PushResult:
-        """Encrypt ``body``, a :class:`Shown` as JSON, and hand it to the push
-        service.
+        """Encrypt ``body``, and hand it to the push service.
 
-        ``ttl``: seconds for which the push service keeps it. ``urgency``:
-        ``very-low`` to ``high``. ``topic``: a later notification with this
-        topic replaces it; ``""``: no topic. Switches greenlets.
+        ``body``: the notification as JSON. ``ttl``: seconds for which the push
+        service keeps it. ``urgency``: ``very-low`` to ``high``. ``topic``: a
+        later notification with this topic replaces it; ``""``: no topic.
+        Switches greenlets.
         """
         content = self.encrypt(endpoint, body)
         return self.hand_over(endpoint, content, ttl, urgency, topic)
 
     @staticmethod
     def encrypt(endpoint: PushEndpoint, body: bytes) -> bytes:
-        """Encrypt ``body``, a :class:`Shown` as JSON, with a key that is used
-        once.
+        """Encrypt ``body``, with a key that is used once.
 
-        Returns ``b""`` if the keys of the endpoint are invalid.
+        ``body``: the notification as JSON. Returns ``b""`` if the keys of the
+        endpoint are invalid.
         """
         # Loaded here: a node without endpoints does not need it.
         from cryptography.hazmat.primitives.asymmetric.ec import (

@@ -130,8 +130,7 @@ def _fields(
     hints: Hints,
     unset: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Read the new values of settings that were ``written`` as
-    ``setting=value``.
+    """Read the new values of settings, given as ``setting=value``.
 
     A name with dots changes one field of the value ``before``. ``unset``: names
     of settings to reset. A name with dots removes a field of its value here;
@@ -186,8 +185,7 @@ def _path(setting: str, hints: Hints) -> list[str]:
 
 
 def _options_of(hint: Any) -> Hints:
-    """Return the settings in the struct of a type; empty if the type has no
-    struct."""
+    """Return the settings in the struct of a type, if it has one."""
     kind = struct_in(hint)
     if kind is None:
         return {}

@@ -161,8 +161,7 @@ def check(costs: Costs) -> Costs:
 
 
 def limits(costs: Costs, user: Behaviour, resources: Resources) -> list[UserLimit]:
-    """Return the limits of the number of connected users, the smallest number
-    first.
+    """Return the limits of connected users, the smallest first.
 
     The first one says how many users the node can serve.
     """
@@ -227,8 +226,7 @@ def _memory_limit(costs: Costs, resources: Resources) -> UserLimit:
 
 
 def _files_limit(resources: Resources) -> UserLimit:
-    """Calculate how many users the limit of connections or of open files
-    allows.
+    """Calculate how many users the limit of files allows.
 
     Each connection is an open file.
     """
@@ -337,8 +335,7 @@ def _free_in_group(folder: Path, names: Sequence[str]) -> float:
 
 
 def files_of_server(process: int) -> tuple[int, str]:
-    """Return how many files a process of the server may open, and whose limit
-    it is.
+    """Return how many files the server may open, and whose limit it is.
 
     The limit is that of the running process, or else of the unit of systemd, or
     else of this shell. ``process``: the id of the running process, or 0.
@@ -360,8 +357,7 @@ def files_of_server(process: int) -> tuple[int, str]:
 
 
 def _limit_of_unit() -> str:
-    """Return the limit of open files of the systemd unit; ``""``: no such
-    unit."""
+    """Return the limit of files of the systemd unit, or ``""``."""
     command = ("systemctl", "show", "imserver", "--property=LoadState,LimitNOFILE")
     properties = subprocess.run(
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
@@ -548,8 +544,7 @@ def _lines_about(
 
 
 def _folder_of_data(config: Config) -> Path:
-    """Return the folder of the database, or the nearest one above it that
-    exists.
+    """Return the folder of the database, or one above it that exists.
 
     The measured server then writes to the disk of the node.
     """

@@ -193,8 +193,7 @@ def _processes(config: Config) -> Findings:
 
 
 def _listen_queues(config: Config) -> Findings:
-    """Check whether the kernel lets as many new connections wait as the
-    settings say."""
+    """Check how many new connections the kernel lets wait."""
     backlog = config.server.backlog
     meaning = f"below server.backlog {backlog}: bursts of new connections wait a second"
     for name in ("net.core.somaxconn", "net.ipv4.tcp_max_syn_backlog"):
@@ -231,8 +230,7 @@ def _ports(config: Config) -> Findings:
 def _check_listener(
     config: Config, name: str, host: str, ports: Sequence[int]
 ) -> Finding:
-    """Check whether the nodes can listen on the ports of one setting, or
-    already do.
+    """Check whether the nodes can listen on the ports of a setting.
 
     ``name``: the setting. If ports are taken, the finding names the first one.
     """
@@ -285,8 +283,7 @@ _RESERVED_PORTS: Final = "net.ipv4.ip_local_reserved_ports"
 
 
 def _outgoing_ports(server_ports: Sequence[int]) -> Findings:
-    """Check whether the kernel may give a port of the server to an outgoing
-    connection.
+    """Check whether outgoing connections may take the server's ports.
 
     Then the server may find its port taken when it starts.
     """
@@ -336,8 +333,7 @@ def _unix_sockets(config: Config) -> Findings:
 
 
 def _has_lock(data_dir: str) -> bool:
-    """Whether the lock of the data folder names a process, which may have
-    crashed."""
+    """Whether the lock of the data folder names a process."""
     with suppress(OSError, ValueError):
         return Path(data_dir, "lock").read_text("ascii").strip().isdecimal()
     return False
@@ -387,8 +383,7 @@ def server_at(data_dir: str, port: int) -> int:
 
 
 def _parent_of(pid: int) -> int:
-    """Return the parent of a process. Raises OSError if there is no such
-    process."""
+    """Return the parent of a process. Raises OSError."""
     written = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
     # Such as "42 (my server) S 1 …". The name may have spaces and brackets, so
     # the state and the parent are searched from the end.
@@ -514,8 +509,7 @@ def _listeners_for_nodes(config: Config) -> tuple[str, range]:
 
 
 def _socket_memory(_config: Config) -> Findings:
-    """Check whether the buffers of all sockets can fill more than half of the
-    memory.
+    """Check how much of the memory the sockets' buffers can fill.
 
     Each connection has buffers. They grow if its client reads slowly.
     """
@@ -710,8 +704,7 @@ def _rows_of_features(config: Config, sql: PooledStatements) -> Findings:
 
 
 def _damage(database: Path) -> Findings:
-    """Check whether the pages of SQLite and of its write-ahead log are
-    undamaged.
+    """Check whether the files of SQLite are undamaged.
 
     The *write-ahead log* has the last commits, which are not in the file yet.
     """
@@ -748,8 +741,7 @@ def _damage(database: Path) -> Findings:
 
 
 def _disk(config: Config) -> Findings:
-    """Check the data folder: whether it can be written, and has space on a fast
-    disk.
+    """Check whether the data folder can be used, and its disk.
 
     If the folder does not exist yet, the nearest folder above it is checked.
     """
@@ -832,8 +824,7 @@ def _fsync_speed(folder: Path) -> Finding:
 
 
 def _fsync_times(folder: Path) -> list[float]:
-    """Return the seconds that each of some writes took until it was on the
-    disk.
+    """Return the seconds that each of some writes to the disk took.
 
     Raises OSError.
     """
@@ -1067,8 +1058,7 @@ class _Doctor(click.Command):
     """The command ``doctor``. Features add options to it."""
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        """Return the options of the command, with the options that features
-        add.
+        """Return the options of the command and of features.
 
         A feature that cannot be loaded adds none.
         """
@@ -1124,11 +1114,11 @@ it."""
 def _option_of_capacity(
     name: str, default: float, text: str, most: float = _NO_LIMIT
 ) -> Callable[[Any], Any]:
-    """Make an option that says how users behave, as a number from 0 to
-    ``most``.
+    """Make an option that says how users behave, as a number.
 
-    With a limit of its own it is a percentage, by which the number of all users
-    is calculated. Then 0 is refused, because a division by 0 fails.
+    ``most``: the greatest value. With a limit of its own it is a percentage, by
+    which the number of all users is calculated. Then 0 is refused, because a
+    division by 0 fails.
     """
     kind = click.FloatRange(0, most, min_open=most < _NO_LIMIT)
     return click.option(
@@ -1210,8 +1200,7 @@ _COLOURS: Final = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
 def show(findings: Iterable[Finding]) -> int:
-    """Print findings, each as soon as it is known. Returns the number of
-    failures.
+    """Print findings as they come. Returns the number of failures.
 
     With ``--json``, the findings are printed together as one list.
     """

@@ -181,8 +181,7 @@ def _check_app(app: str) -> None:
 
 
 def _port_of(url: str) -> int:
-    """Return the port on which the server must listen, for people at this
-    address.
+    """Return the port on which the server must listen.
 
     ``url`` ``""``: no address is known.
     """
@@ -256,8 +255,7 @@ def _write(file: Path, text: str) -> None:
 
 
 def _print_links(context: click.Context, file: Path) -> None:
-    """Print the links with which people enter the chat, as ``imserver chat``
-    does.
+    """Print the links with which people enter the chat.
 
     ``file``: the new settings.
     """

@@ -139,8 +139,7 @@ def _end_of(seconds: int | None) -> int:
 
 
 def _only_app_of(row: KeyRow) -> str:
-    """Return the app of a key that is limited to one app; ``""`` for other
-    keys."""
+    """Return the app of a key that is limited to one app, or ``""``."""
     if len(row.apps) != 1:
         return ""
     return row.apps[0]
@@ -239,11 +238,11 @@ def _state_of(row: KeyRow) -> str:
 
 
 def _last_use(row: KeyRow, used: str, address: str) -> str:
-    """Return when and from where a key was used last, such as "2026-05-03 from
-    ::1".
+    """Return when and from where a key was used last.
 
-    ``used``: the time; ``""``: it was not used. The result is ``""`` for a key
-    of the settings, whose last use is not stored.
+    An example is "2026-05-03 from ::1". ``used``: the time; ``""``: it was not
+    used. The result is ``""`` for a key of the settings, whose last use is not
+    stored.
     """
     if row.id.startswith(CONFIGURED):
         return ""
@@ -324,8 +323,7 @@ def revoke(path: str | None, data_dir: str | None, name: str) -> None:
 
 
 def _refuse_configured(name: str) -> None:
-    """End the command if the key is one of the settings, which no command
-    changes."""
+    """End the command if the key is one of the settings."""
     if name.startswith(CONFIGURED):
         fail(
             f"{name} is a key of the settings: remove it from api.keys, then send SIGHUP to running servers"

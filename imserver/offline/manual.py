@@ -54,8 +54,7 @@ def manual_of(text: str, declared: Declarations) -> str:
 def _completed(
     paragraph: str, section: str, declared: Declarations, written: set[str]
 ) -> str:
-    """Return the paragraph of a section with its declared keys that it
-    lacks."""
+    """Return the paragraph of a section with the keys that it lacks."""
     parts = [paragraph.rstrip("\n")]
     # A section may have several structs: one of each feature.
     for name, kind in declared.sections:
@@ -121,8 +120,7 @@ def _missing_keys(kind: type[Struct], written: set[str], section: str) -> str:
 
 
 def _missing_entries(declared: Declarations, text: str) -> Iterator[str]:
-    """Yield lines about declared settings of an app that the manual ``text``
-    lacks.
+    """Yield lines about settings of an app that the manual lacks.
 
     Each is an entry of a comment, such as ``#   polls: how long polls last``.
     """

@@ -26,8 +26,7 @@ _DAY_SECONDS: Final = 86_400
 
 
 class Deployment(Struct, frozen=True):
-    """The input of the check: the settings, their file, and the apps and keys
-    of the database.
+    """The input of the check.
 
     ``file``: the path of the settings; ``""`` if there is no file. ``keyed``:
     an API key exists or has existed in the database. ``apps``: all apps by
@@ -41,8 +40,7 @@ class Deployment(Struct, frozen=True):
 
     @property
     def demo(self) -> bool:
-        """Whether anybody may do everything, because the server is in demo
-        mode."""
+        """Whether the server is in demo mode: anybody may do everything."""
         return (
             self.config.demo
             and not self.keyed
@@ -228,8 +226,7 @@ def cluster(deployment: Deployment) -> Iterator[Finding]:
 
 
 def _redis(address: RedisAddress) -> Iterator[Finding]:
-    """Find settings with which the connection to a remote Redis is not
-    protected.
+    """Find settings that do not protect the link to a remote Redis.
 
     On the network, others could read and change what nodes tell each other.
     """
@@ -260,8 +257,7 @@ def _redis(address: RedisAddress) -> Iterator[Finding]:
 
 
 def database(deployment: Deployment) -> Iterator[Finding]:
-    """Find settings with which the connection to a remote database is not
-    protected.
+    """Find settings that do not protect the link to a remote database.
 
     A database on this machine needs no protection on the network.
     """
@@ -294,8 +290,7 @@ def _is_on_this_machine(host: str) -> bool:
 
 
 def webhooks(deployment: Deployment) -> Iterator[Finding]:
-    """Find addresses to which the server sends data of users without
-    encryption.
+    """Find addresses that get data of users without encryption.
 
     Addresses on this machine are left out.
     """

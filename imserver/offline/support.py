@@ -116,8 +116,7 @@ def _pattern_of(piece: str) -> str:
 
 
 def redacted_line(line: str) -> str:
-    """Return a line of the log without anything that is not from the server
-    itself.
+    """Return a line of the log with only what the server wrote itself.
 
     ``line``: in the text or JSON format, or a line of a traceback.
     """
@@ -162,8 +161,7 @@ def _redacted_json(line: str) -> str:
 
 
 def redacted_message(message: str) -> str:
-    """Return a message of the log without anything that is not from the server
-    itself.
+    """Return a message of the log without names and texts.
 
     If the server does not have this message, the result is only its length.
     """
@@ -235,8 +233,7 @@ def redacted(text: str, secrets: Iterable[str]) -> str:
 
 
 def _versions() -> str:
-    """Return the versions of the server, of Python, of the system and of all
-    packages.
+    """Return the versions of the server, the system and all packages.
 
     The names of variables are listed, too.
     """

@@ -224,8 +224,7 @@ def _print_parts(token: str) -> None:
 def _claims_of(
     token: str, tenant: Tenant, settings: Config, outgoing: Outgoing
 ) -> Claims:
-    """Return the claims of a token that an issuer or a key of the app has
-    signed.
+    """Return the claims of a token that is valid for the app.
 
     *Claims* are the statements of a token: the user, the app, and when it
     expires. Raises BadKey, BadToken and IssuerUnavailable.

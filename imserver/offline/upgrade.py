@@ -156,8 +156,7 @@ def findings(config: Config, release: Release, dist: Path) -> Iterator[Finding]:
 
 
 def _check_versions(release: Release) -> Finding:
-    """Check whether nodes of this release and of ``release`` can form one
-    cluster.
+    """Check whether nodes of both releases can form one cluster.
 
     They can if the major version is equal, and the minor version differs by at
     most 1.
@@ -185,8 +184,7 @@ def _numbers_of(version: str) -> tuple[int, int]:
 
 
 def _steps(config: Config, release: Release) -> Iterator[Finding]:
-    """Say which migration steps of the database the release adds, or does not
-    know.
+    """Say which migration steps of the database the release adds.
 
     A *migration step* is a change to the tables by a release.
     """
@@ -225,8 +223,7 @@ def _taken_steps(address: DatabaseAddress, config: Config) -> dict[str, int]:
 
 
 def _obstacles(release: Release, dist: Path) -> Iterator[Finding]:
-    """Yield the obstacles to installing a release, or to pointing the link to
-    it.
+    """Yield the obstacles to installing a release.
 
     There are no findings if the release is the one that executes this.
     """
@@ -271,8 +268,7 @@ def _obstacles_to_link(home: Path) -> Iterator[Finding]:
 def _obstacles_to_installation(
     release: Release, dist: Path, parent: Path
 ) -> Iterator[Finding]:
-    """Yield the obstacles to installing a release from ``dist`` in a new
-    folder.
+    """Yield the obstacles to installing ``dist`` in a new folder.
 
     ``parent``: where the folder is made.
     """
@@ -303,8 +299,7 @@ def _obstacles_to_installation(
 
 
 def _plug_ins() -> set[str]:
-    """Return the distributions of features that are installed beside this
-    release."""
+    """Return the installed distributions of features."""
     points = entry_points(group=GROUP)
     return {each.dist.name.replace("-", "_") for each in points if each.dist}
 
@@ -313,8 +308,7 @@ def _plug_ins() -> set[str]:
 
 
 def _link_of_this() -> Path:
-    """Return the link that names the folder of this release, which is beside
-    it.
+    """Return the link that names the folder of this release.
 
     Raises StartError if there is no such link.
     """
@@ -341,8 +335,7 @@ def _requirements_of(dist: Path) -> list[str]:
 
 
 def _python() -> str:
-    """Return the Python that makes the environment of a release: the one that
-    runs this."""
+    """Return the Python that makes the environment of a release."""
     major, minor, *_ = sys.version_info
     return f"{sys.base_prefix}/bin/python{major}.{minor}"
 
@@ -470,8 +463,7 @@ def lack_of(config: Config, version: str) -> str:
 
 
 def step_in_work(config: Config, package: str) -> str:
-    """Return the migration step of the database that a release takes now, or
-    next.
+    """Return the migration step that a release takes now, or next.
 
     Returns ``""`` if it has taken all steps, and if there is no database or it
     does not answer. ``package``: the ``__init__.py`` of the server of the
@@ -515,8 +507,11 @@ def _wait_until_ready(config: Config, release: Release) -> None:
 
 
 def _lack_after_waiting(lack: str, step: str) -> str:
-    """Say why an upgrade has failed. ``step``: the migration step; ``""``:
-    none."""
+    """Say why an upgrade has failed.
+
+    ``lack``: such as "is not ready". ``step``: the migration step that is under
+    way; ``""``: none.
+    """
     at_step = ""
     if step:
         at_step = f", at {step} of the database"
@@ -546,10 +541,10 @@ def _restart(
 def _program(
     _context: click.Context, _option: click.Parameter, text: str | None
 ) -> list[str] | None:
-    """Split the command of an option into words; None if the option is left
-    out.
+    """Split the command of an option into words.
 
-    The first word must be a program. Raises BadParameter.
+    None: the option is left out. The first word must be a program. Raises
+    BadParameter.
     """
     if text is None:
         return None
@@ -635,8 +630,7 @@ def upgrade(
 
 
 def _release_before(link: Path) -> Path:
-    """Return the folder of the release that ran before the one that the link
-    names.
+    """Return the folder of the previous release.
 
     Raises StartError.
     """

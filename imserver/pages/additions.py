@@ -33,8 +33,7 @@ class Additions:
     """
 
     def __init__(self, folders: Mapping[str, Path]) -> None:
-        """Read the words of the features. Raises ConfigError if a file cannot
-        be used.
+        """Read the words of the features. Raises ConfigError.
 
         ``folders``: name of a feature → its folder.
         """
@@ -55,8 +54,7 @@ class Additions:
 
     @property
     def files(self) -> dict[str, Path]:
-        """Address below the release → file, for all modules, style sheets and
-        tables.
+        """Address below the release → file, of all that features add.
 
         Example of an address: ``features/polls/page.js``.
         """
@@ -71,8 +69,7 @@ class Additions:
         return files
 
     def shown(self, release: str) -> list[dict[str, str | bool]]:
-        """Return the modules and style sheets that features add, for the script
-        of the page.
+        """Return the modules and style sheets that features add.
 
         Each row has the address of a module and of a style sheet, and whether
         they are loaded later. An address is ``""`` if the feature does not have

@@ -53,8 +53,7 @@ def parse_configured(value: str) -> Configured | None:
 
 
 def check(config: Config, locations: Locations) -> None:
-    """Check the addresses in the configuration. Raises ConfigError if one is
-    invalid."""
+    """Check the addresses in the configuration. Raises ConfigError."""
     app = config.app
     url = config.server.public_ws_url
     addresses = (
@@ -77,11 +76,11 @@ def check(config: Config, locations: Locations) -> None:
 
 
 def websocket_address(value: str) -> str:
-    """Complete a WebSocket address: ``im.example.com`` gives
-    ``ws://im.example.com/acc``.
+    """Complete a WebSocket address.
 
-    The default scheme is ``ws``, and the default path is the path of the cmd
-    dialect. Returns ``""`` if the address is invalid.
+    ``im.example.com`` becomes ``ws://im.example.com/acc``, with the default
+    scheme and the path of the cmd dialect. Returns ``""`` if the address is
+    invalid.
     """
     address = parse_configured(value)
     if address is None:

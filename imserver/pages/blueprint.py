@@ -94,8 +94,7 @@ def gateway(core: Core, seen: Seen) -> Response:
 
 
 def less_loaded(nodes: Sequence[tuple[int, str]]) -> str:
-    """Choose two nodes at random, and return the address of the less loaded
-    one.
+    """Choose two nodes at random, and return the less loaded one.
 
     ``nodes``: the number of connections and the address of each; without nodes
     the result is ``""``. The numbers are seconds old: if all clients took the
@@ -242,8 +241,7 @@ def create_pages(core: Core, document: Callable[[], bytes]) -> Blueprint:
 
 
 def _routes_of_chat(chat: _Chat) -> tuple[_Route, ...]:
-    """Return the routes of the chat pages: for people, and for the original
-    clients."""
+    """Return the routes of the chat pages."""
     return (
         ("/", "start", chat.start),
         ("/home/index", "home", chat.index),
@@ -427,8 +425,7 @@ class _Chat:
         return self._conversation(peer, room)
 
     def _page_of_room(self) -> AnyResponse:
-        """``GET /home/index?appID=``: the page of an app, with a name and a
-        token for the visitor.
+        """``GET /home/index?appID=``: the page of an app for a visitor.
 
         An unknown app gives the page of the first room; 404 if there is no
         room. The original's rooms have numbers, and are in Chinese unless
@@ -485,16 +482,14 @@ class _Chat:
         return self._rooms[0]
 
     def room(self) -> AnyResponse:
-        """``GET /home/room?uid=[&groups_id=]``: a conversation of all users in
-        a room.
+        """``GET /home/room?uid=[&groups_id=]``: a conversation in a room.
 
         The room belongs to the action dialect.
         """
         return self._conversation(_NO_ROOM, parameter("groups_id") or "1")
 
     def _conversation(self, peer: str, room: str) -> AnyResponse:
-        """Make a page of the action dialect: messages to one user, or in a
-        room.
+        """Make a page of the action dialect: to one user, or in a room.
 
         ``peer``: the user; a message to :data:`_NOBODY` reaches nobody.
         ``room``: :data:`_NO_ROOM` for messages to the user. The address names
@@ -591,8 +586,7 @@ class _Chat:
         return answer
 
     def manifest(self) -> AnyResponse:
-        """``GET /home/messages.webmanifest``: describes the page as an
-        application."""
+        """``GET /home/messages.webmanifest``: the page as application."""
         return installable.manifest(self._look)
 
     def messages_worker(self) -> AnyResponse:
@@ -623,13 +617,11 @@ class _Chat:
         return answer.make_conditional(request)
 
     def picture(self) -> AnyResponse:
-        """``GET`` the picture of the chat; 404 if the settings name no
-        picture."""
+        """``GET`` the picture of the chat; 404 without a picture."""
         return self._of_look(self._look.picture, "image/png")
 
     def colours(self) -> AnyResponse:
-        """``GET`` the colours of the chat; 404 if the settings name no
-        colour."""
+        """``GET`` the colours of the chat; 404 without a colour."""
         return self._of_look(self._look.sheet.encode(), "text/css")
 
     def _of_look(self, content: bytes, kind: str) -> AnyResponse:
@@ -694,8 +686,7 @@ class _Chat:
         return answer
 
     def channels(self) -> AnyResponse:
-        """``GET /home/channels?appID=&channel=``: try out the channels of an
-        app.
+        """``GET /home/channels?appID=&channel=``: channels of an app.
 
         The page subscribes and publishes. Visitors of an open app need no
         token, and do not get one. 404 if the app does not exist, or has no name
@@ -769,8 +760,7 @@ class _Chat:
         }
 
     def _holder_of_token(self, app: str) -> tuple[str, float]:
-        """Return the user of the token in the address, and when the token
-        expires.
+        """Return the user of the token in the address, and its end.
 
         The time is in Unix seconds. Ends the request if the app does not accept
         the token.
@@ -837,11 +827,10 @@ def _cluster() -> AnyResponse:
 
 
 def _board(name: str, state_url: str) -> AnyResponse:
-    """Make an operators' page: ``status`` shows this node, ``cluster`` all
-    nodes.
+    """Make an operators' page.
 
-    Its script reads the state from ``state_url``, with the key that the
-    operator enters.
+    ``name``: ``status`` for this node, ``cluster`` for all nodes. Its script
+    reads the state from ``state_url``, with the key that the operator enters.
     """
     language = language_of_visitor()
     words = TEXT[language]
@@ -878,8 +867,7 @@ def _icon() -> AnyResponse:
 
 
 def sdk(name: str) -> AnyResponse:
-    """``GET /sdk/…``: a module of the SDK. Pages of other origins may import
-    it."""
+    """``GET /sdk/…``: a module of the SDK, for pages of any origin."""
     return _for_all(_file(assets.SDK, name))
 
 
@@ -904,8 +892,7 @@ class _Released(Service):
         return self._stored(answer, release)
 
     def sheet(self, release: str) -> AnyResponse:
-        """``GET /release/<release>/messages.css``: all style sheets of the
-        page."""
+        """``GET /release/<release>/messages.css``: all style sheets."""
         answer = Response(installable.sheet(), mimetype="text/css")
         answer.headers["Cache-Control"] = "no-cache"
         version = installable.release(self.additions)
@@ -918,8 +905,7 @@ class _Released(Service):
         return self._stored(_for_all(answer), release)
 
     def of_feature(self, release: str, feature: str, name: str) -> AnyResponse:
-        """``GET /release/<release>/features/<feature>/…``: a file that a
-        feature adds."""
+        """``GET /release/<release>/features/<feature>/…``: its file."""
         if feature not in self.additions.folders:
             abort(Problems.NOT_FOUND.status)
         folder = self.additions.folders[feature]
@@ -927,8 +913,7 @@ class _Released(Service):
         return self._stored(answer, release)
 
     def _stored(self, answer: AnyResponse, release: str) -> AnyResponse:
-        """Let browsers store an answer for good, if it is of the current
-        release.
+        """Let browsers store an answer of the current release for good.
 
         A page that was opened earlier may ask for a file of another release: it
         gets the current content, which must not be stored under that address.

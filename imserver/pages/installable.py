@@ -85,15 +85,16 @@ def first_modules() -> tuple[str, ...]:
 
 @cache
 def start_modules() -> tuple[str, ...]:
-    """Return the modules that run first, the beginning of
-    :func:`first_modules`."""
+    """Return the modules that run first."""
     return _imported(_START)
 
 
 @cache
 def more_modules(entries: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the modules that :data:`LOGIN` or :data:`NEXT` needs besides the
-    first ones."""
+    """Return the modules that :data:`LOGIN` or :data:`NEXT` needs.
+
+    Modules of the first view are left out, because they are loaded already.
+    """
     more = set(_imported(entries)).difference(first_modules())
     return tuple(sorted(more))
 
@@ -179,8 +180,7 @@ _COMMENT: Final = re.compile(
 
 
 def without_comments(code: bytes) -> bytes:
-    """Return the text of a module without its comments, which are a third of
-    it.
+    """Return the text of a module without its comments.
 
     Empty lines take their place, so that the numbers of lines in errors are
     right.
@@ -294,8 +294,7 @@ def _icons_of(look: Look) -> list[dict[str, str]]:
 
 
 def worker(pages: Iterable[bytes], additions: Additions, look: Look) -> Response:
-    """``GET /home/messages-worker.js``: the service worker of the messages
-    page.
+    """``GET /home/messages-worker.js``: the service worker.
 
     Before its code, the text has its version and the addresses of the files
     that it stores: ``self.SHELL = {…};``. ``pages``: the page in each language,
@@ -323,8 +322,7 @@ def worker(pages: Iterable[bytes], additions: Additions, look: Look) -> Response
 
 
 def _version_of_worker(code: bytes, current: str, pages: Iterable[bytes]) -> str:
-    """Return a version that changes with the worker, the release and the
-    page."""
+    """Return a version that changes with what the worker stores."""
     digest = sha256(code)
     digest.update(current.encode())
     for page in pages:

@@ -69,8 +69,7 @@ class Look:
     """
 
     def __init__(self, settings: ChatSettings, root: str = "") -> None:
-        """Read the picture, and derive the colours from the one in the
-        settings.
+        """Read the picture, and derive the colours from one of them.
 
         Raises ConfigError if the picture cannot be used.
         """
@@ -99,8 +98,7 @@ class Look:
 
     @property
     def colours_url(self) -> str:
-        """The address of the colours; ``""`` if the colours of theme.css
-        apply."""
+        """The address of the colours; ``""`` without a colour."""
         if self.sheet:
             return f"{self._root}{COLOURS}?v={self.version}"
         return ""
@@ -220,8 +218,7 @@ def _luminance(colour: str) -> float:
 
 
 def _linear(part: float) -> float:
-    """Convert red, green or blue of a colour to the light that a screen
-    emits."""
+    """Convert red, green or blue to the light that a screen emits."""
     if part <= _LINEAR_LIMIT:
         return part / _LINEAR_DIVISOR
     power: float = ((part + _GAMMA_OFFSET) / (1 + _GAMMA_OFFSET)) ** _GAMMA

@@ -28,8 +28,7 @@ from imserver.plugin.runtime import Service
 
 @lru_cache(maxsize=1)
 def chinese() -> dict[str, str]:
-    """Return the translations of the document: a paragraph → its Chinese
-    text."""
+    """Return the translations: a paragraph → its Chinese text."""
     file = assets.TEMPLATES / "reference.zh.json"
     texts: dict[str, str] = json.loads(file.read_text(encoding="utf-8"))
     return texts
@@ -78,8 +77,7 @@ class Reference(Service):
     """The document that the pages show."""
 
     def page(self) -> Response:
-        """Return the page in the visitor's language, with the address of this
-        server.
+        """Return the page in the visitor's language.
 
         The address is the one by which the visitor reaches the server. Pages
         are rendered with a placeholder in place of the address, so that
@@ -225,8 +223,7 @@ def _is_optional(parameter: Document) -> bool:
 
 
 def _scope_of(operation: Document) -> str:
-    """Return the scope that a key needs; ``""`` if the operation needs no
-    scope."""
+    """Return the scope that a key needs, or ``""``."""
     for need in operation["security"]:
         for scope in need.get("key", ()):
             return str(scope)
@@ -252,8 +249,7 @@ def operations_of(document: Document) -> Iterator[tuple[str, str, Document]]:
 
 
 def curl_of(address: str, method: str, path: str, operation: Document) -> str:
-    """Make a shell command that sends a request, with the examples of the
-    document.
+    """Make a shell command that sends a request, with the examples.
 
     Example: ``curl -H "Authorization: Bearer $KEY" -d '{…}'
     http://localhost:8080/api/v1/push``.
@@ -284,8 +280,7 @@ def _curl_of_protocol(operation: Document) -> Iterator[str]:
 
 
 def _curl_of_token(operation: Document) -> Iterator[str]:
-    """Yield the option with the key or the token, as a variable of the
-    shell."""
+    """Yield the option with the key or the token, as a variable."""
     if any("key" in need for need in operation["security"]):
         yield '-H "Authorization: Bearer $KEY"'
     elif operation["security"]:

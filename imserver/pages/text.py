@@ -118,8 +118,7 @@ def policy(
 
 
 def frame_ancestors(origins: Iterable[str]) -> str:
-    """Return the sources of ``frame-ancestors`` for the origins that an app
-    lists.
+    """Return the sources of ``frame-ancestors`` for listed origins.
 
     ``""``: no origin can be a source. Ports in such a list do not count, so a
     page on any port may have the frame: ``example.org`` gives
@@ -191,7 +190,6 @@ _templates.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "sort_keys": 
 
 
 def precompile() -> None:
-    """Compile all templates, for a process that forks: its children share
-    them."""
+    """Compile all templates, for a process that forks."""
     for name in _templates.list_templates(["html"]):
         _templates.get_template(name)

@@ -52,8 +52,7 @@ class _Work(Struct):
 
 
 class Absences(Struct, frozen=True):
-    """Decides which back ends are told that a user was offline and missed a
-    message.
+    """Tells back ends that a user was offline and missed a message.
 
     If a receiver of a stored message is offline, the class notes an *absence*.
     After ``absent_seconds`` it adds an ``absent`` event if the user is still
@@ -97,8 +96,7 @@ class Absences(Struct, frozen=True):
         return max(due - steady_time(), MIN_PAUSE_SECONDS)
 
     def _next(self, feed: Feed) -> _Work | None:
-        """Read the work of the next turn: new entries, or else absences that
-        are due.
+        """Read the next work: new entries, or else absences that are due.
 
         Returns None if there is nothing to do. Switches greenlets. Raises
         StorageUnavailable.
@@ -307,8 +305,7 @@ def _facts(
 def _summary(
     stored: MessageLog, app: str, absence: Absence, known: Conversation | None
 ) -> ConversationSummary | None:
-    """Return the conversation of an absence as its user sees it, with what is
-    unread.
+    """Return the conversation of an absence as its user sees it.
 
     None: the user is not a member any more, or the conversation is gone.
     ``known``: the conversation; None: it does not exist. Switches greenlets.

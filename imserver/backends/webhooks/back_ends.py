@@ -201,8 +201,7 @@ class BackEndRequests(BackEnds):
         return _select_headers(hook.headers, given)
 
     def emulated_headers_of(self, app: str, given: Mapping[str, str]) -> dict[str, str]:
-        """Return the headers that a client has set in its SDK and that requests
-        repeat.
+        """Return the headers that a client has set in its SDK.
 
         Browsers cannot set headers of a WebSocket, so SDKs send them as data.
         Never switches greenlets.
@@ -299,8 +298,7 @@ def _headers_of(connection: Connection) -> Mapping[str, str]:
 
 
 def _refusal(answer: _Answer) -> BackEndRefused:
-    """Return the exception for an answer that ends the connection, or
-    refuses."""
+    """Return the exception for an answer that refuses a client."""
     disconnect = answer.disconnect
     if disconnect is not None:
         return BackEndRefused(None, (disconnect.code, disconnect.reason))

@@ -76,12 +76,11 @@ class DeliveryLease(Service):
         return monotonic() < self.until
 
     def renew(self, since: float, is_granted: bool) -> bool:
-        """Note the answer to a request for the lease, which was sent at
-        ``since``.
+        """Note the answer to a request for the lease.
 
-        ``since`` is monotonic. Returns whether this node has had the lease
-        without a break. If not, another node may have delivered meanwhile:
-        consumers must begin again at the stored positions.
+        ``since``: when the request was sent (monotonic). Returns whether this
+        node has had the lease without a break. If not, another node may have
+        delivered meanwhile: consumers must begin again at the stored positions.
         """
         is_unbroken = is_granted and since < self.until
         if is_granted:
@@ -105,8 +104,7 @@ class Failure(Struct, frozen=True):
 
 
 class Consumer(Generic[Batch]):
-    """Delivers batches to one receiver, in order, while this node has the
-    lease.
+    """Delivers batches to one receiver, in order.
 
     A greenlet runs while there is work. The owner of a consumer passes these
     functions:
@@ -231,8 +229,7 @@ class Consumer(Generic[Batch]):
             consumer.save()
 
     def _run(self) -> None:
-        """Greenlet: deliver until nothing is left to do. :meth:`wake` begins it
-        again."""
+        """Greenlet: deliver until nothing is left to do."""
         try:
             while self._step():
                 pass
@@ -303,11 +300,11 @@ class Consumer(Generic[Batch]):
         self.is_unsaved = self._save is not None
 
     def _wait(self) -> bool:
-        """Wait until there is news, something is due, or the position must be
-        stored.
+        """Wait until there is something to do.
 
-        Returns False at once if none of these can come. Switches greenlets
-        otherwise.
+        That is news, something that is due, or a position to store. If none of
+        them can come, returns False at once, so that the greenlet ends.
+        Switches greenlets otherwise.
         """
         pause = self._until_due()
         if self.is_unsaved and (pause is None or pause > SAVE_SECONDS):

@@ -13,8 +13,7 @@ from imserver.plugin.storage import RowsOf, Statements, Store
 
 
 class RetryRow(Struct, frozen=True):
-    """An event that the receiver refused, or that waits behind a refused event
-    of its user.
+    """An event that was refused, or waits behind a refused one.
 
     ``number``: of the row; 0: the row is not stored yet. ``event`` is its id,
     ``body`` its JSON. ``attempts``: how often it was tried alone.
@@ -130,13 +129,12 @@ def counts(sql: Statements, app: str) -> tuple[int, int, int]:
 
 
 def send_again(store: Store, app: str, event: str = "") -> int:
-    """Try one refused event of an app again, or (``event`` is ``""``) all of
-    them.
+    """Try one refused event of an app again, or all of them.
 
-    Events that were put aside are tried at once. Dead events are tried for
-    three more days. Returns the number of events. It includes events that wait
-    behind another event of their user. Switches greenlets. Raises
-    StorageUnavailable.
+    ``event``: its id; ``""``: all events. Events that were put aside are tried
+    at once. Dead events are tried for three more days. Returns the number of
+    events. It includes events that wait behind another event of their user.
+    Switches greenlets. Raises StorageUnavailable.
     """
     # A dead event begins again, without attempts; the others keep theirs.
     # ``dead`` is set last, because MySQL evaluates later columns with the new

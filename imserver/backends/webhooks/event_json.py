@@ -80,8 +80,10 @@ def page_of(
     now = int(time())
 
     def time_of(item: tuple[Outbound, int, int]) -> int:
-        """Return the time of an event, at most now: the clock of a client may
-        have been ahead."""
+        """Return the time of an event, at most now.
+
+        The clock of a client may have been ahead.
+        """
         return min(item[0].time, now)
 
     merged = merge(events_of_log, events_of_table, key=time_of)
@@ -258,8 +260,7 @@ def _message_event(
 
 
 def _group_facts(entry: Entry) -> dict[str, Any]:
-    """Return the fields of a ``group`` event: which group changed, how, and by
-    whom."""
+    """Return the fields of a ``group`` event: how a group has changed."""
     facts = {
         "group": str(entry.conversation),
         "user": entry.sender,
@@ -269,8 +270,7 @@ def _group_facts(entry: Entry) -> dict[str, Any]:
 
 
 def _closing_facts(entry: Entry) -> dict[str, Any]:
-    """Return the fields of an ``ask_closed`` event: which question has closed,
-    and how.
+    """Return the fields of an ``ask_closed`` event about a question.
 
     They are empty if the entry closes no question. A press with a type is an
     act on a question, such as an answer. If the act closes the question, its

@@ -67,8 +67,7 @@ class StoredEvent(Struct, frozen=True):
 
 
 class FeedRow(Struct, frozen=True):
-    """The row of a feed: how far the events of an app were delivered, and by
-    whom."""
+    """The row of a feed: how far it was delivered, and by whom."""
 
     last_id: int
     """The id of the last event of the app."""
@@ -92,8 +91,7 @@ class FeedHead(Struct, frozen=True):
 
 
 class Absence(Struct, frozen=True):
-    """A user who was offline when ``entry`` was stored, and should have read
-    it.
+    """A user who was offline, and should have read ``entry``.
 
     ``due``: when to tell the back end (:func:`steady_time`, in ms).
     """
@@ -140,11 +138,11 @@ _APPS_WITH_RETRIES: Final = (
 
 
 class EventStore(Store.Rows):
-    """The stored feeds and their events. All methods switch, and raise
-    StorageUnavailable.
+    """The stored feeds and their events.
 
     A *feed* is the durable events of one app, for its back end. New events that
-    wait at the same time are stored in one transaction.
+    wait at the same time are stored in one transaction. All methods switch
+    greenlets, and raise StorageUnavailable.
     """
 
     def __init__(self, store: Store) -> None:
@@ -160,11 +158,11 @@ class EventStore(Store.Rows):
     # --- events ---------------------------------------------------------------
 
     def append(self, events: Sequence[NewEvent]) -> dict[str, int]:
-        """Store events; returns after the commit: app → the id of its last
-        event.
+        """Store events. Returns app → the id of its last event.
 
-        Events that other greenlets append meanwhile share the next transaction.
-        Raises StorageUnavailable also if too many events wait.
+        The method returns after the commit. Events that other greenlets append
+        meanwhile share the next transaction. Raises StorageUnavailable also if
+        too many events wait.
         """
         batch = self._batch
         count = len(batch.events) + len(events)
@@ -308,8 +306,7 @@ class EventStore(Store.Rows):
 
     @Store.reading_or(None)
     def undelivered(self, sql: Statements, app: str) -> int | None:
-        """Return the position in the log up to which the back end of an app has
-        everything.
+        """Return up to where in the log an app's back end has everything.
 
         None: the app has no receiver. Entries after the position must not be
         deleted yet.
@@ -349,8 +346,7 @@ class EventStore(Store.Rows):
     def save(
         self, app: str, owner: str, entry_id: int, event_id: int, noted_id: int
     ) -> None:
-        """Store all positions, unless ``owner`` has lost the lease of the
-        feed."""
+        """Store all positions, if ``owner`` still has the lease of the feed."""
         statement = (
             "UPDATE event_feed SET entry_id = %s, event_id = %s, noted_id = %s "
             "WHERE app = %s AND owner = %s"
@@ -438,11 +434,11 @@ class EventStore(Store.Rows):
     def due_absences(
         self, app: str, now_ms: int, limit: int
     ) -> tuple[list[Absence], int]:
-        """Return at most ``limit`` absences that are due now, and the next
-        time.
+        """Return absences that are due now, and the next time.
 
-        The second value is when the next absence is due (:func:`steady_time`,
-        in ms); 0: there is no other one.
+        At most ``limit`` absences are returned. The second value is when
+        another one is due (:func:`steady_time`, in ms); 0: there is no other
+        one.
         """
         clauses = "WHERE app = %s AND due > 0 ORDER BY due LIMIT %s"
         # One more row is read, to know when the next one is due.
@@ -461,12 +457,12 @@ class EventStore(Store.Rows):
         reported: Sequence[tuple[Absence, NewEvent]],
         over: Sequence[Absence],
     ) -> dict[str, int]:
-        """Add the events of ``reported``, and delete the absences that are
-        ``over``.
+        """Add events about absences, and delete absences that are over.
 
-        Reported absences stay with the time 0: until the user is online, the
-        conversation gets no other event. Returns app → the id of its last
-        event. Raises NotOwner.
+        ``reported``: absences with their events. They stay with the time 0:
+        until the user is online, the conversation gets no other event.
+        ``over``: absences to delete. Returns app → the id of its last event.
+        Raises NotOwner.
         """
         is_owner = "SELECT 1 FROM event_feed WHERE app = %s AND owner = %s"
         if not sql.query(is_owner, (app, owner)):
@@ -487,12 +483,11 @@ class EventStore(Store.Rows):
 
     @Store.writing_or(None)
     def came_online(self, sql: Statements, users: Collection[tuple[str, str]]) -> None:
-        """Allow the next ``absent`` event about these users, each as (app,
-        user).
+        """Allow the next ``absent`` event about these users.
 
-        The method deletes only rows whose event was added. Rows that are not
-        due yet stay: when they are due, presence is checked, and the user may
-        have left by then.
+        ``users``: (app, user). The method deletes only rows whose event was
+        added. Rows that are not due yet stay: when they are due, presence is
+        checked, and the user may have left by then.
         """
         # In one order on all nodes, so that two transactions never wait for
         # each other.
@@ -597,11 +592,11 @@ def _make_feed(sql: Statements, app: str) -> None:
 
 
 def _end_feeds(apps: Collection[str], sql: Statements) -> list[tuple[str, int, int]]:
-    """End the feeds that nobody has delivered for three days, except those in
-    ``apps``.
+    """End the feeds that nobody has delivered for three days.
 
-    From then on they have no position. Returns (app, entry, event) of each
-    ended feed with undelivered events: the ids that were delivered last.
+    Feeds of ``apps`` are left out. From then on a feed has no position. Returns
+    (app, entry, event) of each ended feed with undelivered events: the ids that
+    were delivered last.
     """
     # A feed has a lease as long as a node delivers it. A lease of 0 means that
     # it has ended.

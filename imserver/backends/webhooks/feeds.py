@@ -100,8 +100,7 @@ _EMPTY: Final = LogWindow(_read_nothing, position=0)
 
 
 class Feed(Service):
-    """The feed of one app on one node: its events, and how far they were
-    delivered.
+    """The feed of one app on one node: its durable events.
 
     While this node has the lease, the two consumers of the feed run. ``sender``
     sends the events. ``notifier`` looks for users who are offline.
@@ -156,8 +155,7 @@ class Feed(Service):
 
     @property
     def is_sending(self) -> bool:
-        """Whether this node has events of the feed to send, and the receiver
-        answers."""
+        """Whether this node has events to send, and the receiver answers."""
         if self.sender is None or self.sender.failures:
             return False
         return self.owned and self.count > 0 and self.receiver.url != ""
@@ -191,8 +189,7 @@ class Feed(Service):
 
 
 class Feeds(Service, dict=True):
-    """The feeds of all apps on one node: the durable events for their back
-    ends.
+    """The feeds of all apps on one node.
 
     Each feed is delivered by one node, which has its lease. ``node`` returns
     the name of this node, which owns the leases. A restart does not change it.
@@ -262,11 +259,11 @@ class Feeds(Service, dict=True):
     def committed(
         self, app: str, first: int, last: int, entries: Sequence[Entry]
     ) -> None:
-        """Add the entries that a transaction of this node stored for an app
-        with a feed.
+        """Add the entries that a transaction of this node stored for an app.
 
-        ``first`` and ``last``: the ids of all its entries. This node then need
-        not read them from the database. Never switches greenlets.
+        The app has a feed. ``first`` and ``last``: the ids of all entries of
+        the transaction. This node then need not read them from the database.
+        Never switches greenlets.
         """
         feed = self.feeds[app]
         if feed.sender is None:
@@ -325,8 +322,7 @@ class Feeds(Service, dict=True):
 
     @property
     def backlog(self) -> dict[str, int]:
-        """App → the number of entries and events that this node must deliver,
-        as far as is known."""
+        """App → how much this node must deliver, as far as is known."""
         return {
             app: feed.count for app, feed in self.feeds.items() if feed.receiver.url
         }
@@ -444,8 +440,10 @@ class Feeds(Service, dict=True):
             feed.saved = positions
 
     def _end_delivery(self, feed: Feed) -> None:
-        """Stop delivering a feed: another node has the lease, or the feed has
-        ended."""
+        """Stop delivering a feed.
+
+        Another node has the lease, or the feed has ended.
+        """
         for consumer in feed.consumers:
             consumer.stop()
         feed.entries = _EMPTY
@@ -509,8 +507,7 @@ class Feeds(Service, dict=True):
             raise
 
     def stop(self, seconds: float) -> None:
-        """Send the waiting events, store the positions, and give the leases
-        back.
+        """Send the waiting events, and give the leases back.
 
         Some events are left for another node: events that are not sent within
         ``seconds``, and events of receivers that do not answer. Switches
@@ -736,8 +733,7 @@ class Feeds(Service, dict=True):
         refused: Sequence[RetryRow] = (),
         dead: bool = False,
     ) -> None:
-        """Store the positions behind a batch, and the events that are put
-        aside.
+        """Store the positions behind a batch, and events that are put aside.
 
         These are the ``refused`` events, and the events of users who have an
         earlier event aside. ``dead``: they are not tried again. Switches
@@ -773,12 +769,12 @@ class Feeds(Service, dict=True):
         return True
 
     def _retry(self, feed: Feed, sender: Consumer[_Batch]) -> None:
-        """Try events again that were put aside: for each user the oldest one,
-        if it is due.
+        """Try events again that were put aside.
 
-        The method stops after :data:`RETRY_SECONDS`, because new events wait
-        for it. It also stops if the receiver does not answer. Switches
-        greenlets. Raises StorageUnavailable.
+        For each user the oldest one is tried, if it is due. The method stops
+        after :data:`RETRY_SECONDS`, because new events wait for it. It also
+        stops if the receiver does not answer. Switches greenlets. Raises
+        StorageUnavailable.
         """
         feed.waiting = self.events.waiting_users(feed.app)
         now = int(time())
@@ -899,8 +895,7 @@ class _Batch:
 
 
 def _is_row(event: Outbound) -> bool:
-    """Whether an event is a row of the table ``event``, not an entry of the
-    log."""
+    """Whether an event is a row of ``event``, not an entry of the log."""
     return event.id.startswith(EVENT_PREFIX)
 
 

@@ -69,11 +69,11 @@ class LogWindow:
         """The id up to which entries are known to be stored."""
 
     def committed(self, first: int, last: int, entries: Sequence[Entry]) -> None:
-        """Add the entries of a transaction that stored the ids from ``first``
-        to ``last``.
+        """Add the entries of a transaction of this node.
 
-        If the window does not reach up to them, or is full, they are read from
-        the log later. Never switches greenlets.
+        ``first`` and ``last``: the ids that it stored. If the window does not
+        reach up to them, or is full, they are read from the log later. Never
+        switches greenlets.
         """
         if (
             first == self._end + 1
@@ -141,10 +141,9 @@ class LogWindow:
         return self.position
 
     def take(self, upto: int) -> None:
-        """Take the entries up to an id: the receiver has them, or does not want
-        them.
+        """Take the entries up to an id out of the window.
 
-        Never switches greenlets.
+        The receiver has them, or does not want them. Never switches greenlets.
         """
         while self._entries and self._entries[0].id <= upto:
             self._size -= len(self._entries.popleft().body)
@@ -216,10 +215,10 @@ class RememberedMembers:
 
 
 class LogHook(Struct, frozen=True, kw_only=True):
-    """A webhook that gets the entries that ``user`` may read, such as that of a
-    bot.
+    """A webhook that gets the entries that ``user`` may read.
 
-    ``position``: its receiver has all entries up to this position in the log.
+    The user is a bot, for example. ``position``: its receiver has all entries
+    up to this position in the log.
     """
 
     app: str
@@ -231,8 +230,7 @@ H = TypeVar("H", bound=LogHook)
 
 
 class HookOwner(Protocol[H]):
-    """The owner of webhooks: it knows which there are, and how to deliver to
-    them.
+    """The owner of webhooks: it knows how to deliver to them.
 
     Its methods may switch greenlets, and raise StorageUnavailable.
     """
@@ -254,8 +252,7 @@ class HookOwner(Protocol[H]):
 
 
 class LogHooks(Service, Generic[H], dict=True):
-    """Delivers log entries to webhooks of single users, at least once and in
-    order.
+    """Delivers log entries to webhooks of single users, in order.
 
     One node delivers for all nodes. It has a lease in the table of feeds, under
     the name of the node, which a restart does not change. The entries for a
@@ -331,10 +328,10 @@ class LogHooks(Service, Generic[H], dict=True):
         self._send_only_to(hooks)
 
     def _claim(self) -> bool:
-        """Take or renew the lease in the database. Returns whether this node
-        has it.
+        """Take or renew the lease in the database.
 
-        Switches greenlets. Raises StorageUnavailable.
+        Returns whether this node has it. Switches greenlets. Raises
+        StorageUnavailable.
         """
         name = self.lease_name
         # The position 0 is not used: each webhook has its own.

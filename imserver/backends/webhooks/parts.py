@@ -118,8 +118,7 @@ class Occupancy:
         self._channels.members.report_to(self._joined, self._parted, self._emptied)
 
     def _joined(self, connection: Connection, channel: str, is_first: bool) -> None:
-        """Report a subscription of a connection, and that its channel became
-        occupied.
+        """Report a subscription, and that its channel became occupied.
 
         ``is_first``: no connection on any node was subscribed before.
         """
@@ -139,8 +138,7 @@ class Occupancy:
         self._report_member("left", connection, channel)
 
     def _emptied(self, app: str, channel: str) -> None:
-        """Begin to wait, because no node has a subscriber of a channel any
-        more.
+        """Begin to wait, because a channel has no subscriber any more.
 
         A client may only be reconnecting.
         """
@@ -150,8 +148,7 @@ class Occupancy:
             self._empty[app, channel] = greenlet
 
     def _vacate(self, app: str, channel: str) -> None:
-        """Greenlet: report a channel as vacated, unless somebody has subscribed
-        since."""
+        """Greenlet: report a channel as vacated, if it is still empty."""
         del self._empty[app, channel]
         if not self._channels.members.count(app, channel):
             self._webhooks.channel(app, "vacated", channel, {})
@@ -159,8 +156,7 @@ class Occupancy:
     def _report_member(
         self, event: Literal["joined", "left"], connection: Connection, channel: str
     ) -> None:
-        """Report that a connection has subscribed to a channel, or has left
-        it."""
+        """Report that a connection has joined a channel, or has left it."""
         app = connection.app or ""
         if self._webhooks.wants_any(app, _MEMBERSHIP):
             # The facts are made only if somebody wants them: subscriptions are

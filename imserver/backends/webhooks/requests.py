@@ -221,12 +221,11 @@ class _Batch(Struct, frozen=True):
 
 
 class WebhookQueue:
-    """The waiting events of one app, in memory. A consumer sends them in their
-    order.
+    """The waiting events of one app, in memory.
 
-    A failed request is repeated unchanged after random pauses, so that nodes do
-    not repeat at the same time. The pauses double, but stay short while the
-    back end refuses connections.
+    A consumer sends them in their order. A failed request is repeated unchanged
+    after random pauses, so that nodes do not repeat at the same time. The
+    pauses double, but stay short while the back end refuses connections.
     """
 
     def __init__(
@@ -286,8 +285,7 @@ class WebhookQueue:
 
     @property
     def waiting(self) -> int:
-        """The number of waiting events, including events that are being
-        sent."""
+        """The number of waiting events, with the events that are being sent."""
         return self._sent + len(self._waiting)
 
     def stop(self) -> None:
@@ -333,11 +331,10 @@ class WebhookQueue:
         self._logged_at = now
 
     def _next(self) -> _Batch | None:
-        """Return the next request, with as many events as fit; None: no event
-        waits.
+        """Return the next request, with as many events as fit.
 
-        Its events are taken from the queue, and are repeated until the receiver
-        has them.
+        None: no event waits. The events are taken from the queue. The request
+        is repeated until the receiver has them.
         """
         events: list[bytes] = []
         size = 0
@@ -436,8 +433,7 @@ class Asking(Service):
         answer_bytes: int = ANSWER_BYTES,
         headers: Mapping[str, str] = {},
     ) -> tuple[int, bytes]:
-        """Wait for a turn, send a question, and return the answer: status and
-        body.
+        """Wait for a turn, send a question, and return status and body.
 
         ``body`` is called when it is the question's turn, and returns what to
         send. All of it takes at most ``seconds``. Switches greenlets. Raises
@@ -523,8 +519,7 @@ _REFUSING: Final = (401, 403)
 
 
 class Authoriser:
-    """Asks back ends whether a user may log in, and counts their answers, by
-    app."""
+    """Asks back ends whether a user may log in, and counts answers."""
 
     def __init__(self, outgoing: Outgoing) -> None:
         """``outgoing`` sends the requests."""
@@ -535,12 +530,12 @@ class Authoriser:
         """App → questions that got no valid answer in time."""
 
     def ask(self, where: AuthoriseHook, facts: Mapping[str, Any]) -> LoginAnswer | None:
-        """Ask the back end about a login. ``facts`` are the fields of the
-        question.
+        """Ask the back end about a login.
 
-        Status 2xx with ``{"allow": true}`` allows the login. ``{"allow":
-        false}``, 401 or 403 refuse it. Returns None if no valid answer comes
-        within :data:`ASK_SECONDS`. Switches greenlets.
+        ``facts``: the fields of the question. Status 2xx with ``{"allow":
+        true}`` allows the login. ``{"allow": false}``, 401 or 403 refuse it.
+        Returns None if no valid answer comes within :data:`ASK_SECONDS`.
+        Switches greenlets.
         """
         app = where.app
         self.asked[app] += 1
@@ -567,8 +562,7 @@ class Authoriser:
 
 
 class WebhookQueues(Service):
-    """The queues of webhooks that have one form: one for each app with a
-    receiver."""
+    """The queues of webhooks that have one form, by app."""
 
     outgoing: Outgoing
     tally: WebhookCounts
@@ -606,10 +600,10 @@ class WebhookQueues(Service):
             queue.receiver = receiver
 
     def stop(self, deadline: float) -> None:
-        """Send the waiting events until ``deadline`` (monotonic), then stop the
-        queues.
+        """Send the waiting events, then stop the queues.
 
-        Failing back ends are not waited for. Switches greenlets.
+        ``deadline``: until when to send (monotonic). Failing back ends are not
+        waited for. Switches greenlets.
         """
         queues = tuple(self._queues.values())
         consumers = [queue.consumer for queue in queues]

@@ -132,8 +132,8 @@ class ReviewRequests(Reviews):
         """App → questions that got no valid answer in time."""
 
     def set(self, app: str, hook: ReviewHook | None) -> None:
-        """Set the back end that reviews the messages of an app; None: no back
-        end does."""
+        """Set the back end that reviews the messages of an app; None:
+        nobody."""
         if hook is None:
             self.apps.pop(app, None)
         else:
@@ -190,8 +190,7 @@ class ReviewRequests(Reviews):
         batch.size += size
 
     def pass_by(self, then: _Then, connection: Connection) -> None:
-        """Allow a message that is not reviewed, but keep the order of its
-        connection.
+        """Allow a message without a review, in the order of its connection.
 
         It waits until the earlier messages have their decisions. Never switches
         greenlets.
@@ -214,8 +213,10 @@ class ReviewRequests(Reviews):
         return False
 
     def _objection(self, hook: ReviewHook, question: _Question) -> str:
-        """Return why the server cannot ask the back end now; ``""`` if it
-        can."""
+        """Return why the back end cannot be asked now.
+
+        ``""``: it can be asked.
+        """
         if not hook.secret:
             return "there is no usable secret"
         if self._asking.waiting[hook.app] >= MAX_WAITING:
@@ -227,8 +228,7 @@ class ReviewRequests(Reviews):
     # --- one request ----------------------------------------------------------
 
     def _ask(self, batch: _Batch) -> None:
-        """Greenlet: ask about the messages of a batch, and pass on the
-        decisions.
+        """Greenlet: ask about the messages of a batch.
 
         If the request fails, the app's setting decides about all of them.
         """
@@ -317,8 +317,7 @@ class ReviewRequests(Reviews):
     def _decision(
         self, hook: ReviewHook, question: _Question, answer: _Answer
     ) -> ReviewDecision | None:
-        """Return the decision of an answer about a message; None: it is not
-        valid."""
+        """Return the decision of an answer; None: it is not valid."""
         if answer.action == "allow":
             return _ALLOWED
         if answer.action == "reject":
@@ -333,8 +332,7 @@ class ReviewRequests(Reviews):
     # --- decisions ------------------------------------------------------------
 
     def _fail(self, hook: ReviewHook, question: _Question) -> None:
-        """Decide about a message that the back end has not reviewed, as the app
-        wishes."""
+        """Decide about a message that was not reviewed, as the app wishes."""
         self.undecided[hook.app] += 1
         decision = _ALLOWED if hook.allows_failure else _UNDECIDED
         self._decide(question, decision)

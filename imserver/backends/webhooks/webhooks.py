@@ -118,16 +118,14 @@ class Webhooks(Observer):
     def report_to(
         self, absent: Callable[[str, Sequence[tuple[str, Event]]], None]
     ) -> None:
-        """Call a function with an app and its pushes to users who are offline,
-        from now on.
+        """Call a function with pushes to users who are offline.
 
         It also gets pushes of apps without a webhook.
         """
         self._on_absent.append(absent)
 
     def set(self, app: str, receiver: Receiver | None) -> None:
-        """Set the receiver of an app, also for waiting events; None: drop these
-        events."""
+        """Set the receiver of an app; None: drop its waiting events."""
         if receiver is None:
             self.queues.answers.forget(app)
             self.feeds.answers.forget(app)
@@ -244,8 +242,7 @@ class Webhooks(Observer):
     def channel(
         self, app: str, event: str, channel: str, facts: Mapping[str, Any]
     ) -> None:
-        """Report that something has happened to a channel, or to one of its
-        subscribers.
+        """Report that something has happened to a channel.
 
         ``facts``: more fields of the event. Never switches greenlets.
         """
@@ -281,16 +278,14 @@ class Webhooks(Observer):
     def committed(
         self, app: str, first: int, last: int, entries: Sequence[Entry]
     ) -> None:
-        """Add the entries that a transaction of this node stored for an app
-        with a feed.
+        """Add the entries that a transaction of this node stored.
 
         Never switches greenlets.
         """
         self.feeds.committed(app, first, last, entries)
 
     def recorder(self, app: str, kind: str) -> RecordEvent | None:
-        """Return the function that stores an event of this kind in a
-        transaction.
+        """Return the function that stores an event in a transaction.
 
         None: the back end does not want the event.
         """
@@ -308,8 +303,7 @@ class Webhooks(Observer):
         return record
 
     def undelivered(self, app: str) -> int | None:
-        """Return the position in the log up to which the back end of an app has
-        everything.
+        """Return up to where in the log a back end has everything.
 
         None: the app has no receiver. Switches greenlets. Raises
         StorageUnavailable.
@@ -317,8 +311,7 @@ class Webhooks(Observer):
         return self.feeds.events.undelivered(app)
 
     def _facts(self, connection: Connection) -> dict[str, Any]:
-        """Return the fields of events of a connection whose ``connect`` was
-        reported."""
+        """Return the fields of events of a known connection."""
         _, connection_id = self.known[connection]
         return {
             "user": connection.user,
@@ -347,8 +340,7 @@ class Webhooks(Observer):
     # --- at the end -----------------------------------------------------------
 
     def stop(self, seconds: float) -> None:
-        """Send the waiting events for at most ``seconds``, except to failing
-        back ends.
+        """Send the waiting events, except to failing back ends.
 
         Events that still wait in memory are dropped. Switches greenlets.
         """
@@ -359,8 +351,7 @@ class Webhooks(Observer):
 
 
 def _facts_of_push(user: str, event: Event) -> dict[str, Any]:
-    """Return the fields of the ``absent`` event about a push that is not
-    stored."""
+    """Return the fields of the ``absent`` event about a push."""
     facts: dict[str, Any] = {
         "user": user,
         "message": event.id,

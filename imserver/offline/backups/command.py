@@ -142,8 +142,7 @@ def _try_out(settings: Config, file: Path) -> None:
 
 
 def _newest(settings: Config) -> BackupFile:
-    """Return the newest backup in the folder of the settings. Raises
-    StartError."""
+    """Return the newest scheduled backup. Raises StartError."""
     folder = _folder(settings)
     try:
         return backups_of(folder)[0]

@@ -68,8 +68,7 @@ class FeatureFile(Struct, frozen=True):
 
 
 class _Pieces:
-    """The content of a member, in the form of a file from which the tar library
-    reads.
+    """The content of a member, as a file for the tar library.
 
     ``digest`` gets the content, too. If the content ends too early or becomes
     unreadable, zeros fill the member, and ``is_whole`` is False.
@@ -105,14 +104,12 @@ class _Pieces:
 
 
 def _title(member: tarfile.TarInfo) -> bytes:
-    """Return the name and the size of a member, as they are part of the
-    checksum."""
+    """Return name and size of a member, as parts of the checksum."""
     return f"{member.name}\n{member.size}\n".encode("utf-8", "surrogateescape")
 
 
 class _Members:
-    """The members of an archive that is being written, and their checksum so
-    far."""
+    """Writes members to an archive, and makes their checksum."""
 
     def __init__(self, tar: tarfile.TarFile) -> None:
         self._tar = tar
@@ -218,8 +215,7 @@ _MOST_NAMED: Final = 5
 
 
 def lack_of(absent: Sequence[str]) -> str:
-    """Return a sentence about the files that an archive lacks, with the first
-    names.
+    """Return a sentence about the files that an archive lacks.
 
     ``absent``: all names.
     """

@@ -212,8 +212,7 @@ def _fold_log(database: Path) -> None:
 
 
 def _set_aside(database: Path, before: Path) -> None:
-    """Rename a database and the files that belong to it, even if they are
-    damaged.
+    """Rename a database and its files, even if they are damaged.
 
     Files that do not exist are left out.
     """
@@ -229,8 +228,7 @@ def move_on(
     numbers: Sequence[GivenNumbers],
     folder: Path,
 ) -> None:
-    """Let a database that was loaded from a copy give numbers far above its
-    own.
+    """Let a loaded database give numbers far above its own.
 
     So it gives no number that was given since the copy. It is for databases of
     a server, where nobody knows these numbers. ``folder``: the data folder, for
@@ -297,8 +295,7 @@ _ALONE_STEP_SECONDS: Final = 0.1
 
 
 def _other_connections(sql: PooledStatements) -> int:
-    """Return how many other connections a database server has to this
-    database."""
+    """Return how many other connections the database has."""
     return int(sql.query(_OTHER_CONNECTIONS[sql.engine])[0][0])
 
 
@@ -339,8 +336,7 @@ def check(copy: Path, is_own: bool = False) -> None:
 
 
 def _given(database: Path, numbers: Sequence[GivenNumbers]) -> list[Any] | None:
-    """Return the last numbers that a database has given, in the order of
-    ``numbers``.
+    """Return the last numbers that a database has given.
 
     None: the database does not exist, or cannot be read completely.
     """

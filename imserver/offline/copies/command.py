@@ -188,8 +188,7 @@ def _replace_database(
 
 
 def _accept_no_journal(yes: bool) -> None:
-    """Warn that nobody knows who was erased since the copy, and ask whether to
-    continue.
+    """Warn that nobody knows who was erased, and ask whether to continue.
 
     Raises StartError if the answer is no, or if nobody can answer. With
     ``yes``, do not ask.
@@ -428,8 +427,7 @@ def _erase_again(
 def _erase(
     store: Store, parts: Sequence[Erasure], app: str, user: str, name: str
 ) -> None:
-    """Erase a user from the rows of all features, and then from the other
-    tables.
+    """Erase a user from features, and then from the other tables.
 
     ``name``: takes the place of the user's id in messages that stay; ``""``:
     they keep the id.

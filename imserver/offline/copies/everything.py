@@ -225,8 +225,7 @@ def _copy_to_server(
     without: Sequence[str],
     complete: Callable[[], None],
 ) -> None:
-    """Copy the SQLite file ``copy`` into an empty database of a database
-    server.
+    """Copy the SQLite file ``copy`` to a database server.
 
     ``complete`` is called first. Raises StartError.
     """
@@ -311,8 +310,7 @@ def started_store(
 
 
 def _secret_paths(settings: Config) -> dict[str, Path | None]:
-    """Return the paths of the server's secrets: ``secret`` and
-    ``second_secret``.
+    """Return the paths of ``secret`` and ``second_secret``.
 
     The second path is None if the settings name no second secret.
     """

@@ -12,8 +12,7 @@ from imserver.gateway.threads import synchronise
 
 @contextmanager
 def whole_or_absent(path: Path) -> Iterator[Path]:
-    """Yield the path of a new, empty file, which becomes ``path`` only if it is
-    complete.
+    """Yield the path of a new file, which becomes ``path`` if complete.
 
     If the block ends without an error, the file is renamed to ``path``, and
     survives a power failure. Otherwise it is deleted. Raises OSError.
@@ -41,8 +40,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def free_name(path: Path) -> Path:
-    """Return this path, or with a number at its end if it is in use:
-    ``copy.2``.
+    """Return this path, or with a number if it is in use: ``copy.2``.
 
     So no earlier copy is overwritten.
     """

@@ -150,8 +150,7 @@ class _End(Struct, frozen=True):
         return self.read(work)
 
     def layouts(self, tables: Sequence[Table]) -> dict[str, TableLayout]:
-        """Return the name of each table → its columns and key in this
-        database."""
+        """Return the name of each table → its columns and key."""
 
         def work(sql: PooledStatements) -> dict[str, TableLayout]:
             inspector = inspect(sql.connection)
@@ -297,8 +296,7 @@ class _Move:
     def run(
         self, stack: ExitStack, is_live: bool, complete: Callable[[], object] | None
     ) -> Moved:
-        """Check both databases, copy all rows, compare them, and finish the
-        target.
+        """Check both databases, copy the rows, and compare them.
 
         ``stack`` closes the connections. ``is_live`` and ``complete``: see
         :func:`move`. Raises StartError.
@@ -400,8 +398,7 @@ class _Move:
     def _excluded(
         self, records: Mapping[str, feature_steps.RecordedTables]
     ) -> set[str]:
-        """Return the names of the tables that the operator does not want to
-        copy.
+        """Return the names of tables that the operator excludes.
 
         ``records``: the tables that the source has recorded for each feature.
         """
@@ -413,8 +410,7 @@ class _Move:
         return names
 
     def _check_steps(self) -> None:
-        """Refuse a source with unknown migration steps, or without some of
-        ours.
+        """Refuse a source with other migration steps than ours.
 
         A *migration step* is a change to the tables by a release. Raises
         StartError.
@@ -439,8 +435,7 @@ class _Move:
             )
 
     def _check_features(self) -> dict[str, feature_steps.RecordedTables]:
-        """Refuse a source with tables of a feature that the settings do not
-        name.
+        """Refuse a source with tables of an unknown feature.
 
         A source is also refused if some migration steps of a feature have not
         been taken. Returns the tables that the source has recorded for each
@@ -477,8 +472,7 @@ class _Move:
         return end.read(work)
 
     def _prepare_target(self, source: str, begins_anew: bool) -> bool:
-        """Make the tables of the target, unless an earlier run has copied into
-        them.
+        """Make the tables of the target, unless it has rows already.
 
         Returns whether an earlier run has begun this move. ``source``: the id
         of the source. ``begins_anew``: if an earlier run has copied rows,
@@ -672,8 +666,7 @@ class _Move:
         return f"a row may take {size} bytes, and max_allowed_packet is {most}"
 
     def _continue_numbers(self, layouts: dict[str, TableLayout]) -> None:
-        """Let the target give the next numbers to new rows, as the source would
-        do.
+        """Let the target give the next numbers to new rows.
 
         Each table with a column of such numbers has a counter in its database.
         """
@@ -726,8 +719,7 @@ class _Move:
             return sums
 
     def _drop_state(self) -> None:
-        """Delete the table with the state of the move, and prepare the target
-        for a server.
+        """Delete the state of the move, and prepare the target.
 
         From then on the target is an ordinary database.
         """
@@ -750,8 +742,7 @@ class _Move:
 
 
 def _is_used(sql: PooledStatements) -> bool:
-    """Whether a server has begun to use the tables that an interrupted copy has
-    made."""
+    """Whether a server has begun to use an interrupted copy."""
     rows = sql.query("SELECT version FROM directory")
     if not rows:
         return False

@@ -347,8 +347,7 @@ def _objection(
 
 
 def _problem_of_text(engine: str, value: bytes) -> str:
-    """Say why a database of this engine cannot store a text; ``""`` if it
-    can."""
+    """Say why a database cannot store a text, or ``""``."""
     if engine == "postgresql" and b"\0" in value:
         return "has a NUL character, which no text of PostgreSQL can have"
     try:
