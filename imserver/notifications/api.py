@@ -442,7 +442,7 @@ def remove_endpoint(
 
 @routes.post(
     "/notifications/test",
-    act="",
+    act="",  # not recorded: users do this all day
     problems=(HTTP_NOTIFICATIONS_OFF,),
 )
 def test(
@@ -478,7 +478,7 @@ def wishes(parts: NotificationParts, call: Call, request: Acting) -> WishesShown
         "change.",
     ),
     base=Acting,
-    act="",
+    act="",  # not recorded: users do this all day
 )
 def update_wishes(
     parts: NotificationParts,
@@ -565,7 +565,7 @@ def conversation_wishes(
         "you leave out do not change.",
     ),
     base=Acting,
-    act="",
+    act="",  # not recorded: users do this all day
     problems=(Problems.UNKNOWN_CONVERSATION,),
 )
 def update_conversation_wish(

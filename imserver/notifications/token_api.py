@@ -203,7 +203,7 @@ routes = Resource(
     ),
     chapter=CHAPTER,
     need=Needs.ANYONE,
-    act="",
+    act="",  # not recorded: users do this all day
     problems=(HTTP_UNKNOWN_NOTIFICATION,),
 )
 
