@@ -164,7 +164,7 @@ def _check_versions(release: Release) -> Finding:
     old_major, old_minor = _numbers_of(__version__)
     major, minor = _numbers_of(release.version)
     is_far = major != old_major or abs(minor - old_minor) > 1
-    # Releases that are so near run in one cluster.
+    # The way back is short, because both releases use the same database.
     way_back = "; nodes of both releases can be one cluster, and imserver upgrade --back goes back"
     if is_far:
         way_back = ""

@@ -69,7 +69,7 @@ class Look:
     """
 
     def __init__(self, settings: ChatSettings, root: str = "") -> None:
-        """Read the picture, and derive the colours from one of them.
+        """Read the picture, and derive the colours of both themes.
 
         Raises ConfigError if the picture cannot be used.
         """

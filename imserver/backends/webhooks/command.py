@@ -204,8 +204,8 @@ def _test(label: str, receiver: Receiver) -> Finding:
         "time": now,
         "node": "doctor",
     }
-    # The receiver may be slow, and the operator wants to know how slow.
     outgoing = Outgoing()
+    # The finding also tells the operator how slow the receiver is.
     began = perf_counter()
     try:
         status, answer = outgoing.post(
