@@ -453,6 +453,7 @@ def test(
     if not call.is_back_end:
         parts.tests.require((call.app, call.user))
     endpoints = parts.rows.endpoints_of(call.app, call.user)
+    # A test is one message to each device, also in quiet hours.
     deliveries = [delivery_of_test(each, time()) for each in endpoints if each.enabled]
     if deliveries:
         parts.rows.add_deliveries(deliveries)
@@ -543,6 +544,7 @@ def conversation_wishes(
     or the level `groups` if it is a group.
     """
     rows = parts.rows
+    # The answer for one conversation has at most one wish.
     if conversation:
         pairs = [(call.user, conversation)]
         wishes = list(rows.all_conversation_wishes(call.app, pairs).values())

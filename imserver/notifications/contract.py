@@ -63,10 +63,12 @@ class PushEndpoint(Struct, frozen=True):
 
 
 class QuietHours(Struct, frozen=True):
-    """The hours in which a user gets no notifications: from ``begin`` to
-    ``end``, minutes of the day in the user's ``zone``. They may span midnight.
-    Messages that are still unread at the end are notified then. If both are
-    equal, there are no quiet hours."""
+    """The hours in which a user gets no notifications.
+
+    They are from ``begin`` to ``end``, minutes of the day in the user's
+    ``zone``. They may span midnight. Messages that are still unread at the end
+    are notified then. If both are equal, there are no quiet hours.
+    """
 
     begin: int = 0
     end: int = 0
@@ -110,8 +112,9 @@ class Due(Struct, frozen=True):
     """A user who may have to be notified of ``entry``, or was notified of it.
 
     ``due``: when to decide; 0: never. ``notified``: the entry of the last
-    notification, which was sent at ``notified_at``; 0: none. Times are
-    milliseconds of :func:`imserver.gateway.clock.steady_time`.
+    notification, which was sent at ``notified_at``; 0: the user was not
+    notified. Times are milliseconds of
+    :func:`imserver.gateway.clock.steady_time`.
     """
 
     user: str
@@ -147,14 +150,14 @@ class ShownAction(Struct, frozen=True, omit_defaults=True):
 
 
 class Shown(Struct, frozen=True, omit_defaults=True):
-    """The content of a notification, as JSON, which a service worker or an
-    application gets and shows. It is stored in ``notify_delivery.body``.
+    """The content of a notification, as JSON, which a device shows.
 
-    ``tag`` is the same for all notifications of one conversation; a new one
-    replaces the one before it. If ``kind`` is ``close``, nothing is shown, and
-    the notification with this tag is removed. ``token`` proves to ``POST
-    /api/v1/notifications/act`` that the holder may mark the conversation as
-    read, and reply.
+    A service worker or an application gets it. It is stored in
+    ``notify_delivery.body``. ``tag`` is the same for all notifications of one
+    conversation; a new one replaces the one before it. If ``kind`` is
+    ``close``, nothing is shown, and the notification with this tag is removed.
+    ``token`` proves to ``POST /api/v1/notifications/act`` that the holder may
+    mark the conversation as read, and reply.
     """
 
     kind: Kind
@@ -230,9 +233,11 @@ class AudienceTarget(Struct, frozen=True, omit_defaults=True):
 
 
 class AudienceContent(Struct, frozen=True, omit_defaults=True):
-    """The content of the notifications of an audience, as JSON. ``proof``: the
-    proof of its maker, whose right is checked again with it; ``""``: an earlier
-    release has made the audience."""
+    """The content of the notifications of an audience, as JSON.
+
+    ``proof``: shows who has started the audience, so that their right can be
+    checked again; ``""``: an earlier release has made the audience.
+    """
 
     notify: Notify
     data: Raw = NO_DATA

@@ -73,6 +73,7 @@ def show(path: str | None, data_dir: str | None, name: str) -> None:
         tenant = tenants.get(name)
     if tenant is None:
         fail(f"app {name} does not exist")
+    # The text is YAML, in which secrets are replaced.
     text = dump(tenant, tenants.declared)
     CommandLine.data(read_value(text, name), text.rstrip("\n"))
 

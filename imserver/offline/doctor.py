@@ -431,6 +431,7 @@ def _state(config: Config, host: str, port: int, query: str) -> dict[str, Any]:
     """
     key = os.environ.get("IMSERVER_KEY", "")
     if not key:
+        # Only a key that may do everything in all apps reads the whole state.
         keys = (
             row.key for row in config.api.keys if "admin" in row.scopes and not row.apps
         )
@@ -485,6 +486,7 @@ def _listeners(config: Config) -> list[tuple[str, str, Sequence[int]]]:
         ("app.websocket_port", host, (app.websocket_port,)),
     ]
     for number, row in enumerate(config.server.extra_listen):
+        # A row has a Unix socket or a port.
         if not row.socket:
             name = f"server.extra_listen[{number}]"
             listeners.append((name, row.host or host, (row.port,)))
@@ -500,6 +502,7 @@ def _listeners_for_nodes(config: Config) -> tuple[str, range]:
     """
     planned, _ = plan_processes(config)
     count = PORTS_PER_NODE * planned.server.processes
+    # In demo mode no other machine may connect.
     only_local = config.demo and not config.server.insecure
     host = config.cluster.bind or advertised_address(
         config.cluster.advertise, only_local
@@ -810,6 +813,7 @@ def _fsync_speed(folder: Path) -> Finding:
     """
     name = "disk fsync"
     try:
+        # A full disk, or a disk without free inodes, refuses the file.
         times = _fsync_times(folder)
     except OSError as error:
         found = f"{folder} does not accept a file: {error.strerror}"
@@ -972,6 +976,7 @@ def _certificate(setting: str, host: str, port: int) -> Finding:
         meaning = f"clients of {setting} do not trust the certificate, or cannot reach the host"
         mend = f"openssl s_client -connect {host}:{port}"
         return Finding("fail", where, str(error), meaning, mend)
+    # A certificate that is renewed by itself is renewed weeks before its end.
     days = (expires_at - time()) / _DAY_SECONDS
     found = f"valid for {days:.0f} more days"
     meaning = "when it has expired, clients refuse to connect"
@@ -1042,6 +1047,7 @@ def _caveats_of_capacity(config: Config, is_running: bool) -> Iterator[str]:
         )
 
     backlog = config.server.backlog
+    # The kernel has a limit of its own.
     queue = min(backlog, int(kernel("net.core.somaxconn") or backlog))
     yield (
         f"{queue:,} new connections may wait at the same time (server.backlog). Further "
@@ -1190,6 +1196,7 @@ def _show_capacity(config: Config, user: capacity.Behaviour) -> None:
     pid = server_at(config.server.data_dir, port)
     state = {}
     if pid:
+        # The figures of the running node only make the result more exact.
         with suppress(OSError, ValueError):
             state = _state(config, host_of(config), port, query="")
     caveats = _caveats_of_capacity(config, is_running=pid > 0)

@@ -296,6 +296,7 @@ def webhooks(deployment: Deployment) -> Iterator[Finding]:
     """
     for name, app in deployment.apps.items():
         for key, text in marked(app, "url"):
+            # On this machine nobody else can read the data.
             url = urlsplit(text)
             if url.scheme == "http" and not is_here(url.hostname or ""):
                 yield (

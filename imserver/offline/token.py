@@ -87,6 +87,7 @@ def create(
     person: str | None,
 ) -> None:
     """Create a session token for a user of an app, and print it."""
+    # An earlier release had the app and the user in two options.
     if name is None:
         name, user = person_of(_words(person, option), "APP/USER")
     else:
@@ -102,6 +103,7 @@ def create(
             text = make_token(user, tenant.name, expires, row, key, channel)
         except (BadKey, OSError, UnicodeDecodeError) as error:
             fail(error)
+        # A command must not make a database only to record this.
         if store.has_database:
             facts: dict[str, object] = {"seconds": seconds}
             if channel:

@@ -164,7 +164,6 @@ def _check_versions(release: Release) -> Finding:
     old_major, old_minor = _numbers_of(__version__)
     major, minor = _numbers_of(release.version)
     is_far = major != old_major or abs(minor - old_minor) > 1
-    # The way back is short, because both releases use the same database.
     way_back = "; nodes of both releases can be one cluster, and imserver upgrade --back goes back"
     if is_far:
         way_back = ""
@@ -201,6 +200,7 @@ def _steps(config: Config, release: Release) -> Iterator[Finding]:
     missing = missing_steps(taken, release.package)
     if missing:
         words = f"its first node adds {named(missing)}"
+    # A database that a newer release has used has further steps.
     newer = newer_steps(taken, release.package)
     if newer:
         words += f"; {named(newer)} stay, unused"

@@ -263,6 +263,7 @@ def _routes_of_release(released: _Released) -> tuple[_Route, ...]:
     A release is a name of the content of all these files.
     """
     base = f"{installable.RELEASES}<release>"
+    # The content of such an address never changes.
     return (
         (f"{base}/static/<path:name>", "released", released.file),
         (f"{base}/{installable.SHEET}", "released_sheet", released.sheet),

@@ -76,6 +76,7 @@ class Absences(Struct, frozen=True):
         It runs while this node has the lease of the feed.
         """
         feed.members = RememberedMembers(self.store.part(MessageLog), feed.app)
+        # The members of groups are remembered as long as this consumer exists.
         return Consumer(
             f"the absent users of {feed.app}",
             feed.lease,

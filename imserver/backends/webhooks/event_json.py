@@ -102,6 +102,7 @@ def _first_of(
     size = 0
     for event, entry_id, row_id in events:
         size += len(event.body)
+        # A page without an event would never end.
         if len(page.events) >= limit or (page.events and size > limit_bytes):
             page.is_full = True
             break

@@ -319,6 +319,7 @@ class WebhookQueue:
         self._tally.dropped[self.receiver.app] += count
         self._unlogged += count
         now = monotonic()
+        # The number is logged with the next warning.
         if self._logged_at and now - self._logged_at <= _DROP_LOG_SECONDS:
             return
         log.warning(

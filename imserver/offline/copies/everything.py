@@ -332,6 +332,7 @@ def _put_secrets(settings: Config, secrets: dict[str, Any]) -> list[str]:
         content = secrets.get(name)
         if content is None:
             continue
+        # The operator has to name a file first.
         if path is None:
             done.append(
                 "the archive has a second secret, for which the settings have no server.second_secret_file"

@@ -153,6 +153,7 @@ class _End(Struct, frozen=True):
         """Return the name of each table → its columns and key."""
 
         def work(sql: PooledStatements) -> dict[str, TableLayout]:
+            """Read the layouts from the catalogue of the database."""
             inspector = inspect(sql.connection)
             return {
                 table.name: layout_of(inspector, table.name, table.key)
@@ -350,6 +351,7 @@ class _Move:
         """Return the number of all rows of the source."""
 
         def work(sql: PooledStatements) -> int:
+            """Count in one transaction."""
             total = 0
             for table in self._all:
                 total += int(sql.query(f'SELECT count(*) FROM "{table.name}"')[0][0])
