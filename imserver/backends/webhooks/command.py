@@ -76,13 +76,7 @@ def events(
             fail(f"app {name} does not exist")
         app = tenants.resolve(name)
         if replay is not None:
-            # An event without an id stands for all refused events.
-            event = "" if replay == "all" else replay
-            count = send_again(store, app, event)
-            if not count and event:
-                fail(f"app {name} has no refused event {replay}")
-            record_act(settings, store, "events.replay", app, id=replay, count=count)
-            click.echo(f"events sent again: {count}")
+            _replay(settings, store, name, app, replay)
             return
 
         rows = list_retries(store, app, dead, after=0, limit=_LISTED_EVENTS)
@@ -106,6 +100,21 @@ def events(
         )
     if stored_events or entries:
         _say_waiting(name, stored_events, entries)
+
+
+def _replay(settings: Config, store: Store, name: str, app: str, replay: str) -> None:
+    """Send refused events of an app again, and print how many.
+
+    ``replay``: the id of an event, or ``all``. ``name``: the app as the
+    operator has called it. Ends the command if there is no such event.
+    """
+    # An event without an id stands for all refused events.
+    event = "" if replay == "all" else replay
+    count = send_again(store, app, event)
+    if not count and event:
+        fail(f"app {name} has no refused event {replay}")
+    record_act(settings, store, "events.replay", app, id=replay, count=count)
+    click.echo(f"events sent again: {count}")
 
 
 def _say_waiting(name: str, stored_events: int, entries: int) -> None:

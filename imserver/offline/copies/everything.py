@@ -200,6 +200,8 @@ def restore(
             with started_store(
                 settings.storage, settings.server.data_dir, tables
             ) as store:
+                # Secrets and files belong to the restored database, so they
+                # come after it.
                 completed = _restore_around(settings, archive, store)
                 return "\n".join([line, *completed, *finish(store, before)])
 
