@@ -59,6 +59,7 @@ def nothing_new(due: Due, unread: UnreadMessages | None) -> Decision:
     """
     if not due.notified:
         return Decision("end")
+    # A user who is not among ``reads`` has left the conversation.
     if unread is None or due.user not in unread.reads:
         return _CLOSE
     if unread.is_unread(due.user, due.notified):
@@ -87,6 +88,7 @@ def decide(
     which nobody can set; this is its time minus ``now``.
     """
     if (
+        # A user who is not among ``reads`` has left the conversation.
         rules is None
         or not rules.enabled
         or unread is None
@@ -153,6 +155,7 @@ def may_notify(
     conversations; ``wish``: for this conversation. ``now``: Unix milliseconds.
     """
     if (
+        # A user who is not among ``reads`` has left the conversation.
         rules is None
         or not rules.enabled
         or unread is None

@@ -315,6 +315,8 @@ class EventStore(Store.Rows):
         rows = sql.query(statement, (app,))
         if not rows:
             return None
+        # Events are made from the entries, and absent users are looked for in
+        # them, too.
         ((entry_id, noted_id),) = rows
         return min(int(entry_id), int(noted_id))
 
@@ -395,6 +397,7 @@ class EventStore(Store.Rows):
         After three days it is dead, and is never tried again. Returns whether
         it is dead.
         """
+        # 0: the event was not tried yet since an operator has replayed it.
         first_failed = row.first_failed or now
         is_dead = now - first_failed >= TRY_SECONDS
         statement = (

@@ -249,6 +249,7 @@ class Webhooks(Observer):
         queue = self.queues.get(app)
         if queue is not None:
             self._add(queue, event, {"channel": channel, **facts})
+        # Back ends may also get the event in the form of another server.
         for form in self.forms:
             form.channel(app, event, channel)
 
