@@ -88,10 +88,10 @@ def decide(
     which nobody can set; this is its time minus ``now``.
     """
     if (
-        # A user who is not among ``reads`` has left the conversation.
         rules is None
         or not rules.enabled
         or unread is None
+        # A user who is not among ``reads`` has left the conversation.
         or due.user not in unread.reads
     ):
         return nothing_new(due, unread)
@@ -155,10 +155,10 @@ def may_notify(
     conversations; ``wish``: for this conversation. ``now``: Unix milliseconds.
     """
     if (
-        # A user who is not among ``reads`` has left the conversation.
         rules is None
         or not rules.enabled
         or unread is None
+        # A user who is not among ``reads`` has left the conversation.
         or due.user not in unread.reads
     ):
         return False
