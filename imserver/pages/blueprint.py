@@ -687,7 +687,7 @@ class _Chat:
         return answer
 
     def channels(self) -> AnyResponse:
-        """``GET /home/channels?appID=&channel=``: channels of an app.
+        """``GET /home/channels?appID=&channel=``: try out channels of an app.
 
         The page subscribes and publishes. Visitors of an open app need no
         token, and do not get one. 404 if the app does not exist, or has no name
