@@ -86,8 +86,11 @@ _MAX_CODE: Final = 4999
 
 
 class MethodFailed(Exception):
-    """Ends a method with an error. ``code`` is one of ``codes.ERRORS``.
-    ``detail`` gives the reason."""
+    """Ends a method of this API with an error.
+
+    ``code`` is one of ``codes.ERRORS``, for example 107 for bad data.
+    ``detail`` is the reason, which the message of the error ends with.
+    """
 
     def __init__(self, code: int, detail: str = "") -> None:
         super().__init__(code, detail)
@@ -99,7 +102,12 @@ class MethodFailed(Exception):
 
 
 class _Request(Partial, frozen=True):
-    """A request, which its method checks: an error of this API has a code."""
+    """A request of this API.
+
+    Its fields are checked only by its method (``late``), and not when the body
+    is read. So a wrong field becomes an error of this API with a code, as in
+    Centrifugo, and not a problem of HTTP.
+    """
 
     late: ClassVar[bool] = True
 
@@ -203,8 +211,11 @@ class NamedCommand(Struct):
 
 
 def publish(api: Api, app: str, request: _Publish) -> dict[str, Any]:
-    """Publish to a channel. ``#`` with the id of a user stands for a push to
-    this user. May switch greenlets."""
+    """Publish to one channel.
+
+    A channel named ``#alice`` stands for a push to the user ``alice``. May
+    switch greenlets. Raises :class:`MethodFailed`.
+    """
     (result,) = _publish_each(api, app, request, [request.channel])
     if "error" in result:
         error = result["error"]
@@ -228,16 +239,21 @@ def broadcast(api: Api, app: str, request: _Broadcast) -> dict[str, Any]:
 def _publish_each(
     api: Api, app: str, request: _Message, channels: list[str]
 ) -> list[dict[str, Any]]:
-    """Publish to each channel, once for each idempotency key. Returns a result
-    or an error for each channel. May switch greenlets. Raises
-    :class:`MethodFailed` if nothing is published."""
+    """Publish the same content to each channel.
+
+    Returns one dict for each channel, in order: ``{"result": …}`` or
+    ``{"error": …}``. Requests with the same idempotency key publish once. May
+    switch greenlets. Raises :class:`MethodFailed` if nothing can be published.
+    """
     data = bytes(request.data)
     try:
         Call.check_json(data)
     except (ValueError, RecursionError):
         raise MethodFailed(codes.BAD_DATA) from None
+    # The sender and the receiver stay empty: the channel decides who gets it.
     event = Event("msg", "", "", type="custom", data=data)
 
+    # The app may have used up the number of pushes that it may send.
     quota = api.core.metrics.pushes.spent(app)
     if quota is not None:
         raise MethodFailed(codes.TOO_MANY_REQUESTS, str(quota))
@@ -262,7 +278,10 @@ def _publish_each(
 def _publish_answer(
     refusal: ImserverError | None, position: Position | None
 ) -> dict[str, Any]:
-    """The result of a publication, or the error."""
+    """The result of one publication, or its error.
+
+    ``position`` is None if the channel has no history.
+    """
     if isinstance(refusal, ChannelRefused):
         return _refused(refusal)
     if refusal is not None:
@@ -274,26 +293,43 @@ def _publish_answer(
 
 
 def _channel_of(name: str) -> str:
-    """The channel to which back ends of Centrifugo refer as ``name``."""
+    """The channel that back ends of Centrifugo call ``name``.
+
+    ``#alice`` is the channel of the user ``alice``, and means ``user:alice``.
+    All other names mean themselves.
+    """
     if name.startswith(ALIAS) and len(name) > 1:
         return f"{USER_CHANNEL}{name[1:]}"
     return name
 
 
+def _name_for_back_end(channel: str) -> str:
+    """The name by which back ends know a channel: ``#alice`` for
+    ``user:alice``."""
+    if channel.startswith(USER_CHANNEL):
+        return f"{ALIAS}{channel.removeprefix(USER_CHANNEL)}"
+    return channel
+
+
 def _refused(refused: ChannelRefused) -> dict[str, Any]:
-    """The error of a refusal, with the limit that was exceeded."""
+    """The error for a refusal, with the limit that was exceeded if there is
+    one."""
     text = str(refused)
     code = REFUSALS[refused.reason].code
+    # The text says no more than the code, or is about insides of the server.
     if text == refused.reason or code == codes.INTERNAL:
         return _error(code)
     return _error(code, text)
 
 
 def _connections_of(api: Api, app: str, request: _OfUser) -> list[str]:
-    """The ids of a user's connections in this dialect. If the request names a
-    connection, the list has only this one, and is empty if the connection is
-    unknown or belongs to another user. May switch greenlets. Raises
-    MethodFailed."""
+    """The connections on which a method acts, as their ids.
+
+    They are all connections of the user in this dialect. If the request names a
+    connection (``client``), the list has only this one. It is empty if that
+    connection is unknown or belongs to another user. May switch greenlets.
+    Raises MethodFailed if the request names neither a user nor a connection.
+    """
     if request.client:
         (row,) = api.core.connections.about(app, [request.client])
         if row is None or row.user != request.user or row.dialect != NAME:
@@ -306,8 +342,11 @@ def _connections_of(api: Api, app: str, request: _OfUser) -> list[str]:
 
 
 def subscribe(api: Api, app: str, request: _Subscribe) -> dict[str, Any]:
-    """Subscribe the connections of a user to a channel. May switch
-    greenlets."""
+    """Subscribe the connections of a user to a channel.
+
+    ``info`` of the request is shown to other subscribers, and ``data`` to the
+    client itself. May switch greenlets. Raises MethodFailed and ChannelRefused.
+    """
     about = SubscriptionAbout(
         info=bytes_of(request.info),
         data=bytes_of(request.data),
@@ -317,6 +356,7 @@ def subscribe(api: Api, app: str, request: _Subscribe) -> dict[str, Any]:
         raise MethodFailed(
             codes.BAD_DATA, "#… is the channel of a user, who is subscribed to it"
         )
+    # Refuses a channel of a namespace that does not exist.
     api.channels.options.known(app, request.channel)
 
     ids = _connections_of(api, app, request)
@@ -331,21 +371,19 @@ def subscribe(api: Api, app: str, request: _Subscribe) -> dict[str, Any]:
 
 
 def unsubscribe(api: Api, app: str, request: _Unsubscribe) -> dict[str, Any]:
-    """End the subscriptions of a user to a channel, or (``""``) to all
-    channels. May switch greenlets."""
+    """End the subscriptions of a user to a channel, or to all channels.
+
+    ``""`` as channel means all. Each connection that has really left a channel
+    is told so. May switch greenlets. Raises MethodFailed and ChannelRefused.
+    """
     connections = api.core.connections
     if request.channel and not request.channel.startswith(ALIAS):
         api.channels.options.known(app, request.channel)
     ids = _connections_of(api, app, request)
     if request.channel:
-        channels = {_channel_of(request.channel): None}
+        channels = [_channel_of(request.channel)]
     else:
-        # A dict and not a set, because it keeps the order in which events are
-        # sent.
-        channels = {}
-        for row in connections.about(app, ids):
-            if row is not None:
-                channels |= dict.fromkeys(row.channels)
+        channels = _channels_of(api, app, ids)
 
     for channel in channels:
         event = Event(
@@ -362,9 +400,23 @@ def unsubscribe(api: Api, app: str, request: _Unsubscribe) -> dict[str, Any]:
     return {}
 
 
+def _channels_of(api: Api, app: str, ids: list[str]) -> list[str]:
+    """The channels of these connections, each once. May switch greenlets."""
+    # A dict and not a set, because it keeps the order in which events are sent.
+    channels: dict[str, None] = {}
+    for row in api.core.connections.about(app, ids):
+        if row is not None:
+            channels |= dict.fromkeys(row.channels)
+    return list(channels)
+
+
 def disconnect(api: Api, app: str, request: _Disconnect) -> dict[str, Any]:
-    """Close connections of a user: the named ones, or all of them in every
-    dialect. May switch greenlets."""
+    """Close connections of a user.
+
+    If the request names a connection, a whitelist or a close code, only
+    connections of this dialect are closed. Otherwise the user loses the
+    connections of every dialect. May switch greenlets. Raises MethodFailed.
+    """
     given = request.disconnect
     if given is None and not (request.client or request.whitelist):
         if not request.user:
@@ -373,24 +425,27 @@ def disconnect(api: Api, app: str, request: _Disconnect) -> dict[str, Any]:
         return {}
 
     wanted = given or _CloseCode()
-    code = wanted.code  # 0: the usual code of a kicked user
-    if code and not _MIN_CODE <= code <= _MAX_CODE:
+    has_own_code = wanted.code != 0
+    if has_own_code and not _MIN_CODE <= wanted.code <= _MAX_CODE:
         raise MethodFailed(codes.BAD_DATA)
+    code = wanted.code or CloseCode.KICKED
     for connection in _connections_of(api, app, request):
-        if connection not in request.whitelist:
-            api.core.connections.close(
-                app,
-                connection,
-                code or CloseCode.KICKED,
-                wanted.reason,
-                as_given=code != 0,
-            )
+        if connection in request.whitelist:
+            continue
+        # A code that the back end has chosen is sent as it is.
+        api.core.connections.close(
+            app, connection, code, wanted.reason, as_given=has_own_code
+        )
     return {}
 
 
 def refresh(api: Api, app: str, request: _Refresh) -> dict[str, Any]:
-    """Change the end of a user's sessions and what others see of the user, or
-    end the sessions now. May switch greenlets."""
+    """Change the end of a user's sessions, or end the sessions now.
+
+    The request may also replace what other subscribers see of the user
+    (``info``). A connection may belong to another node, so its node is asked to
+    do this. May switch greenlets. Raises MethodFailed.
+    """
     connections = api.core.connections
     for connection in _connections_of(api, app, request):
         if request.expired:
@@ -404,18 +459,24 @@ def refresh(api: Api, app: str, request: _Refresh) -> dict[str, Any]:
 
 
 def _bounded(offset: int) -> int:
-    """The offset, or the nearest one that a channel can have."""
+    """The nearest offset that a channel can have. Clients send any number."""
     return min(max(offset, 0), MAX_OFFSET)
 
 
 def _find_with_option(
     api: Api, app: str, name: str, has_option: Callable[[ChannelSettings], bool]
 ) -> str:
-    """The channel that a back end calls ``name``. Its options must satisfy
-    ``has_option``. Raises :class:`ChannelRefused`."""
+    """The channel that a back end calls ``name``, if its options allow a
+    method.
+
+    ``has_option`` tells by the options of the channel, for example whether it
+    has a history. Raises :class:`ChannelRefused` if not, or if the name is
+    empty or too long.
+    """
     if not 0 < len(name.encode("utf-8", "surrogatepass")) <= Limit.CHANNEL_BYTES:
         raise ChannelRefused("name")
     channel = _channel_of(name)
+    # A "#" alone names no user.
     if channel.startswith(ALIAS):
         raise ChannelRefused("not_available")
     if not has_option(api.channels.options.known(app, channel)):
@@ -426,18 +487,23 @@ def _find_with_option(
 def presence(
     api: Api, app: str, request: _OfChannel
 ) -> dict[str, dict[str, ClientView]]:
-    """The subscribers of a channel. May switch greenlets."""
+    """The reply with the subscribers of a channel, by ids of connections.
+
+    It has at most ``Limit.PRESENCE`` subscribers, and at most as many pages as
+    make an answer of 4 MB. May switch greenlets. Raises ChannelRefused.
+    """
     channel = _find_with_option(
         api, app, request.channel, lambda options: options.presence
     )
     clients: dict[str, ClientView] = {}
-    after = ""
+    next_page = ""
     for _ in range(_PRESENCE_PAGES):
+        # ``page.next`` is where the next page begins; "" after the last one.
         limit = Limit.PRESENCE - len(clients)
-        page = api.channels.members.page(app, channel, after, limit)
+        page = api.channels.members.page(app, channel, next_page, limit)
         clients |= infos_of_members(page.members)
-        after = page.next
-        if not after or len(clients) >= Limit.PRESENCE:
+        next_page = page.next
+        if not next_page or len(clients) >= Limit.PRESENCE:
             break
     return {"presence": clients}
 
@@ -453,7 +519,11 @@ def count_presence(api: Api, app: str, request: _OfChannel) -> Struct:
 
 
 def history(api: Api, app: str, request: _History) -> HistoryResult:
-    """The publications of a channel. May switch greenlets."""
+    """The reply with the publications of a channel, and its newest position.
+
+    ``since`` of the request is the position after which they begin. Without it
+    they begin with the oldest one. May switch greenlets. Raises ChannelRefused.
+    """
     channel = _find_with_option(
         api, app, request.channel, lambda options: options.has_history
     )
@@ -461,6 +531,7 @@ def history(api: Api, app: str, request: _History) -> HistoryResult:
         since = None
     else:
         since = (request.since.epoch, _bounded(request.since.offset))
+    # As in Centrifugo, -1 means all publications, and 0 only the position.
     page = api.channels.histories.read_since(
         app, channel, since, max(request.limit, -1), request.reverse
     )
@@ -477,58 +548,63 @@ def remove_history(api: Api, app: str, request: _OfChannel) -> dict[str, Any]:
 
 
 def list_channels(api: Api, app: str, request: _Channels) -> dict[str, Any]:
-    """The channels with subscribers, or only channels that match a pattern. May
-    switch greenlets."""
+    """The reply with the channels that have subscribers.
+
+    With a pattern such as ``news:*``, it has only channels whose names match.
+    An app may have very many, so other greenlets are served meanwhile. May
+    switch greenlets. Raises MethodFailed.
+    """
     if len(request.pattern.encode()) > Limit.CHANNEL_BYTES:
         raise MethodFailed(
             codes.BAD_DATA, f"a pattern has at most {Limit.CHANNEL_BYTES} bytes"
         )
 
-    fits = _matcher_of(request.pattern)
+    matches = _matcher_of(request.pattern)
     channels: dict[str, dict[str, int]] = {}
-    after = ""
+    last_name = ""
     while len(channels) < MAX_LISTED:
-        page = api.channels.members.channels(app, after, _PAGE)
+        page = api.channels.members.channels(app, last_name, _PAGE)
         for row in page.channels:
             if is_long_turn():
                 serve_others()
-            name = row.channel
-            if name.startswith(USER_CHANNEL):
-                name = f"{ALIAS}{name.removeprefix(USER_CHANNEL)}"
-            if not request.pattern or fits(name):
+            name = _name_for_back_end(row.channel)
+            if not request.pattern or matches(name):
                 channels[name] = {"num_clients": row.members}
         if not page.more:
             break
-        after = page.channels[-1].channel
+        last_name = page.channels[-1].channel
     return {"channels": channels}
 
 
 def _matcher_of(pattern: str) -> Callable[[str], bool]:
-    """The function that tells whether a name matches a pattern. Raises
-    :class:`MethodFailed`.
+    """A function that tells whether a name matches a pattern.
 
-    May switch greenlets, because it takes milliseconds to compile 255
-    wildcards, and a pattern may stand for 64 others.
+    It takes milliseconds to compile 255 wildcards, and a pattern may stand for
+    64 others. So this may switch greenlets. Raises :class:`MethodFailed`.
     """
-    matches = []
+    matchers = []
     for alternative in alternatives_of(pattern):
-        matches.append(re.compile(translate(alternative)).match)
+        matchers.append(re.compile(translate(alternative)).match)
         if is_long_turn():
             serve_others()
 
-    def fits(name: str) -> bool:
-        return any(match(name) for match in matches)
+    def matches_any(name: str) -> bool:
+        return any(match(name) for match in matchers)
 
-    return fits
+    return matches_any
 
 
 def alternatives_of(pattern: str) -> list[str]:
-    """The patterns without ``{a,b}`` that together match the same names. Raises
-    :class:`MethodFailed`."""
+    """The patterns without braces that together match the same names.
+
+    For example, ``{a,b}:x`` gives ``b:x`` and ``a:x``. Raises
+    :class:`MethodFailed` if they are more than :data:`MAX_ALTERNATIVES`.
+    """
     patterns = [pattern]
     plain = list[str]()
     while patterns:
         current = patterns.pop()
+        # The innermost braces come first, so braces may stand in braces.
         braces = re.search(r"\{([^{}]*)\}", current)
         if braces is None:
             plain.append(current)
@@ -545,8 +621,12 @@ def alternatives_of(pattern: str) -> list[str]:
 
 
 def info(api: Api, app: str, _request: _Request) -> dict[str, Any]:
-    """The numbers of connections and channels of the app. One row stands for
-    all nodes. May switch greenlets."""
+    """The reply with the numbers of connections and channels of the app.
+
+    Centrifugo has a row for each node. Here one row stands for all nodes,
+    because the numbers of an app are counted over all of them. May switch
+    greenlets.
+    """
     count = api.core.presence.counts([app]).apps[app]
     node = api.core.node_name
     return {
@@ -566,8 +646,12 @@ def info(api: Api, app: str, _request: _Request) -> dict[str, Any]:
 
 
 class Method(Struct, frozen=True):
-    """One method: the permission that its principal needs, its request, its
-    function, and the name of its act. A batch has several methods."""
+    """One method of the API.
+
+    ``need``: the permission that its principal must have. ``request``: its
+    request. ``function``: carries it out. ``act``: its name in the audit log
+    (``""``: it is not logged).
+    """
 
     need: Need
     request: type[Partial]
@@ -627,7 +711,10 @@ _TOO_LARGE: Final = _error(
 
 
 def _decode(kind: type[T], content: bytes) -> T:
-    """The request of a method. Raises ValueError and RecursionError."""
+    """The request of a method. An empty body is a request without fields.
+
+    Fields of ``null`` count as left out. Raises ValueError and RecursionError.
+    """
     return msgspec.json.decode(without_nulls(content or b"{}", 2), type=kind)
 
 
@@ -637,9 +724,13 @@ _decode_command = msgspec.json.Decoder(dict[str, Raw]).decode
 
 
 def _decode_lines(content: bytes) -> list[NamedCommand]:
-    """The commands of ``POST /api``. Raises ValueError, RecursionError and
-    :class:`ApiProblem`."""
-    # some lines may be empty, but each other line becomes an object
+    """The commands of ``POST /api``, one JSON object a line.
+
+    Raises ValueError, RecursionError and :class:`ApiProblem`. The numbers of
+    lines and values are checked before, because decoding them blocks all
+    others.
+    """
+    # Some lines may be empty, but each other line becomes an object.
     if content.count(b"\n") > 2 * MAX_CHANNELS:
         raise _too_many_commands()
     Call.require_few_values(content, MOST_VALUES_OF_LINES)
@@ -647,8 +738,13 @@ def _decode_lines(content: bytes) -> list[NamedCommand]:
 
 
 def _decode_commands(content: bytes) -> list[dict[str, Raw]]:
-    """The commands of a batch. May switch greenlets. Raises ValueError,
-    RecursionError and :class:`ApiProblem`."""
+    """The commands of a batch, as dicts from the name of a method to its
+    request.
+
+    The limits are checked before each step of decoding, which blocks all
+    others. May switch greenlets. Raises ValueError, RecursionError and
+    :class:`ApiProblem`.
+    """
     Call.require_few_commands(content, MAX_CHANNELS)
     if is_long_turn():
         serve_others()
@@ -666,8 +762,11 @@ def _decode_commands(content: bytes) -> list[dict[str, Raw]]:
 
 def _decode_into_call(decode: Callable[[bytes], Any], api: Api, call: Call) -> None:
     """Decode the body of a request into ``call.input``, and choose
-    ``call.app``: the app of a key for one app, or the configured app. Raises
-    :class:`ApiProblem`."""
+    ``call.app``.
+
+    A key that is for one app acts in this app. Any other key acts in the app
+    that the settings name. Raises :class:`ApiProblem`.
+    """
     try:
         call.input = decode(call.body)
     except (ValueError, RecursionError) as error:
@@ -682,14 +781,18 @@ def _decode_into_call(decode: Callable[[bytes], Any], api: Api, call: Call) -> N
 
 
 def _too_many_commands() -> ApiProblem:
+    """The problem with which a request of too many commands is answered."""
     return ApiProblem.invalid(f"a request has at most {MAX_CHANNELS} commands")
 
 
 def _decode_commands_into_call(
     decode: Callable[[bytes], list[Any]], api: Api, call: Call
 ) -> None:
-    """Decode a request with several commands into ``call.input``. Each command
-    counts as one request (``call.cost``). Raises :class:`ApiProblem`."""
+    """Decode a request with several commands into ``call.input``.
+
+    The rate limits count each command as one request (``call.cost``). Raises
+    :class:`ApiProblem`.
+    """
     _decode_into_call(decode, api, call)
     if len(call.input) > MAX_CHANNELS:
         raise _too_many_commands()
@@ -697,8 +800,10 @@ def _decode_commands_into_call(
 
 
 def _run(method: Method, api: Api, call: Call, request: Partial) -> dict[str, Any]:
-    """The reply of a method. May switch greenlets."""
+    """Run one method, and return ``{"result": …}`` or ``{"error": …}``. May
+    switch greenlets."""
     try:
+        # The fields were not checked when the body was decoded.
         request.check()
     except ValueError as error:
         return _error(codes.BAD_DATA, str(error))
@@ -716,8 +821,12 @@ def _run(method: Method, api: Api, call: Call, request: Partial) -> dict[str, An
 
 
 def respond(method: Method, api: Api, call: Call) -> HttpResponse:
-    """Run one method, and answer with its result or its error. In the error
-    mode ``transport``, the error is the whole body. May switch greenlets."""
+    """Run the method of a route, and answer with its result or its error.
+
+    In the error mode ``transport`` the error is the whole body, and the status
+    of HTTP tells it, too. Otherwise the status is always 200. May switch
+    greenlets.
+    """
     reply = _run(method, api, call, call.input)
     error_mode = call.request.headers.get("x-centrifugo-error-mode")
     if "error" in reply and error_mode == "transport":
@@ -727,24 +836,34 @@ def respond(method: Method, api: Api, call: Call) -> HttpResponse:
     return HttpResponse(200, encode(reply))
 
 
+def _method_in(command: dict[str, Raw]) -> tuple[str, bytes]:
+    """The method that a command of a batch names, and its request.
+
+    Methods with ``null`` count as left out. If the command does not name
+    exactly one, the result is ``""``. No method has this name, so the reply is
+    the error for an unknown one.
+    """
+    methods = {
+        name: bytes(content)
+        for name, content in command.items()
+        if bytes(content) != b"null"
+    }
+    if len(methods) != 1:
+        return "", b""
+    ((name, content),) = methods.items()
+    return name, content
+
+
 def _answer_batch(api: Api, call: Call) -> HttpResponse:
-    """Run several methods, one after the other. Each needs its own
-    permission."""
+    """Run the commands of a batch, one after the other.
+
+    Each command is ``{"publish": {…}}``, and its reply ``{"publish": {…}}`` or
+    ``{"error": {…}}``. Each needs its own permission. May switch greenlets.
+    """
     commands: list[dict[str, Raw]] = call.input
     answers = BatchAnswers()
     for command in commands:
-        methods = {
-            name: bytes(content)
-            for name, content in command.items()
-            if bytes(content) != b"null"
-        }
-        if len(methods) == 1:
-            ((name, content),) = methods.items()
-        else:
-            # No method has this name, so the reply is the error for it.
-            name = ""
-            content = b""
-
+        name, content = _method_in(command)
         reply = _run_command(api, call, name, content)
         if "error" not in reply:
             reply = {name: reply["result"]}
@@ -753,8 +872,12 @@ def _answer_batch(api: Api, call: Call) -> HttpResponse:
 
 
 def _answer_commands(api: Api, call: Call) -> HttpResponse:
-    """Run the commands of older clients, one after the other. Each needs its
-    own permission."""
+    """Run the commands of older clients, one after the other.
+
+    Each is ``{"method": "publish", "params": {…}}``, and its reply is one line
+    of JSON. If a command has an ``id``, its reply has it, too. Each needs its
+    own permission. May switch greenlets.
+    """
     commands: list[NamedCommand] = call.input
     if not commands:
         raise BadBody("a request has a command")
@@ -771,9 +894,11 @@ def _answer_commands(api: Api, call: Call) -> HttpResponse:
 
 
 def _run_command(api: Api, call: Call, name: str, content: bytes) -> dict[str, Any]:
-    """Run one command of a request with several commands, and return its result
-    or its error. A command that fails does not stop the next one. May switch
-    greenlets."""
+    """Run one command of a request with several commands.
+
+    Returns ``{"result": …}`` or ``{"error": …}``. A command that fails does not
+    stop the next one. May switch greenlets.
+    """
     method = METHODS.get(name)
     if method is None:
         return _error(codes.METHOD_NOT_FOUND)
@@ -791,7 +916,8 @@ def _run_command(api: Api, call: Call, name: str, content: bytes) -> dict[str, A
         return _run(method, api, call, request)
     except Unavailable:
         return _error(codes.INTERNAL)
-    except Exception:  # the answers of the other commands must not be lost
+    except Exception:
+        # The answers of the other commands must not be lost.
         log.exception(
             "%s of %s failed",
             name,
@@ -808,15 +934,19 @@ def _route(
     read: Callable[..., None],
     takes_many: bool = False,
 ) -> Route:
-    """A route of this API. ``read`` decodes its request, and ``answer`` carries
-    it out."""
+    """A route of this API, which is ``/api`` and ``name``.
+
+    ``read`` decodes its request, and ``answer`` carries it out. ``takes_many``:
+    the request has several commands.
+    """
     return Route(
         "POST",
         f"/api{name}",
         need,
-        answer,
-        "known",
+        function=answer,
+        app="known",
         read=read,
+        # The methods get the whole API, and not one service of it.
         service=lambda _, api: api,
         style=PROBLEM,
         limited=True,

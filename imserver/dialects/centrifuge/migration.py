@@ -49,16 +49,22 @@ may do it."""
 
 
 class _Permission(msgspec.Struct, frozen=True):
-    """The permission to do something in a namespace without a token: which
-    clients have it, and whether clients without a user have it, too."""
+    """Who may do something in a namespace without a token.
+
+    ``clients``: ``"anybody"``, ``"subscribers"`` or ``"nobody"``.
+    ``anonymous``: whether these may also be clients without a user.
+    """
 
     clients: str
     anonymous: bool
 
 
 def _permission(options: Options, verb: str) -> _Permission:
-    """Who may do what ``verb`` names in a namespace. The options that say so
-    count as translated."""
+    """Who may do one thing in a namespace, for example ``publish``.
+
+    Centrifugo has three options for each, such as ``allow_publish_for_client``.
+    They count as translated.
+    """
     client = options.take(f"allow_{verb}_for_client", bool, False)
     subscriber = options.take(f"allow_{verb}_for_subscriber", bool, False)
     anonymous = options.take(f"allow_{verb}_for_anonymous", bool, False)
@@ -70,28 +76,35 @@ def _permission(options: Options, verb: str) -> _Permission:
 
 
 class Migration:
-    """The translated settings, in the form of this server's file, and notes
-    about options without an equivalent.
+    """The translation of the settings of a Centrifugo.
 
-    ``with_secrets``: secrets have their values. Otherwise they are
-    placeholders, and the server does not start with them. Raises
-    :class:`BadSettings`.
+    ``settings`` is the result, in the form of this server's file. ``notes`` has
+    a line for each option without an equivalent. ``with_secrets``: secrets have
+    their values. Otherwise they are placeholders, and the server does not start
+    with them. Raises :class:`BadSettings`.
     """
 
     def __init__(
         self, document: Document, app: str, with_secrets: bool = False
     ) -> None:
+        """Translate ``document``, with ``app`` as the name of the app for the
+        clients."""
         self.notes: list[str] = []
         self._app: Document = {}
         self._with_secrets = with_secrets
         self._options = Options(nested(document))
         self._back_ends: Document = {}
         self.settings = self._convert(app)
+        # All options that nothing above has read have no equivalent.
         self.notes += self._options.notes_of_untaken()
 
     def _convert(self, app: str) -> Document:
-        """The settings of this server. Translates one group of options after
-        the other, and collects the settings of the app in ``self._app``."""
+        """Translate one group of options after the other.
+
+        Returns the settings of this server. The methods for each group read
+        their options with ``take``, put settings of the app into ``self._app``,
+        and add notes. The order of the groups is the order of the notes.
+        """
         take = self._options.take
         settings = dict[str, Any]()
         settings["centrifuge"] = {"app": app}
@@ -101,6 +114,7 @@ class Migration:
         if limit:
             settings.setdefault("limits", {})["max_connections"] = limit
 
+        # Centrifugo refuses channels whose namespace is not in the settings.
         self._app["known_channels_only"] = True
         rows = self._channels()
         self._app["channels"] = rows
@@ -117,7 +131,8 @@ class Migration:
         return settings
 
     def _api(self, app: str) -> Document:
-        """The section with the key of the server API, if there is a key."""
+        """The section ``api`` with the key of the server API. It is empty if
+        Centrifugo has no such key."""
         key = self._options.take("http_api.key", str, "")
         if not key:
             return {}
@@ -134,9 +149,13 @@ class Migration:
         return {"api": {"keys": [row]}}
 
     def _note(self, option: str, why: str) -> None:
+        """Tell the operator that an option has no equivalent, and what to
+        do."""
         self.notes.append(f"{option}: {why or 'no equivalent'}")
 
     def _secret(self, option: str, value: str) -> str:
+        """The value of a secret, or a placeholder if secrets must not be
+        shown."""
         if self._with_secrets:
             return value
         return f"replace-me: the value of {option}"
@@ -144,17 +163,14 @@ class Migration:
     # --- sections -------------------------------------------------------------
 
     def _sections(self) -> Document:
-        """Addresses and limits of the node."""
+        """The sections with the addresses and limits of a node.
+
+        An option that is not set, or 0, is left out: then the default of this
+        server applies. Raises BadSettings.
+        """
         take = self._options.take
         seconds = self._options.seconds
-        port = take("http_server.port", (int, str), _DEFAULT_PORT)
-        host = take("http_server.address", str, "") or "0.0.0.0"  # as Centrifugo does
-        if not str(port).isdecimal():
-            raise BadSettings("http_server.port: expected a number")
-
-        sections: Document = {
-            "server": {"extra_listen": [{"port": int(port), "host": host}]}
-        }
+        sections: Document = {"server": {"extra_listen": [self._listener()]}}
         limits = {
             "message_bytes": take("websocket.message_size_limit", int, 0),
             "outbox_bytes": take("client.queue_max_size", int, 0),
@@ -174,10 +190,22 @@ class Migration:
             sections["redis"] = {"url": url}
         return sections
 
+    def _listener(self) -> Document:
+        """The address at which the clients of Centrifugo connect. Raises
+        BadSettings."""
+        take = self._options.take
+        port = take("http_server.port", (int, str), _DEFAULT_PORT)
+        host = take("http_server.address", str, "") or "0.0.0.0"  # as Centrifugo does
+        if not str(port).isdecimal():
+            raise BadSettings("http_server.port: expected a number")
+        return {"port": int(port), "host": host}
+
     def _redis(self) -> str:
-        """The address of Redis, with its credentials. Returns ``""`` if the
-        settings name no Redis, or an arrangement that the operator must write
-        anew. All options of Redis count as translated."""
+        """The address of Redis, with its credentials.
+
+        Returns ``""`` if the settings name no Redis, or several servers, which the
+        operator must write anew. All options of Redis count as translated.
+        """
         take = self._options.take
         kind = take("engine.type", str, "memory")
         addresses = take("engine.redis.address", (str, list), [])
@@ -207,12 +235,8 @@ class Migration:
         else:
             address = "127.0.0.1:6379"
         if "://" in address:
-            if "@" in address and not self._with_secrets:
-                scheme, _, login_and_host = address.partition("://")
-                self._note("engine.redis.address", "its password is not shown")
-                host = login_and_host.rpartition("@")[2]
-                return f"{scheme}://replace-me@{host}"
-            return address
+            # Such an address has its own credentials and number of a database.
+            return self._without_password(address)
         if not password:
             return f"redis://{address}/{db}"
         if not self._with_secrets:
@@ -220,11 +244,24 @@ class Migration:
             password = "replace-me"
         return f"redis://{user}:{password}@{address}/{db}"
 
+    def _without_password(self, url: str) -> str:
+        """A URL of Redis with a placeholder for its credentials, if it has some and
+        secrets must not be shown."""
+        if "@" not in url or self._with_secrets:
+            return url
+        scheme, _, login_and_host = url.partition("://")
+        self._note("engine.redis.address", "its password is not shown")
+        host = login_and_host.rpartition("@")[2]
+        return f"{scheme}://replace-me@{host}"
+
     # --- logins ---------------------------------------------------------------
 
     def _logins(self) -> None:
-        """Translate the rules for logins: keys of tokens, origins, and clients
-        without a user."""
+        """Translate the rules for logins into settings of the app.
+
+        They are the keys that verify tokens, the origins of pages, and whether
+        clients without a user are admitted.
+        """
         take = self._options.take
         rows = self._tokens("client.token")
         if take("client.subscription_token.enabled", bool, False):
@@ -234,7 +271,9 @@ class Migration:
                     "client.subscription_token",
                     "the keys of this section may sign connection tokens, too",
                 )
+            # This server has one list of keys, for both kinds of tokens.
             rows += [row for row in subscription_rows if row not in rows]
+        # An app with keys cannot be open here as well.
         if rows:
             self._app["jwt"] = rows
         self._origins()
@@ -256,7 +295,11 @@ class Migration:
             self._app["open"] = True
 
     def _origins(self) -> None:
-        """Translate the origins from which browsers may connect."""
+        """Translate the origins of pages from which browsers may connect.
+
+        Centrifugo takes patterns such as ``https://*.example.com``, this server
+        only whole origins or any origin.
+        """
         origins = self._options.take("client.allowed_origins", list, [])
         if "*" in origins:
             self._app["origin_policy"] = "any"
@@ -271,7 +314,10 @@ class Migration:
             self._app["origins"] = hosts
 
     def _tokens(self, where: str) -> list[Document]:
-        """The rows of ``jwt`` for a section of keys."""
+        """The rows of the setting ``jwt`` for a section with keys of tokens.
+
+        ``where`` is the name of the section, for example ``client.token``.
+        """
         take = self._options.take
         rows = self._keys(where)
         if rows:
@@ -286,12 +332,13 @@ class Migration:
         return rows
 
     def _keys(self, where: str) -> list[Document]:
-        """The rows of a section's secret and public keys."""
+        """The rows of ``jwt`` for the secret and the public keys that a section
+        contains."""
         take = self._options.take
         rows = list[Document]()
-        secret = take(f"{where}.hmac_secret_key", str, "")
+        option = f"{where}.hmac_secret_key"
+        secret = take(option, str, "")
         if secret:
-            option = f"{where}.hmac_secret_key"
             if len(secret.encode()) < MIN_SECRET_BYTES:
                 self._note(option, f"choose one with at least {MIN_SECRET_BYTES} bytes")
             rows.append({"algorithm": "HS256", "key": self._secret(option, secret)})
@@ -305,8 +352,11 @@ class Migration:
         return rows
 
     def _issuer(self, where: str) -> list[Document]:
-        """The row of a section whose keys are at an address, if it has such
-        keys."""
+        """The row of ``jwt`` for a section whose keys are at an address (JWKS).
+
+        Returns an empty list, after a note, if the section has no such address,
+        or if this server cannot use it.
+        """
         take = self._options.take
         jwks = take(f"{where}.jwks_public_endpoint", str, "")
         issuer = take(f"{where}.issuer", str, "")
@@ -335,14 +385,18 @@ class Migration:
     # --- channels -------------------------------------------------------------
 
     def _channels(self) -> Document:
-        """The rows of ``channels``: name of a namespace → its settings.
-        Channels without a namespace have the row ``""``."""
+        """The setting ``channels``: the name of a namespace → its settings.
+
+        Channels without a namespace have the row ``""``.
+        """
         take = self._options.take
         plain = Options(take(WITHOUT_NAMESPACE, dict, {}))
         rows = {"": self._namespace_row(WITHOUT_NAMESPACE, plain)}
         namespaces = take("channel.namespaces", list, [])
         for row in rows_of(namespaces, "channel.namespaces"):
             name = str(row.pop("name"))
+            # Here these are the namespaces of users and groups, with rules of
+            # their own.
             if name in ("user", "group"):
                 why = f"{name}:<id> is the channel of a {name}; rename the namespace"
                 self._note(f"namespace {name}", why)
@@ -351,9 +405,12 @@ class Migration:
         return rows
 
     def _own_channel(self, rows: Document) -> None:
-        """Translate the options of the channels of users, and add the row
-        ``user`` to ``rows``. In Centrifugo such a channel has the options of a
-        namespace that the settings name."""
+        """Translate the options of the channels of users, such as ``#alice``.
+
+        In Centrifugo such a channel has the options of a namespace that the
+        settings name. Here it has options of its own, so the row of that
+        namespace is copied to the row ``user`` of ``rows``.
+        """
         take = self._options.take
         where = "client.subscribe_to_user_personal_channel"
         enabled = take(f"{where}.enabled", bool, False)
@@ -384,28 +441,15 @@ class Migration:
             rows["user"] = row
 
     def _namespace_row(self, where: str, options: Options) -> Document:
-        """The row of a namespace. Everything that Centrifugo does not allow is
-        forbidden."""
+        """The settings of a namespace.
+
+        Everything that Centrifugo does not allow is forbidden. ``where`` names
+        the namespace in notes. Options that were not read in the end are noted,
+        too.
+        """
         take = options.take
         permissions = {verb: _permission(options, verb) for verb in _VERBS}
-        row: Document = {"subscribe": "token"}
-        if permissions["subscribe"].clients == "anybody":
-            row["subscribe"] = "anybody"
-        if self._is_decided_by_back_end(where, options, "subscribe"):
-            row["subscribe"] = "back_end"
-        if self._is_decided_by_back_end(where, options, "publish"):
-            row["publish"] = "back_end"
-        elif permissions["publish"].clients != "nobody":
-            row["publish"] = permissions["publish"].clients
-
-        if (
-            self._is_decided_by_back_end(where, options, "sub_refresh")
-            and row["subscribe"] != "back_end"
-        ):
-            self._note(
-                f"{where}.sub_refresh_proxy_enabled",
-                "this option needs subscribe: back_end",
-            )
+        row = self._access_rules(where, options, permissions)
         if take("allow_user_limited_channels", bool, False):
             row["user_limited"] = True
 
@@ -427,11 +471,42 @@ class Migration:
         self._note_rest(where, options)
         return row
 
+    def _access_rules(
+        self, where: str, options: Options, permissions: Mapping[str, _Permission]
+    ) -> Document:
+        """The settings of a namespace about who may subscribe and publish.
+
+        A back end that decides comes before all other rules.
+        """
+        row: Document = {"subscribe": "token"}
+        if permissions["subscribe"].clients == "anybody":
+            row["subscribe"] = "anybody"
+        if self._is_decided_by_back_end(where, options, "subscribe"):
+            row["subscribe"] = "back_end"
+        if self._is_decided_by_back_end(where, options, "publish"):
+            row["publish"] = "back_end"
+        elif permissions["publish"].clients != "nobody":
+            row["publish"] = permissions["publish"].clients
+
+        # A back end can renew only subscriptions that it has decided about.
+        is_renewed = self._is_decided_by_back_end(where, options, "sub_refresh")
+        if is_renewed and row["subscribe"] != "back_end":
+            self._note(
+                f"{where}.sub_refresh_proxy_enabled",
+                "this option needs subscribe: back_end",
+            )
+        return row
+
     def _admits_anonymous(
         self, where: str, row: Document, permissions: Mapping[str, _Permission]
     ) -> bool:
-        """Whether clients without a user may do everything that clients may do
-        without a token."""
+        """Whether clients without a user may do what other clients may do in a
+        namespace.
+
+        Here one setting decides about all verbs. Centrifugo has an option for
+        each; if they differ, the answer is no. Only verbs count that need no
+        token.
+        """
         admitted = {
             permissions[verb].anonymous
             for verb, option in _VERBS.items()
@@ -445,7 +520,8 @@ class Migration:
         return False not in admitted
 
     def _note_rest(self, where: str, options: Options) -> None:
-        """Note the options of a namespace that have no equivalent here."""
+        """Note the options of a namespace that nothing has read, so have no
+        equivalent here."""
         for option, value in options.untaken():
             section = option.partition(".")[0]
             why = NAMESPACE_NO_EQUIVALENT.get(section, "unknown option")
@@ -455,11 +531,16 @@ class Migration:
                 self._note(f"{where}.{option}", why)
 
     def _history(self, where: str, options: Options, readers: str) -> Document:
-        """The settings of a namespace about its history. Empty if it has no
-        history. ``readers``: which clients may read the history."""
+        """The settings of a namespace about its history.
+
+        They are empty if the namespace has no history. ``readers``: which
+        clients may read it (``"anybody"``, ``"subscribers"`` or ``"nobody"``).
+        """
         take = options.take
         size = take("history_size", int, 0)
         ttl = options.seconds("history_ttl")
+        # "|" and not "or": both options must be read, or a note names the
+        # second.
         recovery = take("force_recovery", bool, False) | take(
             "allow_recovery", bool, False
         )
@@ -467,7 +548,7 @@ class Migration:
             "allow_positioning", bool, False
         )
         deltas = take("allowed_delta_types", list, [])
-        # Counts as translated: deltas here need only the type.
+        # Read only so that no note names it: deltas here need only the type.
         take("delta_publish", bool, False)
         mode = take("force_recovery_mode", str, "")
 
@@ -493,8 +574,11 @@ class Migration:
     # --- proxies --------------------------------------------------------------
 
     def _is_decided_by_back_end(self, where: str, options: Options, call: str) -> bool:
-        """Whether the back end decides about ``call`` in a namespace. Then the
-        address of its proxy becomes the address of the app for this call."""
+        """Whether the back end decides about one thing in a namespace.
+
+        ``call`` is what it decides about, for example ``publish``. The address
+        to which Centrifugo sends these questions becomes a setting of the app.
+        """
         enabled = options.take(f"{call}_proxy_enabled", bool, False)
         name = options.take(f"{call}_proxy_name", str, "default")
         return enabled and self._use_proxy(
@@ -504,11 +588,12 @@ class Migration:
     def _use_proxy(
         self, option: str, call: str, default: str, name: str = "default"
     ) -> bool:
-        """Send a call to the HTTP address of its proxy. Returns False, after a
-        note, if the proxy has no such address.
+        """Send a kind of call to the HTTP address of its proxy.
 
-        ``default``: the option with the proxy for this call, which is used
-        unless ``name`` names one of the list ``proxies``.
+        A *proxy* of Centrifugo is a back end that it asks. ``name`` names one of
+        the list ``proxies``; ``"default"`` means the proxy in the option
+        ``default``. Returns False, after a note on ``option``, if the proxy has no
+        such address.
         """
         if name in ("", "default"):
             proxy = self._options.peek(default, dict, {})
@@ -527,22 +612,34 @@ class Migration:
             self._note(
                 option, f"all namespaces have the first address of back_ends.{call}"
             )
+        self._add_headers(proxy)
+        self._raise_timeout(proxy, option)
+        return True
+
+    def _add_headers(self, proxy: Document) -> None:
+        """Add the headers that a proxy gets to those that all back ends get."""
         headers = [str(each) for each in proxy.get("http_headers") or ()]
         headers_so_far = self._back_ends.get("headers", [])
         new = [each for each in headers if each not in headers_so_far]
         if new:
             self._back_ends["headers"] = headers_so_far + new
 
+    def _raise_timeout(self, proxy: Document, option: str) -> None:
+        """Set how long back ends may take to the longest time of any proxy.
+
+        Here the time is the same for all. Raises BadSettings.
+        """
         timeout = proxy.get("timeout")
-        if timeout:
-            given = seconds_of(timeout, f"{option}: timeout")
-            seconds = min(max(given, _MIN_BACK_END_SECONDS), _MAX_BACK_END_SECONDS)
-            longest = self._back_ends.get("seconds", 0.0)
-            self._back_ends["seconds"] = max(seconds, longest)
-        return True
+        if not timeout:
+            return
+        given = seconds_of(timeout, f"{option}: timeout")
+        seconds = min(max(given, _MIN_BACK_END_SECONDS), _MAX_BACK_END_SECONDS)
+        longest = self._back_ends.get("seconds", 0.0)
+        self._back_ends["seconds"] = max(seconds, longest)
 
     def _proxies(self) -> None:
-        """Translate the calls that do not belong to a namespace of channels."""
+        """Translate the calls to back ends that do not belong to a namespace of
+        channels: logins, renewals of sessions, and methods (RPC)."""
         take = self._options.take
         for call in ("connect", "refresh"):
             where = f"client.proxy.{call}"
@@ -550,16 +647,11 @@ class Migration:
             if take(f"{where}.enabled", bool, False):
                 self._use_proxy(where, call, where, name)
 
-        plain = take("rpc.without_namespace", dict, {})
-        if plain.get("proxy_enabled"):
-            name = str(plain.get("proxy_name", "default"))
-            self._use_proxy("rpc.without_namespace", "rpc", "rpc.proxy", name)
+        self._use_rpc_proxy(
+            "rpc.without_namespace", take("rpc.without_namespace", dict, {})
+        )
         for row in rows_of(take("rpc.namespaces", list, []), "rpc.namespaces"):
-            if row.get("proxy_enabled"):
-                name = str(row.get("proxy_name", "default"))
-                self._use_proxy(
-                    f"rpc namespace {row['name']}", "rpc", "rpc.proxy", name
-                )
+            self._use_rpc_proxy(f"rpc namespace {row['name']}", row)
 
         if "rpc" in self._back_ends:
             self._note(
@@ -572,6 +664,12 @@ class Migration:
                 "headers that an SDK sets belong in emulated_headers",
             )
         self._options.drop_proxies()
+
+    def _use_rpc_proxy(self, where: str, row: Document) -> None:
+        """Send the methods of a namespace of methods to their back end."""
+        if row.get("proxy_enabled"):
+            name = str(row.get("proxy_name", "default"))
+            self._use_proxy(where, "rpc", "rpc.proxy", name)
 
 
 @click.command(
@@ -607,24 +705,19 @@ def from_centrifugo(app: str, secrets: bool, file: str) -> None:
         click.echo("# Not the same as in Centrifugo (docs/guides/from-centrifugo.md):")
     for note in migration.notes:
         click.echo(f"# - {note}")
+        # The output may go to a file, whose comments nobody reads now.
         if not sys.stdout.isatty():
             click.echo(f"imserver: {note}", err=True)
     CommandLine.yaml(migration.settings)
 
 
 def _document(file: str) -> dict[str, Any]:
-    """Read the settings of Centrifugo as JSON, YAML or TOML, from a file or
-    from standard input (``-``). Ends the command with an error if they are
-    unreadable."""
-    try:
-        if file == "-":
-            text = sys.stdin.read()
-        else:
-            text = Path(file).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        fail(f"{file} cannot be read: {why}")
+    """Read the settings of Centrifugo as JSON, YAML or TOML.
 
+    ``-`` as file means standard input. Ends the command with an error if the
+    settings are unreadable.
+    """
+    text = _text_of(file)
     try:
         if file.endswith(".toml"):
             return tomllib.loads(text)
@@ -639,3 +732,15 @@ def _document(file: str) -> dict[str, Any]:
     if not isinstance(document, dict):
         fail(f"{file}: expected an object")
     return document
+
+
+def _text_of(file: str) -> str:
+    """Read a file, or standard input (``-``). Ends the command with an error if
+    it cannot be read."""
+    try:
+        if file == "-":
+            return sys.stdin.read()
+        return Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        fail(f"{file} cannot be read: {why}")

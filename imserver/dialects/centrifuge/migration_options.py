@@ -140,8 +140,12 @@ class BadSettings(ImserverError):
 
 
 class Options:
-    """Options that a migration takes one by one. It can list the ones that it
-    has not taken."""
+    """The options of Centrifugo that a migration translates one by one.
+
+    An option is named by its path, for example ``client.token.issuer``.
+    ``take`` notes that the option was translated. ``untaken`` then lists the
+    others, so that none is forgotten.
+    """
 
     def __init__(self, document: Document) -> None:
         self._document = document
@@ -152,6 +156,7 @@ class Options:
         return bool(self._find(option))
 
     def _find(self, option: str) -> Any:
+        """The value of an option, or None if it is not set."""
         value: Any = self._document
         for name in option.split("."):
             if isinstance(value, Mapping):
@@ -161,8 +166,11 @@ class Options:
         return value
 
     def peek(self, option: str, kind: Any, default: Any) -> Any:
-        """The value of an option, checked for its type. ``default`` if it is
-        null or missing. Raises BadSettings."""
+        """The value of an option.
+
+        ``kind`` is its type, or a tuple of types. Returns ``default`` if the
+        option is null or missing. Raises BadSettings if it has another type.
+        """
         value = self._find(option)
         if value is None:
             return default
@@ -179,58 +187,72 @@ class Options:
         return self.peek(option, kind, default)
 
     def seconds(self, option: str) -> float:
-        """A duration in seconds; 0 if the option is not set. Raises
-        BadSettings."""
+        """A duration in seconds; 0 if the option is not set. The option counts
+        as taken. Raises BadSettings."""
         self._taken.add(option)
         return seconds_of(self._find(option), option)
 
     def drop_proxies(self) -> None:
-        """Let options of proxies count as taken if they are translated, so that
-        no note names them."""
-        for option in [
-            option
-            for option, _ in self.untaken()
-            if option.startswith(("proxies", *_PROXIES))
-        ]:
-            if option.rpartition(".")[2] in _OF_PROXIES or option == "proxies":
+        """Let the options of proxies that are translated count as taken.
+
+        They are read by their section and not one by one, so notes would name
+        them.
+        """
+        # A list, because taking an option changes the result of untaken().
+        for option, _ in list(self.untaken()):
+            is_of_proxies = option.startswith(("proxies", *_PROXIES))
+            is_translated = option.rpartition(".")[2] in _OF_PROXIES
+            if is_of_proxies and (is_translated or option == "proxies"):
                 self._taken.add(option)
 
     def untaken(self) -> Iterator[tuple[str, Any]]:
-        """The options that were not taken and have a value that matters."""
+        """List the options that were not taken, with their values.
 
-        def walk(document: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-            for name, value in document.items():
-                option = f"{prefix}{name}"
-                if option in self._taken or not value or value == _DEFAULTS.get(option):
-                    continue
-                if isinstance(value, Mapping):
-                    yield from walk(value, f"{option}.")
-                else:
-                    yield option, value
+        Options with an empty value, or with the default of Centrifugo, are left
+        out, because they change nothing.
+        """
+        return self._untaken_in(self._document, prefix="")
 
-        yield from walk(self._document, "")
+    def _untaken_in(
+        self, section: Mapping[str, Any], prefix: str
+    ) -> Iterator[tuple[str, Any]]:
+        """List the options of a section that were not taken. ``prefix`` is the path
+        of the section with a dot, for example ``client.token.``."""
+        for name, value in section.items():
+            option = f"{prefix}{name}"
+            if option in self._taken or not value or value == _DEFAULTS.get(option):
+                continue
+            if isinstance(value, Mapping):
+                yield from self._untaken_in(value, f"{option}.")
+            else:
+                yield option, value
 
     def notes_of_untaken(self) -> list[str]:
-        """One note for each section or option that was not taken. The most
-        specific section with a reason in :data:`NO_EQUIVALENT` gives the
-        reason."""
+        """One note for each section or option that was not taken, for example
+        ``"broker: publications go through Redis"``."""
+        # A dict keeps the order, and has one note for all options of a section.
         notes = dict[str, None]()
         for option, _ in self.untaken():
             parts = option.split(".")
             # "a.b.c" → "a", "a.b", "a.b.c"
             names = [".".join(parts[: count + 1]) for count in range(len(parts))]
-            if not _IGNORED.isdisjoint(names):
-                continue
-            section = next(
-                (name for name in reversed(names) if name in NO_EQUIVALENT), None
-            )
-            if section is None:
-                notes[f"{option}: unknown option"] = None
-            else:
-                shown = option if section in _SHOWN_WHOLE else section
-                why = NO_EQUIVALENT[section] or "no equivalent"
-                notes[f"{shown}: {why}"] = None
+            if _IGNORED.isdisjoint(names):
+                notes[_note_of(option, names)] = None
         return list(notes)
+
+
+def _note_of(option: str, names: list[str]) -> str:
+    """The note about an option that was not taken.
+
+    ``names``: the option and the sections around it, the widest first. The
+    most specific one with a reason in :data:`NO_EQUIVALENT` gives the reason.
+    """
+    section = next((name for name in reversed(names) if name in NO_EQUIVALENT), None)
+    if section is None:
+        return f"{option}: unknown option"
+    shown_name = option if section in _SHOWN_WHOLE else section
+    why = NO_EQUIVALENT[section] or "no equivalent"
+    return f"{shown_name}: {why}"
 
 
 _PROXIES: Final = ("client.proxy.", "channel.proxy.", "rpc.proxy.")
@@ -250,8 +272,11 @@ _DURATION: Final = re.compile(f"(?:{_PART.pattern})+")
 
 
 def seconds_of(value: Any, option: str) -> float:
-    """The seconds of a duration such as ``1h30m``. Raises
-    :class:`BadSettings`."""
+    """The seconds of a duration such as ``1h30m``; 0 if it is empty.
+
+    A whole number is returned as an int, so that settings show ``90`` and not
+    ``90.0``. Raises :class:`BadSettings`.
+    """
     if not value:
         return 0.0
     if not isinstance(value, str) or not _DURATION.fullmatch(value):
@@ -265,8 +290,11 @@ def seconds_of(value: Any, option: str) -> float:
 
 
 def rows_of(given: list[Any], option: str) -> Iterator[Document]:
-    """Yield copies of the named objects in a list. Raises BadSettings if one of
-    them has no name."""
+    """Yield copies of the objects in a list, each of which has a ``name``.
+
+    Raises BadSettings if one of them has none. ``option`` names the list in the
+    error.
+    """
     for row in given:
         if not (
             isinstance(row, Mapping)
@@ -387,8 +415,11 @@ _SHARED: Final = (
 
 
 def nested(document: Document) -> Document:
-    """Settings of version 5 or 6 with the names and the form of version 6. If a
-    section exists that only version 6 has, no proxies need to be translated."""
+    """The settings of Centrifugo in the form of version 6, with its names.
+
+    Version 5 has flat names: ``token_issuer`` becomes the option ``issuer`` of
+    the section ``client.token``. Settings of version 6 stay as they are.
+    """
     converted: Document = {}
     sections = {
         name: _plain(value)
@@ -397,20 +428,24 @@ def nested(document: Document) -> Document:
     }
     for name, value in document.items():
         if name not in sections and name != "granular_proxy_mode":
-            *above, last = _renamed(name).split(".")
+            *section_names, option_name = _renamed(name).split(".")
             section = converted
-            for part in above:
+            for part in section_names:
                 section = section.setdefault(part, {})
-            section[last] = _plain(value)
+            section[option_name] = _plain(value)
 
     for name, section in sections.items():
         converted[name] = {**converted.get(name, {}), **section}
+    # Only version 6 has these sections. Its proxies are in its own form
+    # already.
     if {"client", "channel", "rpc"} & sections.keys():
         return converted
     return _with_proxies(converted, document.get("granular_proxy_mode") is True)
 
 
 def _plain(value: Any) -> Any:
+    """A copy of a value in which all keys of objects are texts. YAML also
+    allows numbers."""
     if isinstance(value, Mapping):
         return {str(name): _plain(inner) for name, inner in value.items()}
     if isinstance(value, list):
@@ -419,20 +454,17 @@ def _plain(value: Any) -> Any:
 
 
 def _renamed(name: str) -> str:
-    """The name in version 6 of a flat option. ``proxy_subscribe`` becomes
-    ``channel.without_namespace.proxy_subscribe``, for example, and
-    ``proxy_connect_timeout`` becomes ``client.proxy.connect.timeout``. An
-    unknown name stays unchanged."""
+    """The name in version 6 of a flat option of version 5. An unknown name
+    stays unchanged.
+
+    For example, ``proxy_subscribe`` becomes
+    ``channel.without_namespace.proxy_subscribe``, and ``proxy_connect_timeout``
+    becomes ``client.proxy.connect.timeout``.
+    """
     if name in _NAMES:
         return _NAMES[name]
     if name.startswith("proxy_"):
-        option = name.removeprefix("proxy_")
-        for call, section in _SECTION_OF_CALL.items():
-            if option == call:
-                return f"{WITHOUT_NAMESPACE}.{name}"
-            if option.startswith(f"{call}_"):
-                return f"{section}.{option.removeprefix(f'{call}_')}"
-        return f"shared_proxy.{option}"
+        return _renamed_proxy_option(name.removeprefix("proxy_"))
     if _OF_NAMESPACE.fullmatch(name):
         return f"{WITHOUT_NAMESPACE}.{name}"
     for prefix, section in _PREFIXES:
@@ -441,9 +473,27 @@ def _renamed(name: str) -> str:
     return name
 
 
+def _renamed_proxy_option(option: str) -> str:
+    """The name in version 6 of a flat option ``proxy_<option>``.
+
+    An option that names no call is shared by all proxies, and copied to each
+    of them later.
+    """
+    for call, section in _SECTION_OF_CALL.items():
+        if option == call:
+            return f"{WITHOUT_NAMESPACE}.proxy_{call}"
+        if option.startswith(f"{call}_"):
+            return f"{section}.{option.removeprefix(f'{call}_')}"
+    return f"shared_proxy.{option}"
+
+
 def _with_proxies(document: Document, granular: bool) -> Document:
-    """Enable proxies as version 6 does. Version 5 enables them by their
-    address, or in granular mode by their name."""
+    """Enable the proxies of version 5 as version 6 does, in ``document``
+    itself.
+
+    A *proxy* is a back end that Centrifugo asks. Version 5 enables it by giving
+    it an address or, in granular mode, a name. Version 6 has options for this.
+    """
     shared = document.pop("shared_proxy", {})
     client = document.setdefault("client", {})
     rpc = document.setdefault("rpc", {})
@@ -453,6 +503,7 @@ def _with_proxies(document: Document, granular: bool) -> Document:
         if client_proxies.get(call):
             client_proxies[call]["enabled"] = True
     _enable_rpc_proxies(rpc)
+    # The same options may stand at the top and in each namespace.
     for row in [
         channel.setdefault("without_namespace", {}),
         *channel.get("namespaces", []),
@@ -465,6 +516,7 @@ def _with_proxies(document: Document, granular: bool) -> Document:
 
 
 def _enable_rpc_proxies(rpc: Document) -> None:
+    """Enable the proxies of methods. In version 5 a name enables them."""
     if rpc.get("proxy") or rpc.get("without_namespace", {}).get("proxy_name"):
         rpc.setdefault("without_namespace", {})["proxy_enabled"] = True
     for row in rpc.get("namespaces", []):
@@ -473,7 +525,10 @@ def _enable_rpc_proxies(rpc: Document) -> None:
 
 
 def _enable_channel_proxies(row: Document, granular: bool) -> None:
-    """Enable the proxies of a namespace."""
+    """Enable the proxies of one namespace of channels.
+
+    ``granular``: a name enables them, too.
+    """
     for call in ("subscribe_stream", "sub_refresh", "subscribe", "publish"):
         is_enabled = row.pop(f"proxy_{call}", False)
         is_named = granular and f"{call}_proxy_name" in row
@@ -482,8 +537,8 @@ def _enable_channel_proxies(row: Document, granular: bool) -> None:
 
 
 def _share(shared: Document, proxies: Iterable[Any]) -> None:
-    """Copy the settings that are written once for all proxies into each of
-    them."""
+    """Copy the options that version 5 has once for all proxies into each proxy
+    that does not set them itself."""
     options = {name: value for name, value in shared.items() if name in _SHARED}
     for proxy in proxies:
         if isinstance(proxy, dict):

@@ -144,18 +144,25 @@ REFUSALS: Final = {
 
 
 class ConnectAnswer(ConnectionClaims, frozen=True):
-    """The answer of a back end about a connection without a token."""
+    """The answer of a back end that admits a client without a token.
+
+    It has the fields of a token of Centrifugo, and also the user. An empty
+    ``user`` admits the client without an account. ``expire_at`` is the end of
+    the session in Unix seconds (None or 0: it does not end).
+    """
 
     user: str = ""
     expire_at: int | float | None = None
 
 
 class _Admission(Struct, frozen=True):
-    """The permission to log in, and the facts with which the session begins.
+    """The result of a login that is admitted or refused, and what the session
+    begins with.
 
-    ``claims``: from its verified token, or from the back end. ``end``: when the
-    client must renew them (Unix seconds; 0: never). ``requested``: the channels
-    that a client of an open app names in its token.
+    ``claims``: facts about the client, from its verified token or from the back
+    end. ``end``: when the client must renew them (Unix seconds; 0: never).
+    ``requested``: the channels that a client of an open app names in its token,
+    which proves nothing there.
     """
 
     decision: LoginDecision
@@ -165,7 +172,8 @@ class _Admission(Struct, frozen=True):
 
 
 class _PersonalChannel(Struct, frozen=True):
-    """The channel of the user who logs in. Clients know it as ``alias``.
+    """The channel of the user who logs in, for example ``user:alice``. Clients
+    know it as ``alias``, for example ``#alice``.
 
     ``name``: its name on the server (``""``: this client does not receive it).
     ``has_options``: the app has options for such channels, so the client
@@ -195,15 +203,23 @@ class _WantedChannels(Struct):
     positions: dict[str, Position]
 
     def add(self, channel: str, position: Position | None) -> None:
-        """Want a channel about which no token has claims."""
+        """Want a channel about which no token has claims.
+
+        ``position``: where the client recovers from; None if it begins anew.
+        """
         self.claims[channel] = SubscriptionClaims()
         if position is not None:
             self.positions[channel] = position
 
 
 class RenewalAnswer(Partial, frozen=True):
-    """The answer of a back end about a session or a subscription that is about
-    to end."""
+    """The answer of a back end that was asked to renew a session or a
+    subscription.
+
+    ``expired``: the client may not go on. ``expire_at``: the new end in Unix
+    seconds (0: never). ``info`` and ``meta`` replace what is known of the
+    client; ``b64info`` is ``info`` in Base64.
+    """
 
     expired: bool = False
     expire_at: int = 0
@@ -217,6 +233,9 @@ class RenewalAnswer(Partial, frozen=True):
 
 
 class RpcResult(Partial, frozen=True):
+    """The result of a method that a back end has carried out for a client. It
+    is either JSON (``data``) or bytes in Base64 (``b64data``)."""
+
     data: Raw | UnsetType = UNSET
     b64data: str = ""
 
@@ -247,9 +266,10 @@ _UNFOLLOWED: Final = 4
 
 
 class CentrifugeState(OwnChannel, gc=False):
-    """State of a client. ``app``: of its path, until its login.
+    """What this dialect remembers about the client of a connection.
 
-    ``ends``: when the tokens of its subscriptions end (None: they do not).
+    ``app``: the app that the path of its URL names, until its login. ``ends``:
+    when the tokens of its subscriptions end (None: no token ends).
     ``expires_at``: when the back end must renew its session (0: never).
     ``by_server``: the channels in which the server has subscribed it (None:
     none). It may have left some of them. ``by_token``: the channels that its
@@ -268,8 +288,11 @@ class CentrifugeState(OwnChannel, gc=False):
         return True
 
     def reconnects(self, channel: str) -> bool:
-        """Whether the client must reconnect to get a subscription back. SDKs
-        forget a subscription that the server has made when it ends."""
+        """Whether the client must reconnect to get a subscription back.
+
+        SDKs forget a subscription that the server has made as soon as it ends.
+        The login makes it again.
+        """
         return self.by_server is not None and channel in self.by_server
 
     def receives_own_joins(self) -> bool:
@@ -278,8 +301,12 @@ class CentrifugeState(OwnChannel, gc=False):
 
 
 class CentrifugeAnswers(ChannelAnswers):
-    """The answers to commands on channels, and the ends of subscriptions, as
-    this dialect has them. See :class:`ChannelAnswers`."""
+    """The answers to commands on channels, in the form of Centrifugo.
+
+    The core carries out the commands for all dialects. It calls these methods
+    for what differs between them: errors, replies, names of channels and the
+    ends of subscriptions.
+    """
 
     dialect = NAME
 
@@ -287,36 +314,50 @@ class CentrifugeAnswers(ChannelAnswers):
         self._back_ends = core.back_ends
 
     def channel_of(self, connection: Connection, name: str) -> str:
-        """The channel that a client calls ``name``. For the user with this id,
-        ``#<id>`` means ``user:<id>``."""
+        """The channel that a client calls ``name``.
+
+        A user may call their own channel by an alias: for ``alice``, ``#alice``
+        means ``user:alice``. All other names mean themselves.
+        """
         user = connection.user
         if user and name == f"{ALIAS}{user}":
             return f"{USER_CHANNEL}{user}"
         return name
 
     def receives(self, connection: Connection, channel: str) -> bool:
-        """Whether the server has given a client ``#<user>`` in an app without
-        options for such channels."""
+        """Whether a client gets the publications of ``channel`` without a
+        subscription.
+
+        So it is for ``#alice``, the user's own channel, in an app that has no
+        options for such channels: the server sends them without asking.
+        """
         state = connection.dialect_state
-        has = (
+        has_own_channel = (
             isinstance(state, CentrifugeState) and state.personal and not state.by_alias
         )
-        return has and channel == f"{ALIAS}{connection.user}"
+        return has_own_channel and channel == f"{ALIAS}{connection.user}"
 
     def state_of(self, connection: Connection) -> CentrifugeState:
         """The state that :meth:`CentrifugeService.opened` made."""
         return _state_of(connection)
 
     def refused(self, refused: ChannelRefused) -> Reply:
-        """The error for a refusal: an error of Centrifugo, or the error of the
-        back end."""
+        """The error reply for a refused command.
+
+        If the back end has refused it, the client gets the error of the back
+        end. Otherwise it gets the error of Centrifugo for the reason.
+        """
         if refused.error is not None:
             return Reply(codes.PERMISSION_DENIED, refused.error, refused.reason)
         return REFUSALS[refused.reason]
 
     def are_renewed(self, app: str, options: ChannelSettings) -> bool:
-        """Whether the back end, and not the client, renews subscriptions to
-        such channels. Never switches greenlets."""
+        """Whether the back end renews the subscriptions to channels with these
+        options.
+
+        If it does, the client has no part in it, and does not learn the end of
+        its subscription. Never switches greenlets.
+        """
         return options.subscribe == "back_end" and self._back_ends.has(
             app, "sub_refresh"
         )
@@ -329,8 +370,13 @@ class CentrifugeAnswers(ChannelAnswers):
         data: Raw | UnsetType,
         end: int,
     ) -> Reply:
-        """The answer to a subscription. It has the position of the channel if
-        the client wants it, or if the channel forces recovery."""
+        """The answer to a subscription, with the position of the channel.
+
+        The client gets the position if it wants to recover later or asks for
+        it, or if the options of the channel force recovery. ``data`` is JSON of
+        the back end for the client. ``end`` is when the subscription must be
+        renewed (Unix seconds; 0: never).
+        """
         options = subscription.options
         recoverable = options.may_recover and (command.recoverable or options.recovery)
         result = _result(
@@ -342,15 +388,21 @@ class CentrifugeAnswers(ChannelAnswers):
         result.data = data
 
         channel = subscription.local.name
+        # A client renews its subscription only if it is told that there is an
+        # end.
         if end and not self.are_renewed(connection.app or "", options):
             result.expires = True
             result.ttl = _ttl(end)
 
         state = _state_of(connection)
         if channel == self.channel_of(connection, f"{ALIAS}{connection.user}"):
+            # This is the channel of the user. The client may know it by its
+            # alias, and then gets its publications under the alias.
             by_alias = channel != command.channel
             state.mark(BY_ALIAS, by_alias)
             state.mark(PERSONAL, by_alias or state.personal)
+        # Until now the server may have subscribed the client. Now it has done
+        # so itself, and so subscribes again without a new connection.
         if state.by_server:
             state.by_server.discard(channel)
         if end or state.ends:
@@ -369,8 +421,11 @@ class CentrifugeAnswers(ChannelAnswers):
         total: int,
         after: str,
     ) -> Reply:
-        """All subscribers of a channel. They are encoded in parts, and other
-        clients are served between two parts."""
+        """The reply with all subscribers of a channel.
+
+        There may be many thousands. So they are encoded in parts, and between
+        two parts other clients are served: this switches greenlets.
+        """
         assert isinstance(dialect, CentrifugeDialect)
         parts = []
         for first in range(0, len(members), _ENCODED_TOGETHER):
@@ -387,19 +442,28 @@ class CentrifugeAnswers(ChannelAnswers):
         publications: Sequence[Event],
         position: Position,
     ) -> Raw:
-        """Publications of a channel, and the position of the newest one."""
+        """The reply to a request for history: publications, and the newest
+        position."""
         assert isinstance(dialect, CentrifugeDialect)
         return dialect.encode_history(history_view(publications, position))
 
 
 class CentrifugeService:
-    """Carries out the commands of the dialect. Owner of
-    :class:`CentrifugeState`. ``messaging``: None on a node without stored
-    messages."""
+    """The commands of the dialect that are not about one channel: logins,
+    renewals and calls of methods of the back end.
+
+    It owns the :class:`CentrifugeState` of each connection. ``messaging`` is
+    None on a node without stored messages.
+    """
 
     def __init__(
         self, core: Core, answers: CentrifugeAnswers, messaging: Messaging | None
     ) -> None:
+        """Take the services of the core, and register for what they report.
+
+        The service wants to know who was subscribed by a back end, who has left
+        a channel, and which sessions another node wants to change.
+        """
         self._sessions = core.sessions
         self._logins = core.logins
         self._channels = core.channels
@@ -423,7 +487,11 @@ class CentrifugeService:
         core.queries.add("refresh", RefreshConnection, self._set_session_end)
 
     def commands(self) -> CommandTable:
-        """The commands that this service carries out."""
+        """The commands that this service carries out, with their functions.
+
+        ``needs_session=False``: also before the login. ``answers=True``: the
+        function sends the reply itself, by the callable that it gets.
+        """
         return {
             CentrifugeLogin: CommandRow(self.login, needs_session=False, answers=True),
             RefreshLogin: CommandRow(self.refresh, without_user=True),
@@ -435,14 +503,19 @@ class CentrifugeService:
         }
 
     def opened(self, connection: Connection, head: Head) -> None:
-        """Expect the login of a new connection. Its path may name an app. Never
-        switches greenlets."""
+        """Prepare a new connection for the login that its client will send.
+
+        The path of its URL may name an app, as in
+        ``/connection/shop/websocket``. Without a name the configured app is
+        meant. Never switches greenlets.
+        """
         segments = head.path.split("/")
         if len(segments) > _SEGMENTS_WITHOUT_APP:
             app = unquote(segments[2])
         else:
             app = self._default_app
-        # Names with a colon belong to apps of other dialects.
+        # Names with a colon belong to apps of other dialects: such an app is
+        # unknown here.
         if ":" in app:
             app = ""
         else:
@@ -450,6 +523,8 @@ class CentrifugeService:
 
         state = CentrifugeState(app=app)
         connection.dialect_state = state
+        # Only an app with a back end needs the headers: they are passed on to
+        # it.
         headers = self._back_ends.headers_of(app, head.headers)
         if headers is not None:
             state.set_facts(intern(segments[-1]), headers)
@@ -463,10 +538,15 @@ class CentrifugeService:
         command: CentrifugeLogin,
         answer: Callable[[Reply], None],
     ) -> Reply | None:
-        """Begin a session, and the subscriptions that the token names. May
-        switch greenlets."""
+        """Begin a session, and the subscriptions that its token names.
+
+        Returns the reply with an error. Returns None if the login was answered
+        by ``answer``, or if the connection was closed instead. May switch
+        greenlets.
+        """
         state = _state_of(connection)
         if connection.app is not None:
+            # Centrifugo, too, takes a second login for a breach of protocol.
             connection.close(CLOSE_BAD_REQUEST, "bad request")
             return None
         app = state.app
@@ -480,20 +560,8 @@ class CentrifugeService:
         kicks = self._sessions.kicks.count
         try:
             admission = self._admit(connection, app, command)
-        except TokenExpired as expired:
-            self._logins.refused("token", app, "", connection.peer, str(expired))
-            return Reply(codes.TOKEN_EXPIRED)
-        except BadToken as bad:
-            self._logins.refused("token", app, "", connection.peer, str(bad))
-            return _refuse_token(connection)
-        except BackEndUnavailable as unavailable:
-            self._logins.refused(
-                "undecided", app, "", connection.peer, str(unavailable)
-            )
-            return Reply(codes.INTERNAL)  # its client tries again
-        except BackEndRefused as refused:
-            self._logins.refused("back end", app, "", connection.peer)
-            return _refused(connection, refused)
+        except (BadToken, BackEndUnavailable, BackEndRefused) as error:
+            return self._refuse_for(connection, app, error)
         if not admission.decision.ok:
             return self._refuse(connection, admission.decision)
 
@@ -507,21 +575,51 @@ class CentrifugeService:
                 connection, login, decision=decision, kicks=kicks
             )
         else:
+            # Clients without an account may use channels, but have no messages.
             code = self._sessions.begin_without_user(connection, app, decision, kicks)
         if code != ReplyCode.OK:
             return Reply(code)
-        state.app = ""  # known from the session now
+
+        state.app = ""  # from now on the session knows it
         self._subscribe_and_answer(connection, state, admission, command, answer)
         return None
+
+    def _refuse_for(
+        self,
+        connection: Connection,
+        app: str,
+        error: BadToken | BackEndUnavailable | BackEndRefused,
+    ) -> Reply | None:
+        """Refuse a login for an error in its token, or of the back end.
+
+        The refusal is counted and logged under its reason. Returns the reply, or
+        None if the connection was closed so that the client does not try again.
+        """
+        peer = connection.peer
+        if isinstance(error, BackEndRefused):
+            self._logins.refused("back end", app, "", peer)
+            return _refused(connection, error)
+        if isinstance(error, BackEndUnavailable):
+            self._logins.refused("undecided", app, "", peer, str(error))
+            return Reply(codes.INTERNAL)  # its client tries again
+        self._logins.refused("token", app, "", peer, str(error))
+        if isinstance(error, TokenExpired):
+            # The client gets a new token, and logs in again on this connection.
+            return Reply(codes.TOKEN_EXPIRED)
+        return _refuse_token(connection)
 
     def _admit(
         self, connection: Connection, app: str, command: CentrifugeLogin
     ) -> _Admission:
-        """Decide about a client by its token or, if it has none, by the back
-        end. May switch greenlets. Raises BadToken, TokenExpired,
-        BackEndUnavailable and BackEndRefused."""
+        """Decide about a login by its token or, if it has none, by the back end.
+
+        Returns a refusal, too, as an admission whose decision is not ``ok``. May
+        switch greenlets. Raises BadToken, TokenExpired, BackEndUnavailable and
+        BackEndRefused.
+        """
         if command.token or not self._back_ends.has(app, "connect"):
             return self._check_token(connection, app, command.token)
+        # The limits for logins are checked first, to spare the back end.
         decision = self._logins.admit(app, NAME, connection)
         if not decision.ok:
             return _Admission(decision)
@@ -533,6 +631,8 @@ class CentrifugeService:
             facts["version"] = command.version
         if command.data:
             facts["data"] = Raw(command.data)
+        # A personal channel such as "#alice" is left out: only this server
+        # knows who the user is.
         channels = [name for name in command.recover if not name.startswith(ALIAS)]
         if channels:
             facts["channels"] = channels
@@ -547,36 +647,35 @@ class CentrifugeService:
                 LoginDecision(ReplyCode.UNAUTHORIZED, CloseCode.NOT_ALLOWED)
             )
         decision = LoginDecision(user=answer.user, expires_at=_with_grace(end))
-        return _Admission(decision, answer, end)
+        return _Admission(decision, claims=answer, end=end)
 
     def _leave_end_to_back_end(
         self, app: str, state: CentrifugeState, decision: LoginDecision
     ) -> LoginDecision:
-        """The decision without its end, if the back end of the app renews
-        sessions. Then this service asks the back end when the end comes
-        (``state.expires_at``). Otherwise returns the decision unchanged."""
+        """Move the end of a session from its login decision to the dialect's
+        state.
+
+        The core closes a connection at the end that its decision names. If the
+        back end of the app renews sessions, the decision is returned without an
+        end, and this service asks the back end at that time
+        (``state.expires_at``). Otherwise the decision is returned unchanged.
+        """
         if not decision.expires_at or not self._back_ends.has(app, "refresh"):
             return decision
+        # The decision has the time of grace, in which a client may renew late.
+        # A back end is asked at the end itself.
         state.expires_at = decision.expires_at - GRACE_SECONDS
         return replace(decision, expires_at=0)
 
     def _check_token(self, connection: Connection, app: str, token: str) -> _Admission:
-        """Decide about a client by its token. The claims count only if the
-        app's keys have verified them. May switch greenlets. Raises BadToken.
+        """Decide about a client by its token.
 
-        An open app asks for no proof. The token may name any user there; ``""``
-        begins a session without a user.
+        Returns a refusal, too, as an admission whose decision is not ``ok``. The
+        claims of the token are in the result only if a key of the app has
+        verified them. May switch greenlets. Raises BadToken.
         """
         if self._logins.is_open(app):
-            if token:
-                request = connection_request(token)
-            else:
-                request = ConnectionRequest()
-            decision = self._logins.check(app, request.sub, "", NAME, connection)
-            if decision.ok and "\0" in request.sub:
-                raise BadToken("the token names a user with U+0000")
-            decision = replace(decision, user=request.sub)
-            return _Admission(decision, requested=request.names)
+            return self._check_unproved_token(connection, app, token)
 
         may_lack_user = takes_anonymous_tokens(self._settings(app))
         decision = self._logins.check(
@@ -584,21 +683,43 @@ class CentrifugeService:
         )
         if not decision.ok:
             return _Admission(decision)
-        is_anonymous = may_lack_user and decision.claims is not None
+        proved = decision.claims
+        is_anonymous = may_lack_user and proved is not None
         if not (decision.user or is_anonymous) or "\0" in decision.user:
             raise BadToken("the login has no user, or one with U+0000")
         if decision.expires_at:
             decision = replace(decision, expires_at=decision.expires_at + GRACE_SECONDS)
-        proved = decision.claims
         if proved is None:
+            # The user was proved by another kind of token, which has no claims.
             return _Admission(decision)
         if not proved.payload:
             return _Admission(decision, end=proved.expires_at)
         return _Admission(decision, proved.read(decode_connection), proved.expires_at)
 
+    def _check_unproved_token(
+        self, connection: Connection, app: str, token: str
+    ) -> _Admission:
+        """Decide about a client of an open app, which asks for no proof.
+
+        The token may name any user, and its signature is not checked. ``""``
+        begins a session without a user. Raises BadToken.
+        """
+        if token:
+            request = connection_request(token)
+        else:
+            request = ConnectionRequest()
+        decision = self._logins.check(app, request.sub, "", NAME, connection)
+        if decision.ok and "\0" in request.sub:
+            raise BadToken("the token names a user with U+0000")
+        decision = replace(decision, user=request.sub)
+        return _Admission(decision, requested=request.names)
+
     def _refuse(self, connection: Connection, decision: LoginDecision) -> Reply | None:
-        """Refuse a login: with an error after which the client tries again, or
-        by closing the connection. Returns None if the connection was closed."""
+        """Refuse a login or a renewal that the login rules have refused.
+
+        Returns an error after which the client tries again. Returns None if the
+        connection was closed, so that it does not try again with this token.
+        """
         if decision.expired:
             return Reply(codes.TOKEN_EXPIRED)
         if decision.close == CloseCode.TOKEN_INVALID:
@@ -616,19 +737,21 @@ class CentrifugeService:
         command: CentrifugeLogin,
         answer: Callable[[Reply], None],
     ) -> None:
-        """Subscribe a client that has logged in, and answer the login. If a
-        subscription is refused, the connection is closed instead.
+        """Subscribe a client that has logged in, and answer the login.
 
-        The channels are those of the token or back end, the channel of the
-        user, and channels that the client requests by its own right. May switch
+        The channels are those of the token or back end, the channel of the user,
+        and channels that the client requests by its own right. If one of these
+        subscriptions is refused, the connection is closed instead. May switch
         greenlets.
         """
         personal = self._personal_channel(connection, admission)
         wanted = _claimed_channels(admission, command, personal.alias)
         if any(name.startswith(ALIAS) for name in wanted.claims):
+            # The token names the channel of another user.
             connection.close(CloseCode.NOT_ALLOWED)
             return
         if command.token:
+            # A renewed token must name the same channels.
             state.by_token = frozenset(wanted.claims)
         if personal.is_subscribed:
             epoch, offset = command.recover.get(personal.alias, ("", 0))
@@ -655,7 +778,9 @@ class CentrifugeService:
         state.mark(BY_ALIAS, personal.is_subscribed)
         answer(Reply(ReplyCode.OK, result))
 
-        connection.last_seen = 0.0  # pings may follow
+        # The reply must come first: only now may pings, stored messages and
+        # publications follow, which waited for it.
+        connection.last_seen = 0.0
         if self._catch_up is not None:
             self._catch_up.release(connection)
         for channel, subscription in subscriptions.items():
@@ -666,8 +791,12 @@ class CentrifugeService:
     def _personal_channel(
         self, connection: Connection, admission: _Admission
     ) -> _PersonalChannel:
-        """The channel of the user who logs in, in the form in which the client
-        gets it."""
+        """The channel of the user who logs in, such as ``#alice`` for
+        ``alice``.
+
+        The client gets it if its token names it, or if the app gives it to all
+        users. Otherwise the result has only the alias, and no name.
+        """
         app = connection.app or ""
         user = connection.user or ""
         alias = f"{ALIAS}{user}"
@@ -685,14 +814,18 @@ class CentrifugeService:
         )
 
     def _follow_log(self, connection: Connection, state: CentrifugeState) -> None:
-        """Let a user receive stored messages on a connection. May switch
-        greenlets."""
+        """Let a user receive stored messages on a connection.
+
+        If the database does not answer, the login goes on without them. May
+        switch greenlets.
+        """
         if not connection.user or self._catch_up is None:
             return
         try:
             self._catch_up.follow(connection)
         except StorageUnavailable:
-            # the client must connect again when the database answers
+            # check_ends() closes the connection as soon as the database
+            # answers. The client then connects again, and gets its messages.
             state.mark(_UNFOLLOWED, True)
 
     def _channels_of_own_right(
@@ -702,10 +835,14 @@ class CentrifugeService:
         command: CentrifugeLogin,
         wanted: _WantedChannels,
     ) -> list[str]:
-        """The channels to which a client subscribes by its own right: channels
-        that its unverified token requests, and channels that it has chosen.
-        Adds the chosen ones to ``wanted``. May switch greenlets. Raises
-        ChannelRefused if a requested channel is not permitted."""
+        """The channels to which a client subscribes by its own right, that is,
+        without a verified token or a back end that names them.
+
+        They are the channels that its unverified token requests
+        (``requested``), and the channels that its login names. The latter are
+        also added to ``wanted``. May switch greenlets. Raises ChannelRefused if
+        a requested channel is not permitted.
+        """
         for channel in requested:
             self._commands.permit(connection, channel, "")
         if not command.channels:
@@ -718,13 +855,17 @@ class CentrifugeService:
     def _subscribe(
         self, connection: Connection, state: CentrifugeState, wanted: _WantedChannels
     ) -> dict[str, Subscribed]:
-        """Subscribe a client to all channels that its login wants. Returns the
-        subscriptions by channel. May switch greenlets. Raises
-        ChannelRefused."""
+        """Subscribe a client to all channels that its login wants.
+
+        Returns the subscriptions by channel. May switch greenlets. Raises
+        ChannelRefused if one of them is refused.
+        """
         for channel, claims in wanted.claims.items():
             state.set_info(channel, bytes_of(claims.info))
             _set_end(state, channel, claims.expire_at)
         options_of = partial(self._channels.options.of, connection.app or "")
+        # None means that the client does not recover, either because it is new
+        # to the channel or because the channel has no history.
         since: dict[str, Position | None] = {}
         for channel in wanted.claims:
             if options_of(channel).may_recover:
@@ -741,12 +882,18 @@ class CentrifugeService:
         admission: _Admission,
         subs: dict[str, SubscribeResult],
     ) -> ConnectResult:
-        """The answer to a login. It tells the client an end of the session only
-        if the back end does not renew the session."""
+        """The reply to a login.
+
+        It names an end of the session only if the client must renew the
+        session. If the back end renews it, the client is told that there is no
+        end.
+        """
         end = admission.end
         if self._back_ends.has(connection.app or "", "refresh"):
             end = 0
         session = ""
+        # The client of an HTTP stream sends its commands in separate requests.
+        # The secret shows that they are from the same client.
         if isinstance(connection, Stream):
             session = self._connections.secret_of(connection)
         return ConnectResult(
@@ -764,17 +911,19 @@ class CentrifugeService:
     def _permitted_choices(
         self, connection: Connection, command: CentrifugeLogin, others: Collection[str]
     ) -> list[str]:
-        """The channels that a client which only receives has named and may
-        subscribe to without a token. ``others``: channels that it gets anyway.
+        """The channels named in a login to which the client may subscribe
+        without a token.
 
-        As in Centrifugo, a channel that the client may not subscribe to is left
-        out. If a back end has admitted the client, the back end alone names its
-        channels. No back end is asked about a channel. May switch greenlets.
-        Raises ChannelRefused if the client names too many channels, or if a
-        channel or its group is unknown or unavailable.
+        Clients that can only receive name their channels in the login.
+        ``others`` are the channels that the client gets anyway. As in
+        Centrifugo, a channel that the client may not subscribe to is left out.
+        May switch greenlets. Raises ChannelRefused if the client names too many
+        channels, or if a channel or its group is unknown or unavailable.
         """
         app = connection.app or ""
         choices = list[str]()
+        # The back end has admitted this client, and it alone names its
+        # channels.
         if not command.token and self._back_ends.has(app, "connect"):
             return choices
         names = [name for name in command.channels if name not in others]
@@ -784,6 +933,7 @@ class CentrifugeService:
             )
 
         for channel in names:
+            # No back end is asked: one login could cause a hundred calls.
             if self._channels.options.of(app, channel).subscribe == "back_end":
                 continue
             try:
@@ -796,8 +946,12 @@ class CentrifugeService:
         return choices
 
     def refresh(self, connection: Connection, command: RefreshLogin) -> Reply | None:
-        """Renew the token of a session. If the new token names other channels,
-        the client must connect again. May switch greenlets."""
+        """Renew the token of a session.
+
+        The new token must be of the same user. If it names other channels than
+        the token of the login, the client must connect again. Returns None if
+        the connection was closed. May switch greenlets.
+        """
         app = connection.app or ""
         try:
             admission = self._check_token(connection, app, command.token)
@@ -815,6 +969,8 @@ class CentrifugeService:
             return _refuse_token(connection)
         state = _state_of(connection)
         channels = claims.subscriptions.keys() | admission.requested
+        # The channel of the user may be named or not: the app can give it to
+        # all users.
         if channels - {f"{ALIAS}{connection.user}"} != state.by_token:
             connection.close(CLOSE_INSUFFICIENT_STATE, "insufficient state")
             return None
@@ -822,6 +978,7 @@ class CentrifugeService:
         # The new token has its own end, so the back end is no longer asked.
         state.expires_at = 0
         _renew_facts(state, claims.info, claims.meta)
+        # The core takes the end of the session from the newest decision.
         self._logins.began(connection, decision)
         client = self._connections.id_of(connection)
         end = admission.end
@@ -829,9 +986,12 @@ class CentrifugeService:
         return Reply(ReplyCode.OK, result)
 
     def _set_session_end(self, query: RefreshConnection) -> bool:
-        """Answer the query of another node: set the end of a session of this
-        node. Returns False if the connection is not here. Never switches
-        greenlets."""
+        """Change the end of a session of this node, for a query of another
+        node.
+
+        Returns False if the connection is not on this node. Never switches
+        greenlets.
+        """
         connection = self._connections.find(query.app, query.connection)
         if connection is None:
             return False
@@ -843,6 +1003,7 @@ class CentrifugeService:
             # back end renews sessions, and otherwise below.
             state.expires_at = 0
             decision = self._leave_end_to_back_end(query.app, state, decision)
+        # The core takes the end of the session from the newest decision.
         self._logins.began(connection, decision)
         return True
 
@@ -852,18 +1013,16 @@ class CentrifugeService:
         command: CallMethod,
         answer: Callable[[Reply], None],
     ) -> Reply | None:
-        """Call a method of the app's back end, or one of this server. May
-        switch greenlets."""
+        """Call a method of the app's back end.
+
+        If the app has no back end for methods, the name of the method is a
+        command of this server, for example ``"search_messages"``. Returns None if
+        ``answer`` sends the reply, or if the back end has ended the connection.
+        May switch greenlets.
+        """
         app = connection.app or ""
         if not self._back_ends.has(app, "rpc"):
-            readers = connection.encoding.dialect.readers or {}
-            try:
-                own_command = own_method(readers, command.method, command.data)
-            except Refused as refused:
-                return Reply(refused.code)
-            if own_command is None:
-                return Reply(codes.NOT_AVAILABLE)
-            return self._run(connection, own_command, answer)
+            return self._run_own_method(connection, command, answer)
 
         facts: dict[str, Any] = {"method": command.method}
         if command.data:
@@ -876,6 +1035,22 @@ class CentrifugeService:
             return _refused(connection, refused)
         return Reply(ReplyCode.OK, result.data)
 
+    def _run_own_method(
+        self,
+        connection: Connection,
+        command: CallMethod,
+        answer: Callable[[Reply], None],
+    ) -> Reply | None:
+        """Run the command of this server that a client calls as a method."""
+        readers = connection.encoding.dialect.readers or {}
+        try:
+            own_command = own_method(readers, command.method, command.data)
+        except Refused as refused:
+            return Reply(refused.code)
+        if own_command is None:
+            return Reply(codes.NOT_AVAILABLE)
+        return self._run(connection, own_command, answer)
+
     # --- subscriptions --------------------------------------------------------
 
     def _joined(
@@ -886,14 +1061,16 @@ class CentrifugeService:
         new: bool,
         position: Position | None,
     ) -> None:
-        """Tell a client that the back end has subscribed its connection, which
-        belongs to this node. Never switches greenlets.
+        """Tell a client that the back end has subscribed its connection to a
+        channel.
 
-        ``about``: an encoded :class:`SubscriptionAbout`; ``b""``: no facts.
-        ``new``: it was not subscribed before. ``position``: where it recovers
-        from; None if it does not recover.
+        ``about``: an encoded :class:`SubscriptionAbout` (``b""``: no facts).
+        ``new``: it was not subscribed before. ``position``: from where it
+        recovers; None if it does not recover. Never switches greenlets.
         """
         state = connection.dialect_state
+        # A client of another dialect gets no such notice. A client that was
+        # subscribed before knows of its subscription.
         if not (new and isinstance(state, CentrifugeState)):
             return
         app = connection.app or ""
@@ -932,8 +1109,11 @@ class CentrifugeService:
     def refresh_subscription(
         self, connection: Connection, command: RefreshSubscription
     ) -> Reply | None:
-        """Renew the token of a subscription. May switch greenlets, as
-        :meth:`ChannelCommands.permit` does."""
+        """Renew the token of a subscription.
+
+        Returns None if the connection was closed. May switch greenlets while
+        the token is checked.
+        """
         state = _state_of(connection)
         is_member = self._channels.members.has(connection, command.channel)
         if not is_member or not command.token:
@@ -954,12 +1134,13 @@ class CentrifugeService:
         return Reply(ReplyCode.OK, SubRefreshResult(end > 0, _ttl(end)))
 
     def check_ends(self, connection: Connection) -> None:
-        """The regular check of a connection: close it if a token of a
-        subscription was not renewed, or if the log that it could not follow at
-        its login is available again. Let the back end renew sessions and
-        subscriptions at their end.
+        """Act on the ends of a session and its subscriptions. This is the
+        regular check of a connection.
 
-        Never switches greenlets.
+        The back end renews what it has to renew. The connection is closed if
+        the client has not renewed a token in time. It is also closed, to begin
+        again, if its user lacks stored messages that are available now. Never
+        switches greenlets.
         """
         state = connection.dialect_state
         if not isinstance(state, CentrifugeState):
@@ -985,10 +1166,13 @@ class CentrifugeService:
         all_ends: Mapping[str, int],
         now: int,
     ) -> None:
-        """Close a connection if the client has not renewed the token of a
-        subscription. Let the back end renew the subscriptions that it renews.
-        ``all_ends``: also of channels that the client has left; they are
-        forgotten. Never switches greenlets."""
+        """Act on the ends of the subscriptions of a connection.
+
+        If the back end renews a subscription, it is asked at its end. Otherwise
+        the client must renew its token: if it has not done so after the time of
+        grace, the connection is closed. ``all_ends`` also has channels that the
+        client has left; they are forgotten here. Never switches greenlets.
+        """
         app = connection.app or ""
         has = self._channels.members.has
         ends = {
@@ -1002,6 +1186,8 @@ class CentrifugeService:
                 continue
             options = self._channels.options.of(app, channel)
             if self._answers.are_renewed(app, options):
+                # If the back end does not answer, it is asked again at this
+                # time.
                 ends[channel] = now + RENEWAL_SECONDS
                 gevent.spawn(self._renew, connection, state, channel)
         if any(end < now - GRACE_SECONDS for end in ends.values()):
@@ -1010,9 +1196,12 @@ class CentrifugeService:
     def _renew(
         self, connection: Connection, state: CentrifugeState, channel: str = ""
     ) -> None:
-        """Greenlet: ask the back end to renew a session, or its subscription to
-        ``channel`` (``""``: the session). If the back end does not answer, it
-        is asked again after :data:`RENEWAL_SECONDS`."""
+        """Let the back end renew a session, or one subscription of it.
+
+        This is a greenlet of its own. ``channel`` is the channel of the
+        subscription (``""``: the session). If the back end does not answer, it
+        is asked again after :data:`RENEWAL_SECONDS`.
+        """
         call: BackEndCall = "refresh"
         facts = {}
         if channel:
@@ -1034,15 +1223,11 @@ class CentrifugeService:
             return
         if channel and not self._channels.members.has(connection, channel):
             return
-        if answer.expired or 0 < answer.expire_at <= time():
-            if channel:
-                connection.close(CLOSE_SUBSCRIPTION_EXPIRED, "subscription expired")
-            else:
-                connection.close(CloseCode.TOKEN_INVALID)
-        elif channel:
-            _set_end(state, channel, answer.expire_at)
-            if answer.info is not UNSET:
-                state.set_info(channel, bytes(answer.info))
+        has_ended = answer.expired or 0 < answer.expire_at <= time()
+        if channel:
+            _use_subscription_renewal(connection, state, channel, answer, has_ended)
+        elif has_ended:
+            connection.close(CloseCode.TOKEN_INVALID)
         else:
             state.expires_at = answer.expire_at
             _renew_facts(state, answer.info, answer.meta)
@@ -1050,8 +1235,8 @@ class CentrifugeService:
     def presence_stats(
         self, connection: Connection, command: AskPresenceStats
     ) -> Reply:
-        """The numbers of subscribers and of users of a channel. May switch
-        greenlets."""
+        """The reply with the numbers of subscribers and of users of a channel.
+        May switch greenlets."""
         try:
             channel = self._commands.check_presence(connection, command.channel)
         except ChannelRefused as refused:
@@ -1073,7 +1258,11 @@ def bytes_of(given: Raw | UnsetType) -> bytes:
 
 
 def infos_of_members(members: Sequence[ChannelMember]) -> dict[str, ClientView]:
-    """Subscribers, by the ids of their connections."""
+    """The subscribers of a channel as clients see them, by ids of connections.
+
+    ``conn_info`` is JSON about the client, and ``chan_info`` about this client
+    in this channel. Each is left out if there is none.
+    """
     views: dict[str, ClientView] = {}
     for member in members:
         view = ClientView(member.user, member.connection)
@@ -1086,7 +1275,8 @@ def infos_of_members(members: Sequence[ChannelMember]) -> dict[str, ClientView]:
 
 
 def history_view(publications: Sequence[Event], position: Position) -> HistoryResult:
-    """Publications of a channel."""
+    """Publications of a channel, and its newest position, as clients see
+    them."""
     return HistoryResult(
         [publication_of(event) for event in publications],
         position.epoch,
@@ -1115,9 +1305,11 @@ def _state_of(connection: Connection) -> CentrifugeState:
 
 
 def _parted(connection: Connection, channel: str, _was_last: bool) -> None:
-    """Note that a client has left the channel of its user. The mark
-    :data:`BY_ALIAS` stays, because a notice about the end may follow, which
-    needs the alias."""
+    """Note that a client has left the channel of its user.
+
+    The mark :data:`BY_ALIAS` stays: a notice about the end may follow, and it
+    must name the channel by its alias.
+    """
     state = connection.dialect_state
     if (
         isinstance(state, OwnChannel)
@@ -1130,12 +1322,29 @@ def _parted(connection: Connection, channel: str, _was_last: bool) -> None:
 def _renew_facts(
     state: CentrifugeState, info: Raw | UnsetType, meta: Raw | UnsetType
 ) -> None:
-    """Take the facts about a client from a renewed session. Facts that it
-    leaves out stay."""
+    """Take over the facts about a client from the renewal of its session. A
+    fact that the renewal leaves out stays as it is."""
     if info is not UNSET:
         state.info = bytes(info)
     if state.facts is not None and meta is not UNSET:
         state.facts.meta = bytes(meta)
+
+
+def _use_subscription_renewal(
+    connection: Connection,
+    state: CentrifugeState,
+    channel: str,
+    answer: RenewalAnswer,
+    has_ended: bool,
+) -> None:
+    """Set the new end of a subscription that the back end has renewed, or close
+    the connection if the subscription has ended."""
+    if has_ended:
+        connection.close(CLOSE_SUBSCRIPTION_EXPIRED, "subscription expired")
+        return
+    _set_end(state, channel, answer.expire_at)
+    if answer.info is not UNSET:
+        state.set_info(channel, bytes(answer.info))
 
 
 def _refuse_token(connection: Connection) -> Reply | None:
@@ -1146,8 +1355,8 @@ def _refuse_token(connection: Connection) -> Reply | None:
 
 
 def _refused(connection: Connection, refused: BackEndRefused) -> Reply | None:
-    """Answer with the error of the back end, or end the connection if the back
-    end wants that."""
+    """Pass on the refusal of a back end: answer with its error, or end the
+    connection if the back end wants that. Returns None after an end."""
     if refused.disconnect is None:
         return Reply(codes.PERMISSION_DENIED, refused.error)
     connection.disconnect(*refused.disconnect)
@@ -1155,15 +1364,21 @@ def _refused(connection: Connection, refused: BackEndRefused) -> Reply | None:
 
 
 def _with_grace(end: int) -> int:
-    """The end of a session whose token ends at ``end``, with the time of grace;
-    0: never."""
+    """The end of a session whose token ends at ``end``, in Unix seconds.
+
+    It is :data:`GRACE_SECONDS` later, because clients begin to renew a token
+    only when it ends. 0 means never, in the argument and in the result.
+    """
     if end:
         return end + GRACE_SECONDS
     return 0
 
 
 def _ttl(end: float) -> int:
-    """Seconds until a token ends; 0 if it never ends."""
+    """The seconds until a token ends, as clients are told; 0 if it never ends.
+
+    A token that ends now has 1, because 0 stands for never.
+    """
     if end:
         return max(1, int(min(end - time(), _MOST_TTL)))
     return 0
@@ -1175,9 +1390,9 @@ def _result(
     recovering: bool,
     positioned: bool = False,
 ) -> SubscribeResult:
-    """The answer to a new subscription.
+    """The reply to a new subscription.
 
-    ``recoverable``: the client recovers publications that it misses.
+    ``recoverable``: the client can recover publications that it will miss.
     ``recovering``: it asks for the publications that it has missed until now.
     ``positioned``: it only wants to know its position.
     """
@@ -1207,8 +1422,11 @@ def _position_in(command: CentrifugeLogin, channel: str) -> Position | None:
 def _claimed_channels(
     admission: _Admission, command: CentrifugeLogin, alias: str
 ) -> _WantedChannels:
-    """The channels that the token of a login or the back end names, without the
-    channel of the user (``alias``)."""
+    """The channels that the token of a login, or the back end, names.
+
+    The channel of the user (``alias``) is left out, because it has rules of its
+    own.
+    """
     claims = dict(admission.claims.subscriptions)
     for channel in admission.requested:
         claims[channel] = SubscriptionClaims()
@@ -1227,7 +1445,12 @@ def _results_for_client(
     personal: _PersonalChannel,
     command: CentrifugeLogin,
 ) -> dict[str, SubscribeResult]:
-    """The subscriptions of a login, under the names that its client knows."""
+    """The subscriptions of a login, under the names that the client knows.
+
+    The channel of the user has its alias as name. If the app has no options for
+    it, the user receives it without a subscription, but the client must be told
+    that there is one.
+    """
     results: dict[str, SubscribeResult] = {}
     if personal.name and not personal.is_subscribed:
         results[personal.alias] = SubscribeResult(
@@ -1251,7 +1474,8 @@ def _results_for_client(
 
 
 def _set_end(state: CentrifugeState, channel: str, end: int) -> None:
-    """Set when the token of a subscription ends. 0 means that it never ends."""
+    """Set when the token of a subscription ends (Unix seconds; 0: never)."""
+    # Few connections have subscriptions that end, so the others have no dict.
     if end:
         state.ends = state.ends or {}
         state.ends[channel] = end
