@@ -16,7 +16,11 @@ from imserver.plugin.services import Core
 
 
 def _build(core: Core) -> Parts:
-    """Make the services of the dialect for one node."""
+    """Make the services of the dialect for one node.
+
+    On a node without stored messages, absent users get nothing, and clients
+    cannot acknowledge.
+    """
     messaging = None
     messages = None
     if "messages" in core.features:
@@ -27,6 +31,7 @@ def _build(core: Core) -> Parts:
         messaging = core.service(MessageServices).messaging
         messages = ActionMessages(messaging, core.store)
     acks = ActionAcks(core, messaging)
+    # Unacknowledged messages wait for the next session of their user.
     core.hub.report_to(acks.clear)
     core.tenants.report_to(acks.forget)
     service = ActionService(core, messages, acks)
@@ -38,8 +43,12 @@ def _build(core: Core) -> Parts:
 
 
 def groups_list(tenants: Tenants, call: Call) -> HttpResponse:
-    """``GET /user/groupslist``: the rooms of an app that have stored
-    members."""
+    """``GET /user/groupslist``: the rooms of an app that have stored members.
+
+    The answer has the form that old pages expect:
+    ``{"code":200,"msg":"Success","data":[{"ID":7}]}``. An unknown app is a code
+    in it, too, and not a status of HTTP.
+    """
     tenant = tenants.get(call.app)
     if tenant is None:
         text = msgspec.json.encode(reply_text(ReplyCode.NO_APP))

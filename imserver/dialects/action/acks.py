@@ -51,14 +51,20 @@ class Awaited(Struct, frozen=True, gc=False, tag="w", array_like=True):
 
 
 class ActionAcks(Service, dict=True):
-    """Turns acknowledged delivery on and off. Owner of the awaited users: users
-    whose clients have gone."""
+    """Turns acknowledged delivery on and off for connections.
+
+    With it, each message to a client has a number, which the client must
+    acknowledge. It also *awaits* users whose clients have gone: messages to
+    them are kept for ten minutes, until they come back.
+    """
 
     core: Core
     messaging: Messaging | None
     clock: Callable[[], float] = monotonic
 
     def __post_init__(self) -> None:
+        """Register for what this service must know: which users other nodes
+        await, and which pushes have missed their user."""
         self._reach = self.core.reach
         self._pending = self.core.pending
         self._awaited: dict[tuple[str, str], float] = {}
@@ -78,8 +84,11 @@ class ActionAcks(Service, dict=True):
         return self.messaging is not None
 
     def turn_on(self, connection: Connection) -> None:
-        """Number the messages to a connection from now on, if
-        :attr:`available`. Never switches greenlets."""
+        """Number the messages to a connection from now on.
+
+        Does nothing on a node without stored messages, or if they are numbered
+        already. Never switches greenlets.
+        """
         if self.messaging is None:
             return
         state = connection.dialect_state
@@ -91,8 +100,11 @@ class ActionAcks(Service, dict=True):
             connection.encoding = connection.encoding.with_dialect(_ACKED)
 
     def turn_off(self, connection: Connection) -> None:
-        """Send messages without numbers to a connection from now on. Never
-        switches greenlets."""
+        """Send messages without numbers to a connection from now on.
+
+        Messages that the client has not acknowledged are kept for its next
+        session. Never switches greenlets.
+        """
         state = acked_state(connection)
         if state.unacked is not None:
             self.clear(connection)
@@ -100,20 +112,30 @@ class ActionAcks(Service, dict=True):
             connection.encoding = connection.encoding.with_dialect(DIALECT)
 
     def begin(self, connection: Connection) -> None:
-        """Deliver the messages that wait for a user on this node, after the
-        answer to the login. Never switches greenlets."""
+        """Deliver the messages that wait for a user on this node, in a greenlet
+        of its own.
+
+        They follow the reply to the login, which this function does not wait
+        for. Never switches greenlets.
+        """
         app, user = app_and_user(connection)
         if self._pending.waits_for(app, user):
             gevent.spawn(self._pending.deliver, app, user)
 
     def ack(self, connection: Connection, command: AckNumber) -> Reply:
-        """Handle an acknowledgement of a client: it has all messages up to a
-        number. Never switches greenlets."""
+        """Handle an acknowledgement: the client has all messages up to a
+        number.
+
+        The reply is an error if the connection has no numbers. Never switches
+        greenlets.
+        """
         unacked = acked_state(connection).unacked
         if unacked is None or self.messaging is None:
             return Reply(ReplyCode.NO_ROUTE)
         id = unacked.ack(connection, command.number)
         if id:
+            # It is the newest stored message that has arrived. The next login
+            # begins behind it.
             self.messaging.catch_up.prove(connection, id)
         return Reply.OK
 
@@ -121,21 +143,29 @@ class ActionAcks(Service, dict=True):
 
     def reach(self, app: str, user: str, event: Event) -> None:
         """Send an unstored message to a user. If the user is awaited, the
-        message waits. May switch greenlets."""
+        message waits.
+
+        Earlier messages that wait here are delivered first, to keep the order.
+        May switch greenlets.
+        """
         if self._pending.waits_for(app, user):
             self._pending.deliver(app, user)
         if self._reach.to_user(app, user, event) in (Outcome.NOT_SENT, Outcome.UNKNOWN):
-            self._hold(app, user, event)
+            self._keep_if_awaited(app, user, event)
 
     def _unreached(self, app: str, user: str, event: Event) -> None:
-        """Handle a push that was on its way to this node when its user left.
+        """Keep a push that was on its way to this node when its user left.
         Never switches greenlets."""
         if event.kind == "msg":
-            self._hold(app, user, event)
+            self._keep_if_awaited(app, user, event)
 
-    def _hold(self, app: str, user: str, event: Event) -> None:
-        """Keep a message that has not reached its user, if the user is awaited.
-        Never switches greenlets."""
+    def _keep_if_awaited(self, app: str, user: str, event: Event) -> None:
+        """Keep a message that has not reached its user, for as long as the user
+        is awaited.
+
+        If nobody awaits the user, the message is lost. Never switches
+        greenlets.
+        """
         seconds = self._awaited.get((app, user), 0.0) - self.clock()
         if seconds > 0:
             self._pending.add(app, user, event, seconds)
@@ -143,8 +173,12 @@ class ActionAcks(Service, dict=True):
     # --- ends -----------------------------------------------------------------
 
     def clear(self, connection: Connection) -> None:
-        """Keep the unstored messages of a session that ends for the next
-        session. Never switches greenlets."""
+        """Keep the unacknowledged messages of a session that ends, for the next
+        session of its user.
+
+        Stored messages are not among them: the log has those. Never switches
+        greenlets.
+        """
         unacked = acked_state(connection).unacked
         if unacked is None:
             return
@@ -153,11 +187,13 @@ class ActionAcks(Service, dict=True):
         user = connection.user
         if app is None or user is None:
             return
+        # The next session has numbers of its own, so this one is taken away.
         for event in events:
             self._pending.add(app, user, replace(event, channel=None), AWAIT_SECONDS)
 
     def ended(self, connection: Connection, _code: int) -> None:
-        """Handle the end of a connection. Never switches greenlets."""
+        """Handle the end of a connection: await its user, if the client
+        acknowledged messages. Never switches greenlets."""
         if connection.user is not None and acked_state(connection).unacked is not None:
             self.clear(connection)
             self.await_user(*app_and_user(connection))
@@ -172,8 +208,11 @@ class ActionAcks(Service, dict=True):
 
     def _await(self, awaited: Awaited) -> None:
         """Note on this node that a user is awaited for :data:`AWAIT_SECONDS`
-        from now. Forget users whose time is over, and the oldest users beyond
-        :data:`MOST_AWAITED`. Never switches greenlets."""
+        from now.
+
+        Users whose time is over are forgotten, and so are the oldest users
+        beyond :data:`MOST_AWAITED`. Never switches greenlets.
+        """
         key = (awaited.app, awaited.user)
         now = self.clock()
         # Remove the key first. Then it is the last one in the dict, and the
@@ -194,8 +233,11 @@ class ActionAcks(Service, dict=True):
 
 
 def acked_state(connection: Connection) -> AckedState:
-    """The messages that the client of a connection must acknowledge. If its
-    ``unacked`` is None, the client does not acknowledge messages."""
+    """The messages that the client of a connection must acknowledge.
+
+    If ``unacked`` of the result is None, the client does not acknowledge
+    messages.
+    """
     state = connection.dialect_state
     if isinstance(state, AckedState):
         return state

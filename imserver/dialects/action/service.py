@@ -54,21 +54,24 @@ _NOT_STORED: Final = Reply(ReplyCode.NOT_STORED)
 
 
 class ActionService:
-    """Carries out the commands of the action dialect. Owner of
-    :class:`ActionState`.
+    """The commands of the action dialect: logins, and messages to the receiver
+    that the login has named.
 
     All sessions of a stored member are in the member's rooms, even if they send
     to another receiver. A room with more than ``notice_members`` members gets
-    no notice when one leaves. ``messages``: None on a node without stored
+    no notice when one leaves. ``messages`` is None on a node without stored
     messages.
     """
 
     def __init__(
         self, core: Core, messages: ActionMessages | None, acks: ActionAcks
     ) -> None:
+        """Take the services of the core, and register for members that leave a
+        room."""
         self._sessions = core.sessions
         self._channels = core.channels
         self._tenants = core.tenants
+        # A notice to a large room would be one push for each of its members.
         self._notice_members = core.fanout.notice_members
         self._messages = messages
         self._reviews = core.reviews
@@ -87,17 +90,18 @@ class ActionService:
         }
 
     def opened(self, connection: Connection, _head: Head) -> None:
-        """Send the first message of a connection, as this dialect requires."""
+        """Greet a new connection: clients of this dialect expect a first
+        message."""
         dialect = connection.encoding.dialect
         assert isinstance(dialect, ActionDialect)
         connection.send(dialect.greet())
 
     def login(self, connection: Connection, command: ActionLogin) -> Reply:
         """Begin a session and enter the room. A connection may log in again.
-        May switch greenlets.
 
-        After the answer 200, messages to the user and to the room reach this
-        connection.
+        After the reply 200, messages to the user and to the room reach this
+        connection. A login that fails leaves an earlier session as it was. May
+        switch greenlets.
         """
         has_acked = acked_state(connection).unacked is not None
         will_ack = command.acks and self._acks.available
@@ -107,7 +111,8 @@ class ActionService:
             self._acks.turn_on(connection)
         code = self._sessions.login(connection, command, again=True)
         if code != ReplyCode.OK:
-            # An earlier login stays in force, unchanged.
+            # An earlier login stays in force. If it has no numbers, they are
+            # turned off again.
             if not has_acked:
                 self._acks.turn_off(connection)
             return Reply(code)
@@ -118,7 +123,8 @@ class ActionService:
         messages = self._stored_in(app)
         stored_rooms = self._rooms_of_member(app, user)
         peer = ""
-        # No user has an id that is too long.
+        # An app may have shorter ids than this dialect allows. Nobody has an id
+        # that is too long, so the messages of such a login go to nobody.
         if not command.room and self._sessions.takes_user(app, command.peer):
             peer = command.peer
         connection.dialect_state = ActionState(
@@ -128,6 +134,7 @@ class ActionService:
             room=command.room,
         )
 
+        # A stored member is in all its rooms, also with another receiver.
         if command.room:
             rooms = [command.room, *stored_rooms]
         else:
@@ -151,16 +158,20 @@ class ActionService:
         return Reply(ReplyCode.OK, {"acks": True})
 
     def _rooms_of_member(self, app: str, user: str) -> list[str]:
-        """The rooms of which a user is a stored member."""
+        """The rooms of which a user is a stored member, by the settings of the
+        app."""
         tenant = self._tenants.get(app)
         if tenant is None:
             return []
         return [name for name, users in tenant.room_members.items() if user in users]
 
     def _enter(self, connection: Connection, rooms: Iterable[str]) -> None:
-        """Subscribe a connection to these rooms. Stop if a later login on this
-        connection has replaced its session. May switch greenlets. Raises
-        ChannelRefused."""
+        """Subscribe a connection to these rooms.
+
+        The client may log in again meanwhile on the same connection, which
+        gives it another session. Then this login enters no more rooms. May
+        switch greenlets. Raises ChannelRefused.
+        """
         app, _ = app_and_user(connection)
         for name in rooms:
             if not connection.is_addressed:
@@ -171,8 +182,8 @@ class ActionService:
             self._channels.members.leave_all(connection)
 
     def _stored_in(self, app: str) -> ActionMessages | None:
-        """The service of stored messages if the app stores the messages of its
-        users, else None."""
+        """The service of stored messages, or None if the app does not store the
+        messages of its users."""
         if self._channels.options.stores_conversations(app):
             return self._messages
         return None
@@ -180,13 +191,14 @@ class ActionService:
     def send(
         self, connection: Connection, command: Say, answer: Callable[[Reply], None]
     ) -> Reply | None:
-        """Send a message to the session's receiver. The answer does not say
-        whether anybody received it. May switch greenlets.
+        """Send a message to the receiver that the login has named.
 
-        The answer to a stored message follows the commit. In an app that stores
-        messages, all are stored except messages to oneself. Messages to stored
-        channels are stored, too. If the app has reviews, the back end reviews
-        the message first.
+        The reply does not say whether anybody has received it. In an app that
+        stores messages, all are stored but messages to oneself; the reply then
+        follows the commit. Messages to stored channels are stored in any app.
+        An unstored message is first reviewed by the back end, if the app has
+        reviews. Returns None if ``answer`` sends the reply. May switch
+        greenlets.
         """
         app, user = app_and_user(connection)
         state = connection.dialect_state
@@ -195,6 +207,8 @@ class ActionService:
         if isinstance(state, ActionState):
             peer = state.peer
             room = state.room
+
+        # Stored messages: the log checks who may write, and reviews them.
         messages = self._stored_in(app)
         if messages is None and room and self._channels.options.is_stored(app, room):
             messages = self._messages
@@ -202,6 +216,7 @@ class ActionService:
             messages.send(connection, command, answer, to=peer, room=room)
             return None
 
+        # Unstored messages: the same checks, in the order of the log.
         if peer and not self._relations.may_reach(app, user, peer):
             return Reply(ReplyCode.UNAUTHORIZED)
         mute = self._mutes.mute_of(app, user)
@@ -212,10 +227,10 @@ class ActionService:
         self._channels.publishing.here.metrics.pushes.require(app)
 
         if room:
-            to = {"room": room}
+            receiver = {"room": room}
         else:
-            to = {"to": peer}
-        reviewed = self._review(app, user, to, command)
+            receiver = {"to": peer}
+        reviewed = self._review(app, user, receiver, command)
         if isinstance(reviewed, Reply):
             return reviewed
 
@@ -227,27 +242,31 @@ class ActionService:
                 return _NOT_STORED
         elif peer:
             self._acks.reach(app, peer, event)
-        self._report(app, user, {**to, "type": kind, "text": text})
+        self._report(app, user, {**receiver, "type": kind, "text": text})
         return Reply.OK
 
     def _review(
-        self, app: str, user: str, to: dict[str, str], command: Say
+        self, app: str, user: str, receiver: dict[str, str], command: Say
     ) -> Say | Reply:
-        """Let the back end review a message that is not stored, if the app has
-        reviews. Returns the message to send, or the reason why none is sent.
-        May switch greenlets."""
+        """Let the back end review an unstored message, if the app has reviews.
+
+        ``receiver`` is ``{"to": user}`` or ``{"room": room}``, as the back end
+        gets it. Returns the message to send, which the back end may have
+        changed, or the error reply if none is sent. May switch greenlets.
+        """
         if app not in self._reviews.apps:
             return command
         facts = {
             "kind": "message",
             "sender": user,
-            **to,
+            **receiver,
             "type": command.type,
             "text": command.text,
         }
         decision = self._reviews.decide(app, facts)
         if decision.action == "reject":
             return Reply(ReplyCode.UNAUTHORIZED, {"reason": decision.reason})
+        # The back end did not answer, and the app wants no unreviewed messages.
         if decision.action == "undecided":
             return _NOT_STORED
         if decision.action == "replace":
@@ -255,9 +274,12 @@ class ActionService:
         return command
 
     def left(self, connection: Connection, rooms: Sequence[str]) -> None:
-        """Tell the room of a connection that has ended that its user has left.
-        A connection that only changes its room sends no such event. May switch
-        greenlets."""
+        """Tell a room that the user of an ended connection has left.
+
+        ``rooms``: the channels that the connection has left. A connection that
+        only changes its room, and stays open, sends no such event. May switch
+        greenlets.
+        """
         state = connection.dialect_state
         if not isinstance(state, ActionState) or state.room not in rooms:
             return
@@ -265,6 +287,7 @@ class ActionService:
             return
         app, user = app_and_user(connection)
         if self._messages is not None:
+            # The last messages of the user come before the notice.
             self._messages.finish(connection)
         event = Event("left", user, LEFT_TEXT, time=int(time()))
         members = self._notice_members

@@ -41,8 +41,8 @@ _SECOND_MS: Final = 1000
 
 
 class ActionMessages:
-    """Delivers missed messages, and stores new ones. Owner of the numbers of
-    messages that are being stored."""
+    """Delivers the stored messages that users have missed, and stores the
+    messages that they send."""
 
     def __init__(self, messaging: Messaging, store: Store) -> None:
         self._messaging = messaging
@@ -55,17 +55,20 @@ class ActionMessages:
     # --- catch-up -------------------------------------------------------------
 
     def begin(self, connection: Connection, room: str, rooms: Collection[str]) -> None:
-        """Deliver missed messages after the answer to a login. They are
-        messages of its ``room`` (``""``: none) and of the ``rooms`` in which
-        the user is a stored member.
+        """Deliver missed messages after the reply to a login, in a greenlet of
+        its own.
 
-        Switches greenlets if the login names a room. Messages sent to the room
-        after the return are delivered.
+        They are messages of its ``room`` (``""``: none) and of the ``rooms`` in
+        which the user is a stored member. Switches greenlets if the login names
+        a room. Messages that are sent to the room after the return are
+        delivered, too.
         """
         state = connection.dialect_state
         app, user = app_and_user(connection)
         read_positions = partial(self._positions_of, app, user, room, rooms)
-        read_positions_later = partial(read_positions, login_time=int(time()))
+        read_positions_at_login = partial(read_positions, login_time=int(time()))
+        # If the database does not answer now, the positions are read later, but
+        # for the time of this login.
         positions: dict[str, int] | None = None
         # The first login to a room makes a position. It is made before the
         # return, so that no message sent afterwards lies before it.
@@ -75,7 +78,11 @@ class ActionMessages:
         # The client may have logged in again during the query.
         if state is not None and connection.dialect_state is state:
             gevent.spawn(
-                self._deliver_missed, connection, state, positions, read_positions_later
+                self._deliver_missed,
+                connection,
+                state,
+                positions,
+                read_positions_at_login,
             )
 
     def _deliver_missed(
@@ -85,18 +92,19 @@ class ActionMessages:
         positions: dict[str, int] | None,
         read_positions: Callable[[], dict[str, int]],
     ) -> None:
-        """Greenlet: deliver all missed messages, and then new ones, as soon as
-        the database answers. It ends if the connection logs in again, which
-        replaces ``state``.
+        """Deliver all missed messages, and then new ones, as soon as the
+        database answers. This is a greenlet of its own.
 
-        ``positions``: where to begin in the log. None if they are not known
-        yet; then ``read_positions`` reads them.
+        It ends if the connection logs in again, which replaces ``state``.
+        ``positions``: where to begin in the log. If they are None,
+        ``read_positions`` reads them.
         """
         log_subscription = None
         while connection.is_open and connection.dialect_state is state:
             try:
                 if log_subscription is None:
                     positions = positions or read_positions()
+                    # The client has logged in again during the query.
                     if connection.dialect_state is not state:
                         return
                     log_subscription = self._catch_up.subscribe_from(
@@ -104,6 +112,7 @@ class ActionMessages:
                         positions,
                         pinged=acked_state(connection).unacked is None,
                     )
+                # A later login may have replaced the subscription.
                 if connection.log_subscription is log_subscription:
                     self._catch_up.send_missed(
                         connection, log_subscription.delivered, _wait_until_read
@@ -127,17 +136,19 @@ class ActionMessages:
         login_time: int | None = None,
     ) -> dict[str, int]:
         """The positions of a user: channel of the log → the last entry that the
-        user has. The first login to a room makes a position in it, at the time
-        of the login.
+        user has.
 
-        ``login_time`` (Unix seconds): None means that the user logs in now. It
-        is given if the database did not answer at the login. May switch
-        greenlets. Raises StorageUnavailable.
+        The first login to a room makes a position in it. ``login_time`` is the
+        time of that login in Unix seconds; None means now. It is given if the
+        database did not answer at the login. May switch greenlets. Raises
+        StorageUnavailable.
         """
         wanted = [*rooms, room] if room else rooms
         positions = self._positions.get(app, user, dict.fromkeys(wanted))
         if room and room not in positions:
             stored = self._store.part(MessageLog)
+            # A stored member gets the messages of the room from the first one
+            # on. Another user gets the messages since the first login.
             if room in rooms:
                 positions[room] = 0
             elif login_time is None:
@@ -159,8 +170,10 @@ class ActionMessages:
         to: str = "",
         room: str = "",
     ) -> None:
-        """Store a message to a user or to a room. The answer follows the
-        commit. Never switches greenlets."""
+        """Store a message to a user (``to``) or to a room.
+
+        ``answer`` sends the reply after the commit. Never switches greenlets.
+        """
         draft = Draft(
             sender=connection.user or "",
             type=command.type,
@@ -173,6 +186,7 @@ class ActionMessages:
         self.sending[connection] = self.sending.get(connection, 0) + 1
 
         def finish_one(result: Appended | Rejected | StorageUnavailable) -> None:
+            """Count the message as stored, and answer its sender."""
             self.sending[connection] -= 1
             if not self.sending[connection]:
                 del self.sending[connection]
@@ -191,7 +205,11 @@ class ActionMessages:
 
 
 def _reply_to(result: Appended | Rejected | StorageUnavailable) -> Reply:
-    """The answer to the sender of a message, for the result of storing it."""
+    """The reply to the sender of a message, for the result of storing it.
+
+    A rejection may come from the reviews of the back end, or from a mute, which
+    has an end (``until``).
+    """
     if isinstance(result, Appended):
         return Reply.OK
     if not isinstance(result, Rejected):
@@ -205,8 +223,11 @@ def _reply_to(result: Appended | Rejected | StorageUnavailable) -> Reply:
 
 
 def _wait_until_read(connection: Connection) -> None:
-    """Wait until a page of missed messages has left the outbox, and the client
-    has acknowledged it if it acknowledges messages."""
+    """Wait until a client has a page of missed messages, before the next page.
+
+    The page must have left the outbox. A client that acknowledges messages must
+    have acknowledged it.
+    """
     connection.wait_until_sent()
     unacked = acked_state(connection).unacked
     while unacked is not None and unacked.waiting and connection.is_open:

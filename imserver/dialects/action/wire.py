@@ -45,8 +45,11 @@ _MILLISECOND_NS: Final = 1_000_000
 
 
 class ActionLogin(Login, frozen=True, gc=False):
-    """A login that names the receiver of its messages: the user ``peer``, or
-    the ``room`` (``""``: none). ``acks``: the client acknowledges messages."""
+    """A login that names the receiver of its messages.
+
+    The receiver is the user ``peer`` or the ``room``; both are ``""`` if it
+    names nobody. ``acks``: the client acknowledges messages.
+    """
 
     peer: str = ""
     room: str = ""
@@ -54,8 +57,11 @@ class ActionLogin(Login, frozen=True, gc=False):
 
 
 class Say(Command, frozen=True, gc=False):
-    """Send a message to the receiver named at login. ``type``: of ``text``.
-    ``id``: made by the client."""
+    """Send a message to the receiver that the login has named.
+
+    ``type``: the kind of ``text``, for example ``text`` or ``image``. ``id``:
+    an id that the client has made (``""``: none).
+    """
 
     type: str
     text: str
@@ -69,6 +75,8 @@ class AckNumber(Command, frozen=True, gc=False):
 
 
 class _Frame(Struct, forbid_unknown_fields=True):
+    """A frame from a client: ``{"seq":"1","action":"login","data":{…}}``."""
+
     seq: str | None = None
     action: str | None = None
     data: Raw = Raw(b"null")
@@ -91,8 +99,12 @@ _decode_say = msgspec.json.Decoder(_SayData).decode
 
 
 def _login(data: bytes, _seq: str) -> ActionLogin:
-    """Decode a login. Without a room (``""`` or ``"0"``) its messages go to the
-    user in ``touid``. Raises Refused."""
+    """Decode the data of a login:
+    ``{"userid":"1","touid":"2","groupsid":"0",…}``.
+
+    Without a room (``""`` or ``"0"``) its messages go to the user in ``touid``.
+    Raises Refused.
+    """
     fields = Fields.of(data)
     user = fields.text("userid")
     peer = fields.text("touid")
@@ -113,14 +125,20 @@ def _login(data: bytes, _seq: str) -> ActionLogin:
 
 
 def _heartbeat(data: bytes, _seq: str) -> Heartbeat:
+    """Decode the data of a heartbeat. Raises Refused if its user is not a
+    text."""
+    # These two are what clients send. All others take the slow path.
     if data != b"{}" and data != b"null":
         Fields.of(data).text("userid")
     return Heartbeat()
 
 
 def _say(data: bytes, seq: str) -> Say:
-    """Decode a message. The usual frame takes one step; another spelling of the
-    field names takes the slower path. Raises Refused."""
+    """Decode the data of a message: ``{"msgType":"text","message":"hello",…}``.
+
+    The usual frame takes one step. Another spelling of the field names takes a
+    slower path. Raises Refused.
+    """
     try:
         request = _decode_say(data)
         if 0 <= request.app <= Limit.NUMBER:
@@ -128,6 +146,7 @@ def _say(data: bytes, seq: str) -> Say:
     except (ValueError, RecursionError):
         pass
     fields = Fields.of(data)
+    # These fields are not used, but must have the right type.
     for key in ("userid", "touid", "groupsid"):
         fields.text(key)
     fields.number("appid")
@@ -135,6 +154,8 @@ def _say(data: bytes, seq: str) -> Say:
 
 
 def _ack(data: bytes, _seq: str) -> AckNumber:
+    """Decode the data of an acknowledgement: ``{"ackId":7}``. Raises
+    Refused."""
     return AckNumber(Fields.of(data).number("ackid"))
 
 
@@ -155,13 +176,14 @@ _BEFORE = b'{"code":200,"msg":"success","data":{"action":%b,"msgId":%b,"msgType"
 
 @cache
 def _text_of(code: int) -> bytes:
+    """The text of a reply's code, as JSON. It is made once for each code."""
     if code == ReplyCode.BAD_USER:
         return encode("非法的用户Id")
     return encode(reply_text(code))
 
 
 class ActionDialect(Dialect):
-    """Codec of the ``action`` dialect."""
+    """The codec of the action dialect, with JSON text frames."""
 
     name = "action"
     path = "/ws"
@@ -172,9 +194,17 @@ class ActionDialect(Dialect):
         self._digits = count(time_ns() // _MILLISECOND_NS)
 
     def decode(self, payload: bytes) -> Request:
-        """Read one request; see the contract."""
+        """Read one request, for example
+        ``{"seq":"1","action":"sendmsg","data":{…}}``.
+
+        A request that this dialect does not know, or that is wrong, has no
+        command but the code of an error. Raises BadFrame if the bytes are not a
+        frame.
+        """
         if not payload:
             raise BadFrame(BadFrame.TEXT)
+        # Two paths: the usual frame takes one step, and another spelling of the
+        # field names a slower one.
         try:
             frame = _decode_frame(payload)
             seq = frame.seq or ""
@@ -197,8 +227,11 @@ class ActionDialect(Dialect):
             return Request(seq, name, None, refused.code)
 
     def encode_reply(self, request: Request, reply: Reply) -> bytes:
-        """Encode the answer to ``request``: its ``seq`` and ``action``, and the
-        code with its text."""
+        """Encode the reply to a request.
+
+        Its form is ``{"seq":"1","action":"login","response":{…}}``. The
+        response has a ``code``, its text in ``msg``, and ``data`` or null.
+        """
         data = b"null" if reply.data is None else encode(reply.data)
         return b'{"seq":%b,"action":%b,"response":{"code":%d,"msg":%b,"data":%b}}' % (
             encode(request.seq),
@@ -209,15 +242,21 @@ class ActionDialect(Dialect):
         )
 
     def encode_event(self, event: Event) -> bytes | None:
-        """Encode a pushed frame without a receiver."""
+        """Encode the push of an event, with an empty receiver. Returns None for
+        an event that is not sent."""
         halves = self.encode_for(event)
         if halves is None:
             return None
+        # The receiver stands between the two halves, as a JSON string.
         return b'%b""%b' % halves
 
     def encode_for(self, event: Event) -> tuple[bytes, bytes] | None:
-        """Encode a push as the bytes before and after its receiver. Returns
-        None for enter and exit events of an app, which are not sent."""
+        """Encode the push of an event as the bytes before and after its
+        receiver.
+
+        So the frame is encoded once, and each receiver's id is put in between.
+        Returns None for enter and exit events of an app, which are not sent.
+        """
         name = PUSHED.get(event.kind)
         if name is None:
             return None
@@ -225,7 +264,10 @@ class ActionDialect(Dialect):
 
     def encode_message_for(self, message: Message) -> tuple[bytes, bytes] | None:
         """Encode a stored message as the bytes before and after its receiver.
-        Returns None for entries of other kinds, which are not sent."""
+
+        Its id is the id from its sender or, without one, its number in the log.
+        Returns None for entries of other kinds, which are not sent.
+        """
         if message.kind != "message":
             return None
         seq = message.message_meta().seq
@@ -246,8 +288,13 @@ class ActionDialect(Dialect):
         return b'%b""%b' % self._halves("enter", Event("enter", "", "连接成功"))
 
     def _halves(self, name: str, event: Event) -> tuple[bytes, bytes]:
-        """Encode a push as the bytes before and the bytes after the id of its
-        receiver. An event without an id gets one, except a message."""
+        """Encode a push as the bytes before and after the id of its receiver.
+
+        For example, ``{"code":200,…,"to":`` and
+        ``,"msgTimestamp":"1700000000"}}``: the first half opens two objects,
+        and the second closes them. An event without an id gets one, except a
+        message.
+        """
         id = event.id
         # A message keeps the id of its sender, even an empty one.
         if not id and event.kind != "msg":
@@ -273,4 +320,8 @@ class AckedActionDialect(ActionDialect):
     numbered = True
 
     def add_number(self, payload: bytes, number: int) -> bytes:
+        """Add its number to an encoded push:
+        ``{"code":200,"data":{…,"ackId":7}}``."""
+        # The payload ends with "}}". The number becomes the last field of
+        # "data".
         return b'%b,"ackId":%d}}' % (payload[:-2], number)

@@ -18,19 +18,23 @@ from imserver.plugin.services import Core
 
 
 def _build(core: Core) -> Parts:
-    """Make the services of the dialect for one node."""
+    """Make the services of the dialect for one node.
+
+    On a node without stored messages there is no ``messaging``.
+    """
     messaging = None
     if "messages" in core.features:
-        from imserver.plugin.messages import MessageServices  # imports the messenger
+        # This module imports the messenger.
+        from imserver.plugin.messages import MessageServices
 
         messaging = core.service(MessageServices).messaging
     answers = CentrifugeAnswers(core)
     service = CentrifugeService(core, answers, messaging)
     return Parts(
-        (Emulation(core), answers),
-        service.commands(),
-        {NAME: service.opened},
-        {NAME: service.check_ends},
+        services=(Emulation(core), answers),
+        commands=service.commands(),
+        opened={NAME: service.opened},
+        checks={NAME: service.check_ends},
         streams=CentrifugeStreams(core, service).paths,
     )
 

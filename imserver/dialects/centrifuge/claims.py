@@ -11,11 +11,12 @@ from imserver.plugin.wire import Partial
 
 
 class SubscriptionClaims(Partial, frozen=True):
-    """The claims of a connection token about a channel to which the server
+    """The claims of a connection token about one channel to which the server
     subscribes the client.
 
     ``info``: JSON about the client for others in the channel. ``data``: JSON
     for the client. ``expire_at``: when the subscription ends (0: never).
+    ``b64info`` and ``b64data`` are the same in Base64.
     """
 
     info: Raw | UnsetType = UNSET
@@ -36,8 +37,8 @@ class SubscriptionClaims(Partial, frozen=True):
 
 
 class ConnectionClaims(Partial, frozen=True):
-    """The facts about a client except its user and the end, from a verified
-    connection token or a back end.
+    """The facts about a client, from a verified connection token or a back end.
+    The user and the end are not here.
 
     ``info``: JSON about the client for others. ``data``: JSON for the client.
     ``channels``, ``subs``: the channels in which the server subscribes the
@@ -64,9 +65,12 @@ class ConnectionClaims(Partial, frozen=True):
 
 
 class ConnectionRequest(UnverifiedClaims, frozen=True):
-    """The requests of a connection token in an open app, where nobody verifies
-    it. They are the name that the client gives itself, and channels to which it
-    subscribes by its own right."""
+    """What a client of an open app asks for in its connection token.
+
+    Nobody verifies the token there, so it proves nothing. It gives the name
+    that the client chooses (``sub``), and channels to which the client
+    subscribes by its own right.
+    """
 
     sub: str = ""
     channels: tuple[str, ...] = ()

@@ -41,8 +41,10 @@ class CentrifugeOfApp(Struct, frozen=True):
 
 
 def subscribes_to_own_channel(tenant: TenantSettings | None) -> bool:
-    """Whether clients of an app get the channel of their user without a
-    request."""
+    """Whether clients of an app get the channel of their user without asking.
+
+    ``tenant`` has the settings of the app; None stands for an unknown app.
+    """
     return (
         tenant is None
         or app_settings_of(tenant, CentrifugeOfApp).subscribe_to_own_channel

@@ -67,18 +67,29 @@ close code of its stream."""
 
 
 class UniDialect(CentrifugeDialect):
-    """Codec of streams whose clients only receive. A push is not wrapped in a
-    field ``push``."""
+    """The encoder of unidirectional streams, whose clients only receive.
+
+    A push is not wrapped in a field ``push``: a client gets, for example,
+    ``{"channel":"news","pub":{"data":1}}``.
+    """
 
     def __init__(self) -> None:
         super().__init__(streamed=True)
 
     def connected(self, result: ConnectResult) -> bytes:
-        """The first push. It has no secret, because the client sends nothing,
-        and it asks for no pongs."""
+        """The first push of a stream, which says that the client is connected.
+
+        It has no secret, because the client sends no commands, and it asks for
+        no pongs.
+        """
         return self._write_push("", "connect", replace(result, session="", pong=False))
 
     def _write_push(self, channel: str, kind: str, content: Content) -> bytes:
+        """Encode a push: ``{"channel":"news","join":{…}}`` for a ``kind`` of
+        ``join``.
+
+        The push has no channel if ``channel`` is ``""``.
+        """
         if channel:
             name = b'"channel":%b,' % msgspec.json.encode(channel)
         else:
@@ -86,6 +97,7 @@ class UniDialect(CentrifugeDialect):
         return b'{%b"%b":%b}' % (name, kind.encode(), self._write_content(content))
 
     def _write_personal(self, content: bytes, user: str) -> bytes:
+        """Encode the push of a publication to the own channel of a user."""
         return b'{"channel":%b,"pub":%b}' % (
             msgspec.json.encode(f"{ALIAS}{user}"),
             content,
@@ -93,7 +105,10 @@ class UniDialect(CentrifugeDialect):
 
 
 class CentrifugeStreams:
-    """Opens streams for ``service``."""
+    """Opens the streams of Centrifugo's clients: SSE and HTTP streams.
+
+    ``service`` carries out the commands that come with the request.
+    """
 
     def __init__(self, core: Core, service: CentrifugeService) -> None:
         self._core = core
@@ -104,11 +119,17 @@ class CentrifugeStreams:
     def paths(
         self, serve: Callable[[Connection, bytes, bool], None]
     ) -> dict[str, StreamPath]:
-        """Path, or its pattern → the way to serve it. The second segment may
-        name the app."""
+        """The paths at which streams begin, each with the way to serve it.
+
+        ``/connection/*/sse`` is a pattern: the second segment names the app.
+        ``serve`` carries out commands: it gets the connection, their bytes, and
+        whether they are text.
+        """
         json = self._core.codec(CentrifugeDialect(streamed=True))
         protobuf = self._core.codec(CentrifugeProtobufDialect(streamed=True))
         limit = self._message_bytes
+        # Server-sent events stand between "data: " and an empty line. An HTTP
+        # stream has a line for each push, and protobuf begins with its length.
         events = StreamEncoding(json, serve, limit, b"data: ", b"\n\n")
         lines = StreamEncoding(json, serve, limit, b"", b"\n")
         frames = StreamEncoding(protobuf, serve, limit)
@@ -137,10 +158,12 @@ class CentrifugeStreams:
         as_protobuf: StreamEncoding,
         begin: Callable[[Stream, StreamEncoding, bytes], None],
     ) -> StreamPath:
-        """The row of a path. ``as_protobuf``: the encoding for requests whose
-        content is protobuf; the same as ``encoding`` if the path has none.
-        ``begin`` is called with the content of the request when the stream has
-        begun."""
+        """Make the way to serve one path.
+
+        ``as_protobuf``: the encoding for requests whose content is protobuf; the
+        same as ``encoding`` if the path has none. ``begin`` is called with the
+        content of the request when the stream has begun.
+        """
         request_log = self._core.node.request_log
 
         def encoding_of(head: Head) -> tuple[StreamEncoding, str]:
@@ -155,45 +178,54 @@ class CentrifugeStreams:
 
         def open_stream(stream: Stream, head: Head) -> None:
             """Begin a stream, and carry out the commands of its request."""
-            chosen, kind = encoding_of(head)
-            answer = stream_head(request_log, head, host_of(stream.peer), kind)
-            stream.begin(chosen, answer)
+            chosen_encoding, content_type = encoding_of(head)
+            answer = stream_head(request_log, head, host_of(stream.peer), content_type)
+            stream.begin(chosen_encoding, answer)
             self._service.opened(stream, head)
             if method == "GET":
+                # An EventSource of a browser cannot send a body.
                 content = head.params().get("cf_connect", "").encode()
             else:
                 content = head.body
-            begin(stream, chosen, content)
+            begin(stream, chosen_encoding, content)
 
         def refuse(head: Head, host: str, code: int) -> bytes:
-            # Open a stream that ends at once: a browser can read its close
-            # code, but not the status of a refused request.
-            chosen, kind = encoding_of(head)
-            answer = stream_head(request_log, head, host, kind)
-            return answer + chosen.close_frames(code)
+            """Encode a stream that ends at once with a close code. A browser can
+            read this code, but not the status of a refused request."""
+            chosen_encoding, content_type = encoding_of(head)
+            answer = stream_head(request_log, head, host, content_type)
+            return answer + chosen_encoding.close_frames(code)
 
         return StreamPath(method, open_stream, refuse)
 
     def _begin(self, stream: Stream, encoding: StreamEncoding, data: bytes) -> None:
-        """Carry out the commands in the request that opens a stream. May switch
-        greenlets."""
-        text = encoding.dialect.text
+        """Carry out the commands in the request that opens a stream.
+
+        A request that is empty, too long or not UTF-8 ends the stream. May
+        switch greenlets.
+        """
+        is_text = encoding.dialect.text
         try:
-            if text:
+            if is_text:
                 data.decode()
         except UnicodeDecodeError:
             data = b""  # an empty request is refused below
         if 0 < len(data) <= encoding.limit_bytes:
-            encoding.serve(stream, data, text)
+            encoding.serve(stream, data, is_text)
         else:
             stream.close(CloseCode.BAD_PAYLOAD)
 
     def _begin_receiving(
         self, stream: Stream, _encoding: StreamEncoding, data: bytes
     ) -> None:
-        """Log in a client that only receives. May switch greenlets."""
+        """Log in a client that only receives.
+
+        A refused login ends the stream with a close code, because such a client
+        reads no error replies. May switch greenlets.
+        """
 
         def send_connected(reply: Reply) -> None:
+            """Send the result of the login as the first push."""
             if isinstance(reply.data, ConnectResult):
                 stream.send(self._uni.connected(reply.data))
 
@@ -211,6 +243,7 @@ class CentrifugeStreams:
 
 
 def _is_protobuf(content_type: str) -> bool:
+    """Whether the header ``Content-Type`` says that a body is protobuf."""
     return content_type.partition(";")[0].strip().lower() == _PROTOBUF
 
 
@@ -240,8 +273,13 @@ class EmulatedCommands(Struct, frozen=True, array_like=True):
 
 
 class Emulation:
-    """Finds the stream of a request, on any node. Owner of the requests that
-    wait. Answers go out on the stream."""
+    """Carries out the commands that the client of a stream sends in requests.
+
+    A client cannot write to its stream, so it *emulates* a connection: it sends
+    each command in a request to any node, with the secret of its stream. This
+    service finds the stream and queues the commands on its node. The replies go
+    out on the stream.
+    """
 
     def __init__(self, core: Core) -> None:
         self._table = core.connection_table
@@ -251,12 +289,16 @@ class Emulation:
         core.queries.add("emulate", EmulatedCommands, self._queue_here)
 
     def serve(self, session: str, data: bytes) -> Emulated:
-        """Carry out the commands of the client whose secret is ``session``,
-        without waiting for their end. May switch greenlets."""
+        """Queue commands for the client whose secret is ``session``.
+
+        Does not wait until they are carried out. May switch greenlets, because
+        the stream may belong to another node.
+        """
         address = self._table.secrets.read(session)
         if address is None:
             return Emulated.UNKNOWN
         commands = EmulatedCommands(address.number, data)
+        # The birth of a table of connections tells one life of a node.
         if address.birth == self._table.secrets.birth:
             return self._queue_here(commands)
 
@@ -274,8 +316,12 @@ class Emulation:
         return answer
 
     def _queue_here(self, commands: EmulatedCommands) -> Emulated:
-        """Queue commands of a stream of this node. The commands of a stream are
-        carried out in order. Never switches greenlets."""
+        """Queue commands for a stream of this node.
+
+        The commands of a stream are carried out in order, by one greenlet that
+        ends when none are left. A client with too many of them loses its
+        stream. Never switches greenlets.
+        """
         stream = self._table.at(commands.number)
         if not isinstance(stream, Stream):
             return Emulated.UNKNOWN
@@ -293,8 +339,8 @@ class Emulation:
         return Emulated.ACCEPTED
 
     def _run_queued_commands(self, stream: Connection) -> None:
-        """Greenlet: carry out the queued commands of a stream, one after the
-        other."""
+        """Carry out the queued commands of a stream, one after the other. This
+        is a greenlet of its own."""
         waiting = self._waiting[stream]
         try:
             while waiting and stream.is_open:
@@ -311,12 +357,16 @@ class Emulation:
 
 
 class _Emulation(Struct):
+    """The body of an emulation request in JSON. ``data`` has the commands as
+    text."""
+
     session: str
     data: str
 
 
 def _read(_emulation: Emulation, call: Call) -> None:
-    """Decode a request into ``call.input``: its session, and its commands."""
+    """Decode the body of an emulation request into ``call.input``: the session,
+    and the commands. Raises BadBody."""
     try:
         if _is_protobuf(call.request.headers.get("content-type", "")):
             call.input = read_emulation(call.body)
@@ -335,8 +385,11 @@ _PROBLEMS: Final = {
 
 
 def _emulate(emulation: Emulation, call: Call) -> HttpResponse:
-    """Queue commands of a stream. After 404 and 5xx, clients close their stream
-    and reconnect. May switch greenlets."""
+    """Queue the commands in a request, and answer.
+
+    After 404 and 5xx, clients close their stream and reconnect. May switch
+    greenlets. Raises ApiProblem.
+    """
     session, data = call.input
     problem = _PROBLEMS.get(emulation.serve(session, data))
     if problem is not None:

@@ -96,8 +96,8 @@ _CLOSES: Final = {
 
 
 def _encode(content: object) -> bytes:
-    """Encode JSON on one line: payloads may contain line ends, which separate
-    frames."""
+    """Encode JSON on one line. Line ends separate frames, and a payload may
+    contain some."""
     return on_one_line(msgspec.json.encode(content))
 
 
@@ -105,15 +105,15 @@ def _encode(content: object) -> bytes:
 
 
 class CentrifugeLogin(Command, frozen=True, gc=False):
-    """A login in which only the token names the user; ``""``: a connection
+    """A login. Only the token names the user; ``""`` begins a connection
     without a user.
 
-    ``recover``: channel in which the server had subscribed the client → epoch
-    and offset of the last publication that the client has. Four fields are for
-    the back end: ``data`` (JSON; ``b""``: none), ``name`` and ``version`` of
-    the client, and ``headers`` (a browser cannot set them on a WebSocket).
-    ``channels``: named by a client that only receives, since it cannot
-    subscribe later.
+    ``recover``: the channels in which the server had subscribed the client,
+    each with epoch and offset of the last publication that the client has.
+    ``channels``: the channels that a client names which only receives, since it
+    cannot subscribe later. The other fields are for the back end: ``data``
+    (JSON; ``b""``: none), ``name`` and ``version`` of the client, and
+    ``headers`` (a browser cannot set them on a WebSocket).
     """
 
     token: str
@@ -153,6 +153,13 @@ class CallMethod(Command, frozen=True, gc=False):
 
 
 class _Subscribe(Struct):
+    """The content of a command ``subscribe``, as clients send it.
+
+    ``recover``: the client wants the publications after ``epoch`` and
+    ``offset``. ``recoverable``, ``positioned``: it wants to know its position.
+    ``flag`` is a sum of bits.
+    """
+
     channel: str = ""
     token: str = ""
     recover: bool = False
@@ -170,6 +177,9 @@ class _Subscribe(Struct):
 
 
 class _Connect(Struct):
+    """The content of a command ``connect``. ``subs``: the channels in which the
+    server had subscribed the client before."""
+
     token: str = ""
     subs: dict[str, _Subscribe] | None = None
     data: Raw = Raw()
@@ -182,6 +192,8 @@ _decode_connect = msgspec.json.Decoder(_Connect).decode
 
 
 class _ChannelToken(Struct):
+    """The content of several commands: a channel, a token, or both."""
+
     channel: str = ""
     token: str = ""
 
@@ -199,6 +211,9 @@ class Since(Struct):
 
 
 class _History(Struct):
+    """The content of a command ``history``. ``limit``: -1 means all
+    publications, and 0 only the position."""
+
     channel: str = ""
     limit: int = 0
     since: Since | None = None
@@ -211,7 +226,7 @@ class _Rpc(Struct):
 
 
 class _Ignored(Struct):
-    pass
+    """The content of a command that means nothing to this server."""
 
 
 class _Command(TypedDict, total=False):
@@ -234,15 +249,14 @@ class _Command(TypedDict, total=False):
 
 
 def _offset(number: int) -> int:
-    """The offset, if a channel can have it. Raises Refused."""
+    """The offset itself, if a channel can have it. Raises Refused otherwise."""
     if not 0 <= number <= MAX_OFFSET:
         raise Refused(codes.BAD_DATA)
     return number
 
 
 def json_in(data: Raw) -> bytes:
-    """The payload of a client or back end, which must be JSON. Raises
-    Refused."""
+    """The bytes of a payload, which must be JSON. Raises Refused otherwise."""
     content = bytes(data)
     try:
         msgspec.json.decode(content)
@@ -252,25 +266,32 @@ def json_in(data: Raw) -> bytes:
 
 
 def _json_or_none(data: Raw) -> bytes:
-    """The payload of a client, or ``b""`` if it is missing."""
+    """The bytes of a payload that may be missing: then ``b""``. Raises Refused
+    if it is not JSON."""
     if data and bytes(data) != b"null":
         return json_in(data)
     return b""
 
 
 def read_login(payload: bytes) -> CentrifugeLogin:
-    """The login of a client that only receives. Raises ValueError,
-    RecursionError and Refused."""
+    """Decode the login of a client that only receives, for example
+    ``{"token":"…","subs":{"news":{}}}``.
+
+    The names in ``subs`` are the channels that it wants. Raises ValueError,
+    RecursionError and Refused.
+    """
     try:
         request = _decode_connect(payload)
     except msgspec.ValidationError:
+        # Some SDKs write fields that they leave out as null.
         request = _decode_connect(without_nulls(payload, _COMMAND_DEPTH - 1))
     return replace(_login(request), channels=tuple(request.subs or ()))
 
 
 def _login(request: _Connect) -> CentrifugeLogin:
-    """The login of a connect request. ``recover`` gets the channels whose
-    missed publications the client wants. Raises Refused."""
+    """The command for a content of ``connect``. ``recover`` of the command has
+    only the channels whose missed publications the client wants. Raises
+    Refused."""
     recover: dict[str, tuple[str, int]] = {}
     if request.subs is not None:
         for name, subscription in request.subs.items():
@@ -284,23 +305,28 @@ def _login(request: _Connect) -> CentrifugeLogin:
 
 
 def _subscribe(request: _Subscribe) -> Command:
-    """The command for a request to subscribe. Raises Refused for features of
-    Centrifugo that this server does not have."""
+    """The command for a content of ``subscribe``.
+
+    Raises Refused for features of Centrifugo that this server does not have:
+    another ``type`` than a stream of publications, and filters by tags
+    (``tf``).
+    """
     if request.type != 0:
         raise Refused(codes.NOT_AVAILABLE)
     if bytes(request.tf) not in (b"", b"null"):
-        raise Refused(codes.BAD_DATA)  # as in Centrifugo, where the namespace has none
+        # Centrifugo answers so where the namespace does not allow filters.
+        raise Refused(codes.BAD_DATA)
     return Subscribe(
         request.channel,
         request.token,
         request.recover,
         request.epoch,
         _offset(request.offset),
-        request.positioned,
-        request.recoverable,
-        request.delta == "fossil",
-        _json_or_none(request.data),
-        request.flag & _REJECT_UNRECOVERED > 0,
+        positioned=request.positioned,
+        recoverable=request.recoverable,
+        delta=request.delta == "fossil",
+        data=_json_or_none(request.data),
+        reject_unrecovered=request.flag & _REJECT_UNRECOVERED > 0,
     )
 
 
@@ -329,8 +355,13 @@ def _sub_refresh(request: _ChannelToken) -> Command:
 
 
 def _history(request: _History | pb.HistoryRequest) -> Command:
-    """The command for a request for publications, decoded from JSON or
-    protobuf."""
+    """The command for a content of ``history``, decoded from JSON or protobuf.
+
+    Without ``since`` the publications begin with the oldest one. Raises
+    Refused.
+    """
+    # A field that is left out is None in JSON. In protobuf it is an empty
+    # message, and only HasField() tells.
     if isinstance(request, _History) or request.HasField("since"):
         since = request.since
     else:
@@ -350,8 +381,11 @@ not the app has a back end for ``rpc``."""
 
 
 def _method(request: _Rpc, readers: Readers) -> Command:
-    """The command for a call of a method. The prefix :data:`OWN` names a method
-    of this server; another method is one of the back end. Raises Refused."""
+    """The command for a content of ``rpc``, which calls a method.
+
+    The prefix :data:`OWN` names a method of this server, as in
+    ``imserver:send``; any other method belongs to the back end. Raises Refused.
+    """
     method = request.method
     data = _json_or_none(request.data)
     if not method.startswith(OWN):
@@ -363,11 +397,12 @@ def _method(request: _Rpc, readers: Readers) -> Command:
 
 
 def own_method(readers: Readers, method: str, data: bytes) -> Command | None:
-    """The command for a method of this server. None if no such method exists.
-    Raises Refused."""
+    """The command for a method of this server, or None if no such method
+    exists. Raises Refused."""
     read = readers.get(method)
     if read is None:
         return None
+    # Some databases cannot store U+0000.
     if has_nul(data):
         raise Refused(codes.BAD_DATA)
     return read(data or b"{}")
@@ -402,9 +437,13 @@ class ClientView(Struct, omit_defaults=True):
 
 
 class PublicationView(Struct, omit_defaults=True):
-    """A publication. ``info``: the client that has published it (None: a back
-    end). ``data``: text for subscribers that read deltas, which is a string in
-    JSON."""
+    """A publication, as clients see it.
+
+    ``info``: the client that has published it (None: a back end). ``offset``:
+    its position in the channel. ``data`` is JSON. For subscribers that read
+    deltas it is text, which becomes a string in JSON; ``delta``: the text is a
+    delta to the publication before.
+    """
 
     data: Raw | str
     info: ClientView | None = None
@@ -414,8 +453,13 @@ class PublicationView(Struct, omit_defaults=True):
 
 
 class SubscribeResult(Struct, omit_defaults=True):
-    """The state of a new subscription. ``recovered``: ``publications`` are all
-    that the client has missed."""
+    """The state of a new subscription, as clients see it.
+
+    ``recoverable``: the client can recover later from ``epoch`` and ``offset``.
+    ``was_recovering``: it has asked for missed publications now. ``recovered``:
+    ``publications`` are all that it has missed. ``ttl``: seconds until the
+    client must renew its token, if it ``expires``.
+    """
 
     expires: bool = False
     ttl: int = 0
@@ -431,10 +475,12 @@ class SubscribeResult(Struct, omit_defaults=True):
 
 
 class ConnectResult(Struct, omit_defaults=True):
-    """The answer to a login. ``subs``: channels in which the server has
-    subscribed the client. ``ping``: seconds between pings to the client.
-    ``pong``: the client must answer them. ``session``: the secret with which
-    the client of a stream sends commands."""
+    """The reply to a login.
+
+    ``subs``: channels in which the server has subscribed the client. ``ping``:
+    seconds between pings to the client. ``pong``: the client must answer them.
+    ``session``: the secret with which the client of a stream sends commands.
+    """
 
     client: str
     version: str = ""
@@ -491,9 +537,11 @@ BY_ALIAS: Final = 2
 
 
 class OwnChannel(DialectState, gc=False):
-    """The ways in which a client uses the channel of its user. ``marks``: a sum
-    of :data:`PERSONAL`, :data:`BY_ALIAS`, and marks of the service. Separate
-    fields would take 16 more bytes for each connection."""
+    """How a client uses the channel of its user.
+
+    ``marks``: a sum of :data:`PERSONAL`, :data:`BY_ALIAS`, and marks of the
+    service. Separate fields would take 16 more bytes for each connection.
+    """
 
     marks: int = 0
 
@@ -510,7 +558,7 @@ class OwnChannel(DialectState, gc=False):
         return self.marks & BY_ALIAS != 0
 
     def mark(self, mark: int, on: bool) -> None:
-        """Set one of the marks."""
+        """Set one of the marks, or take it away."""
         if on:
             self.marks |= mark
         else:
@@ -526,7 +574,11 @@ _read_tags = msgspec.json.Decoder(dict[str, str]).decode
 
 
 def publication_of(event: Event) -> PublicationView:
-    """A publication from its event."""
+    """The publication of an event, as clients see it.
+
+    A :class:`Compressed` event is for subscribers that read deltas, and its
+    data are text.
+    """
     data: Raw | str
     if isinstance(event, Compressed):
         data = event.data.decode("utf-8", "replace")
@@ -535,6 +587,7 @@ def publication_of(event: Event) -> PublicationView:
         data = Raw(payload_of(event))
         delta = False
     part = event.channel
+    # An event without a channel is for the user, and only has data.
     if part is None:
         return PublicationView(data)
     info = _read_info(part.info) if part.info else None
@@ -543,8 +596,11 @@ def publication_of(event: Event) -> PublicationView:
 
 
 def _content_of(event: Event) -> tuple[str, Content] | None:
-    """The kind of the push for an event, and its content. None if the dialect
-    cannot express the event."""
+    """The kind of the push for an event, and its content.
+
+    For example, an event ``leave`` gives ``("leave", {"info": …})``. None means
+    that this dialect cannot express the event.
+    """
     part = event.channel
     if event.kind in ("msg", "stream"):
         return "pub", publication_of(event)
@@ -563,8 +619,12 @@ def _content_of(event: Event) -> tuple[str, Content] | None:
 
 
 class CentrifugeDialect(Dialect):
-    """Codec of the dialect, with JSON frames. ``streamed``: on a stream, which
-    ends with a push."""
+    """The codec of the dialect, with frames of JSON.
+
+    A frame has one command, reply or push a line, for example
+    ``{"id":1,"subscribe":{"channel":"news"}}``. ``streamed``: it is for a
+    stream, which ends with a push and not with a close frame.
+    """
 
     name = "centrifuge"
     path = "/connection/websocket"
@@ -586,18 +646,21 @@ class CentrifugeDialect(Dialect):
         self._streamed = streamed
 
     def split(self, payload: bytes) -> Sequence[bytes]:
-        """The commands in a frame. Raises BadFrame."""
+        """The commands in a frame: one a line. Raises BadFrame if they are too
+        many."""
         commands = [*filter(bytes.strip, payload.split(b"\n"))]
         if len(commands) > MAX_COMMANDS:
             raise BadFrame(None, _BAD_REQUEST)
         return commands
 
     def decode(self, payload: bytes) -> Request:
-        """Read one command. Pings, pongs and messages without an answer mean
-        nothing to this server.
+        """Read one command: ``{"id":1,"subscribe":{"channel":"news"}}``, for
+        example.
 
-        Raises BadFrame. A frame that is not a command closes the connection, as
-        in Centrifugo.
+        Pings, pongs and messages without an answer mean nothing to this server.
+        They raise BadFrame without a close code, so they are only answered or
+        ignored. Bytes that are not a command raise BadFrame with a close code,
+        as in Centrifugo.
         """
         try:
             fields = self._read(payload)
@@ -606,6 +669,7 @@ class CentrifugeDialect(Dialect):
 
         number = fields.pop("id", 0)
         if None in fields.values():
+            # A field that is null counts as missing.
             fields = {
                 name: content for name, content in fields.items() if content is not None
             }
@@ -624,14 +688,20 @@ class CentrifugeDialect(Dialect):
                 return Request(str(number), name, _method(content, self.readers))
             return Request(str(number), name, _READERS[name](content))
         except Refused as refused:
+            # The command has a name and an id, so its client gets an error reply.
             return Request(str(number), name, None, refused.code)
 
     def encode_reply(self, request: Request, reply: Reply) -> bytes | None:
-        """The answer to a command: its result, or an error."""
+        """Encode the reply to a command, for example ``{"id":1,"publish":{}}``.
+
+        The field has the name of the command, or ``error``. Returns None for a
+        command that has no reply.
+        """
         name = request.name
         content = reply.data
         if reply.code != ReplyCode.OK:
             name = "error"
+            # A back end may have given an error of its own.
             if not isinstance(content, ClientError):
                 content = codes.ERRORS.get(reply.code)
                 content = content or ClientError(reply.code, reply_text(reply.code))
@@ -643,14 +713,19 @@ class CentrifugeDialect(Dialect):
                 content = {"data": Raw(_encode(data))}
         elif name not in _READERS:
             return None
+        # Centrifugo answers such commands with an empty result.
         elif not isinstance(content, Struct | Raw):
             content = {}
         number = int(request.seq) if request.seq.isdecimal() else 0
         return self._write_reply(number, name, content)
 
     def encode_event(self, event: Event) -> Payload | None:
-        """Encode a push. An event without a channel goes to the receiver's own
-        channel."""
+        """Encode the push of an event.
+
+        An event without a channel goes to the own channel of the receiver, such
+        as ``#alice``. Such a push is a function, because its bytes differ for
+        each receiver. Returns None if this dialect cannot express the event.
+        """
         if isinstance(event, Signal):
             return self._to_user(
                 PublicationView(Raw(event.as_json()), tags={"kind": event.kind})
@@ -661,16 +736,21 @@ class CentrifugeDialect(Dialect):
         if event.channel is None:
             return self._to_user(content[1])
         if event.channel.name.startswith(USER_CHANNEL):
+            # Its user may know the channel as "#alice", and others as
+            # "user:alice".
             return partial(self._write_of_user, event.channel.name, *content)
         return self._write_push(event.channel.name, *content)
 
     def encode_message(self, message: Message) -> Payload | None:
-        """Encode the push of a stored entry to the receiver's own channel. The
-        offset is its position in the log. A client that is a member of this
-        channel gets it without an offset, because offsets mean positions in the
-        channel there."""
+        """Encode the push of a stored entry to the own channel of its receiver.
+
+        Returns a function that makes the bytes for each receiver. The offset of
+        the push is the position of the entry in the log. A client that is a member
+        of its own channel gets no offset, because there offsets mean positions in
+        the channel.
+        """
         entry = Raw(_encode(message.view()))
-        contents = dict[bool, bytes]()  # whether the receiver is a member → bytes
+        contents_by_membership: dict[bool, bytes] = {}
         publication = PublicationView(
             entry, offset=message.id, tags={"kind": "message"}
         )
@@ -679,21 +759,21 @@ class CentrifugeDialect(Dialect):
             """Encode the push for one receiver. The content is encoded once for
             members of the channel, and once for all others."""
             is_member = isinstance(state, OwnChannel) and state.by_alias
-            content = contents.get(is_member)
+            content = contents_by_membership.get(is_member)
             if content is None:
                 if is_member:
                     view = replace(publication, offset=0)
                 else:
                     view = publication
                 content = self._write_content(view)
-                contents[is_member] = content
+                contents_by_membership[is_member] = content
             return self._write_to_user(content, user, state)
 
         return write
 
     def encode_close(self, code: int, reason: str) -> bytes | None:
-        """Encode the last push of a stream. A WebSocket has its close frame
-        instead."""
+        """Encode the last push of a stream. Returns None for a WebSocket, which
+        has its close frame instead."""
         if not self._streamed:
             return None
         return self._write_push("", "disconnect", {"code": code, "reason": reason})
@@ -703,7 +783,9 @@ class CentrifugeDialect(Dialect):
         return Raw(self._write_content(result))
 
     def encode_clients(self, clients: dict[str, ClientView]) -> bytes:
-        """Encode some subscribers of a channel, for :meth:`join_clients`."""
+        """Encode some subscribers of a channel, as a part for
+        :meth:`join_clients`."""
+        # Without the braces, so that parts can be joined.
         return _encode(clients)[1:-1]
 
     def join_clients(self, parts: Sequence[bytes]) -> Raw:
@@ -711,15 +793,17 @@ class CentrifugeDialect(Dialect):
         return Raw(b'{"presence":{%b}}' % b",".join(parts))
 
     def _to_user(self, content: Content) -> Payload:
+        """A push to the own channel of each receiver, whose content is encoded
+        once."""
         return partial(self._write_to_user, self._write_content(content))
 
     def _write_to_user(
         self, content: bytes, user: str, state: DialectState | None
     ) -> bytes:
-        """Encode a publication for a user; ``b""`` if the client does not have
-        the channel of the user."""
-        has = not isinstance(state, OwnChannel) or state.personal
-        if has:
+        """Encode a publication for a user; ``b""`` if the client does not
+        receive the channel of its user."""
+        receives_own_channel = not isinstance(state, OwnChannel) or state.personal
+        if receives_own_channel:
             return self._write_personal(content, user)
         return b""
 
@@ -731,8 +815,11 @@ class CentrifugeDialect(Dialect):
         user: str,
         state: DialectState | None,
     ) -> bytes:
-        """Encode a push of the channel of a user, under the name that the
-        client uses for this channel."""
+        """Encode a push of the channel of a user.
+
+        The push has the name that the client uses: ``#alice`` if it has
+        subscribed under this alias, and otherwise ``user:alice``.
+        """
         if isinstance(state, OwnChannel) and state.by_alias:
             channel = f"{ALIAS}{user}"
         return self._write_push(channel, kind, content)
@@ -740,19 +827,23 @@ class CentrifugeDialect(Dialect):
     # --- the wire -------------------------------------------------------------
 
     def _read(self, payload: bytes) -> dict[str, Any]:
-        """The fields of :class:`_Command`. Raises ValueError or
-        RecursionError."""
+        """Decode a command into its fields, for example ``{"id": 1, "ping":
+        …}``. Raises ValueError or RecursionError."""
         try:
             return _decode_command(payload)
         except msgspec.ValidationError:
+            # Some SDKs write fields that they leave out as null. Few do, so
+            # this is only a second try.
             return _decode_command(without_nulls(payload, _COMMAND_DEPTH))
 
     def _write_reply(self, number: int, name: str, content: Content | Raw) -> bytes:
-        """Encode a reply: the id of its command, and the field ``name``. A Raw
-        content is encoded already."""
+        """Encode a reply: the id of its command, and the field ``name``. A
+        content that is Raw is encoded already."""
         return _encode({"id": number, name: content})
 
     def _write_push(self, channel: str, kind: str, content: Content) -> bytes:
+        """Encode a push: ``{"push":{"channel":"news","join":{…}}}`` for a
+        ``kind`` of ``join``."""
         return _encode({"push": {"channel": channel, kind: content}})
 
     def _write_content(self, content: Content) -> bytes:
@@ -777,14 +868,19 @@ _decode_command: Callable[[bytes], dict[str, Any]] = msgspec.json.Decoder[Any](
 
 
 class CentrifugeProtobufDialect(CentrifugeDialect):
-    """Codec of the dialect, with protobuf frames."""
+    """The codec of the dialect, with frames of protobuf.
+
+    Commands, replies and pushes begin with their length, so a frame can have
+    several of them.
+    """
 
     subprotocol = "centrifuge-protobuf"
     text = False
     ping = b"\0"
 
     def split(self, payload: bytes) -> Sequence[bytes]:
-        """The commands in a frame. Raises BadFrame."""
+        """The commands in a frame. Each begins with its length. Raises
+        BadFrame."""
         commands: list[bytes] = []
         end = 0
         while end < len(payload):
@@ -799,6 +895,7 @@ class CentrifugeProtobufDialect(CentrifugeDialect):
         return commands
 
     def _read(self, payload: bytes) -> dict[str, Any]:
+        """Decode a command into its fields. Raises ValueError."""
         try:
             command = pb.Command.FromString(payload)
         except protobuf_message.DecodeError as error:
@@ -806,16 +903,21 @@ class CentrifugeProtobufDialect(CentrifugeDialect):
         return {each.name: content for each, content in command.ListFields()}
 
     def encode_clients(self, clients: dict[str, ClientView]) -> bytes:
+        """Encode some subscribers of a channel, as a part for
+        :meth:`join_clients`."""
         return self._write_content(PresenceResult(clients))
 
     def join_clients(self, parts: Sequence[bytes]) -> Raw:
-        # several messages in a row are one message with the fields of all
+        """An encoded :class:`PresenceResult` with all these subscribers."""
+        # In protobuf, several messages in a row are one with all their fields.
         return Raw(b"".join(parts))
 
     def _write_reply(self, number: int, name: str, content: Content | Raw) -> bytes:
-        """Encode a reply. A Raw content is the encoded message of the field
-        ``name``. It is appended, with its tag and length, to the reply without
-        this field."""
+        """Encode a reply: the id of its command, and the field ``name``.
+
+        A content that is Raw is encoded already. It is appended, with its tag
+        and length, to a reply without this field.
+        """
         reply = pb.Reply(id=number & _ID_MASK)
         if isinstance(content, Raw):
             field_number = pb.Reply.DESCRIPTOR.fields_by_name[name].number
@@ -827,13 +929,18 @@ class CentrifugeProtobufDialect(CentrifugeDialect):
         return _after_length(reply.SerializeToString())
 
     def _write_push(self, channel: str, kind: str, content: Content) -> bytes:
+        """Encode a push: its channel, and the field ``kind``."""
         reply = pb.Reply()
         reply.push.channel = channel
         _fill(getattr(reply.push, kind), content)
         return _after_length(reply.SerializeToString())
 
     def _write_content(self, content: Content) -> bytes:
+        """Encode a publication without its channel, or a result without its
+        command."""
         name = type(content).__name__
+        # The classes here have the names of the messages of protobuf, but for
+        # this one.
         if name == PublicationView.__name__:
             message = pb.Publication()
         else:
@@ -843,6 +950,7 @@ class CentrifugeProtobufDialect(CentrifugeDialect):
         return encoded
 
     def _write_personal(self, content: bytes, user: str) -> bytes:
+        """Encode the push of a publication to the own channel of a user."""
         reply = pb.Reply()
         reply.push.channel = f"{ALIAS}{user}"
         reply.push.pub.MergeFromString(content)
@@ -850,8 +958,8 @@ class CentrifugeProtobufDialect(CentrifugeDialect):
 
 
 def read_emulation(body: bytes) -> tuple[str, bytes]:
-    """The session and the commands in the body of an emulation request. Raises
-    ValueError."""
+    """Decode the body of an emulation request: its session, and the commands.
+    Raises ValueError."""
     try:
         request = pb.EmulationRequest.FromString(body)
     except protobuf_message.DecodeError as error:
@@ -871,20 +979,23 @@ _MORE_FOLLOWS: Final = 0x80
 _VARINT_SHIFTS: Final = tuple(range(0, 5 * _VARINT_BITS, _VARINT_BITS))
 
 
-def _read_varint(data: bytes, at: int) -> tuple[int, int]:
-    """Decode the number that begins at ``at``. Returns the number and its end.
+def _read_varint(data: bytes, start: int) -> tuple[int, int]:
+    """Decode the number that begins at ``start``. Returns the number and its
+    end.
 
-    Raises IndexError, also for a number of more than five bytes. No frame is
-    that long, and the time to decode a number grows with the square of its
-    bytes.
+    Protobuf writes numbers in bytes of 7 bits, the lowest first. The eighth bit
+    says that more follow. Raises IndexError if the data end before, or if the
+    number has more than five bytes. No frame is that long, and the time to
+    decode a number grows with the square of its bytes.
     """
     value = 0
+    end = start
     for shift in _VARINT_SHIFTS:
-        byte = data[at]
+        byte = data[end]
         value |= (byte & _VARINT_MASK) << shift
-        at += 1
+        end += 1
         if byte < _MORE_FOLLOWS:
-            return value, at
+            return value, end
     raise IndexError
 
 
@@ -894,8 +1005,8 @@ def _after_length(*parts: bytes) -> bytes:
 
 
 def _varint(number: int) -> bytes:
-    """Encode a number as protobuf does, in bytes of 7 bits, the lowest
-    first."""
+    """Encode a number as protobuf does: in bytes of 7 bits, the lowest first.
+    The eighth bit says that more follow."""
     encoded = bytearray()
     while number > _VARINT_MASK:
         encoded.append(number & _VARINT_MASK | _MORE_FOLLOWS)
@@ -905,8 +1016,13 @@ def _varint(number: int) -> bytes:
 
 
 def _fill(message: Any, content: Content) -> None:
-    """Copy the fields of ``content`` into the fields of a protobuf message with
-    the same names. Fields that are empty or left out stay unset."""
+    """Copy ``content`` into a protobuf message, whose fields have the same
+    names.
+
+    Fields that are empty or left out stay unset. Objects and lists in the
+    content become messages of their own.
+    """
+    # Without this, an empty message would count as left out.
     message.SetInParent()
     if isinstance(content, dict):
         names: Iterable[str] = content
