@@ -14,16 +14,17 @@ from imserver.plugin.services import Core
 
 
 def _build(core: Core) -> Parts:
-    """Make the services of the dialect for one node."""
+    """Make the services of the dialect for one node. ``configure`` reads the
+    secrets of its apps."""
     hooks = PusherHooks(webhooks_of(core))
     apps = PusherApps(core.tenants, hooks, core.channels)
     core.logins.add_entrance(entrance)
     service = PusherService(core, apps, hooks)
     core.queries.add("app_connections", str, partial(api.count_connections, core))
     return Parts(
-        (api.PusherApi(apps, service, core, core.channels),),
-        service.commands(),
-        {NAME: service.opened},
+        services=(api.PusherApi(apps, service, core, core.channels),),
+        commands=service.commands(),
+        opened={NAME: service.opened},
         configure=apps.secrets.configure,
     )
 

@@ -59,8 +59,11 @@ other dialects."""
 
 
 def count_connections(core: Core, app: str) -> int:
-    """The number of connections of an app on this node, in every dialect. May
-    switch greenlets."""
+    """The number of connections of an app on this node, in every dialect.
+
+    A node may have very many, so other greenlets are served meanwhile. May
+    switch greenlets.
+    """
     count = 0
     for connection in tuple(core.hub.connections()):
         count += connection.app == app
@@ -70,6 +73,8 @@ def count_connections(core: Core, app: str) -> int:
 
 
 class PusherApi(Struct, frozen=True):
+    """The services that the routes of this API use."""
+
     apps: PusherApps
     service: PusherService
     core: Core
@@ -79,7 +84,8 @@ class PusherApi(Struct, frozen=True):
 def _refuse(
     problem: HttpProblem, _request: HttpRequest, detail: str = ""
 ) -> HttpResponse:
-    """Answer with the status of the problem, and a text."""
+    """Answer a refused request with the status of the problem, and a line of
+    text. The libraries of Pusher show it."""
     text = f"{detail or problem.message}\n"
     return HttpResponse(
         problem.status, text.encode("utf-8", "replace"), "text/plain; charset=utf-8"
@@ -114,12 +120,18 @@ class _Trigger(_Event, kw_only=True):
 
 
 class _Batch(Struct):
+    """The body of a request with several events."""
+
     batch: list[_Event]
 
 
 def _read_signed_request(api: PusherApi, call: Call) -> None:
-    """Read a signed request into ``call.input``: the app in its path, its
-    parameters, and its body. The signed query has the MD5 of the body."""
+    """Read a signed request into ``call.input``: the app that its path names,
+    its parameters, and its body.
+
+    The signature was checked before, and covers the query but not the body.
+    So the query must have the MD5 of the body. Raises ApiProblem.
+    """
     segments = [unquote(each) for each in call.request.path.split("/")]
     app_id = segments[_APP_INDEX]
     pusher = api.apps.by_id.get(app_id)
@@ -140,17 +152,27 @@ def _read_signed_request(api: PusherApi, call: Call) -> None:
         else:
             body = None
     except (ValueError, RecursionError) as error:
-        missing = re.match("Object missing required field `([^`]*)`", str(error))
-        if missing:
-            text = f"Missing required parameter: {missing[1]}"
-        else:
-            text = f"The body does not fit: {error}"
-        raise ApiProblem.invalid(text) from None
+        raise _bad_body(error) from None
     call.input = _PusherRequest(pusher, segments, body)
 
 
+def _bad_body(error: Exception) -> ApiProblem:
+    """The problem for a body that cannot be decoded. A missing field has
+    Pusher's text."""
+    missing = re.match("Object missing required field `([^`]*)`", str(error))
+    if missing:
+        text = f"Missing required parameter: {missing[1]}"
+    else:
+        text = f"The body does not fit: {error}"
+    return ApiProblem.invalid(text)
+
+
 def trigger(api: PusherApi, call: Call) -> HttpResponse:
-    """``POST /apps/{app_id}/events``: send one event to channels."""
+    """``POST /apps/{app_id}/events``: send one event to one or more channels.
+
+    With ``info``, the answer has attributes of each channel. May switch
+    greenlets. Raises ApiProblem and ChannelRefused.
+    """
     api.core.metrics.pushes.require(call.app)
     request: _PusherRequest = call.input
     event: _Trigger = request.body
@@ -161,6 +183,7 @@ def trigger(api: PusherApi, call: Call) -> HttpResponse:
         raise ApiProblem.invalid(f"An event is for 1 to {MAX_CHANNELS} channels")
     _check_event(api, request.pusher, event, channels)
 
+    # A channel that is named twice gets the event once.
     for channel in dict.fromkeys(channels):
         api.service.publish(
             request.pusher, channel, event.name, event.data, event.socket_id or ""
@@ -174,7 +197,12 @@ def trigger(api: PusherApi, call: Call) -> HttpResponse:
 
 
 def trigger_batch(api: PusherApi, call: Call) -> HttpResponse:
-    """``POST /apps/{app_id}/batch_events``: send several events."""
+    """``POST /apps/{app_id}/batch_events``: send several events.
+
+    If one of them is wrong, none is sent. With ``info`` in an event, the
+    answer has attributes of its channel. May switch greenlets. Raises
+    ApiProblem and ChannelRefused.
+    """
     api.core.metrics.pushes.require(call.app)
     request: _PusherRequest = call.input
     events: list[_Event] = request.body.batch
@@ -187,8 +215,6 @@ def trigger_batch(api: PusherApi, call: Call) -> HttpResponse:
             raise ApiProblem.invalid("Missing required parameter: channel")
         _check_event(api, request.pusher, event, [event.channel])
 
-    # The events are sent after all checks. A batch with a wrong event sends
-    # nothing.
     for event in events:
         api.service.publish(
             request.pusher, event.channel, event.name, event.data, event.socket_id or ""
@@ -207,8 +233,11 @@ def trigger_batch(api: PusherApi, call: Call) -> HttpResponse:
 def _check_event(
     api: PusherApi, pusher: PusherApp, event: _Event, channels: list[str]
 ) -> None:
-    """Refuse an event that may not be sent to these channels. Raises
-    ApiProblem, with Pusher's texts."""
+    """Refuse an event that may not be sent to these channels.
+
+    It checks the length and form of names, data and ``socket_id``. Raises
+    ApiProblem, with Pusher's texts.
+    """
     if not 0 < len(event.name) <= MAX_EVENT_NAME:
         raise ApiProblem.invalid(f"name: expected 1 to {MAX_EVENT_NAME} characters")
     if event.name.startswith(RESERVED_EVENTS):
@@ -229,6 +258,7 @@ def _check_event(
         # Ids of users may have any characters.
         if channel.startswith(USER_CHANNEL):
             continue
+        # Channels of this server that other dialects use.
         if api.channels.options.is_reserved(channel):
             continue
         if channel.startswith("#") or not _CHANNEL.fullmatch(channel):
@@ -236,6 +266,7 @@ def _check_event(
 
 
 def _refused(refused: ChannelRefused) -> ApiProblem:
+    """The problem that the caller gets for a refusal of the core."""
     if refused.reason == "unavailable":
         return ApiProblem(Problems.NOT_ACCEPTED)
     if refused.reason == "limit":
@@ -247,7 +278,11 @@ def _refused(refused: ChannelRefused) -> ApiProblem:
 
 
 def channels(api: PusherApi, call: Call) -> HttpResponse:
-    """``GET /apps/{app_id}/channels``: the channels with subscribers."""
+    """``GET /apps/{app_id}/channels``: the channels with subscribers.
+
+    Parameters: only names that begin with ``filter_by_prefix``, with the
+    attributes that ``info`` names. May switch greenlets. Raises ApiProblem.
+    """
     prefix = call.params.get("filter_by_prefix", "")
     info = call.params.get("info", "")
     if "user_count" in info.split(",") and not prefix.startswith(PRESENCE):
@@ -257,28 +292,31 @@ def channels(api: PusherApi, call: Call) -> HttpResponse:
             "please supply filter_by_prefix begining with presence-"
         )
 
-    rows: dict[str, Any] = {}
-    channels = api.channels
-    after = ""
-    is_reserved = channels.options.is_reserved
+    attributes_by_name: dict[str, Any] = {}
+    last_name = ""
+    is_reserved = api.channels.options.is_reserved
     while True:
-        page = channels.members.channels(call.app, after, _PAGE)
+        page = api.channels.members.channels(call.app, last_name, _PAGE)
         for row in page.channels:
             name = row.channel
             if not name.startswith(prefix) or name.startswith("#"):
-                continue
+                continue  # channels of users are not listed
             if is_reserved(name):
                 continue
-            rows[name] = _attributes(api, call.app, name, info, row.members)
+            attributes_by_name[name] = _attributes(
+                api, call.app, name, info, row.members
+            )
             if is_long_turn():
                 serve_others()
         if not page.more:
-            return _answer({"channels": rows})
-        after = page.channels[-1].channel
+            return _answer({"channels": attributes_by_name})
+        last_name = page.channels[-1].channel
 
 
 def channel(api: PusherApi, call: Call) -> HttpResponse:
-    """``GET /apps/{app_id}/channels/{name}``: one channel."""
+    """``GET /apps/{app_id}/channels/{name}``: whether a channel has
+    subscribers, and the attributes that ``info`` names. May switch greenlets.
+    Raises ApiProblem."""
     name = call.input.segments[_NAME_INDEX]
     info = call.params.get("info", "")
     if "user_count" in info.split(",") and not name.startswith(PRESENCE):
@@ -303,9 +341,9 @@ def users(api: PusherApi, call: Call) -> HttpResponse:
 
 def connections(api: PusherApi, call: Call) -> HttpResponse:
     """``GET /apps/{app_id}/connections`` of Laravel Reverb: the number of
-    connections.
+    connections of the app on all nodes.
 
-    Nodes that do not answer count as none.
+    Nodes that do not answer count as none. May switch greenlets.
     """
     count = 0
     others = api.core.others
@@ -325,6 +363,7 @@ def terminate(api: PusherApi, call: Call) -> HttpResponse:
     """``POST /apps/{app_id}/users/{id}/terminate_connections``: end all
     sessions of a user."""
     request: _PusherRequest = call.input
+    # For the audit log, which records this act.
     call.user = request.segments[_NAME_INDEX]
     call.facts = {}
     api.core.sessions.close(call.app, [call.user])
@@ -340,11 +379,12 @@ def _subscribers(api: PusherApi, app: str, channel: str) -> int:
 def _attributes(
     api: PusherApi, app: str, channel: str, info: str, subscribers: int | None = None
 ) -> dict[str, Any]:
-    """The attributes of a channel that ``info`` names, separated by commas:
-    ``user_count``, ``subscription_count`` and ``cache``. May switch greenlets.
+    """The attributes of a channel that ``info`` names, separated by commas.
 
-    ``subscribers``: their number. If it is None, it is counted when ``info``
-    asks for it.
+    They are ``user_count``, ``subscription_count`` and ``cache``. An attribute
+    that the channel does not have is left out. ``subscribers``: their number;
+    if it is None, it is counted when ``info`` asks for it. May switch
+    greenlets.
     """
     wanted = info.split(",")
     attributes = dict[str, Any]()
@@ -367,6 +407,7 @@ def _attributes(
 
 
 def _answer(data: dict[str, Any]) -> HttpResponse:
+    """The answer to a request that has succeeded, as JSON."""
     return HttpResponse(200, msgspec.json.encode(data))
 
 

@@ -44,8 +44,11 @@ _SECOND_MS: Final = 1000
 
 
 class PusherApp(Struct, frozen=True):
-    """An app that speaks Pusher's protocol: its name here, its secret, and its
-    settings."""
+    """An app that speaks Pusher's protocol.
+
+    ``app``: its name here. ``secret``: shared with its back end, for
+    signatures.
+    """
 
     app: str
     secret: bytes
@@ -64,8 +67,11 @@ class PusherApp(Struct, frozen=True):
         )
 
     def allows(self, text: str, auth: str) -> bool:
-        """Whether ``auth``, ``key:signature``, permits what ``text``
-        describes."""
+        """Whether a signature permits what ``text`` describes.
+
+        ``auth`` has the form ``<key>:<signature>``, and the key must be that of
+        the app.
+        """
         key, _, signature = auth.partition(":")
         return key == self.settings.key and self.has_signed(text, signature)
 
@@ -76,22 +82,30 @@ _OCCUPANCY: Final = frozenset({"occupied", "vacated"})
 
 
 class PusherReceiver(Receiver, frozen=True, kw_only=True):
-    """A receiver of webhooks in Pusher's form. ``key``: the key of the app."""
+    """A receiver of webhooks in Pusher's form. ``key``: the key of the app,
+    which it gets in a header."""
 
     key: str
 
     def body(self, events: bytes) -> bytes:
+        """The body of a request with these events, which are JSON objects with
+        commas."""
         return b'{"time_ms":%d,"events":[%b]}' % (int(time() * _SECOND_MS), events)
 
     def post(self, outgoing: Outgoing, body: bytes, _delivery: str) -> int:
+        """Send a signed request. Returns its status. May switch greenlets."""
         signed = hmac.digest(self.secret, body, hashlib.sha256).hex()
         headers = {"X-Pusher-Key": self.key, "X-Pusher-Signature": signed}
         return outgoing.send(self.url, headers, body, POST_SECONDS)[0]
 
 
 class PusherHooks:
-    """Owner of the queues of webhooks in Pusher's form. Methods never
-    switch greenlets."""
+    """The queues of webhooks in Pusher's form, one for each app that wants
+    them.
+
+    As with Pusher, each event is sent at most once. Methods never switch
+    greenlets.
+    """
 
     def __init__(self, webhooks: Webhooks) -> None:
         self.queues = WebhookQueues(webhooks.outgoing, webhooks.tally)
@@ -102,13 +116,18 @@ class PusherHooks:
         return app in self.queues and not events.isdisjoint(_OCCUPANCY)
 
     def channel(self, app: str, event: str, channel: str) -> None:
-        """Queue an event of a channel, if Pusher has a webhook for it."""
+        """Queue an event of a channel, if Pusher has a webhook for it: a
+        channel gets its first subscriber, or loses its last one."""
         if event in _OCCUPANCY:
             self.add(app, f"channel_{event}", channel)
 
     def add(self, app: str, name: str, channel: str, **facts: Any) -> None:
-        """Queue an event of a channel, unless it is one of the server's own
-        channels."""
+        """Queue an event of a channel.
+
+        ``name`` is the name of Pusher's webhook, and ``facts`` its further
+        fields. Channels of users, and others of the server itself, have no
+        webhooks.
+        """
         queue = self.queues.get(app)
         if queue is not None and not channel.startswith("#"):
             queue.add(msgspec.json.encode({"name": name, "channel": channel, **facts}))
@@ -118,22 +137,24 @@ class PusherHooks:
 
 
 class PusherChannels:
-    """The meaning of the names of channels in an app with this protocol."""
+    """What the names of channels mean in an app with Pusher's protocol."""
 
     def options(self, channel: str, options: ChannelSettings) -> ChannelSettings:
-        """The settings of a channel. A cache channel keeps its last event."""
+        """The settings of a channel: a cache channel keeps its last event, even
+        if the settings give it no history."""
         if options.has_history or not channel.startswith(CACHED):
             return options
         return replace(options, history_size=1, history_seconds=_CACHED_SECONDS)
 
     def needs_token(self, channel: str) -> bool:
-        """Whether the back end must sign subscriptions to a channel."""
+        """Whether the name of a channel says that the back end must sign
+        subscriptions to it."""
         return channel.startswith((PRIVATE, PRESENCE))
 
 
 def entrance(tenant: Tenant) -> str:
-    """A line for the start of the server: who may connect to an app with this
-    protocol."""
+    """The line about an app with this protocol at the start of the server. It
+    says who may connect."""
     if not pusher_of(tenant).key:
         return ""
     return "anybody with its pusher.key may connect; only its back end makes them users"
@@ -141,12 +162,17 @@ def entrance(tenant: Tenant) -> str:
 
 class PusherApps:
     """The apps that speak Pusher's protocol, by their names here and in the
-    protocol. Sets their webhooks, and the meaning of the names of their
-    channels. Never switches greenlets."""
+    protocol.
+
+    It also sets their webhooks, and the meaning of the names of their channels.
+    Methods never switch greenlets.
+    """
 
     def __init__(
         self, tenants: Tenants, hooks: PusherHooks, channels: Channels
     ) -> None:
+        """Begin without apps. ``secrets`` calls back for each app when the
+        settings are read, and when the file with a secret changes."""
         self._hooks = hooks
         self._set_names = channels.options.set_names
         self.by_name: dict[str, PusherApp] = {}
@@ -159,8 +185,11 @@ class PusherApps:
         )
 
     def _set_from_settings(self, tenant: Tenant, secret: bytes) -> None:
-        """Set an app from its settings. Another name of an app (``same_as``) is
-        no app of its own here."""
+        """Set an app from its settings.
+
+        An app that is only another name of an app (``same_as``) does not count
+        here.
+        """
         settings = pusher_of(tenant)
         pusher = None
         if settings.key and secret and not tenant.same_as:
@@ -168,8 +197,11 @@ class PusherApps:
         self.set(tenant.name, pusher)
 
     def set(self, app: str, pusher: PusherApp | None) -> None:
-        """Set or remove (None) an app. If two apps have the same names in the
-        protocol, the one whose name here comes first keeps them."""
+        """Set or remove (None) an app.
+
+        If two apps have the same key or id in the protocol, the one whose name
+        here comes first keeps it.
+        """
         receiver = None
         if pusher is not None and pusher.settings.webhook_url:
             settings = pusher.settings
@@ -177,6 +209,7 @@ class PusherApps:
                 app, settings.webhook_url, pusher.secret, frozenset(), key=settings.key
             )
         self._hooks.queues.set(app, receiver)
+        # Nothing but the receiver of webhooks may have changed.
         if self.by_name.get(app) == pusher:
             return
 
@@ -193,13 +226,13 @@ class PusherApps:
         self.by_id = {each.settings.app_id: each for each in apps}
 
     def signer(self, method: str, path: str, query: bytes, now: float) -> Principal:
-        """The app whose back end has signed a request, at most
-        :data:`WINDOW_SECONDS` ago.
+        """The principal of a signed request: the app whose back end has signed
+        it.
 
-        The signature covers the method, the path and the query. The query has
-        the MD5 of the body; the reader of the body must compare it
-        (:func:`body_matches`). Raises :class:`BadSignature` with the texts of
-        Pusher.
+        The signature must be younger than :data:`WINDOW_SECONDS`. It covers the
+        method, the path and the query. The query has the MD5 of the body; the
+        reader of the body must compare it (:func:`body_matches`). Raises
+        :class:`BadSignature` with the texts of Pusher.
         """
         params = read_query(query)
         key = params.get("auth_key", "")
@@ -225,20 +258,26 @@ class PusherApps:
             for each in paths
         )
         if not is_signed:
-            expected = dumps(f"{method}\n{path}\n{signed}", ensure_ascii=False)
-            sent = dumps(signature, ensure_ascii=False)
-            raise BadSignature(
-                f"Invalid signature: you should have sent HmacSHA256Hex({expected}, your_secret_key), "
-                f"but you sent {sent}"
-            )
+            raise _bad_signature(f"{method}\n{path}\n{signed}", signature)
         return Principal(
             "signature", apps=frozenset({pusher.app}), key=pusher.settings.key
         )
 
 
+def _bad_signature(text: str, signature: str) -> BadSignature:
+    """The error for a wrong signature. It shows which text should have been
+    signed, because developers otherwise cannot find their mistake."""
+    expected = dumps(text, ensure_ascii=False)
+    sent = dumps(signature, ensure_ascii=False)
+    return BadSignature(
+        f"Invalid signature: you should have sent HmacSHA256Hex({expected}, your_secret_key), "
+        f"but you sent {sent}"
+    )
+
+
 def _check_timestamp(text: str, now: float) -> None:
-    """Refuse a request that was not signed just now. Raises
-    :class:`BadSignature`."""
+    """Refuse a request that was not signed just now. ``text`` has the Unix
+    seconds. Raises :class:`BadSignature`."""
     if not (text.isascii() and text.isdecimal() and len(text) < _TIMESTAMP_DIGITS):
         raise BadSignature("Timestamp required")
     timestamp = int(text)
@@ -250,12 +289,17 @@ def _check_timestamp(text: str, now: float) -> None:
 
 
 def _iso(seconds: float) -> str:
+    """A time as Pusher's texts show it, for example
+    ``2024-05-01T12:00:00Z``."""
     return strftime("%Y-%m-%dT%H:%M:%SZ", gmtime(seconds))
 
 
 def read_query(query: bytes) -> dict[str, str]:
     """The decoded parameters of a signed query, with names in lower case.
-    Raises :class:`BadSignature`."""
+
+    A parameter that comes twice is refused, because the signature could cover
+    the other one. Raises :class:`BadSignature`.
+    """
     try:
         pairs = parse_qsl(
             query.decode(), keep_blank_values=True, max_num_fields=_MOST_PARAMETERS

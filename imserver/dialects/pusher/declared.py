@@ -110,9 +110,11 @@ MIN_SECRET_BYTES: Final = 16
 
 def secret_of(settings: TenantSettings) -> bytes:
     """The secret of an app for the protocol; ``b""`` if the app does not speak
-    it. Reads its file.
+    it.
 
-    Raises :class:`imserver.gateway.auth.tokens.BadKey`.
+    Reads the file with the secret, if it is in one. Raises
+    :class:`imserver.gateway.auth.tokens.BadKey` if it is too short or
+    unreadable.
     """
     pusher = pusher_of(settings)
     if not pusher.key:
@@ -128,14 +130,17 @@ def secret_of(settings: TenantSettings) -> bytes:
 
 
 def objection(_name: str, settings: TenantSettings) -> str:
-    """The error in the settings of an app, or ``""``. Reads the file with the
-    secret."""
+    """The error in the settings of an app for the protocol; ``""`` if there is
+    none.
+
+    Reads the file with the secret, if the secret is in one.
+    """
     pusher = pusher_of(settings)
     if not pusher.key:
         if pusher == PusherSettings():
             return ""
         return "pusher: expected app_id, key, and secret or secret_file"
-    # they are segments of paths
+    # They are segments of paths in URLs.
     for name, value in (("app_id", pusher.app_id), ("key", pusher.key)):
         if not re.fullmatch(r"[A-Za-z0-9._-]{1,100}", value):
             expected = "1 to 100 letters, digits, dots, dashes or underscores"

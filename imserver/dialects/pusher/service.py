@@ -79,19 +79,23 @@ class _Member(Struct):
 
 
 class PusherState(DialectState, gc=False):
-    """State of a client. ``members``: presence channel → the user of the client
-    in this channel. ``dotnet``: see :func:`wire.not_subscribed`."""
+    """The state of a client.
+
+    ``members``: the presence channels in which it is a member, each with the id
+    that its user has there. ``dotnet``: it uses Pusher's library for .NET,
+    which expects another event for a refused subscription.
+    """
 
     dotnet: bool = False
     members: dict[str, str] = msgspec.field(default_factory=dict)
 
 
 class _UserHere(Struct):
-    """A user of a presence channel on this node. ``connections``: their number,
-    including connections that are just subscribing.
+    """A user of a presence channel on this node.
 
-    ``shown``: one of the subscriptions was answered, so the other subscribers
-    know the user.
+    ``connections``: the number of its connections, also of those that are just
+    subscribing. ``shown``: one of the subscriptions was answered, so the other
+    subscribers know the user.
     """
 
     connections: int = 0
@@ -99,12 +103,17 @@ class _UserHere(Struct):
 
 
 class _UserData(Struct):
+    """The JSON text about a user that signs in. Its other fields do not matter
+    here."""
+
     id: str | int
 
 
 class NotPermitted(ImserverError):
-    """The refusal of a subscription, with the kind and the status of the
-    answer."""
+    """The refusal of a subscription by the rules of this dialect.
+
+    ``kind`` and ``status`` are told to the client beside the text.
+    """
 
     def __init__(self, text: str, kind: str = "AuthError", status: int = 401) -> None:
         super().__init__(text)
@@ -113,7 +122,11 @@ class NotPermitted(ImserverError):
 
 
 def socket_id_of(connection_id: str) -> str:
-    """The ``socket_id`` of a connection: its id as two numbers."""
+    """The ``socket_id`` of a connection: its id as two numbers, such as
+    ``123.456``.
+
+    Clients and back ends of Pusher know a connection only by it.
+    """
     raw = base64url.decode(connection_id)
     first = int.from_bytes(raw[:_HALF_BYTES], "big")
     second = int.from_bytes(raw[_HALF_BYTES:], "big")
@@ -121,8 +134,10 @@ def socket_id_of(connection_id: str) -> str:
 
 
 def connection_id_of(socket_id: str) -> str:
-    """The id of the connection with this ``socket_id``; ``""`` if the text is
-    not a ``socket_id``."""
+    """The id of the connection with this ``socket_id``, such as ``123.456``.
+
+    Returns ``""`` if the text is not a ``socket_id``.
+    """
     first, _, second = socket_id.partition(".")
     try:
         return base64url.encode(_half_of(first) + _half_of(second))
@@ -139,10 +154,16 @@ def _half_of(digits: str) -> bytes:
 
 
 class PusherService:
-    """Serves clients of the pusher dialect. Owner of their presence data and
-    the rate of client events."""
+    """Serves the clients of the pusher dialect.
+
+    It knows which users are in the presence channels on this node. Only the
+    first connection of a user is announced to the other members, and only the
+    end of the last one.
+    """
 
     def __init__(self, core: Core, apps: PusherApps, hooks: PusherHooks) -> None:
+        """Take the services of the core, and register for clients that leave
+        channels."""
         self._hub = core.hub
         self._sessions = core.sessions
         self._channels = core.channels
@@ -175,7 +196,11 @@ class PusherService:
 
     def opened(self, connection: Connection, head: Head) -> None:
         """Put a new connection into the app of the key in its path, and send
-        its ``socket_id``."""
+        its ``socket_id``.
+
+        The path is ``/app/<key>``. The connection is closed if no app has this
+        key, or if the client speaks another version of the protocol.
+        """
         app = self._apps.by_key.get(head.path.split("/")[2])
         if app is None:
             self._logins.refused(
@@ -200,6 +225,7 @@ class PusherService:
 
         if params.get("client") == wire.DOTNET:
             connection.dialect_state = PusherState(dotnet=True)
+        # A client may use public channels at once. It signs in later, or never.
         self._sessions.begin_without_user(connection, app.app, decision)
         socket_id = self.socket_id(connection)
         connection.send(wire.established(socket_id, app.settings.activity_seconds))
@@ -209,8 +235,11 @@ class PusherService:
         return socket_id_of(self._connections.id_of(connection))
 
     def _app_of(self, connection: Connection) -> PusherApp | None:
-        """The app of a connection. None if it no longer speaks the protocol;
-        then the connection is closed."""
+        """The app of a connection.
+
+        None if the app has no pusher settings any more; then the connection is
+        closed.
+        """
         app = self._apps.by_name.get(connection.app or "")
         if app is None:
             connection.close(CloseCode.APP_DELETED)
@@ -220,15 +249,16 @@ class PusherService:
 
     def sign_in(self, connection: Connection, command: SignIn) -> Reply:
         """Make the connection a session of the user whom the back end has
-        signed. May switch greenlets.
+        signed.
 
         Only a sign-in proves who the user is: back ends also sign presence data
-        for names that clients choose.
+        for names that clients choose. May switch greenlets.
         """
         app = self._app_of(connection)
         if app is None:
             return Reply.OK
 
+        # The signature is for this connection only, so nobody can reuse it.
         signed = f"{self.socket_id(connection)}::user::{command.user_data}"
         try:
             user = str(msgspec.json.decode(command.user_data, type=_UserData).id)
@@ -252,6 +282,7 @@ class PusherService:
         elif connection.user == user:
             code = ReplyCode.OK
         else:
+            # A connection keeps its user until its end.
             code = ReplyCode.FAILED
             self._logins.refused("again", app.app, user, connection.peer)
         if code == ReplyCode.OK:
@@ -263,8 +294,11 @@ class PusherService:
     # --- subscriptions --------------------------------------------------------
 
     def subscribe(self, connection: Connection, command: PusherSubscribe) -> Reply:
-        """Subscribe to a channel, if its name and the signature permit it. May
-        switch greenlets."""
+        """Subscribe to a channel, if its name and the signature permit it.
+
+        The client is answered by events of the protocol, also if the subscription
+        is refused. May switch greenlets.
+        """
         app = self._app_of(connection)
         if app is None:
             return Reply.OK
@@ -281,19 +315,29 @@ class PusherService:
                 connection, channel, refused.kind, str(refused), refused.status
             )
         except ChannelRefused as refused:
-            reason = refused.reason
-            if reason == "exists":
-                text = f"The connection is subscribed to {channel}"
-                connection.send(wire.error(wire.CODE_BAD_FRAME, text))
-            elif reason != "ended":
-                kind = _KINDS.get(reason, "Refused")
-                status = _STATUSES.get(reason, _OTHER_STATUS)
-                self._send_refusal(connection, channel, kind, str(refused), status)
+            self._send_refusal_of_channel(connection, channel, refused)
         return Reply.OK
+
+    def _send_refusal_of_channel(
+        self, connection: Connection, channel: str, refused: ChannelRefused
+    ) -> None:
+        """Tell a client that the core has refused its subscription."""
+        reason = refused.reason
+        if reason == "exists":
+            # The earlier subscription stays, so no error about it may follow.
+            text = f"The connection is subscribed to {channel}"
+            connection.send(wire.error(wire.CODE_BAD_FRAME, text))
+        elif reason != "ended":
+            # If the connection has ended, nobody reads an answer.
+            kind = _KINDS.get(reason, "Refused")
+            status = _STATUSES.get(reason, _OTHER_STATUS)
+            self._send_refusal(connection, channel, kind, str(refused), status)
 
     def _send_refusal(
         self, connection: Connection, channel: str, kind: str, text: str, status: int
     ) -> None:
+        """Tell a client that its subscription is refused, in the form that its
+        library expects."""
         state = connection.dialect_state
         dotnet = isinstance(state, PusherState) and state.dotnet
         connection.send(wire.not_subscribed(channel, kind, text, status, dotnet))
@@ -301,9 +345,14 @@ class PusherService:
     def _check_subscription(
         self, connection: Connection, app: PusherApp, command: PusherSubscribe
     ) -> None:
-        """Refuse a subscription that the rules of the channel and the signature
-        do not permit. Switches greenlets if the back end or a group decides.
-        Raises :class:`NotPermitted` and :class:`ChannelRefused`."""
+        """Refuse a subscription that the rules of the channel or the signature
+        do not permit.
+
+        A signature is needed for names that begin with ``private-`` or
+        ``presence-``, and where the settings of the channel ask for a token.
+        Switches greenlets if the back end or a group decides. Raises
+        :class:`NotPermitted` and :class:`ChannelRefused`.
+        """
         channel = command.channel
         if channel.startswith("#"):
             if not connection.user or channel != USER_CHANNEL + connection.user:
@@ -311,6 +360,7 @@ class PusherService:
                     "Only a user who has signed in may subscribe to it", status=403
                 )
             return
+        # From here on, the rule in the settings of the app decides.
         options = self._channels.options.known(app.app, channel)
         rule = options.subscribe
         if rule == "nobody":
@@ -321,6 +371,8 @@ class PusherService:
             self._consent.check_member(connection, channel)
             is_open = True
         else:
+            # Without a rule, a channel of a namespace ("news:1") needs a
+            # signature.
             is_open = rule == "anybody" or (rule == "" and ":" not in channel)
             needs_signature = needs_signature or self._channels.options.is_private(
                 app.app, channel
@@ -328,6 +380,7 @@ class PusherService:
         if is_open and not needs_signature:
             self._channels.options.check_user(connection.user, options)
             return
+        # A client that has a signature needs no decision of the back end.
         if rule == "back_end" and not (needs_signature or command.auth):
             self._consent.subscribe(connection, channel)
             return
@@ -337,7 +390,11 @@ class PusherService:
         self, connection: Connection, app: PusherApp, command: PusherSubscribe
     ) -> None:
         """Raise :class:`NotPermitted` if the app has not signed the
-        subscription."""
+        subscription.
+
+        The signed text is ``<socket_id>:<channel>`` or, with data about the
+        subscriber, ``<socket_id>:<channel>:<data>``.
+        """
         signed = f"{self.socket_id(connection)}:{command.channel}"
         if command.data:
             # Without this check the signature of "private-a:b" would permit
@@ -352,9 +409,12 @@ class PusherService:
         self, connection: Connection, app: PusherApp, channel: str
     ) -> list[ChannelMember]:
         """Subscribe to a channel, and answer with its members and its cached
-        event. Returns the subscribers of a presence channel in the order of
-        joining, or an empty list for another channel. May switch greenlets.
-        Raises ChannelRefused."""
+        event.
+
+        Returns the subscribers of a presence channel in the order of joining,
+        or an empty list for another channel. May switch greenlets. Raises
+        ChannelRefused.
+        """
         is_cached = channel.startswith(CACHED)
         # A cache channel is read from the beginning: its last publication is
         # the cached event.
@@ -375,6 +435,7 @@ class PusherService:
         if is_cached:
             payload = None
             if subscription.publications:
+                # The cached event.
                 last = subscription.publications[-1]
                 payload = connection.encoding.dialect.encode_event(last)
             if isinstance(payload, bytes):
@@ -387,12 +448,14 @@ class PusherService:
         return rows
 
     def unsubscribe(self, connection: Connection, command: PusherUnsubscribe) -> Reply:
-        """End a subscription. Never switches greenlets."""
+        """End a subscription. The client gets no answer. Never switches
+        greenlets."""
         app = self._app_of(connection)
         if app is None:
             return Reply.OK
         channel = command.channel
         if self._channels.subscriptions.unsubscribe(connection, channel):
+            # What others see of the client in this channel is forgotten.
             if connection.dialect_state is not None:
                 connection.dialect_state.set_info(channel, b"")
             self._schedule_count(app, channel)
@@ -417,9 +480,11 @@ class PusherService:
         self, connection: Connection, app: PusherApp, command: PusherSubscribe
     ) -> None:
         """Subscribe to a presence channel, as the member in the signed data.
-        Other subscribers are notified if this is the first connection of the
-        user in the channel. May switch greenlets. Raises NotPermitted and
-        ChannelRefused."""
+
+        The members of such a channel see each other. They are notified if this
+        is the first connection of the user in the channel. May switch
+        greenlets. Raises NotPermitted and ChannelRefused.
+        """
         channel = command.channel
         member = _signed_member(command)
         user = str(member.user_id)
@@ -435,6 +500,7 @@ class PusherService:
             raise ChannelRefused("exists")
         about = {"user_id": user, "user_info": member.user_info}
         state.set_info(channel, msgspec.json.encode(about))
+        # Each subscription causes a notice to all members, so it is limited.
         try:
             self._channels.notices.charge(connection, channel)
         except ChannelRefused:
@@ -455,7 +521,8 @@ class PusherService:
                 self._remove_member(connection, channel, was_subscribed=False)
                 state.set_info(channel, b"")
         if user not in self._users.get((app.app, channel), ()):
-            return  # this was the only connection, and has ended meanwhile
+            # This was the only connection, and has ended meanwhile.
+            return
 
         # Others learn of the user once, from the first connection.
         first_of_user = next(
@@ -466,20 +533,25 @@ class PusherService:
             self._hooks.add(app.app, "member_added", channel, user_id=user)
 
     def _refuse_if_full(self, app: PusherApp, channel: str, user: str) -> None:
-        """Refuse a new user in a presence channel that has too many. May
-        switch greenlets. Raises NotPermitted."""
+        """Refuse a new user in a presence channel that has too many members.
+
+        A user who is a member already may come with another connection. May
+        switch greenlets. Raises NotPermitted.
+        """
         most = app.settings.presence_members
-        # 0 means any number. It is quick to count subscribers. Their users, who
-        # are fewer, are read only if there are enough subscribers.
+        # 0 means any number. It is quick to count subscribers. A user may have
+        # several, so the users are read only if there are enough subscribers.
         if not most or self._channels.members.count(app.app, channel) < most:
             return
         others = _users_of(self._all_members(app.app, channel)).keys() - {user}
         if len(others) >= most:
-            raise NotPermitted("The channel has too many members", "LimitReached", 403)
+            raise NotPermitted(
+                "The channel has too many members", kind="LimitReached", status=403
+            )
 
     def _all_members(self, app: str, channel: str) -> Iterator[ChannelMember]:
-        """All members of a channel, in the order of joining. May switch
-        greenlets."""
+        """Yield all members of a channel, in the order of joining. May switch
+        greenlets before each page."""
         after = ""
         while True:
             page = self._channels.members.page(app, channel, after, _PAGE)
@@ -492,11 +564,11 @@ class PusherService:
         self, connection: Connection, channel: str, was_subscribed: bool
     ) -> None:
         """Remove a connection from the users of a presence channel that it has
-        left, or where it was refused. Never switches greenlets.
+        left, or where it was refused.
 
         If it was the last connection of the user on this node, the other
-        subscribers are notified. They are not notified if they never learnt of
-        the user.
+        members are notified soon. They are not notified if they never learnt of
+        the user. Never switches greenlets.
         """
         state = connection.dialect_state
         if isinstance(state, PusherState):
@@ -517,36 +589,41 @@ class PusherService:
             del self._users[app, channel]
 
         if was_subscribed or here.shown:
+            # Whether the user is still there on another node is asked later,
+            # because that switches greenlets.
             self._unnotified[app, channel, user] = None
             if self._notifiers < _MOST_NOTIFIERS:
                 self._notifiers += 1
                 gevent.spawn(self._notify_all_removed)
 
     def _notify_all_removed(self) -> None:
-        """Greenlet: notify presence channels of users who have gone, until all
-        are notified."""
+        """Notify presence channels of users who have gone, until all are
+        notified. This is a greenlet of its own; there are a few of them."""
         try:
             while self._unnotified:
-                key = next(iter(self._unnotified))
-                del self._unnotified[key]
+                # Taken out first, because notifying switches greenlets and
+                # others take from the same dict.
+                app, channel, user = next(iter(self._unnotified))
+                del self._unnotified[app, channel, user]
                 try:
-                    self._notify_removed(*key)
+                    self._notify_removed(app, channel, user)
                 except Exception:
                     log.exception(
                         "a presence channel of %s was not notified of a user who has gone",
-                        key[0],
+                        app,
                     )
         finally:
             self._notifiers -= 1
 
     def _notify_removed(self, app: str, channel: str, user: str) -> None:
-        """Send ``member_removed``, unless the user is still in the channel on
-        some node. May switch greenlets."""
+        """Tell a presence channel that a user has left it (``member_removed``),
+        unless the user is still in it on some node. May switch greenlets."""
         if any(_user_in(each) == user for each in self._all_members(app, channel)):
             return
         here = self._users.get((app, channel), {}).get(user)
         if here is not None:
-            # the user subscribes again, and the others never learnt of an end
+            # The user subscribes again, and the others never learnt of an end.
+            # So they know the user, and must be told of the next end.
             here.shown = True
             return
         self._notify(app, channel, "member_removed", {"user_id": user})
@@ -555,8 +632,10 @@ class PusherService:
     # --- events ---------------------------------------------------------------
 
     def send(self, connection: Connection, command: ClientEvent) -> Reply:
-        """Send an event of a client to the other subscribers of a channel. May
-        switch greenlets."""
+        """Send an event of a client to the other subscribers of a channel.
+
+        If the event is refused, the client gets an error. May switch greenlets.
+        """
         app = self._app_of(connection)
         channel = command.channel
         if app is None:
@@ -586,7 +665,7 @@ class PusherService:
             event = replace(
                 self._consent.review(connection, channel, event), type=command.name
             )
-            # the connection may have left during the review
+            # The connection may have left during the review.
             if not self._channels.members.has(connection, channel):
                 return Reply.OK
             if self._channels.options.of(app.app, channel).publish == "back_end":
@@ -616,7 +695,10 @@ class PusherService:
         self, connection: Connection, app: PusherApp, command: ClientEvent
     ) -> str:
         """The reason why a client may not send this event; ``""`` if it may.
-        Counts the event against the client's rate."""
+
+        The event counts against the rates of the client, so this is asked once
+        for each event.
+        """
         channel = command.channel
         settings = app.settings
         if not channel.startswith((PRIVATE, PRESENCE)) or channel.startswith(ENCRYPTED):
@@ -634,6 +716,7 @@ class PusherService:
         if len(command.data) + len(command.text.encode()) > settings.event_bytes:
             return f"An event has at most {settings.event_bytes} bytes"
 
+        # The rates come last: only events that may be sent count.
         per_second = settings.client_events_per_second
         key = ref(connection)
         if not per_second or not self._client_events.take(key, number=per_second):
@@ -653,8 +736,8 @@ class PusherService:
         about: dict[str, Any],
         skipped: Connection | None = None,
     ) -> None:
-        """Send a notice to the subscribers of a channel, except the connection
-        ``skipped``. May switch greenlets."""
+        """Send a notice to the subscribers of a channel, but not to the
+        connection ``skipped``. May switch greenlets."""
         event = Event(
             kind, "", "", data=msgspec.json.encode(about), channel=ChannelPart(channel)
         )
@@ -662,12 +745,16 @@ class PusherService:
         publish(app, channel, event, except_connection=skipped, with_history=False)
 
     def _schedule_count(self, app: PusherApp, channel: str) -> None:
-        """Send subscribers their number soon, if the app wants that. Never
-        switches greenlets."""
+        """Send subscribers their number soon, if the app wants that.
+
+        Many changes in a short time cause one notice. Never switches greenlets.
+        """
         key = (app.app, channel)
-        wanted = app.settings.subscription_count
+        wants_counts = app.settings.subscription_count
+        # Members of presence channels see each other, and the channel of a user
+        # has one subscriber.
         if (
-            not wanted
+            not wants_counts
             or channel.startswith((PRESENCE, "#"))
             or key in self._scheduled_counts
         ):
@@ -679,8 +766,11 @@ class PusherService:
         gevent.spawn_later(pause, self._send_count, *key)
 
     def _send_count(self, app: str, channel: str) -> None:
-        """Send the subscribers of a channel their number, on all nodes. A
-        channel without subscribers gets nothing. May switch greenlets."""
+        """Send the subscribers of a channel their number, which is counted over
+        all nodes.
+
+        A channel without subscribers gets nothing. May switch greenlets.
+        """
         self._scheduled_counts.discard((app, channel))
         number = self._channels.members.count(app, channel)
         if number:
@@ -701,17 +791,18 @@ class PusherService:
         data: str,
         except_socket: str = "",
     ) -> None:
-        """Send an event of the back end to a channel. May switch greenlets.
-        Raises :class:`ChannelRefused`.
+        """Send an event of the back end to a channel.
 
         ``except_socket``: the ``socket_id`` of a connection that does not
-        receive it; ``""``: all subscribers receive it.
+        receive it; ``""``: all subscribers receive it. May switch greenlets.
+        Raises :class:`ChannelRefused`.
         """
         content, text = wire.as_payload(data)
         part = ChannelPart(channel)
         event = Event(
             "msg", "", text, type=name, data=content, time=int(time()), channel=part
         )
+        # Usually the client that has caused the event, and knows it already.
         if except_socket:
             skipped = connection_id_of(except_socket)
         else:
@@ -726,8 +817,8 @@ class PusherService:
         return list(_users_of(self._all_members(app, channel)))
 
     def cached(self, app: str, channel: str) -> Event | None:
-        """The last event of a cache channel. May switch greenlets. Raises
-        :class:`ChannelRefused`."""
+        """The last event of a cache channel; None if there is none. May switch
+        greenlets. Raises :class:`ChannelRefused`."""
         page = self._channels.histories.read(app, channel, limit=1, reverse=True)
         if page.publications:
             return page.publications[0]
@@ -735,8 +826,8 @@ class PusherService:
 
 
 def _users_of(rows: Iterable[ChannelMember]) -> dict[str, Raw]:
-    """Id of a user of a presence channel → the data of this user about
-    themselves."""
+    """The users of a presence channel, each with the data that its back end has
+    signed."""
     users: dict[str, Raw] = {}
     for row in rows:
         member = _read_member(row.channel_info)
@@ -746,8 +837,8 @@ def _users_of(rows: Iterable[ChannelMember]) -> dict[str, Raw]:
 
 
 def _user_in(row: ChannelMember) -> str:
-    """The user of a subscriber of a presence channel; ``""`` for subscribers of
-    other dialects."""
+    """The id of the user in a row of a presence channel; ``""`` for subscribers
+    of other dialects."""
     member = _read_member(row.channel_info)
     if member is None:
         return ""
@@ -755,7 +846,8 @@ def _user_in(row: ChannelMember) -> str:
 
 
 def _signed_member(command: PusherSubscribe) -> _Member:
-    """The member in the data of a subscription. Raises NotPermitted."""
+    """The member in the data of a subscription, for example
+    ``{"user_id":"7","user_info":{"name":"Ann"}}``. Raises NotPermitted."""
     try:
         member = msgspec.json.decode(command.data or "", type=_Member)
     except (ValueError, RecursionError):
@@ -768,8 +860,11 @@ def _signed_member(command: PusherSubscribe) -> _Member:
 
 
 def _read_member(info: str | bytes) -> _Member | None:
-    """The data of a subscriber about itself. Returns None for subscribers of
-    other dialects, whose data have another form."""
+    """The member in the stored data of a subscriber.
+
+    Returns None for subscribers of other dialects, whose data have another
+    form.
+    """
     try:
         if info:
             return msgspec.json.decode(info, type=_Member)

@@ -90,6 +90,9 @@ _decode_raw = msgspec.json.Decoder(Raw).decode
 
 
 class _Frame(Struct, gc=False):
+    """A frame of a client:
+    ``{"event":"client-typing","data":…,"channel":"private-a"}``."""
+
     event: str
     data: Raw = Raw(b"null")
     channel: str = ""
@@ -98,8 +101,8 @@ class _Frame(Struct, gc=False):
 class PusherSubscribe(Command, frozen=True, gc=False):
     """Subscribe to a channel of the pusher dialect.
 
-    ``auth``: signature of the back end (None or ``""``: none). ``data``: JSON
-    text about the subscriber, which is signed too.
+    ``auth``: the signature of the back end (None or ``""``: none). ``data``:
+    JSON text about the subscriber, which is signed too.
     """
 
     channel: str
@@ -114,8 +117,11 @@ class PusherUnsubscribe(Command, frozen=True, gc=False):
 
 
 class ClientEvent(Command, frozen=True, gc=False):
-    """Send an event to the other subscribers of a channel. Its payload is
-    ``data`` (JSON), else ``text``."""
+    """Send an event to the other subscribers of a channel.
+
+    Its payload is ``data`` if that is not empty, which is JSON. Otherwise the
+    payload is ``text``.
+    """
 
     channel: str
     name: str
@@ -135,30 +141,40 @@ _decode_frame = msgspec.json.Decoder(_Frame).decode
 
 
 def frame(event: bytes, data: bytes, channel: str = "") -> bytes:
-    """A frame of the server. ``data``: JSON, which is sent inside a string."""
+    """Encode a frame of the server, for example
+    ``{"event":"pusher:pong","data":"{}"}``.
+
+    ``data`` is JSON, which the protocol sends inside a string. ``channel`` is
+    left out if it is ``""``.
+    """
     if channel:
-        where = b',"channel":%b' % encode(channel)
+        channel_field = b',"channel":%b' % encode(channel)
     else:
-        where = b""
-    return b'{"event":"%b"%b,"data":%b}' % (event, where, encode(data.decode()))
+        channel_field = b""
+    return b'{"event":"%b"%b,"data":%b}' % (event, channel_field, encode(data.decode()))
 
 
 def established(socket_id: str, activity_seconds: int) -> bytes:
-    """The first frame to a client: the id of its connection."""
+    """Encode the first frame to a client: the id of its connection, and how
+    many seconds it may be silent before it must ping."""
     about = {"socket_id": socket_id, "activity_timeout": activity_seconds}
     return frame(b"pusher:connection_established", encode(about))
 
 
 def error(code: int, message: str) -> bytes:
-    """An error about the connection, or about a frame of it."""
+    """Encode an error about the connection, or about a frame of it."""
+    # In errors the data are no string, unlike in all other frames.
     return b'{"event":"pusher:error","data":%b}' % encode(
         {"code": code, "message": message}
     )
 
 
 def subscribed(channel: str, members: Mapping[str, Raw] | None = None) -> bytes:
-    """The answer to a subscription. ``members``: of a presence channel, id →
-    data of the member about itself."""
+    """Encode the answer to a subscription.
+
+    ``members``: of a presence channel, the id of each member → its data about
+    itself. None for another channel.
+    """
     about: dict[str, Any] = {}
     if members is not None:
         about["presence"] = {
@@ -172,8 +188,11 @@ def subscribed(channel: str, members: Mapping[str, Raw] | None = None) -> bytes:
 def not_subscribed(
     channel: str, kind: str, text: str, status: int, dotnet: bool = False
 ) -> bytes:
-    """The answer to a refused subscription. ``dotnet``: the client is
-    :data:`DOTNET`."""
+    """Encode the answer to a refused subscription.
+
+    ``kind`` and ``status`` tell the library of the client what to do.
+    ``dotnet``: the client is :data:`DOTNET`, which expects another event.
+    """
     about = {"type": kind, "error": text, "status": status}
     if dotnet:
         name = b"pusher_internal:subscription_error"
@@ -183,12 +202,12 @@ def not_subscribed(
 
 
 def cache_miss(channel: str) -> bytes:
-    """The notice that the cache of a channel is empty."""
+    """Encode the notice that a cache channel has no event yet."""
     return b'{"event":"pusher:cache_miss","channel":%b}' % encode(channel)
 
 
 def signed_in(user_data: str) -> bytes:
-    """The answer to a sign-in."""
+    """Encode the answer to a sign-in."""
     return frame(b"pusher:signin_success", encode({"user_data": user_data}))
 
 
@@ -196,8 +215,11 @@ PONG: Final = frame(b"pusher:pong", b"{}")
 
 
 def as_payload(data: str) -> tuple[bytes, str]:
-    """The payload of an event whose data was sent as a string: ``(data, "")``
-    if it is JSON, else ``(b"", text)``."""
+    """The payload of an event whose data was sent as a string.
+
+    Returns JSON and text, one of which is empty: ``(b'{"a":1}', "")`` for
+    ``'{"a":1}'``, and ``(b"", "hello")`` for ``"hello"``.
+    """
     try:
         _decode_raw(data)
     except (ValueError, RecursionError):
@@ -211,6 +233,7 @@ def data_of(event: Event) -> str:
     if event.data:
         return event.data.decode()
     if as_payload(event.text)[0]:
+        # The sender has sent a text, which happens to be valid JSON.
         # Unchanged, a client would read the text "5" as a number.
         return encode(event.text).decode()
     return event.text
@@ -227,7 +250,7 @@ CLIENT_PREFIX: Final = "client-"
 
 
 class PusherDialect(Dialect):
-    """Codec of the ``pusher`` dialect."""
+    """The codec of the ``pusher`` dialect, with JSON text frames."""
 
     name = "pusher"
     path = "/app/*"
@@ -236,21 +259,29 @@ class PusherDialect(Dialect):
     close_codes = CLOSE_CODES
 
     def decode(self, payload: bytes) -> Request:
-        """Read one request; see the contract."""
+        """Read one request, for example
+        ``{"event":"pusher:subscribe","data":{"channel":"news"}}``.
+
+        Pings and pongs raise BadFrame without an error, with the answer to
+        them. Bytes that are not a frame raise BadFrame with an error for the
+        client.
+        """
         try:
-            read = _decode_frame(payload)
-            name = read.event
-            data = bytes(read.data)
+            client_frame = _decode_frame(payload)
+            name = client_frame.event
+            data = bytes(client_frame.data)
             if name.startswith(CLIENT_PREFIX):
+                # Libraries send the data of an event as JSON, or as a string
+                # with JSON.
                 content = msgspec.json.decode(data)
                 if isinstance(content, str):
                     body = as_payload(content)
                 else:
                     body = (data, "")
-                return Request("", name, ClientEvent(read.channel, name, *body))
-            row = COMMANDS.get(name)
-            if row is not None:
-                return Request("", name, row(data))
+                return Request("", name, ClientEvent(client_frame.channel, name, *body))
+            decode_command = COMMANDS.get(name)
+            if decode_command is not None:
+                return Request("", name, decode_command(data))
         except (ValueError, RecursionError):
             raise BadFrame(error(CODE_BAD_FRAME, "The frame cannot be read")) from None
         if name == "pusher:ping":
@@ -260,8 +291,8 @@ class PusherDialect(Dialect):
         return Request("", name, None, ReplyCode.NO_ROUTE)
 
     def encode_reply(self, request: Request, reply: Reply) -> bytes | None:
-        """Encode the error of a request. Services answer all other requests,
-        and the codec answers pings."""
+        """Encode the error of a request. Returns None for a request that has
+        succeeded, because its service has sent the answer."""
         if reply.code == ReplyCode.OK:
             return None
         if reply.code == ReplyCode.NO_ROUTE:
@@ -269,18 +300,19 @@ class PusherDialect(Dialect):
         return error(CODE_BAD_FRAME, "The request failed")
 
     def encode_close(self, code: int, reason: str) -> bytes | None:
-        """Encode the error that some clients read in place of the close
-        code."""
+        """Encode the error that some clients read in place of the close code.
+        Returns None for codes that are not of Pusher's protocol."""
         if code < _FIRST_OWN_CODE:
             return None
         return error(code, reason)
 
     def encode_event(self, event: Event) -> bytes | None:
-        """Encode a push, a publication, or a notice of a channel. The type of a
-        message is the name of its event.
+        r"""Encode a push, a publication, or a notice of a channel.
 
-        Returns None for names that only the protocol's own events may have, and
-        for kinds of events that the dialect does not have.
+        For example: ``{"event":"sold","channel":"news","data":"{\"id\":7}"}``.
+        The type of a message is the name of its event. Returns None for names
+        that only the protocol's own events may have, and for kinds of events
+        that the dialect does not have.
         """
         if event.channel is None:
             channel = ""
@@ -295,20 +327,22 @@ class PusherDialect(Dialect):
         if event.kind != "msg" or event.type.startswith(RESERVED_EVENTS):
             return None
 
+        # A message. Its fields are joined by hand, for speed.
         if channel:
-            where = b',"channel":%b' % encode(channel)
+            channel_field = b',"channel":%b' % encode(channel)
         else:
-            where = b""
-        by = b""
+            channel_field = b""
+        # In presence channels, clients learn who has sent a client event.
+        user_field = b""
         if (
             event.sender
             and channel.startswith(PRESENCE)
             and event.type.startswith(CLIENT_PREFIX)
         ):
-            by = b',"user_id":%b' % encode(event.sender)
+            user_field = b',"user_id":%b' % encode(event.sender)
         return b'{"event":%b%b,"data":%b%b}' % (
             encode(event.type),
-            where,
+            channel_field,
             encode(data_of(event)),
-            by,
+            user_field,
         )
