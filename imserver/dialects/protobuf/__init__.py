@@ -14,16 +14,20 @@ from imserver.plugin.services import Core
 
 
 def _build(core: Core) -> Parts:
-    """Make the services of the dialect for one node."""
+    """Make the services of the dialect for one node, and of GoChat's routes."""
     people = accounts_of(core)
     messaging = core.service(MessageServices).messaging
     service = ProtobufService(core, messaging, ProtobufUplink(messaging, core.store))
     gochat = api.GoChatApi(
-        core.tenants, people.accounts, people.friends, groups_of(core), core.relations
+        tenants=core.tenants,
+        accounts=people.accounts,
+        friends=people.friends,
+        groups=groups_of(core),
+        relations=core.relations,
     )
     return Parts(
-        (gochat,),
-        service.commands(),
+        services=(gochat,),
+        commands=service.commands(),
         checks={NAME: service.check},
         ended=(service.ended,),
     )

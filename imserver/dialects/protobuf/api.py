@@ -25,6 +25,8 @@ from imserver.plugin.wire import id_of
 
 
 class GoChatApi(Struct, frozen=True):
+    """The services that GoChat's routes use."""
+
     tenants: Tenants
     accounts: Accounts
     friends: Friends
@@ -86,12 +88,18 @@ Handler = Callable[["GoChatApi", Call], HttpResponse]
 
 
 def _refuses(**others: HttpResponse) -> Callable[[Handler], Handler]:
-    """Let a route answer refusals of its services, by the code of the problem.
-    ``others``: answers of this route alone."""
+    """A decorator: let a route answer refusals of its services in GoChat's
+    form.
+
+    ``others``: the answers of this route alone, by the code of the problem. All
+    other refusals have the answers of :data:`_REFUSALS`. A refusal that is in
+    neither is raised.
+    """
     answers = {**_REFUSALS, **others}
 
     def wrap(function: Handler) -> Handler:
         def run(api: GoChatApi, call: Call) -> HttpResponse:
+            """Run the route, and answer a refusal."""
             try:
                 return function(api, call)
             except ServiceRefused as refused:
@@ -108,8 +116,11 @@ def _refuses(**others: HttpResponse) -> Callable[[Handler], Handler]:
 def _refuse(
     problem: HttpProblem, _request: HttpRequest, _detail: str = ""
 ) -> HttpResponse:
-    """Answer every error with code -1 in the body. Details of internal errors
-    are not sent."""
+    """Answer a refused request with code -1 in the body.
+
+    Only a wrong method (405) keeps its status. Details of internal errors are
+    not sent.
+    """
     if problem.status == 405:
         return HttpResponse(405, b"")
     if problem.status == 429:
@@ -126,10 +137,11 @@ def _refuse(
 # --- accounts -----------------------------------------------------------------
 
 
-# WrongLogin: the account was deleted at the same time
+# A wrong login here means that the account was deleted at the same time.
 @_refuses(not_allowed=_CLOSED, passwords_off=_CLOSED, wrong_login=_BUSY)
 def register(api: GoChatApi, call: Call) -> HttpResponse:
-    """``POST /register``: make an account and log it in."""
+    """``POST /register``: make an account and log it in. May switch
+    greenlets."""
     phone = call.params.get("phone_number", "")
     password = call.params.get("password", "")
     if not (phone and password):
@@ -147,17 +159,19 @@ def register(api: GoChatApi, call: Call) -> HttpResponse:
 
 @_refuses(not_allowed=_WRONG_LOGIN, passwords_off=_WRONG_LOGIN)
 def login(api: GoChatApi, call: Call) -> HttpResponse:
-    """``POST /login``: a token for a phone number and password; with a second
-    factor also ``code``."""
+    """``POST /login``: make a token for a phone number and password.
+
+    An account with a second factor also needs ``code``. May switch greenlets.
+    """
     phone = call.params.get("phone_number", "")
     password = call.params.get("password", "")
     if not (phone and password):
         return BAD_PARAMETER
     accounts = api.accounts
-    earlier = call.request.headers.get("token", "")
+    earlier_token = call.request.headers.get("token", "")
     code = call.params.get("code", "")
     account = accounts.login(
-        call.app, phone, password, call.request.host, earlier, code
+        call.app, phone, password, call.request.host, earlier_token, code
     )
     session = accounts.token(account)
     call.user = account.user
@@ -169,7 +183,8 @@ def login(api: GoChatApi, call: Call) -> HttpResponse:
 
 @_refuses(invalid_request=refusal("不能添加自己为好友"))
 def add_friend(api: GoChatApi, call: Call) -> HttpResponse:
-    """``POST /friend/add``: add a friend without a request."""
+    """``POST /friend/add``: add a friend without asking the friend. May switch
+    greenlets."""
     app = call.app
     user = call.principal.user
     other = _id(call.params.get("friend_id", ""))
@@ -178,7 +193,8 @@ def add_friend(api: GoChatApi, call: Call) -> HttpResponse:
     result = api.friends.change(app, user, other, friends.add)
     if result is FriendResult.ALREADY:
         return refusal("请勿重复添加")
-    # A blocked user must not learn that they are blocked.
+    # Blocked users must not learn that they are blocked, so the answer is as if
+    # there were no such account.
     if result is FriendResult.AWAY:
         return _NO_FRIEND
     return success("好友添加成功")
@@ -191,8 +207,8 @@ def add_friend(api: GoChatApi, call: Call) -> HttpResponse:
 def create_group(api: GoChatApi, call: Call) -> HttpResponse:
     """``POST /group/create``: make a group of the owner and the named users.
 
-    Users who do not exist, have blocked the owner, or join by an invitation
-    only, are skipped.
+    Users are skipped who do not exist, have blocked the owner, or join by an
+    invitation only. May switch greenlets.
     """
     app = call.app
     user = call.principal.user
@@ -213,25 +229,30 @@ def create_group(api: GoChatApi, call: Call) -> HttpResponse:
     members = [each for each in users if each not in skipped]
     group, _ = groups.create(app, user, name, members)
     call.user = user
+    # For the audit log. Its users are those who were named.
     call.facts = {"group": str(group.id), "users": [each for each in wanted if each]}
     return success("群组创建成功", {"id": str(group.id)})
 
 
 @_refuses()
 def list_group(api: GoChatApi, call: Call) -> HttpResponse:
-    """``GET /group_user/list``: all members of a group, for its members."""
+    """``GET /group_user/list``: list all members of a group, for its members.
+    May switch greenlets."""
     app = call.app
     user = call.principal.user
     named = _id(call.params.get("group_id", ""))
     if not named:
         return BAD_PARAMETER
+    # One more than a group may have, so all members are on one page.
     members = api.groups.members(app, id_of(named), user, "", api.groups.limit + 1)
     return success("请求成功", {"ids": [each.user for each in members]})
 
 
 def _id(text: str) -> str:
-    """Read a 64-bit number as an id. ``""`` if it is invalid, has more than 40
-    digits, or is 0."""
+    """Read a 64-bit number as the id of an account or a group.
+
+    Returns ``""`` if it is no number, is 0, or is too large.
+    """
     if not (text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS):
         return ""
     number = int(text)

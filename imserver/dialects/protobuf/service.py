@@ -70,15 +70,19 @@ _MINUTE_SECONDS: Final = 60
 
 
 class SyncDeadlines:
-    """The connections that are expected to sync.
+    """The connections whose clients are expected to sync, with their deadlines.
 
-    ``release`` is called with each connection that has not synced in time, and
-    must not switch. The time starts when the outbox of the connection is empty.
+    New entries wait until a client has synced. ``release`` is called with each
+    connection that has not synced in time, so that it gets them anyway; it must
+    not switch greenlets. The time starts when the outbox of the connection is
+    empty.
     """
 
     def __init__(
         self, release: Callable[[Connection], object], hold_seconds: float
     ) -> None:
+        """Begin without connections. ``hold_seconds`` is the time for each of
+        them."""
         self.release = release
         self._hold_seconds = hold_seconds
         self._together_seconds = hold_seconds * _SHARE_TOGETHER
@@ -88,6 +92,8 @@ class SyncDeadlines:
     def expect(self, connection: Connection) -> None:
         """Start the deadline of a session. Never switches greenlets."""
         deadline = monotonic() + self._hold_seconds
+        # Connections with almost the same deadline share one set. A rush of
+        # logins then needs few timers.
         if self.expected:
             last_deadline, connections = self.expected[-1]
             if deadline < last_deadline + self._together_seconds:
@@ -104,8 +110,8 @@ class SyncDeadlines:
             connections.discard(connection)
 
     def _release_late(self) -> None:
-        """Greenlet: release connections at their deadlines, until no connection
-        is expected to sync."""
+        """Release connections at their deadlines, until no connection is expected
+        to sync. This is a greenlet of its own."""
         while self.expected:
             # The connections that were added last get their full time, too.
             deadline, connections = self.expected[0]
@@ -113,28 +119,35 @@ class SyncDeadlines:
             if seconds > 0:
                 gevent.sleep(seconds)
                 continue
-            # Not a for loop: a release may end other connections of the set,
-            # which removes them from it.
-            while connections:
-                connection = connections.pop()
-                # Its time starts when everything before is written.
-                if connection.outbox is not None:
-                    self.expect(connection)
-                    continue
-                try:
-                    self.release(connection)
-                except Exception:
-                    log.exception("ending the sync deadline of a client failed")
+            self._release_each(connections)
             self.expected.popleft()
+
+    def _release_each(self, connections: set[Connection]) -> None:
+        """Release these connections, and empty the set.
+
+        A connection that still has bytes to write gets a new deadline, because
+        its client cannot have read the last entries yet.
+        """
+        # Not a for loop: a release may end other connections of the set, which
+        # removes them from it.
+        while connections:
+            connection = connections.pop()
+            if connection.outbox is not None:
+                self.expect(connection)
+                continue
+            try:
+                self.release(connection)
+            except Exception:
+                log.exception("ending the sync deadline of a client failed")
 
 
 class PageEnds:
-    """The last id sent to each client that must still request more entries.
-    Never switches greenlets.
+    """Where each client stands that reads missed entries page by page.
 
-    If a newer entry is delivered meanwhile, the client continues from the id of
-    this entry, although it lacks entries before it. Then this table tells where
-    to continue.
+    A client continues from the greatest id that it has received. If a newer
+    entry is delivered between two pages, this is the id of that entry, although
+    the client lacks entries before it. Then this table tells where to continue.
+    Never switches greenlets.
     """
 
     def __init__(self) -> None:
@@ -143,9 +156,12 @@ class PageEnds:
         after it."""
 
     def begin(self, connection: Connection, after: int) -> int:
-        """Handle a request for the entries after an id. Returns the id after
-        which the next page begins: ``after``, or the end of the last page if
-        newer entries were delivered before the client had all older ones."""
+        """Handle a request for the entries after an id.
+
+        Returns the id after which the next page begins. This is ``after``, or
+        the end of the last page if newer entries were delivered before the
+        client had all older ones.
+        """
         end, passed_over = self.ends.get(connection, (after, False))
         if passed_over:
             return min(after, end)
@@ -165,13 +181,13 @@ class PageEnds:
 
 
 class _SyncAnswer(Struct, eq=False):
-    """The answer to a sync, which is collected. The log may have to be read
-    several times for it, because the client cannot express some entries.
+    """The answer to a sync, while it is collected.
 
-    ``limit``: the number of entries that fill the answer. ``behind``: the id
-    after which the log is read next; None if it need not be read again.
-    ``entries``: the entries for the client, each with its id. ``anew``: the
-    client must begin again.
+    The log may have to be read several times for it, because the client cannot
+    express some entries. ``limit``: the number of entries that fill the answer.
+    ``behind``: the id after which the log is read next; None if it need not be
+    read again. ``entries``: the entries for the client, each with its id.
+    ``anew``: the client must begin again.
     """
 
     connection: Connection
@@ -183,15 +199,19 @@ class _SyncAnswer(Struct, eq=False):
     anew: bool = False
 
     def take(self, messages: list[Message], more: bool, anew: bool) -> bool:
-        """Add entries that were read from the log. Send the answer if it is
-        full, or if the log has no ``more`` entries. Otherwise set ``behind``,
-        where the next read begins. Returns whether the client has all entries
-        now."""
+        """Add entries that were read from the log, and send the answer if it is
+        complete.
+
+        It is complete if it is full, or if the log has no ``more`` entries.
+        Otherwise sets ``behind``, where the next read begins. Returns whether the
+        client has all entries now.
+        """
         self.anew = self.anew or anew
         for message in messages:
             entry = self.dialect.encode_entry(message)
             if entry is not None:
                 self.entries.append((message.id, entry))
+        # A frame has a maximum size, so fewer entries than the limit may fit.
         sizes = (entry.ByteSize() for _, entry in self.entries)
         count = min(self.limit, count_fitting(sizes))
         if more and messages and count == len(self.entries) < self.limit:
@@ -201,6 +221,7 @@ class _SyncAnswer(Struct, eq=False):
         more = more or count < len(self.entries)
         page = [entry for _, entry in self.entries[:count]]
         self.connection.send(self.dialect.page(page, more, self.anew))
+        # Clients of the full dialect name their own position in each request.
         is_full_dialect = isinstance(self.dialect, FullProtobufDialect)
         asks_again = more and self.connection.is_open and not is_full_dialect
         if asks_again:
@@ -212,13 +233,16 @@ class _SyncAnswer(Struct, eq=False):
 
 
 class ProtobufService:
-    """Carries out the commands of the dialect. Owner of :class:`ProtobufState`,
-    and of the sync deadlines: one after a login, one after a page that is not
-    the last."""
+    """The commands of the dialect: logins and syncs. Messages go to the uplink.
+
+    It also keeps the sync deadlines of its clients: one after a login, and one
+    after a page of missed entries that is not the last.
+    """
 
     def __init__(
         self, core: Core, messaging: Messaging, uplink: ProtobufUplink
     ) -> None:
+        """Take the services of the core and the messenger."""
         self._plain = core.codec(PLAIN)
         self._full = core.codec(FULL)
         self._sessions = core.sessions
@@ -228,6 +252,8 @@ class ProtobufService:
             core.config, ProtobufSettings
         ).protobuf_silent_seconds
         self._uplink = uplink
+        # A client that does not sync after its login wants only new entries.
+        # One that does not ask for the next page gets them before the old ones.
         self.deadlines = SyncDeadlines(self._catch_up.release, HOLD_SECONDS)
         self.page_deadlines = SyncDeadlines(self._pass_over, PAGE_SECONDS)
         self.page_ends = PageEnds()
@@ -247,6 +273,7 @@ class ProtobufService:
         self.page_ends.forget(connection)
 
     def _cancel_deadlines(self, connection: Connection) -> None:
+        """End the sync deadlines of a connection."""
         self.deadlines.cancel(connection)
         self.page_deadlines.cancel(connection)
 
@@ -258,12 +285,12 @@ class ProtobufService:
         command: ChatLogin,
         answer: Callable[[Reply], None],
     ) -> Reply | None:
-        """Begin a session of the account that the token names. May switch
-        greenlets.
+        """Begin a session of the account that the token names.
 
-        After the answer 200 the user can be reached on this connection. After a
-        refusal the client may try again. If the user is online already, the
-        connection is closed.
+        After the reply 200 the user can be reached on this connection. After a
+        refusal the client may try again; if another try cannot help, the
+        connection is closed. Returns None if ``answer`` sends the reply. May
+        switch greenlets.
         """
         if connection.user is not None:
             self._logins.refused(
@@ -275,6 +302,8 @@ class ProtobufService:
         # dialect of the original.
         dialect = self._full if command.cursor >= 0 else self._plain
         connection.encoding = connection.encoding.with_dialect(dialect)
+        # Counted before the decision, which may switch. A user who is kicked
+        # meanwhile does not begin a session.
         kicks = self._sessions.kicks.count
         try:
             decision = self._check(connection, command)
@@ -283,6 +312,8 @@ class ProtobufService:
                     # Without an answer the client would wait for ever.
                     connection.close(decision.close)
                 return Reply(decision.code)
+            # The end of the token is kept in the state of this dialect, which
+            # takes less memory. So the core gets no end.
             login = Login(APP, decision.user, command.token, command.device)
             code = self._sessions.login(
                 connection, login, decision=replace(decision, expires_at=0), kicks=kicks
@@ -305,11 +336,15 @@ class ProtobufService:
         expires_at: int,
         answer: Callable[[Reply], None],
     ) -> Reply | None:
-        """Subscribe a new session to the log. Returns the answer to a login
-        without a cursor. A login with a cursor is answered by ``answer``, and
-        the method returns None. May switch greenlets. Raises
-        StorageUnavailable."""
+        """Subscribe a new session to the log.
+
+        Returns the reply to a login without a cursor. A login with a cursor is
+        answered by ``answer``, after which its missed entries follow; then the
+        result is None. ``expires_at``: the end of the token (Unix seconds; 0:
+        none). May switch greenlets. Raises StorageUnavailable.
+        """
         state = ProtobufState()
+        # In minutes, rounded up, so that it fits into 32 bits.
         if expires_at:
             state.end_and_session = expires_at // _MINUTE_SECONDS + 1
         connection.dialect_state = state
@@ -324,6 +359,7 @@ class ProtobufService:
             return Reply.OK
 
         def answer_login(recovered: bool, begin_anew: bool) -> None:
+            """Tell the client whether its missed entries follow."""
             answer(Reply(ReplyCode.OK, Recovered(recovered, begin_anew)))
 
         self._catch_up.resume(
@@ -332,8 +368,11 @@ class ProtobufService:
         return None
 
     def _check(self, connection: Connection, command: ChatLogin) -> LoginDecision:
-        """Decide whether the account that the token names, or the user of the
-        app's own token, may log in."""
+        """Decide whether a user may log in.
+
+        The token is one of an account, or the app's own token whose user is the
+        id of an account. Refusals are counted. May switch greenlets.
+        """
         app = self._logins.resolve(APP)
         name = connection.encoding.dialect.name
         if not self._logins.wants_tokens(app):
@@ -359,12 +398,12 @@ class ProtobufService:
         return decision
 
     def check(self, connection: Connection) -> float:
-        """Close a session whose token has expired. Returns the seconds without
-        traffic after which the caller closes the connection. Never switches
-        greenlets.
+        """Close a session whose token has expired. This is the regular check of
+        a connection.
 
-        The sweep calls this, because a timer for each session would use more
-        memory than the rest of the session.
+        Returns the seconds without traffic after which the caller closes the
+        connection. Never switches greenlets. There is no timer for each
+        session, because it would use more memory than the rest of the session.
         """
         state = connection.dialect_state
         if (
@@ -377,17 +416,16 @@ class ProtobufService:
     # --- catch-up -------------------------------------------------------------
 
     def sync(self, connection: Connection, command: ChatSync) -> Reply:
-        """Answer with the messages after an id: a full page, or the last ones.
-        Switches greenlets.
+        """Send the entries after an id: a full page, or the last ones.
 
         Entries that the client cannot express are skipped. If no answer is
         possible, the connection is closed. Otherwise it would receive new
-        entries and never request the missed ones.
+        entries and never request the missed ones. Switches greenlets.
         """
         self._cancel_deadlines(connection)
         dialect = connection.encoding.dialect
         assert isinstance(dialect, ProtobufDialect)
-        full = isinstance(dialect, FullProtobufDialect)
+        is_full_dialect = isinstance(dialect, FullProtobufDialect)
         page_start = self.page_ends.begin(connection, min(command.after, Limit.ID))
         answer = _SyncAnswer(
             connection,
@@ -401,7 +439,7 @@ class ProtobufService:
                 after = answer.behind
                 answer.behind = None  # the answer sets it if it is not full
                 self._catch_up.sync(
-                    connection, after, answer.limit, answer.take, checks=full
+                    connection, after, answer.limit, answer.take, checks=is_full_dialect
                 )
         except StorageUnavailable as unavailable:
             log.info(
@@ -412,7 +450,7 @@ class ProtobufService:
         log_subscription = connection.log_subscription
         if (
             log_subscription is not None
-            and not (log_subscription.live or full)
+            and not (log_subscription.live or is_full_dialect)
             and connection.is_open
         ):
             # The client is expected to request the rest. New entries wait
@@ -423,7 +461,10 @@ class ProtobufService:
 
     def _pass_over(self, connection: Connection) -> None:
         """Deliver new entries to a session that has not requested the next page
-        in time. It gets the entries before them later, when it asks."""
+        in time.
+
+        It gets the entries before them later, when it asks.
+        """
         ends = self.page_ends.ends
         if connection in ends:
             last_id, _ = ends[connection]

@@ -56,8 +56,11 @@ _OWN_SECTIONS: Final = ("mysql", "etcd", "rabbitmq")
 
 
 class _Given(Struct, frozen=True):
-    """A key of the file: its spelling there, its value, and its location for
-    messages."""
+    """A key of the file.
+
+    ``written``: its spelling there. ``location``: the file and the line, for
+    messages.
+    """
 
     written: str
     value: Any
@@ -67,12 +70,13 @@ class _Given(Struct, frozen=True):
 def read(
     document: Any, where: str
 ) -> tuple[dict[str, Any], Callable[[Config], Iterator[str]]] | None:
-    """Remove the keys that only GoChat's files have from ``document``, and
-    translate them. Returns the settings for them, and a function that yields a
-    warning for each entry without effect. Returns None if the file has no such
-    key.
+    """Translate the keys that only GoChat's files have, and remove them from
+    ``document``.
 
-    ``where`` names the file in messages. Raises :class:`ConfigError`.
+    Returns the settings for these keys, and a function that yields a warning
+    for each key without effect. Returns None if the file has no such key, so is
+    not one of GoChat. ``where`` names the file in messages. Raises
+    :class:`ConfigError`.
     """
     sections: dict[str, Any] = {
         key: section for key, section in document.items() if isinstance(section, dict)
@@ -107,18 +111,22 @@ def _is_of_gochat(sections: Mapping[str, Any]) -> bool:
 
 
 def _as_here(folded: str, value: Any) -> Any:
-    """A value of GoChat in the form that it has here. ``folded``: its key."""
+    """The value of a key, in the form that it has in files of this server.
+
+    ``folded``: the key in lower case without separators, for example
+    ``app.rpcport``.
+    """
     is_text = isinstance(value, str)
     if folded in _NUMBERS and is_text and value.isascii() and value.isdecimal():
         return int(value)  # as the original does
     if folded == "log.level" and value not in _LEVELS:
-        # levels of the original that are unknown here log what matters
+        # A level that only the original has becomes the usual one.
         return _LEVELS[0]
     return value
 
 
 def _warnings(given: Mapping[str, _Given], where: str, config: Config) -> Iterator[str]:
-    """Yield a warning for each entry without effect under the settings of a
+    """Yield a warning for each key without effect under the settings of the
     server."""
     idle = [entry.written for name, entry in given.items() if name in _UNUSED]
     if idle:
@@ -151,6 +159,8 @@ def _gochat_values(given: dict[str, _Given]) -> Iterator[tuple[str, Any]]:
     http = _gochat_port(given.get("app.httpserverport"), _HTTP_PORT)
     websocket = _gochat_port(given.get("app.websocketserverport"), _WEBSOCKET_PORT)
     # Two ports that are 0 are two free ports.
+    # GoChat has one port for HTTP and one for WebSockets. Here each serves
+    # both.
     if http == websocket != 0:
         ports = [http]
     else:
@@ -166,11 +176,11 @@ def _gochat_values(given: dict[str, _Given]) -> Iterator[tuple[str, Any]]:
         yield "websocket.protobuf_silent_seconds", given["app.heartbeattime"].value
 
 
-def _gochat_port(given: _Given | None, usual: int) -> int:
-    """The port in a key, or the usual one if it is not set. Raises
+def _gochat_port(given: _Given | None, default_port: int) -> int:
+    """The port that a key names, or the usual one if it is not set. Raises
     ConfigError."""
     if given is None:
-        return usual
+        return default_port
     text = str(given.value)
     is_number = text.isascii() and text.isdecimal()
     if isinstance(given.value, bool) or not is_number or int(text) > _MAX_PORT:
@@ -179,8 +189,11 @@ def _gochat_port(given: _Given | None, usual: int) -> int:
 
 
 def _gochat_host(given: _Given | None) -> str:
-    """The address to listen on. ``""`` stands for ``server.host``, if this is
-    an address of this machine alone anyway."""
+    """The address to listen on, from the key ``app.ip``.
+
+    Returns ``""``, which stands for ``server.host``, if the key is not set or
+    names an address of this machine alone. Raises ConfigError.
+    """
     if given is None:
         return ""
     try:

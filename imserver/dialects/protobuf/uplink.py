@@ -62,7 +62,7 @@ message for ever."""
 
 
 class ProtobufState(DialectState, gc=False):
-    """State of a session.
+    """What this dialect remembers about a session.
 
     ``last``: the client's number of the last stored or refused message, and its
     position (0: refused; or :data:`UNSTORED`). ``end_and_session``:
@@ -81,18 +81,24 @@ class ProtobufState(DialectState, gc=False):
 
     @property
     def uplink_session(self) -> int:
-        """Number of the uplink session, if the session has begun one; else 0.
-        It ends the sending of older sessions."""
+        """The number of the uplink session; 0 if the session has begun none.
+
+        An uplink session is the session of a user that alone may send.
+        Beginning a new one ends the sending of older ones.
+        """
         return self.end_and_session >> _END_MASK.bit_length()
 
     def begin_uplink(self, session: int) -> None:
-        """Set the number of the session."""
+        """Set the number of the uplink session, which was 0 until now."""
         self.end_and_session |= session << _END_MASK.bit_length()
 
 
 class _Queue(msgspec.Struct, eq=False):
-    """The messages of one connection that are not stored yet. While some are
-    being stored, ``messages`` wait. Then these are stored together."""
+    """The messages of one connection that are not stored yet.
+
+    While some are being stored, the next ones wait in ``messages``. Then these
+    are stored together.
+    """
 
     next: int
     """The number that the client must give its next message."""
@@ -106,8 +112,12 @@ class _Queue(msgspec.Struct, eq=False):
 
 
 class ProtobufUplink:
-    """Stores messages of clients in the order of their connection. Owner of the
-    messages that wait for earlier ones, and of ``ProtobufState.last``."""
+    """Stores the messages of clients, in the order of their connection and each
+    once.
+
+    A client numbers its messages. A message whose number is not the next one is
+    dropped, so that the client sends it again later.
+    """
 
     def __init__(self, messaging: Messaging, store: Store) -> None:
         self._messaging = messaging
@@ -115,12 +125,13 @@ class ProtobufUplink:
         self.queues: dict[Connection, _Queue] = {}
 
     def begin(self, app: str, user: str) -> int:
-        """Begin an uplink session, in which messages count from the start
-        again. Returns its number. Switches greenlets.
+        """Begin an uplink session of a user, in which messages count from the
+        start again.
 
-        After the return, each message of the user's older sessions is in the
-        log, or is never stored. This holds for messages that wait here, and for
-        a node that was stopped and continues. Raises StorageUnavailable.
+        Returns its number. After the return, each message of the user's older
+        sessions is in the log, or is never stored. This holds for messages that
+        wait here, and for a node that was stopped and continues. Switches
+        greenlets. Raises StorageUnavailable.
         """
         session = randbits(_SESSION_BITS) + 1
         self._store.part(MessageLog).writer.begin_uplink(app, user, session)
@@ -131,12 +142,10 @@ class ProtobufUplink:
         self.queues.pop(connection, None)
 
     def send(self, connection: Connection, command: ChatMessage) -> None:
-        """Accept a message. It is acknowledged after the commit. Never
-        switches greenlets.
+        """Accept a message, which is acknowledged after the commit.
 
         Only the next number is accepted. If the client repeats the last number,
-        it is acknowledged again. Acknowledgements are sent in order, so earlier
-        ones have been sent.
+        it is acknowledged again. Never switches greenlets.
         """
         state = connection.dialect_state
         if not isinstance(state, ProtobufState):
@@ -146,6 +155,7 @@ class ProtobufUplink:
         last_number, seq = state.last
         expected = last_number + 1 if queue is None else queue.next
         if command.number != expected:
+            # Acknowledgements are sent in order, so all earlier ones were sent.
             # A refused message (0) is not acknowledged. For a message that was
             # acknowledged but not stored, the ack has 0 in place of a position.
             if command.number == last_number and queue is None and seq:
@@ -155,6 +165,8 @@ class ProtobufUplink:
             queue = _Queue(command.number)
             self.queues[connection] = queue
 
+        # A client that sends faster than its messages are stored loses some,
+        # and sends them again.
         waiting = queue.storing + len(queue.messages)
         if waiting and (
             waiting >= MAX_WAITING
@@ -169,9 +181,11 @@ class ProtobufUplink:
             self._store_waiting(connection, queue)
 
     def _store_waiting(self, connection: Connection, queue: _Queue) -> None:
-        """Take the waiting messages out of the queue, and store them. If some
-        of them are recalls or edits, a greenlet reads their entries first.
-        Never switches greenlets."""
+        """Take the waiting messages out of the queue, and store them.
+
+        If some of them are recalls or edits, a greenlet reads their entries
+        first. Never switches greenlets.
+        """
         messages = queue.messages
         queue.messages = []
         queue.storing = len(messages)
@@ -188,8 +202,8 @@ class ProtobufUplink:
         messages: list[ChatMessage],
         revised_ids: list[int],
     ) -> None:
-        """Greenlet: read the entries that recalls and edits refer to, then pass
-        the messages to storage."""
+        """Read the entries that recalls and edits refer to, then store the
+        messages. This is a greenlet of its own."""
         app = connection.app
         entries: dict[int, Entry] | None = None
         try:
@@ -202,6 +216,7 @@ class ProtobufUplink:
             pass
         except Exception:
             log.exception("the entries of recalls and edits could not be read")
+        # The connection may have ended during the query.
         if self.queues.get(connection) is queue:
             self._store_each(connection, queue, messages, entries)
 
@@ -214,8 +229,8 @@ class ProtobufUplink:
     ) -> None:
         """Store messages, or refuse them. A refused message uses up its number.
 
-        ``entries``: the entries that recalls and edits refer to. None if they
-        could not be read.
+        ``entries``: the entries that recalls and edits refer to, by their ids.
+        None if they could not be read. Never switches greenlets.
         """
         app, user = app_and_user(connection)
         # GoChat acknowledges and stores messages to users who do not exist.
@@ -240,11 +255,14 @@ class ProtobufUplink:
         command: ChatMessage,
         result: Appended | Rejected | StorageUnavailable,
     ) -> None:
-        """Handle the result of storing a message, which may be a refusal. When
-        all messages are stored, the waiting ones follow. Never switches
-        greenlets."""
+        """Handle the result of storing a message, which may be a refusal.
+
+        When all messages that were being stored have a result, the waiting ones
+        follow. Never switches greenlets.
+        """
         state = connection.dialect_state
         number = command.number
+        # The connection has ended meanwhile.
         if self.queues.get(connection) is not queue:
             return
         if not isinstance(state, ProtobufState):
@@ -318,14 +336,15 @@ def draft_of(
     to_anybody: bool,
     session: int,
 ) -> Draft | Rejected | StorageUnavailable:
-    """The draft of a message. If it cannot be stored, returns the refusal, or
-    the error of the database.
+    """The draft with which a message of a client is stored.
 
+    If it cannot be stored, returns the refusal, or the error of the database.
     ``entries``: the entries to which recalls and edits refer; None if they
     could not be read. ``to_anybody``: the receiver need not exist. ``session``:
     the number of the uplink session; 0 if the user has not begun one.
     """
     sender = command.sender
+    # The frame names its sender, who must be the user of the session.
     if not sender or sender != account(user):
         return Rejected(RejectReason.NOT_MEMBER)
     receiver: tuple[str, int] | Rejected | StorageUnavailable
@@ -350,6 +369,7 @@ def draft_of(
         kind = "edit"
     elif command.kind == RECALL:
         kind = "recall"
+        # A recall has no content of its own.
         content_type = "text"
         body = b""
         meta = b""
@@ -373,9 +393,11 @@ def draft_of(
 def _receiver_of_revised(
     user: str, command: ChatMessage, entries: dict[int, Entry] | None
 ) -> tuple[str, int] | Rejected | StorageUnavailable:
-    """The user and the conversation of the entry that a recall or an edit
-    changes, or the reason why it is refused. For a message between two users
-    the conversation is 0."""
+    """The receiver of a recall or an edit: that of the entry which it changes.
+
+    Returns a user and a conversation, of which the latter is 0 for a message
+    between two users. Otherwise returns the reason why the change is refused.
+    """
     if command.kind not in (RECALL, EDIT):
         return Rejected(RejectReason.INVALID)
     if entries is None:
@@ -388,8 +410,8 @@ def _receiver_of_revised(
 
 
 def _receiver(sender: int, command: ChatMessage) -> tuple[str, int] | Rejected:
-    """The receiver of a message: ``("", group)`` for a group, and ``(user, 0)``
-    for a user. Otherwise returns the reason why it is refused."""
+    """The receiver of a plain message: ``("", group)`` for a group, and
+    ``(user, 0)`` for a user. Otherwise returns the reason why it is refused."""
     receiver = command.receiver
     if not 0 < receiver <= Limit.ID:
         return Rejected(RejectReason.INVALID)
@@ -401,12 +423,18 @@ def _receiver(sender: int, command: ChatMessage) -> tuple[str, int] | Rejected:
 
 
 class _GivenMeta(msgspec.Struct):
+    """The JSON that a client may send beside a message. Only mentions are
+    stored."""
+
     mentions: list[str] = []
 
 
 def _meta_from(given: bytes) -> bytes | None:
-    """The mentions of a message in the stored form. ``b""`` if it has none.
-    Returns None if they cannot be read. Other keys are ignored."""
+    """The mentions of a message in the stored form; ``b""`` if it has none.
+
+    ``given`` is JSON such as ``{"mentions":["7"]}``. Other keys are ignored.
+    Returns None if the mentions cannot be read, or are too many or too long.
+    """
     if not given:
         return b""
     try:

@@ -117,8 +117,11 @@ _NUMBERS: Final = {name: number for number, name in enumerate(MESSAGE_TYPES, 1)}
 
 
 def output(kind: int, data: bytes = b"", code: int = ReplyCode.OK) -> bytes:
-    """Encode a batch of one output. ``kind`` is a ``CmdType``, ``code`` a reply
-    code."""
+    """Encode a batch with one output, which is one frame of the server.
+
+    ``kind`` is a ``CmdType``, for example :data:`CT_ACK`, and ``code`` a reply
+    code.
+    """
     return _before_data(kind, code, len(data)) + data
 
 
@@ -126,16 +129,16 @@ def output(kind: int, data: bytes = b"", code: int = ReplyCode.OK) -> bytes:
 def _before_data(kind: int, code: int, size: int, tag: bytes = b"") -> bytes:
     """The bytes before the data of a batch with one output of ``size`` bytes.
 
-    If ``tag`` is given, the data of the output is a message with one field.
-    This field has the tag, and the ``size`` bytes are its content.
+    They depend only on few values, so they are cached. If ``tag`` is given, the
+    data of the output is a message with one field. This field has the tag, and
+    the ``size`` bytes are its content.
     """
     if tag:
         nested = tag + _length(size)
     else:
         nested = b""
     whole = len(nested) + size
-    # The original's text for this code. In the cmd dialect it ends in two
-    # capitals.
+    # The original's text for this code. In the cmd dialect it ends in "ID".
     if code == ReplyCode.BAD_USER:
         text = "非法的用户Id"
     else:
@@ -149,8 +152,8 @@ def _before_data(kind: int, code: int, size: int, tag: bytes = b"") -> bytes:
 
 
 def _length(size: int) -> bytes:
-    """Encode a length as protobuf does: 7 bits in each byte, the lowest
-    first."""
+    """Encode a length as protobuf does: in bytes of 7 bits, the lowest first.
+    The eighth bit says that more follow."""
     length = b""
     while size > _VARINT_MASK:
         length += b"%c" % (size & _VARINT_MASK | _MORE_FOLLOWS)
@@ -159,8 +162,11 @@ def _length(size: int) -> bytes:
 
 
 def uplink_ack(chat_number: int, seq: int) -> bytes:
-    """Encode the acknowledgement that the message with the sender's number
-    ``chat_number`` is stored as ``seq``."""
+    """Encode the acknowledgement of a message from a client.
+
+    ``chat_number`` is the sender's number for the message, and ``seq`` the id
+    with which it is stored.
+    """
     ack = _uplink_ack()
     ack.clientId = chat_number
     ack.seq = seq
@@ -169,20 +175,23 @@ def uplink_ack(chat_number: int, seq: int) -> bytes:
 
 @cache
 def _uplink_ack() -> pb.ACKMsg:
-    """The message that is written again for each acknowledgement, because a new
+    """The message that is filled anew for each acknowledgement. Making a new
     one would take twice the time."""
     return pb.ACKMsg(type=AT_UP)
 
 
 def push(message: pb.Message) -> bytes:
-    """Encode the output that delivers a message."""
+    """Encode a batch that delivers one message."""
     data: bytes = message.SerializeToString()
     return _before_data(CT_MESSAGE, ReplyCode.OK, len(data), _MSG_TAG) + data
 
 
 def as_message(stored: Message) -> pb.Message | None:
-    """A stored entry as a ``Message``. Returns None for changes of groups,
-    edits and recalls, which the original does not have."""
+    """A stored entry as a ``Message`` of protobuf, for clients of the original.
+
+    Returns None for changes of groups, edits and recalls, which the original
+    does not have.
+    """
     if stored.kind != "message":
         return None
     message = pb.Message()
@@ -202,15 +211,19 @@ def as_message(stored: Message) -> pb.Message | None:
 
 
 def type_name(number: int) -> str:
-    """The name of the type with this number. An unknown number is its own
-    name."""
+    """The name of the type of a message: ``text`` for 1. An unknown number is
+    its own name."""
     if 0 < number <= len(MESSAGE_TYPES):
         return MESSAGE_TYPES[number - 1]
     return str(number)
 
 
 def type_number(name: str) -> int:
-    """The number of a type. Unknown types count as ``custom``."""
+    """The number of the type of a message: 1 for ``text``.
+
+    A name that is a number stands for itself. All other unknown names count as
+    ``custom``.
+    """
     number_of_name = _NUMBERS.get(name)
     if number_of_name is not None:
         return number_of_name
@@ -223,7 +236,8 @@ def type_number(name: str) -> int:
 
 
 def account_number(user: str) -> int:
-    """The number of an account; 0 for users without an account."""
+    """The number of an account, which is its id; 0 for users without an
+    account."""
     if user.isdecimal() and user.isascii() and len(user) <= _MAX_ID_DIGITS:
         number = int(user)
         if number <= _MAX_ID:
@@ -238,7 +252,7 @@ account: Final = lru_cache(maxsize=_ACCOUNTS)(account_number)
 
 
 class ChatLogin(Command, frozen=True, gc=False):
-    """A login in which only the token names the user.
+    """A login. Only the token names the user.
 
     ``cursor``: the client uses stored messages and has everything up to this id
     (-1: not given). ``acks``: the client acknowledges messages.
@@ -251,9 +265,12 @@ class ChatLogin(Command, frozen=True, gc=False):
 
 
 class ChatMessage(Command, frozen=True, gc=False):
-    """A message to an account or a group, to be stored. ``number`` counts the
-    messages of one connection. The other fields are input of the client that
-    nobody has checked."""
+    """A message to an account or a group, to be stored.
+
+    ``number`` counts the messages of one connection. ``kind``: 0, or a recall
+    or an edit of the entry ``about``. Nobody has checked the fields yet: they
+    are as the client has sent them.
+    """
 
     number: int
     session_type: int
@@ -277,8 +294,8 @@ class ChatSync(Command, frozen=True, gc=False):
 
 
 def _login(data: bytes) -> Command:
-    """Decode a login. Without a cursor it is a login of the original's clients
-    (cursor -1)."""
+    """Decode a login. A login without a cursor (-1) is one of the original's
+    clients. Raises ValueError or DecodeError."""
     login = _parse(pb.LoginMsg, data)
     cursor = -1
     if login.HasField("cursor"):
@@ -292,8 +309,8 @@ def _login(data: bytes) -> Command:
 
 
 def _message(data: bytes) -> Command:
-    """Decode a message of a client. Its fields are checked when it is
-    stored."""
+    """Decode a message of a client. Its fields are checked when it is stored.
+    Raises ValueError or DecodeError."""
     up = _parse(pb.UpMsg, data)
     message = up.msg
     return ChatMessage(
@@ -320,16 +337,16 @@ def _text(data: bytes, longest: int) -> str:
 
 
 def _parse(kind: type[M], data: bytes) -> M:
-    """Read a message. Raises ValueError or DecodeError.
+    """Decode a message of protobuf. Raises ValueError or DecodeError.
 
     The library truncates numbers of more than 64 bits; the original refuses
-    them. If the library writes the same bytes again, the message has no such
-    number.
+    them. So this function refuses them, too.
     """
     message = kind.FromString(data)
     # Nine high bits in a row can begin a long number, or belong to a text that
     # is not ASCII. The other tests decide, and are rarely needed.
     if _LONG in data.translate(_HIGH_BYTES):
+        # If the library writes the same bytes again, it has truncated nothing.
         message.DiscardUnknownFields()
         if message.SerializeToString() != data and _has_long_number(
             data, kind is pb.UpMsg
@@ -351,43 +368,50 @@ def _has_long_number(data: bytes, nested: bool = False) -> bool:
     end of ``data`` and the length of numbers. ``nested``: field 1 is a message,
     too, and is searched.
     """
-    at = 0
-    while at < len(data):
-        tag, at = _number(data, at)
+    position = 0
+    while position < len(data):
+        tag, position = _number(data, position)
         number = 0
         kind = tag & _TYPE_MASK
         if kind == _VARINT:
-            number, at = _number(data, at)
+            number, position = _number(data, position)
         elif kind == _BYTES:
-            size, at = _number(data, at)
+            size, position = _number(data, position)
             is_first_field = tag == 1 << _TYPE_BITS | _BYTES
-            if nested and is_first_field and _has_long_number(data[at : at + size]):
+            if (
+                nested
+                and is_first_field
+                and _has_long_number(data[position : position + size])
+            ):
                 return True
-            at += size
+            position += size
         else:
-            at += _FIXED_BYTES.get(kind, 0)
+            position += _FIXED_BYTES.get(kind, 0)
         if number >> _NUMBER_BITS:
             return True
     return False
 
 
-def _number(data: bytes, at: int) -> tuple[int, int]:
-    """Decode the number that begins at ``at``. Returns the number and its
+def _number(data: bytes, start: int) -> tuple[int, int]:
+    """Decode the number that begins at ``start``. Returns the number and its
     end."""
     value = 0
     shift = 0
-    while data[at] > _VARINT_MASK:
-        value |= (data[at] & _VARINT_MASK) << shift
+    end = start
+    while data[end] > _VARINT_MASK:
+        value |= (data[end] & _VARINT_MASK) << shift
         shift += _VARINT_BITS
-        at += 1
-    return value | data[at] << shift, at + 1
+        end += 1
+    return value | data[end] << shift, end + 1
 
 
 def _heartbeat(_data: bytes) -> Command:
+    """Decode a heartbeat, which has no data that matter."""
     return Heartbeat()
 
 
 def _sync(data: bytes) -> Command:
+    """Decode a sync of the original's clients."""
     return ChatSync(_parse(pb.SyncInputMsg, data).seq)
 
 
@@ -405,7 +429,11 @@ FIRST_KIND_OF_FEATURES: Final = 64
 
 
 def _row_of_feature(name: str, read: Callable[[bytes], Command]) -> tuple[int, Row]:
-    """The kind and the row of a command of a feature. Raises ConfigError."""
+    """The kind and the row of a command of a feature.
+
+    ``name`` is the number of the kind, and ``read`` decodes JSON. Raises
+    ConfigError if the number belongs to the dialect itself.
+    """
     kind = id_of(name)
     if not FIRST_KIND_OF_FEATURES <= kind <= _MAX_INT32:
         raise ConfigError(
@@ -413,6 +441,7 @@ def _row_of_feature(name: str, read: Callable[[bytes], Command]) -> tuple[int, R
         )
 
     def read_json(data: bytes) -> Command:
+        """Decode the JSON of the command. Raises Refused."""
         if has_nul(data):
             raise Refused(ReplyCode.BAD_PARAMETER)
         return read(data or b"{}")
@@ -421,7 +450,10 @@ def _row_of_feature(name: str, read: Callable[[bytes], Command]) -> tuple[int, R
 
 
 class ProtobufDialect(Dialect):
-    """Codec of the ``protobuf`` dialect, for the original's clients."""
+    """The codec of the ``protobuf`` dialect, for the original's clients.
+
+    They know few kinds of entries and no errors.
+    """
 
     name = NAME
     path = "/ws"
@@ -433,14 +465,18 @@ class ProtobufDialect(Dialect):
     kinds."""
 
     def joined(self, readers: Readers) -> Self:
-        """See the contract."""
-        codec = super().joined(readers)
+        """A copy of the codec that also decodes the commands of features."""
+        joined_codec = super().joined(readers)
         rows = dict(map(_row_of_feature, readers, readers.values()))
-        codec.commands = {**self.commands, **rows}
-        return codec
+        joined_codec.commands = {**self.commands, **rows}
+        return joined_codec
 
     def decode(self, payload: bytes) -> Request:
-        """Read one ``Input``. Acks and unknown commands get no answer."""
+        """Read one ``Input``, which is one command.
+
+        Acks and unknown commands get no answer, so they raise BadFrame without
+        one. What happens with unreadable data is up to :meth:`unreadable`.
+        """
         try:
             message = pb.Input.FromString(payload)
         except protobuf_message.DecodeError:
@@ -449,6 +485,7 @@ class ProtobufDialect(Dialect):
         row = self.commands.get(message.type)
         if row is None:
             raise BadFrame(None)
+        # A number of more than 64 bits in the frame around the data.
         if len(payload) - len(data) > len(_LONG) and _has_long_number(payload):
             raise BadFrame(None)
         name, read = row
@@ -460,19 +497,20 @@ class ProtobufDialect(Dialect):
             return self.unreadable(name, refused.code)
 
     def unreadable(self, name: str, code: int = ReplyCode.BAD_PARAMETER) -> Request:
-        """The request for a command whose data is unreadable: the command is
-        dropped. Raises BadFrame."""
+        """Handle a command whose data is unreadable: drop it, because these
+        clients know no errors. Raises BadFrame."""
         raise BadFrame(None)
 
     def encode_reply(self, request: Request, reply: Reply) -> bytes | None:
-        """Encode the ack of a login. The dialect has no other replies."""
+        """Encode the ack of a login. Returns None for all other replies, which
+        these clients do not know."""
         if request.name == "login" and reply.code == ReplyCode.OK:
             return _login_ack()
         return None
 
     def encode_event(self, event: Event) -> bytes | None:
-        """Encode a push that is not stored: a message without a position
-        (``seq`` 0) and without a receiver."""
+        """Encode a push that is not stored. It is a message without a receiver
+        and without a position (``seq`` 0)."""
         if event.kind != "msg":
             return None
         return push(
@@ -486,7 +524,8 @@ class ProtobufDialect(Dialect):
         )
 
     def encode_message(self, message: Message) -> bytes | None:
-        """Encode a push of a stored message."""
+        """Encode the push of a stored message. Returns None for an entry that
+        these clients cannot read."""
         frame = self.encode_entry(message)
         if frame is None:
             return None
@@ -501,14 +540,17 @@ class ProtobufDialect(Dialect):
     def page(
         self, messages: Iterable[pb.Message], more: bool, begin_anew: bool
     ) -> bytes:
-        """Encode the answer to a sync. The original does not know
-        ``begin_anew``."""
+        """Encode the answer to a sync: some entries, and whether there are
+        ``more``.
+
+        The original does not know ``begin_anew``, so it is not sent here.
+        """
         page = pb.SyncOutputMsg(messages=messages, has_more=more)
         return output(CT_SYNC, page.SerializeToString())
 
     def encode_refusal(self, code: int, chat_number: int) -> bytes | None:
-        """Encode the refusal of a message. None, because these clients know no
-        refusals."""
+        """Encode the refusal of a message. Returns None, because these clients
+        know no refusals."""
         return None
 
 
@@ -528,10 +570,14 @@ class ProtobufDialect(Dialect):
 
 
 def _id(number: int) -> int:
+    """The number as an id; one that is too large becomes the largest id, which
+    nothing has."""
     return min(number, _MAX_ID)
 
 
 def _read_ack(data: bytes) -> Command:
+    """Decode the acknowledgement of a push. Raises ValueError for other kinds
+    of acknowledgements."""
     ack = _parse(pb.ACKMsg, data)
     if ack.type != AT_PUSH:
         raise ValueError("not the ack of a push")
@@ -539,11 +585,13 @@ def _read_ack(data: bytes) -> Command:
 
 
 def _read_sync(data: bytes) -> Command:
+    """Decode a sync of the full dialect, which may have a limit."""
     sync = _parse(pb.SyncInputMsg, data)
     return ChatSync(sync.seq, Fields({"limit": sync.limit}).limit())
 
 
 def _read_typing(data: bytes) -> Command:
+    """Decode the notice that a user is typing, for a user or a conversation."""
     typing = _parse(pb.TypingMsg, data)
     to = typing.receiver_id
     if to > _MAX_ID:
@@ -554,11 +602,16 @@ def _read_typing(data: bytes) -> Command:
 
 
 def _row(name: str, kind: str, **fields: str) -> Row:
-    """A command whose data is a message of a ``kind``. ``fields``: name of a
-    field of the command → its name in the message."""
+    """The row of a command whose data is one message of protobuf.
+
+    ``kind``: the name of that message. ``fields``: the name of a field of the
+    command → its name in the message. For example, ``_row("hide", "HideMsg",
+    ids="seqs")`` reads the field ``ids`` of the command from ``seqs``.
+    """
     make = FIELDS_OF_COMMANDS[name]
 
     def read(data: bytes) -> Command:
+        """Decode the data of the command."""
         message = _parse(getattr(pb, kind), data)
         values = {
             field: _plain(getattr(message, source)) for field, source in fields.items()
@@ -569,8 +622,8 @@ def _row(name: str, kind: str, **fields: str) -> Row:
 
 
 def _plain(value: Any) -> object:
-    """A field of a protobuf message in the form that JSON has: bytes as text,
-    ids as numbers, and lists."""
+    """A field of a protobuf message in the form that it has in JSON: bytes as
+    text, ids as numbers, and lists."""
     if isinstance(value, bytes):
         return value.decode()
     if isinstance(value, int):
@@ -625,8 +678,11 @@ SIGNALS: Final = ("typing", "receipt", "hidden", "contact", "piece")
 
 
 class Recovered(Struct, frozen=True):
-    """Whether missed entries follow the answer to a login. If not, the client
-    must request them, from its cursor or from the beginning."""
+    """Whether missed entries follow the reply to a login.
+
+    If not, the client must request them: from its cursor or, with
+    ``begin_anew``, from the beginning.
+    """
 
     recovered: bool
     begin_anew: bool = False
@@ -636,20 +692,26 @@ class Recovered(Struct, frozen=True):
 
 
 def _login_ack(recovered: bool = False, begin_anew: bool = False) -> bytes:
+    """Encode the reply to a login that has succeeded."""
     ack = pb.ACKMsg(type=AT_LOGIN, recovered=recovered, begin_anew=begin_anew)
     return output(CT_ACK, ack.SerializeToString())
 
 
 def refusal(code: int, request: int, chat_number: int = 0) -> bytes:
-    """Encode the refusal of a login or a message. ``request`` is its kind,
-    ``chat_number`` the client's number for it."""
+    """Encode the refusal of a login or a message.
+
+    ``request``: its kind, for example :data:`CT_LOGIN`. ``chat_number``: the
+    number that the client has given a message.
+    """
     ack = pb.ACKMsg(type=AT_REFUSED, clientId=chat_number, request=request)
     return output(CT_ACK, ack.SerializeToString(), code)
 
 
 def as_full_message(stored: Message) -> pb.Message:
-    """A stored entry of any kind as a ``Message`` with all its fields."""
+    """A stored entry of any kind as a ``Message`` of protobuf with all its
+    fields."""
     sender_id, sender = _number_or_name(stored.sender)
+    # An entry without a receiver belongs to a group.
     if stored.to:
         session_type = ST_SINGLE
         receiver_id, receiver = _number_or_name(stored.to)
@@ -678,9 +740,11 @@ def as_full_message(stored: Message) -> pb.Message:
 
 
 def _type_of(stored: Message) -> int:
-    """The field ``message_type`` of an entry. For content it is the number of
-    its type. For a reaction or a pin it is 1 if it was added, and 2 if it was
-    removed. Other kinds have 0."""
+    """The field ``message_type`` of an entry.
+
+    For content it is the number of its type. For a reaction or a pin it is 1 if
+    it was added, and 2 if it was removed. Other kinds have 0.
+    """
     if stored.kind in ("message", "edit"):
         return type_number(stored.type)
     if stored.kind in ("reaction", "pin"):
@@ -689,8 +753,11 @@ def _type_of(stored: Message) -> int:
 
 
 def _number_or_name(user: str) -> tuple[int, bytes]:
-    """The two fields that name a user: the number of the account and ``b""``.
-    For a user without an account they are 0 and the id of the user."""
+    """The two fields that name a user.
+
+    They are the number of the account and ``b""``. For a user without an
+    account they are 0 and the id of the user.
+    """
     number = account(user)
     if number:
         return number, b""
@@ -698,8 +765,8 @@ def _number_or_name(user: str) -> tuple[int, bytes]:
 
 
 def _signal(event: Signal) -> bytes:
-    """Encode a signal, such as ``typing`` or a receipt, for the full dialect.
-    Pieces of a streamed message have further fields."""
+    """Encode a signal, which is a short notice that is not stored: ``typing``,
+    a receipt, or a piece of a streamed message."""
     sender_id, sender = _number_or_name(event.sender)
     receiver_id, receiver = _number_or_name(event.to)
     signal = pb.SignalMsg(
@@ -714,6 +781,7 @@ def _signal(event: Signal) -> bytes:
         receiver=receiver,
     )
 
+    # A piece of a message that is still being written.
     if event.channel is not None and event.channel.stream is not None:
         stream = event.channel.stream
         signal.stream = stream.id.encode()
@@ -728,13 +796,17 @@ def _signal(event: Signal) -> bytes:
 
 
 def _messages(page: Any) -> Iterable[pb.Message]:
-    """The entries of a page that was prepared for JSON clients."""
+    """The entries of a page. The page was prepared for clients with JSON, so
+    each of its rows knows its entry."""
     return (as_full_message(each.message()) for each in page.messages)
 
 
 def _conversation(row: Any) -> pb.Conversation:
-    """A row of a list of conversations, with its last entry. ``place``: its
-    position; the id of its last entry if it has none."""
+    """A row of a list of conversations, with its last entry.
+
+    ``place``: the position of the row in the list, behind which the next page
+    begins.
+    """
     peer_id, peer = _number_or_name(row.peer)
     last = None
     place = row.position
@@ -756,6 +828,8 @@ def _conversation(row: Any) -> pb.Conversation:
 
 
 def _receipt(row: Any, conversation: int = 0) -> pb.Receipt:
+    """Up to where a user has received and read. ``conversation`` is 0 in a list
+    that is about one conversation."""
     user_id, user = _number_or_name(row.user)
     return pb.Receipt(
         user_id=user_id,
@@ -767,28 +841,35 @@ def _receipt(row: Any, conversation: int = 0) -> pb.Receipt:
 
 
 def _no_data(_data: Any) -> pb.HeartbeatMsg:
+    """The answer to a command that has no data in its reply."""
     return pb.HeartbeatMsg()
 
 
 def _history_answer(data: Any) -> pb.HistoryOutputMsg:
+    """The answer to a request for earlier entries."""
     return pb.HistoryOutputMsg(messages=_messages(data), has_more=data.more)
 
 
 def _conversations_answer(data: Any) -> pb.ConversationsOutputMsg:
+    """The answer to a request for the conversations of the user."""
     return pb.ConversationsOutputMsg(
         conversations=map(_conversation, data.conversations), has_more=data.more
     )
 
 
 def _receipts_answer(data: Any) -> pb.ReceiptsOutputMsg:
+    """The answer to a request for the receipts of a conversation."""
     return pb.ReceiptsOutputMsg(
         receipts=map(_receipt, data.receipts), has_more=data.has_more
     )
 
 
 def _marks_answer(data: Any) -> pb.MarksOutputMsg:
-    """The answer to a request for changes since a version: positions up to
-    which the user has read, hidden entries, and receipts."""
+    """The answer to a request for changes since a version.
+
+    It has the positions up to which the user has read, hidden entries, and
+    receipts.
+    """
     read = [
         pb.PlaceMsg(conversation=each.conversation, seq=each.id) for each in data.read
     ]
@@ -801,6 +882,7 @@ def _marks_answer(data: Any) -> pb.MarksOutputMsg:
 
 
 def _search_answer(data: Any) -> pb.SearchOutputMsg:
+    """The answer to a search in messages."""
     return pb.SearchOutputMsg(
         messages=_messages(data), has_more=data.has_more, before=data.before
     )
@@ -822,19 +904,22 @@ _KIND_OF: Final = {name: kind for kind, (name, _) in FULL_COMMANDS.items()}
 
 
 class FullProtobufDialect(ProtobufDialect):
-    """Codec for clients that log in with a cursor. It can encode every
-    entry."""
+    """The codec for clients that log in with a cursor. It can encode every
+    entry, and errors."""
 
     commands = FULL_COMMANDS
 
     def unreadable(self, name: str, code: int = ReplyCode.BAD_PARAMETER) -> Request:
-        """The request for a command whose data is unreadable: the command is
-        refused."""
+        """Handle a command whose data is unreadable: the client gets the error
+        ``code``."""
         return Request("", name, None, code)
 
     def encode_reply(self, request: Request, reply: Reply) -> bytes | None:
-        """Encode an answer with the kind of its request. A login is
-        acknowledged or refused."""
+        """Encode a reply, with the kind of its request.
+
+        A login is acknowledged or refused. Returns None for commands without a
+        reply.
+        """
         kind = _KIND_OF.get(request.name, 0)
         if kind in _ANSWERS:
             if reply.data is None:
@@ -842,7 +927,8 @@ class FullProtobufDialect(ProtobufDialect):
             else:
                 body = _ANSWERS[kind](reply.data).SerializeToString()
             return output(kind, body, reply.code)
-        if request.name.isdecimal():  # a command of a feature has its number as name
+        # A command of a feature has its number as name, and JSON as data.
+        if request.name.isdecimal():
             body = b"" if reply.data is None else msgspec.json.encode(reply.data)
             return output(int(request.name), body, reply.code)
 
@@ -856,8 +942,8 @@ class FullProtobufDialect(ProtobufDialect):
         return _login_ack()
 
     def encode_event(self, event: Event) -> bytes | None:
-        """Encode a push that is not stored, or a signal of a kind that these
-        clients know."""
+        """Encode a push that is not stored, or a signal. Returns None for a
+        signal that these clients do not know."""
         if isinstance(event, Signal):
             if event.kind in SIGNALS:
                 return _signal(event)
@@ -869,12 +955,14 @@ class FullProtobufDialect(ProtobufDialect):
     def page(
         self, messages: Iterable[pb.Message], more: bool, begin_anew: bool
     ) -> bytes:
-        """Encode the answer to a sync."""
+        """Encode the answer to a sync: some entries, whether there are
+        ``more``, and whether the client must begin anew."""
         page = pb.SyncOutputMsg(messages=messages, has_more=more, begin_anew=begin_anew)
         return output(CT_SYNC, page.SerializeToString())
 
     def encode_refusal(self, code: int, chat_number: int) -> bytes:
-        """Encode the refusal of a message. Its number is used up."""
+        """Encode the refusal of a message. The client must not use its number
+        again."""
         return refusal(code, CT_MESSAGE, chat_number)
 
 
