@@ -9,8 +9,13 @@ from imserver.plugin.services import Core
 
 
 def _build(core: Core) -> Parts:
+    """Make the service of the dialect for one node."""
     service = ClientService(core)
-    return Parts((service,), opened={NAME: service.opened}, ended=(service.ended,))
+    return Parts(
+        services=(service,),
+        opened={NAME: service.opened},
+        ended=(service.ended,),
+    )
 
 
 FEATURE = FeatureRow(NAME, _build, (ClientDialect(),), api.ROUTES)

@@ -35,15 +35,22 @@ Code = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 
 
 class ClientBody(Struct, rename="camel", forbid_unknown_fields=True):
-    """One route's fields. Fields of the type ``str | None`` without a default
-    value are required."""
+    """The fields of the body of one route, in camel case.
+
+    Fields of the type ``str | None`` without a default value are required:
+    their route refuses a body without them.
+    """
 
 
 class RegisterBody(ClientBody):
+    """The name of the system to register."""
+
     system_id: str | None = None
 
 
 class Client(ClientBody):
+    """The id of one client."""
+
     client_id: str | None = None
 
 
@@ -55,17 +62,24 @@ class GroupBody(ClientBody):
 
 
 class MembershipBody(Client):
+    """A client and a group."""
+
     group_name: str | None = None
 
 
 class Binding(MembershipBody):
+    """A client, a group to join, and the label that the client gets."""
+
     user_id: str | None = None
     extend: str | None = None
 
 
 class Push(ClientBody):
-    """The content of a push. ``data`` is unchanged JSON: a string, an array or
-    an object."""
+    """The content of a push.
+
+    ``data`` is unchanged JSON: a string, an array or an object. ``code`` and
+    ``msg`` are passed on to the receivers.
+    """
 
     send_user_id: str | None = None
     code: Code | None = None
@@ -73,8 +87,11 @@ class Push(ClientBody):
     data: Raw = Raw(b"")
 
     def payload(self) -> tuple[str, bytes]:
-        """``data`` as a text, or as JSON of another type. Raises
-        :class:`BadBody`."""
+        """The text and the JSON of ``data``, one of which is empty.
+
+        A string becomes the text, and an array or object stays JSON. Raises
+        :class:`BadBody` for any other type.
+        """
         raw = bytes(self.data)
         try:
             if raw[:1] == b'"':
@@ -109,32 +126,40 @@ to at most 10,000 clients."""
 
 
 class BodyReader(Generic[B]):
-    """Decodes the bodies of one kind. ``most_values``: the most values in a
-    body."""
+    """Decodes the bodies of one kind, with any spelling of their names.
+
+    ``most_values``: the most values in a body.
+    """
 
     most_values = MOST_VALUES
 
     def __init__(self, kind: type[B]) -> None:
+        """Decode bodies of this ``kind``. ``_names`` has the name of each field
+        in lower case → its name."""
         self._kind = kind
         self._decode = msgspec.json.Decoder(kind).decode
         self._names = {name.lower(): name for name in kind.__struct_encode_fields__}
 
     def read(self, call: Call) -> B:
-        """Decode the body of a request. Raises :class:`BadBody` if it is not a
-        JSON object, or if a type is wrong."""
+        """Decode the body of a request.
+
+        Raises :class:`BadBody` if it is not a JSON object, or if a type is
+        wrong.
+        """
         call.require_few_values(call.body, self.most_values)
         try:
             return self._decode(call.body)
         except (ValueError, RecursionError):
             pass
-        # Slower, for bodies with other spellings of the names or unknown
-        # fields.
+        # Slower, for the few bodies with other spellings of the names or with
+        # unknown fields.
         fields: dict[str, Any] = {
             self._names[key]: value
             for key, value in call.json_object().items()
             if key in self._names
         }
         try:
+            # The content of a push stays JSON, and is not decoded any further.
             if "data" in fields:
                 fields["data"] = Raw(msgspec.json.encode(fields["data"]))
             return msgspec.convert(fields, self._kind)
@@ -153,7 +178,7 @@ _NOT_ADMITTED: Final = (401, 403)
 
 
 def client_refusal(text: str) -> HttpResponse:
-    """An answer with code -1 and a text."""
+    """An answer with code -1 and a text, which the back end may show."""
     body = b'{"code":-1,"msg":%b,"data":[]}' % msgspec.json.encode(text)
     return HttpResponse(200, body, refuses=True)
 
@@ -171,8 +196,10 @@ TOO_LONG: Final = client_refusal("消息过长")
 def _refuse(
     problem: HttpProblem, _request: HttpRequest, _detail: str = ""
 ) -> HttpResponse:
-    """Answer with code -1 in the body. The statuses 400 and 405 have no body
-    (docs/reference/client-dialect.md)."""
+    """Answer a refused request with code -1 in the body.
+
+    The statuses 400 and 405 have no body (docs/reference/client-dialect.md).
+    """
     if problem.status in _NOT_ADMITTED:
         return UNAUTHORIZED
     if problem.status >= 429:
@@ -183,6 +210,8 @@ def _refuse(
 
 
 class ClientApi(Struct, frozen=True):
+    """The services that the routes of this API use."""
+
     service: ClientService
     core: Core
     http: Api
@@ -202,14 +231,19 @@ DONE: Final = success([])
 
 
 def _required(value: str | None, name: str) -> str:
-    """The value of a required field. Raises RequestRefused if it is missing."""
+    """The value of a required field. Raises RequestRefused if it is missing or
+    empty. ``name`` is its name in the error."""
     if not value:
         raise RequestRefused(client_refusal(f"{name}为必填字段"))
     return value
 
 
 def _read_system(api: ClientApi, call: Call) -> None:
-    """Store the system of a request in its call."""
+    """Store the system of a request in ``call.input``, and its app in
+    ``call.app``.
+
+    The header ``SystemId`` names it. Raises RequestRefused.
+    """
     header = call.request.headers.get("systemid", "")
     if not header:
         raise RequestRefused(client_refusal("系统ID不能为空"))
@@ -227,12 +261,16 @@ def _read_system(api: ClientApi, call: Call) -> None:
 def _route_for_system(
     kind: type[B], function: Callable[[ClientApi, str, B], HttpResponse]
 ) -> Callable[[ClientApi, Call], HttpResponse]:
-    """Make the function of a route, for every route except register. It decodes
-    the body as ``kind``, and calls ``function`` with the app of the system and
-    the body."""
+    """Make the function of a route for one system, from a function that gets
+    the decoded body.
+
+    ``kind``: the body of the route. ``function`` is called with the API, the
+    app of the system, and the body. All routes except register are made so.
+    """
     read = BodyReader(kind).read
 
     def run(api: ClientApi, call: Call) -> HttpResponse:
+        """Check the system, decode the body, and call the function."""
         if not api.service.is_registered(call.input):
             return UNKNOWN_SYSTEM
         body = read(call)
@@ -246,8 +284,11 @@ def _route_for_system(
 
 
 def _event(api: ClientApi, app: str, push: Push) -> Event:
-    """The event of a push. All receivers of a call get this one event, with one
-    id."""
+    """The event of a push, after the check of quota and length.
+
+    All receivers of a call get this one event, with one id. Raises
+    RequestRefused and BadBody.
+    """
     api.core.metrics.pushes.require(app)
     text, data = push.payload()
     sender = push.send_user_id or ""
@@ -257,10 +298,10 @@ def _event(api: ClientApi, app: str, push: Push) -> Event:
     if size > api.http.limits.push_characters:
         raise RequestRefused(TOO_LONG)
     return Event(
-        "msg",
-        sender,
-        text,
-        message_id(),
+        kind="msg",
+        sender=sender,
+        text=text,
+        id=message_id(),
         type="text",
         data=data,
         code=push.code or 0,
@@ -270,22 +311,30 @@ def _event(api: ClientApi, app: str, push: Push) -> Event:
 
 
 def _push_answer(event: Event, outcome: Outcome) -> HttpResponse:
-    """The answer to a push. An unknown or absent receiver is not an error. A
-    node that has certainly not received the push is an error."""
+    """The answer to a push.
+
+    An unknown or absent receiver is not an error. It is an error if a node has
+    certainly not received the push.
+    """
     if outcome in (Outcome.FAILED, Outcome.REFUSED):
         return FAILED
     return success({"messageId": event.id})
 
 
 def send_to_client(api: ClientApi, app: str, push: PushToClient) -> HttpResponse:
-    """``POST /api/send_to_client``: push to one client."""
+    """``POST /api/send_to_client``: push to one client. May switch
+    greenlets."""
     event = _event(api, app, push)
     client = _required(push.client_id, "ClientId")
     return _push_answer(event, api.core.connections.push(app, client, event))
 
 
 def send_to_clients(api: ClientApi, app: str, push: PushToClients) -> HttpResponse:
-    """``POST /api/send_to_clients``: push to several clients."""
+    """``POST /api/send_to_clients``: push to several clients.
+
+    The answer is an error only if no client has received the push, so that the
+    back end may repeat it. May switch greenlets.
+    """
     event = _event(api, app, push)
     if push.client_ids is None:
         raise RequestRefused(client_refusal("ClientIds为必填字段"))
@@ -294,8 +343,8 @@ def send_to_clients(api: ClientApi, app: str, push: PushToClients) -> HttpRespon
     outcomes = [
         api.core.connections.push(app, each or "", event) for each in push.client_ids
     ]
-    # A repeated call would deliver again to clients that have received the
-    # push.
+    # After an error the back end repeats the call, which would deliver again to
+    # clients that have received the push.
     if Outcome.FAILED in outcomes and Outcome.SENT not in outcomes:
         return FAILED
     return DONE
@@ -319,7 +368,7 @@ def send_to_system(api: ClientApi, app: str, push: Push) -> HttpResponse:
 
 def bind_to_group(api: ClientApi, app: str, binding: Binding) -> HttpResponse:
     """``POST /api/bind_to_group``: put a client into a group, and set its
-    label."""
+    label. May switch greenlets."""
     client = _required(binding.client_id, "ClientId")
     group = _required(binding.group_name, "GroupName")
     label = Label(binding.user_id or "", binding.extend or "")
@@ -339,7 +388,8 @@ def bind_to_group(api: ClientApi, app: str, binding: Binding) -> HttpResponse:
 def unbind_from_group(
     api: ClientApi, app: str, membership: MembershipBody
 ) -> HttpResponse:
-    """``POST /api/unbind_from_group``: take a client out of a group."""
+    """``POST /api/unbind_from_group``: take a client out of a group. It is no
+    error if the client is not in the group. May switch greenlets."""
     client = _required(membership.client_id, "ClientId")
     group = _required(membership.group_name, "GroupName")
     if api.service.unbind(app, client, group) is Left.FAILED:
@@ -348,25 +398,27 @@ def unbind_from_group(
 
 
 def get_online_list(api: ClientApi, app: str, group: GroupBody) -> HttpResponse:
-    """``POST /api/get_online_list``: the members of a group in the order of
-    joining.
+    """``POST /api/get_online_list``: list the members of a group in the order
+    of joining.
 
-    ``count`` counts all; the list has at most :data:`LIST_MEMBERS`.
+    ``count`` counts all members; the list has at most :data:`LIST_MEMBERS`. May
+    switch greenlets.
     """
     name = _required(group.group_name, "GroupName")
     listed: list[str] = []
-    after = ""
+    next_page = ""
     while True:
-        page = api.http.channels.members.page(app, name, after, _PAGE)
+        # ``page.next`` is "" after the last page.
+        page = api.http.channels.members.page(app, name, next_page, _PAGE)
         listed += [member.connection for member in page.members]
-        after = page.next
-        if not after or len(listed) >= LIST_MEMBERS:
+        next_page = page.next
+        if not next_page or len(listed) >= LIST_MEMBERS:
             return success({"count": max(page.total, len(listed)), "list": listed})
 
 
 def get_client_groups(api: ClientApi, app: str, client: Client) -> HttpResponse:
-    """``POST /api/get_client_groups``: the groups of a client in the order of
-    joining."""
+    """``POST /api/get_client_groups``: list the groups of a client in the order
+    of joining. An unknown client has none. May switch greenlets."""
     client_id = _required(client.client_id, "ClientId")
     (row,) = api.core.connections.about(app, [client_id])
     groups = () if row is None else row.channels
@@ -377,15 +429,18 @@ def get_client_groups(api: ClientApi, app: str, client: Client) -> HttpResponse:
 
 
 def is_online(api: ClientApi, app: str, client: Client) -> HttpResponse:
-    """``POST /api/is_online``: whether a client is connected."""
+    """``POST /api/is_online``: whether a client is connected. May switch
+    greenlets."""
     client_id = _required(client.client_id, "ClientId")
     (row,) = api.core.connections.about(app, [client_id])
     return success({"online": row is not None})
 
 
 def close_client(api: ClientApi, app: str, client: Client) -> HttpResponse:
-    """``POST /api/close_client``: close a client's connection, after all
-    earlier pushes."""
+    """``POST /api/close_client``: close a client's connection.
+
+    Pushes that were sent before reach the client first. May switch greenlets.
+    """
     client_id = _required(client.client_id, "ClientId")
     outcome = api.core.connections.close(app, client_id, CloseCode.KICKED)
     if outcome is Outcome.FAILED:
@@ -397,15 +452,15 @@ _registrations: Final = BodyReader(RegisterBody)
 
 
 def _read_new_system(api: ClientApi, call: Call) -> None:
-    """Store the name of the system to register in ``call.input``, and its
-    app."""
+    """Store the name of the system to register in ``call.input``, and its app
+    in ``call.app``."""
     call.input = _registrations.read(call).system_id
     call.app = api.service.app_of(call.input or "")
 
 
 def register(api: ClientApi, call: Call) -> HttpResponse:
     """``/api/register``, by any method: register a system permanently, for all
-    nodes."""
+    nodes. May switch greenlets."""
     system = _required(call.input, "SystemId")
     if not api.service.is_name(system):
         return UNKNOWN_SYSTEM

@@ -32,8 +32,10 @@ policy has no effect."""
 
 
 class Label(Struct, frozen=True, array_like=True):
-    """The label that a back end gives a client. Notices to the client's groups
-    contain it."""
+    """The data that a back end attaches to a client: an id and any text.
+
+    Notices to the client's groups contain it.
+    """
 
     user_id: str = ""
     extend: str = ""
@@ -58,13 +60,17 @@ class ClientState(DialectState, gc=False):
 
 
 class ClientService:
-    """Starts the sessions of clients, and notifies groups when members join and
-    leave. Owner of :class:`ClientState`.
+    """Starts the sessions of clients, and tells groups when members come and
+    go.
 
-    Groups with more than ``notice_members`` members get no notices.
+    A client belongs to a *system*, which is an app, and may be in groups, which
+    are channels of this app. Groups with more than ``notice_members`` members
+    get no notices.
     """
 
     def __init__(self, core: Core) -> None:
+        """Take the services of the core, and register for clients that join and
+        leave groups."""
         self._hub = core.hub
         self._ids = core.connection_ids
         self._channels = core.channels
@@ -80,31 +86,23 @@ class ClientService:
     # --- coming and going -----------------------------------------------------
 
     def opened(self, connection: Connection, head: Head) -> None:
-        """Make a new connection a client of the system in its query string, and
-        send its id.
+        """Make a new connection a client of a system, and send its id.
 
-        The client can be reached when it receives its id. In demo mode the
-        system need not be registered. May switch greenlets. Raises
-        StorageUnavailable.
+        The query of its URL names the system: ``/ws?systemId=shop``. The client
+        can be reached when it receives its id. In demo mode the system need not
+        be registered. May switch greenlets. Raises StorageUnavailable.
         """
         params = head.params()
         system = params.get("systemId", "")
         if not self.is_name(system):
-            if system:
-                named = self.app_of(system)
-                answer = BAD_SYSTEM
-            else:
-                named = ""
-                answer = NO_SYSTEM
-            self._logins.refused("app", named, "", connection.peer)
-            self._refuse(connection, answer, CloseCode.NOT_ALLOWED)
+            self._refuse_name(connection, system)
             return
 
         app = self.app_of(system)
         if self._tenants.get(app) is None and self._logins.takes_unregistered:
             self._begin(app, connection, is_registered=False)
             return
-        # reads the database, because another node may have registered it
+        # Reads the database, because another node may have registered it.
         self._tenants.find(app)
         # Remembered, because the app may be deleted while the login is checked.
         hub_app = self._hub.apps.get(app)
@@ -123,25 +121,44 @@ class ClientService:
             return
         self._begin(app, connection, is_registered=True)
         if decision.user:
+            # The hub knows the client by its own id, and not by this user.
             connection.dialect_state = ClientState(label=Label(decision.user))
         self._logins.began(connection, decision)
 
+    def _refuse_name(self, connection: Connection, system: str) -> None:
+        """Refuse a connection whose URL names no system, or one with an invalid
+        name."""
+        if system:
+            named_app = self.app_of(system)
+            answer = BAD_SYSTEM
+        else:
+            named_app = ""
+            answer = NO_SYSTEM
+        self._logins.refused("app", named_app, "", connection.peer)
+        self._refuse(connection, answer, CloseCode.NOT_ALLOWED)
+
     def _refuse(self, connection: Connection, payload: bytes, code: int) -> None:
+        """Send a last frame, and close the connection."""
         connection.send(payload)
         connection.close(code)
 
     def _begin(self, app: str, connection: Connection, is_registered: bool) -> None:
-        """Begin a session of a new client, and send its id. The client is its
+        """Begin the session of a new client, and send its id. The client is its
         own user."""
         client_id = self._ids.id_of(self._ids.next_number())
         hub_app = self._hub.open(app, POLICY, is_registered)
+        # The empty text is the device, because these clients name none.
         self._hub.join(hub_app, connection, client_id, "")
         self._login_counts[app] += 1
         connection.send(welcome(client_id))
 
     def ended(self, connection: Connection, _code: int) -> None:
-        """Handle the end of a connection that has left the hub and its groups.
-        Never switches greenlets."""
+        """Handle the end of a connection, which has left the hub and its
+        groups.
+
+        An app that is not registered ends with its last client. Never switches
+        greenlets.
+        """
         if connection.app is not None:
             self._hub.close_unregistered(connection.app)
 
@@ -155,16 +172,17 @@ class ClientService:
     # --- systems --------------------------------------------------------------
 
     def register(self, system: str) -> bool:
-        """Register a system with a valid name permanently, for all nodes. False
-        if it is registered already.
+        """Register a system permanently, for all nodes. Its name must be valid.
 
-        Raises StorageUnavailable and BadTenant, the latter also if the system
-        was deleted and some of its files are left. May switch greenlets.
+        Returns False if it is registered already. May switch greenlets. Raises
+        StorageUnavailable and BadTenant, the latter also if the system was
+        deleted and some of its files are left.
         """
         return self._tenants.register(_app_named(system))
 
     def app_of(self, system: str) -> str:
-        """The app with the clients of a system, registered or not."""
+        """The app with the clients of a system, which need not be
+        registered."""
         return self._tenants.resolve(_app_named(system))
 
     def is_registered(self, system: str) -> bool:
@@ -174,31 +192,33 @@ class ClientService:
     # --- groups ---------------------------------------------------------------
 
     def bind(self, app: str, client_id: str, group: str, label: Label) -> Joined:
-        """Put a client into a group, on any node, and replace its label.
+        """Put a client into a group, and replace its label. The client may be
+        on any node.
 
-        Raises :class:`imserver.gateway.channels.members.ChannelRefused` for an
-        invalid name.
+        May switch greenlets. Raises
+        :class:`imserver.gateway.channels.members.ChannelRefused` for an invalid
+        name.
         """
         return self._connections.join(
             app, client_id, group, msgspec.msgpack.encode(label)
         )
 
     def unbind(self, app: str, client_id: str, group: str) -> Left:
-        """Take a client out of a group, on any node; the other members get a
-        notice."""
+        """Take a client out of a group, and tell the other members. The client
+        may be on any node. May switch greenlets."""
         if self._ids.read(client_id) is None:
             return Left.UNKNOWN
         query = Unbind(app, client_id, group)
         answer: Left | None = self._connections.query(client_id, "unbind", query, Left)
-        # No answer: ``leave`` tells a dead node from a node that does not
-        # answer.
+        # None means that the node did not answer. ``leave`` finds out whether
+        # it is dead, and then the client is gone.
         if answer is None:
             return self._connections.leave(app, client_id, group)
         return answer
 
     def _unbind_here(self, query: Unbind) -> Left:
-        """Answer a query: take a client of this node out of a group, and notify
-        the group."""
+        """Take a client of this node out of a group, for a query of any node,
+        and tell the group."""
         connection = self._connections.find(query.app, query.client_id)
         if connection is None:
             return Left.UNKNOWN
@@ -216,8 +236,11 @@ class ClientService:
         _position: Position | None,
     ) -> None:
         """Handle a connection of this node that has joined a channel, or joined
-        it again. ``about``: an encoded :class:`Label`, or ``b""`` if its label
-        stays. ``new``: it was not in the channel before."""
+        it again.
+
+        ``about``: an encoded :class:`Label` (``b""``: its label stays).
+        ``new``: it was not in the channel before.
+        """
         if connection.encoding.dialect.name != NAME:
             return
         if about:
@@ -227,16 +250,18 @@ class ClientService:
             self._notify(connection, channel, "online")
 
     def _left(self, connection: Connection, channels: tuple[str, ...]) -> None:
-        """Handle the end of a connection of this node that was in these
-        channels. A user who was unbound from a group but is still connected is
-        not offline."""
+        """Tell these channels that a client of this node has gone.
+
+        A user who was unbound from a group but is still connected is not
+        offline.
+        """
         if connection.encoding.dialect.name == NAME and not connection.is_open:
             for channel in channels:
                 self._notify(connection, channel, "offline")
 
     def _notify(self, connection: Connection, group: str, kind: str) -> None:
-        """Send the members of a group a notice about a client: ``online`` or
-        ``offline``. May switch greenlets."""
+        """Tell the members of a group that a client is ``online`` or
+        ``offline``, with its label. May switch greenlets."""
         app = connection.app
         if app is None:
             return

@@ -36,27 +36,17 @@ _ENDED: Final = "nodes share their state in Redis: set redis.url, or IMSERVER_RE
 def read(
     text: str, where: str
 ) -> tuple[dict[str, Any], Callable[[Config], Iterator[str]]]:
-    """Translate such a file. Returns the settings, and a function that yields a
-    warning for each entry without effect.
+    """Translate the settings of go-websocket.
 
-    The function gets the settings of a server. It raises ConfigError if the key
-    is the public one and the server is not in demo mode. ``where``: the name of
-    the file in messages. Raises :class:`ConfigError`.
+    Returns the settings, and a function that yields a warning for each entry
+    without effect under the settings of a server. The function raises
+    ConfigError if the key is the public one and the server is not in demo
+    mode. ``where``: the name of the file in messages. Raises
+    :class:`ConfigError`.
     """
     values, unknown = _entries(_parse(text, where))
-    cluster = values.get("common.cluster", "").lower()
-    if cluster not in _TRUE | _FALSE:
-        raise ConfigError(
-            f"{where}: Cluster: expected true or false, got {values['common.cluster']!r}"
-        )
-
-    crypto_key = values.get("common.cryptokey", "")
-    size = len(crypto_key.encode())
-    if crypto_key and size not in _KEY_BYTES:
-        raise ConfigError(
-            f"{where}: CryptoKey: expected 16, 24 or 32 bytes, got {size}"
-        )
-
+    is_cluster = _is_cluster(values, where)
+    crypto_key = _checked_key(values, where)
     listener = {"port": _ini_port(values, "HttpPort", where), "ws_dialect": "client"}
     settings = {
         "server.extra_listen": [listener],
@@ -64,7 +54,7 @@ def read(
     }
     without_effect = _WithoutEffect(
         where,
-        is_cluster=cluster in _TRUE,
+        is_cluster=is_cluster,
         has_endpoints=bool(values.get("etcd.endpoints")),
         crypto_key=crypto_key,
         unknown=unknown,
@@ -72,9 +62,36 @@ def read(
     return settings, without_effect.warnings
 
 
+def _is_cluster(values: dict[str, str], where: str) -> bool:
+    """Whether the entry ``Cluster`` is true. Raises ConfigError if it is neither
+    true nor false."""
+    cluster = values.get("common.cluster", "").lower()
+    if cluster not in _TRUE | _FALSE:
+        raise ConfigError(
+            f"{where}: Cluster: expected true or false, got {values['common.cluster']!r}"
+        )
+    return cluster in _TRUE
+
+
+def _checked_key(values: dict[str, str], where: str) -> str:
+    """The entry ``CryptoKey``; ``""`` if it is not set. Raises ConfigError if it
+    is no key of AES."""
+    crypto_key = values.get("common.cryptokey", "")
+    size = len(crypto_key.encode())
+    if crypto_key and size not in _KEY_BYTES:
+        raise ConfigError(
+            f"{where}: CryptoKey: expected 16, 24 or 32 bytes, got {size}"
+        )
+    return crypto_key
+
+
 class _WithoutEffect(Struct, frozen=True):
-    """The entries of a file that become no setting. ``unknown``: names of
-    unknown entries."""
+    """The entries of a file that become no setting.
+
+    ``is_cluster``: several nodes work together. ``has_endpoints``: addresses of
+    etcd are set. ``crypto_key``: the key that encrypts ids (``""``: none).
+    ``unknown``: names of unknown entries.
+    """
 
     where: str
     is_cluster: bool
@@ -83,9 +100,12 @@ class _WithoutEffect(Struct, frozen=True):
     unknown: list[str]
 
     def warnings(self, config: Config) -> Iterator[str]:
-        """Yield a warning for each of these entries, under these settings of a
-        server. Raises ConfigError if the key is the public one and the server
-        is not in demo mode."""
+        """Yield a warning for each of these entries, under the settings of a
+        server.
+
+        Raises ConfigError if the key is the public one and the server is not in
+        demo mode.
+        """
         where = self.where
         if self.is_cluster and not config.clustered:
             yield f"{where}: Cluster is true, but without Redis this node runs alone; {_ENDED}"
@@ -107,7 +127,11 @@ class _WithoutEffect(Struct, frozen=True):
 
 
 def _parse(text: str, where: str) -> configparser.ConfigParser:
-    """Parse a file as the original does. Raises ConfigError."""
+    """Parse a file as the original does.
+
+    Names are compared without regard to case, and a value may be followed by a
+    comment. Raises ConfigError.
+    """
     import configparser  # few need it
 
     parser = configparser.ConfigParser(
@@ -131,7 +155,11 @@ def _parse(text: str, where: str) -> configparser.ConfigParser:
 
 
 def _entries(parser: configparser.ConfigParser) -> tuple[dict[str, str], list[str]]:
-    """The values of known entries, and the names of unknown ones."""
+    """The values of the known entries, and the names of the unknown ones.
+
+    A known entry is named by its section and key in lower case, for example
+    ``common.httpport``. Quotes around a value are removed.
+    """
     values: dict[str, str] = {}
     unknown = []
     for section in parser.sections():
@@ -156,8 +184,8 @@ _INI_KEYS: Final = frozenset(
 
 
 def _ini_port(given: dict[str, str], name: str, where: str) -> int:
-    """The port in an entry, or the usual port of the original if it is not set.
-    Raises ConfigError."""
+    """The port in an entry of ``[common]``, or the usual port of the original
+    if it is not set. Raises ConfigError."""
     key = Locations.fold(name)
     text = given.get(f"common.{key}", "")
     if not text:
@@ -168,8 +196,7 @@ def _ini_port(given: dict[str, str], name: str, where: str) -> int:
 
 
 def _ini_problem(error: configparser.Error) -> str:
-    """The message of an error of configparser, without the name of the
-    source."""
+    """The reason why a file is no INI file, with its line if that is known."""
     import configparser
 
     if isinstance(error, configparser.DuplicateOptionError):

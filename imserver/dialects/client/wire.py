@@ -24,12 +24,12 @@ def message_id() -> str:
 
 
 def welcome(client_id: str) -> bytes:
-    """The first frame to a client: its id."""
+    """Encode the first frame to a client: its id."""
     return b'{"code":0,"msg":"success","data":{"clientId":%b}}' % encode(client_id)
 
 
 def refusal(code: int, text: str) -> bytes:
-    """The only frame to a client whose connection is refused."""
+    """Encode the only frame to a client whose connection is refused."""
     return b'{"messageId":"","sendUserId":"","code":%d,"msg":%b,"data":[]}' % (
         code,
         encode(text),
@@ -57,8 +57,12 @@ class ClientDialect(Dialect):
     pinged = True
 
     def encode_event(self, event: Event) -> bytes | None:
-        """Encode a pushed frame. The only notices that are encoded are about
-        members of a group."""
+        """Encode a push, for example
+        ``{"messageId":"1f…","sendUserId":"","code":0,"msg":"","data":"hello"}``.
+
+        Of notices, only those about members of a group are encoded. Returns
+        None for all other events.
+        """
         if event.kind == "msg":
             code = event.code
             note = event.note

@@ -24,14 +24,15 @@ __all__ = ["FEATURE", "Offer", "Upload", "UploadSettings", "Uploads"]
 
 
 def _build(core: Core) -> Parts:
-    """Build the services of uploaded files on a node."""
+    """Make the services of uploaded files for one node."""
     config = core.config
     uploads = Uploads(
         settings_of(config, UploadSettings), config.server.data_dir, core.store, core
     )
     core.node.show(uploads.counters)
+    archived_files = UploadFiles(uploads.storage, core.store)
     return Parts(
-        (uploads, uploads.erasure, UploadFiles(uploads.storage, core.store)),
+        services=(uploads, uploads.erasure, archived_files),
         stop=uploads.close,
     )
 
@@ -40,12 +41,16 @@ def _build(core: Core) -> Parts:
 def _offline(
     config: Config, store: Store, _tenants: object
 ) -> Iterator[tuple[object, ...]]:
+    """A context with the objects that erase and archive files in a command,
+    where no node runs."""
     settings = settings_of(config, UploadSettings)
     with closing(Uploads(settings, config.server.data_dir, store)) as uploads:
         yield uploads.erasure, UploadFiles(uploads.storage, store)
 
 
 def _views(_forks: bool) -> Callable[..., Any]:
+    """The function that makes the views of files. They are imported with the
+    first request."""
     from imserver.media.uploads.tus import create_views
 
     return create_views
@@ -61,7 +66,8 @@ _METRICS: Final = {
 
 
 def _counter_of(name: str) -> Callable[[Core], int]:
-    """A function that reads this counter of a node."""
+    """The function that reads this counter of a node, for the table of
+    metrics."""
 
     def read(core: Core) -> int:
         count: int = getattr(core.service(Uploads).counters, name)

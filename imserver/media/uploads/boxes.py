@@ -57,6 +57,8 @@ _ORIGIN_BOXES: Final = frozenset((b"\xa9xyz", b"\xa9mak", b"\xa9mod", b"loci"))
 
 
 class _Box(NamedTuple):
+    """A box of a file: a kind such as ``moov``, and its content."""
+
     kind: bytes
     start: int
     """Where its content begins."""
@@ -68,21 +70,27 @@ class _Broken(Exception):
 
 
 def clear_metadata(path: Path) -> bool:
-    """Overwrite the metadata of a file. Returns whether it had any. Runs in a
-    thread."""
+    """Overwrite the metadata of a file with zeros.
+
+    Returns whether it had any. A file of another format is left as it is. Runs
+    in a thread.
+    """
     with path.open("r+b") as file, mmap(file.fileno(), 0) as data:
         if data[_KIND] != b"ftyp":
             return False
         cleaner = _Cleaner(data)
+        # A broken file is cleaned up to where it breaks.
         with suppress(_Broken, TooShort, IndexError, RecursionError):
             cleaner.clean(0, len(data))
         return cleaner.has_cleared
 
 
 class _Cleaner:
-    """Clears the metadata of one file. A file whose boxes are broken, or whose
-    parts overlap, could demand endless work. So the number of boxes, and of
-    bytes that are cleared, is limited."""
+    """Clears the metadata of one file.
+
+    A file whose boxes are broken, or whose parts overlap, could demand endless
+    work. So the number of boxes, and of bytes that are cleared, is limited.
+    """
 
     def __init__(self, data: mmap) -> None:
         self._data = data
@@ -94,7 +102,8 @@ class _Cleaner:
         """Whether a byte was changed."""
 
     def clean(self, start: int, end: int) -> None:
-        """Clear the metadata among the boxes from ``start`` to ``end``."""
+        """Clear the metadata among the boxes from ``start`` to ``end``. Raises
+        _Broken and the errors of reading behind the end."""
         data = self._data
         for box in self._boxes(start, end):
             if box.kind in {b"moov", b"trak", b"udta"}:
@@ -109,8 +118,11 @@ class _Cleaner:
                 self._clean_meta(box)
 
     def _clean_meta(self, meta: _Box) -> None:
-        """Clear the metadata in a box ``meta``: QuickTime's keys in a video, or
-        the items of EXIF and XMP in a picture."""
+        """Clear the metadata in a box ``meta``.
+
+        In a video they are QuickTime's keys, and in a picture the items of EXIF
+        and XMP.
+        """
         # The box of QuickTime has no version in front of its children.
         if self._bytes_at(meta.start, _KIND) == b"hdlr":
             first = meta.start
@@ -120,6 +132,7 @@ class _Cleaner:
         if b"hdlr" not in boxes:
             return
 
+        # The box "hdlr" says what kind of metadata stands beside it.
         handler = self._bytes_at(boxes[b"hdlr"].start, _HANDLER)
         if handler == b"mdta" and b"ilst" in boxes:
             self._zero(boxes[b"ilst"].start, boxes[b"ilst"].end)
@@ -130,10 +143,12 @@ class _Cleaner:
                     self._zero(start, end)
 
     def _bytes_at(self, start: int, part: slice) -> bytes:
+        """Some bytes behind ``start``. ``part`` counts from there."""
         return self._data[start + part.start : start + part.stop]
 
     def _metadata_items(self, iinf: _Box) -> Iterator[int]:
-        """The ids of the items with EXIF and XMP, from the box ``iinf``."""
+        """Yield the ids of the items with EXIF and XMP, from the box ``iinf``,
+        which lists all items of a picture."""
         if self._data[iinf.start] == 0:
             first = iinf.start + _FIRST_ITEM
         else:
@@ -145,41 +160,44 @@ class _Cleaner:
                 continue
             # The fields are the id of the item, its protection and its type.
             layout = ">HH4s" if version == 2 else ">IH4s"
-            fields_at = box.start + _VERSION_BYTES
-            item, _protection, kind = unpack_from(layout, self._data, fields_at)
+            fields_start = box.start + _VERSION_BYTES
+            item, _protection, kind = unpack_from(layout, self._data, fields_start)
             if kind in {b"Exif", b"mime"}:
                 yield item
 
     def _extents(self, iloc: _Box, idat: _Box | None) -> Iterator[tuple[int, int, int]]:
-        """The pieces of the file that belong to items, from the box ``iloc``:
-        (id of the item, start, end). ``idat``: the box with the content of some
-        items; None: there is no such box."""
+        """Yield the pieces of the file that belong to items, from the box
+        ``iloc``.
+
+        Each is the id of the item, and the start and end of the piece. ``idat``
+        is the box with the content of some items; None if there is no such box.
+        """
         data = self._data
-        at = iloc.start + _FIRST_LOCATION
+        position = iloc.start + _FIRST_LOCATION
         version = data[iloc.start]
         # Two bytes have the sizes, in bytes, of four kinds of numbers.
-        sizes_at = iloc.start + _VERSION_BYTES
-        start_size = data[sizes_at] >> _HIGH_BITS_AT
-        length_size = data[sizes_at] & _LOW_BITS
-        base_size = data[sizes_at + 1] >> _HIGH_BITS_AT
+        sizes_start = iloc.start + _VERSION_BYTES
+        start_size = data[sizes_start] >> _HIGH_BITS_AT
+        length_size = data[sizes_start] & _LOW_BITS
+        base_size = data[sizes_start + 1] >> _HIGH_BITS_AT
         if version:
-            index_size = data[sizes_at + 1] & _LOW_BITS
+            index_size = data[sizes_start + 1] & _LOW_BITS
         else:
             index_size = 0
 
         def read_number(size: int) -> int:
             """The next number of this size. Moves on behind it."""
-            nonlocal at
-            if at + size > iloc.end:
+            nonlocal position
+            if position + size > iloc.end:
                 raise _Broken
-            at += size
-            return int.from_bytes(data[at - size : at], "big")
+            position += size
+            return int.from_bytes(data[position - size : position], "big")
 
         item_size = 2 if version < 2 else _WIDE_NUMBER_BYTES
         for _ in range(read_number(item_size)):
             self._count_box()  # an item without pieces, too
             item = read_number(item_size)
-            # 1 means: the positions are those in the box ``idat``.
+            # 1 means that the positions count from the box ``idat``.
             is_in_idat = bool(version) and read_number(2) & _LOW_BITS == 1
             read_number(2)  # the file that has the item
             base = read_number(base_size)
@@ -194,36 +212,46 @@ class _Cleaner:
                 length = read_number(length_size)
                 yield item, min(start, limit), min(start + length, limit)
 
-    def _boxes(self, at: int, end: int) -> Iterator[_Box]:
-        """The boxes from ``at`` to ``end``, without the boxes in them."""
-        while at + _HEAD_BYTES <= end:
+    def _boxes(self, start: int, end: int) -> Iterator[_Box]:
+        """Yield the boxes from ``start`` to ``end``, without the boxes in them.
+
+        A box begins with its size and its kind. Raises _Broken if it ends outside.
+        """
+        box_start = start
+        while box_start + _HEAD_BYTES <= end:
             self._count_box()
-            size, kind = unpack_from(">I4s", self._data, at)
-            start = at + _HEAD_BYTES
+            size, kind = unpack_from(">I4s", self._data, box_start)
+            content_start = box_start + _HEAD_BYTES
             if size == 1:  # the size does not fit into the head
-                (size,) = unpack_from(">Q", self._data, start)
-                start += _LARGE_SIZE_BYTES
+                (size,) = unpack_from(">Q", self._data, content_start)
+                content_start += _LARGE_SIZE_BYTES
             elif size == 0:  # up to the end
-                size = end - at
-            if not start <= at + size <= end:
+                size = end - box_start
+            box_end = box_start + size
+            if not content_start <= box_end <= end:
                 raise _Broken
-            yield _Box(kind, start, at + size)
-            at += size
+            yield _Box(kind, content_start, box_end)
+            box_start = box_end
 
     def _count_box(self) -> None:
+        """Count a box or an item against the limit. Raises _Broken above it."""
         self._boxes_left -= 1
         if self._boxes_left < 0:
             raise _Broken
 
     def _zero(self, start: int, end: int) -> None:
-        """Overwrite bytes with zeros, piece by piece. Zeros are not written
-        again."""
+        """Overwrite bytes with zeros, piece by piece.
+
+        Bytes that are zeros already are not written again. Raises _Broken if
+        more bytes are to be cleared than the file has.
+        """
         data = self._data
         self._bytes_left -= max(end - start, 0)
-        if self._bytes_left < 0:  # pieces that overlap
+        if self._bytes_left < 0:
+            # Only pieces that overlap can be so many.
             raise _Broken
-        for at in range(start, end, _PIECE_BYTES):
-            piece = slice(at, min(at + _PIECE_BYTES, end))
+        for piece_start in range(start, end, _PIECE_BYTES):
+            piece = slice(piece_start, min(piece_start + _PIECE_BYTES, end))
             zeros = bytes(piece.stop - piece.start)
             if data[piece] != zeros:
                 self.has_cleared = True

@@ -28,8 +28,12 @@ _NAMES: Final = {"directory": "", "s3": "s3"}
 
 
 class MoveReport(Struct):
-    """The results of a run. ``bad``: id of a file that was not moved → the
-    reason. ``deleted``: the number of deleted copies at the source."""
+    """The results of a run.
+
+    ``files`` and ``bytes`` count the moved files. ``bad``: id of a file that
+    was not moved → the reason. ``deleted``: the number of deleted copies at the
+    source.
+    """
 
     files: int = 0
     bytes: int = 0
@@ -38,12 +42,11 @@ class MoveReport(Struct):
 
 
 class MediaMove(Service):
-    """Moves the bytes of files from one store to the other. A file is moved
-    when its row names the other store, so a run continues where the previous
-    one ended.
+    """Moves the bytes of files from one store to the other.
 
-    Servers may run meanwhile, because a row is changed only after the other
-    store has the bytes, and they were read back.
+    A file is moved when its row names the other store, so a run continues where
+    the previous one ended. Servers may run meanwhile, because a row is changed
+    only after the other store has the bytes, and they were read back.
     """
 
     _store: Store
@@ -67,16 +70,21 @@ class MediaMove(Service):
 
     def _move(self, row: Upload) -> None:
         """Copy a file and its thumbnail to the other store, compare the copies,
-        and change the row. A damaged file is reported, and not moved."""
+        and change the row.
+
+        A damaged file is reported, and not moved. Raises MediaUnavailable and
+        StorageUnavailable.
+        """
         moved = replace(row, store_name=self._to)
         source = self._storage.of(row)
         target = self._storage.of(moved)
         try:
-            for is_thumbnail, size in parts_of(row):
-                name = name_of(row, is_thumbnail)
-                pieces = source.get(name, 0, size - 1)
-                sha256 = self._storage.copy(row, is_thumbnail, pieces, self._to)
-                if not _has(target, name) or sha256_of(target, name, size) != sha256:
+            for part in parts_of(row):
+                name = name_of(row, part.is_thumbnail)
+                pieces = source.get(name, 0, part.size - 1)
+                sha256 = self._storage.copy(row, part.is_thumbnail, pieces, self._to)
+                is_there = _has(target, name)
+                if not is_there or sha256_of(target, name, part.size) != sha256:
                     raise MediaUnavailable(f"the copy of the file {row.id} differs")
         except FileNotFoundError:
             self.report.bad[row.id] = (
@@ -89,7 +97,8 @@ class MediaMove(Service):
 
         change_row = partial(upload_rows.move, row=row, store_name=self._to)
         if not self._store.write_or(False, change_row):
-            self._storage.remove(moved)  # it was deleted meanwhile
+            # The file was deleted meanwhile, so nobody needs the copy.
+            self._storage.remove(moved)
             return
         self.report.files += 1
         self.report.bytes += row.stored_bytes
@@ -98,8 +107,11 @@ class MediaMove(Service):
             self.report.deleted += 1
 
     def _delete_copies(self, row: Upload) -> None:
-        """Delete copies that an earlier run has left at the source, if the
-        other store has the same bytes."""
+        """Delete copies that an earlier run has left at the source.
+
+        The other store must have the same bytes. Raises MediaUnavailable if it
+        has not.
+        """
         # The files move either to the bucket or to the folder (``""``).
         source_name = "" if self._to == "s3" else "s3"
         row_before = replace(row, store_name=source_name)
@@ -131,7 +143,10 @@ def _has(store: Media, name: str) -> bool:
 def check_files(
     config: Config, store: Store, _tenants: Tenants, app: str
 ) -> Iterator[Finding]:
-    """Read all files of an app, and compare them with their checksums."""
+    """Read all files of an app, and compare them with their checksums.
+
+    Yields a finding for each damaged file, or one that says that all are well.
+    """
     count = 0
     has_damage = False
     settings = settings_of(config, UploadSettings)
@@ -150,8 +165,7 @@ def check_files(
 
 
 def _damage_of(storage: UploadStorage, row: Upload) -> str:
-    """The difference between the bytes of a file and its row; ``""``: no
-    difference."""
+    """What is wrong with the bytes of a file; ``""`` if nothing is."""
     try:
         if sha256_of(storage.of(row), row.id, row.bytes) != row.sha256:
             return "its bytes differ from the stored bytes"
@@ -198,16 +212,7 @@ def move(path: str | None, data_dir: str | None, to: str, delete_source: bool) -
             )
 
         with closing(UploadStorage(settings, config.server.data_dir)) as storage:
-            moving = MediaMove(store, storage, _NAMES[to], delete_source)
-            report = moving.report
-            try:
-                with long_work("moving files") as say:
-                    for _ in moving.run():
-                        say(f"moved: files {report.files}, bytes {report.bytes}")
-            except MediaUnavailable as error:
-                fail(
-                    f"{error}; files moved: {report.files}; run the same command again to continue"
-                )
+            report = _move_all(MediaMove(store, storage, _NAMES[to], delete_source))
             if report.files or report.deleted:
                 record_act(
                     config,
@@ -220,19 +225,40 @@ def move(path: str | None, data_dir: str | None, to: str, delete_source: bool) -
             folder = storage.directory.root
 
     if to == "s3":
-        where = f"the bucket {settings.s3_bucket}"
+        target = f"the bucket {settings.s3_bucket}"
     else:
-        where = f"the folder {Path(folder)}"
-    click.echo(
-        f"moved to {where}: files {report.files}, bytes {report.bytes}; sizes and checksums are equal"
-    )
-    if report.deleted:
-        click.echo(f"files deleted at the source: {report.deleted}")
-    for name, reason in report.bad.items():
-        click.echo(f"imserver: the file {name} stays: {reason}", err=True)
+        target = f"the folder {Path(folder)}"
+    _print_report(report, target)
     if report.bad:
         raise SystemExit(1)
     if to == "directory" and report.files:
         click.echo(
             "new files are stored in the bucket as long as the settings have uploads.s3_url"
         )
+
+
+def _move_all(moving: MediaMove) -> MoveReport:
+    """Move all files, and show how many are moved. Ends the command with an
+    error if a store is unavailable."""
+    report = moving.report
+    try:
+        with long_work("moving files") as say:
+            for _ in moving.run():
+                say(f"moved: files {report.files}, bytes {report.bytes}")
+    except MediaUnavailable as error:
+        fail(
+            f"{error}; files moved: {report.files}; run the same command again to continue"
+        )
+    return report
+
+
+def _print_report(report: MoveReport, target: str) -> None:
+    """Print the numbers of moved and deleted files, and each file that stays
+    where it was."""
+    click.echo(
+        f"moved to {target}: files {report.files}, bytes {report.bytes}; sizes and checksums are equal"
+    )
+    if report.deleted:
+        click.echo(f"files deleted at the source: {report.deleted}")
+    for name, reason in report.bad.items():
+        click.echo(f"imserver: the file {name} stays: {reason}", err=True)

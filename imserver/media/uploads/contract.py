@@ -21,7 +21,7 @@ class MediaUnavailable(Unavailable, problem=Problems.MEDIA_UNAVAILABLE):
 
 
 class Upload(Struct, frozen=True):
-    """An uploaded file: its properties, its owner and the place of its
+    """An uploaded file: its properties, its owner, and the store that has its
     bytes."""
 
     id: str
@@ -50,14 +50,18 @@ class Upload(Struct, frozen=True):
 
     @property
     def stored_bytes(self) -> int:
-        """The bytes of the file and its thumbnail. They count against the
+        """The bytes of the file and its thumbnail. These count against the
         quota."""
         return self.bytes + self.thumbnail_bytes
 
 
 class State(Struct, frozen=True):
-    """The offer of a client that uploads in parts, as stored in the state file.
-    ``metadata``: as the client has sent it."""
+    """The offer of a client that uploads in parts, as it stands in the state
+    file beside the bytes.
+
+    ``length``: the bytes of the complete file. ``metadata``: as the client has
+    sent it.
+    """
 
     length: int
     name: str = ""
@@ -78,10 +82,10 @@ class Usage(Struct, frozen=True):
 
 
 class Media(Protocol):
-    """A store of bytes by name. All methods may switch greenlets and may raise
-    :class:`MediaUnavailable`.
+    """A store of bytes by name: a folder, or a bucket of S3.
 
-    ``name`` is made by the server: letters, digits, dashes, underscores and
+    All methods may switch greenlets and may raise :class:`MediaUnavailable`. A
+    ``name`` is made by the server from letters, digits, dashes, underscores and
     dots. Clients never choose it.
     """
 
@@ -89,14 +93,16 @@ class Media(Protocol):
     """The name of this kind of store, as in :attr:`Upload.store_name`."""
 
     def put(self, name: str, path: str, size: int, sha256: str, kind: str) -> None:
-        """Store the file at ``path`` durably before returning. ``path`` may not
-        exist afterwards.
+        """Store the file at ``path`` under a name. It is durable when this
+        returns.
 
-        ``kind``: its media type.
+        ``path`` may not exist afterwards. ``size`` and ``sha256`` describe the
+        bytes, and ``kind`` is their media type.
         """
 
     def get(self, name: str, first: int, last: int) -> Iterator[bytes]:
-        """The bytes from ``first`` to ``last``, both included, in pieces.
+        """Yield the bytes from index ``first`` to index ``last``, both
+        included, in pieces.
 
         Raises FileNotFoundError, before the first piece, if the name does not
         exist.

@@ -74,8 +74,11 @@ _BEGINNINGS: Final = tuple(
 
 
 def type_of(head: bytes) -> MediaType:
-    """The format of a file that begins with ``head``, its first
-    :data:`HEAD_BYTES`."""
+    """The format of a file, by its first :data:`HEAD_BYTES`.
+
+    A file of an unknown format has :data:`UNKNOWN`. The name of the file does
+    not matter.
+    """
     for pattern, media in _BEGINNINGS:
         if pattern.match(head):
             # Browsers record voice as WebM that names an audio codec and no
@@ -97,8 +100,10 @@ time."""
 
 
 class PictureWorker(Worker):
-    """Reads pictures. ``pixels``: the longer side of a thumbnail; 0: no
-    thumbnails."""
+    """The process that reads pictures, and makes thumbnails of them.
+
+    ``pixels``: the longer side of a thumbnail; 0: no thumbnails.
+    """
 
     def __init__(self, pixels: int) -> None:
         program = str(Path(__file__).with_name("pictures.py"))
@@ -114,13 +119,14 @@ class PictureWorker(Worker):
         app: str = "",
         user: str = "",
     ) -> Picture | None:
-        """Measure the picture at ``path``, of media type ``kind``. Write its
-        thumbnail to ``target``. If the picture must be turned or has metadata,
-        write the upright picture without metadata to ``cleaned``.
+        """Measure the picture at ``path``, of media type ``kind``, and write
+        its thumbnail to ``target``.
 
-        ``app``, ``user``: the owner of the picture; the pictures of several
-        users are read in turn. Returns None if the file is not a readable
-        picture. Raises TooCostly. Switches greenlets.
+        If the picture must be turned or has metadata, the upright picture
+        without metadata is written to ``cleaned``. ``app``, ``user``: the
+        owner; the pictures of several users are read in turn. Returns None if
+        the file is not a readable picture. Raises TooCostly. Switches
+        greenlets.
         """
         # Loaded with the first picture, to save the memory of the module of the
         # process.

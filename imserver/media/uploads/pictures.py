@@ -82,9 +82,12 @@ billion."""
 
 
 class PictureTask(Struct, frozen=True):
-    """A picture to read: its path and media type, and the paths for its
-    thumbnail and for the picture without metadata. ``pixels``: the longer side
-    of the thumbnail; 0: no thumbnail."""
+    """A picture to read.
+
+    ``path``, ``type``: its file and its media type. ``thumbnail``, ``cleaned``:
+    the paths for its thumbnail, and for the picture without metadata.
+    ``pixels``: the longer side of the thumbnail; 0: no thumbnail.
+    """
 
     path: str
     type: str
@@ -94,10 +97,13 @@ class PictureTask(Struct, frozen=True):
 
 
 class Picture(Struct, frozen=True):
-    """The result of a task: the size of the picture as it is displayed, in
+    """The result of a task.
+
+    ``width``, ``height``: the size of the picture as it is displayed, in
     pixels. ``thumbnail``: the media type of the thumbnail; ``""``: none was
     made. ``cleaned``: the picture without metadata was written, because the
-    original file has metadata or is not upright."""
+    original file has metadata or is not upright.
+    """
 
     width: int
     height: int
@@ -107,8 +113,10 @@ class Picture(Struct, frozen=True):
 
 def process(task: PictureTask) -> Picture:
     """Carry out a task: measure the picture, write its thumbnail, and write the
-    picture without metadata. Raises any exception if the file is not a readable
-    picture."""
+    picture without metadata if it has some.
+
+    Raises any exception if the file is not a readable picture.
+    """
     path = Path(task.path)
     form = _FORMATS[task.type]
     _check_parts(path, form)
@@ -121,6 +129,7 @@ def process(task: PictureTask) -> Picture:
             orientation = image.getexif().get(_ORIENTATION, _UPRIGHT)
             if orientation not in _TURNED:
                 orientation = _UPRIGHT
+        # A camera that was held upright stores a picture that lies on its side.
         width, height = image.size
         if orientation in _SIDES_SWAPPED:
             width, height = height, width
@@ -135,51 +144,54 @@ def process(task: PictureTask) -> Picture:
 
 
 def _check_parts(path: Path, form: str) -> None:
-    """Raise ValueError if a file has too many parts, because Pillow processes
-    each part before it reads pixels."""
+    """Raise ValueError if a file has too many parts. Pillow processes each part
+    before it reads pixels, which a forged file could make endless."""
     if form not in _COUNTED:
         return
-    most, sizes_of = _COUNTED[form]
+    most, parts_of = _COUNTED[form]
     with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
-        for number, _ in enumerate(sizes_of(content)):
+        for number, _ in enumerate(parts_of(content)):
             if number >= most:
                 raise ValueError(f"more than {most} parts")
 
 
 def _jpeg_segments(data: mmap) -> Iterator[int]:
-    """The positions of the segments and fill bytes in front of the first scan
-    (ITU T.81 annex B)."""
-    at = _MARKER_BYTES
-    while at + _SEGMENT_HEAD_BYTES <= len(data) and data[at] == _MARKER:
-        marker = data[at + 1]
+    """Yield the positions of the segments and fill bytes in front of the first
+    scan of a JPEG (ITU T.81 annex B)."""
+    position = _MARKER_BYTES
+    while position + _SEGMENT_HEAD_BYTES <= len(data) and data[position] == _MARKER:
+        marker = data[position + 1]
         if marker == _START_OF_SCAN:
             return
-        yield at
+        yield position
         if marker == _MARKER:  # a fill byte
-            at += 1
+            position += 1
         elif marker in _WITHOUT_LENGTH:
-            at += _MARKER_BYTES
+            position += _MARKER_BYTES
         else:
-            length = data[at + _MARKER_BYTES : at + _SEGMENT_HEAD_BYTES]
-            at += _MARKER_BYTES + int.from_bytes(length)
+            length = data[position + _MARKER_BYTES : position + _SEGMENT_HEAD_BYTES]
+            position += _MARKER_BYTES + int.from_bytes(length)
 
 
 def _png_chunks(data: mmap) -> Iterator[int]:
-    """The positions of the chunks of a PNG."""
-    at = _PNG_SIGNATURE_BYTES
-    while at + _CHUNK_HEAD_BYTES <= len(data):
-        yield at
-        at += _PNG_CHUNK_BYTES + int.from_bytes(data[at : at + _CHUNK_LENGTH_BYTES])
+    """Yield the positions of the chunks of a PNG."""
+    position = _PNG_SIGNATURE_BYTES
+    while position + _CHUNK_HEAD_BYTES <= len(data):
+        yield position
+        position += _PNG_CHUNK_BYTES + int.from_bytes(
+            data[position : position + _CHUNK_LENGTH_BYTES]
+        )
 
 
 def _created(path: str) -> IO[bytes]:
-    """A new file that only this user may read."""
+    """Open a new file that only this user may read."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
     return open(os.open(path, flags, _PRIVATE_FILE), "wb")
 
 
 def _turned(image: Image, orientation: int) -> Image:
-    """The picture as it is displayed, for an orientation of EXIF."""
+    """The picture as it is displayed. ``orientation`` is that of EXIF; 1 is
+    upright."""
     from PIL.Image import Transpose
 
     methods = (  # in the order of the orientations of EXIF
@@ -197,7 +209,11 @@ def _turned(image: Image, orientation: int) -> Image:
 
 
 def _thumbnail(image: Image, form: str, orientation: int, task: PictureTask) -> str:
-    """Write the thumbnail. Return its media type; ``""``: no thumbnail."""
+    """Write the thumbnail of a picture, and return its media type.
+
+    Returns ``""`` if there is no thumbnail: none is wanted, or the picture is
+    too large or broken.
+    """
     pixels = task.pixels
     if not pixels or image.width * image.height > _most_pixels(image, form):
         return ""
@@ -208,12 +224,14 @@ def _thumbnail(image: Image, form: str, orientation: int, task: PictureTask) -> 
         return ""
     try:
         return _write(image, pixels, orientation, task.thumbnail)
-    except Exception:  # truncated, or broken after its header: the decoded part is used
+    except Exception:
+        # Truncated, or broken after its header. The picture itself is stored.
         Path(task.thumbnail).unlink(missing_ok=True)
         return ""
 
 
 def _opened(path: Path, form: str) -> Image:
+    """Open a picture of a known format. Only its header is read now."""
     if form == "JPEG":
         # Opened by its class: ``Image.open`` would try other formats too.
         from PIL.JpegImagePlugin import JpegImageFile
@@ -225,8 +243,11 @@ def _opened(path: Path, form: str) -> Image:
 
 
 def _most_pixels(image: Image, form: str) -> int:
-    """The pixel limit of a picture for decoding it. It depends on the memory
-    that the decoder needs. 0: it must not be decoded."""
+    """The most pixels that a picture may have to be decoded; 0: it must not be
+    decoded.
+
+    It depends on the memory that the decoder needs for each pixel.
+    """
     if form == "JPEG":
         if _is_one_scan(image):
             return MAX_JPEG_PIXELS
@@ -241,10 +262,13 @@ def _most_pixels(image: Image, form: str) -> int:
 
 
 def _is_one_scan(image: Any) -> bool:
-    """Whether the first scan of a JPEG has all components, so that the decoder
-    can work line by line (ITU T.81 section B.2.3). Pillow's position is after
-    the header of that scan."""
+    """Whether the first scan of a JPEG has all components.
+
+    Then the decoder can work line by line (ITU T.81 section B.2.3), and needs
+    little memory.
+    """
     size = _SCAN_HEAD_BYTES + _SCAN_COMPONENT_BYTES * image.layers
+    # Pillow has read up to the end of the header of that scan.
     image.fp.seek(-size, SEEK_CUR)
     header: bytes = image.fp.read(size)
     # The header has its length in two bytes, then the number of its components.
@@ -253,20 +277,22 @@ def _is_one_scan(image: Any) -> bool:
 
 
 def _has_many_scans(image: Any) -> bool:
-    """Whether a JPEG has too many scans. The bytes of a scan's marker occur
-    nowhere else."""
+    """Whether a JPEG has too many scans, each of which processes the whole
+    picture."""
+    # The bytes of a scan's marker occur nowhere else.
     start_of_scan = bytes((_MARKER, _START_OF_SCAN))
     with mmap(image.fp.fileno(), 0, access=ACCESS_READ) as content:
-        at = -1
+        position = -1
         for _ in range(MAX_SCANS + 1):
-            at = content.find(start_of_scan, at + 1)
-            if at < 0:
+            position = content.find(start_of_scan, position + 1)
+            if position < 0:
                 return False
     return True
 
 
 def _write(image: Image, pixels: int, orientation: int, target: str) -> str:
-    """Write a thumbnail that contains only pixels. Return its media type."""
+    """Write a thumbnail that contains only pixels, and return its media type:
+    PNG if it is transparent, and else JPEG."""
     is_transparent = image.has_transparency_data
     wanted_mode = "RGBA" if is_transparent else "RGB"
 
@@ -291,8 +317,11 @@ def _write(image: Image, pixels: int, orientation: int, target: str) -> str:
 
 
 def _cleaned(path: Path, form: str, orientation: int) -> bytes | None:
-    """The content of the upright picture without metadata. Returns None if the
-    file is upright and has no metadata, so that it can be stored as it is."""
+    """The content of the upright picture without metadata.
+
+    Returns None if the file is upright and has no metadata, so that it can be
+    stored as it is.
+    """
     content = path.read_bytes()
     if orientation != _UPRIGHT:
         turned = _turned_content(path, form, orientation)
@@ -327,15 +356,18 @@ def _orientation_segment(orientation: int) -> bytes:
 
 
 def _turned_content(path: Path, form: str, orientation: int) -> bytes | None:
-    """The content of the turned picture, encoded again. Returns None if it is
-    too large, animated, or broken, so that it cannot be turned."""
+    """The content of the turned picture, encoded again.
+
+    Returns None if it cannot be turned: it is too large, animated, or broken.
+    """
     with _opened(path, form) as image:
         is_large = image.width * image.height > min(
             MAX_PIXELS, _most_pixels(image, form)
         )
         if is_large or getattr(image, "n_frames", 1) > 1:
             return None
-        colours = image.info.get("icc_profile")
+        # The profile says how the numbers of the pixels are meant.
+        colour_profile = image.info.get("icc_profile")
         try:
             turned = _turned(image, orientation)
         except Exception:
@@ -344,8 +376,8 @@ def _turned_content(path: Path, form: str, orientation: int) -> bytes | None:
         options: dict[str, Any] = {}
         if form != "PNG":
             options["quality"] = _TURNED_QUALITY
-        if colours:
-            options["icc_profile"] = colours
+        if colour_profile:
+            options["icc_profile"] = colour_profile
         encoded = BytesIO()
         turned.save(encoded, form, **options)
         return encoded.getvalue()
@@ -389,39 +421,44 @@ one."""
 
 
 def _cleaned_jpeg(data: bytes) -> Iterator[bytes]:
-    """The parts of a JPEG that make its pixels and colours (ITU T.81 annex B),
-    up to its end."""
+    """Yield the parts of a JPEG that make its pixels and colours, up to its
+    end.
+
+    Metadata is in segments of its own, which are left out (ITU T.81 annex B).
+    Raises ValueError if the file is broken.
+    """
     yield data[:_MARKER_BYTES]
-    at = _MARKER_BYTES
-    while at < len(data):
-        if data[at] != _MARKER:
+    position = _MARKER_BYTES
+    while position < len(data):
+        if data[position] != _MARKER:
             raise ValueError("no marker")
-        marker = data[at + 1]
+        marker = data[position + 1]
         if marker == _MARKER:  # a fill byte
-            at += 1
+            position += 1
             continue
         if marker == _END_OF_IMAGE[1]:
             yield _END_OF_IMAGE
             return
 
-        head_end = at + _SEGMENT_HEAD_BYTES
-        length_at = at + _MARKER_BYTES
-        end = length_at + int.from_bytes(data[length_at:head_end])
+        head_end = position + _SEGMENT_HEAD_BYTES
+        length_start = position + _MARKER_BYTES
+        end = length_start + int.from_bytes(data[length_start:head_end])
         if marker < _FIRST_MARKER or end < head_end:
             raise ValueError("no segment")
-        yield _cleaned_segment(marker, data[at:end])
-        at = end
+        yield _cleaned_segment(marker, data[position:end])
+        position = end
 
+        # The data of a scan follow its segment, without a length.
         if marker == _START_OF_SCAN:
-            match = _AFTER_SCAN.search(data, at)
+            match = _AFTER_SCAN.search(data, position)
             end = match.start() if match else len(data)
-            yield data[at:end]
-            at = end
+            yield data[position:end]
+            position = end
 
 
 def _cleaned_segment(marker: int, segment: bytes) -> bytes:
-    """The part of a segment of a JPEG that is copied. Returns ``b""`` if the
-    segment is left out, because it has metadata."""
+    """The bytes of a segment of a JPEG that are copied; ``b""`` if it has
+    metadata."""
     content = segment[_SEGMENT_HEAD_BYTES:]
     if marker < _APP0:
         return segment
@@ -455,19 +492,19 @@ _PNG_CHUNKS: Final = frozenset(
 
 
 def _cleaned_png(data: bytes) -> Iterator[bytes]:
-    """The chunks of a PNG that make its pixels and colours (PNG third edition,
-    section 11)."""
+    """Yield the chunks of a PNG that make its pixels and colours (PNG third
+    edition, section 11)."""
     yield data[:_PNG_SIGNATURE_BYTES]
-    at = _PNG_SIGNATURE_BYTES
-    while at < len(data):
-        name_at = at + _CHUNK_LENGTH_BYTES
-        name = data[name_at : at + _CHUNK_HEAD_BYTES]
-        end = at + _PNG_CHUNK_BYTES + int.from_bytes(data[at:name_at])
+    position = _PNG_SIGNATURE_BYTES
+    while position < len(data):
+        name_start = position + _CHUNK_LENGTH_BYTES
+        name = data[name_start : position + _CHUNK_HEAD_BYTES]
+        end = position + _PNG_CHUNK_BYTES + int.from_bytes(data[position:name_start])
         if name in _PNG_CHUNKS:
-            yield data[at:end]
+            yield data[position:end]
         if name == b"IEND":
             return
-        at = end
+        position = end
 
 
 _GIF_HEAD_BYTES: Final = 13
@@ -494,50 +531,55 @@ _COLOUR_BYTES: Final = 3
 
 
 def _cleaned_gif(data: bytes) -> Iterator[bytes]:
-    """The blocks of a GIF that make its pixels, colours and animation (GIF89a,
-    appendix A)."""
-    at = _GIF_HEAD_BYTES + _table_bytes(data[_GIF_FLAGS_AT])
-    yield data[:at]
-    while at < len(data):
-        kind = data[at]
+    """Yield the blocks of a GIF that make its pixels, colours and animation
+    (GIF89a, appendix A)."""
+    position = _GIF_HEAD_BYTES + _table_bytes(data[_GIF_FLAGS_AT])
+    yield data[:position]
+    while position < len(data):
+        kind = data[position]
         if kind == _GIF_EXTENSION:
-            end = _end_of_blocks(data, at + _GIF_EXTENSION_HEAD_BYTES)
-            if _is_needed_extension(data, at):
-                yield data[at:end]
+            end = _end_of_blocks(data, position + _GIF_EXTENSION_HEAD_BYTES)
+            if _is_needed_extension(data, position):
+                yield data[position:end]
         elif kind == _GIF_IMAGE:
-            table = _table_bytes(data[at + _GIF_IMAGE_FLAGS_AT])
-            end = _end_of_blocks(data, at + _GIF_IMAGE_HEAD_BYTES + table)
-            yield data[at:end]
+            table = _table_bytes(data[position + _GIF_IMAGE_FLAGS_AT])
+            end = _end_of_blocks(data, position + _GIF_IMAGE_HEAD_BYTES + table)
+            yield data[position:end]
         else:
             yield b";"
             return
-        at = end
+        position = end
 
 
-def _is_needed_extension(data: bytes, at: int) -> bool:
-    """Whether the extension at this position of a GIF is copied: it controls how
-    an image is shown, or is one of :data:`_GIF_EXTENSIONS`."""
-    label = data[at + 1]
+def _is_needed_extension(data: bytes, position: int) -> bool:
+    """Whether the extension at this position of a GIF is copied.
+
+    It is if it controls how an image is shown, or is one of
+    :data:`_GIF_EXTENSIONS`.
+    """
+    label = data[position + 1]
     if label == _GIF_APPLICATION:
-        name_at = at + _GIF_APPLICATION_HEAD_BYTES
-        name = data[name_at : name_at + _GIF_APPLICATION_NAME_BYTES]
+        name_start = position + _GIF_APPLICATION_HEAD_BYTES
+        name = data[name_start : name_start + _GIF_APPLICATION_NAME_BYTES]
         return name in _GIF_EXTENSIONS
     return label in (_GIF_GRAPHIC_CONTROL, _GIF_PLAIN_TEXT)
 
 
 def _table_bytes(flags: int) -> int:
-    """The bytes of a colour table with these flags."""
+    """The bytes of a colour table of a GIF; 0 if there is none. ``flags`` say
+    how many colours it has."""
     if not flags & _GIF_HAS_TABLE:
         return 0
     return _COLOUR_BYTES << ((flags & _GIF_TABLE_SIZE) + 1)
 
 
-def _end_of_blocks(data: bytes, at: int) -> int:
-    """The end of the blocks that begin at ``at``. Each block has its length in
-    front; the last one is empty."""
-    while at < len(data) and data[at]:
-        at += 1 + data[at]
-    return at + 1
+def _end_of_blocks(data: bytes, start: int) -> int:
+    """The end of a row of blocks of a GIF. Each block has its length in front,
+    and the last one is empty."""
+    position = start
+    while position < len(data) and data[position]:
+        position += 1 + data[position]
+    return position + 1
 
 
 _WEBP_CHUNKS: Final = frozenset(
@@ -553,8 +595,8 @@ _WEBP_METADATA_FLAGS: Final = 0x0C
 
 
 def _cleaned_webp(data: bytes) -> Iterator[bytes]:
-    """The chunks of a WebP that make its pixels, colours and animation (RFC
-    9649 section 2)."""
+    """Yield a WebP with only the chunks that make its pixels, colours and
+    animation (RFC 9649 section 2). Its head has the new length."""
     length = data[_WEBP_NAME_BYTES:_CHUNK_HEAD_BYTES]
     end = _CHUNK_HEAD_BYTES + int.from_bytes(length, "little")
     content = b"".join(_webp_chunks(data[_WEBP_HEAD_BYTES:end]))
@@ -563,17 +605,19 @@ def _cleaned_webp(data: bytes) -> Iterator[bytes]:
 
 
 def _webp_chunks(data: bytes) -> Iterator[bytes]:
-    """The chunks of a WebP, or of one of its frames, that are copied. The flags
-    in the head do not announce metadata any more."""
-    at = 0
-    while at + _CHUNK_HEAD_BYTES <= len(data):
-        length_at = at + _WEBP_NAME_BYTES
-        content_at = at + _CHUNK_HEAD_BYTES
-        name = data[at:length_at]
-        size = int.from_bytes(data[length_at:content_at], "little")
-        end = content_at + size
-        content = data[content_at:end]
-        at = end + size % 2  # padded to an even length
+    """Yield the chunks of a WebP, or of one of its frames, that are copied.
+
+    The flags in the first chunk do not announce metadata any more.
+    """
+    position = 0
+    while position + _CHUNK_HEAD_BYTES <= len(data):
+        length_start = position + _WEBP_NAME_BYTES
+        content_start = position + _CHUNK_HEAD_BYTES
+        name = data[position:length_start]
+        size = int.from_bytes(data[length_start:content_start], "little")
+        end = content_start + size
+        content = data[content_start:end]
+        position = end + size % 2  # padded to an even length
         if name not in _WEBP_CHUNKS:
             continue
 
@@ -605,7 +649,8 @@ _CLEANERS: Final[dict[str, Callable[[bytes], Iterator[bytes]]]] = {
 
 
 def prepare() -> None:
-    """Load Pillow."""
+    """Load Pillow with the decoders of the known formats, before the first
+    task."""
     for name in (
         "PIL.Image",
         "PIL.JpegImagePlugin",
@@ -619,9 +664,11 @@ def prepare() -> None:
 
 
 def main() -> None:
-    """Carry out the tasks of standard input, until it ends."""
+    """Carry out the tasks of standard input, one a line, until it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server says when it is over
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # Descriptors and memory: a broken decoder must reach nothing of the server,
+    # and not take all memory of the machine.
     os.closerange(_FIRST_OWN_DESCRIPTOR, min(limit, _MAX_DESCRIPTORS))
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

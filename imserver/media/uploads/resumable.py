@@ -73,7 +73,10 @@ upload."""
 
 
 class Checksum(Struct, frozen=True):
-    """The digest that the bytes of a request must have."""
+    """The digest that the bytes of a request must have.
+
+    ``algorithm``: one of :data:`ALGORITHMS`.
+    """
 
     algorithm: str
     digest: bytes
@@ -99,12 +102,15 @@ class PartialUpload(Struct):
 
 
 class ResumableUploads:
-    """Owner of the unfinished uploads of this node. All methods may switch
-    greenlets, and may raise :class:`TransferRefused`, MediaUnavailable and
-    StorageUnavailable."""
+    """The unfinished uploads of this node.
+
+    All methods may switch greenlets, and may raise :class:`TransferRefused`,
+    MediaUnavailable and StorageUnavailable.
+    """
 
     def __init__(self, uploads: Uploads, boot: str = "") -> None:
-        """``boot``: the life of the machine; ``""``: the kernel tells it."""
+        """Begin without locks. ``boot``: the id of this life of the machine;
+        ``""``: the kernel tells it."""
         self._uploads = uploads
         self._boot = boot or _boot_id()
         self._locked: dict[str, PartialUpload | None] = {}
@@ -113,10 +119,10 @@ class ResumableUploads:
 
     def create(self, offer: Offer, metadata: str) -> str:
         """Begin an upload. Returns its id, which is later the id of the file.
-        ``metadata``: as the client has sent it.
 
-        The upload exists before its limits are checked, so that simultaneous
-        uploads see each other. If it is above a limit, it is removed again.
+        ``metadata``: as the client has sent it. The upload exists before its
+        limits are checked, so that simultaneous uploads see each other. If it
+        is above a limit, it is removed again.
         """
         self._uploads.check(offer)
         name = new_id()
@@ -139,8 +145,11 @@ class ResumableUploads:
 
     @contextmanager
     def begun(self, offer: Offer, metadata: str) -> Iterator[PartialUpload]:
-        """Context manager with a new upload; see :meth:`create`. An error in the
-        block removes the upload, because the client does not know its id."""
+        """A context with a new upload, to which the caller may append bytes.
+
+        An error in the block removes the upload, because the client does not
+        know its id yet.
+        """
         name = self.create(offer, metadata)
         try:
             with self.opened(offer.app, offer.user, name) as part:
@@ -151,18 +160,18 @@ class ResumableUploads:
 
     @contextmanager
     def opened(self, app: str, user: str, name: str) -> Iterator[PartialUpload]:
-        """Context manager in which no other request uses this upload of this
-        user.
+        """A context in which no other request uses this upload of this user.
 
-        Raises :class:`TransferRefused` for an unknown or expired upload, and for
-        an upload that another request uses. If the other request has got no
-        bytes for a second, it is ended, because its connection may be lost: the
-        client can then try again.
+        Raises :class:`TransferRefused` for an unknown or expired upload, and
+        for an upload that another request uses.
         """
         if name in self._locked:
+            # The connection of the other request may be lost. If it is ended
+            # now, the client can soon try again.
             self._end_if_silent(self._locked[name])
             raise TransferRefused(problem=HTTP_UPLOAD_LOCKED)
-        if _ID.fullmatch(name) is None:  # it becomes the name of a file
+        if _ID.fullmatch(name) is None:
+            # It would become the name of a file.
             raise TransferRefused(problem=HTTP_UNKNOWN_UPLOAD)
         self._locked[name] = None
         try:
@@ -179,21 +188,28 @@ class ResumableUploads:
             del self._locked[name]
 
     def _end_if_silent(self, part: PartialUpload | None) -> None:
-        """End the transfer of the request that has locked an upload, if no byte
-        has come for :data:`_SILENT_SECONDS`."""
+        """End the request that has locked an upload, if it has got no byte for
+        :data:`_SILENT_SECONDS`.
+
+        ``part`` is None while that request is still opening the upload.
+        """
         if part is None or part.transfer is None:
             return
         if monotonic() - part.transfer.moved_at > _SILENT_SECONDS:
             part.transfer.end()
 
     def _note_if_finished(self, part: PartialUpload) -> None:
-        """Find out whether the upload is finished: whether its file has a row.
+        """Find out whether the upload is finished, which is so if its file has
+        a row.
+
         A complete file without a row loses its last byte, so that the client
-        sends this byte again, and the file is stored then."""
+        sends this byte again, and the file is stored then.
+        """
         if self._uploads.find(part.id) is not None:
             part.finished = True
             part.offset = part.state.length
-        elif part.finished:  # its file was deleted since
+        elif part.finished:
+            # Its file was deleted since.
             raise TransferRefused(problem=HTTP_UNKNOWN_UPLOAD)
         elif part.offset >= part.state.length:
             part.offset = part.state.length - 1
@@ -209,12 +225,12 @@ class ResumableUploads:
         checksum: Checksum | None = None,
     ) -> Upload | None:
         """Append ``length`` bytes to an upload that has ``offset`` bytes.
-        Returns the row of the file if the file is complete now, else None.
 
+        Returns the row of the file if the file is complete now, else None.
         ``offer``: the sender; name, kind and length come from the state.
-        ``read``: see :meth:`Uploads.receive`. ``checksum``: of these bytes;
-        None: they are not compared. The bytes that arrived before an error
-        count, unless they have a checksum.
+        ``read(n)`` returns up to ``n`` more bytes. ``checksum``: of these bytes;
+        None: they are not compared. The bytes that arrived before an error count,
+        unless they have a checksum.
         """
         state = part.state
         offer = replace(offer, name=state.name, kind=state.kind, length=state.length)
@@ -246,13 +262,7 @@ class ResumableUploads:
                     return None
                 row = self._uploads.finish(offer, part.path, part.id)
         except TransferRefused as refused:
-            # An upload that can never be accepted is deleted. The client may
-            # continue with any other one.
-            problem = refused.problem
-            is_complete = part.offset == state.length
-            if problem in (HTTP_KIND_REFUSED, HTTP_FILE_TOO_LARGE) or (
-                is_complete and not problem.temporary
-            ):
+            if _is_final(refused, is_complete=part.offset == state.length):
                 self.remove(part)
             raise
         finally:
@@ -264,9 +274,10 @@ class ResumableUploads:
         return row
 
     def _synchronise(self, part: PartialUpload) -> None:
-        """Make the bytes that have arrived survive a power failure."""
+        """Make the bytes that have arrived survive a power failure, and note
+        their number."""
 
-        def work() -> None:
+        def synchronise() -> None:
             try:
                 Threads.synchronise(part.path)
             except OSError:
@@ -276,7 +287,7 @@ class ResumableUploads:
             size = part.path.stat().st_size
             _write_synchronised_size(part.path, size, self._boot)
 
-        self._uploads.on_disk(work)
+        self._uploads.on_disk(synchronise)
 
     def _receive(
         self,
@@ -287,8 +298,11 @@ class ResumableUploads:
         checksum: Checksum | None,
     ) -> None:
         """Write arriving bytes to the part file, and compare them with their
-        checksum. After an error, bytes with a checksum are dropped again. Raises
-        as :meth:`Uploads.write` does."""
+        checksum.
+
+        After an error, bytes with a checksum are dropped again. Raises
+        TransferRefused, MediaUnavailable, and the exceptions of ``read``.
+        """
         assert part.transfer is not None
         digest: Any = None
         if checksum is not None:
@@ -318,31 +332,50 @@ class ResumableUploads:
             self._uploads.on_disk(os.unlink, part.path.with_suffix(_CHECKED))
 
     def remove(self, part: PartialUpload) -> None:
-        """Delete an upload, and its file if it is finished."""
+        """Delete an upload and, if it is finished, its file."""
         if part.finished:
             self._uploads.delete(part.id)
         self._erase(part.path)
 
     def _erase(self, path: Path) -> None:
+        """Delete all files of the unfinished upload whose part file is at
+        ``path``."""
         self._uploads.storage.discard(path)
         self._uploads.on_disk(_remove, path)
 
     def _folder(self, app: str, user: str) -> Path:
+        """The folder of the unfinished uploads of a user."""
         return self._uploads.incoming() / folder_of(app, user)
+
+
+def _is_final(refused: TransferRefused, is_complete: bool) -> bool:
+    """Whether an upload can never be accepted after this refusal, so that it is
+    deleted.
+
+    The client may continue with any other upload. ``is_complete``: all its
+    bytes have arrived, so another try would not change them.
+    """
+    problem = refused.problem
+    if problem in (HTTP_KIND_REFUSED, HTTP_FILE_TOO_LARGE):
+        return True
+    return is_complete and not problem.temporary
 
 
 # --- in a thread --------------------------------------------------------------
 
 
 def _write(path: Path, content: bytes) -> None:
+    """Write a small file anew, which only this user may read."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
     with os.fdopen(os.open(path, flags, PRIVATE_FILE), "wb") as file:
         file.write(content)
 
 
 def _boot_id() -> str:
-    """The id of this life of the machine, which the kernel makes at each boot;
-    ``""``: the system has no such id."""
+    """The id of this life of the machine, which the kernel makes at each boot.
+
+    Returns ``""`` if the system has no such id.
+    """
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
     except OSError:
@@ -351,7 +384,7 @@ def _boot_id() -> str:
 
 def _write_synchronised_size(path: Path, size: int, boot: str) -> None:
     """Store how many bytes of the part file at ``path`` are synchronised, and
-    the life of the machine, as ``00000000000000004096 1f3c…``."""
+    in which life of the machine: ``00000000000000004096 1f3c…``."""
     # Written in place, because a sector is written completely or not at all.
     flags = os.O_WRONLY | os.O_CREAT
     descriptor = os.open(path.with_suffix(_SURE), flags, PRIVATE_FILE)
@@ -363,12 +396,15 @@ def _write_synchronised_size(path: Path, size: int, boot: str) -> None:
 
 
 def _drop_unsynchronised(path: Path, boot: str = "") -> None:
-    """Drop bytes of the part file at ``path`` that were not synchronised, unless
-    they were written in the life ``boot`` of the machine. ``boot`` ``""``: drop
-    them in any case."""
+    """Drop bytes of the part file at ``path`` that were not synchronised.
+
+    Bytes that were written in the life ``boot`` of the machine stay, because
+    there was no power failure since. An empty ``boot`` drops them in any case.
+    """
     try:
         text = path.with_suffix(_SURE).read_text("ascii")
-    except FileNotFoundError:  # begun by a release before
+    except FileNotFoundError:
+        # An earlier release has begun this upload.
         return
     size, _, former_boot = text.partition(" ")
     if former_boot == boot:
@@ -395,8 +431,9 @@ def _create(path: Path, state: bytes, boot: str) -> None:
 
 def _open(path: Path, boot: str) -> PartialUpload:
     """Lock an upload, and read its state. Bytes that may be wrong are dropped.
-    Raises :class:`TransferRefused` if the upload is unknown, expired or
-    locked."""
+
+    Raises :class:`TransferRefused` if the upload is unknown, expired or locked.
+    """
     lock, finished = _lock_state(path)
     try:
         status = os.fstat(lock)
@@ -415,7 +452,13 @@ def _open(path: Path, boot: str) -> PartialUpload:
         with suppress(FileNotFoundError):
             offset = path.stat().st_size
         return PartialUpload(
-            path.name, path, state, lock, offset, finished, time() + STALE_SECONDS
+            id=path.name,
+            path=path,
+            state=state,
+            lock=lock,
+            offset=offset,
+            finished=finished,
+            expires=time() + STALE_SECONDS,
         )
     except BaseException:
         os.close(lock)
@@ -423,9 +466,12 @@ def _open(path: Path, boot: str) -> PartialUpload:
 
 
 def _lock_state(path: Path) -> tuple[int, bool]:
-    """Open and lock the state file of an upload. Returns its descriptor, and
-    whether the upload is finished. Raises :class:`TransferRefused` if the
-    upload is unknown or locked."""
+    """Open and lock the state file of an upload.
+
+    Returns its descriptor, and whether the upload is finished. The lock ends
+    when the descriptor is closed. Raises :class:`TransferRefused` if the upload
+    is unknown or locked.
+    """
     for suffix in (STATE, _DONE):
         try:
             lock = os.open(path.with_suffix(suffix), os.O_RDWR)
@@ -443,27 +489,28 @@ def _lock_state(path: Path) -> tuple[int, bool]:
 
 
 def _drop_unverified(path: Path) -> None:
-    """Drop bytes of the part file at ``path`` whose checksum was not
-    verified."""
-    mark = path.with_suffix(_CHECKED)
+    """Drop the bytes of the part file at ``path`` that arrived with a checksum
+    which was not verified."""
+    offset_file = path.with_suffix(_CHECKED)
     try:
-        offset = mark.read_bytes()
+        offset = offset_file.read_bytes()
     except FileNotFoundError:
         return
     # If the file is empty, its node was killed before it wrote the offset.
     if offset:
         with suppress(FileNotFoundError):
             os.truncate(path, int(offset))
-    mark.unlink()
+    offset_file.unlink()
 
 
 def _rename(path: Path) -> None:
-    """Mark an upload as finished, by the name of its state file."""
+    """Mark an upload as finished, by another name of its state file."""
     with suppress(FileNotFoundError):  # the user was deleted
         path.with_suffix(STATE).replace(path.with_suffix(_DONE))
     path.with_suffix(_SURE).unlink(missing_ok=True)
 
 
 def _remove(path: Path) -> None:
+    """Delete the files beside the part file at ``path``."""
     for suffix in (STATE, _DONE, _CHECKED, _SURE, _NEW):
         path.with_suffix(suffix).unlink(missing_ok=True)

@@ -36,7 +36,8 @@ _IDLE_CONNECTIONS: Final = 32
 
 
 class Credentials(Struct, frozen=True):
-    """Access key, secret key and region."""
+    """The access key and the secret key of an account, and the region of its
+    bucket."""
 
     access_key: str
     secret_key: str
@@ -45,7 +46,7 @@ class Credentials(Struct, frozen=True):
 
 def canonical_path(path: str) -> str:
     """Escape a path for signing and sending: all bytes except unreserved ones
-    and slashes."""
+    and slashes. ``a b`` becomes ``a%20b``."""
     return quote(path, safe="/-_.~")
 
 
@@ -58,22 +59,25 @@ def signed_headers(
     credentials: Credentials,
     now: datetime | None = None,
 ) -> dict[str, str]:
-    """The ``headers`` of a request, and with them the headers of Signature V4.
-    ``path`` must be canonical and without a query.
+    """The headers of a request with those of Signature V4, the signature that
+    S3 checks.
 
-    ``sha256``: of the body, in hexadecimal. All headers and Host are signed.
-    Host is not in the result, because the sender of the request adds it.
+    ``path`` must be canonical and without a query. ``sha256``: of the body, in
+    hexadecimal. ``now``: the time of the request (None: now). All headers and
+    Host are signed. Host is not in the result, because the sender of the
+    request adds it.
     """
     moment = (now or datetime.now(UTC)).strftime("%Y%m%dT%H%M%SZ")
     date = moment[:_DATE_CHARACTERS]
     sent = {**headers, "x-amz-content-sha256": sha256, "x-amz-date": moment}
 
-    lines = sorted(
+    # The signed text has the headers in order, and then the digest of the body.
+    header_lines = sorted(
         (name.lower(), " ".join(value.split()))
         for name, value in (*sent.items(), ("host", host))
     )
-    names = ";".join(name for name, _ in lines)
-    canonical = "".join(f"{name}:{value}\n" for name, value in lines)
+    names = ";".join(name for name, _ in header_lines)
+    canonical = "".join(f"{name}:{value}\n" for name, value in header_lines)
     no_query = ""
     request = "\n".join([method, path, no_query, canonical, names, sha256])
     request_digest = hashlib.sha256(request.encode()).hexdigest()
@@ -92,15 +96,17 @@ def signed_headers(
 
 
 class Bucket:
-    """A bucket. Owner of its connections.
+    """The store of uploaded files in a bucket of S3.
 
     The path of its URL names the bucket (``http://host/bucket/name``), which
-    all servers understand.
+    all compatible servers understand.
     """
 
     store_name = "s3"
 
     def __init__(self, settings: UploadSettings, files: Threads) -> None:
+        """Take the address and the credentials from the settings. No connection
+        is opened yet."""
         self._files = files
         address = urlsplit(settings.s3_url)
         self._origin = f"{address.scheme}://{address.netloc}"
@@ -115,15 +121,19 @@ class Bucket:
         self._connections: PoolManager | None = None
 
     def put(self, name: str, path: str, size: int, sha256: str, kind: str) -> None:
-        """Send a file. Raises MediaUnavailable unless the bucket confirms
-        it."""
+        """Send a file under a name. Raises MediaUnavailable unless the bucket
+        confirms it."""
         headers = {"content-type": kind, "content-length": str(size)}
         accepted = (HTTPStatus.OK,)
         self._request("PUT", name, headers, accepted, sha256, path).drain_conn()
 
     def get(self, name: str, first: int, last: int) -> Iterator[bytes]:
-        """The bytes from ``first`` to ``last``. Raises FileNotFoundError,
-        MediaUnavailable."""
+        """Yield the bytes of a file from index ``first`` to index ``last``, in
+        pieces.
+
+        The request is sent now, and its answer is read when the result is
+        iterated. Raises FileNotFoundError and MediaUnavailable.
+        """
         if last < first:
             return iter(())
         headers = {"range": f"bytes={first}-{last}"}
@@ -135,10 +145,22 @@ class Bucket:
         return _pieces(answer, last + 1 - first)
 
     def delete(self, name: str) -> None:
-        """Delete a file. Raises MediaUnavailable."""
+        """Delete a file, if it exists. Raises MediaUnavailable."""
         # A missing file counts as deleted.
         accepted = (HTTPStatus.OK, HTTPStatus.NO_CONTENT, HTTPStatus.NOT_FOUND)
         self._request("DELETE", name, {}, accepted).drain_conn()
+
+    def _open_connections(self) -> PoolManager:
+        """The connections to the bucket, which are made for the first request."""
+        # Imported here, because nodes without a bucket need not load it.
+        from urllib3 import PoolManager, Timeout
+
+        if self._connections is None:
+            timeout = Timeout(connect=self._seconds, read=self._seconds)
+            self._connections = PoolManager(
+                _MAX_POOLS, maxsize=_IDLE_CONNECTIONS, retries=False, timeout=timeout
+            )
+        return self._connections
 
     def _request(
         self,
@@ -150,29 +172,24 @@ class Bucket:
         path: str = "",
     ) -> Any:
         """Send a request, and return the answer, whose status is one of
-        ``accepted``. A request that fails is sent again, at most
-        :data:`_ATTEMPTS` times in all.
+        ``accepted``.
 
-        ``path``: the file with the body; ``""``: there is no body. ``sha256``:
-        of the body. Raises MediaUnavailable.
+        A request that fails is sent again, at most :data:`_ATTEMPTS` times in
+        all. ``path``: the file with the body; ``""``: there is no body.
+        ``sha256``: of the body. Raises MediaUnavailable.
         """
-        # Imported here, because nodes without a bucket need not load it.
-        from urllib3 import PoolManager, Timeout
         from urllib3.exceptions import HTTPError
 
-        if self._connections is None:
-            timeout = Timeout(connect=self._seconds, read=self._seconds)
-            self._connections = PoolManager(
-                _MAX_POOLS, maxsize=_IDLE_CONNECTIONS, retries=False, timeout=timeout
-            )
+        connections = self._open_connections()
         target = canonical_path(self._folder + name)
         failure = ""
         for _ in range(_ATTEMPTS):  # all requests here may be repeated
             try:
+                # Signed anew each time, because a signature expires.
                 signed = signed_headers(
                     method, self._host, target, headers, sha256, self._credentials
                 )
-                answer = self._connections.request(
+                answer = connections.request(
                     method,
                     self._origin + target,
                     headers=signed,
@@ -200,7 +217,7 @@ class Bucket:
             self._connections.clear()
 
     def _content(self, path: str) -> Iterator[bytes]:
-        """Read the file at ``path``, piece by piece."""
+        """Yield the file at ``path``, in pieces that a thread reads."""
         file: IO[bytes] = self._files.do(Path(path).open, "rb")
         try:
             while piece := self._files.do(file.read, PIECE_BYTES):
@@ -210,8 +227,8 @@ class Bucket:
 
 
 def _pieces(answer: Any, size: int) -> Iterator[bytes]:
-    """Read ``size`` bytes, the body of an answer, piece by piece. Raises
-    MediaUnavailable."""
+    """Yield the body of an answer, which has ``size`` bytes, in pieces. Raises
+    MediaUnavailable if it is shorter."""
     from urllib3.exceptions import HTTPError
 
     try:
@@ -226,7 +243,8 @@ def _pieces(answer: Any, size: int) -> Iterator[bytes]:
     except (HTTPError, OSError) as error:
         raise MediaUnavailable(f"{type(error).__name__}: {error}") from None
     finally:
-        if size:  # the rest would be read as the beginning of the next answer
+        if size:
+            # The rest would be read as the beginning of the next answer.
             answer.close()
         else:
             answer.release_conn()

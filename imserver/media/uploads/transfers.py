@@ -31,8 +31,11 @@ class TransferRefused(ServiceRefused):
 
 
 class Transfer:
-    """One incoming or outgoing file. ``user``: the app and the user who sends
-    it; None: nobody in particular. ``since``: its beginning (monotonic)."""
+    """One incoming or outgoing file.
+
+    ``user``: the app and the user who sends it; None: nobody in particular.
+    ``address``: of the client. ``since``: its beginning (monotonic).
+    """
 
     def __init__(
         self, user: tuple[str, str] | None, address: str, since: float
@@ -56,9 +59,11 @@ class Transfer:
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """Context manager around reading the next bytes. Raises
-        :class:`TransferRefused` if the transfer is ended, also in the middle of
-        the block."""
+        """A context in which a greenlet reads the next bytes.
+
+        Raises :class:`TransferRefused` if the transfer is ended, also in the
+        middle of the block.
+        """
         if self.ended:
             raise _slowest()
         self._reader = gevent.getcurrent()
@@ -68,46 +73,53 @@ class Transfer:
             self._reader = None
 
     def end(self) -> None:
-        """End the transfer in favour of another one: interrupt its greenlet.
-        Never switches greenlets."""
+        """End the transfer in favour of another one, by an error in the
+        greenlet that reads. Never switches greenlets."""
         self.ended = True
         # Done by the hub, because throwing an error into a greenlet switches to
         # it.
         gevent.get_hub().loop.run_callback(self._interrupt)
 
     def _interrupt(self) -> None:
+        """Raise an error in the greenlet that reads, if one does."""
         if self._reader is not None:
             self._reader.throw(_slowest())
 
 
 def _slowest() -> TransferRefused:
-    """The error that ends the slowest transfer."""
+    """The error that the client of the slowest transfer gets."""
     text = "This transfer was the slowest and was ended to make room for another"
     return TransferRefused(text, Problems.BUSY)
 
 
 class Transfers(Service):
-    """Owner of the transfers in one direction. Never switches greenlets."""
+    """The running transfers in one direction, and their limits. Never switches
+    greenlets."""
 
     settings: UploadSettings
     _running: dict[Transfer, None] = field(default_factory=dict)
 
     def begin(self, user: tuple[str, str] | None, address: str) -> Transfer:
-        """Begin a transfer: take a slot. ``user``: the app and the user; None:
-        no limit of a user applies. Raises :class:`TransferRefused` at the limit
-        of the user, of the address or of all transfers, unless a slow transfer
-        can be ended."""
+        """Begin a transfer, which takes a slot.
+
+        There are limits for a user, for an address and for all transfers. At a
+        limit the slowest transfer is ended; if none may be ended yet, raises
+        :class:`TransferRefused`. ``user``: the app and the user; None: no limit
+        of a user applies.
+        """
         settings = self.settings
         running = list(self._running)
-        new = Transfer(user, address, monotonic())
+        new_transfer = Transfer(user, address, monotonic())
 
         of_user: list[Transfer] = []
         if user:
             of_user = [transfer for transfer in running if transfer.user == user]
         of_network: list[Transfer] = []
-        if new.network:
+        if new_transfer.network:
             of_network = [
-                transfer for transfer in running if transfer.network == new.network
+                transfer
+                for transfer in running
+                if transfer.network == new_transfer.network
             ]
 
         for limit, transfers in (
@@ -119,19 +131,23 @@ class Transfers(Service):
                 raise TransferRefused(
                     f"{limit} transfers are already running", Problems.BUSY
                 )
-        self._running[new] = None
-        return new
+        self._running[new_transfer] = None
+        return new_transfer
 
     def _end_slowest(self, transfers: list[Transfer]) -> bool:
-        """End the slowest transfer, and return whether there was one. Only
-        transfers that have run for some time can be ended, because their rate
-        is meaningful."""
+        """End the slowest of some transfers. Returns False if none may be
+        ended.
+
+        Only transfers that have run for some time can be ended, because their
+        rate is meaningful.
+        """
         now = monotonic()
         candidates = [one for one in transfers if now - one.since >= GRACE_SECONDS]
         if not candidates:
             return False
 
         def rate(transfer: Transfer) -> float:
+            """The bytes per second since the transfer began."""
             return transfer.bytes / (now - transfer.since)
 
         slowest = min(candidates, key=rate)
@@ -140,7 +156,7 @@ class Transfers(Service):
         return True
 
     def free(self, transfer: Transfer) -> None:
-        """Release a slot. Does nothing the second time."""
+        """Release the slot of a transfer. Does nothing the second time."""
         self._running.pop(transfer, None)
 
     def deadline(self, transfer: Transfer) -> float:
@@ -153,7 +169,8 @@ class Transfers(Service):
 
 
 class Pieces(Service):
-    """A part of an outgoing file. Iterate over it, and close it."""
+    """The bytes of an outgoing file, in pieces. Iterate over them, and call
+    :meth:`close` at the end."""
 
     pieces: Iterator[bytes]
     transfer: Transfer
@@ -163,11 +180,14 @@ class Pieces(Service):
         return self
 
     def __next__(self) -> bytes:
+        """The next piece. Raises BrokenPipeError, which ends the connection, if
+        the client is too slow or the file cannot be read."""
         if self.transfer.ended or monotonic() > self.transfers.deadline(self.transfer):
             raise BrokenPipeError(errno.EPIPE, "the client fetches the file too slowly")
         try:
             piece = next(self.pieces)
-        except MediaUnavailable as error:  # the head of the answer has left
+        except MediaUnavailable as error:
+            # The head of the answer was sent already, so no error can follow.
             raise BrokenPipeError(errno.EPIPE, str(error)) from None
         self.transfer.bytes += len(piece)
         return piece

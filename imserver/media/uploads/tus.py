@@ -59,7 +59,8 @@ Headers = tuple[tuple[str, str], ...]
 
 
 def create_views(core: Core, api: Api) -> tuple[Blueprint, ...]:
-    """The blueprints of uploads as a whole and in parts."""
+    """The blueprints of uploads as a whole and in parts. A *blueprint* is
+    Flask's name for a group of routes."""
     uploads = core.service(Uploads)
     view = _TusView(uploads, api)
     tus = blueprint_of(
@@ -71,6 +72,13 @@ def create_views(core: Core, api: Api) -> tuple[Blueprint, ...]:
 
 
 class _TusView:
+    """The view of uploads in parts.
+
+    A client begins an upload by POST, and gets its URL. It sends the bytes
+    there by PATCH, in as many requests as it needs, and asks for the offset by
+    HEAD.
+    """
+
     def __init__(self, uploads: Uploads, api: Api) -> None:
         self._api = api
         self._uploads = uploads
@@ -81,11 +89,11 @@ class _TusView:
         }
 
     def begin(self) -> Response:
-        """``/api/v1/uploads/tus``."""
+        """Serve ``/api/v1/uploads/tus``, where uploads begin."""
         return self._serve(("POST",), self._begin)
 
     def continue_(self, id: str) -> Response:
-        """``/api/v1/uploads/tus/<id>``."""
+        """Serve ``/api/v1/uploads/tus/<id>``, where uploads continue."""
 
         def answer(http_request: HttpRequest) -> Response:
             return self._continue(http_request, id)
@@ -95,9 +103,11 @@ class _TusView:
     def _serve(
         self, methods: tuple[str, ...], function: Callable[[HttpRequest], Response]
     ) -> Response:
-        """Answer a request by ``function``, or a request with OPTIONS by the
-        headers of the protocol alone. Other methods than ``methods`` are
-        refused."""
+        """Answer a request by ``function``.
+
+        OPTIONS is answered by the headers of the protocol alone. Other methods
+        than ``methods`` are refused.
+        """
         method = _method()
         if method == "OPTIONS":
             no_content = HttpResponse(HTTPStatus.NO_CONTENT, b"")
@@ -107,7 +117,11 @@ class _TusView:
         return self._finished(answered(function))
 
     def _finished(self, response: Response) -> Response:
-        """The response with the headers of the protocol."""
+        """Add the headers of the protocol to a response, and return it.
+
+        The abilities of the server are in the response to OPTIONS, and to a
+        client with another version of the protocol.
+        """
         response.headers["Access-Control-Allow-Methods"] = ", ".join(_METHODS)
         for name, more in _MORE_HEADERS.items():
             response.headers[name] += f", {more}"
@@ -128,7 +142,8 @@ class _TusView:
         return response
 
     def _begin(self, http_request: HttpRequest) -> Response:
-        """Begin an upload. The request may have its first bytes."""
+        """Begin an upload, and answer with its URL. The request may have its
+        first bytes. Raises ApiProblem and TransferRefused."""
         call = self._api.call_of(self._begin_endpoint, http_request)
         _require_version(http_request)
         if http_request.headers.get("upload-concat"):
@@ -149,10 +164,15 @@ class _TusView:
         return _response(http_request, HTTPStatus.CREATED, headers)
 
     def _continue(self, http_request: HttpRequest, name: str) -> Response:
-        """Describe, delete or continue the upload with the id ``name``, as the
-        method of the request says."""
+        """Describe, delete or continue an upload, as the method of the request
+        says.
+
+        ``name`` is its id. Raises ApiProblem and TransferRefused.
+        """
         method = _method()
         call = self._api.call_of(self._part_endpoints[method], http_request)
+        # GET is not part of the protocol: any client may ask for a finished
+        # file.
         if method != "GET":
             _require_version(http_request)
         with self._resumable.opened(call.app, call.user, name) as part:
@@ -171,8 +191,8 @@ class _TusView:
             return _response(http_request, HTTPStatus.NO_CONTENT, _progress(part))
 
     def _describe(self, http_request: HttpRequest, part: PartialUpload) -> Response:
-        """The answer with the file of a finished upload. Raises ApiProblem if it is
-        unfinished."""
+        """Answer with the file of a finished upload. Raises ApiProblem if the
+        upload is unfinished."""
         row = None
         if part.finished:
             row = self._uploads.find(part.id)
@@ -185,8 +205,11 @@ class _TusView:
         self, call: Call, part: PartialUpload, offer: Offer, offset: int
     ) -> None:
         """Append the body of a request to an upload that has ``offset`` bytes.
-        If the file is complete, the rights of the sender are checked again.
-        Raises ApiProblem and TransferRefused."""
+
+        If the file is complete, the rights of the sender are checked again,
+        because the upload may have taken long. Raises ApiProblem and
+        TransferRefused.
+        """
         http_request = call.request
         if http_request.headers.get("content-type", "") != PART_TYPE:
             raise ApiProblem(
@@ -213,16 +236,19 @@ class _TusView:
 
 
 def _method() -> str:
-    """The method of a request. Some clients cannot send PATCH and DELETE."""
+    """The method of a request. Some clients cannot send PATCH and DELETE, and
+    name the method in a header."""
     return request.headers.get("X-HTTP-Method-Override", request.method).upper()
 
 
 def _require_version(http_request: HttpRequest) -> None:
+    """Raise ApiProblem if the client has another version of the protocol."""
     if http_request.headers.get("tus-resumable") != TUS_VERSION:
         raise ApiProblem(HTTP_TUS_VERSION)
 
 
 def _number_in(http_request: HttpRequest, header: str) -> int:
+    """The number of bytes in a header. Raises ApiProblem if it is none."""
     text = http_request.headers.get(header, "")
     if not re.fullmatch(r"[0-9]{1,15}", text, re.ASCII):
         raise ApiProblem.invalid(f"`{header.title()}`: expected a number of bytes")
@@ -230,8 +256,11 @@ def _number_in(http_request: HttpRequest, header: str) -> int:
 
 
 def _file_name(metadata: str) -> str:
-    """The value of ``filename`` in Upload-Metadata. Raises
-    :class:`ApiProblem`."""
+    """The name of the file in the header ``Upload-Metadata``, whose values are
+    in Base64: ``filename cGxhbi5wZGY=,kind …``.
+
+    Returns ``""`` if there is none. Raises :class:`ApiProblem`.
+    """
     if len(metadata) > MAX_METADATA:
         raise ApiProblem.invalid(f"`Upload-Metadata` has at most {MAX_METADATA} bytes")
     values: dict[str, bytes] = {}
@@ -245,9 +274,11 @@ def _file_name(metadata: str) -> str:
 
 
 def _checksum(http_request: HttpRequest) -> Checksum | None:
-    """The checksum of the body, from a header such as
-    ``Upload-Checksum: sha1 <base64>``. Returns None if there is no header.
-    Raises ApiProblem."""
+    """The checksum of the body, from the header ``Upload-Checksum: sha1
+    <base64>``.
+
+    Returns None if there is no header. Raises ApiProblem.
+    """
     text = http_request.headers.get("upload-checksum")
     if text is None:
         return None
@@ -258,6 +289,7 @@ def _checksum(http_request: HttpRequest) -> Checksum | None:
 
 
 def _base64(text: str, header: str) -> bytes:
+    """Decode the value of a header. Raises ApiProblem."""
     try:
         return b64decode(text, validate=True)
     except (binascii.Error, ValueError):
@@ -265,8 +297,8 @@ def _base64(text: str, header: str) -> bytes:
 
 
 def _progress(part: PartialUpload) -> Headers:
-    """The headers with the offset of an upload and, if it is unfinished, its
-    end."""
+    """The headers with the offset of an upload and, if it is unfinished, the
+    time at which it expires."""
     from email.utils import formatdate  # few nodes take files in parts
 
     offset = ("Upload-Offset", str(part.offset))
@@ -276,7 +308,8 @@ def _progress(part: PartialUpload) -> Headers:
 
 
 def _state_headers(part: PartialUpload) -> Headers:
-    """The headers with the offset and the length of an upload."""
+    """The headers of the answer to HEAD: the offset and the length of an
+    upload, and the metadata that the client has sent."""
     headers: Headers = (
         *_progress(part),
         ("Upload-Length", str(part.state.length)),
@@ -293,5 +326,6 @@ def _response(
     headers: Headers = (),
     body: bytes = b"",
 ) -> Response:
+    """A response of this view, with the id of the request."""
     all_headers = (*headers, ("X-Request-Id", http_request.id))
     return to_response(HttpResponse(status, body, headers=all_headers))

@@ -22,9 +22,12 @@ _USAGE_OF_ALL: Final = "SELECT coalesce(sum(bytes), 0), coalesce(sum(files), 0) 
 def add(
     sql: PooledStatements, row: Upload, quota_bytes: int, app_quota_bytes: int = 0
 ) -> bool:
-    """Store the row of a file, and count the file for its owner and for the app.
-    Returns False, and stores nothing, if the file exceeds the quota of its owner
-    or of the app (0: no quota)."""
+    """Store the row of a file, and count the file for its owner and for the
+    app.
+
+    Returns False, and stores nothing, if the file exceeds the quota of its
+    owner or of the app (0: no quota).
+    """
     if not sql.query(_USAGE, (row.app, TOTAL)):
         # The total of an app is counted from its first new file on.
         size, files = sql.query(_USAGE_OF_ALL, (row.app,))[0]
@@ -32,6 +35,7 @@ def add(
     if not _charge(sql, row, TOTAL, app_quota_bytes):
         return False
     if not _charge(sql, row, row.user, quota_bytes):
+        # The app was charged above.
         sql.execute(_FREE, (row.stored_bytes, row.app, TOTAL))
         return False
     sql.execute(_INSERT, _ROWS.values(row))
@@ -41,8 +45,11 @@ def add(
 def _begin_usage(
     sql: PooledStatements, app: str, user: str, size: int, files: int
 ) -> bool:
-    """Create the row with the usage of a user. Returns False if another
-    transaction has created it."""
+    """Create the row with the usage of a user.
+
+    Returns False if another transaction has created it. The caller's
+    transaction goes on in both cases.
+    """
     from sqlalchemy.exc import IntegrityError
 
     with suppress(IntegrityError), sql.connection.begin_nested():
@@ -55,11 +62,11 @@ def _begin_usage(
 
 
 def _charge(sql: PooledStatements, row: Upload, user: str, quota_bytes: int) -> bool:
-    """Count a file for ``user``, who is its owner or :data:`TOTAL`. Returns
-    False, and counts nothing, if the file exceeds the quota (0: no quota).
+    """Count a file for ``user``, who is its owner or :data:`TOTAL`.
 
-    One statement checks and counts, so concurrent uploads cannot exceed the
-    quota together.
+    Returns False, and counts nothing, if the file exceeds the quota (0: no
+    quota). One statement checks and counts, so concurrent uploads cannot
+    exceed the quota together.
     """
     size = row.stored_bytes
     most_before = quota_bytes - size - FILE_BYTES
@@ -80,7 +87,8 @@ def _charge(sql: PooledStatements, row: Upload, user: str, quota_bytes: int) -> 
         return False
     if _begin_usage(sql, row.app, user, size, files=1):
         return True
-    return bool(sql.execute(count, values))  # a concurrent upload has created the row
+    # A concurrent upload has created the row.
+    return bool(sql.execute(count, values))
 
 
 def find(sql: PooledStatements, name: str) -> Upload | None:
@@ -89,7 +97,8 @@ def find(sql: PooledStatements, name: str) -> Upload | None:
 
 
 def usage(sql: PooledStatements, app: str, user: str) -> Usage:
-    """The usage of a user; :data:`TOTAL`: of the app."""
+    """The number and bytes of a user's files; :data:`TOTAL` as user: of the
+    app."""
     rows = sql.query(_USAGE, (app, user))
     if not rows:
         return Usage()
@@ -99,13 +108,16 @@ def usage(sql: PooledStatements, app: str, user: str) -> Usage:
 def page(
     sql: PooledStatements, app: str, user: str, before: tuple[int, str], limit: int
 ) -> list[Upload]:
-    """A page of the files of a user, the newest first. ``before``: creation time
-    and id of the last file of the previous page; ``(0, "")``: the first
-    page."""
+    """A page of the files of a user, the newest first.
+
+    ``before``: creation time and id of the last file of the previous page;
+    ``(0, "")``: the first page.
+    """
     created, name = before
     condition = ""
     values: tuple[int | str, ...] = ()
     if created:
+        # Files of one millisecond are in the order of their ids.
         condition = "AND created <= %s AND (created < %s OR id < %s) "
         values = (created, created, name)
     clauses = (
@@ -116,8 +128,11 @@ def page(
 
 
 def rows_of(store: Store, app: str = "", user: str = "") -> Iterator[Upload]:
-    """The files of a user of an app, in the order of their ids. ``app`` ``""``:
-    of all apps. ``user`` ``""``: of all users."""
+    """Yield the files of a user of an app, in the order of their ids.
+
+    ``app`` is ``""`` for all apps, and ``user`` for all users. The files are
+    read page by page, so this may switch greenlets.
+    """
     conditions = []
     values = []
     if app:
@@ -132,20 +147,25 @@ def rows_of(store: Store, app: str = "", user: str = "") -> Iterator[Upload]:
 
 
 def some_of_app(app: str, limit: int, sql: PooledStatements) -> list[Upload]:
-    """Some files of an app, of any owner."""
+    """Up to ``limit`` files of an app, in no order."""
     return _ROWS.find(sql.query, "WHERE app = %s LIMIT %s", app, limit)
 
 
 def move(sql: PooledStatements, row: Upload, store_name: str) -> bool:
-    """Store that the bytes of a file are in another store now. Returns False if
-    the file was deleted or moved meanwhile."""
+    """Note that the bytes of a file are in another store now.
+
+    Returns False if the file was deleted or moved meanwhile. The column
+    ``place`` has the name of the store.
+    """
     statement = "UPDATE upload SET place = %s WHERE id = %s AND place = %s"
     return bool(sql.execute(statement, (store_name, row.id, row.store_name)))
 
 
 def remove(sql: PooledStatements, name: str) -> Upload | None:
-    """Delete the row of a file, and give its bytes back to the quota. Returns
-    the row, or None if it does not exist."""
+    """Delete the row of a file, and give its bytes back to the quota.
+
+    Returns the row, or None if it does not exist.
+    """
     row = find(sql, name)
     if row is None or not sql.execute("DELETE FROM upload WHERE id = %s", (name,)):
         return None

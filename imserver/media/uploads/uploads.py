@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from secrets import token_urlsafe
 from time import monotonic, time
-from typing import IO, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
 import gevent
 import msgspec
@@ -74,6 +74,9 @@ from imserver.plugin.runtime import Threads, network_of
 from imserver.plugin.services import Core
 from imserver.plugin.storage import Erasure, Store
 
+if TYPE_CHECKING:
+    from imserver.media.uploads.pictures import Picture
+
 log = logging.getLogger(__name__)
 
 
@@ -99,7 +102,7 @@ class DamagedFile(ImserverError):
 
 def name_of(row: Upload, thumbnail: bool) -> str:
     """The name under which the bytes of a file, or of its thumbnail, are
-    stored."""
+    stored: the id, with ``.t`` at the end for a thumbnail."""
     if thumbnail:
         return row.id + THUMBNAIL
     return row.id
@@ -107,27 +110,34 @@ def name_of(row: Upload, thumbnail: bool) -> str:
 
 def _beside(path: Path, suffix: str) -> Path:
     """The temporary path of a file that is made from the arriving file at
-    ``path``. ``suffix``: :data:`THUMBNAIL` or :data:`_CLEANED`."""
+    ``path``.
+
+    ``suffix``: :data:`THUMBNAIL` or :data:`_CLEANED`.
+    """
     return path.with_name(path.name + suffix)
 
 
 def _sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal. Runs in a thread."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _head_of(path: Path) -> bytes:
+    """The first bytes of a file, which tell its type. Runs in a thread."""
     with path.open("rb") as file:
         return file.read(HEAD_BYTES)
 
 
 class UploadStorage:
-    """Owner of the folder, of the connections to the bucket, and of the threads
-    that access files."""
+    """The stores of uploaded files: the folder and, if one is configured, a
+    bucket of S3. It also has the threads that access files."""
 
     def __init__(
         self, settings: UploadSettings, data_dir: str, threads: int = _THREADS
     ) -> None:
+        """Open the stores of the settings. ``threads``: the number of threads;
+        0: the files are accessed by the caller's thread."""
         self.files = Threads(threads)
         folder = settings.directory or Path(data_dir) / "uploads"
         self.directory = Directory(Path(folder), self.files)
@@ -144,22 +154,26 @@ class UploadStorage:
             self._by_name[bucket.store_name] = bucket
 
     def of(self, row: Upload) -> Media:
-        """The storage of a file. Raises MediaUnavailable."""
+        """The store that has the bytes of a file. Raises MediaUnavailable."""
         store = self._by_name.get(row.store_name)
         if store is None:
             raise MediaUnavailable("the file is in a bucket, and none is configured")
         return store
 
     def put(self, row: Upload, path: Path, thumbnail: Path) -> None:
-        """Move a file, and its thumbnail, to its storage. Switches
-        greenlets."""
+        """Move a file, and its thumbnail if it has one, to the store that its
+        row names.
+
+        ``path`` and ``thumbnail`` are temporary files. Switches greenlets.
+        Raises MediaUnavailable.
+        """
         store = self.of(row)
         store.put(row.id, str(path), row.bytes, row.sha256, row.type)
         if row.thumbnail_bytes:
             content = self.files.do(thumbnail.read_bytes)
             digest = hashlib.sha256(content).hexdigest()
             store.put(
-                name_of(row, True),
+                name_of(row, thumbnail=True),
                 str(thumbnail),
                 len(content),
                 digest,
@@ -170,8 +184,12 @@ class UploadStorage:
         self, row: Upload, thumbnail: bool, pieces: Iterable[bytes], store_name: str
     ) -> str:
         """Store the bytes of a file, or of its thumbnail, in the store
-        ``store_name``. Returns their SHA-256 in hexadecimal. Raises
-        MediaUnavailable, and DamagedFile if the bytes do not match the row."""
+        ``store_name``.
+
+        ``pieces`` are the bytes, which are first written to a temporary file.
+        Returns their SHA-256 in hexadecimal. Raises MediaUnavailable, and
+        DamagedFile if the bytes do not match the row.
+        """
         path = self.directory.incoming() / new_id()
         digest = hashlib.sha256()
         size = 0
@@ -183,7 +201,8 @@ class UploadStorage:
                     size += len(piece)
 
             sha256 = digest.hexdigest()
-            if thumbnail:  # no row has the checksum of a thumbnail
+            if thumbnail:
+                # No row has the checksum of a thumbnail.
                 kind = row.thumbnail_type
                 is_equal = size == row.thumbnail_bytes
             else:
@@ -198,14 +217,16 @@ class UploadStorage:
         return sha256
 
     def delete(self, row: Upload) -> None:
-        """Delete the bytes of a file. Raises MediaUnavailable."""
+        """Delete the bytes of a file and of its thumbnail. Raises
+        MediaUnavailable."""
         store = self.of(row)
         store.delete(name_of(row, thumbnail=False))
         if row.thumbnail_bytes:
             store.delete(name_of(row, thumbnail=True))
 
     def remove(self, row: Upload) -> None:
-        """Delete the bytes of a file that has no row. A failure is logged."""
+        """Delete the bytes of a file that has no row. A failure is only logged:
+        nobody can request them any more."""
         try:
             self.delete(row)
         except MediaUnavailable as error:
@@ -216,15 +237,15 @@ class UploadStorage:
             )
 
     def discard(self, path: Path) -> None:
-        """Delete the temporary files of an upload."""
+        """Delete the temporary files of an upload. A failure is only logged."""
 
-        def work() -> None:
+        def delete_files() -> None:
             path.unlink(missing_ok=True)
             for suffix in (THUMBNAIL, _CLEANED):
                 _beside(path, suffix).unlink(missing_ok=True)
 
         try:
-            self.files.do(work)
+            self.files.do(delete_files)
         except OSError as error:
             log.warning("%s could not be removed: %s", path, error)
 
@@ -243,10 +264,12 @@ _FORGOTTEN_AT_ONCE: Final = 100
 
 
 class Offer(Struct, frozen=True):
-    """A file that a client wants to upload. ``user``: its owner. ``kind``: the
-    kind that the file must have; ``""``: any kind. ``length``: its bytes.
-    ``address``: of the client; ``""``: no client sends it. ``by_user``: the
-    sender is a user, not a back end."""
+    """A file that a client wants to upload.
+
+    ``user``: its owner. ``kind``: the kind that the file must have; ``""``: any
+    kind. ``length``: its bytes. ``address``: of the client; ``""``: no client
+    sends it. ``by_user``: the sender is a user, not a back end.
+    """
 
     app: str
     user: str
@@ -267,11 +290,11 @@ class UploadCounters(Struct):
 
 
 class Uploads:
-    """Owner of the storage of files, and of the transfers in both directions.
-    One per node.
+    """Receives, stores, sends and deletes uploaded files. There is one on each
+    node.
 
-    ``core``: decides who may send files, and reviews files; None in commands,
-    which need no threads.
+    ``core`` decides who may send files, and reviews files. It is None in
+    commands, which need no threads.
     """
 
     def __init__(
@@ -281,6 +304,7 @@ class Uploads:
         store: Store,
         core: Core | None = None,
     ) -> None:
+        """Open the storage of the settings. No file is read yet."""
         self.settings = settings
         self._core = core
         self._store = store
@@ -313,19 +337,19 @@ class Uploads:
     ) -> Upload:
         """Receive a file and store it.
 
-        ``read(n)``: returns up to ``n`` more bytes of the file, or ``b""`` if
+        ``read(n)`` returns up to ``n`` more bytes of the file, or ``b""`` if
         the sender has disconnected. ``name``: the id of the file; ``""``: a new
-        id. No other process may use the ``name`` meanwhile. Bytes that a killed
-        process has left under this name are removed.
-
-        If possible, a file is refused before it is read. Switches greenlets.
-        Raises :class:`TransferRefused`, MediaUnavailable, StorageUnavailable,
-        and the exceptions of ``read``; then nothing is stored.
+        id. If possible, a file is refused before it is read. Switches
+        greenlets. Raises :class:`TransferRefused`, MediaUnavailable,
+        StorageUnavailable, and the exceptions of ``read``; then nothing is
+        stored.
         """
         with self.arriving(offer, offer.length) as transfer:
             self.admit(offer, offer.length + FILE_BYTES + sum(self.unfinished(offer)))
             path = self.incoming() / (name or new_id())
             if name:
+                # A killed process may have left bytes under this name. No other
+                # process may use it meanwhile.
                 self.storage.discard(path)
             try:
                 digest = hashlib.sha256()
@@ -343,15 +367,18 @@ class Uploads:
                 self.storage.discard(path)
 
     def discard_rest(self, name: str) -> None:
-        """Remove files that a process has left that was killed after it had
-        stored the file ``name``. See :meth:`receive`."""
+        """Remove the temporary files of a process that was killed after it had
+        stored the file ``name``."""
         self.storage.discard(self.incoming() / name)
 
     @contextmanager
     def arriving(self, offer: Offer, length: int) -> Iterator[Transfer]:
-        """Context manager around the arrival of ``length`` bytes of a file. It
-        takes a slot for the transfer. Raises :class:`TransferRefused` if the
-        offer is invalid or no slot is free."""
+        """A context in which ``length`` bytes of a file arrive.
+
+        It takes one of the slots for transfers, which limit how many a user and
+        an address may have at a time. Raises :class:`TransferRefused` if the
+        offer is invalid or no slot is free.
+        """
         try:
             self.check(offer)
             transfer = self._arriving.begin((offer.app, offer.user), offer.address)
@@ -366,8 +393,10 @@ class Uploads:
             raise
 
     def incoming(self) -> Path:
-        """The folder of arriving files. Files of earlier days are removed from
-        time to time."""
+        """The folder of arriving files. It is created if it does not exist.
+
+        From time to time, files of earlier days are removed from it.
+        """
         folder = self.storage.directory.incoming()
         now = monotonic()
         if now - self._swept_at > _SWEEP_SECONDS:
@@ -376,8 +405,11 @@ class Uploads:
         return folder
 
     def check(self, offer: Offer) -> None:
-        """Raise TransferRefused for an offer that is too large, of a kind that
-        is not accepted, or of a user who may not send."""
+        """Raise TransferRefused for an offer that cannot be accepted.
+
+        The file may be too large, of a kind that is not accepted, or of a user
+        who may not send.
+        """
         if offer.length > self.limit_of(offer.kind):
             raise TransferRefused(problem=HTTP_FILE_TOO_LARGE)
         if offer.length < 1:
@@ -395,24 +427,27 @@ class Uploads:
                 raise TransferRefused(mute.text, Problems.MUTED)
 
     def limit_of(self, kind: str) -> int:
-        """The most bytes of a file of a kind; for an unknown kind (``""``), of
-        any file."""
+        """The most bytes of a file of a kind. For an unknown kind (``""``), the
+        most bytes of any file."""
         settings = self.settings
         limits = {"picture": settings.picture_bytes, "voice": settings.voice_bytes}
         return min(limits.get(kind, settings.max_bytes), settings.max_bytes)
 
     def unfinished(self, offer: Offer) -> list[int]:
-        """The bytes of the quota that each unfinished upload of the user will
-        cost. Only uploads in the folder of this node are known."""
+        """What each unfinished upload of the user will cost of the quota, in
+        bytes.
+
+        Only uploads in the folder of this node are known.
+        """
         folder = self.incoming() / folder_of(offer.app, offer.user)
         return self.on_disk(_lengths, folder)
 
     def admit(self, offer: Offer, sizes: int) -> None:
-        """Refuse a file for which there is no space, before it is sent. Charge
-        its address for it.
+        """Refuse a file for which there is no space, before it is sent.
 
         ``sizes``: the bytes of the quota that the file and the user's other
-        unfinished uploads will cost.
+        unfinished uploads will cost. The network of the client is charged for
+        the file. Raises TransferRefused.
         """
         for user, quota in (
             (offer.user, self.settings.quota_bytes),
@@ -434,14 +469,16 @@ class Uploads:
             )
 
     def check_disk(self) -> None:
-        """Refuse more bytes if the disk is nearly full."""
+        """Refuse more bytes if the disk is nearly full, counting the files that
+        are arriving. Raises TransferRefused."""
         free_bytes = self.storage.directory.free_bytes()
         if free_bytes - self._arriving_bytes < self.settings.min_free_bytes:
             log.error("the disk of the folder of uploads is full")
             raise TransferRefused(problem=HTTP_DISK_FULL)
 
     def _sweep(self) -> None:
-        """Greenlet: remove files that were never finished."""
+        """Remove files that were never finished. This is a greenlet of its
+        own."""
         try:
             removed = self.files.do(self.storage.directory.sweep)
         except OSError as error:
@@ -452,10 +489,11 @@ class Uploads:
 
     def finish(self, offer: Offer, path: Path, name: str, sha256: str = "") -> Upload:
         """Store the complete file at ``path`` with the id ``name``, and return
-        its row. The file at ``path`` may remain.
+        its row.
 
-        ``sha256``: the digest of its bytes, if it is known, else ``""``. Raises
-        :class:`TransferRefused`, MediaUnavailable and StorageUnavailable.
+        ``sha256``: the digest of its bytes (``""``: not known). The file at
+        ``path`` may remain. Switches greenlets. Raises :class:`TransferRefused`,
+        MediaUnavailable and StorageUnavailable.
         """
         media = self._type_at(path)
         self._require_accepted(media, offer)
@@ -490,11 +528,10 @@ class Uploads:
         self, app: str, user: str, name: str, content: bytes
     ) -> Upload | None:
         """Store a picture that another server has sent, with the id ``name``.
-        It is drawn anew, no larger than a thumbnail, so nothing else of the
-        file is stored. Returns None if it is no accepted picture.
 
-        Switches greenlets. Raises :class:`TransferRefused`, MediaUnavailable
-        and StorageUnavailable.
+        It is drawn anew, no larger than a thumbnail, so nothing else of the file
+        is stored. Returns None if it is no accepted picture. Switches greenlets.
+        Raises :class:`TransferRefused`, MediaUnavailable and StorageUnavailable.
         """
         media = type_of(content[:HEAD_BYTES])
         if media.kind != "picture" or media.kind not in self.settings.kinds:
@@ -516,31 +553,40 @@ class Uploads:
             if picture is None or not picture.thumbnail:
                 return None
 
-            # Only the thumbnail is stored, so the row gets its size.
-            longer_side = max(picture.width, picture.height)
-            scale = min(1.0, self._pictures.pixels / longer_side)
-            row = Upload(
-                id=name,
-                app=app,
-                user=user,
-                kind="picture",
-                type=picture.thumbnail,
-                name="",
-                bytes=self.on_disk(target.stat).st_size,
-                sha256=self.on_disk(_sha256_of, target),
-                created=int(time() * SECOND_MS),
-                store_name=self.storage.current,
-                width=max(round(picture.width * scale), 1),
-                height=max(round(picture.height * scale), 1),
-            )
+            row = self._row_of_thumbnail(app, user, name, picture, target)
             self._save(row, path=target, thumbnail=target)
             return row
         finally:
             self.storage.discard(path)
 
+    def _row_of_thumbnail(
+        self, app: str, user: str, name: str, picture: "Picture", path: Path
+    ) -> Upload:
+        """The row of a picture of which only the thumbnail at ``path`` is stored.
+        So the row has the size of the thumbnail."""
+        longer_side = max(picture.width, picture.height)
+        scale = min(1.0, self._pictures.pixels / longer_side)
+        return Upload(
+            id=name,
+            app=app,
+            user=user,
+            kind="picture",
+            type=picture.thumbnail,
+            name="",
+            bytes=self.on_disk(path.stat).st_size,
+            sha256=self.on_disk(_sha256_of, path),
+            created=int(time() * SECOND_MS),
+            store_name=self.storage.current,
+            width=max(round(picture.width * scale), 1),
+            height=max(round(picture.height * scale), 1),
+        )
+
     def _review(self, row: Upload) -> None:
-        """Let the back end of the app review a file, if it wants to. Switches
-        greenlets. Raises TransferRefused."""
+        """Let the back end of the app review a file, if the app wants that.
+
+        Switches greenlets. Raises TransferRefused if the back end rejects the
+        file or does not answer.
+        """
         if self._core is None or row.app not in self._core.reviews.apps:
             return
         facts = {
@@ -571,7 +617,7 @@ class Uploads:
         """Receive ``length`` bytes of a file, and append them to the ``offset``
         bytes that the file at ``path`` has already.
 
-        ``digest``: a hash that gets these bytes; None: no hash is needed.
+        ``digest``: a hash that gets these bytes (None: no hash is needed).
         ``most``: the most bytes of one read. If the client disconnects, an
         incomplete piece is lost. Raises :class:`TransferRefused`,
         MediaUnavailable, and the exceptions of ``read``.
@@ -582,6 +628,7 @@ class Uploads:
         file: IO[bytes] = self.on_disk(open_private, path)
 
         def add(piece: bytes) -> None:
+            """Append a piece to the file. Runs in a thread."""
             if digest is not None:
                 digest.update(piece)
             write_all(file, piece)
@@ -610,6 +657,7 @@ class Uploads:
                     self._require_accepted(self._type_at(path), offer)
 
     def _type_at(self, path: Path) -> MediaType:
+        """The type of the file at ``path``, by its first bytes."""
         return type_of(self.on_disk(_head_of, path))
 
     def on_disk(self, function: Callable[..., T], *arguments: object) -> T:
@@ -617,8 +665,11 @@ class Uploads:
         return self.storage.directory.do(function, *arguments)
 
     def _require_accepted(self, media: MediaType, offer: Offer) -> None:
-        """Raise TransferRefused for content whose kind is not accepted or was
-        not offered, and for content that is too large for its kind."""
+        """Raise TransferRefused for content that is not accepted.
+
+        Its kind must be accepted and the offered one, and it must not be too
+        large for its kind.
+        """
         if media.kind not in self.settings.kinds:
             raise TransferRefused(
                 f"The file is a {media.kind} ({media.type})", HTTP_KIND_REFUSED
@@ -632,8 +683,12 @@ class Uploads:
 
     def _process_picture(self, row: Upload, path: Path) -> tuple[Upload, Path]:
         """Measure the picture at ``path``, make its thumbnail, and remove its
-        metadata. Returns the row with the results, and the path of the file to
-        store. A picture that cannot be read becomes a plain file."""
+        metadata.
+
+        Returns the row with the results, and the path of the file to store. A
+        picture that cannot be read becomes a plain file. Raises TransferRefused
+        and MediaUnavailable.
+        """
         target = _beside(path, THUMBNAIL)
         cleaned = _beside(path, _CLEANED)
         try:
@@ -651,14 +706,19 @@ class Uploads:
             size = self.on_disk(target.stat).st_size
             row = replace(row, thumbnail_bytes=size, thumbnail_type=picture.thumbnail)
 
+        # The picture had no metadata, so it is stored as it came.
         if not picture.cleaned:
             return row, path
         return replace(row, bytes=self.on_disk(cleaned.stat).st_size), cleaned
 
     def _save(self, row: Upload, path: Path, thumbnail: Path) -> None:
-        """Store the file at ``path``, the thumbnail at ``thumbnail`` if the row
-        has one, and then the row. Raises TransferRefused (above a quota),
-        MediaUnavailable and StorageUnavailable."""
+        """Store the file at ``path``, the thumbnail if the row has one, and
+        then the row.
+
+        Raises TransferRefused above a quota, MediaUnavailable and
+        StorageUnavailable. Then nothing is stored, except if the commit may
+        have happened.
+        """
         add_row = partial(
             upload_rows.add,
             row=row,
@@ -670,7 +730,8 @@ class Uploads:
             self.storage.put(row, path, thumbnail)
             is_stored = self._store.write(add_row)
         except StorageUnavailable:
-            raise  # the row may have been committed, so its bytes must stay
+            # The row may have been committed, so its bytes must stay.
+            raise
         except BaseException:
             self.storage.remove(row)
             raise
@@ -684,7 +745,7 @@ class Uploads:
     # --- out ------------------------------------------------------------------
 
     def find(self, name: str) -> Upload | None:
-        """The file with this id. Returns None if it does not exist. Raises
+        """The file with this id, or None if it does not exist. Raises
         StorageUnavailable."""
         if len(name) != ID_CHARACTERS or not name.isascii():
             return None
@@ -693,11 +754,12 @@ class Uploads:
     def open(
         self, row: Upload, thumbnail: bool, first: int, last: int, address: str = ""
     ) -> Pieces:
-        """The bytes of a file, or of its thumbnail, from index ``first`` to
-        index ``last``, both included, for a client at an address. Switches
-        greenlets.
+        """Begin to send a file, or its thumbnail, to a client.
 
-        Raises :class:`TransferRefused` and MediaUnavailable.
+        The result has the bytes from index ``first`` to index ``last``, both
+        included. ``address``: of the client, whose transfers are limited.
+        Switches greenlets. Raises :class:`TransferRefused` and
+        MediaUnavailable.
         """
         transfer = self._leaving.begin(None, address)
         try:
@@ -711,6 +773,7 @@ class Uploads:
             raise
         self.counters.downloads += 1
         is_whole_file = not thumbnail and last + 1 - first == row.bytes
+        # A part of a file cannot be compared with the checksum in the row.
         if is_whole_file:
             pieces = compared(pieces, row)
         return Pieces(pieces, transfer, self._leaving)
@@ -724,7 +787,11 @@ class Uploads:
     def page(
         self, app: str, user: str, before: tuple[int, str], limit: int
     ) -> list[Upload]:
-        """See :func:`upload_rows.page`. Raises StorageUnavailable."""
+        """A page of the files of a user, the newest first.
+
+        ``before``: creation time and id of the last file of the previous page;
+        ``(0, "")``: the first page. Raises StorageUnavailable.
+        """
         find_page = partial(
             upload_rows.page, app=app, user=user, before=before, limit=limit
         )
@@ -742,25 +809,29 @@ class Uploads:
         return True
 
     def _remove_row(self, name: str) -> Upload | None:
+        """Delete the row of a file, and return it; None if there is none."""
         return self._store.write_or(None, partial(upload_rows.remove, name=name))
 
     def forget(self, app: str, user: str, _name: str = "") -> int:
-        """Delete all files of a user. Return their number. Raises
-        StorageUnavailable and MediaUnavailable.
+        """Delete all files of a user, and return their number.
 
         The bytes are deleted before the row, so that a failed deletion can be
-        repeated.
+        repeated. Raises StorageUnavailable and MediaUnavailable.
         """
         self.storage.directory.forget_unfinished(app, user)
         removed = 0
+        # Always the first page, because the files on it are deleted.
         newest = (0, "")
         while rows := self.page(app, user, newest, _FORGOTTEN_AT_ONCE):
             removed += self._delete_all(rows)
         return removed
 
     def forget_app(self, app: str) -> int:
-        """Delete all files of a deleted app, unless it is created again
-        meanwhile; see :meth:`forget`."""
+        """Delete all files of a deleted app, and return their number.
+
+        This ends if the app is created again meanwhile. Raises
+        StorageUnavailable and MediaUnavailable.
+        """
         find_some = partial(upload_rows.some_of_app, app, _FORGOTTEN_AT_ONCE)
         if self._store.is_deleted(app):
             self.storage.directory.forget_unfinished(app)
@@ -770,8 +841,10 @@ class Uploads:
         return removed
 
     def _delete_all(self, rows: list[Upload]) -> int:
-        """Delete these files, each first its bytes, then its row. Returns how
-        many of them still existed."""
+        """Delete these files: of each first its bytes, then its row.
+
+        Returns how many of them still existed.
+        """
         removed = 0
         for row in rows:
             self.storage.delete(row)
@@ -792,8 +865,12 @@ class Uploads:
 
 def compared(pieces: Iterator[bytes], row: Upload) -> Iterator[bytes]:
     """Pass on the pieces of a whole file, and compare them with the digest in
-    its row. If they differ, the last piece is left out, so that the reader gets
-    less than the announced length, and MediaUnavailable is raised."""
+    its row.
+
+    If they differ, the last piece is left out and MediaUnavailable is raised.
+    So the reader gets less than the announced length, and knows that something
+    is wrong.
+    """
     digest = hashlib.sha256()
     piece_before = b""
     for piece in pieces:
@@ -810,8 +887,8 @@ def compared(pieces: Iterator[bytes], row: Upload) -> Iterator[bytes]:
 
 
 def _lengths(folder: Path) -> list[int]:
-    """The bytes of the quota that each unfinished upload in the folder of a user
-    will cost. Runs in a thread."""
+    """What each unfinished upload in the folder of a user will cost of the
+    quota, in bytes. Runs in a thread."""
     lengths = []
     with suppress(FileNotFoundError):
         for path in folder.glob(f"*{STATE}"):
@@ -829,8 +906,8 @@ def new_id() -> str:
 
 
 def shown_name(name: str) -> str:
-    """A file's name for display: without folders and control characters, and
-    shortened."""
+    """The name of a file for display: without folders and control characters,
+    and shortened. ``a/b.pdf`` becomes ``b.pdf``."""
     last = name.replace("\\", "/").rpartition("/")[2]
     printable = "".join(letter for letter in last if letter.isprintable())
     return printable[:MAX_NAME_CHARACTERS]

@@ -43,7 +43,8 @@ _TAG_CHARACTERS: Final = 32
 
 
 def create_upload_view(uploads: Uploads, api: Api) -> Blueprint:
-    """The blueprint of the paths whose bodies are files."""
+    """The blueprint of the paths whose bodies are files. A *blueprint* is
+    Flask's name for a group of routes."""
     view = _UploadView(uploads, api)
     return blueprint_of(
         "uploads",
@@ -56,8 +57,11 @@ def create_upload_view(uploads: Uploads, api: Api) -> Blueprint:
 def blueprint_of(
     name: str, *views: tuple[str, Callable[..., Response], Sequence[str]]
 ) -> Blueprint:
-    """The blueprint of views, each a path, a function and methods. ``{id}`` in a
-    path stands for the id of a file."""
+    """The blueprint of some views.
+
+    Each of ``views`` is a path, a function and methods. ``{id}`` in a path
+    stands for the id of a file.
+    """
     blueprint = Blueprint(name, __name__)
     for path, function, methods in views:
         blueprint.add_url_rule(
@@ -71,6 +75,9 @@ def blueprint_of(
 
 
 class _UploadView:
+    """The views of files as a whole: upload, download, and download of a
+    thumbnail."""
+
     def __init__(self, uploads: Uploads, api: Api) -> None:
         self._api = api
         self._uploads = uploads
@@ -79,7 +86,7 @@ class _UploadView:
     # --- in -------------------------------------------------------------------
 
     def upload(self) -> Response:
-        """``POST /api/v1/uploads``."""
+        """Serve ``POST /api/v1/uploads``."""
         return answered(self._upload)
 
     def _upload(self, http_request: HttpRequest) -> Response:
@@ -103,6 +110,7 @@ class _UploadView:
         # requested.
         uploads = self._uploads
         row = uploads.receive(offer, request.environ["wsgi.input"].read)
+        # The rights of the sender may have ended during a long upload.
         try:
             check_after(api, call, query.token)
         except BaseException:
@@ -119,24 +127,28 @@ class _UploadView:
     # --- out ------------------------------------------------------------------
 
     def download(self, id: str) -> Response:
-        """``GET /api/v1/uploads/<id>``."""
+        """Serve ``GET /api/v1/uploads/<id>``."""
         return answered(partial(self._download, name=id, thumbnail=False))
 
     def download_thumbnail(self, id: str) -> Response:
-        """``GET /api/v1/uploads/<id>/thumbnail``."""
+        """Serve ``GET /api/v1/uploads/<id>/thumbnail``."""
         return answered(partial(self._download, name=id, thumbnail=True))
 
     def _download(
         self, http_request: HttpRequest, name: str, thumbnail: bool
     ) -> Response:
-        """Answer with a file or its thumbnail: the whole content, the requested
-        range, or 304 if the client has it. Raises ApiProblem and
-        TransferRefused."""
+        """Answer with a file, or with its thumbnail.
+
+        The answer has the whole content or the requested range. If the client
+        has the content already, it is 304 without content. Raises ApiProblem
+        and TransferRefused.
+        """
         uploads = self._uploads
         row = uploads.find(name)
         if row is None or (thumbnail and not row.thumbnail_bytes):
             raise ApiProblem(HTTP_UNKNOWN_UPLOAD)
 
+        # A client sends this tag with later requests, to get no second copy.
         version = row.sha256[:_TAG_CHARACTERS]
         if thumbnail:
             size = row.thumbnail_bytes
@@ -166,28 +178,32 @@ class _UploadView:
 
 
 def _is_known(tag: str, header: str) -> bool:
-    """Whether the client has the content already, because the value of its
-    header ``If-None-Match`` names the entity tag (RFC 9110 section 13.1.2)."""
+    """Whether the client has the content already.
+
+    The value of its header ``If-None-Match`` names the entity tags that it has
+    (RFC 9110 section 13.1.2).
+    """
     if header.strip() == "*":
         return True
     return tag in (text.strip().removeprefix("W/") for text in header.split(","))
 
 
 def offer_of(call: Call, name: str, kind: str, length: int) -> Offer:
-    """The offer of a request."""
+    """The offer to upload a file, for a request."""
     return Offer(
-        call.app,
-        call.user,
-        name,
-        kind,
-        length,
-        call.request.host,
+        app=call.app,
+        user=call.user,
+        name=name,
+        kind=kind,
+        length=length,
+        address=call.request.host,
         by_user=not call.is_back_end,
     )
 
 
 def require_plain(http_request: HttpRequest) -> None:
-    """Refuse a file that is sent in a content encoding."""
+    """Refuse a file that is sent in a content encoding, such as gzip. Raises
+    ApiProblem."""
     if http_request.headers.get("content-encoding", "identity").lower() != "identity":
         raise ApiProblem(
             Problems.UNKNOWN_ENCODING, "Upload the file without a Content-Encoding"
@@ -195,8 +211,10 @@ def require_plain(http_request: HttpRequest) -> None:
 
 
 def answered(function: Callable[[HttpRequest], Response]) -> Response:
-    """Call a view of files with the current request, and return its answer. If
-    it raises an error, return the error as an answer."""
+    """Call a view of files with the current request, and return its answer.
+
+    If it raises an error that a client should know, the answer tells it.
+    """
     http_request = as_request()
     try:
         return function(http_request)
@@ -230,20 +248,24 @@ def _refused(
 def _response(
     content: Iterable[bytes], status: HTTPStatus, headers: dict[str, str]
 ) -> Response:
+    """The response with the bytes of a file. Only these headers are sent."""
     response = Response(
         content, f"{status.value} {status.phrase}", direct_passthrough=True
     )
+    # Flask has added headers of its own.
     response.headers.clear()
     response.headers.extend(headers)
     return response
 
 
 def _headers(row: Upload, thumbnail: bool) -> dict[str, str]:
-    """The headers of a file or its thumbnail that depend on its row only."""
+    """The headers of a file, or of its thumbnail, that depend only on its
+    row."""
     if thumbnail:
         content_headers = HttpResponse.content_headers(row.thumbnail_type, "")
     else:
         content_headers = HttpResponse.content_headers(row.type, row.name)
+    # The content of an id never changes, so clients may keep it.
     return {
         **dict(content_headers),
         "Accept-Ranges": "bytes",
@@ -255,12 +277,13 @@ def _headers(row: Upload, thumbnail: bool) -> dict[str, str]:
 
 
 def _range_of(headers: Any, tag: str, size: int) -> tuple[int, int] | None:
-    """The requested range of bytes: index of the first and of the last byte (RFC
-    9110 section 14.2). Returns None if the whole file is sent.
+    """The range of bytes that the header ``Range`` requests (RFC 9110 section
+    14.2).
 
-    The header ``Range`` is ignored if it is not a single range of bytes, or if
-    it is meant for other content. Raises :class:`ApiProblem` for a range outside
-    the file.
+    Returns the index of the first and of the last byte, or None if the whole
+    file is sent. The header is ignored if it is not a single range of bytes, or
+    if it is meant for other content. Raises :class:`ApiProblem` for a range
+    outside the file.
     """
     header = headers.get("range", "").replace(" ", "")
     match = re.fullmatch(r"bytes=([0-9]{0,18})-([0-9]{0,18})", header)

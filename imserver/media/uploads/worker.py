@@ -29,10 +29,11 @@ class TooCostly(ImserverError):
 
 
 class Turns:
-    """The turns of users to use one resource: apps take turns, and in each app
-    its users. Owner of the queue.
+    """The turns of users to use one resource.
 
-    The number of users is at most the number of open uploads.
+    Apps take turns, and in each app its users, so that nobody with many tasks
+    makes the others wait. The number of waiting users is at most the number of
+    open uploads.
     """
 
     def __init__(self) -> None:
@@ -44,8 +45,8 @@ class Turns:
 
     @contextmanager
     def take(self, app: str, user: str) -> Iterator[None]:
-        """Context manager: wait for a turn of this user, and end the turn after
-        the block. Switches greenlets."""
+        """A context in which this user has the resource. Waits for a turn
+        first. Switches greenlets."""
         if self._is_taken:
             self._wait(app, user)
         self._is_taken = True
@@ -55,13 +56,15 @@ class Turns:
             self._pass_on()
 
     def _wait(self, app: str, user: str) -> None:
-        """Wait for a turn, behind the other tasks of this user."""
+        """Wait for a turn, behind the other tasks of this user. Switches
+        greenlets."""
         turn = Flag()
         queue = self._waiting.setdefault(app, {}).setdefault(user, deque())
         queue.append(turn)
         try:
             turn.wait()
-        except BaseException:  # for example, the greenlet is killed
+        except BaseException:
+            # For example, the greenlet is killed.
             if turn.is_set():
                 # The task got the turn, but cannot use it.
                 self._pass_on()
@@ -70,7 +73,8 @@ class Turns:
             raise
 
     def _pass_on(self) -> None:
-        """Give the turn to the next task that waits, if there is one."""
+        """Give the turn to the next task that waits, if there is one. Never
+        switches greenlets."""
         self._is_taken = False
         while self._waiting:
             app, users = next(iter(self._waiting.items()))
@@ -91,9 +95,9 @@ class Turns:
 
 
 class Worker:
-    """Owner of a process that runs a program. It runs from the first task until
-    there was no task for a minute.
+    """A process that runs a program which reads untrusted content.
 
+    It is started for the first task, and ends after a minute without a task.
     ``program``: the path of a module that imports nothing of the server. It
     answers each line of its standard input with at most ``answer_bytes``, in
     one piece. SIGPROF ends it when a task needs too much CPU time.
@@ -112,22 +116,24 @@ class Worker:
         self._end_later: Greenlet[..., object] | None = None
 
     def run(self, task: bytes, app: str, user: str, seconds: float) -> bytes:
-        """Send a line to the process, and return its answer. Returns ``b""`` if
-        there is no answer within ``seconds``, or the process has failed.
+        """Send a task to the process as one line, and return its answer.
 
-        ``app``, ``user``: the user of the task; the tasks of several users are
-        done in turn. Raises :class:`TooCostly`. Switches greenlets.
+        Returns ``b""`` if there is no answer within ``seconds``, or the process
+        has failed. ``app``, ``user``: the user of the task; the tasks of
+        several users are done in turn. Raises :class:`TooCostly`. Switches
+        greenlets.
         """
         with self._turns.take(app, user):
             if self._end_later is not None:
                 self._end_later.kill()
             try:
-                return self._run(task + b"\n", seconds)
+                return self._exchange(task + b"\n", seconds)
             finally:
                 self._end_later = gevent.spawn_later(_IDLE_SECONDS, self._end)
 
-    def _run(self, task: bytes, seconds: float) -> bytes:
-        """See :meth:`run`. This task has the turn."""
+    def _exchange(self, task: bytes, seconds: float) -> bytes:
+        """Send a line to the process, and return its answer, as :meth:`run`
+        does. The caller has the turn."""
         for _ in range(2):  # a process that has ended meanwhile is started again
             try:
                 if self._socket is None:
@@ -153,8 +159,8 @@ class Worker:
         return b""
 
     def _start(self) -> None:
-        """Start the process. One end of a socket pair becomes its standard input
-        and output."""
+        """Start the process. One end of a socket pair becomes its standard
+        input and output."""
         ours, theirs = socket.socketpair()
         # Without this the program would take a pause for the end of its input.
         os.set_blocking(theirs.fileno(), True)
@@ -180,6 +186,7 @@ class Worker:
         self._socket = ours
 
     def _kill(self) -> None:
+        """End the process at once."""
         if self.pid:
             with suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
@@ -187,7 +194,12 @@ class Worker:
 
     def _end(self) -> None:
         """Let the process end by closing its socket, and wait until it has
-        ended. Kill it if it takes too long. Switches greenlets."""
+        ended.
+
+        If it takes too long, it is killed. Switches greenlets.
+        """
+        # Taken first, because the process must not be used any more while this
+        # waits.
         pid = self.pid
         self.pid = 0
         if self._socket is not None:
