@@ -688,7 +688,8 @@ class CentrifugeDialect(Dialect):
                 return Request(str(number), name, _method(content, self.readers))
             return Request(str(number), name, _READERS[name](content))
         except Refused as refused:
-            # The command has a name and an id, so its client gets an error reply.
+            # The command has a name and an id, so its client gets an error
+            # reply.
             return Request(str(number), name, None, refused.code)
 
     def encode_reply(self, request: Request, reply: Reply) -> bytes | None:

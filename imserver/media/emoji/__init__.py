@@ -16,6 +16,7 @@ from imserver.plugin.services import Core
 
 
 def _build(core: Core) -> Parts:
+    """Make the service of emoji for one node."""
     return Parts((OwnEmoji(core.store, core.service(Uploads)),))
 
 

@@ -162,4 +162,6 @@ def remove(
 
 
 def _shown(row: EmojiRow, user: str = "") -> EmojiShown:
+    """An emoji as the answers show it. ``user``: who has added it; ``""``: it
+    is not shown."""
     return view(EmojiShown, row, url=f"{PATH}/{row.picture}", user=user)

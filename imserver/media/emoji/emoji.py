@@ -31,8 +31,10 @@ so it is nobody's id."""
 
 
 class EmojiRow(Struct, frozen=True):
-    """An emoji. ``picture``: the id of its file. ``created``: in Unix
-    milliseconds."""
+    """An emoji of an app.
+
+    ``picture``: the id of its file. ``created``: in Unix milliseconds.
+    """
 
     name: str
     picture: str
@@ -49,8 +51,11 @@ _VERSION_BYTES: Final = 12
 
 
 def version_of(rows: list[EmojiRow]) -> str:
-    """A digest of names and pictures. It is equal on all nodes as long as the
-    list is the same."""
+    """A digest of the names and pictures of a list of emoji.
+
+    It is equal on all nodes as long as the list is the same, so clients can ask
+    whether their list is current.
+    """
     names = msgspec.json.encode([(row.name, row.picture) for row in rows])
     return blake2b(names, digest_size=_VERSION_BYTES).hexdigest()
 
@@ -66,7 +71,7 @@ class OwnEmoji(Store.Rows):
         self._uploads = uploads
 
     def of(self, app: str) -> list[EmojiRow]:
-        """All emoji of an app, by name."""
+        """All emoji of an app, in the order of their names."""
         return _ROWS.find(self._store.rows, "WHERE app = %s ORDER BY name", app)
 
     def add(
@@ -82,45 +87,52 @@ class OwnEmoji(Store.Rows):
 
         ``member``: the user who adds it; ``""``: a back end. ``address``: of the
         client, which is charged for the bytes; ``""``: no address is charged.
-        ``file_id``: the id of the file with this picture; ``""``: a new id. The
-        file exists already if an earlier process was killed after it had stored
-        the file.
-
+        ``file_id``: the id of the file with this picture; ``""``: a new id.
         Raises ServiceRefused and MediaUnavailable; then nothing is stored.
         """
         if self._find(app, name) is not None:  # before the picture is read
             raise ServiceRefused(problem=HTTP_EMOJI_EXISTS)
 
-        offer = Offer(app, OWNER, name, "picture", len(content), address)
+        offer = Offer(
+            app, OWNER, name, kind="picture", length=len(content), address=address
+        )
         file = None
         if file_id:
+            # An earlier process may have been killed after it had stored the
+            # file.
             file = self._uploads.find(file_id)
         if file is None:
             file = self._uploads.receive(offer, BytesIO(content).read, file_id)
 
-        created = int(time() * SECOND_MS)
-        row = EmojiRow(name, file.id, file.width, file.height, member, created)
+        row = EmojiRow(
+            name=name,
+            picture=file.id,
+            width=file.width,
+            height=file.height,
+            member=member,
+            created=int(time() * SECOND_MS),
+        )
         try:
             _check(file)
             self._add(app, row)
         except StorageUnavailable:
-            raise  # the row may have been committed, so its picture must stay
+            # The row may have been committed, so its picture must stay.
+            raise
         except BaseException:
             self._uploads.delete(file.id)
             raise
         return row
 
     def remove(self, app: str, name: str) -> None:
-        """Remove an emoji. Raises ServiceRefused if it does not exist.
-
-        The picture is deleted first, so that a removal that fails in between
-        can be repeated.
-        """
+        """Remove an emoji, with its picture. Raises ServiceRefused if it does
+        not exist."""
         row = self._find(app, name)
         if row is None:
             raise ServiceRefused(problem=HTTP_UNKNOWN_EMOJI)
         file = self._uploads.find(row.picture)
-        # The row may come from an archive, which may have named any file.
+        # The row may come from an archive, which may have named any file. The
+        # picture is deleted before the row, so that a removal that fails in
+        # between can be repeated.
         if file is not None and (file.app, file.user) == (app, OWNER):
             self._uploads.delete(file.id)
         statement = (
@@ -129,13 +141,16 @@ class OwnEmoji(Store.Rows):
         self._store.execute(statement, (app, name, row.picture))
 
     def _find(self, app: str, name: str) -> EmojiRow | None:
-        """The emoji with this name. Returns None if it does not exist."""
+        """The emoji of an app with this name, or None if it does not exist."""
         return _ROWS.first(self._store.rows, "WHERE app = %s AND name = %s", app, name)
 
     @Store.writing
     def _add(self, sql: PooledStatements, app: str, row: EmojiRow) -> None:
-        """Store the row of an emoji. Raises ServiceRefused if the app has too
-        many emoji, or one with this name."""
+        """Store the row of an emoji.
+
+        Raises ServiceRefused if the app has too many emoji, or one with this
+        name.
+        """
         count = sql.query("SELECT count(*) FROM own_emoji WHERE app = %s", (app,))[0][0]
         if count >= MOST:
             raise ServiceRefused(problem=HTTP_TOO_MANY_EMOJI)
@@ -143,13 +158,14 @@ class OwnEmoji(Store.Rows):
             "own_emoji", f"app, {_ROWS.columns}", [(app, *_ROWS.values(row))]
         )
         stored = _ROWS.first(sql.query, "WHERE app = %s AND name = %s", app, row.name)
-        if stored != row:  # another request was first
+        if stored != row:
+            # Another request was first: insert_new() keeps an existing row.
             raise ServiceRefused(problem=HTTP_EMOJI_EXISTS)
 
 
 def _check(file: Upload) -> None:
-    """Raise ServiceRefused if a stored file cannot be the picture of an emoji,
-    because of its type or size."""
+    """Raise ServiceRefused if a stored file cannot be the picture of an emoji:
+    its type may be wrong, or its size."""
     if file.type not in TYPES:
         raise ServiceRefused(
             f"The picture is no PNG, GIF, WebP or JPEG: {file.type}", HTTP_KIND_REFUSED

@@ -34,24 +34,32 @@ _COUNTS: Final = {
 
 
 def _build(core: Core) -> Parts:
+    """Make the service of previews for one node. Old previews are deleted every
+    ten minutes."""
     loopback = settings_of(core.config, PreviewSettings).allow_loopback
     requests = PublicRequests(loopback, pages=True)
     previews = Previews(core, core.service(Uploads), requests)
     sweep = every(_SWEEP_SECONDS, previews.sweep, "old previews could not be deleted")
     return Parts(
-        (previews,), configure=previews.configure, run=(sweep,), stop=previews.stop
+        services=(previews,),
+        configure=previews.configure,
+        run=(sweep,),
+        stop=previews.stop,
     )
 
 
 def _count_of(name: str) -> Callable[[Core], int]:
+    """The function that reads a count of a node, for the table of metrics."""
     return lambda core: core.service(Previews).counts[name]
 
 
 def _bytes_fetched(core: Core) -> int:
+    """The bytes that this node has fetched for previews."""
     return core.service(Previews).fetching.bytes
 
 
 def _waiting(core: Core) -> int:
+    """The number of links that wait, or are being fetched."""
     return len(core.service(Previews).busy)
 
 

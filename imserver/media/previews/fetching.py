@@ -84,8 +84,10 @@ _REDIRECTIONS: Final = frozenset(
 
 
 def first_link(text: str) -> str | None:
-    """The URL of the first link in a message, in ASCII letters. Returns None if
-    the message has no link that can have a preview."""
+    """The URL of the first link in a message, in ASCII letters.
+
+    Returns None if the message has no link that can have a preview.
+    """
     for url in islice(_links_in(text[:TEXT_CHARACTERS]), _MAX_LINKS):
         link = normalised(url)
         if link:
@@ -94,8 +96,13 @@ def first_link(text: str) -> str | None:
 
 
 def _links_in(text: str) -> Iterator[str]:
-    """The URLs of a text, as they are written. Links in code are left out."""
+    """Yield the links in a text, as they are written. Links in code are left
+    out.
+
+    A link without a scheme, such as ``www.example.com``, gets ``https://``.
+    """
     for match in _MARKS.finditer(text):
+        # A match without an address is other markup, such as code or bold text.
         address = _without_end(match["address"] or match["site"] or "")
         if not address:
             continue
@@ -119,8 +126,11 @@ def _without_end(address: str) -> str:
 
 def normalised(url: str) -> str | None:
     """A URL in the form that is requested: in ASCII letters, and without its
-    fragment. Returns None if it is no URL of a page, or if it is too long or
-    contains a login."""
+    fragment.
+
+    Returns None if it is no URL of a page, or if it is too long or contains a
+    login.
+    """
     url = url.partition("#")[0]
     if len(url) > PublicRequests.URL_CHARACTERS:
         return None
@@ -129,7 +139,7 @@ def normalised(url: str) -> str | None:
         parts = urlsplit(url)
         host = parts.hostname or ""
         port = parts.port
-        if ":" in host:
+        if ":" in host:  # an address of IPv6
             host = f"[{host}]"
         elif not host.isascii():
             host = PublicRequests.ascii_host(host)
@@ -151,10 +161,11 @@ def normalised(url: str) -> str | None:
 
 
 class Fetching:
-    """Fetches pages and pictures. Owner of the connections to them, and of the
-    process that reads pages.
+    """Fetches the pages of links, and their pictures.
 
-    ``admit``: called with each host before a request; it may raise.
+    It has the process that reads pages. ``admit`` is called with each host
+    before a request, and may raise an error if the host got too many.
+    ``seconds``: the time limit for a page with its redirections.
     """
 
     def __init__(
@@ -169,15 +180,14 @@ class Fetching:
         """Bytes of the pages and pictures that have come."""
 
     def page(self, app: str, sender: str, url: str, most: int) -> LinkedPage | None:
-        """Fetch the page of a URL, and return its title and description. Returns
-        None if it is no page with a title. ``most``: the most bytes that are
-        read. ``app``, ``sender``: the sender of the link; the pages of several
-        senders are read in turn.
+        """Fetch the page of a URL, and return its title and description.
 
-        Switches greenlets. Raises Unreachable, and the errors of ``admit``.
+        Returns None if it is no page with a title. ``most``: the most bytes
+        that are read. ``app``, ``sender``: the sender of the link; the pages of
+        several senders are read in turn. Switches greenlets. Raises
+        Unreachable, and the errors of ``admit``.
         """
-        # Loaded with the first page, because the module of the process takes
-        # 0.6 MB.
+        # Loaded with the first page, because this module takes 0.6 MB.
         from imserver.media.previews.pages import LinkedPage, PageTask
 
         accept = {
@@ -206,9 +216,12 @@ class Fetching:
         return None
 
     def picture(self, url: str, most: int) -> bytes:
-        """The bytes of a picture. Returns ``b""`` if it is larger than ``most``
-        bytes, or if the URL cannot be fetched. Switches greenlets. Raises like
-        :meth:`page`."""
+        """Fetch a picture, and return its bytes.
+
+        Returns ``b""`` if it is larger than ``most`` bytes, or if the URL
+        cannot be fetched. Switches greenlets. Raises Unreachable, and the
+        errors of ``admit``.
+        """
         link = normalised(url)
         if link is None or not most:
             return b""
@@ -221,12 +234,16 @@ class Fetching:
     def _get(
         self, url: str, accept: Mapping[str, str], most: int
     ) -> tuple[str, bytes, Mapping[str, str]]:
-        """Request a URL, and follow its redirections. Returns the last URL, the
-        first ``most`` bytes of the body there, and the headers. Raises
-        Unreachable, and the errors of ``admit``."""
+        """Request a URL, and follow its redirections.
+
+        Returns the last URL, the first ``most`` bytes of the body there, and
+        the headers. Raises Unreachable, and the errors of ``admit``.
+        """
         deadline = monotonic() + self._seconds
         headers = {**accept, "Connection": "close"}
         for _ in range(_MAX_REQUESTS):
+            # Each step is checked anew, because a redirection may lead to any
+            # host.
             self._admit(urlsplit(url).hostname or "")
             seconds = max(deadline - monotonic(), _SHORTEST_WAIT_SECONDS)
             status, body, answer_headers = self._requests.exchange(
@@ -250,8 +267,8 @@ class Fetching:
 
 
 def _redirected(url: str, location: str) -> str | None:
-    """The URL to which a header ``Location`` leads. Returns None if it is no URL
-    of a page."""
+    """The URL to which a header ``Location`` leads, or None if it is no URL of
+    a page. The header may be relative to ``url``."""
     beginning = location[:_LOCATION_CHARACTERS]
     with suppress(ValueError):
         # Servers send UTF-8, but headers are decoded as Latin-1.

@@ -112,8 +112,11 @@ _JOINERS: Final = "\u200c\u200d"
 
 
 class PageTask(Struct, frozen=True):
-    """A page to read: its bytes, the headers ``Content-Type`` and
-    ``Content-Encoding``, and its URL."""
+    """A page to read.
+
+    ``content``: its bytes. ``type``, ``encoding``: the headers ``Content-Type``
+    and ``Content-Encoding``. ``url``: its address.
+    """
 
     content: bytes
     type: str
@@ -122,8 +125,11 @@ class PageTask(Struct, frozen=True):
 
 
 class LinkedPage(Struct, frozen=True):
-    """The description of a page by itself. ``picture``: an absolute URL. An
-    empty field is not set."""
+    """What a page says about itself.
+
+    ``site``: the name of the site. ``picture``: an absolute URL. An empty field
+    is not set.
+    """
 
     title: str
     description: str = ""
@@ -132,8 +138,10 @@ class LinkedPage(Struct, frozen=True):
 
 
 def read(task: PageTask) -> LinkedPage | None:
-    """Read the title and the description of a page. Returns None if the page has
-    no title. May raise any exception."""
+    """Read the title, the description and the picture of a page.
+
+    Returns None if the page has no title. May raise any exception.
+    """
     head = _Head()
     try:
         content = unpacked(task.content, task.encoding)
@@ -146,27 +154,40 @@ def read(task: PageTask) -> LinkedPage | None:
     title = clean(title, TITLE_CHARACTERS)
     if not title:
         return None
-
-    picture = head.first_of(_PICTURE_NAMES).strip()
-    if picture:
-        base = urljoin(task.url, head.base.strip())
-        picture = urljoin(base, picture)
-    if len(picture) > URL_CHARACTERS or not picture.startswith(("https://", "http://")):
-        picture = ""
     description = head.first_of(_DESCRIPTION_NAMES)
     site = head.names.get("og:site_name", "")
     return LinkedPage(
         title=title,
         description=clean(description, DESCRIPTION_CHARACTERS),
         site=clean(site, SITE_CHARACTERS),
-        # Half of a surrogate pair is no valid UTF-8.
-        picture=picture.encode("utf-8", "replace").decode(),
+        picture=_picture_of(head, task.url),
     )
 
 
+def _picture_of(head: "_Head", url: str) -> str:
+    """The absolute address of the picture that a page names; ``""`` if it names
+    none, or one that is too long.
+
+    A relative address starts from the page at ``url``, or from the base that
+    the page names.
+    """
+    picture = head.first_of(_PICTURE_NAMES).strip()
+    if picture:
+        base = urljoin(url, head.base.strip())
+        picture = urljoin(base, picture)
+    if len(picture) > URL_CHARACTERS or not picture.startswith(("https://", "http://")):
+        return ""
+    # Half of a surrogate pair is no valid UTF-8.
+    return picture.encode("utf-8", "replace").decode()
+
+
 def unpacked(content: bytes, encoding: str) -> bytes:
-    """The content without its encoding, at most :data:`PAGE_BYTES`. Raises
-    ValueError and zlib.error."""
+    """The content of a page without its compression, at most
+    :data:`PAGE_BYTES`.
+
+    ``encoding``: the header ``Content-Encoding``, for example ``gzip``. Raises
+    ValueError and zlib.error.
+    """
     name = encoding.strip().lower()
     if name in ("", "identity"):
         return content
@@ -176,10 +197,12 @@ def unpacked(content: bytes, encoding: str) -> bytes:
 
 
 def decoded(content: bytes, media_type: str) -> str:
-    """The text of a page. Its encoding is found from the mark at its beginning,
-    else from the header, else from the page. If none of them names it, it is
-    UTF-8 or, if the bytes are not valid UTF-8, the encoding of Western
-    Europe."""
+    """The text of a page.
+
+    Its encoding is found from the mark at its beginning, else from the header,
+    else from the page. If none of them names it, it is UTF-8 or, if the bytes
+    are not valid UTF-8, the encoding of Western Europe.
+    """
     for mark, name in (
         (BOM_UTF8, "utf-8"),
         (BOM_UTF16_LE, "utf-16"),
@@ -201,8 +224,8 @@ def decoded(content: bytes, media_type: str) -> str:
 
 
 def _charset_of(content: bytes, media_type: str) -> str:
-    """The name of the encoding that the header, or else the page, declares.
-    Returns ``""`` if none is declared."""
+    """The name of the encoding that the header, or else the page, declares;
+    ``""`` if neither does."""
     in_header = _CHARSET_OF_TYPE.search(media_type)
     if in_header:
         return in_header[1].lower()
@@ -217,12 +240,15 @@ def _charset_of(content: bytes, media_type: str) -> str:
 
 
 def clean(text: str, most: int) -> str:
-    """A text in one line, without control characters and marks of direction, of
-    at most ``most`` characters."""
+    """A text in one line of at most ``most`` characters.
+
+    Control characters and marks that change the direction of text are left out.
+    """
     spaced = " ".join(text[:_CLEANED_CHARACTERS].split())
     visible = "".join(
         letter
         for letter in spaced
+        # The categories that begin with C are control and format characters.
         if letter in _JOINERS or unicodedata.category(letter)[0] != "C"
     )
     # Again, because removed characters may have been between spaces.
@@ -234,13 +260,14 @@ def clean(text: str, most: int) -> str:
 
 
 class _Complete(Exception):
-    """The head of the page was read."""
+    """Raised when the head of the page was read: its body does not matter."""
 
 
 class _Head(HTMLParser):
     """Reads the head of a page. Raises :class:`_Complete` at its end."""
 
     def __init__(self) -> None:
+        """Begin before the first element of a page."""
         super().__init__(convert_charrefs=True)
         self.names: dict[str, str] = {}
         """Name or property of a meta element → its content. The first element
@@ -261,7 +288,8 @@ class _Head(HTMLParser):
         return ""
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Note the element if the preview needs it."""
+        """Note an element that the preview needs: a title, a base, or
+        metadata."""
         if tag == "body":
             raise _Complete
         if tag == "title":
@@ -274,6 +302,7 @@ class _Head(HTMLParser):
                 self.base = addresses[0]
 
     def _add_meta(self, attrs: list[tuple[str, str | None]]) -> None:
+        """Note the name and the content of an element ``meta``."""
         values = {name: value or "" for name, value in attrs}
         name = values.get("property") or values.get("name") or ""
         name = name.strip().lower()
@@ -281,20 +310,24 @@ class _Head(HTMLParser):
             self.names.setdefault(name, values.get("content", ""))
 
     def handle_endtag(self, tag: str) -> None:
+        """Note the end of the title or of the head."""
         if tag == "title":
             self._in_title = False
         elif tag == "head":
             raise _Complete
 
     def handle_data(self, data: str) -> None:
+        """Note a piece of the title."""
         if self._in_title:
             self.title.append(data)
 
 
 def main() -> None:
-    """Carry out the tasks of standard input, until it ends."""
+    """Carry out the tasks of standard input, one a line, until it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server says when it is over
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # Descriptors and memory: a broken parser must reach nothing of the server,
+    # and not take all memory of the machine.
     os.closerange(_FIRST_OWN_DESCRIPTOR, min(limit, _MAX_DESCRIPTORS))
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -69,6 +69,8 @@ so it is nobody's id."""
 WAITING: Final = 200
 """The most links of a node that wait or are being fetched. The limits of one
 app and one sender are lower."""
+_ALL_SENDERS: Final = ""
+"""Stands for a sender: all senders of the app."""
 WAITING_OF_APP: Final = 50
 WAITING_OF_SENDER: Final = 3
 _SWEPT: Final = 100
@@ -122,16 +124,22 @@ _decode: Final = msgspec.json.Decoder(PageSummary).decode
 
 
 class Previews:
-    """Makes, shows and deletes previews. May raise StorageUnavailable. Owner of
-    the fetches of this node."""
+    """Makes, shows and deletes previews of links. Methods may raise
+    StorageUnavailable.
+
+    It has the fetches of this node, whose number is limited.
+    """
 
     page_folder: Final = Path(__file__).parent / "page"
 
     def __init__(self, core: Core, uploads: Uploads, requests: PublicRequests) -> None:
+        """Make the rates for senders, apps and hosts, and begin without
+        fetches."""
         self._core = core
         self.rows = PreviewRows(core.store)
         self._uploads = uploads
         make = core.buckets.make
+        # The rates count the links of all nodes together.
         shared = core.attempt
         self._links_of_senders = make(
             LINKS_OF_SENDERS, SENDER_LINKS, RATE_SECONDS, shared
@@ -147,7 +155,7 @@ class Previews:
         slot."""
         self._waiting: Counter[tuple[str, str]] = Counter()
         """(app, sender) → the number of links of the sender in :attr:`busy`.
-        With the sender ``""``, it is the number of all links of the app."""
+        With :data:`_ALL_SENDERS`, it is the number of all links of the app."""
         self.counts: Counter[str] = Counter()
         """The work of this node since its start: ``made``, ``failed`` and
         ``refused``."""
@@ -163,21 +171,26 @@ class Previews:
         return is_on(self._core.tenants.get(app))
 
     def wishes(self, app: str, user: str) -> PersonWishes:
-        """The wishes of a user. Raises StorageUnavailable."""
+        """The settings of a user about previews. A user who has stored none has
+        both on. Raises StorageUnavailable."""
         return self.rows.wishes(app, [user]).get(user, PersonWishes())
 
     def remove(self, app: str, user: str, message: int) -> None:
-        """Remove the preview below a message of the user. Raises ServiceRefused
-        if it is the message of somebody else."""
+        """Remove the preview below a message of the user.
+
+        Raises ServiceRefused if it is the message of somebody else, or unknown.
+        """
         entries = self._readable(app, user, [message])
         if not any(entry.sender == user for entry in entries):
             raise ServiceRefused(problem=Problems.UNKNOWN_MESSAGE)
         self.rows.remove(app, user, message)
 
     def show(self, app: str, user: str, messages: Sequence[int]) -> PreviewsAnswer:
-        """The previews of the messages that the user can read. Begins to make
-        previews that do not exist yet. Switches greenlets. Raises
-        StorageUnavailable."""
+        """The previews of those messages that the user can read.
+
+        Previews that do not exist yet are begun, and listed as pending.
+        Switches greenlets. Raises StorageUnavailable.
+        """
         if not self.is_on(app) or not self.wishes(app, user).show:
             return PreviewsAnswer([], [])
         links = self._links(app, self._readable(app, user, messages))
@@ -202,7 +215,8 @@ class Previews:
         return answer
 
     def _readable(self, app: str, user: str, messages: Sequence[int]) -> list[Entry]:
-        """The messages with these ids that a user can read."""
+        """The messages with these ids that a user can read. Switches
+        greenlets."""
         entries = self._core.store.part(MessageLog).entries
         return [
             entry
@@ -211,8 +225,11 @@ class Previews:
         ]
 
     def _links(self, app: str, entries: Sequence[Entry]) -> list[tuple[Entry, str]]:
-        """The first link of each message. Messages without a link, and messages
-        whose senders want no preview, are left out."""
+        """The first link of each message.
+
+        Messages without a link, and messages whose senders want no preview, are
+        left out. Switches greenlets.
+        """
         links = []
         for entry in entries:
             if is_long_turn():
@@ -224,6 +241,7 @@ class Previews:
                 links.append((entry, url))
 
         if not links:
+            # Most messages have no link, and then the database is not asked.
             return links
         removed = self.rows.removed(app, [entry.id for entry, _ in links])
         wishes = self.rows.wishes(app, {entry.sender for entry, _ in links})
@@ -237,27 +255,30 @@ class Previews:
     # --- work -----------------------------------------------------------------
 
     def _begin(self, app: str, sender: str, url: str) -> None:
-        """Begin to make the preview of a link, in a greenlet. If too many links
-        of the sender, the app or the node wait, nothing is done: a later request
-        of a reader tries again."""
+        """Begin to make the preview of a link, in a greenlet of its own.
+
+        If too many links of the sender, the app or the node wait, nothing is
+        done: a later request of a reader tries again.
+        """
         key = app, hash_of(url)
         if key in self.busy:
             return
-        of_sender = app, sender
-        of_app = app, ""
         if (
             len(self.busy) >= WAITING
-            or self._waiting[of_sender] >= WAITING_OF_SENDER
-            or self._waiting[of_app] >= WAITING_OF_APP
+            or self._waiting[app, sender] >= WAITING_OF_SENDER
+            or self._waiting[app, _ALL_SENDERS] >= WAITING_OF_APP
         ):
             self.counts["refused"] += 1
             return
-        self._waiting.update((of_sender, of_app))
-        self.busy[key] = gevent.spawn(self._run, key, sender, url)
+        # Counted once for the sender, and once for the whole app.
+        self._waiting.update(((app, sender), (app, _ALL_SENDERS)))
+        self.busy[key] = gevent.spawn(self._make_in_slot, key, sender, url)
 
-    def _run(self, key: tuple[str, str], sender: str, url: str) -> None:
-        """Greenlet: wait for a slot, and make a preview. ``key``: the app, and
-        the hash of the link."""
+    def _make_in_slot(self, key: tuple[str, str], sender: str, url: str) -> None:
+        """Wait for a slot, and make one preview. This is a greenlet of its own.
+
+        ``key``: the app, and the hash of the link.
+        """
         app, link = key
         try:
             with self._slots:
@@ -270,51 +291,75 @@ class Previews:
             log.exception("a preview could not be made")
         finally:
             del self.busy[key]
-            self._waiting -= Counter(((app, sender), (app, "")))
+            # Takes back what _begin() has counted, and drops counts of 0.
+            self._waiting -= Counter(((app, sender), (app, _ALL_SENDERS)))
 
     def _make(self, app: str, link: str, sender: str, url: str) -> None:
         """Fetch the page of a link and store its preview, unless another node
-        does or has done so. ``link``: the hash of ``url``. Raises
-        TooManyRequests and StorageUnavailable."""
+        does or has done so.
+
+        ``link``: the hash of ``url``. Raises TooManyRequests and
+        StorageUnavailable.
+        """
         if link in self.rows.current(app, [link]):
             return
         self._links_of_senders.require((app, sender))
         self._links_of_apps.require(app)
+        # The id of the picture is chosen now, because it also names the lease:
+        # it shows later that this node still has it.
         picture = new_id()
         former_picture = self.rows.claim(app, link, picture, _LEASE_SECONDS)
-        if former_picture is None:  # another node makes the preview
-            return
+        if former_picture is None:
+            return  # another node makes the preview
         if former_picture:
             self._forget_picture(former_picture)
 
-        row = PreviewRow(link, NONE, picture, b"")  # unless a preview is made
-        preview = None
         try:
-            with gevent.Timeout(_WORK_SECONDS, Unreachable("it takes too long")):
-                page = self.fetching.page(app, sender, url, self._settings.page_bytes)
-                if page is not None:
-                    preview = self._with_picture(app, page, picture)
-        except Unreachable as error:
-            log.debug("there is no preview of a link of %s: %s", app, error)
+            preview = self._fetch(app, sender, url, picture)
         except TooManyRequests as refusal:
             # No node tries it again before the rate allows it.
-            self.rows.finish(app, row, refusal.seconds)
+            no_preview = PreviewRow(link, NONE, picture, content=b"")
+            self.rows.finish(app, no_preview, refusal.seconds)
             raise
-
         if preview is None:
             self.counts["failed"] += 1
-            self.rows.finish(app, row, _FAILURE_SECONDS)
+            no_preview = PreviewRow(link, NONE, picture, content=b"")
+            self.rows.finish(app, no_preview, _FAILURE_SECONDS)
             return
+
         row = PreviewRow(link, READY, picture, msgspec.json.encode(preview))
         seconds = self._settings.retention_days * _DAY_SECONDS
         self.counts["made"] += 1
         is_stored = self.rows.finish(app, row, seconds)
         if not is_stored and preview.picture:
+            # Another node has taken the lease over, so nobody shows this
+            # picture.
             self._forget_picture(picture)
 
+    def _fetch(
+        self, app: str, sender: str, url: str, picture: str
+    ) -> PageSummary | None:
+        """Fetch the page of a link, and store its picture as the file with the id
+        ``picture``.
+
+        Returns None if the page has no preview, or cannot be fetched. Raises
+        TooManyRequests.
+        """
+        try:
+            with gevent.Timeout(_WORK_SECONDS, Unreachable("it takes too long")):
+                page = self.fetching.page(app, sender, url, self._settings.page_bytes)
+                if page is not None:
+                    return self._with_picture(app, page, picture)
+        except Unreachable as error:
+            log.debug("there is no preview of a link of %s: %s", app, error)
+        return None
+
     def _with_picture(self, app: str, page: LinkedPage, name: str) -> PageSummary:
-        """The preview of a page. Its picture is fetched and stored as the file
-        with the id ``name``. If that fails, the preview has no picture."""
+        """The preview of a page, whose picture is fetched and stored as the
+        file with the id ``name``.
+
+        If that fails, the preview has no picture.
+        """
         preview = PageSummary(
             title=page.title, description=page.description, site=page.site
         )
@@ -339,7 +384,7 @@ class Previews:
         return preview
 
     def _forget_picture(self, name: str) -> None:
-        """Delete the picture of a preview. A failure is logged."""
+        """Delete the picture of a former preview. A failure is only logged."""
         try:
             self._uploads.delete(name)
         except MediaUnavailable as error:
@@ -348,8 +393,10 @@ class Previews:
             )
 
     def sweep(self) -> None:
-        """Delete expired previews, with their pictures. Switches greenlets.
-        Raises StorageUnavailable."""
+        """Delete expired previews, with their pictures, some at a time.
+
+        Switches greenlets. Raises StorageUnavailable.
+        """
         while rows := self.rows.expired(_SWEPT):
             for app, link, picture, until in rows:
                 if picture:
@@ -359,13 +406,13 @@ class Previews:
                 return
 
     def stop(self) -> None:
-        """End the fetches that are under way. Other nodes take them over when
-        their leases end."""
+        """End the fetches that are under way. Other nodes make these previews
+        when the leases have ended."""
         gevent.killall(list(self.busy.values()))
         self.fetching.close()
 
 
 def hash_of(url: str) -> str:
-    """The digest of a URL. It is stored in place of the URL, which may contain
-    secrets."""
+    """The digest of a URL, which is stored in place of the URL. A URL may
+    contain secrets."""
     return hashlib.sha256(url.encode()).hexdigest()

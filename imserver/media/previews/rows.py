@@ -19,22 +19,28 @@ NONE: Final = 2
 
 
 class PreviewRow(Struct, frozen=True):
-    """The row of a link."""
+    """The row of a link.
+
+    It is first the *lease* of the node that fetches the page: the right to do
+    so until a time. Later it has the preview, or says that there is none.
+    """
 
     link: str
     """The hash of the URL."""
     state: int
     """:data:`MAKING`, :data:`READY` or :data:`NONE`."""
     picture: str
-    """The id of the file with the picture, which may not exist; ``""``: no
-    id."""
+    """The id of the file with the picture, which may not exist; ``""``: no id.
+    While the preview is being made, this id also names the lease."""
     content: bytes
     """The preview as JSON, if it is ready."""
 
 
 class PersonWishes(Struct, frozen=True):
-    """The wishes of a person: whether their links get previews, and whether
-    they see previews of others."""
+    """The settings of a person.
+
+    ``make``: their links get previews. ``show``: they see previews of others.
+    """
 
     make: bool = True
     show: bool = True
@@ -45,7 +51,7 @@ _WISHES: Final = RowsOf(PersonWishes, "preview_person", show="shown")
 
 
 class PreviewRows(Store.Rows):
-    """The rows in a store. Empty without a database."""
+    """The rows of previews in a store. Without a database there are none."""
 
     # --- links ----------------------------------------------------------------
 
@@ -53,8 +59,11 @@ class PreviewRows(Store.Rows):
     def current(
         self, sql: PooledStatements, app: str, links: Collection[str]
     ) -> dict[str, PreviewRow]:
-        """Link → its row, for links whose rows have not expired: their previews
-        are being made, are ready, or do not exist."""
+        """The rows of these links that have not expired, by link.
+
+        A link in the result is being made, is ready, or has no preview.
+        """
+        # query_in() puts the list of links in place of "{}".
         statement = (
             f"{_LINKS.select} WHERE app = %s AND until > {sql.now} AND link IN {{}}"
         )
@@ -65,12 +74,11 @@ class PreviewRows(Store.Rows):
     def claim(
         self, sql: PooledStatements, app: str, link: str, picture: str, seconds: int
     ) -> str | None:
-        """Take the lease of a link for ``seconds``, to make its preview. Returns
-        the id of the picture of a former preview, or ``""`` if there is no
-        former picture. Returns None if another node has the lease, or has made
-        the preview meanwhile.
+        """Take the lease of a link for ``seconds``, to make its preview.
 
-        ``picture``: the id that the new picture will have.
+        ``picture``: the id that the new picture will have. Returns the id of
+        the picture of a former preview, or ``""`` if there is none. Returns
+        None if another node has the lease, or has made the preview meanwhile.
         """
         # A new row counts as expired, so it is taken like an old one.
         new = (*_LINKS.values(PreviewRow(link, MAKING, "", b"")), app, 0)
@@ -102,9 +110,12 @@ class PreviewRows(Store.Rows):
         self, sql: PooledStatements, app: str, row: PreviewRow, seconds: int
     ) -> bool:
         """Store a preview, or the fact that there is none, for ``seconds``.
+
         Returns False, and stores nothing, if another node has taken the lease
-        over."""
-        # The id of the picture names the lease.
+        over.
+        """
+        # The picture was chosen when the lease was taken. So the row has this
+        # id only as long as the lease is that of this node.
         change = (
             f"UPDATE link_preview SET state = %s, until = {sql.now} + %s, content = %s "
             f"WHERE app = %s AND link = %s AND state = {MAKING} AND picture = %s"
@@ -116,8 +127,10 @@ class PreviewRows(Store.Rows):
     def expired(
         self, sql: PooledStatements, most: int
     ) -> list[tuple[str, str, str, int]]:
-        """At most ``most`` rows that have expired, the oldest first: (app, link,
-        picture, end)."""
+        """At most ``most`` rows that have expired, the oldest first.
+
+        Each is the app, the link, the id of the picture, and the end.
+        """
         columns = "app, link, picture, until"
         statement = f"SELECT {columns} FROM link_preview WHERE until < {sql.now} ORDER BY until LIMIT %s"
         rows = sql.query(statement, (most,))
@@ -127,8 +140,11 @@ class PreviewRows(Store.Rows):
         ]
 
     def forget(self, app: str, link: str, until: int) -> None:
-        """Delete the row of an expired preview, unless a node has taken its
-        lease meanwhile. ``until``: the end that was read."""
+        """Delete the row of an expired preview.
+
+        ``until``: the end that was read. It differs if a node has taken the
+        lease meanwhile, and then the row stays.
+        """
         statement = (
             "DELETE FROM link_preview WHERE app = %s AND link = %s AND until = %s"
         )
@@ -137,7 +153,7 @@ class PreviewRows(Store.Rows):
     # --- people ---------------------------------------------------------------
 
     def wishes(self, app: str, users: Collection[str]) -> Mapping[str, PersonWishes]:
-        """User → their wishes, for users who have stored some."""
+        """The settings of those users who have stored some."""
         statement = (
             f"SELECT {_WISHES.columns}, member FROM preview_person "
             "WHERE app = %s AND member IN {}"
@@ -162,7 +178,8 @@ class PreviewRows(Store.Rows):
         )
 
     def removed(self, app: str, messages: Sequence[int]) -> set[int]:
-        """The messages among ``messages`` whose senders want no preview below them."""
+        """The messages among ``messages`` whose senders want no preview below
+        them."""
         statement = (
             "SELECT message FROM preview_removed WHERE app = %s AND message IN {}"
         )

@@ -157,7 +157,7 @@ class UploadDeleteAnswer(Struct):
 
 
 def shown(row: Upload) -> File:
-    """A file in the shape of the answer."""
+    """A file as the answers of the API show it."""
     url = f"{PATH}/{row.id}"
     thumbnail = None
     if row.thumbnail_bytes:
@@ -194,15 +194,16 @@ streams = Resource(
 
 
 def check_after(api: Api, call: Call, token: str) -> None:
-    """Raise an error if the app of a file, or the account of its user, was
-    deleted during the upload.
+    """Raise an error if an upload may not count any more when it has arrived.
 
-    ``token`` comes from the query. May switch greenlets. Raises ApiProblem,
-    StorageUnavailable and IssuerUnavailable.
+    It may have taken hours: the app of the file, or the account of its user,
+    may have been deleted meanwhile. ``token`` comes from the query. May switch
+    greenlets. Raises ApiProblem, StorageUnavailable and IssuerUnavailable.
     """
     if call.app not in api.apps and api.tenants.get(call.app) is None:
         raise ApiProblem(Problems.UNKNOWN_APP)
 
+    # A back end names the user itself, and has no account.
     user = call.principal.user
     if not user:
         return
@@ -250,8 +251,10 @@ def list_uploads(
 
 
 def _position_in(cursor: str) -> tuple[int, str]:
-    """The time and the id of the last file of the previous page; ``(0, "")``:
-    the first page. Raises ApiProblem."""
+    """The time and the id of the last file of the previous page, from a cursor.
+
+    ``(0, "")`` means the first page. Raises ApiProblem.
+    """
     text = read_cursor(cursor)
     if text is None:
         return 0, ""
@@ -266,13 +269,17 @@ _delete_of: Final = msgspec.json.Decoder(UploadDelete)
 
 
 def _read_delete(api: UploadApi, call: Call) -> None:
-    """Read the request. Its app and user are the app and the owner of the file.
-    The body may have the user's token."""
+    """Read the request to delete a file.
+
+    Its app and user are the app and the owner of the file. The body may have
+    the user's token. Raises ApiProblem.
+    """
     request = api.api.read_json(call, _delete_of)
     call.input = request
     principal = api.api.identify(call, Needs.ANYONE_OR_PUSH, request.token)
     row = api.uploads.find(request.id)
     if row is None:
+        # The answer to somebody who may delete nothing tells no more.
         call.app = principal.app
         call.user = principal.user
     else:
@@ -296,6 +303,7 @@ def delete_upload(
     """
     deleted = api.uploads.delete(call.input.id)
     if not deleted:
+        # Nothing has happened, so nothing is recorded.
         call.act = ""
     return UploadDeleteAnswer(deleted)
 
@@ -472,8 +480,11 @@ PART: Final[dict[str, Route]] = {}
 def _declare_part(
     method: str, text: str, problems: tuple[HttpProblem, ...] = (), **more: Any
 ) -> None:
-    """Declare the route of an upload in parts for this method. ``more``: further
-    arguments of the declaration."""
+    """Declare, for the description of the API, a method of an upload in parts.
+
+    The views of this package serve it. ``text`` describes it, and ``more`` are
+    further arguments of the declaration.
+    """
     PART[method] = streams.elsewhere(
         method,
         "/uploads/tus/{id}",
