@@ -64,8 +64,7 @@ Token = str | Callable[[], str | Awaitable[str]]
 
 
 class AsyncSession(SessionShell[T]):
-    """The asyncio shell around a session core. One task connects, reads and
-    reconnects."""
+    """A session for asyncio. A task connects, reads and reconnects."""
 
     def __init__(
         self, core: SessionCore[T], url: str, token: Token, on_state: OnState
@@ -80,15 +79,24 @@ class AsyncSession(SessionShell[T]):
     # --- life -----------------------------------------------------------------
 
     async def connect(self, timeout_seconds: float = ANSWER_SECONDS) -> None:
-        """Connect and log in; see :meth:`imserver_client.Client.connect`."""
+        """Connect and log in. From then on the session reconnects by itself.
+
+        Raises :class:`LoginRefused`, :class:`Closed`, or :class:`NotConnected`
+        after ``timeout_seconds``; then the session still tries to connect. A
+        closed session cannot connect again: make a new one.
+        """
         if self._task is None:
-            self._task = asyncio.create_task(self._run(), name="imserver client")
+            self._task = asyncio.create_task(
+                self._keep_connected(), name="imserver client"
+            )
         await self._wait(lambda: self._core.settled, timeout_seconds)
         self._core.raise_unless_logged_in(self._url, timeout_seconds)
 
     async def close(self) -> None:
-        """End the session. If the server does not read, the connection is cut
-        after two seconds."""
+        """End the session.
+
+        If the server does not read, the connection is cut after two seconds.
+        """
         self._core.close()
         self._notify()
         try:
@@ -102,6 +110,7 @@ class AsyncSession(SessionShell[T]):
         self._call(self._core.end)
 
     async def __aenter__(self) -> Self:
+        """Connect, and close the session if that fails."""
         try:
             await self.connect()
         except BaseException:
@@ -115,8 +124,12 @@ class AsyncSession(SessionShell[T]):
     # --- use ------------------------------------------------------------------
 
     async def receive(self, timeout_seconds: float | None = None) -> T | None:
-        """Return the next event; see :meth:`imserver_client.Client.receive`. If
-        the call is cancelled, no event is lost."""
+        """Return the next event. If the call is cancelled, no event is lost.
+
+        Returns None if no event comes within ``timeout_seconds`` (None: no time
+        limit). Raises :class:`Closed` when the session is over and all received
+        events were taken.
+        """
         core = self._core
         if timeout_seconds is None:
             deadline = inf
@@ -134,8 +147,10 @@ class AsyncSession(SessionShell[T]):
         return event
 
     async def __aiter__(self) -> AsyncIterator[T]:
-        """Yield all events until this program closes the session. Raises
-        :class:`Closed` if the server ended it."""
+        """Yield all events until this program closes the session.
+
+        Raises :class:`Closed` if the server ended it.
+        """
         while True:
             try:
                 event = await self.receive()
@@ -157,8 +172,11 @@ class AsyncSession(SessionShell[T]):
     async def _ask(
         self, seq: str, frame: str, cmd: str, timeout_seconds: float
     ) -> Reply:
-        """Send an encoded command and return its answer. Raises
-        :class:`NotConnected`."""
+        """Send an encoded command, and return its answer.
+
+        ``cmd`` is its name, for the text of an error. Raises
+        :class:`NotConnected`.
+        """
         connection = self._connection
         if connection is None or self._core.state is not State.ONLINE:
             raise NotConnected("there is no connection at the moment")
@@ -167,7 +185,8 @@ class AsyncSession(SessionShell[T]):
         self._notify()  # from now on frames are read even if the queue is full
         try:
             async with asyncio.timeout(timeout_seconds):
-                # Frames of the core go first; see subscribe_command.
+                # Frames of the core go first: an "unsubscribe" among them must
+                # not end the subscription that this command begins.
                 for core_frame in self._core.to_send():
                     await connection.send(core_frame)
                 await connection.send(frame)
@@ -211,7 +230,11 @@ class AsyncSession(SessionShell[T]):
     async def publish(
         self, channel: str, text: str | None = None, *, data: Any = None, type: str = ""
     ) -> None:
-        """See :func:`imserver_client.protocol.publish`."""
+        """Publish to a channel, either a ``text`` or ``data`` that JSON can
+        express.
+
+        Raises :class:`CommandRefused` and :class:`NotConnected`.
+        """
         await self._run_once(protocol.publish(channel, text, data=data, type=type))
 
     async def channel_history(
@@ -222,7 +245,12 @@ class AsyncSession(SessionShell[T]):
         *,
         reverse: bool = False,
     ) -> ChannelHistory:
-        """See :func:`imserver_client.protocol.channel_history`."""
+        """Return publications of a channel, and the position of its newest one.
+
+        ``since``: the position after which they begin. ``reverse``: the
+        publications before it, the newest first. Raises :class:`CommandRefused`
+        and :class:`NotConnected`.
+        """
         return await self._run_once(
             protocol.channel_history(channel, since, limit, reverse=reverse)
         )
@@ -230,12 +258,18 @@ class AsyncSession(SessionShell[T]):
     async def subscribers(
         self, channel: str, after: str = "", limit: int = 50
     ) -> SubscriberPage:
-        """See :func:`imserver_client.protocol.subscribers`."""
+        """Return a page of the subscribers of a channel.
+
+        ``after``: the end of the previous page. Raises :class:`CommandRefused`
+        and :class:`NotConnected`.
+        """
         return await self._run_once(protocol.subscribers(channel, after, limit))
 
     async def _run_once(self, command: Command[R]) -> R:
-        """Send a command once. Raises :class:`CommandRefused` and
-        :class:`NotConnected`."""
+        """Send a command once, and return what its answer contains.
+
+        Raises :class:`CommandRefused` and :class:`NotConnected`.
+        """
         return command.read(await self.request(command.cmd, command.data))
 
     async def ping(self) -> float:
@@ -246,8 +280,9 @@ class AsyncSession(SessionShell[T]):
 
     # --- the task -------------------------------------------------------------
 
-    async def _run(self) -> None:
-        """Task: connect again and again until the session is over."""
+    async def _keep_connected(self) -> None:
+        """Connect again and again until the session is over. This is a task of
+        its own."""
         core = self._core
         error: ClientError | None = None
         try:
@@ -263,8 +298,10 @@ class AsyncSession(SessionShell[T]):
             self._call(core.end, error)
 
     async def _connect_once(self) -> int:
-        """Run one connection from the handshake to its end. Returns its close
-        code, or 1006 if it was lost or could not be made."""
+        """Run one connection from the handshake to its end.
+
+        Returns its close code, or 1006 if it was lost or could not be made.
+        """
         try:
             connection = await connect(self._url, **CONNECT_OPTIONS)
         except CONNECT_ERRORS as error:
@@ -294,6 +331,8 @@ class AsyncSession(SessionShell[T]):
         return code
 
     async def _make_token(self) -> str:
+        """The token for a login. The program may give a text, a function, or a
+        coroutine function."""
         if callable(self._token):
             token = self._token()
         else:
@@ -303,7 +342,8 @@ class AsyncSession(SessionShell[T]):
         return str(token)
 
     async def _exchange(self, connection: ClientConnection) -> None:
-        """Send and read frames until the connection ends."""
+        """Send and read frames until the connection ends. Raises
+        ConnectionClosed."""
         core = self._core
         while True:
             self._call(core.tick, monotonic())
@@ -332,11 +372,12 @@ class AsyncSession(SessionShell[T]):
             self._call(core.feed, received, monotonic())
 
     def _call(self, step: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
-        """Call the core, wake all waiting tasks, and report a new state."""
-        before = self._core.state
+        """Call a method of the core, wake all waiting tasks, and report a new
+        state."""
+        old_state = self._core.state
         step(*args, **kwargs)
         self._notify()
-        self._report(before, self._core.state)
+        self._report(old_state, self._core.state)
 
     def _notify(self) -> None:
         """Wake all tasks that wait for a change of the core."""
@@ -345,8 +386,10 @@ class AsyncSession(SessionShell[T]):
             self._changed = None
 
     async def _wait(self, is_ready: Callable[[], bool], seconds: float) -> bool:
-        """Wait until ``is_ready()`` is true, at most ``seconds``. Returns whether
-        it is true. It is asked after each change of the core."""
+        """Wait until ``is_ready()`` is true, at most ``seconds``.
+
+        It is asked after each change of the core. Returns whether it is true.
+        """
         limit = None if seconds == inf else max(0.0, seconds)
         try:
             async with asyncio.timeout(limit):
@@ -359,8 +402,11 @@ class AsyncSession(SessionShell[T]):
 
 
 class AsyncClient(AsyncSession[PushEvent]):
-    """See :class:`imserver_client.Client`. ``token`` may be a coroutine
-    function."""
+    """One user's session that receives pushes, for asyncio.
+
+    It is used as :class:`imserver_client.Client` is, with ``await``. ``token``
+    may also be a coroutine function.
+    """
 
     def __init__(
         self,
@@ -378,8 +424,11 @@ class AsyncClient(AsyncSession[PushEvent]):
 def _command(
     make: Callable[P, Command[R]],
 ) -> Callable[Concatenate[AsyncMessenger, P], Coroutine[Any, Any, R]]:
-    """Return a method that takes the arguments of ``make`` and executes the
-    command that it returns."""
+    """Return a method that takes the arguments of ``make``, and executes the
+    command that ``make`` returns.
+
+    It has the name and the docstring of ``make``.
+    """
 
     async def run(self: AsyncMessenger, /, *args: P.args, **kwargs: P.kwargs) -> R:
         return await self.execute(make(*args, **kwargs))
@@ -390,8 +439,11 @@ def _command(
 
 
 class AsyncMessenger(AsyncSession[MessengerEvent]):
-    """See :class:`imserver_client.Messenger`. ``token`` may be a coroutine
-    function."""
+    """One user's session that loses no stored message, for asyncio.
+
+    It is used as :class:`imserver_client.Messenger` is, with ``await``.
+    ``token`` may also be a coroutine function.
+    """
 
     _core: MessengerCore
 
@@ -478,8 +530,14 @@ class AsyncMessenger(AsyncSession[MessengerEvent]):
         return command.read(await self.request(command.cmd, command.data))
 
     async def execute(self, command: Command[R]) -> R:
-        """Send a command until its answer is final; see
-        :meth:`imserver_client.Messenger.execute`."""
+        """Send a command until its answer is final, and return what the answer
+        contains.
+
+        A command is sent over as many connections as needed. Raises
+        :class:`CommandRefused`, :class:`Closed`, and :class:`NotConnected`
+        after the time of the command.
+        """
+        # The time of the command begins now, also if too many others wait.
         attempts = Attempts(self._core, command, monotonic())
         try:
             async with asyncio.timeout(command.timeout_seconds):
@@ -492,7 +550,7 @@ class AsyncMessenger(AsyncSession[MessengerEvent]):
             self._unanswered.release()
 
     async def _execute(self, command: Command[R], attempts: Attempts) -> R:
-        """Send a command until its answer is final; see :class:`Attempts`."""
+        """Send a command until its answer is final, in one or more attempts."""
         while True:
             await self._await_turn(attempts)
             seconds = attempts.answer_seconds(monotonic())
@@ -531,8 +589,10 @@ class AsyncMessenger(AsyncSession[MessengerEvent]):
 def _in_thread(
     method: Callable[Concatenate[Api, P], R],
 ) -> Callable[Concatenate[AsyncApi, P], Coroutine[Any, Any, R]]:
-    """Return a coroutine method that runs a method of :class:`Api` in a
-    thread."""
+    """Return a coroutine method that runs a method of :class:`Api` in a thread.
+
+    It has the name and the docstring of the method.
+    """
 
     async def run(self: AsyncApi, /, *args: P.args, **kwargs: P.kwargs) -> R:
         return await asyncio.to_thread(method, self.api, *args, **kwargs)
@@ -543,11 +603,11 @@ def _in_thread(
 
 
 class AsyncApi:
-    """The calls of an :class:`imserver_client.Api` (attribute ``api``), each in
-    a thread of the loop's pool.
+    """The calls of an :class:`imserver_client.Api`, each in a thread of the
+    loop's pool.
 
-    For many pushes per second use :class:`imserver_client.AsyncPublisher`,
-    which needs no threads.
+    ``api`` is that object. For many pushes per second use
+    :class:`imserver_client.AsyncPublisher`, which needs no threads.
     """
 
     def __init__(
@@ -583,8 +643,10 @@ class AsyncApi:
     def stream(
         self, app: str, channel: str, text: str = "", **fields: Unpack[StreamFields]
     ) -> AsyncTextStream:
-        """See :meth:`imserver_client.Api.stream`; here with ``async with`` and
-        ``await``."""
+        """Begin a streamed message, as :meth:`imserver_client.Api.stream` does.
+
+        Use the result with ``async with`` and ``await``.
+        """
         return AsyncTextStream(self.api.stream(app, channel, text, **fields))
 
     call = _in_thread(Api.call)

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 import click
 
@@ -47,7 +47,8 @@ def _options(command: Command) -> Command:
 
 @contextmanager
 def _server(url: str, key_file: str | None) -> Iterator[Api]:
-    """The API. An error inside ends the command with one line and status 1."""
+    """A context with the API of the server. An error inside ends the command
+    with one line and status 1."""
     key = read_key(key_file)
     try:
         with Api(server_address(url), key, timeout_seconds=ANSWER_SECONDS) as api:
@@ -108,19 +109,25 @@ def list_bots(url: str, app: str, key_file: str | None, as_json: bool) -> None:
         click.echo(json.dumps(rows, ensure_ascii=False, indent=2))
         return
 
-    lines = [("id", "name", "nickname", "owner", "created", "webhook")]
-    for row in rows:
-        created = datetime.fromtimestamp(row["created"], UTC).strftime("%Y-%m-%d %H:%M")
-        lines.append(
-            (
-                row["id"],
-                row["name"],
-                row["nickname"],
-                row["owner"],
-                created,
-                row["hook_url"],
-            )
-        )
+    heads = ("id", "name", "nickname", "owner", "created", "webhook")
+    _print_table([heads, *map(_cells_of, rows)])
+
+
+def _cells_of(row: dict[str, Any]) -> tuple[str, ...]:
+    """The cells of a bot in the table. Its creation is in Unix seconds."""
+    created = datetime.fromtimestamp(row["created"], UTC).strftime("%Y-%m-%d %H:%M")
+    return (
+        row["id"],
+        row["name"],
+        row["nickname"],
+        row["owner"],
+        created,
+        row["hook_url"],
+    )
+
+
+def _print_table(lines: list[tuple[str, ...]]) -> None:
+    """Print lines of cells, with each column as wide as its widest cell."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))

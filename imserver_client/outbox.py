@@ -60,7 +60,8 @@ class OutboxUnavailable(ClientError):
 
 
 class OutboxRow(Struct, frozen=True):
-    """A waiting row. ``push`` is the JSON of the column."""
+    """A row of the outbox table that waits to be pushed. ``push`` is the JSON
+    of the column."""
 
     id: int
     push: bytes
@@ -72,7 +73,7 @@ class OutboxRow(Struct, frozen=True):
 
 def check_table(url: str, name: str) -> None:
     """Raise ValueError if this cannot be the address of a database and the name
-    of a table."""
+    of a table. Nothing is connected."""
     if not _NAME.fullmatch(name):
         raise ValueError(f"expected a table named by a-z, 0-9 and _, got {name!r}")
     try:
@@ -84,14 +85,14 @@ def check_table(url: str, name: str) -> None:
 
 
 class OutboxTable:
-    """A connection to the table ``name``. Only one process at a time gets
-    :meth:`lock`.
+    """A connection to the outbox table, which is called ``name``.
 
-    Every method waits for the database and may raise
-    :class:`OutboxUnavailable`.
+    Only one process at a time gets :meth:`lock`. Every method waits for the
+    database and may raise :class:`OutboxUnavailable`.
     """
 
     def __init__(self, url: str, name: str) -> None:
+        """Connect to the database, and listen for inserts into the table."""
         check_table(url, name)
         self.name = name
         self._table = sql.Identifier(name)
@@ -115,8 +116,10 @@ class OutboxTable:
         )
 
     def lock(self) -> bool:
-        """Become the only reader of the table until the connection ends. Returns
-        False if another reader exists."""
+        """Become the only reader of the table until the connection ends.
+
+        Returns False if another reader exists.
+        """
         rows = self._execute(
             sql.SQL("SELECT pg_try_advisory_lock(hashtext({}))").format(
                 sql.Literal(self.name)
@@ -134,7 +137,10 @@ class OutboxTable:
 
     def settle(self, pushed: Sequence[int], refused: Sequence[tuple[int, str]]) -> None:
         """Delete the pushed rows, and store the reasons in the refused rows.
-        ``pushed``: ids. ``refused``: ids and reasons."""
+
+        ``pushed``: their ids. ``refused``: their ids and reasons. Both happen
+        in one transaction.
+        """
         try:
             with self._connection.transaction(), self._connection.cursor() as cursor:
                 if pushed:
@@ -153,7 +159,7 @@ class OutboxTable:
             raise _unavailable(error) from None
 
     def wait(self, seconds: float) -> None:
-        """Wait for an insert, at most ``seconds``."""
+        """Wait until a row is inserted, at most ``seconds``."""
         try:
             for _ in self._connection.notifies(timeout=seconds, stop_after=1):
                 pass
@@ -167,8 +173,10 @@ class OutboxTable:
     def _execute(
         self, statement: sql.Composed, values: Sequence[Any] = ()
     ) -> list[Any]:
-        """Execute a statement, and return its rows; empty if it has none. Raises
-        OutboxUnavailable."""
+        """Execute a statement, and return its rows; empty if it has none.
+
+        Raises OutboxUnavailable.
+        """
         try:
             cursor = self._connection.execute(statement, values or None)
             if cursor.description:
@@ -209,15 +217,15 @@ class OutboxOutcome(Struct):
 def push_rows(
     publisher: Publisher, table: str, rows: Sequence[OutboxRow]
 ) -> OutboxOutcome:
-    """Push rows in their order. If a row must be tried again, this row and all
-    after it stay.
+    """Push rows in their order.
 
-    The rows after it may have arrived. The server recognises them by their ids
+    If a row must be tried again, this row and all after it stay in the table.
+    The rows after it may have arrived: the server recognises them by their ids
     at the next try. Raises NotConnected.
     """
     # All rows are sent before the first answer is awaited.
     sent = [_send(publisher, table, row) for row in rows]
-    outcome = OutboxOutcome([], [])
+    outcome = OutboxOutcome(pushed=[], refused=[])
     for row, (answer, is_stored) in zip(rows, sent, strict=True):
         if isinstance(answer, str):
             outcome.refused.append((row.id, answer))
@@ -246,8 +254,11 @@ def push_rows(
 def _send(
     publisher: Publisher, table: str, row: OutboxRow
 ) -> tuple[Future[PushAnswer] | str, bool]:
-    """Send a row. Returns the future of its answer, or the reason why the row is
-    not a push; and whether its message is stored. Raises NotConnected."""
+    """Send a row, without waiting for the answer.
+
+    Returns the future of its answer, or the reason why the row is not a push.
+    Also returns whether its message is stored. Raises NotConnected.
+    """
     try:
         # After a crash a row is pushed again. The server recognises its id, and
         # does not deliver it twice.
@@ -264,10 +275,10 @@ def _send(
 def _must_repeat(answer: PushAnswer, is_stored: bool) -> bool:
     """Whether a row must be pushed again, because a target has failed.
 
-    If the message is not stored, it is pushed again only if no target has
-    accepted it: once a target has accepted a push, its id is used up, and a
-    repetition would get the same answer. A stored message is stored again only
-    for targets that do not have it.
+    An unstored message is pushed again only if no target has accepted it: once
+    a target has accepted a push, its id is used up, and a repetition would get
+    the same answer. A stored message is stored again only for targets that do
+    not have it.
     """
     statuses = {result.status for result in answer.results}
     if "failed" not in statuses:
@@ -276,14 +287,14 @@ def _must_repeat(answer: PushAnswer, is_stored: bool) -> bool:
 
 
 class OutboxWorker:
-    """Moves rows from the table to the server until ``stop`` is set. It
-    reconnects to both.
+    """Moves rows from the table to the server until ``stop`` is set.
 
-    Raises ValueError for an impossible address of the database or name of the
-    table.
+    It reconnects to both. Raises ValueError for an impossible address of the
+    database or name of the table.
     """
 
     def __init__(self, database: str, table: str, url: str, key: str) -> None:
+        """Check the name of the table. Nothing is connected yet."""
         check_table(database, table)
         self._database = database
         self._table = table
@@ -293,22 +304,27 @@ class OutboxWorker:
         self.stop = Event()
 
     def run(self) -> None:
-        """Work until :attr:`stop`. Errors are logged, and the work is tried
-        again after longer and longer pauses."""
+        """Push rows until :attr:`stop` is set.
+
+        Errors are logged, and the work is tried again after longer and longer
+        pauses.
+        """
         while not self.stop.is_set():
             try:
                 table = OutboxTable(self._database, self._table)
                 try:
-                    self._work(table)
+                    self._push_until_stopped(table)
                 finally:
                     table.close()
             except (OutboxUnavailable, NotConnected, RequestRefused) as error:
                 self._pause_after(error)
 
-    def _work(self, table: OutboxTable) -> None:
+    def _push_until_stopped(self, table: OutboxTable) -> None:
         """Become the only reader of the table, and push its rows until
-        :attr:`stop`. Raises OutboxUnavailable, NotConnected and
-        RequestRefused."""
+        :attr:`stop` is set.
+
+        Raises OutboxUnavailable, NotConnected and RequestRefused.
+        """
         while not table.lock():
             log.info(
                 "another outbox process reads %s; waiting until it ends", self._table

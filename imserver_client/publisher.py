@@ -76,10 +76,12 @@ _encode = msgspec.json.Encoder().encode
 
 
 class PublisherCore:
-    """The frames and the unanswered commands of one publisher connection. No
-    I/O."""
+    """The frames and the unanswered commands of one publisher connection,
+    without I/O."""
 
     def __init__(self, url: str, key: str) -> None:
+        """Make the URL and the headers of the connection. The URL of the HTTP
+        server becomes one of a WebSocket."""
         if "://" not in url:
             url = f"http://{url}"
         scheme, _, rest = url.rstrip("/").partition("://")
@@ -99,14 +101,17 @@ class PublisherCore:
     def publish(
         self, app: str, text: str | None, fields: dict[str, Any]
     ) -> tuple[str, str]:
-        """Encode a push; returns its ``seq`` and its frame. ``fields``: further
-        arguments of :meth:`Api.push`."""
+        """Encode a push. Returns its ``seq`` and its frame.
+
+        ``fields``: further arguments of :meth:`Api.push`.
+        """
         return self.command("publish", push_body(app, text, **fields))
 
     def command(
         self, name: str, body: dict[str, Any], kind: Any = None, field: str = ""
     ) -> tuple[str, str]:
-        """Encode a command; returns its ``seq`` and its frame.
+        """Encode a command. Returns its ``seq`` and its frame, for example
+        ``"7"`` and ``{"seq":7,"publish":{…}}``.
 
         ``kind``: the type of its answer; None: it is a :class:`PushAnswer`.
         ``field``: the field of the answer that has this type; ``""``: the whole
@@ -120,29 +125,29 @@ class PublisherCore:
     def open_stream(
         self, app: str, channel: str, text: str, **fields: Unpack[StreamFields]
     ) -> tuple[str, str]:
-        """Encode the arguments of :meth:`Api.open_stream`. Returns ``seq`` and
-        frame, as :meth:`command` does."""
-        return self.command(
-            OPEN_STREAM, stream_body(app, channel, text, **fields), str, "stream"
-        )
+        """Encode the begin of a streamed message, with the arguments of
+        :meth:`Api.open_stream`. Returns ``seq`` and frame."""
+        body = stream_body(app, channel, text, **fields)
+        return self.command(OPEN_STREAM, body, kind=str, field="stream")
 
     def append_pieces(
         self, app: str, pieces: Sequence[tuple[str, int, str]]
     ) -> tuple[str, str]:
-        """Encode pieces. Returns ``seq`` and frame, as :meth:`command` does."""
-        return self.command(
-            APPEND_PIECES, pieces_body(app, pieces), tuple[PieceResult, ...], "results"
-        )
+        """Encode pieces of streamed messages. Returns ``seq`` and frame."""
+        body = pieces_body(app, pieces)
+        kind = tuple[PieceResult, ...]
+        return self.command(APPEND_PIECES, body, kind=kind, field="results")
 
     def close_stream(self, app: str, stream: str, incomplete: bool) -> tuple[str, str]:
-        """Encode the end of a streamed message. Returns ``seq`` and frame, as
-        :meth:`command` does."""
+        """Encode the end of a streamed message. Returns ``seq`` and frame."""
         return self.command(CLOSE_STREAM, end_body(app, stream, incomplete), StreamEnd)
 
     def feed(self, frame: str | bytes) -> bool:
-        """Pass an answer to its command. Returns False if the answer is
-        malformed: then all commands have failed, and you must close the
-        connection."""
+        """Pass an answer to its command.
+
+        Returns False if the answer is malformed: then all commands have failed,
+        and you must close the connection.
+        """
         try:
             self._settle(frame)
         except (ValueError, RecursionError, ClientError) as error:
@@ -152,7 +157,9 @@ class PublisherCore:
 
     def _settle(self, frame: str | bytes) -> None:
         """Decode an answer, and pass it, or the error in it, to its command.
-        Raises ValueError, RecursionError and ClientError if it is malformed."""
+
+        Raises ValueError, RecursionError and ClientError if it is malformed.
+        """
         answer = _decode(frame)
         seq = str(answer.seq)
         kind, field = self._kinds.pop(seq, (None, ""))
@@ -179,8 +186,11 @@ _NO_CONNECTION: Final = (
 
 
 def _not_connected(error: Exception) -> NotConnected | RequestRefused:
-    """The error to raise if no connection could be made: RequestRefused if the
-    server refuses the key, else NotConnected."""
+    """The error to raise if no connection could be made.
+
+    It is RequestRefused if the server refuses the key, and otherwise
+    NotConnected.
+    """
     if isinstance(error, InvalidStatus):
         status = error.response.status_code
         if status in _NOT_ADMITTED:
@@ -211,6 +221,7 @@ class Publisher:
     """
 
     def __init__(self, url: str = "http://127.0.0.1:8080", key: str = "") -> None:
+        """Connect. A thread of the publisher reads the answers."""
         core = PublisherCore(url, key)
         self._core = core
         self._lock = threading.Lock()
@@ -246,14 +257,20 @@ class Publisher:
         return self._send(*self._core.publish(app, text, more))
 
     def push(self, app: str, text: str | None = None, **more: Any) -> PushAnswer:
-        """Send a push and wait for its answer; see :meth:`publish`."""
+        """Send a push and wait for its answer.
+
+        Raises :class:`RequestRefused` if the push was refused, and
+        :class:`NotConnected` if no answer came.
+        """
         return _wait(self.publish(app, text, **more))
 
     def stream(
         self, app: str, channel: str, text: str = "", **fields: Unpack[StreamFields]
     ) -> TextStream:
-        """See :meth:`imserver_client.Api.stream`. Several threads may write
-        their streams at once."""
+        """Begin a streamed message, as :meth:`imserver_client.Api.stream` does.
+
+        Several threads may write their streams at once.
+        """
         # Encoded here, too, so that a wrong argument is an error of this call.
         stream_body(app, channel, text, **fields)
         return TextStream(
@@ -263,26 +280,30 @@ class Publisher:
     def open_stream(
         self, app: str, channel: str, text: str = "", **fields: Unpack[StreamFields]
     ) -> str:
-        """See :meth:`imserver_client.Api.open_stream`."""
+        """Begin a streamed message, and return its id. The arguments are those
+        of :meth:`imserver_client.Api.open_stream`."""
         command = self._core.open_stream(app, channel, text, **fields)
         return cast("str", _wait(self._send(*command)))
 
     def append_pieces(
         self, app: str, pieces: Sequence[tuple[str, int, str]]
     ) -> tuple[PieceResult, ...]:
-        """See :meth:`imserver_client.Api.append_pieces`."""
+        """Send pieces of streamed messages, as
+        :meth:`imserver_client.Api.append_pieces` does."""
         results = _wait(self._send(*self._core.append_pieces(app, pieces)))
         return cast("tuple[PieceResult, ...]", results)
 
     def close_stream(
         self, app: str, stream: str, *, incomplete: bool = False
     ) -> StreamEnd:
-        """See :meth:`imserver_client.Api.close_stream`."""
+        """End a streamed message, as :meth:`imserver_client.Api.close_stream`
+        does."""
         command = self._core.close_stream(app, stream, incomplete)
         return cast("StreamEnd", _wait(self._send(*command)))
 
     def _send(self, seq: str, frame: str) -> Future[Any]:
-        """Send a command; return the future of its answer."""
+        """Send a command, and return the future of its answer. Raises
+        :class:`NotConnected`."""
         answer: Future[Any] = Future()
         # A command that was sent cannot be cancelled.
         answer.set_running_or_notify_cancel()
@@ -296,7 +317,8 @@ class Publisher:
         return answer
 
     def _read(self) -> None:
-        """Thread: pass answers to their commands until the connection ends."""
+        """Pass answers to their commands until the connection ends. This is the
+        function of the publisher's thread."""
         try:
             while self._core.feed(self._connection.recv()):
                 pass
@@ -319,7 +341,8 @@ class Publisher:
 
 
 class AsyncPublisher:
-    """A publisher connection for asyncio; see :class:`Publisher`."""
+    """A publisher connection for asyncio, which is used as :class:`Publisher`
+    is, with ``await``. It does not reconnect."""
 
     def __init__(self, url: str = "http://127.0.0.1:8080", key: str = "") -> None:
         self._core = PublisherCore(url, key)
@@ -345,8 +368,11 @@ class AsyncPublisher:
     async def publish(
         self, app: str, text: str | None = None, **more: Any
     ) -> asyncio.Future[PushAnswer]:
-        """Send a push; await the returned future for its answer. See
-        :meth:`Publisher.publish`."""
+        """Send a push. Await the returned future for its answer.
+
+        The future raises :class:`RequestRefused` if the push was refused, and
+        :class:`NotConnected` if the connection was lost first.
+        """
         return await self._send(*self._core.publish(app, text, more))
 
     async def push(self, app: str, text: str | None = None, **more: Any) -> PushAnswer:
@@ -357,26 +383,30 @@ class AsyncPublisher:
     async def open_stream(
         self, app: str, channel: str, text: str = "", **fields: Unpack[StreamFields]
     ) -> str:
-        """See :meth:`imserver_client.Api.open_stream`."""
+        """Begin a streamed message, and return its id. The arguments are those
+        of :meth:`imserver_client.Api.open_stream`."""
         command = self._core.open_stream(app, channel, text, **fields)
         return cast("str", await self._ask(*command))
 
     async def append_pieces(
         self, app: str, pieces: Sequence[tuple[str, int, str]]
     ) -> tuple[PieceResult, ...]:
-        """See :meth:`imserver_client.Api.append_pieces`."""
+        """Send pieces of streamed messages, as
+        :meth:`imserver_client.Api.append_pieces` does."""
         results = await self._ask(*self._core.append_pieces(app, pieces))
         return cast("tuple[PieceResult, ...]", results)
 
     async def close_stream(
         self, app: str, stream: str, *, incomplete: bool = False
     ) -> StreamEnd:
-        """See :meth:`imserver_client.Api.close_stream`."""
+        """End a streamed message, as :meth:`imserver_client.Api.close_stream`
+        does."""
         end = await self._ask(*self._core.close_stream(app, stream, incomplete))
         return cast("StreamEnd", end)
 
     async def _send(self, seq: str, frame: str) -> asyncio.Future[Any]:
-        """Send a command; return the future of its answer."""
+        """Send a command, and return the future of its answer. Raises
+        :class:`NotConnected`, and :class:`Closed` before :meth:`connect`."""
         if self._connection is None:
             raise Closed(CLOSE_NORMAL, "not connected")
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
@@ -389,14 +419,16 @@ class AsyncPublisher:
         return answer
 
     async def _ask(self, seq: str, frame: str) -> Any:
-        """Send a command and wait for its answer."""
+        """Send a command and wait for its answer. Raises
+        :class:`NotConnected`."""
         try:
             return await asyncio.wait_for(await self._send(seq, frame), ANSWER_SECONDS)
         except TimeoutError as error:
             raise NotConnected("no answer in time") from error
 
     async def _read(self, connection: AsyncConnection) -> None:
-        """Task: pass answers to their commands until the connection ends."""
+        """Pass answers to their commands until the connection ends. This is a
+        task of its own."""
         try:
             while self._core.feed(await connection.recv()):
                 pass
@@ -407,8 +439,10 @@ class AsyncPublisher:
             self._core.answers.fail(_LOST)
 
     async def close(self) -> None:
-        """End the connection. If the server does not read, the connection is
-        cut after ten seconds."""
+        """End the connection.
+
+        If the server does not read, the connection is cut after ten seconds.
+        """
         if self._connection is not None:
             await close_in_time(self._connection, ANSWER_SECONDS)
         if self._task is not None:

@@ -103,8 +103,11 @@ Future = concurrent.futures.Future[Any] | asyncio.Future[Any]
 
 
 class State(StrEnum):
-    """The state of a session. ``connecting`` ends with the login; ``waiting``
-    is the pause before a retry."""
+    """The state of a session.
+
+    ``connecting`` lasts until the login has succeeded. ``waiting`` is the pause
+    before the next try.
+    """
 
     IDLE = "idle"
     CONNECTING = "connecting"
@@ -138,9 +141,12 @@ TRANSITIONS: Final = {
 
 
 class Backoff:
-    """Pauses between tries: random, growing from ``first_seconds`` to
-    ``longest_seconds`` ("full jitter"), so that many clients do not come back
-    at once. Owner of the number of failures in a row."""
+    """The pauses between tries to connect.
+
+    They are random and grow from ``first_seconds`` to ``longest_seconds``
+    ("full jitter"), so that many clients do not come back at once. ``failures``
+    is the number of failures in a row.
+    """
 
     LASTING_SECONDS: Final = 60.0
     """After a connection of this length, the next pause is short again."""
@@ -155,8 +161,11 @@ class Backoff:
         self.failures = 0
 
     def pause(self, connected_seconds: float = 0.0) -> float:
-        """Return the seconds to wait before the next try, after a connection of
-        this length."""
+        """Return the seconds to wait before the next try.
+
+        ``connected_seconds``: how long the last connection existed. After a
+        long one the pauses are short again.
+        """
         if connected_seconds >= self.LASTING_SECONDS:
             self.failures = 0
         self.failures += 1
@@ -173,8 +182,11 @@ class SessionOptions(TypedDict, total=False):
 
 
 class PendingAnswers:
-    """Futures of requests without an answer, by their ``seq``. All belong to
-    threads, or all to asyncio."""
+    """The requests that wait for their answers, by their ``seq``.
+
+    Each has a future, which gets the answer. All futures belong to threads, or
+    all to asyncio.
+    """
 
     def __init__(self) -> None:
         self.futures: dict[str, Future] = {}
@@ -191,8 +203,10 @@ class PendingAnswers:
         self._sizes.pop(seq, None)
 
     def settle(self, seq: str, outcome: object) -> None:
-        """Pass an answer, or an error, to the request with this number, if it
-        waits."""
+        """Pass an answer, or an error, to the request with this number.
+
+        Does nothing if the request does not wait any more.
+        """
         future = self.futures.pop(seq, None)
         self._sizes.pop(seq, None)
         if future is None or future.done():
@@ -209,8 +223,8 @@ class PendingAnswers:
             self.settle(seq, NotConnected(text))
 
     def fail_largest(self, error: ClientError) -> None:
-        """Raise ``error`` in the largest of the waiting requests, if there is
-        one."""
+        """Raise ``error`` in the waiting request with the longest frame, if
+        there is one."""
         sizes = dict(self._sizes)
         if sizes:
             self.settle(max(sizes, key=sizes.__getitem__), error)
@@ -242,7 +256,7 @@ limit it becomes 0."""
 
 
 class _Subscription(msgspec.Struct):
-    """The state of one subscription of a session."""
+    """The subscription of a session to one channel."""
 
     token: ChannelToken
     position: Position | None
@@ -256,8 +270,11 @@ class _Subscription(msgspec.Struct):
 
 
 class _Subscribed(msgspec.Struct):
-    """The data of the answer 200 to a ``subscribe``. ``recovered``: no
-    publication is missing."""
+    """The data of the answer 200 to a ``subscribe``.
+
+    ``recovered``: no publication is missing. ``publications``: those after the
+    position that the request has named.
+    """
 
     channel: str
     epoch: str = ""
@@ -267,14 +284,17 @@ class _Subscribed(msgspec.Struct):
 
 
 class Pace:
-    """The time between two commands. It grows with each close for the rate of
-    messages, and is halved when no command waits."""
+    """The time between two commands.
+
+    It grows each time the server closes a connection for its rate of messages.
+    It is halved when no command waits.
+    """
 
     def __init__(self) -> None:
         self._spacing = 0.0
 
     def lost(self, code: int) -> None:
-        """Handle the end of the connection with this close code."""
+        """Handle the end of the connection, with this close code."""
         if code == CLOSE_RATE_LIMIT:
             longer = max(2 * self._spacing, SPACING_SECONDS)
             self._spacing = min(longer, MAX_SPACING_SECONDS)
@@ -289,8 +309,11 @@ class Pace:
 
 
 class CommandTurns(Pace):
-    """The commands that wait until they can be sent. They are sent in the order
-    of their numbers, and more slowly if the server limits the rate."""
+    """The commands on stored messages that wait until they can be sent.
+
+    They are sent in the order of their numbers, and more slowly if the server
+    limits the rate.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -301,7 +324,7 @@ class CommandTurns(Pace):
         yet."""
 
     def add(self, number: int, turn: Future) -> None:
-        """Add a command. ``turn``: gets, as its result, the time at which the
+        """Add a command. ``turn`` gets, as its result, the time at which the
         command can be sent."""
         self._waiting[number] = turn
 
@@ -310,8 +333,10 @@ class CommandTurns(Pace):
         self._waiting.pop(number, None)
 
     def give(self, now: float) -> None:
-        """Give turns to all commands that wait, one after the other with the
-        time between two commands."""
+        """Give turns to all commands that wait, one after the other.
+
+        Between two of them is the time that :class:`Pace` keeps.
+        """
         for number in sorted(self._waiting):
             turn = self._waiting.pop(number)
             if turn.done():
@@ -323,15 +348,18 @@ class CommandTurns(Pace):
             turn.set_result(self._next_at)
 
     def lost(self, code: int) -> None:
-        """Handle the end of the connection."""
+        """Handle the end of the connection. The next one begins without a
+        pause."""
         super().lost(code)
         self._next_at = 0.0
 
 
 class Turns(Pace):
     """The channels to which a session must still subscribe on this connection.
-    Few commands wait for an answer at a time, and they are slower if the server
-    limits the rate."""
+
+    Few of these commands wait for an answer at a time, and they are sent more
+    slowly if the server limits the rate.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -359,11 +387,12 @@ class Turns(Pace):
         sent."""
         if now < self.due_at:
             return []
+        # After a close for the rate, one command follows the answer to another.
         if self._spacing:
-            free = 1
+            free_places = 1
         else:
-            free = MAX_SUBSCRIBING - len(self._unanswered)
-        number = min(free, len(self._channels))
+            free_places = MAX_SUBSCRIBING - len(self._unanswered)
+        number = min(free_places, len(self._channels))
         channels = [self._channels.popleft() for _ in range(number)]
         self._unanswered.update(channels)
         self._set_due(now + self._spacing)
@@ -382,24 +411,28 @@ class Turns(Pace):
         super().lost(code)
         self.due_at = inf
 
-    def _set_due(self, at: float) -> None:
-        """Set the time of the next turn to ``at``, if a channel waits and its
-        command may be sent."""
+    def _set_due(self, due_at: float) -> None:
+        """Set the time of the next turn, if a channel waits and its command may
+        be sent."""
         most = 1 if self._spacing else MAX_SUBSCRIBING
         if self._channels and len(self._unanswered) < most:
-            self.due_at = at
+            self.due_at = due_at
         else:
             self.due_at = inf
 
 
 class Subscriptions:
-    """Owner of the channels of a session and of their positions. It returns
-    each publication once."""
+    """The channels of a session, with the position of each.
+
+    A session that reconnects subscribes to them again, from their positions.
+    Each publication is returned once.
+    """
 
     def __init__(self) -> None:
         self._channels: dict[str, _Subscription] = {}
 
     def __iter__(self) -> Iterator[str]:
+        """Iterate over the names of the channels. They may change meanwhile."""
         return iter(tuple(self._channels))
 
     def add(self, channel: str, token: ChannelToken, since: Position | None) -> None:
@@ -414,8 +447,8 @@ class Subscriptions:
         self._channels.pop(channel, None)
 
     def fields(self, channel: str) -> dict[str, Any]:
-        """Return the data of the command ``subscribe``, with a token and the
-        position."""
+        """Return the data of the command ``subscribe``: the channel, its token,
+        and the position from which to continue."""
         subscription = self._channels[channel]
         if callable(subscription.token):
             token = subscription.token()
@@ -431,10 +464,12 @@ class Subscriptions:
         return fields
 
     def subscribed(self, data: Any) -> list[ChannelEvent]:
-        """Process the answer 200 to a ``subscribe``. Returns the events for the
-        program: publications that were missing, or the notice that the channel
-        must be loaded again. ``data``: of the answer. Raises ValueError if it is
-        malformed."""
+        """Process the answer 200 to a ``subscribe``, whose data are ``data``.
+
+        Returns the events for the program: publications that were missing, or
+        the notice that the channel must be loaded again. Raises ValueError if
+        the answer is malformed.
+        """
         answer = msgspec.convert(data, _Subscribed)
         subscription = self._channels.get(answer.channel)
         if subscription is None:
@@ -456,8 +491,10 @@ class Subscriptions:
         return events
 
     def received(self, event: ChannelFrame) -> list[ChannelEvent]:
-        """Process a frame of a channel. Returns the events for the program. The
-        list is empty if the frame brings nothing new."""
+        """Process a frame of a channel, and return the events for the program.
+
+        The list is empty if the frame brings nothing new.
+        """
         subscription = self._channels.get(event.channel)
         if isinstance(event, StreamFrame):
             if subscription is None:
@@ -473,7 +510,7 @@ class Subscriptions:
                 and position.epoch == event.epoch
                 and event.offset <= position.offset
             ):
-                return []  # a repetition
+                return []  # the program has it already
             subscription.position = event.position
         if not event.stream:
             return [event]
@@ -484,14 +521,17 @@ class Subscriptions:
     def _received_piece(
         self, subscription: _Subscription, frame: StreamFrame
     ) -> list[ChannelEvent]:
-        """Process a piece of a streamed message. Returns the new state of the
-        message. The list is empty if the piece was received before, or if pieces
-        before it are missing: then the server sends the whole text later."""
-        piece, before = subscription.streams.get(frame.stream, (-1, None))
+        """Process a piece of a streamed message, and return the new state of
+        the message.
+
+        The list is empty if the piece was received before, or if pieces before
+        it are missing: then the server sends the whole text later.
+        """
+        last_piece, message = subscription.streams.get(frame.stream, (-1, None))
         if frame.whole:
             update = msgspec.convert(frame, StreamUpdate, from_attributes=True)
-        elif before is not None and frame.piece == piece + 1:
-            update = replace(before, text=before.text + frame.text)
+        elif message is not None and frame.piece == last_piece + 1:
+            update = replace(message, text=message.text + frame.text)
         else:
             return []
         if frame.done:
@@ -502,7 +542,8 @@ class Subscriptions:
 
 
 def _end_of_stream(event: Publication) -> StreamUpdate:
-    """The last state of the streamed message that a publication ends."""
+    """The last state of a streamed message. The publication ``event`` ends it,
+    and has its whole text."""
     return StreamUpdate(
         channel=event.channel,
         stream=event.stream,
@@ -522,6 +563,7 @@ class SessionCore(ABC, Generic[T]):
     """One user's session: login, heartbeats, retries, answers, and the queue of
     received events.
 
+    It does no I/O: a shell passes it frames and the time, and sends its frames.
     Raises ValueError for an empty user, and for an app whose name the cmd
     dialect cannot express.
     """
@@ -535,6 +577,8 @@ class SessionCore(ABC, Generic[T]):
         heartbeat_seconds: float = HEARTBEAT_SECONDS,
         backoff: Backoff | None = None,
     ) -> None:
+        """Begin in the state ``idle``. ``device``: the name of the device, of
+        which the server may allow one connection each (``""``: none)."""
         if not app or ":" in app:
             raise ValueError(f"{app!r} is not an app of the cmd dialect")
         if not user:
@@ -590,11 +634,12 @@ class SessionCore(ABC, Generic[T]):
         """Handle a frame that is not the answer to the login."""
 
     def _login_fields(self) -> dict[str, Any]:
-        """The additional fields of a login."""
+        """The additional fields of a login, which depend on the kind of
+        session."""
         return {}
 
     def _logged_in(self, data: Any, now: float) -> None:
-        """Handle the accepted login; ``data`` comes from its answer."""
+        """Handle the accepted login. ``data`` comes from its answer."""
 
     # --- the connection
 
@@ -604,8 +649,11 @@ class SessionCore(ABC, Generic[T]):
         self._started_at = now
 
     def opened(self, token: str, now: float, *, renewable: bool = False) -> None:
-        """Log in on the open WebSocket. ``renewable``: the next login gets
-        another token, so the session may outlive this one."""
+        """Log in on the open WebSocket.
+
+        ``renewable``: the next login gets another token, so the session goes on
+        when this one expires.
+        """
         self._renewable = renewable
         app, user, device = self._login
         self.close_code = 0
@@ -616,8 +664,12 @@ class SessionCore(ABC, Generic[T]):
         self._wake_at = now + ANSWER_SECONDS
 
     def feed(self, frame: str | bytes, now: float) -> None:
-        """Process a frame from the server. Raises ValueError if the server sends
-        a malformed sync page."""
+        """Process a frame from the server.
+
+        Frames of channels and answers to ``subscribe`` are handled here, all
+        others by the kind of session. A malformed frame is ignored. Raises
+        ValueError if the server sends a malformed sync page.
+        """
         self._last_frame_at = now
         self._lost_at = inf
         read = self._codec.read(frame)
@@ -635,8 +687,11 @@ class SessionCore(ABC, Generic[T]):
             self._read(read, now)
 
     def _read_login(self, answer: Reply, now: float) -> None:
-        """Handle the answer to the login: begin the work of the connection, or
-        let the shell close it. A refusal that is not final is tried again."""
+        """Handle the answer to the login.
+
+        After 200 the work of the connection begins. Otherwise the shell closes
+        the connection, and a refusal that is not final is tried again.
+        """
         self._login_seq = ""
         if answer.ok:
             self._wake_at = now + self._heartbeat_seconds
@@ -658,9 +713,11 @@ class SessionCore(ABC, Generic[T]):
     # --- channels
 
     def subscribe_command(self, channel: str) -> tuple[str, str]:
-        """Encode ``subscribe`` for a channel of :attr:`subscriptions`; return
-        its ``seq`` and the frame. It must be sent after the frames of
-        :meth:`to_send`."""
+        """Encode ``subscribe`` for a channel of :attr:`subscriptions`. Returns
+        its ``seq`` and the frame.
+
+        The frame must be sent after the frames of :meth:`to_send`.
+        """
         earlier_seqs = [
             seq for seq, name in self._subscribing.items() if name == channel
         ]
@@ -683,19 +740,23 @@ class SessionCore(ABC, Generic[T]):
             self._unsubscribe(channel)
 
     def _unsubscribe(self, channel: str) -> None:
+        """Let the shell send an ``unsubscribe``."""
         _, frame = self.command("unsubscribe", {"channel": channel})
         self._frames.append(frame)
 
     def _subscribe_next(self, now: float) -> None:
-        """Subscribe again to the channels that have their turn now. If the
-        program cannot make a token, the connection is closed, and everything is
-        tried again on the next one."""
+        """Subscribe again to the channels that have their turn now.
+
+        If the program cannot make a token, the connection is closed, and
+        everything is tried again on the next one.
+        """
         for channel in self._turns.take(now):
             try:
                 if channel in self.subscriptions:
                     _, frame = self.subscribe_command(channel)
                     self._frames.append(frame)
-                else:  # the program has unsubscribed meanwhile
+                else:
+                    # The program has unsubscribed meanwhile.
                     self._turns.answered(channel, now)
             except Exception as error:
                 log.warning(
@@ -704,13 +765,17 @@ class SessionCore(ABC, Generic[T]):
                 self.close_code = CLOSE_TRY_AGAIN
 
     def _read_subscribed(self, reply: Reply, now: float) -> None:
-        """Handle the answer to a ``subscribe``, which the program or this core
-        has sent. Then subscribe to the next channels."""
+        """Handle the answer to a ``subscribe``, and subscribe to the next
+        channels.
+
+        The program has sent the command, or this core after a reconnection.
+        """
         channel = self._subscribing.pop(reply.seq, "")
         self._turns.answered(channel, now)
         is_awaited = reply.seq in self.answers.futures
         self.answers.settle(reply.seq, reply)
-        if not channel:  # see subscribe_command
+        if not channel:
+            # The subscription was given up, and perhaps begun anew.
             return
 
         if reply.ok:
@@ -731,8 +796,11 @@ class SessionCore(ABC, Generic[T]):
         self._subscribe_next(now)
 
     def _read_channel(self, event: ChannelFrame, now: float) -> None:
-        """Handle a frame of a channel. A subscription that has ended because
-        publications are missing begins again, without a notice."""
+        """Handle a frame of a channel.
+
+        The server ends a subscription if publications are missing. The session
+        then subscribes again, and the program gets no notice.
+        """
         if (
             isinstance(event, ChannelNotice)
             and event.kind == "ended"
@@ -760,12 +828,7 @@ class SessionCore(ABC, Generic[T]):
         if self.full:
             # No frame is read now, so the answer to a heartbeat cannot come.
             self._lost_at = inf
-        elif (
-            self.state is State.ONLINE
-            and self.answers.futures
-            and self._lost_at == inf
-            and now >= self._last_frame_at + SILENT_SECONDS
-        ):
+        elif self._is_silent_too_long(now):
             # A back end may take long to answer. Only a heartbeat tells whether
             # the connection is lost.
             self._wake_at = now
@@ -781,15 +844,31 @@ class SessionCore(ABC, Generic[T]):
         if not self.full:
             self._lost_at = min(self._lost_at, now + ANSWER_SECONDS)
 
+    def _is_silent_too_long(self, now: float) -> bool:
+        """Whether a request waits, no frame has come for some time, and no
+        heartbeat was sent to find out why."""
+        return (
+            self.state is State.ONLINE
+            and bool(self.answers.futures)
+            and self._lost_at == inf
+            and now >= self._last_frame_at + SILENT_SECONDS
+        )
+
     def to_send(self) -> Iterator[str]:
-        """Take the frames that must be sent now, one by one, so that a
-        cancelled sender loses none."""
+        """Take the frames that must be sent now.
+
+        They are taken one by one, so that a cancelled sender loses none.
+        """
         while self._frames:
             yield self._frames.popleft()
 
     def lost(self, code: int, now: float) -> None:
-        """Handle the end of a connection with this code, or a failed attempt to
-        connect (1006)."""
+        """Handle the end of a connection.
+
+        ``code`` is its close code; 1006 also stands for a failed attempt to
+        connect. Then the session waits before the next try, or ends if a try
+        cannot help.
+        """
         self._login_seq = ""
         self._lost_at = inf
         self._turns.lost(code)
@@ -812,6 +891,7 @@ class SessionCore(ABC, Generic[T]):
         is_final = not is_renewed and not may_reconnect(code)
         if self.error is None and not self.closing and is_final:
             self.error = Closed(code)
+        # An error or the program has decided before that the session ends.
         if self.error is not None or self.closing:
             self.end()
             return
@@ -825,15 +905,21 @@ class SessionCore(ABC, Generic[T]):
         self.commands.give(0.0)
 
     def end(self, error: ClientError | None = None) -> None:
-        """End the session. ``error``: the reason for the end; None: the program
-        has closed the session. A reason that was noted before stays."""
+        """End the session.
+
+        ``error``: the reason for the end; None: the program has closed the
+        session. A reason that was noted before stays.
+        """
         self.error = self.error or error
         self.settled = True
         self.answers.fail("the session has ended")
         self._change(Step.END)
+        # Commands that still wait end with an error now.
         self.commands.give(0.0)
 
     def _change(self, step: Step) -> None:
+        """Change the state. Raises RuntimeError if the shell has made a
+        mistake."""
         if (self.state, step) not in TRANSITIONS:
             raise RuntimeError(f"a session that is {self.state} takes no {step.name}")
         self.state = TRANSITIONS[self.state, step]
@@ -854,8 +940,10 @@ class SessionCore(ABC, Generic[T]):
 
     @property
     def full(self) -> bool:
-        """Whether so many events wait that no more frames may be read. The
-        answer to the login is always read."""
+        """Whether so many events wait that no more frames may be read.
+
+        The answer to the login is always read.
+        """
         if self.answers.futures:
             limit = MAX_WAITING_FOR_ANSWER
         else:
@@ -869,7 +957,10 @@ class SessionCore(ABC, Generic[T]):
 
     def raise_unless_logged_in(self, url: str, timeout_seconds: float) -> None:
         """Raise the error of the first login, or :class:`NotConnected` if it
-        has not ended in time."""
+        has not ended in time.
+
+        ``url`` and ``timeout_seconds`` are for the text of the error.
+        """
         if not self.settled and not self.over:
             text = f"{url}: not logged in within {timeout_seconds:g} s"
             if self.failure:
@@ -878,8 +969,8 @@ class SessionCore(ABC, Generic[T]):
         self.raise_if_over()
 
     def raise_if_over(self) -> None:
-        """Raise :class:`Closed`, or the error that ended the session, if it is
-        over."""
+        """Raise the error that has ended the session, or :class:`Closed`, if
+        the session is over."""
         if self.over:
             raise self.error or Closed(CLOSE_NORMAL)
 
@@ -892,6 +983,7 @@ class PushCore(SessionCore[PushEvent]):
     """A session that receives pushes."""
 
     def _read(self, frame: ServerFrame, now: float) -> None:
+        """Queue a push for the program, and pass an answer to its request."""
         if isinstance(frame, Push):
             self._received.append(frame)
         elif isinstance(frame, Reply):
@@ -921,8 +1013,10 @@ Request = tuple[str, dict[str, Any]]
 
 
 class _SyncPage(msgspec.Struct):
-    """The data of the answer to ``sync``. ``reset``: the cursor is not valid any
-    more."""
+    """The data of the answer to ``sync``.
+
+    ``reset``: the cursor is not valid any more, so the client must begin again.
+    """
 
     messages: tuple[Entry, ...]
     more: bool = msgspec.field(name="hasMore")
@@ -930,8 +1024,8 @@ class _SyncPage(msgspec.Struct):
 
 
 class SyncTracker:
-    """The sync cursor: the greatest id that was received. ``None`` means "from
-    now on".
+    """The sync cursor: the greatest id of a stored message that was received.
+    ``None`` means "from now on".
 
     The login sends the cursor. Then the server sends the missing entries by
     itself, or the client requests them page by page. While pages are missing,
@@ -950,7 +1044,7 @@ class SyncTracker:
         """When the oldest of these entries was received."""
 
     def login_fields(self) -> dict[str, Any]:
-        """Begin a login; return its additional fields."""
+        """Begin a login, and return its additional fields."""
         self.live = False
         self._acks = self.cursor is not None
         self._unacked = 0
@@ -959,8 +1053,11 @@ class SyncTracker:
         return {}
 
     def logged_in(self, data: Any) -> Request | None:
-        """Return the first sync request, or None if the server sends the missing
-        entries by itself. ``data``: of the answer to the login."""
+        """Return the first sync request, or None if the server sends the
+        missing entries by itself.
+
+        ``data`` comes from the answer to the login.
+        """
         if self.cursor is None:
             # The newest conversation tells the greatest id so far.
             return "conversations", {"limit": 1}
@@ -972,9 +1069,12 @@ class SyncTracker:
     def answered(
         self, cmd: str, data: Any, now: float
     ) -> tuple[list[Entry | LogReset], Request | None]:
-        """Process the answer to a sync request. Returns the new entries in it,
-        and the next request, or None if no page is missing. Raises ValueError if
-        the answer is malformed."""
+        """Process the answer to a sync request.
+
+        ``cmd``: the command that is answered. Returns the new entries in it,
+        and the next request, or None if no page is missing. Raises ValueError
+        if the answer is malformed.
+        """
         if cmd == "conversations":
             newest = msgspec.convert(data, ConversationPage).conversations
             self.cursor = newest[0].before if newest else 0
@@ -993,12 +1093,14 @@ class SyncTracker:
         return entries, None
 
     def received(self, entry: Entry, now: float) -> bool:
-        """Note a live entry; return whether it is new and in order."""
+        """Note a live entry. Returns whether it is new and in order."""
         return self.live and self._is_new(entry, now)
 
     def stored(self, id: int) -> bool:
-        """Note that our own message was stored with this id. Returns whether all
-        entries before it were received."""
+        """Note that our own message was stored with this id.
+
+        Returns whether all entries before it were received.
+        """
         if self.live:
             self.cursor = max(self.cursor or 0, id)
         return self.live
@@ -1010,7 +1112,7 @@ class SyncTracker:
             return inf
         if self._unacked < ACK_ENTRIES:
             return self._oldest_at + ACK_SECONDS
-        return -inf  # at once
+        return -inf  # so many wait that they are acknowledged at once
 
     def ack(self, now: float) -> Request | None:
         """Return the ack of all received entries, or None if it is not due."""
@@ -1021,7 +1123,9 @@ class SyncTracker:
 
     def _is_new(self, entry: Entry, now: float) -> bool:
         """Count a received entry for the next ack, and move the cursor to it.
-        Returns False if the entry was received before."""
+
+        Returns False if the entry was received before.
+        """
         # An entry that arrives twice needs another ack, because the first one
         # came too late.
         if not self._unacked:
@@ -1033,15 +1137,15 @@ class SyncTracker:
         return True
 
     def _sync_request(self) -> Request:
+        """The request for the entries after the cursor."""
         return "sync", {"cursor": self.cursor or 0, "limit": PAGE_ENTRIES}
 
 
 class Attempts:
     """The attempts to execute one command, which may take several connections.
-    Owner of the deadline of the command, and of the pauses between attempts.
 
-    In each attempt a shell waits for the turn of the command (:meth:`begin`) and
-    sends it. If no answer comes, the shell waits until the connection
+    In each attempt a shell waits for the turn of the command (:meth:`begin`)
+    and sends it. If no answer comes, the shell waits until the connection
     :meth:`is_gone`. If the answer is not final (:meth:`is_final`), it waits for
     :meth:`pause` seconds. Then the next attempt begins.
     """
@@ -1049,6 +1153,8 @@ class Attempts:
     def __init__(
         self, core: SessionCore[Any], command: Command[Any], now: float
     ) -> None:
+        """Begin the time of the command, which has its time limit in
+        ``command``."""
         self._core = core
         self._command = command
         self._deadline = now + command.timeout_seconds
@@ -1058,9 +1164,12 @@ class Attempts:
         """The number of the login on whose connection the command was sent."""
 
     def begin(self, turn: Future, now: float) -> None:
-        """Begin to wait for the turn. ``turn`` gets, as its result, the time at
-        which the command can be sent. It also gets a result when the session is
-        over; then :meth:`answer_seconds` raises the error."""
+        """Begin to wait for the turn of the command.
+
+        ``turn`` gets, as its result, the time at which the command can be sent.
+        It also gets a result when the session is over; then
+        :meth:`answer_seconds` raises the error.
+        """
         self._core.commands.add(self._number, turn)
         if self._core.over or self._core.state is State.ONLINE:
             self._core.commands.give(now)
@@ -1081,10 +1190,10 @@ class Attempts:
 
     def answer_seconds(self, now: float) -> float:
         """Return how long to wait for the answer to this attempt, in seconds.
-        From now on :meth:`is_gone` is about the present connection.
 
-        Raises :class:`NotConnected` after the time of the command, and the
-        error of a session that is over.
+        From now on :meth:`is_gone` is about the present connection. Raises
+        :class:`NotConnected` after the time of the command, and the error of a
+        session that is over.
         """
         self._core.raise_if_over()
         if self.seconds_left(now) <= 0:
@@ -1107,8 +1216,11 @@ class Attempts:
             raise error
 
     def is_final(self, reply: Reply, now: float) -> bool:
-        """Return whether this answer ends the attempts: another attempt would
-        get the same answer, or there is no time for one."""
+        """Return whether this answer ends the attempts.
+
+        It does if another attempt would get the same answer, or if there is no
+        time for one.
+        """
         return is_final(reply) or self.seconds_left(now) <= 0
 
     def pause(self) -> float:
@@ -1117,8 +1229,10 @@ class Attempts:
 
 
 class _CursorMark:
-    """An item in the queue of received events. When it is taken, the cursor
-    moves to our own message at ``id``."""
+    """An item in the queue of received events that the program never sees.
+
+    When it is taken, the cursor moves to our own message at ``id``.
+    """
 
     def __init__(self, id: int) -> None:
         self.id = id
@@ -1134,6 +1248,7 @@ class MessengerCore(SessionCore[MessengerEvent]):
     def __init__(
         self, app: str, user: str, cursor: int | None, **options: Unpack[SessionOptions]
     ) -> None:
+        """Begin with the cursor of an earlier session; None: from now on."""
         super().__init__(app, user, **options)
         self._tracker = SyncTracker(cursor)
         self._sync_seq = ""
@@ -1168,8 +1283,11 @@ class MessengerCore(SessionCore[MessengerEvent]):
         return min(super().deadline, self._tracker.ack_at, self._check_room_at)
 
     def tick(self, now: float) -> None:
-        """Do all work that is due, as the base class does, and acknowledge
-        entries and request the next page."""
+        """Do all work that is due.
+
+        Beyond the work of every session, acknowledge entries and request the
+        next page.
+        """
         super().tick(now)
         ack = self._tracker.ack(now)
         if ack is not None:
@@ -1178,14 +1296,18 @@ class MessengerCore(SessionCore[MessengerEvent]):
         self._send_next_request(now)
 
     def _login_fields(self) -> dict[str, Any]:
+        """The cursor, if there is one."""
         return self._tracker.login_fields()
 
     def _logged_in(self, data: Any, now: float) -> None:
+        """Begin to sync on a new connection."""
         self._sync_seq = ""
         self._next_request = self._tracker.logged_in(data)
         self._send_next_request(now)
 
     def _read(self, frame: ServerFrame, now: float) -> None:
+        """Queue an entry, a push or a signal for the program, or handle an
+        answer."""
         if isinstance(frame, Entry):
             if self._tracker.received(frame, now):
                 self._received.append(frame)
@@ -1202,8 +1324,8 @@ class MessengerCore(SessionCore[MessengerEvent]):
             self.answers.settle(frame.seq, frame)
 
     def _send_next_request(self, now: float) -> None:
-        """Send the next sync request, if there is one and the queue has room for
-        its answer. Otherwise check again later."""
+        """Send the next sync request, if there is one and the queue has room
+        for its answer. Otherwise check again later."""
         self._check_room_at = inf
         if self._next_request is None or self.state is not State.ONLINE:
             return
@@ -1223,8 +1345,10 @@ class MessengerCore(SessionCore[MessengerEvent]):
 
     def _read_page(self, reply: Reply, now: float) -> None:
         """Handle the answer to a sync request: queue its entries, and request
-        the next page. After a refusal, all is tried again on another
-        connection."""
+        the next page.
+
+        After a refusal, all is tried again on another connection.
+        """
         if not reply.ok:
             log.info("%s failed with code %d; reconnecting", reply.cmd, reply.code)
             self.close_code = CLOSE_TRY_AGAIN
@@ -1238,8 +1362,9 @@ class MessengerCore(SessionCore[MessengerEvent]):
 
     def _add_cursor_mark(self, id: int) -> None:
         """Let the cursor move to our own message once the events before it are
-        taken. Several marks in a row become one, because a program that only
-        sends must not fill the queue."""
+        taken."""
+        # Several marks in a row become one, because a program that only sends
+        # must not fill the queue.
         last = self._received[-1] if self._received else None
         if isinstance(last, _CursorMark):
             last.id = max(last.id, id)

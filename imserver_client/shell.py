@@ -24,8 +24,8 @@ CONNECT_OPTIONS: Final[dict[str, Any]] = {
     "open_timeout": ANSWER_SECONDS,
     "close_timeout": CLOSE_SECONDS,
     "max_size": None,
-    # The core sends heartbeats instead, and expects no answer while the queue is
-    # full.
+    # The core sends heartbeats instead, and expects no answer while the queue
+    # is full.
     "ping_interval": None,
 }
 CONNECT_ERRORS: Final = (OSError, TimeoutError, InvalidHandshake, EOFError, InvalidURI)
@@ -33,8 +33,10 @@ CONNECT_ERRORS: Final = (OSError, TimeoutError, InvalidHandshake, EOFError, Inva
 
 
 async def close_in_time(connection: ClientConnection, seconds: float) -> None:
-    """Close a connection of asyncio within ``seconds``, even if the server does
-    not read."""
+    """Close a connection of asyncio within ``seconds``.
+
+    If the server does not read, the connection is cut instead.
+    """
     try:
         async with asyncio.timeout(seconds):
             await connection.close()
@@ -43,10 +45,15 @@ async def close_in_time(connection: ClientConnection, seconds: float) -> None:
 
 
 class SessionShell(Generic[T]):
-    """Connects a session core with a server at ``url``. The kinds of shells do
-    its I/O."""
+    """The common part of the shells around a session core.
+
+    A *shell* does the I/O of a session: it connects to ``url``, and sends and
+    reads frames. It does so in threads or in asyncio.
+    """
 
     def __init__(self, core: SessionCore[T], url: str, on_state: OnState) -> None:
+        """Begin without a connection. ``on_state`` is called with each new
+        state."""
         self._core = core
         self._url = url
         self._on_state = on_state
@@ -58,8 +65,11 @@ class SessionShell(Generic[T]):
         return self._core.state
 
     def _not_connected(self, error: Exception) -> int:
-        """Note why no connection could be made. Returns the close code for
-        it."""
+        """Note why no connection could be made, and return the close code for
+        it.
+
+        A malformed URL ends the session. After any other error it tries again.
+        """
         self._core.failure = str(error) or type(error).__name__
         if isinstance(error, InvalidURI):
             self._core.error = NotConnected(str(error))
@@ -68,14 +78,15 @@ class SessionShell(Generic[T]):
         return CLOSE_LOST
 
     def _no_token(self, error: Exception) -> int:
-        """Note that the function for the token has failed. Returns the close
-        code for it."""
+        """Note that the program could not make a token, and return the close
+        code for it. The session tries again."""
         log.warning("there is no token, trying again: %r", error)
         self._core.failure = f"the token function failed: {error!r}"
         return CLOSE_LOST
 
     def _report(self, before: State, after: State) -> None:
-        """Call ``on_state`` if the state has changed. Its errors are logged."""
+        """Call ``on_state`` if the state has changed. An error of it is only
+        logged."""
         if after is before or self._on_state is None:
             return
         try:

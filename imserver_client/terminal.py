@@ -16,30 +16,34 @@ ENVIRONMENT_KEY: Final = "IMSERVER_KEY"
 
 
 class Commands(click.Group):
-    """Commands whose options for the server may also stand before each part of
-    their name."""
+    """Commands whose options for the server may stand before each part of their
+    name, as in ``--url=X bot list``."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Move the options for the server behind the name of the command:
-        ``--url=X bot list`` becomes ``bot list --url=X``."""
+        """Move the options for the server behind the name of the command.
+
+        ``--url=X bot list`` becomes ``bot list --url=X``, which click
+        understands.
+        """
         command: click.Command | None = self
-        name = list[str]()
+        name_parts = list[str]()
         options = list[str]()
         remaining = [*args]
         while remaining and isinstance(command, click.Group):
             word = remaining.pop(0)
             if word.partition("=")[0] in ("--url", "--key-file"):
                 options.append(word)
+                # The value of the option is the next word.
                 if "=" not in word and remaining:
                     options.append(remaining.pop(0))
             else:
-                name.append(word)
+                name_parts.append(word)
                 command = command.get_command(ctx, word)
                 if word in ctx.help_option_names:
                     options = []  # the help of a group has no such options
-        if not name:
+        if not name_parts:
             return super().parse_args(ctx, args)
-        return super().parse_args(ctx, [*name, *options, *remaining])
+        return super().parse_args(ctx, [*name_parts, *options, *remaining])
 
 
 def fail(error: object) -> NoReturn:
@@ -60,8 +64,11 @@ def url_option(command: Command) -> Command:
 
 
 def server_address(url: str) -> str:
-    """The address of a server's HTTP port, with a scheme; the default scheme is
-    http."""
+    """The address of a server's HTTP port, with a scheme: ``host:8080`` becomes
+    ``http://host:8080``.
+
+    Ends the program with an error if this is no such address.
+    """
     if "://" in url:
         address = url
     else:
@@ -77,7 +84,10 @@ def server_address(url: str) -> str:
 
 def read_key(path: str | None) -> str:
     """The key in a file, or else in the environment; ``""`` if neither has one.
-    The path ``-`` means standard input."""
+
+    The path ``-`` means standard input. Ends the program with an error if the
+    file cannot be read, or has no key.
+    """
     try:
         if path is None:
             key = os.environ.get(ENVIRONMENT_KEY, "")

@@ -62,7 +62,7 @@ P = ParamSpec("P")
 
 
 class ThreadSession(SessionShell[T]):
-    """The thread shell around a session core. Its thread connects, reads and
+    """A session for threads. A thread of its own connects, reads and
     reconnects."""
 
     def __init__(
@@ -93,7 +93,7 @@ class ThreadSession(SessionShell[T]):
         """
         if self._thread is None:
             self._thread = threading.Thread(
-                target=self._run, name="imserver client", daemon=True
+                target=self._keep_connected, name="imserver client", daemon=True
             )
             self._thread.start()
         self._wait(lambda: self._core.settled, timeout_seconds)
@@ -112,9 +112,12 @@ class ThreadSession(SessionShell[T]):
             with suppress(TimeoutError), self._writing(connection, CLOSE_SECONDS):
                 connection.close()
         if thread is not None and thread is not threading.current_thread():
+            # A callback of the session may close it, and cannot wait for
+            # itself.
             thread.join(ANSWER_SECONDS)
 
     def __enter__(self) -> Self:
+        """Connect, and close the session if that fails."""
         try:
             self.connect()
         except BaseException:
@@ -128,9 +131,12 @@ class ThreadSession(SessionShell[T]):
     # --- use ------------------------------------------------------------------
 
     def receive(self, timeout_seconds: float | None = None) -> T | None:
-        """Return the next event. Returns None if no event comes within
-        ``timeout_seconds`` (None: no time limit). Raises :class:`Closed` when
-        the session is over and all received events were taken."""
+        """Return the next event.
+
+        Returns None if no event comes within ``timeout_seconds`` (None: no time
+        limit). Raises :class:`Closed` when the session is over and all received
+        events were taken.
+        """
         if timeout_seconds is None:
             deadline = inf
         else:
@@ -149,8 +155,10 @@ class ThreadSession(SessionShell[T]):
                 self._changed.wait(limit)
 
     def __iter__(self) -> Iterator[T]:
-        """Yield all events until this program closes the session. Raises
-        :class:`Closed` if the server ended it."""
+        """Yield all events until this program closes the session.
+
+        Raises :class:`Closed` if the server ended it.
+        """
         while True:
             try:
                 event = self.receive()
@@ -170,8 +178,11 @@ class ThreadSession(SessionShell[T]):
         return self._ask(seq, frame, cmd, timeout_seconds)
 
     def _ask(self, seq: str, frame: str, cmd: str, timeout_seconds: float) -> Reply:
-        """Send an encoded command and return its answer. Raises
-        :class:`NotConnected`."""
+        """Send an encoded command, and return its answer.
+
+        ``cmd`` is its name, for the text of an error. Raises
+        :class:`NotConnected`.
+        """
         answer: Future[Reply] = Future()
         with self._changed:
             connection = self._connection
@@ -223,7 +234,11 @@ class ThreadSession(SessionShell[T]):
     def publish(
         self, channel: str, text: str | None = None, *, data: Any = None, type: str = ""
     ) -> None:
-        """See :func:`imserver_client.protocol.publish`."""
+        """Publish to a channel, either a ``text`` or ``data`` that JSON can
+        express.
+
+        Raises :class:`CommandRefused` and :class:`NotConnected`.
+        """
         self._run_once(protocol.publish(channel, text, data=data, type=type))
 
     def channel_history(
@@ -234,7 +249,12 @@ class ThreadSession(SessionShell[T]):
         *,
         reverse: bool = False,
     ) -> ChannelHistory:
-        """See :func:`imserver_client.protocol.channel_history`."""
+        """Return publications of a channel, and the position of its newest one.
+
+        ``since``: the position after which they begin. ``reverse``: the
+        publications before it, the newest first. Raises :class:`CommandRefused`
+        and :class:`NotConnected`.
+        """
         return self._run_once(
             protocol.channel_history(channel, since, limit, reverse=reverse)
         )
@@ -242,12 +262,18 @@ class ThreadSession(SessionShell[T]):
     def subscribers(
         self, channel: str, after: str = "", limit: int = 50
     ) -> SubscriberPage:
-        """See :func:`imserver_client.protocol.subscribers`."""
+        """Return a page of the subscribers of a channel.
+
+        ``after``: the end of the previous page. Raises :class:`CommandRefused`
+        and :class:`NotConnected`.
+        """
         return self._run_once(protocol.subscribers(channel, after, limit))
 
     def _run_once(self, command: Command[R]) -> R:
-        """Send a command once. Raises :class:`CommandRefused` and
-        :class:`NotConnected`."""
+        """Send a command once, and return what its answer contains.
+
+        Raises :class:`CommandRefused` and :class:`NotConnected`.
+        """
         return command.read(self.request(command.cmd, command.data))
 
     def ping(self) -> float:
@@ -258,8 +284,9 @@ class ThreadSession(SessionShell[T]):
 
     # --- the thread -----------------------------------------------------------
 
-    def _run(self) -> None:
-        """Thread: connect again and again until the session is over."""
+    def _keep_connected(self) -> None:
+        """Connect again and again until the session is over. This is the
+        function of the session's thread."""
         core = self._core
         try:
             while not core.over:
@@ -273,8 +300,10 @@ class ThreadSession(SessionShell[T]):
             self._call(core.end, ClientError(f"the client failed: {error}"))
 
     def _connect_once(self) -> int:
-        """Run one connection from the handshake to its end. Returns its close
-        code, or 1006 if it was lost or could not be made."""
+        """Run one connection from the handshake to its end.
+
+        Returns its close code, or 1006 if it was lost or could not be made.
+        """
         try:
             connection = connect(self._url, **CONNECT_OPTIONS)
         except CONNECT_ERRORS as error:
@@ -307,12 +336,14 @@ class ThreadSession(SessionShell[T]):
         return code
 
     def _make_token(self) -> str:
+        """The token for a login. The program may give a text or a function."""
         if callable(self._token):
             return self._token()
         return self._token
 
     def _exchange(self, connection: ClientConnection) -> None:
-        """Send and read frames until the connection ends."""
+        """Send and read frames until the connection ends. Raises
+        ConnectionClosed, and TimeoutError if the server does not read."""
         core = self._core
         while True:
             self._call(core.tick, monotonic())
@@ -335,8 +366,10 @@ class ThreadSession(SessionShell[T]):
             self._call(core.feed, received, monotonic())
 
     def _write(self, connection: ClientConnection, *frames_after: str) -> None:
-        """Write the frames of the core, then ``frames_after``. Raises
-        TimeoutError if another thread writes and is blocked."""
+        """Write the frames of the core, then ``frames_after``.
+
+        Raises TimeoutError if another thread writes and is blocked.
+        """
         with self._writing(connection, ANSWER_SECONDS):
             with self._changed:
                 if connection is not self._connection:
@@ -347,9 +380,11 @@ class ThreadSession(SessionShell[T]):
 
     @contextmanager
     def _writing(self, connection: ClientConnection, seconds: float) -> Iterator[None]:
-        """Context manager: no other thread writes during this block. If another
-        thread is blocked in a write for ``seconds``, the server does not read:
-        then the connection ends, and TimeoutError is raised."""
+        """A context in which no other thread writes.
+
+        If another thread is blocked in a write for ``seconds``, the server does
+        not read: then the connection ends, and TimeoutError is raised.
+        """
         if not self._writer.acquire(timeout=seconds):
             # The method of the SSL socket would let other threads write without
             # TLS.
@@ -362,18 +397,21 @@ class ThreadSession(SessionShell[T]):
             self._writer.release()
 
     def _call(self, step: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
-        """Call the core, and wake all waiting threads. If the state has changed,
-        report it, without the lock: ``on_state`` may call the session."""
+        """Call a method of the core, wake all waiting threads, and report a new
+        state."""
         with self._changed:
-            before = self._core.state
+            old_state = self._core.state
             step(*args, **kwargs)
-            after = self._core.state
+            new_state = self._core.state
             self._changed.notify_all()
-        self._report(before, after)
+        # Without the lock, because ``on_state`` may call the session.
+        self._report(old_state, new_state)
 
     def _wait(self, is_ready: Callable[[], bool], seconds: float) -> bool:
-        """Wait until ``is_ready()`` is true, at most ``seconds``. Returns whether
-        it is true. It is asked after each change of the core."""
+        """Wait until ``is_ready()`` is true, at most ``seconds``.
+
+        It is asked after each change of the core. Returns whether it is true.
+        """
         with self._changed:
             return self._changed.wait_for(is_ready, max(0.0, seconds))
 
@@ -406,8 +444,11 @@ class Client(ThreadSession[PushEvent]):
 
 
 def _command(make: Callable[P, Command[R]]) -> Callable[Concatenate[Messenger, P], R]:
-    """Return a method that takes the arguments of ``make`` and executes the
-    command that it returns."""
+    """Return a method that takes the arguments of ``make``, and executes the
+    command that ``make`` returns.
+
+    It has the name and the docstring of ``make``.
+    """
 
     def run(self: Messenger, /, *args: P.args, **kwargs: P.kwargs) -> R:
         return self.execute(make(*args, **kwargs))
@@ -516,9 +557,13 @@ class Messenger(ThreadSession[MessengerEvent]):
         return command.read(self.request(command.cmd, command.data))
 
     def execute(self, command: Command[R]) -> R:
-        """Send a command until its answer is final. Raises
+        """Send a command until its answer is final, and return what the answer
+        contains.
+
+        A command is sent over as many connections as needed. Raises
         :class:`CommandRefused`, :class:`Closed`, and :class:`NotConnected`
-        after the time of the command."""
+        after the time of the command.
+        """
         attempts = Attempts(self._core, command, monotonic())
         while True:
             self._await_turn(attempts)
