@@ -17,6 +17,7 @@ def main() -> None:
         from imserver_client.outbox import outbox
         from imserver_client.terminal import Commands
     except ModuleNotFoundError as error:
+        # These packages are only needed for commands, so they may be missing.
         if error.name not in ("click", "psycopg"):
             raise
         sys.exit(_ADVICE)

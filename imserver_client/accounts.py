@@ -61,6 +61,7 @@ class ProviderLink(Struct, frozen=True):
 
 
 def _session(answer: Any) -> AccountLogin:
+    """The session in the answer to a login."""
     account = answer["account"]
     return AccountLogin(
         answer["token"], answer["expires_at"], account["user"], account["nickname"]
@@ -107,9 +108,11 @@ class Accounts:
     def log_in(
         self, login: str, password: str, *, code: str = "", device: str = ""
     ) -> AccountLogin:
-        """Log in with an identifier of an account and its password. ``code``:
-        of the second factor. If the account has a second factor and ``code`` is
-        missing, the server refuses with ``second_factor_required``."""
+        """Log in with an identifier of an account and its password.
+
+        ``code``: of the second factor. If the account has a second factor and
+        ``code`` is missing, the server refuses with ``second_factor_required``.
+        """
         body = {"login": login, "password": password, "device": device}
         if code:
             body["code"] = code
@@ -117,8 +120,10 @@ class Accounts:
 
     def begin_factor(self, password: str) -> tuple[str, str]:
         """Begin to turn on the second factor of the account of the token.
+
         Returns the secret for an authenticator app, and an address for such
-        apps that has the secret, too."""
+        apps that has the secret, too.
+        """
         answer = self._account("factor/begin", {"password": password})
         return answer["secret"], answer["address"]
 
@@ -145,8 +150,9 @@ class Accounts:
     def oauth_start(
         self, provider: str, *, device: str = "", link: bool = False, password: str = ""
     ) -> StartedLogin:
-        """Start a login. With ``link``, start to link the account of the token;
-        this needs the password of the account if it has one."""
+        """Start a login with a provider. With ``link``, start to link the
+        account of the token; this needs the password of the account if it has
+        one."""
         body = {
             "provider": provider,
             "device": device,
@@ -158,8 +164,8 @@ class Accounts:
     def oauth_finish(
         self, started: StartedLogin, factor: str = ""
     ) -> AccountLogin | str | None:
-        """The session of a login, or the provider that was linked. None if the
-        user has not agreed yet.
+        """The session of a login, or the name of the provider that was linked.
+        None if the user has not agreed yet.
 
         ``factor``: a code of the second factor. If an account needs it and it
         is missing, the server refuses with ``second_factor_required``; then
@@ -201,8 +207,10 @@ class Accounts:
     def _wait(
         self, started: StartedLogin, show: Callable[[StartedLogin], object]
     ) -> AccountLogin | str:
-        """Show a login to the user, and wait until it is finished. Returns the
-        result of :meth:`oauth_finish`."""
+        """Show a login to the user, and wait until it is finished.
+
+        Returns the result of :meth:`oauth_finish`.
+        """
         show(started)
         while True:
             time.sleep(started.interval)
@@ -243,7 +251,9 @@ class Accounts:
         self._api.call("POST", "accounts/reset/finish", body)
 
     def _account(self, route: str, body: dict[str, Any]) -> Any:
+        """Call a route of accounts for this app."""
         return self._api.call("POST", f"accounts/{route}", {"app": self._app, **body})
 
     def _post(self, route: str, body: dict[str, Any]) -> Any:
+        """Call a route of logins with providers for this app."""
         return self._api.call("POST", _OAUTH + route, {"app": self._app, **body})

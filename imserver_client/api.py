@@ -64,15 +64,21 @@ def push_body(
     **fields: Any,
 ) -> dict[str, Any]:
     """Return the body of a push. Arguments that are None, empty or 0 are left
-    out."""
+    out.
+
+    Give either ``text``, or ``data`` with a ``type`` of your own.
+    """
     return {"app": app, **_content_fields(text, data, type, fields)}
 
 
 def _content_fields(
     text: str | None, data: Any, type: str, more: dict[str, Any]
 ) -> dict[str, Any]:
-    """The fields with the content of a push or publication, and ``more`` fields
-    without those that are None, empty or 0."""
+    """The fields with the content of a push or publication.
+
+    ``more``: further fields, of which those that are None, empty or 0 are left
+    out.
+    """
     fields: dict[str, Any] = {}
     if text is None:
         fields["data"] = data
@@ -140,8 +146,10 @@ def _publication(
     tags: Mapping[str, str] | None,
     with_history: bool,
 ) -> dict[str, Any]:
-    """Return the fields of a publication. Arguments that have their default are
-    left out."""
+    """Return the fields of a publication, without its app and its channel.
+
+    Arguments that have their default are left out, because the server knows it.
+    """
     more = {"sender": sender, "id": id, "except_users": except_users, "tags": tags}
     fields = _content_fields(text, data, type, more)
     if not with_history:
@@ -150,7 +158,7 @@ def _publication(
 
 
 def _without_user(body: dict[str, Any]) -> dict[str, Any]:
-    """The body without ``user`` if that is empty: then the token of a bot names
+    """The body without ``user`` if that is empty. Then the token of a bot names
     the user."""
     return {name: value for name, value in body.items() if name != "user" or value}
 
@@ -176,6 +184,8 @@ class Api:
         timeout_seconds: float = TIMEOUT_SECONDS,
         tries: int = TRIES,
     ) -> None:
+        """Make no connection yet: the first call does. ``url`` may have no
+        scheme, which is then http."""
         if "://" not in url:
             url = f"http://{url}"
         self._url = url.rstrip("/") + PREFIX
@@ -207,11 +217,11 @@ class Api:
         body: Any = None,
         query: dict[str, Any] | None = None,
     ) -> Any:
-        """Call any route once, by its path after ``/api/v1/``; return the
-        answer as plain Python data.
+        """Call any route once, and return the answer as plain Python data.
 
-        ``body``: the JSON body; with GET, the parameters of the address, as in
-        ``query``. An answer without a body is None.
+        ``path``: after ``/api/v1/``. ``body``: the JSON body; with GET, the
+        parameters of the address, as in ``query``. An answer without a body is
+        None.
         """
         if method == "GET":
             query = {**(body or {}), **(query or {})}
@@ -353,8 +363,8 @@ class Api:
         tags: Mapping[str, str] | None = None,
         with_history: bool = True,
     ) -> tuple[ChannelResult, ...]:
-        """Publish one message to several channels; return the results in their
-        order."""
+        """Publish the same content to several channels. Returns the result for
+        each, in their order."""
         fields = _publication(
             text, data, type, sender, id, except_users, tags, with_history
         )
@@ -529,7 +539,7 @@ class Api:
     # --- apps -----------------------------------------------------------------
 
     def apps(self) -> list[App]:
-        """Get all apps of the key."""
+        """Get all apps that the key may use, page after page."""
         apps: list[App] = []
         cursor = ""
         while True:
@@ -616,8 +626,10 @@ class Api:
         user: str = "",
     ) -> None:
         """Give the messages of a claim back. They may be claimed again after
-        some seconds. The server refuses with ``claim_ended`` if the claim has
-        ended."""
+        some ``seconds``.
+
+        The server refuses with ``claim_ended`` if the claim has ended.
+        """
         body = {
             "app": app,
             "user": user,
@@ -625,6 +637,7 @@ class Api:
             "seconds": seconds,
             "reason": reason,
         }
+        # Not repeated: the messages may belong to another claim by then.
         answer = self._request(
             "POST", "mailbox/nack", body=_without_user(body), repeat_id=None
         )
@@ -653,8 +666,10 @@ class Api:
         connections: Sequence[str],
         **fields: Any,
     ) -> int:
-        """Send a request that concerns users and connections, with further
-        ``fields``. Returns the number in the ``field`` of the answer."""
+        """Send a request about users and connections, with further ``fields``.
+
+        Returns the number in the ``field`` of the answer.
+        """
         body = {
             "app": app,
             "users": list(users),
@@ -680,7 +695,7 @@ class Api:
         body: Any = None,
         repeat_id: str | None = "",
     ) -> bytes:
-        """Send a request and return the body of the answer. After a temporary
+        """Send a request, and return the body of the answer. After a temporary
         failure the request is sent again.
 
         ``repeat_id``: the idempotency key under which the request may be
@@ -714,13 +729,14 @@ class Api:
                     or error.retry_after_seconds > MAX_PAUSE_SECONDS
                 ):
                     raise
+                # The server may say how long to wait.
                 time.sleep(error.retry_after_seconds or backoff.pause())
         raise AssertionError("the last try returns or raises")
 
     def _request_once(
         self, method: str, url: str, content: bytes | None, headers: dict[str, str]
     ) -> bytes:
-        """Send a request once and return the body of the answer. Raises
+        """Send a request once, and return the body of the answer. Raises
         :class:`RequestRefused` and :class:`NotConnected`."""
         try:
             answer = self._pool.request(method, url, body=content, headers=headers)
@@ -729,12 +745,7 @@ class Api:
         if answer.status < 300:
             return answer.data
 
-        try:
-            problem = msgspec.json.decode(answer.data, type=_Problem)
-        except (ValueError, RecursionError):
-            # A proxy or another server has answered.
-            text = answer.data[:_QUOTED_BYTES].decode("utf-8", "replace")
-            problem = _Problem(message=text, temporary=answer.status >= 500)
+        problem = _problem_in(answer)
         retry_after = answer.headers.get("Retry-After", "")
         address = url.partition("?")[0]  # the query may have names of users
         raise RequestRefused(
@@ -748,9 +759,21 @@ class Api:
         )
 
 
+def _problem_in(answer: urllib3.BaseHTTPResponse) -> _Problem:
+    """The problem that an answer describes. If a proxy has answered, this is
+    the beginning of its text."""
+    try:
+        return msgspec.json.decode(answer.data, type=_Problem)
+    except (ValueError, RecursionError):
+        text = answer.data[:_QUOTED_BYTES].decode("utf-8", "replace")
+        return _Problem(message=text, temporary=answer.status >= 500)
+
+
 def _encoded(query: Mapping[str, Any]) -> str:
-    """Encode the parameters of an address. ``""`` and None mean that a parameter
-    is not given."""
+    """Encode the parameters of an address.
+
+    A parameter that is ``""`` or None is left out. True becomes ``true``.
+    """
     given: dict[str, Any] = {}
     for name, value in query.items():
         if isinstance(value, bool):
@@ -761,8 +784,10 @@ def _encoded(query: Mapping[str, Any]) -> str:
 
 
 def decode_answer(body: bytes | str, answer: type[T], field: str = "") -> T:
-    """Decode an answer, or one field of it. Raises :class:`ClientError` if it
-    is malformed."""
+    """Decode an answer, or one ``field`` of it, as the type ``answer``.
+
+    Raises :class:`ClientError` if it is malformed.
+    """
     try:
         data = msgspec.json.decode(body)
         if field:

@@ -207,8 +207,11 @@ reconnect."""
 
 
 def may_reconnect(code: int) -> bool:
-    """Return whether a client may reconnect after this close code; 4500 to 4999
-    say no."""
+    """Return whether a client may reconnect after this close code.
+
+    A code that this client does not know says so by its number: 4500 to 4999
+    forbid it.
+    """
     row = CLOSE_CODES.get(code)
     if row is not None:
         return row.temporary
@@ -245,6 +248,8 @@ class Closed(ClientError):
     code: int
 
     def __init__(self, code: int, text: str = "") -> None:
+        """Describe the end by its code, or by ``text`` if the code is not known
+        here."""
         row = _row(CLOSE_CODES, code, text)
         super().__init__(f"closed: {code} {row.text}")
         self.code = code
@@ -258,6 +263,8 @@ class LoginRefused(ClientError):
     code: int
 
     def __init__(self, code: int, text: str = "") -> None:
+        """Describe the refusal by its code, or by ``text`` if the code is not
+        known here."""
         row = _row(REPLY_CODES, code, text)
         super().__init__(f"login refused: {code} {row.text}")
         self.code = code
@@ -284,6 +291,11 @@ class CommandRefused(ClientError):
         reason: str | None = None,
         refused: str | None = None,
     ) -> None:
+        """Describe the refusal of the command ``cmd``, with the reason if there
+        is one.
+
+        ``text`` is used if the code is not known here.
+        """
         if reason is None:
             row = _row(REPLY_CODES, code, text)
         else:
@@ -321,6 +333,7 @@ class RequestRefused(ClientError):
         retry_after_seconds: float = 0.0,
         request: str = "",
     ) -> None:
+        """Describe the refusal, and choose a remedy by its code."""
         text = f"{code}: {message}"
         if status:
             text = f"{status} {text}"
@@ -346,8 +359,11 @@ class RequestRefused(ClientError):
 
 
 def _row(table: dict[int | str, ErrorRow], code: int, text: str) -> ErrorRow:
-    """Return the row of a code. A code that only newer servers have gets
-    ``text``, which the server has sent."""
+    """Return the row of a code, with its text and its remedy.
+
+    A code that only newer servers have gets ``text``, which the server has
+    sent.
+    """
     return table.get(code) or ErrorRow(
         code, text or "unknown code", "Update imserver-client."
     )

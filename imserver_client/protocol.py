@@ -194,8 +194,11 @@ class SubscriberPage(Struct, frozen=True):
 
 
 class Reply(Struct, frozen=True):
-    """The answer to one command: ``code`` (200, or a reply code), ``text`` as
-    the server sent it, and ``data``."""
+    """The answer to one command.
+
+    ``code``: 200, or a reply code. ``text``: as the server has sent it.
+    ``data``: the result of the command.
+    """
 
     seq: str
     cmd: str
@@ -221,6 +224,7 @@ class Reply(Struct, frozen=True):
         return self._text("refused")
 
     def _text(self, field: str) -> str | None:
+        """A text in the data of a refusal; None if there is none."""
         if self.ok or not isinstance(self.data, dict):
             return None
         text = self.data.get(field)
@@ -262,8 +266,10 @@ _encode = msgspec.json.Encoder().encode
 
 
 class CmdCodec:
-    """Encodes commands and decodes frames. Owner of the command numbers. Safe
-    to share by threads."""
+    """Encodes commands and decodes frames.
+
+    It numbers the commands of a session. Threads may share it.
+    """
 
     def __init__(self) -> None:
         self._prefix = f"{getrandbits(_PREFIX_BITS):08x}"
@@ -271,7 +277,8 @@ class CmdCodec:
 
     def command(self, cmd: str, data: Any = None) -> tuple[str, str]:
         """Encode a command. Returns its ``seq``, by which its answer is
-        recognised, and the text frame."""
+        recognised, and the text frame:
+        ``{"seq":"5f1c0a2b-7","cmd":"ping","data":{}}``."""
         seq = f"{self._prefix}-{next(self._numbers)}"
         if data is None:
             data = {}
@@ -286,8 +293,9 @@ class CmdCodec:
         more: dict[str, Any] | None = None,
     ) -> tuple[str, str]:
         """Encode the login of ``user`` in ``app``, with ``more`` fields.
-        Returns ``seq`` and frame, as :meth:`command` does."""
+        Returns ``seq`` and frame."""
         data: dict[str, Any] = {"userID": user}
+        # A name that is a number has a field of its own in the cmd dialect.
         if app.isdecimal():
             data["appID"] = int(app)
         else:
@@ -299,7 +307,11 @@ class CmdCodec:
         return self.command("login", data)
 
     def read(self, frame: str | bytes) -> ServerFrame | None:
-        """Decode a frame of the server. Returns None if it is malformed."""
+        """Decode a frame of the server. Returns None if it is malformed.
+
+        A frame has the form of an answer, whose ``cmd`` tells what it is: a push,
+        an entry, a notice, or the answer to a command of this name.
+        """
         try:
             read = _decode(frame)
         # RecursionError: a sender may nest data too deeply.
@@ -308,14 +320,7 @@ class CmdCodec:
 
         response = read.response
         if read.cmd in _PUSHES and isinstance(response.data, dict):
-            push = response.data
-            return Push(
-                read.cmd,
-                str(push.get("from", "")),
-                str(push.get("msg", "")),
-                read.seq,
-                str(push.get("type", "text")),
-            )
+            return _push_of(read, response.data)
         if read.cmd == "message":
             return Entry.of(response.data)
         if read.cmd in _CHANNEL_FRAMES or read.cmd in _NOTICES:
@@ -334,9 +339,21 @@ class CmdCodec:
         return Reply(read.seq, read.cmd, response.code, response.codeMsg, response.data)
 
 
+def _push_of(frame: _Frame, data: dict[str, Any]) -> Push:
+    """The push in a frame with these data. The id of a push is the ``seq`` of
+    its frame."""
+    return Push(
+        kind=frame.cmd,
+        sender=str(data.get("from", "")),
+        text=str(data.get("msg", "")),
+        id=frame.seq,
+        type=str(data.get("type", "text")),
+    )
+
+
 def _channel_frame(cmd: str, data: Any) -> ChannelFrame | None:
-    """Decode the data of a frame about a channel. Returns None if it is
-    malformed."""
+    """Decode the data of a frame about a channel: a publication, a piece of a
+    streamed message, or a notice. Returns None if it is malformed."""
     try:
         if cmd in _CHANNEL_FRAMES:
             return msgspec.convert(data, _CHANNEL_FRAMES[cmd])
@@ -360,7 +377,8 @@ A = TypeVar("A")
 
 @dataclass(frozen=True)
 class Command(Generic[A]):
-    """A command with its data, and the type of its answer."""
+    """A command with its data, the type of its answer, and the time limit for
+    it."""
 
     cmd: str
     data: dict[str, Any]
@@ -368,8 +386,11 @@ class Command(Generic[A]):
     timeout_seconds: float = COMMAND_SECONDS
 
     def read(self, reply: Reply) -> A:
-        """Decode an answer. Raises :class:`CommandRefused`;
-        :class:`ClientError` if it is malformed."""
+        """Decode the answer to this command.
+
+        Raises :class:`CommandRefused` if the server has refused it, and
+        :class:`ClientError` if the answer is malformed.
+        """
         if not reply.ok:
             raise CommandRefused(
                 reply.cmd, reply.code, reply.text, reply.reason, reply.refused
@@ -381,8 +402,11 @@ class Command(Generic[A]):
 
 
 def is_final(reply: Reply) -> bool:
-    """Return whether the same command would get the same answer again. False if
-    the database did not answer, or if the login is not finished."""
+    """Return whether the same command would get the same answer again.
+
+    It would not if the database did not answer, or if the login is not
+    finished.
+    """
     return reply.code not in _TRY_AGAIN
 
 
@@ -494,9 +518,12 @@ def stream_open(
     stoppers: Sequence[str] | None = None,
 ) -> Command[OpenedAnswer]:
     """Begin a streamed message to a user or a ``conversation``, or a reply in a
-    ``thread`` of it; for bots. ``stoppers``: the users who may stop it; None:
-    all readers. The command is sent once, so that no second stream is opened.
-    Raises :class:`NotConnected` without an answer."""
+    ``thread`` of it; for bots.
+
+    ``stoppers``: the users who may stop it; None: all readers. The command is
+    sent once, so that no second stream is opened. Raises :class:`NotConnected`
+    without an answer.
+    """
     fields = _receiver(to, conversation)
     fields["text"] = text
     if type:
@@ -621,11 +648,11 @@ def arrange(
     draft: UnsentText | None = None,
     folders: Sequence[int] | None = None,
 ) -> Command[Arrangement]:
-    """Change your own settings of a conversation, on all your devices. None
-    means no change.
+    """Change your own settings of a conversation, on all your devices.
 
-    0 ends each of the settings that are numbers, and ``UnsentText()`` removes
-    the draft. ``folders``: ids of folders of :func:`set_folders`.
+    None means no change. 0 ends each of the settings that are numbers, and
+    ``UnsentText()`` removes the draft. ``folders``: ids of folders of
+    :func:`set_folders`.
     """
     given = {
         "pinned": pinned,
@@ -680,9 +707,11 @@ def marks(version: int = 0) -> Command[Marks]:
 def receipts(
     conversation: int, after: str = "", limit: int = 50, message: int = 0
 ) -> Command[ReceiptPage]:
-    """Get how far the other members have read and received a conversation, by
-    user ids greater than ``after``. ``message``: only members who have read
-    this message."""
+    """Get how far the other members have read and received a conversation.
+
+    The members come in the order of their ids, from the first one greater than
+    ``after``. ``message``: only members who have read this message.
+    """
     fields = {
         "conversation": conversation,
         "after": after,
@@ -715,8 +744,8 @@ def history(
     after: int | None = None,
     types: Sequence[str] = (),
 ) -> Command[MessagePage]:
-    """Get the entries of a conversation before an id, or the latest; or the
-    first ones ``after`` an id.
+    """Get entries of a conversation: the latest ones, those before an id, or
+    the first ones ``after`` an id.
 
     ``types``: only messages of these types. Then pass ``before`` of the page to
     get the next one.
@@ -746,13 +775,13 @@ def search(
     until: int = 0,
 ) -> Command[MessagePage]:
     """Get the messages that have all words of ``text``, in one conversation or
-    in all of yours. The last word may be unfinished. A phrase stands in double
-    quotes.
+    in all of yours.
 
-    Filters: the ``sender`` of messages; their ``types`` (default: ``text`` if
-    ``text`` or ``link`` is given, else all); only messages with a ``link``.
-    ``since`` and ``until`` are Unix milliseconds; a message sent at ``until``
-    is left out. With a filter ``text`` may be empty.
+    The last word may be unfinished, and a phrase stands in double quotes.
+    Filters are the ``sender`` of messages; their ``types`` (default: ``text``
+    if ``text`` or ``link`` is given, else all); and only messages with a
+    ``link``. ``since`` and ``until`` are Unix milliseconds; a message sent at
+    ``until`` is left out. With a filter ``text`` may be empty.
     """
     fields: dict[str, Any] = {
         "text": text,
@@ -782,8 +811,11 @@ def _receiver(to: str, conversation: int) -> dict[str, Any]:
 
 
 def _content(text: str | None, data: Any, type: str) -> dict[str, Any]:
-    """The fields with the content of a command. ``type`` ``""``: the usual type.
-    Raises ValueError unless exactly one of ``text`` and ``data`` is given."""
+    """The fields with the content of a command.
+
+    ``type`` is ``""`` for the usual type. Raises ValueError unless exactly one
+    of ``text`` and ``data`` is given.
+    """
     if (text is None) == (data is None):
         raise ValueError("pass either text or data")
     content: dict[str, Any] = {}
@@ -816,8 +848,8 @@ def channel_history(
     *,
     reverse: bool = False,
 ) -> Command[ChannelHistory]:
-    """Get publications after a position; or (``reverse``) before it, the newest
-    first."""
+    """Get publications of a channel after a position. With ``reverse``, get
+    those before it, the newest first."""
     if since is None:
         position = {}
     else:

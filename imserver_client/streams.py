@@ -52,11 +52,11 @@ class StreamApi(Protocol):
 
 
 class TextStream:
-    """A streamed message. ``stream`` of ``Api`` and ``Publisher`` makes it;
-    ``with`` opens and closes it.
+    """A streamed message of a back end, which is published piece by piece.
 
-    A block that ends with an exception closes it as incomplete. It is for one
-    thread at a time. ``open_stream`` opens it and returns its id.
+    ``stream`` of ``Api`` and ``Publisher`` makes it. ``with`` opens and closes
+    it; a block that ends with an exception closes it as incomplete. It is for
+    one thread at a time. ``open_stream`` opens it and returns its id.
     """
 
     def __init__(
@@ -83,9 +83,9 @@ class TextStream:
         self.id = self._open_stream()
 
     def append(self, text: str) -> None:
-        """Append a piece; an empty one is ignored. A piece without an answer is
-        sent again, and the server takes it once.
+        """Append a piece; an empty one is ignored.
 
+        A piece without an answer is sent again, and the server takes it once.
         Raises :class:`PieceRefused`, :class:`RequestRefused` and
         :class:`NotConnected`.
         """
@@ -99,10 +99,11 @@ class TextStream:
         result = _until_answered(append)
         if result.status not in ("appended", "repeated"):
             raise PieceRefused(result.status)
+        # Counted only now, so that a failed piece can be appended again.
         self._pieces += 1
 
     def append_all(self, texts: Iterable[str]) -> None:
-        """Append each text as it comes. Raises as :meth:`append`."""
+        """Append each text as it comes. Raises the errors of :meth:`append`."""
         for text in texts:
             self.append(text)
 
@@ -120,8 +121,10 @@ class TextStream:
 
 
 class AsyncTextStream:
-    """A streamed message for asyncio: a :class:`TextStream` (attribute
-    ``stream``) with ``async with``."""
+    """A streamed message for asyncio, with ``async with``.
+
+    ``stream`` is a :class:`TextStream`, whose calls run in threads.
+    """
 
     def __init__(self, stream: TextStream) -> None:
         self.stream = stream
@@ -137,16 +140,21 @@ class AsyncTextStream:
 
     @property
     def id(self) -> str:
-        """See :attr:`TextStream.id`."""
+        """The id of the message; ``""`` before it is opened."""
         return self.stream.id
 
     async def open(self) -> None:
-        """See :meth:`TextStream.open`."""
+        """Open the message. Raises :class:`RequestRefused` and
+        :class:`NotConnected`."""
         await asyncio.to_thread(self.stream.open)
 
     async def append(self, text: str) -> None:
-        """See :meth:`TextStream.append`. If the call before was cancelled, it
-        is finished first, and its error is raised here."""
+        """Append a piece; an empty one is ignored.
+
+        If the call before was cancelled, it is finished first, and its error is
+        raised here. Raises :class:`PieceRefused`, :class:`RequestRefused` and
+        :class:`NotConnected`.
+        """
         cancelled = await self._finish_cancelled()
         if cancelled is not None:
             cancelled.result()
@@ -158,13 +166,19 @@ class AsyncTextStream:
             await self.append(text)
 
     async def close(self, *, incomplete: bool = False) -> StreamEnd:
-        """See :meth:`TextStream.close`."""
+        """Close the message. ``incomplete``: its text is not finished.
+
+        Raises :class:`RequestRefused` and :class:`NotConnected`.
+        """
         await self._finish_cancelled()
         return await self._in_thread(partial(self.stream.close, incomplete=incomplete))
 
     async def _finish_cancelled(self) -> asyncio.Future[Any] | None:
         """Wait for the end of a call that was cancelled but continues in its
-        thread. Returns the call, or None if there is none."""
+        thread.
+
+        Returns the call, or None if there is none.
+        """
         if self._cancelled is not None:
             await asyncio.wait([self._cancelled])
         cancelled = self._cancelled
@@ -172,8 +186,10 @@ class AsyncTextStream:
         return cancelled
 
     async def _in_thread(self, call: Callable[[], T]) -> T:
-        """Run a call in a thread, and return its result. If this is cancelled,
-        the call continues, and is remembered."""
+        """Run a call in a thread, and return its result.
+
+        If this is cancelled, the call continues, and is remembered.
+        """
         running = asyncio.ensure_future(asyncio.to_thread(call))
         try:
             return await asyncio.shield(running)
@@ -183,8 +199,11 @@ class AsyncTextStream:
 
 
 def _until_answered(ask: Callable[[], R]) -> R:
-    """Ask until the node of the stream answers. Raises :class:`NotConnected`,
-    or :class:`RequestRefused` for another reason."""
+    """Repeat a call until the node of the stream answers, and return the
+    result.
+
+    Raises :class:`NotConnected`, or :class:`RequestRefused` for another reason.
+    """
     backoff = Backoff()
     for _ in range(FAILED_TRIES):
         try:
