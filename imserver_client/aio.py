@@ -87,7 +87,7 @@ class AsyncSession(SessionShell[T]):
         """
         if self._task is None:
             self._task = asyncio.create_task(
-                self._keep_connected(), name="imserver client"
+                self._connect_until_over(), name="imserver client"
             )
         await self._wait(lambda: self._core.settled, timeout_seconds)
         self._core.raise_unless_logged_in(self._url, timeout_seconds)
@@ -280,7 +280,7 @@ class AsyncSession(SessionShell[T]):
 
     # --- the task -------------------------------------------------------------
 
-    async def _keep_connected(self) -> None:
+    async def _connect_until_over(self) -> None:
         """Connect again and again until the session is over. This is a task of
         its own."""
         core = self._core

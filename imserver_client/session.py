@@ -389,10 +389,10 @@ class Turns(Pace):
             return []
         # After a close for the rate, one command follows the answer to another.
         if self._spacing:
-            free_places = 1
+            free_slots = 1
         else:
-            free_places = MAX_SUBSCRIBING - len(self._unanswered)
-        number = min(free_places, len(self._channels))
+            free_slots = MAX_SUBSCRIBING - len(self._unanswered)
+        number = min(free_slots, len(self._channels))
         channels = [self._channels.popleft() for _ in range(number)]
         self._unanswered.update(channels)
         self._set_due(now + self._spacing)

@@ -93,7 +93,7 @@ class ThreadSession(SessionShell[T]):
         """
         if self._thread is None:
             self._thread = threading.Thread(
-                target=self._keep_connected, name="imserver client", daemon=True
+                target=self._connect_until_over, name="imserver client", daemon=True
             )
             self._thread.start()
         self._wait(lambda: self._core.settled, timeout_seconds)
@@ -284,7 +284,7 @@ class ThreadSession(SessionShell[T]):
 
     # --- the thread -----------------------------------------------------------
 
-    def _keep_connected(self) -> None:
+    def _connect_until_over(self) -> None:
         """Connect again and again until the session is over. This is the
         function of the session's thread."""
         core = self._core

@@ -151,15 +151,15 @@ class ActionAcks(Service, dict=True):
         if self._pending.waits_for(app, user):
             self._pending.deliver(app, user)
         if self._reach.to_user(app, user, event) in (Outcome.NOT_SENT, Outcome.UNKNOWN):
-            self._keep_if_awaited(app, user, event)
+            self._hold_if_awaited(app, user, event)
 
     def _unreached(self, app: str, user: str, event: Event) -> None:
         """Keep a push that was on its way to this node when its user left.
         Never switches greenlets."""
         if event.kind == "msg":
-            self._keep_if_awaited(app, user, event)
+            self._hold_if_awaited(app, user, event)
 
-    def _keep_if_awaited(self, app: str, user: str, event: Event) -> None:
+    def _hold_if_awaited(self, app: str, user: str, event: Event) -> None:
         """Keep a message that has not reached its user, for as long as the user
         is awaited.
 

@@ -30,16 +30,20 @@ __all__ = [
 
 
 def _build(core: Core) -> Parts:
-    """Make the services of MCP for one node."""
+    """Make the services of MCP for one node.
+
+    Two greenlets run: one delivers events, and one runs tasks.
+    """
     mcp = Mcp(core)
     ended = (mcp.followers.ended,)
     run = (mcp.hooks.log.work.run, mcp.tasks.runner.run)
 
     def stop() -> None:
+        """Give back the leases of tasks and of webhooks."""
         mcp.tasks.runner.stop()
         mcp.hooks.stop()
 
-    return Parts((mcp,), ended=ended, streams=mcp.paths, run=run, stop=stop)
+    return Parts(services=(mcp,), ended=ended, streams=mcp.paths, run=run, stop=stop)
 
 
 FEATURE: Final = FeatureRow(

@@ -31,8 +31,11 @@ _OTHER_QUESTION: Final = (
 
 
 class Permissions:
-    """Asks for a yes, and uses it. Each yes can be used once, because the row
-    of a task takes it. A waiting client has such a row, too."""
+    """Asks persons for a yes to the calls of agents, and uses the yes.
+
+    Each yes can be used once, because the row of a task takes it. A client that
+    waits itself has such a row, too.
+    """
 
     def __init__(self, tasks: Tasks) -> None:
         self._tasks = tasks
@@ -40,12 +43,15 @@ class Permissions:
     def check(
         self, turn: Turn, tool: Tool, arguments: dict[str, Any]
     ) -> str | InputRequired | Later:
-        """Decide whether a tool may run now. Returns ``""`` if it may, or the
-        reason why it may not. If the app wants it, a person is asked first;
-        then returns ``Later`` or ``InputRequired`` for the wait. Switches
-        greenlets. Raises RouteRefused and McpError."""
+        """Decide whether a tool may run now.
+
+        Returns ``""`` if it may, or the reason why it may not. If the app wants
+        it, a person is asked first; then returns ``Later`` or ``InputRequired``
+        for the wait. Switches greenlets. Raises RouteRefused and McpError.
+        """
         task = turn.task
         if task is not None:
+            # ``audit`` is not 0 if an earlier run of the task has used the yes.
             if not task.what.needs_yes or task.audit:
                 return ""
             question = turn.run("POST", "/asks/get", id=task.question)
@@ -67,10 +73,14 @@ class Permissions:
     def _ask(
         self, turn: Turn, tool: Tool, arguments: dict[str, Any], rules: Rules
     ) -> str | InputRequired | Later:
-        """Ask a person for a yes to a call. Returns the reason why the tool may
-        not run, or ``Later`` if a task waits for the answer. For a client that
-        waits itself, see :meth:`_wait_for_yes`. Switches greenlets. Raises
-        RouteRefused and McpError."""
+        """Ask a person for a yes to a call.
+
+        Returns the reason why the tool may not run, or ``Later`` if a task
+        waits for the answer. A client that takes no tasks waits here, and may
+        have to come again (``InputRequired``). Switches greenlets. Raises
+        RouteRefused and McpError.
+        """
+        # Nobody may permit their own call.
         person = rules.confirm_by or owner_of(turn)
         if person in ("", turn.user) or not turn.has_route("POST", "/asks/create"):
             return f"`{tool.name}` needs the yes of a person, and there is nobody who can be asked."
@@ -85,7 +95,8 @@ class Permissions:
             seconds=seconds,
             fixed=True,
         )
-        if question["text"] != text:  # a review of messages has replaced it
+        if question["text"] != text:
+            # A review of messages has replaced it.
             turn.run("POST", "/asks/cancel", id=question["id"])
             return _OTHER_QUESTION
 
@@ -101,7 +112,10 @@ class Permissions:
         return self._wait_for_yes(turn, task, question, seconds)
 
     def _continue_wait(self, turn: Turn, seconds: int) -> str | InputRequired:
-        """Continue for a client that waits and has come again."""
+        """Continue to wait for a yes, for a client that has come again.
+
+        Returns what :meth:`_wait_for_yes` returns. Switches greenlets.
+        """
         task = self._tasks.rows.get(turn.app, turn.state[_PERMISSION])
         if task is None:
             return "The yes was used, or the time for it is over."
@@ -111,24 +125,30 @@ class Permissions:
     def _wait_for_yes(
         self, turn: Turn, task: Task, question: dict[str, Any], seconds: int
     ) -> str | InputRequired:
-        """Wait for the answer to a question, with an open stream. Returns
-        ``""`` if the tool may run, the reason why it may not, or
-        ``InputRequired`` if the client must come again to wait on."""
+        """Wait for the answer to a question, with an open stream.
+
+        Returns ``""`` if the tool may run, the reason why it may not, or
+        ``InputRequired`` if the client must come again to wait on. Switches
+        greenlets.
+        """
         answer = await_answer(turn, question, {"seconds": seconds})
         # The state was that of the wait. The tool itself begins without one.
         turn.state = None
         if isinstance(answer, InputRequired):
             return InputRequired(state={_PERMISSION: task.id})
-        why = self._use_answer(turn, task, answer)
-        if why:
+        objection = self._use_answer(turn, task, answer)
+        if objection:
             self._tasks.rows.end_waiting(task)
-        return why
+        return objection
 
     def _use_answer(self, turn: Turn, task: Task, question: dict[str, Any]) -> str:
-        """Use the answer to a question. Returns ``""`` if it is a yes, which is
-        used up now, or the reason why the tool may not run. A yes permits only
-        the call in the text of the question. A question with another text is
-        not about this call."""
+        """Use the answer to a question.
+
+        Returns ``""`` if it is a yes, which is used up now, or the reason why
+        the tool may not run. A yes permits only the call in the text of the
+        question. Switches greenlets.
+        """
+        # A question with another text is not about this call.
         if digest(question["text"]) != task.what.question_digest:
             return _OTHER_QUESTION
         answers = question["answers"]
@@ -143,9 +163,13 @@ class Permissions:
 
 
 def _question(turn: Turn, tool: Tool, arguments: dict[str, Any]) -> str:
-    """The text of the question, with the whole call. Nobody can confirm a call
-    that does not fit into a message, so ``/asks/create`` refuses it."""
+    """The text of the question to a person, with the whole call.
+
+    Nobody can confirm a call that does not fit into a message, so
+    ``/asks/create`` refuses it.
+    """
     call = msgspec.json.format(msgspec.json.encode(arguments), indent=2).decode()
+    # Invisible characters are shown as escapes.
     call = _MISLEADING.sub(_escaped, call)
     cards = turn.cards([*users_in(arguments)])
     names = "".join(f"\n{card['user']}: {card['nickname']}" for card in cards)

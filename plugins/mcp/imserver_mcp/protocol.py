@@ -30,7 +30,7 @@ TASK_EXTENSION: Final = f"{META}tasks"
 
 
 class Code:
-    """Codes of errors. The last row belongs to the extension for events."""
+    """The codes of errors. The last five belong to the extension for events."""
 
     PARSE_ERROR = -32700
     INVALID_REQUEST = -32600
@@ -57,7 +57,7 @@ _NO_ERROR: Final = frozenset(
 
 
 class McpError(Exception):
-    """An error of JSON-RPC."""
+    """An error of JSON-RPC: a code, a message, and data about it."""
 
     def __init__(self, code: int, message: str, data: Any = None) -> None:
         super().__init__(message)
@@ -66,8 +66,10 @@ class McpError(Exception):
 
 
 class RpcRefused(Exception):
-    """The refusal of a message with an error. ``id``: the id of the request;
-    None if it is unknown."""
+    """The refusal of a message with an error.
+
+    ``id``: the id of the request; None if it is unknown.
+    """
 
     def __init__(
         self, id: int | str | None, code: int, message: str, data: Any = None
@@ -77,8 +79,12 @@ class RpcRefused(Exception):
 
 
 class RpcMessage(Struct, frozen=True):
-    """A request of a client. ``id``: None in a notification, and in a response
-    of the client. ``client``: its capabilities, in 2026-07-28."""
+    """A request of a client.
+
+    ``id``: None in a notification, and in a response of the client.
+    ``version``: the revision of MCP. ``client``: the capabilities of the
+    client, in 2026-07-28.
+    """
 
     method: str
     id: int | str | None
@@ -92,14 +98,16 @@ class RpcMessage(Struct, frozen=True):
         return self.version == MODERN
 
     def text(self, name: str, default: str | None = None) -> str:
-        """A parameter. Raises McpError."""
+        """A parameter that is a text. Raises McpError if it is missing and has
+        no default."""
         value = self.params.get(name, default)
         if not isinstance(value, str):
             raise McpError(Code.BAD_PARAMS, f"{name}: expected a text")
         return value
 
     def mapping(self, name: str) -> dict[str, Any]:
-        """A parameter that may be missing. Raises McpError."""
+        """A parameter that is an object; empty if it is missing. Raises
+        McpError."""
         value = self.params.get(name)
         if value is not None and not isinstance(value, dict):
             raise McpError(Code.BAD_PARAMS, f"{name}: expected an object")
@@ -107,7 +115,12 @@ class RpcMessage(Struct, frozen=True):
 
 
 def read_message(body: bytes, headers: Mapping[str, str]) -> RpcMessage:
-    """The message of a request. Raises RpcRefused."""
+    """Read the message in a request:
+    ``{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{}}``.
+
+    Raises RpcRefused if it is no message, or of a revision that is not
+    supported.
+    """
     document = _decoded(body)
     id = document.get("id")
     method = document.get("method")
@@ -147,9 +160,12 @@ def _with_version(
     params: dict[str, Any],
     headers: Mapping[str, str],
 ) -> RpcMessage:
-    """The message, with the revision that it names. Older revisions are named
-    in a header or not at all, and 2026-07-28 in a header and in the body.
-    Raises RpcRefused if they differ, or if the revision is not supported."""
+    """The message, with the revision that it names.
+
+    Older revisions are named in a header or not at all, and 2026-07-28 in a
+    header and in the body. Raises RpcRefused if they differ, or if the
+    revision is not supported.
+    """
     header_version = headers.get("mcp-protocol-version")
     meta = params.get("_meta")
     if isinstance(meta, dict):
@@ -163,32 +179,44 @@ def _with_version(
             return RpcMessage(method, id, params, header_version)
         return RpcMessage(method, id, params, LEGACY[0])
     if id is None:
+        # A notification gets no answer, so not even an error.
         return RpcMessage(method, None, params, MODERN)
 
     if version is None and header_version != MODERN:
         version = header_version
-    elif (
-        not isinstance(version, str)
-        or not isinstance(meta, dict)
-        or not isinstance(_client_of(meta), dict)
-    ):
-        missing = f"`{META}protocolVersion` or `{META}clientCapabilities` is missing"
-        raise RpcRefused(id, Code.BAD_PARAMS, f"params._meta: {missing}")
     else:
-        header = _differing_header(method, version, params, headers)
-        if header:
-            raise RpcRefused(
-                id,
-                Code.HEADER_MISMATCH,
-                f"Header mismatch: {header} is not that of the body",
-            )
+        _check_modern(id, method, params, headers)
     if version != MODERN:
         data = {"supported": VERSIONS, "requested": version}
         raise RpcRefused(id, Code.NO_VERSION, "Unsupported protocol version", data)
     return RpcMessage(method, id, params, MODERN, _client_of(meta))
 
 
+def _check_modern(
+    id: int | str, method: str, params: dict[str, Any], headers: Mapping[str, str]
+) -> None:
+    """Raise RpcRefused unless a request has the facts in its body and the
+    headers that 2026-07-28 demands."""
+    meta = params.get("_meta")
+    version = None
+    client = None
+    if isinstance(meta, dict):
+        version = meta.get(f"{META}protocolVersion")
+        client = _client_of(meta)
+    if not isinstance(version, str) or not isinstance(client, dict):
+        missing = f"`{META}protocolVersion` or `{META}clientCapabilities` is missing"
+        raise RpcRefused(id, Code.BAD_PARAMS, f"params._meta: {missing}")
+    header = _differing_header(method, version, params, headers)
+    if header:
+        raise RpcRefused(
+            id,
+            Code.HEADER_MISMATCH,
+            f"Header mismatch: {header} is not that of the body",
+        )
+
+
 def _client_of(meta: Any) -> Any:
+    """The capabilities of the client, from the field ``_meta`` of a request."""
     return meta.get(f"{META}clientCapabilities")
 
 
@@ -204,7 +232,10 @@ _NAMED: Final = {
 def _differing_header(
     method: str, version: str, params: Mapping[str, Any], headers: Mapping[str, str]
 ) -> str:
-    """The header that differs from the body; ``""`` if none does."""
+    """The name of the header that differs from the body; ``""`` if none does.
+
+    Proxies read only the headers, so the two must agree.
+    """
     if headers.get("mcp-protocol-version") != version:
         return "MCP-Protocol-Version"
     if headers.get("mcp-method") != method:
@@ -222,8 +253,11 @@ _BASE64_END: Final = "?="
 
 
 def plain_header(value: str) -> str | None:
-    """The value of a header, which may be in base64: ``=?base64?…?=``. Returns
-    None if the base64 is not valid."""
+    """The value of a header, which may be in Base64: ``=?base64?SGk=?=`` for
+    ``Hi``.
+
+    Returns None if the Base64 is not valid.
+    """
     if not (value.startswith(_BASE64_BEGIN) and value.endswith(_BASE64_END)):
         return value
     content = value[len(_BASE64_BEGIN) : -len(_BASE64_END)]
@@ -236,8 +270,10 @@ def plain_header(value: str) -> str | None:
 def error_response(
     id: int | str | None, error: McpError, is_modern: bool = True
 ) -> HttpResponse:
-    """An error as a response. Earlier revisions answer readable requests with
-    status 200."""
+    """An error as a response to the request with this ``id``.
+
+    Earlier revisions than 2026-07-28 answer readable requests with status 200.
+    """
     problem = {"code": error.code, "message": str(error)}
     if error.data is not None:
         problem["data"] = error.data
@@ -251,14 +287,14 @@ def error_response(
 
 
 def notification(method: str, params: Mapping[str, Any]) -> bytes:
-    """A notification as an event of a stream."""
+    """Encode a notification as an event of a stream."""
     return sse(
         msgspec.json.encode({"jsonrpc": "2.0", "method": method, "params": params})
     )
 
 
 def sse(message: bytes) -> bytes:
-    """A message as an event of a stream."""
+    """Encode a message as an event of a stream (server-sent events)."""
     return b"event: message\ndata: %b\n\n" % message
 
 
@@ -269,20 +305,30 @@ _DIGEST_BYTES: Final = 32
 
 class Seal(Service):
     """Signs the state that a client keeps between two rounds
-    (``requestState``), with a key that all nodes share."""
+    (``requestState``).
+
+    All nodes have the ``keys``. The first one signs, and the others are former
+    ones.
+    """
 
     keys: tuple[bytes, ...]
 
     def make(self, state: Any, bound: bytes) -> str:
-        """Sign a state. ``bound``: the principal and the request. It must be
-        equal in :meth:`read`."""
+        """Sign a state, and return it as a text for the client.
+
+        ``bound``: the principal and the request. It must be equal in
+        :meth:`read`.
+        """
         body = msgspec.json.encode([int(time()) + _STATE_SECONDS, state])
         document = _digest(self.keys[0], body, bound) + body
         return base64.urlsafe_b64encode(document).decode()
 
     def read(self, text: str, bound: bytes) -> Any:
-        """Read a state. Raises McpError if :meth:`make` has not made it, or if
-        it is too old."""
+        """Read a state that a client has sent back.
+
+        Raises McpError if :meth:`make` has not made it for this principal and
+        request, or if it is too old.
+        """
         try:
             document = base64.b64decode(text, altchars=b"-_", validate=True)
             signature = document[:_DIGEST_BYTES]
@@ -295,6 +341,7 @@ class Seal(Service):
                 if time() < end:
                     return state
         except ValueError:
+            # It is no Base64, so this server has not made it.
             pass
         raise McpError(
             Code.BAD_PARAMS, "requestState: it is not valid for this request"

@@ -76,11 +76,11 @@ adds all headers except Authorization to the usual ones."""
 def _refuse(
     problem: HttpProblem, request: HttpRequest, detail: str = "", base: str = ""
 ) -> HttpResponse:
-    """Refuse as JSON-RPC with the status of the problem. ``base``: the address
-    of this server; ``""`` if the settings have none.
+    """Refuse a request as JSON-RPC, with the status of the problem.
 
-    A 401 names the address of the metadata below ``base`` (RFC 9728). Without
-    it clients look at the usual address.
+    ``base``: the address of this server; ``""`` if the settings have none. A
+    401 names the address of the metadata below ``base`` (RFC 9728). Without it
+    clients look at the usual address.
     """
     headers = [("X-Request-Id", request.id)]
     if problem.status == 401:
@@ -102,9 +102,15 @@ STYLE: Final = replace(PROBLEM, refuse=_refuse, options=PREFLIGHT)
 
 
 class Mcp:
-    """Serves MCP on one node. Owner of the offers."""
+    """Serves MCP on one node.
+
+    It has the *offers*: the tools and resources of this feature and of others,
+    which agents may use.
+    """
 
     def __init__(self, core: Core) -> None:
+        """Make the webhooks, streams and tasks of the node, and connect them:
+        all three wait for new entries of the log."""
         self.core = core
         self.settings = settings_of(core.config, McpSettings)
         self.followers = events.Followers(core)
@@ -122,20 +128,23 @@ class Mcp:
         }
 
     def _apps_that_follow(self) -> set[str]:
+        """The apps in whose logs somebody waits for new entries."""
         return {*self.followers.apps(), *self.tasks.apps()}
 
     def attach(self, api: Api) -> Mcp:
-        """Take the routes of the node, which are known now."""
+        """Take the API of the node, whose routes are known now. Returns this
+        object."""
         self.api = api
         return self
 
     def offer(self, offer: Offer) -> None:
-        """Add an offer. A feature that names ``mcp`` in ``uses`` calls it while
+        """Add an offer. Features that name ``mcp`` in ``uses`` call this while
         the node is built."""
         self._offers.append(offer)
 
     def tools(self) -> dict[str, Tool]:
-        """The tools of this node, by name."""
+        """The tools of this node, by name. A tool whose route does not exist
+        here is left out."""
         offered = chain.from_iterable(offer.tools for offer in self._offers)
         return {
             tool.name: tool
@@ -144,19 +153,25 @@ class Mcp:
         }
 
     def sources(self) -> list[Source]:
-        """The sources of resources."""
+        """The sources of resources, in the order of the offers."""
         return list(chain.from_iterable(offer.sources for offer in self._offers))
 
     # --- serving --------------------------------------------------------------
 
     def paths(self, _serve: object) -> dict[str, StreamPath]:
-        """The path of the endpoint. Each answer may become a stream, so each
-        request has a connection of its own."""
+        """The path of the endpoint, with the way to serve it.
+
+        Each answer may become a stream, so each request has a connection of its
+        own.
+        """
         refuse = partial(stream_refused, self.core.node.request_log, style=self._style)
         return {PATH: StreamPath("POST", self.serve, refuse)}
 
     def serve(self, stream: Stream, head: Head) -> None:
-        """Answer one request. May switch greenlets."""
+        """Answer one request: check its principal, and run its method.
+
+        May switch greenlets.
+        """
         query = head.query.encode("latin-1")
         host = host_of(stream.peer)
         request = HttpRequest(
@@ -178,7 +193,10 @@ class Mcp:
 
     def _run_and_answer(self, turn: Turn) -> None:
         """Run the method of a request, and answer with its result or an error.
-        A notification gets status 202. May switch greenlets."""
+
+        A notification, which wants no answer, gets status 202. May switch
+        greenlets.
+        """
         message = turn.message
         if message.id is None:
             turn.finish(HttpResponse(202, b""))
@@ -199,22 +217,28 @@ class Mcp:
             )
             self._finish_with_error(turn, McpError(Code.INTERNAL, "Internal error"))
         else:
-            if result is not None:  # else a stream has begun, which stays open
+            # Without a result a stream has begun, which stays open.
+            if result is not None:
                 document = {"jsonrpc": "2.0", "id": message.id, "result": result}
                 turn.finish(HttpResponse(200, msgspec.json.encode(document)))
 
     def _finish_with_error(self, turn: Turn, error: McpError) -> None:
+        """Answer a request with an error, in the form of its revision of
+        MCP."""
         message = turn.message
         turn.finish(error_response(message.id, error, message.is_modern))
 
     def _result(self, turn: Turn) -> dict[str, Any] | None:
-        """The result of a request. Returns None if a stream has begun, which
-        stays open. May switch greenlets. Raises McpError, RouteRefused and
-        others."""
+        """The result of a request, in the form of its revision of MCP.
+
+        Returns None if a stream has begun, which stays open. May switch
+        greenlets. Raises McpError, RouteRefused, and the errors of tools.
+        """
         is_modern = turn.message.is_modern
         run = self._function_of(turn)
         turn.read_round()
         result: Any = run(turn)
+        # A person has said yes to this call, so the agent gets a proof of it.
         if turn.permitted_by:
             receipt = receipt_of(self.core, turn.app, turn.permitted_by)
             if receipt and isinstance(result, dict):
@@ -223,14 +247,18 @@ class Mcp:
             result = turn.next_round(result)
         if result is None:
             return None
+        # The fields below belong to 2026-07-28.
         if not is_modern:
             return dict(result)
         meta = {**result.get("_meta", {}), f"{META}serverInfo": self._info}
         return {"resultType": "complete", **result, "_meta": meta}
 
     def _function_of(self, turn: Turn) -> Callable[[Turn], Any]:
-        """The function that answers a request. This module comes before the
-        offers of features. Raises McpError."""
+        """The function that answers the method of a request.
+
+        The methods of this module come before those of other features. Raises
+        McpError for an unknown method.
+        """
         method = turn.message.method
         methods = _LEGACY
         if turn.message.is_modern:
@@ -245,8 +273,10 @@ class Mcp:
     # --- the methods ----------------------------------------------------------
 
     def _capabilities(self, is_modern: bool) -> dict[str, Any]:
-        """The capabilities of this node, including those of other features.
-        Subscriptions to resources and tasks exist only in 2026-07-28."""
+        """What this node can do, including other features.
+
+        Subscriptions to resources, and tasks, exist only in 2026-07-28.
+        """
         capabilities: dict[str, Any] = {"tools": {}, "resources": {}, "events": {}}
         if is_modern:
             changes = {"subscribe": True, "listChanged": True}
@@ -259,7 +289,8 @@ class Mcp:
         return capabilities
 
     def initialize(self, turn: Turn) -> dict[str, Any]:
-        """Answer ``initialize`` of the older revisions, without a session."""
+        """Answer ``initialize``, with which the older revisions begin. There is
+        no session: the next requests stand alone."""
         version = turn.message.text("protocolVersion")
         if version not in LEGACY:
             version = LEGACY[0]
@@ -271,8 +302,8 @@ class Mcp:
         }
 
     def discover(self, _turn: Turn) -> dict[str, Any]:
-        """Answer with the supported revisions and the capabilities of this
-        node."""
+        """Answer ``server/discover`` with the supported revisions and the
+        capabilities of this node."""
         return {
             "supportedVersions": VERSIONS,
             "capabilities": self._capabilities(is_modern=True),
@@ -288,9 +319,13 @@ class Mcp:
         }
 
     def call_tool(self, turn: Turn) -> Any:
-        """Answer ``tools/call``. A refusal becomes a result that tells the
-        agent what is wrong. May switch greenlets. Raises McpError if the tool
-        is unknown, and in a task RouteRefused if it should be run again."""
+        """Answer ``tools/call``: run a tool, after the yes of a person if the app
+        wants one.
+
+        A refusal becomes a result that tells the agent what is wrong. May switch
+        greenlets. Raises McpError if the tool is unknown, and in a task
+        RouteRefused if it should be run again.
+        """
         name = turn.message.text("name")
         arguments = turn.message.mapping("arguments")
         tool = self.tools().get(name)
@@ -314,19 +349,15 @@ class Mcp:
         if isinstance(result, Later):
             task = self.tasks.add(turn, name, arguments, result)
             return {"resultType": "task", **document_of(task)}
-        if isinstance(result, InputRequired):
-            return result
-        if isinstance(result, Content):
-            return {"content": result.blocks, "isError": result.is_error}
-        if isinstance(result, str):
-            return {"content": _text(result), "isError": False}
-        text = msgspec.json.encode(result).decode()
-        return {"content": _text(text), "structuredContent": result, "isError": False}
+        return _document_of_result(result)
 
     def run_task(self, task: Task) -> Any:
-        """Run the tool of a task, and return its present result. May switch
-        greenlets. Raises McpError, and RouteRefused if it should be run
-        again."""
+        """Run the tool of a task, and return its present result.
+
+        The right of the principal is checked first, because the task may be
+        old. May switch greenlets. Raises McpError, and RouteRefused if it
+        should be run again.
+        """
         turn = TaskTurn(self.core, self.api, self.tasks.runner, task)
         is_banned = self.core.sessions.is_banned(turn.app, turn.user)
         if is_banned or not self.core.still_holds(turn.app, turn.user, turn.proof()):
@@ -337,11 +368,15 @@ class Mcp:
         return result
 
     def list_resources(self, turn: Turn) -> dict[str, Any]:
-        """Answer ``resources/list`` with a page of one source. The cursor has
-        the number of the source."""
+        """Answer ``resources/list`` with a page of one source.
+
+        The sources follow each other. So a cursor has the number of a source,
+        and the cursor within this source.
+        """
         sources = self.sources()
+        # "<number of the source>:<cursor of the source>"; "0:" is the first
+        # page.
         cursor = turn.message.text("cursor", "0:")
-        # "<number of the source>:<cursor of the source>"
         number, _, source_cursor = cursor.partition(":")
         is_number = number.isdecimal() and len(number) <= _MOST_DIGITS
         if not is_number or int(number) >= len(sources):
@@ -362,7 +397,11 @@ class Mcp:
         return {"resourceTemplates": list(templates), **LISTED}
 
     def read_resource(self, turn: Turn) -> Any:
-        """Answer ``resources/read``. May switch greenlets."""
+        """Answer ``resources/read`` with the contents of the first source that
+        knows the address.
+
+        May switch greenlets. Raises McpError if none knows it.
+        """
         uri = turn.message.text("uri")
         for source in self.sources():
             contents = source.read(turn, uri)
@@ -377,7 +416,11 @@ class Mcp:
         raise McpError(code, "Resource not found", {"uri": uri})
 
     def metadata(self, call: Call) -> HttpResponse:
-        """The metadata about the protection of this resource (RFC 9728)."""
+        """Answer with the metadata about how this resource is protected (RFC
+        9728).
+
+        They tell clients where to get tokens.
+        """
         base = self.core.config.address
         if not base:
             # The setting is empty, so it is the address that the client has
@@ -400,7 +443,24 @@ class Mcp:
 
 
 def _text(text: str) -> tuple[Mapping[str, Any], ...]:
+    """A text as content of MCP."""
     return ({"type": "text", "text": text},)
+
+
+def _document_of_result(result: Any) -> Any:
+    """The result of a tool as an answer to ``tools/call``.
+
+    ``InputRequired`` stays as it is, because the client must answer first.
+    """
+    if isinstance(result, InputRequired):
+        return result
+    if isinstance(result, Content):
+        return {"content": result.blocks, "isError": result.is_error}
+    if isinstance(result, str):
+        return {"content": _text(result), "isError": False}
+    # Old clients read only the text, new ones the object.
+    text = msgspec.json.encode(result).decode()
+    return {"content": _text(text), "structuredContent": result, "isError": False}
 
 
 Method = Callable[[Mcp, Turn], Any]
@@ -431,12 +491,17 @@ _LEGACY: Final[Mapping[str, Method]] = {
 
 
 def _refuse_method(_mcp: Mcp, _call: Call) -> HttpResponse:
+    """Answer a request with a method that MCP does not use here."""
     return HttpResponse(405, b"", "text/plain", (("Allow", "POST"),))
 
 
 def _read(mcp: Mcp, call: Call) -> None:
-    """Read a request: the message, and its user. Raises RpcRefused, and
-    ApiProblem if it has more values than any message of this server needs."""
+    """Read a request into ``call.input``: the message. Its query may name the
+    app and the user.
+
+    Raises RpcRefused, and ApiProblem if it has more values than any message of
+    this server needs.
+    """
     call.require_few_values(call.body)
     call.input = read_message(call.body, call.request.headers)
     query = dict(parse_qsl(call.request.query.decode("latin-1")))
@@ -449,6 +514,8 @@ def _read(mcp: Mcp, call: Call) -> None:
 
 
 def _route(method: str, path: str, need: Need, function: Any, **more: Any) -> Route:
+    """A route of this feature, whose function gets the :class:`Mcp` of the
+    node."""
     more["service"] = lambda core, api: core.service(Mcp).attach(api)
     return Route(method, path, need, function, style=STYLE, limited=True, **more)
 

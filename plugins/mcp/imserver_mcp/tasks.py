@@ -65,14 +65,14 @@ _ONE: Final = "WHERE app = %s AND id = %s"
 
 
 class Later(Struct, frozen=True):
-    """The result of a tool that continues as a task: the tool is run again,
-    with ``Turn.task``.
+    """The result of a tool that continues as a task: the tool is run again
+    later, with ``Turn.task``.
 
     ``question``: run it when this question has ended; 0 means at once.
     ``state``: any JSON, which is then ``Turn.state``. ``seconds``: how long it
     may take; 0 means the longest time of a question. ``needs_yes``: run it only
-    if the answer is a yes to the text with the digest ``question_digest``. See
-    ``Turn.takes_tasks``.
+    if the answer is a yes to the text with the digest ``question_digest``. Only
+    clients with ``Turn.takes_tasks`` accept this result.
     """
 
     question: int = 0
@@ -83,19 +83,26 @@ class Later(Struct, frozen=True):
 
 
 class TaskRows(Store.Rows):
-    """The tasks in a store. Methods may switch greenlets, and raise
-    StorageUnavailable."""
+    """The rows of tasks in a store. Methods may switch greenlets, and raise
+    StorageUnavailable.
+
+    A row is *due* at the time from which on a node must do something for it.
+    The state ``held`` is no state of MCP: the client waits itself, and the row
+    is only there for the yes of a person.
+    """
 
     @Store.reading_or(None)
     def get(self, sql: PooledStatements, app: str, id: str) -> Task | None:
-        """A task. None if it does not exist."""
+        """A task, or None if it does not exist."""
         return TASKS.first(sql.query, _ONE, app, id)
 
     @Store.writing
     def add(self, sql: PooledStatements, task: Task, seconds: int, pause: int) -> Task:
-        """Store a task that may take ``seconds``. ``pause``: after how many
-        seconds it is due; 0 means at once. Raises McpError if the user has too
-        many tasks."""
+        """Store a task that may take ``seconds``, and return it with its times.
+
+        ``pause``: after how many seconds it is due; 0 means at once. Raises
+        McpError if the user has too many tasks.
+        """
         rows = (
             f"mcp_task WHERE app = %s AND member = %s AND ({_OPEN} OR state = 'held')"
         )
@@ -136,8 +143,10 @@ class TaskRows(Store.Rows):
         condition: str = _OPEN,
         **fields: Any,
     ) -> bool:
-        """Change these columns of a task if it meets a condition of SQL.
-        Returns whether it did."""
+        """Change columns of a task, if it meets a condition of SQL.
+
+        ``fields``: column → its new value. Returns whether the condition held.
+        """
         fields["updated"] = sql.clock_ms()
         sets = ", ".join(f"{name} = %s" for name in fields)
         statement = f"UPDATE mcp_task SET {sets} {_ONE} AND {condition}"
@@ -147,9 +156,14 @@ class TaskRows(Store.Rows):
     def use(
         self, sql: PooledStatements, task: Task, act: Act, audit: AuditLog | None
     ) -> bool:
-        """Use the yes of a task, and store the act about it, in one
-        transaction. Returns False if the yes was used before, or if the task
-        has ended."""
+        """Use the yes to a task, and store the act about it, in one
+        transaction.
+
+        Returns False if the yes was used before, or if the task has ended.
+        ``audit`` is None on a node without an audit log.
+        """
+        # The condition lets only one of several nodes use the yes. A waiting
+        # client needs its row no more; a task keeps the number of the act.
         if task.state == "held":
             use = "DELETE FROM mcp_task"
         else:
@@ -163,7 +177,7 @@ class TaskRows(Store.Rows):
         return True
 
     def end_waiting(self, task: Task) -> None:
-        """Delete the task of a call that needs a yes, because its client has
+        """Delete the row of a call that waits for a yes, because its client has
         ended the wait."""
         self._store.execute(
             f"DELETE FROM mcp_task {_ONE} AND state = 'held'", (task.app, task.id)
@@ -173,8 +187,10 @@ class TaskRows(Store.Rows):
     def respond(
         self, sql: PooledStatements, task: Task, responses: Mapping[str, Any]
     ) -> bool:
-        """Take answers of the client. Returns whether the tool has all its
-        answers now."""
+        """Take answers of the client to the requests of a tool.
+
+        Returns whether the tool has all its answers now, and can be run again.
+        """
         row = TASKS.first(
             sql.query,
             f"{_ONE} AND state = 'input_required'{sql.for_update}",
@@ -191,6 +207,7 @@ class TaskRows(Store.Rows):
             answered[name] = responses[name]
         rounds = Round(unanswered, answered, row.rounds.state)
         if unanswered:
+            # Nothing is due before the client answers, but the row expires.
             state = "input_required"
             due = row.expires
         else:
@@ -205,15 +222,18 @@ class TaskRows(Store.Rows):
     def make_due(
         self, sql: PooledStatements, app: str, questions: Collection[int]
     ) -> bool:
-        """Make the tasks due that wait for these questions. Returns whether any
-        task waits for them."""
+        """Make the tasks due that wait for one of these questions.
+
+        Returns whether any task waits for one.
+        """
         statement = (
             "SELECT question, id FROM mcp_task WHERE app = %s AND question IN {}"
         )
         rows = sql.query_in(statement, (app,), sorted(questions), many=True)
         ids = [id for _, id in rows]
-        # Each call sets another value. A node that has just read the question
-        # as open changes the row only if the value is still the same.
+        # Each call sets another value, never one that was there before. A node
+        # that has just read the question as open then sets a later time only if
+        # the value is still the one that it has read.
         due = "due = CASE WHEN due > 0 THEN 0 ELSE due - 1 END"
         change = f"UPDATE mcp_task SET {due} {_ONE} AND state = 'working'"
         sql.execute_many(change, [(app, id) for id in ids])
@@ -226,10 +246,12 @@ class TaskRows(Store.Rows):
 
 
 class TaskTurn(Turn):
-    """The turn of a task, which runs without a request. No client receives
+    """The turn of a task, which runs without a request. No client receives its
     messages."""
 
     def __init__(self, core: Core, api: Api, runner: Runner, task: Task) -> None:
+        """Stand in for the request that has made the task, with its principal
+        and its arguments."""
         self.core = core
         self.api = api
         self.task = task
@@ -248,32 +270,44 @@ class TaskTurn(Turn):
         self._runs = 0
 
     def proof(self) -> str:
+        """The proof of the principal's right, which was taken when the task was
+        made."""
         assert self.task is not None
         return self.task.what.proof
 
     def begin(self) -> bool:
+        """Always False: there is no client that could read a stream."""
         return False
 
     def progress(self, progress: float, total: float) -> None:
-        """Note that the task continues. Raises Runner.Lost if it was cancelled,
-        or if another node runs it."""
+        """Note that the task continues, which renews its lease.
+
+        Raises Runner.Lost if it was cancelled, or if another node runs it.
+        """
         assert self.task is not None
         self._runner.proceed(self.app, self.task.id)
 
 
 class Tasks:
-    """The tasks on one node. ``run`` returns the present result of a task's
-    tool. ``watch_log`` makes the node look for new answers in the log."""
+    """The tasks on one node: it answers requests about them, and runs those
+    that are due.
+
+    ``run`` returns the present result of a task's tool. ``watch_log`` makes the
+    node look for new answers in the log.
+    """
 
     def __init__(
         self, core: Core, run: Callable[[Task], Any], watch_log: Callable[[], object]
     ) -> None:
+        """Make the runner, which looks for due tasks and takes a lease of
+        each."""
         store = core.store
         self._core = core
         self._run_tool = run
         self._watch_log = watch_log
         self._store = store
         self.rows = TaskRows(store)
+        # The runner of the core puts the clock of the database for "{now}".
         self.runner = Runner(
             store,
             "mcp_task",
@@ -289,31 +323,13 @@ class Tasks:
     def add(
         self, turn: Turn, tool: str, arguments: dict[str, Any], later: Later
     ) -> Task:
-        """Make a task of a call. For a client that takes no tasks, make the row
-        that the yes needs (state ``held``). Switches greenlets. Raises
-        McpError."""
-        client = {}
-        state = "held"
-        if turn.takes_tasks:
-            client = dict(turn.message.client)
-            state = "working"
-        call = TaskCall(
-            principal=turn.principal,
-            proof=turn.proof(),
-            tool=tool,
-            arguments=arguments,
-            client=client,
-            needs_yes=later.needs_yes,
-            question_digest=later.question_digest,
-        )
-        task = Task(
-            app=turn.app,
-            user=turn.user,
-            state=state,
-            what=call,
-            question=later.question,
-            rounds=Round(state=later.state),
-        )
+        """Make a task of a call that continues later, and return it.
+
+        For a client that takes no tasks, this makes the row that the yes of a
+        person needs (state ``held``). Switches greenlets. Raises McpError if
+        the user has too many tasks.
+        """
+        task = _new_task(turn, tool, arguments, later)
         pause = 0
         if later.question:
             pause = LEAST_PAUSE
@@ -332,23 +348,29 @@ class Tasks:
         return task
 
     def use(self, task: Task, question: dict[str, Any]) -> bool:
-        """Use a person's yes to the question of a task. Returns False if it was
-        used before, or if the task was cancelled. Switches greenlets. Raises
-        StorageUnavailable."""
+        """Use a person's yes to the question of a task.
+
+        Returns False if it was used before, or if the task was cancelled.
+        Switches greenlets. Raises StorageUnavailable.
+        """
         act = act_of(task, question, task.what.principal)
         if self.rows.use(task, act, audit_of(self._core)):
             return True
         if task.state != "working":
             return False
-        # The database may have used it, and this node missed the answer.
+        # An earlier run of this task may have used it: the commit succeeded,
+        # but the node did not get the answer of the database.
         row = self.rows.get(task.app, task.id)
         return row is not None and row.state == "working"
 
     # --- what clients ask -----------------------------------------------------
 
     def _task_of(self, turn: Turn) -> Task:
-        """The task of a request. Only the principal that has made a task sees
-        it. Raises McpError."""
+        """The task that a request names.
+
+        Only the principal that has made a task sees it. Raises McpError for any
+        other task.
+        """
         turn.require_tasks()
         task = self.rows.get(turn.app, turn.message.text("taskId"))
         owner = turn.principal.label, turn.user
@@ -361,13 +383,18 @@ class Tasks:
         return task
 
     def get(self, turn: Turn) -> dict[str, Any]:
-        """Answer ``tasks/get``. May switch greenlets. Raises McpError."""
+        """Answer ``tasks/get`` with the state of a task and, if it has ended, its
+        result or its error.
+
+        May switch greenlets. Raises McpError.
+        """
         task = self._task_of(turn)
         if (
             task.state == "working"
             and task.question
             and not self._is_question_open(task)
         ):
+            # The question has ended, but the log was not read so far yet.
             self.rows.make_due(task.app, [task.question])
             self.runner.wake()
 
@@ -388,15 +415,19 @@ class Tasks:
         return document
 
     def update(self, turn: Turn) -> dict[str, Any]:
-        """Answer ``tasks/update``. May switch greenlets. Raises McpError."""
+        """Answer ``tasks/update``: take the client's answers to what the tool
+        has requested. May switch greenlets. Raises McpError."""
         task = self._task_of(turn)
         if self.rows.respond(task, turn.message.mapping("inputResponses")):
             self.runner.start(task.app, task.id)
         return {}
 
     def cancel(self, turn: Turn) -> dict[str, Any]:
-        """Answer ``tasks/cancel``. A task whose yes was used continues. May
-        switch greenlets. Raises McpError."""
+        """Answer ``tasks/cancel``: end a task, and withdraw its question.
+
+        A task whose yes was used continues. May switch greenlets. Raises
+        McpError.
+        """
         task = self._task_of(turn)
         condition = f"{_OPEN} AND audit = 0"
         is_cancelled = self.rows.change(
@@ -405,7 +436,8 @@ class Tasks:
         if is_cancelled and task.question:
             try:
                 turn.run("POST", "/asks/cancel", id=task.question)
-            except RouteRefused as refused:  # the question has just ended
+            except RouteRefused as refused:
+                # The question has just ended.
                 log.debug("the question %d of a task stays: %s", task.question, refused)
         return {}
 
@@ -421,8 +453,11 @@ class Tasks:
         return self._positions.keys()
 
     def note_changes(self, heads: Mapping[str, int], _readers: object) -> None:
-        """Make tasks due whose questions have changed. ``heads``: app → its
-        newest entry. Switches greenlets. Raises StorageUnavailable."""
+        """Make the tasks due whose questions have changed.
+
+        ``heads``: app → its newest entry of the log. Switches greenlets. Raises
+        StorageUnavailable.
+        """
         asks = self._store.part(MessageLog).asks
         for app, position in tuple(self._positions.items()):
             if heads.get(app, 0) <= position:
@@ -430,13 +465,16 @@ class Tasks:
             questions, self._positions[app] = asks.changes(app, position)
             if questions and self.rows.make_due(app, questions):
                 self.runner.wake()
+            # No task of the app waits any more, so its log need not be read.
             elif not self.rows.are_open(app):
                 self._positions.pop(app)
 
     def _do_due_work(self, app: str, id: str) -> None:
         """Do the work that is due for a task: delete it, wait longer for its
-        question, or run its tool. Switches greenlets. Raises
-        StorageUnavailable."""
+        question, or run its tool.
+
+        Switches greenlets. Raises StorageUnavailable.
+        """
         task = self.rows.get(app, id)
         if task is None:
             return
@@ -454,21 +492,19 @@ class Tasks:
 
     def _run_and_store(self, task: Task) -> None:
         """Run the tool of a task, and store its result, unless the task was
-        cancelled meanwhile. Switches greenlets. Raises StorageUnavailable if it
-        should be run again."""
+        cancelled meanwhile.
+
+        Switches greenlets. Raises StorageUnavailable if it should be run again.
+        """
         state = "completed"
         rounds = dict[str, bytes]()
         try:
             result = self._run_tool(task)
-        except McpError as error:
+        except (McpError, RouteRefused) as error:
             state = "failed"
-            result = {"code": error.code, "message": str(error)}
-        except RouteRefused as refused:
-            if refused.status in _TEMPORARY_STATUSES:
-                raise StorageUnavailable(str(refused)) from refused
-            state = "failed"
-            result = {"code": Code.BAD_PARAMS, "message": str(refused)}
+            result = _error_of(error)
         except (Runner.Lost, Unavailable):
+            # Another node runs it, or it is run again later.
             raise
         except Exception:
             log.exception("the task %s of MCP failed", task.id)
@@ -477,7 +513,7 @@ class Tasks:
 
         if isinstance(result, InputRequired):
             state = "input_required"
-            round = Round({**result.requests}, {}, result.state)
+            round = Round({**result.requests}, responses={}, state=result.state)
             rounds["rounds"] = msgspec.json.encode(round)
             result = {}
         content = b""
@@ -497,9 +533,44 @@ class Tasks:
         )
 
 
+def _new_task(turn: Turn, tool: str, arguments: dict[str, Any], later: Later) -> Task:
+    """The task of a call, without its times, which the database sets."""
+    client = {}
+    state = "held"
+    if turn.takes_tasks:
+        client = dict(turn.message.client)
+        state = "working"
+    call = TaskCall(
+        principal=turn.principal,
+        proof=turn.proof(),
+        tool=tool,
+        arguments=arguments,
+        client=client,
+        needs_yes=later.needs_yes,
+        question_digest=later.question_digest,
+    )
+    return Task(
+        app=turn.app,
+        user=turn.user,
+        state=state,
+        what=call,
+        question=later.question,
+        rounds=Round(state=later.state),
+    )
+
+
+def _error_of(error: McpError | RouteRefused) -> dict[str, Any]:
+    """The error with which a task fails. Raises StorageUnavailable after a
+    refusal that is temporary, so that the task is run again."""
+    if isinstance(error, McpError):
+        return {"code": error.code, "message": str(error)}
+    if error.status in _TEMPORARY_STATUSES:
+        raise StorageUnavailable(str(error)) from error
+    return {"code": Code.BAD_PARAMS, "message": str(error)}
+
+
 def document_of(task: Task) -> dict[str, Any]:
-    """A task in the form for clients, without the fields that depend on its
-    state."""
+    """A task as clients see it, without the fields that depend on its state."""
     document = {"taskId": task.id, "status": task.state}
     if task.state == "working" and task.question:
         document["statusMessage"] = "A person is asked"
@@ -513,6 +584,7 @@ def document_of(task: Task) -> dict[str, Any]:
 
 
 def _time_of(ms: int) -> str:
-    """A time in Unix milliseconds, in the form of MCP."""
+    """A time in Unix milliseconds as MCP writes it:
+    ``2026-07-28T12:00:00.000Z``."""
     time = datetime.fromtimestamp(ms / _SECOND_MS, UTC)
     return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -54,7 +54,8 @@ class _Streams(Dialect):
     pinged = True
 
     def encode_ping(self, state: DialectState | None) -> bytes:
-        """Encode a comment that keeps proxies from closing the stream."""
+        """Encode a ping: a comment, which keeps proxies from closing the
+        stream."""
         return b":\n\n"
 
 
@@ -62,15 +63,17 @@ ENCODING: Final = StreamEncoding(_Streams())
 
 
 def _text_of(value: Any) -> Any:
-    """A value in the form that it has in a query."""
+    """The value of a parameter as it stands in a query: ``true`` for True."""
     if isinstance(value, bool):
         return str(value).lower()
     return value
 
 
 class RouteRefused(Exception):
-    """The refusal by a route of ``/api/v1`` that a tool has called, with its
-    ``code`` and ``status``."""
+    """The refusal by a route of ``/api/v1`` that a tool has called.
+
+    ``code`` and ``status`` are those of the problem.
+    """
 
     def __init__(self, code: str, message: str, status: int = _BAD_REQUEST) -> None:
         super().__init__(f"{code}: {message}")
@@ -79,8 +82,8 @@ class RouteRefused(Exception):
 
 
 class InputRequired(Struct, frozen=True):
-    """The result of a tool, prompt or resource that needs more input from the
-    client (2026-07-28).
+    """The result of a tool, prompt or resource that needs more from the client
+    (2026-07-28).
 
     ``requests``: name → request (``elicitation/create``,
     ``sampling/createMessage``, ``roots/list``). The client repeats its request
@@ -94,7 +97,7 @@ class InputRequired(Struct, frozen=True):
 
 
 class Turn:
-    """A request with its answer. Functions of tools get it.
+    """A request with its answer. The functions of tools get it.
 
     ``responses``: answers of the client to :class:`InputRequired`. ``state``:
     the state in this ``InputRequired``, or in the ``Later`` with which the tool
@@ -114,6 +117,8 @@ class Turn:
         head: Head,
         request: HttpRequest,
     ) -> None:
+        """Begin with the request on a connection. It was not authorised yet:
+        see :meth:`admit`."""
         self.core = core
         self.api = api
         self.stream = stream
@@ -126,8 +131,11 @@ class Turn:
         self._runs = 0
 
     def admit(self, call: Call) -> None:
-        """Note that the request was read and authorised. ``user``: the user for
-        whom it is made; ``""`` if it names nobody."""
+        """Note that the request was read and authorised.
+
+        From now on ``user`` is the user for whom it is made; ``""`` if it names
+        nobody.
+        """
         self.message: RpcMessage = call.input
         self.principal: Principal = call.principal
         self.app = call.app or GOCHAT
@@ -150,23 +158,23 @@ class Turn:
             raise McpError(Code.NO_CAPABILITY, "The client does not take tasks", lacks)
 
     def proof(self) -> str:
-        """The proof that :meth:`Core.still_holds` checks later. May switch
-        greenlets. Raises StorageUnavailable."""
+        """A text by which :meth:`Core.still_holds` can check later that the
+        principal still has its right. May switch greenlets. Raises
+        StorageUnavailable."""
         return self.core.authority.proof(self.principal, self.request.headers)
 
     def has_route(self, method: str, path: str) -> bool:
-        """Whether this node has a route of ``/api/v1``; its feature may be
+        """Whether this node has a route of ``/api/v1``, whose feature may be
         missing."""
         return (method, PREFIX + path) in self.api.endpoints
 
     def run(self, method: str, path: str, **values: Any) -> Any:
-        """Call a route of ``/api/v1`` as this principal, with its need, its
-        rules and its act in the audit log. Each call except the first costs as
-        much as a request.
+        """Call a route of ``/api/v1`` as the principal of this request.
 
-        ``values``: the query or the JSON body. Empty values are left out.
-        ``app`` and ``user`` come from the request. May switch greenlets. Raises
-        RouteRefused.
+        The need of the route, its rules and its act in the audit log apply.
+        Each call except the first costs as much as a request. ``values``: the
+        query or the JSON body. Empty values are left out. ``app`` and ``user``
+        come from the request. May switch greenlets. Raises RouteRefused.
         """
         if self._runs:
             self.api.rates.charge(self.principal, self.request.host, 1)
@@ -178,9 +186,8 @@ class Turn:
         query = b""
         body = _encode(fields)
         if method == "GET":
-            query = urlencode(
-                {name: _text_of(fields[name]) for name in fields}
-            ).encode()
+            parameters = {name: _text_of(fields[name]) for name in fields}
+            query = urlencode(parameters).encode()
             body = b""
         request = HttpRequest(method, PREFIX + path, query, body, {}, self.request.host)
         answer = self.api.run(
@@ -192,7 +199,11 @@ class Turn:
         return content
 
     def cards(self, users: Collection[str]) -> list[dict[str, Any]]:
-        """The cards of the users who have accounts. May switch greenlets."""
+        """The cards of those users who have accounts: their names and their
+        presence.
+
+        The list is empty if the app has no accounts. May switch greenlets.
+        """
         if not (users and self.user and self.has_route("POST", "/accounts/cards")):
             return []
         try:
@@ -204,13 +215,15 @@ class Turn:
     # --- rounds ---------------------------------------------------------------
 
     def read_round(self) -> None:
-        """Read the contents of a second round. Raises McpError."""
+        """Read the answers and the state that a client sends with a repeated
+        request. Raises McpError if the state was not made for it."""
         self.responses = self.message.mapping("inputResponses")
         if "requestState" in self.params:
             self.state = self._seal.read(self.message.text("requestState"), self._bound)
 
     def require_answers(self, wanted: InputRequired) -> None:
         """Raise McpError unless the client can answer these requests."""
+        # The capability for "sampling/createMessage" is called "sampling".
         requests = wanted.requests.values()
         needs = {request["method"].partition("/")[0] for request in requests}
         lacks: dict[str, Any] = {
@@ -224,7 +237,8 @@ class Turn:
             )
 
     def next_round(self, wanted: InputRequired) -> dict[str, Any]:
-        """The result that begins another round. Raises McpError."""
+        """The result that lets the client answer, and repeat its request.
+        Raises McpError if it cannot answer."""
         self.require_answers(wanted)
         state = None
         if wanted.state is not None:
@@ -238,8 +252,11 @@ class Turn:
 
     @property
     def _bound(self) -> bytes:
-        """The part to which the signature of a state is bound: the principal,
-        and the request without its rounds."""
+        """The part of the request to which the signature of a state is bound.
+
+        It is the principal, and the request without its rounds. So nobody can
+        use the state for another call.
+        """
         rounds = {"_meta", "inputResponses", "requestState"}
         params = {key: value for key, value in self.params.items() if key not in rounds}
         return _encode(
@@ -249,8 +266,10 @@ class Turn:
     # --- answering ------------------------------------------------------------
 
     def begin(self) -> bool:
-        """Begin a stream and keep it open, unless it has begun. False if the
-        client accepts no streams."""
+        """Begin a stream and keep it open, unless it has begun.
+
+        Returns False if the client accepts no streams.
+        """
         if self._has_begun:
             return True
         if "text/event-stream" not in self.request.headers.get("accept", ""):
@@ -266,13 +285,17 @@ class Turn:
         return True
 
     def notify(self, method: str, params: Mapping[str, Any]) -> None:
-        """Send a notification about this request."""
+        """Send a notification about this request, if the client accepts
+        streams."""
         if self.begin():
             self.stream.send(notification(method, params))
 
     def progress(self, progress: float, total: float) -> None:
         """Tell the client how much of this request is done, if the client wants
-        that."""
+        that.
+
+        It wants that if its request has a ``progressToken``.
+        """
         meta = self.params.get("_meta")
         if not isinstance(meta, dict):
             return
@@ -282,7 +305,8 @@ class Turn:
             self.notify("notifications/progress", how_far)
 
     def finish(self, answer: HttpResponse) -> None:
-        """Answer the request."""
+        """Answer the request: on its stream if one has begun, and otherwise as
+        an ordinary response."""
         if self._has_begun:
             self.stream.send(sse(answer.body))
             self.stream.close(CloseCode.NORMAL)
