@@ -20,12 +20,14 @@ __all__ = ["FEATURE", "Mailboxes"]
 
 
 def _counts(core: Core) -> dict[str, int]:
+    """How often each event has happened on this node, for the table of
+    metrics."""
     counts = core.service(Mailboxes).counts
     return {event: counts[event] for event in EVENTS}
 
 
 def metrics() -> tuple[Metric, ...]:
-    """The metrics of mailboxes, at the first scrape."""
+    """The metrics of mailboxes. They are asked for at the first scrape."""
     from imserver.plugin.metrics import Metric  # most nodes start without it
 
     return (
@@ -40,6 +42,8 @@ def metrics() -> tuple[Metric, ...]:
 
 
 def _build(core: Core) -> Parts:
+    """Make the service of mailboxes for one node. If the node has MCP, agents
+    get tools for mailboxes."""
     mailboxes = Mailboxes(core, core.service(MessageServices))
     if "mcp" in core.features:
         from imserver_mcp import Mcp
@@ -47,7 +51,7 @@ def _build(core: Core) -> Parts:
         from .tools import OFFER
 
         core.service(Mcp).offer(OFFER)
-    return Parts((mailboxes,), run=(mailboxes.waits.run,))
+    return Parts(services=(mailboxes,), run=(mailboxes.waits.run,))
 
 
 FEATURE: Final = FeatureRow(

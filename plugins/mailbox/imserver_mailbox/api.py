@@ -168,24 +168,45 @@ def claim(
     """
     if call.is_back_end:
         api.mailboxes.require_bot(call.app, call.user)
-    headers = call.request.headers
+    # The proof stays empty if the request does not wait, or needed no key.
     proof = ""
     if wait > 0 and call.credential != "":
-        proof = api.core.authority.proof(call.principal, headers)
+        proof = api.core.authority.proof(call.principal, call.request.headers)
     claim = api.mailboxes.claim(
-        call.app, call.user, seconds, limit, tries, wait, call.principal.label
+        call.app,
+        call.user,
+        seconds=seconds,
+        limit=limit,
+        tries=tries,
+        wait=wait,
+        payer=call.principal.label,
     )
-    # The token or key may have been revoked while the request was waiting.
-    app = call.principal.app or call.app
-    user = call.principal.user
-    if proof and not api.core.still_holds(app, user, proof):
-        if user:
-            raise ApiProblem(Problems.TOKEN_INVALID)
-        raise ApiProblem(Problems.UNAUTHORIZED)
+    if proof:
+        _require_right(api, call, proof)
     if claim is None:
         return ClaimAnswer()
     messages = [message.view() for message in claim.messages]
-    return ClaimAnswer(claim.token, messages, claim.row.tries + 1, claim.until)
+    return ClaimAnswer(
+        token=claim.token,
+        messages=messages,
+        tries=claim.row.tries + 1,
+        until=claim.until,
+    )
+
+
+def _require_right(api: MailboxApi, call: Call, proof: str) -> None:
+    """Raise ApiProblem if the token or key of a request was revoked while the
+    request was waiting.
+
+    ``proof`` is a text by which the core recognises them.
+    """
+    app = call.principal.app or call.app
+    user = call.principal.user
+    if api.core.still_holds(app, user, proof):
+        return
+    if user:
+        raise ApiProblem(Problems.TOKEN_INVALID)
+    raise ApiProblem(Problems.UNAUTHORIZED)
 
 
 @routes.post(
@@ -248,12 +269,18 @@ def dead(api: MailboxApi, call: Call, cursor: str, limit: int) -> DeadLetters:
     """List the dead letters of a bot"""
     after = id_of(read_cursor(cursor) or "0")
     rows = api.mailboxes.rows.dead(call.app, call.user, after, limit + 1)
-    page, following = page_and_cursor(rows, limit, lambda row: str(row.message))
+    page, next_cursor = page_and_cursor(rows, limit, lambda row: str(row.message))
     letters = [
-        DeadLetter(row.message, row.conversation, row.tries, row.reason, row.due)
+        DeadLetter(
+            message=row.message,
+            conversation=row.conversation,
+            tries=row.tries,
+            reason=row.reason,
+            died=row.due,
+        )
         for row in page
     ]
-    return DeadLetters(letters, following)
+    return DeadLetters(letters, next_cursor)
 
 
 @routes.post(

@@ -40,15 +40,15 @@ _OF_USER: Final = "app = %s AND member = %s"
 
 
 class Queue(Struct, frozen=True, kw_only=True):
-    """A row of waiting messages: the messages of a conversation after
-    ``handled``, up to ``last``. Or, if ``message`` is not 0, one message; it is
-    a dead letter if the ``state`` is DEAD.
+    """A row of waiting messages. They are the messages of a conversation after
+    ``handled``, up to ``last``.
 
-    ``due``: the time from which on it may be claimed. This is the end of the
-    lease while it is claimed, and NEVER if nothing waits. For a dead letter it
-    is the time of its death. ``claim``: the number of claims. ``settled``: the
-    last claim that was acknowledged or given back. ``tries``: claims since the
-    last acknowledgement.
+    If ``message`` is not 0, the row is about one message; it is a dead letter
+    if the ``state`` is DEAD. ``due``: the time from which on it may be claimed.
+    This is the end of the lease while it is claimed, and NEVER if nothing
+    waits. For a dead letter it is the time of its death. ``claim``: the number
+    of claims. ``settled``: the last claim that was acknowledged or given back.
+    ``tries``: claims since the last acknowledgement.
     """
 
     app: str
@@ -99,7 +99,9 @@ class MailboxRows(Store.Rows):
 
     @Store.writing
     def begin(self, sql: PooledStatements, app: str, user: str, end: int) -> None:
-        """Make a mailbox, unless it exists. ``end``: the end of the log."""
+        """Make a mailbox, unless it exists. ``end``: the end of the log now."""
+        # The row of the conversation 0 keeps the position, and where the
+        # mailbox began.
         row = Queue(
             app=app, member=user, conversation=0, state=READER, handled=0, last=end
         )
@@ -115,9 +117,12 @@ class MailboxRows(Store.Rows):
         position: int,
         ranges: Mapping[int, tuple[int, int]],
     ) -> bool:
-        """Note that the log was read from ``before`` to ``position``.
-        ``ranges``: conversation → its first and last new message. Returns False
-        if somebody else has noted it already."""
+        """Note that the log was read from ``before`` to ``position``, and add
+        its new messages.
+
+        ``ranges``: conversation → its first and last new message. Returns
+        False, and adds nothing, if somebody else has noted it already.
+        """
         reader = f"UPDATE mailbox_queue SET handled = %s WHERE {_KEY} AND handled = %s"
         if not sql.execute(reader, (position, app, user, 0, 0, before)):
             return False
@@ -131,6 +136,7 @@ class MailboxRows(Store.Rows):
             "due = CASE WHEN due = %s THEN %s ELSE due END, "
             f"last = %s WHERE {_KEY}"
         )
+        # In one order, so that two transactions cannot wait for each other.
         for conversation, (first, last) in sorted(ranges.items()):
             key = app, user, 0, conversation
             if not sql.execute(change, (NEVER, first - 1, NEVER, now, last, *key)):
@@ -159,6 +165,8 @@ class MailboxRows(Store.Rows):
         rows = list(map(_ROWS.read, sql.query(DUE, (app, user, OPEN, NEVER, AT_ONCE))))
         due = [row for row in rows if row.due <= now]
         seconds = None
+        # The rows are in the order of their times, so the first of the others
+        # is due next.
         if len(due) < len(rows):
             seconds = (rows[len(due)].due - now) / _SECOND_MS
         ((position, begin),) = reader
@@ -166,8 +174,11 @@ class MailboxRows(Store.Rows):
 
     @Store.writing
     def claim(self, sql: PooledStatements, row: Queue, seconds: int) -> int | None:
-        """Claim a row that a worker has read. Returns the end of the lease, or
-        None if another worker has claimed it meanwhile."""
+        """Claim a row that a worker has read, for ``seconds``.
+
+        Returns the end of the lease, or None if another worker has claimed it
+        meanwhile.
+        """
         until = sql.clock_ms() + seconds * _SECOND_MS
         change = f"UPDATE mailbox_queue SET claim = %s, due = %s, tries = %s, reason = '' WHERE {_KEY} "
         values = row.claim + 1, until, row.tries + 1, *row.key
@@ -190,8 +201,11 @@ class MailboxRows(Store.Rows):
 
     @Store.writing
     def settle(self, sql: PooledStatements, row: Queue, upto: int) -> bool | None:
-        """Note that the messages up to ``upto`` were handled. Returns False if
-        this claim has noted it before, and None if the claim has ended."""
+        """Note that the messages of a claim up to ``upto`` were handled.
+
+        Returns False if this claim has noted it before, and None if the claim
+        has ended.
+        """
         if row.message:
             delete = f"DELETE FROM mailbox_queue WHERE {_LEASED}"
             if sql.execute(delete, _claim_of(row, sql.clock_ms())):
@@ -199,6 +213,7 @@ class MailboxRows(Store.Rows):
             return None
         if _settle_conversation(sql, row, upto):
             return True
+        # A worker may repeat its acknowledgement, if it got no answer.
         same = f"SELECT 1 FROM mailbox_queue WHERE {_KEY} AND claim = %s AND settled = %s AND handled >= %s"
         if sql.query(same, (*row.key, row.claim, row.claim, upto)):
             return False
@@ -208,10 +223,14 @@ class MailboxRows(Store.Rows):
     def give_back(
         self, sql: PooledStatements, row: Queue, seconds: int, reason: str
     ) -> bool:
-        """End a claim. Its messages are due again after ``seconds``. False if
-        the claim had ended before."""
+        """End a claim. Its messages are due again after ``seconds``, with the
+        ``reason`` of the failure.
+
+        Returns False if the claim had ended before.
+        """
         now = sql.clock_ms()
         due = now + seconds * _SECOND_MS
+        # Another number, so that the token of the claim is not valid any more.
         claim = row.claim + 1
         change = f"UPDATE mailbox_queue SET claim = %s, settled = %s, due = %s, reason = %s WHERE {_LEASED}"
         values = claim, claim, due, reason, *_claim_of(row, now)
@@ -221,17 +240,19 @@ class MailboxRows(Store.Rows):
 
     @Store.writing
     def bury(self, sql: PooledStatements, row: Queue, message: int) -> bool:
-        """Make a message of a claim a dead letter: the first message of a
-        conversation, or the message that was put back.
+        """Make a message of a claim a dead letter, which nobody can claim.
 
-        ``row`` has the number of the claim, but the tries and the reason from
-        before. False if the claim has ended.
+        It is the first message of a conversation, or the message that was put
+        back. ``row`` has the number of the claim, but the tries and the reason
+        from before. Returns False if the claim has ended.
         """
         now = sql.clock_ms()
         if row.message:
             change = f"UPDATE mailbox_queue SET state = %s, settled = %s, due = %s, reason = %s WHERE {_LEASED}"
             values = DEAD, row.claim, now, row.reason, *_claim_of(row, now)
             return bool(sql.execute(change, values))
+        # The message gets a row of its own, and its conversation continues
+        # behind it.
         if not _settle_conversation(sql, row, message):
             return False
         letter = Queue(
@@ -253,7 +274,8 @@ class MailboxRows(Store.Rows):
     def dead(
         self, sql: PooledStatements, app: str, user: str, after: int, limit: int
     ) -> Sequence[Queue]:
-        """Dead letters with an id after ``after``, ordered by id."""
+        """The dead letters with an id after ``after``, in the order of their
+        ids."""
         where = f"WHERE {_OF_USER} AND message > %s AND state = %s ORDER BY message LIMIT %s"
         return _ROWS.find(sql.query, where, app, user, after, DEAD, limit)
 
@@ -261,8 +283,8 @@ class MailboxRows(Store.Rows):
     def put_back(
         self, sql: PooledStatements, app: str, user: str, message: int
     ) -> bool:
-        """Put a dead letter back, so that it may be claimed again. False if it
-        does not exist."""
+        """Put a dead letter back, so that it may be claimed again. Returns
+        False if it does not exist."""
         change = (
             f"UPDATE mailbox_queue SET state = %s, tries = 0, due = %s WHERE {_OF_USER} AND message = %s "
             "AND state = %s"
@@ -273,20 +295,23 @@ class MailboxRows(Store.Rows):
 
     @Store.writing_or(False)
     def drop(self, sql: PooledStatements, app: str, user: str, message: int) -> bool:
-        """Delete a dead letter. False if it does not exist."""
+        """Delete a dead letter. Returns False if it does not exist."""
         delete = f"DELETE FROM mailbox_queue WHERE {_OF_USER} AND message = %s AND state = %s"
         return bool(sql.execute(delete, (app, user, message, DEAD)))
 
 
 def _claim_of(row: Queue, now: int) -> tuple[str | int, ...]:
-    """The values of :data:`_LEASED`."""
+    """The values for the condition :data:`_LEASED`, by which a claim is still
+    in force."""
     return *row.key, row.claim, row.claim, now
 
 
 def _settle_conversation(sql: Statements, row: Queue, upto: int) -> bool:
     """End a claim, and let its conversation continue after the entry ``upto``.
+
     If it has newer messages, it is due now. Returns False if the claim has
-    ended."""
+    ended.
+    """
     now = sql.clock_ms()
     change = (
         "UPDATE mailbox_queue SET "
@@ -301,8 +326,9 @@ def _settle_conversation(sql: Statements, row: Queue, upto: int) -> bool:
 
 STEPS: Final = (
     """
-    # "message": 0, or the dead letter, or the message that was put back, of which the row is. "state": 0 may
-    # be claimed when it is "due", 1 is a dead letter, 2 (of the conversation 0) says how far the log was read
+    # "message": 0, or the dead letter, or the message that was put back, of
+    # which the row is. "state": 0 may be claimed when it is "due", 1 is a dead
+    # letter, 2 (of the conversation 0) says how far the log was read
     # ("handled"), and where it ended when the mailbox was made ("last").
     ordered mailbox_queue: app name500*, member name255*, message big*, conversation big*, state small,
         due big, handled big, last big, claim big, settled big, tries int, reason string200

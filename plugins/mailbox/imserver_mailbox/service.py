@@ -65,8 +65,12 @@ EventName = Literal["claim", "renew", "ack", "nack", "late", "dead", "put_back",
 
 
 class Claim(Struct, frozen=True):
-    """A claim of messages of one conversation. ``row``: the row before the
-    claim, but with its number. ``until``: in Unix milliseconds."""
+    """Messages of one conversation that a worker has claimed: until the end of
+    the lease nobody else gets messages of this conversation.
+
+    ``row``: the row before the claim, but with its number. ``until``: the end
+    of the lease in Unix milliseconds.
+    """
 
     row: Queue
     messages: list[Entry]
@@ -74,16 +78,19 @@ class Claim(Struct, frozen=True):
 
     @property
     def token(self) -> str:
-        """The token that a worker needs for the claim. It is valid for this
-        mailbox only."""
+        """The token by which the worker names the claim later. It is valid for
+        this mailbox only."""
         row = self.row
         last = self.messages[-1].id
         return f"{row.conversation}.{row.message}.{row.claim}.{last}"
 
 
 def claim_of(app: str, user: str, token: str) -> tuple[Queue, int]:
-    """The claim that a token names, and the last message of the claim. Raises
-    ServiceRefused."""
+    """The claim that a token names, and the last message of the claim.
+
+    A token has four numbers: ``<conversation>.<message>.<claim>.<last
+    message>``. Raises ServiceRefused if it is no token.
+    """
     numbers = token.split(".")
     if len(numbers) != _TOKEN_NUMBERS or not all(map(_is_number, numbers)):
         raise ServiceRefused(
@@ -104,14 +111,19 @@ def claim_of(app: str, user: str, token: str) -> tuple[Queue, int]:
 
 
 def _is_number(text: str) -> bool:
+    """Whether a part of a token is a number that fits into a column."""
     return text.isdecimal() and len(text) <= _MOST_DIGITS
 
 
 class Mailboxes:
-    """The mailboxes of bots. Methods may switch greenlets and raise
-    StorageUnavailable."""
+    """The mailboxes of bots, from which workers claim messages.
+
+    Methods may switch greenlets and raise StorageUnavailable.
+    """
 
     def __init__(self, core: Core, services: MessageServices) -> None:
+        """Take the services of the core and the messenger. No mailbox is read
+        yet."""
         self.rows = MailboxRows(core.store)
         self.waits = Waits(core, services)
         self.counts: Counter[EventName] = Counter()
@@ -136,18 +148,21 @@ class Mailboxes:
         wait: float,
         payer: str,
     ) -> Claim | None:
-        """Claim the messages that have waited longest, for ``seconds``. Returns
-        None if no message came within ``wait`` seconds.
+        """Claim the messages that have waited longest, for ``seconds``.
 
         ``limit``: the most messages. ``tries``: after so many claims a message
-        becomes a dead letter. ``payer``: the principal whose waiting claims are
-        counted.
+        becomes a dead letter. ``wait``: for how many seconds to wait for a
+        message. ``payer``: the principal whose waiting claims are counted.
+        Returns None if no message came in time.
         """
         if wait <= 0 or self.waits.is_full(payer):
             claim = self._claim(app, user, seconds, limit, tries)
             if isinstance(claim, Claim):
                 return claim
             return None
+
+        # Without a claim, the result is the number of seconds until the next
+        # look.
 
         deadline = monotonic() + wait
         with self.waits.waiting(app, user, payer) as news:
@@ -157,6 +172,7 @@ class Mailboxes:
                 if isinstance(claim, Claim):
                     return claim
                 seconds_left = deadline - monotonic()
+                # A node that is about to stop sends its workers away.
                 if seconds_left <= 0 or self._core.node.draining:
                     return None
                 news.wait(max(0.0, min(seconds_left, claim)))
@@ -164,8 +180,11 @@ class Mailboxes:
     def _claim(
         self, app: str, user: str, seconds: int, limit: int, tries: int
     ) -> Claim | float:
-        """A claim. If there is nothing to claim now, returns the number of
-        seconds until the next look."""
+        """Claim messages, if there are any now.
+
+        Otherwise returns the number of seconds until the next look. Arguments are
+        as for :meth:`claim`.
+        """
         if not self._core.store.has_database:
             return LOOK_SECONDS
         look = self._add_new_messages(app, user)
@@ -191,10 +210,13 @@ class Mailboxes:
     def _messages_or_dead_letter(
         self, row: Queue, until: int, limit: int, tries: int
     ) -> Claim | None:
-        """The messages of a row that was just claimed. Returns None if the
-        claim has ended at once: it has no messages, or its message has failed
-        ``tries`` times and became a dead letter. ``row`` has the number of the
-        claim, but the tries and the reason from before it."""
+        """The messages of a row that was just claimed.
+
+        Returns None if the claim has ended at once: it has no messages, or its
+        message has failed ``tries`` times and became a *dead letter*, which
+        nobody can claim. ``row`` has the number of the claim, but the tries and
+        the reason from before it.
+        """
         if row.tries:
             # A failed message comes alone: no other may become a dead letter
             # with it.
@@ -214,7 +236,10 @@ class Mailboxes:
 
     def _read_messages(self, row: Queue, limit: int) -> tuple[list[Entry], int]:
         """The messages of a row that its bot may read, and the last entry that
-        was read."""
+        was read.
+
+        A row is about one message (``row.message``), or about a conversation.
+        """
         history = self._log.entries
         if row.message:
             entries = history.readable(row.app, row.member, [row.message])
@@ -238,6 +263,8 @@ class Mailboxes:
                 if entry.kind == "message" and entry.sender != row.member
             ]
             if messages:
+                # An answer has a maximum size, so fewer messages than the limit
+                # may fit.
                 sizes = (
                     len(entry.body) + len(entry.meta) for entry in messages[:limit]
                 )
@@ -251,15 +278,17 @@ class Mailboxes:
 
     def renew(self, app: str, user: str, token: str, seconds: int) -> int:
         """Extend a claim. Returns its new end, in Unix milliseconds. Raises
-        ServiceRefused."""
+        ServiceRefused if it has ended."""
         row, _ = claim_of(app, user, token)
         until = self.rows.renew(row, seconds)
         return self._count_or_refuse("renew", until)
 
     def acknowledge(self, app: str, user: str, token: str) -> bool:
-        """End a claim whose messages were handled. Their senders see it by the
-        read mark of the bot. False if the claim was acknowledged before. Raises
-        ServiceRefused."""
+        """End a claim whose messages were handled.
+
+        Their senders see it by the read mark of the bot. Returns False if the
+        claim was acknowledged before. Raises ServiceRefused if it has ended.
+        """
         row, upto = claim_of(app, user, token)
         is_new = self._count_or_refuse("ack", self.rows.settle(row, upto))
         self._receipts.note(app, user, row.conversation, read=upto)
@@ -269,15 +298,21 @@ class Mailboxes:
     def give_back(
         self, app: str, user: str, token: str, seconds: int, reason: str
     ) -> None:
-        """End a claim whose messages were not handled. Other workers may claim
-        them after ``seconds``. Raises ServiceRefused."""
+        """End a claim whose messages were not handled.
+
+        Other workers may claim them after ``seconds``. Raises ServiceRefused if
+        it has ended.
+        """
         row, _ = claim_of(app, user, token)
         self._count_or_refuse("nack", self.rows.give_back(row, seconds, reason) or None)
         self.waits.wake(app, user)
 
     def _count_or_refuse(self, event: EventName, result: T | None) -> T:
-        """Count an event, and return its result. Raises ServiceRefused if the
-        result is None, which means that the claim has ended."""
+        """Count an event, and return its result.
+
+        A result of None means that the claim has ended. Then raises
+        ServiceRefused.
+        """
         if result is None:
             self.counts["late"] += 1
             raise ServiceRefused(problem=HTTP_LATE)
@@ -303,9 +338,9 @@ class Mailboxes:
     # --- filling --------------------------------------------------------------
 
     def _add_new_messages(self, app: str, user: str) -> Look | None:
-        """Add the messages that the log has stored since the last claim. A new
-        mailbox begins with the messages that the bot has not read.
+        """Add the messages that the log has stored since the last claim.
 
+        A new mailbox begins with the messages that the bot has not read.
         Returns the state of the mailbox, or None if it has changed and must be
         read again.
         """
@@ -318,35 +353,43 @@ class Mailboxes:
         if position >= end:
             return look
 
-        reads: dict[int, int] = {}
+        # These are messages from before the mailbox, which the bot may have
+        # read.
+        read_marks: dict[int, int] = {}
         if position < look.begin:
-            reads = self._read_marks(app, user)
+            read_marks = self._read_marks(app, user)
         for _ in range(PAGES):
             if position >= end:
                 break
-            before = position
+            old_position = position
             entries, more = self._page(app, user, position, look.begin)
             if entries:
                 position = entries[-1].id
             if not more:
                 position = max(end, position)
-            ranges = _ranges(entries, user, reads)
-            if not self.rows.add(app, user, before, position, ranges):
+            ranges = _ranges(entries, user, read_marks)
+            # Another claim has added these messages at the same time.
+            if not self.rows.add(app, user, old_position, position, ranges):
                 break
         return None
 
     def _page(
         self, app: str, user: str, position: int, begin: int
     ) -> tuple[list[Entry], bool]:
-        """Entries of the log, and whether the log has more. Before the
-        beginning of a mailbox, only the entries that its bot can read."""
+        """Entries of the log after a position, and whether the log has more.
+
+        Before the beginning of a mailbox, they are only the entries that its
+        bot can read.
+        """
         if position < begin:
             return self._log.entries.sync(app, user, position, PAGE)
+        # Entries of all users: _waits_for() finds those for the bot.
         entries = self._log.entries.read(app, position, PAGE)
         return entries, len(entries) == PAGE
 
     def _read_marks(self, app: str, user: str) -> dict[int, int]:
-        """Conversation → the last entry that the bot has read in it."""
+        """The conversations of a bot, each with the last entry that the bot has
+        read."""
         reads = dict[int, int]()
         version = 0
         while True:
@@ -360,7 +403,11 @@ class Mailboxes:
 def _ranges(
     entries: list[Entry], user: str, reads: dict[int, int]
 ) -> dict[int, tuple[int, int]]:
-    """Conversation → its first and last message that the bot has not read."""
+    """The conversations with unread messages in some entries, each with its
+    first and last one.
+
+    ``reads``: conversation → the last entry that the bot has read.
+    """
     ranges = dict[int, tuple[int, int]]()
     for entry in entries:
         conversation = entry.conversation
@@ -378,11 +425,14 @@ def _waits_for(entry: Entry, user: str) -> bool:
 
 
 class Waits:
-    """Owner of the claims that wait on this node. While any wait, one greenlet
-    finds out for which of them the log has something new, no matter which node
-    has stored it."""
+    """The claims that wait on this node.
+
+    While any wait, one greenlet finds out for which of them the log has
+    something new, no matter which node has stored it.
+    """
 
     def __init__(self, core: Core, services: MessageServices) -> None:
+        """Begin without waiting claims."""
         self._log = services.log.entries
         self._watch = services.messaging.follower.watch
         self._core = core
@@ -395,18 +445,24 @@ class Waits:
         """Principal → the number of its waiting claims."""
 
     def is_full(self, payer: str) -> bool:
-        """Whether a principal has as many waiting claims as it may have."""
+        """Whether a principal has as many waiting claims as it may have, or the
+        node has too many."""
         return self._payers.total() >= MOST_WAITS or self._payers[payer] >= MOST_OF_ONE
 
     @contextmanager
     def waiting(self, app: str, user: str, payer: str) -> Iterator[Flag]:
-        """A signal that is set when there may be something to claim. May
-        switch greenlets. Raises StorageUnavailable."""
+        """A context with a signal that is set when there may be something to
+        claim.
+
+        May switch greenlets. Raises StorageUnavailable.
+        """
         news = Flag()
         self._waits.setdefault((app, user), []).append(news)
         self._payers[payer] += 1
         self._watch(self._news, self._apps())
         try:
+            # The query may switch greenlets, and another claim may set the
+            # position meanwhile.
             if app not in self._positions:
                 self._positions.setdefault(app, self._log.head(app))
             self._news.set()
@@ -416,6 +472,7 @@ class Waits:
             self._waits[app, user].remove(news)
             if not self._waits[app, user]:
                 del self._waits[app, user]
+            # The logs of apps without waiting claims are not read any more.
             apps = self._apps()
             self._positions = {
                 name: position
@@ -425,16 +482,18 @@ class Waits:
             self._watch(self._news, apps)
 
     def _apps(self) -> set[str]:
+        """The apps in which claims wait."""
         return {app for app, _ in self._waits}
 
     def wake(self, app: str, user: str) -> None:
-        """Note that there may be something to claim. Never switches
-        greenlets."""
+        """Note that a user's mailbox may have something to claim. Never
+        switches greenlets."""
         for news in self._waits.get((app, user), ()):
             news.set()
 
     def run(self) -> None:
-        """Greenlet: wake waiting claims, until it is killed."""
+        """Wake waiting claims when the log has news, until the greenlet is
+        killed."""
         while True:
             # While no claim waits, only a new claim sets the signal.
             seconds = None
@@ -452,8 +511,10 @@ class Waits:
                 gevent.sleep(LOOK_SECONDS)
 
     def _wake_for_news(self) -> None:
-        """Wake the waiting claims of users who may read new entries. May switch
-        greenlets. Raises StorageUnavailable."""
+        """Wake the waiting claims of users who may read new entries.
+
+        May switch greenlets. Raises StorageUnavailable.
+        """
         heads = self._log.heads(list(self._positions))
         for app, end in heads.items():
             position = self._positions.get(app, end)

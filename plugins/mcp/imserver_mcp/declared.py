@@ -78,9 +78,12 @@ _TASK_ID_BYTES: Final = 16
 
 
 class What(Struct, frozen=True):
-    """The part of a subscription that its client names. ``label``: that of the
-    principal. ``arguments``: of the event. ``proof``: shows whether the
-    principal still has the right."""
+    """The part of a subscription that its client names.
+
+    ``label``: that of the principal. ``arguments``: the filter of the event.
+    ``secret``: with which requests are signed. ``proof``: shows whether the
+    principal still has the right.
+    """
 
     label: str
     url: str
@@ -90,14 +93,16 @@ class What(Struct, frozen=True):
     proof: str = ""
 
     def id_for(self, app: str, user: str) -> str:
-        """The id of a subscription. All nodes make one and the same id."""
+        """The id of a subscription. The same request gives the same id on all
+        nodes, so it prolongs the subscription."""
         whole = _encode([app, user, self.label, self.url, self.event, self.arguments])
         digest = hashlib.sha256(whole).hexdigest()
         return f"sub_{digest[:_ID_CHARACTERS]}"
 
 
 class Hook(LogHook, frozen=True):
-    """A subscription. ``expires``: Unix seconds."""
+    """A stored subscription to events, which are sent to a URL. ``expires``:
+    Unix seconds."""
 
     id: str
     what: What
@@ -120,8 +125,11 @@ class Hooks(Store.Rows):
         return self._hooks_where("app = %s AND member = %s", (app, user))
 
     def _hooks_where(self, condition: str, values: tuple[Any, ...]) -> list[Hook]:
-        """The webhooks that meet a condition of SQL. ``values``: the values of
-        its placeholders. None exist on a node without a database."""
+        """The webhooks that meet a condition of SQL. A node without a database
+        has none.
+
+        ``values``: the values of its placeholders.
+        """
         rows: list[Row] = []
         if self._store.has_database:
             rows = self._store.rows(
@@ -134,7 +142,8 @@ class Hooks(Store.Rows):
 
     @Store.writing
     def put(self, sql: PooledStatements, hook: Hook) -> None:
-        """Store a subscription. An existing one keeps its position."""
+        """Store a subscription. An existing one keeps its position in the
+        log."""
         what = _encode(hook.what)
         sql.insert_new(
             "mcp_hook", f"{_ROWS.columns}, what", [(*_ROWS.values(hook), what)]
@@ -143,20 +152,21 @@ class Hooks(Store.Rows):
         sql.execute(change, (what, hook.expires, hook.id))
 
     def advance(self, hook: Hook, position: int) -> None:
-        """Store a position."""
+        """Store the position up to which a receiver has the events."""
         self._store.execute(
             "UPDATE mcp_hook SET position = %s WHERE id = %s", (position, hook.id)
         )
 
     def remove_same(self, hook: Hook) -> None:
-        """Delete a subscription, unless it was made again meanwhile."""
+        """Delete a subscription, unless its client has made it again
+        meanwhile."""
         self._store.execute(
             "DELETE FROM mcp_hook WHERE id = %s AND what = %s",
             (hook.id, _encode(hook.what)),
         )
 
     def remove(self, ids: list[str]) -> None:
-        """Delete subscriptions."""
+        """Delete the subscriptions with these ids."""
         if ids:
             self._store.execute(
                 f"DELETE FROM mcp_hook WHERE id IN {marks_of(len(ids))}", tuple(ids)
@@ -164,15 +174,19 @@ class Hooks(Store.Rows):
 
 
 def _new_task_id() -> str:
+    """A random id of a task."""
     return f"task_{token_hex(_TASK_ID_BYTES)}"
 
 
 class TaskCall(Struct, frozen=True):
-    """The call of a tool that a task runs. ``principal``: who has called it.
-    ``proof``: shows whether the principal still has the right. ``client``: the
-    capabilities of the client. ``needs_yes``: it runs only after a yes to its
-    question. ``question_digest``: the digest of the text of that question, as
-    it was asked."""
+    """The call of a tool that a task runs.
+
+    ``principal``: who has called it. ``proof``: shows whether the principal
+    still has the right. ``client``: the capabilities of the client.
+    ``needs_yes``: it runs only after a yes to its question.
+    ``question_digest``: the digest of the text of that question, as it was
+    asked.
+    """
 
     principal: Principal
     proof: str

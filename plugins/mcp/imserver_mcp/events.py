@@ -86,14 +86,16 @@ class Wanted(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Subscription(Struct, frozen=True):
-    """A subscription to one event. ``wanted``: its filter."""
+    """A subscription to one event, such as ``message.created``. ``wanted``: its
+    filter."""
 
     event: str
     wanted: Wanted
 
     @classmethod
     def read(cls, turn: Turn, mode: str) -> Subscription:
-        """The subscription that a request describes. Raises McpError."""
+        """The subscription that a request describes. ``mode``: how its events
+        are delivered. Raises McpError."""
         name = turn.message.text("name")
         arguments = turn.message.mapping("arguments")
         if name not in _KINDS:
@@ -113,12 +115,14 @@ class Subscription(Struct, frozen=True):
 
     @classmethod
     def of(cls, what: What) -> Subscription:
-        """The subscription of a webhook."""
+        """The subscription of a stored webhook."""
         return cls(what.event, msgspec.convert(what.arguments, Wanted))
 
     def has(self, entry: Entry, user: str) -> bool:
-        """Whether the subscriber ``user`` gets an entry: its kind belongs to
-        the event, and the filter admits it."""
+        """Whether the subscriber ``user`` gets an entry of the log.
+
+        Its kind must belong to the event, and the filter must admit it.
+        """
         wanted = self.wanted
         return (
             entry.kind in _KINDS[self.event]
@@ -128,13 +132,17 @@ class Subscription(Struct, frozen=True):
         )
 
     def occurrence(self, entry: Entry, cursor: int | None = None) -> dict[str, Any]:
-        """An entry as an event. ``cursor``: the position after it; None if it
-        is sent without one."""
-        at = datetime.fromtimestamp(entry.time_ms / _SECOND_MS, UTC)
+        """An entry of the log as an event for an agent.
+
+        ``cursor``: the position after it; None if it is sent without one.
+        """
+        moment = datetime.fromtimestamp(entry.time_ms / _SECOND_MS, UTC)
         event = {
             "eventId": f"{entry.id}",
             "name": self.event,
-            "timestamp": at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "timestamp": moment.isoformat(timespec="milliseconds").replace(
+                "+00:00", "Z"
+            ),
             "data": entry.view(),
         }
         if cursor is not None:
@@ -143,7 +151,7 @@ class Subscription(Struct, frozen=True):
 
 
 def listed() -> list[dict[str, Any]]:
-    """The list of all events."""
+    """The list of all events, as ``events/list`` answers it."""
     schemas = {"inputSchema": schema_of(Wanted), "payloadSchema": {"type": "object"}}
     return [
         {"name": name, "description": text, "delivery": MODES, **schemas}
@@ -152,16 +160,20 @@ def listed() -> list[dict[str, Any]]:
 
 
 def require_user(turn: Turn) -> str:
-    """The user for whom a request wants events. Raises McpError."""
+    """The user for whom a request wants events. Raises McpError if it names
+    none."""
     if not turn.user:
         raise McpError(Code.FORBIDDEN, "Name the user: their events are told")
     return turn.user
 
 
 def position_of(turn: Turn) -> tuple[int, bool]:
-    """The position from which a request continues, and whether entries after
-    its cursor were lost (``truncated``). Without a cursor it begins at the end
-    of the log. May switch greenlets. Raises McpError."""
+    """The position in the log from which a request continues.
+
+    Also returns whether entries after its cursor were lost (``truncated``).
+    Without a cursor it begins at the end of the log. May switch greenlets.
+    Raises McpError.
+    """
     cursor = turn.params.get("cursor")
     if cursor is not None and not (isinstance(cursor, str) and cursor.isdecimal()):
         raise McpError(Code.BAD_PARAMS, "cursor: it is none of this server")
@@ -172,13 +184,17 @@ def position_of(turn: Turn) -> tuple[int, bool]:
     position = id_of(cursor)
     if extent.continues(position):
         return position, False
+    # The cursor is of another log, or its entries have expired.
     if position > extent.head:
         return extent.head, True
     return extent.floor, True
 
 
 def poll(turn: Turn) -> dict[str, Any]:
-    """Answer ``events/poll``. May switch greenlets. Raises McpError."""
+    """Answer ``events/poll`` with the events after the cursor of the agent.
+
+    May switch greenlets. Raises McpError.
+    """
     user = require_user(turn)
     params = turn.params
     subscription = Subscription.read(turn, "poll")
@@ -189,6 +205,7 @@ def poll(turn: Turn) -> dict[str, Any]:
     entries, has_more = turn.core.store.part(MessageLog).entries.sync(
         turn.app, user, position, min(limit, PAGE)
     )
+    # The cursor moves over entries that are no such events, too.
     if entries:
         position = entries[-1].id
     events = [
@@ -209,11 +226,11 @@ Notify = Callable[[Sequence[Entry]], Collection[bytes]]
 
 
 class Follower(Service):
-    """A stream of changes.
+    """A stream of changes to one agent.
 
-    ``notify`` makes the messages about entries. ``until``: when it ends, by the
-    monotonic clock. ``proof`` shows, before anything is sent, whether its
-    principal still has the right.
+    ``position``: the last entry of the log that it covers. ``notify`` makes the
+    messages about entries. ``until``: when it ends, by the monotonic clock.
+    ``proof`` shows whether its principal still has the right.
     """
 
     turn: Turn
@@ -224,10 +241,13 @@ class Follower(Service):
 
 
 class Followers:
-    """Owner of the streams of this node. One greenlet serves all of them when
-    the log has new entries."""
+    """The streams of changes on this node.
+
+    One greenlet serves all of them when the log has new entries.
+    """
 
     def __init__(self, core: Core) -> None:
+        """Begin without streams."""
         self._core = core
         self._followers: dict[Any, Follower] = {}
         self.wake: Callable[[], object] = bool
@@ -235,12 +255,14 @@ class Followers:
         sets it."""
 
     def apps(self) -> set[str]:
-        """The apps of the streams."""
+        """The apps whose changes the streams want."""
         return {follower.turn.app for follower in self._followers.values()}
 
     def add(self, turn: Turn, position: int, notify: Notify) -> None:
-        """Serve a stream that has begun. Raises McpError if its user has too
-        many."""
+        """Serve a stream that has begun, with the entries after ``position``.
+
+        Raises McpError if its user has too many streams.
+        """
         turns = [follower.turn for follower in self._followers.values()]
         count = sum((each.app, each.user) == (turn.app, turn.user) for each in turns)
         if count >= MOST_STREAMS:
@@ -253,27 +275,33 @@ class Followers:
         until = monotonic() + STREAM_SECONDS
         proof = turn.proof()
         self._followers[turn.stream] = Follower(turn, position, notify, until, proof)
+        # If the key is withdrawn, the stream is closed.
         if turn.principal.kind == "key":
             self._core.keys.hold(turn.principal.key, turn.stream)
         self.wake()
 
     def ended(self, stream: Any, _code: int) -> None:
-        """Handle the end of a connection."""
+        """Forget a stream that has ended."""
         self._followers.pop(stream, None)
 
     def send_news(
         self, heads: Mapping[str, int], readers: Mapping[str, Collection[str]]
     ) -> None:
-        """Send new entries to the streams. ``heads``: app → its newest entry.
-        ``readers``: app → users who may read something new; it has all bots of
-        which this is true. May switch greenlets. Raises StorageUnavailable."""
+        """Send new entries to the streams.
+
+        ``heads``: app → its newest entry. ``readers``: app → users who may read
+        something new; it has all bots of which this is true. May switch
+        greenlets. Raises StorageUnavailable.
+        """
         for follower in list(self._followers.values()):
             turn = follower.turn
             head = heads.get(turn.app, 0)
             if turn.principal.kind == "bot":
                 # If nothing is known about the app, the bot may read something.
                 bots = readers.get(turn.app, (turn.user,))
-                if turn.user not in bots:  # the bot can read none of the new entries
+                if turn.user not in bots:
+                    # The bot can read none of the new entries, so the database
+                    # need not be asked.
                     follower.position = max(follower.position, head)
             self._close_ended(follower, head)
             if turn.stream.is_open and head > follower.position:
@@ -294,7 +322,11 @@ class Followers:
 
     def _send(self, follower: Follower, head: int) -> None:
         """Send the entries after the position of a stream, up to the entry
-        ``head``. May switch greenlets."""
+        ``head``.
+
+        They are sent page by page, at the speed at which the client reads. May
+        switch greenlets.
+        """
         log = self._core.store.part(MessageLog).entries
         turn = follower.turn
         has_more = True
@@ -311,9 +343,11 @@ class Followers:
 
 
 class ChangedResources(Struct, frozen=True):
-    """The resources whose changes a client wants to know: ``uris``.
-    ``has_list``: it also wants to know when the list changes. ``meta`` names
-    the request to which the notifications belong."""
+    """The resources whose changes a client wants to know.
+
+    ``uris``: their addresses. ``has_list``: it also wants to know when the list
+    changes. ``meta`` names the request to which the notifications belong.
+    """
 
     uris: Collection[str]
     has_list: bool
@@ -321,7 +355,10 @@ class ChangedResources(Struct, frozen=True):
 
     @classmethod
     def read(cls, turn: Turn) -> ChangedResources:
-        """The changes that a request wants to know. Raises McpError."""
+        """The changes that a request wants to know. Raises McpError.
+
+        Addresses to which nobody can subscribe are left out.
+        """
         wanted = turn.message.mapping("notifications")
         uris = wanted.get("resourceSubscriptions") or []
         if not isinstance(uris, list) or not all(isinstance(uri, str) for uri in uris):
@@ -335,7 +372,8 @@ class ChangedResources(Struct, frozen=True):
         )
 
     def agreed(self) -> dict[str, Any]:
-        """The changes that the client will be told."""
+        """The changes that the client will be told, as the acknowledgement
+        names them."""
         agreed: dict[str, Any] = {}
         if self.uris:
             agreed["resourceSubscriptions"] = sorted(self.uris)
@@ -344,7 +382,8 @@ class ChangedResources(Struct, frozen=True):
         return agreed
 
     def notifications(self, entries: Sequence[Entry]) -> list[bytes]:
-        """The notifications about new entries."""
+        """The notifications about new entries: one for each changed
+        resource."""
         if not entries:
             return []
         changed = dict.fromkeys(f"{ALL}/{entry.conversation}" for entry in entries)
@@ -360,20 +399,27 @@ class ChangedResources(Struct, frozen=True):
 
 
 def _changes_list(entry: Entry) -> bool:
-    """Whether an entry changes the list of somebody's conversations: it begins
-    one, or somebody joins or leaves."""
+    """Whether an entry changes the list of somebody's conversations.
+
+    It does if it is the first of a conversation, or if somebody joins or
+    leaves.
+    """
     return entry.seq == 1 or entry.kind in ("join", "leave")
 
 
 def listen(followers: Followers, turn: Turn) -> None:
-    """Answer ``subscriptions/listen``. The answer stays open. May switch
-    greenlets. Raises McpError."""
+    """Answer ``subscriptions/listen`` with a stream of changes, which stays
+    open.
+
+    May switch greenlets. Raises McpError.
+    """
     changes = ChangedResources.read(turn)
     head = turn.core.store.part(MessageLog).entries.head(turn.app)
     if not turn.begin():
         raise McpError(
             Code.INVALID_REQUEST, "The client does not accept `text/event-stream`"
         )
+    # The position was read before the stream began, so no change is missed.
     followers.add(turn, head, changes.notifications)
     turn.notify(
         "notifications/subscriptions/acknowledged",

@@ -47,7 +47,8 @@ would refuse it again."""
 
 
 def key_of(secret: Any) -> bytes:
-    """The key in a secret of Standard Webhooks. Raises McpError."""
+    """The key in a secret of Standard Webhooks, such as ``whsec_MfKQ9r8G…``.
+    Raises McpError."""
     try:
         key = base64.b64decode(str(secret).removeprefix("whsec_"), validate=True)
     except ValueError:
@@ -62,8 +63,11 @@ def key_of(secret: Any) -> bytes:
 
 
 def _life_seconds(turn: Turn) -> int:
-    """The life of a subscription that its request wants, in seconds. Raises
-    McpError."""
+    """How long the subscription of a request shall live, in seconds.
+
+    The request names milliseconds; null means as long as possible. Raises
+    McpError.
+    """
     life_ms = turn.params.get("ttlMs", USUAL_MS)
     if life_ms is None:
         life_ms = MOST_MS
@@ -73,10 +77,14 @@ def _life_seconds(turn: Turn) -> int:
 
 
 class EventHooks:
-    """The webhooks of events. One loop looks for new entries, for webhooks and
-    for streams."""
+    """The webhooks of events, by which sleeping agents are woken.
+
+    One loop looks for new entries of the log, for webhooks and for streams.
+    """
 
     def __init__(self, core: Core, followers: Followers, allow_loopback: bool) -> None:
+        """Make the loop, which runs on one node at a time. ``allow_loopback``:
+        webhooks may be on this machine."""
         self.rows = Hooks(core.store)
         self._requests = PublicRequests(allow_loopback)
         self._core = core
@@ -106,10 +114,21 @@ class EventHooks:
         secret = str(delivery.get("secret"))
         user = require_user(turn)
         label = turn.principal.label
-        return user, What(label, url, event.event, arguments, secret, turn.proof())
+        what = What(
+            label=label,
+            url=url,
+            event=event.event,
+            arguments=arguments,
+            secret=secret,
+            proof=turn.proof(),
+        )
+        return user, what
 
     def subscribe(self, turn: Turn) -> dict[str, Any]:
-        """Answer ``events/subscribe``. Switches greenlets. Raises McpError."""
+        """Answer ``events/subscribe``: store a subscription, or prolong it.
+
+        Switches greenlets. Raises McpError.
+        """
         user, what = self._requested_subscription(turn)
         key_of(what.secret)
         try:
@@ -155,8 +174,10 @@ class EventHooks:
         }
 
     def unsubscribe(self, turn: Turn) -> dict[str, Any]:
-        """Answer ``events/unsubscribe``. Switches greenlets. Raises
-        McpError."""
+        """Answer ``events/unsubscribe``: delete a subscription.
+
+        Switches greenlets. Raises McpError.
+        """
         user, what = self._requested_subscription(turn)
         id = what.id_for(turn.app, user)
         if not any(each.id == id for each in self.rows.of_user(turn.app, user)):
@@ -170,9 +191,12 @@ class EventHooks:
         return {}
 
     def _verify(self, hook: Hook) -> None:
-        """Send a challenge that the receiver must repeat, so that nobody can
-        have events sent to a server of somebody else. Switches greenlets.
-        Raises McpError if the receiver does not repeat it."""
+        """Send a challenge that the receiver must repeat.
+
+        So nobody can have events sent to a server of somebody else. Switches
+        greenlets. Raises McpError, with a reason, if the receiver does not
+        repeat it.
+        """
         challenge = token_hex(_CHALLENGE_BYTES)
         id = f"msg_verification_{token_hex(_ID_BYTES)}"
         reason = "challenge_failed"
@@ -191,13 +215,18 @@ class EventHooks:
             else:
                 reason = "timeout"
         except (ValueError, RecursionError):
+            # The answer is no JSON, so it does not repeat the challenge.
             pass
         raise McpError(Code.BAD_CALLBACK, "CallbackEndpointError", {"reason": reason})
 
     def post(self, hook: Hook, id: str, body: bytes) -> tuple[int, bytes]:
-        """Send a body to a receiver. Returns status and body of the answer.
-        Switches greenlets. Raises Unreachable."""
+        """Send a signed body to a receiver. Returns status and body of the
+        answer.
+
+        ``id``: the id of the event. Switches greenlets. Raises Unreachable.
+        """
         now = str(int(time()))
+        # Standard Webhooks sign "<id>.<time>.<body>".
         digest = hmac.digest(
             key_of(hook.what.secret), f"{id}.{now}.".encode() + body, "sha256"
         )
@@ -212,7 +241,7 @@ class EventHooks:
     # --- what the consumers ask -----------------------------------------------
 
     def hooks(self) -> dict[str, Hook]:
-        """Id → webhook, for the users who may log in."""
+        """The webhooks of all users who may log in, by their ids."""
         is_banned = self._core.sessions.is_banned
         return {
             each.id: each
@@ -221,9 +250,11 @@ class EventHooks:
         }
 
     def wants(self, hook: Hook, entry: Entry) -> bool | None:
-        """Whether the receiver of a subscription gets an entry. Returns None if
-        the entry waits: the key may come back, or the ban of the user may end.
-        If a token has ended, the subscription is removed."""
+        """Whether the receiver of a subscription gets an entry.
+
+        Returns None if the entry waits: the key may come back, or the ban of the
+        user may end. If a token has ended, the subscription is removed.
+        """
         if not Subscription.of(hook.what).has(entry, hook.user):
             return False
         app = hook.app
@@ -240,15 +271,18 @@ class EventHooks:
         return None
 
     def advance(self, hook: Hook, position: int) -> None:
-        """Store a position."""
+        """Store the position up to which a receiver has the events."""
         self.rows.advance(hook, position)
 
     def deliver(self, sender: HookSender[Hook], entry: Entry) -> Failure | None:
         """Send one event. Returns the failure, or None if the event was taken.
-        The event before was taken already, so the position of this entry is its
-        cursor. After a day, or a refusal that is final, the event is
-        dropped."""
+
+        A failed event is tried again, unless the refusal is final or a day has
+        passed; then it is dropped.
+        """
         hook = sender.hook
+        # The event before was taken already, so the position of this entry is
+        # its cursor.
         event = Subscription.of(hook.what).occurrence(entry, entry.id)
         status = 0
         problem = ""

@@ -19,22 +19,26 @@ _NAMES = {"type": "object", "description": "The names of users, by id."}
 
 
 class Content(Struct, frozen=True):
-    """A result whose content is not only text. ``blocks``: content blocks of
-    MCP."""
+    """A result of a tool whose content is not only text.
+
+    ``blocks``: content blocks of MCP. ``is_error``: the tool has failed, and
+    the blocks say why.
+    """
 
     blocks: tuple[Mapping[str, Any], ...]
     is_error: bool = False
 
 
 class Tool(Struct, frozen=True, kw_only=True):
-    """A tool. ``run`` gets the turn and the arguments. It returns a text,
-    `Content`, `InputRequired`, `Later`, or a dict in the form ``output``.
+    """A tool, which agents can call.
 
-    ``route``: method and path below ``/api/v1``; without this route the tool
-    does not exist. If ``run`` is None, the route answers. ``input``: the JSON
-    schema of the arguments, or the struct that ``run`` gets; None means that
-    they are the ``fields`` of the request of the route. ``names``: the answer
-    also has the names of the users in it.
+    ``run`` gets the turn and the arguments. It returns a text, `Content`,
+    `InputRequired`, `Later`, or a dict in the form ``output``. ``route``:
+    method and path below ``/api/v1``; without this route the tool does not
+    exist. If ``run`` is None, the route answers. ``input``: the JSON schema of
+    the arguments, or the struct that ``run`` gets; None means that they are the
+    ``fields`` of the request of the route. ``names``: the answer also has the
+    names of the users in it.
     """
 
     name: str
@@ -54,7 +58,11 @@ class Tool(Struct, frozen=True, kw_only=True):
         return self.route[0], PREFIX + self.route[1]
 
     def call(self, turn: Turn, arguments: dict[str, Any]) -> Any:
-        """Run the tool. May switch greenlets. Raises RouteRefused."""
+        """Run the tool with these arguments, and return its result.
+
+        Arguments of null count as left out. May switch greenlets. Raises
+        RouteRefused.
+        """
         fields: Any = {
             name: value for name, value in arguments.items() if value is not None
         }
@@ -80,7 +88,8 @@ class Tool(Struct, frozen=True, kw_only=True):
         return {**result, "names": names}
 
     def _require_known(self, names: Collection[str]) -> None:
-        """Refuse arguments that the tool does not have. Raises RouteRefused."""
+        """Refuse arguments that the tool does not have. Raises RouteRefused,
+        with the names of those that it has."""
         unknown = set(names) - set(self.fields)
         if unknown:
             fields = f"this tool has {', '.join(self.fields)}"
@@ -111,8 +120,10 @@ class Tool(Struct, frozen=True, kw_only=True):
         return document
 
     def _input_schema(self, route: Route | None) -> Mapping[str, Any] | None:
-        """The JSON schema of the arguments: given, or made from the struct or
-        from the request of the route."""
+        """The JSON schema of the arguments.
+
+        It is given, or made from the struct or from the request of the route.
+        """
         if isinstance(self.input, type):
             return schema_of(self.input)
         if self.input is None and route is not None:
@@ -120,10 +131,11 @@ class Tool(Struct, frozen=True, kw_only=True):
         return self.input
 
     def _output_schema(self, route: Route | None) -> Mapping[str, Any] | None:
-        """The JSON schema of the result. Returns None if the result is not an
+        """The JSON schema of the result; None if the result is not an
         object."""
         output = self.output
         if output is None and self.run is None and route is not None:
+            # The route answers, so its return type is that of the tool.
             output = schema_of(get_type_hints(route.function)["return"])
         if output is not None and self.names:
             return {**output, "properties": {**output["properties"], "names": _NAMES}}
@@ -131,10 +143,13 @@ class Tool(Struct, frozen=True, kw_only=True):
 
 
 class Source(Struct, frozen=True, kw_only=True):
-    """A source of resources. ``list``: (turn, cursor) → a page of them, and the
-    cursor of the next page. The cursor ``""`` means the first page, and after
-    the last page. ``read``: (turn, address) → the contents of a resource, or
-    `InputRequired`; None if it has no such resource."""
+    """A source of resources, which agents can read.
+
+    ``list``: (turn, cursor) → a page of them, and the cursor of the next page.
+    The cursor ``""`` means the first page, and after the last page. ``read``:
+    (turn, address) → the contents of a resource, or `InputRequired`; None if it
+    has no such resource.
+    """
 
     list: Callable[[Turn, str], Page]
     read: Callable[[Turn, str], Any]
@@ -142,8 +157,11 @@ class Source(Struct, frozen=True, kw_only=True):
 
 
 class Offer(Struct, frozen=True, kw_only=True):
-    """The tools and resources that a feature offers. ``methods``: further
-    requests that it answers. ``capabilities`` announce them."""
+    """The tools and resources that a feature offers to agents.
+
+    ``methods``: further requests that it answers. ``capabilities`` announce
+    them.
+    """
 
     tools: tuple[Tool, ...] = ()
     sources: tuple[Source, ...] = ()
@@ -152,7 +170,7 @@ class Offer(Struct, frozen=True, kw_only=True):
 
 
 def users_in(answer: Mapping[str, Any]) -> Iterator[str]:
-    """The ids of users in an answer, in the order of the answer."""
+    """Yield the ids of the users in an answer, in the order of the answer."""
     for name, value in answer.items():
         if name in ("from", "to", "peer", "user"):
             if value:
@@ -164,6 +182,8 @@ def users_in(answer: Mapping[str, Any]) -> Iterator[str]:
 
 def schema_of(kind: type[Struct]) -> dict[str, Any]:
     """The JSON schema of a type, with an object at its root."""
+    # msgspec makes a reference to the type at the root, and all types beside
+    # it.
     whole = msgspec.json.schema(kind)
     definitions = whole.pop("$defs")
     root: dict[str, Any] = definitions.pop(kind.__name__)
@@ -173,7 +193,7 @@ def schema_of(kind: type[Struct]) -> dict[str, Any]:
 
 
 def _input_of(route: Route, fields: tuple[str, ...]) -> dict[str, Any]:
-    """The JSON schema of these fields of a request."""
+    """The JSON schema of these fields of the request of a route."""
     shape = route.shape
     assert shape is not None
     whole = schema_of(shape.query or shape.body.type)  # type: ignore[union-attr]

@@ -29,7 +29,7 @@ KEY: Final = "imserver/receipt"
 
 
 def audit_of(core: Core) -> AuditLog | None:
-    """The audit log. Returns None on a node without one."""
+    """The audit log, or None on a node without one."""
     if "audit" not in core.features:
         return None
     from imserver.operate.audit import AuditLog  # the node has loaded it
@@ -38,8 +38,11 @@ def audit_of(core: Core) -> AuditLog | None:
 
 
 def act_of(task: Task, question: dict[str, Any], by: Principal) -> Act:
-    """The act that a person has permitted a call. ``question`` includes its
-    answer. The digest is the digest of the question's text."""
+    """The act of the audit log that a person has permitted a call.
+
+    ``question`` has its one answer. ``by``: the principal that made the call.
+    Of the text of the question, and of the arguments, the act has only digests.
+    """
     (answer,) = question["answers"]
     facts = {
         "message": question["id"],
@@ -53,9 +56,11 @@ def act_of(task: Task, question: dict[str, Any], by: Principal) -> Act:
 
 
 def receipt_of(core: Core, app: str, question: int) -> dict[str, Any] | None:
-    """The receipt of the yes to a question. Returns None if no yes was used, or
-    on a node without an audit log. Switches greenlets. Raises
-    StorageUnavailable."""
+    """The receipt of the yes to a question.
+
+    Returns None if no yes was used, or on a node without an audit log. Switches
+    greenlets. Raises StorageUnavailable.
+    """
     audit = audit_of(core)
     if audit is None:
         return None
@@ -74,7 +79,11 @@ def receipt_of(core: Core, app: str, question: int) -> dict[str, Any] | None:
 def receipt(
     row: AuditRow, names: Sequence[Name], question: str | None
 ) -> dict[str, Any]:
-    """The receipt of an act. ``question`` is None if its message is gone."""
+    """The receipt of an act: its row in the hashed form, its names, and the
+    text of the question.
+
+    ``question`` is None if its message is gone.
+    """
     name_rows = [
         {**msgspec.to_builtins(name), "salt": name.salt.hex()} for name in names
     ]

@@ -51,14 +51,17 @@ TEMPLATES: Final = (
 
 
 def is_subscribable(uri: str) -> bool:
-    """Whether a client can subscribe to changes of a resource."""
+    """Whether a client can subscribe to changes of a resource. It can for the
+    list of conversations, and for a conversation."""
     match = _CONVERSATION.fullmatch(uri)
     return uri == ALL or (match is not None and match[2] is None)
 
 
 def listed(turn: Turn, cursor: str) -> Page:
-    """A page of the resources of a user; conversations come first, then
-    files."""
+    """A page of the resources of a user, and the cursor of the next page.
+
+    Conversations come first, then files. Raises McpError.
+    """
     if not turn.user:
         return [], ""
     # "conversations:<id>" or "files:<cursor>"; "" is the first page.
@@ -71,9 +74,11 @@ def listed(turn: Turn, cursor: str) -> Page:
 
 
 def _conversation_page(turn: Turn, before: str) -> Page:
-    """A page of conversations before an id (``""``: the first page, with the
-    list itself), and the cursor of the next page. Files come after the last
-    conversation."""
+    """A page of conversations, and the cursor of the next page.
+
+    ``before``: the id at which the page before has ended; ``""``: the first
+    page, with the list itself. Files come after the last conversation.
+    """
     rows: list[dict[str, Any]] = []
     page = turn.run("GET", "/conversations", before=id_of(before), limit=PAGE)
     if not before:
@@ -91,7 +96,8 @@ def _conversation_page(turn: Turn, before: str) -> Page:
 
 
 def _file_page(turn: Turn, cursor: str) -> Page:
-    """A page of files after a cursor, and the cursor of the next page."""
+    """A page of files after a cursor, and the cursor of the next page (``""``:
+    none follows)."""
     page = turn.run("GET", "/uploads", cursor=cursor, limit=PAGE)
     rows: list[dict[str, Any]] = [
         {
@@ -108,7 +114,10 @@ def _file_page(turn: Turn, cursor: str) -> Page:
 
 
 def read(turn: Turn, uri: str) -> list[dict[str, Any]] | None:
-    """The contents of a resource. None if no resource has this address."""
+    """The contents of the resource at an address, or None if there is none.
+
+    May switch greenlets. Raises RouteRefused and McpError.
+    """
     if uri == ALL:
         page = turn.run("GET", "/conversations", limit=PAGE)
         return [_json(uri, page["conversations"])]
@@ -121,6 +130,7 @@ def read(turn: Turn, uri: str) -> list[dict[str, Any]] | None:
         entries = turn.core.store.part(MessageLog).entries.readable(
             turn.app, turn.user, [id_of(match[1])]
         )
+        # An empty list means that the user may not read the message.
         return [_json(uri, entry.view()) for entry in entries] or None
     match = _FILE.fullmatch(uri)
     if match:
@@ -132,7 +142,9 @@ def _contents_of_conversation(
     turn: Turn, uri: str, number: int, before: str
 ) -> list[dict[str, Any]] | None:
     """The messages of a conversation before an id (``""``: the newest ones).
-    Returns None if the user has no such conversation, or it has no messages."""
+
+    Returns None if the user has no such conversation, or it has no messages.
+    """
     try:
         page = turn.run(
             "GET",
@@ -151,13 +163,16 @@ def _contents_of_conversation(
 
 
 def _json(uri: str, content: Any) -> dict[str, Any]:
+    """A JSON document as the content of a resource."""
     return {"uri": uri, **_JSON, "text": msgspec.json.encode(content).decode()}
 
 
 def _contents_of_file(turn: Turn, uri: str, id: str) -> list[dict[str, Any]] | None:
-    """The bytes of a file. Its id is random, and whoever has the id may fetch
-    it. Returns None if no such file exists. Raises McpError if it is too
-    long."""
+    """The bytes of a file, in Base64.
+
+    Its id is random, and whoever has the id may fetch it. Returns None if no
+    such file exists. Raises McpError if it is too long.
+    """
     try:
         from imserver.media.uploads import Uploads
     except ImportError:
@@ -174,9 +189,11 @@ def _contents_of_file(turn: Turn, uri: str, id: str) -> list[dict[str, Any]] | N
             f"The file has {row.bytes} bytes: fetch /api/v1/uploads/{id} instead",
         )
 
+    # A long file costs as much as several requests.
     host = turn.request.host
     turn.api.rates.charge(turn.principal, host, 1 + row.bytes // BYTES_OF_REQUEST)
-    with closing(uploads.open(row, False, 0, row.bytes - 1, host)) as pieces:
+    last = row.bytes - 1
+    with closing(uploads.open(row, False, 0, last, host)) as pieces:
         content = b"".join(pieces)
     blob = base64.b64encode(content).decode()
     return [{"uri": uri, "mimeType": row.type, "blob": blob}]

@@ -387,6 +387,8 @@ class Mcp:
         answer: dict[str, Any] = {"resources": resources}
         if following:
             answer["nextCursor"] = f"{index}:{following}"
+        # This source has no more pages, so the next page is that of the next
+        # source.
         elif index + 1 < len(sources):
             answer["nextCursor"] = f"{index + 1}:"
         return {**answer, **READ}

@@ -64,16 +64,18 @@ class ReadArguments(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ReadCursor(Struct, frozen=True, array_like=True):
-    """The position of a reader. ``last``: conversation → the last entry that
-    the reader has. ``before``: the page of conversations that is being
-    searched."""
+    """The position of a reader, which the agent sends back.
+
+    ``last``: conversation → the last entry that the reader has. ``before``: the
+    page of conversations that is being searched.
+    """
 
     last: Annotated[dict[int, int], Meta(max_length=MOST)] = {}
     before: int = 0
 
     @classmethod
     def of(cls, text: str) -> ReadCursor:
-        """Read a cursor. Raises RouteRefused."""
+        """Decode a cursor; ``""`` is the beginning. Raises RouteRefused."""
         if not text:
             return cls()
         try:
@@ -85,7 +87,7 @@ class ReadCursor(Struct, frozen=True, array_like=True):
 
     @property
     def text(self) -> str:
-        """The cursor in the form that clients keep."""
+        """The cursor as a text, which clients keep."""
         return base64.urlsafe_b64encode(msgspec.json.encode(self)).decode()
 
 
@@ -93,9 +95,10 @@ def read(turn: Turn, arguments: ReadArguments) -> dict[str, Any]:
     """List the unread messages of the user, in each conversation the oldest
     first.
 
-    They are marked as read when the client comes again with the cursor, because
-    only then it surely has the answer. If a node or a client dies before, the
-    same messages are listed again.
+    They are marked as read when the client comes again with the cursor,
+    because only then it surely has the answer. If a node or a client dies
+    before, the same messages are listed again. May switch greenlets. Raises
+    RouteRefused.
     """
     cursor = ReadCursor.of(arguments.cursor)
     for conversation, id in cursor.last.items():
@@ -110,7 +113,7 @@ def read(turn: Turn, arguments: ReadArguments) -> dict[str, Any]:
     for header, before in _unread(turn, arguments.conversation, cursor.before):
         if not messages_left or len(last) == MOST or bytes_left < 0:
             break
-        if header is None:
+        if header is None:  # the end of a page of conversations
             next_before = before
             continue
         number = header["conversation"]
@@ -128,6 +131,7 @@ def read(turn: Turn, arguments: ReadArguments) -> dict[str, Any]:
             # A single message may be longer.
             if bytes_left < 0 and last:
                 break
+            # Own messages are not listed, but the cursor moves over them.
             last[number] = message["id"]
             if message["from"] != turn.user:
                 messages.append(message)
@@ -148,13 +152,18 @@ def read(turn: Turn, arguments: ReadArguments) -> dict[str, Any]:
 def _unread(
     turn: Turn, one: int, before: int
 ) -> Iterator[tuple[dict[str, Any] | None, int]]:
-    """Yield (header, ``before``) for each conversation with unread messages,
-    and (None, ``before``) at the end of each page. ``before``: where the next
-    page begins; 0 after the last page. ``one``: only this conversation; 0 means
-    all. May switch greenlets. Raises RouteRefused."""
+    """Yield the conversations with unread messages, with where the next page
+    begins.
+
+    ``one``: only this conversation; 0 means all. ``before``: where to begin.
+    Each result is the header of a conversation, or None at the end of a page;
+    with it comes the beginning of the next page (0 after the last one). May
+    switch greenlets. Raises RouteRefused.
+    """
     limit = CONVERSATIONS
     if one:
-        # The list begins with this conversation.
+        # The list is in the order of the last entries, so it can begin with
+        # this conversation.
         limit = 1
         row = turn.core.store.part(MessageLog).conversations.get(turn.app, one)
         before = 1
@@ -184,8 +193,11 @@ def _unread(
 
 
 def _acquaintances(turn: Turn) -> list[str]:
-    """The users whom the user knows: the owner of a bot, the users with whom
-    the user talks, and the members of its groups."""
+    """The users whom the user knows.
+
+    They are the owner of a bot, the users with whom the user talks, and the
+    members of the user's groups. May switch greenlets.
+    """
     page = turn.run("GET", "/conversations", limit=KNOWN_CONVERSATIONS)
     headers = page["conversations"]
     users = [owner_of(turn), *(header["peer"] for header in headers)]
@@ -196,10 +208,11 @@ def _acquaintances(turn: Turn) -> list[str]:
 
 
 def owner_of(turn: Turn) -> str:
-    """The account that manages a bot. ``""`` if the user is not a bot, or if no
+    """The account that manages a bot; ``""`` if the user is not a bot, or if no
     account manages it."""
     if not turn.has_route("GET", "/bots/show"):
         return ""
+    # The feature for bots may be missing.
     from imserver.people.bots import BotStore
 
     rows = BotStore(turn.core.store).get(turn.app, [id_of(turn.user)])
@@ -209,6 +222,7 @@ def owner_of(turn: Turn) -> str:
 
 
 def _members(turn: Turn, group: int) -> list[str]:
+    """The ids of the members of a group, up to :data:`MOST_CARDS`."""
     page = turn.run("GET", "/groups/members", group=str(group), limit=MOST_CARDS)
     return [member["user"] for member in page["members"]]
 
@@ -224,7 +238,10 @@ class FindArguments(Struct, frozen=True, forbid_unknown_fields=True):
 
 def find_people(turn: Turn, arguments: FindArguments) -> dict[str, Any]:
     """Find people by their names: users with whom the user talks, and users
-    whom the app lets it find."""
+    whom the app lets the user find.
+
+    May switch greenlets.
+    """
     words = arguments.text.casefold().split()
     matches = []
     for card in turn.cards(_acquaintances(turn)):
@@ -244,6 +261,7 @@ def find_people(turn: Turn, arguments: FindArguments) -> dict[str, Any]:
 
 
 def _person_of(card: dict[str, Any]) -> dict[str, Any]:
+    """A person as agents see one, from a card."""
     return {
         "user": card["user"],
         "name": card["nickname"],
@@ -262,7 +280,11 @@ class OnlineArguments(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def who_is_online(turn: Turn, arguments: OnlineArguments) -> dict[str, Any]:
-    """Show who is online."""
+    """Show who is online: some users, the members of a group, or the people
+    whom the user knows.
+
+    May switch greenlets.
+    """
     if arguments.group:
         users = _members(turn, arguments.group)
     else:
@@ -280,16 +302,22 @@ def who_is_online(turn: Turn, arguments: OnlineArguments) -> dict[str, Any]:
             if row["online"]:
                 presence = "online"
             people.append(_online(row["user"], "", presence))
+    # Those who are online come first.
     return {"people": sorted(people, key=lambda person: person["presence"] != "online")}
 
 
 def _online(user: str, name: str, presence: str) -> dict[str, Any]:
+    """A person and their presence, as agents see them."""
     return {"user": user, "name": name, "presence": presence}
 
 
 def ask(turn: Turn, arguments: dict[str, Any]) -> Any:
-    """Ask, and wait for the answer. A client that accepts tasks gets ``Later``.
-    In a task, or when the client comes again, the question was asked before."""
+    """Ask people, and wait for the answer.
+
+    A client that accepts tasks gets ``Later``. In a task, or when the client
+    comes again, the question was asked before. Switches greenlets. Raises
+    RouteRefused.
+    """
     if turn.task is not None:
         return turn.run("POST", "/asks/get", id=turn.task.question)
     question = {
@@ -298,6 +326,7 @@ def ask(turn: Turn, arguments: dict[str, Any]) -> Any:
         **arguments,
     }
     if turn.state is not None:
+        # The state of the round is the id of the question.
         answer = turn.run("POST", "/asks/get", id=turn.state)
     else:
         answer = turn.run("POST", "/asks/create", **question)
@@ -307,27 +336,27 @@ def ask(turn: Turn, arguments: dict[str, Any]) -> Any:
 
 
 def await_answer(turn: Turn, answer: dict[str, Any], question: dict[str, Any]) -> Any:
-    """Wait until the question is closed or the client has gone. Returns the
-    question with its answers, or `InputRequired` if the client must come again.
-    Switches greenlets. Raises RouteRefused.
+    """Wait until a question is closed, or the client has gone.
 
-    A question without an id of the client is cancelled if the client goes, or
-    gets an error, because nobody would get the answer.
+    ``answer``: the question as it is now. ``question``: how it was asked.
+    Returns the question with its answers, or `InputRequired` if the client
+    must come again to wait on. If nobody will get the answer, the question is
+    cancelled. Switches greenlets. Raises RouteRefused.
     """
     turn.begin()
-    began = time()
+    began_at = time()
     # Whether the client gets the answer, or will come again.
     is_awaited = False
-    end = began + question["seconds"] + WAIT_SECONDS
+    end = began_at + question["seconds"] + WAIT_SECONDS
     try:
         proof = turn.proof()
         while answer["state"] == "open" and turn.stream.is_open and time() < end:
-            if turn.message.is_modern and time() > began + HOLD_SECONDS:
+            if turn.message.is_modern and time() > began_at + HOLD_SECONDS:
                 is_awaited = True
                 return InputRequired(state=answer["id"])
             if not turn.core.still_holds(turn.app, turn.user, proof):
                 raise RouteRefused("token_invalid", "The token has ended")
-            turn.progress(int(time() - began), question["seconds"])
+            turn.progress(int(time() - began_at), question["seconds"])
             seen = len(answer["answers"])
             answer = turn.run(
                 "POST", "/asks/get", id=answer["id"], wait=WAIT_SECONDS, seen=seen
@@ -338,6 +367,7 @@ def await_answer(turn: Turn, answer: dict[str, Any], question: dict[str, Any]) -
         is_awaited = turn.stream.is_open
         return answer
     finally:
+        # With an id of its own, the client can ask again and get the answer.
         is_open = answer["state"] == "open"
         if is_open and not is_awaited and not question.get("client_msg_id"):
             with suppress(RouteRefused, Unavailable):
@@ -354,7 +384,12 @@ class ReceiptArguments(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def receipt(turn: Turn, arguments: ReceiptArguments) -> dict[str, Any]:
-    """Show the receipt of a yes to a user who may read the question."""
+    """Show the receipt of a yes, which proves it, to a user who may read the
+    question.
+
+    May switch greenlets. Raises RouteRefused.
+    """
+    # Raises RouteRefused if the user may not read it.
     turn.run("POST", "/asks/get", id=arguments.question)
     document = receipt_of(turn.core, turn.app, arguments.question)
     if document is None:
@@ -365,10 +400,12 @@ def receipt(turn: Turn, arguments: ReceiptArguments) -> dict[str, Any]:
 
 
 def _object(**properties: Any) -> dict[str, Any]:
+    """The JSON schema of an object with these properties."""
     return {"type": "object", "properties": properties}
 
 
 def _text(description: str) -> dict[str, Any]:
+    """The JSON schema of a text."""
     return {"type": "string", "description": description}
 
 

@@ -33,13 +33,18 @@ class Wrong(ValueError):
 
 
 def digest(value: object) -> str:
-    """The SHA-256 of a value as JSON: sorted, without spaces, in UTF-8."""
+    """The SHA-256 of a value as JSON, in hexadecimal.
+
+    The JSON is sorted, without spaces, and in UTF-8, so that equal values have
+    equal digests.
+    """
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return sha256(text.encode()).hexdigest()
 
 
 def _decode_json(text: str | bytes, what: str) -> Any:
-    """The value of a JSON text. Raises Wrong, with the name ``what``."""
+    """The value of a JSON text. Raises Wrong; ``what`` names the text in the
+    error."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
@@ -55,18 +60,21 @@ def check_row(row: Any) -> None:
 
 
 def check(receipt: Any, arguments: Any = None) -> dict[str, Any]:
-    """The contents of a receipt: the facts of the act, and ``by``, ``person``
-    and ``question``. These are None if they were erased. Raises Wrong."""
+    """Check a receipt, and return its contents.
+
+    They are the facts of the act, and ``by``, ``person`` and ``question``;
+    these are None if they were erased. ``arguments``: those of the call, if
+    they shall be compared. Raises Wrong.
+    """
     if not isinstance(receipt, dict) or receipt.keys() != {"question", "row", "names"}:
         raise Wrong("the receipt has other fields than question, row, names")
     row = receipt["row"]
-    names = receipt["names"]
     check_row(row)
     if row["name"] != PERMIT:
         raise Wrong(f"the act is no {PERMIT}")
-    checked = _checked_names(
-        names, _decode_json(row["names"], "the list of commitments")
-    )
+    # The row has a digest of each name, so that names can be erased.
+    commitments = _decode_json(row["names"], "the list of commitments")
+    checked = _checked_names(receipt["names"], commitments)
     if "facts" not in checked:
         raise Wrong("what was permitted was erased")
     facts = _decode_json(checked["facts"]["text"], "what was permitted")
@@ -82,10 +90,15 @@ def check(receipt: Any, arguments: Any = None) -> dict[str, Any]:
 
 
 def _checked_names(names: Any, commitments: Any) -> dict[str, Any]:
-    """Part → the name to which the act is committed. Raises Wrong."""
+    """The names to which the act is committed, by the part that they play in
+    it.
+
+    A *commitment* is the digest of a name with a random salt. Raises Wrong if a
+    name does not have the digest.
+    """
     checked: dict[str, Any] = {}
     if not isinstance(names, list):
-        names = [None]
+        names = [None]  # is refused below
     for name in names:
         is_name = isinstance(name, dict) and name.keys() == set(NAME)
         if not is_name or name["part"] in checked:
@@ -101,45 +114,46 @@ def _checked_names(names: Any, commitments: Any) -> dict[str, Any]:
 
 
 def check_chain(lines: Iterable[bytes], row: Any, head: str = "") -> int:
-    """The number of rows of the audit log. Raises Wrong unless they are a chain
-    with this row, and the chain has the head."""
+    """Check an export of the audit log, and return its number of rows.
+
+    Each line is a row, which has the hash of the row before. Raises Wrong
+    unless the chain is unbroken and has ``row`` and, if it is given, the
+    ``head`` (``<number>:<hash>``).
+    """
     before: Any = None
     count = 0
-    heads = set[str]()
+    found = set[str]()
     wanted = f"{row['number']}:{row['hash']}"
     for line in lines:
         entry = _decode_json(line, f"line {count + 1} of the chain")
         check_row(entry)
-        if before is not None and (
-            entry["number"] != before["number"] + 1
-            or entry["previous"] != before["hash"]
-        ):
+        if before is not None and not _follows(entry, before):
             raise Wrong(f"the chain is broken before row {entry['number']}")
         if entry["number"] == row["number"] and entry != row:
             raise Wrong("the chain has another act in the place of that of the receipt")
         name = f"{entry['number']}:{entry['hash']}"
         if name in (head, wanted):
-            heads.add(name)
+            found.add(name)
         before = entry
         count += 1
 
-    if wanted not in heads:
+    if wanted not in found:
         raise Wrong("the chain does not have the act of the receipt")
-    if head and head not in heads:
+    if head and head not in found:
         raise Wrong("the chain does not have the head")
     return count
 
 
+def _follows(entry: Any, before: Any) -> bool:
+    """Whether a row of the audit log is the next one after the row
+    ``before``."""
+    is_next = entry["number"] == before["number"] + 1
+    return bool(is_next and entry["previous"] == before["hash"])
+
+
 def main(argv: list[str]) -> int:
     """Print the contents of a receipt. Returns 0 if it is valid, 1 if not."""
-    parser = argparse.ArgumentParser(
-        description="Verify the receipt of a person's yes."
-    )
-    parser.add_argument("receipt", type=Path)
-    parser.add_argument("--arguments", type=Path)
-    parser.add_argument("--chain", type=Path)
-    parser.add_argument("--head", default="")
-    options = parser.parse_args(argv)
+    options = _parse(argv)
     try:
         receipt = _decode_json(options.receipt.read_bytes(), "the receipt")
         arguments = options.arguments and _decode_json(
@@ -154,14 +168,26 @@ def main(argv: list[str]) -> int:
         return 1
 
     time = datetime.fromtimestamp(facts["answered"] / SECOND_MS, UTC)
-    at = time.isoformat(timespec="seconds")
+    moment = time.isoformat(timespec="seconds")
     print(
-        f"{facts['person']} has said {facts['answer']} to {facts['by']} at {at}: {facts['tool']}"
+        f"{facts['person']} has said {facts['answer']} to {facts['by']} at {moment}: {facts['tool']}"
     )
     print(
         f"arguments sha256:{facts['arguments']}, act {receipt['row']['number']} of the audit log"
     )
     return 0
+
+
+def _parse(argv: list[str]) -> argparse.Namespace:
+    """Read the arguments of the command line."""
+    parser = argparse.ArgumentParser(
+        description="Verify the receipt of a person's yes."
+    )
+    parser.add_argument("receipt", type=Path)
+    parser.add_argument("--arguments", type=Path)
+    parser.add_argument("--chain", type=Path)
+    parser.add_argument("--head", default="")
+    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":

@@ -22,28 +22,32 @@ __all__ = ["FEATURE", "services_of"]
 
 
 def services_of(config: Config, tenants: Tenants) -> tuple[MobileService, ...]:
-    """The three services, for a node or a command."""
+    """The services of Google, Apple and Huawei, for a node or a command.
+
+    Each makes the clients of apps from their keys when it needs them.
+    """
     addresses = settings_of(config, MobilePushSettings)
     requests = Outgoing()
+    # Apps with one key of Apple must share its tokens.
     tokens: dict[object, apns.ProviderToken] = {}
     return (
         MobileService(
             fcm.NAME,
             tenants,
-            lambda keys: fcm.client_of(keys.fcm, addresses, requests),
-            fcm.FORM,
+            make=lambda keys: fcm.client_of(keys.fcm, addresses, requests),
+            form=fcm.FORM,
         ),
         MobileService(
             apns.NAME,
             tenants,
-            lambda keys: apns.client_of(keys.apns, tokens, addresses),
-            apns.FORM,
+            make=lambda keys: apns.client_of(keys.apns, tokens, addresses),
+            form=apns.FORM,
         ),
         MobileService(
             hms.NAME,
             tenants,
-            lambda keys: hms.client_of(keys.hms, addresses, requests),
-            hms.FORM,
+            make=lambda keys: hms.client_of(keys.hms, addresses, requests),
+            form=hms.FORM,
         ),
     )
 

@@ -81,7 +81,11 @@ RULES: Final = rules(
 
 
 def aps_of(notice: PushNotice) -> dict[str, Any]:
-    """The dictionary ``aps``, which the device itself reads."""
+    """The dictionary ``aps`` of a payload, which the device itself reads.
+
+    For example: ``{"alert": {"title": "Ann"}, "badge": 3, "sound":
+    "default"}``.
+    """
     aps: dict[str, Any] = {}
     if notice.badge is not None:
         aps["badge"] = notice.badge
@@ -89,6 +93,7 @@ def aps_of(notice: PushNotice) -> dict[str, Any]:
         return {**aps, "content-available": 1}
     texts = {"title": notice.title, "body": notice.body}
     alert = {name: text for name, text in texts.items() if text}
+    # Without any text Apple shows nothing.
     aps["alert"] = alert or {"body": " "}
     aps |= {
         "sound": "default",
@@ -102,8 +107,11 @@ def aps_of(notice: PushNotice) -> dict[str, Any]:
 
 
 def headers_of(notice: PushNotice, now: float) -> dict[str, str]:
-    """The headers that tell how to deliver it. They also count if Google passes
-    it on."""
+    """The headers that tell Apple how to deliver a notification. ``now``: Unix
+    seconds.
+
+    They also count if Google passes the notification on.
+    """
     headers = {"apns-push-type": "alert", "apns-priority": "10", "apns-expiration": "0"}
     if is_silent(notice):
         headers["apns-priority"] = "5"
@@ -111,6 +119,7 @@ def headers_of(notice: PushNotice, now: float) -> dict[str, str]:
         # push with a badge must be one.
         if notice.badge is None:
             headers["apns-push-type"] = "background"
+    # An expiration of 0 means: deliver now or never.
     if notice.ttl > 0:
         headers["apns-expiration"] = str(int(now) + notice.ttl)
     if notice.topic:
@@ -119,7 +128,7 @@ def headers_of(notice: PushNotice, now: float) -> dict[str, str]:
 
 
 def payload_of(notice: PushNotice) -> bytes:
-    """The body of a request. The facts of an application have the key
+    """The body of a request. The application finds its own data under the key
     ``imserver``."""
     return msgspec.json.encode(
         {"aps": aps_of(notice), "imserver": facts_of(notice, with_text=False)}
@@ -127,12 +136,13 @@ def payload_of(notice: PushNotice) -> bytes:
 
 
 def _size(notice: PushNotice) -> int:
+    """The size of a notification as Apple counts it, in bytes."""
     return len(payload_of(notice))
 
 
 class ProviderToken:
-    """The tokens of one key. Two of them are valid at any time: the current
-    token by the clock, and the one before it.
+    """The tokens that are signed by one key of Apple. Two of them are valid at
+    any time: the current token by the clock, and the one before it.
 
     Apple refuses a token that is older than an hour, and a token that comes
     within 20 minutes of another. Therefore the time in a token is a multiple of
@@ -143,6 +153,7 @@ class ProviderToken:
     """
 
     def __init__(self, settings: ApnsSettings, key: EllipticCurvePrivateKey) -> None:
+        """Keep the two newest tokens in a cache, because signing takes time."""
         self.text = lru_cache(2)(partial(_sign, settings, key))
         """The token with a time (Unix seconds) in it."""
         self._earlier = 0
@@ -159,8 +170,10 @@ class ProviderToken:
 
     def switch_from(self, refused: int) -> int:
         """Switch to the other token, because Apple has refused the one with the
-        time ``refused``. Returns the time in the other token. Never switches
-        greenlets."""
+        time ``refused``.
+
+        Returns the time in the other token. Never switches greenlets.
+        """
         self._earlier = 0
         newest = self.now()
         if refused == newest:
@@ -169,19 +182,23 @@ class ProviderToken:
 
 
 def _sign(settings: ApnsSettings, key: EllipticCurvePrivateKey, issued: int) -> str:
-    """The token with a time in it, signed by the key of the app."""
+    """Make the token with the time ``issued`` in it, signed by the key of the
+    app."""
     header = {"alg": "ES256", "kid": settings.key_id}
     claims = {"iss": settings.team_id, "iat": issued}
     return JsonWebToken.make(header, claims, JsonWebToken.es256(key))
 
 
 class ApnsClient:
-    """Sends notifications for one app. Owner of its connection. ``token``: the
-    tokens of its key."""
+    """Sends notifications through Apple, for one app and over one connection.
+
+    ``token``: the tokens of its key.
+    """
 
     def __init__(
         self, settings: ApnsSettings, token: ProviderToken, url: str, seconds: float
     ) -> None:
+        """Connect later, with the first notification."""
         self._settings = settings
         self._token = token
         self._url = url
@@ -191,12 +208,18 @@ class ApnsClient:
         )
 
     def _connect(self) -> Http2Connection:
+        """Open a connection to Apple. Switches greenlets. Raises
+        Unreachable."""
         parts = urlsplit(self._url)
         sock = open_socket(self._url, self._seconds)
         return Http2Connection(sock, parts.netloc, parts.scheme, self._seconds)
 
     def send(self, token: str, notice: PushNotice) -> PushResult:
-        """Hand over a notification. Switches greenlets. Raises Unreachable."""
+        """Hand over a notification for the device with this token.
+
+        If Apple does not accept our own token, the other one is tried. Switches
+        greenlets. Raises Unreachable.
+        """
         body = payload_of(fitted(notice, MOST_BYTES, _size))
         issued = self._token.now()
         answer = self._ask(token, notice, body, issued)
@@ -204,16 +227,14 @@ class ApnsClient:
         if rule.renew:
             answer = self._ask(token, notice, body, self._token.switch_from(issued))
             rule, reason = self._rule_and_reason(answer)
-        result = rule.result(
-            answer.status,
-            described(f"{answer.status} {reason}".rstrip()),
-            answer.headers,
-        )
-        since = json_object(answer.body).get("timestamp")
-        if rule is GONE and isinstance(since, int):
+        problem = described(f"{answer.status} {reason}".rstrip())
+        result = rule.result(answer.status, problem, answer.headers)
+
+        gone_since = json_object(answer.body).get("timestamp")
+        if rule is GONE and isinstance(gone_since, int):
             # The device may have registered again since that time. Then it is
             # not removed.
-            return replace(result, gone_since=since // _SECOND_MS)
+            return replace(result, gone_since=gone_since // _SECOND_MS)
         return result
 
     @staticmethod
@@ -226,11 +247,16 @@ class ApnsClient:
         return RULES.get(reason) or rule_of_status(answer.status), reason
 
     def _ask(self, token: str, notice: PushNotice, body: bytes, issued: int) -> Answer:
-        """Send a request with the token of a time (``issued``). If the server
-        has not begun with it, send it again on another connection, at most
-        :data:`_TRIES` times. Switches greenlets. Raises Unreachable."""
+        """Send a request with our token of the time ``issued``, and return the
+        answer.
+
+        If the server has not begun with it, it is sent again on another
+        connection, at most :data:`_TRIES` times. Switches greenlets. Raises
+        Unreachable.
+        """
         headers = [
             ("authorization", f"bearer {self._token.text(issued)}"),
+            # The same notification has the same id in each try.
             ("apns-id", str(uuid5(NAMESPACE_URL, f"imserver:{notice.id}"))),
             ("apns-topic", self._settings.topic),
             *headers_of(notice, time()).items(),
@@ -258,9 +284,11 @@ def client_of(
     tokens: dict[object, ProviderToken],
     addresses: MobilePushSettings,
 ) -> ApnsClient | None:
-    """The client for one application. Returns None if the app has no keys.
-    Raises BadKey. ``tokens``: the tokens of all keys, which apps with one key
-    share."""
+    """The client for one application, or None if the app has no keys for Apple.
+
+    ``tokens``: the tokens of all keys, which apps with one key share. Raises
+    BadKey.
+    """
     key = apns_key(settings)
     if key is None:
         return None

@@ -38,7 +38,7 @@ from .service import (
     rule_of_status,
     rules,
 )
-from .settings import FcmSettings, MobilePushSettings, fcm_key
+from .settings import FcmKey, FcmSettings, MobilePushSettings, fcm_key
 
 NAME: Final = "fcm"
 FORM: Final = re.compile(r"[A-Za-z0-9_:%.~-]{20,990}")
@@ -60,15 +60,19 @@ RULES: Final = rules(
 
 
 def message_of(token: str, notice: PushNotice, data_only: bool) -> dict[str, Any]:
-    """The field ``message``. Devices of Apple and browsers get the same content
-    as without Google. ``data_only``: the application shows the notification
-    itself, so the texts are in its data."""
+    """The field ``message`` of a request to Google.
+
+    Devices of Apple and browsers get the same content as without Google.
+    ``data_only``: the application shows the notification itself, so the texts
+    are in its data.
+    """
     is_shown_by_device = not is_silent(notice) and not data_only
     ttl = min(max(notice.ttl, 0), MOST_TTL)
     urgency = "high"
     if is_silent(notice):
         urgency = "normal"
     facts = facts_of(notice, with_text=data_only and not is_silent(notice))
+    # Google accepts only texts as data, so the facts are JSON in a text.
     data = {"imserver": msgspec.json.encode(facts).decode()}
     message: dict[str, Any] = {"token": token, "data": data}
     android: dict[str, Any] = {"ttl": f"{ttl}s", "priority": urgency.upper()}
@@ -81,22 +85,38 @@ def message_of(token: str, notice: PushNotice, data_only: bool) -> dict[str, Any
         message["notification"] = {
             name: value for name, value in texts.items() if value
         }
-        android["notification"] = {"tag": notice.tag, "sound": "default"}
-        if notice.badge is not None:
-            android["notification"]["notification_count"] = notice.badge
-        web["notification"] = {"tag": notice.tag}
-        if notice.icon.startswith("https://"):
-            web["notification"]["icon"] = notice.icon
-        if notice.url.startswith("https://"):
-            web["fcm_options"] = {"link": notice.url}
+        android["notification"] = _android_display(notice)
+        web |= _web_display(notice)
 
     apns = {"headers": headers_of(notice, time()), "payload": {"aps": aps_of(notice)}}
     return {**message, "android": android, "apns": apns, "webpush": web}
 
 
+def _android_display(notice: PushNotice) -> dict[str, Any]:
+    """How Android shows a notification."""
+    display: dict[str, Any] = {"tag": notice.tag, "sound": "default"}
+    if notice.badge is not None:
+        display["notification_count"] = notice.badge
+    return display
+
+
+def _web_display(notice: PushNotice) -> dict[str, Any]:
+    """How browsers show a notification. Google accepts only addresses with
+    https."""
+    display: dict[str, Any] = {"tag": notice.tag}
+    if notice.icon.startswith("https://"):
+        display["icon"] = notice.icon
+    fields: dict[str, Any] = {"notification": display}
+    if notice.url.startswith("https://"):
+        fields["fcm_options"] = {"link": notice.url}
+    return fields
+
+
 def _size(message: dict[str, Any]) -> int:
-    """The number of bytes that count: texts and data, and the copies of them
-    for Apple's devices."""
+    """The size of a message as Google counts it, in bytes.
+
+    Texts and data count, and the copies of them for Apple's devices.
+    """
     parts = message["data"], message.get("notification"), message["apns"]["payload"]
     return len(msgspec.json.encode(parts))
 
@@ -104,8 +124,8 @@ def _size(message: dict[str, Any]) -> int:
 def client_of(
     settings: FcmSettings, addresses: MobilePushSettings, requests: Outgoing
 ) -> JsonClient | None:
-    """The client with the service account of one app. Returns None if the app
-    has no such account. Raises BadKey."""
+    """The client with the service account of one app, or None if the app has
+    no such account. Raises BadKey."""
     key = fcm_key(settings)
     if key is None:
         return None
@@ -113,26 +133,9 @@ def client_of(
     def renew() -> AccessToken:
         """Request an access token, with an assertion that the service account
         signs (RFC 7523). Switches greenlets. Raises Unreachable."""
-        from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
-        from cryptography.hazmat.primitives.hashes import SHA256
-
-        now = int(time())
-        claims = {
-            "iss": key.email,
-            "scope": SCOPE,
-            "aud": key.audience,
-            "iat": now,
-            "exp": now + _ASSERTION_SECONDS,
-        }
-        head = {"alg": "RS256", "typ": "JWT"}
-        if key.key_id:
-            head["kid"] = key.key_id
-        signed = JsonWebToken.make(
-            head, claims, partial(key.key.sign, padding=PKCS1v15(), algorithm=SHA256())
-        )
         fields = {
             "grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer",
-            "assertion": signed,
+            "assertion": _assertion(key),
         }
         return ask_for_token(
             requests, addresses.google_oauth_url, fields, addresses.seconds
@@ -141,13 +144,43 @@ def client_of(
     url = f"{addresses.fcm_url.rstrip('/')}/v1/projects/{key.project}/messages:send"
     make_message = partial(message_of, data_only=settings.data_only)
     return JsonClient(
-        requests, url, addresses.seconds, renew, make_message, _size, judge
+        requests,
+        url,
+        addresses.seconds,
+        renew=renew,
+        message_of=make_message,
+        size=_size,
+        judge=judge,
     )
 
 
+def _assertion(key: FcmKey) -> str:
+    """A token by which a service account proves itself to Google, for an hour.
+    It is signed with the account's own key."""
+    from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+    from cryptography.hazmat.primitives.hashes import SHA256
+
+    now = int(time())
+    claims = {
+        "iss": key.email,
+        "scope": SCOPE,
+        "aud": key.audience,
+        "iat": now,
+        "exp": now + _ASSERTION_SECONDS,
+    }
+    head = {"alg": "RS256", "typ": "JWT"}
+    if key.key_id:
+        head["kid"] = key.key_id
+    sign = partial(key.key.sign, padding=PKCS1v15(), algorithm=SHA256())
+    return JsonWebToken.make(head, claims, sign)
+
+
 def judge(_token: str, status: int, body: bytes) -> tuple[Rule, str]:
-    """The rule for an answer, and its description for log lines (``""`` if it
-    was accepted)."""
+    """The rule for an answer of Google, and its description for log lines.
+
+    The description is ``""`` if the notification was accepted. A *rule* says
+    whether to try again, or to remove the device.
+    """
     if status == 200:
         return TAKEN, ""
     error = json_object(body).get("error")
@@ -156,6 +189,7 @@ def judge(_token: str, status: int, body: bytes) -> tuple[Rule, str]:
     details = [row for row in error.get("details") or () if isinstance(row, dict)]
     code = _code_of(error, details)
     text = str(error.get("message", ""))
+    # The device is gone, but only the text or the details tell it.
     if code == "INVALID_ARGUMENT" and _is_of_token(text, details):
         rule = GONE
     elif code in RULES:
@@ -168,8 +202,8 @@ def judge(_token: str, status: int, body: bytes) -> tuple[Rule, str]:
 
 
 def _code_of(error: dict[str, Any], details: list[dict[str, Any]]) -> str:
-    """The code of FCM. If the answer has no code, the status of Google's
-    APIs."""
+    """The code of FCM in an error, such as ``UNREGISTERED``. An error without
+    one has the status of Google's APIs."""
     for row in details:
         if row.get("@type") == _FCM_ERROR and row.get("errorCode"):
             return str(row["errorCode"])
@@ -177,7 +211,8 @@ def _code_of(error: dict[str, Any], details: list[dict[str, Any]]) -> str:
 
 
 def _is_of_token(text: str, details: list[dict[str, Any]]) -> bool:
-    """Whether the wrong argument is the token of the device."""
+    """Whether the argument that Google calls wrong is the token of the
+    device."""
     if "registration token" in text:
         return True
     lists = (row.get("fieldViolations") or () for row in details)

@@ -56,7 +56,8 @@ RULES: Final = rules(
 
 
 def message_of(token: str, notice: PushNotice, settings: HmsSettings) -> dict[str, Any]:
-    """The field ``message``. A silent notification has only data."""
+    """The field ``message`` of a request to Huawei. A silent notification has
+    only data."""
     android: dict[str, Any] = {
         "ttl": f"{min(max(notice.ttl, 1), MOST_TTL)}s",
         "urgency": "HIGH",
@@ -67,6 +68,7 @@ def message_of(token: str, notice: PushNotice, settings: HmsSettings) -> dict[st
         if settings.category:
             android["category"] = settings.category
         notification = {
+            # Huawei refuses an empty text.
             "title": notice.title or " ",
             "body": notice.body or " ",
             "tag": notice.tag,
@@ -83,19 +85,22 @@ def message_of(token: str, notice: PushNotice, settings: HmsSettings) -> dict[st
 
 
 def _size(message: dict[str, Any]) -> int:
+    """The size of a message as Huawei counts it, in bytes."""
     return len(msgspec.json.encode(message))
 
 
 def client_of(
     settings: HmsSettings, addresses: MobilePushSettings, requests: Outgoing
 ) -> JsonClient | None:
-    """The client for one application. Returns None if the app has no keys.
-    Raises BadKey."""
+    """The client for one application, or None if the app has no keys for
+    Huawei. Raises BadKey."""
     secret = hms_secret(settings)
     if not secret:
         return None
 
     def renew() -> AccessToken:
+        """Request an access token. Switches greenlets. Raises
+        Unreachable."""
         fields = {
             "grant_type": "client_credentials",
             "client_id": settings.app_id,
@@ -108,17 +113,24 @@ def client_of(
     url = f"{addresses.hms_url.rstrip('/')}/v1/{settings.app_id}/messages:send"
     make_message = partial(message_of, settings=settings)
     return JsonClient(
-        requests, url, addresses.seconds, renew, make_message, _size, judge
+        requests,
+        url,
+        addresses.seconds,
+        renew=renew,
+        message_of=make_message,
+        size=_size,
+        judge=judge,
     )
 
 
 def judge(token: str, status: int, body: bytes) -> tuple[Rule, str]:
-    """The rule for an answer to a request for one device, and its description
-    for log lines."""
+    """The rule for an answer of Huawei to a request for one device, and its
+    description for log lines."""
     answer = json_object(body)
     code = str(answer.get("code", ""))
     text = str(answer.get("msg", ""))
     rule = RULES.get(code) or RULES.get(str(status)) or rule_of_status(status)
+    # A request may be for many devices, of which some are not reached.
     if code == _SOME_SENT:
         # The message is JSON here, with the tokens of devices.
         illegal_tokens = json_object(text.encode()).get("illegal_tokens") or ()

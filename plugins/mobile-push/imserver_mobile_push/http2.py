@@ -66,8 +66,11 @@ _PORTS: Final = {"http": 80, "https": 443}
 
 
 class StreamLost(Unreachable):
-    """No answer comes. ``is_safe``: the server has not begun with the request,
-    so it may be sent again."""
+    """A request gets no answer.
+
+    ``is_safe``: the server has not begun with the request, so it may be sent
+    again.
+    """
 
     def __init__(self, text: str, is_safe: bool = False) -> None:
         super().__init__(text)
@@ -75,7 +78,8 @@ class StreamLost(Unreachable):
 
 
 class Answer(Struct, frozen=True):
-    """An answer: status, headers (names in small letters), and body."""
+    """The answer to a request. The names of its headers are in small
+    letters."""
 
     status: int
     headers: dict[str, str]
@@ -83,8 +87,11 @@ class Answer(Struct, frozen=True):
 
 
 class _Request:
-    """One request, and its answer as far as it has come. ``done`` is set when
-    the answer is complete, or when ``problem`` tells why no answer comes."""
+    """A request that waits for its answer.
+
+    ``headers``, ``body``: the answer as far as it has come. ``done`` is set
+    when the answer is complete, or when ``problem`` tells why no answer comes.
+    """
 
     __slots__ = ("body", "done", "headers", "problem")
 
@@ -95,19 +102,25 @@ class _Request:
         self.done = Flag()
 
     def lose(self, problem: StreamLost) -> None:
+        """Give the request up, and wake the greenlet that waits for its
+        answer."""
         self.problem = problem
         self.done.set()
 
 
 @cache
 def _length_prefix(size: int) -> bytes:
+    """The length of a name or a value, as HTTP/2 writes it before the text."""
     return bytes(encode_integer(size, _LENGTH_PREFIX_BITS))
 
 
 @cache
 def _field_beginning(name: bytes) -> bytes:
-    """The beginning of a field that is never indexed. The name is a number if
-    RFC 7541 gives it one."""
+    """The beginning of a header field that no table may contain (never
+    indexed).
+
+    The name is a number if RFC 7541 gives it one.
+    """
     numbers = (
         number
         for number, (known, _) in enumerate(HeaderTable.STATIC_TABLE, 1)
@@ -129,6 +142,7 @@ class _PlainEncoder(Encoder):
     """
 
     def encode(self, headers: Iterable[Any], huffman: bool = False) -> bytes:
+        """Encode header fields, each as its beginning and its value."""
         fields = [
             _field_beginning(name) + _length_prefix(len(value)) + value
             for name, value in headers
@@ -148,8 +162,11 @@ def tls_context() -> ssl.SSLContext:
 
 
 def open_socket(url: str, seconds: float) -> socket.socket:
-    """Open a connection, with TLS that agrees on HTTP/2 unless the address has
-    http. Switches greenlets. Raises Unreachable."""
+    """Open a connection to a server of HTTP/2, with TLS unless the address has
+    http.
+
+    Switches greenlets. Raises Unreachable if it is not open within ``seconds``.
+    """
     parts = urlsplit(url)
     host = parts.hostname or ""
     port = parts.port or _PORTS[parts.scheme]
@@ -170,6 +187,7 @@ def open_socket(url: str, seconds: float) -> socket.socket:
     except BaseException as error:
         if sock is not None:
             sock.close()
+        # The time limit of a caller is another error, which is raised below.
         if error is timeout:
             raise Unreachable(
                 f"{host} has not let us connect within {seconds:g} s"
@@ -180,16 +198,19 @@ def open_socket(url: str, seconds: float) -> socket.socket:
 
 
 class Http2Connection:
-    """A connection of HTTP/2. Owner of the socket and of the state of h2. The
-    constructor waits for the settings of the server. Switches greenlets.
+    """A connection of HTTP/2, which many requests use at a time.
 
-    ``seconds``: how long the server may take for its settings. Raises
-    Unreachable.
+    h2 has the state of the protocol, and this class the socket.
     """
 
     def __init__(
         self, sock: socket.socket, authority: str, scheme: str, seconds: float
     ) -> None:
+        """Begin the protocol, and wait for the settings of the server.
+
+        ``seconds``: how long the server may take for its settings. Switches
+        greenlets. Raises Unreachable.
+        """
         self._sock = sock
         self._authority = authority
         self._scheme = scheme
@@ -240,12 +261,14 @@ class Http2Connection:
     def request(
         self, path: str, headers: Sequence[tuple[str, str]], body: bytes, seconds: float
     ) -> Answer:
-        """POST a body, and wait for the answer. Switches greenlets. Raises
-        StreamLost if no answer comes within ``seconds``, or if the connection
-        ends."""
+        """POST a body, and return the answer.
+
+        Switches greenlets. Raises StreamLost if no answer comes within
+        ``seconds``, or if the connection ends.
+        """
         timeout = gevent.Timeout(seconds)
-        number = 0
-        began = monotonic()
+        number = 0  # of the stream of this request; 0: it has none yet
+        began_at = monotonic()
         try:
             with timeout:
                 self._wait_for_stream()
@@ -269,7 +292,8 @@ class Http2Connection:
         except gevent.Timeout as over:
             if over is not timeout:
                 raise
-            if number and self._heard_at < began:
+            # If nothing has come at all, the connection itself is broken.
+            if number and self._heard_at < began_at:
                 self._end("it is silent")
             raise StreamLost(
                 f"no answer within {seconds:g} s", is_safe=not number
@@ -279,40 +303,52 @@ class Http2Connection:
             self._end(f"{type(error).__name__}: {error}")
             raise StreamLost(self._problem) from None
         finally:
-            unfinished = self._requests.pop(number, None)
-            if unfinished is not None and not unfinished.done.is_set():
-                # The server need not answer any more. It may have ended the
-                # stream meanwhile.
-                with suppress(H2Error):
-                    self._h2.reset_stream(number, ErrorCodes.CANCEL)
-                self._has_output.set()
-            if self._waiting_for_stream:
-                self._waiting_for_stream.popleft().set()
-            if not self.is_open and not self._requests:
-                self._end(self._problem or "the server ends the connection")
+            self._finish(number)
+
+    def _finish(self, number: int) -> None:
+        """Forget the request of a stream, and let the next request begin.
+
+        If the request has no answer yet, the server is told that it need not
+        answer any more. ``number`` is 0 for a request without a stream.
+        """
+        unfinished = self._requests.pop(number, None)
+        if unfinished is not None and not unfinished.done.is_set():
+            # The server may have ended the stream meanwhile.
+            with suppress(H2Error):
+                self._h2.reset_stream(number, ErrorCodes.CANCEL)
+            self._has_output.set()
+        if self._waiting_for_stream:
+            self._waiting_for_stream.popleft().set()
+        if not self.is_open and not self._requests:
+            self._end(self._problem or "the server ends the connection")
 
     def _wait_for_stream(self) -> None:
-        """Wait until the server accepts one more request. Switches greenlets.
-        Raises StreamLost if the connection ends before."""
+        """Wait until the server accepts one more request.
+
+        Switches greenlets. Raises StreamLost if the connection ends before.
+        """
         while self.is_open:
             limit = self._h2.remote_settings.max_concurrent_streams
             if len(self._requests) < min(limit, MOST_STREAMS):
                 return
-            event = Flag()
-            self._waiting_for_stream.append(event)
+            turn = Flag()
+            self._waiting_for_stream.append(turn)
             try:
-                event.wait()
+                turn.wait()
             finally:
                 # The wait was interrupted, so nobody has taken the event out.
-                if event in self._waiting_for_stream:
-                    self._waiting_for_stream.remove(event)
+                if turn in self._waiting_for_stream:
+                    self._waiting_for_stream.remove(turn)
         raise StreamLost(
             self._problem or "the server ends the connection", is_safe=True
         )
 
     def _send_body(self, number: int, request: _Request, body: bytes) -> None:
-        """Add as much of a body as the server accepts. Switches greenlets.
-        Raises H2Error."""
+        """Add a body to the output, in pieces as large as the server accepts.
+
+        Each stream has a *window*: the number of bytes that the server accepts
+        before it has read some. Switches greenlets. Raises H2Error.
+        """
         self._has_output.set()
         while not request.done.is_set():
             size = min(
@@ -320,9 +356,9 @@ class Http2Connection:
                 self._h2.max_outbound_frame_size,
             )
             if size <= 0 and body:
-                event = Flag()
-                self._waiting_for_window.append(event)
-                event.wait()
+                window_grows = Flag()
+                self._waiting_for_window.append(window_grows)
+                window_grows.wait()
                 continue
             self._h2.send_data(number, body[:size], end_stream=len(body) <= size)
             self._has_output.set()
@@ -333,8 +369,8 @@ class Http2Connection:
     # --- the socket -----------------------------------------------------------
 
     def _write_output(self) -> None:
-        """Greenlet: write the output of h2 to the socket, until the connection
-        ends."""
+        """Write the output of h2 to the socket, until the connection ends. This
+        is a greenlet of its own."""
         try:
             while self._has_output.wait():
                 self._has_output.clear()
@@ -345,9 +381,12 @@ class Http2Connection:
             self._end(f"{type(error).__name__}: {error}")
 
     def _read_frames(self) -> None:
-        """Greenlet: read frames from the socket, and pass them to their
-        requests. Sends a ping if nothing comes. Ends the connection if the ping
-        is not answered, or if the connection was idle for long."""
+        """Read frames from the socket, and pass them to their requests. This is
+        a greenlet of its own.
+
+        If nothing comes for a while, it sends a ping. It ends the connection if
+        the ping is not answered, or if the connection was idle for long.
+        """
         try:
             self._sock.settimeout(PING_SECONDS)
             while True:
@@ -376,7 +415,7 @@ class Http2Connection:
         self._end(problem)
 
     def _reason_to_end(self) -> str:
-        """The reason to end a connection on which nothing has come for a while.
+        """The reason to end a connection on which nothing has come for a while;
         ``""`` if a ping should be sent instead."""
         if self._is_pinged:
             return "it is silent"
@@ -385,8 +424,10 @@ class Http2Connection:
         return ""
 
     def _frames(self, data: bytes) -> Iterator[bytes]:
-        """Add bytes to the buffer, and yield the complete frames in it. A frame
-        GOAWAY is handled here, because h2 reads no answers after it."""
+        """Add bytes to the buffer, and yield the complete frames in it.
+
+        A frame GOAWAY is handled here, because h2 reads no answers after it.
+        """
         self._buffer += data
         while len(self._buffer) >= _HEAD:
             end = _HEAD + int.from_bytes(self._buffer[:_LENGTH_BYTES], "big")
@@ -406,8 +447,11 @@ class Http2Connection:
             yield frame
 
     def _end_new_requests(self, payload: bytes) -> None:
-        """Handle a frame GOAWAY: the server accepts no more requests. Requests
-        after the last one that it has seen may be sent again."""
+        """Handle a frame GOAWAY: the server accepts no more requests.
+
+        Requests after the last one that the server has seen may be sent again;
+        they fail with ``is_safe``. The other ones still get their answers.
+        """
         last = int.from_bytes(payload[:_STREAM_BYTES], "big") & _STREAM_BITS
         code = int.from_bytes(payload[_STREAM_BYTES:_GOAWAY_BYTES], "big")
         text_bytes = payload[_GOAWAY_BYTES:][:_MOST_TEXT_BYTES]
@@ -422,8 +466,10 @@ class Http2Connection:
             self._end(self._problem)
 
     def _handle_event(self, event: H2Event) -> None:
-        """Pass the meaning of a frame to its requests. Never switches
-        greenlets. Raises H2Error."""
+        """Pass the meaning of a frame to the connection, and to its request.
+
+        Never switches greenlets. Raises H2Error.
+        """
         if isinstance(event, RemoteSettingsChanged):
             self._settings_came.set()
             self._wake_all()
@@ -432,12 +478,16 @@ class Http2Connection:
         elif isinstance(event, PingAckReceived):
             self._is_pinged = False
         elif isinstance(event, DataReceived):
+            # Also for a request that was given up: the window is shared.
             self._h2.acknowledge_received_data(
                 event.flow_controlled_length, event.stream_id
             )
         request = self._requests.get(getattr(event, "stream_id", 0) or 0)
-        if request is None:
-            return
+        if request is not None:
+            self._handle_event_of(request, event)
+
+    def _handle_event_of(self, request: _Request, event: H2Event) -> None:
+        """Add a part to the answer of a request, or end the request."""
         if isinstance(event, ResponseReceived):
             request.headers = {str(name): str(value) for name, value in event.headers}
         elif isinstance(event, DataReceived):
@@ -457,12 +507,16 @@ class Http2Connection:
             self._wake_windows()
 
     def _wake_windows(self) -> None:
+        """Wake the requests that wait until the server accepts more of their
+        bodies."""
         waiting = self._waiting_for_window
         self._waiting_for_window = []
         for event in waiting:
             event.set()
 
     def _wake_all(self) -> None:
+        """Wake all requests that wait for anything. They look again, and may
+        wait on."""
         self._wake_windows()
         while self._waiting_for_stream:
             self._waiting_for_stream.popleft().set()
@@ -477,7 +531,10 @@ class Http2Connection:
             self._end("closed")
 
     def _end(self, problem: str) -> None:
-        """End the connection, and all requests. Never switches greenlets."""
+        """End the connection, and all its requests. Never switches greenlets.
+
+        ``problem``: the reason, unless another one is known already.
+        """
         self.is_open = False
         self._problem = self._problem or problem
         for request in self._requests.values():
@@ -486,6 +543,7 @@ class Http2Connection:
         self._settings_came.set()
         self._wake_all()
         self._sock.close()
+        # One of them may have called this.
         for greenlet in self._greenlets:
             if greenlet is not gevent.getcurrent():
                 greenlet.kill(block=False)

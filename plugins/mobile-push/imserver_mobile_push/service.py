@@ -56,11 +56,12 @@ _bad_keys = RateLimitedLog(
 
 
 class Rule(Struct, frozen=True):
-    """The reaction to one error of a service.
+    """What to do about an answer of a service.
 
-    ``pause``: for how many seconds the app sends nothing through this service,
-    unless the answer names more. ``renew``: first send the request once more,
-    with a new access token.
+    ``outcome``: the notification was taken; the device is gone; try later; or
+    refused for good. ``pause``: for how many seconds the app sends nothing
+    through this service, unless the answer names more. ``renew``: first send
+    the request once more, with a new access token.
     """
 
     outcome: Literal["taken", "gone", "later", "refused"]
@@ -70,8 +71,11 @@ class Rule(Struct, frozen=True):
     def result(
         self, status: int, problem: str, headers: Mapping[str, str] = NO_HEADERS
     ) -> PushResult:
-        """The result for an answer. It reads ``retry-after`` in the answer's
-        ``headers``."""
+        """The result of a notification for an answer with this rule.
+
+        ``problem`` describes the answer for log lines. The header
+        ``retry-after`` may ask for a longer pause.
+        """
         if self.outcome == "taken":
             return PushResult("taken", status, None, "")
         if self.outcome != "later":
@@ -91,7 +95,8 @@ RENEW: Final = Rule("later", AGAIN_SECONDS, renew=True)
 
 
 def rules(*rows: tuple[Rule, str]) -> Mapping[str, Rule]:
-    """Code → rule, made from rules with their codes."""
+    """A table of rules by the codes of a service, made from rows of a rule and
+    its codes."""
     table = {}
     for rule, codes in rows:
         for code in codes.split():
@@ -100,7 +105,8 @@ def rules(*rows: tuple[Rule, str]) -> Mapping[str, Rule]:
 
 
 def rule_of_status(status: int) -> Rule:
-    """The rule for an answer whose code is not documented."""
+    """The rule for an answer whose code is not documented, by its status of
+    HTTP."""
     if status in (401, 403):
         return MEND
     if status >= 500 or status in _TEMPORARY_STATUSES:
@@ -109,23 +115,25 @@ def rule_of_status(status: int) -> Rule:
 
 
 def described(code: str, message: str = "") -> str:
-    """The description of an answer for log lines."""
+    """The description of an answer for log lines: ``it answered 400: 'no
+    title'``."""
     if message:
         return f"it answered {code}: {message[:_SHORT]!r}"
     return f"it answered {code}"
 
 
 def _new_lock() -> BoundedSemaphore:
+    """A lock for one greenlet at a time."""
     return BoundedSemaphore(1)
 
 
 class Cached(Service, Generic[T]):
     """A value that is used as long as it is valid, such as a token or a
-    connection. One greenlet at a time makes it.
+    connection.
 
-    ``make`` may switch greenlets, and raise Unreachable. After an error it is
-    not called again for a second. ``is_good``: whether a value is still
-    valid.
+    One greenlet at a time makes it. ``make`` may switch greenlets, and raise
+    Unreachable; after an error it is not called again for a second.
+    ``is_good``: whether a value is still valid.
     """
 
     make: Callable[[], T]
@@ -137,10 +145,12 @@ class Cached(Service, Generic[T]):
     _until: float = 0.0
 
     def get(self) -> T:
-        """The value, made if necessary. Switches greenlets. Raises
+        """The value, which is made if necessary. Switches greenlets. Raises
         Unreachable."""
         if self.value is not None and self.is_good(self.value):
             return self.value
+        # Checked again below, because another greenlet may have made it
+        # meanwhile.
         with self._lock:
             if self.value is not None and self.is_good(self.value):
                 return self.value
@@ -155,8 +165,10 @@ class Cached(Service, Generic[T]):
             return self.value
 
     def drop(self, value: T) -> None:
-        """Forget a value that is not valid, unless a new one exists by now.
-        Never switches greenlets."""
+        """Forget a value that has turned out to be not valid.
+
+        If a new one exists by now, it stays. Never switches greenlets.
+        """
         if self.value is value:
             self.value = None
 
@@ -171,10 +183,12 @@ class AccessToken(Struct, frozen=True):
 def ask_for_token(
     requests: Outgoing, url: str, fields: Mapping[str, str], seconds: float
 ) -> AccessToken:
-    """Request an access token (RFC 6749, section 5.1). It counts as ended
-    before its end: by a tenth of its life, at most five minutes. Switches
-    greenlets. Raises Unreachable with the error of the service, and never with
-    a token."""
+    """Request an access token (RFC 6749, section 5.1).
+
+    It counts as ended a while before its end, so that no request comes too
+    late: by a tenth of its life, at most five minutes. Switches greenlets.
+    Raises Unreachable with the error of the service, and never with a token.
+    """
     headers = {"Content-Type": "application/x-www-form-urlencoded"}
     status, body, _ = requests.exchange(
         "POST", url, urlencode(fields).encode(), headers, seconds
@@ -183,17 +197,22 @@ def ask_for_token(
     text = answer.get("access_token")
     life = answer.get("expires_in", _USUAL_LIFE_SECONDS)
     if status != 200 or not isinstance(text, str) or not isinstance(life, int):
-        # RFC 6749: error and error_description; Huawei also has numbers.
-        names = ("error", "error_description")
-        error = " ".join(str(answer[name]) for name in names if name in answer)
-        problem = f"no access token from {urlsplit(url).netloc}: it answered {status} {error[:_SHORT]}"
-        raise Unreachable(problem.rstrip())
+        raise _no_token(url, status, answer)
     early_seconds = min(_MOST_EARLY_SECONDS, life / _EARLY_SHARE)
     return AccessToken(text, time() + life - early_seconds)
 
 
+def _no_token(url: str, status: int, answer: dict[str, Any]) -> Unreachable:
+    """The error for an answer without an access token. RFC 6749 has the fields
+    ``error`` and ``error_description``; Huawei also has numbers in them."""
+    names = ("error", "error_description")
+    error = " ".join(str(answer[name]) for name in names if name in answer)
+    problem = f"no access token from {urlsplit(url).netloc}: it answered {status} {error[:_SHORT]}"
+    return Unreachable(problem.rstrip())
+
+
 def json_object(body: bytes) -> dict[str, Any]:
-    """An answer as a JSON object; empty if it is not one."""
+    """The JSON object in an answer; empty if the answer is not one."""
     try:
         answer = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeError):
@@ -208,8 +227,10 @@ def json_object(body: bytes) -> dict[str, Any]:
 
 def facts_of(notice: PushNotice, with_text: bool) -> dict[str, Any]:
     """The data about a notification that the application on the phone reads.
+
     ``with_text``: the application shows the notification itself, and needs its
-    texts."""
+    texts. Fields without a value are left out.
+    """
     facts: dict[str, Any] = {"kind": notice.kind, "id": notice.id, "tag": notice.tag}
     optional: dict[str, Any] = {
         "conversation": notice.conversation,
@@ -234,6 +255,7 @@ def facts_of(notice: PushNotice, with_text: bool) -> dict[str, Any]:
 
 
 def _fields_of_button(action: str, title: str, url: str) -> dict[str, str]:
+    """A button of a notification, as the application reads it."""
     button = {"action": action, "title": title}
     if url:
         button["url"] = url
@@ -241,7 +263,10 @@ def _fields_of_button(action: str, title: str, url: str) -> dict[str, str]:
 
 
 def is_silent(notice: PushNotice) -> bool:
-    """Whether nothing is shown, because the application gets only data."""
+    """Whether nothing is shown, because the application gets only data.
+
+    A notification of the kind ``close`` takes earlier ones away.
+    """
     return notice.silent or notice.kind == "close"
 
 
@@ -249,8 +274,9 @@ def fitted(
     notice: PushNotice, most: int, size: Callable[[PushNotice], int]
 ) -> PushNotice:
     """The notification, shortened until its ``size`` is at most ``most`` bytes.
-    Fields are emptied one after the other. Texts are cut only as far as
-    needed."""
+
+    Fields are emptied one after the other. Texts are cut only as far as needed.
+    """
     # The field that a person can spare most comes first.
     for name in ("body", "data", "icon", "actions", "url", "title"):
         if size(notice) <= most:
@@ -270,9 +296,13 @@ def _with_short_text(
     most: int,
     size: Callable[[PushNotice], int],
 ) -> PushNotice:
-    """The notification with as much of a text as fits. The text is empty if not
-    even one character fits."""
+    """The notification with as much of a text as fits into ``most`` bytes.
+
+    ``name``: the field of the text. The text is empty if not even one character
+    fits.
+    """
     shortened = replace(notice, **{name: ""})
+    # A binary search for the number of characters.
     low = 0
     high = len(text)
     while low < high:
@@ -301,8 +331,7 @@ class Client(Protocol):
 
 
 class JsonClient(Service, dict=True):
-    """Sends JSON over HTTP/1.1 with access tokens, for one app. Owner of its
-    token.
+    """Sends notifications of one app as JSON over HTTP/1.1, with access tokens.
 
     ``renew`` asks for a token; it may switch greenlets, and raises Unreachable.
     ``message_of``: (token of a device, notice) → the field ``message``.
@@ -320,14 +349,18 @@ class JsonClient(Service, dict=True):
     judge: Callable[[str, int, bytes], tuple[Rule, str]]
 
     def __post_init__(self) -> None:
+        """Get the first access token only with the first notification."""
         self._token: Cached[AccessToken] = Cached(
             self.renew, lambda token: time() < token.until
         )
         self._permits = BoundedSemaphore(MOST_CONNECTIONS)
 
     def send(self, token: str, notice: PushNotice) -> PushResult:
-        """See :class:`Client`. If the answer tells that the access token is not
-        valid, it sends once more with a new token."""
+        """Hand over a notification for the device with this token.
+
+        If the answer tells that the access token is not valid, it is sent once
+        more with a new token. Switches greenlets. Raises Unreachable.
+        """
         short = fitted(notice, CONTENT_BYTES, self._content_size)
         body = msgspec.json.encode({"message": self.message_of(token, short)})
         for is_last in (False, True):
@@ -347,6 +380,7 @@ class JsonClient(Service, dict=True):
         return rule.result(status, problem, received)
 
     def _content_size(self, notice: PushNotice) -> int:
+        """The size of a notification as the service counts it, in bytes."""
         return self.size(self.message_of("", notice))
 
     def close(self) -> None:
@@ -365,13 +399,17 @@ class Pace:
         self._next = 0.0
 
     def wait(self) -> float:
-        """Wait until the next notification may be sent. Switches greenlets.
+        """Wait until the next notification of the app may be sent.
+
         Returns 0.0 after the wait. If the wait would be too long, returns its
-        seconds at once, and the notification may not be sent."""
+        seconds at once, and the notification may not be sent. Switches
+        greenlets.
+        """
         now = monotonic()
         wait = self._next - now
         if wait > WAIT_SECONDS:
             return wait
+        # Taken before the wait, so that other greenlets wait behind it.
         self._next = max(self._next, now) + self._gap
         if wait > 0:
             gevent.sleep(wait)
@@ -379,8 +417,10 @@ class Pace:
 
 
 class _App(Struct, frozen=True):
-    """An app in its state when ``client`` was made. ``problem``: the reason why
-    it has no client."""
+    """An app in its state when ``client`` was made from its keys.
+
+    ``problem``: the reason why it has no client.
+    """
 
     tenant: Tenant
     client: Client | None
@@ -389,10 +429,10 @@ class _App(Struct, frozen=True):
 
 
 class MobileService(Service):
-    """One push service for all apps. Owner of their clients.
+    """One push service for all apps.
 
     ``make``: settings of an app → its client, or None if the app has no keys;
-    raises BadKey. ``form``: the form of device tokens.
+    it raises BadKey. ``form``: the form of device tokens.
     """
 
     name: str
@@ -402,9 +442,11 @@ class MobileService(Service):
     _apps: dict[str, _App] = field(default_factory=dict)
 
     def _app(self, name: str) -> _App | None:
-        """An app with its client. Returns None if the app does not exist. The
-        client is made again after a change of the settings. Never switches
-        greenlets."""
+        """An app with its client, or None if the app does not exist.
+
+        The client is made again after a change of the settings, which makes
+        another tenant object. Never switches greenlets.
+        """
         tenant = self.tenants.get(name)
         if tenant is None:
             return None
@@ -427,7 +469,10 @@ class MobileService(Service):
 
     def objection(self, app: str, token: str) -> str:
         """The reason why an app cannot have a device with this token; ``""`` if
-        it can. Never switches greenlets."""
+        it can.
+
+        Never switches greenlets.
+        """
         row = self._app(app)
         if row is None or row.client is None:
             return (
@@ -443,7 +488,12 @@ class MobileService(Service):
         return f"{self.name}/{app}"
 
     def send(self, app: str, token: str, notice: PushNotice) -> PushResult:
-        """Hand over a notification. Switches greenlets."""
+        """Hand over a notification for the device with this token, at the pace
+        of the app.
+
+        Errors become results: notifications are then sent later. Switches
+        greenlets.
+        """
         row = self._app(app)
         if row is None:
             return MEND.result(0, "there is no such app")
@@ -451,6 +501,7 @@ class MobileService(Service):
             return MEND.result(0, row.problem)
         wait = row.pace.wait()
         if wait:
+            # The caller sends it after this time.
             per_second = of_app(row.tenant).per_second
             return PushResult("later", 0, wait, f"the app sends {per_second} a second")
         try:

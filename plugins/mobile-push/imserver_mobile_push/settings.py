@@ -141,7 +141,8 @@ class MobilePushOfApp(Struct, frozen=True):
 
 
 class FcmKey(Struct, frozen=True):
-    """A service account. ``audience``: who takes the tokens that it signs."""
+    """The key of a service account at Google. ``audience``: who takes the
+    tokens that it signs."""
 
     project: str
     email: str
@@ -151,8 +152,12 @@ class FcmKey(Struct, frozen=True):
 
 
 def _content(setting: str, name: str, text: str, file: str) -> str:
-    """A secret in a setting, or in its file. Raises BadKey, which never shows
-    the secret."""
+    """A secret, which is in a setting or in a file.
+
+    ``text`` and ``file`` are the values of the settings ``<name>`` and
+    ``<name>_file``. Returns ``""`` if neither is given. Raises BadKey, which
+    never shows the secret.
+    """
     if text and file:
         raise BadKey(f"{setting}: {name} and {name}_file are both given")
     if not file:
@@ -166,8 +171,10 @@ def _content(setting: str, name: str, text: str, file: str) -> str:
 
 
 def _private_key(setting: str, pem: str, kind: type[Any], what: str) -> Any:
-    """A private key in PEM, which must be of this ``kind``. ``what``: the
-    expected key, for people. Raises BadKey."""
+    """A private key in PEM, which must be of this ``kind``.
+
+    ``what`` describes the expected key for people. Raises BadKey.
+    """
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
@@ -181,8 +188,10 @@ def _private_key(setting: str, pem: str, kind: type[Any], what: str) -> Any:
 
 
 def fcm_key(settings: FcmSettings) -> FcmKey | None:
-    """The service account of an app. Returns None if the app has no key for
-    FCM. Reads its file. Raises BadKey."""
+    """The service account of an app, or None if the app has no key for FCM.
+
+    Reads its file, if the key is in one. Raises BadKey.
+    """
     setting = "mobile_push.fcm"
     text = _content(
         setting,
@@ -196,6 +205,22 @@ def fcm_key(settings: FcmSettings) -> FcmKey | None:
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
     name = f"{setting}.service_account"
+    account = _service_account(name, text)
+    key = _private_key(
+        f"{name}: private_key", account["private_key"], RSAPrivateKey, "an RSA key"
+    )
+    return FcmKey(
+        project=account["project_id"],
+        email=account["client_email"],
+        key_id=account.get("private_key_id", ""),
+        key=key,
+        audience=account.get("token_uri") or MobilePushSettings().google_oauth_url,
+    )
+
+
+def _service_account(name: str, text: str) -> dict[str, str]:
+    """The fields of a service account, from the JSON that Google's console has
+    made. ``name``: the setting, for errors. Raises BadKey."""
     try:
         account = msgspec.json.decode(text, type=dict[str, str])
     except (msgspec.DecodeError, UnicodeError):
@@ -209,27 +234,21 @@ def fcm_key(settings: FcmSettings) -> FcmKey | None:
     for field in ("project_id", "client_email", "private_key"):
         if not account.get(field):
             raise BadKey(f"{name}: {field} is missing")
+    # It becomes a part of a URL.
     if not re.fullmatch(r"[a-z0-9.:-]{1,100}", account["project_id"]):
         raise BadKey(f"{name}: project_id: expected small letters, digits and dashes")
-    key = _private_key(
-        f"{name}: private_key", account["private_key"], RSAPrivateKey, "an RSA key"
-    )
-    audience = account.get("token_uri") or MobilePushSettings().google_oauth_url
-    return FcmKey(
-        account["project_id"],
-        account["client_email"],
-        account.get("private_key_id", ""),
-        key,
-        audience,
-    )
+    return account
 
 
 def apns_key(settings: ApnsSettings) -> EllipticCurvePrivateKey | None:
-    """The key of an app. Returns None if the app has no key for APNs. Reads its
-    file. Raises BadKey."""
+    """The key of an app for Apple, or None if the app has none.
+
+    Reads its file, if the key is in one. Raises BadKey.
+    """
     setting = "mobile_push.apns"
     text = _content(setting, "key", settings.key, settings.key_file)
     if not text:
+        # Other settings without a key are a mistake, but for the sandbox.
         if settings not in (ApnsSettings(), ApnsSettings(sandbox=True)):
             raise BadKey(f"{setting}: expected key or key_file")
         return None
@@ -255,12 +274,15 @@ def apns_key(settings: ApnsSettings) -> EllipticCurvePrivateKey | None:
 
 
 def hms_secret(settings: HmsSettings) -> str:
-    """The client secret of an app; ``""`` if the app has no secret for HMS.
-    Reads its file. Raises BadKey."""
+    """The client secret of an app for Huawei; ``""`` if the app has none.
+
+    Reads its file, if the secret is in one. Raises BadKey.
+    """
     setting = "mobile_push.hms"
     secret = _content(
         setting, "app_secret", settings.app_secret, settings.app_secret_file
     ).strip()
+    # Both are given, or none.
     if bool(secret) != bool(settings.app_id):
         raise BadKey(f"{setting}: expected app_id, and app_secret or app_secret_file")
     if secret and not re.fullmatch(r"[0-9]{1,20}", settings.app_id):
@@ -274,7 +296,8 @@ def of_app(tenant: TenantSettings) -> MobilePush:
 
 
 def objection(_name: str, tenant: TenantSettings) -> str:
-    """The error in the keys of an app, or ``""``. Reads their files."""
+    """The error in the keys of an app; ``""`` if there is none. Reads their
+    files."""
     settings = of_app(tenant)
     try:
         fcm_key(settings.fcm)

@@ -77,9 +77,13 @@ class NtfySettings(Struct, frozen=True):
 
 
 class Ntfy:
-    """Serves ntfy's requests on one node."""
+    """Serves the requests of ntfy's clients on one node.
+
+    A *topic* of ntfy is the channel ``ntfy:<topic>`` of one app.
+    """
 
     def __init__(self, core: Core) -> None:
+        """Take the services of the core, and make the encodings of streams."""
         self._core = core
         self._settings = settings_of(core.config, NtfySettings)
         self._channels = core.channels
@@ -87,7 +91,8 @@ class Ntfy:
         self._encodings = {codec: StreamEncoding(codec) for codec in STREAMS.values()}
 
     def app(self) -> str:
-        """The app of the topics. Raises ApiProblem if it does not exist."""
+        """The app whose channels are the topics. Raises ApiProblem if it does
+        not exist."""
         app = self._core.tenants.resolve(self._settings.app)
         if self._core.tenants.find(app) is None:
             raise bad(
@@ -96,8 +101,11 @@ class Ntfy:
         return app
 
     def identify(self, parameters: Parameters, host: str) -> tuple[Principal, str]:
-        """The principal of a request, and its key or token. May switch
-        greenlets. Raises ApiProblem and Unavailable."""
+        """The principal of a request, and its key or token (``""``: it has
+        none).
+
+        May switch greenlets. Raises ApiProblem and Unavailable.
+        """
         credential = parameters.credential()
         headers = {}
         if credential:
@@ -106,8 +114,10 @@ class Ntfy:
         return principal, credential
 
     def check(self, principal: Principal, app: str, channels: tuple[str, ...]) -> None:
-        """Refuse a principal who may not subscribe. May switch greenlets.
-        Raises ApiProblem."""
+        """Refuse a principal who may not subscribe to one of these channels.
+
+        May switch greenlets. Raises ApiProblem.
+        """
         try:
             for channel in channels:
                 self._commands.check_request(principal, app, channel, "subscribe")
@@ -115,8 +125,12 @@ class Ntfy:
             raise _problem(refused, principal) from None
 
     def publish(self, call: Call) -> HttpResponse:
-        """Publish the message of a request. In a request to ``/`` the body is
-        JSON, which names the topic. May switch greenlets. Raises ApiProblem."""
+        """Publish the message of a request, and answer with it.
+
+        In a request to ``/`` the body is JSON, which names the topic. Otherwise
+        the path names it, and the body is the text. May switch greenlets. Raises
+        ApiProblem.
+        """
         request = call.request
         principal = call.principal
         topic = request.path.split("/")[2]
@@ -135,8 +149,15 @@ class Ntfy:
         if stores and options.history_size:
             message.expires = message.time + int(options.history_seconds)
         data = msgspec.json.encode(message)
+        # The whole message is the payload, of the type "ntfy".
         event = Event(
-            "msg", principal.user, "", message.id, NAME, data, time=message.time
+            kind="msg",
+            sender=principal.user,
+            text="",
+            id=message.id,
+            type=NAME,
+            data=data,
+            time=message.time,
         )
         try:
             self._commands.publish_request(
@@ -147,22 +168,28 @@ class Ntfy:
         return HttpResponse(200, data)
 
     def check_auth(self, call: Call) -> HttpResponse:
-        """Answer whether the principal of a request may subscribe. May switch
-        greenlets. Raises ApiProblem."""
+        """Answer whether the principal of a request may subscribe to its
+        topics.
+
+        May switch greenlets. Raises ApiProblem if it may not.
+        """
         topics = call.request.path.split("/")[2].split(",")
         self.check(call.principal, self.app(), tuple(map(channel_of, topics)))
         return HttpResponse(200, b'{"success":true}')
 
     def discover(self, call: Call) -> HttpResponse:
-        """Tell a distributor of UnifiedPush that topics accept its messages.
-        Raises ApiProblem."""
+        """Tell a distributor of UnifiedPush that a topic accepts its messages.
+
+        A *distributor* is an application on a phone that receives pushes for
+        others. Raises ApiProblem for other requests.
+        """
         channel_of(call.request.path.split("/")[2])
         if not Parameters.of(call.request).has("unifiedpush", "up"):
             raise bad(NOT_FOUND, "this server has no page for topics")
         return HttpResponse(200, b'{"unifiedpush":{"version":1}}\n')
 
     def paths(self, _serve: object) -> dict[str, StreamPath]:
-        """Path of a stream → the way to serve it."""
+        """The paths of streams, each with the way to serve it."""
         refuse = partial(stream_refused, self._core.node.request_log, style=STYLE)
         return {
             f"/ntfy/*/{form}": StreamPath("GET", partial(self.serve, codec), refuse)
@@ -170,8 +197,10 @@ class Ntfy:
         }
 
     def serve(self, codec: NtfyDialect, connection: Connection, head: Head) -> None:
-        """Serve a new stream or WebSocket, or refuse it. May switch
-        greenlets."""
+        """Serve a new stream or WebSocket, or refuse it.
+
+        ``codec``: the form in which it gets messages. May switch greenlets.
+        """
         log = self._core.node.request_log
         host = host_of(connection.peer)
         try:
@@ -195,6 +224,7 @@ class Ntfy:
                 self._encodings[codec],
                 stream_head(log, head, host, codec.content_type, principal.label),
             )
+        # If the key is withdrawn, the connection is closed.
         if principal.kind == "key":
             self._core.keys.hold(principal.key, connection)
         connection.dialect_state = wish
@@ -204,8 +234,8 @@ class Ntfy:
             connection.close(CloseCode.GOING_AWAY, str(refused))
 
     def _require_history(self, app: str, channels: tuple[str, ...]) -> None:
-        """Refuse a request for earlier messages if a topic stores none. Raises
-        ApiProblem."""
+        """Refuse a request for earlier messages if one of the topics stores
+        none. Raises ApiProblem."""
         options = self._channels.options
         if not all(options.of(app, channel).has_history for channel in channels):
             raise bad(
@@ -226,6 +256,7 @@ class Ntfy:
             connection.refuse(
                 stream_refused(log, head, host, problem, STYLE), CloseCode.POLICY
             )
+        # A WebSocket is open already, so it can have no status.
         elif problem.problem.status in _DENIALS:
             connection.close(CloseCode.NOT_ALLOWED, str(problem))
         else:
@@ -234,16 +265,22 @@ class Ntfy:
     def _deliver(
         self, connection: Connection, app: str, wish: Wish, codec: NtfyDialect
     ) -> None:
-        """Send the missed messages, and from then on new ones. May switch
-        greenlets. Raises ChannelRefused."""
+        """Send the messages that a subscriber has missed, and from then on new
+        ones.
+
+        A request that only polls (``wish.poll``) ends after the missed messages.
+        May switch greenlets. Raises ChannelRefused.
+        """
 
         def send(events: Iterable[Event]) -> None:
+            """Send the messages among these publications that are wanted."""
             for message in filter(None, map(message_of, events)):
                 is_expired = 0 < message.expires <= time()
                 if wish.accepts(message) and not is_expired:
                     connection.send(codec.encode(message))
 
         def announce() -> None:
+            """Send the sign that the stream is open."""
             wish.is_open = True
             connection.send(codec.encode(new_message("open", wish.topics)))
 
@@ -253,16 +290,9 @@ class Ntfy:
         for channel in wish.channels:
             position = None
             if wish.since is not None:
-                position = self._find_start(app, channel, wish.since)
-                while True:
-                    page = self._channels.histories.read(app, channel, position, PAGE)
-                    if not page.publications:
-                        break
-                    send(page.publications)
-                    position = _after(page.publications[-1])
-                    connection.wait_until_sent()
-                position = page.position
+                position = self._send_missed(connection, app, channel, wish.since, send)
             if not wish.poll and connection.is_open:
+                # From the end of the missed messages on, so that none is lost.
                 options = self._channels.options.of(app, channel)
                 result = self._channels.subscriptions.subscribe(
                     connection, channel, options, position
@@ -280,10 +310,35 @@ class Ntfy:
         if wish.poll:
             connection.close(CloseCode.NORMAL)
 
+    def _send_missed(
+        self,
+        connection: Connection,
+        app: str,
+        channel: str,
+        since: Since,
+        send: Callable[[Iterable[Event]], None],
+    ) -> Position:
+        """Send the stored messages of a channel by ``send``, page by page, at the
+        speed at which the client reads.
+
+        Returns the position of the channel after them. May switch greenlets.
+        Raises ChannelRefused.
+        """
+        position = self._find_start(app, channel, since)
+        while True:
+            page = self._channels.histories.read(app, channel, position, PAGE)
+            if not page.publications:
+                return page.position
+            send(page.publications)
+            position = _after(page.publications[-1])
+            connection.wait_until_sent()
+
     def _find_start(self, app: str, channel: str, is_before: Since) -> Position | None:
-        """The position after which messages are wanted. Returns None if all are
-        wanted. Reads backwards from the newest message, until ``is_before``
-        tells that a message is not wanted."""
+        """The position in a channel after which messages are wanted.
+
+        Reads backwards from the newest message, until ``is_before`` tells that
+        a message is not wanted. Returns None if all stored messages are wanted.
+        """
         position = None
         newer = 0
         while True:
@@ -294,6 +349,7 @@ class Ntfy:
                 return None
             for event in page.publications:
                 message = message_of(event)
+                # Also where the next page ends, in this direction.
                 position = _after(event)
                 if message is not None and is_before(message, newer):
                     return position
@@ -301,12 +357,13 @@ class Ntfy:
 
 
 def _after(event: Event) -> Position:
-    """The position after a publication."""
+    """The position after a publication, as a place to read on."""
     assert event.channel is not None
     return Position(event.channel.epoch, event.channel.offset)
 
 
 def _problem(refused: ChannelRefused, principal: Principal) -> ApiProblem:
+    """The problem that a client gets if a channel refuses it."""
     status = _CODES.get(refused.reason, 403)
     if principal.kind == "nobody" and refused.reason not in _CODES:
         status = 401
@@ -314,11 +371,13 @@ def _problem(refused: ChannelRefused, principal: Principal) -> ApiProblem:
 
 
 def _signer(ntfy: Ntfy, request: HttpRequest) -> Principal:
+    """The principal of a request to a route of ntfy."""
     principal, _ = ntfy.identify(Parameters.of(request), request.host)
     return principal
 
 
 def _health(_ntfy: Ntfy, _call: Call) -> HttpResponse:
+    """Answer that the server works."""
     return HttpResponse(200, b'{"healthy":true}')
 
 
@@ -343,9 +402,12 @@ def _route(
 
 
 def _build(core: Core) -> Parts:
+    """Make the service of ntfy for one node."""
     ntfy = Ntfy(core)
     return Parts(
-        (ntfy,), opened={NAME: partial(ntfy.serve, FRAMES)}, streams=ntfy.paths
+        services=(ntfy,),
+        opened={NAME: partial(ntfy.serve, FRAMES)},
+        streams=ntfy.paths,
     )
 
 

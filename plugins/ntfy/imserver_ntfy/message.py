@@ -49,7 +49,8 @@ _ACTION_ID_BYTES: Final = 7
 _CODES_OF_STATUS: Final = 100
 """How many codes of ntfy each HTTP status has."""
 
-# Codes of ntfy, https://github.com/binwiederhier/ntfy/blob/main/server/errors.go
+# Codes of ntfy,
+# https://github.com/binwiederhier/ntfy/blob/main/server/errors.go
 INVALID: Final = 40000
 INVALID_PRIORITY: Final = 40007
 INVALID_SINCE: Final = 40008
@@ -74,7 +75,8 @@ _YES: Final = ("1", "yes", "true", "on")
 
 
 class Action(Struct, omit_defaults=True):
-    """A button of a message."""
+    """A button of a message, with what it does: open a URL, send a request,
+    send a broadcast of Android, or copy a text."""
 
     action: str
     label: str
@@ -90,8 +92,11 @@ class Action(Struct, omit_defaults=True):
 
 
 class NtfyMessage(Struct, omit_defaults=True):
-    """A message, or (``event``) a sign of life of a stream. ``time``,
-    ``expires``: Unix seconds."""
+    """A message, or another event of a stream, such as a sign of life.
+
+    ``event``: ``message``, ``open`` or ``keepalive``. ``time``, ``expires``:
+    Unix seconds.
+    """
 
     id: str
     time: int
@@ -111,26 +116,27 @@ class NtfyMessage(Struct, omit_defaults=True):
 
 
 def new_message(event: str, topic: str) -> NtfyMessage:
-    """A message without content, of this kind (``message``, ``open``,
-    ``keepalive``)."""
+    """A message without content. ``event``: ``message``, ``open`` or
+    ``keepalive``."""
     return NtfyMessage(token_urlsafe(_ID_BYTES), int(time()), event, topic)
 
 
 def bad(code: int, text: str) -> ApiProblem:
-    """The refusal with a code of ntfy. Its first three digits are the
-    status."""
+    """The refusal with a code of ntfy, such as 40009. Its first three digits
+    are the status of HTTP."""
     return ApiProblem(HttpProblem(code // _CODES_OF_STATUS, str(code), text))
 
 
 def code_of(status: int) -> int:
-    """The code of ntfy for a refusal that has only a status."""
+    """The code of ntfy for a refusal that has only a status: 40401 for 404."""
     return status * _CODES_OF_STATUS + 1
 
 
 def _refuse(
     problem: HttpProblem, _request: HttpRequest, detail: str = ""
 ) -> HttpResponse:
-    """Refuse in ntfy's form: ``{"code": 40009, "http": 400, "error": "…"}``."""
+    """Refuse a request in ntfy's form: ``{"code": 40009, "http": 400, "error":
+    "…"}``."""
     if problem.code.isdecimal():
         code = int(problem.code)
     else:
@@ -143,8 +149,11 @@ STYLE: Final = replace(PROBLEM, refuse=_refuse)
 
 
 class Parameters:
-    """The parameters of a request. They may be in JSON (``json_fields``), in
-    headers with or without ``X-``, or in the query."""
+    """The parameters of a request.
+
+    They may be in JSON (``json_fields``), in headers with or without ``X-``, or
+    in the query. The first of these that has a parameter counts.
+    """
 
     @classmethod
     def of(
@@ -159,6 +168,8 @@ class Parameters:
         query: str,
         json_fields: Mapping[str, str] | None = None,
     ) -> None:
+        """Decode the headers and the query. Raises ApiProblem if there are too
+        many parameters."""
         try:
             pairs = parse_qsl(
                 query, keep_blank_values=True, max_num_fields=MAX_PARAMETERS
@@ -171,14 +182,18 @@ class Parameters:
         self._sources = (json_fields or {}, text, fields)
 
     def get(self, *names: str) -> str:
-        """The first value with one of these names; ``""`` if none has a
-        value."""
+        """The value of the parameter with one of these names; ``""`` if it is
+        not given.
+
+        A value may have encoded words, such as ``=?UTF-8?B?w7Y=?=``.
+        """
         value = self._first_value((f"x-{names[0]}", *names))
         if "=?" in value and len(value) <= MAX_CHARACTERS:
             value = _ENCODED.sub(_decoded_words, value)
         return value.strip()
 
     def _first_value(self, keys: Sequence[str]) -> str:
+        """The first value with one of these names; ``""`` if there is none."""
         for source in self._sources:
             for key in keys:
                 if source.get(key):
@@ -186,9 +201,12 @@ class Parameters:
         return ""
 
     def credential(self) -> str:
-        """The key or token of a request, as ``Bearer`` or as the password of
-        ``Basic``. It is in the header, or in the parameter ``auth``. ``""`` if
-        there is none. Raises ApiProblem."""
+        """The key or token of a request; ``""`` if there is none.
+
+        It stands behind ``Bearer``, or is the password of ``Basic``. This is in
+        the header ``Authorization``, or in Base64 in the parameter ``auth``.
+        Raises ApiProblem.
+        """
         _, headers, query = self._sources
         try:
             header = (
@@ -212,8 +230,11 @@ class Parameters:
         return tuple(filter(None, map(str.strip, words)))
 
     def priorities(self) -> frozenset[int]:
-        """The priorities of a message or of a filter; a message has at most
-        one. Empty if none is named. Raises ApiProblem."""
+        """The priorities of a message, which has at most one, or of a filter.
+
+        They are numbers from 1 to 5. The result is empty if none is named.
+        Raises ApiProblem.
+        """
         words = [
             word.strip().lower()
             for word in self.get("priority", "prio", "p").split(",")
@@ -231,11 +252,11 @@ class Parameters:
 
 
 def _decoded_header(header: str) -> str:
-    """The text in the bytes of a header: UTF-8, or Latin-1 as `fetch` sends
-    it."""
+    """The text in a header, which is UTF-8, or Latin-1 as `fetch` sends it."""
     try:
         if header.isascii():
             return header
+        # The server reads headers as Latin-1.
         return header.encode("latin-1").decode()
     except ValueError:
         return header
@@ -256,7 +277,8 @@ def _decoded_words(words: re.Match[str]) -> str:
 
 
 def read_json(body: bytes) -> dict[str, str]:
-    """The fields of a request to ``/`` as parameters. Raises ApiProblem."""
+    """The fields of a request to ``/`` as parameters. Names have dashes in
+    place of underscores. Raises ApiProblem."""
     try:
         fields = msgspec.json.decode(body, type=dict[str, Any])
     except (ValueError, RecursionError) as error:
@@ -269,8 +291,10 @@ def read_json(body: bytes) -> dict[str, str]:
 
 
 def _parameter_of_field(name: str, value: Any) -> str:
-    """The value of a field of JSON in the form of a parameter: a list with
-    commas, ``true`` as a word, and actions as JSON."""
+    """The value of a field of JSON, in the form that it has as a parameter.
+
+    A list has commas, true is a word, and actions are JSON.
+    """
     if isinstance(value, str) and name != "actions":
         return value
     if isinstance(value, list) and name != "actions":
@@ -285,7 +309,11 @@ def _parameter_of_field(name: str, value: Any) -> str:
 def read_message(
     topic: str, parameters: Parameters, body: bytes, most_bytes: int
 ) -> NtfyMessage:
-    """The message that a request publishes to a topic. Raises ApiProblem."""
+    """The message that a request publishes to a topic.
+
+    ``most_bytes``: the longest text. Raises ApiProblem, also for abilities of
+    ntfy that this server does not have.
+    """
     get = parameters.get
     message = new_message("message", topic)
     for names, (code, text) in REFUSED.items():
@@ -308,9 +336,18 @@ def read_message(
     is_markdown = get("content-type").startswith("text/markdown")
     if is_markdown or parameters.has("markdown", "md"):
         message.content_type = "text/markdown"
+    _read_attachment(message, parameters)
+    message.actions = _read_actions(get("actions", "action"))
+    message.message = message.message or "triggered"
+    return message
 
-    name = get("filename", "file", "f")
-    url = _checked_url(get("attach", "a"), INVALID_ATTACHMENT, "attachment")
+
+def _read_attachment(message: NtfyMessage, parameters: Parameters) -> None:
+    """Set the attachment of a message, which is the URL of a file elsewhere.
+    Raises ApiProblem if the request has a file itself."""
+    name = parameters.get("filename", "file", "f")
+    url = parameters.get("attach", "a")
+    url = _checked_url(url, INVALID_ATTACHMENT, "attachment")
     if url:
         name = name or urlsplit(url).path.rpartition("/")[2] or "attachment"
         message.attachment = {"name": name, "url": url}
@@ -318,14 +355,13 @@ def read_message(
     elif name:
         raise bad(NO_FILES, "this server stores no files; name the URL of one (attach)")
 
-    message.actions = _read_actions(get("actions", "action"))
-    message.message = message.message or "triggered"
-    return message
-
 
 def _read_body(message: NtfyMessage, body: bytes, as_base64: bool) -> None:
-    """Set the text of a message to a body. With ``as_base64`` the body may also
-    be other bytes. Raises ApiProblem."""
+    """Set the text of a message to a body.
+
+    With ``as_base64`` the body may also be other bytes than text, as
+    UnifiedPush sends them. Raises ApiProblem.
+    """
     try:
         message.message = body.decode().strip()
     except UnicodeDecodeError:
@@ -338,8 +374,11 @@ def _read_body(message: NtfyMessage, body: bytes, as_base64: bool) -> None:
 
 
 def _checked_url(url: str, code: int, what: str) -> str:
-    """The URL; it may be empty. Raises ApiProblem with a code of ntfy if it is
-    not valid."""
+    """The URL itself, which may be empty.
+
+    Raises ApiProblem with the ``code`` if it is not valid; ``what`` names it
+    there.
+    """
     if url and not url.lower().startswith(("http://", "https://")):
         raise bad(code, f"the {what} is no URL of http or https")
     if len(url) > MAX_CHARACTERS:
@@ -358,8 +397,11 @@ after it."""
 
 
 def _read_actions(text: str) -> tuple[Action, ...]:
-    """The actions of a message: a JSON array, or ``view, Open, https://…; http,
-    Close, https://…``."""
+    """The actions of a message, from a JSON array or a short text.
+
+    For example: ``view, Open, https://…; http, Close, https://…``. Raises
+    ApiProblem.
+    """
     if len(text) > MAX_CHARACTERS:
         raise bad(
             INVALID_ACTIONS, f"the actions have more than {MAX_CHARACTERS} characters"
@@ -374,9 +416,7 @@ def _read_actions(text: str) -> tuple[Action, ...]:
         raise bad(INVALID_ACTIONS, f"the actions cannot be read: {error}") from None
 
     for action in actions:
-        field = ACTIONS.get(action.action)
-        is_known = field is not None and action.label
-        if not is_known or (field and not getattr(action, field)):
+        if not _is_complete(action):
             raise bad(
                 INVALID_ACTIONS,
                 f"an action is one of {', '.join(ACTIONS)}, with a label, and a url or value",
@@ -387,10 +427,21 @@ def _read_actions(text: str) -> tuple[Action, ...]:
     return actions
 
 
+def _is_complete(action: Action) -> bool:
+    """Whether an action has a known kind, a label, and the field that its kind
+    needs."""
+    field = ACTIONS.get(action.action)
+    if field is None or not action.label:
+        return False
+    return not field or bool(getattr(action, field))
+
+
 def _simple_actions(text: str) -> Iterator[dict[str, Any]]:
-    """Yield the actions of a short text, such as ``view, Open, https://…,
-    clear=true; http, Close, https://…``. The first parts may leave out their
-    names. Raises ValueError."""
+    """Yield the actions of a short text, as fields of :class:`Action`.
+
+    For example: ``view, Open, https://…, clear=true; http, Close, https://…``.
+    The first parts may leave out their names. Raises ValueError.
+    """
     row: dict[str, Any] = {}
     for part in _PART.finditer(text):
         name, in_double_quotes, in_single_quotes, bare, end = part.groups(default="")
@@ -401,6 +452,7 @@ def _simple_actions(text: str) -> Iterator[dict[str, Any]]:
             # out, in this order.
             unnamed = ("action", "label", ACTIONS.get(row.get("action", ""), ""))
             name = next((field for field in unnamed if field not in row), "")
+        # "headers.Accept=…" sets one header.
         field, _, key = name.partition(".")
         if key:
             row.setdefault(field, {})[key] = value

@@ -33,28 +33,31 @@ _decode = msgspec.json.Decoder(NtfyMessage).decode
 
 
 def channel_of(topic: str) -> str:
-    """The channel of a topic. Raises ApiProblem if a topic cannot have this
-    name."""
+    """The channel of a topic: ``ntfy:alerts`` for ``alerts``. Raises ApiProblem
+    if a topic cannot have this name."""
     if not _WORD.fullmatch(topic):
         raise bad(INVALID_TOPIC, "a topic has 1 to 64 letters, digits, - and _")
     return f"{NAME}:{topic}"
 
 
 def message_of(event: Event) -> NtfyMessage | None:
-    """The message in a publication. Returns None if it is not a publication to
-    a topic. A publication of another protocol becomes a message with its
-    text."""
+    """The message in a publication to a topic.
+
+    A publication of another protocol becomes a message with its text. Returns
+    None if the event is not a publication to a topic.
+    """
     part = event.channel
     if event.kind != "msg" or part is None or not part.name.startswith(f"{NAME}:"):
         return None
-    message = new_message("message", part.name.partition(":")[2])
+    topic = part.name.partition(":")[2]
     if event.type == NAME:
         try:
             return msgspec.structs.replace(
-                _decode(event.data), event="message", topic=message.topic
+                _decode(event.data), event="message", topic=topic
             )
         except (ValueError, RecursionError):
             pass  # another publisher has used this type: it is a text
+    message = new_message("message", topic)
     if event.id:
         message.id = event.id
     elif part.offset:
@@ -71,8 +74,13 @@ subscriber wants: (message, number of newer ones)."""
 
 
 def read_since(text: str) -> Since | None:
-    """The start from which a subscriber wants messages. Returns None if only
-    new messages are wanted. Raises ApiProblem."""
+    """The start from which a subscriber wants messages, from the parameter
+    ``since``.
+
+    It is ``all``, ``none``, ``latest``, a duration such as ``10m``, a Unix
+    time, or the id of a message. Returns None if only new messages are wanted.
+    Raises ApiProblem.
+    """
     if text in ("", "none"):
         return None
     if text == "all":
@@ -95,14 +103,18 @@ def read_since(text: str) -> Since | None:
 
 
 def _is_before_none(_message: NtfyMessage, _newer: int) -> bool:
+    """No message is before the first one that is wanted."""
     return False
 
 
 def _is_before_latest(_message: NtfyMessage, newer: int) -> bool:
+    """Only the newest message is wanted."""
     return newer == 1
 
 
 def _since_time(first: float) -> Since:
+    """The messages from this Unix time on are wanted."""
+
     def is_before(message: NtfyMessage, _newer: int) -> bool:
         return message.time < first
 
@@ -119,9 +131,12 @@ def _since_message(id: str) -> Since:
 
 
 class Wish(DialectState, kw_only=True):
-    """A request to subscribe, and the state of its connection. ``words``: id,
-    text and title of wanted messages. ``tags``: a message must have each of
-    them. An empty filter admits all messages."""
+    """A request to subscribe, and the state of its connection.
+
+    ``poll``: only stored messages are wanted. ``since``: from where on.
+    ``words``: id, text and title of wanted messages. ``tags``: a message must
+    have each of them. An empty filter admits all messages.
+    """
 
     topics: str
     channels: tuple[str, ...]
@@ -135,8 +150,11 @@ class Wish(DialectState, kw_only=True):
 
     @classmethod
     def read(cls, path: str, parameters: Parameters) -> Wish:
-        """Read a request. ``scheduled`` has no effect, because no message is
-        scheduled. Raises ApiProblem."""
+        """Read a request to subscribe, whose path is ``/ntfy/<topics>/…``.
+
+        The parameter ``scheduled`` has no effect, because no message is
+        scheduled. Raises ApiProblem.
+        """
         get = parameters.get
         topics = path.split("/")[2]
         poll = parameters.has("poll", "po")
@@ -144,6 +162,7 @@ class Wish(DialectState, kw_only=True):
         if len(channels) > MAX_TOPICS:
             raise bad(INVALID_TOPIC, f"a request has at most {MAX_TOPICS} topics")
         since = get("since", "si")
+        # A poll without a start would get nothing.
         if poll and not since:
             since = "all"
         return cls(
@@ -157,7 +176,7 @@ class Wish(DialectState, kw_only=True):
         )
 
     def accepts(self, message: NtfyMessage) -> bool:
-        """Whether the subscriber wants this message."""
+        """Whether the filters of the subscriber admit this message."""
         texts = (message.id, message.message, message.title)
         for word, text in zip(self.words, texts, strict=True):
             if word not in ("", text):
@@ -168,13 +187,13 @@ class Wish(DialectState, kw_only=True):
         return self.tags.issubset(message.tags)
 
     def reconnects(self, channel: str) -> bool:
-        """Always true: a client that has missed something comes back with a new
+        """Always true. A client that has missed something comes back with a new
         connection."""
         return True
 
 
 class NtfyDialect(Dialect):
-    """The codec of one form of messages: ``encode`` makes their bytes."""
+    """The codec of one form of messages. ``encode`` makes their bytes."""
 
     name = NAME
     path = "/ntfy/*/ws"
@@ -190,13 +209,18 @@ class NtfyDialect(Dialect):
     def encode_event(
         self, event: Event
     ) -> Callable[[str, DialectState | None], bytes] | None:
-        """Encode a publication to a topic, if the subscriber wants it."""
+        """Encode a publication to a topic.
+
+        Returns a function that gives each subscriber the bytes, or ``b""`` if
+        its filters do not admit the message. Returns None for other events.
+        """
         message = message_of(event)
         if message is None:
             return None
         payload = self.encode(message)
 
         def encode(_user: str, state: DialectState | None) -> bytes:
+            """The bytes for one subscriber."""
             if isinstance(state, Wish) and state.accepts(message):
                 return payload
             return b""
@@ -204,17 +228,20 @@ class NtfyDialect(Dialect):
         return encode
 
     def encode_ping(self, state: DialectState | None) -> bytes:
-        """Encode the sign of life of a stream."""
+        """Encode the sign of life of a stream; ``b""`` before it is open."""
         if not isinstance(state, Wish) or not state.is_open:
             return b""
         return self.encode(new_message("keepalive", state.topics))
 
 
 def _json_line(message: NtfyMessage) -> bytes:
+    """Encode a message as a line of JSON."""
     return msgspec.json.encode(message) + b"\n"
 
 
 def _sse_event(message: NtfyMessage) -> bytes:
+    """Encode a message as a server-sent event. Its name is left out for
+    ordinary messages, which browsers take as the default."""
     data = b"data: %b\n\n" % msgspec.json.encode(message)
     if message.event == "message":
         return data
@@ -222,6 +249,7 @@ def _sse_event(message: NtfyMessage) -> bytes:
 
 
 def _raw_line(message: NtfyMessage) -> bytes:
+    """Encode only the text of a message, as one line."""
     return message.message.replace("\n", " ").encode() + b"\n"
 
 
