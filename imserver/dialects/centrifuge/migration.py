@@ -230,10 +230,9 @@ class Migration:
             )
             return ""
 
+        address = "127.0.0.1:6379"
         if addresses:
             address = str(addresses[0])
-        else:
-            address = "127.0.0.1:6379"
         if "://" in address:
             # Such an address has its own credentials and number of a database.
             return self._without_password(address)
@@ -277,16 +276,23 @@ class Migration:
         if rows:
             self._app["jwt"] = rows
         self._origins()
+        self._anonymous_logins(has_keys=bool(rows))
 
+    def _anonymous_logins(self, has_keys: bool) -> None:
+        """Translate whether clients without a user may log in.
+
+        ``has_keys``: the app has keys that verify tokens.
+        """
+        take = self._options.take
         refuses_anonymous = take(
             "client.disallow_anonymous_connection_tokens", bool, False
         )
-        if rows and not refuses_anonymous:
+        if has_keys and not refuses_anonymous:
             self._app["anonymous_tokens"] = True
         option = "client.allow_anonymous_connect_without_token"
         if not take(option, bool, False):
             return
-        if rows:
+        if has_keys:
             self._note(
                 option,
                 "an app with keys refuses clients without a token; use a connect back end",
@@ -453,22 +459,29 @@ class Migration:
         if take("allow_user_limited_channels", bool, False):
             row["user_limited"] = True
 
-        if take("presence", bool, False):
-            row["presence"] = True
-            row["read_presence"] = permissions["presence"].clients
-        forced = take("force_push_join_leave", bool, False)
-        if take("join_leave", bool, False):
-            row["join_leave"] = True
-            if not forced:
-                self._note(
-                    f"{where}.join_leave",
-                    "all subscribers are notified, not only clients that ask",
-                )
-
+        row |= self._presence(where, options, permissions["presence"].clients)
         row |= self._history(where, options, permissions["history"].clients)
         if not self._admits_anonymous(where, row, permissions):
             row["anonymous"] = False
         self._note_rest(where, options)
+        return row
+
+    def _presence(self, where: str, options: Options, readers: str) -> Document:
+        """The settings of a namespace about who is subscribed, and about notices of
+        clients that come and go. ``readers``: which clients may see it."""
+        take = options.take
+        row: Document = {}
+        if take("presence", bool, False):
+            row["presence"] = True
+            row["read_presence"] = readers
+        is_forced = take("force_push_join_leave", bool, False)
+        if take("join_leave", bool, False):
+            row["join_leave"] = True
+            if not is_forced:
+                self._note(
+                    f"{where}.join_leave",
+                    "all subscribers are notified, not only clients that ask",
+                )
         return row
 
     def _access_rules(
@@ -541,12 +554,8 @@ class Migration:
         ttl = options.seconds("history_ttl")
         # "|" and not "or": both options must be read, or a note names the
         # second.
-        recovery = take("force_recovery", bool, False) | take(
-            "allow_recovery", bool, False
-        )
-        positions = take("force_positioning", bool, False) | take(
-            "allow_positioning", bool, False
-        )
+        recovery = self._is_forced_or_allowed(options, "recovery")
+        positions = self._is_forced_or_allowed(options, "positioning")
         deltas = take("allowed_delta_types", list, [])
         # Read only so that no note names it: deltas here need only the type.
         take("delta_publish", bool, False)
@@ -570,6 +579,14 @@ class Migration:
         if "fossil" in deltas:
             row["delta"] = True
         return row
+
+    @staticmethod
+    def _is_forced_or_allowed(options: Options, feature: str) -> bool:
+        """Whether a namespace forces or allows a feature of its history. Both
+        options are read, so that no note names the other one."""
+        is_forced: bool = options.take(f"force_{feature}", bool, False)
+        is_allowed: bool = options.take(f"allow_{feature}", bool, False)
+        return is_forced or is_allowed
 
     # --- proxies --------------------------------------------------------------
 

@@ -125,6 +125,7 @@ class CentrifugeStreams:
         ``serve`` carries out commands: it gets the connection, their bytes, and
         whether they are text.
         """
+        # The codecs of streams, which end with a push and not a close frame.
         json = self._core.codec(CentrifugeDialect(streamed=True))
         protobuf = self._core.codec(CentrifugeProtobufDialect(streamed=True))
         limit = self._message_bytes

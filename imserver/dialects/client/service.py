@@ -116,8 +116,7 @@ class ClientService:
             self._refuse(connection, answer, decision.close)
             return
         if self._hub.apps.get(app) is not hub_app:
-            self._logins.refused("deleted", app, "", connection.peer)
-            connection.close(CloseCode.APP_DELETED)
+            self._refuse_deleted(connection, app)
             return
         self._begin(app, connection, is_registered=True)
         if decision.user:
@@ -136,6 +135,12 @@ class ClientService:
             answer = NO_SYSTEM
         self._logins.refused("app", named_app, "", connection.peer)
         self._refuse(connection, answer, CloseCode.NOT_ALLOWED)
+
+    def _refuse_deleted(self, connection: Connection, app: str) -> None:
+        """Refuse a connection whose app was deleted while its login was
+        checked."""
+        self._logins.refused("deleted", app, "", connection.peer)
+        connection.close(CloseCode.APP_DELETED)
 
     def _refuse(self, connection: Connection, payload: bytes, code: int) -> None:
         """Send a last frame, and close the connection."""

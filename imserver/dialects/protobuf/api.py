@@ -221,17 +221,25 @@ def create_group(api: GoChatApi, call: Call) -> HttpResponse:
     if len(wanted) > groups.limit:
         return _TOO_MANY_MEMBERS
 
-    users = [each.user for each in api.accounts.tokens.those_of(app, list(wanted))]
-    skipped = {
-        *api.relations.blocked_by(app, user, users),
-        *api.relations.strangers_among(app, user, users),
-    }
-    members = [each for each in users if each not in skipped]
+    members = _who_may_be_added(api, app, user, list(wanted))
     group, _ = groups.create(app, user, name, members)
     call.user = user
     # For the audit log. Its users are those who were named.
     call.facts = {"group": str(group.id), "users": [each for each in wanted if each]}
     return success("群组创建成功", {"id": str(group.id)})
+
+
+def _who_may_be_added(
+    api: GoChatApi, app: str, user: str, named: list[str]
+) -> list[str]:
+    """Those of the named users who exist, and whom ``user`` may add to a group.
+    Switches greenlets."""
+    users = [each.user for each in api.accounts.tokens.those_of(app, named)]
+    skipped = {
+        *api.relations.blocked_by(app, user, users),
+        *api.relations.strangers_among(app, user, users),
+    }
+    return [each for each in users if each not in skipped]
 
 
 @_refuses()

@@ -74,8 +74,8 @@ def read(
     ``document``.
 
     Returns the settings for these keys, and a function that yields a warning
-    for each key without effect. Returns None if the file has no such key, so is
-    not one of GoChat. ``where`` names the file in messages. Raises
+    for each key without effect. Returns None if the file has no such key, so
+    is not one of GoChat. ``where`` names the file in messages. Raises
     :class:`ConfigError`.
     """
     sections: dict[str, Any] = {
@@ -86,20 +86,32 @@ def read(
 
     given: dict[str, _Given] = {}
     for name, section in sections.items():
-        for key in list(section):
-            folded = Locations.fold(f"{name}.{key}")
-            section[key] = _as_here(folded, section[key])
-            if folded not in _OWN:
-                continue
-            location = f"{where}, line {section.lines[key]}: {name}.{key}"
-            if folded in given:
-                raise ConfigError(f"{location} is given twice, in two spellings")
-            given[folded] = _Given(f"{name}.{key}", section.pop(key), location)
+        _take_own_keys(name, section, where, given)
     for name, section in sections.items():
+        # An empty section that this server does not know would be an error.
         if not section and Locations.fold(name) in _OWN_SECTIONS:
             del document[name]
     settings = dict(_gochat_values(given))
     return settings, partial(_warnings, given, where)
+
+
+def _take_own_keys(
+    name: str, section: Any, where: str, given: dict[str, _Given]
+) -> None:
+    """Move the keys that only GoChat has from a section to ``given``.
+
+    Values of the other keys get the form that they have here. ``name``: of the
+    section. Raises ConfigError if a key is there twice.
+    """
+    for key in list(section):
+        folded = Locations.fold(f"{name}.{key}")
+        section[key] = _as_here(folded, section[key])
+        if folded not in _OWN:
+            continue
+        location = f"{where}, line {section.lines[key]}: {name}.{key}"
+        if folded in given:
+            raise ConfigError(f"{location} is given twice, in two spellings")
+        given[folded] = _Given(f"{name}.{key}", section.pop(key), location)
 
 
 def _is_of_gochat(sections: Mapping[str, Any]) -> bool:

@@ -206,15 +206,7 @@ def trigger_batch(api: PusherApi, call: Call) -> HttpResponse:
     api.core.metrics.pushes.require(call.app)
     request: _PusherRequest = call.input
     events: list[_Event] = request.body.batch
-    if not events:
-        raise ApiProblem.invalid("A batch has at least one event")
-    if len(events) > MAX_BATCH:
-        raise ApiProblem.invalid(f"Batch too large ({len(events)} > {MAX_BATCH})")
-    for event in events:
-        if not event.channel:
-            raise ApiProblem.invalid("Missing required parameter: channel")
-        _check_event(api, request.pusher, event, [event.channel])
-
+    _check_batch(api, request.pusher, events)
     for event in events:
         api.service.publish(
             request.pusher, event.channel, event.name, event.data, event.socket_id or ""
@@ -228,6 +220,19 @@ def trigger_batch(api: PusherApi, call: Call) -> HttpResponse:
         else:
             infos.append({})
     return _answer({"batch": infos})
+
+
+def _check_batch(api: PusherApi, pusher: PusherApp, events: list[_Event]) -> None:
+    """Refuse a batch with a wrong event, or with too many. Raises
+    ApiProblem."""
+    if not events:
+        raise ApiProblem.invalid("A batch has at least one event")
+    if len(events) > MAX_BATCH:
+        raise ApiProblem.invalid(f"Batch too large ({len(events)} > {MAX_BATCH})")
+    for event in events:
+        if not event.channel:
+            raise ApiProblem.invalid("Missing required parameter: channel")
+        _check_event(api, pusher, event, [event.channel])
 
 
 def _check_event(
@@ -251,18 +256,24 @@ def _check_event(
         raise ApiProblem.invalid(f"Invalid socket id: '{event.socket_id}'")
 
     for channel in channels:
-        if not 0 < len(channel.encode("utf-8", "surrogatepass")) <= Limit.CHANNEL_BYTES:
-            raise ApiProblem.invalid(
-                f"Invalid channel name: it has 1 to {Limit.CHANNEL_BYTES} bytes"
-            )
-        # Ids of users may have any characters.
-        if channel.startswith(USER_CHANNEL):
-            continue
-        # Channels of this server that other dialects use.
-        if api.channels.options.is_reserved(channel):
-            continue
-        if channel.startswith("#") or not _CHANNEL.fullmatch(channel):
-            raise ApiProblem.invalid(f"Invalid channel name: '{channel}'")
+        _check_name(api, channel)
+
+
+def _check_name(api: PusherApi, channel: str) -> None:
+    """Refuse a name that no channel can have. Raises ApiProblem, with Pusher's
+    text."""
+    if not 0 < len(channel.encode("utf-8", "surrogatepass")) <= Limit.CHANNEL_BYTES:
+        raise ApiProblem.invalid(
+            f"Invalid channel name: it has 1 to {Limit.CHANNEL_BYTES} bytes"
+        )
+    # Ids of users may have any characters.
+    if channel.startswith(USER_CHANNEL):
+        return
+    # Channels of this server that other dialects use.
+    if api.channels.options.is_reserved(channel):
+        return
+    if channel.startswith("#") or not _CHANNEL.fullmatch(channel):
+        raise ApiProblem.invalid(f"Invalid channel name: '{channel}'")
 
 
 def _refused(refused: ChannelRefused) -> ApiProblem:

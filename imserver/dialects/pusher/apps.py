@@ -235,17 +235,11 @@ class PusherApps:
         :class:`BadSignature` with the texts of Pusher.
         """
         params = read_query(query)
-        key = params.get("auth_key", "")
-        if not key:
-            raise BadSignature("Missing parameter: auth_key")
-        pusher = self.by_key.get(key)
+        pusher = self.by_key.get(params.get("auth_key", ""))
         if pusher is None:
-            raise BadSignature("Unknown auth_key")
-        version = params.get("auth_version", "")
-        if not version:
-            raise BadSignature("Version required")
-        if version != "1.0":
-            raise BadSignature("Version not supported")
+            raise _unknown_key(params)
+        if params.get("auth_version") != "1.0":
+            raise _unknown_version(params)
         _check_timestamp(params.get("auth_timestamp", ""), now)
 
         signature = params.pop("auth_signature", "")
@@ -262,6 +256,20 @@ class PusherApps:
         return Principal(
             "signature", apps=frozenset({pusher.app}), key=pusher.settings.key
         )
+
+
+def _unknown_key(params: dict[str, str]) -> BadSignature:
+    """The error for a request whose key belongs to no app."""
+    if params.get("auth_key"):
+        return BadSignature("Unknown auth_key")
+    return BadSignature("Missing parameter: auth_key")
+
+
+def _unknown_version(params: dict[str, str]) -> BadSignature:
+    """The error for a request that is not signed by version 1.0."""
+    if params.get("auth_version"):
+        return BadSignature("Version not supported")
+    return BadSignature("Version required")
 
 
 def _bad_signature(text: str, signature: str) -> BadSignature:

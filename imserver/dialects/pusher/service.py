@@ -211,11 +211,7 @@ class PusherService:
 
         params = head.params()
         if params.get("protocol", "") not in map(str, wire.VERSIONS):
-            self._logins.refused("version", app.app, "", connection.peer)
-            connection.close(
-                CloseCode.UNSUPPORTED_DATA,
-                "only versions 4 to 7 of the protocol are supported",
-            )
+            self._refuse_version(connection, app.app)
             return
 
         decision = self._logins.admit(app.app, NAME, connection)
@@ -229,6 +225,15 @@ class PusherService:
         self._sessions.begin_without_user(connection, app.app, decision)
         socket_id = self.socket_id(connection)
         connection.send(wire.established(socket_id, app.settings.activity_seconds))
+
+    def _refuse_version(self, connection: Connection, app: str) -> None:
+        """Close a connection whose client speaks another version of the
+        protocol."""
+        self._logins.refused("version", app, "", connection.peer)
+        connection.close(
+            CloseCode.UNSUPPORTED_DATA,
+            "only versions 4 to 7 of the protocol are supported",
+        )
 
     def socket_id(self, connection: Connection) -> str:
         """The ``socket_id`` of a connection of this node."""
@@ -265,12 +270,7 @@ class PusherService:
         except (ValueError, RecursionError):
             user = ""
         if not (user and app.allows(signed, command.auth)):
-            self._logins.refused(
-                "token", app.app, user, connection.peer, "the sign-in is not signed"
-            )
-            connection.close(
-                CloseCode.TOKEN_INVALID, "the sign-in is not signed, or names no user"
-            )
+            self._refuse_sign_in(connection, app.app, user)
             return Reply.OK
 
         if not connection.user:
@@ -290,6 +290,16 @@ class PusherService:
         else:
             connection.close(CloseCode.NOT_ALLOWED)
         return Reply.OK
+
+    def _refuse_sign_in(self, connection: Connection, app: str, user: str) -> None:
+        """Close a connection whose sign-in is not signed, or names no user
+        (``""``)."""
+        self._logins.refused(
+            "token", app, user, connection.peer, "the sign-in is not signed"
+        )
+        connection.close(
+            CloseCode.TOKEN_INVALID, "the sign-in is not signed, or names no user"
+        )
 
     # --- subscriptions --------------------------------------------------------
 

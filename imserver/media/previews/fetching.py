@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Final
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 import msgspec
 
@@ -137,12 +137,7 @@ def normalised(url: str) -> str | None:
 
     try:
         parts = urlsplit(url)
-        host = parts.hostname or ""
-        port = parts.port
-        if ":" in host:  # an address of IPv6
-            host = f"[{host}]"
-        elif not host.isascii():
-            host = PublicRequests.ascii_host(host)
+        host = _host_of(parts)
     except (ValueError, BadUrl):
         return None
 
@@ -152,12 +147,24 @@ def normalised(url: str) -> str | None:
     target = quote(parts.path or "/", safe=_SAFE)
     if parts.query:
         target = f"{target}?{quote(parts.query, safe=_SAFE + '?')}"
-    if port is not None:
-        host = f"{host}:{port}"
     link = f"{parts.scheme}://{host}{target}"
     if len(link) <= PublicRequests.URL_CHARACTERS and re.fullmatch(r"[!-~]*", link):
         return link
     return None
+
+
+def _host_of(parts: SplitResult) -> str:
+    """The host of a URL in ASCII letters, with its port if it names one; ``""``
+    if it has none. Raises ValueError and BadUrl."""
+    host = parts.hostname or ""
+    port = parts.port
+    if ":" in host:  # an address of IPv6
+        host = f"[{host}]"
+    elif not host.isascii():
+        host = PublicRequests.ascii_host(host)
+    if host and port is not None:
+        return f"{host}:{port}"
+    return host
 
 
 class Fetching:

@@ -200,18 +200,16 @@ class Previews:
         hashes = {url: hash_of(url) for _, url in links}
         rows = self.rows.current(app, set(hashes.values()))
 
-        answer = PreviewsAnswer([], [])
+        answer = PreviewsAnswer(previews=[], pending=[])
         for entry, url in links:
             row = rows.get(hashes[url])
             if row is None:
                 self._begin(app, entry.sender, url)
                 answer.pending.append(entry.id)
-            elif row.state == READY:
-                summary = _decode(row.content)
-                preview = view(PreviewShown, summary, message=entry.id, url=url)
-                answer.previews.append(preview)
             elif row.state == MAKING:
                 answer.pending.append(entry.id)
+            elif row.state == READY:
+                answer.previews.append(_preview_of(row, entry, url))
         return answer
 
     def _readable(self, app: str, user: str, messages: Sequence[int]) -> list[Entry]:
@@ -410,6 +408,12 @@ class Previews:
         when the leases have ended."""
         gevent.killall(list(self.busy.values()))
         self.fetching.close()
+
+
+def _preview_of(row: PreviewRow, entry: Entry, url: str) -> PreviewShown:
+    """The finished preview below a message, as the answer shows it."""
+    summary = _decode(row.content)
+    return view(PreviewShown, summary, message=entry.id, url=url)
 
 
 def hash_of(url: str) -> str:

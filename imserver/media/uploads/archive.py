@@ -114,16 +114,15 @@ class UploadFiles(ArchivedFiles):
         """
         is_import = app != ""
         if is_import:
-            folder, _, rest = name.partition("/")
-            if folder not in (FILES, THUMBNAILS):
+            file_id, is_thumbnail = _read_export_name(name)
+            if not file_id:
                 return False
-            file_id = rest.partition("/")[0]
-            is_thumbnail = folder == THUMBNAILS
         else:
             file_id = name.removesuffix(THUMBNAIL)
             is_thumbnail = name.endswith(THUMBNAIL)
         row = self._store.read_or(None, partial(upload_rows.find, name=file_id))
-        if row is None:  # it was stored after the copy of the database
+        if row is None:
+            # It was stored after the copy of the database, or is no upload.
             return False
         if is_import and row.app != app:
             return False
@@ -176,6 +175,15 @@ def _archived_name(row: Upload, is_thumbnail: bool, is_of_server: bool) -> str:
     if is_thumbnail:
         return f"{THUMBNAILS}/{row.id}"
     return f"{FILES}/{row.id}/{_file_name(row)}"
+
+
+def _read_export_name(name: str) -> tuple[str, bool]:
+    """The id of the file that has a path in an export, and whether the path is
+    that of its thumbnail. The id is ``""`` if it is no path of an upload."""
+    folder, _, rest = name.partition("/")
+    if folder not in (FILES, THUMBNAILS):
+        return "", False
+    return rest.partition("/")[0], folder == THUMBNAILS
 
 
 def _file_name(row: Upload) -> str:

@@ -76,16 +76,8 @@ class MediaMove(Service):
         StorageUnavailable.
         """
         moved = replace(row, store_name=self._to)
-        source = self._storage.of(row)
-        target = self._storage.of(moved)
         try:
-            for part in parts_of(row):
-                name = name_of(row, part.is_thumbnail)
-                pieces = source.get(name, 0, part.size - 1)
-                sha256 = self._storage.copy(row, part.is_thumbnail, pieces, self._to)
-                is_there = _has(target, name)
-                if not is_there or sha256_of(target, name, part.size) != sha256:
-                    raise MediaUnavailable(f"the copy of the file {row.id} differs")
+            self._copy(row, moved)
         except FileNotFoundError:
             self.report.bad[row.id] = (
                 "its bytes are missing in the place that its row names"
@@ -105,6 +97,22 @@ class MediaMove(Service):
         if self._delete_source:
             self._storage.delete(row)
             self.report.deleted += 1
+
+    def _copy(self, row: Upload, moved: Upload) -> None:
+        """Copy a file and its thumbnail to the store of the row ``moved``, and
+        compare the copies.
+
+        Raises FileNotFoundError, DamagedFile and MediaUnavailable.
+        """
+        source = self._storage.of(row)
+        target = self._storage.of(moved)
+        for part in parts_of(row):
+            name = name_of(row, part.is_thumbnail)
+            pieces = source.get(name, 0, part.size - 1)
+            sha256 = self._storage.copy(row, part.is_thumbnail, pieces, self._to)
+            is_there = _has(target, name)
+            if not is_there or sha256_of(target, name, part.size) != sha256:
+                raise MediaUnavailable(f"the copy of the file {row.id} differs")
 
     def _delete_copies(self, row: Upload) -> None:
         """Delete copies that an earlier run has left at the source.

@@ -122,13 +122,7 @@ def process(task: PictureTask) -> Picture:
     _check_parts(path, form)
 
     with _opened(path, form) as image:
-        orientation = _UPRIGHT
-        # If a PNG has no EXIF in front of the pixels, Pillow would decode all
-        # pixels.
-        if form == "JPEG" or "exif" in image.info:
-            orientation = image.getexif().get(_ORIENTATION, _UPRIGHT)
-            if orientation not in _TURNED:
-                orientation = _UPRIGHT
+        orientation = _orientation_of(image, form)
         # A camera that was held upright stores a picture that lies on its side.
         width, height = image.size
         if orientation in _SIDES_SWAPPED:
@@ -141,6 +135,19 @@ def process(task: PictureTask) -> Picture:
     with _created(task.cleaned) as file:
         file.write(cleaned)
     return Picture(width, height, thumbnail, cleaned=True)
+
+
+def _orientation_of(image: Image, form: str) -> int:
+    """The orientation of a picture by its EXIF; 1 (upright) if it has none, or
+    an unknown one."""
+    # If a PNG has no EXIF in front of the pixels, Pillow would decode all
+    # pixels.
+    if form != "JPEG" and "exif" not in image.info:
+        return _UPRIGHT
+    orientation: int = image.getexif().get(_ORIENTATION, _UPRIGHT)
+    if orientation in _TURNED:
+        return orientation
+    return _UPRIGHT
 
 
 def _check_parts(path: Path, form: str) -> None:
@@ -605,10 +612,7 @@ def _cleaned_webp(data: bytes) -> Iterator[bytes]:
 
 
 def _webp_chunks(data: bytes) -> Iterator[bytes]:
-    """Yield the chunks of a WebP, or of one of its frames, that are copied.
-
-    The flags in the first chunk do not announce metadata any more.
-    """
+    """Yield the chunks of a WebP, or of one of its frames, that are copied."""
     position = 0
     while position + _CHUNK_HEAD_BYTES <= len(data):
         length_start = position + _WEBP_NAME_BYTES
@@ -621,14 +625,22 @@ def _webp_chunks(data: bytes) -> Iterator[bytes]:
         if name not in _WEBP_CHUNKS:
             continue
 
-        if name == b"VP8X":
-            flags = content[0] & ~_WEBP_METADATA_FLAGS
-            content = bytes((flags,)) + content[1:]
-        elif name == b"ANMF":
-            chunks = b"".join(_webp_chunks(content[_ANMF_BYTES:]))
-            content = content[:_ANMF_BYTES] + chunks
+        content = _cleaned_chunk(name, content)
         padding = bytes(len(content) % 2)
         yield struct.pack("<4sI", name, len(content)) + content + padding
+
+
+def _cleaned_chunk(name: bytes, content: bytes) -> bytes:
+    """The content of a chunk of a WebP without metadata."""
+    if name == b"VP8X":
+        # The head of the file must not announce metadata any more.
+        flags = content[0] & ~_WEBP_METADATA_FLAGS
+        return bytes((flags,)) + content[1:]
+    if name == b"ANMF":
+        # A frame has chunks of its own.
+        chunks = b"".join(_webp_chunks(content[_ANMF_BYTES:]))
+        return content[:_ANMF_BYTES] + chunks
+    return content
 
 
 _COUNTED: Final = {

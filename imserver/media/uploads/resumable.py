@@ -234,14 +234,7 @@ class ResumableUploads:
         """
         state = part.state
         offer = replace(offer, name=state.name, kind=state.kind, length=state.length)
-        if offset != part.offset:
-            raise TransferRefused(
-                f"The upload has {part.offset} bytes", HTTP_OFFSET_MISMATCH
-            )
-        if offset + length > state.length:
-            raise TransferRefused(
-                f"The upload has {state.length} bytes in all", HTTP_FILE_TOO_LARGE
-            )
+        _check_range(part, offset, length)
         if not length:
             return None
 
@@ -346,6 +339,19 @@ class ResumableUploads:
     def _folder(self, app: str, user: str) -> Path:
         """The folder of the unfinished uploads of a user."""
         return self._uploads.incoming() / folder_of(app, user)
+
+
+def _check_range(part: PartialUpload, offset: int, length: int) -> None:
+    """Refuse bytes that do not follow those that have arrived, or are too many.
+    Raises TransferRefused."""
+    if offset != part.offset:
+        raise TransferRefused(
+            f"The upload has {part.offset} bytes", HTTP_OFFSET_MISMATCH
+        )
+    if offset + length > part.state.length:
+        raise TransferRefused(
+            f"The upload has {part.state.length} bytes in all", HTTP_FILE_TOO_LARGE
+        )
 
 
 def _is_final(refused: TransferRefused, is_complete: bool) -> bool:

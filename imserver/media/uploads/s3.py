@@ -62,13 +62,12 @@ def signed_headers(
     """The headers of a request with those of Signature V4, the signature that
     S3 checks.
 
-    ``path`` must be canonical and without a query. ``sha256``: of the body, in
-    hexadecimal. ``now``: the time of the request (None: now). All headers and
-    Host are signed. Host is not in the result, because the sender of the
+    ``path`` must be canonical and without a query. ``sha256``: of the body,
+    in hexadecimal. ``now``: the time of the request (None: now). All headers
+    and Host are signed. Host is not in the result, because the sender of the
     request adds it.
     """
     moment = (now or datetime.now(UTC)).strftime("%Y%m%dT%H%M%SZ")
-    date = moment[:_DATE_CHARACTERS]
     sent = {**headers, "x-amz-content-sha256": sha256, "x-amz-date": moment}
 
     # The signed text has the headers in order, and then the digest of the body.
@@ -80,19 +79,28 @@ def signed_headers(
     canonical = "".join(f"{name}:{value}\n" for name, value in header_lines)
     no_query = ""
     request = "\n".join([method, path, no_query, canonical, names, sha256])
-    request_digest = hashlib.sha256(request.encode()).hexdigest()
 
+    proof = _proof_of(request, moment, names, credentials)
+    return {**sent, "authorization": proof}
+
+
+def _proof_of(request: str, moment: str, names: str, credentials: Credentials) -> str:
+    """The header ``Authorization`` for a request in its canonical form.
+
+    ``moment``: its time, as in ``x-amz-date``. ``names``: of its headers.
+    """
+    date = moment[:_DATE_CHARACTERS]
     scope = f"{date}/{credentials.region}/s3/aws4_request"
+    request_digest = hashlib.sha256(request.encode()).hexdigest()
     to_sign = "\n".join([_ALGORITHM, moment, scope, request_digest])
     # Each digest is the key of the next one. The last one signs the request.
     signature = f"AWS4{credentials.secret_key}".encode()
     for part in (date, credentials.region, "s3", "aws4_request", to_sign):
         signature = hmac.digest(signature, part.encode(), "sha256")
     credential = f"Credential={credentials.access_key}/{scope}"
-    proof = (
+    return (
         f"{_ALGORITHM} {credential},SignedHeaders={names},Signature={signature.hex()}"
     )
-    return {**sent, "authorization": proof}
 
 
 class Bucket:

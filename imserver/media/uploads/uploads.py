@@ -201,15 +201,8 @@ class UploadStorage:
                     size += len(piece)
 
             sha256 = digest.hexdigest()
-            if thumbnail:
-                # No row has the checksum of a thumbnail.
-                kind = row.thumbnail_type
-                is_equal = size == row.thumbnail_bytes
-            else:
-                kind = row.type
-                is_equal = size == row.bytes and sha256 == row.sha256
-            if not is_equal:
-                raise DamagedFile(row)
+            _require_equal(row, thumbnail, size, sha256)
+            kind = row.thumbnail_type if thumbnail else row.type
             store = self.of(replace(row, store_name=store_name))
             store.put(name_of(row, thumbnail), str(path), size, sha256, kind)
         finally:
@@ -254,6 +247,18 @@ class UploadStorage:
         for store in self._by_name.values():
             store.close()
         self.files.close()
+
+
+def _require_equal(row: Upload, thumbnail: bool, size: int, sha256: str) -> None:
+    """Raise DamagedFile if bytes are not those of a file, or of its
+    thumbnail."""
+    if thumbnail:
+        # No row has the checksum of a thumbnail.
+        is_equal = size == row.thumbnail_bytes
+    else:
+        is_equal = size == row.bytes and sha256 == row.sha256
+    if not is_equal:
+        raise DamagedFile(row)
 
 
 MAX_NAME_CHARACTERS: Final = 255
@@ -449,12 +454,9 @@ class Uploads:
         unfinished uploads will cost. The network of the client is charged for
         the file. Raises TransferRefused.
         """
-        for user, quota in (
-            (offer.user, self.settings.quota_bytes),
-            (upload_rows.TOTAL, self.settings.quota_app_bytes),
-        ):
-            if quota and self.usage(offer.app, user).charged + sizes > quota:
-                raise TransferRefused(problem=HTTP_QUOTA_EXCEEDED)
+        self._require_quota(offer.app, offer.user, self.settings.quota_bytes, sizes)
+        quota_of_app = self.settings.quota_app_bytes
+        self._require_quota(offer.app, upload_rows.TOTAL, quota_of_app, sizes)
         self.incoming()  # creates the folder, whose disk is checked
         self.check_disk()
 
@@ -467,6 +469,12 @@ class Uploads:
             raise TransferRefused(
                 "uploads.daily_address_bytes is reached", HTTP_QUOTA_EXCEEDED
             )
+
+    def _require_quota(self, app: str, user: str, quota: int, sizes: int) -> None:
+        """Raise TransferRefused if ``sizes`` more bytes would exceed a quota (0: no
+        quota)."""
+        if quota and self.usage(app, user).charged + sizes > quota:
+            raise TransferRefused(problem=HTTP_QUOTA_EXCEEDED)
 
     def check_disk(self) -> None:
         """Refuse more bytes if the disk is nearly full, counting the files that
@@ -499,18 +507,7 @@ class Uploads:
         self._require_accepted(media, offer)
         if media.kind != "picture" and self.on_disk(clear_metadata, path):
             sha256 = ""  # the digest was of the bytes with metadata
-        row = Upload(
-            id=name,
-            app=offer.app,
-            user=offer.user,
-            kind=media.kind,
-            type=media.type,
-            name=shown_name(offer.name),
-            bytes=offer.length,
-            sha256=sha256,
-            created=int(time() * SECOND_MS),
-            store_name=self.storage.current,
-        )
+        row = self._row_of_offer(offer, media, name, sha256)
         stored_path = path
         if media.kind == "picture":
             row, stored_path = self._process_picture(row, path)
@@ -523,6 +520,24 @@ class Uploads:
             self._review(row)
         self._save(row, stored_path, _beside(path, THUMBNAIL))
         return row
+
+    def _row_of_offer(
+        self, offer: Offer, media: MediaType, name: str, sha256: str
+    ) -> Upload:
+        """The row of an arrived file, with the id ``name`` and the type
+        ``media``."""
+        return Upload(
+            id=name,
+            app=offer.app,
+            user=offer.user,
+            kind=media.kind,
+            type=media.type,
+            name=shown_name(offer.name),
+            bytes=offer.length,
+            sha256=sha256,
+            created=int(time() * SECOND_MS),
+            store_name=self.storage.current,
+        )
 
     def store_small(
         self, app: str, user: str, name: str, content: bytes

@@ -95,15 +95,7 @@ class _UploadView:
         api = self._api
         call = api.call_of(self._endpoint, http_request)
         query: UploadQuery = call.input
-        require_plain(http_request)
-        content_type = http_request.headers.get("content-type", "").lower()
-        if content_type.startswith("multipart/form-data"):
-            raise ApiProblem.invalid(
-                "The body of the request is the file itself; do not send a form"
-            )
-        length = request.content_length
-        if length is None:
-            raise ApiProblem(HTTP_LENGTH_REQUIRED)
+        length = _length_of_file(http_request)
         offer = offer_of(call, query.name, query.kind, length)
 
         # The server's own stream: it ends with the body, and reads no more than
@@ -148,14 +140,8 @@ class _UploadView:
         if row is None or (thumbnail and not row.thumbnail_bytes):
             raise ApiProblem(HTTP_UNKNOWN_UPLOAD)
 
-        # A client sends this tag with later requests, to get no second copy.
-        version = row.sha256[:_TAG_CHARACTERS]
-        if thumbnail:
-            size = row.thumbnail_bytes
-            tag = f'"{version}-t"'
-        else:
-            size = row.bytes
-            tag = f'"{version}"'
+        size = row.thumbnail_bytes if thumbnail else row.bytes
+        tag = _tag_of(row, thumbnail)
         headers = {
             **_headers(row, thumbnail),
             "ETag": tag,
@@ -175,6 +161,30 @@ class _UploadView:
             return _response((), status, headers)
         pieces = uploads.open(row, thumbnail, first, last, http_request.host)
         return _response(pieces, status, headers)
+
+
+def _tag_of(row: Upload, thumbnail: bool) -> str:
+    """The entity tag of a file, or of its thumbnail. A client sends it with
+    later requests, to get no second copy."""
+    version = row.sha256[:_TAG_CHARACTERS]
+    if thumbnail:
+        return f'"{version}-t"'
+    return f'"{version}"'
+
+
+def _length_of_file(http_request: HttpRequest) -> int:
+    """The length of a file that is the body of a request. Raises ApiProblem if
+    the body has another form."""
+    require_plain(http_request)
+    content_type = http_request.headers.get("content-type", "").lower()
+    if content_type.startswith("multipart/form-data"):
+        raise ApiProblem.invalid(
+            "The body of the request is the file itself; do not send a form"
+        )
+    length = request.content_length
+    if length is None:
+        raise ApiProblem(HTTP_LENGTH_REQUIRED)
+    return length
 
 
 def _is_known(tag: str, header: str) -> bool:

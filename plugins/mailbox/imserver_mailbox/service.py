@@ -240,16 +240,19 @@ class Mailboxes:
 
         A row is about one message (``row.message``), or about a conversation.
         """
-        history = self._log.entries
         if row.message:
-            entries = history.readable(row.app, row.member, [row.message])
+            entries = self._log.entries.readable(row.app, row.member, [row.message])
             messages = [entry for entry in entries if entry.kind == "message"]
             return messages, row.message
+        return self._read_conversation(row, limit)
 
+    def _read_conversation(self, row: Queue, limit: int) -> tuple[list[Entry], int]:
+        """The next messages of others in the conversation of a row, and the last
+        entry that was read. There may be none."""
         after = row.handled
         for _ in range(PAGES):
             # Twice as many, because messages of the bot itself are left out.
-            entries, more = history.history(
+            entries, more = self._log.entries.history(
                 row.app,
                 row.member,
                 row.conversation,

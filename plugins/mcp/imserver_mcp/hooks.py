@@ -130,11 +130,7 @@ class EventHooks:
         Switches greenlets. Raises McpError.
         """
         user, what = self._requested_subscription(turn)
-        key_of(what.secret)
-        try:
-            self._requests.check(what.url)
-        except BadUrl as bad:
-            raise McpError(Code.BAD_PARAMS, f"delivery.url: {bad}") from None
+        self._check_receiver(what)
         position, truncated = position_of(turn)
         now = time()
         until = int(now) + _life_seconds(turn)
@@ -143,9 +139,7 @@ class EventHooks:
             id=id, app=turn.app, user=user, what=what, position=position, expires=until
         )
 
-        rows = self.rows.of_user(turn.app, user)
-        self.rows.remove([row.id for row in rows if row.expires <= now])
-        rows = [row for row in rows if row.expires > now]
+        rows = self._living_rows(turn.app, user, now)
         existing = next((row for row in rows if row.id == hook.id), None)
         if existing is None and len(rows) >= MOST:
             raise McpError(
@@ -172,6 +166,21 @@ class EventHooks:
             "cursor": str(position),
             "truncated": truncated,
         }
+
+    def _check_receiver(self, what: What) -> None:
+        """Raise McpError if the secret or the URL of a receiver is not valid."""
+        key_of(what.secret)
+        try:
+            self._requests.check(what.url)
+        except BadUrl as bad:
+            raise McpError(Code.BAD_PARAMS, f"delivery.url: {bad}") from None
+
+    def _living_rows(self, app: str, user: str, now: float) -> list[Hook]:
+        """The subscriptions of a user that have not expired. Others are
+        deleted."""
+        rows = self.rows.of_user(app, user)
+        self.rows.remove([row.id for row in rows if row.expires <= now])
+        return [row for row in rows if row.expires > now]
 
     def unsubscribe(self, turn: Turn) -> dict[str, Any]:
         """Answer ``events/unsubscribe``: delete a subscription.

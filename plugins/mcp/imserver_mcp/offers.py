@@ -63,20 +63,7 @@ class Tool(Struct, frozen=True, kw_only=True):
         Arguments of null count as left out. May switch greenlets. Raises
         RouteRefused.
         """
-        fields: Any = {
-            name: value for name, value in arguments.items() if value is not None
-        }
-        if turn.task is not None and "client_msg_id" in self.fields:
-            # A task may be run again. With this id its message is stored once.
-            fields.setdefault("client_msg_id", turn.task.id)
-        if isinstance(self.input, type):
-            try:
-                fields = msgspec.convert(fields, self.input)
-            except msgspec.ValidationError as error:
-                raise RouteRefused("invalid_request", str(error)) from None
-        elif self.input is None:
-            self._require_known(fields.keys())
-
+        fields = self._read(turn, arguments)
         if self.run is None:
             result = turn.run(*self.route, **fields)
         else:
@@ -86,6 +73,22 @@ class Tool(Struct, frozen=True, kw_only=True):
         cards = turn.cards(dict.fromkeys(users_in(result)))
         names = {card["user"]: card["nickname"] for card in cards if card["nickname"]}
         return {**result, "names": names}
+
+    def _read(self, turn: Turn, arguments: dict[str, Any]) -> Any:
+        """The arguments in the form that the tool gets: a struct or a dict. Raises
+        RouteRefused if they are wrong."""
+        fields = {name: value for name, value in arguments.items() if value is not None}
+        if turn.task is not None and "client_msg_id" in self.fields:
+            # A task may be run again. With this id its message is stored once.
+            fields.setdefault("client_msg_id", turn.task.id)
+        if isinstance(self.input, type):
+            try:
+                return msgspec.convert(fields, self.input)
+            except msgspec.ValidationError as error:
+                raise RouteRefused("invalid_request", str(error)) from None
+        if self.input is None:
+            self._require_known(fields.keys())
+        return fields
 
     def _require_known(self, names: Collection[str]) -> None:
         """Refuse arguments that the tool does not have. Raises RouteRefused,

@@ -496,21 +496,8 @@ class Tasks:
 
         Switches greenlets. Raises StorageUnavailable if it should be run again.
         """
-        state = "completed"
         rounds = dict[str, bytes]()
-        try:
-            result = self._run_tool(task)
-        except (McpError, RouteRefused) as error:
-            state = "failed"
-            result = _error_of(error)
-        except (Runner.Lost, Unavailable):
-            # Another node runs it, or it is run again later.
-            raise
-        except Exception:
-            log.exception("the task %s of MCP failed", task.id)
-            state = "failed"
-            result = {"code": Code.INTERNAL, "message": "Internal error"}
-
+        state, result = self._run(task)
         if isinstance(result, InputRequired):
             state = "input_required"
             round = Round({**result.requests}, responses={}, state=result.state)
@@ -531,6 +518,23 @@ class Tasks:
             due=task.expires,
             **rounds,
         )
+
+    def _run(self, task: Task) -> tuple[str, Any]:
+        """Run the tool of a task. Returns the new state of the task, and the result
+        or the error.
+
+        Switches greenlets. Raises Unavailable if it should be run again, and
+        Runner.Lost if another node runs it.
+        """
+        try:
+            return "completed", self._run_tool(task)
+        except (McpError, RouteRefused) as error:
+            return "failed", _error_of(error)
+        except (Runner.Lost, Unavailable):
+            raise
+        except Exception:
+            log.exception("the task %s of MCP failed", task.id)
+            return "failed", {"code": Code.INTERNAL, "message": "Internal error"}
 
 
 def _new_task(turn: Turn, tool: str, arguments: dict[str, Any], later: Later) -> Task:

@@ -69,6 +69,23 @@ def _text_of(value: Any) -> Any:
     return value
 
 
+def _request_of(
+    method: str, path: str, fields: Mapping[str, Any], host: str
+) -> HttpRequest:
+    """A request to a route of ``/api/v1``, with these fields as query or as
+    JSON. Empty fields are left out."""
+    given = {
+        name: value for name, value in fields.items() if value not in ("", None, [])
+    }
+    query = b""
+    body = _encode(given)
+    if method == "GET":
+        parameters = {name: _text_of(value) for name, value in given.items()}
+        query = urlencode(parameters).encode()
+        body = b""
+    return HttpRequest(method, PREFIX + path, query, body, {}, host)
+
+
 class RouteRefused(Exception):
     """The refusal by a route of ``/api/v1`` that a tool has called.
 
@@ -180,16 +197,7 @@ class Turn:
             self.api.rates.charge(self.principal, self.request.host, 1)
         self._runs += 1
         fields = {"app": self.app, "user": self.user, **values}
-        fields = {
-            name: value for name, value in fields.items() if value not in ("", None, [])
-        }
-        query = b""
-        body = _encode(fields)
-        if method == "GET":
-            parameters = {name: _text_of(fields[name]) for name in fields}
-            query = urlencode(parameters).encode()
-            body = b""
-        request = HttpRequest(method, PREFIX + path, query, body, {}, self.request.host)
+        request = _request_of(method, path, fields, self.request.host)
         answer = self.api.run(
             self.api.endpoints[method, PREFIX + path], self.principal, request
         )

@@ -156,13 +156,7 @@ def main(argv: list[str]) -> int:
     options = _parse(argv)
     try:
         receipt = _decode_json(options.receipt.read_bytes(), "the receipt")
-        arguments = options.arguments and _decode_json(
-            options.arguments.read_bytes(), "the file of the arguments"
-        )
-        facts = check(receipt, arguments)
-        if options.chain:
-            with options.chain.open("rb") as lines:
-                check_chain(lines, receipt["row"], options.head)
+        facts = _verify(receipt, options)
     except (OSError, Wrong) as error:
         print(f"wrong: {error}", file=sys.stderr)
         return 1
@@ -176,6 +170,19 @@ def main(argv: list[str]) -> int:
         f"arguments sha256:{facts['arguments']}, act {receipt['row']['number']} of the audit log"
     )
     return 0
+
+
+def _verify(receipt: Any, options: argparse.Namespace) -> dict[str, Any]:
+    """Check a receipt with the arguments and the chain that the command line
+    names, and return its contents. Raises Wrong and OSError."""
+    arguments = options.arguments and _decode_json(
+        options.arguments.read_bytes(), "the file of the arguments"
+    )
+    facts = check(receipt, arguments)
+    if options.chain:
+        with options.chain.open("rb") as lines:
+            check_chain(lines, receipt["row"], options.head)
+    return facts
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:

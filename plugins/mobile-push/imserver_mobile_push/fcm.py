@@ -67,19 +67,11 @@ def message_of(token: str, notice: PushNotice, data_only: bool) -> dict[str, Any
     are in its data.
     """
     is_shown_by_device = not is_silent(notice) and not data_only
-    ttl = min(max(notice.ttl, 0), MOST_TTL)
-    urgency = "high"
-    if is_silent(notice):
-        urgency = "normal"
     facts = facts_of(notice, with_text=data_only and not is_silent(notice))
     # Google accepts only texts as data, so the facts are JSON in a text.
     data = {"imserver": msgspec.json.encode(facts).decode()}
     message: dict[str, Any] = {"token": token, "data": data}
-    android: dict[str, Any] = {"ttl": f"{ttl}s", "priority": urgency.upper()}
-    web: dict[str, Any] = {"headers": {"TTL": str(ttl), "Urgency": urgency}}
-    if notice.topic:
-        android["collapse_key"] = notice.topic
-        web["headers"]["Topic"] = notice.topic
+    android, web = _delivery_of(notice)
     if is_shown_by_device:
         texts = {"title": notice.title, "body": notice.body}
         message["notification"] = {
@@ -90,6 +82,21 @@ def message_of(token: str, notice: PushNotice, data_only: bool) -> dict[str, Any
 
     apns = {"headers": headers_of(notice, time()), "payload": {"aps": aps_of(notice)}}
     return {**message, "android": android, "apns": apns, "webpush": web}
+
+
+def _delivery_of(notice: PushNotice) -> tuple[dict[str, Any], dict[str, Any]]:
+    """How Google delivers a notification to Android, and to browsers: how long
+    it is tried, how urgent it is, and which others it replaces."""
+    ttl = min(max(notice.ttl, 0), MOST_TTL)
+    urgency = "high"
+    if is_silent(notice):
+        urgency = "normal"
+    android: dict[str, Any] = {"ttl": f"{ttl}s", "priority": urgency.upper()}
+    headers = {"TTL": str(ttl), "Urgency": urgency}
+    if notice.topic:
+        android["collapse_key"] = notice.topic
+        headers["Topic"] = notice.topic
+    return android, {"headers": headers}
 
 
 def _android_display(notice: PushNotice) -> dict[str, Any]:

@@ -177,6 +177,8 @@ def open_socket(url: str, seconds: float) -> socket.socket:
             sock = socket.create_connection((host, port))
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if parts.scheme == "https":
+                # In two steps, so that the socket is closed below after an
+                # error.
                 sock = tls_context().wrap_socket(
                     sock, server_hostname=host, do_handshake_on_connect=False
                 )
@@ -197,6 +199,21 @@ def open_socket(url: str, seconds: float) -> socket.socket:
         raise
 
 
+def _new_protocol() -> H2Connection:
+    """The state of a new connection, which accepts no pushes of the server."""
+    # Our headers are valid: the senders make them, with names in small letters.
+    protocol = H2Connection(
+        H2Configuration(
+            header_encoding="utf-8",
+            validate_outbound_headers=False,
+            normalize_outbound_headers=False,
+        )
+    )
+    protocol.encoder = _PlainEncoder()
+    protocol.local_settings = Settings(initial_values={SettingCodes.ENABLE_PUSH: 0})
+    return protocol
+
+
 class Http2Connection:
     """A connection of HTTP/2, which many requests use at a time.
 
@@ -214,17 +231,7 @@ class Http2Connection:
         self._sock = sock
         self._authority = authority
         self._scheme = scheme
-        # Our headers are valid: the senders make them, with names in small
-        # letters.
-        self._h2 = H2Connection(
-            H2Configuration(
-                header_encoding="utf-8",
-                validate_outbound_headers=False,
-                normalize_outbound_headers=False,
-            )
-        )
-        self._h2.encoder = _PlainEncoder()
-        self._h2.local_settings = Settings(initial_values={SettingCodes.ENABLE_PUSH: 0})
+        self._h2 = _new_protocol()
         self._requests: dict[int, _Request] = {}
         self._waiting_for_stream: deque[Flag] = deque()
         """Requests that wait until fewer requests are in progress."""

@@ -37,6 +37,7 @@ from .message import (
     INVALID_SINCE,
     NOT_FOUND,
     STYLE,
+    NtfyMessage,
     Parameters,
     bad,
     code_of,
@@ -149,16 +150,7 @@ class Ntfy:
         if stores and options.history_size:
             message.expires = message.time + int(options.history_seconds)
         data = msgspec.json.encode(message)
-        # The whole message is the payload, of the type "ntfy".
-        event = Event(
-            kind="msg",
-            sender=principal.user,
-            text="",
-            id=message.id,
-            type=NAME,
-            data=data,
-            time=message.time,
-        )
+        event = _event_of(message, data, principal.user)
         try:
             self._commands.publish_request(
                 principal, request.host, app, channel, event, stores
@@ -354,6 +346,20 @@ class Ntfy:
                 if message is not None and is_before(message, newer):
                     return position
                 newer += 1
+
+
+def _event_of(message: NtfyMessage, data: bytes, sender: str) -> Event:
+    """The publication of a message. Its payload is the whole message, encoded
+    as ``data``."""
+    return Event(
+        kind="msg",
+        sender=sender,
+        text="",
+        id=message.id,
+        type=NAME,
+        data=data,
+        time=message.time,
+    )
 
 
 def _after(event: Event) -> Position:

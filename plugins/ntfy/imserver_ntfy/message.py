@@ -322,14 +322,7 @@ def read_message(
     message.title = get("title", "t")
     message.click = get("click")
     message.tags = parameters.tags()
-    message.message = get("message", "m").replace("\\n", "\n")
-    if not message.message:
-        _read_body(message, body, parameters.has("unifiedpush", "up"))
-    if len(message.message.encode()) > most_bytes:
-        raise bad(
-            NO_FILES,
-            f"a message has at most {most_bytes} bytes, and this server stores no files",
-        )
+    _read_text(message, parameters, body, most_bytes)
 
     message.priority = max(parameters.priorities(), default=0)
     message.icon = _checked_url(get("icon"), INVALID_ICON, "icon")
@@ -354,6 +347,22 @@ def _read_attachment(message: NtfyMessage, parameters: Parameters) -> None:
         message.message = message.message or f"You received a file: {name}"
     elif name:
         raise bad(NO_FILES, "this server stores no files; name the URL of one (attach)")
+
+
+def _read_text(
+    message: NtfyMessage, parameters: Parameters, body: bytes, most_bytes: int
+) -> None:
+    """Set the text of a message to the parameter ``message`` or, without it, to
+    the body. Raises ApiProblem if it is too long."""
+    # In a header, a line end is written as "\n".
+    message.message = parameters.get("message", "m").replace("\\n", "\n")
+    if not message.message:
+        _read_body(message, body, parameters.has("unifiedpush", "up"))
+    if len(message.message.encode()) > most_bytes:
+        raise bad(
+            NO_FILES,
+            f"a message has at most {most_bytes} bytes, and this server stores no files",
+        )
 
 
 def _read_body(message: NtfyMessage, body: bytes, as_base64: bool) -> None:
