@@ -288,6 +288,7 @@ class AsyncSession(SessionShell[T]):
         try:
             while not core.over:
                 self._call(core.start, monotonic())
+                # Returns when the connection has ended.
                 code = await self._connect_once()
                 self._call(core.lost, code, monotonic())
                 await self._wait(lambda: core.over, core.deadline - monotonic())
@@ -303,6 +304,7 @@ class AsyncSession(SessionShell[T]):
         Returns its close code, or 1006 if it was lost or could not be made.
         """
         try:
+            # Only the handshake of the WebSocket. The login follows.
             connection = await connect(self._url, **CONNECT_OPTIONS)
         except CONNECT_ERRORS as error:
             return self._not_connected(error)
@@ -358,6 +360,8 @@ class AsyncSession(SessionShell[T]):
                 connection.transport.abort()
                 return
 
+            # Not longer than this, because the core must look for a silent
+            # server.
             seconds_left = max(MIN_WAIT_SECONDS, core.deadline - monotonic())
             seconds = min(seconds_left, SILENT_SECONDS)
             if core.full and not core.over:
@@ -557,6 +561,7 @@ class AsyncMessenger(AsyncSession[MessengerEvent]):
             try:
                 reply = await self.request(command.cmd, command.data, seconds)
             except NotConnected as error:
+                # Perhaps the server has carried it out. Doing it twice does no harm.
                 attempts.failed(error, monotonic())
                 await self._wait(attempts.is_gone, attempts.seconds_left(monotonic()))
                 continue

@@ -746,6 +746,7 @@ class Api:
             return answer.data
 
         problem = _problem_in(answer)
+        # A header in seconds. Its other form, a date, is ignored.
         retry_after = answer.headers.get("Retry-After", "")
         address = url.partition("?")[0]  # the query may have names of users
         raise RequestRefused(

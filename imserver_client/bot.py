@@ -99,6 +99,7 @@ def list_bots(url: str, app: str, key_file: str | None, as_json: bool) -> None:
     rows = []
     query = {"app": app}
     with _server(url, key_file) as api:
+        # One page after the other.
         while True:
             page = api.call("GET", "bots", query=query)
             rows += page["bots"]

@@ -296,6 +296,7 @@ class CommandRefused(ClientError):
 
         ``text`` is used if the code is not known here.
         """
+        # A reason means that the back end of the app has refused.
         if reason is None:
             row = _row(REPLY_CODES, code, text)
         else:
@@ -348,6 +349,7 @@ class RequestRefused(ClientError):
         self.request_id = request_id
         self.retry_after_seconds = retry_after_seconds
 
+        # The API has more codes than have remedies here.
         if code in PROBLEM_CODES:
             self.remedy = PROBLEM_CODES[code].remedy
         elif temporary:

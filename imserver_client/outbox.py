@@ -143,6 +143,7 @@ class OutboxTable:
         """
         try:
             with self._connection.transaction(), self._connection.cursor() as cursor:
+                # A pushed row is of no more use.
                 if pushed:
                     statement = sql.SQL("DELETE FROM {} WHERE id = ANY(%s)").format(
                         self._table
@@ -335,6 +336,7 @@ class OutboxWorker:
         with Publisher(self._url, self._key) as publisher:
             log.info("pushing the rows of %s to %s", self._table, self._url)
             while not self.stop.is_set():
+                # The oldest first, because pushes must keep their order.
                 rows = table.waiting(BATCH_ROWS)
                 if not rows:
                     table.wait(WAIT_SECONDS)
@@ -410,6 +412,7 @@ def outbox(
     except (OutboxUnavailable, ValueError) as error:
         fail(error)
 
+    # Both end the work after the present batch of rows.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: worker.stop.set())
     worker.run()

@@ -85,6 +85,7 @@ class PublisherCore:
         if "://" not in url:
             url = f"http://{url}"
         scheme, _, rest = url.rstrip("/").partition("://")
+        # A URL of HTTP or of a WebSocket may be given.
         if scheme.lower() in ("https", "wss"):
             self.url = f"wss://{rest}{PATH}"
         else:
@@ -238,6 +239,7 @@ class Publisher:
             )
         except _NO_CONNECTION as error:
             raise _not_connected(error) from None
+        # A daemon, so that a program can end without close().
         self._thread = threading.Thread(
             target=self._read, name="imserver publisher", daemon=True
         )
@@ -410,6 +412,7 @@ class AsyncPublisher:
         if self._connection is None:
             raise Closed(CLOSE_NORMAL, "not connected")
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        # Before the frame is sent, because the answer may come at once.
         self._core.answers.futures[seq] = answer
         try:
             await self._connection.send(frame)

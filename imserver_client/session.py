@@ -450,6 +450,7 @@ class Subscriptions:
         """Return the data of the command ``subscribe``: the channel, its token,
         and the position from which to continue."""
         subscription = self._channels[channel]
+        # A function makes a fresh token for each connection.
         if callable(subscription.token):
             token = subscription.token()
         else:
@@ -528,6 +529,7 @@ class Subscriptions:
         it are missing: then the server sends the whole text later.
         """
         last_piece, message = subscription.streams.get(frame.stream, (-1, None))
+        # The whole text so far, after a reconnection or a lost piece.
         if frame.whole:
             update = msgspec.convert(frame, StreamUpdate, from_attributes=True)
         elif message is not None and frame.piece == last_piece + 1:
@@ -579,6 +581,7 @@ class SessionCore(ABC, Generic[T]):
     ) -> None:
         """Begin in the state ``idle``. ``device``: the name of the device, of
         which the server may allow one connection each (``""``: none)."""
+        # Names with a colon belong to apps of other dialects.
         if not app or ":" in app:
             raise ValueError(f"{app!r} is not an app of the cmd dialect")
         if not user:
@@ -679,6 +682,7 @@ class SessionCore(ABC, Generic[T]):
             self._read_channel(read, now)
         elif not isinstance(read, Reply):
             self._read(read, now)
+        # The answer to an older login does not count.
         elif self._login_seq and read.seq == self._login_seq:
             self._read_login(read, now)
         elif read.cmd == "subscribe":
@@ -699,6 +703,7 @@ class SessionCore(ABC, Generic[T]):
             self._change(Step.LOGGED_IN)
             self.logins += 1
             self._logged_in(answer.data, now)
+            # Answers to commands of the last connection cannot come any more.
             self._subscribing.clear()
             self._turns.begin(self.subscriptions, now)
             self._subscribe_next(now)
@@ -1077,6 +1082,7 @@ class SyncTracker:
         """
         if cmd == "conversations":
             newest = msgspec.convert(data, ConversationPage).conversations
+            # The first entry that is missing has a greater id than all so far.
             self.cursor = newest[0].before if newest else 0
             return [], self._sync_request()
 
@@ -1309,6 +1315,7 @@ class MessengerCore(SessionCore[MessengerEvent]):
         """Queue an entry, a push or a signal for the program, or handle an
         answer."""
         if isinstance(frame, Entry):
+            # An entry may come twice, or out of order while pages are missing.
             if self._tracker.received(frame, now):
                 self._received.append(frame)
         elif not isinstance(frame, Reply):
@@ -1354,6 +1361,7 @@ class MessengerCore(SessionCore[MessengerEvent]):
             self.close_code = CLOSE_TRY_AGAIN
             return
         events, self._next_request = self._tracker.answered(reply.cmd, reply.data, now)
+        # The session began "from now on". Now this is a number.
         if self.cursor is None:
             self.cursor = self._tracker.cursor
         self._received += events

@@ -141,6 +141,7 @@ class ThreadSession(SessionShell[T]):
             deadline = inf
         else:
             deadline = monotonic() + timeout_seconds
+        # The lock is given up while this waits.
         with self._changed:
             while True:
                 event = self._core.take()
@@ -212,6 +213,8 @@ class ThreadSession(SessionShell[T]):
         :class:`NotConnected` without a connection or an answer; ValueError if
         the channel has a subscription.
         """
+        # Before the command is sent, because publications may come before the
+        # answer.
         self._core.subscriptions.add(channel, token, since)
         try:
             with self._changed:
@@ -291,6 +294,7 @@ class ThreadSession(SessionShell[T]):
         try:
             while not core.over:
                 self._call(core.start, monotonic())
+                # Returns when the connection has ended.
                 code = self._connect_once()
                 self._call(core.lost, code, monotonic())
                 self._wait(lambda: core.over, core.deadline - monotonic())
@@ -353,6 +357,8 @@ class ThreadSession(SessionShell[T]):
                     connection.close(core.close_code)
                 return
 
+            # Not longer than this, because the core must look for a silent
+            # server.
             seconds_left = max(MIN_WAIT_SECONDS, core.deadline - monotonic())
             seconds = min(seconds_left, SILENT_SECONDS)
             if core.full and not core.over:
@@ -571,6 +577,7 @@ class Messenger(ThreadSession[MessengerEvent]):
             try:
                 reply = self.request(command.cmd, command.data, seconds)
             except NotConnected as error:
+                # Perhaps the server has carried it out. Doing it twice does no harm.
                 attempts.failed(error, monotonic())
                 self._wait(attempts.is_gone, attempts.seconds_left(monotonic()))
                 continue

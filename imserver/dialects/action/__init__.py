@@ -51,6 +51,7 @@ def groups_list(tenants: Tenants, call: Call) -> HttpResponse:
     """
     tenant = tenants.get(call.app)
     if tenant is None:
+        # Old pages expect an unknown app in the body, and not as a status.
         text = msgspec.json.encode(reply_text(ReplyCode.NO_APP))
         return HttpResponse(
             200, b'{"code":%d,"msg":%b,"data":null}' % (ReplyCode.NO_APP, text)

@@ -70,6 +70,7 @@ class ActionAcks(Service, dict=True):
         self._awaited: dict[tuple[str, str], float] = {}
         """(app, user) → monotonic time until which the user is awaited."""
         self._node_messages = self.core.node_messages
+        # A node alone has no other nodes that could await its users.
         if self._node_messages is not None:
             self._node_messages.handle({Awaited: self._await})
         if self.core.rerouting is not None:

@@ -183,6 +183,7 @@ class ActionMessages:
             to_user=to,
             room=room,
         )
+        # Counted, so that the notice of the end can wait for the last messages.
         self.sending[connection] = self.sending.get(connection, 0) + 1
 
         def finish_one(result: Appended | Rejected | StorageUnavailable) -> None:
@@ -216,6 +217,7 @@ def _reply_to(result: Appended | Rejected | StorageUnavailable) -> Reply:
         return Reply(ReplyCode.NOT_STORED)
     if result.reason == RejectReason.REJECTED:
         return Reply(ReplyCode.UNAUTHORIZED, {"reason": result.detail})
+    # A mute or a ban has an end, which the client shows.
     if result.until:
         data = {"reason": result.detail, "until": result.until}
         return Reply(result.reply_code, data)

@@ -332,6 +332,7 @@ def _connections_of(api: Api, app: str, request: _OfUser) -> list[str]:
     """
     if request.client:
         (row,) = api.core.connections.about(app, [request.client])
+        # A back end must not reach the connection of another user by mistake.
         if row is None or row.user != request.user or row.dialect != NAME:
             return []
         return [request.client]
@@ -395,6 +396,7 @@ def unsubscribe(api: Api, app: str, request: _Unsubscribe) -> dict[str, Any]:
         )
         answers = connections.leave_each(app, ids, channel)
         for connection, left in zip(ids, answers, strict=True):
+            # A client that was not subscribed must not be told of an end.
             if left is Left.LEFT:
                 connections.push(app, connection, event)
     return {}
@@ -453,6 +455,7 @@ def refresh(api: Api, app: str, request: _Refresh) -> dict[str, Any]:
         else:
             end = token_end(0, request.expire_at)
             info = bytes_of(request.info)
+            # The connection may be on another node, which sets the end.
             query = RefreshConnection(app, connection, end, info)
             connections.query(connection, "refresh", query, bool)
     return {}
@@ -565,8 +568,10 @@ def list_channels(api: Api, app: str, request: _Channels) -> dict[str, Any]:
     while len(channels) < MAX_LISTED:
         page = api.channels.members.channels(app, last_name, _PAGE)
         for row in page.channels:
+            # An app may have a hundred thousand channels.
             if is_long_turn():
                 serve_others()
+            # Patterns are about the names that back ends know.
             name = _name_for_back_end(row.channel)
             if not request.pattern or matches(name):
                 channels[name] = {"num_clients": row.members}
@@ -632,6 +637,7 @@ def info(api: Api, app: str, _request: _Request) -> dict[str, Any]:
     return {
         "nodes": [
             {
+                # Clients of Centrifugo expect these fields of each node.
                 "uid": node,
                 "name": node,
                 "version": api.core.node.version,
@@ -745,6 +751,7 @@ def _decode_commands(content: bytes) -> list[dict[str, Raw]]:
     others. May switch greenlets. Raises ValueError, RecursionError and
     :class:`ApiProblem`.
     """
+    # Counted in the bytes, before anything is decoded.
     Call.require_few_commands(content, MAX_CHANNELS)
     if is_long_turn():
         serve_others()
@@ -772,6 +779,7 @@ def _decode_into_call(decode: Callable[[bytes], Any], api: Api, call: Call) -> N
     except (ValueError, RecursionError) as error:
         raise BadBody(str(error)) from None
     apps = call.principal.apps
+    # A key for one app cannot act in another, so it need not name the app.
     if apps is not None and len(apps) == 1:
         (call.app,) = apps
     else:
@@ -829,6 +837,7 @@ def respond(method: Method, api: Api, call: Call) -> HttpResponse:
     """
     reply = _run(method, api, call, call.input)
     error_mode = call.request.headers.get("x-centrifugo-error-mode")
+    # Without the header an error has status 200, as all replies do.
     if "error" in reply and error_mode == "transport":
         error = reply["error"]
         status = _STATUSES.get(error["code"], _OTHER_STATUS)
@@ -867,6 +876,7 @@ def _answer_batch(api: Api, call: Call) -> HttpResponse:
         reply = _run_command(api, call, name, content)
         if "error" not in reply:
             reply = {name: reply["result"]}
+        # A reply that would make the answer too long becomes an error.
         answers.add(encode(reply), encode(_TOO_LARGE))
     return HttpResponse(200, b'{"replies":[%b]}' % b",".join(answers.parts))
 
@@ -887,6 +897,7 @@ def _answer_commands(api: Api, call: Call) -> HttpResponse:
             params = b""
         else:
             params = bytes(command.params)
+        # Older clients write the names of methods with any capitals.
         reply = _run_command(api, call, (command.method or "").lower(), params)
         id_field = {"id": command.id} if command.id else {}
         answers.add(encode(id_field | reply), encode(id_field | _TOO_LARGE))

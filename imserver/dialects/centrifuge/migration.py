@@ -68,6 +68,7 @@ def _permission(options: Options, verb: str) -> _Permission:
     client = options.take(f"allow_{verb}_for_client", bool, False)
     subscriber = options.take(f"allow_{verb}_for_subscriber", bool, False)
     anonymous = options.take(f"allow_{verb}_for_anonymous", bool, False)
+    # The widest permission counts.
     if client:
         return _Permission("anybody", anonymous)
     if subscriber:
@@ -176,6 +177,7 @@ class Migration:
             "outbox_bytes": take("client.queue_max_size", int, 0),
             "login_seconds": seconds("client.stale_close_delay"),
         }
+        # A limit of 0 is not set, or means no limit.
         limits = {name: value for name, value in limits.items() if value}
         if limits:
             sections["limits"] = limits
@@ -310,6 +312,7 @@ class Migration:
         if "*" in origins:
             self._app["origin_policy"] = "any"
             return
+        # Only patterns remain after this, which are noted.
         hosts = [each for each in origins if isinstance(each, str) and "*" not in each]
         if len(hosts) < len(origins):
             self._note(
@@ -332,6 +335,8 @@ class Migration:
                 "if your back end signs with 384 or 512 bits, add an entry for that algorithm",
             )
         rows += self._issuer(where)
+        # A pattern for issuers cannot be translated: a key belongs to one
+        # issuer.
         for name in ("issuer_regex", "audience_regex"):
             if take(f"{where}.{name}", str, ""):
                 self._note(f"{where}.{name}", "name one issuer and one audience")
@@ -345,6 +350,7 @@ class Migration:
         option = f"{where}.hmac_secret_key"
         secret = take(option, str, "")
         if secret:
+            # This server refuses short secrets, which can be guessed.
             if len(secret.encode()) < MIN_SECRET_BYTES:
                 self._note(option, f"choose one with at least {MIN_SECRET_BYTES} bytes")
             rows.append({"algorithm": "HS256", "key": self._secret(option, secret)})
@@ -432,11 +438,14 @@ class Migration:
                 "the channel of a user is #<user>",
             )
 
+        # A copy of the row of that namespace, without options about other
+        # users.
         row = {
             name: value
             for name, value in rows.get(namespace, {}).items()
             if name not in _NOT_FOR_OWN_CHANNEL
         }
+        # This server asks no back end about these channels.
         if row.get("publish") == "back_end":
             self._note(
                 where,
@@ -477,6 +486,7 @@ class Migration:
         is_forced = take("force_push_join_leave", bool, False)
         if take("join_leave", bool, False):
             row["join_leave"] = True
+            # In Centrifugo a client asks for these notices.
             if not is_forced:
                 self._note(
                     f"{where}.join_leave",
@@ -625,6 +635,8 @@ class Migration:
             self._note(option, "gRPC is not supported")
             return False
 
+        # Centrifugo has a proxy for each namespace, and this server one address
+        # for each call of the app.
         if self._back_ends.setdefault(call, url) != url:
             self._note(
                 option, f"all namespaces have the first address of back_ends.{call}"
@@ -670,6 +682,7 @@ class Migration:
         for row in rows_of(take("rpc.namespaces", list, []), "rpc.namespaces"):
             self._use_rpc_proxy(f"rpc namespace {row['name']}", row)
 
+        # Without this prefix all methods would go to the back end.
         if "rpc" in self._back_ends:
             self._note(
                 "back_ends.rpc",
@@ -738,6 +751,7 @@ def _document(file: str) -> dict[str, Any]:
     try:
         if file.endswith(".toml"):
             return tomllib.loads(text)
+        # A name need not end in .json, and standard input has none.
         if text.lstrip().startswith("{"):
             document = msgspec.json.decode(text)
         else:

@@ -279,6 +279,7 @@ def seconds_of(value: Any, option: str) -> float:
     """
     if not value:
         return 0.0
+    # All options of Centrifugo for times are texts with a unit.
     if not isinstance(value, str) or not _DURATION.fullmatch(value):
         raise BadSettings(f"{option}: expected a duration such as 300s or 1h30m")
     total = 0.0

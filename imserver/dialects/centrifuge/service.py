@@ -480,8 +480,10 @@ class CentrifugeService:
         config = core.config
         self._default_app = settings_of(config, CentrifugeSettings).app
         self._version = f"imserver {core.node.version}"
+        # Clients expect whole seconds, and 0 would mean no pings.
         self._ping = max(1, ceil(config.websocket.client_ping_seconds))
         self._run = core.dispatcher.run
+        # Other parts of the core call these functions from now on.
         self._connections.report_to(self._joined)
         self._channels.members.report_to(parted=_parted)
         core.queries.add("refresh", RefreshConnection, self._set_session_end)
@@ -805,6 +807,7 @@ class CentrifugeService:
         is_named = (
             alias in admission.claims.subscriptions or alias in admission.requested
         )
+        # Neither the token nor the app gives the client this channel.
         if not is_named and not subscribes_to_own_channel(self._settings(app)):
             return _PersonalChannel(alias)
         return _PersonalChannel(
@@ -1024,6 +1027,7 @@ class CentrifugeService:
         if not self._back_ends.has(app, "rpc"):
             return self._run_own_method(connection, command, answer)
 
+        # ``Raw`` data is JSON already, and is not encoded again.
         facts: dict[str, Any] = {"method": command.method}
         if command.data:
             facts["data"] = Raw(command.data)
@@ -1397,6 +1401,7 @@ def _result(
     ``positioned``: it only wants to know its position.
     """
     result = SubscribeResult(was_recovering=recovering, delta=subscription.delta)
+    # A channel without a history has no position.
     if subscription.position is None:
         return result
     result.recoverable = recoverable or recovering
@@ -1453,6 +1458,7 @@ def _results_for_client(
     """
     results: dict[str, SubscribeResult] = {}
     if personal.name and not personal.is_subscribed:
+        # There is no subscription in the core, but SDKs expect one.
         results[personal.alias] = SubscribeResult(
             was_recovering=personal.alias in command.recover
         )

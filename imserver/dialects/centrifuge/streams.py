@@ -239,6 +239,7 @@ class CentrifugeStreams:
         except StorageUnavailable:
             stream.close(CloseCode.INTERNAL_ERROR)
         else:
+            # Close codes tell such a client whether to come back.
             if refused is not None:
                 stream.close(_CLOSE_OF.get(refused.code, CloseCode.NOT_ALLOWED))
 
@@ -329,6 +330,8 @@ class Emulation:
         if len(commands.data) > stream.encoding.limit_bytes:
             return Emulated.TOO_LARGE
         stream.pinged_at = 0.0  # a request proves that the client is there
+        # The first request begins a greenlet, and later ones only join its
+        # queue.
         waiting = self._waiting.get(stream)
         if waiting is None:
             self._waiting[stream] = deque((commands.data,))

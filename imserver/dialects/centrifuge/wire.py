@@ -606,6 +606,7 @@ def _content_of(event: Event) -> tuple[str, Content] | None:
         return "pub", publication_of(event)
     if part is None:
         return None
+    # A member of another dialect has no info, only the id of its user.
     if event.kind in ("join", "leave"):
         info = _read_info(part.info) if part.info else ClientView(event.sender)
         return event.kind, {"info": info}
@@ -750,6 +751,7 @@ class CentrifugeDialect(Dialect):
         of its own channel gets no offset, because there offsets mean positions in
         the channel.
         """
+        # Encoded once, before the receivers are known.
         entry = Raw(_encode(message.view()))
         contents_by_membership: dict[bool, bytes] = {}
         publication = PublicationView(
@@ -890,6 +892,7 @@ class CentrifugeProtobufDialect(CentrifugeDialect):
             except IndexError:
                 raise BadFrame(None, _BAD_REQUEST) from None
             end = start + size
+            # A length may claim more bytes than came.
             if end > len(payload) or len(commands) == MAX_COMMANDS:
                 raise BadFrame(None, _BAD_REQUEST)
             commands.append(payload[start:end])
@@ -919,6 +922,7 @@ class CentrifugeProtobufDialect(CentrifugeDialect):
         A content that is Raw is encoded already. It is appended, with its tag
         and length, to a reply without this field.
         """
+        # Ids of commands have 32 bits in protobuf.
         reply = pb.Reply(id=number & _ID_MASK)
         if isinstance(content, Raw):
             field_number = pb.Reply.DESCRIPTOR.fields_by_name[name].number

@@ -100,6 +100,7 @@ class Push(ClientBody):
                 return "", b""
             if raw[:1] not in b"[{":
                 raise BadBody("data is neither a string nor an array or object")
+            # The JSON is not decoded any further, but must be UTF-8.
             raw.decode()
         except ValueError as error:
             raise BadBody(str(error)) from None
@@ -294,6 +295,7 @@ def _event(api: ClientApi, app: str, push: Push) -> Event:
     sender = push.send_user_id or ""
     note = push.msg or ""
 
+    # All parts count, because each of them is sent to each receiver.
     size = len(text) + len(data) + len(sender) + len(note)
     if size > api.http.limits.push_characters:
         raise RequestRefused(TOO_LONG)
@@ -372,6 +374,7 @@ def bind_to_group(api: ClientApi, app: str, binding: Binding) -> HttpResponse:
     client = _required(binding.client_id, "ClientId")
     group = _required(binding.group_name, "GroupName")
     label = Label(binding.user_id or "", binding.extend or "")
+    # A node keeps the label in memory for as long as the client is connected.
     if len(label.user_id) + len(label.extend) > LABEL_CHARACTERS:
         return TOO_LONG
     try:

@@ -81,6 +81,7 @@ class ClientService:
         self._notice_members = core.fanout.notice_members
         self._channels.members.report_to(left=self._left)
         self._connections.report_to(self._joined)
+        # Another node may ask this one to take a client out of a group.
         core.queries.add("unbind", Unbind, self._unbind_here)
 
     # --- coming and going -----------------------------------------------------
@@ -276,6 +277,7 @@ class ClientService:
         else:
             label = _NO_LABEL
 
+        # The fields are those of the original, in its spelling.
         member = {
             "clientId": connection.user,
             "extend": label.extend,

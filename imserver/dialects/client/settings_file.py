@@ -111,6 +111,7 @@ class _WithoutEffect(Struct, frozen=True):
             yield f"{where}: Cluster is true, but without Redis this node runs alone; {_ENDED}"
         elif self.is_cluster and self.has_endpoints:
             yield f"{where}: Endpoints has no effect: nodes find each other through Redis, not etcd"
+        # Everybody knows this key, so it must not be left in use by mistake.
         is_public = self.crypto_key == PUBLIC_KEY
         if is_public and not config.demo:
             raise ConfigError(
@@ -165,6 +166,8 @@ def _entries(parser: configparser.ConfigParser) -> tuple[dict[str, str], list[st
     for section in parser.sections():
         for key, value in parser.items(section):
             name = f"{Locations.fold(section)}.{key}"
+            # The original ignores unknown entries, but a typing error should be
+            # seen.
             if name in _INI_KEYS:
                 values[name] = (value or "").strip().strip("\"'`")
             else:
@@ -190,6 +193,7 @@ def _ini_port(given: dict[str, str], name: str, where: str) -> int:
     text = given.get(f"common.{key}", "")
     if not text:
         return _PORTS[key]
+    # isdecimal() alone also accepts digits of other scripts.
     if not (text.isascii() and text.isdecimal() and int(text) <= _MAX_PORT):
         raise ConfigError(f"{where}: {name}: expected a port, got {text!r}")
     return int(text)
@@ -207,4 +211,5 @@ def _ini_problem(error: configparser.Error) -> str:
         return f"line {error.lineno}: a section such as [common] must come first"
     if isinstance(error, configparser.ParsingError):
         return f"line {error.errors[0][0]}: expected key = value"
+    # The first line has no name of the source in it.
     return error.message.partition("\n")[0]

@@ -149,6 +149,7 @@ def register(api: GoChatApi, call: Call) -> HttpResponse:
     accounts = api.accounts
     nickname = clean_name(call.params.get("nickname", ""))
     host = call.request.host
+    # The phone number is the identifier with which the user logs in later.
     account = accounts.register(
         call.app, {"phone": phone}, password, nickname, address=host
     )

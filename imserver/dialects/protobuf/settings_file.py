@@ -104,6 +104,7 @@ def _take_own_keys(
     section. Raises ConfigError if a key is there twice.
     """
     for key in list(section):
+        # Keys may be written with dashes, underscores or capitals.
         folded = Locations.fold(f"{name}.{key}")
         section[key] = _as_here(folded, section[key])
         if folded not in _OWN:
@@ -150,6 +151,7 @@ def _warnings(given: Mapping[str, _Given], where: str, config: Config) -> Iterat
         )
 
     log_target = given.get("log.target")
+    # GoChat chooses the name of the file itself, and this server does not.
     logs_to_file = log_target is not None and log_target.value != "console"
     if logs_to_file and not config.app.log_file:
         yield f"{where}: log.target is file, but no file is named: set app.log_file"

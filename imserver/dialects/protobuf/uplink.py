@@ -405,6 +405,7 @@ def _receiver_of_revised(
     entry = entries.get(command.about)
     if entry is None or not entry.may_be_revised(user):
         return Rejected(RejectReason.NOT_MEMBER)
+    # Only a message between two users has ``members``.
     conversation = 0 if entry.members else entry.conversation
     return entry.peer(user), conversation
 

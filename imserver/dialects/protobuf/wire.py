@@ -196,6 +196,7 @@ def as_message(stored: Message) -> pb.Message | None:
         return None
     message = pb.Message()
     to = stored.to
+    # A message without a receiver is one to a group.
     if to:
         message.session_type = ST_SINGLE
         message.receiver_id = account(to)
@@ -370,6 +371,7 @@ def _has_long_number(data: bytes, nested: bool = False) -> bool:
     """
     position = 0
     while position < len(data):
+        # Each field begins with its number and its type.
         tag, position = _number(data, position)
         number = 0
         kind = tag & _TYPE_MASK

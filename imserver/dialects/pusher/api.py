@@ -145,6 +145,7 @@ def _read_signed_request(api: PusherApi, call: Call) -> None:
             Problems.SIGNATURE_INVALID, "body_md5: does not match the body"
         )
 
+    # The other routes have no body.
     kind: Any = {"events": _Trigger, "batch_events": _Batch}.get(segments[-1])
     try:
         if kind and call.request.method == "POST":
@@ -248,6 +249,7 @@ def _check_event(
     if event.name.startswith(RESERVED_EVENTS):
         raise ApiProblem.invalid("name: events of this name are those of the protocol")
 
+    # Pusher's libraries show this text, and so does its own server.
     limit = pusher.settings.event_bytes
     if len(event.data.encode("utf-8", "surrogatepass")) > limit:
         text = f"The data content of this event exceeds the allowed maximum ({limit} bytes)"
@@ -334,6 +336,7 @@ def channel(api: PusherApi, call: Call) -> HttpResponse:
         raise ApiProblem.invalid(
             "Cannot retrieve the user count unless the channel is a presence channel"
         )
+    # Counted on all nodes at this moment.
     count = _subscribers(api, call.app, name)
     attributes = _attributes(api, call.app, name, info, count)
     return _answer({"occupied": count > 0, **attributes})
@@ -400,6 +403,7 @@ def _attributes(
     wanted = info.split(",")
     attributes = dict[str, Any]()
     service = api.service
+    # Only presence channels know their users.
     if "user_count" in wanted and channel.startswith(PRESENCE):
         attributes["user_count"] = len(service.users(app, channel))
     if "subscription_count" in wanted:

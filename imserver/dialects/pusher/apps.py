@@ -172,7 +172,7 @@ class PusherApps:
         self, tenants: Tenants, hooks: PusherHooks, channels: Channels
     ) -> None:
         """Begin without apps. ``secrets`` calls back for each app when the
-        settings are read, and when the file with a secret changes."""
+        settings are read."""
         self._hooks = hooks
         self._set_names = channels.options.set_names
         self.by_name: dict[str, PusherApp] = {}

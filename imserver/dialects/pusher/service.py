@@ -180,6 +180,7 @@ class PusherService:
         self._unnotified: dict[tuple[str, str, str], None] = {}
         """(app, presence channel, user) of users who have left the channel on
         this node. The channel is not notified yet."""
+        # The number of greenlets that send these notices.
         self._notifiers = 0
         self._channels.members.report_to(parted=self._parted, left=self._left)
 
@@ -315,6 +316,7 @@ class PusherService:
         channel = command.channel
         try:
             self._check_subscription(connection, app, command)
+            # A presence channel also needs to know who the subscriber is.
             if channel.startswith(PRESENCE):
                 self._subscribe_member(connection, app, command)
             else:

@@ -170,6 +170,7 @@ def _check(file: Upload) -> None:
         raise ServiceRefused(
             f"The picture is no PNG, GIF, WebP or JPEG: {file.type}", HTTP_KIND_REFUSED
         )
+    # Many emoji are shown at once, so each must be small.
     if file.bytes > MOST_BYTES or max(file.width, file.height) > MOST_PIXELS:
         size = f"{file.width} × {file.height} pixels, {file.bytes} bytes"
         most = f"{MOST_PIXELS} × {MOST_PIXELS} pixels and {MOST_BYTES} bytes"

@@ -144,6 +144,7 @@ def normalised(url: str) -> str | None:
     if parts.scheme not in ("http", "https") or "@" in parts.netloc or not host:
         return None
 
+    # Letters that are not ASCII are escaped. Escapes that are there stay.
     target = quote(parts.path or "/", safe=_SAFE)
     if parts.query:
         target = f"{target}?{quote(parts.query, safe=_SAFE + '?')}"

@@ -150,6 +150,7 @@ def read(task: PageTask) -> LinkedPage | None:
     except _Complete:  # the rest of the page is not read
         pass
 
+    # Pages name their title for previews, or only the one of the window.
     title = head.first_of(_TITLE_NAMES) or "".join(head.title)
     title = clean(title, TITLE_CHARACTERS)
     if not title:

@@ -197,6 +197,7 @@ class Previews:
         if not links:
             return PreviewsAnswer([], [])
 
+        # Rows are found by the hash of a link.
         hashes = {url: hash_of(url) for _, url in links}
         rows = self.rows.current(app, set(hashes.values()))
 
@@ -375,6 +376,7 @@ class Previews:
         ) as error:
             log.debug("the picture of a preview of %s is left out: %s", app, error)
             return preview
+        # It is no picture that browsers show, and then the preview has none.
         if row is not None:
             preview.picture = FILE_PATH.format(id=row.id)
             preview.width = row.width

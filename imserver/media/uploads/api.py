@@ -259,6 +259,7 @@ def _position_in(cursor: str) -> tuple[int, str]:
     if text is None:
         return 0, ""
     created, _, name = text.partition(" ")
+    # A client may send any text as a cursor.
     is_number = created.isascii() and created.isdecimal()
     if not is_number or len(created) > _MAX_TIME_DIGITS or not int(created):
         raise ApiProblem.invalid("`cursor`: not a cursor of this list")

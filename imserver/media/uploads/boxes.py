@@ -107,10 +107,12 @@ class _Cleaner:
         data = self._data
         for box in self._boxes(start, end):
             if box.kind in {b"moov", b"trak", b"udta"}:
+                # These boxes only contain other boxes.
                 self.clean(box.start, box.end)
             elif box.kind in _ORIGIN_BOXES:
                 self._zero(box.start, box.end)
             elif box.kind == b"uuid":
+                # A box of this kind says in its first bytes what it has.
                 user_type_end = min(box.start + len(_XMP), box.end)
                 if data[box.start : user_type_end] == _XMP:
                     self._zero(box.start, box.end)
@@ -219,6 +221,7 @@ class _Cleaner:
         """
         box_start = start
         while box_start + _HEAD_BYTES <= end:
+            # Boxes may be nested without end in a forged file.
             self._count_box()
             size, kind = unpack_from(">I4s", self._data, box_start)
             content_start = box_start + _HEAD_BYTES

@@ -110,6 +110,8 @@ class MediaMove(Service):
             name = name_of(row, part.is_thumbnail)
             pieces = source.get(name, 0, part.size - 1)
             sha256 = self._storage.copy(row, part.is_thumbnail, pieces, self._to)
+            # Read back, because a disk or a bucket may lose bytes without an
+            # error.
             is_there = _has(target, name)
             if not is_there or sha256_of(target, name, part.size) != sha256:
                 raise MediaUnavailable(f"the copy of the file {row.id} differs")
@@ -162,6 +164,8 @@ def check_files(
         for row in upload_rows.rows_of(store, app):
             count += 1
             damage = _damage_of(storage, row)
+            # Whole files are read, so this is slow and has one finding for
+            # each.
             if not damage:
                 continue
             has_damage = True
@@ -219,6 +223,7 @@ def move(path: str | None, data_dir: str | None, to: str, delete_source: bool) -
                 "the settings name no bucket: set uploads.s3_url and uploads.s3_bucket"
             )
 
+        # This is the storage of a node, but without its threads.
         with closing(UploadStorage(settings, config.server.data_dir)) as storage:
             report = _move_all(MediaMove(store, storage, _NAMES[to], delete_source))
             if report.files or report.deleted:

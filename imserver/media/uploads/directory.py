@@ -108,6 +108,7 @@ class Directory(Service):
         removed = 0
         incoming = self.root / _INCOMING
 
+        # A list, because files are removed on the way.
         for path in [*incoming.glob("*"), *incoming.glob("*/*")]:
             try:
                 if path.is_dir():

@@ -173,6 +173,7 @@ def _jpeg_segments(data: mmap) -> Iterator[int]:
         yield position
         if marker == _MARKER:  # a fill byte
             position += 1
+        # All other segments have their length behind the marker.
         elif marker in _WITHOUT_LENGTH:
             position += _MARKER_BYTES
         else:
@@ -506,6 +507,7 @@ def _cleaned_png(data: bytes) -> Iterator[bytes]:
     while position < len(data):
         name_start = position + _CHUNK_LENGTH_BYTES
         name = data[name_start : position + _CHUNK_HEAD_BYTES]
+        # The length counts only the content.
         end = position + _PNG_CHUNK_BYTES + int.from_bytes(data[position:name_start])
         if name in _PNG_CHUNKS:
             yield data[position:end]
@@ -553,6 +555,7 @@ def _cleaned_gif(data: bytes) -> Iterator[bytes]:
             end = _end_of_blocks(data, position + _GIF_IMAGE_HEAD_BYTES + table)
             yield data[position:end]
         else:
+            # The end of the file, or bytes that no decoder would read.
             yield b";"
             return
         position = end
@@ -621,6 +624,7 @@ def _webp_chunks(data: bytes) -> Iterator[bytes]:
         size = int.from_bytes(data[length_start:content_start], "little")
         end = content_start + size
         content = data[content_start:end]
+        # A chunk that is left out is skipped with its padding.
         position = end + size % 2  # padded to an even length
         if name not in _WEBP_CHUNKS:
             continue

@@ -134,6 +134,7 @@ class ResumableUploads:
         too_many = f"The user has {MAX_UNFINISHED} unfinished uploads"
         try:
             self._uploads.on_disk(_create, path, state, self._boot)
+            # This upload is among them.
             waiting = self._uploads.unfinished(offer)
             if len(waiting) > MAX_UNFINISHED:
                 raise TransferRefused(too_many, HTTP_QUOTA_EXCEEDED)
@@ -443,6 +444,7 @@ def _open(path: Path, boot: str) -> PartialUpload:
     lock, finished = _lock_state(path)
     try:
         status = os.fstat(lock)
+        # The time of the state file is that of the last request.
         was_removed = not status.st_nlink  # after this process had opened it
         if was_removed or status.st_mtime + STALE_SECONDS < time():
             raise TransferRefused(problem=HTTP_UNKNOWN_UPLOAD)
@@ -484,6 +486,7 @@ def _lock_state(path: Path) -> tuple[int, bool]:
         except FileNotFoundError:
             continue
         try:
+            # Does not wait: the client gets an error, and tries again.
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             os.close(lock)

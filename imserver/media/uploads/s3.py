@@ -145,6 +145,7 @@ class Bucket:
         if last < first:
             return iter(())
         headers = {"range": f"bytes={first}-{last}"}
+        # Asking for a range also works for a whole file.
         accepted = (HTTPStatus.PARTIAL_CONTENT, HTTPStatus.NOT_FOUND)
         answer = self._request("GET", name, headers, accepted)
         if answer.status == HTTPStatus.NOT_FOUND:

@@ -122,6 +122,8 @@ class Transfers(Service):
                 if transfer.network == new_transfer.network
             ]
 
+        # From the narrowest limit to the widest: only transfers within the
+        # limit that is reached may be ended.
         for limit, transfers in (
             (settings.at_once_per_user, of_user),
             (settings.at_once_per_address, of_network),

@@ -136,6 +136,7 @@ class _TusView:
             )
             response.headers["Tus-Max-Size"] = str(self._uploads.settings.max_bytes)
             response.headers["Tus-Checksum-Algorithm"] = ",".join(ALGORITHMS)
+        # A response of this status has no body.
         if response.status_code == HTTPStatus.NO_CONTENT:
             response.headers.pop("Content-Length", None)
             response.headers.pop("Content-Type", None)
@@ -149,6 +150,7 @@ class _TusView:
         if http_request.headers.get("upload-concat"):
             raise ApiProblem.invalid("`Upload-Concat`: this server joins no uploads")
         metadata = http_request.headers.get("upload-metadata", "")
+        # The query of this server comes before the metadata of tus.
         name = call.input.name or _file_name(metadata)
         length = _number_in(http_request, "upload-length")
         offer = offer_of(call, name, call.input.kind, length)
@@ -265,6 +267,7 @@ def _file_name(metadata: str) -> str:
         raise ApiProblem.invalid(f"`Upload-Metadata` has at most {MAX_METADATA} bytes")
     values: dict[str, bytes] = {}
     for pair in metadata.split(","):
+        # An empty item, as after a comma at the end, is allowed.
         if not pair:
             continue
         key, _, value = pair.strip().partition(" ")

@@ -141,6 +141,7 @@ def rows_of(store: Store, app: str = "", user: str = "") -> Iterator[Upload]:
     if user:
         conditions.append('"user" = %s')
         values.append(user)
+    # Without conditions, all files of the server.
     where = " AND ".join(conditions)
     for rows in store.pages("upload", "id", _ROWS.columns, where, tuple(values)):
         yield from map(_ROWS.read, rows)

@@ -170,6 +170,7 @@ class UploadStorage:
         store = self.of(row)
         store.put(row.id, str(path), row.bytes, row.sha256, row.type)
         if row.thumbnail_bytes:
+            # No row has the checksum of a thumbnail, so it is made now.
             content = self.files.do(thumbnail.read_bytes)
             digest = hashlib.sha256(content).hexdigest()
             store.put(
@@ -190,6 +191,7 @@ class UploadStorage:
         Returns their SHA-256 in hexadecimal. Raises MediaUnavailable, and
         DamagedFile if the bytes do not match the row.
         """
+        # First to a temporary file: only checked bytes get to the store.
         path = self.directory.incoming() / new_id()
         digest = hashlib.sha256()
         size = 0
@@ -314,6 +316,7 @@ class Uploads:
         self._core = core
         self._store = store
         self.counters = UploadCounters()
+        # In commands, where no node runs.
         threads = 0
         buckets: Callable[..., Buckets] = Buckets
         if core is not None:
@@ -420,6 +423,7 @@ class Uploads:
         if offer.length < 1:
             raise TransferRefused(problem=HTTP_LENGTH_REQUIRED)
         kinds = self.settings.kinds
+        # Without any accepted kind, nobody may upload.
         if not kinds or (offer.kind and offer.kind not in kinds):
             raise TransferRefused(problem=HTTP_KIND_REFUSED)
         if not 0 < len(offer.user.encode()) <= UPLOAD_USER_BYTES or "\0" in offer.user:
@@ -427,6 +431,7 @@ class Uploads:
                 f"`user` has 1 to {UPLOAD_USER_BYTES} bytes", Problems.INVALID_REQUEST
             )
         if offer.by_user and self._core is not None:
+            # Back ends may send for users who are muted.
             mute = self._core.mutes.mute_of(offer.app, offer.user)
             if mute is not None:
                 raise TransferRefused(mute.text, Problems.MUTED)
@@ -554,6 +559,7 @@ class Uploads:
 
         path = self.incoming() / new_id()
         self.check_disk()
+        # Both paths are written by the process that reads pictures.
         target = _beside(path, THUMBNAIL)
         cleaned = _beside(path, _CLEANED)
         try:
@@ -579,6 +585,8 @@ class Uploads:
     ) -> Upload:
         """The row of a picture of which only the thumbnail at ``path`` is stored.
         So the row has the size of the thumbnail."""
+        # The thumbnail was scaled down to this length, or is as large as the
+        # picture.
         longer_side = max(picture.width, picture.height)
         scale = min(1.0, self._pictures.pixels / longer_side)
         return Upload(
@@ -613,6 +621,7 @@ class Uploads:
             "sha256": row.sha256,
         }
         decision = self._core.reviews.decide(row.app, facts)
+        # The reason comes from the back end, and is shown to the sender.
         if decision.action == "reject":
             raise TransferRefused(decision.reason, Problems.REJECTED)
         if decision.action == "undecided":
@@ -689,6 +698,7 @@ class Uploads:
             raise TransferRefused(
                 f"The file is a {media.kind} ({media.type})", HTTP_KIND_REFUSED
             )
+        # A client may ask for a picture, to show it as one.
         if offer.kind and media.kind != offer.kind:
             raise TransferRefused(
                 f"The file is not a {offer.kind}: {media.type}", HTTP_KIND_REFUSED

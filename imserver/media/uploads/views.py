@@ -147,6 +147,7 @@ class _UploadView:
             "ETag": tag,
             "X-Request-Id": http_request.id,
         }
+        # Before the file is opened: nothing is sent then.
         if _is_known(tag, http_request.headers.get("if-none-match", "")):
             return _response((), HTTPStatus.NOT_MODIFIED, headers)
 
@@ -157,6 +158,7 @@ class _UploadView:
         if requested_range is not None:
             status = HTTPStatus.PARTIAL_CONTENT
             headers["Content-Range"] = f"bytes {first}-{last}/{size}"
+        # The headers tell what a GET would send.
         if request.method == "HEAD":
             return _response((), status, headers)
         pieces = uploads.open(row, thumbnail, first, last, http_request.host)
@@ -296,6 +298,7 @@ def _range_of(headers: Any, tag: str, size: int) -> tuple[int, int] | None:
     outside the file.
     """
     header = headers.get("range", "").replace(" ", "")
+    # The limit of digits spares us numbers of any length.
     match = re.fullmatch(r"bytes=([0-9]{0,18})-([0-9]{0,18})", header)
     is_for_this_content = headers.get("if-range", tag) == tag
     if match is None or not is_for_this_content:

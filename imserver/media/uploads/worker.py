@@ -151,6 +151,7 @@ class Worker:
                 # Its answer would be taken for the answer to the next task.
                 self._kill()
                 raise
+            # No answer, and no error: the process has ended.
             if answer:
                 return answer
             self._kill()

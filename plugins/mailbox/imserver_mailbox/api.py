@@ -268,6 +268,7 @@ def nack(
 def dead(api: MailboxApi, call: Call, cursor: str, limit: int) -> DeadLetters:
     """List the dead letters of a bot"""
     after = id_of(read_cursor(cursor) or "0")
+    # One more than fits on the page, to know whether another page follows.
     rows = api.mailboxes.rows.dead(call.app, call.user, after, limit + 1)
     page, next_cursor = page_and_cursor(rows, limit, lambda row: str(row.message))
     letters = [

@@ -98,6 +98,7 @@ def claim_of(app: str, user: str, token: str) -> tuple[Queue, int]:
         )
 
     conversation, message, claim, upto = map(int, numbers)
+    # Only the fields that name the claim matter.
     row = Queue(
         app=app,
         member=user,
@@ -187,6 +188,7 @@ class Mailboxes:
         """
         if not self._core.store.has_database:
             return LOOK_SECONDS
+        # A mailbox is filled by the claims themselves.
         look = self._add_new_messages(app, user)
         for _ in range(LOOKS):
             if look is None:
@@ -415,6 +417,8 @@ def _ranges(
     for entry in entries:
         conversation = entry.conversation
         if _waits_for(entry, user) and entry.id > reads.get(conversation, 0):
+            # Only the first and the last one count: a worker reads those
+            # between.
             first, _ = ranges.get(conversation, (entry.id, 0))
             ranges[conversation] = first, entry.id
     return ranges

@@ -98,6 +98,7 @@ class Subscription(Struct, frozen=True):
         are delivered. Raises McpError."""
         name = turn.message.text("name")
         arguments = turn.message.mapping("arguments")
+        # The codes are those of the extension for events.
         if name not in _KINDS:
             raise McpError(
                 Code.NOT_FOUND, f"There is no event {name!r}", {"kind": "event"}
@@ -334,6 +335,7 @@ class Followers:
             entries, has_more = log.sync(turn.app, turn.user, follower.position, PAGE)
             if entries:
                 follower.position = entries[-1].id
+            # Entries that the user may not read are passed over, too.
             if not has_more:
                 follower.position = max(head, follower.position)
             for message in follower.notify(entries):
@@ -365,6 +367,7 @@ class ChangedResources(Struct, frozen=True):
             raise McpError(
                 Code.BAD_PARAMS, "resourceSubscriptions: expected a list of texts"
             )
+        # A back end that names no user gets no notifications.
         return cls(
             {uri for uri in uris if turn.user and is_subscribable(uri)},
             wanted.get("resourcesListChanged") is True and bool(turn.user),
@@ -386,6 +389,7 @@ class ChangedResources(Struct, frozen=True):
         resource."""
         if not entries:
             return []
+        # Each conversation once, in the order of the entries.
         changed = dict.fromkeys(f"{ALL}/{entry.conversation}" for entry in entries)
         lines = [
             notification("notifications/resources/updated", {"uri": uri, **self.meta})

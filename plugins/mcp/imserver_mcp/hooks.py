@@ -99,6 +99,7 @@ class EventHooks:
             are_bots=False,
         )
         self.log.report_to(followers.send_news)
+        # A new stream makes the loop look at its app, too.
         followers.wake = self.log.work.news.set
 
     # --- what clients ask -----------------------------------------------------
@@ -109,6 +110,7 @@ class EventHooks:
         delivery = turn.message.mapping("delivery")
         mode = str(delivery.get("mode", "webhook"))
         url = str(delivery.get("url"))
+        # Raises McpError for another mode than webhooks and polls.
         event = Subscription.read(turn, mode)
         arguments = msgspec.to_builtins(event.wanted)
         secret = str(delivery.get("secret"))
@@ -188,6 +190,7 @@ class EventHooks:
         Switches greenlets. Raises McpError.
         """
         user, what = self._requested_subscription(turn)
+        # The same facts give the same id as when it was made.
         id = what.id_for(turn.app, user)
         if not any(each.id == id for each in self.rows.of_user(turn.app, user)):
             raise McpError(
@@ -271,6 +274,7 @@ class EventHooks:
         proof = hook.what.proof
         if self._core.still_holds(app, user, proof):
             return True
+        # A key or a ban is a matter of the operator, who may change it again.
         may_hold_later = proof.startswith("key:") or self._core.sessions.is_banned(
             app, user
         )

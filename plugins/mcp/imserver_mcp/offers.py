@@ -70,6 +70,7 @@ class Tool(Struct, frozen=True, kw_only=True):
             result = self.run(turn, fields)
         if not self.names or not isinstance(result, dict):
             return result
+        # Agents need names for people, and routes only give ids.
         cards = turn.cards(dict.fromkeys(users_in(result)))
         names = {card["user"]: card["nickname"] for card in cards if card["nickname"]}
         return {**result, "names": names}
@@ -118,6 +119,7 @@ class Tool(Struct, frozen=True, kw_only=True):
         document["annotations"] = {
             "readOnlyHint": self.kind == "reads",
             "destructiveHint": False,
+            # Tools reach people, and not only this server.
             "openWorldHint": True,
         }
         return document
@@ -208,6 +210,7 @@ def _input_of(route: Route, fields: tuple[str, ...]) -> dict[str, Any]:
         "required": required,
         "additionalProperties": False,
     }
+    # A field may refer to a type that stands beside the fields.
     if b"#/$defs/" in msgspec.json.encode(properties):
         schema["$defs"] = whole["$defs"]
     return schema

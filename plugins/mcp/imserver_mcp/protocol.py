@@ -206,6 +206,7 @@ def _check_modern(
     if not isinstance(version, str) or not isinstance(client, dict):
         missing = f"`{META}protocolVersion` or `{META}clientCapabilities` is missing"
         raise RpcRefused(id, Code.BAD_PARAMS, f"params._meta: {missing}")
+    # Proxies route by the headers, so they must say the same as the body.
     header = _differing_header(method, version, params, headers)
     if header:
         raise RpcRefused(
@@ -278,6 +279,7 @@ def error_response(
     if error.data is not None:
         problem["data"] = error.data
     status = 400
+    # Such an error is a result of the method, and not of the transport.
     if error.code in _NO_ERROR or not is_modern:
         status = 200
     elif error.code == Code.NO_METHOD:

@@ -69,6 +69,7 @@ def receipt_of(core: Core, app: str, question: int) -> dict[str, Any] | None:
         return None
 
     row, names = act
+    # The text is in the message, and not in the audit log.
     entry = core.store.part(MessageLog).asks.get(app, "", question)
     text = None
     if entry is not None:

@@ -85,6 +85,7 @@ def _conversation_page(turn: Turn, before: str) -> Page:
         rows.append({"uri": ALL, "name": "conversations", **_JSON})
     for header in page["conversations"]:
         number = header["conversation"]
+        # A conversation of two has the other user as its name.
         name = header["peer"] or header["name"] or str(number)
         rows.append({"uri": f"{ALL}/{number}", "name": name, **_JSON})
 
@@ -102,6 +103,7 @@ def _file_page(turn: Turn, cursor: str) -> Page:
     rows: list[dict[str, Any]] = [
         {
             "uri": f"imserver://files/{file['id']}",
+            # A file may have been sent without a name.
             "name": file["name"] or file["id"],
             "mimeType": file["type"],
             "size": file["bytes"],

@@ -89,6 +89,7 @@ def _refuse(
             challenge = f'Bearer resource_metadata="{base}{METADATA}{PATH}"'
         headers.append(("WWW-Authenticate", challenge))
         headers.append(("Access-Control-Expose-Headers", "WWW-Authenticate"))
+    # JSON-RPC reserves the codes below -32000.
     error = {
         "code": -problem.status,
         "message": detail or problem.message,
@@ -117,6 +118,7 @@ class Mcp:
         self.hooks = EventHooks(core, self.followers, self.settings.allow_loopback)
         self.tasks = Tasks(core, self.run_task, self.hooks.log.work.news.set)
         self._permissions = Permissions(self.tasks)
+        # The loop of the webhooks also looks for streams and tasks.
         self.hooks.log.look_also_in(self._apps_that_follow)
         self.hooks.log.report_to(self.tasks.note_changes)
         self._style = replace(STYLE, refuse=partial(_refuse, base=core.config.address))
@@ -177,6 +179,7 @@ class Mcp:
         request = HttpRequest(
             head.method, head.path, query, head.body, head.headers, host
         )
+        # Made for each request, because the keys change now and then.
         seal = Seal(self.core.node.keys_for("mcp"))
         turn = Turn(self.core, self.api, seal, stream, head, request)
         try:
@@ -346,6 +349,7 @@ class Mcp:
                 text += ". `to` is the id of a user: `find_people` finds it."
             result = Content(_text(text), is_error=True)
 
+        # The tool goes on later, and the client asks for the task.
         if isinstance(result, Later):
             task = self.tasks.add(turn, name, arguments, result)
             return {"resultType": "task", **document_of(task)}
@@ -359,6 +363,8 @@ class Mcp:
         should be run again.
         """
         turn = TaskTurn(self.core, self.api, self.tasks.runner, task)
+        # The token counts as it is now, and not as it was when the task was
+        # made.
         is_banned = self.core.sessions.is_banned(turn.app, turn.user)
         if is_banned or not self.core.still_holds(turn.app, turn.user, turn.proof()):
             raise McpError(Code.FORBIDDEN, "The token has ended")
@@ -508,6 +514,7 @@ def _read(mcp: Mcp, call: Call) -> None:
     call.input = read_message(call.body, call.request.headers)
     query = dict(parse_qsl(call.request.query.decode("latin-1")))
     app = query.get("app", "")
+    # A back end that serves several apps names one.
     if app:
         call.app = mcp.api.tenants.resolve(app)
     else:

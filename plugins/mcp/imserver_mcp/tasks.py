@@ -257,6 +257,7 @@ class TaskTurn(Turn):
         self.task = task
         self._runner = runner
         what = task.what
+        # Rates count by the address of a request, which is empty here.
         self.request = HttpRequest("POST", "/mcp", b"", b"", {}, "")
         self.params = {"name": what.tool, "arguments": what.arguments}
         self.message = RpcMessage(
@@ -374,6 +375,7 @@ class Tasks:
         turn.require_tasks()
         task = self.rows.get(turn.app, turn.message.text("taskId"))
         owner = turn.principal.label, turn.user
+        # A row that is held is no task for the client.
         if (
             task is None
             or task.state == "held"
@@ -506,6 +508,7 @@ class Tasks:
         content = b""
         if result:
             content = msgspec.json.encode(result)
+        # A result is a value in the database.
         if len(content) > MOST_BYTES:
             too_long = {"code": Code.INTERNAL, "message": "The result is too long"}
             state = "failed"

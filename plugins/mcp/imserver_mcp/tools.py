@@ -202,6 +202,7 @@ def _acquaintances(turn: Turn) -> list[str]:
     headers = page["conversations"]
     users = [owner_of(turn), *(header["peer"] for header in headers)]
     for header in headers:
+        # Two pages of cards are enough to search in.
         if header["kind"] == "group" and len(users) < 2 * MOST_CARDS:
             users += _members(turn, header["conversation"])
     return [user for user in dict.fromkeys(users) if user not in ("", turn.user)]

@@ -81,6 +81,7 @@ def _request_of(
     body = _encode(given)
     if method == "GET":
         parameters = {name: _text_of(value) for name, value in given.items()}
+        # A GET has no body.
         query = urlencode(parameters).encode()
         body = b""
     return HttpRequest(method, PREFIX + path, query, body, {}, host)
@@ -201,6 +202,7 @@ class Turn:
         answer = self.api.run(
             self.api.endpoints[method, PREFIX + path], self.principal, request
         )
+        # Every route of /api/v1 answers with JSON.
         content = msgspec.json.decode(answer.body)
         if answer.status >= _BAD_REQUEST:
             raise RouteRefused(content["code"], content["message"], answer.status)

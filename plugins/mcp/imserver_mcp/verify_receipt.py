@@ -101,6 +101,7 @@ def _checked_names(names: Any, commitments: Any) -> dict[str, Any]:
         names = [None]  # is refused below
     for name in names:
         is_name = isinstance(name, dict) and name.keys() == set(NAME)
+        # A name for each part, and no part twice.
         if not is_name or name["part"] in checked:
             raise Wrong(
                 f"a name has other fields than {', '.join(NAME)}, or is there twice"
@@ -132,6 +133,7 @@ def check_chain(lines: Iterable[bytes], row: Any, head: str = "") -> int:
         if entry["number"] == row["number"] and entry != row:
             raise Wrong("the chain has another act in the place of that of the receipt")
         name = f"{entry['number']}:{entry['hash']}"
+        # The export may begin and end anywhere, so it must have these two rows.
         if name in (head, wanted):
             found.add(name)
         before = entry

@@ -88,6 +88,7 @@ def _delivery_of(notice: PushNotice) -> tuple[dict[str, Any], dict[str, Any]]:
     """How Google delivers a notification to Android, and to browsers: how long
     it is tried, how urgent it is, and which others it replaces."""
     ttl = min(max(notice.ttl, 0), MOST_TTL)
+    # Only pushes that show something may wake the device.
     urgency = "high"
     if is_silent(notice):
         urgency = "normal"

@@ -126,6 +126,7 @@ def _field_beginning(name: bytes) -> bytes:
         for number, (known, _) in enumerate(HeaderTable.STATIC_TABLE, 1)
         if known == name
     )
+    # 0 means that the name follows as a text.
     prefix = encode_integer(next(numbers, 0), _NAME_PREFIX_BITS)
     prefix[0] |= _NEVER_INDEXED
     if prefix[0] != _NEVER_INDEXED:
@@ -254,6 +255,7 @@ class Http2Connection:
         their answers."""
         self._h2.initiate_connection()
         self._has_output.set()
+        # From now on both directions are served, while this waits.
         self._greenlets = [
             gevent.spawn(self._write_output),
             gevent.spawn(self._read_frames),
@@ -362,6 +364,7 @@ class Http2Connection:
                 self._h2.local_flow_control_window(number),
                 self._h2.max_outbound_frame_size,
             )
+            # The window is full, and the server will say when it grows.
             if size <= 0 and body:
                 window_grows = Flag()
                 self._waiting_for_window.append(window_grows)
@@ -414,6 +417,7 @@ class Http2Connection:
                 for frame in self._frames(data):
                     for event in self._h2.receive_data(frame):
                         self._handle_event(event)
+                    # Many answers may come at once.
                     if is_long_turn():
                         serve_others()
                 self._has_output.set()
@@ -440,6 +444,7 @@ class Http2Connection:
             end = _HEAD + int.from_bytes(self._buffer[:_LENGTH_BYTES], "big")
             if end > _HEAD + self._h2.max_inbound_frame_size:
                 break  # h2 raises an error for a frame that is too long
+            # The rest of the frame comes with the next bytes.
             if len(self._buffer) < end:
                 return
             frame = self._buffer[:end]
@@ -465,6 +470,7 @@ class Http2Connection:
         text = text_bytes.decode("utf-8", "replace")
         self._problem = f"the server ends the connection (code {code}) {text}".rstrip()
         self.is_open = False
+        # A list, because requests that end are removed.
         for number, request in [*self._requests.items()]:
             if number > last:
                 request.lose(StreamLost(self._problem, is_safe=True))
@@ -499,6 +505,7 @@ class Http2Connection:
             request.headers = {str(name): str(value) for name, value in event.headers}
         elif isinstance(event, DataReceived):
             request.body += event.data
+            # Answers of push services are short.
             if len(request.body) > ANSWER_BYTES:
                 self._h2.reset_stream(event.stream_id, ErrorCodes.CANCEL)
                 request.lose(

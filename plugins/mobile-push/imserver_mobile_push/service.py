@@ -195,6 +195,7 @@ def ask_for_token(
     )
     answer = json_object(body)
     text = answer.get("access_token")
+    # The life may be missing, and then it is an hour.
     life = answer.get("expires_in", _USUAL_LIFE_SECONDS)
     if status != 200 or not isinstance(text, str) or not isinstance(life, int):
         raise _no_token(url, status, answer)
@@ -245,6 +246,7 @@ def facts_of(notice: PushNotice, with_text: bool) -> dict[str, Any]:
         optional["title"] = notice.title
         optional["body"] = notice.body
     facts |= {name: value for name, value in optional.items() if value}
+    # A badge of 0 means something: it takes the number away.
     if notice.badge is not None:
         facts["badge"] = notice.badge
     if notice.actions:
@@ -461,6 +463,7 @@ class MobileService(Service):
         except BadKey as bad:
             problem = str(bad)
             _bad_keys(name, bad, self.name)
+        # The old keys may be wrong, so their connection is not used any more.
         if app is not None and app.client is not None:
             app.client.close()
         app = _App(tenant, client, problem, Pace(settings.per_second))

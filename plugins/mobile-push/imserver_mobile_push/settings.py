@@ -158,6 +158,7 @@ def _content(setting: str, name: str, text: str, file: str) -> str:
     ``<name>_file``. Returns ``""`` if neither is given. Raises BadKey, which
     never shows the secret.
     """
+    # Nobody could know which of them counts.
     if text and file:
         raise BadKey(f"{setting}: {name} and {name}_file are both given")
     if not file:

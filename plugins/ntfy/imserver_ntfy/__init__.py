@@ -147,6 +147,7 @@ class Ntfy:
         message = read_message(topic, parameters, body, self._settings.message_bytes)
         options = self._channels.options.of(app, channel)
         stores = parameters.get("cache").lower() not in ("0", "no", "false", "off")
+        # Clients show when the server forgets a message.
         if stores and options.history_size:
             message.expires = message.time + int(options.history_seconds)
         data = msgspec.json.encode(message)

@@ -214,6 +214,7 @@ class Parameters:
                 or base64url.decode_any_form(query.get("auth", "")).decode()
             )
             scheme, _, credential = header.partition(" ")
+            # The user name before the colon does not matter here.
             if scheme.lower() == "basic":
                 return b64decode(credential).decode().partition(":")[2]
             return credential.strip()
@@ -326,6 +327,7 @@ def read_message(
 
     message.priority = max(parameters.priorities(), default=0)
     message.icon = _checked_url(get("icon"), INVALID_ICON, "icon")
+    # Markdown may be asked for in two ways.
     is_markdown = get("content-type").startswith("text/markdown")
     if is_markdown or parameters.has("markdown", "md"):
         message.content_type = "text/markdown"
@@ -345,6 +347,7 @@ def _read_attachment(message: NtfyMessage, parameters: Parameters) -> None:
         name = name or urlsplit(url).path.rpartition("/")[2] or "attachment"
         message.attachment = {"name": name, "url": url}
         message.message = message.message or f"You received a file: {name}"
+    # A name without a URL belongs to a file in the body.
     elif name:
         raise bad(NO_FILES, "this server stores no files; name the URL of one (attach)")
 
@@ -416,6 +419,7 @@ def _read_actions(text: str) -> tuple[Action, ...]:
             INVALID_ACTIONS, f"the actions have more than {MAX_CHARACTERS} characters"
         )
     try:
+        # Libraries send JSON, and people the short form.
         if text.startswith("["):
             rows = msgspec.json.decode(text)
         else:

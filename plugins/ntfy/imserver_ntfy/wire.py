@@ -60,6 +60,7 @@ def message_of(event: Event) -> NtfyMessage | None:
     message = new_message("message", topic)
     if event.id:
         message.id = event.id
+    # Any id that is the same for all subscribers.
     elif part.offset:
         message.id = f"at-{part.offset}"
     if event.time:
@@ -88,6 +89,7 @@ def read_since(text: str) -> Since | None:
     if text == "latest":
         return _is_before_latest
     parts = re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", text)
+    # Several parts are allowed, as in "1h30m".
     is_duration = "".join(map("".join, parts)) == text
     if is_duration:
         seconds = sum(float(number) * _SECONDS[unit] for number, unit in parts)
