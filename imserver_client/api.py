@@ -76,8 +76,7 @@ def _content_fields(
 ) -> dict[str, Any]:
     """The fields with the content of a push or publication.
 
-    ``more``: further fields, of which those that are None, empty or 0 are left
-    out.
+    ``more``: further fields. A field that is None, empty or 0 is left out.
     """
     fields: dict[str, Any] = {}
     if text is None:

@@ -174,7 +174,7 @@ class OutboxTable:
     def _execute(
         self, statement: sql.Composed, values: Sequence[Any] = ()
     ) -> list[Any]:
-        """Execute a statement, and return its rows; empty if it has none.
+        """Execute a statement, and return its rows, if it gives rows.
 
         Raises OutboxUnavailable.
         """
@@ -276,10 +276,10 @@ def _send(
 def _must_repeat(answer: PushAnswer, is_stored: bool) -> bool:
     """Whether a row must be pushed again, because a target has failed.
 
-    An unstored message is pushed again only if no target has accepted it: once
-    a target has accepted a push, its id is used up, and a repetition would get
-    the same answer. A stored message is stored again only for targets that do
-    not have it.
+    An unstored message is pushed again only if no target has accepted it. Once
+    a target has accepted a push, its id is used up: a repetition would get the
+    same answer. A stored message is stored again only for targets that do not
+    have it.
     """
     statuses = {result.status for result in answer.results}
     if "failed" not in statuses:

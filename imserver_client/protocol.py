@@ -224,7 +224,7 @@ class Reply(Struct, frozen=True):
         return self._text("refused")
 
     def _text(self, field: str) -> str | None:
-        """A text in the data of a refusal; None if there is none."""
+        """A text in the data of a refusal, or None."""
         if self.ok or not isinstance(self.data, dict):
             return None
         text = self.data.get(field)
@@ -309,8 +309,8 @@ class CmdCodec:
     def read(self, frame: str | bytes) -> ServerFrame | None:
         """Decode a frame of the server. Returns None if it is malformed.
 
-        A frame has the form of an answer, whose ``cmd`` tells what it is: a push,
-        an entry, a notice, or the answer to a command of this name.
+        Its ``cmd`` is the kind of a push, an entry or a notice. Otherwise the
+        frame is the answer to the command of this name.
         """
         try:
             read = _decode(frame)

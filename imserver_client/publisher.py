@@ -282,8 +282,8 @@ class Publisher:
     def open_stream(
         self, app: str, channel: str, text: str = "", **fields: Unpack[StreamFields]
     ) -> str:
-        """Begin a streamed message, and return its id. The arguments are those
-        of :meth:`imserver_client.Api.open_stream`."""
+        """Begin a streamed message, and return its id. It has the arguments of
+        :meth:`imserver_client.Api.open_stream`."""
         command = self._core.open_stream(app, channel, text, **fields)
         return cast("str", _wait(self._send(*command)))
 
@@ -385,8 +385,8 @@ class AsyncPublisher:
     async def open_stream(
         self, app: str, channel: str, text: str = "", **fields: Unpack[StreamFields]
     ) -> str:
-        """Begin a streamed message, and return its id. The arguments are those
-        of :meth:`imserver_client.Api.open_stream`."""
+        """Begin a streamed message, and return its id. It has the arguments of
+        :meth:`imserver_client.Api.open_stream`."""
         command = self._core.open_stream(app, channel, text, **fields)
         return cast("str", await self._ask(*command))
 

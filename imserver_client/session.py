@@ -579,8 +579,8 @@ class SessionCore(ABC, Generic[T]):
         heartbeat_seconds: float = HEARTBEAT_SECONDS,
         backoff: Backoff | None = None,
     ) -> None:
-        """Begin in the state ``idle``. ``device``: the name of the device, of
-        which the server may allow one connection each (``""``: none)."""
+        """Begin in the state ``idle``. ``device``: the name of the device; the
+        server may allow one connection of each (``""``: no name)."""
         # Names with a colon belong to apps of other dialects.
         if not app or ":" in app:
             raise ValueError(f"{app!r} is not an app of the cmd dialect")

@@ -177,7 +177,7 @@ class AsyncTextStream:
         """Wait for the end of a call that was cancelled but continues in its
         thread.
 
-        Returns the call, or None if there is none.
+        Returns the call, or None without such a call.
         """
         if self._cancelled is not None:
             await asyncio.wait([self._cancelled])

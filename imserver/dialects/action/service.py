@@ -158,7 +158,7 @@ class ActionService:
         return Reply(ReplyCode.OK, {"acks": True})
 
     def _rooms_of_member(self, app: str, user: str) -> list[str]:
-        """The rooms of which a user is a stored member, by the settings of the
+        """The rooms that have a user as a stored member, by the settings of the
         app."""
         tenant = self._tenants.get(app)
         if tenant is None:

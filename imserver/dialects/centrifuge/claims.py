@@ -65,7 +65,7 @@ class ConnectionClaims(Partial, frozen=True):
 
 
 class ConnectionRequest(UnverifiedClaims, frozen=True):
-    """What a client of an open app asks for in its connection token.
+    """The requests in the connection token of a client of an open app.
 
     Nobody verifies the token there, so it proves nothing. It gives the name
     that the client chooses (``sub``), and channels to which the client

@@ -646,7 +646,7 @@ class Migration:
         return True
 
     def _add_headers(self, proxy: Document) -> None:
-        """Add the headers that a proxy gets to those that all back ends get."""
+        """Add the headers of a proxy to the headers for all back ends."""
         headers = [str(each) for each in proxy.get("http_headers") or ()]
         headers_so_far = self._back_ends.get("headers", [])
         new = [each for each in headers if each not in headers_so_far]

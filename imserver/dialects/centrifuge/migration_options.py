@@ -291,9 +291,9 @@ def seconds_of(value: Any, option: str) -> float:
 
 
 def rows_of(given: list[Any], option: str) -> Iterator[Document]:
-    """Yield copies of the objects in a list, each of which has a ``name``.
+    """Yield copies of the objects in a list. Each must have a ``name``.
 
-    Raises BadSettings if one of them has none. ``option`` names the list in the
+    Raises BadSettings if a name is missing. ``option`` names the list in the
     error.
     """
     for row in given:

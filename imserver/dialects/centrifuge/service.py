@@ -266,7 +266,7 @@ _UNFOLLOWED: Final = 4
 
 
 class CentrifugeState(OwnChannel, gc=False):
-    """What this dialect remembers about the client of a connection.
+    """The state of this dialect for the client of a connection.
 
     ``app``: the app that the path of its URL names, until its login. ``ends``:
     when the tokens of its subscriptions end (None: no token ends).
@@ -613,11 +613,12 @@ class CentrifugeService:
     def _admit(
         self, connection: Connection, app: str, command: CentrifugeLogin
     ) -> _Admission:
-        """Decide about a login by its token or, if it has none, by the back end.
+        """Decide about a login by its token. Without a token, the back end
+        decides.
 
-        Returns a refusal, too, as an admission whose decision is not ``ok``. May
-        switch greenlets. Raises BadToken, TokenExpired, BackEndUnavailable and
-        BackEndRefused.
+        Returns a refusal, too, as an admission whose decision is not ``ok``.
+        May switch greenlets. Raises BadToken, TokenExpired, BackEndUnavailable
+        and BackEndRefused.
         """
         if command.token or not self._back_ends.has(app, "connect"):
             return self._check_token(connection, app, command.token)
@@ -741,10 +742,10 @@ class CentrifugeService:
     ) -> None:
         """Subscribe a client that has logged in, and answer the login.
 
-        The channels are those of the token or back end, the channel of the user,
-        and channels that the client requests by its own right. If one of these
-        subscriptions is refused, the connection is closed instead. May switch
-        greenlets.
+        The client gets the channels that its token or the back end names, the
+        channel of the user, and channels that the client requests by its own
+        right. If one of these subscriptions is refused, the connection is
+        closed instead. May switch greenlets.
         """
         personal = self._personal_channel(connection, admission)
         wanted = _claimed_channels(admission, command, personal.alias)
@@ -1265,7 +1266,7 @@ def infos_of_members(members: Sequence[ChannelMember]) -> dict[str, ClientView]:
     """The subscribers of a channel as clients see them, by ids of connections.
 
     ``conn_info`` is JSON about the client, and ``chan_info`` about this client
-    in this channel. Each is left out if there is none.
+    in this channel. Empty JSON is left out.
     """
     views: dict[str, ClientView] = {}
     for member in members:

@@ -161,9 +161,9 @@ class CentrifugeStreams:
     ) -> StreamPath:
         """Make the way to serve one path.
 
-        ``as_protobuf``: the encoding for requests whose content is protobuf; the
-        same as ``encoding`` if the path has none. ``begin`` is called with the
-        content of the request when the stream has begun.
+        ``as_protobuf``: the encoding for requests whose content is protobuf;
+        the same as ``encoding`` if the path has no protobuf. ``begin`` is
+        called with the content of the request when the stream has begun.
         """
         request_log = self._core.node.request_log
 

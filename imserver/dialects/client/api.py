@@ -87,7 +87,7 @@ class Push(ClientBody):
     data: Raw = Raw(b"")
 
     def payload(self) -> tuple[str, bytes]:
-        """The text and the JSON of ``data``, one of which is empty.
+        """The text and the JSON of ``data``. One of the two is empty.
 
         A string becomes the text, and an array or object stays JSON. Raises
         :class:`BadBody` for any other type.
@@ -421,7 +421,7 @@ def get_online_list(api: ClientApi, app: str, group: GroupBody) -> HttpResponse:
 
 def get_client_groups(api: ClientApi, app: str, client: Client) -> HttpResponse:
     """``POST /api/get_client_groups``: list the groups of a client in the order
-    of joining. An unknown client has none. May switch greenlets."""
+    of joining. An unknown client has no groups. May switch greenlets."""
     client_id = _required(client.client_id, "ClientId")
     (row,) = api.core.connections.about(app, [client_id])
     groups = () if row is None else row.channels

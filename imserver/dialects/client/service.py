@@ -138,8 +138,8 @@ class ClientService:
         self._refuse(connection, answer, CloseCode.NOT_ALLOWED)
 
     def _refuse_deleted(self, connection: Connection, app: str) -> None:
-        """Refuse a connection whose app was deleted while its login was
-        checked."""
+        """Refuse a connection. Its app was deleted during the check of the
+        login."""
         self._logins.refused("deleted", app, "", connection.peer)
         connection.close(CloseCode.APP_DELETED)
 

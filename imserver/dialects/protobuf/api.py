@@ -233,8 +233,8 @@ def create_group(api: GoChatApi, call: Call) -> HttpResponse:
 def _who_may_be_added(
     api: GoChatApi, app: str, user: str, named: list[str]
 ) -> list[str]:
-    """Those of the named users who exist, and whom ``user`` may add to a group.
-    Switches greenlets."""
+    """The named users who exist, and whom ``user`` may add to a group. Switches
+    greenlets."""
     users = [each.user for each in api.accounts.tokens.those_of(app, named)]
     skipped = {
         *api.relations.blocked_by(app, user, users),

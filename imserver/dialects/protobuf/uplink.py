@@ -62,7 +62,7 @@ message for ever."""
 
 
 class ProtobufState(DialectState, gc=False):
-    """What this dialect remembers about a session.
+    """The state of this dialect for a session.
 
     ``last``: the client's number of the last stored or refused message, and its
     position (0: refused; or :data:`UNSTORED`). ``end_and_session``:
@@ -395,7 +395,7 @@ def _receiver_of_revised(
 ) -> tuple[str, int] | Rejected | StorageUnavailable:
     """The receiver of a recall or an edit: that of the entry which it changes.
 
-    Returns a user and a conversation, of which the latter is 0 for a message
+    Returns a user and a conversation. The conversation is 0 for a message
     between two users. Otherwise returns the reason why the change is refused.
     """
     if command.kind not in (RECALL, EDIT):
@@ -431,7 +431,7 @@ class _GivenMeta(msgspec.Struct):
 
 
 def _meta_from(given: bytes) -> bytes | None:
-    """The mentions of a message in the stored form; ``b""`` if it has none.
+    """The mentions of a message in the stored form; ``b""`` without mentions.
 
     ``given`` is JSON such as ``{"mentions":["7"]}``. Other keys are ignored.
     Returns None if the mentions cannot be read, or are too many or too long.

@@ -477,7 +477,7 @@ class ProtobufDialect(Dialect):
         """Read one ``Input``, which is one command.
 
         Acks and unknown commands get no answer, so they raise BadFrame without
-        one. What happens with unreadable data is up to :meth:`unreadable`.
+        one. The method :meth:`unreadable` handles data that cannot be read.
         """
         try:
             message = pb.Input.FromString(payload)

@@ -137,7 +137,7 @@ class PusherHooks:
 
 
 class PusherChannels:
-    """What the names of channels mean in an app with Pusher's protocol."""
+    """The meaning of the names of channels in an app with Pusher's protocol."""
 
     def options(self, channel: str, options: ChannelSettings) -> ChannelSettings:
         """The settings of a channel: a cache channel keeps its last event, even

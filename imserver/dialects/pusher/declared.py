@@ -130,8 +130,8 @@ def secret_of(settings: TenantSettings) -> bytes:
 
 
 def objection(_name: str, settings: TenantSettings) -> str:
-    """The error in the settings of an app for the protocol; ``""`` if there is
-    none.
+    """The error in the settings of an app for the protocol; ``""`` if the
+    settings are right.
 
     Reads the file with the secret, if the secret is in one.
     """

@@ -93,9 +93,9 @@ class PusherState(DialectState, gc=False):
 class _UserHere(Struct):
     """A user of a presence channel on this node.
 
-    ``connections``: the number of its connections, also of those that are just
-    subscribing. ``shown``: one of the subscriptions was answered, so the other
-    subscribers know the user.
+    ``connections``: the number of its connections, including connections that
+    are just subscribing. ``shown``: one of the subscriptions was answered, so
+    the other subscribers know the user.
     """
 
     connections: int = 0
@@ -829,8 +829,8 @@ class PusherService:
         return list(_users_of(self._all_members(app, channel)))
 
     def cached(self, app: str, channel: str) -> Event | None:
-        """The last event of a cache channel; None if there is none. May switch
-        greenlets. Raises :class:`ChannelRefused`."""
+        """The last event of a cache channel, or None. May switch greenlets.
+        Raises :class:`ChannelRefused`."""
         page = self._channels.histories.read(app, channel, limit=1, reverse=True)
         if page.publications:
             return page.publications[0]

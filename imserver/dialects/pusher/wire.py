@@ -217,7 +217,7 @@ PONG: Final = frame(b"pusher:pong", b"{}")
 def as_payload(data: str) -> tuple[bytes, str]:
     """The payload of an event whose data was sent as a string.
 
-    Returns JSON and text, one of which is empty: ``(b'{"a":1}', "")`` for
+    Returns JSON and text. One of the two is empty: ``(b'{"a":1}', "")`` for
     ``'{"a":1}'``, and ``(b"", "hello")`` for ``"hello"``.
     """
     try:

@@ -155,8 +155,8 @@ def normalised(url: str) -> str | None:
 
 
 def _host_of(parts: SplitResult) -> str:
-    """The host of a URL in ASCII letters, with its port if it names one; ``""``
-    if it has none. Raises ValueError and BadUrl."""
+    """The host of a URL in ASCII letters, with its port if it names one.
+    Returns ``""`` for a URL without a host. Raises ValueError and BadUrl."""
     host = parts.hostname or ""
     port = parts.port
     if ":" in host:  # an address of IPv6

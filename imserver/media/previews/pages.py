@@ -125,7 +125,7 @@ class PageTask(Struct, frozen=True):
 
 
 class LinkedPage(Struct, frozen=True):
-    """What a page says about itself.
+    """The description of a page by itself.
 
     ``site``: the name of the site. ``picture``: an absolute URL. An empty field
     is not set.

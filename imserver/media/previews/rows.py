@@ -22,7 +22,8 @@ class PreviewRow(Struct, frozen=True):
     """The row of a link.
 
     It is first the *lease* of the node that fetches the page: the right to do
-    so until a time. Later it has the preview, or says that there is none.
+    so until a time. Later it has the preview, or the fact that the page has no
+    preview.
     """
 
     link: str
@@ -51,7 +52,7 @@ _WISHES: Final = RowsOf(PersonWishes, "preview_person", show="shown")
 
 
 class PreviewRows(Store.Rows):
-    """The rows of previews in a store. Without a database there are none."""
+    """The rows of previews in a store. Without a database no rows exist."""
 
     # --- links ----------------------------------------------------------------
 
@@ -77,8 +78,9 @@ class PreviewRows(Store.Rows):
         """Take the lease of a link for ``seconds``, to make its preview.
 
         ``picture``: the id that the new picture will have. Returns the id of
-        the picture of a former preview, or ``""`` if there is none. Returns
-        None if another node has the lease, or has made the preview meanwhile.
+        the picture of a former preview, or ``""`` without a former preview.
+        Returns None if another node has the lease, or has made the preview
+        meanwhile.
         """
         # A new row counts as expired, so it is taken like an old one.
         new = (*_LINKS.values(PreviewRow(link, MAKING, "", b"")), app, 0)
@@ -109,7 +111,8 @@ class PreviewRows(Store.Rows):
     def finish(
         self, sql: PooledStatements, app: str, row: PreviewRow, seconds: int
     ) -> bool:
-        """Store a preview, or the fact that there is none, for ``seconds``.
+        """Store a preview, or the fact that the page has no preview, for
+        ``seconds``.
 
         Returns False, and stores nothing, if another node has taken the lease
         over.

@@ -55,9 +55,9 @@ class UploadFiles(ArchivedFiles):
     def read(self, app: str, user: str) -> Iterator[ArchivedFile]:
         """List the uploaded files that belong in an archive.
 
-        The arguments choose one of three archives: the export of a user (both
-        are given), the export of an app (``user`` is ``""``), or the backup of
-        the whole server (both are ``""``). May switch greenlets.
+        The arguments choose one of three archives. With both, it is the export
+        of a user. Without ``user``, it is the export of an app. Without both,
+        it is the backup of the whole server. May switch greenlets.
         """
         is_of_server = not app
         is_of_user = user != ""

@@ -177,7 +177,7 @@ def check_files(
 
 
 def _damage_of(storage: UploadStorage, row: Upload) -> str:
-    """What is wrong with the bytes of a file; ``""`` if nothing is."""
+    """The damage of a file, in words; ``""`` if its bytes are right."""
     try:
         if sha256_of(storage.of(row), row.id, row.bytes) != row.sha256:
             return "its bytes differ from the stored bytes"

@@ -138,8 +138,8 @@ def process(task: PictureTask) -> Picture:
 
 
 def _orientation_of(image: Image, form: str) -> int:
-    """The orientation of a picture by its EXIF; 1 (upright) if it has none, or
-    an unknown one."""
+    """The orientation of a picture by its EXIF; 1 (upright) without EXIF, or if
+    its number is unknown."""
     # If a PNG has no EXIF in front of the pixels, Pillow would decode all
     # pixels.
     if form != "JPEG" and "exif" not in image.info:
@@ -285,7 +285,7 @@ def _is_one_scan(image: Any) -> bool:
 
 
 def _has_many_scans(image: Any) -> bool:
-    """Whether a JPEG has too many scans, each of which processes the whole
+    """Whether a JPEG has too many scans. Each scan processes the whole
     picture."""
     # The bytes of a scan's marker occur nowhere else.
     start_of_scan = bytes((_MARKER, _START_OF_SCAN))
@@ -576,8 +576,8 @@ def _is_needed_extension(data: bytes, position: int) -> bool:
 
 
 def _table_bytes(flags: int) -> int:
-    """The bytes of a colour table of a GIF; 0 if there is none. ``flags`` say
-    how many colours it has."""
+    """The bytes of a colour table of a GIF; 0 if the GIF has no such table.
+    ``flags`` say how many colours it has."""
     if not flags & _GIF_HAS_TABLE:
         return 0
     return _COLOUR_BYTES << ((flags & _GIF_TABLE_SIZE) + 1)

@@ -343,7 +343,7 @@ class ResumableUploads:
 
 
 def _check_range(part: PartialUpload, offset: int, length: int) -> None:
-    """Refuse bytes that do not follow those that have arrived, or are too many.
+    """Refuse bytes that do not follow the arrived bytes, or that are too many.
     Raises TransferRefused."""
     if offset != part.offset:
         raise TransferRefused(

@@ -59,12 +59,12 @@ def signed_headers(
     credentials: Credentials,
     now: datetime | None = None,
 ) -> dict[str, str]:
-    """The headers of a request with those of Signature V4, the signature that
-    S3 checks.
+    """The headers of a request, with the headers of Signature V4, which S3
+    checks.
 
-    ``path`` must be canonical and without a query. ``sha256``: of the body,
-    in hexadecimal. ``now``: the time of the request (None: now). All headers
-    and Host are signed. Host is not in the result, because the sender of the
+    ``path`` must be canonical and without a query. ``sha256``: of the body, in
+    hexadecimal. ``now``: the time of the request (None: now). All headers and
+    Host are signed. Host is not in the result, because the sender of the
     request adds it.
     """
     moment = (now or datetime.now(UTC)).strftime("%Y%m%dT%H%M%SZ")

@@ -250,7 +250,8 @@ def _require_version(http_request: HttpRequest) -> None:
 
 
 def _number_in(http_request: HttpRequest, header: str) -> int:
-    """The number of bytes in a header. Raises ApiProblem if it is none."""
+    """The number of bytes in a header. Raises ApiProblem if the header has no
+    number."""
     text = http_request.headers.get(header, "")
     if not re.fullmatch(r"[0-9]{1,15}", text, re.ASCII):
         raise ApiProblem.invalid(f"`{header.title()}`: expected a number of bytes")
@@ -261,7 +262,7 @@ def _file_name(metadata: str) -> str:
     """The name of the file in the header ``Upload-Metadata``, whose values are
     in Base64: ``filename cGxhbi5wZGY=,kind …``.
 
-    Returns ``""`` if there is none. Raises :class:`ApiProblem`.
+    Returns ``""`` without a name. Raises :class:`ApiProblem`.
     """
     if len(metadata) > MAX_METADATA:
         raise ApiProblem.invalid(f"`Upload-Metadata` has at most {MAX_METADATA} bytes")

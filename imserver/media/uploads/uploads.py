@@ -252,8 +252,7 @@ class UploadStorage:
 
 
 def _require_equal(row: Upload, thumbnail: bool, size: int, sha256: str) -> None:
-    """Raise DamagedFile if bytes are not those of a file, or of its
-    thumbnail."""
+    """Raise DamagedFile if bytes do not match the row of their file."""
     if thumbnail:
         # No row has the checksum of a thumbnail.
         is_equal = size == row.thumbnail_bytes
@@ -444,8 +443,8 @@ class Uploads:
         return min(limits.get(kind, settings.max_bytes), settings.max_bytes)
 
     def unfinished(self, offer: Offer) -> list[int]:
-        """What each unfinished upload of the user will cost of the quota, in
-        bytes.
+        """The bytes of the quota that each unfinished upload of the user will
+        cost.
 
         Only uploads in the folder of this node are known.
         """
@@ -583,8 +582,8 @@ class Uploads:
     def _row_of_thumbnail(
         self, app: str, user: str, name: str, picture: "Picture", path: Path
     ) -> Upload:
-        """The row of a picture of which only the thumbnail at ``path`` is stored.
-        So the row has the size of the thumbnail."""
+        """The row of a picture, if only the thumbnail at ``path`` is stored. So
+        the row has the size of the thumbnail."""
         # The thumbnail was scaled down to this length, or is as large as the
         # picture.
         longer_side = max(picture.width, picture.height)
@@ -834,7 +833,8 @@ class Uploads:
         return True
 
     def _remove_row(self, name: str) -> Upload | None:
-        """Delete the row of a file, and return it; None if there is none."""
+        """Delete the row of a file, and return it. Returns None if no such row
+        exists."""
         return self._store.write_or(None, partial(upload_rows.remove, name=name))
 
     def forget(self, app: str, user: str, _name: str = "") -> int:
@@ -912,8 +912,8 @@ def compared(pieces: Iterator[bytes], row: Upload) -> Iterator[bytes]:
 
 
 def _lengths(folder: Path) -> list[int]:
-    """What each unfinished upload in the folder of a user will cost of the
-    quota, in bytes. Runs in a thread."""
+    """The bytes of the quota that each unfinished upload in the folder of a
+    user will cost. Runs in a thread."""
     lengths = []
     with suppress(FileNotFoundError):
         for path in folder.glob(f"*{STATE}"):

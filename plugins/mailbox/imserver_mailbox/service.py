@@ -214,10 +214,10 @@ class Mailboxes:
     ) -> Claim | None:
         """The messages of a row that was just claimed.
 
-        Returns None if the claim has ended at once: it has no messages, or its
-        message has failed ``tries`` times and became a *dead letter*, which
-        nobody can claim. ``row`` has the number of the claim, but the tries and
-        the reason from before it.
+        Returns None if the claim has ended at once, because it has no messages.
+        It also ends if its message has failed ``tries`` times: then the message
+        becomes a *dead letter*, which nobody can claim. ``row`` has the number
+        of the claim, but the tries and the reason from before it.
         """
         if row.tries:
             # A failed message comes alone: no other may become a dead letter

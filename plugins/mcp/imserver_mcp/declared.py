@@ -93,8 +93,8 @@ class What(Struct, frozen=True):
     proof: str = ""
 
     def id_for(self, app: str, user: str) -> str:
-        """The id of a subscription. The same request gives the same id on all
-        nodes, so it prolongs the subscription."""
+        """The id of a subscription. Equal requests have equal ids on all nodes,
+        so a repeated one prolongs its subscription."""
         whole = _encode([app, user, self.label, self.url, self.event, self.arguments])
         digest = hashlib.sha256(whole).hexdigest()
         return f"sub_{digest[:_ID_CHARACTERS]}"
@@ -126,7 +126,7 @@ class Hooks(Store.Rows):
 
     def _hooks_where(self, condition: str, values: tuple[Any, ...]) -> list[Hook]:
         """The webhooks that meet a condition of SQL. A node without a database
-        has none.
+        has no webhooks.
 
         ``values``: the values of its placeholders.
         """

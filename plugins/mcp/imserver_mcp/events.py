@@ -291,8 +291,8 @@ class Followers:
         """Send new entries to the streams.
 
         ``heads``: app → its newest entry. ``readers``: app → users who may read
-        something new; it has all bots of which this is true. May switch
-        greenlets. Raises StorageUnavailable.
+        something new; all bots that may read something new are in it. May
+        switch greenlets. Raises StorageUnavailable.
         """
         for follower in list(self._followers.values()):
             turn = follower.turn

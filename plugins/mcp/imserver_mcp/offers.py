@@ -36,9 +36,9 @@ class Tool(Struct, frozen=True, kw_only=True):
     `InputRequired`, `Later`, or a dict in the form ``output``. ``route``:
     method and path below ``/api/v1``; without this route the tool does not
     exist. If ``run`` is None, the route answers. ``input``: the JSON schema of
-    the arguments, or the struct that ``run`` gets; None means that they are the
-    ``fields`` of the request of the route. ``names``: the answer also has the
-    names of the users in it.
+    the arguments, or the struct that ``run`` gets. None means the ``fields`` of
+    the request of the route. ``names``: the answer also has the names of the
+    users in it.
     """
 
     name: str
@@ -93,7 +93,7 @@ class Tool(Struct, frozen=True, kw_only=True):
 
     def _require_known(self, names: Collection[str]) -> None:
         """Refuse arguments that the tool does not have. Raises RouteRefused,
-        with the names of those that it has."""
+        with the names of its arguments."""
         unknown = set(names) - set(self.fields)
         if unknown:
             fields = f"this tool has {', '.join(self.fields)}"

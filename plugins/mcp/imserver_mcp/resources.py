@@ -116,7 +116,8 @@ def _file_page(turn: Turn, cursor: str) -> Page:
 
 
 def read(turn: Turn, uri: str) -> list[dict[str, Any]] | None:
-    """The contents of the resource at an address, or None if there is none.
+    """The contents of the resource at an address, or None without such a
+    resource.
 
     May switch greenlets. Raises RouteRefused and McpError.
     """

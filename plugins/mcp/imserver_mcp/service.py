@@ -78,9 +78,9 @@ def _refuse(
 ) -> HttpResponse:
     """Refuse a request as JSON-RPC, with the status of the problem.
 
-    ``base``: the address of this server; ``""`` if the settings have none. A
-    401 names the address of the metadata below ``base`` (RFC 9728). Without it
-    clients look at the usual address.
+    ``base``: the address of this server; ``""`` if the settings name no
+    address. A 401 names the address of the metadata below ``base`` (RFC 9728).
+    Without it clients look at the usual address.
     """
     headers = [("X-Request-Id", request.id)]
     if problem.status == 401:
@@ -259,8 +259,8 @@ class Mcp:
     def _function_of(self, turn: Turn) -> Callable[[Turn], Any]:
         """The function that answers the method of a request.
 
-        The methods of this module come before those of other features. Raises
-        McpError for an unknown method.
+        The methods of this module come before the methods of other features.
+        Raises McpError for an unknown method.
         """
         method = turn.message.method
         methods = _LEGACY
@@ -276,7 +276,7 @@ class Mcp:
     # --- the methods ----------------------------------------------------------
 
     def _capabilities(self, is_modern: bool) -> dict[str, Any]:
-        """What this node can do, including other features.
+        """The capabilities of this node, including other features.
 
         Subscriptions to resources, and tasks, exist only in 2026-07-28.
         """

@@ -290,7 +290,7 @@ class TaskTurn(Turn):
 
 
 class Tasks:
-    """The tasks on one node: it answers requests about them, and runs those
+    """The tasks on one node: it answers requests about them, and runs the tasks
     that are due.
 
     ``run`` returns the present result of a task's tool. ``watch_log`` makes the

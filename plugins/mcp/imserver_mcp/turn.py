@@ -90,7 +90,7 @@ def _request_of(
 class RouteRefused(Exception):
     """The refusal by a route of ``/api/v1`` that a tool has called.
 
-    ``code`` and ``status`` are those of the problem.
+    ``code`` and ``status`` belong to the problem.
     """
 
     def __init__(self, code: str, message: str, status: int = _BAD_REQUEST) -> None:

@@ -63,8 +63,8 @@ def check(receipt: Any, arguments: Any = None) -> dict[str, Any]:
     """Check a receipt, and return its contents.
 
     They are the facts of the act, and ``by``, ``person`` and ``question``;
-    these are None if they were erased. ``arguments``: those of the call, if
-    they shall be compared. Raises Wrong.
+    these are None if they were erased. ``arguments``: the arguments of the
+    call, if they shall be compared. Raises Wrong.
     """
     if not isinstance(receipt, dict) or receipt.keys() != {"question", "row", "names"}:
         raise Wrong("the receipt has other fields than question, row, names")

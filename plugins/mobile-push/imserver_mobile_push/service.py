@@ -56,7 +56,7 @@ _bad_keys = RateLimitedLog(
 
 
 class Rule(Struct, frozen=True):
-    """What to do about an answer of a service.
+    """The reaction to an answer of a service.
 
     ``outcome``: the notification was taken; the device is gone; try later; or
     refused for good. ``pause``: for how many seconds the app sends nothing

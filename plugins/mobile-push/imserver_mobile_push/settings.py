@@ -242,7 +242,7 @@ def _service_account(name: str, text: str) -> dict[str, str]:
 
 
 def apns_key(settings: ApnsSettings) -> EllipticCurvePrivateKey | None:
-    """The key of an app for Apple, or None if the app has none.
+    """The key of an app for Apple, or None if the app has no key.
 
     Reads its file, if the key is in one. Raises BadKey.
     """
@@ -275,7 +275,7 @@ def apns_key(settings: ApnsSettings) -> EllipticCurvePrivateKey | None:
 
 
 def hms_secret(settings: HmsSettings) -> str:
-    """The client secret of an app for Huawei; ``""`` if the app has none.
+    """The client secret of an app for Huawei; ``""`` if the app has no secret.
 
     Reads its file, if the secret is in one. Raises BadKey.
     """
@@ -297,8 +297,8 @@ def of_app(tenant: TenantSettings) -> MobilePush:
 
 
 def objection(_name: str, tenant: TenantSettings) -> str:
-    """The error in the keys of an app; ``""`` if there is none. Reads their
-    files."""
+    """The error in the keys of an app; ``""`` if the keys are right. Reads
+    their files."""
     settings = of_app(tenant)
     try:
         fcm_key(settings.fcm)

@@ -102,8 +102,8 @@ class Ntfy:
         return app
 
     def identify(self, parameters: Parameters, host: str) -> tuple[Principal, str]:
-        """The principal of a request, and its key or token (``""``: it has
-        none).
+        """The principal of a request, and its key or token (``""``: no
+        credential).
 
         May switch greenlets. Raises ApiProblem and Unavailable.
         """

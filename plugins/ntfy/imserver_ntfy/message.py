@@ -193,7 +193,8 @@ class Parameters:
         return value.strip()
 
     def _first_value(self, keys: Sequence[str]) -> str:
-        """The first value with one of these names; ``""`` if there is none."""
+        """The first value with one of these names; ``""`` if no source has a
+        value."""
         for source in self._sources:
             for key in keys:
                 if source.get(key):
@@ -201,7 +202,7 @@ class Parameters:
         return ""
 
     def credential(self) -> str:
-        """The key or token of a request; ``""`` if there is none.
+        """The key or token of a request; ``""`` without a credential.
 
         It stands behind ``Bearer``, or is the password of ``Basic``. This is in
         the header ``Authorization``, or in Base64 in the parameter ``auth``.
