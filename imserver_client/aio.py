@@ -561,7 +561,8 @@ class AsyncMessenger(AsyncSession[MessengerEvent]):
             try:
                 reply = await self.request(command.cmd, command.data, seconds)
             except NotConnected as error:
-                # Perhaps the server has carried it out. Doing it twice does no harm.
+                # Perhaps the server has carried it out. Doing it twice does no
+                # harm.
                 attempts.failed(error, monotonic())
                 await self._wait(attempts.is_gone, attempts.seconds_left(monotonic()))
                 continue

@@ -652,7 +652,8 @@ class Api:
     def _post(
         self, path: str, body: dict[str, Any], answer: type[T], field: str = ""
     ) -> T:
-        """Send a POST request, and decode the answer, or one ``field`` of it."""
+        """Send a POST request, and decode the answer, or one ``field`` of
+        it."""
         content = self._request("POST", path, body=body)
         return decode_answer(content, answer, field)
 

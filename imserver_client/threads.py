@@ -577,7 +577,8 @@ class Messenger(ThreadSession[MessengerEvent]):
             try:
                 reply = self.request(command.cmd, command.data, seconds)
             except NotConnected as error:
-                # Perhaps the server has carried it out. Doing it twice does no harm.
+                # Perhaps the server has carried it out. Doing it twice does no
+                # harm.
                 attempts.failed(error, monotonic())
                 self._wait(attempts.is_gone, attempts.seconds_left(monotonic()))
                 continue

@@ -205,8 +205,8 @@ class Migration:
     def _redis(self) -> str:
         """The address of Redis, with its credentials.
 
-        Returns ``""`` if the settings name no Redis, or several servers, which the
-        operator must write anew. All options of Redis count as translated.
+        Returns ``""`` if the settings name no Redis, or several servers, which
+        the operator must write anew. All options of Redis count as translated.
         """
         take = self._options.take
         kind = take("engine.type", str, "memory")
@@ -246,8 +246,8 @@ class Migration:
         return f"redis://{user}:{password}@{address}/{db}"
 
     def _without_password(self, url: str) -> str:
-        """A URL of Redis with a placeholder for its credentials, if it has some and
-        secrets must not be shown."""
+        """A URL of Redis with a placeholder for its credentials, if it has some
+        and secrets must not be shown."""
         if "@" not in url or self._with_secrets:
             return url
         scheme, _, login_and_host = url.partition("://")
@@ -476,8 +476,9 @@ class Migration:
         return row
 
     def _presence(self, where: str, options: Options, readers: str) -> Document:
-        """The settings of a namespace about who is subscribed, and about notices of
-        clients that come and go. ``readers``: which clients may see it."""
+        """The settings of a namespace about who is subscribed, and about
+        notices of clients that come and go. ``readers``: which clients may see
+        it."""
         take = options.take
         row: Document = {}
         if take("presence", bool, False):
@@ -617,10 +618,10 @@ class Migration:
     ) -> bool:
         """Send a kind of call to the HTTP address of its proxy.
 
-        A *proxy* of Centrifugo is a back end that it asks. ``name`` names one of
-        the list ``proxies``; ``"default"`` means the proxy in the option
-        ``default``. Returns False, after a note on ``option``, if the proxy has no
-        such address.
+        A *proxy* of Centrifugo is a back end that it asks. ``name`` names one
+        of the list ``proxies``; ``"default"`` means the proxy in the option
+        ``default``. Returns False, after a note on ``option``, if the proxy has
+        no such address.
         """
         if name in ("", "default"):
             proxy = self._options.peek(default, dict, {})

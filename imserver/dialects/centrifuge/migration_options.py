@@ -216,8 +216,8 @@ class Options:
     def _untaken_in(
         self, section: Mapping[str, Any], prefix: str
     ) -> Iterator[tuple[str, Any]]:
-        """List the options of a section that were not taken. ``prefix`` is the path
-        of the section with a dot, for example ``client.token.``."""
+        """List the options of a section that were not taken. ``prefix`` is the
+        path of the section with a dot, for example ``client.token.``."""
         for name, value in section.items():
             option = f"{prefix}{name}"
             if option in self._taken or not value or value == _DEFAULTS.get(option):

@@ -594,8 +594,9 @@ class CentrifugeService:
     ) -> Reply | None:
         """Refuse a login for an error in its token, or of the back end.
 
-        The refusal is counted and logged under its reason. Returns the reply, or
-        None if the connection was closed so that the client does not try again.
+        The refusal is counted and logged under its reason. Returns the reply,
+        or None if the connection was closed so that the client does not try
+        again.
         """
         peer = connection.peer
         if isinstance(error, BackEndRefused):
@@ -673,8 +674,8 @@ class CentrifugeService:
     def _check_token(self, connection: Connection, app: str, token: str) -> _Admission:
         """Decide about a client by its token.
 
-        Returns a refusal, too, as an admission whose decision is not ``ok``. The
-        claims of the token are in the result only if a key of the app has
+        Returns a refusal, too, as an admission whose decision is not ``ok``.
+        The claims of the token are in the result only if a key of the app has
         verified them. May switch greenlets. Raises BadToken.
         """
         if self._logins.is_open(app):
@@ -1020,9 +1021,9 @@ class CentrifugeService:
         """Call a method of the app's back end.
 
         If the app has no back end for methods, the name of the method is a
-        command of this server, for example ``"search_messages"``. Returns None if
-        ``answer`` sends the reply, or if the back end has ended the connection.
-        May switch greenlets.
+        command of this server, for example ``"search_messages"``. Returns None
+        if ``answer`` sends the reply, or if the back end has ended the
+        connection. May switch greenlets.
         """
         app = connection.app or ""
         if not self._back_ends.has(app, "rpc"):

@@ -191,8 +191,8 @@ class CentrifugeStreams:
             begin(stream, chosen_encoding, content)
 
         def refuse(head: Head, host: str, code: int) -> bytes:
-            """Encode a stream that ends at once with a close code. A browser can
-            read this code, but not the status of a refused request."""
+            """Encode a stream that ends at once with a close code. A browser
+            can read this code, but not the status of a refused request."""
             chosen_encoding, content_type = encoding_of(head)
             answer = stream_head(request_log, head, host, content_type)
             return answer + chosen_encoding.close_frames(code)

@@ -747,9 +747,9 @@ class CentrifugeDialect(Dialect):
         """Encode the push of a stored entry to the own channel of its receiver.
 
         Returns a function that makes the bytes for each receiver. The offset of
-        the push is the position of the entry in the log. A client that is a member
-        of its own channel gets no offset, because there offsets mean positions in
-        the channel.
+        the push is the position of the entry in the log. A client that is a
+        member of its own channel gets no offset, because there offsets mean
+        positions in the channel.
         """
         # Encoded once, before the receivers are known.
         entry = Raw(_encode(message.view()))

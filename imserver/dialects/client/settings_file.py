@@ -63,8 +63,8 @@ def read(
 
 
 def _is_cluster(values: dict[str, str], where: str) -> bool:
-    """Whether the entry ``Cluster`` is true. Raises ConfigError if it is neither
-    true nor false."""
+    """Whether the entry ``Cluster`` is true. Raises ConfigError if it is
+    neither true nor false."""
     cluster = values.get("common.cluster", "").lower()
     if cluster not in _TRUE | _FALSE:
         raise ConfigError(
@@ -74,8 +74,8 @@ def _is_cluster(values: dict[str, str], where: str) -> bool:
 
 
 def _checked_key(values: dict[str, str], where: str) -> str:
-    """The entry ``CryptoKey``; ``""`` if it is not set. Raises ConfigError if it
-    is no key of AES."""
+    """The entry ``CryptoKey``; ``""`` if it is not set. Raises ConfigError if
+    it is no key of AES."""
     crypto_key = values.get("common.cryptokey", "")
     size = len(crypto_key.encode())
     if crypto_key and size not in _KEY_BYTES:

@@ -110,8 +110,8 @@ class SyncDeadlines:
             connections.discard(connection)
 
     def _release_late(self) -> None:
-        """Release connections at their deadlines, until no connection is expected
-        to sync. This is a greenlet of its own."""
+        """Release connections at their deadlines, until no connection is
+        expected to sync. This is a greenlet of its own."""
         while self.expected:
             # The connections that were added last get their full time, too.
             deadline, connections = self.expected[0]
@@ -203,8 +203,8 @@ class _SyncAnswer(Struct, eq=False):
         complete.
 
         It is complete if it is full, or if the log has no ``more`` entries.
-        Otherwise sets ``behind``, where the next read begins. Returns whether the
-        client has all entries now.
+        Otherwise sets ``behind``, where the next read begins. Returns whether
+        the client has all entries now.
         """
         self.anew = self.anew or anew
         for message in messages:

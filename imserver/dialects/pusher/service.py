@@ -307,8 +307,8 @@ class PusherService:
     def subscribe(self, connection: Connection, command: PusherSubscribe) -> Reply:
         """Subscribe to a channel, if its name and the signature permit it.
 
-        The client is answered by events of the protocol, also if the subscription
-        is refused. May switch greenlets.
+        The client is answered by events of the protocol, also if the
+        subscription is refused. May switch greenlets.
         """
         app = self._app_of(connection)
         if app is None:

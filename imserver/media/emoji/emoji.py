@@ -85,10 +85,11 @@ class OwnEmoji(Store.Rows):
     ) -> EmojiRow:
         """Add an emoji with the picture ``content``.
 
-        ``member``: the user who adds it; ``""``: a back end. ``address``: of the
-        client, which is charged for the bytes; ``""``: no address is charged.
-        ``file_id``: the id of the file with this picture; ``""``: a new id.
-        Raises ServiceRefused and MediaUnavailable; then nothing is stored.
+        ``member``: the user who adds it; ``""``: a back end. ``address``: of
+        the client, which is charged for the bytes; ``""``: no address is
+        charged. ``file_id``: the id of the file with this picture; ``""``: a
+        new id. Raises ServiceRefused and MediaUnavailable; then nothing is
+        stored.
         """
         if self._find(app, name) is not None:  # before the picture is read
             raise ServiceRefused(problem=HTTP_EMOJI_EXISTS)

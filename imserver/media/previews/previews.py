@@ -338,8 +338,8 @@ class Previews:
     def _fetch(
         self, app: str, sender: str, url: str, picture: str
     ) -> PageSummary | None:
-        """Fetch the page of a link, and store its picture as the file with the id
-        ``picture``.
+        """Fetch the page of a link, and store its picture as the file with the
+        id ``picture``.
 
         Returns None if the page has no preview, or cannot be fetched. Raises
         TooManyRequests.

@@ -101,7 +101,8 @@ class UploadFiles(ArchivedFiles):
             raise
 
     def _find(self, file_id: str) -> Upload | None:
-        """The row of a file; None if it was deleted. Raises StorageUnavailable."""
+        """The row of a file; None if it was deleted. Raises
+        StorageUnavailable."""
         return self._store.read(partial(upload_rows.find, name=file_id))
 
     def write(self, app: str, name: str, content: IO[bytes]) -> bool:

@@ -217,7 +217,8 @@ class _Cleaner:
     def _boxes(self, start: int, end: int) -> Iterator[_Box]:
         """Yield the boxes from ``start`` to ``end``, without the boxes in them.
 
-        A box begins with its size and its kind. Raises _Broken if it ends outside.
+        A box begins with its size and its kind. Raises _Broken if it ends
+        outside.
         """
         box_start = start
         while box_start + _HEAD_BYTES <= end:

@@ -229,9 +229,9 @@ class ResumableUploads:
 
         Returns the row of the file if the file is complete now, else None.
         ``offer``: the sender; name, kind and length come from the state.
-        ``read(n)`` returns up to ``n`` more bytes. ``checksum``: of these bytes;
-        None: they are not compared. The bytes that arrived before an error count,
-        unless they have a checksum.
+        ``read(n)`` returns up to ``n`` more bytes. ``checksum``: of these
+        bytes; None: they are not compared. The bytes that arrived before an
+        error count, unless they have a checksum.
         """
         state = part.state
         offer = replace(offer, name=state.name, kind=state.kind, length=state.length)

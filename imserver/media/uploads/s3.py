@@ -160,7 +160,8 @@ class Bucket:
         self._request("DELETE", name, {}, accepted).drain_conn()
 
     def _open_connections(self) -> PoolManager:
-        """The connections to the bucket, which are made for the first request."""
+        """The connections to the bucket, which are made for the first
+        request."""
         # Imported here, because nodes without a bucket need not load it.
         from urllib3 import PoolManager, Timeout
 

@@ -475,8 +475,8 @@ class Uploads:
             )
 
     def _require_quota(self, app: str, user: str, quota: int, sizes: int) -> None:
-        """Raise TransferRefused if ``sizes`` more bytes would exceed a quota (0: no
-        quota)."""
+        """Raise TransferRefused if ``sizes`` more bytes would exceed a quota
+        (0: no quota)."""
         if quota and self.usage(app, user).charged + sizes > quota:
             raise TransferRefused(problem=HTTP_QUOTA_EXCEEDED)
 
@@ -504,8 +504,8 @@ class Uploads:
         its row.
 
         ``sha256``: the digest of its bytes (``""``: not known). The file at
-        ``path`` may remain. Switches greenlets. Raises :class:`TransferRefused`,
-        MediaUnavailable and StorageUnavailable.
+        ``path`` may remain. Switches greenlets. Raises
+        :class:`TransferRefused`, MediaUnavailable and StorageUnavailable.
         """
         media = self._type_at(path)
         self._require_accepted(media, offer)
@@ -548,9 +548,10 @@ class Uploads:
     ) -> Upload | None:
         """Store a picture that another server has sent, with the id ``name``.
 
-        It is drawn anew, no larger than a thumbnail, so nothing else of the file
-        is stored. Returns None if it is no accepted picture. Switches greenlets.
-        Raises :class:`TransferRefused`, MediaUnavailable and StorageUnavailable.
+        It is drawn anew, no larger than a thumbnail, so nothing else of the
+        file is stored. Returns None if it is no accepted picture. Switches
+        greenlets. Raises :class:`TransferRefused`, MediaUnavailable and
+        StorageUnavailable.
         """
         media = type_of(content[:HEAD_BYTES])
         if media.kind != "picture" or media.kind not in self.settings.kinds:

@@ -183,8 +183,8 @@ class Mailboxes:
     ) -> Claim | float:
         """Claim messages, if there are any now.
 
-        Otherwise returns the number of seconds until the next look. Arguments are
-        as for :meth:`claim`.
+        Otherwise returns the number of seconds until the next look. Arguments
+        are as for :meth:`claim`.
         """
         if not self._core.store.has_database:
             return LOOK_SECONDS
@@ -249,8 +249,8 @@ class Mailboxes:
         return self._read_conversation(row, limit)
 
     def _read_conversation(self, row: Queue, limit: int) -> tuple[list[Entry], int]:
-        """The next messages of others in the conversation of a row, and the last
-        entry that was read. There may be none."""
+        """The next messages of others in the conversation of a row, and the
+        last entry that was read. There may be none."""
         after = row.handled
         for _ in range(PAGES):
             # Twice as many, because messages of the bot itself are left out.

@@ -170,7 +170,8 @@ class EventHooks:
         }
 
     def _check_receiver(self, what: What) -> None:
-        """Raise McpError if the secret or the URL of a receiver is not valid."""
+        """Raise McpError if the secret or the URL of a receiver is not
+        valid."""
         key_of(what.secret)
         try:
             self._requests.check(what.url)
@@ -264,8 +265,8 @@ class EventHooks:
     def wants(self, hook: Hook, entry: Entry) -> bool | None:
         """Whether the receiver of a subscription gets an entry.
 
-        Returns None if the entry waits: the key may come back, or the ban of the
-        user may end. If a token has ended, the subscription is removed.
+        Returns None if the entry waits: the key may come back, or the ban of
+        the user may end. If a token has ended, the subscription is removed.
         """
         if not Subscription.of(hook.what).has(entry, hook.user):
             return False

@@ -76,8 +76,8 @@ class Tool(Struct, frozen=True, kw_only=True):
         return {**result, "names": names}
 
     def _read(self, turn: Turn, arguments: dict[str, Any]) -> Any:
-        """The arguments in the form that the tool gets: a struct or a dict. Raises
-        RouteRefused if they are wrong."""
+        """The arguments in the form that the tool gets: a struct or a dict.
+        Raises RouteRefused if they are wrong."""
         fields = {name: value for name, value in arguments.items() if value is not None}
         if turn.task is not None and "client_msg_id" in self.fields:
             # A task may be run again. With this id its message is stored once.

@@ -322,11 +322,11 @@ class Mcp:
         }
 
     def call_tool(self, turn: Turn) -> Any:
-        """Answer ``tools/call``: run a tool, after the yes of a person if the app
-        wants one.
+        """Answer ``tools/call``: run a tool, after the yes of a person if the
+        app wants one.
 
-        A refusal becomes a result that tells the agent what is wrong. May switch
-        greenlets. Raises McpError if the tool is unknown, and in a task
+        A refusal becomes a result that tells the agent what is wrong. May
+        switch greenlets. Raises McpError if the tool is unknown, and in a task
         RouteRefused if it should be run again.
         """
         name = turn.message.text("name")

@@ -385,8 +385,8 @@ class Tasks:
         return task
 
     def get(self, turn: Turn) -> dict[str, Any]:
-        """Answer ``tasks/get`` with the state of a task and, if it has ended, its
-        result or its error.
+        """Answer ``tasks/get`` with the state of a task and, if it has ended,
+        its result or its error.
 
         May switch greenlets. Raises McpError.
         """
@@ -523,8 +523,8 @@ class Tasks:
         )
 
     def _run(self, task: Task) -> tuple[str, Any]:
-        """Run the tool of a task. Returns the new state of the task, and the result
-        or the error.
+        """Run the tool of a task. Returns the new state of the task, and the
+        result or the error.
 
         Switches greenlets. Raises Unavailable if it should be run again, and
         Runner.Lost if another node runs it.

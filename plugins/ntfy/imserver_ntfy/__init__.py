@@ -129,8 +129,8 @@ class Ntfy:
         """Publish the message of a request, and answer with it.
 
         In a request to ``/`` the body is JSON, which names the topic. Otherwise
-        the path names it, and the body is the text. May switch greenlets. Raises
-        ApiProblem.
+        the path names it, and the body is the text. May switch greenlets.
+        Raises ApiProblem.
         """
         request = call.request
         principal = call.principal
@@ -261,8 +261,8 @@ class Ntfy:
         """Send the messages that a subscriber has missed, and from then on new
         ones.
 
-        A request that only polls (``wish.poll``) ends after the missed messages.
-        May switch greenlets. Raises ChannelRefused.
+        A request that only polls (``wish.poll``) ends after the missed
+        messages. May switch greenlets. Raises ChannelRefused.
         """
 
         def send(events: Iterable[Event]) -> None:
@@ -311,8 +311,8 @@ class Ntfy:
         since: Since,
         send: Callable[[Iterable[Event]], None],
     ) -> Position:
-        """Send the stored messages of a channel by ``send``, page by page, at the
-        speed at which the client reads.
+        """Send the stored messages of a channel by ``send``, page by page, at
+        the speed at which the client reads.
 
         Returns the position of the channel after them. May switch greenlets.
         Raises ChannelRefused.
