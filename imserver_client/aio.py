@@ -349,15 +349,7 @@ class AsyncSession(SessionShell[T]):
         core = self._core
         while True:
             self._call(core.tick, monotonic())
-            try:
-                async with asyncio.timeout(ANSWER_SECONDS):
-                    for frame in core.to_send():
-                        await connection.send(frame)
-                    if core.close_code:
-                        await connection.close(core.close_code)
-                        return
-            except TimeoutError:  # the server does not read
-                connection.transport.abort()
+            if not await self._send_frames(connection):
                 return
 
             # Not longer than this, because the core must look for a silent
@@ -374,6 +366,22 @@ class AsyncSession(SessionShell[T]):
             except TimeoutError:
                 continue
             self._call(core.feed, received, monotonic())
+
+    async def _send_frames(self, connection: ClientConnection) -> bool:
+        """Send the frames of the core. Returns False if the connection was closed,
+        because the core wants that or the server does not read."""
+        core = self._core
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                for frame in core.to_send():
+                    await connection.send(frame)
+                if core.close_code:
+                    await connection.close(core.close_code)
+                    return False
+        except TimeoutError:
+            connection.transport.abort()
+            return False
+        return True
 
     def _call(self, step: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
         """Call a method of the core, wake all waiting tasks, and report a new

@@ -214,6 +214,28 @@ class OutboxOutcome(Struct):
     retry_reason: str = ""
     """The reason why rows must be pushed again; ``""``: all rows are done."""
 
+    def add(self, id: int, answer: Future[PushAnswer], is_stored: bool) -> None:
+        """Wait for the answer to a row, and add the row to the result.
+
+        ``is_stored``: its message is stored. Sets ``retry_reason`` if the row
+        must be pushed again. Raises NotConnected.
+        """
+        try:
+            if _must_repeat(answer.result(ANSWER_SECONDS), is_stored):
+                self.retry_reason = f"row {id}: a node or the database does not answer"
+            else:
+                self.pushed.append(id)
+        except RequestRefused as refused:
+            if refused.temporary:
+                self.retry_reason = str(refused)
+                return
+            # The path belongs to the publisher's message; the row has the push
+            # in the column `push`.
+            message = refused.message.replace("$.publish", "push")
+            self.refused.append((id, f"{refused.code}: {message}"))
+        except TimeoutError:
+            self.retry_reason = "no answer in time"
+
 
 def push_rows(
     publisher: Publisher, table: str, rows: Sequence[OutboxRow]
@@ -230,24 +252,9 @@ def push_rows(
     for row, (answer, is_stored) in zip(rows, sent, strict=True):
         if isinstance(answer, str):
             outcome.refused.append((row.id, answer))
-            continue
-        try:
-            if _must_repeat(answer.result(ANSWER_SECONDS), is_stored):
-                outcome.retry_reason = (
-                    f"row {row.id}: a node or the database does not answer"
-                )
-                break
-            outcome.pushed.append(row.id)
-        except RequestRefused as refused:
-            if refused.temporary:
-                outcome.retry_reason = str(refused)
-                break
-            # The path belongs to the publisher's message; the row has the push
-            # in the column `push`.
-            message = refused.message.replace("$.publish", "push")
-            outcome.refused.append((row.id, f"{refused.code}: {message}"))
-        except TimeoutError:
-            outcome.retry_reason = "no answer in time"
+        else:
+            outcome.add(row.id, answer, is_stored)
+        if outcome.retry_reason:
             break
     return outcome
 

@@ -75,6 +75,19 @@ _decode_push = msgspec.json.Decoder(PushAnswer).decode
 _encode = msgspec.json.Encoder().encode
 
 
+def _websocket_url(url: str) -> str:
+    """The address of a publisher connection, for the URL of a server.
+
+    The URL may be one of HTTP or of a WebSocket, or have no scheme.
+    """
+    if "://" not in url:
+        url = f"http://{url}"
+    scheme, _, rest = url.rstrip("/").partition("://")
+    if scheme.lower() in ("https", "wss"):
+        return f"wss://{rest}{PATH}"
+    return f"ws://{rest}{PATH}"
+
+
 class PublisherCore:
     """The frames and the unanswered commands of one publisher connection,
     without I/O."""
@@ -82,14 +95,7 @@ class PublisherCore:
     def __init__(self, url: str, key: str) -> None:
         """Make the URL and the headers of the connection. The URL of the HTTP
         server becomes one of a WebSocket."""
-        if "://" not in url:
-            url = f"http://{url}"
-        scheme, _, rest = url.rstrip("/").partition("://")
-        # A URL of HTTP or of a WebSocket may be given.
-        if scheme.lower() in ("https", "wss"):
-            self.url = f"wss://{rest}{PATH}"
-        else:
-            self.url = f"ws://{rest}{PATH}"
+        self.url = _websocket_url(url)
         self.headers: dict[str, str] = {}
         if key:
             self.headers["Authorization"] = f"Bearer {key}"

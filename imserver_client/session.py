@@ -504,15 +504,9 @@ class Subscriptions:
         if not isinstance(event, Publication) or subscription is None:
             return [event]
 
-        position = subscription.position
-        if event.position is not None:
-            if (
-                position is not None
-                and position.epoch == event.epoch
-                and event.offset <= position.offset
-            ):
-                return []  # the program has it already
-            subscription.position = event.position
+        if _is_repeated(event, subscription.position):
+            return []
+        subscription.position = event.position or subscription.position
         if not event.stream:
             return [event]
         # The publication is the end of a streamed message.
@@ -541,6 +535,14 @@ class Subscriptions:
         else:
             subscription.streams[frame.stream] = frame.piece, update
         return [update]
+
+
+def _is_repeated(event: Publication, position: Position | None) -> bool:
+    """Whether the program has a publication already, because the channel is at
+    this position."""
+    if event.position is None or position is None:
+        return False
+    return position.epoch == event.epoch and event.offset <= position.offset
 
 
 def _end_of_stream(event: Publication) -> StreamUpdate:
@@ -703,10 +705,7 @@ class SessionCore(ABC, Generic[T]):
             self._change(Step.LOGGED_IN)
             self.logins += 1
             self._logged_in(answer.data, now)
-            # Answers to commands of the last connection cannot come any more.
-            self._subscribing.clear()
-            self._turns.begin(self.subscriptions, now)
-            self._subscribe_next(now)
+            self._resume_subscriptions(now)
             self.commands.give(now)
         elif answer.code in FINAL_REFUSALS:
             self.error = LoginRefused(answer.code, answer.text)
@@ -714,6 +713,13 @@ class SessionCore(ABC, Generic[T]):
         else:
             self.failure = LoginRefused(answer.code, answer.text).text
             self.close_code = CLOSE_TRY_AGAIN
+
+    def _resume_subscriptions(self, now: float) -> None:
+        """Subscribe again to all channels, on a new connection."""
+        # Answers to commands of the last connection cannot come any more.
+        self._subscribing.clear()
+        self._turns.begin(self.subscriptions, now)
+        self._subscribe_next(now)
 
     # --- channels
 
@@ -886,15 +892,7 @@ class SessionCore(ABC, Generic[T]):
             self.failure = Closed(code).text
         self.answers.fail("the connection was lost before the answer came")
 
-        # A token that expires after its login is renewed; one that is refused
-        # at the login is not.
-        is_renewed = (
-            code == CLOSE_TOKEN_INVALID
-            and self._renewable
-            and self.state is State.ONLINE
-        )
-        is_final = not is_renewed and not may_reconnect(code)
-        if self.error is None and not self.closing and is_final:
+        if self.error is None and not self.closing and self._is_final(code):
             self.error = Closed(code)
         # An error or the program has decided before that the session ends.
         if self.error is not None or self.closing:
@@ -902,6 +900,17 @@ class SessionCore(ABC, Generic[T]):
             return
         self._change(Step.LOST)
         self._wake_at = now + self._backoff.pause(now - self._started_at)
+
+    def _is_final(self, code: int) -> bool:
+        """Whether the session must not connect again after this close code."""
+        # A token that expires after its login is renewed; one that is refused
+        # at the login is not.
+        is_renewed = (
+            code == CLOSE_TOKEN_INVALID
+            and self._renewable
+            and self.state is State.ONLINE
+        )
+        return not is_renewed and not may_reconnect(code)
 
     def close(self) -> None:
         """Note that the program closes the session."""
@@ -1086,7 +1095,13 @@ class SyncTracker:
             self.cursor = newest[0].before if newest else 0
             return [], self._sync_request()
 
-        page = msgspec.convert(data, _SyncPage)
+        return self._read_page(msgspec.convert(data, _SyncPage), now)
+
+    def _read_page(
+        self, page: _SyncPage, now: float
+    ) -> tuple[list[Entry | LogReset], Request | None]:
+        """Process a page of a sync. Returns its new entries and the next
+        request, as :meth:`answered` does."""
         if page.reset and self.cursor:
             self.cursor = 0
             return [LogReset()], self._sync_request()
@@ -1324,11 +1339,14 @@ class MessengerCore(SessionCore[MessengerEvent]):
             self._read_page(frame, now)
         else:
             if frame.ok and frame.cmd in STORING:
-                id = frame.data["id"]
-                # While pages are missing, one of them brings our own message.
-                if self._tracker.stored(id):
-                    self._add_cursor_mark(id)
+                self._note_own_entry(frame.data["id"])
             self.answers.settle(frame.seq, frame)
+
+    def _note_own_entry(self, id: int) -> None:
+        """Move the cursor to our own entry, which the server has stored."""
+        # While pages are missing, one of them brings our own message.
+        if self._tracker.stored(id):
+            self._add_cursor_mark(id)
 
     def _send_next_request(self, now: float) -> None:
         """Send the next sync request, if there is one and the queue has room

@@ -67,21 +67,43 @@ def message_of(token: str, notice: PushNotice, settings: HmsSettings) -> dict[st
     else:
         if settings.category:
             android["category"] = settings.category
-        notification = {
-            # Huawei refuses an empty text.
-            "title": notice.title or " ",
-            "body": notice.body or " ",
-            "tag": notice.tag,
-            "click_action": {"type": _OPEN_APPLICATION},
-        }
-        android["notification"] = notification
-        if settings.badge_class and notice.badge is not None:
-            notification["badge"] = {
-                "set_num": min(notice.badge, _MOST_BADGE),
-                "class": settings.badge_class,
-            }
+        android["notification"] = _display_of(notice, settings)
+    # The facts of the application are JSON in a text.
     facts = msgspec.json.encode(facts_of(notice, with_text=False)).decode()
     return {"token": [token], "data": facts, "android": android}
+
+
+def _display_of(notice: PushNotice, settings: HmsSettings) -> dict[str, Any]:
+    """How the phone shows a notification. Huawei refuses an empty text."""
+    display: dict[str, Any] = {
+        "title": notice.title or " ",
+        "body": notice.body or " ",
+        "tag": notice.tag,
+        "click_action": {"type": _OPEN_APPLICATION},
+    }
+    if settings.badge_class and notice.badge is not None:
+        display["badge"] = {
+            "set_num": min(notice.badge, _MOST_BADGE),
+            "class": settings.badge_class,
+        }
+    return display
+
+
+def _display_of(notice: PushNotice, settings: HmsSettings) -> dict[str, Any]:
+    """How the phone shows a notification."""
+    display: dict[str, Any] = {
+        # Huawei refuses an empty text.
+        "title": notice.title or " ",
+        "body": notice.body or " ",
+        "tag": notice.tag,
+        "click_action": {"type": _OPEN_APPLICATION},
+    }
+    if settings.badge_class and notice.badge is not None:
+        display["badge"] = {
+            "set_num": min(notice.badge, _MOST_BADGE),
+            "class": settings.badge_class,
+        }
+    return display
 
 
 def _size(message: dict[str, Any]) -> int:

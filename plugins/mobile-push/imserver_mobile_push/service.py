@@ -455,6 +455,17 @@ class MobileService(Service):
         app = self._apps.get(name)
         if app is not None and app.tenant is tenant:
             return app
+        new_app = self._make_app(name, tenant)
+        if app is not None and app.client is not None:
+            # The old keys may be wrong, so their connection is not used any
+            # more.
+            app.client.close()
+        self._apps[name] = new_app
+        return new_app
+
+    def _make_app(self, name: str, tenant: Tenant) -> _App:
+        """An app with a client for its present keys. A wrong key is logged, and the
+        app then has no client."""
         settings = of_app(tenant)
         client = None
         problem = f"the app has no keys for {self.name}"
@@ -463,12 +474,7 @@ class MobileService(Service):
         except BadKey as bad:
             problem = str(bad)
             _bad_keys(name, bad, self.name)
-        # The old keys may be wrong, so their connection is not used any more.
-        if app is not None and app.client is not None:
-            app.client.close()
-        app = _App(tenant, client, problem, Pace(settings.per_second))
-        self._apps[name] = app
-        return app
+        return _App(tenant, client, problem, Pace(settings.per_second))
 
     def objection(self, app: str, token: str) -> str:
         """The reason why an app cannot have a device with this token; ``""`` if

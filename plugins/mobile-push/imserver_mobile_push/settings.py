@@ -262,6 +262,13 @@ def apns_key(settings: ApnsSettings) -> EllipticCurvePrivateKey | None:
     key = _private_key(f"{setting}.key", text, EllipticCurvePrivateKey, expected)
     if not isinstance(key.curve, SECP256R1):
         raise BadKey(f"{setting}.key: expected {expected}")
+    _check_apns_names(setting, settings)
+    return key  # type: ignore[no-any-return]  # its type was checked
+
+
+def _check_apns_names(setting: str, settings: ApnsSettings) -> None:
+    """Raise BadKey if the names that belong to a key of Apple are not valid.
+    ``setting``: the section, for errors."""
     for name, value in (("key_id", settings.key_id), ("team_id", settings.team_id)):
         if not re.fullmatch(r"[A-Z0-9]{10}", value):
             raise BadKey(
@@ -271,7 +278,6 @@ def apns_key(settings: ApnsSettings) -> EllipticCurvePrivateKey | None:
         raise BadKey(
             f"{setting}.topic: expected a bundle id such as com.example.chat, got {settings.topic!r}"
         )
-    return key  # type: ignore[no-any-return]  # its type was checked
 
 
 def hms_secret(settings: HmsSettings) -> str:
