@@ -438,11 +438,16 @@ class Migration:
                 "the channel of a user is #<user>",
             )
 
-        # A copy of the row of that namespace, without options about other
-        # users.
+        row = self._row_of_users(where, rows.get(namespace, {}))
+        if row:
+            rows["user"] = row
+
+    def _row_of_users(self, where: str, namespace_row: Document) -> Document:
+        """The row of the channels of users: a copy of the row of a namespace,
+        without options that have no meaning there."""
         row = {
             name: value
-            for name, value in rows.get(namespace, {}).items()
+            for name, value in namespace_row.items()
             if name not in _NOT_FOR_OWN_CHANNEL
         }
         # This server asks no back end about these channels.
@@ -452,8 +457,7 @@ class Migration:
                 "back ends are not asked about publications to the channel of a user",
             )
             del row["publish"]
-        if row:
-            rows["user"] = row
+        return row
 
     def _namespace_row(self, where: str, options: Options) -> Document:
         """The settings of a namespace.
@@ -623,11 +627,7 @@ class Migration:
         ``default``. Returns False, after a note on ``option``, if the proxy has
         no such address.
         """
-        if name in ("", "default"):
-            proxy = self._options.peek(default, dict, {})
-        else:
-            rows = rows_of(self._options.peek("proxies", list, []), "proxies")
-            proxy = next((row for row in rows if row["name"] == name), {})
+        proxy = self._proxy_named(name, default)
         url = str(proxy.get("endpoint", ""))
         if not url:
             self._note(option, "the proxy has no HTTP address")
@@ -645,6 +645,15 @@ class Migration:
         self._add_headers(proxy)
         self._raise_timeout(proxy, option)
         return True
+
+    def _proxy_named(self, name: str, default: str) -> Document:
+        """The settings of a proxy: one of the list ``proxies``, or the one in the
+        option ``default``. They are empty if there is no such proxy."""
+        if name in ("", "default"):
+            proxy: Document = self._options.peek(default, dict, {})
+            return proxy
+        rows = rows_of(self._options.peek("proxies", list, []), "proxies")
+        return next((row for row in rows if row["name"] == name), {})
 
     def _add_headers(self, proxy: Document) -> None:
         """Add the headers of a proxy to the headers for all back ends."""
@@ -683,6 +692,11 @@ class Migration:
         for row in rows_of(take("rpc.namespaces", list, []), "rpc.namespaces"):
             self._use_rpc_proxy(f"rpc namespace {row['name']}", row)
 
+        self._note_back_ends()
+        self._options.drop_proxies()
+
+    def _note_back_ends(self) -> None:
+        """Note differences of the back ends that were translated."""
         # Without this prefix all methods would go to the back end.
         if "rpc" in self._back_ends:
             self._note(
@@ -694,7 +708,6 @@ class Migration:
                 "back_ends.headers",
                 "headers that an SDK sets belong in emulated_headers",
             )
-        self._options.drop_proxies()
 
     def _use_rpc_proxy(self, where: str, row: Document) -> None:
         """Send the methods of a namespace of methods to their back end."""

@@ -156,14 +156,20 @@ def _warnings(given: Mapping[str, _Given], where: str, config: Config) -> Iterat
     if logs_to_file and not config.app.log_file:
         yield f"{where}: log.target is file, but no file is named: set app.log_file"
 
-    # Without accounts, no feature declares this key.
-    rows = (row for section, row in config.of_features if section == "accounts")
-    is_closed = any(getattr(row, "registration", False) is None for row in rows)
-    if is_closed and not config.demo:
+    if _is_registration_closed(config):
         yield (
             f"{where}: POST /register is closed, because the server is not in demo mode: set "
             "accounts.registration: true"
         )
+
+
+def _is_registration_closed(config: Config) -> bool:
+    """Whether nobody can register, because the settings do not say so and the
+    server is not in demo mode."""
+    # Without accounts, no feature declares this key.
+    rows = (row for section, row in config.of_features if section == "accounts")
+    is_unset = any(getattr(row, "registration", False) is None for row in rows)
+    return is_unset and not config.demo
 
 
 def _gochat_values(given: dict[str, _Given]) -> Iterator[tuple[str, Any]]:
@@ -172,9 +178,8 @@ def _gochat_values(given: dict[str, _Given]) -> Iterator[tuple[str, Any]]:
     host = _gochat_host(given.get("app.ip"))
     http = _gochat_port(given.get("app.httpserverport"), _HTTP_PORT)
     websocket = _gochat_port(given.get("app.websocketserverport"), _WEBSOCKET_PORT)
-    # Two ports that are 0 are two free ports.
     # GoChat has one port for HTTP and one for WebSockets. Here each serves
-    # both.
+    # both. Two ports that are 0 are two free ports.
     if http == websocket != 0:
         ports = [http]
     else:

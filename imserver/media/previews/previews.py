@@ -242,6 +242,13 @@ class Previews:
         if not links:
             # Most messages have no link, and then the database is not asked.
             return links
+        return self._wanted_links(app, links)
+
+    def _wanted_links(
+        self, app: str, links: list[tuple[Entry, str]]
+    ) -> list[tuple[Entry, str]]:
+        """The links among these whose senders want a preview. Switches
+        greenlets."""
         removed = self.rows.removed(app, [entry.id for entry, _ in links])
         wishes = self.rows.wishes(app, {entry.sender for entry, _ in links})
         wanted = []
@@ -313,19 +320,22 @@ class Previews:
         if former_picture:
             self._forget_picture(former_picture)
 
+        no_preview = PreviewRow(link, NONE, picture, content=b"")
         try:
             preview = self._fetch(app, sender, url, picture)
         except TooManyRequests as refusal:
             # No node tries it again before the rate allows it.
-            no_preview = PreviewRow(link, NONE, picture, content=b"")
             self.rows.finish(app, no_preview, refusal.seconds)
             raise
         if preview is None:
             self.counts["failed"] += 1
-            no_preview = PreviewRow(link, NONE, picture, content=b"")
             self.rows.finish(app, no_preview, _FAILURE_SECONDS)
-            return
+        else:
+            self._store(app, link, picture, preview)
 
+    def _store(self, app: str, link: str, picture: str, preview: PageSummary) -> None:
+        """Store a preview that was made. Its picture, if it has one, is the file
+        ``picture``. Raises StorageUnavailable."""
         row = PreviewRow(link, READY, picture, msgspec.json.encode(preview))
         seconds = self._settings.retention_days * _DAY_SECONDS
         self.counts["made"] += 1

@@ -85,6 +85,25 @@ def clear_metadata(path: Path) -> bool:
         return cleaner.has_cleared
 
 
+class _Numbers:
+    """Reads the numbers of a box one after the other, from ``position`` to
+    ``end``."""
+
+    def __init__(self, data: mmap, position: int, end: int) -> None:
+        self._data = data
+        self._position = position
+        self._end = end
+
+    def read(self, size: int) -> int:
+        """The next number, which has this many bytes. Raises _Broken at the
+        end."""
+        start = self._position
+        if start + size > self._end:
+            raise _Broken
+        self._position = start + size
+        return int.from_bytes(self._data[start : start + size], "big")
+
+
 class _Cleaner:
     """Clears the metadata of one file.
 
@@ -175,26 +194,15 @@ class _Cleaner:
         is the box with the content of some items; None if there is no such box.
         """
         data = self._data
-        position = iloc.start + _FIRST_LOCATION
         version = data[iloc.start]
         # Two bytes have the sizes, in bytes, of four kinds of numbers.
         sizes_start = iloc.start + _VERSION_BYTES
         start_size = data[sizes_start] >> _HIGH_BITS_AT
         length_size = data[sizes_start] & _LOW_BITS
         base_size = data[sizes_start + 1] >> _HIGH_BITS_AT
-        if version:
-            index_size = data[sizes_start + 1] & _LOW_BITS
-        else:
-            index_size = 0
+        index_size = data[sizes_start + 1] & _LOW_BITS if version else 0
 
-        def read_number(size: int) -> int:
-            """The next number of this size. Moves on behind it."""
-            nonlocal position
-            if position + size > iloc.end:
-                raise _Broken
-            position += size
-            return int.from_bytes(data[position - size : position], "big")
-
+        read_number = _Numbers(data, iloc.start + _FIRST_LOCATION, iloc.end).read
         item_size = 2 if version < 2 else _WIDE_NUMBER_BYTES
         for _ in range(read_number(item_size)):
             self._count_box()  # an item without pieces, too

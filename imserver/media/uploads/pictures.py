@@ -380,15 +380,21 @@ def _turned_content(path: Path, form: str, orientation: int) -> bytes | None:
             turned = _turned(image, orientation)
         except Exception:
             return None
-        turned.info.clear()
-        options: dict[str, Any] = {}
-        if form != "PNG":
-            options["quality"] = _TURNED_QUALITY
-        if colour_profile:
-            options["icc_profile"] = colour_profile
-        encoded = BytesIO()
-        turned.save(encoded, form, **options)
-        return encoded.getvalue()
+        return _encoded(turned, form, colour_profile)
+
+
+def _encoded(image: Image, form: str, colour_profile: bytes | None) -> bytes:
+    """The content of a picture that has only pixels and a profile of
+    colours."""
+    image.info.clear()
+    options: dict[str, Any] = {}
+    if form != "PNG":
+        options["quality"] = _TURNED_QUALITY
+    if colour_profile:
+        options["icc_profile"] = colour_profile
+    content = BytesIO()
+    image.save(content, form, **options)
+    return content.getvalue()
 
 
 # A JPEG is a row of segments (ITU T.81 annex B): the byte 0xFF, the byte of the

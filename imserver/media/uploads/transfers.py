@@ -110,31 +110,27 @@ class Transfers(Service):
         settings = self.settings
         running = list(self._running)
         new_transfer = Transfer(user, address, monotonic())
-
-        of_user: list[Transfer] = []
-        if user:
-            of_user = [transfer for transfer in running if transfer.user == user]
-        of_network: list[Transfer] = []
-        if new_transfer.network:
-            of_network = [
-                transfer
-                for transfer in running
-                if transfer.network == new_transfer.network
-            ]
+        network = new_transfer.network
 
         # From the narrowest limit to the widest: only transfers within the
         # limit that is reached may be ended.
-        for limit, transfers in (
-            (settings.at_once_per_user, of_user),
-            (settings.at_once_per_address, of_network),
-            (settings.at_once, running),
-        ):
-            if len(transfers) >= limit and not self._end_slowest(transfers):
-                raise TransferRefused(
-                    f"{limit} transfers are already running", Problems.BUSY
-                )
+        if user:
+            of_user = [each for each in running if each.user == user]
+            self._require_slot(of_user, settings.at_once_per_user)
+        if network:
+            of_network = [each for each in running if each.network == network]
+            self._require_slot(of_network, settings.at_once_per_address)
+        self._require_slot(running, settings.at_once)
         self._running[new_transfer] = None
         return new_transfer
+
+    def _require_slot(self, transfers: list[Transfer], limit: int) -> None:
+        """Raise TransferRefused if as many transfers as the limit are running, and
+        none of them may be ended."""
+        if len(transfers) >= limit and not self._end_slowest(transfers):
+            raise TransferRefused(
+                f"{limit} transfers are already running", Problems.BUSY
+            )
 
     def _end_slowest(self, transfers: list[Transfer]) -> bool:
         """End the slowest of some transfers. Returns False if none may be

@@ -130,30 +130,29 @@ class _TusView:
             request.method == "OPTIONS"
             or response.status_code == HTTPStatus.PRECONDITION_FAILED
         ):
-            response.headers["Tus-Version"] = TUS_VERSION
-            response.headers["Tus-Extension"] = (
-                "creation,creation-with-upload,expiration,termination,checksum"
-            )
-            response.headers["Tus-Max-Size"] = str(self._uploads.settings.max_bytes)
-            response.headers["Tus-Checksum-Algorithm"] = ",".join(ALGORITHMS)
+            self._add_abilities(response)
         # A response of this status has no body.
         if response.status_code == HTTPStatus.NO_CONTENT:
             response.headers.pop("Content-Length", None)
             response.headers.pop("Content-Type", None)
         return response
 
+    def _add_abilities(self, response: Response) -> None:
+        """Add the headers that say what this server can do."""
+        response.headers["Tus-Version"] = TUS_VERSION
+        response.headers["Tus-Extension"] = (
+            "creation,creation-with-upload,expiration,termination,checksum"
+        )
+        response.headers["Tus-Max-Size"] = str(self._uploads.settings.max_bytes)
+        response.headers["Tus-Checksum-Algorithm"] = ",".join(ALGORITHMS)
+
     def _begin(self, http_request: HttpRequest) -> Response:
         """Begin an upload, and answer with its URL. The request may have its
         first bytes. Raises ApiProblem and TransferRefused."""
         call = self._api.call_of(self._begin_endpoint, http_request)
         _require_version(http_request)
-        if http_request.headers.get("upload-concat"):
-            raise ApiProblem.invalid("`Upload-Concat`: this server joins no uploads")
         metadata = http_request.headers.get("upload-metadata", "")
-        # The query of this server comes before the metadata of tus.
-        name = call.input.name or _file_name(metadata)
-        length = _number_in(http_request, "upload-length")
-        offer = offer_of(call, name, call.input.kind, length)
+        offer = _offer_in(call, http_request, metadata)
 
         with self._resumable.begun(offer, metadata) as part:
             if request.content_length:
@@ -235,6 +234,17 @@ class _TusView:
             except BaseException:
                 self._resumable.remove(part)
                 raise
+
+
+def _offer_in(call: Call, http_request: HttpRequest, metadata: str) -> Offer:
+    """The file that a client offers in a request to begin an upload. Raises
+    ApiProblem."""
+    if http_request.headers.get("upload-concat"):
+        raise ApiProblem.invalid("`Upload-Concat`: this server joins no uploads")
+    # The query of this server comes before the metadata of tus.
+    name = call.input.name or _file_name(metadata)
+    length = _number_in(http_request, "upload-length")
+    return offer_of(call, name, call.input.kind, length)
 
 
 def _method() -> str:

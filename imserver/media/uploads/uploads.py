@@ -425,12 +425,17 @@ class Uploads:
         # Without any accepted kind, nobody may upload.
         if not kinds or (offer.kind and offer.kind not in kinds):
             raise TransferRefused(problem=HTTP_KIND_REFUSED)
+        self._check_sender(offer)
+
+    def _check_sender(self, offer: Offer) -> None:
+        """Raise TransferRefused if a user is muted, or has an id that the rows of
+        files cannot have."""
         if not 0 < len(offer.user.encode()) <= UPLOAD_USER_BYTES or "\0" in offer.user:
             raise TransferRefused(
                 f"`user` has 1 to {UPLOAD_USER_BYTES} bytes", Problems.INVALID_REQUEST
             )
+        # Back ends may send for users who are muted.
         if offer.by_user and self._core is not None:
-            # Back ends may send for users who are muted.
             mute = self._core.mutes.mute_of(offer.app, offer.user)
             if mute is not None:
                 raise TransferRefused(mute.text, Problems.MUTED)

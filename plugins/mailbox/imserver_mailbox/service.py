@@ -162,13 +162,11 @@ class Mailboxes:
                 return claim
             return None
 
-        # Without a claim, the result is the number of seconds until the next
-        # look.
-
         deadline = monotonic() + wait
         with self.waits.waiting(app, user, payer) as news:
             while True:
                 news.clear()
+                # Without a claim, this is how many seconds to wait.
                 claim = self._claim(app, user, seconds, limit, tries)
                 if isinstance(claim, Claim):
                     return claim

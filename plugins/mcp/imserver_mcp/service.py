@@ -344,10 +344,7 @@ class Mcp:
         except RouteRefused as refused:
             if turn.task is not None and refused.status in _TEMPORARY_STATUSES:
                 raise  # the task is run again later
-            text = str(refused)
-            if refused.code == "unknown_account":
-                text += ". `to` is the id of a user: `find_people` finds it."
-            result = Content(_text(text), is_error=True)
+            result = _content_of_refusal(refused)
 
         # The tool goes on later, and the client asks for the task.
         if isinstance(result, Later):
@@ -453,6 +450,14 @@ class Mcp:
 def _text(text: str) -> tuple[Mapping[str, Any], ...]:
     """A text as content of MCP."""
     return ({"type": "text", "text": text},)
+
+
+def _content_of_refusal(refused: RouteRefused) -> Content:
+    """The result that tells an agent why a route has refused a call."""
+    text = str(refused)
+    if refused.code == "unknown_account":
+        text += ". `to` is the id of a user: `find_people` finds it."
+    return Content(_text(text), is_error=True)
 
 
 def _document_of_result(result: Any) -> Any:

@@ -103,22 +103,7 @@ class TaskRows(Store.Rows):
         ``pause``: after how many seconds it is due; 0 means at once. Raises
         McpError if the user has too many tasks.
         """
-        rows = (
-            f"mcp_task WHERE app = %s AND member = %s AND ({_OPEN} OR state = 'held')"
-        )
-        # Whoever adds a task at the same time waits for these rows, and then
-        # counts the new one, too.
-        sql.query(
-            f"SELECT id FROM {rows} ORDER BY id{sql.for_update}", (task.app, task.user)
-        )
-        ((count,),) = sql.query(f"SELECT COUNT(*) FROM {rows}", (task.app, task.user))
-        if count >= MOST_OPEN:
-            raise McpError(
-                Code.EXHAUSTED,
-                "ResourceExhausted",
-                {"limit": "tasks", "max": MOST_OPEN},
-            )
-
+        _require_few_tasks(sql, task.app, task.user)
         now = sql.clock_ms()
         now_seconds = now // _SECOND_MS
         if task.state == "held":
@@ -243,6 +228,21 @@ class TaskRows(Store.Rows):
         """Whether a task of an app waits for a question."""
         statement = f"SELECT 1 FROM mcp_task WHERE app = %s AND question > 0 AND {_OPEN} LIMIT 1"
         return bool(self._store.rows(statement, (app,)))
+
+
+def _require_few_tasks(sql: PooledStatements, app: str, user: str) -> None:
+    """Raise McpError if a user has too many tasks that have not ended."""
+    rows = f"mcp_task WHERE app = %s AND member = %s AND ({_OPEN} OR state = 'held')"
+    # Whoever adds a task at the same time waits for these rows, and then counts
+    # the new one, too.
+    sql.query(f"SELECT id FROM {rows} ORDER BY id{sql.for_update}", (app, user))
+    ((count,),) = sql.query(f"SELECT COUNT(*) FROM {rows}", (app, user))
+    if count >= MOST_OPEN:
+        raise McpError(
+            Code.EXHAUSTED,
+            "ResourceExhausted",
+            {"limit": "tasks", "max": MOST_OPEN},
+        )
 
 
 class TaskTurn(Turn):
@@ -405,10 +405,7 @@ class Tasks:
         if task.content:
             content = msgspec.json.decode(task.content)
         if task.state == "completed":
-            if task.audit > 0:
-                receipt = receipt_of(turn.core, task.app, task.question)
-                if receipt:
-                    content["_meta"] = {KEY: receipt}
+            _add_receipt(turn, task, content)
             document["result"] = content
         elif task.state == "failed":
             document["error"] = content
@@ -574,6 +571,15 @@ def _error_of(error: McpError | RouteRefused) -> dict[str, Any]:
     if error.status in _TEMPORARY_STATUSES:
         raise StorageUnavailable(str(error)) from error
     return {"code": Code.BAD_PARAMS, "message": str(error)}
+
+
+def _add_receipt(turn: Turn, task: Task, result: Any) -> None:
+    """Add the receipt of a yes to the result of a task, if the yes of a person
+    was needed."""
+    if task.audit > 0:
+        receipt = receipt_of(turn.core, task.app, task.question)
+        if receipt:
+            result["_meta"] = {KEY: receipt}
 
 
 def document_of(task: Task) -> dict[str, Any]:

@@ -74,22 +74,6 @@ def message_of(token: str, notice: PushNotice, settings: HmsSettings) -> dict[st
 
 
 def _display_of(notice: PushNotice, settings: HmsSettings) -> dict[str, Any]:
-    """How the phone shows a notification. Huawei refuses an empty text."""
-    display: dict[str, Any] = {
-        "title": notice.title or " ",
-        "body": notice.body or " ",
-        "tag": notice.tag,
-        "click_action": {"type": _OPEN_APPLICATION},
-    }
-    if settings.badge_class and notice.badge is not None:
-        display["badge"] = {
-            "set_num": min(notice.badge, _MOST_BADGE),
-            "class": settings.badge_class,
-        }
-    return display
-
-
-def _display_of(notice: PushNotice, settings: HmsSettings) -> dict[str, Any]:
     """How the phone shows a notification."""
     display: dict[str, Any] = {
         # Huawei refuses an empty text.
