@@ -368,8 +368,8 @@ class AsyncSession(SessionShell[T]):
             self._call(core.feed, received, monotonic())
 
     async def _send_frames(self, connection: ClientConnection) -> bool:
-        """Send the frames of the core. Returns False if the connection was closed,
-        because the core wants that or the server does not read."""
+        """Send the frames of the core. Returns False if the connection was
+        closed, because the core wants that or the server does not read."""
         core = self._core
         try:
             async with asyncio.timeout(ANSWER_SECONDS):

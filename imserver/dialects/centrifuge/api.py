@@ -361,10 +361,10 @@ def subscribe(api: Api, app: str, request: _Subscribe) -> dict[str, Any]:
     api.channels.options.known(app, request.channel)
 
     ids = _connections_of(api, app, request)
+    # Without a position the clients do not recover.
     since = request.recover_since
-    if since is None:
-        position = None
-    else:
+    position = None
+    if since is not None:
         position = Position(since.epoch, _bounded(since.offset))
     encoded = msgspec.msgpack.encode(about)
     api.core.connections.join_each(app, ids, request.channel, encoded, position)
@@ -387,19 +387,24 @@ def unsubscribe(api: Api, app: str, request: _Unsubscribe) -> dict[str, Any]:
         channels = _channels_of(api, app, ids)
 
     for channel in channels:
-        event = Event(
-            "unsubscribed",
-            "",
-            "server unsubscribe",
-            code=codes.UNSUBSCRIBED_BY_SERVER,
-            channel=ChannelPart(channel),
-        )
+        event = _end_of_subscription(channel)
         answers = connections.leave_each(app, ids, channel)
         for connection, left in zip(ids, answers, strict=True):
             # A client that was not subscribed must not be told of an end.
             if left is Left.LEFT:
                 connections.push(app, connection, event)
     return {}
+
+
+def _end_of_subscription(channel: str) -> Event:
+    """The notice to a client that its subscription has ended."""
+    return Event(
+        kind="unsubscribed",
+        sender="",
+        text="server unsubscribe",
+        code=codes.UNSUBSCRIBED_BY_SERVER,
+        channel=ChannelPart(channel),
+    )
 
 
 def _channels_of(api: Api, app: str, ids: list[str]) -> list[str]:

@@ -647,8 +647,8 @@ class Migration:
         return True
 
     def _proxy_named(self, name: str, default: str) -> Document:
-        """The settings of a proxy: one of the list ``proxies``, or the one in the
-        option ``default``. They are empty if there is no such proxy."""
+        """The settings of a proxy: one of the list ``proxies``, or the one in
+        the option ``default``. They are empty if there is no such proxy."""
         if name in ("", "default"):
             proxy: Document = self._options.peek(default, dict, {})
             return proxy

@@ -42,7 +42,7 @@ from imserver.plugin.http import (
 from imserver.plugin.identity import Needs
 from imserver.plugin.runtime import is_long_turn, serve_others
 from imserver.plugin.services import ChannelRefused, Channels, Core
-from imserver.plugin.wire import Limit
+from imserver.plugin.wire import Event, Limit
 
 MAX_CHANNELS: Final = 100
 """The most channels of one event."""
@@ -307,14 +307,11 @@ def channels(api: PusherApi, call: Call) -> HttpResponse:
 
     attributes_by_name: dict[str, Any] = {}
     last_name = ""
-    is_reserved = api.channels.options.is_reserved
     while True:
         page = api.channels.members.channels(call.app, last_name, _PAGE)
         for row in page.channels:
             name = row.channel
-            if not name.startswith(prefix) or name.startswith("#"):
-                continue  # channels of users are not listed
-            if is_reserved(name):
+            if not name.startswith(prefix) or not _is_listed(api, name):
                 continue
             attributes_by_name[name] = _attributes(
                 api, call.app, name, info, row.members
@@ -324,6 +321,12 @@ def channels(api: PusherApi, call: Call) -> HttpResponse:
         if not page.more:
             return _answer({"channels": attributes_by_name})
         last_name = page.channels[-1].channel
+
+
+def _is_listed(api: PusherApi, name: str) -> bool:
+    """Whether back ends see a channel in a list. Channels of users, and
+    channels of this server itself, are hidden."""
+    return not (name.startswith("#") or api.channels.options.is_reserved(name))
 
 
 def channel(api: PusherApi, call: Call) -> HttpResponse:
@@ -413,12 +416,16 @@ def _attributes(
     if "cache" in wanted and channel.startswith(CACHED):
         event = service.cached(app, channel)
         if event is not None:
-            seconds = api.channels.options.of(app, channel).history_seconds
-            attributes["cache"] = {
-                "data": data_of(event),
-                "ttl": max(0, int(event.time + seconds - time())),
-            }
+            attributes["cache"] = _cache_of(api, app, channel, event)
     return attributes
+
+
+def _cache_of(api: PusherApi, app: str, channel: str, event: Event) -> dict[str, Any]:
+    """The attribute ``cache`` of a channel with this cached event: its data,
+    and for how many seconds it stays."""
+    seconds = api.channels.options.of(app, channel).history_seconds
+    remaining_seconds = int(event.time + seconds - time())
+    return {"data": data_of(event), "ttl": max(0, remaining_seconds)}
 
 
 def _answer(data: dict[str, Any]) -> HttpResponse:

@@ -334,8 +334,8 @@ class Previews:
             self._store(app, link, picture, preview)
 
     def _store(self, app: str, link: str, picture: str, preview: PageSummary) -> None:
-        """Store a preview that was made. Its picture, if it has one, is the file
-        ``picture``. Raises StorageUnavailable."""
+        """Store a preview that was made. Its picture, if it has one, is the
+        file ``picture``. Raises StorageUnavailable."""
         row = PreviewRow(link, READY, picture, msgspec.json.encode(preview))
         seconds = self._settings.retention_days * _DAY_SECONDS
         self.counts["made"] += 1

@@ -125,8 +125,8 @@ class Transfers(Service):
         return new_transfer
 
     def _require_slot(self, transfers: list[Transfer], limit: int) -> None:
-        """Raise TransferRefused if as many transfers as the limit are running, and
-        none of them may be ended."""
+        """Raise TransferRefused if as many transfers as the limit are running,
+        and none of them may be ended."""
         if len(transfers) >= limit and not self._end_slowest(transfers):
             raise TransferRefused(
                 f"{limit} transfers are already running", Problems.BUSY

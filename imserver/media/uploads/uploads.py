@@ -428,8 +428,8 @@ class Uploads:
         self._check_sender(offer)
 
     def _check_sender(self, offer: Offer) -> None:
-        """Raise TransferRefused if a user is muted, or has an id that the rows of
-        files cannot have."""
+        """Raise TransferRefused if a user is muted, or has an id that the rows
+        of files cannot have."""
         if not 0 < len(offer.user.encode()) <= UPLOAD_USER_BYTES or "\0" in offer.user:
             raise TransferRefused(
                 f"`user` has 1 to {UPLOAD_USER_BYTES} bytes", Problems.INVALID_REQUEST

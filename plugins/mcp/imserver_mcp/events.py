@@ -297,13 +297,9 @@ class Followers:
         for follower in list(self._followers.values()):
             turn = follower.turn
             head = heads.get(turn.app, 0)
-            if turn.principal.kind == "bot":
-                # If nothing is known about the app, the bot may read something.
-                bots = readers.get(turn.app, (turn.user,))
-                if turn.user not in bots:
-                    # The bot can read none of the new entries, so the database
-                    # need not be asked.
-                    follower.position = max(follower.position, head)
+            if _is_bot_without_news(turn, readers):
+                # The database need not be asked.
+                follower.position = max(follower.position, head)
             self._close_ended(follower, head)
             if turn.stream.is_open and head > follower.position:
                 self._send(follower, head)
@@ -400,6 +396,16 @@ class ChangedResources(Struct, frozen=True):
             method = "notifications/resources/list_changed"
             lines.append(notification(method, self.meta))
         return lines
+
+
+def _is_bot_without_news(turn: Turn, readers: Mapping[str, Collection[str]]) -> bool:
+    """Whether a stream is that of a bot which can read none of the new entries.
+
+    If nothing is known about the app, the bot may read something.
+    """
+    if turn.principal.kind != "bot":
+        return False
+    return turn.user not in readers.get(turn.app, (turn.user,))
 
 
 def _changes_list(entry: Entry) -> bool:

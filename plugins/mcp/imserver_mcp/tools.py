@@ -101,9 +101,7 @@ def read(turn: Turn, arguments: ReadArguments) -> dict[str, Any]:
     RouteRefused.
     """
     cursor = ReadCursor.of(arguments.cursor)
-    for conversation, id in cursor.last.items():
-        with suppress(RouteRefused):  # the conversation has gone
-            turn.run("POST", "/messages/read", conversation=conversation, id=id)
+    _mark_as_read(turn, cursor)
 
     conversations: list[dict[str, Any]] = []
     last: dict[int, int] = {}
@@ -117,15 +115,8 @@ def read(turn: Turn, arguments: ReadArguments) -> dict[str, Any]:
             next_before = before
             continue
         number = header["conversation"]
-        page = turn.run(
-            "GET",
-            "/messages",
-            conversation=number,
-            after=header["read"],
-            limit=messages_left,
-        )
         messages = []
-        for message in page["messages"]:
+        for message in _unread_messages(turn, header, messages_left):
             messages_left -= 1
             bytes_left -= len(msgspec.json.encode(message))
             # A single message may be longer.
@@ -147,6 +138,29 @@ def read(turn: Turn, arguments: ReadArguments) -> dict[str, Any]:
     if arguments.mark and cursor != ReadCursor():
         answer["cursor"] = cursor.text
     return answer
+
+
+def _mark_as_read(turn: Turn, cursor: ReadCursor) -> None:
+    """Mark the conversations as read up to where the agent has read them."""
+    for conversation, id in cursor.last.items():
+        with suppress(RouteRefused):  # the conversation has gone
+            turn.run("POST", "/messages/read", conversation=conversation, id=id)
+
+
+def _unread_messages(
+    turn: Turn, header: dict[str, Any], limit: int
+) -> list[dict[str, Any]]:
+    """The first messages of a conversation after the user's read mark. Raises
+    RouteRefused."""
+    page = turn.run(
+        "GET",
+        "/messages",
+        conversation=header["conversation"],
+        after=header["read"],
+        limit=limit,
+    )
+    messages: list[dict[str, Any]] = page["messages"]
+    return messages
 
 
 def _unread(
@@ -369,10 +383,16 @@ def await_answer(turn: Turn, answer: dict[str, Any], question: dict[str, Any]) -
         return answer
     finally:
         # With an id of its own, the client can ask again and get the answer.
-        is_open = answer["state"] == "open"
-        if is_open and not is_awaited and not question.get("client_msg_id"):
-            with suppress(RouteRefused, Unavailable):
-                turn.run("POST", "/asks/cancel", id=answer["id"])
+        if not is_awaited and not question.get("client_msg_id"):
+            _cancel_if_open(turn, answer)
+
+
+def _cancel_if_open(turn: Turn, question: dict[str, Any]) -> None:
+    """Cancel a question that is still open, because nobody will get the
+    answer."""
+    if question["state"] == "open":
+        with suppress(RouteRefused, Unavailable):
+            turn.run("POST", "/asks/cancel", id=question["id"])
 
 
 class ReceiptArguments(Struct, frozen=True, forbid_unknown_fields=True):

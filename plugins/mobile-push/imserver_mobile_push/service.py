@@ -464,8 +464,8 @@ class MobileService(Service):
         return new_app
 
     def _make_app(self, name: str, tenant: Tenant) -> _App:
-        """An app with a client for its present keys. A wrong key is logged, and the
-        app then has no client."""
+        """An app with a client for its present keys. A wrong key is logged, and
+        the app then has no client."""
         settings = of_app(tenant)
         client = None
         problem = f"the app has no keys for {self.name}"

@@ -136,14 +136,14 @@ class Ntfy:
         principal = call.principal
         topic = request.path.split("/")[2]
         body = request.body
-        headers: Mapping[str, str] = {}
+        json_fields: Mapping[str, str] = {}
         if not topic:
-            headers = read_json(body)
+            json_fields = read_json(body)
             body = b""
-            topic = headers.get("topic", "")
+            topic = json_fields.get("topic", "")
         app = self.app()
         channel = channel_of(topic)
-        parameters = Parameters.of(request, headers)
+        parameters = Parameters.of(request, json_fields)
         message = read_message(topic, parameters, body, self._settings.message_bytes)
         options = self._channels.options.of(app, channel)
         stores = parameters.get("cache").lower() not in ("0", "no", "false", "off")
@@ -194,13 +194,11 @@ class Ntfy:
 
         ``codec``: the form in which it gets messages. May switch greenlets.
         """
-        log = self._core.node.request_log
-        host = host_of(connection.peer)
         try:
             parameters = Parameters(head.headers, head.query)
             app = self.app()
             wish = Wish.read(head.path, parameters)
-            principal, token = self.identify(parameters, host)
+            principal, token = self.identify(parameters, host_of(connection.peer))
             self.check(principal, app, wish.channels)
             if wish.since is not None:
                 self._require_history(app, wish.channels)
@@ -212,19 +210,33 @@ class Ntfy:
             self._refuse(connection, head, error)
             return
 
-        if isinstance(connection, Stream):
-            connection.begin(
-                self._encodings[codec],
-                stream_head(log, head, host, codec.content_type, principal.label),
-            )
-        # If the key is withdrawn, the connection is closed.
-        if principal.kind == "key":
-            self._core.keys.hold(principal.key, connection)
+        self._open(connection, head, codec, principal)
         connection.dialect_state = wish
         try:
             self._deliver(connection, app, wish, codec)
         except ChannelRefused as refused:
             connection.close(CloseCode.GOING_AWAY, str(refused))
+
+    def _open(
+        self,
+        connection: Connection,
+        head: Head,
+        codec: NtfyDialect,
+        principal: Principal,
+    ) -> None:
+        """Send the head of a stream. A WebSocket is open already.
+
+        If the key of the principal is withdrawn, the connection is closed.
+        """
+        if isinstance(connection, Stream):
+            log = self._core.node.request_log
+            host = host_of(connection.peer)
+            connection.begin(
+                self._encodings[codec],
+                stream_head(log, head, host, codec.content_type, principal.label),
+            )
+        if principal.kind == "key":
+            self._core.keys.hold(principal.key, connection)
 
     def _require_history(self, app: str, channels: tuple[str, ...]) -> None:
         """Refuse a request for earlier messages if one of the topics stores
