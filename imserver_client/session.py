@@ -684,8 +684,8 @@ class SessionCore(ABC, Generic[T]):
             self._read_channel(read, now)
         elif not isinstance(read, Reply):
             self._read(read, now)
-        # The answer to an older login does not count.
         elif self._login_seq and read.seq == self._login_seq:
+            # The answer to an older login does not count.
             self._read_login(read, now)
         elif read.cmd == "subscribe":
             self._read_subscribed(read, now)
@@ -708,6 +708,7 @@ class SessionCore(ABC, Generic[T]):
             self._resume_subscriptions(now)
             self.commands.give(now)
         elif answer.code in FINAL_REFUSALS:
+            # Another try would get the same answer.
             self.error = LoginRefused(answer.code, answer.text)
             self.close_code = CLOSE_NORMAL
         else:

@@ -430,6 +430,7 @@ class Migration:
         self._app["subscribe_to_own_channel"] = enabled
         if take(f"{where}.single_connection", bool, False):
             self._note(f"{where}.single_connection", "see login_policy of the app")
+        # Without the option the channels of users have no options either.
         if not enabled:
             return
         if namespace:
@@ -474,6 +475,7 @@ class Migration:
 
         row |= self._presence(where, options, permissions["presence"].clients)
         row |= self._history(where, options, permissions["history"].clients)
+        # True is the default of this server.
         if not self._admits_anonymous(where, row, permissions):
             row["anonymous"] = False
         self._note_rest(where, options)
@@ -680,6 +682,7 @@ class Migration:
         """Translate the calls to back ends that do not belong to a namespace of
         channels: logins, renewals of sessions, and methods (RPC)."""
         take = self._options.take
+        # These calls are about the client itself.
         for call in ("connect", "refresh"):
             where = f"client.proxy.{call}"
             name = take(f"{where}.proxy_name", str, "default")

@@ -715,8 +715,8 @@ class CentrifugeDialect(Dialect):
                 content = {"data": Raw(_encode(data))}
         elif name not in _READERS:
             return None
-        # Centrifugo answers such commands with an empty result.
         elif not isinstance(content, Struct | Raw):
+            # Centrifugo answers such commands with an empty result.
             content = {}
         number = int(request.seq) if request.seq.isdecimal() else 0
         return self._write_reply(number, name, content)

@@ -170,6 +170,7 @@ def login(api: GoChatApi, call: Call) -> HttpResponse:
         return BAD_PARAMETER
     accounts = api.accounts
     earlier_token = call.request.headers.get("token", "")
+    # Only accounts with a second factor need it.
     code = call.params.get("code", "")
     account = accounts.login(
         call.app, phone, password, call.request.host, earlier_token, code

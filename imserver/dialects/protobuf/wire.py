@@ -812,6 +812,7 @@ def _conversation(row: Any) -> pb.Conversation:
     peer_id, peer = _number_or_name(row.peer)
     last = None
     place = row.position
+    # A conversation may have no entry that the user can read.
     if row.last is not None:
         last = as_full_message(row.last.message())
         place = place or row.last.id

@@ -214,6 +214,7 @@ def trigger_batch(api: PusherApi, call: Call) -> HttpResponse:
         )
     if not any(event.info for event in events):
         return _answer({})
+    # One object for each event, in their order, even if it is empty.
     infos: list[dict[str, Any]] = []
     for event in events:
         if event.info:

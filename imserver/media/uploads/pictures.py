@@ -173,8 +173,8 @@ def _jpeg_segments(data: mmap) -> Iterator[int]:
         yield position
         if marker == _MARKER:  # a fill byte
             position += 1
-        # All other segments have their length behind the marker.
         elif marker in _WITHOUT_LENGTH:
+            # All other segments have their length behind the marker.
             position += _MARKER_BYTES
         else:
             length = data[position + _MARKER_BYTES : position + _SEGMENT_HEAD_BYTES]

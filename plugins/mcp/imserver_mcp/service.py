@@ -390,9 +390,9 @@ class Mcp:
         answer: dict[str, Any] = {"resources": resources}
         if following:
             answer["nextCursor"] = f"{index}:{following}"
-        # This source has no more pages, so the next page is that of the next
-        # source.
         elif index + 1 < len(sources):
+            # This source has no more pages, so the next page is that of the
+            # next source.
             answer["nextCursor"] = f"{index + 1}:"
         return {**answer, **READ}
 

@@ -464,8 +464,9 @@ class Tasks:
             questions, self._positions[app] = asks.changes(app, position)
             if questions and self.rows.make_due(app, questions):
                 self.runner.wake()
-            # No task of the app waits any more, so its log need not be read.
             elif not self.rows.are_open(app):
+                # No task of the app waits any more, so its log need not be
+                # read.
                 self._positions.pop(app)
 
     def _do_due_work(self, app: str, id: str) -> None:

@@ -270,6 +270,8 @@ class ApnsClient:
                     f"/3/device/{token}", headers, body, self._seconds
                 )
             except StreamLost as lost:
+                # A new try helps only if the connection has ended, and if Apple
+                # has not begun with the request.
                 if not lost.is_safe or tries == _TRIES or connection.is_open:
                     raise
 

@@ -367,19 +367,27 @@ class JsonClient(Service, dict=True):
         body = msgspec.json.encode({"message": self.message_of(token, short)})
         for is_last in (False, True):
             access_token = self._token.get()
-            headers = {
-                "Authorization": f"Bearer {access_token.text}",
-                "Content-Type": "application/json",
-            }
-            with self._permits:
-                status, content, received = self.requests.exchange(
-                    "POST", self.url, body, headers, self.seconds
-                )
+            status, content, received = self._post(body, access_token)
             rule, problem = self.judge(token, status, content)
             if not rule.renew or is_last:
                 break
             self._token.drop(access_token)
         return rule.result(status, problem, received)
+
+    def _post(
+        self, body: bytes, access_token: AccessToken
+    ) -> tuple[int, bytes, Mapping[str, str]]:
+        """Send a body, and return status, body and headers of the answer.
+
+        Only some requests are sent at a time. Switches greenlets. Raises
+        Unreachable.
+        """
+        headers = {
+            "Authorization": f"Bearer {access_token.text}",
+            "Content-Type": "application/json",
+        }
+        with self._permits:
+            return self.requests.exchange("POST", self.url, body, headers, self.seconds)
 
     def _content_size(self, notice: PushNotice) -> int:
         """The size of a notification as the service counts it, in bytes."""

@@ -202,6 +202,7 @@ class Ntfy:
             self.check(principal, app, wish.channels)
             if wish.since is not None:
                 self._require_history(app, wish.channels)
+            # The session limits may refuse it, and then it is closed already.
             if not self._core.sessions.begin_for(
                 connection, app, principal, token, NAME, NAME
             ):
@@ -261,8 +262,8 @@ class Ntfy:
             connection.refuse(
                 stream_refused(log, head, host, problem, STYLE), CloseCode.POLICY
             )
-        # A WebSocket is open already, so it can have no status.
         elif problem.problem.status in _DENIALS:
+            # A WebSocket is open already, so it can have no status.
             connection.close(CloseCode.NOT_ALLOWED, str(problem))
         else:
             connection.close(CloseCode.POLICY, str(problem))

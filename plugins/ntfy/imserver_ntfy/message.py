@@ -348,8 +348,8 @@ def _read_attachment(message: NtfyMessage, parameters: Parameters) -> None:
         name = name or urlsplit(url).path.rpartition("/")[2] or "attachment"
         message.attachment = {"name": name, "url": url}
         message.message = message.message or f"You received a file: {name}"
-    # A name without a URL belongs to a file in the body.
     elif name:
+        # A name without a URL belongs to a file in the body.
         raise bad(NO_FILES, "this server stores no files; name the URL of one (attach)")
 
 

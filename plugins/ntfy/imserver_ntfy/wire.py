@@ -60,8 +60,8 @@ def message_of(event: Event) -> NtfyMessage | None:
     message = new_message("message", topic)
     if event.id:
         message.id = event.id
-    # Any id that is the same for all subscribers.
     elif part.offset:
+        # Any id that is the same for all subscribers.
         message.id = f"at-{part.offset}"
     if event.time:
         message.time = event.time
