@@ -174,9 +174,9 @@ def _jpeg_segments(data: mmap) -> Iterator[int]:
         if marker == _MARKER:  # a fill byte
             position += 1
         elif marker in _WITHOUT_LENGTH:
-            # All other segments have their length behind the marker.
             position += _MARKER_BYTES
         else:
+            # All other segments have their length behind the marker.
             length = data[position + _MARKER_BYTES : position + _SEGMENT_HEAD_BYTES]
             position += _MARKER_BYTES + int.from_bytes(length)
 
