@@ -287,7 +287,8 @@ def _is_one_scan(image: Any) -> bool:
 def _has_many_scans(image: Any) -> bool:
     """Whether a JPEG has too many scans. Each scan processes the whole
     picture."""
-    # The bytes of a scan's marker occur nowhere else.
+    # The data of a scan never contain these bytes. A thumbnail in the metadata
+    # may, and then it is counted, too.
     start_of_scan = bytes((_MARKER, _START_OF_SCAN))
     with mmap(image.fp.fileno(), 0, access=ACCESS_READ) as content:
         position = -1

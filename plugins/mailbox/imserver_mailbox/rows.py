@@ -136,7 +136,6 @@ class MailboxRows(Store.Rows):
             "due = CASE WHEN due = %s THEN %s ELSE due END, "
             f"last = %s WHERE {_KEY}"
         )
-        # In one order, so that two transactions cannot wait for each other.
         for conversation, (first, last) in sorted(ranges.items()):
             key = app, user, 0, conversation
             if not sql.execute(change, (NEVER, first - 1, NEVER, now, last, *key)):

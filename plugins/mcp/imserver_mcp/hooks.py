@@ -149,7 +149,7 @@ class EventHooks:
                 "ResourceExhausted",
                 {"limit": "subscriptions", "max": MOST},
             )
-        # A receiver that the principal has used before was verified then.
+        # A receiver was verified when the principal made its first subscription.
         receivers = {(row.what.label, row.what.url) for row in rows}
         if (what.label, what.url) not in receivers:
             turn.api.rates.charge(turn.principal, turn.request.host, VERIFY_COST)

@@ -216,9 +216,9 @@ class TaskRows(Store.Rows):
         )
         rows = sql.query_in(statement, (app,), sorted(questions), many=True)
         ids = [id for _, id in rows]
-        # Each call sets another value, never one that was there before. A node
-        # that has just read the question as open then sets a later time only if
-        # the value is still the one that it has read.
+        # Each call sets another value. A node that has just read the question
+        # as open sets a later time only if the value is still the one that it
+        # has read.
         due = "due = CASE WHEN due > 0 THEN 0 ELSE due - 1 END"
         change = f"UPDATE mcp_task SET {due} {_ONE} AND state = 'working'"
         sql.execute_many(change, [(app, id) for id in ids])
@@ -506,7 +506,7 @@ class Tasks:
         content = b""
         if result:
             content = msgspec.json.encode(result)
-        # A result is a value in the database.
+        # A longer result is not stored: the task fails instead.
         if len(content) > MOST_BYTES:
             too_long = {"code": Code.INTERNAL, "message": "The result is too long"}
             state = "failed"
