@@ -164,8 +164,6 @@ def check_files(
         for row in upload_rows.rows_of(store, app):
             count += 1
             damage = _damage_of(storage, row)
-            # Whole files are read, so this is slow and has one finding for
-            # each.
             if not damage:
                 continue
             has_damage = True
