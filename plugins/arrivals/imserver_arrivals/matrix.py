@@ -21,7 +21,7 @@ from collections.abc import Collection, Iterator
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import IO, Any, ClassVar, Final
+from typing import IO, Any, ClassVar, Final, NamedTuple
 from urllib.parse import unquote
 
 from msgspec.structs import replace
@@ -30,7 +30,16 @@ from . import records
 from .fields import Json, RecordReader, at, list_at, text_at
 from .live import MARK
 from .markup import html_text, marked
-from .matrix_events import USER, MatrixEvent, Relations, Room
+from .matrix_events import (
+    DEFAULT_VERSION,
+    USER,
+    Edit,
+    MatrixEvent,
+    Membership,
+    Relations,
+    Room,
+    SentReaction,
+)
 from .problems import NAME_CHARACTERS, BadArchive, Problems
 from .source import source_of
 from .tables import Tables
@@ -77,13 +86,40 @@ _HOUR_SECONDS: Final = 3600
 _MINUTE_SECONDS: Final = 60
 
 
+class AccountData(NamedTuple):
+    """A file with settings that a client has stored for its user."""
+
+    folder: str
+    """The folder of the user's export."""
+    room: str
+    """The id of the room to which the settings belong, or ``global``."""
+    file: str
+
+
+class Appearance(NamedTuple):
+    """A person as the newest event about their joining a room shows them."""
+
+    time_ms: int = -1
+    """The time of this event; -1 if the person only appears as a sender."""
+    nickname: str = ""
+    avatar: str = ""
+
+
 class Matrix:
-    """An archive of Matrix: see :class:`~imserver_arrivals.records.Archive`."""
+    """The adapter for archives of Matrix.
+
+    It converts them to the records which the importer stores. The interface is
+    :class:`~imserver_arrivals.records.Archive`.
+    """
 
     name: ClassVar[str] = "matrix"
     title: ClassVar[str] = "Matrix"
 
     def __init__(self, path: Path) -> None:
+        """Open an archive and sort its files by their names.
+
+        Raises BadArchive if no file is of an export of Matrix.
+        """
         self.problems = Problems()
         self._source = source_of(path, self.problems)
         self._rooms: dict[str, Room] = {}
@@ -91,19 +127,17 @@ class Matrix:
         """Person whose data were exported → their profile."""
         self._exporters: dict[str, str] = {}
         """Folder of an export → the person whose data it has."""
-        self._account_data: list[tuple[str, str, str]] = []
-        """Files of account data: (folder of the export, the room or ``global``,
-        name of the file)."""
+        self._account_data: list[AccountData] = []
         self._files: dict[str, str] = {}
         """Id of a file of this server, or the name of a file of Element → its
         name in the archive."""
-        self._beside: dict[tuple[str, str], list[str]] = {}
-        """(folder, minute and second in the name) → files that Element has put
-        beside its events."""
-        self._people: dict[str, tuple[int, str, str]] = {}
-        """Person in an event → time, nickname and picture of their newest
-        member event. The time is -1 if they have none."""
+        self._element_files: dict[tuple[str, str], list[str]] = {}
+        """(folder, minute and second in the name) → files of messages that
+        Element has put into folders beside its JSON file."""
+        self._people: dict[str, Appearance] = {}
+        """The people in events."""
         self._emoji: dict[str, str] = {}
+        """Name of an emoji that is a picture → the picture's address."""
         self._broken = Problems()
         """Gets the broken parts. They are noted by the survey alone, because
         the rooms are read several times."""
@@ -112,36 +146,40 @@ class Matrix:
         call of :meth:`records` alone."""
         self._has_surveyed = False
         self._reader = RecordReader(MatrixEvent)
+
         for name in self._source.names:
             self._sort_file(name)
         if not (self._rooms or self._profiles):
             raise BadArchive(
                 f"{path} is no export of Matrix: no rooms/…/events, and no room of Element"
             )
+        # Users are named "@ann:example.org"; the part after the colon is the
+        # server.
         self._servers = {user.partition(":")[2] for user in self._profiles}
         self._read_account_data()
 
     def _sort_file(self, name: str) -> None:
-        """Note what a file is, by its name: events of a room, a profile,
-        account data, or the bytes of a file of a message. A room of Element is
-        found by its content."""
+        """Note what a file is, by its path in the archive.
+
+        Synapse writes ``rooms/!a:example.org/events`` and
+        ``user_data/profile``, for example. A room of Element is a JSON file
+        with any name, so it is recognized by its content.
+        """
         match name.split("/"):
             case [*_, "rooms", id, "events"] | [*_, "rooms", id, "state", _] if (
                 _ROOM.fullmatch(id)
             ):
                 self._rooms.setdefault(id, Room(id)).files[name] = False
             case [*top, "user_data", "profile"]:
-                profile = self._read_small(name)
-                user = text_at(profile, "name")
-                if re.search(USER, user):
-                    self._profiles[user] = profile
-                    self._exporters["/".join(top)] = user
+                self._add_profile(folder="/".join(top), name=name)
             case [*top, "user_data", "account_data", room]:
-                self._account_data.append(("/".join(top), room, name))
+                self._account_data.append(AccountData("/".join(top), room, name))
             case [
                 *_,
                 "devices" | "connections" | "invite_state" | "knock_state",
             ] | [*_, "media_ids", _]:
+                # Synapse writes these files, and an import needs nothing of
+                # them.
                 pass
             case [*_, "local_content", first, second, last]:
                 # Synapse splits the id of a file into two folders and a name.
@@ -155,7 +193,7 @@ class Matrix:
                 moments = _MOMENT.findall(last)
                 if moments:
                     key = "/".join((*top, kind)), ":".join(moments[-1])
-                    self._beside.setdefault(key, []).append(name)
+                    self._element_files.setdefault(key, []).append(name)
             case [*_, "rooms", _, "events"]:
                 self._note_unread_events(name)
             case [*_, last] if last.endswith(".json"):
@@ -163,9 +201,20 @@ class Matrix:
             case _:
                 self.problems.note("file that is none of the export")
 
+    def _add_profile(self, folder: str, name: str) -> None:
+        """Read whose data Synapse has exported to a folder."""
+        profile = self._read_small(name)
+        user = text_at(profile, "name")
+        if re.search(USER, user):
+            self._profiles[user] = profile
+            self._exporters[folder] = user
+
     def _read_account_data(self) -> None:
-        """Read up to which event people have read a room, and which rooms are
-        conversations of two."""
+        """Read the files of settings that clients have stored for their users.
+
+        Two settings count: ``m.fully_read`` of a room names the event up to
+        which the user has read it, and ``m.direct`` lists conversations of two.
+        """
         for folder, room, name in self._account_data:
             data = self._read_small(name)
             direct = at(data, "m.direct")
@@ -177,25 +226,34 @@ class Matrix:
                 self._note_direct(direct)
 
     def _note_direct(self, direct: Json) -> None:
-        """Note the rooms that are conversations of two. ``direct``: person →
-        the ids of the rooms with this person."""
+        """Note the rooms that are conversations of two.
+
+        ``direct`` has the ids of the rooms by person, for example
+        ``{"@ann:example.org": ["!a:example.org"]}``.
+        """
         ids = chain.from_iterable(list_at(direct, user) for user in direct)
         for room in map(self._rooms.get, map(str, ids)):
             if room is not None:
                 room.is_direct = True
 
     def _read_small(self, name: str) -> Any:
-        """The value of a small file. Returns None if it is broken or empty."""
+        """Return the value of a small JSON file. None if the file is broken or
+        empty."""
         return next(self._values(name, self.problems), None)
 
     def _values(
-        self, name: str, problems: Problems, is_room: bool = False
+        self, name: str, problems: Problems, is_element_room: bool = False
     ) -> Iterator[Any]:
-        """Yield the values of a file, one after the other. ``is_room``: the
-        file is a room that Element has exported, and its events are yielded."""
+        """Yield the JSON values in a file of the archive.
+
+        Synapse writes one value after the other. Element writes one object,
+        whose array ``messages`` has the events; set ``is_element_room`` to get
+        these events. If the file is broken, ``problems`` gets the error and the
+        iteration ends.
+        """
         try:
             with self._source.open(name) as file:
-                if not is_room:
+                if not is_element_room:
                     yield from Tables(file).values()
                     return
                 for table, row in Tables(file).rows():
@@ -205,8 +263,11 @@ class Matrix:
             problems.note_broken(name, error)
 
     def _note_unread_events(self, name: str) -> None:
-        """Note a file of events whose folder names no room. They are not
-        imported, because nobody knows to which room they belong."""
+        """Note a file of events that is in no room's folder.
+
+        Its events are not imported, because nobody knows to which room they
+        belong. The report tells how many messages are lost.
+        """
         values = self._values(name, Problems())
         count = sum(at(value, "type") in _MESSAGES for value in values)
         self.problems.note_broken(
@@ -214,7 +275,11 @@ class Matrix:
         )
 
     def _add_room(self, name: str) -> None:
-        """Add a room that Element has exported."""
+        """Add a JSON file, if it is a room that Element has exported.
+
+        Such a file begins with ``{"room_name": "Lobby", "topic": …, "messages":
+        […]}``. The first event with the id of a room decides.
+        """
         try:
             with self._source.open(name) as file:
                 tables = Tables(file)
@@ -233,31 +298,39 @@ class Matrix:
     # --- events of a room -----------------------------------------------------
 
     def _events(self, room: Room) -> Iterator[MatrixEvent]:
-        """The events of all exports of a room."""
-        for name, is_room in room.files.items():
-            note = partial(self._broken.note_field, "an event")
-            for raw in self._values(name, self._broken, is_room):
+        """Yield the events of a room from all of its files.
+
+        An event that is in several exports comes several times.
+        """
+        note_field = partial(self._broken.note_field, "an event")
+        for name, is_element_room in room.files.items():
+            element_folder = None
+            if is_element_room:
+                element_folder = name.rpartition("/")[0]
+            for raw in self._values(name, self._broken, is_element_room):
                 try:
-                    event = self._reader.convert(raw, note)
+                    event = self._reader.convert(raw, note_field)
                     if not isinstance(raw.get("content", {}), dict):
                         raise ValueError("its content is no object")
                 except (ValueError, RecursionError) as error:
-                    kind = at(raw, "type")
-                    is_message = kind in _MESSAGES or not isinstance(raw, dict)
-                    self._broken.note_broken(
-                        name, f"an event: {error}", messages=int(is_message)
-                    )
+                    self._note_broken_event(name, raw, error)
                     continue
                 event.raw = raw
                 event.version = room.version
-                event.top = None
-                if is_room:
-                    event.top = name.rpartition("/")[0]
+                event.element_folder = element_folder
                 yield event
 
+    def _note_broken_event(self, name: str, raw: object, error: Exception) -> None:
+        """Note an event that cannot be read, as a lost message if it may be
+        one."""
+        is_message = at(raw, "type") in _MESSAGES or not isinstance(raw, dict)
+        self._broken.note_broken(name, f"an event: {error}", messages=int(is_message))
+
     def _survey(self) -> None:
-        """Read the state of all rooms, and the people who were there. A room
-        that is imported gets a ``kind``."""
+        """Read all rooms once, for their state and for the people in them.
+
+        A room that is imported gets a ``kind`` here. Other rooms are noted.
+        """
         for room in self._rooms.values():
             # The ids of events depend on the version, so it is read before.
             room.version = self._version_of(room)
@@ -265,6 +338,8 @@ class Matrix:
             for event in self._events(room):
                 self._survey_event(room, event)
             self._broken = Problems()  # each broken part is noted once
+
+            # A space is a room whose only purpose is to list other rooms.
             if text_at(room.content("create"), "type") == "m.space":
                 self.problems.note("space (its rooms come)")
                 if room.messages:
@@ -277,57 +352,79 @@ class Matrix:
         self._has_surveyed = True
 
     def _version_of(self, room: Room) -> int:
-        """The version of a room, from its first event. :data:`_NEWEST_VERSION`
-        if it is not a number."""
+        """Return the version of a room, which says how the ids of events are
+        made.
+
+        The first event has it. A version that is not a number, such as
+        ``org.example.test``, counts as :data:`_NEWEST_VERSION`.
+        """
         events = self._events(room)
-        first = (event.content for event in events if event.type == "m.room.create")
-        version = str(next(first, {"room_version": "10"}).get("room_version", "1"))
+        creations = (event.content for event in events if event.type == "m.room.create")
+        creation = next(creations, None)
+        if creation is None:
+            return DEFAULT_VERSION
+        # The standard says that an event without a version creates a version 1.
+        version = str(creation.get("room_version", "1"))
         if re.fullmatch(r"[1-9]\d?", version, re.ASCII):
             return int(version)
         return _NEWEST_VERSION
 
     def _survey_event(self, room: Room, event: MatrixEvent) -> None:
-        """Note the facts of an event about a room and its people: who has
-        written, state, read positions, and own emoji."""
+        """Note the facts that an event tells about a room and its people.
+
+        These are its writers, its state, the positions up to which people have
+        read, and emoji that are pictures.
+        """
         # The id may be a digest, so it is made only if a marker can name it.
         if room.markers:
             for reader in room.markers.get(event.id, ()):
                 room.read[reader] = max(event.time_ms, room.read.get(reader, 0))
-        self._people.setdefault(event.sender, (-1, "", ""))
-        key, name = event.reaction
-        if event.type == "m.reaction" and name and _MEDIA.fullmatch(key):
-            self._emoji.setdefault(name, key)
+        self._people.setdefault(event.sender, Appearance())
+        if event.type == "m.reaction":
+            key, name = event.reaction
+            if name and _MEDIA.fullmatch(key):
+                self._emoji.setdefault(name, key)
 
-        user = event.state_key
-        if user is None:
+        # An event of the state has a key: the person in a member event, else
+        # "".
+        key_of_state = event.state_key
+        if key_of_state is None:
             if event.type in _MESSAGES or event.is_encrypted:
                 room.writers[event.sender] = None
                 room.messages += 1
-        elif event.type == "m.room.member" and re.search(USER, user):
-            self._note_member(room, event, user)
-        elif not user and event.depth >= room.state.get(event.type, event).depth:
+        elif event.type == "m.room.member" and re.search(USER, key_of_state):
+            self._note_member(room, event, user=key_of_state)
+        elif (
+            not key_of_state and event.depth >= room.state.get(event.type, event).depth
+        ):
             room.state[event.type] = event
 
     def _note_member(self, room: Room, event: MatrixEvent, user: str) -> None:
-        """Note whether a person is in a room, and the newest nickname and
-        picture of a person who joins."""
-        membership = text_at(event.content, "membership")
-        depth, _ = room.members.get(user, (0, ""))
-        if event.depth >= depth:
-            room.members[user] = (event.depth, membership)
+        """Note whether a person is in a room, and how they look.
+
+        A member event that says ``join`` also has the person's nickname and
+        picture. The newest of all rooms counts.
+        """
+        state = text_at(event.content, "membership")
+        if event.depth >= room.members.get(user, Membership()).depth:
+            room.members[user] = Membership(event.depth, state)
         room.is_direct = room.is_direct or event.content.get("is_direct") is True
-        if membership != "join":
+        if state != "join":
             return
         room.is_joined = True
-        time_ms, _, _ = self._people.get(user, (-1, "", ""))
-        if event.time_ms >= time_ms:
-            nickname = text_at(event.content, "displayname")
-            avatar = text_at(event.content, "avatar_url")
-            self._people[user] = (event.time_ms, nickname, avatar)
+        if event.time_ms >= self._people.get(user, Appearance()).time_ms:
+            self._people[user] = Appearance(
+                event.time_ms,
+                nickname=text_at(event.content, "displayname"),
+                avatar=text_at(event.content, "avatar_url"),
+            )
 
     def _describe(self, room: Room) -> None:
-        """Set the name and the topic of a room from its state. A room of
-        Element keeps those of its export if the state has none."""
+        """Set the name and the topic of a room from its state.
+
+        If the state has none, a room of Element keeps the name and topic in its
+        file.
+        """
         alias = text_at(room.content("canonical_alias"), "alias")
         name = text_at(room.content("name"), "name") or room.name
         # "#lobby:example.org" → "lobby"
@@ -337,8 +434,12 @@ class Matrix:
     # --- records --------------------------------------------------------------
 
     def open(self, file: str) -> IO[bytes] | None:
-        """The bytes of a file, by its address at Matrix, or by its name beside
-        the events of Element."""
+        """Open a file of a message or a picture, by the id in its record.
+
+        The id is an address at Matrix, such as ``mxc://example.org/abc``, or
+        the name of a file of Element. Returns None if the archive does not have
+        it.
+        """
         spoilers = spoilers_in(file)
         if spoilers is not None:
             return spoilers
@@ -354,46 +455,40 @@ class Matrix:
         return self._source.open(name)
 
     def _is_foreign(self, server: str) -> bool:
-        """Whether a server is a foreign one: none of its users were
-        exported."""
+        """Whether a server is a foreign one: none of its users were exported.
+
+        Servers of Matrix exchange messages, so a room has people of many
+        servers. Without any profile nobody knows which server was exported.
+        """
         return bool(self._servers) and server not in self._servers
 
     def _person(self, id: str) -> records.Person:
-        """A person, with the data of their profile, or else of their newest
-        member event. ``why`` is set if nobody may claim the account."""
+        """Return the record of a person.
+
+        Its data are from the profile, or else from the newest member event.
+        ``why`` is set if nobody may claim the account.
+        """
         profile = self._profiles.get(id, {})
-        _, nickname, avatar = self._people.get(id, (0, "", ""))
+        appearance = self._people.get(id, Appearance())
+        # "@ann:example.org" → "ann" and "example.org"
         local, _, server = id[1:].partition(":")
-        nickname = text_at(profile, "displayname") or nickname or local
-        avatar = _media_of(text_at(profile, "avatar_url") or avatar)
+        nickname = text_at(profile, "displayname") or appearance.nickname or local
+        avatar = _media_of(text_at(profile, "avatar_url") or appearance.avatar)
         person = records.Person(id, clean(nickname), avatar=avatar)
+
         if self._is_foreign(server):
             return replace(person, why="of another server")
         if profile.get("deactivated"):
             return replace(person, why="deactivated")
         if text_at(profile, "appservice_id") or text_at(profile, "user_type") == "bot":
             return replace(person, why="bot")
-        emails = (
-            text_at(contact, "address")
-            for contact in list_at(profile, "threepids")
-            if text_at(contact, "medium") == "email"
-        )
-        return replace(person, login=local, email=next(emails, ""))
+        return replace(person, login=local, email=_email_in(profile))
 
     def _group(self, room: Room) -> records.Group:
-        """A room as a group. If nobody is known to have joined it, its writers
-        are its members."""
+        """Return the record of a room."""
         name = ""
-        if room.kind == "direct":
-            present = list(dict.fromkeys((*room.members, *room.writers)))
-        else:
+        if room.kind != "direct":
             name = clean(room.name)
-            joined = [
-                user
-                for user, (_, membership) in room.members.items()
-                if membership == "join"
-            ]
-            present = joined or list(room.writers)
         group = records.Group(
             id=room.id,
             kind=room.kind or "closed",
@@ -401,9 +496,10 @@ class Matrix:
             description=clean(room.topic),
             members=[
                 records.Member(user, room.role(user), room.read.get(user, -1))
-                for user in present
+                for user in _people_in(room)
             ],
             pins=list(_pins(room)),
+            # A room with this event was replaced by a newer one.
             is_archived="m.room.tombstone" in room.state,
             avatar=_media_of(text_at(room.content("avatar"), "url")),
         )
@@ -415,8 +511,11 @@ class Matrix:
     def _messages(
         self, room: Room
     ) -> Iterator[records.Message | records.Change | records.Removal]:
-        """The messages, changes and removals of a room, each event once. Then
-        notes the events that were not imported."""
+        """Yield the messages, changes and removals of a room.
+
+        An event in several exports yields one record. At the end the method
+        notes the events that were not imported.
+        """
         relations = self._relations(room)
         ids: set[str] = set()
         encrypted: set[str] = set()
@@ -428,14 +527,24 @@ class Matrix:
                 ids.add(event.id)
                 yield from self._records(room, relations, event)
         yield from self._removals(room, relations, ids)
+        self._note_lost(room, relations, ids, encrypted)
 
+    def _note_lost(
+        self, room: Room, relations: Relations, ids: set[str], encrypted: set[str]
+    ) -> None:
+        """Note the events of a room that could not be imported.
+
+        ``ids``: the events that an export has as a text. ``encrypted``: the
+        events that an export has encrypted.
+        """
         unreadable = encrypted - ids
         if unreadable:
             self._notes.note_lost(
                 "encrypted message", group=room.id, count=len(unreadable)
             )
-        related = [*relations.edits, *relations.reactions.values()]
-        lost = sum(about not in ids for about, _ in related)
+        edited = [message for message, _ in relations.edits]
+        reacted = [sent.message for sent in relations.reactions.values()]
+        lost = sum(message not in ids for message in (*edited, *reacted))
         if lost:
             self._notes.note(
                 "edit or reaction of a message that is not there",
@@ -446,13 +555,16 @@ class Matrix:
     def _records(
         self, room: Room, relations: Relations, event: MatrixEvent
     ) -> Iterator[records.Message | records.Change | records.Removal]:
-        """The record of an event, if it has one. Edits, reactions and
-        redactions change other records and have none."""
+        """Yield the record of an event, if it has one.
+
+        Edits, reactions and redactions change other records and have none.
+        """
         relation, _ = event.relation
         if relation == "m.replace" or event.type in _ABOUT_OTHERS:
             return
         if event.state_key is not None:
             change = None
+            # A conversation of two has no name, and nobody joins or leaves it.
             if room.kind != "direct":
                 change = self._change(room, event)
             if change is not None:
@@ -463,6 +575,7 @@ class Matrix:
         if event.type in _VOTES:
             self._notes.note("vote of a poll", group=room.id)
         elif event.type not in _MESSAGES or kind.startswith("m.key."):
+            # "m.key.…" are steps in which two devices verify each other.
             short = f"event {kind or event.type}"[:NAME_CHARACTERS]
             self._notes.note(short, group=room.id)
         elif self._is_redacted(room, relations, event.id, event.sender):
@@ -472,6 +585,7 @@ class Matrix:
                 room.id, redaction.sender, redaction.time_ms, event.id
             )
         elif MARK in event.content:
+            # --follow has posted it there; it is in our log already.
             self._notes.note("message of ours", group=room.id)
         else:
             yield self._message(room, relations, event)
@@ -479,44 +593,47 @@ class Matrix:
     def _removals(
         self, room: Room, relations: Relations, ids: set[str]
     ) -> Iterator[records.Removal]:
-        """Removals of reactions that were taken back, and of redacted messages
-        that no export has.
+        """Yield removals that no message of the room stands for.
 
-        ``ids``: the messages that an export has. The reactions are deleted from
-        ``relations``.
+        These are removals of reactions, and of redacted messages that no export
+        has. ``ids``: the messages that an export has. Each reaction that
+        somebody has redacted is deleted from ``relations``.
         """
         for id, redaction in relations.redactions.items():
-            message, reaction = relations.reactions.pop(id, (id, None))
-            if reaction is None and id in ids:
-                continue  # its removal was yielded in its place
-            person = ""
-            if reaction is not None:
-                person = reaction.person
-            if self._is_redacted(room, relations, id, person):
+            sent = relations.reactions.pop(id, None)
+            if sent is None:
+                if id in ids:
+                    continue  # its removal was yielded in its place
+                sender = ""
+                message = id
+                reaction = None
+            else:
+                sender = sent.reaction.person
+                message, reaction = sent
+            if self._is_redacted(room, relations, id, sender):
                 yield records.Removal(
-                    room.id,
-                    person or redaction.sender,
-                    redaction.time_ms,
-                    message,
-                    reaction,
+                    group=room.id,
+                    person=sender or redaction.sender,
+                    time_ms=redaction.time_ms,
+                    message=message,
+                    reaction=reaction,
                 )
 
     def _relations(self, room: Room) -> Relations:
-        """Collect the edits, reactions and redactions of a room, because they
-        come after the messages that they change."""
+        """Collect the edits, reactions and redactions of a room.
+
+        They are collected before the messages are yielded, because they come
+        after the messages that they change.
+        """
         relations = Relations()
         for event in self._events(room):
             kind, about = event.relation
             if event.type == "m.reaction" and kind == "m.annotation" and about:
-                self._add_reaction(relations, event, about)
+                self._add_reaction(relations, event, message=about)
             elif kind == "m.replace":
-                content = event.content.get("m.new_content")
-                before = relations.edits.get((about, event.sender))
-                is_newest = before is None or (event.time_ms, event.id) > before[:2]
-                if isinstance(content, dict) and is_newest:
-                    edit = (event.time_ms, event.id, content)
-                    relations.edits[about, event.sender] = edit
+                self._add_edit(relations, event, message=about)
             elif event.type == "m.room.redaction":
+                # The field moved into the content in version 11 of rooms.
                 redacted = event.redacts or text_at(event.content, "redacts")
                 if redacted:
                     relations.redactions.setdefault(redacted, event)
@@ -526,56 +643,83 @@ class Matrix:
         return relations
 
     @staticmethod
-    def _add_reaction(relations: Relations, event: MatrixEvent, about: str) -> None:
-        """Add a reaction to the message ``about``. An own emoji has an address
-        at Matrix as its key, and is written ``:name:``."""
+    def _add_edit(relations: Relations, event: MatrixEvent, message: str) -> None:
+        """Add an edit of a message, unless the sender has a newer one."""
+        content = event.content.get("m.new_content")
+        if not isinstance(content, dict):
+            return
+        edit = Edit(event.time_ms, event.id, content)
+        before = relations.edits.get((message, event.sender))
+        if before is None or edit[:2] > before[:2]:
+            relations.edits[message, event.sender] = edit
+
+    @staticmethod
+    def _add_reaction(relations: Relations, event: MatrixEvent, message: str) -> None:
+        """Add a reaction to a message.
+
+        An emoji that is a picture has the picture's address as its key. It
+        becomes ``:name:`` here.
+        """
         key, name = event.reaction
         if not key:
             return
+        reaction = records.Reaction(event.sender, emoji=key)
         if _MEDIA.fullmatch(key):
-            reaction = records.Reaction(event.sender, f":{name or 'picture'}:", key)
-        else:
-            reaction = records.Reaction(event.sender, key)
-        relations.reactions[event.id] = (about, reaction)
-        relations.newest.setdefault(about, {})[event.sender, key] = event.id
+            reaction = records.Reaction(
+                event.sender, emoji=f":{name or 'picture'}:", name=key
+            )
+        relations.reactions[event.id] = SentReaction(message, reaction)
+        relations.newest.setdefault(message, {})[event.sender, key] = event.id
 
     @staticmethod
     def _is_redacted(room: Room, relations: Relations, id: str, sender: str) -> bool:
-        """Whether a message or reaction was redacted by somebody who may do so:
-        its sender, or an admin. An export of a client has only redactions that
-        the server has accepted."""
+        """Whether a message or reaction was redacted by somebody who may do so.
+
+        A *redaction* is the deletion of an event. Its sender may redact it, and
+        so may an admin of the room.
+        """
         redaction = relations.redactions.get(id)
         if redaction is None:
             return False
-        if redaction.top is not None:  # from an export of a client
+        if redaction.element_folder is not None:
+            # Element has only redactions that the server has accepted.
             return True
         return redaction.sender == sender or room.role(redaction.sender) != "member"
 
     def _change(self, room: Room, event: MatrixEvent) -> records.Change | None:
-        """The change of a group that a state event tells. Returns None if
-        groups here have no such change, or if the event changes nothing."""
-        content = event.content
-        replaced = text_at(event.unsigned, "replaces_state")
-        before = text_at(event.unsigned, "prev_content", "membership") or replaced
+        """Return the change of a group that a state event tells.
+
+        Somebody joins or leaves, or the room gets another name or topic.
+        Returns None if groups here have no such change, or if the event changes
+        nothing.
+        """
         change = partial(records.Change, event.id, room.id, event.sender, event.time_ms)
+        # The id of the event that had set this part of the state before.
+        replaced = text_at(event.unsigned, "replaces_state")
         if event.type == "m.room.member" and event.state_key in room.members:
-            membership = text_at(content, "membership")
+            before = text_at(event.unsigned, "prev_content", "membership") or replaced
+            membership = text_at(event.content, "membership")
+            # Somebody who joins again has only changed their nickname or
+            # picture.
             if membership == "join" and before in _OUTSIDE:
                 return change("join", [event.state_key])
             if membership in ("leave", "ban") and before == "join":
                 return change("leave", [event.state_key])
         elif event.state_key == "" and replaced:
-            name = clean(text_at(content, "name"))
+            # The first name and topic belong to the group from its beginning.
+            name = clean(text_at(event.content, "name"))
             if event.type == "m.room.name" and name:
                 return change("name", text=name)
             if event.type == "m.room.topic":
-                return change("description", text=clean(text_at(content, "topic")))
+                topic = clean(text_at(event.content, "topic"))
+                return change("description", text=topic)
         return None
 
     def _message(
         self, room: Room, relations: Relations, event: MatrixEvent
     ) -> records.Message:
-        """A message, with the text of its newest edit and its reactions."""
+        """Return the record of a message, with its newest text and its
+        reactions."""
         kind, about = event.relation
         thread = ""
         reply = text_at(event.content, "m.relates_to", "m.in_reply_to", "event_id")
@@ -591,31 +735,35 @@ class Matrix:
         text, files = self._content(event, content, is_reply)
         newest = relations.newest.get(event.id, {})
         return records.Message(
-            event.id,
-            room.id,
-            event.sender,
-            event.time_ms,
-            text,
-            thread,
-            reply,
+            id=event.id,
+            group=room.id,
+            person=event.sender,
+            time_ms=event.time_ms,
+            text=text,
+            thread=thread,
+            reply=reply,
             is_edited=is_edited,
             files=files,
             reactions=[
-                relations.reactions[id][1]
+                relations.reactions[id].reaction
                 for (person, _), id in newest.items()
-                if not self._is_redacted(room, relations, id, person)
+                if not self._is_redacted(room, relations, id, sender=person)
             ],
         )
 
     def _edited(self, room: Room, relations: Relations, event: MatrixEvent) -> Json:
-        """The content of a message after its newest edit, or the content of the
-        event itself."""
+        """Return the content of a message after its newest edit.
+
+        Returns the content of the event itself, the same object, if the message
+        was not edited.
+        """
         edit = relations.edits.get((event.id, event.sender))
-        if edit is not None:
-            _, id, content = edit
-            if not self._is_redacted(room, relations, id, event.sender):
-                return content
-        # A client has the edit within the edited event.
+        if edit is not None and not self._is_redacted(
+            room, relations, edit.id, sender=event.sender
+        ):
+            return edit.content
+        # Element writes no event of the edit. The server has put it into the
+        # edited event.
         bundled = at(event.unsigned, "m.relations", "m.replace")
         if text_at(bundled, "sender") == event.sender:
             new = at(bundled, "content", "m.new_content")
@@ -628,8 +776,11 @@ class Matrix:
     def _content(
         self, event: MatrixEvent, content: Json, is_reply: bool
     ) -> tuple[str, list[records.File]]:
-        """The text and the files of a message. ``is_reply``: the text begins
-        with a quote of the answered message, which is left out."""
+        """Return the text and the files of a message.
+
+        ``content`` is the event's own or that of its newest edit. ``is_reply``:
+        the text begins with a quote of the answered message, which is left out.
+        """
         if event.type in _POLLS:
             return _text_of_poll(content), []
         kind = text_at(content, "msgtype")
@@ -651,83 +802,114 @@ class Matrix:
         return text, spoilers
 
     def _file(self, event: MatrixEvent, content: Json, kind: str) -> records.File:
-        """The file of a message: beside the events in an export of Element, or
-        by its address at Matrix. ``why`` is set if its bytes cannot be
-        imported."""
+        """Return the file of a message.
+
+        Its id is a name in the archive, if Element has put the file into a
+        folder beside its events. Otherwise the id is the address at Matrix,
+        such as ``mxc://example.org/abc``. ``why`` is set if its bytes cannot be
+        imported. ``kind``: the type of the message, such as ``m.image``.
+        """
         body = text_at(content, "body")
         name = clean(text_at(content, "filename") or body) or "file"
+        element_file = self._element_file(event, body, kind)
+        if element_file is not None:
+            return records.File(element_file, name)
+
         address = text_at(content, "url") or text_at(content, "file", "url")
-        # Element adds the date and the time to the name. The date is in some
-        # language and the hour depends on the zone, so a file is found by its
-        # minute and second.
-        if event.top is not None:
-            folder = "/".join(filter(None, (event.top, _FOLDERS[kind])))
-            seconds = event.time_ms // SECOND_MS % _HOUR_SECONDS
-            moment = "{:02}:{:02}".format(*divmod(seconds, _MINUTE_SECONDS))
-            beginning = f"{folder}/{body.rpartition('.')[0] or body}-"
-            for file in self._beside.get((folder, moment), ()):
-                if file.startswith(beginning):
-                    return records.File(file, name)
         media = _MEDIA.fullmatch(address)
         why = ""
         if media is None:
-            address = event.id
-            why = "without an address"
-        elif "file" in content and "url" not in content:
+            # A file needs an id, and the id of the message is as unique.
+            return records.File(event.id, name, why="without an address")
+        if "file" in content and "url" not in content:
+            # In encrypted rooms "file" has the address and the key of the file.
             why = "encrypted"
         elif self._is_foreign(media[1]):
             why = "of another server"
         return records.File(address, name, why=why)
 
+    def _element_file(self, event: MatrixEvent, body: str, kind: str) -> str | None:
+        """Find the file of a message that Element has exported with the event.
+
+        Element adds the date and the time to the name. The picture ``cat.jpg``
+        of 10:15:42 is ``images/cat-1-20-2026 at 10-15-42 AM.jpg``, for example.
+        The date is in some language, and the hour depends on the zone.
+        Therefore a file is found by its minute, its second and the beginning of
+        its name.
+        """
+        if event.element_folder is None:
+            return None
+        folder = "/".join(filter(None, (event.element_folder, _FOLDERS[kind])))
+        seconds = event.time_ms // SECOND_MS % _HOUR_SECONDS
+        minute_and_second = "{:02}:{:02}".format(*divmod(seconds, _MINUTE_SECONDS))
+        beginning = f"{folder}/{body.rpartition('.')[0] or body}-"
+        for file in self._element_files.get((folder, minute_and_second), ()):
+            if file.startswith(beginning):
+                return file
+        return None
+
     def _text(self, content: Json, is_reply: bool) -> tuple[str, list[records.File]]:
-        """The text of a message, and the file with its spoilers, if it has
-        any."""
-        mentions = content.get("m.mentions")
-        is_for_room = not isinstance(mentions, dict) or mentions.get("room") is True
+        """Return the text of a message, and a file with its spoilers if it has
+        any.
 
-        def mark_everybody(text: str) -> str:
-            if not is_for_room:
-                return text
-            return _EVERYBODY.sub(records.mention(records.EVERYBODY), text)
-
+        Matrix writes a text as ``body``, and one with formats as HTML, too. The
+        HTML is taken if there is any. ``is_reply``: the text begins with a
+        quote of the answered message, which is left out.
+        """
         html = text_at(content, "formatted_body")
         is_html = text_at(content, "format") == "org.matrix.custom.html"
         if is_html and 0 < len(html) <= MOST_HTML_CHARACTERS:
-            spoilers: list[str] = []
+            return self._text_of_html(html, content)
+        return self._text_of_body(content, is_reply), []
 
-            def cover(spoiler: str, reason: str) -> str:
-                spoilers.append(without_marks(spoiler, self._name_of))
-                if reason:
-                    return f"{COVER} ({reason})"
-                return COVER
+    def _text_of_html(self, html: str, content: Json) -> tuple[str, list[records.File]]:
+        """Return the text of a message with formats, and its file of spoilers.
 
-            text = html_text(
-                clean(html), self._anchor, mark_everybody, "mx-reply", cover
-            )
-            if spoilers:
-                return text, [spoilers_file(spoilers)]
-            return text, []
+        A spoiler ``<span data-mx-spoiler="film">He dies</span>`` leaves ``▒▒▒
+        (film)`` in the text. ``mx-reply`` is the quote of an answered message.
+        """
+        spoilers: list[str] = []
 
+        def cover(spoiler: str, reason: str) -> str:
+            spoilers.append(without_marks(spoiler, self._name_of))
+            if reason:
+                return f"{COVER} ({reason})"
+            return COVER
+
+        mark_everybody = partial(_mark_everybody, content)
+        text = html_text(clean(html), self._anchor, mark_everybody, "mx-reply", cover)
+        if spoilers:
+            return text, [spoilers_file(spoilers)]
+        return text, []
+
+    def _text_of_body(self, content: Json, is_reply: bool) -> str:
+        """Return the text of a message without formats.
+
+        Names of users such as ``@ann:example.org`` become mentions, and links
+        to people and messages become marks.
+        """
         body = clean(text_at(content, "body"))
         if is_reply:
             # The lines of the quote of the answered message, for old clients.
             body = re.sub(r"\A(?=> )(?:>.*(?:\n|\Z))+\n*", "", body)
-        users: Collection[str] = self._people
-        ids = at(mentions, "user_ids")
+        # A newer client lists whom the text mentions. Other names are plain
+        # text.
+        mentionable: Collection[str] = self._people
+        ids = at(content, "m.mentions", "user_ids")
         if isinstance(ids, list):
-            users = ids
+            mentionable = ids
 
         def mark_person(match: re.Match[str]) -> str:
             user = match[0]
-            if user in users and user in self._people:
+            if user in mentionable and user in self._people:
                 return records.mention(user)
             return user
 
         def mark_link(match: re.Match[str]) -> str:
             return self._anchor(match[0], "") or match[0]
 
-        body = _MXID.sub(mark_person, mark_everybody(body))
-        return _PERMALINK.sub(mark_link, body), []
+        body = _MXID.sub(mark_person, _mark_everybody(content, body))
+        return _PERMALINK.sub(mark_link, body)
 
     def _name_of(self, person: str) -> str:
         """The name by which a text refers to somebody whom it cannot
@@ -737,29 +919,35 @@ class Matrix:
         return f"@{self._person(person).nickname}"
 
     def _anchor(self, address: str, label: str) -> str | None:
-        """The replacement of a link: a mark if it leads to a person or a
-        message, or a text if it leads elsewhere at Matrix. Returns None for a
-        usual link, which stays. ``label``: the text of the link; ``""`` if it
-        has none."""
+        """Return the replacement of a link at ``matrix.to``.
+
+        ``https://matrix.to/#/@ann:example.org`` becomes a mention of Ann, and
+        ``…/#/!room:example.org/$event`` a link to the message. Other places at
+        Matrix become their label. ``label``: the text of the link; ``""`` if it
+        has none. Returns None for a usual link, which stays.
+        """
         match = _PERMALINK.fullmatch(address)
         if match is None:
             return None
         path, _, _ = match[1].partition("?")
-        first, _, event = map(unquote, path.partition("/"))
-        if first.startswith("@"):
-            if first in self._people or first in self._profiles:
-                return records.mention(first)
-            return label or first
+        target, _, event = map(unquote, path.partition("/"))
+        if target.startswith("@"):
+            if target in self._people or target in self._profiles:
+                return records.mention(target)
+            return label or target
         is_event = event.startswith("$") and len(event) < _ID_CHARACTERS
+        # The mark has a bar after the id, so the id must have none.
         if is_event and clean(event) == event and "|" not in event:
             mark = records.link(event, address)
+            # A label that is an address itself says nothing to people.
             if label and "://" not in label:
                 return f"{label} ({mark})"
             return mark
         return label or None
 
     def records(self) -> Iterator[records.Record]:
-        """All records, people and groups first."""
+        """Yield all records: people, emoji, groups, and then the messages of
+        each room."""
         if not self._has_surveyed:
             self._survey()
         yield from map(self._person, sorted(self._people.keys() | self._profiles))
@@ -772,6 +960,11 @@ class Matrix:
 
 
 def _kind_of(room: Room) -> records.GroupKind:
+    """Return the kind of group that a room becomes.
+
+    A room of two people is a direct conversation only if somebody has marked
+    it so.
+    """
     if room.is_direct and len(room.members.keys() | room.writers) <= _PAIR:
         return "direct"
     if not room.name:
@@ -781,17 +974,57 @@ def _kind_of(room: Room) -> records.GroupKind:
     return "closed"
 
 
+def _people_in(room: Room) -> list[str]:
+    """Return the members that a room has here.
+
+    Both people of a direct conversation are members, even if one has left.
+    The writers are members of a room that nobody is known to have joined.
+    """
+    if room.kind == "direct":
+        return list(dict.fromkeys((*room.members, *room.writers)))
+    joined = [
+        user for user, membership in room.members.items() if membership.state == "join"
+    ]
+    return joined or list(room.writers)
+
+
+def _email_in(profile: Json) -> str:
+    """Return the first mail address of a profile, or ``""``.
+
+    Synapse writes it as ``{"threepids": [{"medium": "email", "address":
+    "ann@example.org"}]}``.
+    """
+    for contact in list_at(profile, "threepids"):
+        if text_at(contact, "medium") == "email":
+            return text_at(contact, "address")
+    return ""
+
+
+def _mark_everybody(content: Json, text: str) -> str:
+    """Replace ``@room`` in a text by the mention of everybody.
+
+    A newer client says in ``m.mentions`` whether ``@room`` is meant so.
+    """
+    mentions = content.get("m.mentions")
+    if isinstance(mentions, dict) and mentions.get("room") is not True:
+        return text
+    return _EVERYBODY.sub(records.mention(records.EVERYBODY), text)
+
+
 def _media_of(address: str) -> str:
-    """The address of a file at Matrix; ``""`` if the address leads
-    elsewhere."""
+    """Return an address at Matrix, or ``""`` if the address leads elsewhere."""
     if _MEDIA.fullmatch(address):
         return address
     return ""
 
 
 def _pins(room: Room) -> Iterator[records.Pin]:
-    """The pins of a room. Its state names the messages, but not who has pinned
-    each of them and when."""
+    """Yield the pinned messages of a room.
+
+    The state of a room lists the ids of the messages. Nobody knows who has
+    pinned each of them and when, so the newest change of the list counts for
+    all.
+    """
     event = room.state.get("m.room.pinned_events")
     if event is None:
         return
@@ -801,7 +1034,11 @@ def _pins(room: Room) -> Iterator[records.Pin]:
 
 
 def _text_of_poll(content: Json) -> str:
-    """The question of a poll, and its answers as a list."""
+    """Return the question of a poll and its answers as a list.
+
+    ``{"m.poll": {"question": {"m.text": [{"body": "Lunch?"}]}, "answers": …}}``
+    becomes ``Lunch?``, and a line such as ``- Pizza`` for each answer.
+    """
     poll = at(content, "m.poll") or at(content, _POLLS[1])
     answers = list_at(poll, "answers")[:_MOST_ANSWERS]
     lines = [_extensible(at(poll, "question"))]
@@ -810,8 +1047,11 @@ def _text_of_poll(content: Json) -> str:
 
 
 def _extensible(value: object) -> str:
-    """The plain text in an extensible part of an event, for types without a
-    text."""
+    """Return the plain text of a question or an answer, or ``""``.
+
+    Newer events have texts in several formats, as ``{"m.text": [{"mimetype":
+    "text/plain", "body": "Lunch?"}]}``. Older ones have one text.
+    """
     for part in list_at(value, "m.text"):
         if text_at(part, "mimetype") in ("", "text/plain"):
             return text_at(part, "body")

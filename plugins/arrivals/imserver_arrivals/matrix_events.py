@@ -9,7 +9,7 @@ import json
 from base64 import b64encode, urlsafe_b64encode
 from functools import cached_property
 from hashlib import sha256
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, NamedTuple
 
 from msgspec import Meta, Struct, field
 
@@ -46,6 +46,8 @@ _SHORTER: Final = 11
 """The version from which on a redaction leaves less of an event."""
 _CREATORS_OWN: Final = 12
 """The version from which on the creators of a room have all powers."""
+DEFAULT_VERSION: Final = 10
+"""The version of a room whose first event is not in the archive."""
 _ID_CHARACTERS: Final = 256
 """Limit of the length of ids of events; all are shorter."""
 _POWERS: Final = (
@@ -71,13 +73,21 @@ version of rooms from which on it remains."""
 
 
 def event_id(event: Json, version: int) -> str:
-    """The id of an event in a room of version 3 or later: a digest of the event
-    after a redaction."""
+    """Return the id of an event in a room of version 3 or later.
+
+    Matrix does not assign such an id. It is ``$`` and the base64 of a SHA-256
+    digest, for example ``$Woq2vwLy8mNukf7e8oz61GxT5gpMmr_asNJbaxDAo0I``. The
+    digest is made of the JSON that remains of the event after a redaction, so
+    that a redacted event keeps its id. ``version``: the version of the room.
+    """
     names = _FIELDS_LEFT
     if version < _SHORTER:
         names = _FIELDS_LEFT_UNTIL_10
     redacted = {name: value for name, value in event.items() if name in names}
     redacted["content"] = _content_left(event, version)
+
+    # Each server must hash the same bytes, so the standard fixes the form of
+    # the JSON.
     canonical = json.dumps(
         redacted, ensure_ascii=False, separators=(",", ":"), sort_keys=True
     )
@@ -89,8 +99,12 @@ def event_id(event: Json, version: int) -> str:
 
 
 def _content_left(event: Json, version: int) -> Json:
-    """The content of an event that a redaction leaves, in a room of this
-    version."""
+    """Return the part of an event's content that a redaction leaves.
+
+    In a room of version 10, ``{"membership": "join", "displayname": "Ann"}`` of
+    a member event becomes ``{"membership": "join"}``. The function does not
+    change the event.
+    """
     type: str = event["type"]
     content: Json = event.get("content", {})
     if type != "m.room.create" or version < _CREATE_REMAINS:
@@ -100,6 +114,8 @@ def _content_left(event: Json, version: int) -> Json:
             for name, first_version in first_versions.items()
             if name in content and first_version <= version
         }
+    # Of an invitation by mail only the signature remains, because servers need
+    # it to check the invitation.
     signed = at(event, "content", "third_party_invite", "signed")
     if type == "m.room.member" and version >= _SHORTER and signed is not None:
         content["third_party_invite"] = {"signed": signed}
@@ -109,7 +125,13 @@ def _content_left(event: Json, version: int) -> Json:
 class MatrixEvent(
     Struct, dict=True, rename={"time_ms": "origin_server_ts", "given_id": "event_id"}
 ):
-    """An event of a room."""
+    """An event of a room, as JSON of Matrix has it.
+
+    An event is a message, a reaction, an edit, or a change of the room's state.
+    For example ``{"type": "m.room.message", "sender": "@ann:example.org",
+    "origin_server_ts": 1700000000000, "content": {"msgtype": "m.text", "body":
+    "Hi"}}``. The fields after ``unsigned`` are set by the reader.
+    """
 
     type: Annotated[str, Meta(min_length=1)]
     sender: Annotated[str, Meta(pattern=USER)]
@@ -124,15 +146,20 @@ class MatrixEvent(
     """The JSON of the event, from which its id may have to be made."""
     version: Any = 0
     """The version of the room."""
-    top: Any = None
-    """The folder of the export of Element with this event; None if it is in an
-    export of Synapse."""
+    element_folder: Any = None
+    """The folder with the JSON file from which the event was read, if Element
+    wrote that file; ``""`` is the top of the archive. None if Synapse wrote
+    it."""
 
     @cached_property
     def id(self) -> str:
-        """The id of the event. Synapse writes ids only in rooms before version
-        3, where they have a colon. Other ids are made from the JSON."""
-        if self.top is None and ":" not in self.given_id:
+        """The id of the event, from its JSON or made from it.
+
+        Synapse writes the id only in rooms of version 1 and 2, as
+        ``$local:example.org``. Element writes each id. Other ids are digests of
+        the event, see :func:`event_id`.
+        """
+        if self.element_folder is None and ":" not in self.given_id:
             return event_id(self.raw, self.version)
         if 0 < len(self.given_id) < _ID_CHARACTERS and self.given_id.isprintable():
             return self.given_id
@@ -140,15 +167,23 @@ class MatrixEvent(
 
     @property
     def relation(self) -> tuple[str, str]:
-        """The kind of its relation to another event, and the id of this event.
-        Kinds are ``m.replace``, ``m.annotation``, ``m.thread``, …"""
+        """The kind of the event's relation to another event, and the id of that
+        other event.
+
+        Kinds are ``m.replace`` (an edit), ``m.annotation`` (a reaction),
+        ``m.thread``, … Both texts are ``""`` if the event stands alone.
+        """
         relation = self.content.get("m.relates_to")
         return text_at(relation, "rel_type"), text_at(relation, "event_id")
 
     @property
     def reaction(self) -> tuple[str, str]:
-        """The emoji of a reaction and ``""``, or the address of a picture and
-        its name."""
+        """The key of a reaction, and the name of its emoji.
+
+        The key is a character such as ``👍``, and then the name is usually
+        ``""``. Or the key is the address of a picture, such as
+        ``mxc://example.org/abc``.
+        """
         content = self.content
         name = text_at(content, "shortcode") or text_at(
             content, "com.beeper.reaction.shortcode"
@@ -157,27 +192,54 @@ class MatrixEvent(
 
     @property
     def is_encrypted(self) -> bool:
+        """Whether the text of the message is missing, because only its
+        recipients have the key."""
         return (
             self.type == "m.room.encrypted"
             or text_at(self.content, "msgtype") == "m.bad.encrypted"
         )
 
 
+class Membership(NamedTuple):
+    """Whether a person is in a room, by the newest known event about it."""
+
+    depth: int = 0
+    """The depth of this event. Newer events of a room have a greater depth."""
+    state: str = ""
+    """``join``, ``invite``, ``knock``, ``leave`` or ``ban``."""
+
+
+class Edit(NamedTuple):
+    """The newest edit of a message. Edits are ordered by time, then by id."""
+
+    time_ms: int
+    id: str
+    content: Json
+
+
+class SentReaction(NamedTuple):
+    """A reaction, with the id of the message to which somebody sent it."""
+
+    message: str
+    reaction: Reaction
+
+
 class Room(Struct):
-    """A room: its files, and its state as far as events tell it."""
+    """A room: the files that have its events, and the facts which these events
+    tell."""
 
     id: str
     files: dict[str, bool] = field(default_factory=dict)
     """Name of a file → whether Element has exported it."""
     name: str = ""
     topic: str = ""
-    version: int = 10
+    version: int = DEFAULT_VERSION
     state: dict[str, MatrixEvent] = field(default_factory=dict)
     """Type → the newest event of the state with this type."""
-    members: dict[str, tuple[int, str]] = field(default_factory=dict)
-    """Person who was in the room or was invited → (depth of the event,
-    membership)."""
+    members: dict[str, Membership] = field(default_factory=dict)
+    """The people who were in the room, or were invited to it."""
     writers: dict[str, None] = field(default_factory=dict)
+    """The people who have written messages, as an ordered set."""
     messages: int = 0
     """The number of messages. It includes encrypted messages, and counts a
     message in two exports twice."""
@@ -186,49 +248,67 @@ class Room(Struct):
     read: dict[str, int] = field(default_factory=dict)
     """Person → the time up to which they have read."""
     is_direct: bool = False
+    """Whether somebody has marked the room as a conversation of two."""
     is_joined: bool = False
     """Whether anybody has ever joined."""
     kind: GroupKind | None = None
     """None if the room is not imported."""
 
     def content(self, name: str) -> Json:
-        """The content of the newest state event with this type."""
+        """The content of the newest state event of a type, or ``{}``.
+
+        ``name`` is the type without ``m.room.``: ``topic`` finds ``{"topic":
+        "Plans"}``, for example.
+        """
         event = self.state.get(f"m.room.{name}")
         if event is None:
             return {}
         return event.content
 
     def role(self, user: str) -> Role:
-        """The role of a person by their power. The creators of a room are
-        owners if the room has no powers, or if its version gives them all
-        powers."""
-        create = self.state.get("m.room.create")
-        levels = self.content("power_levels")
-        power = number_at(levels, "users", user)
-        if power is None:
-            power = number_at(levels, "users_default") or 0
-        if create is not None and (self.version >= _CREATORS_OWN or not levels):
-            creators = [create.sender]
-            if self.version >= _CREATORS_OWN:
-                creators += list_at(create.content, "additional_creators")
-            if user in creators:
-                power = OWNER_POWER
+        """The role of a person in the room.
+
+        Matrix has no roles. It gives each person a power, usually 0, 50 for
+        moderators and 100 for admins. From 100 on the person is an owner here,
+        and from 50 on an admin.
+        """
+        power = OWNER_POWER
+        if not self._is_powerful_creator(user):
+            levels = self.content("power_levels")
+            given_power = number_at(levels, "users", user)
+            if given_power is None:
+                given_power = number_at(levels, "users_default") or 0
+            power = given_power
+
         if power >= OWNER_POWER:
             return "owner"
         if power >= ADMIN_POWER:
             return "admin"
         return "member"
 
+    def _is_powerful_creator(self, user: str) -> bool:
+        """Whether a person has all powers because they have created the room.
+
+        From version 12 of rooms on, each creator has them. In older rooms the
+        creator has them only as long as no event gives powers to anybody.
+        """
+        create = self.state.get("m.room.create")
+        if create is None:
+            return False
+        if self.version >= _CREATORS_OWN:
+            others = list_at(create.content, "additional_creators")
+            return user == create.sender or user in others
+        return user == create.sender and not self.content("power_levels")
+
 
 class Relations(Struct):
     """The edits, reactions and redactions in a room, each by the event that it
     changes."""
 
-    edits: dict[tuple[str, str], tuple[int, str, Json]] = field(default_factory=dict)
-    """(id of a message, editor) → (time, id, new content) of the newest
-    edit."""
-    reactions: dict[str, tuple[str, Reaction]] = field(default_factory=dict)
-    """Id of a reaction → id of its message, and the reaction."""
+    edits: dict[tuple[str, str], Edit] = field(default_factory=dict)
+    """(id of a message, editor) → this person's newest edit of the message."""
+    reactions: dict[str, SentReaction] = field(default_factory=dict)
+    """Id of the event of a reaction → the reaction."""
     newest: dict[str, dict[tuple[str, str], str]] = field(default_factory=dict)
     """Id of a message → (person, key) → id of the newest reaction of this
     kind."""
