@@ -168,7 +168,8 @@ class Profile(Struct):
 
 
 class SlackUser(Struct):
-    """A row of ``users.json``."""
+    """A row of ``users.json``, for example ``{"id": "U1", "name": "ann",
+    "profile": {"email": "ann@example.org"}}``."""
 
     id: str
     name: str | None = None
@@ -270,8 +271,12 @@ class Item(Struct):
 
 
 class SlackMessage(Struct):
-    """A message or an event of a conversation, from an export or from the
-    API."""
+    """A message or an event of a conversation, from an export or from the API.
+
+    ``{"type": "message", "user": "U1", "ts": "1700000000.000100", "text": "Hi
+    <@U2>"}`` is a simple one. ``ts`` is the time of sending in seconds, and
+    identifies the message in its conversation.
+    """
 
     ts: str
     type: str | None = None
@@ -305,7 +310,8 @@ class SlackMessage(Struct):
 
     @property
     def kind(self) -> str:
-        """The subtype of a message, or the type of another event."""
+        """The subtype of a message, or the type of another event. ``""`` for a
+        plain message."""
         if self.subtype:
             return self.subtype
         if self.type in EVENTS:
@@ -324,14 +330,17 @@ class SlackMessage(Struct):
 
     @property
     def is_ours(self) -> bool:
-        """Whether it was posted on behalf of a message of the app here."""
+        """Whether ``--follow`` has posted it there on behalf of a message of
+        the app here."""
         return bool(id_of_ours(self.blocks))
 
     @property
     def sender(self) -> str:
-        """The id of the sender. For an app without a user it is the id or the
-        name of the bot. ``""`` if the message has no sender, or an impossible
-        one."""
+        """The id of the sender.
+
+        A user comes first, then an app: its bot, or the name that it shows.
+        ``""`` if the message has no sender, or an impossible one.
+        """
         commenter = None
         if self.comment is not None:
             commenter = self.comment.user
@@ -347,8 +356,11 @@ class SlackMessage(Struct):
 
     @property
     def _name_as_id(self) -> str:
-        """An id that is made from the shown name of the sender; ``""`` if it
-        has no visible character."""
+        """An id made from the shown name of the sender, such as ``name:Deploy
+        bot``.
+
+        ``""`` if the name has no visible character.
+        """
         name = "".join(filter(str.isprintable, self.username or ""))
         if name:
             return f"name:{name}"[:MOST_ID_CHARACTERS]
@@ -360,8 +372,11 @@ _read_array: Final = msgspec.json.Decoder(list[Raw]).decode
 
 
 def id_of_ours(blocks: Any) -> str:
-    """The id of the message here that was posted with these blocks
-    (:data:`~imserver_arrivals.live.MARK`). ``""`` if they are other blocks."""
+    """Return the id of the message here that was posted with these blocks.
+
+    ``--follow`` posts our messages to Slack with the id in a field of a block,
+    as ``{"block_id": "imserver.4711"}``. ``""`` if they are other blocks.
+    """
     if not isinstance(blocks, list):
         return ""
     for block in blocks:
@@ -372,15 +387,17 @@ def id_of_ours(blocks: Any) -> str:
 
 
 def seconds_of(moment: float | None) -> float:
-    """A time of Slack in seconds; 0 if it is missing or not possible."""
+    """Return a time of Slack in seconds; 0 if it is missing or not possible."""
     if moment and 0 < moment < _LATEST_SECONDS:
         return moment
     return 0
 
 
 def microseconds_of(ts: str | None) -> int:
-    """The time in Slack's ``ts``, in Unix microseconds; 0 if it is not a
-    time."""
+    """Convert Slack's ``ts`` to Unix microseconds.
+
+    ``1700000000.0001`` becomes 1700000000000100. 0 if it is not a time.
+    """
     match = _TS.fullmatch(ts or "")
     if match is None:
         return 0
@@ -390,12 +407,20 @@ def microseconds_of(ts: str | None) -> int:
 
 
 class SlackExport:
-    """An export of Slack: see :class:`imserver_arrivals.records.Archive`."""
+    """The adapter for exports of Slack.
+
+    It converts them to the records which the importer stores. The interface is
+    :class:`~imserver_arrivals.records.Archive`.
+    """
 
     name: ClassVar = "slack"
     title: ClassVar = "Slack"
 
     def __init__(self, path: Path) -> None:
+        """Open an export, and read the lists of people and conversations.
+
+        Raises BadArchive if it has no ``users.json``.
+        """
         self.problems = Problems()
         self._source = source_of(path, self.problems)
         self._top = self._top_of(path)
@@ -406,11 +431,12 @@ class SlackExport:
         messages do not name."""
         self._has_found_unlisted = False
         unread = self._sort_files()
+        # The name of an upload is "F012AB/plan.pdf", and F012AB its id.
         self._uploads = {
             name.partition("/")[0]: f"{self._top}{UPLOADS}/{name}"
             for name in self._files.get(UPLOADS, ())
         }
-        self._texts = Texts(set(), {})
+        self._texts = Texts(known=set(), channels={})
 
         self.users = [
             user
@@ -424,8 +450,12 @@ class SlackExport:
             self._note_unread_file(name)
 
     def _top_of(self, path: Path) -> str:
-        """The folder of the export in the archive, with a slash at its end.
-        ``""`` if it is the top of the archive."""
+        """Return the folder of the export in the archive, such as ``Team
+        export/``.
+
+        ``""`` if it is the top of the archive. Raises BadArchive if no folder
+        has a ``users.json``.
+        """
         tops = [
             name.removesuffix("users.json")
             for name in self._source.names
@@ -436,8 +466,11 @@ class SlackExport:
         return min(tops, key=len)
 
     def _sort_files(self) -> list[str]:
-        """Find the files of each folder. Returns the files that are in no
-        folder, are no known list, and stay unread."""
+        """Find the files of each folder of the export.
+
+        Returns the names of the other files, except the known lists. No part of
+        the import reads them.
+        """
         lists = {f"{name}.json" for name in (*LISTS, "users", *_BOTS)}
         unread = []
         for name in self._source.names:
@@ -446,13 +479,17 @@ class SlackExport:
                 unread.append(name)
             elif slash:
                 self._files.setdefault(folder, []).append(file)
+            # Without a slash the text is the name of a file at the top.
             elif folder not in lists:
                 unread.append(name)
         return unread
 
     def _read_bots(self) -> None:
-        """Read the names of bots, because their messages may have only an
-        id."""
+        """Read the names of bots, because their messages may have only an id.
+
+        They are in the profiles of users and in further lists. Each list has
+        the ids and the names of bots in fields of its own, see ``_BOTS``.
+        """
         for user in self.users:
             profile = user.profile
             if profile is not None and profile.bot_id:
@@ -470,12 +507,17 @@ class SlackExport:
                         self._bots.setdefault(id, name)
 
     def _read_lists(self) -> None:
-        """Read the lists of conversations, and find the folder of each."""
+        """Read the lists of conversations, and find the folder of each.
+
+        The folder has the name of the channel. Some tools of macOS write a name
+        with other Unicode characters that look the same, so both are
+        normalized.
+        """
         folders = {
             unicodedata.normalize("NFKC", folder): folder for folder in self._files
         }
         ids: set[str] = set()
-        taken: set[str] = set()
+        taken_folders: set[str] = set()
         for file, kind in LISTS.items():
             for row in self._read_rows(f"{file}.json", Conversation, optional=True):
                 row.kind = kind
@@ -489,15 +531,17 @@ class SlackExport:
                 # If two conversations have one name, the folder belongs to the
                 # first. The other one is in a folder with its id.
                 row.folder = row.id
-                if folder and folder not in taken:
+                if folder and folder not in taken_folders:
                     row.folder = folder
-                taken.add(row.folder)
+                taken_folders.add(row.folder)
                 self.conversations.append(row)
 
     def _find_unlisted(self) -> None:
-        """Make conversations for the folders that no list names, from the
-        people who have written there. A folder without messages is noted as
-        unread."""
+        """Make conversations for the folders that no list names.
+
+        Their members are the people who have written there. If a folder has no
+        messages, its files are noted as unread.
+        """
         listed = {conversation.folder for conversation in self.conversations}
         for folder in self._files.keys() - listed - {UPLOADS}:
             conversation = Conversation(_id_of_folder(folder), folder, folder=folder)
@@ -507,20 +551,30 @@ class SlackExport:
                     self._note_unread_file(f"{self._top}{folder}/{file}")
                 continue
             senders.pop("", None)
-            conversation.members = list(senders)
-            what = "a closed group"
-            if _DIRECT.fullmatch(folder) and len(senders) == 2:
-                conversation.kind = "direct"
-                what = "a conversation of two"
-            self.conversations.append(conversation)
-            short = folder[:NAME_CHARACTERS]
-            self.problems.note(
-                f"folder {short} that no list names (it comes as {what})"
-            )
+            self._add_unlisted(conversation, list(senders))
+
+    def _add_unlisted(self, conversation: Conversation, members: list[str]) -> None:
+        """Add a conversation that no list names, and note it for the report.
+
+        A folder such as ``D024BE91L`` has the id of a conversation of two.
+        Other folders may be of any kind, so they come as closed groups.
+        """
+        folder = conversation.folder
+        conversation.members = members
+        what = "a closed group"
+        if _DIRECT.fullmatch(folder) and len(members) == 2:
+            conversation.kind = "direct"
+            what = "a conversation of two"
+        self.conversations.append(conversation)
+        short = folder[:NAME_CHARACTERS]
+        self.problems.note(f"folder {short} that no list names (it comes as {what})")
 
     def _senders(self, conversation: Conversation) -> dict[str, None]:
-        """The people who have written in a conversation, each once. ``""``
-        stands for a message without a sender."""
+        """Return the people who have written in a conversation, as an ordered
+        set.
+
+        ``""`` stands for a message without a sender.
+        """
         senders: dict[str, None] = {}
         for day in self._message_files(conversation, Problems()):
             for message in self._messages_of_day(conversation, day, Problems()):
@@ -528,11 +582,14 @@ class SlackExport:
         return senders
 
     def _note_unread_file(self, name: str) -> None:
-        """Note a file that belongs to no conversation, and count its messages
-        as lost."""
+        """Note a file that belongs to no conversation.
+
+        A row with a ``ts`` is a message, so the report counts it as lost.
+        """
         short = name.removeprefix(self._top)[:NAME_CHARACTERS]
         rows = []
         if name.endswith(".json"):
+            # Its errors are not noted, because it may be no file of Slack.
             rows = self._rows_in(name, name, Problems())
         times = [microseconds_of(text_at(_value_of(row), "ts")) for row in rows]
         messages = sum(map(bool, times))
@@ -544,20 +601,24 @@ class SlackExport:
             self.problems.note(f"file {short}")
 
     def open(self, file: str) -> IO[bytes] | None:
-        """The bytes of a file, if the export has them in ``__uploads``."""
+        """Open a file of a message by its id. None if the export does not have
+        it in ``__uploads``."""
         name = self._uploads.get(file)
         if name is None:
             return None
         return self._source.open(name)
 
     def records(self) -> Iterator[Record]:
-        """See :meth:`imserver_arrivals.records.Archive.records`. The first call
-        also makes conversations for folders that no list names."""
+        """Yield all records: people, then groups, then messages.
+
+        The first call also makes conversations for folders that no list names.
+        """
         if not self._has_found_unlisted:
             self._find_unlisted()
             self._has_found_unlisted = True
         for user in self.users:
             yield _person(user)
+
         known = {user.id for user in self.users}
         names = {each.id: each.name or each.id for each in self.conversations}
         self._texts = Texts(known, names)
@@ -571,23 +632,16 @@ class SlackExport:
     # --- records --------------------------------------------------------------
 
     def _group(self, conversation: Conversation) -> Group:
-        """A conversation as a group. Groups of several people have no name,
-        because Slack makes it from their names."""
+        """Return the record of a conversation."""
         about = conversation.purpose or conversation.topic
         description = ""
         if about is not None:
             description = about.value or ""
         name = conversation.name or ""
         if conversation.kind == "several":
+            # Slack makes this name from the names of the members:
+            # "mpdm-ann--bob-1".
             name = ""
-        pins = [
-            records.Pin(
-                f"{conversation.id}.{pin.id}",
-                pin.user or "",
-                int(seconds_of(pin.created) * SECOND_MS),
-            )
-            for pin in conversation.pins or ()
-        ]
         return Group(
             id=conversation.id,
             kind=conversation.kind,
@@ -596,16 +650,16 @@ class SlackExport:
             creator=conversation.creator or "",
             created_ms=int(seconds_of(conversation.created) * SECOND_MS),
             members=[Member(id) for id in conversation.users],
-            pins=pins,
+            pins=list(_pins(conversation)),
             is_archived=bool(conversation.is_archived),
         )
 
     def _records(
         self, conversation: Conversation, message: SlackMessage, known: set[str]
     ) -> Iterator[Record]:
-        """The record of a message, after the records of people whom no list has
-        named.
+        """Yield the record of a message, if it has one.
 
+        Records of people come first, if no list has named the people.
         ``known``: the ids of people who have a record already; new ones are
         added.
         """
@@ -620,15 +674,13 @@ class SlackExport:
 
         edited = _new_version(message)
         if edited is not None:
+            # The event about an edit has the whole edited message.
             yield from self._records(conversation, edited, known)
             return
 
         sender = _sender_of(message)
         if not sender:
-            note = self.problems.note_lost
-            if kind in _ABOUT_OTHERS:
-                note = self.problems.note
-            note("message without a sender", group=group)
+            self._note_without_sender(kind, group)
             return
 
         yield from self._new_people(message, sender, known)
@@ -639,13 +691,24 @@ class SlackExport:
         else:
             yield self._message(message, group, sender)
 
+    def _note_without_sender(self, kind: str, group: str) -> None:
+        """Note a message without a sender. An event has no text that is
+        lost."""
+        note = self.problems.note_lost
+        if kind in _ABOUT_OTHERS:
+            note = self.problems.note
+        note("message without a sender", group=group)
+
     def _new_people(
         self, message: SlackMessage, sender: str, known: set[str]
     ) -> Iterator[Record]:
-        """The records of people whom no list has named: the sender of a
-        message, and a bot that it adds. Their ids are added to ``known``."""
+        """Yield the records of people whom no list has named.
+
+        They are the sender of a message, and a bot that somebody adds with it.
+        Their ids are added to ``known``.
+        """
         if message.kind == "bot_add":
-            # other messages of the bot have only its id
+            # Other messages of the bot have only its id. This one has its name.
             service = _SERVICE.search(message.text or "")
             if service is not None and service["bot"] not in known:
                 known.add(service["bot"])
@@ -659,7 +722,12 @@ class SlackExport:
                 yield records.Person(sender, nickname, why="in no list")
 
     def _change(self, message: SlackMessage, group: str, sender: str) -> Change:
-        """The change of a group that a message reports."""
+        """Return the change of a group that a message reports.
+
+        ``{"subtype": "channel_join", "user": "U2", "inviter": "U1", …}`` says
+        that U1 has added U2, for example. Other kinds change the name or the
+        topic.
+        """
         kind = message.kind
         id = f"{group}.{message.ts}"
         if kind in EVENTS:
@@ -678,8 +746,7 @@ class SlackExport:
         return change(person=sender, kind="description", text=description)
 
     def _message(self, message: SlackMessage, group: str, sender: str) -> Record:
-        """A message, with its reactions and files. A reply gets a time after
-        its first message."""
+        """Return the record of a message, with its reactions and files."""
         kind = message.kind
         if kind not in TEXTS:
             short = kind[:NAME_CHARACTERS]
@@ -689,25 +756,18 @@ class SlackExport:
         if kind == "me_message":
             text = f"_{text}_"
 
+        # All messages of a thread have the ts of its first one, also the first.
         root = ""
         thread = ""
         if message.thread_ts and message.thread_ts != message.ts:
             root = message.thread_ts
             thread = f"{group}.{root}"
-        time_ms = message.time_ms
-        root_ms = microseconds_of(root) // _MS_US
-        if root_ms > time_ms:
-            self.problems.note(
-                "reply older than its message (it comes behind it)", group=group
-            )
-            time_ms = root_ms + 1
-
         files = (*(message.files or ()), message.file)
         return records.Message(
             id=f"{group}.{message.ts}",
             group=group,
             person=sender,
-            time_ms=time_ms,
+            time_ms=self._time_after(root, message, group),
             text=text,
             thread=thread,
             also=kind == "thread_broadcast",
@@ -716,9 +776,27 @@ class SlackExport:
             files=[_file(file) for file in files if file is not None],
         )
 
+    def _time_after(self, root: str, message: SlackMessage, group: str) -> int:
+        """Return the time of a message in milliseconds, after that of its
+        thread.
+
+        A reply must be stored behind the message with which its thread begins.
+        ``root`` is the ``ts`` of that message; ``""`` if there is no thread.
+        """
+        root_ms = microseconds_of(root) // _MS_US
+        if root_ms <= message.time_ms:
+            return message.time_ms
+        self.problems.note(
+            "reply older than its message (it comes behind it)", group=group
+        )
+        return root_ms + 1
+
     def _nickname(self, message: SlackMessage) -> str:
-        """The name of a sender whom no list names: a guest of a shared channel,
-        an app, or a deleted person."""
+        """Return the name of a sender whom no list names, or ``""``.
+
+        Such a sender is a guest of a shared channel, an app, or a deleted
+        person. Their messages may contain a name or a profile.
+        """
         names = [message.username]
         for profile in (message.user_profile, message.bot_profile):
             if profile is not None:
@@ -733,8 +811,12 @@ class SlackExport:
     # --- files ----------------------------------------------------------------
 
     def _message_files(self, conversation: Conversation, notes: Problems) -> list[str]:
-        """The files with the messages of a conversation: one for each day, and
-        all other JSON files in its folder."""
+        """List the files with the messages of a conversation, in the order of
+        their days.
+
+        They are a file for each day, such as ``2024-01-20.json``, and all other
+        JSON files in the folder. ``notes`` gets the other files.
+        """
         days = []
         for name in self._files.get(conversation.folder, ()):
             folder, _, file = name.rpartition("/")
@@ -747,26 +829,26 @@ class SlackExport:
     def _messages_of_day(
         self, conversation: Conversation, name: str, notes: Problems
     ) -> list[SlackMessage]:
-        """The messages in a file, in the order of their times. ``notes`` gets
-        broken messages, and rows that are not messages."""
+        """Return the messages in a file, in the order of their times.
+
+        ``name``: the file in the folder of the conversation. ``notes`` gets
+        broken messages, and rows that are not messages.
+        """
         where = f"{conversation.folder}/{name}"
         is_day = _DAY.fullmatch(name.rpartition("/")[2])
+        note_field = partial(notes.note_field, "a message")
         messages = []
         for number, raw in enumerate(self._raw_rows(where, notes, messages=1), 1):
+            # A file with another name may have rows of any kind.
             if not is_day and at(_value_of(raw), "ts") is None:
                 notes.note(f"row without a time in {name[:NAME_CHARACTERS]}")
                 continue
             try:
-                message = _read_row(
-                    _MESSAGES, raw, partial(notes.note_field, "a message")
-                )
+                message = _read_row(_MESSAGES, raw, note_field)
+                if not message.time_us:
+                    raise ValueError("it has no time (ts)")
             except (ValueError, RecursionError) as error:
                 notes.note_broken(f"{where}, message {number}", error, messages=1)
-                continue
-            if not message.time_us:
-                notes.note_broken(
-                    f"{where}, message {number}", "it has no time (ts)", messages=1
-                )
                 continue
             messages.append(message)
         messages.sort(key=lambda message: message.time_us)
@@ -775,8 +857,10 @@ class SlackExport:
     def _read_rows(
         self, name: str, kind: type[Any], optional: bool = False
     ) -> Iterator[Any]:
-        """Yield the rows of a file as records of ``kind``. Broken rows are
-        noted. An ``optional`` file may be missing."""
+        """Yield the rows of a list as records of ``kind``.
+
+        Broken rows are noted. An ``optional`` file may be missing.
+        """
         if optional and self._top + name not in self._source.names:
             return
         reader = RecordReader(kind)
@@ -789,8 +873,12 @@ class SlackExport:
     def _raw_rows(
         self, name: str, notes: Problems | None = None, *, messages: int = 0
     ) -> list[Any]:
-        """The rows of a file of the export, raw or decoded. ``messages``: how
-        many messages count as lost if the file is broken."""
+        """Return the rows of a file of the export.
+
+        A row is :class:`Raw` JSON, or decoded if the file is broken.
+        ``messages``: how many messages count as lost if the file cannot be
+        read.
+        """
         return self._rows_in(
             self._top + name, name, notes or self.problems, messages=messages
         )
@@ -798,8 +886,11 @@ class SlackExport:
     def _rows_in(
         self, path: str, name: str, notes: Problems, *, messages: int = 0
     ) -> list[Any]:
-        """The rows of a file, raw, or decoded if the file is no array.
-        ``path``: its name in the archive. ``name``: its name in the report."""
+        """Return the rows of any JSON file of the archive, as :meth:`_raw_rows`
+        does.
+
+        ``path``: its name in the archive. ``name``: its name in the report.
+        """
         try:
             with self._source.open(path) as file:
                 content = read_whole(file)
@@ -817,8 +908,10 @@ class SlackExport:
 def _complete_rows(
     content: bytes, name: str, notes: Problems, messages: int
 ) -> list[Any]:
-    """The rows of a file that is not an array, or is broken: rows of the arrays
-    in it, up to the place where it is broken."""
+    """Return the rows of a file that is not an array, or is cut off.
+
+    They are the rows of all arrays in it, up to the place where it is broken.
+    """
     rows = []
     try:
         for _, row in Tables(BytesIO(content)).rows():
@@ -833,15 +926,18 @@ def _complete_rows(
 def _read_row(
     reader: RecordReader[_Row], raw: Any, note: Callable[[str], object]
 ) -> _Row:
-    """Read a row, raw or decoded. Raises ValueError and RecursionError if it is
-    broken."""
+    """Convert a row to a record. The row is raw JSON, or a decoded value.
+
+    Raises ValueError and RecursionError if it is broken.
+    """
     if isinstance(raw, Raw):
         return reader.decode(raw, note)
     return reader.convert(raw, note)
 
 
 def _value_of(raw: Any) -> Any:
-    """The value of a row, raw or decoded. Returns None if it is broken."""
+    """Return the value of a row, which is raw JSON or decoded already. None if
+    it is broken."""
     if not isinstance(raw, Raw):
         return raw
     try:
@@ -851,8 +947,11 @@ def _value_of(raw: Any) -> Any:
 
 
 def _id_of_folder(folder: str) -> str:
-    """The id of a conversation that no list names: the id in the name of its
-    folder, or a digest."""
+    """Return the id of a conversation that no list names.
+
+    Some tools name the folder by the id, such as ``C024BE91L``. Otherwise the
+    id is a digest of the folder's name.
+    """
     if ID.fullmatch(folder):
         return folder
     digest = hashlib.blake2b(folder.encode(), digest_size=_ID_BYTES).hexdigest()
@@ -860,8 +959,11 @@ def _id_of_folder(folder: str) -> str:
 
 
 def _person(user: SlackUser) -> records.Person:
-    """The person for a row of ``users.json``. Bots and deactivated users get no
-    login and no address."""
+    """Return the record of a person in ``users.json``.
+
+    Bots and deactivated users get no login and no address, so nobody claims
+    them.
+    """
     profile = user.profile or Profile()
     names = (profile.display_name, profile.real_name, user.real_name, user.name)
     person = records.Person(user.id, nickname_of(*names) or user.id, avatar=user.id)
@@ -873,12 +975,17 @@ def _person(user: SlackUser) -> records.Person:
 
 
 def _new_version(message: SlackMessage) -> SlackMessage | None:
-    """The edited message in an event about an edit. Returns None for another
-    event. If the message was deleted, but stays as the beginning of its thread,
-    returns the event as a deletion."""
+    """Return the edited message in an event about an edit. None for other
+    events.
+
+    The event is ``{"subtype": "message_changed", "message": {…}}``. Slack also
+    sends it for a deleted message that begins a thread: the message stays as a
+    *tombstone*. In this case the event is returned as a deletion.
+    """
     newest = message.message
     if message.kind != "message_changed" or newest is None:
         return None
+    # The edited message must be no such event itself.
     if not newest.time_us or newest.kind == message.kind:
         return None
     if newest.subtype == "tombstone":
@@ -887,8 +994,10 @@ def _new_version(message: SlackMessage) -> SlackMessage | None:
 
 
 def _sender_of(message: SlackMessage) -> str:
-    """The sender of a message, or of the message that it takes back. ``""`` if
-    it has no sender."""
+    """Return the sender of a message, or ``""``.
+
+    An event about a deletion may name only the sender of the deleted message.
+    """
     before = message.previous_message
     if before is None:
         return message.sender
@@ -896,7 +1005,11 @@ def _sender_of(message: SlackMessage) -> str:
 
 
 def _removal(message: SlackMessage, group: str, sender: str) -> records.Removal:
-    """The removal of a message or a reaction that an event reports."""
+    """Return the removal of a message or a reaction that an event reports.
+
+    ``{"type": "reaction_removed", "reaction": "tea", "item": {"ts": …}}`` is
+    such an event. ``{"subtype": "message_deleted", "deleted_ts": …}``, too.
+    """
     if message.kind == "message_deleted":
         ts = message.deleted_ts
         reaction = None
@@ -905,27 +1018,50 @@ def _removal(message: SlackMessage, group: str, sender: str) -> records.Removal:
         if message.item is not None:
             ts = message.item.ts
         reaction = _reaction(sender, message.reaction or "")
-    return records.Removal(group, sender, message.time_ms, f"{group}.{ts}", reaction)
+    return records.Removal(
+        group=group,
+        person=sender,
+        time_ms=message.time_ms,
+        message=f"{group}.{ts}",
+        reaction=reaction,
+    )
+
+
+def _pins(conversation: Conversation) -> Iterator[records.Pin]:
+    """Yield the pins of a conversation. A pin has the ``ts`` of its message."""
+    for pin in conversation.pins or ():
+        yield records.Pin(
+            message=f"{conversation.id}.{pin.id}",
+            person=pin.user or "",
+            time_ms=int(seconds_of(pin.created) * SECOND_MS),
+        )
 
 
 def _reactions(message: SlackMessage) -> Iterator[records.Reaction]:
+    """Yield the reactions to a message, one for each person and emoji."""
     for reaction in message.reactions or ():
         for id in reaction.users or ():
             yield _reaction(id, reaction.name)
 
 
 def _reaction(person: str, name: str) -> records.Reaction:
+    """Return a reaction. ``name`` is Slack's name of the emoji, such as
+    ``wave``."""
     return records.Reaction(person, emoji_named(name) or f":{name}:", name)
 
 
 def _file(file: SlackFile) -> records.File:
-    """The file of a message. A file outside of Slack has an address. A file
-    that Slack has deleted has a reason why its bytes are missing."""
+    """Return the record of a file of a message.
+
+    A file outside of Slack has an address. A file that Slack has deleted has a
+    reason (``why``) for which its bytes are missing.
+    """
     address = ""
     if file.is_external:
         address = file.url_private or ""
     if address.startswith(("http://", "https://")):
         return records.File(file.id, file.title or file.name or "", address)
+    # People know a document of Slack by its title, and other files by a name.
     if file.is_canvas:
         name = file.title or file.name or "file"
     else:
@@ -946,8 +1082,11 @@ class Texts(Struct):
     channels: dict[str, str]
 
     def convert(self, text: str) -> str:
-        """A text of Slack in the form that texts have here, with marks for the
-        people whom it mentions."""
+        """Convert a text of Slack to the form that texts have here.
+
+        ``Hi <@U1> :wave: ~no~ &amp; yes`` becomes ``Hi``, the mark of a
+        mention, and ``👋 ~~no~~ & yes``.
+        """
         text = text.translate(_MARKS)
         text = _TAG.sub(lambda match: self._tag(match[1]), text)
         # Every second part is code, and stays unchanged.
@@ -956,14 +1095,18 @@ class Texts(Struct):
             _STRUCK.sub(r"~~\1~~", _EMOJI.sub(_emoji, part)) for part in parts[::2]
         ]
         text = "".join(parts)
+        # "&amp;" comes last: "&amp;lt;" stands for the text "&lt;".
         for escape, sign in (("&lt;", "<"), ("&gt;", ">"), ("&amp;", "&")):
             text = text.replace(escape, sign)
         return text
 
     def _tag(self, content: str) -> str:
-        """The replacement for a tag such as ``<@U1>``, ``<#C1|name>``,
-        ``<!here>`` or ``<address|label>``. ``content`` is the part between
-        ``<`` and ``>``. The replacement is still escaped, as the text is."""
+        """Return the replacement for a tag of Slack.
+
+        A tag is ``<@U1>``, ``<#C1|name>``, ``<!here>`` or ``<address|label>``.
+        ``content`` is the part between ``<`` and ``>``. The replacement is
+        still escaped, as the text is.
+        """
         target, _, label = content.partition("|")
         sign = target[:1]
         id = target[1:]
@@ -974,27 +1117,40 @@ class Texts(Struct):
         if sign == "#":
             return f"#{label or _escaped(self.channels.get(id, id))}"
         if sign == "!":
+            # "!subteam^S1" is a group of users, "!date^17…^{date}" a time.
             word = id.partition("^")[0]
             if word in ("here", "channel", "everyone"):
                 return mention(EVERYBODY)
             return label or f"@{word}"
-        if target.startswith(("mailto:", "tel:")):
-            return label or target.partition(":")[2]
-        address = target.partition("://")[2]
-        if label in ("", target) or label.rstrip("/") == address.rstrip("/"):
-            return target
-        return f"{label} ({target})"
+        return _link(target, label)
 
 
 def _emoji(match: re.Match[str]) -> str:
-    """The character of an emoji such as ``:wave:``; an unknown name stays."""
+    """Return the character of an emoji such as ``:wave:``. An unknown name
+    stays."""
     name, tone = match.groups()
     if tone:
         name += f"::skin-tone-{tone}"
     return emoji_named(name) or match[0]
 
 
+def _link(target: str, label: str) -> str:
+    """Return a link as text: its address, its label, or both.
+
+    ``https://a.org|a.org`` becomes ``https://a.org``, and
+    ``https://a.org|plan`` becomes ``plan (https://a.org)``. Mail addresses and
+    telephone numbers become their label.
+    """
+    if target.startswith(("mailto:", "tel:")):
+        return label or target.partition(":")[2]
+    address = target.partition("://")[2]
+    if label in ("", target) or label.rstrip("/") == address.rstrip("/"):
+        return target
+    return f"{label} ({target})"
+
+
 def _escaped(text: str) -> str:
+    """Escape a text as Slack escapes the texts of messages."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
@@ -1002,8 +1158,12 @@ def _escaped(text: str) -> str:
 
 
 def text_of(message: SlackMessage) -> str:
-    """The text of a message, with the tables in its blocks. For a message of an
-    app, also text that is only in attachments or blocks."""
+    """Return the text of a message in Slack's form.
+
+    Apps write text into *blocks* (parts of a layout) and *attachments* (older
+    additions below the text). The text of attachments is appended. The text of
+    blocks counts if there is no other, because usually both are the same.
+    """
     text = message.text or ""
     if not text and message.comment is not None:
         text = message.comment.comment or ""
@@ -1023,6 +1183,7 @@ def text_of(message: SlackMessage) -> str:
 
 
 def _tables_in(blocks: Any) -> Iterator[Any]:
+    """Yield the blocks of a message that are tables."""
     if not isinstance(blocks, list):
         return
     for block in blocks:
@@ -1031,7 +1192,10 @@ def _tables_in(blocks: Any) -> Iterator[Any]:
 
 
 def _text_of_table(block: Any, depth: int) -> str:
-    """A table as lines, with a bar between cells."""
+    """Return a table as lines, with a bar between cells, such as ``Tea | 2``.
+
+    ``depth``: how many blocks are around the table.
+    """
     lines = []
     for row in list_at(block, "rows"):
         if isinstance(row, list):
@@ -1044,11 +1208,14 @@ def _text_of_table(block: Any, depth: int) -> str:
 
 
 def _text_of_attachment(attachment: SlackAttachment, text: str) -> str:
-    """The text of an addition to a message: title, text and fields, or else its
-    blocks or its fallback. ``""`` for the preview of a link that the message
-    (``text``) has anyway."""
+    """Return the text of an addition that an app has made to a message.
+
+    It is its title, text and fields, or else that of its blocks or its
+    fallback. ``text`` is the text of the message.
+    """
     link = attachment.title_link or ""
-    if link and link in text:  # Slack's preview of a link that the message has
+    if link and link in text:
+        # It is Slack's preview of a link that the message has anyway.
         return ""
 
     title = attachment.title
@@ -1064,8 +1231,10 @@ def _text_of_attachment(attachment: SlackAttachment, text: str) -> str:
 
 
 def _texts_in(value: Any, depth: int) -> Iterator[str]:
-    """The texts in nested blocks, with marks. Blocks deeper than
-    :data:`MOST_DEPTH` are left out."""
+    """Yield the texts in nested blocks, with Slack's marks such as ``<@U1>``.
+
+    Blocks deeper than :data:`MOST_DEPTH` are left out.
+    """
     if depth > MOST_DEPTH:
         return
     if isinstance(value, list):
@@ -1076,18 +1245,20 @@ def _texts_in(value: Any, depth: int) -> Iterator[str]:
 
 
 def _texts_in_block(block: Json, depth: int) -> Iterator[str]:
-    """The texts in one block, with the marks that Slack's texts have."""
+    """Yield the texts in one block and in the blocks inside of it.
+
+    ``{"type": "rich_text_section", "elements": [{"type": "text", "text":
+    "Hi "}, {"type": "user", "user_id": "U1"}]}`` yields ``Hi ``, ``<@U1>`` and
+    a line break.
+    """
     kind = text_at(block, "type")
     text = block.get("text")
-    address = block.get("url")
     if kind in _TABLES:
         yield f"{_text_of_table(block, depth)}\n"
     elif kind in _TEXT_BLOCKS and isinstance(text, str):
         yield text
-    elif kind == "link" and isinstance(address, str) and isinstance(text, str):
-        yield f"<{address}|{text}>"
-    elif kind == "link" and isinstance(address, str):
-        yield f"<{address}>"
+    elif kind == "link" and isinstance(block.get("url"), str):
+        yield _tag_of_link(block)
     elif kind in _REFERENCES:
         field, form = _REFERENCES[kind]
         yield form.format(block.get(field))
@@ -1096,3 +1267,10 @@ def _texts_in_block(block: Json, depth: int) -> Iterator[str]:
             yield from _texts_in(block.get(key), depth + 1)
         if kind in _LINES:
             yield "\n"
+
+
+def _tag_of_link(block: Json) -> str:
+    """Return a block that is a link as Slack's texts write it."""
+    if isinstance(block.get("text"), str):
+        return f"<{block['url']}|{block['text']}>"
+    return f"<{block['url']}>"
