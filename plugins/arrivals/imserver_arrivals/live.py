@@ -101,8 +101,12 @@ _PIECE_BYTES: Final = 1 << 16
 
 
 def checked_address(address: str, schemes: Collection[str] = ("https", "http")) -> str:
-    """An address to which a token may be sent: on this machine, or encrypted.
-    Raises LiveError."""
+    """Return an address to which a token may be sent, without a slash at its
+    end.
+
+    The token is a secret, so the connection must be encrypted, or stay on this
+    machine. Raises LiveError for another address.
+    """
     try:
         if not address.isprintable() or " " in address:
             raise ValueError("the address has invalid characters")
@@ -113,11 +117,9 @@ def checked_address(address: str, schemes: Collection[str] = ("https", "http")) 
         host = ""
     if not host or parts.scheme not in schemes:
         raise LiveError("an address begins with https://", is_final=True)
-    if (
-        not parts.scheme.endswith("s")
-        and host not in ("localhost", "::1")
-        and not host.startswith("127.")
-    ):
+    is_encrypted = parts.scheme.endswith("s")
+    is_local = host in ("localhost", "::1") or host.startswith("127.")
+    if not (is_encrypted or is_local):
         raise LiveError(
             f"{parts.scheme}://{host} is not encrypted: use https", is_final=True
         )
@@ -125,8 +127,10 @@ def checked_address(address: str, schemes: Collection[str] = ("https", "http")) 
 
 
 class Server:
-    """Sends requests to one server, each with the ``headers``. Raises LiveError
-    if an answer does not come, is not valid, is too large, or takes too long.
+    """Sends requests to one server of theirs, each with the ``headers``.
+
+    Its methods raise LiveError if an answer does not come, is not valid, is too
+    large, or takes too long.
     """
 
     def __init__(self, address: str, headers: Mapping[str, str]) -> None:
@@ -137,21 +141,26 @@ class Server:
         self._pool = PoolManager(maxsize=1, retries=False, timeout=timeout)
 
     def get(self, kind: type[T], path: str) -> T:
-        """The answer to a GET, as JSON of this kind."""
+        """Send a GET, and return the JSON of the answer as a value of this
+        kind."""
         return self._decoded(kind, self.ask("GET", path))
 
     def post(self, kind: type[T], path: str, body: object) -> T:
-        """The answer to a POST of a body of JSON."""
+        """Send a POST with a JSON body, and return the JSON of the answer."""
         return self._decoded(kind, self.ask("POST", path, body))
 
     def ask(self, method: str, path: str, body: object = None) -> bytes:
-        """The raw answer to a request. ``path`` is added to the address.
-        ``body`` becomes JSON."""
+        """Send a request, and return the bytes of the answer.
+
+        ``path`` is added to the address. ``body`` becomes JSON; None sends no
+        body.
+        """
         with self._open_answer(method, path, body) as answer:
             return b"".join(self._read_pieces(answer, ANSWER_BYTES, ANSWER_SECONDS))
 
     def download(self, path: str, target: IO[bytes], most: int) -> None:
-        """Download a file of at most ``most`` bytes."""
+        """Write a file of at most ``most`` bytes to ``target``. A larger one
+        raises LiveError."""
         with self._open_answer("GET", path, None) as answer:
             for piece in self._read_pieces(answer, most, FILE_SECONDS):
                 target.write(piece)
@@ -160,9 +169,12 @@ class Server:
         self._pool.clear()
 
     def _open_answer(self, method: str, path: str, body: object) -> BaseHTTPResponse:
-        """Send a request, and return the answer before its body is read. If the
-        server refuses it as too early (429), repeat it after a pause. Raises
-        LiveError."""
+        """Send a request, and return the answer before its body is read.
+
+        The server may refuse requests that come too fast (429). Then the
+        request is repeated after a pause, whose length the server usually
+        names. Raises LiveError.
+        """
         headers = self._headers
         content = None
         if body is not None:
@@ -175,6 +187,7 @@ class Server:
                     self._address + path,
                     body=content,
                     headers=headers,
+                    # Another server must not get the token.
                     redirect=False,
                     preload_content=False,
                 )
@@ -187,24 +200,30 @@ class Server:
             answer.close()
             if answer.status != 429:
                 break
-            after = answer.headers.get("Retry-After", "")
-            if after.isdecimal():
-                sleep(min(float(after), _LONGEST_WAIT))
-            else:
-                sleep(retry_pause(attempt, 1, _LONGEST_PAUSE))
-        is_bad_token = answer.status == 401
-        why = f"HTTP {answer.status} for {path.partition('?')[0]}"
+            _wait_before_repeating(answer, attempt)
+        raise self._refusal(answer.status, path)
+
+    def _refusal(self, status: int, path: str) -> LiveError:
+        """Return the error for an answer with a status that is no success.
+
+        The query of the path is left out, because it may have secrets.
+        """
+        is_bad_token = status == 401
+        why = f"HTTP {status} for {path.partition('?')[0]}"
         if is_bad_token:
             why = "the server does not accept the token"
-        raise LiveError(
-            f"{self._host}: {why}", is_final=is_bad_token, status=answer.status
-        )
+        return LiveError(f"{self._host}: {why}", is_final=is_bad_token, status=status)
 
     def _read_pieces(
         self, answer: BaseHTTPResponse, most: int, seconds: float
     ) -> Iterator[bytes]:
-        """Yield the body of an answer piece by piece. Raises LiveError if it
-        has more than ``most`` bytes, or takes more than ``seconds``."""
+        """Yield the body of an answer piece by piece.
+
+        Raises LiveError if it has more than ``most`` bytes, or takes more than
+        ``seconds`` in all.
+        """
+        # The timeout of the pool counts for one piece. A slow server could send
+        # pieces for ever, so all of them have a deadline, too.
         deadline = monotonic() + seconds
         size = 0
         try:
@@ -225,6 +244,8 @@ class Server:
             ) from None
 
     def _decoded(self, kind: type[T], content: bytes) -> T:
+        """Return the JSON of an answer as a value of this kind. Raises
+        LiveError."""
         try:
             return msgspec.json.decode(content, type=kind)
         except (ValueError, RecursionError) as error:
@@ -233,9 +254,24 @@ class Server:
             ) from None
 
 
+def _wait_before_repeating(answer: BaseHTTPResponse, attempt: int) -> None:
+    """Wait as long as a server asks for, or longer after each attempt.
+
+    ``attempt`` counts from 1.
+    """
+    after = answer.headers.get("Retry-After", "")
+    if after.isdecimal():
+        sleep(min(float(after), _LONGEST_WAIT))
+    else:
+        sleep(retry_pause(attempt, 1, _LONGEST_PAUSE))
+
+
 def _reason(error: Exception) -> str:
-    """The reason why a request failed, without addresses, which may be
-    secret."""
+    """Return why a request failed, without addresses, which may be secret.
+
+    The text of the error itself has them, and the error that has caused it
+    does not.
+    """
     cause = error.__cause__ or error.__context__ or error
     if isinstance(cause, OSError) and cause.strerror:
         return cause.strerror

@@ -132,7 +132,7 @@ class LiveMattermost:
             seconds = 0.0
         self._listen(seconds)
         if self._is_all_due:
-            self._server.look_around()
+            self._server.read_teams_and_channels()
             is_first = not cursor.startswith("{")
             self._due = {
                 id: is_first or self._due.get(id, False) for id in self._server.channels

@@ -48,10 +48,13 @@ _PEOPLE: Final = re.compile(rb'(?:"|<@)([UW][A-Z0-9]{2,31})\b')
 
 
 class SlackPosition(Struct):
-    """A cursor, with times in Unix seconds. Everything from ``first`` to
-    ``since`` is stored, except in the channels of ``behind``: id of a channel →
-    the time up to which its messages are stored. ``round`` grows with each
-    archive, so that each has another cursor."""
+    """The position up to which events are stored, as the decoded cursor.
+
+    Times are Unix seconds. Everything from ``first`` to ``since`` is stored,
+    except in the channels of ``behind``. ``behind`` tells for each of them the
+    time up to which its messages are stored. ``round`` grows with each archive,
+    so that each has another cursor.
+    """
 
     since: float
     first: float = 0.0
@@ -60,24 +63,29 @@ class SlackPosition(Struct):
 
 
 class SlackNews(Struct):
-    """The events that one round writes."""
+    """The events that one call of :meth:`LiveSlack.write` writes as an
+    archive."""
 
     folder: Path
     rows: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Channel → subject of an event → the event. A later event about a message
-    replaces the earlier one."""
+    """Channel → subject of an event → the event. The subject is the ``ts`` of
+    a message, for example, so that a later event about it replaces the
+    earlier one."""
     reacted: dict[tuple[str, str], None] = field(default_factory=dict)
-    """Channel and time of messages with new reactions."""
+    """Channel and time of messages with new reactions, as an ordered set."""
     people: set[str] = field(default_factory=set)
+    """The users that the archive names."""
     channels: set[str] = field(default_factory=set)
+    """The channels that the archive names."""
 
 
 class LiveSlack:
-    """A workspace of Slack: see :class:`imserver_arrivals.live.Live`.
+    """Follows a workspace of Slack, as the option ``--follow`` asks for.
 
     ``token``: two lines, the token of the app for Socket Mode (``xapp-…``), and
     the token of its bot (``xoxb-…``). It follows the channels of the bot. With
-    the scope ``channels:join`` the bot joins all public channels.
+    the scope ``channels:join`` the bot joins all public channels. The interface
+    is :class:`~imserver_arrivals.live.Live`.
     """
 
     name: ClassVar = "slack"
@@ -88,10 +96,14 @@ class LiveSlack:
         self._cursor = ""
         self._position = SlackPosition(0.0)
         self._posted = set[str]()
-        """Ids of messages of ours that are there."""
+        """Ids of messages of our app that were posted to Slack already."""
 
     def write(self, folder: Path, cursor: str, seconds: float) -> str:
-        """See :class:`imserver_arrivals.live.Live`."""
+        """Write the events since the cursor as an archive, and return a new
+        cursor.
+
+        Waits up to ``seconds`` for events. Raises LiveError.
+        """
         news = SlackNews(folder)
         end = monotonic() + seconds
         try:
@@ -99,7 +111,7 @@ class LiveSlack:
             if self._server.is_connected and cursor == self._cursor:
                 self._server.acknowledge()
             else:
-                self._begin(cursor, news)
+                self._connect(cursor, news)
             behind = dict(self._position.behind)
             wait_seconds = seconds
             if behind:  # there are histories to read, too
@@ -108,27 +120,40 @@ class LiveSlack:
             since = self._sort_events(news)
             self._catch_up(news, behind, end)
             self._read_reactions(news)
-            for id, rows in news.rows.items():
-                self._put_rows(news, id, rows.values())
-            has_news = bool(news.people or news.channels)
-            if has_news:
-                self._put_lists(news)
+            has_news = self._write_archive(news)
         except LiveError:
             # Events of this round are lost with it: Slack sends them again to
             # the next connection, as they were not acknowledged.
             self._server.disconnect()
             raise
         before = self._position
-        since = max(since, before.since)
-        round = before.round + has_news
-        self._position = SlackPosition(since, before.first, behind, round)
+        self._position = SlackPosition(
+            since=max(since, before.since),
+            first=before.first,
+            behind=behind,
+            round=before.round + has_news,
+        )
         self._cursor = msgspec.json.encode(self._position).decode()
         return self._cursor
 
+    def _write_archive(self, news: SlackNews) -> bool:
+        """Write the rows of all channels and the lists. False if there is no
+        news."""
+        for id, rows in news.rows.items():
+            self._write_rows(news, id, rows.values())
+        has_news = bool(news.people or news.channels)
+        if has_news:
+            self._write_lists(news)
+        return has_news
+
     def _catch_up(self, news: SlackNews, behind: dict[str, float], end: float) -> None:
-        """Read the histories of channels that are behind: at least one, then
-        more until the end of the round. A channel that was read is removed from
-        ``behind``."""
+        """Read the histories of channels that are behind, and remove these
+        channels.
+
+        ``behind``: channel → the time up to which its messages are stored. At
+        least one channel is read, and others until ``end``, so that a round
+        with many channels does not last for minutes.
+        """
         # An event can change a message that only the history has. A message of
         # ours must not be posted if the history has it. These channels are read
         # first, and at once.
@@ -136,11 +161,13 @@ class LiveSlack:
         ids = sorted(behind, key=lambda id: id not in urgent)
         for number, id in enumerate(ids):
             if number == 0 or id in urgent or monotonic() < end:
-                self._read_history(news, id, behind.pop(id))
+                self._read_history(news, id, known=behind.pop(id))
 
     def _read_reactions(self, news: SlackNews) -> None:
-        """Read the messages with new reactions, because events do not have
-        them."""
+        """Read the messages with new reactions, with all of their reactions.
+
+        An event of a reaction does not have the message.
+        """
         for id, ts in news.reacted:
             answer = self._server.call(
                 "reactions.get", channel=id, timestamp=ts, full="true"
@@ -151,73 +178,89 @@ class LiveSlack:
                 news.rows[id][ts] = message
 
     def post(self, group: str, nickname: str, text: str, id: int) -> bool:
-        """See :class:`imserver_arrivals.live.Live`. A message that is there
-        already is not posted again. A long text becomes several blocks."""
+        """Post a message of our app to Slack, by the webhook of its channel.
+
+        A message that is there already is not posted again. Returns False if it
+        was not posted. Raises LiveError.
+        """
+        # The webhook under "" is for all channels without one of their own.
         hook = self._hooks.get(group) or self._hooks.get("")
         if hook is None or str(id) in self._posted:
             return False
-        content = f"*{to_mrkdwn(nickname).replace('*', '')}*\n{to_mrkdwn(text)}"
-        blocks: list[dict[str, Any]] = []
-        for part in _parts_of(content):
-            element = {"type": "mrkdwn", "text": part, "verbatim": True}
-            blocks.append({"type": "section", "text": element})
-        blocks[0]["block_id"] = f"{MARK}.{id}"
         summary = to_mrkdwn(f"{nickname}: {text}"[:_MOST_SUMMARY_CHARACTERS])
+        blocks = _blocks_of(nickname, text, id)
         hook.ask("POST", "", {"text": summary, "blocks": blocks})
         return True
 
     def close(self) -> None:
+        """End the connections."""
         self._server.close()
         for hook in self._hooks.values():
             hook.close()
 
     # --- what has happened ----------------------------------------------------
 
-    def _begin(self, cursor: str, news: SlackNews) -> None:
-        """Connect, and read users and channels. Events before that are lost, so
-        all channels are behind from the time of the cursor on."""
+    def _connect(self, cursor: str, news: SlackNews) -> None:
+        """Connect, and read users and channels.
+
+        Slack does not send events that happened before the connection.
+        Therefore all channels are behind from the time of the cursor on.
+        """
         position = _position_of(cursor)
         self._server.disconnect()
         self._server.connect()
-        self._server.look_around()
+        self._server.read_users_and_channels()
         if cursor:
             position.behind = {
                 channel.id: position.behind.get(channel.id, position.since)
                 for channel in self._server.channels.values()
                 if channel.is_member and ID.fullmatch(channel.id)
             }
+            # People may have changed meanwhile, so the archive names all of
+            # them.
             news.people.update(self._server.users)
         self._position = position
 
     def _sort_events(self, news: SlackNews) -> float:
-        """Add the received events to the news. Returns the time of the last
-        event, in Unix seconds."""
+        """Add the received events to the news.
+
+        Returns the time of the last event, in Unix seconds.
+        """
         last_us = 0
         first_us = self._position.first * SECOND_US
         for event in self._server.events:
             last_us = max(last_us, microseconds_of(text_at(event, "event_ts")))
             if text_at(event, "type") in ("team_join", "user_change"):
-                news.people.update(self._server.meet([event.get("user")]))
+                users = self._server.remember_users([event.get("user")])
+                news.people.update(users)
             id = _channel_of(event)
             if not ID.fullmatch(id):
                 continue
             news.rows.setdefault(id, {})
             about = _about(event)
+            # Changes of messages before the beginning are left out, because
+            # these messages were not imported.
             if about and microseconds_of(about) <= first_us:
                 continue
             self._add_event(news, id, about, event)
             self._update_channel(id, event)
+        # The clock of Slack may be wrong.
         return min(last_us / SECOND_US, time())
 
     def _add_event(
         self, news: SlackNews, id: str, about: str, event: dict[str, Any]
     ) -> None:
-        """Add an event of a channel to the rows, or note what must be read
-        because of it. ``about``: the time of the message that it changes."""
+        """Add an event of a channel to the rows, by its subject.
+
+        An event with the same subject replaces it. Some events only tell that
+        something must be read. ``id``: the channel. ``about``: the ``ts`` of
+        the message that the event changes; ``""`` if it changes none.
+        """
         rows = news.rows[id]
         kind = text_at(event, "type")
         user = text_at(event, "user")
         moment = text_at(event, "event_ts")
+        # An event of a reaction is about one person's emoji at one message.
         reaction = f"{about} {user} {text_at(event, 'reaction')}"
         if kind == "reaction_added":
             rows.pop(reaction, None)
@@ -232,34 +275,49 @@ class LiveSlack:
             rows[text_at(event, "ts")] = event
             self._save_files(news, event)
         else:
+            # The channel itself has changed, so the archive must have its row.
             news.channels.add(id)
 
     def _update_channel(self, id: str, event: dict[str, Any]) -> None:
-        """Change the cached members of a channel after a join or leave, and
-        forget a channel that has changed. Join a new channel."""
+        """Keep the cached channels as an event leaves them.
+
+        Members join and leave. A channel with another change is forgotten, so
+        that it is read again. The bot joins a new channel.
+        """
         change = text_at(event, "type")
         if change == "message":
             change = text_at(event, "subtype")
         if change in JOINED or change in LEFT:
-            user = text_at(event, "user")
-            channel = self._server.channels.get(id)
-            if channel is not None and channel.members is not None:
-                channel.members = [each for each in channel.members if each != user]
-                if change in JOINED:
-                    channel.members.append(user)
+            self._update_members(
+                id, user=text_at(event, "user"), has_joined=change in JOINED
+            )
         elif change.startswith(("channel_", "group_")):
             self._server.channels.pop(id, None)
             if change == "channel_created":
                 self._server.call("conversations.join", channel=id)
 
+    def _update_members(self, id: str, user: str, has_joined: bool) -> None:
+        """Add a user to the members of a cached channel, or remove the user."""
+        channel = self._server.channels.get(id)
+        if channel is None or channel.members is None:
+            return
+        channel.members = [each for each in channel.members if each != user]
+        if has_joined:
+            channel.members.append(user)
+
     def _read_history(self, news: SlackNews, id: str, known: float) -> None:
-        """Write the messages of a channel since ``known`` (Unix seconds), with
-        their replies. Messages of one day before are written again, because
-        they may have new replies and reactions."""
+        """Write the messages of a channel since ``known``, with their replies.
+
+        ``known``: Unix seconds, up to which its messages are stored. Messages
+        of one day before are written again, because they may have new replies
+        and reactions.
+        """
         oldest = known - LOOK_BACK
         since = {"channel": id, "oldest": f"{oldest:.6f}"}
         for page in self._server.pages("conversations.history", "messages", **since):
             for root in page:
+                # A history does not have replies. It tells when the last one
+                # came.
                 latest_us = microseconds_of(text_at(root, "latest_reply"))
                 if latest_us <= oldest * SECOND_US:
                     continue
@@ -267,17 +325,20 @@ class LiveSlack:
                 for thread in self._server.pages(
                     "conversations.replies", "messages", ts=ts, **since
                 ):
-                    # the message with which the thread begins is in it
+                    # The message with which the thread begins is in it.
                     replies = [row for row in thread if text_at(row, "ts") != ts]
-                    self._put_history(news, id, replies, known)
-            self._put_history(news, id, page, known)
+                    self._write_history(news, id, replies, known)
+            self._write_history(news, id, page, known)
 
-    def _put_history(
+    def _write_history(
         self, news: SlackNews, id: str, page: list[Any], known: float
     ) -> None:
-        """Write messages from a history. They replace events about the same
-        messages, because they are newer. Files of messages before ``known``
-        were saved before."""
+        """Write messages from the history of a channel.
+
+        They are newer than events about the same messages, and replace them.
+        ``known``: Unix seconds, up to which messages and their files are
+        stored.
+        """
         first_us = self._position.first * SECOND_US
         rows = []
         for row in page:
@@ -285,45 +346,48 @@ class LiveSlack:
             if microseconds_of(ts) <= first_us:
                 continue
             rows.append(row)
+            # A tombstone stands for a deleted message. Only the event about the
+            # deletion tells who has deleted it.
             if text_at(row, "subtype") != "tombstone":
                 news.rows.get(id, {}).pop(ts, None)
             if microseconds_of(ts) > known * SECOND_US:
                 self._save_files(news, row)
-        self._put_rows(news, id, rows)
+        self._write_rows(news, id, rows)
 
     # --- files of an export ---------------------------------------------------
 
-    def _put_rows(
+    def _write_rows(
         self, news: SlackNews, id: str, rows: Iterable[dict[str, Any]]
     ) -> None:
-        """Add rows to the files of the days of a channel, and note the people
-        in them."""
-        days: dict[str, list[dict[str, Any]]] = {}
+        """Add rows to the files of the days of a channel.
+
+        The file of a day is ``C012AB/2024-01-20.json``, for example. The people
+        in the rows are read, and become people of the archive.
+        """
+        rows_by_day: dict[str, list[dict[str, Any]]] = {}
         for row in rows:
             moment = microseconds_of(text_at(row, "ts"))
             if moment:
                 sent_at = datetime.fromtimestamp(moment / SECOND_US, UTC)
-                days.setdefault(f"{sent_at:%Y-%m-%d}", []).append(row)
-            self._server.ask_for(text_at(row, "user"))
+                rows_by_day.setdefault(f"{sent_at:%Y-%m-%d}", []).append(row)
+            self._server.read_user(text_at(row, "user"))
             self._posted.add(id_of_ours(row.get("blocks")))
-        if not days or self._server.channel(id) is None:
+        if not rows_by_day or self._server.channel(id) is None:
             return
         news.channels.add(id)
         (news.folder / id).mkdir(exist_ok=True)
-        for day, rows_of_day in days.items():
+        for day, rows_of_day in rows_by_day.items():
             content = msgspec.json.encode(rows_of_day)
             ids = {id.decode() for id in _PEOPLE.findall(content)}
             news.people.update(ids.intersection(self._server.users))
-            with (news.folder / id / f"{day}.json").open("ab+") as file:
-                if file.tell():
-                    # the existing array is continued
-                    file.truncate(file.tell() - 1)
-                    content = b"," + content[1:]
-                file.write(content)
+            _append_array(news.folder / id / f"{day}.json", content)
 
-    def _put_lists(self, news: SlackNews) -> None:
-        """Write the lists of an export: the channels of the archive, and the
-        people whom they and their messages name."""
+    def _write_lists(self, news: SlackNews) -> None:
+        """Write the lists of an export, such as ``users.json``.
+
+        They have the channels of the archive, and the people whom the channels
+        and their messages name.
+        """
         lists: dict[str, list[SlackChannel]] = {name: [] for name in LISTS}
         for id in sorted(news.channels):
             channel = self._server.channel(id)
@@ -336,7 +400,7 @@ class LiveSlack:
             (news.folder / f"{name}.json").write_bytes(msgspec.json.encode(rows))
 
     def _save_files(self, news: SlackNews, row: dict[str, Any]) -> None:
-        """Save the files of a message below ``__uploads``."""
+        """Save the files of a message as ``__uploads/F012AB/file``."""
         for row_of_file in list_at(row, "files"):
             file = converted(row_of_file, SlackFile)
             if file is not None and ID.fullmatch(file.id) and not file.is_external:
@@ -345,9 +409,36 @@ class LiveSlack:
                 )
 
 
+def _append_array(path: Path, content: bytes) -> None:
+    """Write a JSON array to a file, or add its elements to the array there."""
+    with path.open("ab+") as file:
+        if file.tell():
+            # "[1]" and "[2]" become "[1,2]".
+            file.truncate(file.tell() - 1)
+            content = b"," + content[1:]
+        file.write(content)
+
+
+def _blocks_of(nickname: str, text: str, id: int) -> list[dict[str, Any]]:
+    """Return a message of our app as blocks of Slack.
+
+    The first block has the id of the message, as ``"block_id":
+    "imserver.4711"``. Nobody sees it, and it tells that the message is ours.
+    """
+    content = f"*{to_mrkdwn(nickname).replace('*', '')}*\n{to_mrkdwn(text)}"
+    blocks: list[dict[str, Any]] = []
+    for part in _parts_of(content):
+        element = {"type": "mrkdwn", "text": part, "verbatim": True}
+        blocks.append({"type": "section", "text": element})
+    blocks[0]["block_id"] = f"{MARK}.{id}"
+    return blocks
+
+
 def _parts_of(content: str) -> list[str]:
-    """A text in parts, each of which fits into a block. A text that is too long
-    for a message is cut."""
+    """Split a text into parts, each of which fits into a block of Slack.
+
+    A text that is too long for a message is cut.
+    """
     parts: list[str] = []
     while content and len(parts) < _MOST_BLOCKS:
         part = content[:_MOST_BLOCK_CHARACTERS]
@@ -359,15 +450,19 @@ def _parts_of(content: str) -> list[str]:
 
 
 def _channel_of(event: dict[str, Any]) -> str:
-    """The id of the channel of an event; ``""`` if it is not about a
-    channel."""
+    """Return the id of the channel of an event; ``""`` if it is about no
+    channel.
+
+    Events have it as ``{"channel": "C1"}``, ``{"channel": {"id": "C1"}}`` or
+    ``{"item": {"channel": "C1"}}``.
+    """
     where = event.get("channel") or event.get("item")
     return text_at(where) or text_at(where, "id") or text_at(where, "channel")
 
 
 def _about(event: dict[str, Any]) -> str:
-    """The time of the message that an event changes; ``""`` if it changes
-    none."""
+    """Return the ``ts`` of the message that an event changes; ``""`` if it
+    changes none."""
     return (
         text_at(event, "item", "ts")
         or text_at(event, "deleted_ts")
@@ -376,10 +471,15 @@ def _about(event: dict[str, Any]) -> str:
 
 
 def _position_of(cursor: str) -> SlackPosition:
-    """The position that a cursor stands for. Raises LiveError."""
+    """Return the position that a cursor stands for.
+
+    ``""`` stands for now, and ``@1700000000000`` for a time in Unix
+    milliseconds. Other cursors are JSON of a :class:`SlackPosition`. Raises
+    LiveError.
+    """
     if not cursor:
         now = time()
-        return SlackPosition(now, now)
+        return SlackPosition(since=now, first=now)
     try:
         if cursor.startswith("@"):
             return SlackPosition(int(cursor[1:]) / SECOND_MS)

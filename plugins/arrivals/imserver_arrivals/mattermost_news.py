@@ -194,7 +194,7 @@ class MattermostNews:
         text = "\n".join(post.message for post in thread)
         names = {name.lower().rstrip("._-") for name in _NAME.findall(text)}
         names -= {"", "all", "channel", "here"}
-        self._server.meet(ids)
+        self._server.read_users(ids)
         mentioned = [user.id for user in self._server.users_named(names)]
         self._people |= ids | dict.fromkeys(mentioned)
         if channel.team_id:

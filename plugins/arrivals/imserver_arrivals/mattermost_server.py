@@ -141,7 +141,7 @@ class MattermostServer:
         """Name of a user → the id; ``""`` if nobody has the name."""
         self._members: dict[str, list[ServerMember]] = {}
 
-    def look_around(self) -> None:
+    def read_teams_and_channels(self) -> None:
         """Forget everything, and read the teams and channels of the account.
         Users and members are read when they are needed."""
         for cache in (self.users, self._ids, self._members, self.channels, self.teams):
@@ -188,10 +188,10 @@ class MattermostServer:
                 if len(page) < _PER_PAGE:
                     break
             self._members[channel] = members
-        self.meet(member.user_id for member in self._members[channel])
+        self.read_users(member.user_id for member in self._members[channel])
         return self._members[channel]
 
-    def meet(self, ids: Iterable[str]) -> None:
+    def read_users(self, ids: Iterable[str]) -> None:
         """Ask for the users who are not known yet."""
         new = [id for id in dict.fromkeys(ids) if id not in self.users]
         for start in range(0, len(new), _PER_PAGE):

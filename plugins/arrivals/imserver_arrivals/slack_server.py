@@ -93,7 +93,8 @@ class SlackChannel(Conversation):
 
 
 class Payload(Struct):
-    """The content of an envelope."""
+    """The content of an envelope: an event, and the id by which it is
+    recognised."""
 
     type: str = ""
     event_id: str = ""
@@ -101,7 +102,8 @@ class Payload(Struct):
 
 
 class Envelope(Struct):
-    """A message of the connection."""
+    """A message of the connection for events. ``reason`` says why a connection
+    ends."""
 
     type: str = ""
     envelope_id: str = ""
@@ -114,10 +116,18 @@ _read_envelope: Final = msgspec.json.Decoder(Envelope).decode
 
 
 class SlackServer:
-    """A running workspace. ``token``: the token of the app and the token of its
-    bot, on two lines. Methods raise LiveError."""
+    """A running workspace of Slack, as one app and its bot see it.
+
+    It asks methods of the Web API, and receives events by *Socket Mode*: a
+    WebSocket that the app opens to Slack. Methods raise LiveError.
+    """
 
     def __init__(self, address: str, token: str) -> None:
+        """Prepare the requests. Nothing is sent yet.
+
+        ``token`` has two lines: the app's token for Socket Mode (``xapp-…``),
+        and the token of its bot for all other requests (``xoxb-…``).
+        """
         tokens = sorted(token.split(), key=_is_of_bot)
         if len(tokens) < 2 or _is_of_bot(tokens[0]):
             raise LiveError(
@@ -131,6 +141,7 @@ class SlackServer:
         self._host = urlsplit(address).hostname or ""
         self._files: dict[str, Server] = {}
         """Origin of files → the server that has the files."""
+
         self._socket: ClientConnection | None = None
         self._ending_socket: ClientConnection | None = None
         """The connection that Slack is about to end. Its successor is open
@@ -139,47 +150,42 @@ class SlackServer:
         """Envelopes that are not acknowledged, each with its connection and
         id."""
         self._event_ids: dict[str, None] = {}
-        """Ids of the last events."""
+        """Ids of the last events, as an ordered set. Slack may send an event
+        twice."""
+        self.events: list[dict[str, Any]] = []
+        """Events that may not be stored yet: they are not acknowledged."""
+
         self.users: dict[str, SlackUser] = {}
         self._unknown_users = set[str]()
         """Ids of users about whom Slack tells nothing."""
         self.channels: dict[str, SlackChannel] = {}
         """Channels that were read. They have no members until the members are
         read, too."""
-        self.events: list[dict[str, Any]] = []
-        """Events that may not be stored yet: they are not acknowledged."""
 
     # --- the Web API ----------------------------------------------------------
 
     def call(self, method: str, **query: str | int) -> dict[str, Any]:
-        """The answer of a method. If the method is refused for this channel or
-        message only, the answer has no ``ok``. Raises LiveError for all other
-        refusals."""
+        """Ask a method of the Web API, such as ``users.list``.
+
+        Slack answers ``{"ok": true, …}``, or ``{"ok": false, "error":
+        "not_in_channel"}``. Such a refusal is returned if it concerns only one
+        channel or message. Raises LiveError for all other refusals.
+        """
         if method == "apps.connections.open":
             answer = self._app.post(dict[str, Any], f"/{method}", None)
         elif method == "conversations.join":
             answer = self._web.post(dict[str, Any], f"/{method}", query)
         else:
             answer = self._web.get(dict[str, Any], f"/{method}?{urlencode(query)}")
-        error = answer.get("error")
-        # Without these methods the import continues.
-        may_fail = method in ("conversations.join", "conversations.replies")
-        must_raise = (
-            method in _REQUIRED_METHODS
-            or error in _TEMPORARY_ERRORS
-            or (error in _FINAL_ERRORS and not may_fail)
-        )
-        if answer.get("ok") is not True and must_raise:
-            text = f"{error} {answer.get('needed') or ''}"
-            text = "".join(filter(str.isprintable, text))
-            text = text[:_MOST_ERROR_CHARACTERS].rstrip()
-            raise LiveError(
-                f"Slack refuses {method}: {text}", is_final=error in _FINAL_ERRORS
-            )
+        if answer.get("ok") is not True:
+            _raise_if_needed(method, answer)
         return answer
 
     def pages(self, method: str, field: str, **query: str | int) -> Iterator[list[Any]]:
-        """Yield the rows of each answer, page by page."""
+        """Ask a method whose answer is long, and yield the rows of each page.
+
+        ``field``: the field of the answers with the rows, such as ``members``.
+        """
         cursor = ""
         for _ in range(_MOST_PAGES):
             answer = self.call(method, limit=_PAGE, cursor=cursor, **query)
@@ -189,14 +195,17 @@ class SlackServer:
                 return
 
     def save(self, address: str, path: Path) -> None:
-        """Save a file of a message to ``path``. The token is sent to hosts of
-        Slack only. If the file is not available, nothing is written. Raises
-        LiveError if it may be available later."""
+        """Save a file of a message to ``path``.
+
+        If the file is not available, nothing is written. Raises LiveError if it
+        may be available later.
+        """
         try:
             parts = urlsplit(address)
             is_of_slack = f".{parts.hostname}".endswith(f".{self._host}")
         except ValueError:
             return
+        # A message may name any address, and only Slack may get the token.
         if not is_of_slack:
             return
         origin = f"{parts.scheme}://{parts.netloc}"
@@ -210,20 +219,23 @@ class SlackServer:
             except LiveError as error:
                 path.unlink()
                 is_gone = error.is_final or 300 <= error.status < 500
-                # A file that was too large is not fetched again.
-                if not is_gone and file.tell() + _LAST_PIECE_BYTES < FILE_BYTES:
+                is_too_large = file.tell() + _LAST_PIECE_BYTES >= FILE_BYTES
+                if not (is_gone or is_too_large):
                     raise
 
     # --- people and channels --------------------------------------------------
 
-    def look_around(self) -> None:
-        """Read all users and channels, and join public channels if that is
-        allowed."""
+    def read_users_and_channels(self) -> None:
+        """Read the lists of users and channels, and join the public channels.
+
+        A bot gets no events of a channel in which it is not. Members are read
+        later, when somebody needs them.
+        """
         self.users = {}
         self.channels = {}
         may_join = True
         for rows in self.pages("users.list", "members"):
-            self.meet(rows)
+            self.remember_users(rows)
         for rows in self.pages("conversations.list", "channels", types=_KINDS):
             for row in rows:
                 channel = converted(row, SlackChannel)
@@ -238,19 +250,23 @@ class SlackServer:
                     may_join = answer.get("error") != "missing_scope"
                 self.channels[channel.id] = channel
 
-    def ask_for(self, user: str) -> None:
-        """Read a user whom no list names: a user of another workspace, in a
-        shared channel."""
+    def read_user(self, user: str) -> None:
+        """Read a user whom no list names, unless that was tried before.
+
+        Such a user is of another workspace, and in a shared channel.
+        """
         is_known = user in self.users or user in self._unknown_users
         if is_known or not ID.fullmatch(user):
             return
         row = self.call("users.info", user=user).get("user")
-        if user not in self.meet([row]):
+        if user not in self.remember_users([row]):
             self._unknown_users.add(user)
 
     def channel(self, id: str) -> SlackChannel | None:
-        """A channel with its members. Returns None if the account does not see
-        it."""
+        """Return a channel with its members, from the cache or from Slack.
+
+        None if the bot does not see the channel.
+        """
         channel = self.channels.get(id)
         if channel is None:
             channel = converted(
@@ -266,8 +282,9 @@ class SlackServer:
             channel.members = [id for id in ids if isinstance(id, str)]
         return channel
 
-    def meet(self, rows: Iterable[object]) -> list[str]:
-        """Remember users, and return their ids."""
+    def remember_users(self, rows: Iterable[object]) -> list[str]:
+        """Keep users whom Slack has sent, and return their ids. Other values
+        are skipped."""
         ids = []
         for row in rows:
             user = converted(row, SlackUser)
@@ -284,11 +301,15 @@ class SlackServer:
         return self._socket is not None
 
     def connect(self) -> None:
-        """Open a connection. An existing connection stays until Slack ends
-        it."""
+        """Open a connection for events.
+
+        An existing connection stays open until Slack ends it, so that no event
+        is lost between them. Raises LiveError.
+        """
         url = text_at(self.call("apps.connections.open"), "url")
         address = checked_address(url, ("wss", "ws"))
         try:
+            # Entered by hand, because the connection outlives this method.
             socket = connect(
                 address,
                 open_timeout=_OPEN_SECONDS,
@@ -306,8 +327,10 @@ class SlackServer:
         self._socket = socket
 
     def receive(self, seconds: float) -> None:
-        """Take the events that come within ``seconds``. After the first event
-        the wait ends soon."""
+        """Take the events that come within ``seconds``.
+
+        After the first event the wait ends soon, so that people see it quickly.
+        """
         end = monotonic() + seconds
         is_shortened = False
         while len(self.events) < _MOST_EVENTS:
@@ -319,6 +342,7 @@ class SlackServer:
                 is_shortened = True
             elif self._ending_socket is None:
                 self._receive_one(self._socket, seconds_left)
+            # The old connection is read first: its events are older.
             elif not self._receive_one(self._ending_socket, 0.0):
                 self._receive_one(self._socket, min(seconds_left, _ENDING_SECONDS))
 
@@ -332,8 +356,11 @@ class SlackServer:
         self.events = []
 
     def disconnect(self) -> None:
-        """End the connections. Events in :attr:`events` stay, but are not
-        acknowledged, so Slack sends them again."""
+        """End the connections for events.
+
+        Events in :attr:`events` stay, but are not acknowledged, so Slack sends
+        them again.
+        """
         _close(self._ending_socket)
         _close(self._socket)
         self._socket = None
@@ -341,15 +368,19 @@ class SlackServer:
         self._unacknowledged = []
 
     def close(self) -> None:
-        """End all connections."""
+        """End the connections for events and requests."""
         self.disconnect()
         for server in (self._app, self._web, *self._files.values()):
             server.close()
 
     def _receive_one(self, socket: ClientConnection | None, seconds: float) -> bool:
-        """Receive one message of a connection. An event is added to
-        :attr:`events` and its envelope to the unacknowledged ones. Returns
-        False if none has come within ``seconds``. Raises LiveError."""
+        """Receive one message of a connection.
+
+        Slack sends each event in an *envelope*, whose id acknowledges it:
+        ``{"envelope_id": "e1", "type": "events_api", "payload": {"event_id":
+        "Ev1", "event": {…}}}``. Returns False if no message has come within
+        ``seconds``. Raises LiveError.
+        """
         if socket is None:
             raise LiveError("there is no connection to Slack")
         try:
@@ -363,32 +394,67 @@ class SlackServer:
             return False
         except (ValueError, RecursionError):
             raise LiveError("Slack sends what is not understood") from None
+
         payload = envelope.payload or Payload()
         if envelope.type == "disconnect":
-            if envelope.reason not in ("warning", "refresh_requested"):
-                is_off = envelope.reason == "link_disabled"
-                raise LiveError(
-                    "Slack ends the connection: Socket Mode is off, or there are too many",
-                    is_final=is_off,
-                )
-            # Slack will end this connection soon. The next one opens before.
-            if socket is self._socket:
-                self.connect()
+            self._replace(socket, envelope.reason)
             return True
         if payload.type == "app_rate_limited":
             raise LiveError("Slack has left events out, because there were too many")
         if envelope.envelope_id:
             self._unacknowledged.append((socket, envelope.envelope_id))
-        if payload.event is not None and payload.event_id not in self._event_ids:
-            self.events.append(payload.event)
-            if payload.event_id:
-                self._event_ids[payload.event_id] = None
-            if len(self._event_ids) > _MOST_KNOWN:
-                del self._event_ids[next(iter(self._event_ids))]
+        self._add_event(payload)
         return True
+
+    def _replace(self, socket: ClientConnection, reason: str) -> None:
+        """Open the next connection, because Slack will end this one soon.
+
+        Raises LiveError if another reason than its age ends the connection.
+        """
+        if reason not in ("warning", "refresh_requested"):
+            is_off = reason == "link_disabled"
+            raise LiveError(
+                "Slack ends the connection: Socket Mode is off, or there are too many",
+                is_final=is_off,
+            )
+        if socket is self._socket:
+            self.connect()
+
+    def _add_event(self, payload: Payload) -> None:
+        """Add an event to :attr:`events`, unless it came before."""
+        if payload.event is None or payload.event_id in self._event_ids:
+            return
+        self.events.append(payload.event)
+        if payload.event_id:
+            self._event_ids[payload.event_id] = None
+        if len(self._event_ids) > _MOST_KNOWN:
+            del self._event_ids[next(iter(self._event_ids))]
+
+
+def _raise_if_needed(method: str, answer: dict[str, Any]) -> None:
+    """Raise LiveError for a refusal with which an import cannot continue.
+
+    ``answer`` is ``{"ok": false, "error": "missing_scope", "needed":
+    "users:read"}``, for example.
+    """
+    error = answer.get("error")
+    is_temporary = error in _TEMPORARY_ERRORS
+    is_final = error in _FINAL_ERRORS
+    # Without these methods the import continues.
+    may_fail = method in ("conversations.join", "conversations.replies")
+    must_raise = (
+        method in _REQUIRED_METHODS or is_temporary or (is_final and not may_fail)
+    )
+    if must_raise:
+        text = f"{error} {answer.get('needed') or ''}"
+        text = "".join(filter(str.isprintable, text))
+        text = text[:_MOST_ERROR_CHARACTERS].rstrip()
+        raise LiveError(f"Slack refuses {method}: {text}", is_final=is_final)
 
 
 def _close(socket: ClientConnection | None) -> None:
+    """Close a connection, if there is one. Errors of a broken one are
+    ignored."""
     if socket is not None:
         with suppress(OSError, WebSocketException):
             socket.close()
@@ -400,7 +466,7 @@ def _is_of_bot(token: str) -> bool:
 
 
 def converted(value: object, kind: type[T]) -> T | None:
-    """A value as a struct. Returns None if it has another form."""
+    """Return a value as a struct. None if it has another form."""
     try:
         return msgspec.convert(value, kind)
     except ValueError:
