@@ -15,7 +15,7 @@ from functools import partial
 from html import escape
 from pathlib import Path
 from time import time
-from typing import Any, ClassVar, Final, Literal
+from typing import Any, ClassVar, Final, Literal, NamedTuple
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -65,13 +65,21 @@ _MARKS: Final = [
         ("~", "~~", "del"),
     )
 ]
-"""Marks of texts here → the HTML tag."""
+"""Marks of texts here, each with its HTML tag: ``*x*`` is ``<strong>``."""
 
 Files = Literal["all", "new", "none"]
 """Which files of an event are fetched. New: files that no earlier archive
 had."""
 State = dict[tuple[str, str], Json]
-"""The state of a room: type and key → event."""
+"""The state of a room: type and key → event. For example, ``("m.room.member",
+"@ann:example.org")`` finds the event that says whether Ann is in the room."""
+
+
+class KeptReaction(NamedTuple):
+    """The sender of a reaction, and the content of its event."""
+
+    sender: str
+    content: Json
 
 
 class Cursor(Struct):
@@ -83,16 +91,35 @@ class Cursor(Struct):
     begin_ms: int
     """Since when the server is followed. If the account joins a room, its
     events come from this time on."""
-    reactions: dict[str, tuple[str, Json]] = field(default_factory=dict)
-    """Id of a reaction → its sender and content."""
+    reactions: dict[str, KeptReaction] = field(default_factory=dict)
+    """The newest reactions by the ids of their events. The event that takes a
+    reaction back tells only this id."""
+
+
+class Round(NamedTuple):
+    """One call of :meth:`LiveMatrix.write`, which writes one archive."""
+
+    folder: Path
+    cursor: str
+    """The cursor with which the call begins."""
+    progress: Cursor
+    """The same cursor, decoded. The call changes it into the next one."""
 
 
 class LiveMatrix:
-    """A server of Matrix: see :class:`~imserver_arrivals.live.Live`."""
+    """Follows a server of Matrix, as the option ``--follow`` asks for.
+
+    The interface is :class:`~imserver_arrivals.live.Live`.
+    """
 
     name: ClassVar[str] = "matrix"
 
     def __init__(self, address: str, token: str, back: dict[str, str]) -> None:
+        """Prepare the requests. Nothing is sent yet.
+
+        Raises LiveError if messages are to be posted back to another server
+        than the followed one.
+        """
         self._server = Server(address, {"Authorization": f"Bearer {token}"})
         for target in back.values():
             if target.rstrip("/") != address.rstrip("/"):
@@ -106,8 +133,10 @@ class LiveMatrix:
         self._first_answer: Any = None
         """The answer to the first ``/sync``."""
         self._direct: Any = {}
-        """The content of ``m.direct``."""
+        """The content of ``m.direct``: the rooms that are conversations of
+        two."""
         self._states: dict[str, State] = {}
+        """The states of rooms, by their ids."""
         self._fetched: dict[str, str] = {}
         """Id of a file → the cursor at which it was written. If the cursor has
         changed, the file is stored."""
@@ -115,16 +144,22 @@ class LiveMatrix:
         """Id of a file → how often it could not be fetched."""
 
     def write(self, folder: Path, cursor: str, seconds: float) -> str:
-        """See :class:`~imserver_arrivals.live.Live`."""
+        """Write the events since the cursor as an archive, and return a new
+        cursor.
+
+        Waits up to ``seconds`` for events. Raises LiveError.
+        """
         if not self._user:
             # The answer from which on everything is new, if the first cursor
             # does not say where to begin.
             self._first_answer = self._sync("", 0)
             self._user = text_at(self._get("account/whoami"), "user_id")
-        if cursor[:1] in ("", "@"):
+        is_first = cursor[:1] in ("", "@")
+        if is_first:
             begin_ms = int(cursor[1:] or time() * SECOND_MS)
-            progress = Cursor("", begin_ms)
+            progress = Cursor(since="", begin_ms=begin_ms)
             answer = self._first_answer
+            # Without a time, everything is new only from now on.
             rooms: Json = {}
             if cursor:
                 rooms = self._all_rooms()
@@ -133,51 +168,58 @@ class LiveMatrix:
             answer = self._sync(progress.since, min(seconds, _LONGEST_SYNC_SECONDS))
             rooms = _rooms_in(answer)
 
-        for number, (room, news) in enumerate(rooms.items()):
-            if list_at(news, "timeline", "events") or at(news, "timeline", "limited"):
-                self._write_room(folder, number, cursor, room, news, progress)
-        if any(folder.iterdir()):
-            self._write_account(folder / "user_data")
+        self._write_archive(Round(folder, cursor, progress), rooms)
         progress.since = text_at(answer, "next_batch")
         newest = list(progress.reactions.items())[-MOST_REACTIONS:]
         progress.reactions = dict(newest)
         return _encode(progress).decode()
 
+    def _write_archive(self, round: Round, rooms: Json) -> None:
+        """Write the rooms with events. Nothing is written if no room has
+        any."""
+        for number, (room, news) in enumerate(rooms.items()):
+            if list_at(news, "timeline", "events") or at(news, "timeline", "limited"):
+                self._write_room(round, f"{number}.json", room, news)
+        if any(round.folder.iterdir()):
+            self._write_account(round.folder / "user_data")
+
     def _all_rooms(self) -> Json:
-        """All rooms of the account, each marked as if it had more news than fit
-        into an answer."""
+        """Return all rooms of the account, as an answer of ``/sync`` has them.
+
+        Each is marked as if it had more news than fit into an answer, so that
+        its history is read.
+        """
         ids = list_at(self._get("joined_rooms"), "joined_rooms")
         return {
             id: {"timeline": {"limited": True}} for id in ids if isinstance(id, str)
         }
 
-    def _write_room(
-        self,
-        folder: Path,
-        number: int,
-        cursor: str,
-        room: str,
-        news: Json,
-        progress: Cursor,
-    ) -> None:
-        """Write a room as Element exports it, and its files. ``number``: the
-        name of its file. ``cursor``: the present cursor."""
+    def _write_room(self, round: Round, name: str, room: str, news: Json) -> None:
+        """Write a room as Element exports it, and its files.
+
+        ``name``: of the file of the room. ``news``: the part of an answer to
+        ``/sync`` that is about the room, such as ``{"timeline": {"events":
+        […]}}``.
+        """
         try:
             state = self._state_of(room, news)
         except LiveError as error:
             if error.status not in _GONE:
                 raise
             return  # the account has declined an invitation to the room
-        events = self._events(room, news, state, progress)
-        rows = self._rows(folder / "local_content", cursor, room, events)
-        with (folder / f"{number}.json").open("wb") as file:
+        events = self._events(room, news, state, round.progress)
+        rows = self._rows(round, room, events)
+        with (round.folder / name).open("wb") as file:
             file.write(b'{"exported_by": "imserver", "messages": ')
             write_array(file, rows)
             file.write(b"}")
 
     def _write_account(self, folder: Path) -> None:
-        """Write which account has read the rooms, and which rooms are
-        conversations of two."""
+        """Write who has read the rooms, and which rooms are conversations of
+        two.
+
+        The reader expects both in the form in which Synapse exports them.
+        """
         profile = folder / "profile"
         data = folder / "account_data/global"
         data.parent.mkdir(parents=True, exist_ok=True)
@@ -185,8 +227,12 @@ class LiveMatrix:
         data.write_bytes(_encode({"m.direct": self._direct}))
 
     def post(self, group: str, nickname: str, text: str, id: int) -> bool:
-        """See :class:`~imserver_arrivals.live.Live`. The id of the transaction
-        is made from the message, so the server stores a repeated one once."""
+        """Post a message of our app to a room.
+
+        The id of the transaction is made from the message, so the server stores
+        a repeated one once. Returns False if no option says that messages of
+        this room are posted back. Raises LiveError.
+        """
         is_posted = group in self._back or "" in self._back
         if not is_posted:
             return False
@@ -198,6 +244,7 @@ class LiveMatrix:
             "msgtype": "m.text",
             "body": f"{nickname}: {text}",
             MARK: id,
+            # Nobody is mentioned, whatever names the text has.
             "m.mentions": {},
             "format": "org.matrix.custom.html",
             "formatted_body": f"<strong>{escape(nickname)}</strong>: {html}",
@@ -207,19 +254,27 @@ class LiveMatrix:
         return True
 
     def close(self) -> None:
+        """End the connections."""
         self._server.close()
 
     def _get(self, path: str, **query: object) -> Json:
+        """Ask the client-server API, for example for ``account/whoami``. Raises
+        LiveError."""
         return self._server.get(dict, f"{_API}/{path}?{urlencode(query)}")
 
     def _sync(self, since: str, seconds: float) -> Any:
-        """Ask ``/sync``. If ``since`` is ``""``, only learn where to begin,
-        without the contents of rooms."""
+        """Ask ``/sync`` for the events since a position, and return the answer.
+
+        Waits up to ``seconds`` for an event. If ``since`` is ``""``, the answer
+        only tells the present position, without the contents of rooms.
+        """
         rooms: Json = {"rooms": []}
         if since:
             rooms = _IN_ROOMS
         query: dict[str, object] = {
             "filter": _encode({**_FILTER, "room": rooms}).decode(),
+            # People must not see the account as present because of this
+            # request.
             "set_presence": "offline",
             "timeout": int(seconds * SECOND_MS),
         }
@@ -236,31 +291,39 @@ class LiveMatrix:
     # --- a room ---------------------------------------------------------------
 
     def _rows(
-        self, media: Path, cursor: str, room: str, events: Iterator[tuple[Json, Files]]
+        self, round: Round, room: str, events: Iterator[tuple[Json, Files]]
     ) -> Iterator[bytes]:
-        """Yield encoded events, and fetch their files."""
+        """Yield encoded events of a room, and fetch their files.
+
+        The server leaves the id of the room out of events, because it is clear
+        to a client. The reader needs it.
+        """
         for event, files in events:
             raw = _encode({**event, "room_id": room})
             yield raw
             if files != "none":
-                self._fetch_files(media, raw, cursor, only_new=files == "new")
+                self._fetch_files(round, raw, only_new=files == "new")
 
     def _events(
         self, room: str, news: Json, state: State, progress: Cursor
     ) -> Iterator[tuple[Json, Files]]:
-        """The events of a room that are written: new events, older messages
-        that they change, and the state. Each event comes with the files of it
-        that are fetched."""
+        """Yield the events of a room that are written, and which files to
+        fetch.
+
+        They are the new events, older messages that these change, and the state
+        of the room.
+        """
         ids = set[str]()
-        about = set[str]()
+        changed = set[str]()
         people = set[str]()
         for event in self._new_events(room, news, progress):
             id = text_at(event, "event_id")
+            # The pages of a history may overlap.
             if id in ids or not isinstance(event, dict):
                 continue
             ids.add(id)
             people |= {text_at(event, "sender"), text_at(event, "state_key")}
-            about.add(_about(event))
+            changed.add(_about(event))
             _remember(event, progress)
             # The archive needs the reaction that was taken back, too.
             reaction = _ended_reaction(event, progress, ids)
@@ -269,8 +332,9 @@ class LiveMatrix:
                 yield reaction, "all"
             yield event, "all"
 
-        yield from self._changed_messages(room, about - ids - {""})
+        yield from self._changed_messages(room, changed - ids - {""})
         for (type, key), event in state.items():
+            # Pictures of the room and of people in the archive may be new.
             if type == "m.room.avatar" or (type == "m.room.member" and key in people):
                 yield event, "new"
             else:
@@ -279,8 +343,10 @@ class LiveMatrix:
     def _changed_messages(
         self, room: str, ids: set[str]
     ) -> Iterator[tuple[Json, Files]]:
-        """The older messages with these ids, which new events change. Messages
-        that the account may not see are left out."""
+        """Yield the older messages with these ids, which new events change.
+
+        Messages that the account may not see are left out.
+        """
         for id in ids:
             try:
                 yield self._get(f"rooms/{_quoted(room)}/event/{_quoted(id)}"), "all"
@@ -289,41 +355,64 @@ class LiveMatrix:
                     raise
 
     def _new_events(self, room: str, news: Json, progress: Cursor) -> Iterator[Json]:
-        """The events of a room since the cursor. If the account has joined the
-        room since, all events from the time at which the server is followed. If
-        ``/sync`` has left events out, they are read page by page."""
+        """Yield the events of a room since the cursor.
+
+        ``/sync`` has only the last events, and marks such a timeline as
+        *limited*. Then the history is read. It is also read if the room is new
+        to the account; in this case, events since ``begin_ms`` count.
+        """
         events = list_at(news, "timeline", "events")
         state = list_at(news, "state", "events")
         yield from events
+        # The answer has the first event of a room only if the account joined it
+        # since the last answer.
         is_new = not progress.since or any(
             text_at(event, "type") == "m.room.create" for event in (*events, *state)
         )
-        if not is_new and not at(news, "timeline", "limited"):
+        if is_new:
+            earliest_ms = progress.begin_ms
+            end = ""
+        elif at(news, "timeline", "limited"):
+            earliest_ms = 0
+            end = progress.since
+        else:
             return
-
-        path = f"rooms/{_quoted(room)}/messages"
         begin = text_at(news, "timeline", "prev_batch")
+        yield from self._history(room, begin, end, earliest_ms)
+
+    def _history(
+        self, room: str, begin: str, end: str, earliest_ms: int
+    ) -> Iterator[Json]:
+        """Yield the events of a room back in time, page by page.
+
+        ``begin`` and ``end`` are positions of the server; ``""`` leaves one
+        out. The pages end with the first one whose events are all before
+        ``earliest_ms``.
+        """
+        query = {"dir": "b", "limit": "100"}
+        if end:
+            query["to"] = end
         for _ in range(MOST_PAGES):
-            query = {"dir": "b", "limit": "100"}
             if begin:
                 query["from"] = begin
-            if not is_new:
-                query["to"] = progress.since
-            page = self._get(path, **query)
+            page = self._get(f"rooms/{_quoted(room)}/messages", **query)
             chunk = list_at(page, "chunk")
             yield from chunk
             times = [number_at(event, "origin_server_ts") or 0 for event in chunk]
-            if is_new and max(times, default=progress.begin_ms) < progress.begin_ms:
+            if max(times, default=earliest_ms) < earliest_ms:
                 return
-            end = text_at(page, "end")
-            if end in ("", begin):
+            next_begin = text_at(page, "end")
+            if next_begin in ("", begin):
                 return
-            begin = end
+            begin = next_begin
         raise LiveError(f"the history of the room {room} does not end")
 
     def _state_of(self, room: str, news: Json) -> State:
-        """The state of a room after the news. It is read anew if it is not
-        known, or if ``/sync`` has left events out."""
+        """Return the state of a room after the news.
+
+        The whole state is read if it is not known, or if ``/sync`` has left
+        events out. Otherwise the events in the news change the known state.
+        """
         state = self._states.get(room)
         events = [
             *list_at(news, "state", "events"),
@@ -333,43 +422,56 @@ class LiveMatrix:
             state = {}
             events = self._server.get(list[Any], f"{_API}/rooms/{_quoted(room)}/state")
         for event in events:
+            # Only events of the state have a key.
             if isinstance(event, dict) and isinstance(event.get("state_key"), str):
                 state[text_at(event, "type"), event["state_key"]] = event
         self._states[room] = state
         return state
 
-    def _fetch_files(
-        self, folder: Path, raw: bytes, cursor: str, *, only_new: bool
-    ) -> None:
-        """Fetch the files of this server that an event names. ``only_new``:
-        leave out files that an earlier archive has. Raises LiveError if a file
-        may be available later."""
+    def _fetch_files(self, round: Round, raw: bytes, *, only_new: bool) -> None:
+        """Fetch the files of this server that an event names.
+
+        ``raw`` is the event as JSON, with addresses such as
+        ``"mxc://example.org/abcdef"``. ``only_new``: leave out files that an
+        earlier archive has. Raises LiveError if a file may be available later.
+        """
         server = self._user.partition(":")[2]
+        # Previews are left out, because our server makes its own.
         own = re.compile(
             rf'(?<!"thumbnail_url":)"mxc://{re.escape(server)}/([\w-]{{5,200}})"', re.A
         )
         for id in dict.fromkeys(own.findall(raw.decode())):
             # The folders are laid out as in the media store of a server.
-            path = folder / id[:2] / id[2:4] / id[4:]
+            path = round.folder / "local_content" / id[:2] / id[2:4] / id[4:]
             # If the cursor has changed since, an earlier archive has the file.
-            is_stored = self._fetched.setdefault(id, cursor) != cursor
+            is_stored = self._fetched.setdefault(id, round.cursor) != round.cursor
             if path.exists() or (only_new and is_stored):
                 continue
             path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                with path.open("wb") as file:
-                    self._server.download(
-                        f"{_FILES}/{quote(server)}/{id}", file, FILE_BYTES
-                    )
-            except LiveError as error:
-                path.unlink()
-                self._failures[id] = self._failures.get(id, 0) + 1
-                if error.status not in _GONE and self._failures[id] < MOST_TRIES:
-                    raise
+            self._fetch(f"{_FILES}/{quote(server)}/{id}", id, path)
+
+    def _fetch(self, address: str, id: str, path: Path) -> None:
+        """Fetch a file to ``path``. If it cannot be fetched, nothing is
+        written.
+
+        Raises LiveError if the file may be available later. After a few tries
+        the file is left out.
+        """
+        try:
+            with path.open("wb") as file:
+                self._server.download(address, file, FILE_BYTES)
+        except LiveError as error:
+            path.unlink()
+            self._failures[id] = self._failures.get(id, 0) + 1
+            if error.status not in _GONE and self._failures[id] < MOST_TRIES:
+                raise
 
 
 def _rooms_in(answer: Any) -> Json:
-    """The rooms in an answer to ``/sync``, with their news."""
+    """Return the rooms in an answer to ``/sync``, each with its news.
+
+    The answer lists rooms in which the account is, and rooms that it has left.
+    """
     rooms: Json = {}
     for kind in ("leave", "join"):
         news = at(answer, "rooms", kind)
@@ -379,15 +481,19 @@ def _rooms_in(answer: Any) -> Json:
 
 
 def _relation(event: Json) -> tuple[str, str]:
-    """The kind of an event's relation to another event, and the id of that
-    event."""
+    """Return the kind of an event's relation to another event, and the id of
+    that event.
+
+    A reaction has ``{"rel_type": "m.annotation", "event_id": "$a"}``, for
+    example. Both texts are ``""`` if the event stands alone.
+    """
     relation = at(event, "content", "m.relates_to")
     return text_at(relation, "rel_type"), text_at(relation, "event_id")
 
 
 def _about(event: Json) -> str:
-    """The message that an event changes by an edit or a reaction; ``""`` if it
-    changes none."""
+    """Return the id of the message that an edit or a reaction changes, or
+    ``""``."""
     kind, target = _relation(event)
     if kind in ("m.annotation", "m.replace"):
         return target
@@ -395,48 +501,55 @@ def _about(event: Json) -> str:
 
 
 def _remember(event: Json, progress: Cursor) -> None:
-    """Keep a reaction in the cursor, because its removal tells only its id."""
+    """Keep a reaction in the cursor, because its removal tells only its id.
+
+    Events of other kinds, and very long reactions, are not kept.
+    """
     _, target = _relation(event)
     content = at(event, "content")
     is_reaction = text_at(event, "type") == "m.reaction" and target
     if is_reaction and len(_encode(content)) <= REACTION_BYTES:
-        progress.reactions[text_at(event, "event_id")] = (
-            text_at(event, "sender"),
-            content,
+        progress.reactions[text_at(event, "event_id")] = KeptReaction(
+            text_at(event, "sender"), content
         )
 
 
 def _ended_reaction(event: Json, progress: Cursor, ids: set[str]) -> Json | None:
-    """The reaction that an event takes back, as it was. Returns None if the
-    event takes no reaction back, or if the archive has the reaction
-    (``ids``)."""
+    """Return the reaction that an event takes back, as it was.
+
+    Returns None if the event takes no reaction back, or if the archive has the
+    reaction (``ids``).
+    """
     if text_at(event, "type") != "m.room.redaction":
         return None
+    # The field moved into the content in version 11 of rooms.
     id = text_at(event, "redacts") or text_at(event, "content", "redacts")
     if id in ids:
         return None
-    row = progress.reactions.pop(id, None)
-    if row is None:
+    reaction = progress.reactions.pop(id, None)
+    if reaction is None:
         return None
-    sender, content = row
     return {
         **event,
         "type": "m.reaction",
         "event_id": id,
-        "sender": sender,
-        "content": content,
+        "sender": reaction.sender,
+        "content": reaction.content,
     }
 
 
 def _html(text: str) -> str:
-    """A text outside of code as HTML."""
+    """Return a text outside of code as HTML, with its marks as tags."""
     for mark, tag in _MARKS:
         text = mark.sub(rf"<{tag}>\1</{tag}>", text)
     return text.replace("\n", "<br>")
 
 
 def _html_code(text: str) -> str:
-    """Code with its backticks as HTML."""
+    """Return code as HTML. Code of several lines becomes a block.
+
+    ``text`` has its backticks. A line break after the first ones is left out.
+    """
     code = f"<code>{text.strip('`').removeprefix(chr(10))}</code>"
     if "\n" in text:
         return f"<pre>{code}</pre>"
