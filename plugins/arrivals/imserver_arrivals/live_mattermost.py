@@ -35,6 +35,7 @@ _MOST_EVENT_BYTES: Final = 4 << 20
 _LOUD: Final = re.compile(r"@(?=(?:all|channel|here)\b)|<(?=[!@#])")
 """Words that would notify a whole channel there, and characters that their
 webhooks take for a name."""
+# Types of events. An event of a channel says that its members may have changed.
 _OF_POSTS: Final = {"posted", "post_edited", "post_deleted"}
 _OF_CHANNELS: Final = {
     "user_added",
@@ -53,14 +54,17 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 class Where(Struct):
-    """The receivers of an event: channel, team or user."""
+    """The receivers of an event: the members of a channel, for example."""
 
     channel_id: str = ""
 
 
 class MattermostEvent(Struct):
-    """An event, or the answer to a message of ours. Most values of ``data`` are
-    texts with JSON."""
+    """An event, or the answer to a message of ours.
+
+    ``{"event": "posted", "data": {"post": "{…}"}, "broadcast": {"channel_id":
+    "…"}, "seq": 7}`` is an event. Most values of ``data`` are texts with JSON.
+    """
 
     event: str = ""
     data: dict[str, Any] | None = None
@@ -68,30 +72,45 @@ class MattermostEvent(Struct):
     seq: int = -1
     status: str = ""
 
+    @property
+    def channel(self) -> object:
+        """The id of the channel in which the event happened, or None."""
+        if self.broadcast is not None and self.broadcast.channel_id:
+            return self.broadcast.channel_id
+        return (self.data or {}).get("channel_id")
+
 
 class State(Struct):
-    """The cursor. ``since``: later changes are new. ``archive``: the number of
-    the last archive, so that each has another cursor. ``marks``: the last
-    messages of the app there."""
+    """The decoded cursor."""
 
     since: int = 0
+    """A time in Unix milliseconds; later changes are new."""
     archive: int = 0
+    """The number of the last archive, so that each has another cursor."""
     marks: list[int] = []
+    """The ids of the last messages of our app that were posted there."""
 
 
 class LiveMattermost:
-    """A server of Mattermost. Messages that the account cannot see are not
-    imported."""
+    """Follows a server of Mattermost, as the option ``--follow`` asks for.
+
+    Messages that the account of the token cannot see are not imported. The
+    interface is :class:`~imserver_arrivals.live.Live`.
+    """
 
     name: ClassVar[str] = "mattermost"
 
     def __init__(self, address: str, token: str, back: dict[str, str]) -> None:
+        """Prepare the requests. Nothing is sent yet. See
+        :class:`.live.Live`."""
         self._server = MattermostServer(address, token)
         self._token = token
-        self._events = f"ws{address.removeprefix('http')}/api/v4/websocket"
+        # "https://…" → "wss://…"
+        self._events_url = f"ws{address.removeprefix('http')}/api/v4/websocket"
         self._hooks = {group: Server(hook, {}) for group, hook in back.items()}
         self._socket: ClientConnection | None = None
         self._connection = ExitStack()
+        """Closes the socket."""
         self._seq = -1
         """The number of the last event; -1 if none has come on this
         connection."""
@@ -113,18 +132,15 @@ class LiveMattermost:
         self._marks: dict[int, None] = {}
         """Ids of messages of the app that were posted there."""
         self._done: dict[str, int] = {}
-        """See :class:`MattermostNews`."""
+        """Posts and files that were written, for :class:`MattermostNews`."""
 
     def write(self, folder: Path, cursor: str, seconds: float) -> str:
-        """See :class:`imserver_arrivals.live.Live`."""
-        if cursor == self._last_cursor:
-            self._due = self._postponed
-            self._reactions = []
-        else:
-            # The last archive was not stored, or this is the first call.
-            self._is_all_due = True
-            self._done = {}
-            self._until = 0
+        """Write the changes since the cursor as an archive, and return a new
+        cursor.
+
+        Waits up to ``seconds`` for an event. Raises LiveError.
+        """
+        self._note_stored(cursor)
         self._last_cursor = None  # until this call has succeeded
         if self._socket is None:
             self._connect()
@@ -145,47 +161,79 @@ class LiveMattermost:
         self._is_all_due = False
         self._postponed = news.postponed
 
+        self._last_cursor = self._cursor_after(state, has_archive=any(folder.iterdir()))
+        return self._last_cursor
+
+    def _note_stored(self, cursor: str) -> None:
+        """Forget the events of the last archive, if it was stored.
+
+        The cursor which that archive has returned proves it. With another
+        cursor events may be lost, so everything is read.
+        """
+        if cursor == self._last_cursor:
+            self._due = self._postponed
+            self._reactions = []
+        else:
+            # The last archive was not stored, or this is the first call.
+            self._is_all_due = True
+            self._done = {}
+            self._until = 0
+
+    def _cursor_after(self, state: State, has_archive: bool) -> str:
+        """Return the cursor behind the written changes. Old marks are
+        dropped."""
         since = state.since
         # Changes in postponed channels are older than the last one here.
         if not self._postponed:
             since = max(since, self._until - _OVERLAP_MS)
         _drop_oldest(self._done, _MOST_DONE)
         _drop_oldest(self._marks, _MOST_MARKS)
-        archive_number = state.archive + any(folder.iterdir())
-        state = State(since, archive_number, list(self._marks))
-        self._last_cursor = _encode(state).decode()
-        return self._last_cursor
+        state = State(since, state.archive + has_archive, list(self._marks))
+        return _encode(state).decode()
 
     def _state_of(self, cursor: str) -> State:
-        """The state that a cursor stands for. The first cursor is a time, or it
-        stands for now: the newest post."""
+        """Return the state that a cursor stands for.
+
+        The first cursor is ``@1700000000000``, a time in Unix milliseconds. Or
+        it is ``""``, and then posts after the newest one of the server are new.
+        """
         if cursor.startswith("{"):
             return msgspec.json.decode(cursor, type=State)
         if cursor:
-            return State(int(cursor[1:]))
+            return State(since=int(cursor[1:]))
         channels = self._server.channels.values()
-        return State(max((each.last_post_at for each in channels), default=0))
+        return State(since=max((each.last_post_at for each in channels), default=0))
 
     def post(self, group: str, nickname: str, text: str, id: int) -> bool:
-        """See :class:`imserver_arrivals.live.Live`. A message that is there
-        already is not posted again."""
-        team, _, channel = group.partition("/")
-        # A webhook is given for a channel, for a team, or, if there is only one
-        # team, for all channels.
-        keys = [group, f"{team}/"]
-        if len(self._server.teams) == 1:
-            keys.append("")
-        hook = next((self._hooks[key] for key in keys if key in self._hooks), None)
+        """Post a message of our app to a channel, by a webhook of Mattermost.
+
+        ``group`` is the channel as ``team/channel``. A message that is there
+        already is not posted again. Returns False if it was not posted. Raises
+        LiveError.
+        """
+        hook = self._hook_of(group)
         if hook is None or id in self._marks:
             return False
-
         text = _LOUD.sub(_quiet, to_markdown(text)) or "…"
         body: dict[str, Any] = {"text": text, "username": nickname, "props": {MARK: id}}
         if group not in self._hooks:
-            body["channel"] = channel
+            # The webhook is for several channels, so the body names this one.
+            body["channel"] = group.partition("/")[2]
         hook.ask("POST", "", body)
         self._marks[id] = None
         return True
+
+    def _hook_of(self, group: str) -> Server | None:
+        """Return the webhook for a channel, which is given as ``team/channel``.
+
+        A webhook is given for a channel, for a team (``team/``), or, if there
+        is only one team, for all channels (``""``).
+        """
+        team, _, _ = group.partition("/")
+        keys = [group, f"{team}/"]
+        if len(self._server.teams) == 1:
+            keys.append("")
+        return next((self._hooks[key] for key in keys if key in self._hooks), None)
 
     def close(self) -> None:
         """End the connections."""
@@ -196,8 +244,11 @@ class LiveMattermost:
     # --- events ---------------------------------------------------------------
 
     def _connect(self) -> None:
-        """Open the WebSocket and log in. Events before it are lost, so all
-        channels are read. Raises LiveError."""
+        """Open the WebSocket for events, and log in.
+
+        Events from before that are lost, so all channels are read next. Raises
+        LiveError.
+        """
         # This request fails with a clear error if the token is wrong.
         self._server.web.get(ServerUser, "/users/me")
         challenge = {
@@ -207,7 +258,7 @@ class LiveMattermost:
         }
         try:
             connecting = connect(
-                self._events,
+                self._events_url,
                 max_size=_MOST_EVENT_BYTES,
                 open_timeout=_CONNECT_SECONDS,
                 close_timeout=1,
@@ -223,12 +274,16 @@ class LiveMattermost:
 
     def _listen(self, seconds: float) -> None:
         """Wait up to ``seconds`` for an event, and take all events that have
-        come. Raises LiveError if the connection has ended."""
+        come.
+
+        Raises LiveError if the connection has ended.
+        """
         deadline = monotonic() + seconds
         socket = self._socket
         assert socket is not None
         try:
             for _ in range(_MOST_EVENTS):
+                # As soon as there is something to write, the wait ends.
                 timeout = 0.0
                 if not (self._due or self._reactions or self._is_all_due):
                     timeout = max(deadline - monotonic(), 0)
@@ -242,40 +297,45 @@ class LiveMattermost:
             raise LiveError(f"the WebSocket ends: {error}") from None
 
     def _take_event(self, event: MattermostEvent) -> None:
-        """Note what must be read or written because of an event. Raises
-        ValueError if the server refuses the token."""
+        """Note what must be read or written because of an event.
+
+        Raises ValueError if the server refuses the token.
+        """
         if event.status == "FAIL":
             raise ValueError("the server does not accept the token")
         if event.seq >= 0:
             # A gap in the numbers means that an event was lost.
             self._is_all_due |= self._seq not in (-1, event.seq - 1)
             self._seq = event.seq
-        data = event.data or {}
         kind = event.event
-        channel = data.get("channel_id")
-        if event.broadcast is not None and event.broadcast.channel_id:
-            channel = event.broadcast.channel_id
         if kind in ("user_updated", "new_user"):
             self._server.forget_people()
         elif kind in _OF_REACTIONS:
-            content = str(data.get("reaction"))
+            content = str((event.data or {}).get("reaction"))
             reaction = msgspec.json.decode(content, type=ServerReaction)
             self._reactions.append((kind, reaction))
         elif kind in _OF_POSTS | _OF_CHANNELS:
-            if not isinstance(channel, str) or not ID.fullmatch(channel):
-                return
-            self._due[channel] = kind in _OF_CHANNELS or self._due.get(channel, False)
-            if kind in _OF_CHANNELS:
-                self._server.forget_channel(channel)
+            self._note_due(event.channel, may_have_new_members=kind in _OF_CHANNELS)
+
+    def _note_due(self, channel: object, may_have_new_members: bool) -> None:
+        """Note that a channel must be read. Anything but an id is ignored."""
+        if not isinstance(channel, str) or not ID.fullmatch(channel):
+            return
+        self._due[channel] = may_have_new_members or self._due.get(channel, False)
+        if may_have_new_members:
+            self._server.forget_channel(channel)
 
 
 def _drop_oldest(rows: dict[Any, Any], most: int) -> None:
-    """Remove the rows before the last ``most`` rows."""
+    """Remove all rows but the last ``most``. The rows are in the order of their
+    age."""
     for key in list(rows)[:-most]:
         del rows[key]
 
 
 def _quiet(match: re.Match[str]) -> str:
-    """The match with an invisible character behind it, so that it notifies
-    nobody."""
+    """Return a matched word with an invisible character behind it.
+
+    ``@all`` looks the same afterwards, and notifies nobody.
+    """
     return f"{match[0]}\u200b"

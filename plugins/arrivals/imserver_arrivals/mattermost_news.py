@@ -39,9 +39,10 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 class MattermostNews:
-    """Writes the changes on a server as one archive.
+    """Writes the changes on a server as one archive, in the form of its
+    exports.
 
-    ``marks`` gets the ids of messages of the app that are there. ``done`` gets
+    ``marks`` gets the ids of messages of our app that are there. ``done`` gets
     the items that were written, so that a later archive leaves them out: id of
     a post → the time of its last change; address of a file → 0.
     """
@@ -53,6 +54,7 @@ class MattermostNews:
         marks: dict[int, None],
         done: dict[str, int],
     ) -> None:
+        """Prepare an archive in an empty folder."""
         self._server = server
         self._folder = folder
         self._marks = marks
@@ -62,6 +64,7 @@ class MattermostNews:
         self._people: dict[str, None] = {}
         """Ids of the users that the archive names, in addition to members."""
         self._emoji: dict[str, str] = {}
+        """Name of an emoji of the server's own → its file in the archive."""
         self._until = 0
         """The time of the last change; 0 if nothing has changed."""
         self._bytes = 0
@@ -76,12 +79,12 @@ class MattermostNews:
         reactions: list[tuple[str, ServerReaction]],
         since: int,
     ) -> int:
-        """Write the changes, if there are any. Returns the time of the last
-        change; 0 if nothing has changed.
+        """Write the changes, if there are any.
 
-        ``due``: id of a channel with events → whether its members may have
-        changed. ``reactions``: kind of an event and its reaction. ``since``:
-        the time of the earliest changes that are new.
+        Returns the time of the last change; 0 if nothing has changed. ``due``:
+        id of a channel with events → whether its members may have changed.
+        ``reactions``: the type of an event, and its reaction. ``since``: the
+        time of the earliest changes that are new.
         """
         path = self._folder / "import.jsonl"
         reacted = self._reacted_posts(reactions)
@@ -89,20 +92,20 @@ class MattermostNews:
         with path.open("wb") as file:
             _put(file, "version", 1)
             for id in dict.fromkeys((*reacted, *due)):
-                # Only an event tells of an ended reaction, so these do not
-                # wait.
+                # Only an event tells of an ended reaction, so a channel with
+                # one is not postponed.
                 if self._bytes + file.tell() > ARCHIVE_BYTES and id not in reacted:
                     self.postponed[id] = due[id]
                     continue
                 channel = self._server.channel(id)
                 if channel is None:
                     continue
-                old = reacted.get(id, {})
-                posts = self._server.posts(id, since) | old
+                old_posts = reacted.get(id, {})
+                posts = self._server.posts(id, since) | old_posts
                 news = [
                     post
                     for post in posts.values()
-                    if post.id in old or self._note_if_changed(post, since)
+                    if post.id in old_posts or self._note_if_changed(post, since)
                 ]
                 if news or due.get(id):
                     self._add_channel(channel)
@@ -117,8 +120,12 @@ class MattermostNews:
     def _reacted_posts(
         self, reactions: list[tuple[str, ServerReaction]]
     ) -> dict[str, dict[str, ServerPost]]:
-        """Id of a channel → id of a post → the post, for the posts to which the
-        reactions belong. Their last change may be old."""
+        """Read the posts to which reactions were given, or from which they were
+        taken.
+
+        Their last change may be old. Returns them by the ids of channel and
+        post.
+        """
         posts: dict[str, dict[str, ServerPost]] = {}
         for id in {reaction.post_id for _, reaction in reactions}:
             post = self._server.post(id)
@@ -127,14 +134,18 @@ class MattermostNews:
         return posts
 
     def _note_if_changed(self, post: ServerPost, since: int) -> bool:
-        """Whether a post has changed since it was written last. Messages of the
-        app here are no news; their marks are collected. Older texts of an
-        edited post are no news either. A post counts as written afterwards."""
+        """Whether a post has changed since it was written last.
+
+        The post counts as written afterwards. Two kinds of posts are never
+        news: messages of our app, whose marks are collected, and older texts of
+        edited posts.
+        """
         mark = (post.props or {}).get(MARK)
+        is_ours = type(mark) is int
         if type(mark) is int:
             self._marks[mark] = None
         is_known = post.update_at <= since or self._done.get(post.id) == post.update_at
-        if is_known or post.original_id or type(mark) is int:
+        if is_known or post.original_id or is_ours:
             return False
         self._done[post.id] = post.update_at
         self._until = max(self._until, post.update_at)
@@ -145,14 +156,18 @@ class MattermostNews:
     def _threads(
         self, news: list[ServerPost], posts: dict[str, ServerPost]
     ) -> Iterator[list[ServerPost]]:
-        """Posts as lists, one for each thread. A list begins with the first
-        post of its thread, which may be old. Threads have the order of an
-        export: by ids."""
+        """Yield posts as lists, one for each thread.
+
+        A list begins with the first post of its thread, which may be old.
+        ``news``: the posts to write. ``posts``: all posts at hand, by their
+        ids.
+        """
         threads: dict[str, list[ServerPost]] = {}
         for post in sorted(news, key=lambda post: post.id):
             replies = threads.setdefault(post.root_id or post.id, [])
             if post.root_id:
                 replies.append(post)
+        # An export has its threads in the order of their ids, too.
         for id, replies in sorted(threads.items()):
             root = posts.get(id) or self._server.post(id)
             if root is not None:
@@ -165,9 +180,13 @@ class MattermostNews:
         thread: list[ServerPost],
         ended: list[ServerReaction],
     ) -> None:
-        """Write a post with its replies as one line. ``ended``: the reactions
-        that were taken back."""
-        self._ask_for_people(channel, thread, ended)
+        """Write a post with its replies as one line.
+
+        ``{"type": "post", "post": {"team": "t", "channel": "c", "user": "ann",
+        "message": "Hi", …, "replies": […]}}`` is such a line. ``ended``: the
+        reactions that were taken back.
+        """
+        self._read_people(channel, thread, ended)
         rows = [self._post_row(post, ended) for post in thread]
         if channel.team_id:
             kind = "post"
@@ -176,22 +195,29 @@ class MattermostNews:
                 "channel": channel.name,
             }
         else:
+            # A direct channel has no name, so its members stand for it.
             kind = "direct_post"
             where = {"channel_members": self._member_names(channel)}
         _put(file, kind, where | rows[0] | {"replies": rows[1:]})
 
-    def _ask_for_people(
+    def _read_people(
         self,
         channel: ServerChannel,
         thread: list[ServerPost],
         ended: list[ServerReaction],
     ) -> None:
-        """Ask for all users whom posts and their texts name."""
+        """Read all users whom posts and their texts name.
+
+        The archive will name them. It also names the channels to which texts
+        link, such as ``~town-square``.
+        """
         ids = dict.fromkeys(post.user_id for post in thread)
         for post in thread:
             for reaction in (*(post.metadata.reactions or ()), *ended):
                 ids[reaction.user_id] = None
         text = "\n".join(post.message for post in thread)
+        # A name may end with these signs, but at the end of a sentence "@ann."
+        # is Ann.
         names = {name.lower().rstrip("._-") for name in _NAME.findall(text)}
         names -= {"", "all", "channel", "here"}
         self._server.read_users(ids)
@@ -201,8 +227,10 @@ class MattermostNews:
             self._add_named_channels(channel.team_id, set(_CHANNEL.findall(text)))
 
     def _add_named_channels(self, team: str, names: set[str]) -> None:
-        """Let the archive name the channels of a team with these names, because
-        texts link to them."""
+        """Let the archive name the channels of a team with these names.
+
+        Texts link to them. A name that no channel has is ignored.
+        """
         for channel in list(self._server.channels.values()):
             if channel.name in names and channel.team_id == team:
                 self._add_channel(channel)
@@ -210,21 +238,13 @@ class MattermostNews:
     def _post_row(
         self, post: ServerPost, ended: list[ServerReaction]
     ) -> dict[str, Any]:
-        """A post or a reply in the form of an export. The files and emoji that
-        it needs are fetched."""
+        """Return a post or a reply in the form of an export.
+
+        The files and emoji that it needs are fetched. ``ended``: the reactions
+        that were taken back.
+        """
         reactions = self._reactions(post.metadata.reactions or ())
-        extras = dict[str, Any]()
-        if post.delete_at:
-            extras["deleted_at"] = post.delete_at
-        gone = self._reactions(row for row in ended if row.post_id == post.id)
-        if gone:
-            # A reaction may have been given again.
-            extras["ended_reactions"] = [row for row in gone if row not in reactions]
-            extras["ended_at"] = post.update_at
-        for emoji in post.metadata.emojis or ():
-            path = f"emoji/{emoji.id}"
-            if ID.fullmatch(emoji.id) and self._fetch(f"/{path}/image", path):
-                self._emoji[emoji.name] = path
+        self._fetch_emoji(post)
         return {
             "user": self._username(post.user_id),
             "type": post.type,
@@ -235,29 +255,66 @@ class MattermostNews:
             "is_pinned": post.is_pinned,
             "reactions": reactions,
             "attachments": [{"path": path} for path in self._files(post)],
-            **extras,
+            **self._fields_of_removals(post, reactions, ended),
         }
 
+    def _fetch_emoji(self, post: ServerPost) -> None:
+        """Fetch the pictures of the server's own emoji in a post."""
+        for emoji in post.metadata.emojis or ():
+            path = f"emoji/{emoji.id}"
+            if ID.fullmatch(emoji.id) and self._fetch(f"/{path}/image", path):
+                self._emoji[emoji.name] = path
+
+    def _fields_of_removals(
+        self,
+        post: ServerPost,
+        reactions: list[dict[str, str]],
+        ended: list[ServerReaction],
+    ) -> dict[str, Any]:
+        """Return the fields of a post that tell what was deleted, if anything
+        was.
+
+        Exports do not have these fields. ``reactions``: the reactions that the
+        post has now. ``ended``: reactions to any post that were taken back.
+        """
+        fields = dict[str, Any]()
+        if post.delete_at:
+            fields["deleted_at"] = post.delete_at
+        gone = self._reactions(row for row in ended if row.post_id == post.id)
+        if gone:
+            # A reaction may have been given again.
+            fields["ended_reactions"] = [row for row in gone if row not in reactions]
+            fields["ended_at"] = post.update_at
+        return fields
+
     def _reactions(self, reactions: Iterable[ServerReaction]) -> list[dict[str, str]]:
+        """Return reactions in the form of an export, with the names of their
+        users."""
         return [
             {"user": self._username(each.user_id), "emoji_name": each.emoji_name}
             for each in reactions
         ]
 
     def _username(self, id: str) -> str:
-        """The name of a user; the id if the user is unknown."""
+        """Return the name of a user; the id if the user is unknown."""
         if id in self._server.users:
             return self._server.users[id].username
         return id
 
     def _files(self, post: ServerPost) -> Iterator[str]:
-        """The paths of files, in the form of an export. The server's clock is
-        taken as UTC."""
+        """Fetch the files of a post, and yield their paths in the form of an
+        export.
+
+        ``20240120/teams/noteam/channels/…/users/…/…/plan.pdf`` is such a path.
+        A file that is too large is not fetched, and its name is imported.
+        """
         for info in post.metadata.files or ():
             ids = (post.channel_id, post.user_id, info.id)
             is_time = 0 < info.create_at < Limit.TIME_MS
             if not is_time or not all(map(ID.fullmatch, ids)):
                 continue
+            # The server takes the day from its own clock, which is taken as
+            # UTC here.
             day = datetime.fromtimestamp(info.create_at / SECOND_MS, UTC)
             path = "{:%Y%m%d}/teams/noteam/channels/{}/users/{}/{}/{}".format(
                 day, *ids, file_name(info.name)
@@ -268,8 +325,11 @@ class MattermostNews:
 
     def _fetch(self, source: str, path: str) -> bool:
         """Write a file below ``data/``, once in the life of this process.
-        Returns whether it was written now. A file that this account is refused
-        is not asked for again."""
+
+        ``source``: its address at the REST API. ``path``: its name in the
+        archive. Returns whether it was written now. A file that this account is
+        refused is not asked for again. Other errors raise LiveError.
+        """
         target = self._folder / "data" / path
         if source in self._done:
             return False
@@ -294,29 +354,29 @@ class MattermostNews:
         self._channels[channel.id] = channel
 
     def _member_names(self, channel: ServerChannel) -> list[str]:
+        """Return the names of the members of a channel."""
         members = self._server.members(channel.id)
         return [self._username(member.user_id) for member in members]
 
     def _put_people_and_channels(self, file: IO[bytes]) -> None:
-        """Write the teams, the channels of the archive with their members, and
-        all other people and emoji that its posts name."""
+        """Write the lines that posts refer to.
+
+        They are the teams, the channels of the archive with their members, and
+        all other people and emoji that its posts name.
+        """
         memberships: dict[str, dict[str, list[dict[str, str]]]] = {}
         """User → team → the channels of the user."""
         for team in self._server.teams.values():
             _put(file, "team", team)
         for channel in self._channels.values():
-            members = self._server.members(channel.id)
             if not channel.team_id:
-                self._people |= {member.user_id: None for member in members}
-                people = [{"username": name} for name in self._member_names(channel)]
-                row = {"participants": people, "header": channel.header}
-                _put(file, "direct_channel", row)
+                self._put_direct_channel(file, channel)
                 continue
             team_name = self._server.teams[channel.team_id].name
             row = msgspec.to_builtins(channel)
             row |= {"team": team_name, "deleted_at": channel.delete_at}
             _put(file, "channel", row)
-            for member in members:
+            for member in self._server.members(channel.id):
                 teams = memberships.setdefault(member.user_id, {})
                 channels = teams.setdefault(team_name, [])
                 channels.append({"name": channel.name, "roles": member.roles})
@@ -326,11 +386,22 @@ class MattermostNews:
         for name, image in self._emoji.items():
             _put(file, "emoji", {"name": name, "image": image})
 
+    def _put_direct_channel(self, file: IO[bytes], channel: ServerChannel) -> None:
+        """Write a channel without a team, with its members."""
+        members = self._server.members(channel.id)
+        self._people |= {member.user_id: None for member in members}
+        people = [{"username": name} for name in self._member_names(channel)]
+        row = {"participants": people, "header": channel.header}
+        _put(file, "direct_channel", row)
+
     def _put_user(
         self, file: IO[bytes], id: str, memberships: dict[str, list[dict[str, str]]]
     ) -> None:
         """Write a user or a bot. ``memberships``: team → the channels of the
-        user."""
+        user there.
+
+        A channel is ``{"name": "town-square", "roles": "channel_user"}``.
+        """
         user = self._server.users[id]
         kind = "user"
         if user.is_bot:

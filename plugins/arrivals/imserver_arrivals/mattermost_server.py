@@ -99,9 +99,12 @@ class Metadata(Struct):
 
 
 class ServerPost(Struct):
-    """A post. ``original_id``: older texts of an edited post are deleted posts
-    that name the edited one here. ``message_source``: the text, if the server
-    has changed the addresses of pictures in ``message``."""
+    """A post, which is a message or a notice of the server.
+
+    The server keeps the older texts of an edited post as deleted posts, whose
+    ``original_id`` is the edited post. ``message_source`` is the text, if the
+    server has changed the addresses of pictures in ``message``.
+    """
 
     id: str
     create_at: int
@@ -121,18 +124,25 @@ class ServerPost(Struct):
 
 
 class PostList(Struct):
-    """An answer with posts. ``posts`` also has the posts to which they
-    reply."""
+    """An answer with posts.
+
+    ``order`` has the ids of the posts that were asked for, newest first.
+    ``posts`` also has the posts to which these reply.
+    """
 
     order: list[str]
     posts: dict[str, ServerPost]
 
 
 class MattermostServer:
-    """A server as one account sees it. It caches people, channels and members
-    until it learns that they have changed. Raises LiveError."""
+    """A server of Mattermost as one account sees it, by its REST API.
+
+    It caches people, channels and members until it learns that they have
+    changed. Methods raise LiveError.
+    """
 
     def __init__(self, address: str, token: str) -> None:
+        """Prepare the requests. Nothing is sent yet."""
         self.web = Server(f"{address}/api/v4", {"Authorization": f"Bearer {token}"})
         self.teams: dict[str, ServerTeam] = {}
         self.channels: dict[str, ServerChannel] = {}
@@ -140,10 +150,13 @@ class MattermostServer:
         self._ids: dict[str, str] = {}
         """Name of a user → the id; ``""`` if nobody has the name."""
         self._members: dict[str, list[ServerMember]] = {}
+        """Id of a channel → its members."""
 
     def read_teams_and_channels(self) -> None:
         """Forget everything, and read the teams and channels of the account.
-        Users and members are read when they are needed."""
+
+        Users and members are read when they are needed.
+        """
         for cache in (self.users, self._ids, self._members, self.channels, self.teams):
             cache.clear()
         for team in self.web.get(list[ServerTeam], "/users/me/teams"):
@@ -164,8 +177,10 @@ class MattermostServer:
         self._ids.clear()
 
     def channel(self, id: str) -> ServerChannel | None:
-        """A channel. Returns None if the account does not see it, or is not in
-        its team."""
+        """Return a channel, from the cache or from the server.
+
+        None if the account does not see the channel, or is not in its team.
+        """
         if id not in self.channels:
             channel = self._get(ServerChannel, f"/channels/{id}")
             if channel is None:
@@ -176,31 +191,37 @@ class MattermostServer:
         return self.channels[id]
 
     def members(self, channel: str) -> list[ServerMember]:
-        """The members of a channel. After the call their users are known."""
+        """Return the members of a channel. Afterwards their users are known."""
         if channel not in self._members:
-            members: list[ServerMember] = []
-            for number in count():
-                query = f"page={number}&per_page={_PER_PAGE}"
-                page = self.web.get(
-                    list[ServerMember], f"/channels/{channel}/members?{query}"
-                )
-                members += page
-                if len(page) < _PER_PAGE:
-                    break
-            self._members[channel] = members
+            self._members[channel] = self._read_members(channel)
         self.read_users(member.user_id for member in self._members[channel])
         return self._members[channel]
 
+    def _read_members(self, channel: str) -> list[ServerMember]:
+        """Read the members of a channel, page by page."""
+        members: list[ServerMember] = []
+        for number in count():
+            query = f"page={number}&per_page={_PER_PAGE}"
+            page = self.web.get(
+                list[ServerMember], f"/channels/{channel}/members?{query}"
+            )
+            members += page
+            if len(page) < _PER_PAGE:
+                break
+        return members
+
     def read_users(self, ids: Iterable[str]) -> None:
-        """Ask for the users who are not known yet."""
+        """Read the users with these ids who are not known yet."""
         new = [id for id in dict.fromkeys(ids) if id not in self.users]
         for start in range(0, len(new), _PER_PAGE):
             page = new[start : start + _PER_PAGE]
             self._learn(self.web.post(list[ServerUser], "/users/ids", page))
 
     def users_named(self, names: Collection[str]) -> list[ServerUser]:
-        """The users who have these names. A name that nobody has is left
-        out."""
+        """Return the users who have these names, which are in lower case.
+
+        A name that nobody has is left out.
+        """
         if len(self._ids) > _MOST_NAMES:
             self._ids.clear()
         new = [name for name in names if name not in self._ids]
@@ -219,8 +240,11 @@ class MattermostServer:
             self._ids[user.username] = user.id
 
     def posts(self, channel: str, since: int) -> dict[str, ServerPost]:
-        """The posts of a channel that have changed since a time, and the posts
-        to which they reply."""
+        """Return the posts of a channel that have changed since a time, by
+        their ids.
+
+        The posts to which they reply come, too. ``since``: Unix milliseconds.
+        """
         path = f"/channels/{channel}/posts"
         answer = self._get(PostList, f"{path}?since={since}")
         if answer is None:
@@ -239,13 +263,15 @@ class MattermostServer:
         return posts
 
     def post(self, id: str) -> ServerPost | None:
-        """A post. Returns None if it was deleted, or if the account does not
-        see it."""
+        """Return a post. None if it was deleted, or if the account does not see
+        it."""
         return self._get(ServerPost, f"/posts/{id}")
 
     def _get(self, kind: type[T], path: str) -> T | None:
-        """An answer. None if the thing does not exist, or if the account does
-        not see it."""
+        """Return an answer of the REST API.
+
+        None if the thing does not exist, or if the account does not see it.
+        """
         try:
             return self.web.get(kind, path)
         except LiveError as error:
