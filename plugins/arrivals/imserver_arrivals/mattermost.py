@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from mmap import mmap
 from pathlib import Path
-from typing import IO, Any, ClassVar, Final, Literal
+from typing import IO, Any, ClassVar, Final, Literal, NamedTuple
 
 import msgspec
 from msgspec import Raw, Struct
@@ -159,7 +159,8 @@ class TeamMember(Struct):
 
 
 class User(Struct):
-    """A user, or a bot (``owner``, ``display_name``)."""
+    """A user, or a bot. A bot has a ``display_name``, and its owner's name as
+    ``owner``."""
 
     username: str
     email: str | None = None
@@ -203,8 +204,12 @@ class Attachment(Struct):
 
 
 class Head(Struct):
-    """The fields of a post that are read first. A channel has a team, or
-    ``channel_members``. Replies name no channel."""
+    """The fields of a post that are read first.
+
+    A post in a channel has ``team`` and ``channel``. A post in a direct channel
+    has ``channel_members``. A reply has none of them, because it is within its
+    post.
+    """
 
     user: str
     create_at: int
@@ -216,14 +221,18 @@ class Head(Struct):
 
 
 class Outline(Head):
-    """A post as it is read first."""
+    """A post without the contents of its messages, as the first reading reads
+    it."""
 
     replies: list[Head] | None = None
 
 
 class Post(Head):
-    """A post or a reply. Only :mod:`imserver_arrivals.mattermost_news` writes
-    the last three fields."""
+    """A post or a reply, as the second reading reads it.
+
+    Only :mod:`imserver_arrivals.mattermost_news` writes the last three fields.
+    Times are Unix milliseconds.
+    """
 
     type: str | None = None
     message: str | None = None
@@ -237,7 +246,11 @@ class Post(Head):
 
 
 class FirstLine(Struct):
-    """A line, as it is read first."""
+    """A line, as the first reading reads it.
+
+    ``{"type": "channel", "channel": {"team": "t", "name": "lobby", "type":
+    "O"}}`` is such a line. Only the field that ``type`` names is set.
+    """
 
     type: str
     version: int | None = None
@@ -283,7 +296,8 @@ _encode: Final = msgspec.msgpack.Encoder().encode
 
 
 def _props_of(raw: Raw) -> Props:
-    """The properties of a post. They are empty if the JSON has another form."""
+    """Return the properties of a post. They are empty if the JSON has another
+    form."""
     content = bytes(raw)
     if len(content) <= 2 or content == b"null":
         return Props()
@@ -294,7 +308,7 @@ def _props_of(raw: Raw) -> Props:
 
 
 def _digest(*parts: object) -> str:
-    """A digest of these values, as part of an id."""
+    """Return a digest of these values, as 24 hexadecimal digits for an id."""
     content = "\0".join(map(str, parts)).encode()
     return hashlib.blake2b(content, digest_size=_DIGEST_BYTES).hexdigest()
 
@@ -302,17 +316,40 @@ def _digest(*parts: object) -> str:
 # --- the archive --------------------------------------------------------------
 
 
+class PostContext(NamedTuple):
+    """The facts about a post or a reply that are not in its own JSON."""
+
+    id: str
+    group: str
+    author: str
+    """The id of its author; ``""`` if it is a message of our app."""
+    thread: str
+    """The id of the first post of its thread; ``""`` if it is this post."""
+    line: int
+    """The number of its line, for the report."""
+
+
 class Mattermost:
-    """A bulk export of Mattermost."""
+    """The adapter for bulk exports of Mattermost.
+
+    It converts them to the records which the importer stores. The interface is
+    :class:`~imserver_arrivals.records.Archive`.
+    """
 
     name: ClassVar[str] = "mattermost"
     title: ClassVar[str] = "Mattermost"
 
     def __init__(self, path: Path) -> None:
+        """Open an export, and read everything except the texts of messages.
+
+        Raises BadArchive if no file has the lines of an export.
+        """
         self.problems = Problems()
         self._source = source_of(path, self.problems)
         self._names = frozenset(self._source.names)
+        """The names of all files."""
         self._lines_file = self._find_lines_file(path)
+        # The folder of this file, with a slash at its end.
         self._top = self._lines_file[: self._lines_file.rfind("/") + 1]
         self._teams: dict[str, Team] = {}
         self._channels: dict[str, Channel] = {}
@@ -321,39 +358,35 @@ class Mattermost:
         """Id of a group → the header of its direct channel."""
         self._people: dict[str, Person] = {}
         self._members: dict[str, list[Member]] = {}
+        """Id of a group → its members."""
         self._pins: dict[str, dict[str, Pin]] = {}
         """Id of a group → id of a pinned message → its pin."""
         self._emoji: dict[str, str] = {}
+        """Name of an emoji of the server's own → its file."""
         self._twins: set[int] = set()
         """Hashes of posts that other posts may equal in group, person and
         time."""
         self._read_outlines()
 
     def records(self) -> Iterator[Record]:
-        """See :meth:`imserver_arrivals.records.Archive.records`. The lines are
-        read a second time, for the messages."""
+        """Yield all records: people, emoji, groups, and then messages.
+
+        The lines are read a second time, for the messages.
+        """
         yield from self._people.values()
         for name, file in self._emoji.items():
             yield Emoji(name, file)
         for id, channel in self._channels.items():
             yield self._group(id, channel)
         for id, header in self._direct.items():
-            members = self._members.get(id, ())
-            kind: GroupKind = "direct"
-            if len(members) > 2:
-                kind = "several"
-            yield Group(
-                id,
-                kind,
-                description=self._text(header, ""),
-                members=members,
-                pins=self._pins_of(id),
-            )
+            yield self._direct_group(id, header)
         yield from self._messages()
 
     def open(self, file: str) -> IO[bytes] | None:
-        """The bytes of a file: by its path below ``data/``, or for an emoji (in
-        exports by the old command) beside the lines."""
+        """Open a file by its path below ``data/``. None if it is missing.
+
+        The old command puts pictures of emoji beside the lines instead.
+        """
         folder = "data/"
         if file.startswith("exported_emoji/"):
             folder = ""
@@ -365,8 +398,12 @@ class Mattermost:
     # --- lines ----------------------------------------------------------------
 
     def _find_lines_file(self, path: Path) -> str:
-        """The name of the file with the lines. It is the one nearest to the top
-        of the archive whose first line has the version. Raises BadArchive."""
+        """Return the name of the file with the lines of the export.
+
+        Its first line is ``{"type": "version", "version": 1}``. If there are
+        several, the one nearest to the top of the archive counts. Raises
+        BadArchive.
+        """
         names = [
             name for name in self._source.names if name.endswith((".jsonl", ".json"))
         ]
@@ -376,6 +413,7 @@ class Mattermost:
         for name in names[:_MOST_TRIES]:
             try:
                 with self._source.open(name) as file:
+                    # Fields of wrong types are not noted: "bool" does nothing.
                     first = _FIRST_LINES.decode(file.readline(_BLOCK), bool)
             except Exception:  # also of a decompressor
                 continue
@@ -386,8 +424,11 @@ class Mattermost:
         )
 
     def _numbered_lines(self) -> Iterator[tuple[int, bytes | None]]:
-        """Yield the lines with their numbers. None stands for a line that is
-        too long."""
+        """Yield the lines of the export with their numbers, which count from 1.
+
+        None stands for a line that is too long. Empty lines are left out. If
+        the file is broken, that is noted, and the iteration ends.
+        """
         number = 0
         try:
             with (
@@ -403,12 +444,17 @@ class Mattermost:
             )
 
     def _read_outlines(self) -> None:
-        """Read everything except the contents of messages: people, groups,
-        members, pins, and posts that may have equal ids."""
+        """Read everything except the contents of messages.
+
+        These are people, groups, members, pins, and posts that may have equal
+        ids.
+        """
         # The pages of this memory are taken when they are used, so a small
         # archive takes few of them.
         table = mmap(-1, _BITS // _BYTE_BITS)
         strangers: dict[str, None] = {}
+        """People in posts and channels, as an ordered set. A line about them
+        may follow."""
         seen: set[int] = set()
         """Hashes of the lines that are not posts."""
         for number, line in self._numbered_lines():
@@ -425,7 +471,13 @@ class Mattermost:
             else:
                 seen.add(key)
                 self._add_line(row, number, strangers)
+        self._add_strangers(strangers)
 
+    def _add_strangers(self, strangers: dict[str, None]) -> None:
+        """Add the people who have written, but have no line in the export.
+
+        The id of the sender of a webhook is ``webhook/`` and the shown name.
+        """
         strangers.pop("", None)  # the author of messages of ours
         for id in strangers:
             name = id.removeprefix("webhook/")
@@ -435,11 +487,15 @@ class Mattermost:
             self._people.setdefault(id, Person(id, name, why=why))
 
     def _first_line(self, line: bytes | None, number: int) -> FirstLine | None:
-        """Decode a line for the first reading. Returns None if it is broken.
-        This is noted here unless the line is a post, which the second reading
-        notes."""
+        """Decode a line for the first reading. None if it is broken.
+
+        A broken line is noted here, unless it is a post. The second reading
+        notes broken posts.
+        """
         notes: list[str] = []
         try:
+            # A line that is too long counts as a post, because only posts are
+            # so long.
             row = _FIRST_LINES.decode(line or b'{"type":"post"}', notes.append)
         except (ValueError, RecursionError) as error:
             if not _is_post(line or b""):
@@ -455,7 +511,11 @@ class Mattermost:
     def _add_line(
         self, row: FirstLine, number: int, strangers: dict[str, None]
     ) -> None:
-        """Remember the contents of a line that is not a post."""
+        """Remember the contents of a line that is not a post.
+
+        ``number``: the number of the line, for the report. ``strangers`` gets
+        people whom the export may not list as users.
+        """
         if row.user is not None:
             self._add_person(row.user, is_bot=False)
         elif row.bot is not None:
@@ -475,13 +535,11 @@ class Mattermost:
     def _survey_post(
         self, post: Outline, table: mmap, strangers: dict[str, None]
     ) -> None:
-        """Note the facts of a post that must be known before its text is read:
-        the people who have written, pins, and whether another post may have its
-        id.
+        """Note the facts of a post that must be known before its text is read.
 
-        ``table`` has a bit for each hash. A post whose bit is set already may
-        have the group, author and time of an earlier post. ``strangers`` gets
-        the people.
+        ``table`` has a bit for each hash of group, author and time. If the bit
+        is set already, an earlier post may be equal in these, and have the same
+        id. ``strangers`` gets the people who have written.
         """
         group = _group_of(post)
         author = _author_of(post)
@@ -495,8 +553,13 @@ class Mattermost:
             self._twins.add(key)
         table[byte] |= 1 << bit
 
-        if not (post.is_pinned or post.replies):
-            return
+        if post.is_pinned or post.replies:
+            self._survey_replies(post, group, author, strangers)
+
+    def _survey_replies(
+        self, post: Outline, group: str, author: str, strangers: dict[str, None]
+    ) -> None:
+        """Note the pins of a post and of its replies, and who has replied."""
         # Of posts with one group, author and time, this is the id of the first.
         root = _digest(group, author, post.create_at)
         if post.is_pinned:
@@ -510,14 +573,19 @@ class Mattermost:
                 self._add_pin(group, id, reply)
 
     def _add_pin(self, group: str, id: str, post: Head) -> None:
+        """Note that a post is pinned. The export does not tell who has pinned
+        it and when."""
         pins = self._pins.setdefault(group, {})
         pins[id] = Pin(id, time_ms=post.create_at)
 
     # --- people and groups ----------------------------------------------------
 
     def _add_person(self, row: User, *, is_bot: bool) -> None:
-        """Add a user or a bot, and the memberships. Bots and deleted users get
-        a reason why nobody may claim the account."""
+        """Add a user or a bot, and the memberships.
+
+        Nobody may claim the account of a bot or of a deleted user, so their
+        records have a reason, and no login and no address.
+        """
         id = row.username
         if not id or id in self._people:
             short = f"user {id[:NAME_CHARACTERS]}"
@@ -543,6 +611,12 @@ class Mattermost:
                 self._add_member(f"{team.name}/{channel.name}", id, channel)
 
     def _add_member(self, group: str, person: str, row: ChannelMember) -> None:
+        """Add a person to the members of a group, with the role and the time of
+        reading.
+
+        ``row.roles`` is a list with spaces, such as ``channel_user
+        channel_admin``.
+        """
         role: Role = "member"
         if "channel_admin" in (row.roles or "").split():
             role = "admin"
@@ -552,6 +626,8 @@ class Mattermost:
         self._members.setdefault(group, []).append(Member(person, role, read_ms))
 
     def _add_channel(self, channel: Channel, number: int) -> None:
+        """Remember a channel. Its id is ``team/name``. A channel without a team
+        is noted."""
         id = f"{channel.team}/{channel.name}"
         if channel.team not in self._teams or id in self._channels:
             self.problems.note_broken(
@@ -561,8 +637,11 @@ class Mattermost:
         self._channels[id] = channel
 
     def _add_direct(self, direct: DirectChannel, strangers: dict[str, None]) -> None:
-        """Add a direct channel and its members. ``strangers`` gets the members,
-        because the export may not list them as users."""
+        """Add a direct channel and its members.
+
+        ``strangers`` gets the members, because the export may not list them as
+        users.
+        """
         rows = direct.participants or [
             ChannelMember(username=name) for name in direct.members or ()
         ]
@@ -575,30 +654,49 @@ class Mattermost:
             self._add_member(id, name, row)
 
     def _group(self, id: str, channel: Channel) -> Group:
-        """A channel as a group. If the archive has several teams, the name of
-        the group has the name of the team. If the team is not open, nobody may
-        join its public channels by themselves."""
+        """Return the record of a channel of a team."""
         team = self._teams[channel.team]
         kind: GroupKind = "closed"
+        # If the team is not open, nobody may join its public channels by
+        # themselves.
         is_for_all = len(self._teams) == 1 or team.allow_open_invite
         if channel.type == "O" and is_for_all:
             kind = "open"
         return Group(
-            id,
-            kind,
-            self._titled(channel, channel.display_name or channel.name),
-            self._text(channel.purpose or channel.header or "", channel.team),
+            id=id,
+            kind=kind,
+            name=self._titled(channel, channel.display_name or channel.name),
+            description=self._text(
+                channel.purpose or channel.header or "", channel.team
+            ),
             members=self._members.get(id, ()),
             pins=self._pins_of(id),
             is_archived=bool(channel.deleted_at),
         )
 
+    def _direct_group(self, id: str, header: str) -> Group:
+        """Return the record of a direct channel, which has no name."""
+        members = self._members.get(id, ())
+        kind: GroupKind = "direct"
+        if len(members) > 2:
+            kind = "several"
+        return Group(
+            id=id,
+            kind=kind,
+            description=self._text(header, ""),
+            members=members,
+            pins=self._pins_of(id),
+        )
+
     def _pins_of(self, group: str) -> Sequence[Pin]:
+        """Return the pins of a group."""
         return list(self._pins.get(group, {}).values())
 
     def _titled(self, channel: Channel, name: str) -> str:
-        """The name of a channel, with its team if the archive has several
-        teams."""
+        """Return the name of a channel, such as ``Lobby``.
+
+        If the archive has several teams, the team follows: ``Lobby (Sales)``.
+        """
         if len(self._teams) == 1:
             return name
         team = self._teams[channel.team]
@@ -607,8 +705,10 @@ class Mattermost:
     # --- messages -------------------------------------------------------------
 
     def _messages(self) -> Iterator[Message | Change | Removal]:
-        """Read the lines a second time, and yield the records of posts. Broken
-        posts are noted."""
+        """Read the lines a second time, and yield the records of posts.
+
+        Broken posts are noted.
+        """
         twins = _Twins()
         for number, line in self._numbered_lines():
             notes: list[str] = []
@@ -628,7 +728,11 @@ class Mattermost:
     def _thread(
         self, post: Post, number: int, twins: "_Twins"
     ) -> Iterator[Message | Change | Removal]:
-        """A post and its replies, except posts that an earlier line had."""
+        """Yield the records of a post and its replies.
+
+        A post that an earlier line had is left out. ``number``: the number of
+        the line.
+        """
         group = _group_of(post)
         if group not in self._channels and group not in self._direct:
             count = 1 + len(post.replies or ())
@@ -639,21 +743,27 @@ class Mattermost:
 
         author = _author_of(post)
         root = _digest(group, author, post.create_at)
+        # Only for the few posts that may have a twin are contents compared.
         may_stand_twice = hash((group, author, post.create_at)) in self._twins
         if may_stand_twice:
             root = twins.id_of(root, post)
-        for record in self._records(post, root, group, author, number):
+        context = PostContext(root, group, author, "", number)
+        for record in self._records(post, context):
             if may_stand_twice and not twins.is_new(record):
                 self.problems.note("post that stands twice (comes once)", group=group)
             else:
                 yield record
 
     def _records(
-        self, post: Post, root: str, group: str, author: str, number: int
+        self, post: Post, context: PostContext
     ) -> Iterator[Message | Change | Removal]:
-        """The records of a post and of its replies. ``root``: the id of the
-        post. ``number``: the number of its line."""
-        yield from self._converted(post, root, group, author, "", number)
+        """Yield the records of a post and of its replies.
+
+        The id of a reply is made from the post, the author and the time.
+        Replies that are equal in these get numbers.
+        """
+        yield from self._converted(post, context)
+        root, group, _, _, number = context
         counts: Counter[str] = Counter()
         for index, raw in enumerate(post.replies or (), 1):
             try:
@@ -670,21 +780,24 @@ class Mattermost:
                     "reply older than its message (it comes behind it)", group=group
                 )
                 reply = replace(reply, create_at=post.create_at + 1)
-            yield from self._converted(reply, id, group, author, root, number)
+            yield from self._converted(
+                reply, PostContext(id, group, author, root, number)
+            )
 
     def _converted(
-        self, post: Post, id: str, group: str, author: str, thread: str, number: int
+        self, post: Post, context: PostContext
     ) -> Iterator[Message | Change | Removal]:
-        """The records of one post or reply: a message, a change, or a removal.
-        A post that is not imported is noted. ``thread``: the id of its first
-        post; ``""`` for this post itself. ``number``: the number of its
-        line."""
+        """Yield the records of one post or reply.
+
+        They are a message with its removed reactions, a change of the group, or
+        a removal. A post that is not imported is noted.
+        """
+        id, group, author, _, number = context
         kind = post.type or ""
-        time_ms = post.create_at
         if not author:
             self.problems.note("message of ours", group=group)
             return
-        if not 0 < time_ms < _MOST_TIME_MS or author not in self._people:
+        if not 0 < post.create_at < _MOST_TIME_MS or author not in self._people:
             self.problems.note_broken(
                 f"line {number}", "a post without a time or a user", messages=1
             )
@@ -696,11 +809,7 @@ class Mattermost:
             self.problems.note(f"event {kind} (not imported)", group=group)
             return
         if kind in _CHANGES:
-            channel = self._channels.get(group)
-            if channel is not None:
-                change = Change(id, group, author, time_ms, "join")
-                props = _props_of(post.props)
-                yield from self._changes(kind, props, channel, change)
+            yield from self._changes(kind, post, context)
             return
 
         if kind not in _TEXTS:
@@ -708,16 +817,17 @@ class Mattermost:
             self.problems.note(
                 f"post of type {short} (its text is imported)", group=group
             )
-        yield self._message(post, id, group, author, thread)
+        yield self._message(post, context)
         for reaction in self._reactions(post.ended_reactions, group):
-            ended_ms = post.ended_at or time_ms
+            ended_ms = post.ended_at or post.create_at
             yield Removal(group, reaction.person, ended_ms, id, reaction)
 
-    def _message(
-        self, post: Post, id: str, group: str, author: str, thread: str
-    ) -> Message:
-        """A post as a message, with the texts of its attachments."""
-        channel = self._channels.get(group)
+    def _message(self, post: Post, context: PostContext) -> Message:
+        """Return a post as a message.
+
+        The texts of its attachments, which apps add to a post, follow its text.
+        """
+        channel = self._channels.get(context.group)
         team = ""
         if channel is not None:
             team = channel.team
@@ -725,22 +835,22 @@ class Mattermost:
         texts = filter(None, (post.message, *attachments))
         paths = [file.path for file in post.attachments or () if file.path]
         return Message(
-            id,
-            group,
-            author,
-            post.create_at,
-            self._text("\n".join(texts), team),
-            thread,
+            id=context.id,
+            group=context.group,
+            person=context.author,
+            time_ms=post.create_at,
+            text=self._text("\n".join(texts), team),
+            thread=context.thread,
             is_edited=bool(post.edit_at),
-            reactions=list(self._reactions(post.reactions, group)),
+            reactions=list(self._reactions(post.reactions, context.group)),
             files=[File(path, path.rpartition("/")[2]) for path in paths],
         )
 
     def _reactions(
         self, reactions: list[PostReaction] | None, group: str
     ) -> Iterator[Reaction]:
-        """The reactions of people who are in the export. Other reactions are
-        noted."""
+        """Yield the reactions of people who are in the export. Other reactions
+        are noted."""
         for row in reactions or ():
             if row.user in self._people:
                 emoji = _emoji_of(row.emoji_name) or f":{row.emoji_name}:"
@@ -750,31 +860,43 @@ class Mattermost:
                     "reaction of somebody who is not in the export", group=group
                 )
 
-    def _changes(
-        self, kind: str, props: Props, channel: Channel, change: Change
-    ) -> Iterator[Change]:
-        """The change that a post of this kind tells. ``change`` has its other
-        facts. A join or leave of somebody who is not in the export is left
-        out."""
+    def _changes(self, kind: str, post: Post, context: PostContext) -> Iterator[Change]:
+        """Yield the change of a group that a post of the server tells.
+
+        ``{"type": "system_add_to_channel", "props": {"addedUsername": "bob"},
+        …}`` says that Bob has joined, for example. Direct channels have no
+        changes. A join or leave of somebody who is not in the export is left
+        out.
+        """
+        channel = self._channels.get(context.group)
+        if channel is None:
+            return
         what, field = _CHANGES[kind]
-        text = change.person
+        text = context.author
         if field:
-            text = getattr(props, field)
+            text = getattr(_props_of(post.props), field)
         if not isinstance(text, str):
             text = ""
+        change = partial(
+            Change, context.id, context.group, context.author, post.create_at, what
+        )
         if what in ("join", "leave"):
             if text in self._people:
-                yield replace(change, kind=what, people=[text])
+                yield change(people=[text])
         elif what == "name":
-            title = self._titled(channel, text or channel.name)
-            yield replace(change, kind=what, text=title)
+            yield change(text=self._titled(channel, text or channel.name))
         else:
-            yield replace(change, kind=what, text=self._text(text, channel.team))
+            yield change(text=self._text(text, channel.team))
 
     # --- texts ----------------------------------------------------------------
 
     def _text(self, text: str, team: str) -> str:
-        """A text in a channel of a team, in the form that texts have here."""
+        """Convert a text in a channel of a team to the form that texts have
+        here.
+
+        ``**Hi** @ann :tea:`` becomes ``*Hi*``, the mark of a mention, and
+        ``🍵``. ``team`` is ``""`` for a direct channel.
+        """
 
         def named(part: str) -> str:
             return _NAME.sub(partial(self._named, team=team), part)
@@ -782,7 +904,11 @@ class Mattermost:
         return of_markdown(text, named)
 
     def _named(self, match: re.Match[str], team: str) -> str:
-        """The replacement of a name: an emoji, person or channel."""
+        """Return the replacement of a name in a text.
+
+        The match is an emoji ``:tea:``, a person ``@ann`` or a channel
+        ``~lobby`` of the team. An unknown name stays.
+        """
         whole = match[0]
         if match["emoji"]:
             return _emoji_of(match["emoji"]) or whole
@@ -795,7 +921,7 @@ class Mattermost:
         name = match["name"]
         id = name.lower()
         while id not in self._people and id not in _EVERYBODY:
-            # a full stop may end the sentence, and not the name
+            # A full stop may end the sentence, and not the name.
             if id[-1] not in "._-" or len(id) == 1:
                 return whole
             id = id[:-1]
@@ -806,8 +932,11 @@ class Mattermost:
 
 
 class _Twins:
-    """Posts with one channel, author and time. They are different posts if
-    their contents differ; otherwise the export has one post twice."""
+    """Gives ids to posts with one channel, author and time, which are *twins*.
+
+    They are different posts if their contents differ. Otherwise the export has
+    one post twice.
+    """
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
@@ -817,8 +946,11 @@ class _Twins:
         """Hashes of ids and of whole records."""
 
     def id_of(self, root: str, post: Post) -> str:
-        """The id of a post. ``root``: the id of the first post with this
-        channel, author and time."""
+        """Return the id of a post that may have a twin.
+
+        ``root``: the id of the first post with this channel, author and time.
+        Posts with other contents get ``root-1``, ``root-2`` and so on.
+        """
         paths = [file.path for file in post.attachments or ()]
         content = _digest(root, post.type, post.message, bytes(post.props), *paths)
         if content not in self._ids:
@@ -826,9 +958,10 @@ class _Twins:
         return self._ids[content]
 
     def is_new(self, record: Message | Change | Removal) -> bool:
-        """Whether a record must be imported, because no earlier record had all
-        of it. The second record of a message may have more reactions, or a
-        later text."""
+        """Whether a record must be imported: no earlier record had all of it.
+
+        The second record of a message may have more reactions, or a later text.
+        """
         if isinstance(record, Removal):
             id = record.message
             brings_more = True
@@ -839,17 +972,18 @@ class _Twins:
             )
         id_hash = hash(id)
         record_hash = hash(_encode(record))
-        is_new = record_hash not in self._seen and (
-            brings_more or id_hash not in self._seen
-        )
+        is_equal = record_hash in self._seen
+        is_known = id_hash in self._seen
         self._seen.update((id_hash, record_hash))
-        return is_new
+        return not is_equal and (brings_more or not is_known)
 
 
 def _post_in(line: bytes | None, notes: list[str]) -> Post | None:
-    """The post of a line, or None if the line is not a post. ``notes`` gets the
-    fields that are left out. Raises ValueError and RecursionError if the line
-    is broken."""
+    """Return the post of a line, or None if the line is not a post.
+
+    ``notes`` gets the fields that are left out. Raises ValueError and
+    RecursionError if the line is broken.
+    """
     if line is None:
         raise ValueError("it is too long")
     row = _POST_LINES.decode(line, notes.append)
@@ -860,8 +994,8 @@ def _post_in(line: bytes | None, notes: list[str]) -> Post | None:
 
 
 def _is_post(line: bytes) -> bool:
-    """Whether a broken line should have been a post: by its beginning, or by
-    its type anywhere."""
+    """Whether a broken line should have been a post, by its beginning or its
+    type."""
     if _POST.match(line):
         return True
     try:
@@ -871,7 +1005,10 @@ def _is_post(line: bytes) -> bool:
 
 
 def _messages_in(line: bytes | None) -> int:
-    """How many messages a broken line has: at least one."""
+    """Return how many messages a broken line has: at least one.
+
+    If its JSON can be read, the replies of the post count, too.
+    """
     try:
         value = any_value(line or b"")
     except (ValueError, RecursionError):
@@ -881,21 +1018,27 @@ def _messages_in(line: bytes | None) -> int:
 
 
 def _group_of(post: Head) -> str:
-    """The id of the group of a post: ``team/channel``, or an id made of the
-    members of a direct channel."""
+    """Return the id of the group of a post.
+
+    It is ``team/channel``, or an id made of the members of a direct channel.
+    """
     if post.channel_members:
         return _direct_id(post.channel_members)
     return f"{post.team}/{post.channel}"
 
 
 def _direct_id(people: Iterable[str]) -> str:
+    """Return the id of the direct channel of these people, in whatever order
+    they are."""
     return f"direct/{_digest(*sorted(set(people)))}"
 
 
 def _author_of(post: Head) -> str:
-    """The id of the author of a post. ``""`` means that it is a message of the
-    app here. For an incoming webhook the id is made from the shown name,
-    because no person has written the post."""
+    """Return the id of the author of a post.
+
+    ``""`` means that it is a message of our app. No person has written the post
+    of an incoming webhook, so its author is ``webhook/`` and the shown name.
+    """
     props = _props_of(post.props)
     if props.imserver is not None:
         return ""
@@ -910,8 +1053,10 @@ def _author_of(post: Head) -> str:
 
 
 def _with_number(id: str, counts: Counter[str]) -> str:
-    """The id, or the id with a number if an earlier record has the id.
-    ``counts``: id → how many records have had it."""
+    """Return the id, or the id with a number if an earlier record has it.
+
+    ``counts``: id → how many records have had it.
+    """
     count = counts[id]
     counts[id] += 1
     if count:
@@ -920,8 +1065,11 @@ def _with_number(id: str, counts: Counter[str]) -> str:
 
 
 def _emoji_of(name: str) -> str:
-    """The character of an emoji by its name; ``""`` if it is one of the
-    server's own."""
+    """Return the character of an emoji by its name, such as
+    ``wave_dark_skin_tone``.
+
+    ``""`` if it is one of the server's own.
+    """
     match = _TONE.fullmatch(name)
     if match is None:
         return emoji_named(name)
