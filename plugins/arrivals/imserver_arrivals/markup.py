@@ -6,8 +6,9 @@ from html import unescape
 from typing import Final, NamedTuple
 
 MOST_DEPTH: Final = 32
-_MOST_INDENT: Final = 4
 """The most tags in each other. Deeper tags are left as text."""
+_MOST_INDENT: Final = 4
+"""The most levels by which an item of a nested list is indented."""
 _MARKS: Final = {
     **dict.fromkeys(("b", "strong", "h1", "h2", "h3", "h4", "h5", "h6"), "*"),
     **dict.fromkeys(("i", "em"), "_"),
@@ -40,6 +41,8 @@ _LANGUAGE: Final = re.compile(r"language-([A-Za-z][\w+#.-]{0,19})")
 
 
 class _Tag(NamedTuple):
+    """A tag that is open: its end has not come yet."""
+
     name: str
     attributes: dict[str, str]
     begin: int
@@ -53,7 +56,9 @@ def html_text(
     drop: str,
     cover: Callable[[str, str], str],
 ) -> str:
-    """HTML as a text in the form that texts have here.
+    """Convert HTML to a text in the form that texts have here.
+
+    ``<p>Hi <b>all</b></p>`` becomes ``Hi *all*``.
 
     ``link``: (address, its text) → the replacement of the link, or None for a
     usual link. ``plain``: a text outside of code and links → the text with
@@ -71,18 +76,27 @@ def html_text(
         if slash:
             parser.end(name.lower())
         else:
-            attributes = {}
-            for key, *values in _ATTRIBUTE.findall(inner):
-                # Of the three forms of a value, at most one is not empty.
-                attributes[key] = unescape("".join(values))
-            parser.begin(name.lower(), attributes)
+            parser.begin(name.lower(), _attributes_in(inner))
     parser.add(unescape(html[end:]))
     return parser.text()
 
 
+def _attributes_in(text: str) -> dict[str, str]:
+    """Return the attributes of a tag, such as ``{"href": "https://a.org"}``."""
+    attributes = {}
+    for name, *values in _ATTRIBUTE.findall(text):
+        # A value may have double, single or no quotes. The pattern has a group
+        # for each, and at most one of them is not empty.
+        attributes[name] = unescape("".join(values))
+    return attributes
+
+
 class _Parser:
-    """Collects the pieces of a text. When a tag ends, the pieces within it are
-    joined and converted. For the arguments see :func:`html_text`."""
+    """Collects the pieces of a text.
+
+    When a tag ends, the pieces within it are joined and converted to one piece.
+    For the arguments see :func:`html_text`.
+    """
 
     def __init__(
         self,
@@ -97,6 +111,7 @@ class _Parser:
         self._cover = cover
         self._pieces: list[str] = []
         self._open: list[_Tag] = []
+        """The open tags; the innermost comes last."""
         self._numbers: list[int] = []
         """The next number in each open list; 0 if the list has no numbers."""
         self._language = ""
@@ -109,23 +124,22 @@ class _Parser:
         return "".join(self._pieces).strip("\n ")
 
     def begin(self, tag: str, attributes: dict[str, str]) -> None:
-        """Begin a tag. A tag without content, such as ``br``, is a piece
-        itself. Tags that are too deep are ignored."""
+        """Begin a tag.
+
+        A tag without content, such as ``br``, is a piece itself. Tags that are
+        too deep are ignored, so their content belongs to the tag around them.
+        """
         if tag in _PARAGRAPHS:
             self._end_paragraph()
         elif tag in _LINES:
             self._end_lines(1)
         if tag in _EMPTY:
-            if not self._is_in(self._drop):
-                alternative = attributes.get("alt") or attributes.get("title") or ""
-                self._pieces.append({"br": "\n", "hr": "\n---\n"}.get(tag, alternative))
+            self._add_empty(tag, attributes)
             return
         if tag == "li":
             self._begin_item()
-        elif (
-            tag in ("td", "th") and self._pieces and not self._pieces[-1].endswith("\n")
-        ):
-            self._pieces.append(" | ")
+        elif tag in ("td", "th"):
+            self._begin_cell()
         if len(self._open) >= MOST_DEPTH:
             return
         match = _LANGUAGE.search(attributes.get("class", ""))
@@ -133,10 +147,28 @@ class _Parser:
             self._language = match[1]
         if tag in ("ul", "ol"):
             self._numbers.append(_first_number(tag, attributes))
-        self._open.append(_Tag(tag, attributes, len(self._pieces)))
+        self._open.append(_Tag(tag, attributes, begin=len(self._pieces)))
+
+    def _add_empty(self, tag: str, attributes: dict[str, str]) -> None:
+        """Add a tag without content: a break, a line, or the text of a
+        picture."""
+        if self._is_in(self._drop):
+            return
+        alternative = attributes.get("alt") or attributes.get("title") or ""
+        self._pieces.append({"br": "\n", "hr": "\n---\n"}.get(tag, alternative))
+
+    def _begin_cell(self) -> None:
+        """Begin a cell of a table with a bar, unless it is the first in its
+        row."""
+        if self._pieces and not self._pieces[-1].endswith("\n"):
+            self._pieces.append(" | ")
 
     def _begin_item(self) -> None:
-        """Begin an item of the innermost list, or of no list."""
+        """Begin an item of the innermost list with ``- `` or its number.
+
+        Items of a nested list are indented. HTML may have an item without a
+        list.
+        """
         depth = max(len(self._numbers) - 1, 0)
         number = 0
         mark = "- "
@@ -148,15 +180,19 @@ class _Parser:
             self._numbers[-1] += 1
 
     def end(self, tag: str) -> None:
-        """End the innermost tag with this name, and all tags in it. A tag that
-        is not open is ignored."""
+        """End the innermost tag with this name, and all tags in it.
+
+        The end of a tag that is not open is ignored.
+        """
         if any(each.name == tag for each in self._open):
             while self._close_innermost() != tag:
                 pass
 
     def add(self, data: str) -> None:
-        """Add a text between two tags. Outside of ``pre``, several spaces count
-        as one."""
+        """Add a text between two tags.
+
+        Outside of ``pre``, several spaces or line breaks count as one space.
+        """
         if self._is_in(self._drop):
             return
         if self._is_in("pre"):
@@ -172,18 +208,21 @@ class _Parser:
         self._pieces.append(data)
 
     def _is_in(self, *names: str) -> bool:
+        """Whether one of these tags is open."""
         return any(each.name in names for each in self._open)
 
     def _end_paragraph(self) -> None:
-        """End the paragraph, or in a list the line."""
+        """End the paragraph with an empty line. In a list, end the line."""
         if self._numbers:
             self._end_lines(1)
         else:
             self._end_lines(2)
 
     def _end_lines(self, count: int) -> None:
-        """End the current line, or the paragraph if ``count`` is 2. Nothing
-        happens at the beginning of a tag or of a list item."""
+        """End the current line, or the paragraph if ``count`` is 2.
+
+        Nothing happens at the beginning of a tag or of a list item.
+        """
         begin = 0
         if self._open:
             begin = self._open[-1].begin
@@ -193,47 +232,60 @@ class _Parser:
         # A list item may begin with a paragraph.
         if last.endswith(("- ", ". ")) or not last:
             return
+        # The last piece may have line ends already.
         line_ends = len(last) - len(last.rstrip("\n"))
         self._pieces[-1] = last + "\n" * max(count - line_ends, 0)
 
     def _close_innermost(self) -> str:
         """End the innermost tag, and replace its pieces by one converted piece.
-        Returns the name of the tag."""
-        name, attributes, begin = self._open.pop()
-        content = "".join(self._pieces[begin:])
-        del self._pieces[begin:]
+
+        Returns the name of the tag.
+        """
+        tag = self._open.pop()
+        content = "".join(self._pieces[tag.begin :])
+        del self._pieces[tag.begin :]
+        content = self._converted(tag, content)
+        if _SPOILER in tag.attributes and content and not self._is_in(self._drop):
+            content = self._cover(content, tag.attributes[_SPOILER])
+        self._pieces.append(content)
+        if tag.name in _PARAGRAPHS:
+            self._end_paragraph()
+        elif tag.name in _LINES:
+            self._end_lines(1)
+        return tag.name
+
+    def _converted(self, tag: _Tag, content: str) -> str:
+        """Return the content of a tag that ends, with the marks for this
+        tag."""
+        name = tag.name
         if name == self._drop:
-            content = ""
-        elif name in ("ul", "ol"):
+            return ""
+        if name in ("ul", "ol"):
             self._numbers.pop()
         elif name == "pre":
             code = content.strip("\n")
             content = f"```{self._language}\n{code}\n```"
             self._language = ""
         elif name == "blockquote":
-            content = "\n".join(
-                f"> {line}" for line in content.split("\n") if line.strip()
-            )
+            lines = [line for line in content.split("\n") if line.strip()]
+            content = "\n".join(f"> {line}" for line in lines)
         elif name == "a":
-            content = self._anchor(attributes.get("href", ""), content)
+            content = self._anchor(tag.attributes.get("href", ""), content)
+        # Marks within marks, or within code, would be shown as characters.
         elif name in _MARKS and not self._is_in("pre", "a", *_MARKS):
             content = marked(content, _MARKS[name])
-        if _SPOILER in attributes and content and not self._is_in(self._drop):
-            content = self._cover(content, attributes[_SPOILER])
-        self._pieces.append(content)
-        if name in _PARAGRAPHS:
-            self._end_paragraph()
-        elif name in _LINES:
-            self._end_lines(1)
-        return name
+        return content
 
     def _anchor(self, address: str, label: str) -> str:
-        """A link as a text: its replacement, its address, ``[label](address)``,
-        or ``label (address)`` if the label may look like another address."""
+        """Return a link as a text.
+
+        It is its replacement, its address, ``[label](address)``, or ``label
+        (address)`` if the label may look like another address.
+        """
         label = label.strip()
-        mark = self._link(address, label)
-        if mark is not None:
-            return mark
+        replacement = self._link(address, label)
+        if replacement is not None:
+            return replacement
         if not address:
             return label
         host_and_path = address.partition("://")[2].rstrip("/")
@@ -246,7 +298,7 @@ class _Parser:
 
 
 def _first_number(tag: str, attributes: dict[str, str]) -> int:
-    """The first number in a list; 0 if the list has no numbers."""
+    """Return the first number in a list; 0 if the list has no numbers."""
     if tag == "ul":
         return 0
     first = attributes.get("start", "1")
@@ -256,15 +308,17 @@ def _first_number(tag: str, attributes: dict[str, str]) -> int:
 
 
 def marked(text: str, mark: str) -> str:
-    """A text with marks around each of its lines. A line with links, mentions
-    or such marks stays without."""
+    """Put marks around each line of a text: ``Hi`` and ``*`` make ``*Hi*``.
+
+    A text with links, mentions or such marks stays as it is.
+    """
     if not text or mark in text or "\x02" in text or "://" in text:
         return text
     return "\n".join(_marked_line(line, mark) for line in text.split("\n"))
 
 
 def _marked_line(line: str, mark: str) -> str:
-    """A line with marks directly before its first and after its last visible
+    """Put marks directly before the first and after the last visible
     character."""
     kernel = line.strip()
     if not kernel:

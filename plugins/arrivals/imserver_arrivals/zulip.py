@@ -18,7 +18,7 @@ import re
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, ClassVar, Final, TypeVar
+from typing import IO, Any, ClassVar, Final, NamedTuple, TypeVar
 from urllib.parse import unquote
 
 import msgspec
@@ -87,6 +87,9 @@ _Row = TypeVar("_Row")
 
 
 class _User(Struct):
+    """A person or a bot. ``recipient`` stands for the person as the receiver of
+    messages."""
+
     id: int
     full_name: str | None = None
     delivery_email: str | None = None
@@ -99,6 +102,8 @@ class _User(Struct):
 
 
 class _Channel(Struct):
+    """A channel. Older versions call it a stream."""
+
     id: int
     name: str | None = None
     description: str | None = None
@@ -111,18 +116,25 @@ class _Channel(Struct):
 
 
 class _Recipient(Struct):
+    """A receiver of messages. ``type_id`` is the id of a person, a channel or
+    several people."""
+
     id: int
     type: int
     type_id: int
 
 
 class _Subscription(Struct):
+    """A membership: a person gets the messages to a recipient."""
+
     user_profile: int
     recipient: int
     active: bool | None = True
 
 
 class _Emoji(Struct):
+    """An emoji of the organization's own. ``file_name`` is its picture."""
+
     id: int
     name: str
     realm: int | None = None
@@ -131,6 +143,9 @@ class _Emoji(Struct):
 
 
 class _Reaction(Struct):
+    """A reaction, such as ``{"message": 7, "user_profile": 11, "emoji_code":
+    "1f44d"}``."""
+
     user_profile: int
     message: int
     emoji_code: str
@@ -139,6 +154,12 @@ class _Reaction(Struct):
 
 
 class _Message(Struct):
+    """A message, such as ``{"id": 7, "sender": 11, "recipient": 3, "subject":
+    "tea", "content": "Hi @**Ann**"}``.
+
+    ``subject`` is the topic in the channel. Times are Unix seconds.
+    """
+
     id: int
     sender: int
     recipient: int
@@ -152,12 +173,17 @@ class _Message(Struct):
 
 
 class _Flags(Struct):
+    """The marks that a person has set at a message, as bits: read, starred,
+    …"""
+
     user_profile: int
     message: int
     flags_mask: int | None = 0
 
 
 class _Avatar(Struct):
+    """The picture of a person, below ``avatars/``."""
+
     path: str
     user_profile_id: int
 
@@ -191,30 +217,30 @@ _TABLES: Final[dict[str, type[Any]]] = {
 
 
 class Zulip:
-    """An export of an organization. See :class:`Archive`."""
+    """The adapter for exports of Zulip.
+
+    It converts them to the records which the importer stores. The interface is
+    :class:`~imserver_arrivals.records.Archive`.
+    """
 
     name: ClassVar[str] = "zulip"
     title: ClassVar[str] = "Zulip"
 
     def __init__(self, path: Path) -> None:
+        """Open an export, and find its files with messages.
+
+        Raises BadArchive if it has no ``realm.json``.
+        """
         self.problems = Problems()
         self._source = source_of(path, self.problems)
         self._names = set(self._source.names)
         tops = [name for name in self._names if name.rpartition("/")[2] == "realm.json"]
         if not tops:
             raise BadArchive(f"{path} is no export of Zulip: it has no realm.json")
+        # The folder of the export in the archive, with a slash at its end.
         self._top = min(sorted(tops), key=len).removesuffix("realm.json")
-
-        files = sorted(
-            name.removeprefix(self._top)
-            for name in self._names
-            if name.startswith(self._top)
-        )
-        self.parts = [name for name in files if _PART.fullmatch(name)]
-        for name in files:
-            part = name.removesuffix(_UNFINISHED)
-            if _PART.fullmatch(part) and part not in self.parts:
-                self.parts.append(name)
+        self.parts = self._find_parts()
+        """The files with messages, in the order of their numbers."""
         if not self.parts:
             self.problems.note_broken(
                 "messages-000001.json", "there is no file with messages"
@@ -222,9 +248,30 @@ class Zulip:
         self._readers: dict[type[Any], RecordReader[Any]] = {}
         self._realm: _Realm | None = None
 
+    def _find_parts(self) -> list[str]:
+        """Return the names of the files with messages.
+
+        A part that Zulip has not finished, such as
+        ``messages-000002.json.partial``, counts if the finished one is missing.
+        """
+        files = sorted(
+            name.removeprefix(self._top)
+            for name in self._names
+            if name.startswith(self._top)
+        )
+        parts = [name for name in files if _PART.fullmatch(name)]
+        for name in files:
+            part = name.removesuffix(_UNFINISHED)
+            if _PART.fullmatch(part) and part not in parts:
+                parts.append(name)
+        return parts
+
     def records(self) -> Iterator[Record]:
-        """Yield all records. The messages are read twice, because their readers
-        are listed between them."""
+        """Yield all records: people, emoji, groups, and then messages.
+
+        The messages are read twice, because the people who have read them are
+        listed between them.
+        """
         # Messages that are not imported are noted by the first call alone.
         notes = self.problems
         if self._realm is not None:
@@ -242,9 +289,10 @@ class Zulip:
                     yield message
 
     def _messages_in(self, part: str) -> Iterator[_Message]:
-        """The messages of a part. Nothing is noted, because the first reading
-        has noted it. The list of readers after the messages is most of the
-        file, and is not read again."""
+        """Yield the messages of a part, in the second reading.
+
+        Nothing is noted, because the first reading has noted it.
+        """
         silent = Problems()
         has_begun = False
         for table, value, where in self.rows(part, silent):
@@ -254,11 +302,13 @@ class Zulip:
                 if row is not None:
                     yield row
             elif has_begun:
+                # The list of people who have read the messages follows. It is
+                # most of the file, and is not read again.
                 return
 
     def open(self, file: str) -> IO[bytes] | None:
-        """The bytes of a file by its id: the path of the file, or an id of
-        spoilers."""
+        """Open a file by its id, which is its path or an id of spoilers. None
+        if it is missing."""
         spoilers = spoilers_in(file)
         if spoilers is not None:
             return spoilers
@@ -275,9 +325,12 @@ class Zulip:
     def rows(
         self, file: str, notes: Problems | None = None
     ) -> Iterator[tuple[str, Any, str]]:
-        """Yield (table, row, location) of a file; nothing if the archive does
-        not have it. ``notes`` gets the problem of a broken file; by default
-        :attr:`problems`."""
+        """Yield (table, row, where it is) for the rows of a JSON file.
+
+        ``("zerver_stream", {"id": 3, …}, "realm.json, row 12")`` is an example.
+        Yields nothing if the archive does not have the file. ``notes`` gets the
+        error of a broken file; by default, :attr:`problems` gets it.
+        """
         if not self.has(file):
             return
         try:
@@ -293,44 +346,61 @@ class Zulip:
     def row(
         self, kind: type[_Row], row: Any, where: str, notes: Problems | None = None
     ) -> _Row | None:
-        """A row as a record. Returns None if it is broken. Broken rows and
-        fields with wrong types are noted."""
+        """Convert a row to a record of this kind. None if it is broken.
+
+        Broken rows and fields with wrong types are noted. ``where`` says in the
+        report where the row is.
+        """
         notes = notes or self.problems
         reader: RecordReader[_Row] = self._readers.setdefault(kind, RecordReader(kind))
-        note = partial(notes.note_field, _ROWS.get(kind, where))
+        note_field = partial(notes.note_field, _ROWS.get(kind, where))
         try:
-            return reader.convert(row, note)
+            return reader.convert(row, note_field)
         except (ValueError, RecursionError) as error:
             notes.note_broken(where, error, messages=int(kind is _Message))
             return None
 
 
 def _ms(seconds: float | None) -> int:
-    """Milliseconds of a time; 0 if it is missing or not possible."""
+    """Convert Unix seconds to milliseconds. 0 if the time is missing or not
+    possible."""
     if seconds and 0 < seconds < LATEST_MS / SECOND_MS:
         return int(seconds * SECOND_MS)
     return 0
 
 
+class _Beginning(NamedTuple):
+    """The oldest message of a topic."""
+
+    time_ms: int
+    id: int
+
+
 class _Conversation(Struct):
-    """A conversation: facts about it from the tables, and from its messages."""
+    """The facts about a conversation from the tables and from its messages."""
 
     kind: GroupKind
     people: dict[int, None] = field(default_factory=dict)
+    """The members, as an ordered set."""
     channel: _Channel | None = None
+    """None for a conversation of some people, which has no name."""
     is_used: bool = False
+    """Whether it has messages."""
     unread_ms: dict[int, int] = field(default_factory=dict)
     """Person who has received messages → the time of the first one that they
     have not read; 0 if they have read all."""
-    topics: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """Topic in lower case → time and id of its oldest message."""
+    topics: dict[str, _Beginning] = field(default_factory=dict)
+    """Topic in lower case → its oldest message."""
 
 
 class _Realm:
-    """The tables of an organization, and facts from its messages about
-    conversations."""
+    """The tables of an organization, which Zulip calls a realm.
+
+    It also has the facts about conversations that only their messages tell.
+    """
 
     def __init__(self, archive: Zulip) -> None:
+        """Read the tables, and then all messages for the first time."""
         self.archive = archive
         self.people: dict[int, Person] = {}
         self.channels: dict[int, _Channel] = {}
@@ -341,8 +411,8 @@ class _Realm:
         self._own_emoji: dict[str, str] = {}
         """Id of an emoji of the organization → its name."""
         self._recipients: dict[int, str] = {}
-        """Recipient → the id of the group. For a person it is ``p`` and the id
-        of the person, because the sender decides the group."""
+        """Recipient → the id of the group: ``s3`` for channel 3, for example. A
+        person is ``p11``, because only with the sender it becomes a group."""
         self._conversations: dict[str, _Conversation] = {}
         self._reactions: dict[int, list[Reaction]] = {}
         """Message → its reactions."""
@@ -357,8 +427,10 @@ class _Realm:
     # --- tables ---------------------------------------------------------------
 
     def _read_tables(self) -> None:
-        """Read all tables except messages. People come first, because channels
-        and recipients refer to them."""
+        """Read all tables except messages.
+
+        People come first, because channels and recipients refer to them.
+        """
         tables = self._tables()
         avatars = self._avatars()
         for table in ("zerver_userprofile", "zerver_userprofile_mirrordummy"):
@@ -379,7 +451,7 @@ class _Realm:
                 self.files[path] = name.replace("\n", " ")
 
     def _tables(self) -> Mapping[str, list[Any]]:
-        """The rows of each table of ``realm.json`` that is read."""
+        """Return the rows of each table of ``realm.json`` that is read."""
         archive = self.archive
         tables: dict[str, list[Any]] = {table: [] for table in _TABLES}
         for table, value, where in archive.rows("realm.json"):
@@ -392,7 +464,7 @@ class _Realm:
         return tables
 
     def _avatars(self) -> Mapping[int, str]:
-        """User → the path of the user's best picture."""
+        """Return the path of each person's best picture, by the person's id."""
         archive = self.archive
         avatars: dict[int, str] = {}
         for _, value, where in archive.rows("avatars/records.json"):
@@ -406,7 +478,7 @@ class _Realm:
         return avatars
 
     def _add_channel(self, channel: _Channel) -> None:
-        """Add a channel as a group."""
+        """Add a channel as a conversation with the id ``s`` and its number."""
         group = f"s{channel.id}"
         kind: GroupKind = "open"
         if channel.invite_only:
@@ -423,8 +495,11 @@ class _Realm:
     def _add_recipients(
         self, recipients: list[_Recipient], subscriptions: list[_Subscription]
     ) -> None:
-        """Note to whom messages may be sent, and the members of channels and of
-        conversations of several people."""
+        """Note to whom messages may be sent, and who gets them.
+
+        The subscriptions tell the members of channels and of conversations of
+        several people.
+        """
         members: dict[int, dict[int, None]] = {}
         for row in subscriptions:
             if row.active and row.user_profile in self.people:
@@ -435,7 +510,7 @@ class _Realm:
             if recipient.type not in _PREFIXES:
                 continue
             group = f"{_PREFIXES[recipient.type]}{recipient.type_id}"
-            # version 11 lists pairs in this way, too
+            # Version 11 lists conversations of two in this way, too.
             if recipient.type == _SEVERAL and 0 < len(people) <= 2:
                 group = self._conversation_of_two(min(people), max(people))
             elif recipient.type == _SEVERAL:
@@ -443,31 +518,37 @@ class _Realm:
             self._recipients[recipient.id] = group
 
         for id, group in self._recipients.items():
+            # The members of a conversation of two are clear from its id.
             if group[0] in "sh" and group in self._conversations:
                 self._conversations[group].people = members.get(id, {})
 
     def _add_person(self, user: _User, avatar: str, *, is_bot: bool) -> None:
-        """Add a person, with the reason why nobody may claim the account of a
-        bot or a deactivated person. ``avatar``: the path of the picture; ``""``
-        if there is none."""
+        """Add a person. ``avatar``: the path of the picture, or ``""``.
+
+        Nobody may claim the account of a bot or a deactivated person, so their
+        records have a reason in place of an address.
+        """
         id = str(user.id)
         email = user.delivery_email or user.email or ""
+        # "ann.lee@example.org" → "Ann Lee"
         name = user.full_name or re.sub(r"[._-]+", " ", email.partition("@")[0]).title()
         person = Person(id, clean(name), avatar=avatar)
         if is_bot:
             person = replace(person, why="bot")
-        # in exports with consent, a mirror dummy is a person without consent
+        # In exports with consent, a mirror dummy is a person without consent.
         elif user.is_active or user.is_mirror_dummy:
             person = replace(person, email=clean(email))
         else:
             person = replace(person, why="deactivated")
         self.people[user.id] = person
+        # The field's name depends on the version.
         for recipient in (user.recipient, user.recipient_id):
             if recipient is not None:
                 self._recipients[recipient] = f"p{id}"
 
     def _read_emoji(self, emoji: list[_Emoji], reactions: list[_Reaction]) -> None:
-        """Note the organization's own emoji, and the reactions to messages."""
+        """Note the organization's own emoji, and then the reactions to
+        messages."""
         for row in emoji:
             name = clean(row.name)
             self._own_emoji[str(row.id)] = name
@@ -484,7 +565,12 @@ class _Realm:
             of_message.append(Reaction(person.id, character))
 
     def _character(self, reaction: _Reaction) -> str:
-        """The character of a reaction's emoji; ``""`` if it is not an emoji."""
+        """Return the character of a reaction's emoji; ``""`` if it is not an
+        emoji.
+
+        ``emoji_code`` has code points such as ``1f1e9-1f1ea``, or the id of an
+        emoji of the organization, which becomes ``:name:``.
+        """
         code = reaction.emoji_code
         if reaction.reaction_type == "realm_emoji":
             name = self._own_emoji.get(code) or clean(reaction.emoji_name or "")
@@ -505,8 +591,11 @@ class _Realm:
     # --- messages -------------------------------------------------------------
 
     def _read_part(self, part: str) -> None:
-        """Note the first messages of topics, the partners of conversations, and
-        how far people have read."""
+        """Read a file of messages for the first time.
+
+        Notes the first messages of topics, the partners of conversations, and
+        how far people have read.
+        """
         archive = self.archive
         positions: dict[int, tuple[_Conversation, int]] = {}
         """Message → its conversation and its time."""
@@ -515,6 +604,7 @@ class _Realm:
                 message = archive.row(_Message, value, where)
                 if message is not None:
                     self._survey_message(message, positions)
+            # These rows follow the messages of the part.
             elif table == "zerver_usermessage":
                 flags = archive.row(_Flags, value, where)
                 if flags is not None and flags.message in positions:
@@ -523,8 +613,11 @@ class _Realm:
     def _survey_message(
         self, message: _Message, positions: dict[int, tuple[_Conversation, int]]
     ) -> None:
-        """Note the conversation of a message, and whether the message is the
-        oldest of its topic. ``positions`` gets its conversation and time."""
+        """Note the conversation of a message, and the oldest message of its
+        topic.
+
+        ``positions`` gets the message with its conversation and time.
+        """
         time_ms = _ms(message.date_sent or message.pub_date)
         conversation = self._conversations.get(self._group_of(message))
         if not time_ms or conversation is None:
@@ -534,32 +627,38 @@ class _Realm:
         positions[message.id] = (conversation, time_ms)
         topic = _topic_of(message).lower()
         if conversation.channel is not None and topic not in ("", "(no topic)"):
-            beginning = (time_ms, message.id)
-            conversation.topics[topic] = min(
-                conversation.topics.get(topic, beginning), beginning
-            )
+            this = _Beginning(time_ms, message.id)
+            oldest = conversation.topics.get(topic, this)
+            conversation.topics[topic] = min(oldest, this)
 
     def _note_flags(
         self, flags: _Flags, conversation: _Conversation, time_ms: int
     ) -> None:
-        """Note whether a person has read a message that was sent at
-        ``time_ms``, and whether they have starred it."""
+        """Note whether a person has read a message, and whether they have
+        starred it.
+
+        ``time_ms``: when the message was sent.
+        """
         user = flags.user_profile
         mask = flags.flags_mask or 0
         if mask & _READ:
             conversation.unread_ms.setdefault(user, 0)
         else:
-            before = conversation.unread_ms.get(user) or time_ms
-            conversation.unread_ms[user] = min(before, time_ms)
+            # 0 means that the person has read all messages so far.
+            first_ms = conversation.unread_ms.get(user) or time_ms
+            conversation.unread_ms[user] = min(first_ms, time_ms)
         if mask & _STARRED:
             self.archive.problems.note(
                 "message that somebody has starred", person=str(user)
             )
 
     def _group_of(self, message: _Message) -> str:
-        """The id of the group of a message; ``""`` if it belongs to no group. A
-        recipient that is a person stands for the conversation of this person
-        with the sender."""
+        """Return the id of the group of a message; ``""`` if it belongs to no
+        group.
+
+        A recipient that is a person stands for the conversation of this person
+        with the sender.
+        """
         group = self._recipients.get(message.recipient, "")
         if not group.startswith("p"):
             if group in self._conversations:
@@ -571,7 +670,10 @@ class _Realm:
         return self._conversation_of_two(one, other)
 
     def _conversation_of_two(self, one: int, other: int) -> str:
-        """The id of the group of two people, which is made if it is new."""
+        """Return the id of the group of two people, such as ``d11.12``.
+
+        The group is made if it is new.
+        """
         group = f"d{one}.{other}"
         self._conversations.setdefault(
             group, _Conversation("direct", {one: None, other: None})
@@ -579,21 +681,25 @@ class _Realm:
         return group
 
     def groups(self) -> Iterator[Group]:
-        """All conversations. A conversation of some people without a message is
-        left out."""
+        """Yield all conversations.
+
+        A conversation of some people without any message is left out. A
+        channel without one comes as an empty group.
+        """
         texts = _Texts(self)
         for id, conversation in self._conversations.items():
             if not (conversation.is_used or conversation.channel):
                 continue
+            # An empty row, for a conversation that is not a channel.
             channel = conversation.channel or _Channel(0)
-            person = self.people.get(channel.creator or 0)
             creator = ""
+            person = self.people.get(channel.creator or 0)
             if person is not None:
                 creator = person.id
             description, _ = texts.convert(channel.description or "")
             yield Group(
-                id,
-                conversation.kind,
+                id=id,
+                kind=conversation.kind,
                 name=clean(channel.name or ""),
                 description=description,
                 creator=creator,
@@ -608,9 +714,11 @@ class _Realm:
     def _member(
         self, user: int, conversation: _Conversation, channel: _Channel
     ) -> Member:
-        """The membership of a person in a conversation. Of messages, the person
-        has read all before the first unread one. Nothing is known if they have
-        received none."""
+        """Return the membership of a person in a conversation.
+
+        The person has read all messages before the first unread one. -1 is the
+        time for a person who has received no messages.
+        """
         unread_ms = conversation.unread_ms.get(user)
         if unread_ms is None:
             read_ms = -1
@@ -626,9 +734,10 @@ class _Realm:
     def message(
         self, message: _Message, texts: "_Texts", notes: Problems
     ) -> Message | None:
-        """A row as a record. Returns None if it has no known sender,
-        conversation or time, which is noted. The oldest message of a topic
-        begins with its name, and the others belong to its thread."""
+        """Return the record of a message.
+
+        None if it has no known sender, conversation or time. That is noted.
+        """
         group = self._group_of(message)
         time_ms = _ms(message.date_sent or message.pub_date)
         conversation = self._conversations.get(group)
@@ -641,20 +750,20 @@ class _Realm:
 
         text, files = texts.convert(message.content)
         topic = _topic_of(message)
+        beginning = conversation.topics.get(topic.lower())
         thread = ""
-        if topic.lower() in conversation.topics:
-            _, first = conversation.topics[topic.lower()]
-            if first == message.id:
-                text = f"*{topic.replace('*', '')}*\n{text}".strip()
-            else:
-                thread = str(first)
+        if beginning is not None and beginning.id == message.id:
+            # The oldest message of a topic begins with the topic's name.
+            text = f"*{topic.replace('*', '')}*\n{text}".strip()
+        elif beginning is not None:
+            thread = str(beginning.id)
         return Message(
-            str(message.id),
-            group,
-            sender.id,
-            time_ms,
-            text,
-            thread,
+            id=str(message.id),
+            group=group,
+            person=sender.id,
+            time_ms=time_ms,
+            text=text,
+            thread=thread,
             is_edited=_is_edited(message),
             reactions=self._reactions.get(message.id, ()),
             files=files,
@@ -665,9 +774,11 @@ _MEDIUM_RANK: Final = 3
 
 
 def _rank(path: str) -> int:
-    """The rank of a picture by its size. The export has a person's picture in
-    several sizes, and the one with the highest rank is taken. 0 means no
-    picture."""
+    """Return the rank of a picture by its size; 0 if ``path`` is ``""``.
+
+    The export has a person's picture in several sizes. The one with the highest
+    rank is taken.
+    """
     if not path:
         return 0
     if path.endswith(".original"):
@@ -678,12 +789,16 @@ def _rank(path: str) -> int:
 
 
 def _topic_of(message: _Message) -> str:
+    """Return the topic of a message in one line; ``""`` if it has none."""
     return clean(message.subject or "").replace("\n", " ").strip()
 
 
 def _is_edited(message: _Message) -> bool:
-    """Whether the text of a message was changed. The history also has moves
-    between topics."""
+    """Whether the text of a message was changed.
+
+    The history is ``[{"prev_content": "Helo", …}]``. Entries without this field
+    are moves to another topic. Old versions write the list as a text.
+    """
     history = message.edit_history
     if isinstance(history, str) and history:
         try:
@@ -701,6 +816,7 @@ def _is_edited(message: _Message) -> bool:
 _FENCE: Final = re.compile(
     r" {0,3}(`{3,}|~{3,})[ \t]*\{?\.?([\w#+.-]{0,40})\}?[ \t]*(.*)"
 )
+_ME: Final = "/me "
 _LANGUAGE: Final = re.compile(r"[A-Za-z][\w+#.-]{0,19}", re.ASCII)
 _INLINE: Final = re.compile(
     r"""
@@ -728,13 +844,16 @@ _NARROW: Final = re.compile(
 
 
 class _Block(Struct):
-    """A quote, a spoiler, or code. ``fence``: the line that ends it. ``title``:
-    the text after the fence that begins it."""
+    """A quote, a spoiler, or code, which has several lines."""
 
     fence: str
+    """The line that ends the block, such as three backticks."""
     kind: str
+    """``quote``, ``spoiler`` or ``code``."""
     language: str
+    """The language of code."""
     title: str
+    """The rest of the line that begins the block."""
 
 
 class _Blocks(Struct):
@@ -748,13 +867,18 @@ class _Blocks(Struct):
         return any(block.kind == kind for block in self.open)
 
     def end(self, line: str) -> _Block | None:
-        """End the block that the line ends. None if it ends no block."""
+        """End the innermost block, if the line is its fence. None if it ends no
+        block."""
         if self.open and line.strip() == self.open[-1].fence:
             return self.open.pop()
         return None
 
     def begin(self, line: str) -> _Block | None:
-        """Begin the block that the line begins. None if it begins no block."""
+        """Begin a block, if the line does so. None if it begins no block.
+
+        Three backticks and ``spoiler Ending`` begin a spoiler with a title, for
+        example, and three backticks and ``python`` begin code.
+        """
         match = _FENCE.fullmatch(line)
         if match is None or len(self.open) >= _MOST_BLOCKS or self.have("code"):
             return None
@@ -770,23 +894,29 @@ class _Blocks(Struct):
 
 
 class _Texts:
-    """Converts texts of Zulip, which are Markdown. Names of people and channels
-    come from the tables."""
+    """Converts texts of Zulip, which are Markdown.
+
+    Names of people and channels come from the tables.
+    """
 
     def __init__(self, realm: _Realm) -> None:
+        """Prepare for texts that name people of these tables."""
         self._realm = realm
         self._people: dict[str, Person] = {}
         """Nickname → the first person with it."""
         for person in realm.people.values():
             self._people.setdefault(person.nickname, person)
         self._files: list[File] = []
-        """The files that the present text names."""
+        """The files that the text names which is being converted."""
         self._spoilers: list[list[str]] = []
-        """The lines of each spoiler of the present text."""
+        """The lines of each spoiler of this text."""
 
     def convert(self, text: str) -> tuple[str, list[File]]:
-        """A text in the form that texts have here, and the files that it names.
-        Its spoilers are in a file, too."""
+        """Convert a text, and return it with the files that it names.
+
+        ``Hi @**Ann**, see [plan](/user_uploads/2/ab/plan.pdf)`` becomes a text
+        with the mark of a mention, and one file. Spoilers become a file, too.
+        """
         files: list[File] = []
         self._files = files
         self._spoilers = []
@@ -801,8 +931,11 @@ class _Texts:
         return "\n".join(lines).strip(), files
 
     def _name_of(self, id: str) -> str:
-        """The name by which a text refers to somebody whom it cannot mention:
-        ``@`` and the nickname, or ``@all``."""
+        """Return the name by which the file of spoilers refers to somebody.
+
+        A file cannot mention people. The name is ``@`` and the nickname, or
+        ``@all``.
+        """
         person = None
         if id.isdecimal():
             person = self._realm.people.get(int(id))
@@ -811,13 +944,17 @@ class _Texts:
         return f"@{person.nickname}"
 
     def _visible_lines(self, lines: list[str]) -> Iterator[str]:
-        """The lines of a text. The lines of a spoiler go into
-        :attr:`_spoilers`, and :data:`COVER` stands in their place."""
+        """Yield the lines of a text that are in no spoiler.
+
+        The lines of each spoiler become one list in :attr:`_spoilers`, and
+        :data:`COVER` stands in their place.
+        """
         was_covered = False
         for line, is_covered in self._lines_with_cover(lines):
             if not is_covered:
                 yield line
             elif was_covered:
+                # The spoiler of the line before goes on.
                 self._spoilers[-1].append(line)
             else:
                 self._spoilers.append([line])
@@ -825,18 +962,18 @@ class _Texts:
             was_covered = is_covered
 
     def _lines_with_cover(self, lines: list[str]) -> Iterator[tuple[str, bool]]:
-        """Yield (line, whether it is in a spoiler). Lines outside of code are
-        converted."""
-        command, space, argument = lines[0].partition(" ")
-        if space and command == "/me" and len(lines) == 1:
-            yield f"_{self._converted(argument)}_", False
+        """Yield the converted lines of a text, each with whether it is in a
+        spoiler.
+
+        Code stays as it is. A line in a quote begins with ``>``.
+        """
+        if len(lines) == 1 and lines[0].startswith(_ME):
+            # "/me waves" tells what its sender does.
+            yield f"_{self._converted(lines[0].removeprefix(_ME))}_", False
             return
-        if space and command in ("/poll", "/todo"):
-            choices = [f"- {line}" for line in lines[1:] if line.strip()]
-            lines = [f"**{argument}**", *choices]
 
         blocks = _Blocks()
-        for line in lines:
+        for line in _with_list(lines):
             is_covered = blocks.have("spoiler")
             ended = blocks.end(line)
             if ended is not None:
@@ -857,12 +994,16 @@ class _Texts:
                 if text and blocks.have("quote"):
                     text = f"> {text}"
                 yield text, is_covered
+        # The text may end within its code.
         if blocks.have("code"):
             yield "```", blocks.have("spoiler")
 
     def _heading(self, block: _Block) -> str:
-        """The line with which a block begins; ``""`` if it begins without a
-        line."""
+        """Return the line with which a block begins, or ``""`` if it has no
+        such line.
+
+        Code begins with its fence, and a spoiler with its title.
+        """
         if block.kind == "code":
             is_language = _LANGUAGE.fullmatch(block.language)
             if is_language:
@@ -873,8 +1014,10 @@ class _Texts:
         return f"*{self._converted(block.title).replace('*', '')}*"
 
     def _prose(self, line: str) -> str | None:
-        """A line outside of code, converted. Returns None if it has only named
-        files, so that no empty line is left."""
+        """Convert a line outside of code.
+
+        None if the line only names files. Without the files it would be empty.
+        """
         before = len(self._files)
         text = self._converted(line)
         names_files = len(self._files) > before
@@ -883,15 +1026,21 @@ class _Texts:
         return text
 
     def _converted(self, text: str, depth: int = 0) -> str:
-        """A text within a line in the form that texts have here. Text in bold
-        or italic text is converted, too, up to :data:`_MOST_DEPTH`."""
+        """Convert a text within a line: its marks, links, mentions and emoji.
+
+        ``depth``: how many bold or italic texts are around it. From
+        :data:`_MOST_DEPTH` on, the text stays.
+        """
         if depth >= _MOST_DEPTH:
             return text
         return _INLINE.sub(partial(self._converted_part, depth=depth), text)
 
     def _converted_part(self, match: re.Match[str], depth: int) -> str:
-        """The replacement of a match of :data:`_INLINE`. ``depth``: in how many
-        marks it is."""
+        """Return the replacement of a match of :data:`_INLINE`.
+
+        ``**bold**`` becomes ``*bold*``, for example. ``depth``: how many bold
+        or italic texts are around it.
+        """
         # The name of the outermost group that has matched.
         kind = match.lastgroup
         if kind == "code":
@@ -913,6 +1062,10 @@ class _Texts:
             name = match["emoji"]
             emoji = self._realm.emoji_names.get(name) or emoji_named(name)
             return emoji or match[0]
+        return self._emphasis(match, kind, depth)
+
+    def _emphasis(self, match: re.Match[str], kind: str | None, depth: int) -> str:
+        """Return bold or italic text, or text that is both, with our marks."""
         if kind == "both":
             return f"*_{self._converted(match['both'], depth + 1)}_*"
         if kind == "bold":
@@ -920,10 +1073,14 @@ class _Texts:
         return f"_{self._converted(match['italic'], depth + 1)}_"
 
     def _mention(self, match: re.Match[str]) -> str:
-        """The replacement of ``@**name**`` or ``@**name|id**``. A silent
-        mention (``@_``), and one of a group of people, becomes a text."""
+        """Return the replacement of ``@**name**`` or ``@**name|id**``.
+
+        The mention of a group of people becomes a text. So does a *silent*
+        mention ``@_**name**``, which notifies nobody.
+        """
         name, _, id = match["name"].partition("|")
-        # a group of people, or everybody who writes in a topic
+        # One star names a group of people, and "topic" everybody who writes
+        # there.
         if match["stars"] == "*" or name == "topic":
             return f"@{match['name']}"
         if name in ("all", "everyone", "channel", "stream") and not id:
@@ -931,6 +1088,7 @@ class _Texts:
                 return "@all"
             return mention(EVERYBODY)
         person = self._people.get(name)
+        # The id tells people with equal names apart.
         if id.isdecimal() and len(id) <= _MOST_ID_DIGITS:
             person = self._realm.people.get(int(id), person)
         if person is None:
@@ -940,8 +1098,11 @@ class _Texts:
         return mention(person.id)
 
     def _channel(self, text: str) -> str:
-        """The replacement of ``#**channel**``, ``#**channel>topic**`` or
-        ``#**channel>topic@message**``."""
+        """Return the replacement of a link to a channel.
+
+        ``text`` is ``channel``, ``channel>topic`` or ``channel>topic@message``.
+        The last one becomes a link to the message.
+        """
         name, arrow, topic = text.partition(">")
         message = re.fullmatch(r"(.*)@(\d{1,18})", topic)
         if message is not None:
@@ -951,8 +1112,12 @@ class _Texts:
         return f"#{name}"
 
     def _link(self, label: str, target: str) -> str:
-        """The replacement of a link. A link to an upload becomes a file of the
-        message, and leaves no text. A link to a message becomes a mark."""
+        """Return the replacement of a link. ``label`` is ``""`` if it has none.
+
+        A link to ``/user_uploads/…`` becomes a file of the message, and leaves
+        no text. A link to a message, such as
+        ``…/#narrow/channel/3-lobby/near/7``, becomes a mark. Other links stay.
+        """
         upload = _UPLOAD.match(target)
         if upload is not None:
             path = unquote(upload[1])
@@ -963,15 +1128,30 @@ class _Texts:
         if narrow is None:
             return labelled(label, target)
         kind, id, message = narrow.groups()
-        if self._is_known(kind, int(id)):
-            mark = link(message, target)
-            if label and label != target:
-                return f"{label} ({mark})"
-            return mark
-        return labelled(label, target)
+        # Another organization has other channels and messages.
+        if not self._is_known(kind, int(id)):
+            return labelled(label, target)
+        mark = link(message, target)
+        if label and label != target:
+            return f"{label} ({mark})"
+        return mark
 
     def _is_known(self, kind: str, id: int) -> bool:
-        """Whether the tables have this channel or person."""
+        """Whether the tables have this channel, or this person for another
+        ``kind``."""
         if kind in ("channel", "stream"):
             return id in self._realm.channels
         return id in self._realm.people
+
+
+def _with_list(lines: list[str]) -> list[str]:
+    """Return a text whose command for a poll or a to-do list is a list.
+
+    ``/poll Lunch?`` becomes the question in bold, and each of the following
+    lines an item. Other texts stay.
+    """
+    command, space, argument = lines[0].partition(" ")
+    if space and command in ("/poll", "/todo"):
+        choices = [f"- {line}" for line in lines[1:] if line.strip()]
+        return [f"**{argument}**", *choices]
+    return lines
