@@ -13,7 +13,7 @@ from contextlib import suppress
 from functools import partial
 from gzip import BadGzipFile
 from pathlib import Path
-from typing import IO, Any, Final, TypeVar
+from typing import IO, Any, Final, NamedTuple, TypeVar
 from weakref import finalize
 
 from .fields import RecordReader
@@ -45,10 +45,19 @@ _STRING: Final = b"\x02"
 _Row = TypeVar("_Row")
 
 
+class Chunk(NamedTuple):
+    """A part of a file in GridFS, where MongoDB stores files."""
+
+    number: int
+    """Its number in the file, from 0."""
+    position: Position
+
+
 def documents(file: IO[bytes], at: int = 0) -> Iterator[tuple[int, bytes]]:
-    """Yield (position, document) up to the end of the file. In an archive, the
-    position :data:`_END_OF_BLOCK` comes where the documents of a collection
-    end.
+    """Yield (position, document) from a position up to the end of the file.
+
+    A document begins with its size in four bytes. In an archive, the position
+    :data:`_END_OF_BLOCK` comes where the documents of a collection end.
 
     You may move the position of the file between two documents. Raises
     ValueError where the file is broken.
@@ -70,6 +79,7 @@ def documents(file: IO[bytes], at: int = 0) -> Iterator[tuple[int, bytes]]:
             continue
         if not _LEAST_DOCUMENT <= size <= MOST_DOCUMENT:
             raise ValueError(f"a document of {size} bytes")
+        # The block may end within the document.
         if len(block) - start < size:
             file.seek(at)
             block = file.read(max(_BLOCK, size))
@@ -82,9 +92,11 @@ def documents(file: IO[bytes], at: int = 0) -> Iterator[tuple[int, bytes]]:
 
 
 class Dump:
-    """The collections of a database in a dump: the database that has
-    ``collection``. ``title``: the name of the product, for people. ``problems``
-    gets the parts that are left out.
+    """The collections of one database in a dump.
+
+    A dump may have several databases. The one that has ``collection`` counts.
+    ``title``: the name of the product, for people. ``problems`` gets the parts
+    that are left out.
 
     Raises BadArchive if no database has the collection, or if ``bson`` is not
     installed.
@@ -109,8 +121,11 @@ class Dump:
         """Decodes a document as a dictionary. Raises errors of ``bson``."""
 
     def _find_collections(self, path: Path, collection: str) -> None:
-        """Find the collections that are in a folder with this one, or in an
-        archive. Raises BadGzipFile, EOFError and ValueError."""
+        """Find the collections of the database that has this one.
+
+        They are files in one folder, such as ``meteor/users.bson``, or parts of
+        an archive. Raises BadGzipFile, EOFError and ValueError.
+        """
         files = [
             name
             for name in self._source.names
@@ -128,17 +143,19 @@ class Dump:
 
     def _find_in_archive(self, name: str, collection: str) -> None:
         """Find the collections of the database that has this one, in an
-        archive. Raises BadGzipFile and EOFError.
+        archive.
 
         After the prelude, an archive has blocks. A block is a header, which
         names a database and a collection, its documents, and an end. A
-        collection may have several blocks.
+        collection may have several blocks. Raises BadGzipFile and EOFError.
         """
         file = self.file(name)
         file.seek(0)
         if file.read(len(MAGIC)) != MAGIC:
             return
         databases: dict[str, dict[str, list[Position]]] = {}
+        """Database → collection → the positions at which its documents
+        begin."""
         is_header = True
         is_prelude = True
         with suppress(ValueError):  # it is noted where the documents are read
@@ -157,7 +174,8 @@ class Dump:
                 self.parts = collections
 
     def file(self, name: str) -> IO[bytes]:
-        """A file of the dump, decompressed."""
+        """Open a file of the dump, decompressed. It stays open as long as the
+        dump."""
         if name not in self._files:
             file = unpacked(self._source.open(name), name)
             self._files[name] = file
@@ -167,9 +185,11 @@ class Dump:
     def read(
         self, collection: str, notes: Problems, *, messages: int = 0
     ) -> Iterator[tuple[Position, dict[str, Any]]]:
-        """Yield (position, document) of a collection. Broken documents are
-        noted and left out. ``messages``: how many messages a document stands
-        for."""
+        """Yield (position, document) of a collection.
+
+        Broken documents are noted and left out. ``messages``: how many messages
+        a document stands for, which are lost with a broken one.
+        """
         for name, begin in self.parts.get(collection, ()):
             try:
                 for at, raw in documents(self.file(name), begin):
@@ -186,14 +206,17 @@ class Dump:
                         continue
                     yield (name, at), document
             except (OSError, EOFError, ValueError) as error:
+                # The rest of the file cannot be read.
                 notes.note_broken(collection, error, messages=messages)
 
     def rows(
         self, collection: str, kind: type[_Row], notes: Problems, *, messages: int = 0
     ) -> Iterator[_Row]:
-        """The documents of a collection as records. Fields and documents with
-        wrong types are noted. ``messages``: how many messages a document stands
-        for."""
+        """Yield the documents of a collection as records.
+
+        Fields and documents with wrong types are noted. ``messages``: how many
+        messages a document stands for.
+        """
         reader = RecordReader(kind)
         for (_, at), document in self.read(collection, notes, messages=messages):
             try:
@@ -203,8 +226,13 @@ class Dump:
 
 
 def _bson_decoder(title: str) -> Callable[[bytes], dict[str, Any]]:
-    """The function that decodes documents. Raises BrokenArchive if ``bson`` is
-    not installed. ``title``: the name of the product, for people."""
+    """Return the function that decodes a document of BSON to a dictionary.
+
+    Dates become numbers of milliseconds, and broken texts are repaired. Raises
+    BrokenArchive if ``bson`` is not installed. ``title``: the name of the
+    product, for people.
+    """
+    # The package is optional, because only this format needs it.
     try:
         import bson
         from bson.codec_options import (
@@ -235,18 +263,25 @@ def _bson_decoder(title: str) -> Callable[[bytes], dict[str, Any]]:
 
 
 def _is_of_bson(error: Exception) -> bool:
-    """Whether an error tells that a document is broken. The errors of ``bson``
-    have no common base class."""
+    """Whether an error tells that a document is broken.
+
+    The errors of ``bson`` have no common base class.
+    """
     if isinstance(error, ValueError | RecursionError | OverflowError):
         return True
     return type(error).__module__ == "bson.errors"
 
 
 def _leading_strings(document: bytes) -> dict[str, str]:
-    """The strings with which a document begins: name of a field → text. In the
-    header of an archive they are the names of a database and a collection."""
+    """Return the strings with which a document begins, by the fields' names.
+
+    The header of a block of an archive is ``{"db": "meteor", "collection":
+    "users", …}``. It is read by hand, because ``bson`` may not be installed
+    yet.
+    """
     strings = {}
     at = _SIZE_BYTES
+    # A string is a type, a name that ends with 0, a size, and the text.
     while document[at : at + 1] == _STRING:
         name, _, content = document[at + 1 :].partition(b"\0")
         size = int.from_bytes(content[:_SIZE_BYTES], "little")
@@ -259,10 +294,12 @@ def _leading_strings(document: bytes) -> dict[str, str]:
 
 
 class GridFile(io.RawIOBase):
-    """A file in GridFS: the data of its chunks, one after another. :meth:`seek`
-    starts again at the first chunk."""
+    """A file in GridFS, as a stream: the data of its chunks, one after another.
 
-    def __init__(self, dump: Dump, chunks: list[tuple[int, Position]]) -> None:
+    :meth:`seek` starts again at the first chunk.
+    """
+
+    def __init__(self, dump: Dump, chunks: list[Chunk]) -> None:
         self._dump = dump
         self._chunks = sorted(chunks)
         self._next_chunk = 0
@@ -278,8 +315,10 @@ class GridFile(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Move to the beginning. Other positions are not supported: the call
-        only returns the position."""
+        """Move to the beginning of the file.
+
+        Other positions are not supported: the call only returns the position.
+        """
         if whence == io.SEEK_SET:
             self._next_chunk = 0
             self._unread = b""
@@ -287,10 +326,12 @@ class GridFile(io.RawIOBase):
         return self._at
 
     def readinto(self, buffer: Any) -> int:
-        """Fill the buffer with bytes of one chunk. Returns their number; 0 at
-        the end."""
+        """Fill the buffer with bytes of one chunk, and return their number.
+
+        0 means the end of the file.
+        """
         while not self._unread and self._next_chunk < len(self._chunks):
-            _, (name, at) = self._chunks[self._next_chunk]
+            name, at = self._chunks[self._next_chunk].position
             self._next_chunk += 1
             _, document = next(documents(self._dump.file(name), at))
             self._unread = bytes(self._dump.decode(document).get("data") or b"")

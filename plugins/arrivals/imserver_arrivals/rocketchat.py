@@ -18,7 +18,7 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from .fields import at, list_at, text_at
-from .mongodump import Dump, GridFile, Position
+from .mongodump import Chunk, Dump, GridFile
 from .problems import NAME_CHARACTERS, Problems
 from .records import (
     EVERYBODY,
@@ -81,6 +81,9 @@ themselves."""
 
 
 class _Somebody(Struct):
+    """A person in a document: ``{"_id": "p1", "username": "ann", "name": "Ann
+    Lee"}``."""
+
     own_id: str | None = field(default=None, name="_id")
     username: str | None = None
     name: str | None = None
@@ -92,6 +95,8 @@ class _Somebody(Struct):
 
 
 class _User(Struct):
+    """A document of ``users``."""
+
     id: str = field(name="_id")
     username: str | None = None
     name: str | None = None
@@ -103,6 +108,15 @@ class _User(Struct):
 
 
 class _Room(Struct):
+    """A room. ``t`` is its kind: ``c`` (channel), ``p`` (private) or ``d``
+    (direct).
+
+    ``fname`` is its name for people, and ``name`` the one in its address.
+    ``prid`` is the room to which a discussion belongs. ``u`` has created the
+    room, and ``uids`` are the people in a direct room. ``ts`` is the time of
+    its creation, and ``lm`` that of its last message.
+    """
+
     id: str = field(name="_id")
     t: str
     name: str | None = None
@@ -119,6 +133,12 @@ class _Room(Struct):
 
 
 class _Subscription(Struct):
+    """The membership of the person ``u`` in the room ``rid``.
+
+    ``ls`` is the time up to which the person has read. ``alert`` is true if
+    there are unread messages.
+    """
+
     rid: str
     u: _Somebody
     roles: list[Any] | None = None
@@ -127,6 +147,8 @@ class _Subscription(Struct):
 
 
 class _Upload(Struct):
+    """A file of a message, or a picture of a person or a room."""
+
     id: str = field(name="_id")
     name: str | None = None
     store: str | None = None
@@ -141,12 +163,24 @@ class _Upload(Struct):
 
 
 class _Emoji(Struct):
+    """An emoji of the server's own. The name of its file is
+    ``name.extension``."""
+
     name: str
     extension: str
     aliases: list[Any] | None = None
 
 
 class _Message(Struct):
+    """A message: ``{"_id": "m1", "rid": "r1", "u": {"_id": "p1", …}, "ts": …,
+    "msg": "Hi @bob"}``.
+
+    ``t`` is its kind, which is missing for a usual message. ``tmid`` is the
+    first message of its thread, and ``tshow`` tells that the room shows the
+    reply, too. ``drid`` is the discussion that begins with the message.
+    ``alias`` is the name that an app shows in place of the sender's.
+    """
+
     id: Any = field(name="_id")
     rid: str
     u: _Somebody
@@ -175,12 +209,20 @@ class _Message(Struct):
 
 
 class RocketChat:
-    """A dump of Rocket.Chat. See :class:`Archive`."""
+    """The adapter for dumps of Rocket.Chat.
+
+    It converts them to the records which the importer stores. The interface is
+    :class:`~imserver_arrivals.records.Archive`.
+    """
 
     name: ClassVar[str] = "rocketchat"
     title: ClassVar[str] = "Rocket.Chat"
 
     def __init__(self, path: Path) -> None:
+        """Open a dump, and find its collections.
+
+        Raises BadArchive if it has no rooms.
+        """
         self.problems = Problems()
         self._dump = Dump(path, _ROOMS, self.title, self.problems)
         self._is_read = False
@@ -192,16 +234,22 @@ class RocketChat:
         self._emoji: dict[str, str] = {}
         """Name of an emoji of the server's own → the name of its file."""
         self._members: dict[str, dict[str, Member]] = {}
+        """Id of a room → id of a person → the membership."""
         self._pins: dict[str, list[Pin]] = {}
+        """Id of a room → its pins."""
         self._avatars: dict[str, str] = {}
         """Id of a room or a user, or a username → the id of the picture's
         file."""
-        self._chunks: dict[str, dict[str, list[tuple[int, Position]]]] = {}
-        """Bucket of GridFS → id of a file → its chunks: (number, position)."""
+        self._chunks: dict[str, dict[str, list[Chunk]]] = {}
+        """Bucket of GridFS → id of a file → its chunks. GridFS is the part of
+        MongoDB that stores files, and a bucket is a set of files there."""
 
     def records(self) -> Iterator[Record]:
-        """Yield all records. The messages are read twice: their authors and the
-        pins must come before them."""
+        """Yield all records: people, emoji, groups, and then messages.
+
+        The messages are read twice, because their authors and the pins must
+        come before them.
+        """
         notes = self.problems
         if self._is_read:  # each problem is noted once
             notes = Problems()
@@ -218,8 +266,11 @@ class RocketChat:
             yield from self._records_of(message, notes)
 
     def open(self, file: str) -> IO[bytes] | None:
-        """The bytes of a file. Its id is the id of an upload, ``avatars/`` and
-        an id, or ``emoji/`` and a name."""
+        """Open a file. None if the dump does not have its bytes.
+
+        Its id is the id of an upload, ``avatars/`` and the id of a picture, or
+        ``emoji/`` and the name of a file.
+        """
         folder, _, id = file.rpartition("/")
         if folder == "emoji":
             chunks = self._chunks_of_emoji(id)
@@ -229,9 +280,11 @@ class RocketChat:
             return io.BufferedReader(GridFile(self._dump, chunks))
         return None
 
-    def _chunks_of_emoji(self, name: str) -> list[tuple[int, Position]] | None:
-        """The chunks of an emoji's picture, by the name of its file. Returns
-        None if the dump does not have it."""
+    def _chunks_of_emoji(self, name: str) -> list[Chunk] | None:
+        """Return the chunks of an emoji's picture, by the name of its file.
+
+        None if the dump does not have it. Either bucket may have it.
+        """
         for bucket in ("custom_emoji", "rocketchat_custom_emoji"):
             for _, row in self._dump.read(f"{bucket}.files", Problems()):
                 if row.get("filename") == name:
@@ -240,24 +293,31 @@ class RocketChat:
                         return chunks
         return None
 
-    def _chunks_of(self, bucket: str) -> Mapping[str, list[tuple[int, Position]]]:
-        """Id of a file in a bucket of GridFS → its chunks: (number,
-        position)."""
+    def _chunks_of(self, bucket: str) -> Mapping[str, list[Chunk]]:
+        """Return the chunks of all files in a bucket of GridFS, by the files'
+        ids.
+
+        A chunk is ``{"files_id": "f1", "n": 0, "data": …}``. Only its position
+        is kept, because the bytes of all files do not fit into memory.
+        """
         if bucket in self._chunks:
             return self._chunks[bucket]
-        files: dict[str, list[tuple[int, Position]]] = {}
+        files: dict[str, list[Chunk]] = {}
         self._chunks[bucket] = files
         for position, row in self._dump.read(f"{bucket}.chunks", self.problems):
-            if isinstance(row.get("n"), int) and isinstance(row.get("data"), bytes):
+            number = row.get("n")
+            if isinstance(number, int) and isinstance(row.get("data"), bytes):
                 chunks = files.setdefault(str(row.get("files_id")), [])
-                chunks.append((row["n"], position))
+                chunks.append(Chunk(number, position))
         return files
 
     # --- people and rooms -----------------------------------------------------
 
     def _read_all_but_texts(self, notes: Problems) -> None:
-        """Read everything except texts. Pictures come before their people, and
-        rooms before their members."""
+        """Read everything except texts, and note collections that are missing.
+
+        Pictures are read before their people, and rooms before their members.
+        """
         for collection, loss in _NEEDED.items():
             if collection not in self._dump.parts:
                 notes.note_broken(
@@ -301,8 +361,8 @@ class RocketChat:
                     self._emoji[clean(alias)] = file
 
     def _read_members(self, notes: Problems) -> None:
-        """Read the members of rooms, with their roles and the times up to which
-        they have read."""
+        """Read the members of rooms, with their roles and the times of
+        reading."""
         for row in self._dump.rows("rocketchat_subscription", _Subscription, notes):
             room = self._rooms.get(row.rid)
             if room is not None and row.u.id:
@@ -312,24 +372,30 @@ class RocketChat:
 
     def _read_pins_and_writers(self) -> None:
         """Find the pins, and the people who have written without being in a
-        room. Problems are noted later, when the messages are read for their
-        texts."""
+        room.
+
+        Broken messages are noted later, when they are read for their texts.
+        """
         for message in self._dump.rows(_MESSAGES, _Message, Problems()):
             room = self._rooms.get(message.rid)
             if room is None or room.t not in _KINDS or message.hidden:
                 continue
             self._add_stranger(message.u)
             if message.pinned:
-                by = ""
+                person = ""
                 if message.pinned_by:
-                    by = message.pinned_by.id
-                pin = Pin(_id(message.id), by, _ms(message.pinned_at))
+                    person = message.pinned_by.id
+                pin = Pin(_id(message.id), person, _ms(message.pinned_at))
                 self._pins.setdefault(room.id, []).append(pin)
 
     def _add_person(self, user: _User) -> None:
-        """Add a user of the server, with the reason why nobody may claim the
-        account of a bot, a federated or a deactivated user."""
+        """Add a user of the server.
+
+        Nobody may claim the account of a bot, or of a federated or deactivated
+        user. Such a record has the reason in place of a login and an address.
+        """
         login = clean(user.username or "")
+        # Some pictures name their owner by the username.
         avatar = self._avatars.get(user.id) or self._avatars.get(user.username or "")
         person = Person(
             user.id,
@@ -351,8 +417,10 @@ class RocketChat:
             self._names[user.username] = user.id
 
     def _add_stranger(self, somebody: _Somebody) -> None:
-        """Add a person whom no document describes: they were deleted, or are on
-        another server."""
+        """Add a person whom no document of ``users`` describes.
+
+        They were deleted, or are on another server.
+        """
         if somebody.id and somebody.id not in self._people:
             name = clean(somebody.name or somebody.username or "")
             self._people[somebody.id] = Person(
@@ -361,14 +429,11 @@ class RocketChat:
             self._names.setdefault(somebody.username or "", somebody.id)
 
     def _group(self, room: _Room) -> Group:
-        """A room as a group. A direct room of more than two people is a
-        conversation of several. It has no name."""
-        members = self._members.get(room.id, {})
-        if room.t == "d":
-            for id in room.uids or ():
-                if id in self._people:
-                    members.setdefault(id, Member(id))
+        """Return the record of a room."""
+        members = self._members_of(room)
         kind = _KINDS[room.t]
+        # Rocket.Chat has one kind for direct rooms of two and of several
+        # people.
         if len(members) > 2 and kind == "direct":
             kind = "several"
         about = room.description or room.topic or room.announcement or ""
@@ -379,10 +444,10 @@ class RocketChat:
         if room.t != "d":
             name = self._title(room)
         return Group(
-            room.id,
-            kind,
+            id=room.id,
+            kind=kind,
             name=name,
-            description=_converted_text(about, {}),
+            description=_converted_text(about, names={}),
             creator=creator,
             created_ms=_ms(room.ts),
             members=list(members.values()),
@@ -391,9 +456,26 @@ class RocketChat:
             avatar=self._avatars.get(room.id, ""),
         )
 
+    def _members_of(self, room: _Room) -> dict[str, Member]:
+        """Return the members of a room by their ids.
+
+        The document of a direct room lists its people, of whom some may have no
+        subscription.
+        """
+        members = self._members.get(room.id, {})
+        if room.t == "d":
+            for id in room.uids or ():
+                if id in self._people:
+                    members.setdefault(id, Member(id))
+        return members
+
     def _title(self, room: _Room | None) -> str:
-        """The name of a room for people. The ``name`` of a discussion is only a
-        second id."""
+        """Return the name of a room for people; ``""`` if there is no such
+        room.
+
+        The ``name`` of a discussion is only a second id, so one without
+        ``fname`` gets the name of the room to which it belongs.
+        """
         if room is None:
             return ""
         parent = self._rooms.get(room.prid or "")
@@ -407,8 +489,10 @@ class RocketChat:
     def _records_of(
         self, message: _Message, notes: Problems
     ) -> Iterator[Message | Change]:
-        """The message or the change of a document. A document that is not
-        imported is noted."""
+        """Yield the message or the change of a document.
+
+        A document that is not imported is noted.
+        """
         room = self._rooms.get(message.rid)
         kind = message.t or ""
         time_ms = _ms(message.ts)
@@ -419,6 +503,7 @@ class RocketChat:
         elif room.t not in _KINDS:
             notes.note_lost("message of omnichannel")
         elif message.hidden:
+            # Rocket.Chat keeps a copy of a message before each edit.
             notes.note("earlier text of a message")
         elif kind == "e2e" or kind.startswith("otr"):
             notes.note_lost("encrypted message", group=room.id, person=person)
@@ -438,33 +523,34 @@ class RocketChat:
     def _change_with_facts(
         self, change: Change, message: _Message, notes: Problems
     ) -> Iterator[Change]:
-        """A change with the facts of its message: the person, or a new text."""
+        """Yield a change with the facts of its message: a person, or a new
+        text.
+
+        Of ``{"t": "au", "u": {"username": "ann", …}, "msg": "bob"}`` the text
+        is the name of the person whom Ann has added, for example.
+        """
         if change.kind in ("name", "description"):
             yield replace(change, text=clean(message.msg or ""))
         elif message.t not in _BY_OTHERS:
             yield replace(change, people=(change.person,))
         else:
-            whom = self._names.get(message.msg or "", "")
-            if whom:
-                yield replace(change, people=(whom,))
+            person = self._names.get(message.msg or "", "")
+            if person:
+                yield replace(change, people=(person,))
             else:
                 notes.note("change of nobody", group=change.group)
 
     def _message(
         self, message: _Message, room: _Room, id: str, time_ms: int, notes: Problems
     ) -> Message:
-        """A document as a message: its text, the texts of its attachments and
-        quotes, and its reactions and files."""
+        """Return a document as a message.
+
+        Its text includes the texts of its attachments and quotes. A quote of
+        the message that it answers becomes a reply instead.
+        """
         names = self._names_in(message)
         text = clean(message.msg or "")
-        # An attachment has the quoted message. If there is none, the link in
-        # the text still tells which message is answered.
-        attachments = message.attachments or ()
-        if attachments:
-            quotes = [_quoted_message(attachment) for attachment in attachments]
-        else:
-            addresses = _QUOTE.findall(text)[:1]
-            quotes = [_ADDRESS.fullmatch(address) for address in addresses]
+        quotes = _quotes_of(message, text)
         answered = self._answered(message, quotes, room)
         reply = ""
         if answered is not None:
@@ -473,17 +559,18 @@ class RocketChat:
         lines = [self._text(message, _QUOTE.sub("", text).strip(), names)]
         if message.alias:
             lines.insert(0, f"*{clean(message.alias).replace('*', '')}*")
-        for attachment, quote in zip(attachments, quotes, strict=False):
+        # Without attachments no line is added: the quotes are in the text.
+        for attachment, quote in zip(message.attachments or (), quotes, strict=False):
             if quote is None or quote is not answered:
                 lines += _lines_of_attachment(attachment, quote, names)
         lines.append(_coordinates(message.location))
 
         return Message(
-            id,
-            room.id,
-            message.u.id,
-            time_ms,
-            "\n".join(filter(None, lines)),
+            id=id,
+            group=room.id,
+            person=message.u.id,
+            time_ms=time_ms,
+            text="\n".join(filter(None, lines)),
             thread=message.tmid or "",
             reply=reply,
             also=bool(message.tshow),
@@ -493,8 +580,12 @@ class RocketChat:
         )
 
     def _names_in(self, message: _Message) -> Mapping[str, str]:
-        """The usernames that a message mentions, and the ids for their
-        marks."""
+        """Return the usernames that a message mentions, each with the id for
+        its mark.
+
+        A message lists them, as ``[{"_id": "p1", "username": "ann"}]``. Teams
+        are left out.
+        """
         names = {}
         for row in message.mentions or ():
             name = at(row, "username")
@@ -508,8 +599,11 @@ class RocketChat:
         return names
 
     def _text(self, message: _Message, text: str, names: Mapping[str, str]) -> str:
-        """The text of a message without its quotes. The text with which a
-        discussion begins is its title."""
+        """Return the converted text of a message.
+
+        ``text``: the text without its quotes. ``names``: username in the text →
+        id for its mark. The text with which a discussion begins is its title.
+        """
         rooms = {}
         for row in message.channels or ():
             name = at(row, "name")
@@ -524,21 +618,28 @@ class RocketChat:
     def _answered(
         self, message: _Message, quotes: Sequence[re.Match[str] | None], room: _Room
     ) -> re.Match[str] | None:
-        """The quote of the message that a message answers. Returns None if it
-        answers none. A quote of another room, or in a thread, is part of the
-        text."""
+        """Return the quote of the message that a message answers, or None.
+
+        It is the first quote from the same room. A quote from another room is
+        part of the text, and so is any quote in a thread.
+        """
         if message.tmid:
             return None
         for quote in quotes:
             if quote is None:
                 continue
+            # The address of a direct room names a person, and not the room.
             is_direct = quote["kind"] == "direct" and room.t == "d"
             if is_direct or unquote(quote["room"]) in (room.id, room.name):
                 return quote
         return None
 
     def _reactions(self, message: _Message, notes: Problems) -> Iterator[Reaction]:
-        """The reactions to a message. Reactions of unknown people are noted."""
+        """Yield the reactions to a message. Reactions of unknown people are
+        noted.
+
+        The document has them as ``{":tea:": {"usernames": ["ann", "bob"]}}``.
+        """
         for name, row in (message.reactions or {}).items():
             emoji = _emoji(name.strip(":")) or clean(name)
             for user in list_at(row, "usernames"):
@@ -551,8 +652,11 @@ class RocketChat:
                     notes.note("reaction of nobody")
 
     def _files(self, message: _Message) -> Iterator[File]:
-        """The files of a message, each once and without thumbnails. Some are
-        named only in attachments."""
+        """Yield the files of a message, each once and without thumbnails.
+
+        Some files are named only in attachments, by an address such as
+        ``/file-upload/f1/plan.pdf``.
+        """
         files = [file for file in (*(message.files or ()), message.file) if file]
         for attachment in message.attachments or ():
             match = _UPLOAD.match(text_at(attachment, "title_link"))
@@ -572,8 +676,7 @@ class RocketChat:
 
 
 def _member(subscription: _Subscription, room: _Room) -> Member:
-    """The membership of a person in a room. A subscription without an alert has
-    no unread messages."""
+    """Return the membership of a person in a room."""
     roles = subscription.roles or ()
     role: Role = "member"
     if "owner" in roles:
@@ -581,13 +684,17 @@ def _member(subscription: _Subscription, room: _Room) -> Member:
     elif "moderator" in roles:
         role = "admin"
     read_ms = _ms(subscription.ls)
+    # Without an alert there is no unread message, so all are read.
     if subscription.alert is False:
         read_ms = max(read_ms, _ms(room.lm))
     return Member(subscription.u.id, role, read_ms or -1)
 
 
 def _ms(moment: Any) -> int:
-    """The milliseconds of a date. 0 if it is missing or not a possible date."""
+    """Return the milliseconds of a date. 0 if it is missing or impossible.
+
+    A date of a dump is an object of ``bson`` that converts to a whole number.
+    """
     if moment is None or isinstance(moment, str | bytes | bool):
         return 0
     if not hasattr(type(moment), "__int__"):
@@ -602,8 +709,10 @@ def _ms(moment: Any) -> int:
 
 
 def _id(id: Any) -> str:
-    """The id of a document: a text, or the hexadecimal digits of an ObjectId;
-    ``""`` if it has another type."""
+    """Return the id of a document; ``""`` if it is not possible.
+
+    It is a text, or the hexadecimal digits of an ObjectId of MongoDB.
+    """
     if isinstance(id, str) or type(id).__name__ == "ObjectId":
         return str(id)
     return ""
@@ -655,8 +764,10 @@ _EMOJI: Final = {
 
 
 def _emoji(name: str) -> str:
-    """The character of an emoji such as ``wave_tone1``; ``""`` if it is one of
-    the server's own."""
+    """Return the character of an emoji such as ``wave_tone1``.
+
+    ``""`` if it is one of the server's own.
+    """
     emoji = _EMOJI.get(name)
     if emoji is not None:
         return emoji
@@ -672,30 +783,44 @@ _NO_ROOMS: Final[Mapping[str, str]] = {}
 def _converted_text(
     text: str, names: Mapping[str, str], rooms: Mapping[str, str] = _NO_ROOMS
 ) -> str:
-    """A text in the form that texts have here. ``names``: username in the text
-    → id for its mark. ``rooms``: name of a room in the text → its title."""
+    """Convert a text to the form that texts have here. Code stays.
+
+    ``~no~ @ann #lobby :tea:`` becomes ``~~no~~``, the mark of a mention,
+    ``#Lobby`` and ``🍵``. ``names``: username in the text → id for its mark.
+    ``rooms``: name of a room in the text → its title.
+    """
 
     def replace_part(match: re.Match[str]) -> str:
-        if match["message"]:
-            return link(match["id"], match[0])
-        if match["target"]:
-            return labelled(match["label"], match["target"])
-        if match["name"]:
-            return _mention_of(match["name"], names) or match[0]
-        if match["channel"]:
-            return _room_title(match["channel"], rooms) or match[0]
-        if match["emoji"]:
-            return _emoji(match["emoji"]) or match[0]
-        if match["struck"]:
-            return f"~~{match['struck']}~~"
-        return match[0]
+        return _replacement(match, names, rooms)
 
     return around_code(clean(text), partial(_INLINE.sub, replace_part))
 
 
+def _replacement(
+    match: re.Match[str], names: Mapping[str, str], rooms: Mapping[str, str]
+) -> str:
+    """Return the replacement of a match of :data:`_INLINE`."""
+    if match["message"]:
+        return link(match["id"], match[0])
+    if match["target"]:
+        return labelled(match["label"], match["target"])
+    if match["name"]:
+        return _mention_of(match["name"], names) or match[0]
+    if match["channel"]:
+        return _room_title(match["channel"], rooms) or match[0]
+    if match["emoji"]:
+        return _emoji(match["emoji"]) or match[0]
+    if match["struck"]:
+        return f"~~{match['struck']}~~"
+    return match[0]
+
+
 def _mention_of(text: str, names: Mapping[str, str]) -> str:
-    """The mark of a person with this username. Characters after the name, such
-    as a full stop, stay. ``""`` if nobody has the name."""
+    """Return the mark of a person with this username; ``""`` if nobody has the
+    name.
+
+    Characters after the name, such as a full stop, stay.
+    """
     for name in (text, text.rstrip(".:-")):
         if name in names:
             return mention(names[name]) + text[len(name) :]
@@ -703,8 +828,10 @@ def _mention_of(text: str, names: Mapping[str, str]) -> str:
 
 
 def _room_title(text: str, rooms: Mapping[str, str]) -> str:
-    """The title of a room with this name. Characters after the name stay.
-    ``""`` if no such room exists."""
+    """Return the title of a room with this name; ``""`` if no such room exists.
+
+    Characters after the name stay.
+    """
     for name in (text, text.rstrip(".-")):
         if rooms.get(name):
             return f"#{rooms[name]}{text[len(name) :]}"
@@ -712,8 +839,11 @@ def _room_title(text: str, rooms: Mapping[str, str]) -> str:
 
 
 def _coordinates(location: Any) -> str:
-    """The latitude and longitude of a location. Rocket.Chat stores the
-    longitude first."""
+    """Return the latitude and longitude of a location, or ``""``.
+
+    Rocket.Chat stores ``{"coordinates": [13.4, 52.5]}``, with the longitude
+    first.
+    """
     longitude_first = list_at(location, "coordinates")
     numbers = [
         str(number)[:_COORDINATE_CHARACTERS] for number in longitude_first[1::-1]
@@ -721,9 +851,25 @@ def _coordinates(location: Any) -> str:
     return ", ".join(numbers)
 
 
+def _quotes_of(message: _Message, text: str) -> list[re.Match[str] | None]:
+    """Return the addresses of the messages that a message quotes.
+
+    A quote is a link in the text and an attachment with the quoted message.
+    The result has an item for each attachment: None if it is no quote. Without
+    attachments, the link still tells which message is answered.
+    """
+    if message.attachments:
+        return [_quoted_message(attachment) for attachment in message.attachments]
+    addresses = _QUOTE.findall(text)[:1]
+    return [_ADDRESS.fullmatch(address) for address in addresses]
+
+
 def _quoted_message(attachment: Mapping[str, Any] | None) -> re.Match[str] | None:
-    """The address of the message that an attachment quotes. None if the
-    attachment is not a quote."""
+    """Return the address of the message that an attachment quotes.
+
+    ``https://chat.example.org/channel/lobby?msg=m1`` is such an address. None
+    if the attachment is not a quote.
+    """
     if text_at(attachment, "type") == "file":
         return None
     return _ADDRESS.fullmatch(text_at(attachment, "message_link"))
@@ -734,7 +880,11 @@ def _lines_of_attachment(
     quote: re.Match[str] | None,
     names: Mapping[str, str],
 ) -> Iterator[str]:
-    """The lines of an attachment: its text, or the message that it quotes."""
+    """Yield the lines of an attachment: its text, or the message that it
+    quotes.
+
+    ``quote``: the address of the quoted message. None if it is no quote.
+    """
     if attachment is None:
         return
     if attachment.get("type") == "file":
@@ -751,7 +901,11 @@ def _lines_of_attachment(
 
 
 def _text_of(attachment: Mapping[str, Any], names: Mapping[str, str]) -> str:
-    """The text of an app, or of a quoted message, in an attachment."""
+    """Return the text of an app, or of a quoted message, in an attachment.
+
+    ``{"author_name": "Build", "title": "Failed", "fields": [{"title": "Branch",
+    "value": "main"}]}`` becomes three lines, for example.
+    """
     texts = {
         name: value for name, value in attachment.items() if isinstance(value, str)
     }

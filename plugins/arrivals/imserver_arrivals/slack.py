@@ -509,9 +509,8 @@ class SlackExport:
     def _read_lists(self) -> None:
         """Read the lists of conversations, and find the folder of each.
 
-        The folder has the name of the channel. Some tools of macOS write a name
-        with other Unicode characters that look the same, so both are
-        normalized.
+        The folder has the name of the channel. Tools may write the name with
+        other Unicode characters that look the same, so both are normalized.
         """
         folders = {
             unicodedata.normalize("NFKC", folder): folder for folder in self._files
