@@ -68,9 +68,12 @@ class Batch(Struct):
 
 
 class Importer:
-    """One import. ``page``: the address of the page whose links open a message;
-    ``""``: links stay as they were. Every method switches greenlets, and raises
-    StorageUnavailable."""
+    """One import of an archive into an app.
+
+    ``page``: the address of the page whose links open a message; ``""``: links
+    stay as they were. Every method switches greenlets, and raises
+    StorageUnavailable.
+    """
 
     def __init__(
         self,
@@ -83,6 +86,7 @@ class Importer:
         problems: Problems,
         page: str = "",
     ) -> None:
+        """Prepare an import. ``survey`` is that of the same archive."""
         self._survey = survey
         self._uploads = uploads
         self._log = store.part(MessageLog)
@@ -102,8 +106,11 @@ class Importer:
         """The numbers of new groups, messages and reactions."""
 
     def run(self, spool: Spool, done: Callable[[int], object]) -> None:
-        """Import the whole archive. ``done`` is called with the number of
-        messages so far."""
+        """Import the whole archive.
+
+        ``spool`` yields its messages, changes and removals in the order of
+        their times. ``done`` is called with the number of messages so far.
+        """
         groups = self._survey.groups.values()
         beginnings = sorted(filter(None, map(self._first_record, groups)), key=moment)
         count = 0
@@ -121,14 +128,19 @@ class Importer:
                     self._created.add(record.id)
                 self._add(record)
         self._store_batch()
+        # Pins and last changes refer to everything else, so they come at the
+        # end.
         for group in groups:
             for record_of_end in self._last_records(group):
                 self._add(record_of_end)
         self._store_batch()
 
     def groups(self) -> dict[int, str]:
-        """Conversation → id of the group in the archive. Conversations of two
-        are left out."""
+        """Return the imported groups: conversation here → id of the group in
+        the archive.
+
+        Conversations of two are left out.
+        """
         groups = self._survey.groups
         return {
             conversation: id
@@ -138,15 +150,20 @@ class Importer:
 
     def mark_read(self) -> None:
         """Mark the messages as read that members had read on the other server.
-        If that is unknown, mark all."""
+
+        If that is unknown, all messages are marked.
+        """
         self._positions.mark_all(self._log, self._app, self._groups)
 
     # --- groups ---------------------------------------------------------------
 
     def _first_record(self, group: Group) -> Group | None:
-        """A group as it begins here, with a time and the address of its
-        picture. Returns None for a group that nobody owns, which is not
-        imported, and for a conversation of two, which needs no first entry."""
+        """Return a group as it begins here, with a time and its picture's
+        address.
+
+        None for a group that nobody owns, which is not imported, and for a
+        conversation of two, which needs no first entry.
+        """
         activity = self._survey.of_groups[group.id]
         if group.kind == "direct" or not activity.owner:
             return None
@@ -155,16 +172,19 @@ class Importer:
         picture = self._uploads.upload(group.avatar, owner, group.avatar, "picture")
         if picture is not None:
             avatar = f"/api/v1/uploads/{picture.id}"
+        # A message may be older than the time at which its group was created.
         times = filter(None, (group.created_ms, activity.first_ms))
         begin = min(times, default=self._survey.first_ms or _now())
         return replace(group, created_ms=shown_ms(begin), avatar=avatar)
 
     def _changes(self, change: Change) -> Iterator[Change]:
-        """A change of the archive in the form that it has here. A change before
-        the first entry of its group is left out, and so is a name without a
-        visible character. Admins join by a change of their own, with their
-        role."""
+        """Yield a change of the archive in the form that it has here.
+
+        Changes that cannot be stored are left out. Admins join by a change of
+        their own, because a change has one role.
+        """
         if change.group not in self._created:
+            # It comes before the first entry of its group.
             return
         if change.kind == "name" and not short_name(change.text):
             return
@@ -180,8 +200,10 @@ class Importer:
             yield replace(change, id=f"{change.id}.admin", people=joining, role="admin")
 
     def _last_records(self, group: Group) -> Iterator[Change | Pin]:
-        """The records with which a group ends: joins and leaves that no change
-        in the archive tells, and pins."""
+        """Yield the records with which a group ends.
+
+        They are joins and leaves that no change in the archive tells, and pins.
+        """
         now = self._survey.last_ms or _now()
         if group.id in self._created and not group.is_archived:
             yield from self._last_changes(group, now)
@@ -189,8 +211,10 @@ class Importer:
             yield replace(pin, group=group.id, time_ms=max(shown_ms(now), pin.time_ms))
 
     def _last_changes(self, group: Group, now: int) -> Iterator[Change]:
-        """Changes that give a group its present members: members who never
-        joined join, and everybody else who was there leaves."""
+        """Yield changes that give a group its present members.
+
+        Members who never joined join, and everybody else who was there leaves.
+        """
         activity = self._survey.of_groups[group.id]
         admins = set(group.admins)
         members = sorted(activity.members)
@@ -201,6 +225,7 @@ class Importer:
         }
 
         def change(kind: Literal["member", "leave"], people: list[str]) -> Change:
+            # The digest makes the key new if other people join or leave.
             id = f"{group.id}.{kind}.{digest_of(people)}"
             return Change(id, group.id, "", now, kind, people)
 
@@ -212,8 +237,11 @@ class Importer:
     # --- messages -------------------------------------------------------------
 
     def _add_message(self, message: Message) -> None:
-        """Add a message of the archive. It becomes several messages if it has
-        many files."""
+        """Add a message of the archive.
+
+        A message here has at most ten files. If there are more, further
+        messages have the rest of the files, and nothing else.
+        """
         user = self._conversion.user(message.person)
         parts = [
             self._uploads.part(file, user) for file in message.files if not file.address
@@ -235,8 +263,11 @@ class Importer:
     # --- batches --------------------------------------------------------------
 
     def _add(self, record: Happening, draft: Draft | None = None) -> None:
-        """Put a record into the batch. If it changes a message of this batch,
-        it goes into the next batch."""
+        """Put a record into the batch. A full batch is stored before.
+
+        A record that changes a message of the batch goes into the next one,
+        because the message must be in the log then. ``draft``: of a message.
+        """
         keys = self._conversion.keys(record)
         batch = self._batch
         limit = self._batch_weight
@@ -254,8 +285,10 @@ class Importer:
         batch.weight += _weight(record)
 
     def _store_batch(self) -> None:
-        """Store the batch in one transaction, and begin the next one. Its
-        duration decides how large the next batch may be."""
+        """Store the batch in one transaction, and begin the next one.
+
+        The duration of the transaction decides how large the next batch may be.
+        """
         batch = self._batch
         self._batch = Batch()
         if not batch.rows:
@@ -272,14 +305,21 @@ class Importer:
                 writer.store(record, draft)
 
         self._log.import_past(self._app, list(batch.keys), store_rows)
-        seconds = perf_counter() - started_at
-        weight = int(batch.weight * BATCH_SECONDS / seconds)
-        self._batch_weight = min(max(weight, LEAST), BATCH)
         assert writer is not None
+        self._fit_batch_weight(batch.weight, seconds=perf_counter() - started_at)
         self._note_results(writer)
 
+    def _fit_batch_weight(self, weight: int, seconds: float) -> None:
+        """Choose the weight of the next batch, so that it takes BATCH_SECONDS.
+
+        A batch of this weight has just taken so many seconds.
+        """
+        fitting = int(weight * BATCH_SECONDS / seconds)
+        self._batch_weight = min(max(fitting, LEAST), BATCH)
+
     def _note_results(self, writer: PastWriter) -> None:
-        """Note the results of a batch that is stored."""
+        """Note the results of a batch that is stored: new ids, counts and
+        problems."""
         self._groups.update(writer.groups)
         for message, id in writer.messages:
             self._positions.note(message, id)
@@ -291,8 +331,10 @@ class Importer:
 
 
 def _weight(record: Happening) -> int:
-    """The cost of storing a record: about its number of rows. Rows of members
-    cost less."""
+    """Return the cost of storing a record, about its number of rows.
+
+    Rows of members cost less than other rows.
+    """
     if isinstance(record, Message):
         return 1 + len(record.reactions)
     if isinstance(record, Change):
@@ -303,4 +345,5 @@ def _weight(record: Happening) -> int:
 
 
 def _now() -> int:
+    """Return the present time in Unix milliseconds."""
     return int(time() * SECOND_MS)

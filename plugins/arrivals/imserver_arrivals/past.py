@@ -22,9 +22,13 @@ from .text import clean, linked, with_links
 
 
 class PastWriter:
-    """Stores records in one run of a transaction. Each run has its own writer.
-    ``page``: the address of the page whose links open a message; ``""``: links
-    stay unchanged."""
+    """Stores records in one run of a transaction of the log.
+
+    The database may run a transaction again, and each run has its own writer.
+    ``past`` gives access to the log in the transaction. ``groups``: id of a
+    group in the archive → id of the group here. ``page``: the address of the
+    page whose links open a message; ``""``: links stay unchanged.
+    """
 
     def __init__(
         self,
@@ -48,7 +52,8 @@ class PastWriter:
         """(kind of change, group) → how many items differ from the archive."""
 
     def store(self, record: Happening, draft: Draft | None) -> None:
-        """Store a record. ``draft``: the draft of a message."""
+        """Store a record. ``draft``: the draft of a message, and None for other
+        records."""
         if isinstance(record, Message):
             assert draft is not None
             self._store_message(record, draft)
@@ -66,9 +71,12 @@ class PastWriter:
     # --- groups ---------------------------------------------------------------
 
     def _create_group(self, group: Group) -> int:
-        """The id of a group. It is created unless an earlier import has created
-        it. Then it is found by its first entry, or, if this has expired, by one
-        of its newest messages."""
+        """Return the id of a group, which is created unless an import has done
+        so.
+
+        A group of an earlier import is found by its first entry, or, if this
+        has expired, by one of its newest messages.
+        """
         conversion = self._conversion
         key = conversion.group_key(group.id)
         keys = conversion.keys(group)
@@ -93,25 +101,28 @@ class PastWriter:
         """Store a join, a leave, a new name or a new description of a group."""
         key = self._conversion.key(change.id)
         group = self.groups.get(change.group, 0)
-        by = self._conversion.user(change.person)
+        actor = self._conversion.user(change.person)
         time_ms = time_of(change)
         users = self._conversion.users(change.people)
 
         if change.kind == "leave":
-            self._past.leave(key, group, users, by, time_ms)
+            self._past.leave(key, group, users, actor, time_ms)
         elif change.kind == "name":
             self._past.describe(
-                key, group, "name", short_name(change.text), by, time_ms
+                key, group, "name", short_name(change.text), actor, time_ms
             )
         elif change.kind == "description":
             text = self._conversion.description(change.text)
-            self._past.describe(key, group, "description", text, by, time_ms)
+            self._past.describe(key, group, "description", text, actor, time_ms)
         else:
+            # An event of the archive tells of a "join". A "member" was found in
+            # the group without such an event, and may have joined it by an
+            # earlier import.
             self._past.join(
                 key,
                 group,
                 users,
-                by,
+                actor,
                 time_ms,
                 role=change.role,
                 only_first=change.kind == "member",
@@ -130,7 +141,7 @@ class PastWriter:
             self.changed["pin of a message that is not there", pin.group] += 1
 
     def _take_back(self, removal: Removal) -> None:
-        """Remove a message or a reaction."""
+        """Store the removal of a message or a reaction."""
         user = self._conversion.user(removal.person)
         for target in self._conversion.removed_keys(removal):
             self._past.take_back(removal_key(target), target, user, time_of(removal))
@@ -138,8 +149,10 @@ class PastWriter:
     # --- messages -------------------------------------------------------------
 
     def _store_message(self, message: Message, draft: Draft) -> None:
-        """Store a message with its edit and its reactions. What the log refuses
-        is counted in :attr:`lost`."""
+        """Store a message with its edit and its reactions, and count them.
+
+        A message that the log refuses is counted in :attr:`lost`.
+        """
         key = self._conversion.key(message.id)
         edit_key = self._conversion.edit_key(message)
         keys = [each for each in (key, edit_key) if each]
@@ -165,9 +178,11 @@ class PastWriter:
     def _append_or_without_thread(
         self, message: Message, draft: Draft
     ) -> int | Rejected:
-        """Append a message to the log. If the log refuses it because of its
-        thread, append it outside of the thread. Returns its id, or the
-        refusal."""
+        """Append a message to the log, and return its id, or the refusal.
+
+        If the log refuses it because of its thread, it is appended outside of
+        the thread.
+        """
         key = self._conversion.key(message.id)
         edit = self._conversion.edit_key(message)
         reactions = self._reactions(message, key)
@@ -179,28 +194,34 @@ class PastWriter:
         return stored
 
     def _with_target(self, message: Message, draft: Draft) -> Draft:
-        """A draft with its conversation, and with the message to which it
-        replies. If this message is not there, the draft is a message of its
-        own."""
+        """Return a draft with its conversation, and the message to which it
+        replies.
+
+        If that message is not there, the draft is a message of its own.
+        """
+        # A conversation of two is found by its people.
         if not draft.to_user:
             group = self.groups.get(message.group, 0)
             draft = replace(draft, conversation=group)
         target = message.thread or message.reply
         if not target:
             return draft
-        about = self._past.find(self._conversion.key(target))
-        if not about:
+        target_id = self._past.find(self._conversion.key(target))
+        if not target_id:
             why = "reply to a message that is not there (comes as a message)"
             self.changed[why, message.group] += 1
         elif message.thread:
-            return replace(draft, about=about, thread=about)
-        return replace(draft, about=about)
+            return replace(draft, about=target_id, thread=target_id)
+        return replace(draft, about=target_id)
 
     def _with_text(self, message: Message, draft: Draft) -> Draft:
-        """A draft whose links lead to messages here. The draft of a new edit
-        keeps the files of the stored message."""
+        """Return a draft whose links lead to messages here.
+
+        The draft of a new edit keeps the files of the stored message.
+        """
         key = self._conversion.key(message.id)
         edit = self._conversion.edit_key(message)
+        # A new archive may have a later text of a message that is in the log.
         is_new_edit = edit and self._past.find(key) and not self._past.find(edit)
         if not is_new_edit and not linked(message.text):
             return draft
@@ -214,7 +235,10 @@ class PastWriter:
         return replace(draft, type=type, body=with_text(type, body, text))
 
     def _address_of(self, id: str) -> str:
-        """The address of a message here; ``""`` if it was not imported."""
+        """Return the address of a message here, such as ``…#c/12/3456``.
+
+        ``id``: of the message in the archive. ``""`` if it was not imported.
+        """
         if not self._page:
             return ""
         key = self._conversion.key(id)
@@ -224,7 +248,11 @@ class PastWriter:
         return f"{self._page}#c/{self._past.conversation_of(key)}/{message}"
 
     def _reactions(self, message: Message, key: str) -> list[tuple[str, str, str]]:
-        """(Key, user, emoji) of the reactions to a message."""
+        """Return (key, user, emoji) of each reaction to a message.
+
+        ``key``: of the message. Reactions of people without an account are left
+        out.
+        """
         reactions = []
         for reaction in message.reactions:
             emoji = clean(reaction.emoji)

@@ -23,10 +23,10 @@ first entry may have expired."""
 
 
 class Activity(Struct):
-    """The facts about one group in an archive. ``owner``: the owner here;
-    ``""`` if nobody is in the group."""
+    """The facts about one group that the records of an archive tell."""
 
     owner: str
+    """The owner here; ``""`` if nobody is in the group."""
     members: Collection[str]
     lacks_members: bool = False
     """Whether the archive names no members of the group. Then everybody who has
@@ -35,6 +35,7 @@ class Activity(Struct):
     """Person who has written in the group, or changed its name or description →
     the time when they last did. Empty if the archive names the members."""
     counts: Counter[str] = field(default_factory=Counter)
+    """The numbers of messages, replies, reactions and files."""
     seen: dict[str, int] = field(default_factory=dict)
     """Person who has done something other than join → the time when they first
     did. After the survey it has only people who join, except in archived
@@ -47,15 +48,17 @@ class Activity(Struct):
     """The time of the first message or change; 0 if there is none."""
 
     def joins_first(self, person: str) -> bool:
-        """Whether a join is the first event of a person. All other members were
-        in the group from its beginning."""
+        """Whether a join is the first event of a person.
+
+        Otherwise the person was in the group from its beginning.
+        """
         moment = self.joined.get(person)
         return moment is not None and moment <= self.seen.get(person, moment)
 
 
 class Survey(Struct):
-    """The people and groups of an archive, the activity of each group, and the
-    number of records of each kind."""
+    """The result of a survey: the people and groups of an archive, and what
+    they do."""
 
     people: dict[str, Person] = field(default_factory=dict)
     groups: dict[str, Group] = field(default_factory=dict)
@@ -77,19 +80,17 @@ def survey(
     spool: Spool,
     done: Callable[[int], object],
 ) -> Survey:
-    """Read an archive once, and put the messages, changes and removals that
-    will be imported into a spool.
+    """Read an archive once, and put the records to import into a spool.
 
-    ``has_bytes``: whether the bytes of a file are available. ``done`` is called
-    with the number of messages so far.
+    The spool gets messages, changes and removals, and sorts them later. The
+    result has everything else. ``has_bytes``: whether the bytes of a file are
+    available. ``done`` is called with the number of messages so far.
     """
     result = Survey()
     problems = archive.problems
     for record in archive.records():
         if isinstance(record, Person):
-            known = result.people.get(record.id)
-            if known is None or known.why == _UNLISTED:
-                result.people[record.id] = record
+            _add_person(result, record)
         elif isinstance(record, Group):
             _add_group(result, record)
         elif isinstance(record, Emoji):
@@ -114,15 +115,21 @@ def survey(
     for id, activity in result.of_groups.items():
         if activity.lacks_members:
             _admit_writers(result, id, problems.note)
-        # Later only people who join are looked up here, except in archived
-        # groups. The others are forgotten to save memory.
         if not result.groups[id].is_archived:
-            activity.seen = {
-                person: activity.seen[person]
-                for person in activity.joined
-                if person in activity.seen
-            }
+            _forget_most(activity)
     return result
+
+
+def _forget_most(activity: Activity) -> None:
+    """Forget when people were first seen, to save memory.
+
+    From now on only people who join are looked up.
+    """
+    activity.seen = {
+        person: activity.seen[person]
+        for person in activity.joined
+        if person in activity.seen
+    }
 
 
 _UNLISTED: Final = "in no list"
@@ -131,9 +138,16 @@ _PAIR: Final = 2
 has one."""
 
 
+def _add_person(result: Survey, person: Person) -> None:
+    """Add a person. The first record counts, unless it stands for a
+    stranger."""
+    known = result.people.get(person.id)
+    if known is None or known.why == _UNLISTED:
+        result.people[person.id] = person
+
+
 def _add_group(result: Survey, group: Group) -> None:
-    """Add a group with its members and its owner. The owner is the creator, if
-    they may own it, or else the first owner or member.
+    """Add a group with its members and its owner.
 
     If two records have one id, the first counts. A direct conversation of more
     than two people becomes a conversation of several.
@@ -142,22 +156,16 @@ def _add_group(result: Survey, group: Group) -> None:
         return
     ids = [member.person for member in group.members if _is_id(member.person)]
     members = list(dict.fromkeys(ids))
-    owners = [
-        member.person
-        for member in group.members
-        if member.role == "owner" and member.person in members
-    ]
-    if group.creator in (owners or members) or not members:
-        owners = [group.creator]
-    owner = (owners or members)[0]
+    owner = _owner_of(group, members)
     fewest = 1
     if group.kind == "direct":
         if len(members) > _PAIR:
             group = replace(group, kind="several")
         else:
+            # With one member, the archive may have left out the other one.
             fewest = _PAIR
     result.groups[group.id] = group
-    activity = Activity("", members, lacks_members=len(members) < fewest)
+    activity = Activity(owner="", members=members, lacks_members=len(members) < fewest)
     if _is_id(owner):
         activity.owner = owner
     result.of_groups[group.id] = activity
@@ -166,13 +174,31 @@ def _add_group(result: Survey, group: Group) -> None:
         _add_stranger(result, id)
 
 
-def _admit_writers(result: Survey, id: str, note: Note) -> None:
-    """Make people members of a group whose members the archive does not name:
-    the people who have written there, or else the people who joined or left.
-    Without members its history would be lost.
+def _owner_of(group: Group, members: list[str]) -> str:
+    """Return the person who owns a group here.
 
-    If the group has no owner, the person who was active last becomes the owner,
-    because they have read most of it anyway.
+    It is the creator, if they are an owner there, or a member of a group
+    without owners. Otherwise it is the first owner or member. A group without
+    members belongs to its creator, or to nobody (``""``).
+    """
+    owners = [
+        member.person
+        for member in group.members
+        if member.role == "owner" and member.person in members
+    ]
+    candidates = owners or members
+    if group.creator in candidates or not members:
+        return group.creator
+    return candidates[0]
+
+
+def _admit_writers(result: Survey, id: str, note: Note) -> None:
+    """Give a group members, because the archive does not name them.
+
+    They are the people who have written there, or else the people who joined
+    or left. Without members its history would be lost. If the group has no
+    owner, the person who was active last becomes the owner, because they have
+    read most of it anyway.
     """
     group = result.groups[id]
     activity = result.of_groups[id]
@@ -187,6 +213,7 @@ def _admit_writers(result: Survey, id: str, note: Note) -> None:
     elif not (members or activity.owner):
         note("conversation of nobody", group=id)
     activity.members = members
+    # An owner should be somebody who can log in.
     claimable = [person for person in members if result.people[person].is_member]
     last = next(reversed(claimable or members), "")
     activity.owner = activity.owner or last
@@ -203,14 +230,16 @@ def _is_id(id: str) -> bool:
 
 def _add_stranger(result: Survey, id: str) -> None:
     """Add a person whom no record has named yet: a guest, an app, or a deleted
-    person. A later record of the person replaces it."""
+    person.
+
+    A later record of the person replaces it.
+    """
     if id not in result.people and _is_id(id):
         result.people[id] = Person(id, id, why=_UNLISTED)
 
 
 def _refusal(result: Survey, record: Message | Change) -> str:
-    """The reason why a record is not imported. ``""`` means that it is
-    imported."""
+    """Return why a record is not imported; ``""`` if it is imported."""
     what = record.__class__.__name__.lower()
     group = result.groups.get(record.group)
     if group is None:
@@ -219,6 +248,7 @@ def _refusal(result: Survey, record: Message | Change) -> str:
         return f"{what} without a sender"
     if group.kind != "direct":
         return ""
+    # Only two people see a direct conversation, so nobody else may write there.
     activity = result.of_groups[record.group]
     is_third = record.person not in activity.members and not activity.lacks_members
     if is_third or what == "change":
@@ -232,8 +262,12 @@ def _note_activity(
     has_bytes: Callable[[str], bool],
     note: Note,
 ) -> None:
-    """Note the times of a message or a change, and what it tells about its
-    group and its people. ``note`` gets files without bytes."""
+    """Note the times of a message or a change, and what it tells of its group
+    and people.
+
+    ``has_bytes``: whether the bytes of a file are available. ``note`` gets
+    files without bytes.
+    """
     time_ms = record.time_ms
     activity = result.of_groups[record.group]
     result.first_ms = min(result.first_ms or time_ms, time_ms)
@@ -254,6 +288,7 @@ def _note_change(result: Survey, activity: Activity, change: Change) -> None:
         moments = activity.joined
     else:
         moments = activity.seen
+    # A change of the name or description names no other people than its author.
     for id in change.people or (change.person,):
         _add_stranger(result, id)
         _note_first(moments, id, change.time_ms)
@@ -262,10 +297,11 @@ def _note_change(result: Survey, activity: Activity, change: Change) -> None:
 
 
 def _note_message(result: Survey, activity: Activity, message: Message) -> None:
-    """Note when a person has written, and keep the message if it is one of the
-    newest."""
+    """Note when a person has written, and keep the message among the newest."""
     _note_first(activity.seen, message.person, message.time_ms)
     _note_last(activity, message.person, message.time_ms)
+    # The heap has the newest messages, so a new one replaces the oldest of
+    # them.
     newest = (message.time_ms, message.id)
     if len(activity.newest) < NEWEST:
         heappush(activity.newest, newest)
@@ -282,12 +318,16 @@ def _count(
     has_bytes: Callable[[str], bool],
     note: Note,
 ) -> None:
-    """Count a message and its contents, in total, for its group and for its
-    person."""
+    """Count a message and its contents: in total, for its group and its person.
+
+    ``file`` counts its files, and ``bytes`` the files whose bytes are
+    available. ``note`` gets the other files.
+    """
     counts = Counter(
         message=1, reply=bool(message.thread), reaction=len(message.reactions)
     )
     for file in message.files:
+        # A file elsewhere becomes a line of the text.
         if file.address:
             continue
         counts["file"] += 1
@@ -302,9 +342,12 @@ def _count(
 
 
 def _note_first(moments: dict[str, int], person: str, time_ms: int) -> None:
+    """Keep the earlier one of two times of a person."""
     moments[person] = min(moments.get(person, time_ms), time_ms)
 
 
 def _note_last(activity: Activity, person: str, time_ms: int) -> None:
+    """Keep the later one of two times of a person. It is needed without members
+    only."""
     if activity.lacks_members:
         activity.last[person] = max(activity.last.get(person, time_ms), time_ms)
