@@ -1,13 +1,14 @@
 """``imserver arrive``: imports an archive of another server into an app."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from time import perf_counter
 from typing import IO, Any, Final
 
 import click
+from msgspec import Struct
 
 from imserver.people.accounts import SmtpSettings, rules_of
 from imserver.plugin.commands import (
@@ -20,11 +21,13 @@ from imserver.plugin.commands import (
 from imserver.plugin.errors import ImserverError
 from imserver.plugin.identity import Tenant
 from imserver.plugin.progress import long_work
-from imserver.plugin.settings import settings_of
+from imserver.plugin.settings import Config, settings_of
+from imserver.plugin.storage import Store
 
 from .destination import Destination, tenant_of
 from .follow import follow_server, live_of
 from .formats import FOLLOWED, FORMATS, archive_of
+from .importer import Importer
 from .people import send_links
 from .position import PositionFile
 from .records import Archive
@@ -34,6 +37,8 @@ from .survey import Survey, survey
 from .uploads import FileIndex
 from .wish import DAY_SECONDS, Wish
 
+Say = Callable[..., None]
+"""Shows the progress: a text, the number that is done, and that of all."""
 _MOST_VALID_DAYS: Final = 90
 _LEAST_SECONDS: Final = 0.001
 
@@ -161,7 +166,11 @@ def _check_usage(
     back: tuple[str, ...],
     wish: Wish,
 ) -> None:
-    """Refuse options that exclude each other."""
+    """Refuse options that exclude each other, or that need another option.
+
+    The command has two jobs: to import an archive, and to follow a server.
+    Raises UsageError, which ends the command with its usage.
+    """
     if follow is None:
         if token is not None or back:
             raise click.UsageError("--token and --back need --follow")
@@ -174,9 +183,12 @@ def _check_usage(
 
 
 def import_archive(archive: Archive, wish: Wish) -> None:
-    """Import an archive, and print what was imported and what was not. In a dry
-    run the archive is only read. Ends the process with 1 if a part is broken or
-    a message is missing. Raises OSError."""
+    """Import an archive, and print what was imported and what was not.
+
+    In a dry run the archive is only read. Ends the process with 1 if a part is
+    broken or a message is missing. Raises OSError.
+    """
+    # A long import must not fail at its end because of these files.
     for path in filter(None, (wish.links, wish.report)):
         if not path.parent.is_dir():
             fail(f"{path.parent} is not a folder")
@@ -185,92 +197,134 @@ def import_archive(archive: Archive, wish: Wish) -> None:
     index = FileIndex(archive, wish.files)
     problems = archive.problems
     with closing(Spool()) as spool:
+        arrival = _Arrival(archive, spool, index, wish)
         if wish.dry_run:
-            contents = _survey_archive(archive, spool, index)
+            contents = arrival.survey()
         else:
-            contents = _store_archive(archive, spool, index, wish)
+            contents = arrival.store()
     if wish.report is not None:
         write_csv(wish.report, report_rows(contents, problems))
     print_problems(problems, "not imported, or different:")
 
 
-def _survey_archive(archive: Archive, spool: Spool, index: FileIndex) -> Survey:
-    """Read an archive once, and print its contents."""
-    with long_work("reading") as say:
-        contents = survey(
-            archive, index.__contains__, spool, lambda n: say(f"reading: {n} messages")
+class _Arrival(Struct, frozen=True):
+    """One import of an archive by the command."""
+
+    archive: Archive
+    spool: Spool
+    """Sorts the records of the archive."""
+    index: FileIndex
+    wish: Wish
+
+    def survey(self) -> Survey:
+        """Read the archive once, and print its contents."""
+        with long_work("reading") as say:
+            contents = survey(
+                self.archive,
+                self.index.__contains__,
+                self.spool,
+                lambda n: say(f"reading: {n} messages"),
+            )
+        print_survey(self.archive, contents)
+        return contents
+
+    def store(self) -> Survey:
+        """Store the archive in the app, and print what is new.
+
+        Makes links for people if the operator wants them. Raises OSError.
+        """
+        archive = self.archive
+        with opened(self.wish.path, self.wish.data_dir) as (config, store, tenants):
+            tenant = tenant_of(tenants, self.wish.app)
+            smtp = settings_of(config, SmtpSettings)
+            if self.wish.mail and not smtp.host:
+                fail("--mail needs a mail server in the settings (smtp.host)")
+            destination = Destination(
+                config, store, tenant, archive.name, archive.problems
+            )
+            file = PositionFile(config.server.data_dir, archive.name, tenant.name)
+            with closing(destination) as target, file.locked() as position:
+                page = ""  # nobody gets a link
+                if self.wish.links is not None or self.wish.mail:
+                    page = _links_page(tenant, target.page)
+                for warning in _warnings(config.server.data_dir, target.page):
+                    click.echo(f"imserver: {warning}", err=True)
+                contents = self.survey()
+                started_at = perf_counter()
+                with long_work("importing people") as say:
+                    importer = self._import(target, contents, say)
+                    seconds = perf_counter() - started_at
+                    mails = self._hand_out_links(target, contents, page, smtp, say)
+                if archive.name in FOLLOWED:
+                    file.note_archive(position, contents.last_ms, importer.groups())
+            self._record(config, store, tenant.name, target.added)
+        _print_added(target.added)
+        if self.wish.mail:
+            click.echo(f"sent: {mails:,} mails with links")
+        per_second = contents.counts["message"] / max(seconds, _LEAST_SECONDS)
+        click.echo(f"{seconds:.1f} s, {per_second:,.0f} messages a second")
+        return contents
+
+    def _import(self, target: Destination, contents: Survey, say: Say) -> Importer:
+        """Store everything, and mark messages as read unless that is unwanted.
+
+        ``say`` shows the progress.
+        """
+        total = contents.counts["message"]
+        importer = target.add(
+            self.archive,
+            contents,
+            self.spool,
+            self.index,
+            lambda count: say("importing messages", count, total),
         )
-    print_survey(archive, contents)
-    return contents
+        if not self.wish.unread:
+            say("marking as read")
+            importer.mark_read()
+        return importer
 
+    def _hand_out_links(
+        self,
+        target: Destination,
+        contents: Survey,
+        page: str,
+        smtp: SmtpSettings,
+        say: Say,
+    ) -> int:
+        """Write and mail the links with which people claim their accounts.
 
-def _store_archive(
-    archive: Archive, spool: Spool, index: FileIndex, wish: Wish
-) -> Survey:
-    """Store an archive in the app, and print what is new. Makes links for
-    people if the operator wants them. Raises OSError."""
-    problems = archive.problems
-    with opened(wish.path, wish.data_dir) as (config, store, tenants):
-        tenant = tenant_of(tenants, wish.app)
-        smtp = settings_of(config, SmtpSettings)
-        if wish.mail and not smtp.host:
-            fail("--mail needs a mail server in the settings (smtp.host)")
-        file = PositionFile(config.server.data_dir, archive.name, tenant.name)
-        with (
-            closing(
-                Destination(config, store, tenant, archive.name, problems)
-            ) as target,
-            file.locked() as position,
-        ):
-            page = ""  # nobody gets a link
-            if wish.links is not None or wish.mail:
-                page = _links_page(tenant, target.page)
-            for warning in _warnings(config.server.data_dir, target.page):
-                click.echo(f"imserver: {warning}", err=True)
-            contents = _survey_archive(archive, spool, index)
-            started_at = perf_counter()
-            total = contents.counts["message"]
-            with long_work("importing people") as say:
-                importer = target.add(
-                    archive,
-                    contents,
-                    spool,
-                    index,
-                    lambda count: say("importing messages", count, total),
-                )
-                if not wish.unread:
-                    say("marking as read")
-                    importer.mark_read()
-                seconds = perf_counter() - started_at
-                rows = []
-                if page:
-                    rows = list(target.people.links(contents.people, page, wish.days))
-                if wish.links is not None:
-                    write_csv(wish.links, [("login", "email", "link"), *rows])
-                if wish.mail:
-                    say("sending mails")
-                    mails = send_links(smtp, rows, archive.title, wish.days, problems)
-            if archive.name in FOLLOWED:
-                file.note_archive(position, contents.last_ms, importer.groups())
+        ``page``: the page that the links open; ``""`` if nobody gets a link.
+        Returns how many mails were sent. Raises OSError.
+        """
+        rows = []
+        days = self.wish.days
+        if page:
+            rows = list(target.people.links(contents.people, page, days))
+        if self.wish.links is not None:
+            write_csv(self.wish.links, [("login", "email", "link"), *rows])
+        if not self.wish.mail:
+            return 0
+        say("sending mails")
+        return send_links(smtp, rows, self.archive.title, days, self.archive.problems)
+
+    def _record(
+        self, config: Config, store: Store, app: str, added: Mapping[str, int]
+    ) -> None:
+        """Record the import as an act of the operator."""
         record_act(
             config,
             store,
-            f"{archive.name}.import",
-            tenant.name,
-            accounts=target.added["account"],
-            groups=target.added["group"],
-            messages=target.added["message"],
-            files=target.added["file"],
+            f"{self.archive.name}.import",
+            app,
+            accounts=added["account"],
+            groups=added["group"],
+            messages=added["message"],
+            files=added["file"],
         )
-    _print_added(target.added)
-    if wish.mail:
-        click.echo(f"sent: {mails:,} mails with links")
-    per_second = total / max(seconds, _LEAST_SECONDS)
-    click.echo(f"{seconds:.1f} s, {per_second:,.0f} messages a second")
-    return contents
 
 
 def _print_added(new: Mapping[str, int]) -> None:
+    """Print how many accounts, groups, messages and so on are new."""
     click.echo(
         f"new: accounts {new['account']:,}, groups {new['group']:,}, messages {new['message']:,}, "
         f"reactions {new['reaction']:,}, files {new['file']:,}, emoji {new['emoji']:,}"
@@ -278,8 +332,11 @@ def _print_added(new: Mapping[str, int]) -> None:
 
 
 def _warnings(folder: str, page: str) -> Iterator[str]:
-    """Warnings for the operator before the import begins. ``folder``: the data
-    directory."""
+    """Yield warnings for the operator before the import begins.
+
+    ``folder``: the data directory. ``page``: the messages page, to which links
+    in messages lead.
+    """
     if page.startswith("http://127.0.0.1:"):
         yield f"links lead to {page}: set app.http_url to the address at which people open the server"
     owner = os.stat(folder).st_uid
@@ -288,7 +345,11 @@ def _warnings(folder: str, page: str) -> Iterator[str]:
 
 
 def _links_page(tenant: Tenant, own_page: str) -> str:
-    """The page on which a person sets the password of an account, by a link."""
+    """Return the page on which a link sets the password of an account.
+
+    The app may name a page of its own. ``own_page``: the messages page of this
+    server, or ``""``. Ends the command if there is no such page.
+    """
     if not rules_of(tenant).passwords:
         fail("--links, --mail: accounts of this app have no passwords")
     page = rules_of(tenant).reset_url or own_page

@@ -64,33 +64,42 @@ def depart(
     with opened(path, data_dir, reads=True) as (config, store, tenants):
         app = tenant_of(tenants, app).name
         _require_groups(store, app, groups)
-        with closing(
-            Uploads(settings_of(config, UploadSettings), config.server.data_dir, store)
-        ) as uploads:
+        settings = settings_of(config, UploadSettings)
+        with closing(Uploads(settings, config.server.data_dir, store)) as uploads:
             with long_work("reading") as say:
                 archive = Departure(
                     store, app, uploads, groups, lambda n: say(f"reading: {n} messages")
                 )
-            with closing(archive), long_work("writing") as say:
-                try:
-                    with (
-                        open_private(part) as target,
-                        ZipFile(target, "w", ZIP_DEFLATED) as packed,
-                    ):
-                        WRITERS[name](archive, app).write(
-                            packed, lambda n: say(f"writing: {n} messages")
-                        )
-                        target.flush()
-                except OSError as error:
-                    fail(f"the archive {part} is not finished: {error}")
+            with closing(archive):
+                _write_archive(archive, app, name, part)
                 record_act(config, store, f"{name}.export", app, groups=list(groups))
                 part.replace(file)
     click.echo(f"{file}: bytes {file.stat().st_size:,}")
     print_problems(archive.problems, "not written, or different:")
 
 
+def _write_archive(archive: Departure, app: str, format: str, path: Path) -> None:
+    """Write an app to a new zip file in the format of another server.
+
+    Ends the command with an error if the disk is full, for example.
+    """
+    with long_work("writing") as say:
+        try:
+            with (
+                open_private(path) as target,
+                ZipFile(target, "w", ZIP_DEFLATED) as packed,
+            ):
+                WRITERS[format](archive, app).write(
+                    packed, lambda n: say(f"writing: {n} messages")
+                )
+                target.flush()
+        except OSError as error:
+            fail(f"the archive {path} is not finished: {error}")
+
+
 def _require_groups(store: Store, app: str, groups: tuple[int, ...]) -> None:
-    """End the command if the app does not have all of these groups."""
+    """End the command with an error if the app does not have all of these
+    groups."""
     if not groups:
         return
     rows = store.part(MessageLog).conversations.find(app, groups)

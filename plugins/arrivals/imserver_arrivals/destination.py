@@ -27,8 +27,10 @@ _PEOPLE_SECONDS: Final = 60.0
 
 
 class Destination:
-    """An app into which archives of one format are imported. Methods switch
-    greenlets, and raise StorageUnavailable."""
+    """An app into which archives of one format are imported.
+
+    Methods switch greenlets, and raise StorageUnavailable.
+    """
 
     def __init__(
         self,
@@ -38,6 +40,11 @@ class Destination:
         format: str,
         problems: Problems,
     ) -> None:
+        """Open the services that an import needs.
+
+        ``format``: such as ``slack``. ``problems`` gets the identifiers that
+        accounts cannot have.
+        """
         self.app = tenant.name
         self.page = _own_page(config, tenant)
         """The messages page, whose links open messages; ``""`` if the app has
@@ -70,30 +77,18 @@ class Destination:
         done: Callable[[int], object] = bool,
     ) -> Importer:
         """Store an archive: accounts with their pictures, own emoji, and
-        messages. Returns the importer that has stored it. ``done`` is called
-        with the number of messages so far."""
-        if monotonic() - self._cached_at >= _PEOPLE_SECONDS:
-            self.people = People(
-                self._store,
-                self.app,
-                self._format,
-                self._identifiers,
-                self._problems,
-            )
-            self._cached_at = monotonic()
-        people = self.people
+        messages.
+
+        Returns the importer that has stored it. ``contents`` and ``spool`` come
+        from the survey of the archive. ``done`` is called with the number of
+        messages so far.
+        """
+        people = self._cached_people()
         new_before = people.new
         uploads = FileUploads(
             self._uploads, index, self.app, self._key, archive.problems
         )
-        for person in contents.people.values():
-            if person.id not in people.accounts:
-                people.find_or_add(person)
-                picture = uploads.upload(
-                    person.avatar, people.accounts[person.id].user, person.id, "picture"
-                )
-                if picture is not None:
-                    people.set_avatar(person.id, f"/api/v1/uploads/{picture.id}")
+        self._add_people(people, contents, uploads)
         if contents.emoji:
             uploads.add_emoji(self._emoji, contents.emoji.values())
         importer = Importer(
@@ -115,10 +110,42 @@ class Destination:
         )
         return importer
 
+    def _cached_people(self) -> People:
+        """Return the accounts that were found before, if they are not too
+        old."""
+        if monotonic() - self._cached_at >= _PEOPLE_SECONDS:
+            self.people = People(
+                self._store,
+                self.app,
+                self._format,
+                self._identifiers,
+                self._problems,
+            )
+            self._cached_at = monotonic()
+        return self.people
+
+    def _add_people(
+        self, people: People, contents: Survey, uploads: FileUploads
+    ) -> None:
+        """Find or make the account of each person, and set its picture.
+
+        A person in the cache has both already.
+        """
+        for person in contents.people.values():
+            if person.id in people.accounts:
+                continue
+            people.find_or_add(person)
+            user = people.accounts[person.id].user
+            picture = uploads.upload(person.avatar, user, person.id, "picture")
+            if picture is not None:
+                people.set_avatar(person.id, f"/api/v1/uploads/{picture.id}")
+
 
 def tenant_of(tenants: Tenants, app: str) -> Tenant:
-    """The app that an operator names. Ends the command if its users are not
-    accounts."""
+    """Return the app that an operator names.
+
+    Ends the command with an error if its users are not accounts.
+    """
     name = tenants.resolve(app)
     tenant = tenants.find(name)
     if tenant is None:
@@ -131,8 +158,11 @@ def tenant_of(tenants: Tenants, app: str) -> Tenant:
 
 
 def _own_page(config: Config, tenant: Tenant) -> str:
-    """The messages page of this server, if the app has it there; else
-    ``""``."""
+    """Return the address of the messages page, if the app has it on this
+    server.
+
+    ``""`` for all apps but the one that ``imserver chat`` makes.
+    """
     if tenant.name != GOCHAT:
         return ""
     url = config.address

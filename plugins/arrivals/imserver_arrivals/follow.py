@@ -12,6 +12,7 @@ import signal
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic, sleep
@@ -59,8 +60,11 @@ _REFUSED: Final = (400, 403, 404, 410, 413, 422)
 
 
 def live_of(name: str, address: str, token: str, back: Sequence[str]) -> Live:
-    """The adapter of a format. Each element of ``back`` is ``ADDRESS``, or
-    ``GROUP=ADDRESS`` for one group. Raises LiveError."""
+    """Return the adapter that follows a server of a format, such as ``slack``.
+
+    Each element of ``back`` is an address to which messages of our app are
+    posted: ``ADDRESS``, or ``GROUP=ADDRESS`` for one group. Raises LiveError.
+    """
     if name not in LIVE:
         raise LiveError(
             f"servers of the format {name} cannot be followed", is_final=True
@@ -84,17 +88,17 @@ def live_of(name: str, address: str, token: str, back: Sequence[str]) -> Live:
 
 
 def follow_server(live: Live, address: str, has_back: bool, wish: Wish) -> None:
-    """Follow a server until SIGTERM or Ctrl-C. ``has_back``: messages of the
-    app are posted there. Raises LiveError if the server refuses for good, and
-    OSError."""
+    """Follow a server until SIGTERM or Ctrl-C.
+
+    ``has_back``: messages of our app are posted there. Raises LiveError if the
+    server refuses for good, and OSError.
+    """
     with opened(wish.path, wish.data_dir) as (config, store, tenants):
         tenant = tenant_of(tenants, wish.app)
         problems = Problems()
         file = PositionFile(config.server.data_dir, live.name, tenant.name)
-        with (
-            closing(Destination(config, store, tenant, live.name, problems)) as target,
-            file.locked() as stored,
-        ):
+        destination = Destination(config, store, tenant, live.name, problems)
+        with closing(destination) as target, file.locked() as stored:
             if stored.address not in ("", address):
                 raise LiveError(
                     f"this app follows {stored.address}: remove {file.path} to begin again",
@@ -112,38 +116,28 @@ def follow_server(live: Live, address: str, has_back: bool, wish: Wish) -> None:
                 file.write(replace(stored, ours=ours))
             beginning = _beginning_in_words(stored.cursor)
             click.echo(f"following {address}, {beginning}; Ctrl-C ends it")
-            act = f"{live.name}.follow"
-            record_act(
-                config,
-                store,
-                act,
-                tenant.name,
-                state="begin",
-                server=urlsplit(address).hostname,
-                back=has_back,
+            record = partial(
+                record_act, config, store, f"{live.name}.follow", tenant.name
             )
+            record(state="begin", server=urlsplit(address).hostname, back=has_back)
             position = replace(stored, address=address, ours=ours)
             follower = Follower(live, target, store, file, position, problems)
             try:
                 follower.run()
             finally:
-                came = target.added["message"]
-                went = follower.posted
-                click.echo(f"ended: {came:,} messages received, {went:,} sent")
-                record_act(
-                    config,
-                    store,
-                    act,
-                    tenant.name,
-                    state="end",
-                    messages=came,
-                    posted=went,
-                )
+                received = target.added["message"]
+                sent = follower.posted
+                click.echo(f"ended: {received:,} messages received, {sent:,} sent")
+                record(state="end", messages=received, posted=sent)
     print_counts(problems, "not imported, or different:")
 
 
 class Follower:
-    """Runs the rounds. ``posted``: how many messages of the app were posted."""
+    """Runs the rounds in which messages come from a server and go to it.
+
+    ``position`` is where the first round begins, and ``file`` keeps the
+    position. ``posted`` counts the messages of our app that were posted there.
+    """
 
     def __init__(
         self,
@@ -168,9 +162,11 @@ class Follower:
         """Whether a signal has come."""
 
     def run(self) -> None:
-        """Run rounds until a signal comes. If the server or the database does
-        not answer, try again after a pause. Raises LiveError if the server
-        refuses for good, and OSError."""
+        """Run rounds until a signal comes.
+
+        If the server or the database does not answer, try again after a pause.
+        Raises LiveError if the server refuses for good, and OSError.
+        """
         failures = 0
         with self._signals(), suppress(KeyboardInterrupt):
             self._begin_count()
@@ -181,6 +177,7 @@ class Follower:
                     if isinstance(error, LiveError) and error.is_final:
                         raise
                     failures += 1
+                    # People need to read it only once.
                     if failures == 1:
                         click.echo(f"waiting: {error}")
                     sleep(retry_pause(failures, 1.0, _LONGEST_PAUSE))
@@ -193,22 +190,24 @@ class Follower:
     def _begin_count(self) -> None:
         """Begin to count the messages for the next line of the progress."""
         self._counted_at = monotonic()
-        self._counted_came = self._target.added["message"]
-        self._counted_went = self.posted
+        self._received_before = self._target.added["message"]
+        self._sent_before = self.posted
 
     def _print_count(self) -> None:
         """Print how many messages came and went, once a minute if any did."""
-        came = self._target.added["message"] - self._counted_came
-        went = self.posted - self._counted_went
+        received = self._target.added["message"] - self._received_before
+        sent = self.posted - self._sent_before
         is_due = monotonic() - self._counted_at >= _REPORT_SECONDS
-        if (came or went) and is_due:
-            click.echo(f"{came:,} messages received, {went:,} sent")
+        if (received or sent) and is_due:
+            click.echo(f"{received:,} messages received, {sent:,} sent")
             self._begin_count()
 
     def _run_round(self) -> None:
-        """Import the new events of the server, post the new messages of the
-        app, and store the position. Raises LiveError, StorageUnavailable and
-        OSError."""
+        """Import the server's new events, post our new messages, store the
+        position.
+
+        Raises LiveError, StorageUnavailable and OSError.
+        """
         position = self._position
         with TemporaryDirectory(prefix="imserver-") as name:
             folder = Path(name)
@@ -229,8 +228,10 @@ class Follower:
                 self._position = position
 
     def _import_events(self, folder: Path) -> dict[int, str]:
-        """Import the archive in a folder. Returns its groups: conversation → id
-        of the group there."""
+        """Import the archive in a folder.
+
+        Returns its groups: conversation here → id of the group there.
+        """
         archive = archive_of(folder, self._live.name)
         index = FileIndex(archive, None)
         with closing(Spool()) as spool, self._finishing():
@@ -245,13 +246,15 @@ class Follower:
     # --- ours, to theirs ------------------------------------------------------
 
     def _post(self, position: Position) -> Iterator[int]:
-        """Post the new messages of the app. Yields the id of each entry up to
-        which the log is done, so that the caller can store it. Nothing is
-        posted if no messages go back (``ours`` is -1)."""
+        """Post the new messages of our app to the server.
+
+        Yields the id of each entry up to which the log is done, so that the
+        caller can store it. Nothing is posted if no messages go back (``ours``
+        is -1).
+        """
         after = position.ours
-        app = self._target.app
         while after >= 0:
-            page = self._entries.read(app, after, _PAGE)
+            page = self._entries.read(self._target.app, after, _PAGE)
             if not page:
                 return
             after = page[-1].id
@@ -260,39 +263,56 @@ class Follower:
                 for entry in page
                 if entry.conversation in position.groups and self._is_ours(entry)
             ]
-            ids = {id_of(entry.sender) for entry in entries}
-            accounts = self._accounts.by_ids(app, list(ids))
-            names = {account.user: account.nickname for account in accounts}
+            nicknames = self._nicknames_of(entries)
             for entry in entries:
-                nickname = names.get(entry.sender) or entry.sender or "server"
+                nickname = nicknames.get(entry.sender) or entry.sender or "server"
                 if self._is_ending:
                     return
-                try:
-                    with self._finishing():
-                        group = position.groups[entry.conversation]
-                        self.posted += self._live.post(
-                            group, nickname, self._text(entry), entry.id
-                        )
-                except LiveError as error:
-                    if error.status not in _REFUSED:
-                        raise
-                    self._problems.note(
-                        "message of this server that the other server refuses"
-                    )
-                    click.echo(f"message {entry.id} cannot be sent: {error}")
+                self._post_one(entry, position.groups[entry.conversation], nickname)
                 yield entry.id
+            # The page may end with entries that were not posted.
             yield after
+
+    def _nicknames_of(self, entries: list[Entry]) -> dict[str, str]:
+        """Return the nicknames of the senders of entries, by their users."""
+        ids = {id_of(entry.sender) for entry in entries}
+        accounts = self._accounts.by_ids(self._target.app, list(ids))
+        return {account.user: account.nickname for account in accounts}
+
+    def _post_one(self, entry: Entry, group: str, nickname: str) -> None:
+        """Post a message to a group of the server.
+
+        A message that the server will never take is noted and left out. Raises
+        LiveError for other errors.
+        """
+        try:
+            with self._finishing():
+                self.posted += self._live.post(
+                    group, nickname, self._text(entry), entry.id
+                )
+        except LiveError as error:
+            if error.status not in _REFUSED:
+                raise
+            self._problems.note("message of this server that the other server refuses")
+            click.echo(f"message {entry.id} cannot be sent: {error}")
 
     def _is_ours(self, entry: Entry) -> bool:
         """Whether an entry is a message that was written here, and not
-        imported."""
+        imported.
+
+        An imported message has its key, such as ``slack.C1.1700000000.0001``,
+        as the id of the client.
+        """
         return entry.kind == "message" and not entry.client_msg_id.startswith(
             f"{self._live.name}."
         )
 
     def _text(self, entry: Entry) -> str:
-        """The text of a message, with the names and the addresses of its
-        files."""
+        """Return the text of a message, with a line for each of its files.
+
+        Files are not posted. Their line is the name, and the address at which
+        people find the message here.
+        """
         text, files, _ = content_of(entry)
         page = self._target.page
         address = ""
@@ -305,7 +325,7 @@ class Follower:
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
-        """Let signals end a wait."""
+        """Let SIGTERM and Ctrl-C end a wait, until the end of ``with``."""
         before = {
             number: signal.signal(number, self._handle_signal)
             for number in (signal.SIGTERM, signal.SIGINT)
@@ -318,7 +338,7 @@ class Follower:
 
     @contextmanager
     def _finishing(self) -> Iterator[None]:
-        """Let the first signal wait until this block is done."""
+        """Let the first signal wait until the end of ``with``."""
         self._is_finishing = True
         try:
             yield
@@ -326,8 +346,10 @@ class Follower:
             self._is_finishing = False
 
     def _handle_signal(self, *_: object) -> None:
-        """Handle a signal: end the process at once, or after the block that
-        must be finished. A second signal does not wait for the block."""
+        """End the process at once, or after the block that must be finished.
+
+        A second signal does not wait for the block.
+        """
         is_first = not self._is_ending
         self._is_ending = True
         if not (is_first and self._is_finishing):
@@ -335,8 +357,10 @@ class Follower:
 
 
 def _beginning_in_words(cursor: str) -> str:
-    """From when on events come, for people. For the forms of a cursor see
-    :class:`~imserver_arrivals.live.Live`."""
+    """Return for people from when on events come, such as ``from now on``.
+
+    For the forms of a cursor see :class:`~imserver_arrivals.live.Live`.
+    """
     if not cursor:
         return "from now on"
     if not cursor.startswith("@"):

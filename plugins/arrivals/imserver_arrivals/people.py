@@ -9,7 +9,7 @@ account by a login with the provider.
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from secrets import token_urlsafe
 from time import time
-from typing import Final
+from typing import Final, NamedTuple
 
 from imserver.people.accounts import (
     NICKNAME_CHARACTERS,
@@ -45,8 +45,10 @@ You log in as {login}. Your name, your groups and all that was written there wai
 
 
 def nickname_of(*names: str | None) -> str:
-    """The first of these names that is visible, as a nickname; ``""`` if none
-    is."""
+    """Return the first of these names that is visible, as a nickname.
+
+    ``""`` if none is.
+    """
     for name in names:
         nickname = clean_name(name or "")[:NICKNAME_CHARACTERS].strip()
         if nickname:
@@ -54,9 +56,22 @@ def nickname_of(*names: str | None) -> str:
     return ""
 
 
+class AccountLink(NamedTuple):
+    """A link by which a person sets the password of an account."""
+
+    login: str
+    email: str
+    """``""`` if the account has no address."""
+    address: str
+
+
 class People:
-    """The accounts of the people in an archive. Methods may switch greenlets
-    and raise StorageUnavailable."""
+    """The accounts of the people in an archive.
+
+    ``provider``: the format of the archive, such as ``slack``, which links an
+    account with a person there. ``identifiers``: the kinds with which people
+    may log in. Methods may switch greenlets and raise StorageUnavailable.
+    """
 
     def __init__(
         self,
@@ -77,8 +92,8 @@ class People:
         """How many accounts were created."""
 
     def find_or_add(self, person: Person) -> None:
-        """Put the account of a person into :attr:`accounts`. A person without
-        an account gets one."""
+        """Put the account of a person into :attr:`accounts`. It is created if
+        it is missing."""
         row = self._rows.linked(self._app, (self._provider,), (person.id,))
         if row is not None:
             self.accounts[person.id] = row[0]
@@ -86,9 +101,10 @@ class People:
             self.accounts[person.id] = self._add(person)
 
     def _add(self, person: Person) -> Account:
-        """Create an account that is linked with a person. If somebody has just
-        registered with an identifier of the person, it is created without
-        identifiers."""
+        """Create an account that is linked with a person.
+
+        It has the person's name and address, so that the person can claim it.
+        """
         logins = dict(self._identifiers(person))
         email = logins.get("email", "")
         name = logins.get("name", "")
@@ -98,16 +114,19 @@ class People:
         try:
             return self._rows.add_linked(account, self._provider, person.id)
         except ServiceRefused:
-            # Somebody has registered meanwhile.
+            # Somebody has registered with the name or the address meanwhile.
             self._problems.note("identifier that another account has", person=person.id)
             return self._rows.add_linked(
                 Account(0, self._app, "", nickname), self._provider, person.id
             )
 
     def _identifiers(self, person: Person) -> Iterator[tuple[Identifier, str]]:
-        """The identifiers with which a person logs in, if the app allows them
-        and no account has them. An account with the person's address may belong
-        to somebody else, so it is not linked with the person."""
+        """Yield the identifiers with which a person logs in, such as ("name",
+        "ann").
+
+        Identifiers that the app does not allow are left out, and so are those
+        of another account. It may belong to somebody else.
+        """
         kinds: tuple[tuple[Identifier, str], ...] = (
             ("email", person.email),
             ("name", person.login),
@@ -138,9 +157,12 @@ class People:
 
     def links(
         self, persons: Mapping[str, Person], page: str, days: int
-    ) -> Iterator[tuple[str, str, str]]:
-        """(login, e-mail address, link) of each account without a password.
-        With the link, the owner can set a password once."""
+    ) -> Iterator[AccountLink]:
+        """Yield a link for each account without a password.
+
+        With the link, the owner can set a password once. ``page``: the page
+        that the links open. ``days``: how long they are valid.
+        """
         now = int(time())
         end = now + days * _DAY_SECONDS
         for id, person in persons.items():
@@ -153,44 +175,37 @@ class People:
             _, password_hash = row
             if password_hash:
                 continue
+            # The database has only a digest of the code, as of a password.
             code = token_urlsafe(_CODE_BYTES)
             digest = secret_hash(code)
             if self._rows.add_reset(account.id, account.email, digest, now, end):
                 login = account.name or account.email
-                yield login, account.email, f"{page}#reset={code}"
+                yield AccountLink(login, account.email, f"{page}#reset={code}")
 
 
 def send_links(
     settings: SmtpSettings,
-    rows: Sequence[tuple[str, str, str]],
+    links: Sequence[AccountLink],
     title: str,
     days: int,
     problems: Problems,
 ) -> int:
-    """Mail each link to the people who have an address. ``rows``: see
-    :meth:`People.links`. ``title``: the name of the product from which the
-    people come. Returns how many mails were sent.
+    """Mail each link to its person, if the account has an address.
 
-    Stops if the mail server accepts no mails at all.
+    ``title``: the name of the product from which the people come. ``days``:
+    how long the links are valid. Returns how many mails were sent. Stops if
+    the mail server accepts no mails at all.
     """
     sent = 0
-    addressed = [row for row in rows if row[1]]
-    without = len(rows) - len(addressed)
+    addressed = [link for link in links if link.email]
+    without = len(links) - len(addressed)
     if without:
         problems.note(
             "person without an e-mail address, who gets no mail", count=without
         )
-    for number, (login, address, link) in enumerate(addressed):
+    for number, link in enumerate(addressed):
         try:
-            text = _TEXT.format(title=title, days=days, login=login, link=link)
-            send(
-                settings,
-                Mail(
-                    address,
-                    "Choose a password for your account · 请为您的账号设置密码",
-                    text,
-                ),
-            )
+            send(settings, _mail_of(link, title, days))
             sent += 1
         except NotSent as error:
             if not error.is_of_mail:
@@ -200,3 +215,13 @@ def send_links(
                 break
             problems.note("mail that the mail server refuses")
     return sent
+
+
+def _mail_of(link: AccountLink, title: str, days: int) -> Mail:
+    """Return the mail that invites a person to claim an account."""
+    text = _TEXT.format(title=title, days=days, login=link.login, link=link.address)
+    return Mail(
+        link.email,
+        "Choose a password for your account · 请为您的账号设置密码",
+        text,
+    )
