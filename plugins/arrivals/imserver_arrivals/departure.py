@@ -11,7 +11,7 @@ from contextlib import closing
 from functools import partial
 from itertools import chain
 from tempfile import TemporaryFile
-from typing import IO, Any, ClassVar, Final, TypeVar
+from typing import IO, Any, ClassVar, Final, NamedTuple, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -55,7 +55,8 @@ _SERVER: Final = "server"
 
 
 class ReactionChange(Struct, frozen=True, tag="reacted"):
-    """A reaction to a message, or its end."""
+    """A reaction to a message, or its end. The emoji is a character or
+    ``:name:``."""
 
     message: str
     person: str
@@ -64,7 +65,11 @@ class ReactionChange(Struct, frozen=True, tag="reacted"):
 
 
 class Content(Struct):
-    """The body of a message with files."""
+    """The body of a message with files.
+
+    An album has the files as ``items``. Another content is a file itself, as
+    ``{"url": "/api/v1/uploads/…", "name": "plan.pdf"}``.
+    """
 
     caption: str = ""
     url: str = ""
@@ -73,11 +78,12 @@ class Content(Struct):
 
 
 class Departure:
-    """The people, groups and messages of an app, or only of the conversations
-    ``groups`` (empty: of all).
+    """An app in the form of an archive, from which the writers of formats
+    write.
 
-    The constructor reads the log, and calls ``report_count`` with the number of
-    messages so far. It raises StorageUnavailable.
+    It has the people, groups and messages of the app, or only of the
+    conversations ``groups`` (empty: of all). The interface is
+    :class:`~imserver_arrivals.records.Archive`.
     """
 
     name: ClassVar[str] = "imserver"
@@ -91,8 +97,14 @@ class Departure:
         groups: Collection[int],
         report_count: Any,
     ) -> None:
+        """Read the conversations, people and the whole log of the app.
+
+        ``report_count`` is called with the number of messages so far. Switches
+        greenlets, and raises StorageUnavailable.
+        """
         self.problems = Problems()
         self._app = app
+        self._store = store
         self._uploads = uploads
         self._chosen = frozenset(groups)
         self._log = store.part(MessageLog)
@@ -100,13 +112,15 @@ class Departure:
         self._emoji = OwnEmoji(store, uploads)
         self._conversations: dict[int, Conversation] = {}
         self._members: dict[int, list[Member]] = {}
+        """Conversation → its members."""
         self._pins: dict[int, dict[str, Pin]] = {}
         """Conversation → id of a pinned message → its pin."""
         self._people: dict[str, Account | None] = {}
         """Id of a user → the account. None if the user has no account."""
         self._spool = Spool(_id_of, Message | Change | ReactionChange)
+        """Sorts the messages, changes and reactions of the log."""
 
-        for conversation in self._all_conversations(store):
+        for conversation in self._all_conversations():
             self._conversations[conversation.id] = conversation
         for conversation in self._conversations.values():
             members = list(self._members_of(conversation))
@@ -114,16 +128,23 @@ class Departure:
         everybody = chain.from_iterable(self._members.values())
         self._look_up({member.person for member in everybody})
         if not groups:
-            for ids in _pages_of_ids(store, "account", "app = %s", app):
-                for account in self._accounts.by_ids(app, ids):
-                    self._people[account.user] = account
+            self._read_all_accounts()
         self._read_log(report_count)
+
+    def _read_all_accounts(self) -> None:
+        """Read all accounts of the app, also those that are in no
+        conversation."""
+        for ids in _pages_of_ids(self._store, "account", "app = %s", self._app):
+            for account in self._accounts.by_ids(self._app, ids):
+                self._people[account.user] = account
 
     def close(self) -> None:
         """Free the space on the disk."""
         self._spool.close()
 
     def records(self) -> Iterator[Record]:
+        """Yield all records: people, emoji, groups, and then messages with
+        their reactions."""
         for user, account in self._people.items():
             yield _person(user, account)
         for row in self._emoji.of(self._app):
@@ -133,11 +154,15 @@ class Departure:
         yield from self._messages()
 
     def open(self, file: str) -> IO[bytes] | None:
-        """The bytes of an upload of the app, in a temporary file. Returns None
-        if it does not exist, or is damaged, which is noted."""
+        """Open an upload of the app, as a temporary file.
+
+        None if it does not exist, or is damaged. Damage is noted.
+        """
         row = self._uploads.find(file)
         if row is None or row.app != self._app:
             return None
+        # Pieces of an upload can only be read in their order, and a writer
+        # needs a file.
         copy = TemporaryFile()  # noqa: SIM115
         try:
             with closing(self._uploads.open(row, False, 0, row.bytes - 1)) as pieces:
@@ -152,22 +177,22 @@ class Departure:
 
     # --- people and groups ----------------------------------------------------
 
-    def _all_conversations(self, store: Store) -> Iterator[Conversation]:
-        """The conversations of the archive, except rooms."""
+    def _all_conversations(self) -> Iterator[Conversation]:
+        """Yield the conversations of the archive, except rooms."""
         of_log = "log = (SELECT number FROM log WHERE app = %s AND part = 0)"
         pages: Iterable[list[int]]
         if self._chosen:
             pages = [sorted(self._chosen)]
         else:
-            pages = _pages_of_ids(store, "conversation", of_log, self._app)
+            pages = _pages_of_ids(self._store, "conversation", of_log, self._app)
         for ids in pages:
             for row in self._log.conversations.find(self._app, ids):
                 if row.kind != "room":
                     yield row
 
     def _members_of(self, conversation: Conversation) -> Iterator[Member]:
-        """The members of a conversation, each with the time up to which they
-        have read."""
+        """Yield the members of a conversation, with the times of their
+        reading."""
         id = conversation.id
         conversations = self._log.conversations
         after = ""
@@ -177,6 +202,8 @@ class Departure:
                 return
             after = page[-1].user
             users = [row.user for row in page]
+            # The log knows up to which message they have read. An archive has
+            # the time of this message.
             positions = conversations.read_positions(self._app, {id: users})
             times = self._times_of(positions.values())
             for row in page:
@@ -184,10 +211,13 @@ class Departure:
                 if row.role in ("owner", "admin"):
                     role = row.role  # type: ignore[assignment]
                 position = positions.get((row.user, id), 0)
-                yield Member(row.user, role, times.get(position, -1))
+                yield Member(row.user, role, read_ms=times.get(position, -1))
 
     def _times_of(self, positions: Iterable[int]) -> dict[int, int]:
-        """Position → the time of its message; 0 → 0."""
+        """Return the time of the message at each position.
+
+        Position 0 means that nothing was read, and has the time 0.
+        """
         ids = sorted({id for id in positions if id})
         times = {0: 0}
         for entry in self._log.entries.find(self._app, ids):
@@ -195,13 +225,14 @@ class Departure:
         return times
 
     def _group(self, conversation: Conversation, members: list[Member]) -> Group:
-        """A conversation as a group, with its pins. Its owner counts as its
-        creator."""
+        """Return the record of a conversation, with its members and pins."""
         kind: GroupKind = "closed"
+        # Only a conversation of two has its members in its row.
         if conversation.members:
             kind = "direct"
         elif conversation.open or conversation.everybody:
             kind = "open"
+        # Nobody knows who has created it, and the owner comes nearest.
         owners = (member.person for member in members if member.role == "owner")
         return Group(
             id=str(conversation.id),
@@ -216,7 +247,10 @@ class Departure:
         )
 
     def _look_up(self, users: Collection[str]) -> None:
-        """Look up the accounts of users who are not known yet."""
+        """Look up the accounts of users who are not known yet.
+
+        A user whose id is not a number has no account.
+        """
         new = [user for user in users if user and user not in self._people]
         self._people.update(dict.fromkeys(new))
         ids = [int(user) for user in new if _is_id(user)]
@@ -227,8 +261,10 @@ class Departure:
     # --- the log --------------------------------------------------------------
 
     def _read_log(self, report_count: Any) -> None:
-        """Read the log. Messages, reactions and changes go into the spool, and
-        pins stay in memory."""
+        """Read the log of the app, page by page.
+
+        Messages, reactions and changes go into the spool. Pins stay in memory.
+        """
         after = 0
         count = 0
         while True:
@@ -247,8 +283,10 @@ class Departure:
             report_count(count)
 
     def _read_entry(self, entry: Entry) -> None:
-        """Put the record of an entry into the spool, or apply a pin. Other
-        kinds of entries have no record."""
+        """Put the record of an entry into the spool, or apply a pin.
+
+        Other kinds of entries have no record.
+        """
         group = str(entry.conversation)
         message = str(entry.about)
         if entry.kind == "message":
@@ -259,6 +297,7 @@ class Departure:
             is_added = entry.type == "add"
             self._spool.add(ReactionChange(message, entry.sender, emoji, is_added))
         elif entry.kind == "pin":
+            # The last pin of a message counts, and is the newest in its group.
             pins = self._pins.setdefault(entry.conversation, {})
             pins.pop(message, None)
             if entry.type == "add":
@@ -269,7 +308,7 @@ class Departure:
                 self._spool.add(change)
 
     def _message(self, entry: Entry, group: str) -> Message:
-        """A message of the log as a record, without its reactions."""
+        """Return a message of the log as a record, without its reactions."""
         text, files, lost = content_of(entry)
         if lost:
             self.problems.note(lost, group=group)
@@ -287,14 +326,18 @@ class Departure:
             text=self._marked(text, entry.message_meta().mentions),
             thread=thread,
             reply=reply,
+            # A reply that is not beside the conversation is shown in it, too.
             also=bool(thread) and not entry.is_beside,
             is_edited=entry.is_edited,
             files=files,
         )
 
     def _marked(self, text: str, mentions: Collection[str]) -> str:
-        """A text in which the names of mentioned people are replaced by
-        marks."""
+        """Replace the names of mentioned people in a text by marks.
+
+        ``Hi @Ann`` becomes ``Hi`` and the mark of Ann, for example.
+        ``mentions``: the users, or ``all``.
+        """
         self._look_up([user for user in mentions if user != "all"])
         ids = {}
         if "all" in mentions:
@@ -316,8 +359,10 @@ class Departure:
         return around_code(text, partial(name.sub, mark))
 
     def _messages(self) -> Iterator[Message | Change]:
-        """Yield the messages with their reactions, and the changes. In the
-        spool the reactions to a message follow it."""
+        """Yield the messages with their reactions, and the changes.
+
+        In the spool the reactions to a message follow it.
+        """
         message: Message | None = None
         reactions: dict[tuple[str, str], Reaction] = {}
         for record in self._spool.read():
@@ -344,24 +389,30 @@ class Departure:
 def _with_reactions(
     message: Message, reactions: dict[tuple[str, str], Reaction]
 ) -> Message:
+    """Return a message with its reactions, which are the values of the dict."""
     if reactions:
         return replace(message, reactions=list(reactions.values()))
     return message
 
 
 def _id_of(record: Message | Change | ReactionChange) -> int:
-    """The key by which the spool sorts. Reactions come after their message."""
+    """Return the key by which the spool sorts: an id of the log.
+
+    Reactions have the key of their message, and so come after it.
+    """
     if isinstance(record, ReactionChange):
         return int(record.message)
     return int(record.id)
 
 
 def _is_id(user: str) -> bool:
+    """Whether the id of a user is that of an account, which is a number."""
     return user.isascii() and user.isdigit() and len(user) <= _MOST_ID_DIGITS
 
 
 def _upload_of(url: str) -> str:
-    """The id of an upload; ``""`` if the address leads elsewhere."""
+    """Return the id of an upload by its address; ``""`` if the address leads
+    elsewhere."""
     if url.startswith(_UPLOAD):
         return url.removeprefix(_UPLOAD)
     return ""
@@ -370,33 +421,52 @@ def _upload_of(url: str) -> str:
 def _pages_of_ids(
     store: Store, table: str, where: str, app: str
 ) -> Iterator[list[int]]:
-    """Yield pages of the ids in a table of an app. Ids can have large gaps, so
-    pages are not made from ranges of ids."""
+    """Yield the ids of the rows of an app in a table, as pages.
+
+    Ids can have large gaps, so pages are not made from ranges of ids.
+    ``where``: a condition of SQL with one ``%s``, for the app.
+    """
     for rows in store.pages(table, "id", "id", where, (app,)):
         yield [id for (id,) in rows]
 
 
-def content_of(entry: Entry) -> tuple[str, list[File], str]:
-    """The text of a message, its files, and, for the report, the part that
-    other servers do not have (``""``: they have all)."""
+class EntryContent(NamedTuple):
+    """A message of the log in a form that other servers have, too."""
+
+    text: str
+    files: list[File]
+    lost: str
+    """The part that other servers do not have, for the report; ``""``: they
+    have all."""
+
+
+def content_of(entry: Entry) -> EntryContent:
+    """Return the text and the files of a message of the log.
+
+    The text of files is their caption. A message of another type, such as a
+    location, leaves only its name.
+    """
     lost = ""
     if entry.ask is not None:
         lost = "question or poll (its text leaves)"
     if entry.type == "text":
-        return entry.body.decode(errors="replace"), [], lost
+        return EntryContent(entry.body.decode(errors="replace"), [], lost)
 
     content = _decode_or_empty(Content, entry.body)
     if entry.type in _FILES and (content.items or content.name or content.url):
         # An album has items. Another content is one file itself.
         files = list(map(_file, content.items or [content]))
-        return content.caption, files, lost
+        return EntryContent(content.caption, files, lost)
     lost = f"message of type {entry.type} (its name leaves)"
-    return content.caption or content.name or f"[{entry.type}]", [], lost
+    text = content.caption or content.name or f"[{entry.type}]"
+    return EntryContent(text, [], lost)
 
 
 def _person(user: str, account: Account | None) -> Person:
-    """A user as a person. ``why`` is set if nobody can log in as the user
-    there."""
+    """Return the record of a user. ``account`` is None if they have none.
+
+    ``why`` is set if nobody can log in as the user on the other server.
+    """
     if account is None:
         return Person(user, user, why="no account")
     avatar = _upload_of(account.avatar)
@@ -404,12 +474,14 @@ def _person(user: str, account: Account | None) -> Person:
     if account.bot:
         return Person(user, nickname, avatar=avatar, why="bot")
     if account.name or account.email:
-        return Person(user, nickname, account.name, account.email, avatar)
+        return Person(
+            user, nickname, login=account.name, email=account.email, avatar=avatar
+        )
     return Person(user, nickname, avatar=avatar, why="no login")
 
 
 def _decode_or_empty(kind: type[_Json], raw: bytes) -> _Json:
-    """A JSON body as a struct; the empty struct if the body has another
+    """Return a JSON body as a struct; the empty struct if the body has another
     form."""
     try:
         return msgspec.json.decode(raw, type=kind)
@@ -418,8 +490,11 @@ def _decode_or_empty(kind: type[_Json], raw: bytes) -> _Json:
 
 
 def _change(entry: Entry, group: str) -> Change | None:
-    """The change that an entry reports. None if no other server has such
-    changes."""
+    """Return the change of a group that an entry of the log reports.
+
+    Somebody joins or leaves, or the name or the description changes. None for
+    all other entries, because no other server has such changes.
+    """
     details = entry.group_meta()
     users = list(details.users or ())
     change = Change(str(entry.id), group, entry.sender, entry.time_ms, "join", users)
@@ -439,12 +514,14 @@ def _change(entry: Entry, group: str) -> Change | None:
 
 
 def _file(content: Content) -> File:
-    """A file of a message: an address elsewhere, or an upload. Without an
-    address its bytes are missing."""
+    """Return a file of a message, which is an upload, or an address elsewhere.
+
+    Without an address its bytes are missing.
+    """
     url = content.url
     name = content.name or "file"
     if url.startswith(("http://", "https://")):
-        return File("", name, url)
+        return File(id="", name=name, address=url)
     if not url:
-        return File("", name, why="file without its bytes (its name leaves)")
+        return File(id="", name=name, why="file without its bytes (its name leaves)")
     return File(url.removeprefix(_UPLOAD), name)

@@ -27,7 +27,10 @@ _MOST_WHOLE: Final = 1 << 53
 
 
 def at(value: object, *keys: str) -> Any:
-    """The value under these nested keys. Returns None if it is missing."""
+    """Return the value under these nested keys. None if it is missing.
+
+    ``at({"a": {"b": 1}}, "a", "b")`` is 1.
+    """
     for key in keys:
         if not isinstance(value, dict):
             return None
@@ -36,7 +39,8 @@ def at(value: object, *keys: str) -> Any:
 
 
 def text_at(value: object, *keys: str) -> str:
-    """The text under these nested keys. ``""`` if it is missing."""
+    """Return the text under these nested keys. ``""`` if it is missing or no
+    text."""
     text = at(value, *keys)
     if isinstance(text, str):
         return text
@@ -44,7 +48,8 @@ def text_at(value: object, *keys: str) -> str:
 
 
 def list_at(value: object, *keys: str) -> list[Any]:
-    """The array under these nested keys. Empty if it is missing."""
+    """Return the array under these nested keys. Empty if it is missing or no
+    array."""
     rows = at(value, *keys)
     if isinstance(rows, list):
         return rows
@@ -52,11 +57,14 @@ def list_at(value: object, *keys: str) -> list[Any]:
 
 
 def number_at(value: object, *keys: str) -> int | None:
-    """The number under these nested keys. Returns None if it is missing. A text
-    of digits is a number, too, because old servers accepted it."""
+    """Return the whole number under these nested keys. None if it is missing.
+
+    A text of digits is a number, too, because old servers accepted it.
+    """
     number = at(value, *keys)
     if isinstance(number, str) and re.fullmatch(r"-?\d{1,9}", number, re.ASCII):
         return int(number)
+    # A boolean is an int for Python.
     if isinstance(number, int) and not isinstance(number, bool):
         return number
     return None
@@ -66,8 +74,10 @@ def number_at(value: object, *keys: str) -> int | None:
 
 
 class RecordReader(Generic[_Record]):
-    """Reads records of one struct. Servers, their versions and tools disagree
-    about types. Therefore a wrong type costs only the field, not its record.
+    """Reads records of one struct from JSON whose fields may have wrong types.
+
+    Servers, their versions and tools disagree about types. Therefore a wrong
+    type costs only the field, not its record.
 
     The strict decoder of msgspec goes first: it is fast, and most records are
     correct. A record that it refuses is read again, field by field. A number in
@@ -83,15 +93,19 @@ class RecordReader(Generic[_Record]):
         ).decode
 
     def decode(self, raw: bytes | Raw, note: Note) -> _Record:
-        """The record of a piece of JSON. Raises ValueError and RecursionError
-        if it is broken."""
+        """Return the record of a piece of JSON. ``note`` gets the fields that
+        are left out.
+
+        Raises ValueError and RecursionError if it is broken.
+        """
         try:
             return self._decode(raw)
         except ValueError:
             return self.convert(any_value(bytes(raw)), note)
 
     def convert(self, value: object, note: Note) -> _Record:
-        """The record of a decoded value. Raises as :meth:`decode` does."""
+        """Return the record of a decoded value. Raises as :meth:`decode`
+        does."""
         try:
             return msgspec.convert(value, self._kind)
         except (ValueError, TypeError):
@@ -100,10 +114,11 @@ class RecordReader(Generic[_Record]):
 
 
 def any_value(raw: bytes) -> Any:
-    """The value of a piece of JSON, even if its text has bytes or escapes that
-    are not characters.
+    r"""Decode a piece of JSON, even if its text has bytes that are not
+    characters.
 
-    Raises ValueError and RecursionError.
+    The text may also have escapes of half a character, such as ``\ud800``.
+    Both are replaced. Raises ValueError and RecursionError.
     """
     raw = raw.removeprefix(BYTE_ORDER_MARK)
     try:
@@ -113,7 +128,7 @@ def any_value(raw: bytes) -> Any:
 
 
 def _without_surrogates(value: Any) -> Any:
-    """The value without lone halves of surrogate pairs, which no storage
+    """Return a value without lone halves of surrogate pairs, which no storage
     accepts."""
     if isinstance(value, str):
         return well_formed(value)
@@ -128,14 +143,18 @@ def _without_surrogates(value: Any) -> Any:
 
 @cache
 def _fields_of(kind: Any) -> Sequence[FieldInfo]:
+    """Return the fields of a struct. They are cached, because many rows need
+    them."""
     return fields(kind)
 
 
 def _struct(kind: Any, value: object, path: str, note: Note) -> Any:
-    """A struct from the fields whose types are right, and defaults for the
-    others, which are noted. ``path``: the field in which the struct is; ``""``
-    for a whole record. Raises ValueError if a required field is missing or
-    wrong."""
+    """Convert a value to a struct, field by field.
+
+    A field whose type is wrong gets its default, and is noted. ``path``: the
+    field in which the value is, such as ``pins[]``; ``""`` for a whole record.
+    Raises ValueError if a required field is missing or wrong.
+    """
     if value == []:
         value = {}  # PHP writes an empty object so
     if not isinstance(value, dict):
@@ -153,16 +172,20 @@ def _struct(kind: Any, value: object, path: str, note: Note) -> Any:
         except ValueError:
             if field.required:
                 raise
+            # Many servers write null for a missing field.
             if content is not None:
                 note(inside)
     return kind(**fields)
 
 
 def _typed(kind: Any, value: object, path: str, note: Note) -> Any:
-    """A value converted to a type. ``path``: the field in which the value is.
-    Raises ValueError if the value cannot have this type."""
+    """Convert a value to a type, such as ``list[str] | None``.
+
+    ``path``: the field in which the value is. ``note`` gets the parts that are
+    left out. Raises ValueError if the value cannot have this type.
+    """
     try:
-        # it also accepts a number in quotes
+        # It also accepts a number in quotes.
         return msgspec.convert(value, kind, strict=False)
     except (ValueError, TypeError):
         # Only a part of the value may be wrong, or the type may be Raw, to
@@ -171,13 +194,12 @@ def _typed(kind: Any, value: object, path: str, note: Note) -> Any:
     origin = get_origin(kind)
     choices = get_args(kind)
     if origin is Annotated:
+        # The value has the type, but not the form or range that it must have.
         raise _wrong_type(value, path)
     if kind is Raw:
         return Raw(msgspec.json.encode(value))
-    if kind is str and isinstance(value, int | float) and not isinstance(value, bool):
-        return str(value)
-    if kind is int and isinstance(value, float) and abs(value) < _MOST_WHOLE:
-        return int(value)
+    if kind in (str, int):
+        return _scalar(kind, value, path)
     if isinstance(kind, type) and issubclass(kind, Struct):
         return _struct(kind, value, path, note)
     if origin is list:
@@ -187,9 +209,25 @@ def _typed(kind: Any, value: object, path: str, note: Note) -> Any:
     return _first_accepting(choices, value, path, note)
 
 
+def _scalar(kind: Any, value: object, path: str) -> Any:
+    """Convert a number to a text, or a float to a whole number.
+
+    ``7`` becomes ``"7"``, and ``7.0`` becomes ``7``. Raises ValueError for
+    other values.
+    """
+    if kind is str and isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    if kind is int and isinstance(value, float) and abs(value) < _MOST_WHOLE:
+        return int(value)
+    raise _wrong_type(value, path)
+
+
 def _typed_list(kind: Any, value: object, path: str, note: Note) -> list[Any]:
-    """A list of values converted to a type. Elements that cannot have the type
-    are left out, and noted. Raises ValueError if the value is no list."""
+    """Convert a value to a list of values of one type.
+
+    Elements that cannot have the type are left out, and noted. Raises
+    ValueError if the value is no list.
+    """
     if isinstance(value, dict) and all(map(str.isdecimal, value)):
         value = list(value.values())  # PHP writes an array with gaps so
     if not isinstance(value, list):
@@ -204,8 +242,11 @@ def _typed_list(kind: Any, value: object, path: str, note: Note) -> list[Any]:
 
 
 def _typed_dict(kind: Any, value: object, path: str, note: Note) -> Json:
-    """A dict whose values are converted to a type. Values that cannot have the
-    type are left out, and noted. Raises ValueError if the value is no dict."""
+    """Convert a value to a dict whose values have one type.
+
+    Values that cannot have the type are left out, and noted. Raises ValueError
+    if the value is no dict.
+    """
     if value == []:  # PHP writes an empty object so
         return {}
     if not isinstance(value, dict):
@@ -222,7 +263,11 @@ def _typed_dict(kind: Any, value: object, path: str, note: Note) -> Json:
 def _first_accepting(
     choices: Sequence[Any], value: object, path: str, note: Note
 ) -> Any:
-    """A value converted to the first of these types that accepts it."""
+    """Convert a value to the first of these types that accepts it.
+
+    They are the choices of a union such as ``str | list[str] | None``. Raises
+    ValueError if none accepts it.
+    """
     for choice in choices:
         if choice is NoneType:
             continue
@@ -239,12 +284,14 @@ def _first_accepting(
 
 
 def _path_of_field(path: str, name: str) -> str:
+    """Return the path of a field in a record, such as ``profile.email``."""
     if path:
         return f"{path}.{name}"
     return name
 
 
 def _wrong_type(value: object, path: str) -> msgspec.ValidationError:
+    """Return the error for a value that cannot have its type."""
     subject = "it is"
     if path:
         subject = f"{path} is"

@@ -29,8 +29,11 @@ WRITERS: Final[dict[str, type[MattermostWriter | SlackWriter | ZulipWriter]]] = 
 
 
 def archive_of(path: Path, name: str | None = None) -> Archive:
-    """The archive at a path. ``name``: the name of its format; None: any format
-    that accepts it. Raises BadArchive and OSError."""
+    """Open the archive at a path, a file or a folder.
+
+    ``name``: the name of its format, such as ``slack``. None: the first format
+    that accepts it. Raises BadArchive and OSError.
+    """
     readers = list(FORMATS.values())
     if name:
         readers = [FORMATS[name]]
@@ -39,6 +42,7 @@ def archive_of(path: Path, name: str | None = None) -> Archive:
         try:
             return reader(path)
         except BrokenArchive:
+            # No other format could read it either.
             raise
         except BadArchive as error:
             reasons.append(str(error).removeprefix(f"{path} is "))

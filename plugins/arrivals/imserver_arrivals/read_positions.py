@@ -18,10 +18,18 @@ _PAGE: Final = 500
 
 
 class ReadPositions:
-    """The last messages that the members of an archive's groups have read. They
-    are collected during the import, and marked as read at its end."""
+    """Keeps the last messages that the members of an archive's groups have
+    read.
+
+    An archive tells the times up to which they have read. The messages at these
+    times are found during the import, and marked as read at its end.
+    """
 
     def __init__(self, survey: Survey, accounts: Mapping[str, Account]) -> None:
+        """Sort the members of each group by the time of their reading.
+
+        ``accounts``: id of a person in the archive → the account here.
+        """
         self._groups = survey.groups
         self._accounts = accounts
         self._readers = {
@@ -36,8 +44,11 @@ class ReadPositions:
         """Id of a group → the id of its last message."""
 
     def _sorted_readers(self, group: Group) -> list[Member]:
-        """The members of a group with an account and a known read time, by this
-        time."""
+        """Return the members of a group with an account and a known time of
+        reading.
+
+        They are sorted by this time.
+        """
         members = {
             member.person: member
             for member in group.members
@@ -46,29 +57,32 @@ class ReadPositions:
         return sorted(members.values(), key=attrgetter("read_ms"))
 
     def note(self, message: Message, id: int) -> None:
-        """Note that a message was stored. Members whose read time is before the
-        time of the message have read up to the message before it. Messages must
-        come in the order of their times."""
+        """Note that a message was stored. ``id``: its id here.
+
+        Members whose read time is before the time of the message have read up
+        to the message before it. Messages must come in the order of their
+        times.
+        """
         group = message.group
         readers = self._readers[group]
-        reads = self._read_ids[group]
+        read_ids = self._read_ids[group]
         last_id = self._last.get(group, 0)
         time_ms = time_of(message)
         # The readers are sorted, so the first one without a message is the
         # next.
-        while len(reads) < len(readers):
-            reader = readers[len(reads)]
+        while len(read_ids) < len(readers):
+            reader = readers[len(read_ids)]
             if reader.read_ms >= time_ms:
                 break
-            reads.append(last_id)
+            read_ids.append(last_id)
         self._last[group] = max(last_id, id)
 
     def mark_all(self, log: MessageLog, app: str, groups: Mapping[str, int]) -> None:
         """Mark the messages as read that members had read on the other server.
-        If that is unknown, mark all.
 
-        ``groups``: id of a group there → the id of the group here. Switches
-        greenlets, and raises StorageUnavailable.
+        If that is unknown, all messages are marked. ``groups``: id of a group
+        there → the id of the group here. Switches greenlets, and raises
+        StorageUnavailable.
         """
         for id, last_id in self._last.items():
             self._mark_group(
@@ -81,8 +95,11 @@ class ReadPositions:
             )
 
     def _read_ids_of(self, id: str) -> dict[str, int]:
-        """User → the last message that the user has read in a group. Users
-        whose read time is unknown are left out."""
+        """Return the last message that each user has read in a group.
+
+        Users whose read time is unknown are left out. ``id``: of the group
+        there.
+        """
         # Readers without a message have read all messages.
         read_ids = chain(self._read_ids[id], repeat(self._last[id]))
         return {
@@ -99,9 +116,12 @@ class ReadPositions:
         last_id: int,
         is_direct: bool,
     ) -> None:
-        """Mark messages of one group as read. ``read_ids``: user → the last
-        message that the user has read; other users have read up to ``last_id``.
-        In a conversation of two the other person sees the mark."""
+        """Mark messages of one group as read.
+
+        ``read_ids``: user → the last message that the user has read; other
+        users have read up to ``last_id``. In a conversation of two
+        (``is_direct``) the other person sees the mark.
+        """
         after = ""
         while True:
             page = log.conversations.members(app, group, after, _PAGE)
@@ -110,6 +130,7 @@ class ReadPositions:
             after = page[-1].user
             users = [row.user for row in page]
             positions = log.conversations.read_positions(app, {group: users})
+            # A member may have read more here already, after an earlier import.
             behind = {}
             for user in users:
                 position = positions.get((user, group))

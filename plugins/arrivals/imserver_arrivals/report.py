@@ -15,8 +15,8 @@ from imserver.plugin.commands import fail
 from imserver.plugin.wire import Limit
 
 from .problems import Problems
-from .records import Archive
-from .survey import Survey
+from .records import Archive, Group
+from .survey import Activity, Survey
 from .text import SECOND_MS
 from .writing import open_private
 
@@ -35,6 +35,7 @@ _KINDS: Final = (
 
 
 def _day(moment_ms: int) -> str:
+    """Return the day of a time, such as ``2024-01-20``."""
     seconds = min(moment_ms, Limit.TIME_MS) / SECOND_MS
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d")
 
@@ -42,10 +43,8 @@ def _day(moment_ms: int) -> str:
 def print_survey(archive: Archive, contents: Survey) -> None:
     """Print how many people, groups, messages and files an archive has."""
     members = sum(person.is_member for person in contents.people.values())
-    rows = [
-        ("people", members),
-        ("bots, apps and people who have left", len(contents.people) - members),
-    ]
+    others = len(contents.people) - members
+    rows = [("people", members), ("bots, apps and people who have left", others)]
     rows += [(words, contents.counts[kind]) for kind, words in _KINDS]
     click.echo(f"an archive of {archive.title}:")
     for words, count in rows:
@@ -57,9 +56,10 @@ def print_survey(archive: Archive, contents: Survey) -> None:
 
 
 def print_problems(problems: Problems, headline: str) -> None:
-    """Print, under a headline, the parts that were not
-    understood or not stored. Ends the command with 1 if a part of the archive
-    is broken or lost."""
+    """Print under a headline the parts that were not understood or not stored.
+
+    Ends the command with 1 if a part of the archive is broken or lost.
+    """
     print_counts(problems, headline)
     for line in problems.broken:
         click.echo(f"  {line}", err=True)
@@ -68,6 +68,7 @@ def print_problems(problems: Problems, headline: str) -> None:
             f"imserver: {problems.lost_messages:,} messages of the archive are not imported",
             err=True,
         )
+    # Only one of these errors is printed. That of broken parts comes first.
     if problems.broken or problems.has_lost_fields:
         fail("parts of the archive are broken; the rest was read")
     if problems.lost_messages:
@@ -75,8 +76,8 @@ def print_problems(problems: Problems, headline: str) -> None:
 
 
 def print_counts(problems: Problems, headline: str) -> None:
-    """Print, under a headline, the numbers of parts that were
-    not understood or not stored."""
+    """Print under a headline the numbers of parts that were not understood or
+    stored."""
     if problems.counts:
         click.echo(headline)
     for kind, count in sorted(problems.counts.items(), key=_most_first):
@@ -84,14 +85,18 @@ def print_counts(problems: Problems, headline: str) -> None:
 
 
 def _most_first(row: tuple[str, int]) -> tuple[int, str]:
+    """Return the key by which the largest numbers come first."""
     kind, count = row
     return -count, kind
 
 
 def write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
-    """Write a file that only this user may read, because it has links or names.
-    An existing file is replaced. A pipe or a terminal gets the rows as they
-    are. Raises OSError."""
+    """Write a CSV file that only this user may read, because it has links or
+    names.
+
+    An existing file is replaced when the new one is complete. A pipe or a
+    terminal gets the rows as they are. Raises OSError.
+    """
     if path.exists() and not path.is_file():
         with path.open("w", encoding="utf-8", newline="") as target:
             csv.writer(target).writerows(rows)
@@ -106,8 +111,11 @@ def write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
 
 
 def report_rows(contents: Survey, problems: Problems) -> Iterator[Sequence[object]]:
-    """The rows of the report: the names of the columns, and a row for each
-    person and each group."""
+    """Yield the rows of the report of an import, as cells.
+
+    The first row has the names of the columns. Then comes a row for each
+    person, and one for each group.
+    """
     kinds = ("message", "reply", "reaction", "file", "bytes")
     yield ("kind", "id", "name", "becomes", *kinds, "not imported, or different")
     for person in contents.people.values():
@@ -120,29 +128,32 @@ def report_rows(contents: Survey, problems: Problems) -> Iterator[Sequence[objec
             person.id,
             person.nickname,
             becomes,
-            [counter[kind] for kind in kinds],
-            problems.of_people.get(person.id),
+            counts=[counter[kind] for kind in kinds],
+            lost=problems.of_people.get(person.id),
         )
+    people = contents.people
     for group in contents.groups.values():
         activity = contents.of_groups[group.id]
-        if group.kind == "direct":
-            becomes = "conversation of two"
-        elif not activity.owner:
-            becomes = "nothing"
-        elif activity.lacks_members:
-            becomes = "group of the people who wrote in it"
-        else:
-            becomes = "group"
-        people = contents.people
         members = [people[id].nickname for id in activity.members if id in people]
         yield _row(
             "group",
             group.id,
             group.name or ", ".join(members),
-            becomes,
-            [activity.counts[kind] for kind in kinds],
-            problems.of_groups.get(group.id),
+            _future_of(group, activity),
+            counts=[activity.counts[kind] for kind in kinds],
+            lost=problems.of_groups.get(group.id),
         )
+
+
+def _future_of(group: Group, activity: Activity) -> str:
+    """Return in words what a group of the archive becomes here."""
+    if group.kind == "direct":
+        return "conversation of two"
+    if not activity.owner:
+        return "nothing"
+    if activity.lacks_members:
+        return "group of the people who wrote in it"
+    return "group"
 
 
 def _row(
@@ -153,16 +164,21 @@ def _row(
     counts: Iterable[int],
     lost: Counter[str] | None,
 ) -> Sequence[object]:
-    """A row of the report. ``lost``: kind of a problem → number, or None if
-    there was none."""
+    """Return a row of the report.
+
+    ``lost``: kind of a problem → number, or None if there was none.
+    """
     rows = sorted((lost or Counter()).items())
     texts = [f"{reason}: {count}" for reason, count in rows]
     return (kind, _cell(id), _cell(name), becomes, *counts, "; ".join(texts))
 
 
 def _cell(text: str) -> str:
-    """A text as a cell of a CSV file. Otherwise a spreadsheet could take a name
-    for a formula."""
+    """Return a text as a cell of a CSV file.
+
+    A spreadsheet takes a cell such as ``=A1`` for a formula, so it gets a
+    quote.
+    """
     if text.startswith(tuple("=+-@\t\r")):
         return f"'{text}"
     return text

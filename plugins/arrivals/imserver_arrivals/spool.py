@@ -25,9 +25,11 @@ _AFTER_ALL_TIMES: Final = 1 << 62
 
 
 def moment(record: Group | Message | Change | Removal) -> int:
-    """The sort key of a record: its time. A message or reaction that was taken
-    back comes last, because nothing follows its removal. A group has the time
-    of its beginning."""
+    """Return the sort key of a record, which is its time.
+
+    A group has the time of its beginning. Removals come last, because the
+    removed message or reaction must be there before.
+    """
     if isinstance(record, Group):
         return record.created_ms
     if isinstance(record, Removal):
@@ -36,9 +38,11 @@ def moment(record: Group | Message | Change | Removal) -> int:
 
 
 class Spool:
-    """Records in a temporary file: sorted runs, which are merged. Records with
-    equal keys keep their order. The file is in ``TMPDIR``, and disappears with
-    the process. ``kinds``: the kinds of records, which are structs with tags.
+    """Sorts records on disk.
+
+    It writes sorted runs to a temporary file, and merges them when they are
+    read. Records with equal keys keep their order. The file is in ``TMPDIR``,
+    and disappears with the process.
     """
 
     def __init__(
@@ -46,6 +50,11 @@ class Spool:
         key: Callable[[Any], Any] = moment,
         kinds: Any = Message | Change | Removal,
     ) -> None:
+        """Open an empty spool.
+
+        ``key``: a record → the value by which records are sorted. ``kinds``:
+        the kinds of records, which are structs with tags.
+        """
         self._file = TemporaryFile(buffering=0)  # noqa: SIM115
         self._encode = msgspec.msgpack.Encoder().encode
         self._decode = msgspec.msgpack.Decoder(kinds).decode
@@ -67,18 +76,21 @@ class Spool:
             self._write_run()
 
     def read(self) -> Iterator[Any]:
-        """All records, in the order of their keys: of :func:`moment`, unless
-        another key was given."""
+        """Yield all records, in the order of their keys. It may be called
+        several times."""
         self._write_run()
         bounds = zip(self._ends, self._ends[1:], strict=False)
         return merge(*(self._read_run(*each) for each in bounds), key=self._key)
 
     def close(self) -> None:
+        """Free the space on the disk."""
         self._file.close()
 
     def _write_run(self) -> None:
-        """Sort the unwritten records, and write them as a run: each with its
-        length before it."""
+        """Sort the unwritten records, and write them as a run.
+
+        Each record has its length in four bytes before it.
+        """
         self._unwritten.sort(key=itemgetter(0))
         pieces = []
         for _, record in self._unwritten:
@@ -93,11 +105,14 @@ class Spool:
         self._size = 0
 
     def _read_run(self, at: int, end: int) -> Iterator[Any]:
-        """Yield the records of the run between two indexes of bytes. The run is
-        read in pieces, so that many runs can be merged."""
+        """Yield the records of the run between two indexes of bytes.
+
+        The run is read in pieces, so that many runs can be merged.
+        """
         file = self._file.fileno()
         while at < end:
             piece = pread(file, min(_PIECE_BYTES, end - at), at)
+            # The index of the next record in the piece.
             start = 0
             while True:
                 content = start + _LENGTH.size

@@ -7,7 +7,7 @@ from the names here, in the form that Mattermost accepts.
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from zipfile import ZipFile
 
 import msgspec
@@ -39,9 +39,23 @@ _HEADER_CHARACTERS: Final = 1024
 _TONES: Final = ("light", "medium_light", "medium", "medium_dark", "dark")
 
 
+class EventPost(NamedTuple):
+    """A post in which the server of Mattermost tells of a change."""
+
+    kind: str
+    """For example ``system_join_channel``."""
+    props: dict[str, str]
+    """The facts of the change, for programs."""
+    text: str
+    """The text for people."""
+
+
 class MattermostWriter:
-    """Writes one export. The ids of messages in the archive are numbers that
-    grow from message to message."""
+    """Writes an archive as one bulk export of Mattermost.
+
+    The ids of messages in the archive are numbers that grow from message to
+    message. ``team``: the name of the app.
+    """
 
     def __init__(self, archive: Archive, team: str) -> None:
         self._archive = archive
@@ -51,6 +65,7 @@ class MattermostWriter:
         self._names = {EVERYBODY: "all"}
         """Id of a person → the name of the user."""
         self._taken = {"all", "channel", "here", "system", "matterbot"}
+        """Names that no further user may have."""
         self._taken_channels: set[str] = set()
         self._groups: dict[str, Group] = {}
         self._channels: dict[str, str] = {}
@@ -60,10 +75,14 @@ class MattermostWriter:
         self._files: dict[str, str] = {}
         """Name of a file → its id."""
         self._pins: set[str] = set()
+        """The ids of pinned messages."""
 
     def write(self, target: ZipFile, done: Callable[[int], object]) -> None:
-        """Write everything. ``done`` is called with the number of messages so
-        far. Raises OSError, and StorageUnavailable."""
+        """Write everything to a zip file.
+
+        ``done`` is called with the number of messages so far. Raises OSError,
+        and StorageUnavailable.
+        """
         everything = threads(self._archive, self._add_record, done)
         # When the first thread comes, all people, groups and emoji are known.
         first = next(everything, iter(()))
@@ -76,8 +95,7 @@ class MattermostWriter:
         put_files(target, self._archive, self._files)
 
     def _add_record(self, record: Person | Group | Emoji) -> None:
-        """Add a person, a group or an emoji, and choose its name there. A
-        direct conversation has no channel with a name."""
+        """Add a person, a group or an emoji, and choose its name there."""
         if isinstance(record, Person):
             self._people[record.id] = record
             name = unused_name(
@@ -87,22 +105,30 @@ class MattermostWriter:
         elif isinstance(record, Emoji):
             self._emoji.append(record)
         else:
-            self._groups[record.id] = record
-            self._pins.update(pin.message for pin in record.pins)
-            is_direct = record.kind == "direct" or (
-                record.kind == "several" and len(record.members) <= MOST_PARTICIPANTS
-            )
-            if not is_direct:
-                name = unused_name(
-                    record.name, f"group-{record.id}", self._taken_channels
-                )
-                self._channels[record.id] = name
+            self._add_group(record)
+
+    def _add_group(self, group: Group) -> None:
+        """Add a group. It becomes a direct channel without a name, if it may.
+
+        A conversation of too many people becomes a private channel.
+        """
+        self._groups[group.id] = group
+        self._pins.update(pin.message for pin in group.pins)
+        is_direct = group.kind == "direct" or (
+            group.kind == "several" and len(group.members) <= MOST_PARTICIPANTS
+        )
+        if not is_direct:
+            name = unused_name(group.name, f"group-{group.id}", self._taken_channels)
+            self._channels[group.id] = name
 
     # --- all but posts --------------------------------------------------------
 
     def _lines_before_posts(self) -> Iterator[dict[str, Any]]:
-        """The lines before the posts, in the order of an export: version, team,
-        emoji, channels, users, direct channels."""
+        """Yield the lines before the posts, in the order of an export.
+
+        They are the version, the team, emoji, channels, users and direct
+        channels. A line is ``{"type": "team", "team": {…}}``, for example.
+        """
         yield {"type": "version", "version": 1, "info": {"generator": "imserver"}}
         team = {
             "name": self._team,
@@ -114,12 +140,21 @@ class MattermostWriter:
         for emoji in self._emoji:
             image = self._path(emoji.file, "image")
             yield {"type": "emoji", "emoji": {"name": emoji.name, "image": image}}
+        for id, name in self._channels.items():
+            yield {"type": "channel", "channel": self._channel(self._groups[id], name)}
+        memberships = self._memberships()
+        for id, person in self._people.items():
+            yield {"type": "user", "user": self._user(person, memberships.get(id, []))}
+        for id, group in self._groups.items():
+            if id not in self._channels:
+                direct = self._direct_channel(group)
+                yield {"type": "direct_channel", "direct_channel": direct}
 
+    def _memberships(self) -> dict[str, list[dict[str, Any]]]:
+        """Return the channels of each person, as the person's line has them."""
         memberships: dict[str, list[dict[str, Any]]] = {}
         for id, name in self._channels.items():
-            group = self._groups[id]
-            yield {"type": "channel", "channel": self._channel(group, name)}
-            for member in group.members:
+            for member in self._groups[id].members:
                 row: dict[str, Any] = {
                     "name": name,
                     "roles": "channel_user",
@@ -128,16 +163,10 @@ class MattermostWriter:
                 if member.role != "member":
                     row["roles"] = "channel_user channel_admin"
                 memberships.setdefault(member.person, []).append(row)
-        for id, person in self._people.items():
-            yield {"type": "user", "user": self._user(person, memberships.get(id, []))}
-        for id, group in self._groups.items():
-            if id not in self._channels:
-                direct = self._direct_channel(group)
-                yield {"type": "direct_channel", "direct_channel": direct}
+        return memberships
 
     def _channel(self, group: Group, name: str) -> dict[str, Any]:
-        """The line of a channel. An archived channel counts as deleted at an
-        unknown time."""
+        """Return the line of a channel. ``name``: the one in its address."""
         channel: dict[str, Any] = {
             "team": self._team,
             "name": name,
@@ -149,37 +178,46 @@ class MattermostWriter:
         if group.kind == "open":
             channel["type"] = "O"
         if group.is_archived:
+            # Nobody knows when, and any time but 0 archives it.
             channel["deleted_at"] = 1
         return channel
 
     def _direct_channel(self, group: Group) -> dict[str, Any]:
-        """The line of a direct conversation. Importers until 2023 read only
-        ``members``. Later ones read from ``participants`` when a person was
-        last there."""
+        """Return the line of a direct conversation.
+
+        Importers until 2023 read only ``members``. Later ones read from
+        ``participants`` when a person was last there.
+        """
         names = self._names_in(group)
-        reads = {
+        view_times = {
             self._names[member.person]: _view_time(member.read_ms)
             for member in group.members
         }
         return {
             "members": names,
-            "participants": [{"username": name, **reads[name]} for name in names],
+            "participants": [{"username": name, **view_times[name]} for name in names],
             "header": self._text(group.description),
         }
 
     def _names_in(self, group: Group) -> list[str]:
-        """The names of the members of a direct conversation. A person who talks
-        to themselves is listed twice."""
+        """Return the names of the members of a direct conversation.
+
+        A person who talks to themselves is listed twice.
+        """
         names = [self._names[member.person] for member in group.members]
         if len(names) == 1:
             return names * 2
         return names
 
     def _user(self, person: Person, channels: list[dict[str, Any]]) -> dict[str, Any]:
-        """The line of a person. A person without a login is deactivated."""
+        """Return the line of a person. ``channels``: the person's memberships.
+
+        A person without a login is deactivated.
+        """
         name = self._names[person.id]
         user: dict[str, Any] = {
             "username": name,
+            # Each user needs an address of their own.
             "email": person.email or f"{name}@example.invalid",
             "nickname": person.nickname[:_NAME_CHARACTERS],
             "roles": "system_user",
@@ -193,8 +231,11 @@ class MattermostWriter:
     # --- posts ----------------------------------------------------------------
 
     def _thread(self, records: Iterable[Message | Change]) -> Iterator[bytes]:
-        """The lines of a thread. If its first message is missing, it begins
-        with the next one."""
+        """Yield a thread as lines, usually as one: a post with its replies.
+
+        If its first message is missing, the thread begins with the next one. A
+        reply that makes the line too long begins another post.
+        """
         root: dict[str, Any] = {}
         replies: list[msgspec.Raw] = []
         size = 0
@@ -222,7 +263,11 @@ class MattermostWriter:
             yield self._line(root, replies, group)
 
     def _line(self, root: dict[str, Any], replies: list[msgspec.Raw], id: str) -> bytes:
-        """The line of a post with its replies. ``id``: the id of the group."""
+        """Return the line of a post with its replies. ``id``: the id of the
+        group.
+
+        Only a channel has a name. The members stand for a direct channel.
+        """
         group = self._groups[id]
         kind = "post"
         if id in self._channels:
@@ -233,61 +278,73 @@ class MattermostWriter:
         return encode({"type": kind, kind: where | root | {"replies": replies}})
 
     def _posts(self, record: Message | Change) -> Iterator[dict[str, Any]]:
-        """The posts of a record. A text that is too long becomes several posts,
-        and a change of a group one for each person."""
+        """Yield the posts of a record.
+
+        A text that is too long becomes several posts, and a change of a group
+        one for each person. A direct channel has no changes.
+        """
         post: dict[str, Any] = {
             "user": self._names[record.person],
             "create_at": record.time_ms,
         }
-        if isinstance(record, Change):
-            if record.group in self._channels:
-                for kind, props, text in self._events(record):
-                    yield post | {"type": kind, "props": props, "message": text}
-            return
-        if record.reply:
+        if isinstance(record, Message):
+            yield from self._posts_of_message(record, post)
+        elif record.group in self._channels:
+            for kind, props, text in self._events(record):
+                yield post | {"type": kind, "props": props, "message": text}
+
+    def _posts_of_message(
+        self, message: Message, post: dict[str, Any]
+    ) -> Iterator[dict[str, Any]]:
+        """Yield the posts of a message: its own, and posts with the rest of its
+        text.
+
+        ``post``: the fields that all of them have, which are the sender and the
+        time.
+        """
+        if message.reply:
             self._archive.problems.note(
-                "reply outside of a thread (leaves as a post)", group=record.group
+                "reply outside of a thread (leaves as a post)", group=message.group
             )
-        text = self._text(record.text)
+        text = self._text(message.text)
         attachments = []
-        for file in record.files:
+        for file in message.files:
             if file.address or file.why or not file.id:
                 text = with_name(text, file)
             else:
                 attachments.append({"path": self._path(file.id, file.name)})
         edit_at = 0
-        if record.is_edited:
-            edit_at = record.time_ms
-        post |= {
+        if message.is_edited:
+            edit_at = message.time_ms
+        own_post = post | {
             "message": text[:MOST_TEXT],
-            "is_pinned": record.id in self._pins,
+            "is_pinned": message.id in self._pins,
             "edit_at": edit_at,
-            "reactions": self._reactions(record),
+            "reactions": self._reactions(message),
         }
         if attachments:
-            post["attachments"] = attachments
-        yield post
+            own_post["attachments"] = attachments
+        yield own_post
         for start in range(MOST_TEXT, len(text), MOST_TEXT):
             self._archive.problems.note(
-                "long text (its rest leaves as replies)", group=record.group
+                "long text (its rest leaves as replies)", group=message.group
             )
-            yield {
-                "user": self._names[record.person],
-                "create_at": record.time_ms,
-                "message": text[start : start + MOST_TEXT],
-            }
+            yield post | {"message": text[start : start + MOST_TEXT]}
 
-    def _events(self, change: Change) -> Iterator[tuple[str, dict[str, str], str]]:
-        """The kind, the properties and the text of the posts about a change."""
+    def _events(self, change: Change) -> Iterator[EventPost]:
+        """Yield the posts about a change of a group.
+
+        A join or leave of several people has a post for each person.
+        """
         if change.kind == "name":
-            yield (
+            yield EventPost(
                 "system_displayname_change",
                 {"new_displayname": change.text},
                 f"renamed to {change.text}",
             )
         elif change.kind == "description":
             text = self._text(change.text)
-            yield (
+            yield EventPost(
                 "system_header_change",
                 {"new_header": text},
                 f"updated the header to {text}",
@@ -296,17 +353,22 @@ class MattermostWriter:
             name = self._names[person]
             is_own = person == change.person
             if change.kind == "join" and is_own:
-                yield "system_join_channel", {}, f"{name} joined"
+                yield EventPost("system_join_channel", {}, f"{name} joined")
             elif change.kind == "join":
-                yield "system_add_to_channel", {"addedUsername": name}, f"{name} joined"
+                props = {"addedUsername": name}
+                yield EventPost("system_add_to_channel", props, f"{name} joined")
             elif is_own:
-                yield "system_leave_channel", {}, f"{name} left"
+                yield EventPost("system_leave_channel", {}, f"{name} left")
             else:
                 props = {"removedUsername": name}
-                yield "system_remove_from_channel", props, f"{name} left"
+                yield EventPost("system_remove_from_channel", props, f"{name} left")
 
     def _reactions(self, message: Message) -> list[dict[str, Any]]:
-        """The reactions to a message, with the names that emoji have there."""
+        """Return the reactions to a message, with the names that emoji have
+        there.
+
+        An emoji without a name is left out, and noted.
+        """
         rows = []
         for reaction in message.reactions:
             name, tone = emoji_name(reaction.emoji)
@@ -316,6 +378,7 @@ class MattermostWriter:
                 )
                 continue
             if tone:
+                # Slack's numbers of tones begin with 2.
                 name += f"_{_TONES[tone - 2]}_skin_tone"
             row = {
                 "user": self._names[reaction.person],
@@ -326,22 +389,27 @@ class MattermostWriter:
         return rows
 
     def _path(self, id: str, name: str) -> str:
-        """The path of a file below ``data/``."""
+        """Note a file for the end of the archive, and return its path below
+        ``data/``."""
         path = f"{id}/{file_name(name)}"
         self._files[f"data/{path}"] = id
         return path
 
     def _text(self, text: str) -> str:
-        """A text in Markdown, with the names of people."""
+        """Return a text in Markdown, with names such as ``@ann`` for people."""
         return without_marks(to_markdown(text), self._mention)
 
     def _mention(self, id: str) -> str:
+        """Return the mention of a person. An unknown person is named by the
+        id."""
         return f"@{self._names.get(id, id)}"
 
 
 def _view_time(read_ms: int) -> dict[str, int]:
-    """The field with the time up to which a person has read; empty if it is
-    unknown (-1)."""
+    """Return the field with the time up to which a person has read.
+
+    The dict is empty if the time is unknown (-1).
+    """
     if read_ms >= 0:
         return {"last_viewed_at": read_ms}
     return {}

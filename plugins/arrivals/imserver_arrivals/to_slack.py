@@ -58,8 +58,11 @@ _LETTERS: Final[dict[GroupKind, str]] = {
 
 
 class SlackWriter:
-    """Writes one export. All ids in the archive are numbers. The ids of
-    messages grow from message to message."""
+    """Writes an archive as one export of Slack.
+
+    All ids in the archive are numbers. The ids of messages grow from message to
+    message. ``team``: the name of the app.
+    """
 
     def __init__(self, archive: Archive, team: str) -> None:
         self._archive = archive
@@ -78,11 +81,16 @@ class SlackWriter:
         """Id of a pinned message → its ``ts``; ``""`` until it is written."""
 
     def write(self, target: ZipFile, done: Callable[[int], object]) -> None:
-        """Write everything. ``done`` is called with the number of threads so
-        far. Raises OSError, and StorageUnavailable."""
+        """Write everything to a zip file.
+
+        ``done`` is called with the number of threads so far. Raises OSError,
+        and StorageUnavailable.
+        """
         with spooled(
             threads(self._archive, self._add_record, done), self._thread
         ) as spool:
+            # The spool has read the whole archive, so all people, groups and
+            # pins are known.
             target.writestr("users.json", encode(self._users))
             for name, kind in LISTS.items():
                 rows = [
@@ -98,7 +106,10 @@ class SlackWriter:
         put_files(target, self._archive, self._files)
 
     def _add_record(self, record: Person | Group | Emoji) -> None:
-        """Add a person or a group, and choose the folder of a group."""
+        """Add a person or a group, and choose the folder of a group.
+
+        Slack's exports have no pictures of emoji, so these are noted.
+        """
         if isinstance(record, Group):
             self._groups[record.id] = record
             self._pins.update((pin.message, "") for pin in record.pins)
@@ -134,8 +145,11 @@ class SlackWriter:
             self._files[f"{UPLOADS}/{id}/picture"] = person.avatar
 
     def _conversation(self, group: Group) -> dict[str, Any]:
-        """The row of a conversation in its list, with the pins of its
-        messages."""
+        """Return the row of a conversation in its list, such as
+        ``channels.json``.
+
+        A direct conversation has no name, and so fewer fields.
+        """
         row: dict[str, Any] = {
             "id": _conversation_id(group),
             "created": group.created_ms // SECOND_MS,
@@ -154,52 +168,49 @@ class SlackWriter:
             }
         if group.creator:
             row["creator"] = _user_id(group.creator)
-        row["pins"] = [
-            {
-                "id": self._pins[pin.message],
-                "type": "C",
-                "user": _user_id(pin.person),
-                "created": pin.time_ms // SECOND_MS,
-            }
-            for pin in group.pins
-            if self._pins[pin.message]  # the message was written
-        ]
+        row["pins"] = list(self._rows_of_pins(group))
         return row
+
+    def _rows_of_pins(self, group: Group) -> Iterator[dict[str, Any]]:
+        """Yield the pins of the messages that were written."""
+        for pin in group.pins:
+            if self._pins[pin.message]:
+                yield {
+                    "id": self._pins[pin.message],
+                    "type": "C",
+                    "user": _user_id(pin.person),
+                    "created": pin.time_ms // SECOND_MS,
+                }
 
     # --- messages -------------------------------------------------------------
 
     def _thread(self, records: Iterable[Message | Change]) -> Iterator[Line]:
-        """The lines of a thread. If its first message is missing, it begins
-        with the next one."""
-        root = 0
+        """Yield the rows of a thread, without their ``ts``.
+
+        If its first message is missing, the thread begins with the next one.
+        """
+        root_us = 0
         for record in records:
             time_us = _microseconds(record)
-            head: dict[str, Any] = {"type": "message"}
-            if root:
-                head["thread_ts"] = _ts(root)
+            common: dict[str, Any] = {"type": "message"}
+            if root_us:
+                common["thread_ts"] = _ts(root_us)
             rows: Iterable[dict[str, Any]]
             if isinstance(record, Change):
                 rows = self._events(record)
             else:
                 rows = [self._message(record)]
             for row in rows:
-                yield Line(record.group, time_us, encode(head | row))
-            root = root or time_us
+                yield Line(record.group, time_us, encode(common | row))
+            root_us = root_us or time_us
 
     def _message(self, message: Message) -> dict[str, Any]:
-        """A message in the form of Slack, without its time. Files with bytes
-        are noted for the end of the archive, and pinned messages get their
-        ``ts``."""
-        text = message.text
-        files: list[dict[str, Any]] = []
-        for file in message.files:
-            if file.address:
-                text = with_name(text, file)
-                continue
-            id = f"F{int(message.id):08}{len(files)}"
-            files.append({"id": id, "name": file.name, "title": file.name})
-            if file.id and not file.why:
-                self._files[f"{UPLOADS}/{id}/{file_name(file.name)}"] = file.id
+        """Return a message as a row of Slack, without its time.
+
+        Files with bytes are noted for the end of the archive. A pinned message
+        gets its ``ts``, by which Slack names it.
+        """
+        text, files = self._text_and_files(message)
         row: dict[str, Any] = {
             "user": _user_id(message.person),
             "text": to_mrkdwn(text),
@@ -221,9 +232,30 @@ class SlackWriter:
             row["reactions"] = reactions
         return row
 
+    def _text_and_files(self, message: Message) -> tuple[str, list[dict[str, Any]]]:
+        """Return the text of a message and the rows of its files.
+
+        A file that is elsewhere becomes a line of the text.
+        """
+        text = message.text
+        files: list[dict[str, Any]] = []
+        for file in message.files:
+            if file.address:
+                text = with_name(text, file)
+                continue
+            id = f"F{int(message.id):08}{len(files)}"
+            files.append({"id": id, "name": file.name, "title": file.name})
+            if file.id and not file.why:
+                self._files[f"{UPLOADS}/{id}/{file_name(file.name)}"] = file.id
+        return text, files
+
     def _reactions(self, message: Message) -> list[dict[str, Any]]:
-        """The reactions to a message: one row for each emoji, with its
-        users."""
+        """Return the reactions to a message: one row for each emoji, with its
+        users.
+
+        ``{"name": "wave::skin-tone-3", "users": ["U00000007"], "count": 1}`` is
+        such a row. An emoji without a name in Slack is left out, and noted.
+        """
         users: dict[str, list[str]] = {}
         for reaction in message.reactions:
             name, tone = emoji_name(reaction.emoji)
@@ -241,7 +273,10 @@ class SlackWriter:
         ]
 
     def _events(self, change: Change) -> Iterator[dict[str, Any]]:
-        """The events of a change: one for each person."""
+        """Yield a change of a group as rows of Slack.
+
+        A join or leave of several people has a row for each person.
+        """
         user = _user_id(change.person)
         if change.kind == "name":
             yield {
@@ -265,6 +300,7 @@ class SlackWriter:
                 "text": f"<@{_user_id(person)}> {_WORDS[change.kind]}",
             }
             if person != change.person:
+                # Somebody else has added or removed the person.
                 event["inviter"] = user
             yield event
 
@@ -273,31 +309,41 @@ class SlackWriter:
 
 
 def to_mrkdwn(text: str) -> str:
-    """A text of ours in the form of Slack. Only its marks mention people."""
+    """Convert a text of ours to the form of Slack's texts, which is called
+    mrkdwn.
+
+    ``[plan](https://a.org) ~~no~~`` becomes ``<https://a.org|plan> ~no~``.
+    Signs are escaped, so that only the marks of the text mention people.
+    """
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     text = around_code(text, _outside_code)
     return without_marks(text, _mention)
 
 
 def _outside_code(text: str) -> str:
+    """Convert a part of a text that is no code."""
     return _LINK.sub(_link, _STRUCK.sub(r"~\1~", text))
 
 
 def _mention(id: str) -> str:
+    """Return the mention of a person, or of everybody, in the form of Slack."""
     if id == EVERYBODY:
         return "<!channel>"
     return f"<@{_user_id(id)}>"
 
 
 def _link(match: re.Match[str]) -> str:
+    """Return a match of :data:`_LINK` in the form of Slack."""
     if match["bare"]:
         return f"<{match['bare']}>"
     return f"<{match['target']}|{match['label']}>"
 
 
 def _user_id(id: str) -> str:
-    """The id of a user in the form of Slack, which is ``U`` and digits or
-    capitals."""
+    """Return the id of a user in the form of Slack, such as ``U00000007``.
+
+    It is ``U`` and digits or capitals.
+    """
     if id.isdecimal():
         return f"U{int(id):08}"
     letters = re.sub("[^A-Z0-9]", "", id.upper())
@@ -305,23 +351,31 @@ def _user_id(id: str) -> str:
 
 
 def _conversation_id(group: Group) -> str:
+    """Return the id of a conversation in the form of Slack, such as
+    ``C00000012``."""
     return f"{_LETTERS[group.kind]}{int(group.id):08}"
 
 
 def _microseconds(record: Message | Change) -> int:
-    """When it was sent. Messages of one millisecond usually differ by their
-    ids."""
+    """Return when a record was sent, in Unix microseconds.
+
+    Slack identifies messages by it. Messages of one millisecond usually differ
+    by their ids, so the last digits are from the id.
+    """
     return record.time_ms * _MS_US + int(record.id) % _MS_US
 
 
 def _group_and_day(line: Line) -> tuple[str, str]:
+    """Return the file to which a row belongs: its group and its day."""
     return line.group, _day(line.key)
 
 
 def _rows(lines: Iterable[Line]) -> Iterator[bytes]:
-    """The rows of a conversation. Slack identifies messages by their time, so
-    each row gets a time that is later than the time before it. ``line.content``
-    is an object without ``ts``."""
+    """Yield the rows of a conversation, each with its ``ts``.
+
+    Slack identifies messages by their time, so each row gets a time that is
+    later than the time before it. ``line.content`` is an object without ``ts``.
+    """
     last = 0
     for line in lines:
         last = max(line.key, last + 1)
@@ -329,9 +383,11 @@ def _rows(lines: Iterable[Line]) -> Iterator[bytes]:
 
 
 def _ts(time_us: int) -> str:
+    """Return a time as Slack's ``ts``, such as ``1700000000.000100``."""
     seconds, fraction = divmod(time_us, SECOND_US)
     return f"{seconds}.{fraction:06}"
 
 
 def _day(time_us: int) -> str:
+    """Return the day of a time, such as ``2024-01-20``."""
     return datetime.fromtimestamp(time_us / SECOND_US, UTC).strftime("%Y-%m-%d")

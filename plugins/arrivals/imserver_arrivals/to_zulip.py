@@ -57,13 +57,17 @@ _SLANTED: Final = re.compile(r"(?<![\w_])_(?![_\s])([^_\n]+?)(?<![\s_])_(?![\w_]
 
 
 class ZulipWriter:
-    """Writes one export. All ids in the archive are numbers. The ids of
-    messages grow from message to message."""
+    """Writes an archive as one export of a Zulip organization.
+
+    All ids in the archive are numbers. The ids of messages grow from message to
+    message. ``team``: the name of the app.
+    """
 
     def __init__(self, archive: Archive, team: str) -> None:
         self._archive = archive
         self._team = team
         self._people: dict[str, dict[str, Any]] = {}
+        """Id of a person → the row of the person."""
         self._groups: dict[str, Group] = {}
         self._emoji: dict[str, int] = {}
         """Name of an own emoji of the app → its id."""
@@ -74,11 +78,15 @@ class ZulipWriter:
         """Name of a file → its id."""
 
     def write(self, target: ZipFile, done: Callable[[int], object]) -> None:
-        """Write everything. ``done`` is called with the number of threads so
-        far. Raises OSError, and StorageUnavailable."""
+        """Write everything to a zip file.
+
+        ``done`` is called with the number of threads so far. Raises OSError,
+        and StorageUnavailable.
+        """
         with spooled(
             threads(self._archive, self._add_record, done), self._thread
         ) as spool:
+            # Messages have no table (""); other rows of the spool have one.
             messages = (line.content for line in spool.read() if not line.group)
             for number in count(1):
                 part = list(islice(messages, _MESSAGES_OF_FILE))
@@ -92,11 +100,25 @@ class ZulipWriter:
         put_files(target, self._archive, self._files)
 
     def _write_tables(self, target: ZipFile, spool: Spool) -> None:
-        """Write ``realm.json`` and ``attachment.json``. Their largest tables
-        are read from the disk."""
+        """Write ``realm.json``, ``attachment.json`` and
+        ``avatars/records.json``.
+
+        The tables of reactions and attachments are large, so they are in the
+        spool.
+        """
+        realm = encode(self._small_tables())
+        # The object of small tables is continued, so it must not end yet.
+        _write_with_table(
+            target, spool, "realm.json", realm[:-1] + b",", "zerver_reaction"
+        )
+        _write_with_table(target, spool, "attachment.json", b"{", "zerver_attachment")
+        target.writestr("avatars/records.json", encode(self._avatars))
+
+    def _small_tables(self) -> dict[str, Any]:
+        """Return the tables of ``realm.json`` except the reactions."""
         channels = filter(_is_channel, self._groups.values())
         subscriptions = map(self._subscriptions, self._groups.values())
-        realm: dict[str, Any] = {
+        return {
             "zerver_realm": [
                 {"id": _REALM, "string_id": self._team, "name": self._team}
             ],
@@ -115,18 +137,9 @@ class ZulipWriter:
                 for name, id in self._emoji.items()
             ],
         }
-        for name, head, table in (
-            ("realm", encode(realm)[:-1] + b",", "zerver_reaction"),
-            ("attachment", b"{", "zerver_attachment"),
-        ):
-            rows = (line.content for line in spool.read() if line.group == table)
-            with target.open(f"{name}.json", "w", force_zip64=True) as file:
-                file.write(head + b'"%b":' % table.encode())
-                write_array(file, rows)
-                file.write(b"}")
-        target.writestr("avatars/records.json", encode(self._avatars))
 
     def _subscriptions(self, group: Group) -> list[dict[str, Any]]:
+        """Return the rows of the members of a group."""
         return [
             {
                 "user_profile": self._person_id(member.person),
@@ -137,6 +150,7 @@ class ZulipWriter:
         ]
 
     def _add_record(self, record: Person | Group | Emoji) -> None:
+        """Add a person, a group or an emoji. Emoji get numbers as their ids."""
         if isinstance(record, Group):
             self._groups[record.id] = record
         elif isinstance(record, Emoji):
@@ -147,11 +161,14 @@ class ZulipWriter:
             self._add_person(record)
 
     def _add_person(self, person: Person) -> None:
-        """Add a row of a person. A person without an address is not active,
-        unless it is a bot."""
+        """Add a row of a person.
+
+        A person without an address is not active, unless it is a bot.
+        """
         if person.id.isdecimal():
             id = int(person.id)
         else:
+            # Ids of Zulip are numbers, and this person is no account.
             id = len(self._people) + _FIRST_OTHER_ID
         email = person.email or f"user{id}@example.invalid"
         is_bot = person.why == "bot"
@@ -171,10 +188,12 @@ class ZulipWriter:
             self._files[f"avatars/{path}"] = person.avatar
 
     def _person_id(self, person: str) -> int:
+        """Return the number of a person in the export."""
         return int(self._people[person]["id"])
 
     def _channel(self, group: Group) -> dict[str, Any]:
-        """The row of a channel. Nobody is its creator if this is unknown."""
+        """Return the row of a channel. Its creator is None if that is
+        unknown."""
         creator = None
         if group.creator:
             creator = self._person_id(group.creator)
@@ -193,8 +212,10 @@ class ZulipWriter:
     # --- messages -------------------------------------------------------------
 
     def _thread(self, records: Iterable[Message | Change]) -> Iterator[Line]:
-        """The lines of a thread: its messages, with their reactions and files.
-        Changes of groups are left out."""
+        """Yield the rows of a thread: its messages, with reactions and files.
+
+        Changes of groups are left out, because the export of Zulip has none.
+        """
         messages = (record for record in records if isinstance(record, Message))
         first = next(messages, None)
         if first is None:
@@ -212,9 +233,12 @@ class ZulipWriter:
             yield from self._message(message, topic)
 
     def _topic_of(self, first: Message, has_replies: bool) -> tuple[str, str]:
-        """The topic of a thread, and the text of its first message without the
-        line that became the topic. The topic is ``""`` for a message without
-        replies, unless it has such a line."""
+        """Return the topic of a thread, and the text of its first message.
+
+        A bold first line such as ``*Lunch*`` becomes the topic, and is removed
+        from the text. Otherwise the topic is the beginning of the text. It is
+        ``""`` for a message without such a line and without replies.
+        """
         text = first.text
         match = _TOPIC.match(text)
         topic = ""
@@ -223,24 +247,37 @@ class ZulipWriter:
         if match is not None and topic and self._is_free(first.group, topic):
             text = text[len(match[0]) :]
         elif has_replies:
-            words = MARK.sub("", text).split()
-            base = " ".join(words)[:_TOPIC_CHARACTERS].strip() or "thread"
-            topic = base
-            number = 2
-            while not self._is_free(first.group, topic):
-                topic = f"{base} ({number})"
-                number += 1
+            topic = self._unused_topic(first)
         else:
             return "", text
         self._topics.add((first.group, topic.lower()))
         return topic, text
 
+    def _unused_topic(self, first: Message) -> str:
+        """Return the beginning of a message's text as a topic.
+
+        If its group has the topic already, a number follows: ``Lunch (2)``.
+        """
+        words = MARK.sub("", first.text).split()
+        base = " ".join(words)[:_TOPIC_CHARACTERS].strip() or "thread"
+        topic = base
+        number = 2
+        while not self._is_free(first.group, topic):
+            topic = f"{base} ({number})"
+            number += 1
+        return topic
+
     def _is_free(self, group: str, topic: str) -> bool:
+        """Whether no thread of a group has this topic yet."""
         return (group, topic.lower()) not in self._topics
 
     def _message(self, message: Message, topic: str) -> Iterator[Line]:
-        """The lines of a message: rows of its files and reactions for their
-        tables, and its own row (table ``""``)."""
+        """Yield the rows of a message.
+
+        Its files and reactions have tables of their own. The row of the message
+        itself has the table ``""``, and links to the files at the end of its
+        text.
+        """
         id = int(message.id)
         text = self._text(message.text)
         for file in message.files:
@@ -249,6 +286,7 @@ class ZulipWriter:
                 continue
             path = f"{_REALM}/{file.id}/{file_name(file.name)}"
             self._files[f"uploads/{path}"] = file.id
+            # A label must not end the link.
             label = re.sub(r"[^\w .-]", "", file.name) or "file"
             text += f"\n[{label}](/user_uploads/{quote(path)})"
             row = {
@@ -265,27 +303,36 @@ class ZulipWriter:
                 **self._emoji_of(reaction),
             }
             yield Line("zerver_reaction", id, encode(row))
+        yield Line("", id, encode(self._row_of(message, topic, text.strip())))
+
+    def _row_of(self, message: Message, topic: str, content: str) -> dict[str, Any]:
+        """Return the row of a message. ``content``: its text with links to
+        files."""
         sent = _seconds(message.time_ms)
         edited = None
         if message.is_edited:
             edited = sent
-        row = {
-            "id": id,
+        return {
+            "id": int(message.id),
             "sender": self._person_id(message.person),
             "recipient": int(message.group),
             "realm": _REALM,
             "subject": topic,
-            "content": text.strip(),
+            "content": content,
             "date_sent": sent,
             "last_edit_time": edited,
         }
-        yield Line("", id, encode(row))
 
     def _read_flags(self, row: Mapping[str, Any]) -> Iterator[dict[str, int]]:
-        """The rows which tell who has read a message. A member whose read time
-        is unknown counts as having read it."""
+        """Yield the rows which tell who has read a message. ``row``: the
+        message.
+
+        A member whose read time is unknown counts as having read it.
+        """
         sent_ms = row["date_sent"] * SECOND_MS
         for member in self._groups[str(row["recipient"])].members:
+            # The time of sending has a fraction of a millisecond, see
+            # _seconds().
             is_read = member.read_ms < 0 or sent_ms < member.read_ms + 1
             yield {
                 "user_profile": self._person_id(member.person),
@@ -294,35 +341,41 @@ class ZulipWriter:
             }
 
     def _emoji_of(self, reaction: Reaction) -> dict[str, str]:
-        """The fields of a reaction that name its emoji: a character, an own
-        emoji of the app, or another name."""
+        """Return the fields of a reaction that name its emoji.
+
+        A character has its code points in hexadecimal, such as ``1f44d``. An
+        own emoji of the app has its number. Another name is an extra emoji.
+        """
         emoji = reaction.emoji
         if not is_own_emoji(emoji):
+            # Zulip writes the code without the sign that asks for a picture.
             code = "-".join(f"{ord(sign):x}" for sign in emoji if sign != "\ufe0f")
+            kind = "unicode_emoji"
             name = emoji_name(emoji)[0] or code
-            return {
-                "reaction_type": "unicode_emoji",
-                "emoji_code": code,
-                "emoji_name": name,
-            }
-        name = emoji[1:-1]
-        if name in self._emoji:
-            return {
-                "reaction_type": "realm_emoji",
-                "emoji_code": str(self._emoji[name]),
-                "emoji_name": name,
-            }
-        return {
-            "reaction_type": "zulip_extra_emoji",
-            "emoji_code": name,
-            "emoji_name": name,
-        }
+        else:
+            name = emoji[1:-1]
+            if name in self._emoji:
+                kind = "realm_emoji"
+                code = str(self._emoji[name])
+            else:
+                kind = "zulip_extra_emoji"
+                code = name
+        return {"reaction_type": kind, "emoji_code": code, "emoji_name": name}
 
     def _text(self, text: str) -> str:
+        """Return a text in Zulip's Markdown, with mentions such as
+        ``@**Ann|7**``.
+
+        Zulip has no italic text with ``_``, so it gets stars.
+        """
         text = around_code(to_markdown(text), partial(_SLANTED.sub, r"*\1*"))
         return without_marks(text, self._mention)
 
     def _mention(self, id: str) -> str:
+        """Return the mention of a person or of everybody.
+
+        An unknown person is named by the id.
+        """
         if id == EVERYBODY:
             return "@**all**"
         row = self._people.get(id)
@@ -332,10 +385,27 @@ class ZulipWriter:
 
 
 def _is_channel(group: Group) -> bool:
+    """Whether a group becomes a channel. Other groups have no name."""
     return group.kind in ("open", "closed")
 
 
+def _write_with_table(
+    target: ZipFile, spool: Spool, name: str, beginning: bytes, table: str
+) -> None:
+    """Write an object of JSON whose last field is a table of the spool.
+
+    ``name``: of the file. ``beginning``: the object before the table, such as
+    ``{"a": 1,``. The rows of the table are written one by one.
+    """
+    rows = (line.content for line in spool.read() if line.group == table)
+    with target.open(name, "w", force_zip64=True) as file:
+        file.write(beginning + b'"%b":' % table.encode())
+        write_array(file, rows)
+        file.write(b"}")
+
+
 def _recipient(group: Group) -> dict[str, int]:
+    """Return the row of a group as a receiver of messages."""
     kind = _SEVERAL
     if _is_channel(group):
         kind = _CHANNEL
@@ -343,6 +413,8 @@ def _recipient(group: Group) -> dict[str, int]:
 
 
 def _seconds(time_ms: int) -> float:
-    """The time in seconds, half a millisecond later, so that rounding gives the
-    same milliseconds."""
+    """Return a time in Unix seconds, half a millisecond later.
+
+    Seconds are a float, so that rounding it down gives the same milliseconds.
+    """
     return (time_ms + _HALF_MS) / SECOND_MS

@@ -29,17 +29,23 @@ _OF_FILE: Final = re.compile(r"[A-Za-z0-9]{2,64}", re.ASCII)
 
 
 class FileIndex:
-    """Finds the bytes of files by their id. ``folder`` has files such as
-    ``F….png``, ``F…-name`` and ``F…/name``. Pictures of people have the id of
-    the user (``U….jpg``)."""
+    """Finds the bytes of files by their ids in an archive.
+
+    ``folder`` may have further files, such as ``F….png``, ``F…-name`` and
+    ``F…/name``. The name begins with the id of the file. Pictures of people
+    have the id of the user (``U….jpg``).
+    """
 
     def __init__(self, archive: Archive, folder: Path | None) -> None:
+        """Find the files in the folder. None: only the archive has files."""
         self._archive = archive
         self._paths: dict[str, Path] = {}
+        """Id of a file → its path in the folder."""
         if folder is None:
             return
         for path in sorted(folder.iterdir()):
             match = _OF_FILE.match(path.name)
+            # A link could lead to a file that nobody meant to import.
             if match is None or path.is_symlink():
                 continue
             file = _first_file(path)
@@ -47,6 +53,8 @@ class FileIndex:
                 self._paths[match[0]] = file
 
     def __contains__(self, id: str) -> bool:
+        """Whether the bytes of a file are there. A broken file counts as
+        there."""
         try:
             file = self.open(id)
         except Exception:
@@ -57,8 +65,10 @@ class FileIndex:
         return file is not None
 
     def open(self, id: str) -> IO[bytes] | None:
-        """The bytes of a file. None if they are missing. Raises OSError, and
-        errors of a broken zip file."""
+        """Open a file. None if its bytes are missing.
+
+        Raises OSError, and errors of a broken zip file.
+        """
         path = self._paths.get(id)
         if path is None:
             return self._archive.open(id)
@@ -66,9 +76,11 @@ class FileIndex:
 
 
 class FileUploads:
-    """Uploads the files of an archive, each once. ``key``: the secret from
-    which ids are made. ``new`` and ``emoji``: how many files were uploaded, and
-    how many emoji were added."""
+    """Uploads the files of an archive, each once.
+
+    ``key``: the secret from which ids are made. ``new`` and ``emoji``: how many
+    files were uploaded, and how many emoji were added.
+    """
 
     def __init__(
         self,
@@ -88,9 +100,12 @@ class FileUploads:
 
     def upload(self, id: str, user: str, name: str, kind: str = "") -> Upload | None:
         """Upload a file for the account of a user, or find its earlier upload.
-        Returns None if the bytes are missing, or if the app refuses them, which
-        is noted. ``name``: the name of the upload. ``kind``: the kind that it
-        must have; ``""``: any."""
+
+        ``id``: of the file in the archive. ``name``: of the upload. ``kind``:
+        the kind that it must have, such as ``picture``; ``""``: any. Returns
+        None if the bytes are missing, or if the app refuses them, which is
+        noted. Raises StorageUnavailable.
+        """
         if not id:
             return None
         upload_id = self._upload_id(id)
@@ -120,8 +135,13 @@ class FileUploads:
         return upload
 
     def part(self, file: File, user: str) -> dict[str, Any]:
-        """The part of a message's body that describes a file. Uploads the file.
-        If its bytes are missing, the part has only its name."""
+        """Upload a file, and return the part of a message's body that describes
+        it.
+
+        It is ``{"type": "image", "url": "/api/v1/uploads/…", "name": "cat.jpg",
+        "bytes": 1234, …}``, for example. If the bytes are missing, the part has
+        only the name.
+        """
         name = clean(file.name or "file").replace("\n", " ")[:_NAME_CHARACTERS]
         upload = None
         if not file.why:
@@ -142,8 +162,11 @@ class FileUploads:
         return part
 
     def add_emoji(self, own: OwnEmoji, emoji: Iterable[Emoji]) -> None:
-        """Add an archive's own emoji to the app. If the app has an emoji with
-        this name, it stays."""
+        """Add an archive's own emoji to the app.
+
+        If the app has an emoji with the name, it stays. An emoji that cannot be
+        added is noted. Raises StorageUnavailable.
+        """
         names = {row.name for row in own.of(self._app)}
         for row in emoji:
             if row.name in names:
@@ -152,11 +175,7 @@ class FileUploads:
                 self._problems.note("emoji with a name that this server does not allow")
                 continue
             try:
-                with self._open_existing(row.file) as file:
-                    content = file.read(self._uploads.limit_of("picture"))
-                picture = hashlib.sha256(content).hexdigest()
-                file_id = self._upload_id(f"emoji\0{row.name}\0{picture}")
-                own.add(self._app, row.name, content, file_id=file_id)
+                self._add_one_emoji(own, row)
                 self.emoji += 1
             except StorageUnavailable:
                 raise
@@ -165,8 +184,25 @@ class FileUploads:
             except Exception as error:  # also of a decompressor
                 self._problems.note_broken(f"emoji {row.name}", error)
 
+    def _add_one_emoji(self, own: OwnEmoji, emoji: Emoji) -> None:
+        """Add an emoji to the app. Raises OSError if its picture is missing.
+
+        The id of the upload is made from the picture, so that another picture
+        under the same name is another upload.
+        """
+        with self._open_existing(emoji.file) as file:
+            content = file.read(self._uploads.limit_of("picture"))
+        picture = hashlib.sha256(content).hexdigest()
+        file_id = self._upload_id(f"emoji\0{emoji.name}\0{picture}")
+        own.add(self._app, emoji.name, content, file_id=file_id)
+
     def _upload_id(self, id: str) -> str:
-        """The id here for a file of the archive."""
+        """Return the id of the upload of a file. ``id``: of the file in the
+        archive.
+
+        It is a digest with a secret key, because whoever knows the id of an
+        upload may read it.
+        """
         digest = hashlib.blake2b(
             f"{self._app}\0{id}".encode(),
             key=self._key[: hashlib.blake2b.MAX_KEY_SIZE],
@@ -175,7 +211,7 @@ class FileUploads:
         return urlsafe_b64encode(digest.digest()).decode()
 
     def _open_existing(self, id: str) -> IO[bytes]:
-        """The bytes of a file. Raises OSError if they are missing."""
+        """Open a file. Raises OSError if its bytes are missing."""
         file = self._index.open(id)
         if file is None:
             raise OSError("the file has no bytes")
@@ -183,7 +219,7 @@ class FileUploads:
 
 
 def _first_file(path: Path) -> Path | None:
-    """A file, or the first file in a folder. None if neither exists."""
+    """Return a file, or the first file in a folder. None if neither exists."""
     if not path.is_dir():
         if path.is_file():
             return path
@@ -195,8 +231,11 @@ def _first_file(path: Path) -> Path | None:
 
 
 def _length_of(file: IO[bytes], most: int) -> int:
-    """The number of unpacked bytes. If there are more than ``most``, one more
-    than ``most``."""
+    """Return the number of unpacked bytes of a file.
+
+    If there are more than ``most``, the result is one more than ``most``. So a
+    file of any size costs little time.
+    """
     length = 0
     while True:
         piece = file.read(_PIECE_BYTES)
