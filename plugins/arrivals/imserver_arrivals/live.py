@@ -28,14 +28,13 @@ back."""
 
 
 class LiveError(ImserverError):
-    """The server did not do what the adapter wanted; the text says why.
-
-    ``is_final``: it never will (the token is not valid, the channel is gone);
-    otherwise try again later. ``status``: the HTTP status of its answer (413:
-    too large); 0 if no valid answer came.
-    """
+    """The server did not do what the adapter wanted; the text says why."""
 
     def __init__(self, text: str, is_final: bool = False, status: int = 0) -> None:
+        """``is_final``: the server never will, because the token is not valid
+        or the channel is gone. Otherwise it may do it later. ``status``: the
+        HTTP status of its answer (413: too large); 0 if no valid answer
+        came."""
         super().__init__(text)
         self.is_final = is_final
         self.status = status
@@ -53,30 +52,37 @@ class Live(Protocol):
     :data:`~imserver_arrivals.formats.FORMATS`."""
 
     def __init__(self, address: str, token: str, back: dict[str, str]) -> None:
-        """``back``: id of a group there → the address to which messages of the
-        app are posted (``""``: for all other groups). Empty: nothing is posted
-        back. The constructor sends no request."""
+        """Prepare the requests. The constructor sends no request.
+
+        ``back``: id of a group there → the address to which messages of our app
+        are posted. ``""`` stands for all other groups. If ``back`` is empty,
+        nothing is posted back.
+        """
         ...
 
     def write(self, folder: Path, cursor: str, seconds: float) -> str:
         """Write the events since the ``cursor`` as an archive into an empty
-        folder, and return the new cursor. It waits for events up to
-        ``seconds``. The folder stays empty if none came.
+        folder.
+
+        Returns the new cursor. Waits for events up to ``seconds``. The folder
+        stays empty if none came. You may write an event twice: it is stored
+        once. Raises LiveError; then nobody reads the files.
 
         ``cursor`` is a text in a form of the adapter, with everything that a
         new process needs to miss nothing. The cursor of the call before means
         that its archive was stored. ``""`` begins with events from now on;
         ``@`` and Unix milliseconds begin with events since then. The archive
         names each person and each group that its messages need, with all
-        members. You may write an event twice: it is stored once. Raises
-        LiveError; then nobody reads the files.
+        members.
         """
         ...
 
     def post(self, group: str, nickname: str, text: str, id: int) -> bool:
-        """Post a message of the app, with the :data:`MARK` and its ``id``, in
-        the name of its sender. False if no ``back`` leads to the group. Raises
-        LiveError."""
+        """Post a message of our app, in the name of its sender.
+
+        The message gets the :data:`MARK` and its ``id``. Returns False if no
+        ``back`` leads to the group. Raises LiveError.
+        """
         ...
 
     def close(self) -> None:
@@ -134,6 +140,7 @@ class Server:
     """
 
     def __init__(self, address: str, headers: Mapping[str, str]) -> None:
+        """Prepare the requests. Raises LiveError if the address is not safe."""
         self._address = checked_address(address)
         self._host = urlsplit(address).hostname
         self._headers = dict(headers)
@@ -166,6 +173,7 @@ class Server:
                 target.write(piece)
 
     def close(self) -> None:
+        """Close the connections."""
         self._pool.clear()
 
     def _open_answer(self, method: str, path: str, body: object) -> BaseHTTPResponse:

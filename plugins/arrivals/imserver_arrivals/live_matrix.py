@@ -75,7 +75,7 @@ State = dict[tuple[str, str], Json]
 "@ann:example.org")`` finds the event that says whether Ann is in the room."""
 
 
-class KeptReaction(NamedTuple):
+class ReactionContent(NamedTuple):
     """The sender of a reaction, and the content of its event."""
 
     sender: str
@@ -83,15 +83,17 @@ class KeptReaction(NamedTuple):
 
 
 class Cursor(Struct):
-    """The decoded cursor. While a round is written, it is changed into the next
-    cursor."""
+    """The decoded form of a cursor.
+
+    While a round is written, it is changed into the next cursor.
+    """
 
     since: str
     """The position in ``/sync``; ``""`` before the first round."""
     begin_ms: int
     """Since when the server is followed. If the account joins a room, its
     events come from this time on."""
-    reactions: dict[str, KeptReaction] = field(default_factory=dict)
+    reactions: dict[str, ReactionContent] = field(default_factory=dict)
     """The newest reactions by the ids of their events. The event that takes a
     reaction back tells only this id."""
 
@@ -103,7 +105,7 @@ class Round(NamedTuple):
     cursor: str
     """The cursor with which the call begins."""
     progress: Cursor
-    """The same cursor, decoded. The call changes it into the next one."""
+    """The cursor in its decoded form. The call changes it into the next one."""
 
 
 class LiveMatrix:
@@ -509,7 +511,7 @@ def _remember(event: Json, progress: Cursor) -> None:
     content = at(event, "content")
     is_reaction = text_at(event, "type") == "m.reaction" and target
     if is_reaction and len(_encode(content)) <= REACTION_BYTES:
-        progress.reactions[text_at(event, "event_id")] = KeptReaction(
+        progress.reactions[text_at(event, "event_id")] = ReactionContent(
             text_at(event, "sender"), content
         )
 

@@ -27,10 +27,14 @@ class BrokenArchive(BadArchive):
 
 
 class Problems:
-    """Counts the parts that are unreadable or not understood, by kind. Keeps
-    the first broken ones."""
+    """Counts the parts of an archive that are unreadable or not understood, by
+    kind.
+
+    It keeps the texts of the first broken parts for the report.
+    """
 
     def __init__(self) -> None:
+        """Begin with no problems."""
         self.counts: Counter[str] = Counter()
         """Kind → number."""
         self.of_groups: dict[str, Counter[str]] = {}
@@ -41,13 +45,18 @@ class Problems:
         self.lost_messages = 0
         """The number of messages in the archive that are not imported."""
         self.has_lost_fields = False
+        """Whether a field was left out because its type is wrong."""
 
     def note(
         self, kind: str, *, group: str = "", person: str = "", count: int = 1
     ) -> None:
-        """Count a part that is not understood or not imported, with its group
-        and person, for the report."""
+        """Count a part that is not understood or not imported, for the report.
+
+        ``group`` and ``person``: the ids of those to whom the part belongs;
+        ``""`` if that is unknown.
+        """
         kind = _printable(kind)[:MOST_CHARACTERS]
+        # The report must stay readable, and memory small.
         if len(self.counts) >= MOST_KINDS and kind not in self.counts:
             kind = "others"
         self.counts[kind] += count
@@ -66,7 +75,10 @@ class Problems:
 
     def note_field(self, where: str, field: str) -> None:
         """Count a field that is left out because its type is wrong. Its record
-        is imported."""
+        is imported.
+
+        ``where``: the kind of the record, such as ``a message``.
+        """
         self.note(f"field {field} of {where}: its type is wrong (left out)")
         self.has_lost_fields = True
 
@@ -80,12 +92,16 @@ class Problems:
 
 
 def _printable(text: str) -> str:
-    """A text that is safe for a terminal. Names in an archive may contain
-    control sequences."""
+    """Return a text that is safe for a terminal.
+
+    Names in an archive may contain sequences that control the terminal.
+    """
     return "".join(map(_printable_sign, text))
 
 
 def _printable_sign(sign: str) -> str:
+    """Return a character, or the replacement character if it cannot be
+    printed."""
     if sign.isprintable():
         return sign
     return "\N{REPLACEMENT CHARACTER}"

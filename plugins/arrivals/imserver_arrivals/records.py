@@ -31,30 +31,37 @@ and the original address."""
 
 
 def mention(id: str) -> str:
-    """The mark of a person in a text."""
+    """Return the mark of a person in a text.
+
+    A mark stands for a name, because names here are known only during the
+    import.
+    """
     return f"\x02@{id}\x03"
 
 
 def link(message: str, address: str) -> str:
-    """The mark of a link to a message. ``address``: its original address, which
-    stays if the message is not imported."""
+    """Return the mark of a link to a message.
+
+    ``address``: its original address, which stays if the message is not
+    imported.
+    """
     return f"\x02#{message}|{address}\x03"
 
 
 class Person(Struct, frozen=True, tag="person"):
-    """A person who has written on the other server, or an app.
-
-    ``login`` and ``email``: of a person who may claim the account, else ``""``.
-    ``avatar``: the id of a file. ``why``: the reason why nobody may claim the
-    account, for the report (``bot``, ``deactivated``).
-    """
+    """A person who has written on the other server, or an app."""
 
     id: str
     nickname: str
     login: str = ""
+    """The login name of a person who may claim the account, else ``""``."""
     email: str = ""
+    """The mail address of a person who may claim the account, else ``""``."""
     avatar: str = ""
+    """The id of a file."""
     why: str = ""
+    """The reason why nobody may claim the account, for the report, such as
+    ``bot`` or ``deactivated``."""
 
     @property
     def is_member(self) -> bool:
@@ -63,28 +70,31 @@ class Person(Struct, frozen=True, tag="person"):
 
 
 class Member(Struct, frozen=True):
-    """A person who is in a group now. ``read_ms``: the time up to which the
-    person has read all messages; -1 if it is unknown."""
+    """A person who is in a group now."""
 
     person: str
     role: Role = "member"
     read_ms: int = -1
+    """The time up to which the person has read all messages; -1 if it is
+    unknown."""
 
 
 class Pin(Struct, frozen=True):
-    """A pinned message. ``person``: who pinned it; ``""`` if unknown.
-    ``group``: set by the import, because a format lists the pin in its group.
-    """
+    """A pinned message."""
 
     message: str
     person: str = ""
+    """Who has pinned it; ``""`` if that is unknown."""
     time_ms: int = 0
     group: str = ""
+    """Set by the import, because a format lists the pin in its group."""
 
 
 class Group(Struct, frozen=True, tag="group"):
-    """A conversation. ``created_ms`` is 0, and ``creator`` is ``""``, if they
-    are unknown."""
+    """A conversation.
+
+    ``created_ms`` is 0, and ``creator`` is ``""``, if they are unknown.
+    """
 
     id: str
     kind: GroupKind
@@ -99,40 +109,38 @@ class Group(Struct, frozen=True, tag="group"):
 
     @property
     def admins(self) -> list[str]:
-        """The owners and admins of the group there. One of the owners becomes
-        the owner here, and the others become admins."""
+        """The owners and admins of the group there.
+
+        One of the owners becomes the owner here, and the others become admins.
+        """
         return [member.person for member in self.members if member.role != "member"]
 
 
 class Reaction(Struct, frozen=True):
-    """One person's reaction. ``emoji``: the character, or ``:name:`` for an
-    emoji of the archive's own."""
+    """One person's reaction to a message."""
 
     person: str
     emoji: str
+    """The character, or ``:name:`` for an emoji of the archive's own."""
     name: str = ""
     """The name on the other server, from which its key is made; ``""``: the key
     is made from the emoji itself."""
 
 
 class File(Struct, frozen=True):
-    """A file of a message. ``address``: of a file that is elsewhere; it becomes
-    a line of the text. ``why``: the reason why its bytes are not imported, for
-    the report."""
+    """A file of a message."""
 
     id: str
     name: str
     address: str = ""
+    """The address of a file that is elsewhere. It becomes a line of the
+    text."""
     why: str = ""
+    """The reason why its bytes are not imported, for the report."""
 
 
 class Message(Struct, frozen=True, tag="message"):
-    """A message.
-
-    ``thread``: the id of the message with which its thread begins. ``reply``:
-    the id of the message that it answers outside of a thread. ``also``: the
-    conversation shows the reply of the thread, too.
-    """
+    """A message."""
 
     id: str
     group: str
@@ -140,27 +148,32 @@ class Message(Struct, frozen=True, tag="message"):
     time_ms: int
     text: str = ""
     thread: str = ""
+    """The id of the message with which its thread begins."""
     reply: str = ""
+    """The id of the message that it answers outside of a thread."""
     also: bool = False
+    """Whether the conversation shows the reply of the thread, too."""
     is_edited: bool = False
     reactions: Sequence[Reaction] = ()
     files: Sequence[File] = ()
 
 
 class Change(Struct, frozen=True, tag="change"):
-    """A change of a group. ``people``: people who join or leave. ``text``: the
-    new name or description. Only the importer uses the kind ``member``, for
-    people who join without an event in the archive. Only the importer sets the
-    ``role`` of people who join."""
+    """A change of a group."""
 
     id: str
     group: str
     person: str
     time_ms: int
     kind: Literal["join", "member", "leave", "name", "description"]
+    """Only the importer uses ``member``, for people who join without an event
+    in the archive."""
     people: Sequence[str] = ()
+    """The people who join or leave."""
     text: str = ""
+    """The new name or description."""
     role: Role = "member"
+    """The role of people who join. Only the importer sets it."""
 
 
 class Removal(Struct, frozen=True, tag="removal"):
@@ -175,7 +188,7 @@ class Removal(Struct, frozen=True, tag="removal"):
 
 
 class Emoji(Struct, frozen=True, tag="emoji"):
-    """An emoji of the archive's own. ``file``: its id."""
+    """An emoji of the archive's own. ``file``: the id of its picture."""
 
     name: str
     file: str
@@ -185,14 +198,13 @@ Record = Person | Group | Message | Change | Removal | Emoji
 
 
 class Archive(Protocol):
-    """An archive of another server. An adapter is one module of at most 600
-    lines with one such class.
+    """An archive of another server, as the importer reads it.
 
-    The constructor raises BadArchive for another format. Broken parts are noted
-    in :attr:`problems`, and the reading continues. The object keeps people and
-    groups in memory, but never all messages. :meth:`records` yields people,
-    emoji and groups before messages, otherwise in any order. Nothing is
-    extracted, and no name in the archive leads out of it.
+    An adapter is one module with one such class. The constructor raises
+    BadArchive for another format. Broken parts are noted in :attr:`problems`,
+    and the reading continues. The object keeps people and groups in memory, but
+    never all messages. Nothing is extracted, and no name in the archive leads
+    out of it.
     """
 
     name: ClassVar[str]
@@ -205,10 +217,14 @@ class Archive(Protocol):
     def __init__(self, path: Path) -> None: ...
 
     def records(self) -> Iterator[Record]:
-        """All records. It may be called twice."""
+        """Yield all records. It may be called twice.
+
+        People, emoji and groups come before messages. Otherwise the records
+        have any order.
+        """
         ...
 
     def open(self, file: str) -> IO[bytes] | None:
-        """The bytes of a file by its id. None if the archive does not have
-        them."""
+        """Open a file by its id. None if the archive does not have its
+        bytes."""
         ...

@@ -32,6 +32,8 @@ MOST_LINE_BYTES: Final = 16 << 20
 """Limit of the unpacked bytes of one line of JSON."""
 MOST_RATIO: Final = 200
 """How many times larger than a compressed tar file its content may be."""
+_GZIP_MAGIC: Final = b"\x1f\x8b"
+"""The first bytes of a gzip file."""
 _PIECE_BYTES: Final = 1 << 20
 _UTF_8_NAMES: Final = 0x800
 """The flag of a file in a zip file whose name is in UTF-8."""
@@ -40,51 +42,58 @@ _File = TypeVar("_File")
 
 
 class Source(Struct, weakref=True):
-    """The files of an archive. ``names`` have slashes, and never begin with a
-    slash. ``open``: name → the bytes; it raises OSError, and errors of a broken
-    archive."""
+    """The files of an archive.
+
+    ``names`` have slashes, and never begin with a slash. ``open``: name → the
+    bytes. It raises OSError, and errors of a broken archive.
+    """
 
     names: list[str]
     open: Callable[[str], IO[bytes]]
 
 
 def source_of(path: Path, problems: Problems) -> Source:
-    """The files of an archive, in any packing. ``problems`` gets the files that
-    are left out.
+    """Return the files of an archive: a folder, a zip or tar file, or one file.
 
-    Raises BadArchive and OSError.
+    ``problems`` gets the files that are left out. Raises BadArchive and
+    OSError.
     """
     if path.is_dir():
         files = _by_corrected_name(((name, name) for name in _names_in(path)), problems)
-        return Source(list(files), lambda name: (path / files[name]).open("rb"))
+        return Source(
+            names=list(files), open=lambda name: (path / files[name]).open("rb")
+        )
     if is_zipfile(path) or path.suffix == ".zip":
         return _zip(path, problems)
     if path.name.endswith((".tar", ".tar.gz", ".tgz")):
         return _tar(path, problems)
-    return Source([path.name], lambda _: path.open("rb"))
+    return Source(names=[path.name], open=lambda _: path.open("rb"))
 
 
 def _zip(path: Path, problems: Problems) -> Source:
-    """The files of a zip file. Raises BrokenArchive."""
+    """Return the files of a zip file. Raises BrokenArchive."""
     try:
         packed = ZipFile(path)
     except (OSError, BadZipFile, NotImplementedError, ValueError) as error:
         raise BrokenArchive(f"{path} is not a complete zip file: {error}") from None
     rows = ((_zip_name(row), row) for row in packed.infolist())
+    # The name of a folder ends with a slash.
     files = _by_corrected_name(
         ((name, row) for name, row in rows if not name.endswith(("/", "\\"))), problems
     )
-    source = Source(list(files), lambda name: packed.open(files[name]))
+    source = Source(names=list(files), open=lambda name: packed.open(files[name]))
     # The zip file is closed when nobody needs the source any more.
     finalize(source, packed.close)
     return source
 
 
 def _zip_name(row: ZipInfo) -> str:
-    """The name of a file in a zip file. If the file has no flag for UTF-8,
-    Python reads the name as code page 437, as the standard says. Slack and
-    other tools write UTF-8 without the flag, so such a name is decoded
-    again."""
+    """Return the name of a file in a zip file.
+
+    If the file has no flag for UTF-8, Python reads the name as code page 437,
+    as the standard says. Slack and other tools write UTF-8 without the flag, so
+    such a name is decoded again.
+    """
     if row.flag_bits & _UTF_8_NAMES:
         return row.filename
     try:
@@ -94,8 +103,11 @@ def _zip_name(row: ZipInfo) -> str:
 
 
 def _tar(path: Path, problems: Problems) -> Source:
-    """A tar file. A compressed one is unpacked once, so that each of its files
-    is quickly found."""
+    """Return the files of a tar file. Raises BrokenArchive.
+
+    A compressed one is unpacked once, so that each of its files is quickly
+    found.
+    """
     with ExitStack() as stack:
         try:
             file = stack.enter_context(unpacked(path.open("rb"), path.name))
@@ -106,14 +118,17 @@ def _tar(path: Path, problems: Problems) -> Source:
         except (EOFError, gzip.BadGzipFile, ValueError, tarfile.TarError) as error:
             raise BrokenArchive(f"{path} is not a complete tar file: {error}") from None
         source = Source(
-            list(files), lambda name: cast(IO[bytes], tar.extractfile(files[name]))
+            names=list(files),
+            open=lambda name: cast(IO[bytes], tar.extractfile(files[name])),
         )
+        # The file is closed when nobody needs the source any more.
         finalize(source, stack.pop_all().close)
     return source
 
 
 def _names_in(folder: Path) -> Iterator[str]:
-    """The files in a folder. Symbolic links are left out."""
+    """Yield the names of the files in a folder, sorted. Symbolic links are left
+    out."""
     for parent, folders, files in os.walk(folder):
         folders.sort()
         for file in sorted(files):
@@ -125,7 +140,11 @@ def _names_in(folder: Path) -> Iterator[str]:
 def _by_corrected_name(
     files: Iterable[tuple[str, _File]], problems: Problems
 ) -> Mapping[str, _File]:
-    """The files of an archive by their corrected names."""
+    """Return the files of an archive by their corrected names.
+
+    ``problems`` gets the files that are left out. Raises BrokenArchive if there
+    are too many.
+    """
     rows = list(islice(files, MOST_NAMES + 1))
     if len(rows) > MOST_NAMES:
         raise BrokenArchive(f"more than {MOST_NAMES} files")
@@ -146,7 +165,8 @@ def _by_corrected_name(
 
 
 def _corrected_name(name: str) -> str:
-    """The name of a file as a path from the top of the archive, with slashes.
+    """Return the name of a file as a path from the top of the archive, with
+    slashes.
 
     Old tools of Windows separate folders by backslashes. A name with a slash is
     not from such a tool, so a backslash in it stays.
@@ -157,8 +177,11 @@ def _corrected_name(name: str) -> str:
 
 
 def read_whole(file: IO[bytes]) -> bytes:
-    """All bytes of a file that is read as a whole, without a byte order mark.
-    Raises ValueError if it has more than MOST_JSON_BYTES."""
+    """Return all bytes of a file that is read as a whole, without a byte order
+    mark.
+
+    Raises ValueError if it has more than MOST_JSON_BYTES.
+    """
     content = file.read(MOST_JSON_BYTES + 1)
     if len(content) > MOST_JSON_BYTES:
         raise ValueError(f"more than {MOST_JSON_BYTES} bytes")
@@ -166,47 +189,42 @@ def read_whole(file: IO[bytes]) -> bytes:
 
 
 def read_lines(file: IO[bytes]) -> Iterator[bytes | None]:
-    """The lines of a file. None stands for a line with more than
-    MOST_LINE_BYTES, which is skipped."""
+    """Yield the lines of a file.
+
+    None stands for a line with more than MOST_LINE_BYTES, which is skipped.
+    """
     mark = BYTE_ORDER_MARK
     while True:
         line = file.readline(MOST_LINE_BYTES + 1)
         if not line:
             return
         line = line.removeprefix(mark)
-        mark = b""
+        mark = b""  # only the first line may have it
         if len(line) <= MOST_LINE_BYTES:
             yield line
             continue
         yield None
+        # Skip the rest of the line.
         while line and not line.endswith(b"\n"):
             line = file.readline(MOST_LINE_BYTES)
 
 
 def unpacked(file: IO[bytes], name: str) -> IO[bytes]:
-    """The file, if it is not a gzip file. A gzip file is unpacked to a
-    temporary file, which is returned, and is closed.
+    """Return a file, which is unpacked first if it is a gzip file.
 
-    Raises BrokenArchive if the content is too large, EOFError and BadGzipFile
-    if the file is broken, and OSError.
+    A gzip file is unpacked to a temporary file, and closed. ``name``: of the
+    file, for errors. Raises BrokenArchive if the content is too large, EOFError
+    and BadGzipFile if the file is broken, and OSError.
     """
-    magic = file.read(2)
+    magic = file.read(len(_GZIP_MAGIC))
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
-    if magic != b"\x1f\x8b":
+    if magic != _GZIP_MAGIC:
         return file
     target = TemporaryFile(buffering=0)  # noqa: SIM115
     try:
         with file, gzip.open(file) as packed:
-            while True:
-                piece = packed.read(_PIECE_BYTES)
-                if not piece:
-                    break
-                write_all(target, piece)
-                if target.tell() > size * MOST_RATIO:
-                    raise BrokenArchive(
-                        f"{name} is more than {MOST_RATIO} times as large when it is unpacked"
-                    )
+            _unpack(packed, target, name, most_bytes=size * MOST_RATIO)
     except BaseException as error:
         target.close()
         if isinstance(error, zlib.error):
@@ -216,9 +234,29 @@ def unpacked(file: IO[bytes], name: str) -> IO[bytes]:
     return target
 
 
+def _unpack(packed: IO[bytes], target: IO[bytes], name: str, most_bytes: int) -> None:
+    """Write the content of a compressed file to another file.
+
+    A small file can contain far too much. Raises BrokenArchive if it has more
+    than ``most_bytes``.
+    """
+    while True:
+        piece = packed.read(_PIECE_BYTES)
+        if not piece:
+            return
+        write_all(target, piece)
+        if target.tell() > most_bytes:
+            raise BrokenArchive(
+                f"{name} is more than {MOST_RATIO} times as large when it is unpacked"
+            )
+
+
 def write_all(file: IO[bytes], content: bytes) -> None:
-    """Write all of a content to an unbuffered temporary file. Raises OSError,
-    which names the folder of temporary files."""
+    """Write all of a content to an unbuffered temporary file.
+
+    Raises OSError, which names the folder of temporary files.
+    """
+    # One call may write only a part.
     view = memoryview(content)
     try:
         while view:

@@ -20,9 +20,14 @@ _SPACE: Final = re.compile(r"[ \t\r\n]*").match
 
 
 class Tables:
-    """The tables of a file, with or without a byte order mark."""
+    """Reads the tables of a JSON file, with or without a byte order mark.
+
+    A file ``{"users": [{…}, {…}], "name": "x"}`` has one table of two rows, and
+    one text. Only one row at a time is in memory.
+    """
 
     def __init__(self, file: IO[bytes]) -> None:
+        """Prepare to read a file. Nothing is read yet."""
         self._file = file
         self._text_of = getincrementaldecoder("utf-8-sig")("replace").decode
         self._text = ""
@@ -34,19 +39,27 @@ class Tables:
         """Name → value, for the texts in the file that are not tables."""
 
     def values(self) -> Iterator[Any]:
-        """The values of a file, with nothing between them. Raises as
-        :meth:`rows` does."""
+        """Yield the values of a file with nothing between them, such as
+        ``{…}{…}``.
+
+        Raises as :meth:`rows` does.
+        """
         while self._peek():
             yield self._take_value()
 
     def rows(self) -> Iterator[tuple[str, Any]]:
-        """Yield (name of the table, row). Raises ValueError and RecursionError
-        where the file is broken."""
+        """Yield (name of the table, row) for each row of the file.
+
+        If the file is only an array, the name is ``""``. Raises ValueError and
+        RecursionError where the file is broken.
+        """
         if self._next() == "[":
             yield from self._array("")
             return
         self._expect("{")
         while self._next() != "}":
+            # The text after a name decides: an array is a table, and another
+            # value is skipped or becomes one of the texts.
             name = str(self._take_value())
             self._expect(":")
             if self._next() == "[":
@@ -66,24 +79,31 @@ class Tables:
         self._expect("]")
 
     def _skip_comma(self, end: str) -> None:
-        """Skip the comma after a value. At the end of the array or object
-        (``end``) there need not be one. Raises ValueError."""
+        """Skip the comma after a value.
+
+        At the end of the array or object (``end``) there need not be one.
+        Raises ValueError.
+        """
         if self._next() == ",":
             self._at += 1
         elif self._text[self._at] != end:
             self._expect(",")
 
     def _next(self) -> str:
-        """The next character that is not a space, without taking it. Raises
-        ValueError at the end of the file."""
+        """Return the next character that is not a space, without taking it.
+
+        Raises ValueError at the end of the file.
+        """
         sign = self._peek()
         if not sign:
             raise ValueError("the file ends too early")
         return sign
 
     def _peek(self) -> str:
-        """The next character that is not a space, without taking it. Returns
-        ``""`` at the end of the file."""
+        """Return the next character that is not a space, without taking it.
+
+        ``""`` at the end of the file.
+        """
         self._at = _SPACE(self._text, self._at).end()  # type: ignore[union-attr]  # it matches anything
         while self._at == len(self._text):
             if not self._read_more():
@@ -98,13 +118,16 @@ class Tables:
         self._at += 1
 
     def _take_value(self) -> Any:
-        """Take the next value. Reads on until it is complete. Raises ValueError
-        and RecursionError if it is broken."""
+        """Take the next value, and read on until it is complete.
+
+        Raises ValueError and RecursionError if it is broken.
+        """
         self._next()
         while True:
             try:
                 value, end = self._decode(self._text, self._at)
             except ValueError:
+                # The value may only be cut off where the text ends.
                 if not self._read_more():
                     raise
                 continue
@@ -120,8 +143,10 @@ class Tables:
 
     def _read_more(self) -> bool:
         """Read a further piece of the file behind the text that was not taken.
+
         Returns False at the end of the file. Raises ValueError if a row is too
-        long."""
+        long.
+        """
         untaken = self._text[self._at :]
         if len(untaken) >= MOST_ROW:
             raise ValueError(f"a row of more than {MOST_ROW} characters")
@@ -134,8 +159,10 @@ class Tables:
 
 
 def _without_surrogates(row: dict[str, Any]) -> dict[str, Any]:
-    """A row whose texts have no lone halves of surrogate pairs, which no
-    storage accepts."""
+    """Return a row whose texts have no lone halves of surrogate pairs.
+
+    No storage accepts such halves.
+    """
     texts = {
         name: well_formed(value)
         for name, value in row.items()

@@ -38,15 +38,18 @@ _CONTROLS: Final = {
 
 @cache
 def emoji_names() -> Mapping[str, str]:
-    """Name of an emoji in Slack → the emoji. Most servers share these names."""
+    """Return the emoji by their names in Slack. Most servers share these
+    names."""
     return msgspec.json.decode(
         files(__package__).joinpath("emoji.json").read_bytes(), type=dict[str, str]
     )
 
 
 def emoji_named(name: str) -> str:
-    """The emoji with a name such as ``wave::skin-tone-3``; ``""`` if it is one
-    of the archive's own."""
+    """Return the emoji with a name such as ``wave::skin-tone-3``.
+
+    ``""`` if the name is that of an archive's own emoji.
+    """
     base, _, tone = name.partition("::skin-tone-")
     emoji = emoji_names().get(base, "")
     if emoji and tone in ("2", "3", "4", "5", "6"):
@@ -55,26 +58,32 @@ def emoji_named(name: str) -> str:
 
 
 def is_own_emoji(emoji: str) -> bool:
-    """Whether an emoji is an app's own one, written ``:name:``."""
+    """Whether an emoji is an app's own one, which is a picture, written
+    ``:name:``."""
     return emoji.startswith(":") and len(emoji) > 2
 
 
 @cache
 def _names_of_emoji() -> Mapping[str, str]:
+    """Return the names by the emoji. Of several names of one emoji, the first
+    counts."""
     return {emoji: name for name, emoji in reversed(list(emoji_names().items()))}
 
 
 def emoji_name(emoji: str) -> tuple[str, int]:
-    """The name of an emoji in Slack, and its skin tone from 2 to 6. The name is
-    ``""`` if Slack has none, and the tone is 0 if the emoji has none.
+    """Return the name of an emoji in Slack, and its skin tone from 2 to 6.
 
-    An app's own emoji ``:name:`` has this name.
+    The name is ``""`` if Slack has none, and the tone is 0 if the emoji has
+    none. ``👋🏽`` is ``("wave", 4)``. An app's own emoji ``:name:`` has this
+    name.
     """
     if is_own_emoji(emoji) and emoji.endswith(":"):
         return emoji[1:-1], 0
     names = _names_of_emoji()
     tone = next((tone for tone in _TONES if tone in emoji), "")
     base = emoji.replace(tone, "", 1)
+    # The list has some emoji with the sign that asks for a picture, which
+    # disappears before a tone.
     forms = (emoji, base, f"{base}\ufe0f")
     name = next((names[form] for form in forms if form in names), "")
     if tone and emoji not in names:
@@ -83,8 +92,10 @@ def emoji_name(emoji: str) -> tuple[str, int]:
 
 
 def clean(text: str) -> str:
-    """A text of at most :data:`MOST_TEXT_BYTES` without control characters, and
-    therefore without marks."""
+    """Return a text without control characters, and therefore without marks.
+
+    A text of more than :data:`MOST_TEXT_BYTES` is cut.
+    """
     text = well_formed(text).translate(_CONTROLS)
     raw = text.encode()
     if len(raw) <= MOST_TEXT_BYTES:
@@ -95,8 +106,11 @@ def clean(text: str) -> str:
 def around_code(
     text: str, outside: Callable[[str], str], inside: Callable[[str], str] = str
 ) -> str:
-    """A text whose parts outside of code are changed by ``outside``. ``inside``
-    changes the code; by default it stays."""
+    """Change the parts of a text that are not code by ``outside``.
+
+    Code is between backticks or tildes. ``inside`` changes it; by default it
+    stays.
+    """
     parts = _CODE.split(text)
     # Every second part is code.
     parts[::2] = map(outside, parts[::2])
@@ -105,7 +119,11 @@ def around_code(
 
 
 def labelled(label: str, target: str) -> str:
-    """A link with a label, in the form that the messages page accepts."""
+    """Return a link with a label, in the form that the messages page accepts.
+
+    It is ``[plan](https://a.org)``, for example. If the label looks like
+    another address, the link is ``label (address)``.
+    """
     if label in ("", target):
         return target
     if not target.startswith(("http://", "https://")) or _LIKE_ADDRESS.search(label):
@@ -116,11 +134,11 @@ def labelled(label: str, target: str) -> str:
 def with_people(
     text: str, named: Callable[[str], tuple[str, str] | None]
 ) -> tuple[str, list[str]]:
-    """Replace the marks of people by names. Returns the text and the users whom
-    it mentions, or only ``all`` if it mentions everybody.
+    """Replace the marks of people by names such as ``@Ann``.
 
-    ``named``: id of a person there → their user and nickname here, or None if
-    the person is unknown.
+    Returns the text and the users whom it mentions, or only ``all`` if it
+    mentions everybody. ``named``: id of a person there → their user and
+    nickname here, or None if the person is unknown.
     """
     mentions: dict[str, None] = {}
 
@@ -146,14 +164,16 @@ def with_people(
 
 
 def linked(text: str) -> list[str]:
-    """The ids of the messages to which a text links."""
+    """Return the ids of the messages to which a text links."""
     return [id.partition("|")[0] for sign, id in MARK.findall(text) if sign == "#"]
 
 
 def with_links(text: str, address_of: Callable[[str], str]) -> str:
-    """Replace the marks of links to messages by addresses. ``address_of``: id
-    of a message there → its address here; ``""`` if it was not imported, and
-    then the original address is taken."""
+    """Replace the marks of links to messages by addresses.
+
+    ``address_of``: id of a message there → its address here. If it returns
+    ``""`` because the message was not imported, the original address is taken.
+    """
 
     def replace_mark(match: re.Match[str]) -> str:
         id, _, address = match[2].partition("|")
@@ -171,23 +191,27 @@ _SPOILERS: Final = "spoilers/"
 
 
 def spoilers_file(texts: Sequence[str]) -> File:
-    """The spoilers of a message as a file, so that people read them only if
-    they open it. The id of the file contains its content (see
-    :func:`spoilers_in`), so it need not be stored until the import."""
+    """Return the spoilers of a message as a file.
+
+    People read them only if they open the file. Its id contains its content
+    (see :func:`spoilers_in`), so it need not be stored until the import.
+    """
     return File(_SPOILERS + "\n\n".join(texts), "spoiler.txt")
 
 
 def spoilers_in(file: str) -> IO[bytes] | None:
-    """The bytes of a file of spoilers, by its id. Returns None for other
-    files."""
+    """Open a file of spoilers by its id. None for other files."""
     if file.startswith(_SPOILERS):
         return BytesIO(file.removeprefix(_SPOILERS).encode())
     return None
 
 
 def attachments_in(value: object) -> Iterator[str]:
-    """The additions of apps to a message as texts of Markdown. They have the
-    form that Slack has introduced."""
+    """Yield the additions of apps to a message as texts of Markdown.
+
+    They have the form that Slack has introduced: ``[{"title": "Build 7",
+    "text": "failed"}]``, for example.
+    """
     if not isinstance(value, list):
         return
     for attachment in value:
@@ -196,8 +220,10 @@ def attachments_in(value: object) -> Iterator[str]:
 
 
 def _text_of_attachment(attachment: dict[str, Any]) -> str:
-    """The title, the texts and the fields of an addition as lines, or else its
-    fallback."""
+    """Return the title, the texts and the fields of an addition as lines.
+
+    If it has none of them, its fallback is returned, or ``""``.
+    """
     texts = {key: text for key, text in attachment.items() if isinstance(text, str)}
     title = texts.get("title", "")
     link = texts.get("title_link", "")

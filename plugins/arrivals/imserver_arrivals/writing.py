@@ -25,7 +25,7 @@ _MOST_BASE: Final = 56
 
 
 class Line(Struct, frozen=True, array_like=True):
-    """An encoded item of a group or a table, with the key by which it is sorted
+    """An encoded row of a group or a table, with the key by which it is sorted
     there."""
 
     group: str
@@ -38,18 +38,20 @@ def threads(
     meet: Callable[[Person | Group | Emoji], object],
     done: Callable[[int], object],
 ) -> Iterator[Iterator[Message | Change]]:
-    """Yield the threads of an archive, one after the other: a first message and
-    its replies, or a single change.
+    """Yield the threads of an archive, one after the other.
 
-    Before them, ``meet`` gets all people, groups and emoji. ``done`` is called
-    with the number of threads so far. The ids of messages are numbers that grow
-    from message to message. Therefore a thread begins with its first message,
-    unless this is missing.
+    A thread is a first message and its replies, or a single change. Before
+    them, ``meet`` gets all people, groups and emoji. ``done`` is called with
+    the number of threads so far.
+
+    The ids of messages are numbers that grow from message to message.
+    Therefore a thread begins with its first message, unless this is missing.
     """
     with closing(Spool(_thread_key)) as spool:
         for record in archive.records():
             if isinstance(record, Message | Change):
                 spool.add(record)
+            # Nothing is removed from the archive of an app.
             elif not isinstance(record, Removal):
                 meet(record)
         for count, (_, thread) in enumerate(groupby(spool.read(), _thread_key), 1):
@@ -59,13 +61,16 @@ def threads(
 
 
 def _thread_key(record: Message | Change) -> int:
-    """The key by which threads are sorted: the id of the first message."""
+    """Return the key by which threads are sorted: the id of the first
+    message."""
     if isinstance(record, Message) and record.thread:
         return int(record.thread)
     return int(record.id)
 
 
 def _group_and_key(line: "Line") -> tuple[str, int]:
+    """Return the key by which rows are sorted: the group, then their own
+    key."""
     return line.group, line.key
 
 
@@ -74,8 +79,11 @@ def spooled(
     records: Iterable[Iterator[Message | Change]],
     lines: Callable[[Iterator[Message | Change]], Iterable[Line]],
 ) -> Iterator[Spool]:
-    """The lines of threads, sorted by group and key, until the end of ``with``.
-    ``lines`` makes the lines of one thread."""
+    """Sort the rows of threads by group and key, and give them until the end of
+    ``with``.
+
+    ``lines`` makes the rows of one thread.
+    """
     with closing(Spool(_group_and_key, Line)) as spool:
         for thread in records:
             for line in lines(thread):
@@ -84,7 +92,7 @@ def spooled(
 
 
 def write_array(file: IO[bytes], rows: Iterable[bytes]) -> None:
-    """Write encoded rows as an array of JSON."""
+    """Write encoded rows as an array of JSON, one row a line."""
     file.write(b"[")
     for number, row in enumerate(rows):
         if number:
@@ -94,15 +102,21 @@ def write_array(file: IO[bytes], rows: Iterable[bytes]) -> None:
 
 
 def open_private(path: Path) -> IO[bytes]:
-    """A new file that only this user may read. An existing file is deleted,
-    because others may read it, or have it open. Raises OSError."""
+    """Open a new file that only this user may read.
+
+    An existing file is deleted, because others may read it, or have it open.
+    Raises OSError.
+    """
     path.unlink(missing_ok=True)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
     return os.fdopen(os.open(path, flags, _OWN), "wb")
 
 
 def put_files(target: ZipFile, archive: Archive, files: Mapping[str, str]) -> None:
-    """Write files of an archive. ``files``: name in the new archive → id."""
+    """Write files of an archive. ``files``: name in the new archive → id.
+
+    A file whose bytes are missing is noted.
+    """
     for name, id in files.items():
         content = archive.open(id)
         if content is None:
@@ -113,13 +127,17 @@ def put_files(target: ZipFile, archive: Archive, files: Mapping[str, str]) -> No
 
 
 def with_name(text: str, file: File) -> str:
-    """A text that names a file below it, for a file that is not exported."""
+    """Return a text with a line below it that names a file which is not
+    exported."""
     return "\n".join(filter(None, (text, f"{file.name} {file.address}".strip())))
 
 
 def without_marks(text: str, name_of: Callable[[str], str]) -> str:
-    """A text in which marks of links are the original addresses, and marks of
-    people are names. ``name_of``: id of a person → the name in the text."""
+    """Return a text without marks, for a reader who does not know them.
+
+    Marks of links become the original addresses. ``name_of``: id of a person →
+    the name that replaces the person's mark.
+    """
     text = with_links(text, lambda _: "")
     return MARK.sub(lambda match: name_of(match[2]), text)
 
@@ -127,10 +145,13 @@ def without_marks(text: str, name_of: Callable[[str], str]) -> str:
 def unused_name(
     text: str, otherwise: str, taken: set[str], signs: str = "a-z0-9-"
 ) -> str:
-    """A name that is not in ``taken``, to which it is added. It is made from
-    ``text``, or from ``otherwise`` if ``text`` does not give a name that begins
-    with a letter. ``signs``: the characters that the name may have, as in a
-    regular expression."""
+    """Return a name that is not in ``taken``, and add it there.
+
+    ``Ann Lee`` becomes ``ann-lee``, or ``ann-lee-2`` if that is taken. If
+    ``text`` does not give a name that begins with a letter, ``otherwise`` does.
+    ``signs``: the characters that the name may have, as in a regular
+    expression.
+    """
     base = re.sub(f"[^{signs}]+", "-", text.lower()).strip("-._")[:_MOST_BASE]
     if not base[:1].isalpha():
         base = re.sub("[^a-z0-9]+", "-", otherwise.lower())[:_MOST_BASE]
@@ -144,10 +165,10 @@ def unused_name(
 
 
 def login_of(person: Person) -> str:
-    """The text from which the name of a user is made."""
+    """Return the text from which the name of a user is made."""
     return person.login or person.email.partition("@")[0] or person.nickname
 
 
 def file_name(name: str) -> str:
-    """A name for a file that leads to no other folder."""
+    """Return a name for a file that leads to no other folder."""
     return re.sub(r"[/\\\x00-\x1f]", "_", name).lstrip(".") or "file"
