@@ -19,15 +19,19 @@ _CHAT: Final = re.compile(r"([1-9]\d{0,17})(?:-([1-9]\d{0,15}))?")
 
 
 class Chat(NamedTuple):
-    """A chat of a user: the bot, and the number of the group in which they talk
-    (0: no group, the two are alone)."""
+    """A chat of a user with a bot, alone or in a group."""
 
     bot: str
     conversation: int
+    """The number of the group; 0 if the two are alone."""
 
     @classmethod
     def of(cls, id: str) -> Chat:
-        """Read the id of a chat. Raises ApiProblem."""
+        """Read the id of a chat: ``7`` is a chat with bot 7, and ``7-12`` one
+        in group 12.
+
+        Raises ApiProblem.
+        """
         match = _CHAT.fullmatch(id)
         if match is None:
             raise ApiProblem.invalid(
@@ -36,15 +40,22 @@ class Chat(NamedTuple):
         return cls(match[1], int(match[2] or 0))
 
     def channel(self, user: str) -> str:
-        """The channel of the chat for a user. Open streams name it."""
+        """The channel in which the bot streams its answers to a user.
+
+        It is ``group:12`` in a group, and ``user:5`` for user 5 alone with the
+        bot.
+        """
         if self.conversation:
             return f"group:{self.conversation}"
         return f"user:{user}"
 
 
 class _Message(Struct):
-    """A message of a client. The AI SDK sends ``parts``, AG-UI sends
-    ``content``."""
+    """A message of a client.
+
+    The AI SDK sends ``{"role": "user", "parts": [{"type": "text", "text":
+    "Hi"}]}``. AG-UI sends the text, or such parts, as ``content``.
+    """
 
     role: str
     id: str = ""
@@ -53,6 +64,9 @@ class _Message(Struct):
 
 
 class _Body(Struct):
+    """The body of a request. The AI SDK names the chat ``id``, AG-UI
+    ``threadId``."""
+
     messages: list[_Message]
     id: str = ""
     trigger: str = "submit-message"
@@ -62,24 +76,28 @@ class _Body(Struct):
 
 
 class Question(NamedTuple):
-    """A message to a chat. ``client_msg_id``: if a message is sent again with
-    this id, it is stored once. ``run``: the name of the answer for clients of
-    AG-UI."""
+    """A message to a chat."""
 
     chat: Chat
     text: str
     client_msg_id: str
+    """If a message is sent again with this id, it is stored once."""
     thread: str
+    """The id of the chat, as the client has written it."""
     run: str
+    """The name of the answer for clients of AG-UI."""
 
 
 _decode: Final = msgspec.json.Decoder(_Body).decode
 
 
 def read_message(body: bytes, is_run: bool = False) -> Question:
-    """Read a request of the AI SDK or AG-UI, whose last message is the new one.
+    """Read a request of the AI SDK or AG-UI.
+
+    It has the whole chat, of which the last message is the new one.
     ``is_run``: the id of the run serves as the id of the message. Raises
-    ApiProblem."""
+    ApiProblem.
+    """
     try:
         request = _decode(body)
     except (ValueError, RecursionError) as error:
@@ -93,20 +111,29 @@ def read_message(body: bytes, is_run: bool = False) -> Question:
         id = request.run_id
     else:
         id = message.id
-    # To make an answer again, the question is stored once more, with another
-    # id.
     if request.trigger == "regenerate-message":
-        name = f"{id}/{request.message_id or uuid4()}"
-        id = blake2b(name.encode(), digest_size=_ID_BYTES).hexdigest()
+        id = _id_of_repetition(id, request)
     if len(id.encode()) > Limit.CLIENT_MSG_ID_BYTES or "\0" in id:
         raise ApiProblem.invalid("`messages`: the id of a message is too long")
 
     thread = request.id or request.thread_id
-    return Question(Chat.of(thread), text, id, thread, request.run_id)
+    return Question(
+        Chat.of(thread), text, client_msg_id=id, thread=thread, run=request.run_id
+    )
+
+
+def _id_of_repetition(id: str, request: _Body) -> str:
+    """Return the id under which a question is stored once more.
+
+    The user wants another answer to it. The same request sent twice has the
+    same id, if it names the answer that is replaced.
+    """
+    name = f"{id}/{request.message_id or uuid4()}"
+    return blake2b(name.encode(), digest_size=_ID_BYTES).hexdigest()
 
 
 def _text_of(message: _Message) -> str:
-    """The text of a message. Raises ApiProblem."""
+    """Return the text of a message. Raises ApiProblem if it has none."""
     if isinstance(message.content, str) and message.content:
         text = message.content
     elif isinstance(message.content, list):
@@ -119,8 +146,10 @@ def _text_of(message: _Message) -> str:
 
 
 def _text_of_parts(parts: list[dict[str, Any]]) -> str:
-    """The texts of the parts of a message, one on each line. Raises ApiProblem
-    if a part is not a text."""
+    """Return the texts of the parts of a message, one on each line.
+
+    Raises ApiProblem if a part is not a text.
+    """
     for part in parts:
         if part.get("type") != "text" or not isinstance(part.get("text"), str):
             raise ApiProblem.invalid(

@@ -234,7 +234,9 @@ def unpacked(file: IO[bytes], name: str) -> IO[bytes]:
     return target
 
 
-def _unpack(packed: IO[bytes], target: IO[bytes], name: str, most_bytes: int) -> None:
+def _unpack(
+    packed: gzip.GzipFile, target: IO[bytes], name: str, most_bytes: int
+) -> None:
     """Write the content of a compressed file to another file.
 
     A small file can contain far too much. Raises BrokenArchive if it has more
