@@ -1,7 +1,7 @@
 """Chats with bots for the AI SDK and AG-UI: a client posts a message, and gets
 the answer of the bot as a stream."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from itertools import chain
 from time import time
@@ -108,18 +108,34 @@ class OpenQuery(Struct, frozen=True, array_like=True):
 
 
 class Form(NamedTuple):
-    """The form of answers: how a chunk is written, and how an answer ends over
-    HTTP/1.1 and HTTP/1.0."""
+    """The form of the answers for one kind of client, over HTTP."""
 
     line: Callable[[Answer, Chunk], bytes]
+    """Writes a chunk of an answer."""
     chunked: StreamEncoding
+    """Frames the bytes for HTTP/1.1."""
     plain: StreamEncoding
+    """Frames the bytes for HTTP/1.0."""
+
+
+class AnswerSource(NamedTuple):
+    """Where an answer comes from: it is stored, or it comes later."""
+
+    cursor: int
+    """The entry of the log after which the answer comes."""
+    stored: Message | None = None
+    """The answer, if it is stored already."""
 
 
 class AiChat:
-    """Serves the chats of one node."""
+    """Serves the chats of one node.
+
+    A client posts a message to a bot by one request, and gets the answer as a
+    stream of *chunks*. A bot is an account of a program.
+    """
 
     def __init__(self, core: Core, services: MessageServices) -> None:
+        """Take the services of the node, and answer queries of other nodes."""
         self._core = core
         self._settings = settings_of(core.config, AiChatSettings)
         self._messaging = services.messaging
@@ -128,29 +144,40 @@ class AiChat:
         self._log = core.store.part(MessageLog)
         self._rate = Buckets(MESSAGES, core.limits.messages_per_second)
         self._message_bytes = core.limits.message_bytes
-        self._ui = Form(ui_line, ChunkedEncoding(UI), StreamEncoding(UI))
-        self._ag_ui = Form(ag_ui_line, ChunkedEncoding(AG_UI), StreamEncoding(AG_UI))
+        self._ui = Form(
+            line=ui_line, chunked=ChunkedEncoding(UI), plain=StreamEncoding(UI)
+        )
+        self._ag_ui = Form(
+            line=ag_ui_line, chunked=ChunkedEncoding(AG_UI), plain=StreamEncoding(AG_UI)
+        )
         core.queries.add(_OPEN_QUERY, OpenQuery, self._open_here)
 
     def paths(self, _serve: object) -> dict[str, StreamPath]:
-        """Path of a stream → the way to serve it."""
-        refuse = partial(stream_refused, self._core.node.request_log, style=PROBLEM)
-
-        def path(method: str, open: Callable[[Stream, Head], None]) -> StreamPath:
-            return StreamPath(method, partial(self._open_or_refuse, open), refuse)
-
+        """Return the way to serve each path whose answer is a stream."""
+        stream_ui = partial(self._stream_answer, self._ui)
+        stream_ag_ui = partial(self._stream_answer, self._ag_ui)
         return {
-            PATH: path("POST", partial(self._stream_answer, self._ui)),
-            f"{PATH}/ag-ui": path("POST", partial(self._stream_answer, self._ag_ui)),
-            f"{PATH}/*/stream": path("GET", self._resume),
+            PATH: self._stream_path("POST", stream_ui),
+            f"{PATH}/ag-ui": self._stream_path("POST", stream_ag_ui),
+            f"{PATH}/*/stream": self._stream_path("GET", self._resume),
         }
+
+    def _stream_path(
+        self, method: str, open: Callable[[Stream, Head], None]
+    ) -> StreamPath:
+        """Return the way to serve a path. ``open`` opens its streams."""
+        refuse = partial(stream_refused, self._core.node.request_log, style=PROBLEM)
+        return StreamPath(method, partial(self._open_or_refuse, open), refuse)
 
     # --- streams --------------------------------------------------------------
 
     def _open_or_refuse(
         self, open: Callable[[Stream, Head], None], stream: Connection, head: Head
     ) -> None:
-        """Open a stream, or refuse it. May switch greenlets."""
+        """Open a stream, or refuse it with the status of its problem.
+
+        May switch greenlets.
+        """
         assert isinstance(stream, Stream)
         try:
             open(stream, head)
@@ -163,23 +190,27 @@ class AiChat:
             )
 
     def _stream_answer(self, form: Form, stream: Stream, head: Head) -> None:
-        """Store the message of a request, and stream the answer to it. May
-        switch greenlets."""
+        """Store the message of a request, and stream the answer to it.
+
+        May switch greenlets. Raises ApiProblem and Unavailable.
+        """
         question = read_message(head.body)
         principal = self._user_of(head.headers, host_of(stream.peer))
         close = partial(stream.close, CloseCode.NORMAL)
         answer = self._new_answer(stream, principal, question.chat, form.line, close)
         answer.thread = question.thread
         answer.run = question.run
-        cursor, stored = self._store_question(principal, question, answer)
-        self._begin(form, stream, head, principal, answer, cursor, stored)
+        source = self._store_question(principal, question, answer)
+        self._begin(form, stream, head, principal, answer, source)
 
     def _store_question(
         self, principal: Principal, question: Question, answer: Answer
-    ) -> tuple[int, Message | None]:
-        """Store a question. A question without a text was stored before.
-        Returns its id, and its answer if that is stored, too. May switch
-        greenlets. Raises ApiProblem and StorageUnavailable."""
+    ) -> AnswerSource:
+        """Store a question, and return where its answer comes from.
+
+        A question without a text was stored before. May switch greenlets.
+        Raises ApiProblem and StorageUnavailable.
+        """
         chat = question.chat
         self._check_bot(principal, chat)
         # If the client sends the message again, it was stored earlier. Then it
@@ -192,76 +223,85 @@ class AiChat:
             entry = self._store_message(principal, question)
         else:
             entry = self._stored_question(principal, chat, earlier)
+        # The client names the stream if it has a part of the answer.
         if answer.stream:
-            return entry.id, self._find_stored(principal, answer, streams)
+            return AnswerSource(entry.id, self._find_stored(principal, answer, streams))
 
-        # A stream that began before the question is not its answer.
-        answer.skipped = frozenset(
-            id
-            for id, begun in streams.items()
-            if not earlier or 0 < begun < earlier.time_ms
-        )
+        answer.skipped = _streams_before(earlier, streams)
         gevent.spawn_later(SILENT_SECONDS, self._watch_bot, principal, chat, answer)
         if not earlier:
-            return entry.id, None
+            return AnswerSource(entry.id)
         entries, _ = self._log.entries.history(
             principal.app, principal.user, entry.conversation, 0, PAGE, entry.id
         )
-        return entry.id, next(filter(answer.is_of, entries), None)
+        return AnswerSource(entry.id, next(filter(answer.is_of, entries), None))
 
     def _stored_question(
         self, principal: Principal, chat: Chat, earlier: Message | None
     ) -> Message:
-        """The question of a run that continues. May switch greenlets. Raises
-        ApiProblem."""
+        """Return the question of a run that continues.
+
+        ``earlier``: the user's message with the id of the run, if there is one.
+        May switch greenlets. Raises ApiProblem if it is not in this chat.
+        """
         receiver = chat.conversation or chat.bot
         if not earlier or (earlier.to or earlier.conversation) != receiver:
             raise ApiProblem(
                 Problems.NOT_FOUND, "There is no such run of yours in this chat"
             )
+        # The user may have left the group meanwhile.
         self._check_member(principal, chat)
         return earlier
 
     def _resume(self, stream: Stream, head: Head) -> None:
-        """Stream an answer from its beginning. It is the open answer, or the
-        one that the parameter ``message`` names, which may have ended
-        meanwhile. If no answer is open, wait for the next one with ``wait``,
-        and otherwise answer with status 204. May switch greenlets."""
+        """Stream an answer from its beginning.
+
+        It is the open answer, or the one that the parameter ``message`` names,
+        which may have ended meanwhile. If no answer is open, wait for the next
+        one with ``wait``, and otherwise answer with status 204. May switch
+        greenlets. Raises ApiProblem and Unavailable.
+        """
         chat = Chat.of(head.path.split("/")[2])
         parameters = head.params()
         principal = self._user_of(head.headers, host_of(stream.peer))
         message = parameters.get("message", "")
         self._check_member(principal, chat)
         cursor = self._log.entries.head(principal.app)
-        waits = bool(message or "wait" in parameters)
-        streams = self._open_streams(principal, chat, must_know=not waits)
+        may_wait = bool(message or "wait" in parameters)
+        streams = self._open_streams(principal, chat, must_know=not may_wait)
         # An open stream is not delayed by this query.
         if not streams:
             self._check_bot(principal, chat)
+        if not (streams or may_wait):
+            self._refuse_without_answer(stream, head)
+            return
+
         close = partial(stream.close, CloseCode.NORMAL)
         answer = self._new_answer(stream, principal, chat, self._ui.line, close)
         answer.stream = message or next(reversed(streams), "")
-        stored = None
+        source = AnswerSource(cursor)
         if message:
             stored = self._find_stored(principal, answer, streams)
-        if streams or waits:
-            self._begin(self._ui, stream, head, principal, answer, cursor, stored)
-            return
+            source = AnswerSource(cursor, stored)
+        self._begin(self._ui, stream, head, principal, answer, source)
 
+    def _refuse_without_answer(self, stream: Stream, head: Head) -> None:
+        """Refuse a stream with status 204: there is no answer to resume."""
         log = self._core.node.request_log
         host = host_of(stream.peer)
         problem = ApiProblem(Problems.NOT_FOUND)
-        # Status 204 tells the client that there is no answer to resume.
         style = replace(PROBLEM, refuse=lambda *_: _EMPTY)
         stream.refuse(stream_refused(log, head, host, problem, style), CloseCode.NORMAL)
 
     def _find_stored(
         self, principal: Principal, answer: Answer, streams: Collection[str]
     ) -> Message | None:
-        """The answer that a client names, if it is stored. ``streams``: the
-        open streams. If the answer is neither stored nor open, it is given up
-        after :data:`LOST_SECONDS`, and None is returned. May switch
-        greenlets."""
+        """Return the answer that a client names, if it is stored.
+
+        The name is in ``answer.stream``. ``streams``: the open streams. If the
+        answer is neither stored nor open, it is given up after
+        :data:`LOST_SECONDS`, and None is returned. May switch greenlets.
+        """
         entries = self._log.entries
         name = answer.stream
         # The name is the id of a stream or of a stored message.
@@ -281,20 +321,22 @@ class AiChat:
         return stored
 
     def _watch_bot(self, principal: Principal, chat: Chat, answer: Answer) -> None:
-        """Greenlet: give up an answer that has not begun if the bot has neither
-        a connection nor a stream. Checks this every :data:`SILENT_SECONDS`
-        until the answer begins."""
+        """Greenlet: give up an answer that has not begun, if the bot is away.
+
+        The bot is away if it has neither a connection nor a stream. This is
+        checked every :data:`SILENT_SECONDS` until the answer begins.
+        """
+        presence = self._core.presence
         while answer.connection.is_open and not (answer.begun or answer.over):
             streams = self._open_streams(principal, chat)
             has_stream = bool(streams.keys() - answer.skipped)
-            presence = self._core.presence
             if not has_stream and not presence.is_online((principal.app,), chat.bot):
                 self._give_up(answer, "the bot does not answer")
                 return
             gevent.sleep(SILENT_SECONDS)
 
     def _give_up(self, answer: Answer, why: str) -> None:
-        """End an answer that has not begun."""
+        """End an answer that has not begun, and tell the client why."""
         if answer.begun:
             return
         line = answer.encode(answer, {"type": "error", "errorText": why})
@@ -310,8 +352,10 @@ class AiChat:
         line: Callable[[Answer, Chunk], bytes],
         close: Callable[[], object],
     ) -> Answer:
-        """The answer that a connection will receive. ``line`` encodes its
-        chunks, and ``close`` is called after its end."""
+        """Return the answer that a connection will receive.
+
+        ``line`` encodes its chunks, and ``close`` is called after its end.
+        """
         return Answer(
             connection=connection,
             close=close,
@@ -330,19 +374,31 @@ class AiChat:
         head: Head,
         principal: Principal,
         answer: Answer,
-        cursor: int,
-        stored: Message | None,
+        source: AnswerSource,
     ) -> None:
-        """Begin a session that receives an answer. The answer is ``stored``. If
-        this is None, it comes after the entry ``cursor`` of the log. May switch
-        greenlets."""
+        """Begin a session that receives an answer, and send what is there of
+        it.
+
+        May switch greenlets.
+        """
         start = None
-        if stored is None:
-            start = self._starts.start(principal.app, principal.user, cursor)
+        if source.stored is None:
+            start = self._starts.start(principal.app, principal.user, source.cursor)
         authorization = head.headers.get("authorization", "")
         if not self._begin_session(stream, principal, authorization):
             return
 
+        self._send_head(form, stream, head, principal)
+        stream.dialect_state = answer
+        if source.stored is not None:
+            stream.send(answer.take_message(source.stored))
+        elif start is not None:
+            self._starts.send(stream, start)
+
+    def _send_head(
+        self, form: Form, stream: Stream, head: Head, principal: Principal
+    ) -> None:
+        """Send the head of the HTTP response. The body can follow then."""
         log = self._core.node.request_log
         host = host_of(stream.peer)
         opening = stream_head(log, head, host, _TYPE, principal.label)
@@ -353,17 +409,14 @@ class AiChat:
         else:
             opening += b"Transfer-Encoding: chunked\r\n\r\n"
             stream.begin(form.chunked, opening)
-        stream.dialect_state = answer
-        if stored is not None:
-            stream.send(answer.take_message(stored))
-        elif start is not None:
-            self._starts.send(stream, start)
 
     def _begin_session(
         self, connection: Connection, principal: Principal, authorization: str
     ) -> bool:
-        """Begin a session of a user. Returns False if the connection was
-        closed. May switch greenlets."""
+        """Begin a session of a user. False if the connection was closed.
+
+        May switch greenlets.
+        """
         token = authorization.partition(" ")[2].strip()
         device = f"{NAME}-{uuid4().hex[:_DEVICE_CHARACTERS]}"
         # Each connection is a separate device, so that a second one does not
@@ -376,8 +429,10 @@ class AiChat:
 
     def opened(self, connection: Connection, head: Head) -> None:
         """Handle a new WebSocket. Its session begins with its first request.
-        This may be in its URL, for a run that continues. May switch
-        greenlets."""
+
+        A client that continues a run puts this request into the URL. May switch
+        greenlets.
+        """
         parameters = head.params()
         connection.dialect_state = Socket(
             authorization=f"Bearer {parameters.get('token', '')}"
@@ -386,9 +441,13 @@ class AiChat:
             connection.encoding.serve(connection, resume_frame(parameters), True)
 
     def run(self, connection: Connection, asking: Asking) -> None:
-        """Run a request of a WebSocket. May switch greenlets."""
+        """Run a request of a WebSocket. A problem is sent to the client.
+
+        May switch greenlets.
+        """
         socket = connection.dialect_state
         assert isinstance(socket, Socket)
+        # A request with the id of an earlier one ends the earlier answer.
         answer = socket.answers.pop(asking.request, None)
         if answer is not None:
             answer.over = True
@@ -408,24 +467,45 @@ class AiChat:
     def _answer_on_socket(
         self, connection: Connection, socket: Socket, asking: Asking
     ) -> None:
-        """Stream an answer to a WebSocket: the answer to a message, or the open
-        answer from its beginning. May switch greenlets. Raises ApiProblem and
-        Unavailable."""
+        """Stream an answer to a WebSocket.
+
+        It is the answer to a message, or the open answer from its beginning.
+        May switch greenlets. Raises ApiProblem and Unavailable.
+        """
         principal = self._user_of_socket(connection, socket, asking)
         if principal is None:
             return
         if len(socket.answers) >= MOST_ANSWERS:
             raise ApiProblem(Problems.TOO_MANY_REQUESTS)
 
-        question = None
-        if asking.kind == "send":
-            question = read_message(asking.body, asking.is_run)
-            chat = question.chat
-        else:
+        question = _question_of(asking)
+        if question is None:
             chat = Chat.of(asking.chat)
-            if asking.is_run:
-                run = asking.request
-                question = Question(chat, "", run, asking.chat, run)
+        else:
+            chat = question.chat
+        answer = self._new_answer_on_socket(connection, socket, asking, principal, chat)
+        if question is None:
+            source = self._find_open(principal, chat, answer)
+            if source is None:
+                connection.send(socket_frame("no-active", asking.request))
+                return
+        else:
+            answer.thread = question.thread
+            answer.run = question.run
+            answer.stream, answer.passed = asking.position()
+            source = self._store_question(principal, question, answer)
+        self._begin_on_socket(connection, socket, asking, principal, answer, source)
+
+    def _new_answer_on_socket(
+        self,
+        connection: Connection,
+        socket: Socket,
+        asking: Asking,
+        principal: Principal,
+        chat: Chat,
+    ) -> Answer:
+        """Return the answer that a WebSocket will receive, in the client's
+        form."""
 
         def close() -> None:
             self._end_on_socket(connection, socket, asking, answer)
@@ -436,30 +516,32 @@ class AiChat:
             line = socket_line
         answer = self._new_answer(connection, principal, chat, line, close)
         answer.request = asking.request
-        if question is not None:
-            answer.thread = question.thread
-            answer.run = question.run
-            answer.stream, answer.passed = asking.position()
-            cursor, stored = self._store_question(principal, question, answer)
-        else:
-            self._check_member(principal, chat)
-            cursor = self._log.entries.head(principal.app)
-            stored = None
-            streams = self._open_streams(principal, chat, must_know=True)
-            if not streams:
-                connection.send(socket_frame("no-active", asking.request))
-                return
-            answer.stream = next(reversed(streams))
-        self._begin_on_socket(
-            connection, socket, asking, principal, answer, cursor, stored
-        )
+        return answer
+
+    def _find_open(
+        self, principal: Principal, chat: Chat, answer: Answer
+    ) -> AnswerSource | None:
+        """Let an answer be the newest open stream of a chat. None if none is
+        open.
+
+        May switch greenlets. Raises ApiProblem.
+        """
+        self._check_member(principal, chat)
+        cursor = self._log.entries.head(principal.app)
+        streams = self._open_streams(principal, chat, must_know=True)
+        if not streams:
+            return None
+        answer.stream = next(reversed(streams))
+        return AnswerSource(cursor)
 
     def _user_of_socket(
         self, connection: Connection, socket: Socket, asking: Asking
     ) -> Principal | None:
-        """The user who makes a request on a WebSocket. The first request begins
-        its session. Returns None if the WebSocket was closed. May switch
-        greenlets. Raises ApiProblem and Unavailable."""
+        """Return the user who makes a request on a WebSocket.
+
+        The first request begins the session. None if the WebSocket was closed.
+        May switch greenlets. Raises ApiProblem and Unavailable.
+        """
         authorization = asking.authorization or socket.authorization
         principal = self._user_of(
             {"authorization": authorization}, host_of(connection.peer)
@@ -481,15 +563,15 @@ class AiChat:
         asking: Asking,
         principal: Principal,
         answer: Answer,
-        cursor: int,
-        stored: Message | None,
+        source: AnswerSource,
     ) -> None:
-        """Begin an answer on a WebSocket. The answer is ``stored``. If this is
-        None, it comes after the entry ``cursor`` of the log. May switch
-        greenlets."""
+        """Begin an answer on a WebSocket, and send what is there of it.
+
+        May switch greenlets.
+        """
         start = None
-        if stored is None:
-            start = self._starts.start(principal.app, principal.user, cursor)
+        if source.stored is None:
+            start = self._starts.start(principal.app, principal.user, source.cursor)
 
         socket.answers[asking.request] = answer
         if not asking.is_run:
@@ -501,16 +583,19 @@ class AiChat:
             answer.sequence = 0
             answer.passed = 1
 
-        if stored is not None:
-            answer.take_message(stored)
+        if source.stored is not None:
+            answer.take_message(source.stored)
         elif start is not None:
             self._starts.send(connection, start)
 
     def _end_on_socket(
         self, connection: Connection, socket: Socket, asking: Asking, answer: Answer
     ) -> None:
-        """Handle the end of an answer on a WebSocket: tell the client, or close
-        the connection if it was only for this answer."""
+        """Handle the end of an answer on a WebSocket.
+
+        The client is told. If the connection was only for this answer, it is
+        closed.
+        """
         if socket.answers.get(asking.request) is not answer:
             return  # a new request has its id now
         del socket.answers[asking.request]
@@ -522,9 +607,12 @@ class AiChat:
     def _open_streams(
         self, principal: Principal, chat: Chat, must_know: bool = False
     ) -> dict[str, int]:
-        """The open streams of a bot in a chat on all nodes, the oldest first:
-        id → when it began, in Unix milliseconds. 0 means that a node of an
-        older version has it, which does not tell the time.
+        """Return the open streams of a bot in a chat on all nodes, the oldest
+        first.
+
+        The result has the time at which each began, in Unix milliseconds, by
+        its id. 0 means that a node of an older version has it, which does not
+        tell the time.
 
         ``must_know``: raise ApiProblem if no stream is open and a node has not
         answered. May switch greenlets.
@@ -544,8 +632,8 @@ class AiChat:
         return streams
 
     def _open_here(self, query: OpenQuery) -> list[tuple[int, str]]:
-        """The open streams of a bot on this node, each with the time when it
-        began, and its id."""
+        """Return the open streams of a bot on this node, as (time of its begin,
+        id)."""
         streams = self._messaging.streams.of(query.app, query.channel).values()
         return [
             (stream.begun, stream.id)
@@ -556,16 +644,14 @@ class AiChat:
     # --- messages -------------------------------------------------------------
 
     def _store_message(self, principal: Principal, question: Question) -> Message:
-        """Store the message of a user. May switch greenlets. Raises ApiProblem
-        and StorageUnavailable."""
+        """Store the message of a user, and return its entry of the log.
+
+        May switch greenlets. Raises ApiProblem and StorageUnavailable.
+        """
         body = question.text.encode()
         if len(body) > self._message_bytes:
             raise ApiProblem.invalid("The message is too long")
-        try:
-            self._rate.require_one((principal.app, principal.user), 1)
-        except TooManyRequests as error:
-            wait = (("Retry-After", str(error.seconds)),)
-            raise ApiProblem(Problems.TOO_MANY_REQUESTS, "", wait, error) from None
+        self._require_rate(principal)
 
         bot, conversation = question.chat
         to_user = bot
@@ -588,16 +674,29 @@ class AiChat:
             raise result
         raise ApiProblem(Problems.TOO_MANY_REQUESTS)
 
+    def _require_rate(self, principal: Principal) -> None:
+        """Count a message of a user. Raises ApiProblem if there are too
+        many."""
+        try:
+            self._rate.require_one((principal.app, principal.user), 1)
+        except TooManyRequests as error:
+            wait = (("Retry-After", str(error.seconds)),)
+            raise ApiProblem(Problems.TOO_MANY_REQUESTS, "", wait, error) from None
+
     def _check_bot(self, principal: Principal, chat: Chat) -> None:
-        """Refuse a chat with a user who is not a bot. May switch greenlets.
-        Raises ApiProblem."""
+        """Refuse a chat with a user who is not a bot.
+
+        May switch greenlets. Raises ApiProblem.
+        """
         accounts = self._core.accounts.those_of(principal.app, [chat.bot])
         if not any(account.bot for account in accounts):
             raise ApiProblem(Problems.UNKNOWN_ACCOUNT, f"There is no bot {chat.bot}")
 
     def _check_member(self, principal: Principal, chat: Chat) -> None:
-        """Refuse a user who is not a member of the group of a chat. May switch
-        greenlets. Raises ApiProblem."""
+        """Refuse a user who is not a member of the group of a chat.
+
+        May switch greenlets. Raises ApiProblem.
+        """
         if not chat.conversation:
             return
         conversations = self._log.conversations
@@ -614,28 +713,33 @@ class AiChat:
         if not is_number(before):
             raise ApiProblem.invalid("`before` is the id of a message")
         self._check_member(principal, chat)
-
-        app = principal.app
-        user = principal.user
-        conversation = chat.conversation
-        if not conversation:
-            between = self._log.conversations.between(app, user, chat.bot)
-            if between is not None:
-                conversation = between.id
+        conversation = self._conversation_of(principal, chat)
         if not conversation:
             return call.reply({"messages": [], "before": 0})
 
-        page, more = self._log.entries.history(
-            app, user, conversation, int(before), PAGE
+        page, has_more = self._log.entries.history(
+            principal.app, principal.user, conversation, int(before), PAGE
         )
         entries = sorted(page, key=lambda entry: entry.id)
         messages = [
             _message_of(entry, chat.bot) for entry in entries if entry.kind == "message"
         ]
         next_before = 0
-        if more and entries:
+        if has_more and entries:
             next_before = entries[0].id
         return call.reply({"messages": messages, "before": next_before})
+
+    def _conversation_of(self, principal: Principal, chat: Chat) -> int:
+        """Return the conversation of a chat; 0 if nobody has written in it
+        yet."""
+        if chat.conversation:
+            return chat.conversation
+        between = self._log.conversations.between(
+            principal.app, principal.user, chat.bot
+        )
+        if between is None:
+            return 0
+        return between.id
 
     def stop(self, call: Call) -> HttpResponse:
         """Stop the open streams of a chat; the producer gets to know it. May
@@ -644,6 +748,7 @@ class AiChat:
         chat = Chat.of(call.request.path.split("/")[2])
         self._check_member(principal, chat)
         try:
+            # Each producer is told that a reader has stopped its answer.
             results = [
                 self._texts.stop(principal.app, id, principal.user).status
                 for id in self._open_streams(principal, chat, must_know=True)
@@ -657,21 +762,27 @@ class AiChat:
     # --- identity -------------------------------------------------------------
 
     def _user_of(self, headers: Any, host: str) -> Principal:
-        """The user who makes a request for a stream. May switch greenlets.
-        Raises ApiProblem and Unavailable."""
+        """Return the user who makes a request for a stream.
+
+        May switch greenlets. Raises ApiProblem and Unavailable.
+        """
         return self._require_chat_user(
             self._core.authority.identify(Needs.ADMIN_OR_USER, headers, host)
         )
 
     def _require_chat_user(self, principal: Principal) -> Principal:
-        """The principal, if it is a user of the app that has the chats, and is
-        not banned. Raises ApiProblem."""
+        """Return the principal, if it may use the chats. Otherwise raise
+        ApiProblem.
+
+        It must be a user of the app that has the chats, and must not be banned.
+        """
         tenants = self._core.tenants
         app = tenants.resolve(self._settings.app)
         if tenants.find(app) is None:
             raise ApiProblem(
                 Problems.UNKNOWN_APP, f"There is no app {app} (setting ai_chat.app)"
             )
+        # A visitor of a page has a name, but no account.
         if not principal.user or principal.kind == "page":
             raise ApiProblem(Problems.TOKEN_INVALID)
         if not principal.may(Needs.ADMIN_OR_USER, app):
@@ -682,9 +793,44 @@ class AiChat:
         return principal
 
 
+def _question_of(asking: Asking) -> Question | None:
+    """Return the question of a request on a WebSocket.
+
+    A request that continues a run of TanStack repeats the question without its
+    text. None if a client of the AI SDK asks for the open answer. Raises
+    ApiProblem.
+    """
+    if asking.kind == "send":
+        return read_message(asking.body, asking.is_run)
+    if not asking.is_run:
+        return None
+    run = asking.request
+    chat = Chat.of(asking.chat)
+    return Question(chat, text="", client_msg_id=run, thread=asking.chat, run=run)
+
+
+def _streams_before(
+    earlier: Message | None, streams: Mapping[str, int]
+) -> frozenset[str]:
+    """Return the open streams that began before a question.
+
+    They are no answer to it. ``earlier`` is the question, if it was stored
+    before; None if it is new, so that all streams began earlier.
+    """
+    return frozenset(
+        id
+        for id, begun in streams.items()
+        if not earlier or 0 < begun < earlier.time_ms
+    )
+
+
 def _message_of(entry: Message, bot: str) -> dict[str, Any]:
-    """A message in the form of the AI SDK. ``chunks``: the content of a message
-    whose producer has sent chunks."""
+    """Return a stored message in the form of the AI SDK.
+
+    ``{"id": "m1", "role": "user", "metadata": {…}, "parts": [{"type": "text",
+    "text": "Hi"}]}`` is an example. A message whose producer has sent chunks
+    also has them, as ``chunks``.
+    """
     chunks = whole_chunks(entry)
     parts = [chunk for chunk in chunks if chunk["type"].startswith("data-")]
     text = "".join(
@@ -708,7 +854,7 @@ def _message_of(entry: Message, bot: str) -> dict[str, Any]:
 
 
 def _problem_of(error: ApiProblem | Unavailable) -> ApiProblem:
-    """The problem to which an error is answered."""
+    """Return the problem with which an error is answered."""
     if isinstance(error, ApiProblem):
         return error
     return ApiProblem(error.problem)
@@ -722,7 +868,8 @@ SOCKET: Final = SocketDialect()
 def _route(
     method: str, path: str, function: Callable[[AiChat, Call], HttpResponse]
 ) -> Route:
-    """A route of the feature. Browsers ask ``OPTIONS`` without a token."""
+    """Return a route of the feature. Browsers ask ``OPTIONS`` without a
+    token."""
     if method == "OPTIONS":
         need = Needs.ANYONE
     else:
@@ -740,9 +887,17 @@ def _route(
 
 
 def _build(core: Core) -> Parts:
+    """Return the parts of the feature for a node: its service, and what it
+    serves."""
     ai_chat = AiChat(core, core.service(MessageServices))
+    # A request brings its own token, so it needs no session.
     commands: CommandTable = {Asking: CommandRow(ai_chat.run, needs_session=False)}
-    return Parts((ai_chat,), commands, {NAME: ai_chat.opened}, streams=ai_chat.paths)
+    return Parts(
+        services=(ai_chat,),
+        commands=commands,
+        opened={NAME: ai_chat.opened},
+        streams=ai_chat.paths,
+    )
 
 
 ROUTES: Final = (
