@@ -15,10 +15,17 @@ SWEEP_SECONDS: Final = 60.0
 
 
 def _build(core: Core) -> Parts:
+    """Return the parts of the feature for a node.
+
+    A background job removes expired streams once a minute.
+    """
     streams = DurableStreams(core, core.service(MessageServices).messaging)
     sweep = every(SWEEP_SECONDS, streams.sweep, "expired streams could not be removed")
     return Parts(
-        (streams,), ended=(streams.ended,), streams=streams.paths, run=(sweep,)
+        services=(streams,),
+        ended=(streams.ended,),
+        streams=streams.paths,
+        run=(sweep,),
     )
 
 

@@ -54,17 +54,22 @@ _EXPOSED: Final = (
 Offset = tuple[int, int]
 """A position in a stream, after the entry whose id is the first number. The
 second number counts bytes (in JSON: values) of the next entry that are before
-the position, too."""
+the position, too. ``(7, 0)`` is behind entry 7, and ``(7, 3)`` is behind the
+first three bytes of entry 8. ``(-1, 0)`` is the beginning."""
 Headers = tuple[tuple[str, str], ...]
 
 
 def text_of_offset(offset: Offset) -> str:
-    """The text of an offset. Texts sort as their offsets do."""
+    """Return the text of an offset, such as
+    ``0000000000000007_0000000000000003``.
+
+    Texts sort as their offsets do.
+    """
     return f"{offset[0]:016d}_{offset[1]:016d}"
 
 
 def read_offset(text: str) -> Offset:
-    """The offset that a text names. Raises ApiProblem."""
+    """Return the offset that a text names. Raises ApiProblem."""
     match = re.fullmatch(r"([0-9]{16})_([0-9]{16})", text)
     if match is None:
         raise refusal(400, "the offset is none of this server")
@@ -72,14 +77,15 @@ def read_offset(text: str) -> Offset:
 
 
 def refusal(status: int, text: str, *headers: tuple[str, str]) -> ApiProblem:
-    """A refusal with a status."""
+    """Return an error that is answered with this status, text and headers."""
     return ApiProblem(HttpProblem(status, "durable_stream", text), headers=headers)
 
 
 def respond(
     status: int, *headers: tuple[str, str], body: bytes = b"", kind: str = ""
 ) -> HttpResponse:
-    """A response. ``kind``: its content type."""
+    """Return a response. ``kind``: its content type; ``""`` means plain
+    text."""
     return HttpResponse(status, body, kind or "text/plain", (*headers, *_EXPOSED))
 
 
@@ -87,7 +93,9 @@ def _refuse(
     problem: HttpProblem, request: HttpRequest, detail: str = ""
 ) -> HttpResponse:
     """Refuse a request as the API does, with the headers that browsers need.
-    The answer to HEAD has no body."""
+
+    The answer to HEAD has no body.
+    """
     answer = PROBLEM.refuse(problem, request, detail).with_headers(_EXPOSED)
     if request.method == "HEAD":
         return replace(answer, body=b"")
@@ -104,7 +112,10 @@ STYLE: Final = replace(
 
 
 def plain_type(content_type: str) -> str:
-    """A content type without its parameters, for comparisons."""
+    """Return a content type without its parameters, for comparisons.
+
+    ``Text/Plain; charset=utf-8`` becomes ``text/plain``.
+    """
     return content_type.partition(";")[0].strip().lower()
 
 
@@ -122,17 +133,23 @@ def is_text(content_type: str) -> bool:
 
 
 class Producer(Struct, frozen=True):
-    """The source of an idempotent append. ``seq``: the number of the append in
-    the epoch."""
+    """The source of an append that may be repeated, and is stored once.
+
+    It numbers its appends. If it starts anew, it begins another *epoch*, so
+    that late appends of its earlier life are refused.
+    """
 
     id: str
     epoch: int
     seq: int
+    """The number of the append in the epoch."""
 
 
 def number_in(headers: Mapping[str, str], name: str, default: int = -1) -> int:
-    """The number in a header. Returns ``default`` if the header is missing.
-    Raises ApiProblem if it is not a number."""
+    """Return the number in a header; ``default`` if the header is missing.
+
+    Raises ApiProblem if it is not a number.
+    """
     text = headers.get(name.lower())
     if text is None:
         return default
@@ -142,8 +159,10 @@ def number_in(headers: Mapping[str, str], name: str, default: int = -1) -> int:
 
 
 def short_text_in(headers: Mapping[str, str], name: str) -> str:
-    """The text in a header; ``""`` if the header is missing. Raises ApiProblem
-    if it is too long."""
+    """Return the text in a header; ``""`` if the header is missing.
+
+    Raises ApiProblem if it is too long.
+    """
     text = headers.get(name.lower(), "")
     if len(text) > _MOST_SHORT_CHARACTERS or "\0" in text:
         raise refusal(400, f"{name}: at most {_MOST_SHORT_CHARACTERS} characters")
@@ -151,8 +170,10 @@ def short_text_in(headers: Mapping[str, str], name: str) -> str:
 
 
 def read_producer(headers: Mapping[str, str]) -> Producer | None:
-    """The producer of an append. None if the append is not idempotent. Raises
-    ApiProblem."""
+    """Return the producer of an append. None if the append does not name one.
+
+    Raises ApiProblem if one of its three headers is missing or wrong.
+    """
     names = "Producer-Id", "Producer-Epoch", "Producer-Seq"
     present = [name for name in names if name.lower() in headers]
     if not present:
@@ -161,14 +182,18 @@ def read_producer(headers: Mapping[str, str]) -> Producer | None:
         raise refusal(400, f"{', '.join(names)}: all of them, and none of them empty")
 
     return Producer(
-        short_text_in(headers, names[0]),
-        number_in(headers, names[1]),
-        number_in(headers, names[2]),
+        id=short_text_in(headers, names[0]),
+        epoch=number_in(headers, names[1]),
+        seq=number_in(headers, names[2]),
     )
 
 
 def read_type(headers: Mapping[str, str], default: str) -> str:
-    """The content type of a new stream. Raises ApiProblem."""
+    """Return the content type of a new stream; ``default`` if the request has
+    no valid one.
+
+    Raises ApiProblem if it is too long.
+    """
     text = short_text_in(headers, "Content-Type")
     if re.fullmatch(r"[\w-]+/[\w-]+.*", text):
         return text
@@ -181,19 +206,20 @@ def closes(headers: Mapping[str, str]) -> bool:
 
 
 class Wish(Struct, frozen=True):
-    """The query of a reader. ``offset``: where to begin; None means the end of
-    the stream. ``offset_text``: the offset as the reader has written it.
-    ``live``: ``long-poll``, ``sse``, or ``""`` for a read that does not
-    wait."""
+    """The query of a reader."""
 
     offset: Offset | None
+    """Where to begin; None means the end of the stream."""
     offset_text: str
+    """The offset as the reader has written it."""
     live: str
+    """``long-poll``, ``sse``, or ``""`` for a read that does not wait."""
     cursor: str
+    """The cursor of the last answer, which only makes addresses differ."""
 
     @classmethod
     def read(cls, query: str) -> Wish:
-        """Read a query. Raises ApiProblem."""
+        """Read a query such as ``offset=-1&live=sse``. Raises ApiProblem."""
         try:
             pairs = parse_qsl(
                 query, keep_blank_values=True, max_num_fields=_MOST_QUERY_FIELDS
@@ -211,17 +237,18 @@ class Wish(Struct, frozen=True):
             raise refusal(400, f"{live} needs an offset")
 
         text = values.get("offset", "-1")
-        if text == "now":
-            offset = None
-        elif text == "-1":
-            offset = (-1, 0)
-        else:
-            offset = read_offset(text)
-        return cls(offset, text, live, values.get("cursor", ""))
+        return cls(
+            offset=_offset_in_query(text),
+            offset_text=text,
+            live=live,
+            cursor=values.get("cursor", ""),
+        )
 
     def next_cursor(self) -> str:
-        """The cursor of an answer. It is later than the cursor of the request.
-        Therefore the next request has another address, and no cache answers it.
+        """Return the cursor of an answer, which is later than the request's.
+
+        The reader puts it into the next request. Therefore that request has
+        another address, and no cache answers it.
         """
         now = int(time() - CURSOR_BEGIN) // CURSOR_SECONDS
         if not _NUMBER.fullmatch(self.cursor):
@@ -230,16 +257,31 @@ class Wish(Struct, frozen=True):
         if last < now:
             return str(now)
 
+        # The clock has not moved on since, so the cursor is made later.
         jitter = randint(1, _MOST_JITTER_SECONDS) // CURSOR_SECONDS
         return str(last + max(1, jitter))
+
+
+def _offset_in_query(text: str) -> Offset | None:
+    """Return an offset of a query; None for ``now``, the end of the stream.
+
+    Raises ApiProblem.
+    """
+    if text == "now":
+        return None
+    if text == "-1":
+        return (-1, 0)
+    return read_offset(text)
 
 
 # --- content ------------------------------------------------------------------
 
 
 class Content(Struct, frozen=True):
-    """The body of an append in the form of the log, with the ``meta`` and the
-    ``type`` of its entry."""
+    """The body of an append in the form of the log.
+
+    ``meta`` has facts about the body, and ``type`` is the type of its entry.
+    """
 
     body: bytes
     meta: bytes
@@ -261,24 +303,31 @@ _BEGIN_OF_ARRAY: Final = re.compile(rb"\s*\[")
 
 
 def content_of(body: bytes, content_type: str, is_new: bool = False) -> Content | None:
-    """The content of an append to a stream. Returns None if the body is an
-    empty array of JSON. It may create a stream (``is_new``), but it must not be
-    appended. Raises ApiProblem."""
+    """Return the content of an append to a stream with this content type.
+
+    None if the body is an empty array of JSON. It may create a stream
+    (``is_new``), but it must not be appended. Raises ApiProblem.
+    """
     if is_json(content_type):
         return _json_content(body, is_new)
     if is_text(content_type) and _is_utf8(body):
         return _content(body)
+    # Subscribers of the channel get the body as base64, because their frames
+    # are text.
     tags = _tags("encoding", "base64")
     return _content(body, base64=True, tags=tags)
 
 
 def _json_content(body: bytes, is_new: bool) -> Content | None:
-    """The content of an append to a stream of JSON. An array stands for its
-    values: one value is stored alone, several as an array with their number.
-    Returns None for an empty array, which may only create a stream
-    (``is_new``). Raises ApiProblem."""
+    """Return the content of an append to a stream of JSON.
+
+    An array stands for its values: one value is stored alone, several as an
+    array with their number. Returns None for an empty array, which may only
+    create a stream (``is_new``). Raises ApiProblem.
+    """
     is_array = _BEGIN_OF_ARRAY.match(body) is not None
     if is_array:
+        # Each value becomes an object, which needs far more memory.
         Call.require_few_values(body, MOST_VALUES)
     values = None
     try:
@@ -302,8 +351,10 @@ def _json_content(body: bytes, is_new: bool) -> Content | None:
 
 
 def _content(body: bytes, **extras: Any) -> Content:
-    """A body with the facts about it in ``meta``. Its type is ``custom`` if it
-    has such facts."""
+    """Return a body with the facts about it in ``meta``.
+
+    Its type is ``custom`` if it has such facts.
+    """
     meta = Draft.RoomMeta(**extras).to_bytes()
     if meta:
         return Content(body, meta, "custom")
@@ -311,6 +362,7 @@ def _content(body: bytes, **extras: Any) -> Content:
 
 
 def _tags(name: str, value: str) -> Raw:
+    """Return one tag of an entry as JSON."""
     return Raw(msgspec.json.encode({name: value}))
 
 
@@ -323,6 +375,7 @@ def _has_values(tags: Raw | UnsetType) -> bool:
 
 
 def _is_utf8(body: bytes) -> bool:
+    """Whether the bytes are a text in UTF-8."""
     try:
         body.decode()
     except UnicodeDecodeError:
@@ -331,8 +384,11 @@ def _is_utf8(body: bytes) -> bool:
 
 
 def parts_of(entry: Entry, as_json: bool) -> bytes | list[bytes]:
-    """The bytes of an entry, or a list of its JSON values. Another publisher
-    may have stored the entry as a text, which is a JSON string then."""
+    """Return the bytes of an entry, or a list of its JSON values.
+
+    Another publisher may have stored the entry as a text, which is a JSON
+    string then.
+    """
     if not as_json:
         return entry.body
     meta = entry.publication_meta()
@@ -344,16 +400,22 @@ def parts_of(entry: Entry, as_json: bool) -> bytes | list[bytes]:
 
 
 def joined(chunks: Sequence[bytes], content_type: str) -> bytes:
-    """The body of an answer."""
+    """Return the body of an answer: the bytes of its chunks, or an array of
+    JSON."""
     if is_json(content_type):
         return b"[%b]" % b",".join(chunks)
     return b"".join(chunks)
 
 
 def event(name: str, data: bytes) -> bytes:
-    """An event of Server-Sent Events. Line ends in the data do not end it. A
-    line that begins with a space gets one more, because clients drop one."""
+    r"""Return an event of Server-Sent Events.
+
+    ``event("data", b"a\\nb")`` is ``event: data``, ``data:a``, ``data:b`` and
+    an empty line, so line ends in the data do not end the event.
+    """
     lines = [
+        # A line that begins with a space gets one more, because clients drop
+        # one.
         b"data:%b%b\n" % (b" " * line.startswith(b" "), line)
         for line in _LINE_END.split(data)
     ]
@@ -361,7 +423,10 @@ def event(name: str, data: bytes) -> bytes:
 
 
 def data_event(chunk: bytes, content_type: str) -> bytes:
-    """The event with the content of one append."""
+    """Return the event with the content of one append.
+
+    Content that is no text is sent as base64, and JSON as an array.
+    """
     if not is_text(content_type):
         return event("data", b64encode(chunk))
     if is_json(content_type):

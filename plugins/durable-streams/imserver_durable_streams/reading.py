@@ -22,18 +22,18 @@ number."""
 
 
 class Segment(Struct, frozen=True):
-    """The entries of a channel with ids above ``low``, up to ``high``.
-    ``most``: how many bytes (in JSON: values) of the entry ``high`` belong to
-    the segment; 0 means all."""
+    """A part of a channel: the entries with ids above ``low``, up to
+    ``high``."""
 
     channel: str
     low: int
     high: int
     most: int = 0
+    """How many bytes (in JSON: values) of the entry ``high`` belong to the
+    segment; 0 means all."""
 
     def until(self, end: Offset) -> Segment | None:
-        """The part of the segment before an offset. Returns None if it is
-        empty."""
+        """The part of the segment before an offset. None if it is empty."""
         entry_id, part = end
         high = entry_id
         if part:
@@ -46,38 +46,48 @@ class Segment(Struct, frozen=True):
         if high < self.high or not self.most:
             most = part
         else:
+            # Both the segment and the offset end within this entry.
             most = min(self.most, part or self.most)
         return Segment(self.channel, self.low, high, most)
 
 
 class Chunk(Struct, frozen=True):
-    """The bytes of one entry that a reader gets. ``end``: the offset after
-    them. ``whole``: the length of the entry in bytes (in JSON: values)."""
+    """The bytes of one entry that a reader gets."""
 
     entry: Entry
     data: bytes
     end: Offset
+    """The offset after them."""
     whole: int
+    """The length of the entry in bytes (in JSON: values)."""
 
 
 class Page(Struct, frozen=True):
-    """The result of a read. ``next``: the offset at which the next read begins.
-    ``is_last``: the stream has no more entries for now."""
+    """The result of a read."""
 
     chunks: list[Chunk]
     next: Offset
+    """The offset at which the next read begins."""
     is_last: bool
+    """Whether the stream has no more entries for now."""
 
 
 class StreamReader(Service):
-    """Reads the streams of a store. Methods may switch greenlets, and raise
-    StorageUnavailable."""
+    """Reads the streams of a store.
+
+    A stream is a channel whose entries the log keeps. A *fork* is a stream that
+    begins with the entries of another one, its parent, without a copy of them.
+    Methods may switch greenlets, and raise StorageUnavailable.
+    """
 
     _rows: StreamRows
 
     def find(self, app: str, name: str) -> StreamRow:
-        """A stream that can be read. A stored channel that was never created as
-        a stream counts as a stream of JSON. Raises ApiProblem."""
+        """Return a stream that can be read. Raises ApiProblem if there is none.
+
+        A stored channel that was never created as a stream counts as a stream
+        of JSON.
+        """
         row = self._rows.get(app, name)
         if row is None:
             if self._rows.log.channel_page(app, name, None, 0).last:
@@ -92,9 +102,12 @@ class StreamReader(Service):
         return row
 
     def segments(self, row: StreamRow) -> list[Segment]:
-        """The segments with the entries of a stream, in their order: segments
-        that it shares with the streams from which it was forked, then its own.
-        Raises ApiProblem."""
+        """Return the segments with the entries of a stream, in their order.
+
+        Segments that it shares with the streams from which it was forked come
+        first, then its own. Raises ApiProblem if the chain of forks is too
+        long.
+        """
         segments: list[Segment] = [Segment(row.name, row.begins, row.end)]
         limit = row.empty
         for _ in range(MOST_FORKS):
@@ -107,11 +120,13 @@ class StreamReader(Service):
             if shared is not None:
                 segments.insert(0, shared)
             row = parent
+            # A fork of a fork sees no more of its grandparent than its parent
+            # does.
             limit = min(limit, parent.empty)
         raise refusal(400, f"a chain has at most {MOST_FORKS} streams")
 
     def tail(self, row: StreamRow) -> Offset:
-        """The offset at the end of a stream."""
+        """Return the offset at the end of a stream."""
         if row.is_closed:
             # Find the last entry that may belong to it, backwards from its end.
             before = row.closed_at + 1
@@ -139,6 +154,7 @@ class StreamReader(Service):
                     row.app, segment.channel, after, PAGE
                 )
                 readable_from = min(page.extent.floor, page.last, segment.high)
+                # A reader at the beginning gets what is left of the stream.
                 if offset[0] >= 0 and after < readable_from:
                     raise refusal(410, "what follows the offset has expired")
                 has_more = page.more and page.entries[-1].id < segment.high
@@ -153,7 +169,7 @@ class StreamReader(Service):
                         end = chunk.end
                         size += len(chunk.data)
                     if size >= most:
-                        return Page(chunks, end, False)
+                        return Page(chunks, next=end, is_last=False)
 
         # An entry may have been stored since the last page was read. The end is
         # the end at that time.
@@ -161,11 +177,14 @@ class StreamReader(Service):
             tail = self.tail(row)
         else:
             tail = _end_of(row, page)
-        return Page(chunks, max(end, tail), True)
+        return Page(chunks, next=max(end, tail), is_last=True)
 
     def inside(self, source: StreamRow, at: Offset, sub: int) -> Offset:
-        """The offset that is ``sub`` bytes (in JSON: values) after another one.
-        Both must be in one entry. Raises ApiProblem."""
+        """Return the offset that is ``sub`` bytes after another one.
+
+        In a stream of JSON, ``sub`` counts values. Both offsets must be in one
+        entry. Raises ApiProblem.
+        """
         chunks = self.read(source, at, 1).chunks
         if not chunks:
             raise refusal(400, "Stream-Fork-Sub-Offset: nothing follows the offset")
@@ -181,17 +200,18 @@ class StreamReader(Service):
                 400,
                 "Stream-Fork-Sub-Offset: it is behind the end of what follows the offset",
             )
+        # The end of an entry has another form than a position inside of it.
         if chunk.end == (id, 0) and inner == chunk.whole:
             return (id, 0)
         return (id - 1, inner)
 
 
 def _end_of(row: StreamRow, page: Any) -> Offset:
-    """The end of a stream at the time when a page was read. The page of a
-    closed stream has the last entry that may belong to it.
+    """Return the end of a stream at the time when a page was read.
 
-    If all entries have expired, the end moves on with the log. Therefore a
-    reader at the end is never before an expired entry.
+    The page of a closed stream has the last entry that may belong to it. If all
+    entries have expired, the end moves on with the log. Therefore a reader at
+    the end is never before an expired entry.
     """
     if not row.is_closed:
         last = page.last
@@ -206,6 +226,7 @@ def _end_of(row: StreamRow, page: Any) -> Offset:
         tail = (last, 0)
     else:
         tail = row.empty
+    # Up to the floor, entries of the log have expired.
     if tail[0] >= page.extent.floor:
         return tail
     return max(tail, (end, 0))
@@ -214,14 +235,16 @@ def _end_of(row: StreamRow, page: Any) -> Offset:
 def _chunk_of(
     entry: Entry, offset: Offset, segment: Segment, as_json: bool
 ) -> Chunk | None:
-    """The part of an entry that a reader at an offset gets. Returns None if the
-    offset or the segment leaves nothing of it."""
+    """Return the part of an entry that a reader at an offset gets.
+
+    None if the offset or the segment leaves nothing of it.
+    """
     parts = protocol.parts_of(entry, as_json)
     whole = len(parts)
     first = 0
     before_id, part = offset
     if entry.id == before_id + 1:
-        first = part
+        first = part  # the reader has the beginning of the entry
     last = whole
     if entry.id == segment.high and 0 < segment.most < whole:
         last = segment.most

@@ -52,13 +52,8 @@ MOST_FORKS: Final = 32
 class StreamRow(Struct, frozen=True, kw_only=True):
     """A stream: how the entries of a channel are read.
 
-    ``begins``: its own entries come after this id. ``start`` and ``skip``: the
-    offset of its end while it has no entries; for a fork, how much of
-    ``parent`` it shares. ``fork_offset`` and ``fork_sub``: this offset in the
-    client's words. ``ttl``: seconds; -1 for none. ``expires_at``: in the
-    client's words. ``expires_ms``: Unix milliseconds; 0 for never.
-    ``closed_at``: the last id that may belong to it; -1 while it is open.
-    ``closed_by``: the append that closed it. ``seq``: the last ``Stream-Seq``.
+    A *fork* is a stream that begins with the entries of another one, its
+    parent.
     """
 
     app: str
@@ -66,17 +61,29 @@ class StreamRow(Struct, frozen=True, kw_only=True):
     state: int = LIVE
     content_type: str = JSON
     begins: int = 0
+    """Its own entries come after this id."""
     start: int = 0
     skip: int = 0
+    """``start`` and ``skip`` are the offset of its end while it has no entries;
+    for a fork, how much of the parent it shares."""
     parent: str = ""
+    """The name of the stream from which it was forked, or ``""``."""
     fork_offset: str = ""
     fork_sub: int = 0
+    """``fork_offset`` and ``fork_sub`` are the offset of the fork in the
+    client's words."""
     ttl: int = -1
+    """How many seconds it lives after its last use; -1 for ever."""
     expires_at: str = ""
+    """When it expires, in the client's words."""
     expires_ms: int = 0
+    """When it expires, in Unix milliseconds; 0 for never."""
     closed_at: int = -1
+    """The last id that may belong to it; -1 while it is open."""
     closed_by: str = ""
+    """The append that closed it, see :func:`_closer_text`."""
     seq: str = ""
+    """The last ``Stream-Seq``, a text that must grow with each append."""
 
     @property
     def is_closed(self) -> bool:
@@ -96,17 +103,18 @@ class StreamRow(Struct, frozen=True, kw_only=True):
         return self.start, self.skip
 
     def is_expired(self, sql: Statements) -> bool:
-        """Whether the stream has expired, by the clock of the database: nobody
-        has used it for its TTL, or its time ``expires_at`` has come."""
+        """Whether the stream has expired, by the clock of the database.
+
+        Nobody has used it for its TTL, or its time ``expires_at`` has come.
+        """
         return self.expires_ms > 0 and self.expires_ms <= sql.clock_ms()
 
     def renewed(self, sql: Statements) -> int:
-        """The new ``expires_ms`` of a stream that is used now. Returns 0 if the
-        row need not be written: the stream has no TTL, or a recent use was
-        written.
+        """Return the new ``expires_ms`` of a stream that is used now.
 
-        A stream may live a tenth longer than its TTL, so that its row is
-        written at most once in this tenth.
+        0 if the row need not be written: the stream has no TTL, or a recent use
+        was written. A stream may live a tenth longer than its TTL, so that its
+        row is written at most once in this tenth.
         """
         if self.ttl < 0:
             return 0
@@ -117,8 +125,10 @@ class StreamRow(Struct, frozen=True, kw_only=True):
         return 0
 
     def is_same(self, wish: StreamRow) -> bool:
-        """Whether a request to create a stream describes this stream. If it
-        names no offset for a fork, any offset is right."""
+        """Whether a request to create a stream describes this stream.
+
+        If it names no offset for a fork, any offset is right.
+        """
         return (
             plain_type(self.content_type)
             == plain_type(wish.content_type or self.content_type)
@@ -134,7 +144,10 @@ _KEY: Final = "app = %s AND name = %s"
 
 
 def _lock(sql: Statements, app: str, name: str) -> StreamRow | None:
-    """The row of a stream, locked until the end of the transaction."""
+    """Return the row of a stream, locked until the end of the transaction.
+
+    None if there is no row.
+    """
     return ROWS.first(sql.query, f"WHERE {_KEY}{sql.for_update}", app, name)
 
 
@@ -154,8 +167,11 @@ def _postpone_check(sql: Statements, row: StreamRow) -> None:
 
 
 def _mark_removed(sql: Statements, row: StreamRow) -> None:
-    """Make a stream GONE, or DELETED while forks read it. Its parent becomes
-    GONE, too, if only this fork has read it."""
+    """Make a stream GONE, or DELETED while forks read it.
+
+    Its parent becomes GONE, too, if it was deleted before and only this fork
+    has read it.
+    """
     while True:
         if _has_forks(sql, row.app, row.name):
             state = DELETED
@@ -182,11 +198,12 @@ def _mark_removed(sql: Statements, row: StreamRow) -> None:
 def create(
     sql: Statements, wish: StreamRow, head: int
 ) -> tuple[Literal["new", "same", "other"], StreamRow]:
-    """Store a new stream, unless one exists. Returns whether it is new, the
-    same, or another one, and its row.
+    """Store a new stream, unless one exists.
 
-    ``head``: an id of the log after which its entries come. If its channel was
-    not a stream before, the stream also has the earlier entries.
+    Returns whether it is new, the same, or another one, and its row. ``wish``:
+    the row that the request describes. ``head``: an id of the log after which
+    its entries come. If its channel was not a stream before, the stream also
+    has the earlier entries.
     """
     row = _lock(sql, wish.app, wish.name)
     if row is not None and row.state == LIVE and row.is_expired(sql):
@@ -203,19 +220,32 @@ def create(
     if wish.parent and not _is_live(sql, wish.app, wish.parent):
         return "other", wish
 
+    was_stream = row is not None
+    wish = _with_beginning(wish, head, has_earlier=was_stream or wish.parent != "")
     wish = replace(wish, expires_ms=wish.renewed(sql) or wish.expires_ms)
-    if row is not None or wish.parent:
-        # Earlier entries of the channel do not belong to this stream.
-        wish = replace(wish, begins=head)
-        if wish.is_closed:
-            wish = replace(wish, closed_at=head)
-    if not wish.parent:
-        wish = replace(wish, start=head)
     ROWS.put(sql, wish, app=wish.app, name=wish.name)
     return "new", wish
 
 
+def _with_beginning(wish: StreamRow, head: int, has_earlier: bool) -> StreamRow:
+    """Return a new stream whose entries come after the entry ``head`` of the
+    log.
+
+    ``has_earlier``: earlier entries of the channel do not belong to it.
+    """
+    if has_earlier:
+        wish = replace(wish, begins=head)
+        if wish.is_closed:
+            wish = replace(wish, closed_at=head)
+    # A fork begins with entries of its parent.
+    if not wish.parent:
+        wish = replace(wish, start=head)
+    return wish
+
+
 def _is_live(sql: Statements, app: str, name: str) -> bool:
+    """Whether a stream exists. Its row is locked until the end of the
+    transaction."""
     row = _lock(sql, app, name)
     return row is not None and row.state == LIVE
 
@@ -225,15 +255,18 @@ STORED: Final = 0
 
 
 class Verdict(Struct, frozen=True):
-    """The decision about an append. ``status``: :data:`STORED`, or the status
-    of the answer. ``text``: the reason. ``number``: the last number of the
-    producer (204), its epoch (403), or the expected number (409); -1 if there
-    is none."""
+    """The decision about an append."""
 
     status: int = STORED
+    """:data:`STORED`, or the status of the answer. 204 means that it repeats an
+    append which is stored."""
     text: str = ""
+    """The reason."""
     number: int = -1
+    """The last number of the producer (204), its epoch (403), or the expected
+    number (409); -1 if there is none."""
     row: StreamRow | None = None
+    """The stream, if it is known."""
 
     @property
     def is_accepted(self) -> bool:
@@ -244,30 +277,36 @@ class Verdict(Struct, frozen=True):
 class Append(Struct):
     """Decides about an append, in the transaction that stores it.
 
-    ``wish``: create the stream with these facts. ``content_type``: ``""`` if
-    the append has none. ``ends``: it closes the stream; without ``content`` its
-    entry comes after the end.
+    The log calls :meth:`holds` before it stores the entry, and :meth:`stored`
+    afterwards. It is a ``DraftSource`` of the log.
     """
 
     app: str
     name: str
     content_type: str = ""
+    """``""`` if the append has none."""
     seq: str = ""
     producer: Producer | None = None
     ends: bool = False
+    """Whether it closes the stream. Without ``content`` its entry comes after
+    the end."""
     content: bool = True
     wish: StreamRow | None = None
+    """The stream that the append creates, or None."""
     head: int = 0
     verdict: Verdict = Verdict()
 
     def holds(self, sql: Statements) -> bool:
-        """See DraftSource: decide, and write the facts by which the next append
-        is decided."""
+        """Whether the append is to be stored. Writes facts for the decision
+        about the next one."""
         self.verdict = self._decide(sql)
         return self.verdict.status == STORED
 
     def stored(self, sql: Statements, entry: Entry) -> None:
-        """See DraftSource: the stream ends with this entry, or before it."""
+        """Note the end of a stream that this entry closes.
+
+        ``entry``: the append as the log has stored it.
+        """
         if not self.ends:
             return
         last = entry.id
@@ -277,8 +316,10 @@ class Append(Struct):
         sql.execute_many(statement, [(last, self.app, self.name)])
 
     def _decide(self, sql: Statements) -> Verdict:
-        """Decide about the append. If it is accepted, write the facts by which
-        the next append is decided."""
+        """Decide about the append.
+
+        If it is accepted, write the facts by which the next append is decided.
+        """
         if self.wish is not None:
             row = self._create(sql, self.wish)
         else:
@@ -293,7 +334,8 @@ class Append(Struct):
         return Verdict(row=row)
 
     def _create(self, sql: Statements, wish: StreamRow) -> StreamRow | Verdict:
-        """The new stream that the append creates. If it exists, a verdict."""
+        """Return the new stream that the append creates. If it exists, return a
+        verdict."""
         outcome, row = create(sql, wish, self.head)
         if outcome == "new":
             return row
@@ -302,7 +344,8 @@ class Append(Struct):
         return Verdict(409, "there is another stream", row=row)
 
     def _find(self, sql: Statements) -> StreamRow | Verdict:
-        """The stream of the append. If it does not exist, a verdict."""
+        """Return the stream of the append. If it does not exist, return a
+        verdict."""
         row = _lock(sql, self.app, self.name)
         if row is None or row.state == GONE:
             return Verdict(404, "there is no such stream")
@@ -317,7 +360,11 @@ class Append(Struct):
         return Verdict(404, "the stream is gone")
 
     def _write_facts(self, sql: Statements, row: StreamRow) -> None:
-        """Write the facts by which the next append is decided."""
+        """Write the facts by which the next append is decided.
+
+        These are the last ``Stream-Seq``, the end of a closed stream, and when
+        the stream expires.
+        """
         changes: dict[str, int | str] = {}
         until = row.renewed(sql)
         if until:
@@ -325,6 +372,7 @@ class Append(Struct):
         if self.seq:
             changes["seq"] = self.seq
         if self.ends:
+            # The entry has no id yet. Append.stored() writes the real end.
             changes["closed_at"] = FOREVER
             changes["closed_by"] = _closer_text(self.producer)
         if not changes:
@@ -337,15 +385,12 @@ class Append(Struct):
         )
 
     def _refusal_of(self, sql: Statements, row: StreamRow) -> Verdict | None:
-        """The verdict on an append that is not stored: it is refused, or it
-        repeats an earlier one. Returns None if it is to be stored."""
-        producer = self.producer
+        """Return the verdict on an append that is not stored. None if it is.
+
+        The append is refused, or it repeats an earlier one.
+        """
         if row.is_closed and self.wish is None:
-            if producer is not None and row.closed_by == _closer_text(producer):
-                return Verdict(204, "", producer.seq, row)
-            if producer is None and self.ends and not self.content:
-                return Verdict(204, row=row)
-            return Verdict(409, "the stream is closed", row=row)
+            return self._verdict_after_end(row)
         if self.content_type and plain_type(self.content_type) != plain_type(
             row.content_type
         ):
@@ -355,17 +400,31 @@ class Append(Struct):
         old_seq = None
         if "" < self.seq <= row.seq:
             old_seq = Verdict(409, f"Stream-Seq: the last one was {row.seq}")
-        if producer is None:
+        if self.producer is None:
             return old_seq
-        return self._check_producer(sql, producer, old_seq)
+        return self._check_producer(sql, self.producer, old_seq)
+
+    def _verdict_after_end(self, row: StreamRow) -> Verdict:
+        """Return the verdict on an append to a closed stream.
+
+        It is accepted if it repeats the append that has closed the stream.
+        """
+        producer = self.producer
+        if producer is not None and row.closed_by == _closer_text(producer):
+            return Verdict(204, number=producer.seq, row=row)
+        if producer is None and self.ends and not self.content:
+            return Verdict(204, row=row)
+        return Verdict(409, "the stream is closed", row=row)
 
     def _check_producer(
         self, sql: Statements, producer: Producer, old_seq: Verdict | None
     ) -> Verdict | None:
-        """Check the number of a producer, and store it. ``old_seq``: the
-        verdict on an append whose ``Stream-Seq`` is not new. It is returned
-        unless the append repeats an earlier one, and then the number is not
-        stored. Returns None if the append is to be stored."""
+        """Check the number of a producer, and store it.
+
+        Returns None if the append is to be stored. ``old_seq``: the verdict on
+        an append whose ``Stream-Seq`` is not new. It is returned unless the
+        append repeats an earlier one, and then the number is not stored.
+        """
         key = self.app, self.name, producer.id
         where = f"WHERE {_KEY} AND producer = %s"
         rows = sql.query(
@@ -378,18 +437,9 @@ class Append(Struct):
             epoch = producer.epoch
             seq = -1  # a new producer begins with 0
 
-        if producer.epoch < epoch:
-            return Verdict(403, "the epoch of the producer has ended", epoch)
-        if producer.epoch > epoch:
-            if producer.seq:
-                return Verdict(400, "an epoch begins with Producer-Seq 0")
-            seq = -1
-        elif producer.seq <= seq:
-            return Verdict(204, "", seq)
-        if producer.seq != seq + 1:
-            return Verdict(409, "an append of the producer is missing", seq + 1)
-        if old_seq is not None:
-            return old_seq
+        verdict = _verdict_on_number(producer, epoch, seq) or old_seq
+        if verdict is not None:
+            return verdict
         if rows:
             statement = f"UPDATE durable_streams_producer SET epoch = %s, seq = %s, used = %s {where}"
             sql.execute_many(
@@ -407,21 +457,49 @@ class Append(Struct):
 
 
 def _closer_text(producer: Producer | None) -> str:
-    """The append that closed a stream, as text for its row. ``""`` if the
-    append had no producer, so that a repeated one is not recognised."""
+    """Return the append that closed a stream, as text for its row.
+
+    ``""`` if the append had no producer, so that a repeated one is not
+    recognised.
+    """
     if producer is None:
         return ""
     return f"{producer.id}\n{producer.epoch}\n{producer.seq}"
 
 
+def _verdict_on_number(producer: Producer, epoch: int, seq: int) -> Verdict | None:
+    """Return the verdict on an append by its number. None if it is the next
+    one.
+
+    ``epoch`` and ``seq``: the epoch of the producer, and its last number in it.
+    """
+    if producer.epoch < epoch:
+        return Verdict(403, "the epoch of the producer has ended", number=epoch)
+    if producer.epoch > epoch:
+        if producer.seq:
+            return Verdict(400, "an epoch begins with Producer-Seq 0")
+        return None
+    if producer.seq <= seq:
+        return Verdict(204, number=seq)
+    if producer.seq != seq + 1:
+        return Verdict(409, "an append of the producer is missing", number=seq + 1)
+    return None
+
+
 def _use_time() -> int:
-    """The present time in Unix seconds, by the clock of this node. It is exact
-    enough, because producers are remembered for days."""
+    """Return the present time in Unix seconds, in steps of a minute.
+
+    The clock of this node is exact enough, because producers are remembered for
+    days.
+    """
     return int(time()) // _USE_SECONDS * _USE_SECONDS
 
 
 def _drop_producers(sql: Statements, app: str, name: str) -> None:
-    """Make room for another producer of a stream."""
+    """Make room for another producer of a stream.
+
+    If there are too many, the ones with the oldest last append are deleted.
+    """
     ((count,),) = sql.query(
         f"SELECT COUNT(*) FROM durable_streams_producer WHERE {_KEY}", (app, name)
     )
@@ -437,8 +515,10 @@ def _drop_producers(sql: Statements, app: str, name: str) -> None:
 
 
 class StreamRows(Store.Rows):
-    """The rows in a store. Methods may switch greenlets, and raise
-    StorageUnavailable."""
+    """The rows in a store.
+
+    Methods may switch greenlets, and raise StorageUnavailable.
+    """
 
     @property
     def log(self) -> Any:
@@ -452,20 +532,23 @@ class StreamRows(Store.Rows):
     def _rows(
         self, statement: str, values: tuple[object, ...]
     ) -> list[tuple[object, ...]]:
+        """Query the database. Without a database, the result is empty."""
         if self._store.has_database:
             return self._store.rows(statement, values)
         return []
 
     def state(self, row: StreamRow) -> int:
-        """The state of a stream. An expired one is deleted while forks read it;
-        otherwise it is gone."""
+        """Return the state of a stream.
+
+        An expired one is deleted while forks read it; otherwise it is gone.
+        """
         if row.state == LIVE and row.expires_ms:
             return self._state(row)
         return row.state
 
     @Store.reading
     def _state(self, sql: PooledStatements, row: StreamRow) -> int:
-        """The state of a stream, which may have expired."""
+        """Return the state of a stream, which may have expired."""
         if not row.is_expired(sql):
             return row.state
         if _has_forks(sql, row.app, row.name):
@@ -476,7 +559,8 @@ class StreamRows(Store.Rows):
     def create(
         self, sql: PooledStatements, wish: StreamRow, head: int
     ) -> tuple[Literal["new", "same", "other"], StreamRow]:
-        """See :func:`create`."""
+        """Store a new stream in a transaction of its own, as :func:`create`
+        does."""
         return create(sql, wish, head)
 
     @Store.writing
@@ -487,9 +571,10 @@ class StreamRows(Store.Rows):
             _mark_removed(sql, row)
 
     def sweep(self) -> None:
-        """Make expired streams gone, and delete the rows of their producers.
+        """Remove expired streams, and rows that nobody needs.
 
-        Delete gone rows if the log has nothing of their channels. Forget
+        Makes expired streams gone, and deletes the rows of their producers.
+        Deletes gone rows if the log has nothing of their channels. Forgets
         producers that no longer append.
         """
         self._forget_producers()
@@ -518,8 +603,11 @@ class StreamRows(Store.Rows):
 
     @Store.reading
     def _expired_rows(self, sql: PooledStatements) -> list[tuple[str, str]]:
-        """Up to 100 streams (app, name) that have expired, or whose gone row
-        must be checked."""
+        """List up to 100 streams (app, name) that have expired.
+
+        Gone rows are listed if it must be checked whether they are still
+        needed.
+        """
         where = "state IN (%s, %s) AND expires_ms > 0 AND expires_ms <= %s LIMIT 100"
         statement = f"SELECT app, name FROM durable_streams_stream WHERE {where}"
         return [
@@ -531,8 +619,11 @@ class StreamRows(Store.Rows):
     def _end_expired(
         self, sql: PooledStatements, app: str, name: str, is_stored: bool
     ) -> None:
-        """Remove an expired stream. Delete a gone row, unless the log still has
-        entries of its channel (``is_stored``)."""
+        """Remove an expired stream, or its gone row.
+
+        The gone row stays while the log has entries of its channel
+        (``is_stored``).
+        """
         row = _lock(sql, app, name)
         if row is None or not row.is_expired(sql):
             return
@@ -550,6 +641,7 @@ class StreamRows(Store.Rows):
 
     @Store.writing
     def _renew(self, sql: PooledStatements, row: StreamRow) -> None:
+        """Write when a stream expires after its use now."""
         until = row.renewed(sql)
         if until:
             statement = f"UPDATE durable_streams_stream SET expires_ms = %s WHERE {_KEY} AND state = %s"

@@ -98,11 +98,13 @@ class DurableStreamSettings(Struct, frozen=True):
 
 
 class Reader(DialectState, kw_only=True):
-    """The state of a connection that waits for new entries. ``is_begun``:
-    whether its answer has begun."""
+    """The state of a connection that waits for new entries."""
 
     news: Any = field(default_factory=Flag)
+    """Is set when the stream may have a new entry, or the connection has
+    ended."""
     is_begun: bool = False
+    """Whether its answer has begun."""
 
     def reconnects(self, channel: str) -> bool:
         """Always true: the client comes back with a new connection."""
@@ -110,8 +112,10 @@ class Reader(DialectState, kw_only=True):
 
 
 class DurableDialect(Dialect):
-    """The codec of live reads. A publication only wakes the readers, and they
-    read it from the log.
+    """The codec of live reads.
+
+    A publication only wakes the readers, and they read it from the log. So each
+    reader gets all entries in their order.
 
     ``is_chunked``: the body is sent in the chunks of HTTP/1.1. If the last
     chunk is missing, the client knows that the answer was cut off.
@@ -125,13 +129,13 @@ class DurableDialect(Dialect):
         self._is_chunked = is_chunked
 
     def part(self, content: bytes) -> bytes:
-        """Encode bytes of a body."""
+        """Return bytes of a body as they are sent."""
         if self._is_chunked:
             return b"%x\r\n%b\r\n" % (len(content), content)
         return content
 
     def encode_close(self, code: int, reason: str) -> bytes | None:
-        """Encode the end of a body. Everything before it is complete."""
+        """Return the end of a body. Everything before it is complete."""
         if self._is_chunked:
             return b"0\r\n\r\n"
         return None
@@ -139,7 +143,10 @@ class DurableDialect(Dialect):
     def encode_event(
         self, event: Event
     ) -> Callable[[str, DialectState | None], bytes] | None:
-        """Wake the reader. Nothing is sent."""
+        """Return the function that wakes a reader. It sends nothing.
+
+        None for events that are no publication.
+        """
 
         def wake(_user: str, state: DialectState | None) -> bytes:
             if isinstance(state, Reader):
@@ -151,8 +158,10 @@ class DurableDialect(Dialect):
         return None
 
     def encode_ping(self, state: DialectState | None) -> bytes:
-        """Encode a comment that keeps proxies from closing a stream of
-        events."""
+        """Return a comment that keeps proxies from closing a stream of events.
+
+        ``b""`` before the answer has begun.
+        """
         if isinstance(state, Reader) and state.is_begun:
             return self.part(b":\n\n")
         return b""
@@ -171,9 +180,14 @@ class Target(Struct, frozen=True):
 
 
 class DurableStreams:
-    """Serves the requests of streams on one node."""
+    """Serves the requests of streams on one node.
+
+    A stream is the content of a stored channel. Clients append to it by POST,
+    and read it by GET from any offset on.
+    """
 
     def __init__(self, core: Core, messaging: Messaging) -> None:
+        """Take the services of the node. The routes come later."""
         self._core = core
         self._channels = core.channels
         self._settings = settings_of(core.config, DurableStreamSettings)
@@ -195,8 +209,11 @@ class DurableStreams:
     # --- reading --------------------------------------------------------------
 
     def serve(self, stream: Stream, head: Head) -> None:
-        """Answer a GET. If it waits for new entries, a greenlet answers it. May
-        switch greenlets."""
+        """Answer a GET. If it waits for new entries, a greenlet of its own
+        answers it.
+
+        May switch greenlets.
+        """
         if "live=" in head.query:
             gevent.spawn(self._answer_get, stream, head)
         else:
@@ -207,30 +224,16 @@ class DurableStreams:
         query = head.query.encode("latin-1")
         host = host_of(stream.peer)
         request = HttpRequest(head.method, head.path, query, b"", head.headers, host)
-        assert self._api is not None
-        try:
-            call = self._api.call_of(self._api.endpoints["GET", PATH], request)
-            answer = self._read_stream(call, stream, head)
-        except RequestRefused as refused:
-            answer = refused.answer
-        except ApiProblem as refused:
-            answer = STYLE.refuse(
-                refused.problem, request, refused.detail
-            ).with_headers(refused.headers)
-        except ChannelRefused as refused:
-            problem = _problem(refused, call.principal)
-            answer = STYLE.refuse(problem.problem, request, problem.detail)
-        except Unavailable as error:
-            answer = STYLE.refuse(error.problem, request)
-        except Exception:
-            log.exception("reading %s failed", head.path, extra={"request": request.id})
-            answer = STYLE.refuse(Problems.INTERNAL_ERROR, request)
+        answer = self._answer_or_refuse(request, stream, head)
+        if answer is None:
+            return
         state = stream.dialect_state
-        if answer is not None and isinstance(state, Reader) and state.is_begun:
+        if isinstance(state, Reader) and state.is_begun:
             # A stream of events cannot have another answer. The client asks
             # again and gets it then.
             stream.close(CloseCode.GOING_AWAY)
-        elif answer is not None and stream.is_open:
+        elif stream.is_open:
+            # A stream that is refused has an ordinary response, of any status.
             requests = self._core.node.request_log
             why = ApiProblem(Problems.BAD_REQUEST)
             style = replace(STYLE, refuse=lambda *_: answer)
@@ -239,12 +242,41 @@ class DurableStreams:
                 CloseCode.NORMAL,
             )
 
+    def _answer_or_refuse(
+        self, request: HttpRequest, stream: Stream, head: Head
+    ) -> HttpResponse | None:
+        """Return the answer to a GET, which may tell an error.
+
+        None if the answer is a stream of events, which was sent. May switch
+        greenlets.
+        """
+        assert self._api is not None
+        try:
+            call = self._api.call_of(self._api.endpoints["GET", PATH], request)
+            return self._read_stream(call, stream, head)
+        except RequestRefused as refused:
+            return refused.answer
+        except ApiProblem as refused:
+            answer = STYLE.refuse(refused.problem, request, refused.detail)
+            return answer.with_headers(refused.headers)
+        except ChannelRefused as refused:
+            problem = _problem(refused, call.principal)
+            return STYLE.refuse(problem.problem, request, problem.detail)
+        except Unavailable as error:
+            return STYLE.refuse(error.problem, request)
+        except Exception:
+            log.exception("reading %s failed", head.path, extra={"request": request.id})
+            return STYLE.refuse(Problems.INTERNAL_ERROR, request)
+
     def _read_stream(
         self, call: Call, stream: Stream, head: Head
     ) -> HttpResponse | None:
-        """The answer to a GET. Returns None if the answer is a stream of
-        events, which was sent, or if the connection was closed. May switch
-        greenlets. Raises ApiProblem and others."""
+        """Return the answer to a GET, which may wait for new entries.
+
+        None if the answer is a stream of events, which was sent, or if the
+        connection was closed. May switch greenlets. Raises ApiProblem and
+        others.
+        """
         target = call.input
         wish = Wish.read(head.query)
         self._require_permission(call.principal, target, "subscribe")
@@ -257,10 +289,10 @@ class DurableStreams:
             self._send_events(call, stream, head, row, offset, wish)
             return None
         if wish.offset is None and not wish.live:
+            # The reader only asks where the end is.
             self._rows.renew(row)
-            return self._answer_with_page(
-                row, Page([], offset, is_last=True), wish, "no-store"
-            )
+            page = Page([], next=offset, is_last=True)
+            return self._answer_with_page(row, page, "no-store")
 
         page = self._reader.read(row, offset)
         self._rows.renew(row)
@@ -273,21 +305,26 @@ class DurableStreams:
                 return None
             seconds = self._settings.long_poll_seconds
             row, page = self._wait_for_entries(row, stream, state, offset, seconds)
+        return self._answer_long_poll(row, page, wish)
+
+    def _answer_long_poll(self, row: StreamRow, page: Page, wish: Wish) -> HttpResponse:
+        """Return the answer to a read that has waited. 204 if no entry has
+        come."""
+        cursor = (CURSOR, wish.next_cursor())
         if page.chunks:
-            answer = self._answer_with_page(row, page, wish, "no-store")
-            return answer.with_headers(((CURSOR, wish.next_cursor()),))
-        headers = (
-            *self._headers(row, page),
-            (CURSOR, wish.next_cursor()),
-            ("Cache-Control", "no-store"),
+            answer = self._answer_with_page(row, page, "no-store")
+            return answer.with_headers((cursor,))
+        return respond(
+            204, *self._headers(row, page), cursor, ("Cache-Control", "no-store")
         )
-        return respond(204, *headers)
 
     def _answer_page(
         self, request: HttpRequest, row: StreamRow, page: Page, wish: Wish
     ) -> HttpResponse:
-        """The answer to a read that does not wait. Caches may keep content
-        before the end of the stream, because it never changes."""
+        """Return the answer to a read that does not wait.
+
+        304 if the client has the same answer already, which its ETag tells.
+        """
         is_end = row.is_closed and page.is_last
         stream = f"{row.app}\0{row.name}\0{row.begins}".encode()
         name = blake2b(stream, digest_size=_ETAG_BYTES).hexdigest()
@@ -297,28 +334,29 @@ class DurableStreams:
         etag = f'"{name}:{wish.offset_text}:{end}"'
         if request.headers.get("if-none-match") == etag:
             return respond(304, ("ETag", etag))
-        # Content before the end never changes.
+        # Content before the end never changes, so caches may keep it.
         if page.is_last and not is_end:
             cache = "private, no-cache"
         else:
             cache = "private, max-age=60"
-        return self._answer_with_page(row, page, wish, cache).with_headers(
-            (("ETag", etag),)
-        )
+        answer = self._answer_with_page(row, page, cache)
+        return answer.with_headers((("ETag", etag),))
 
-    def _answer_with_page(
-        self, row: StreamRow, page: Page, wish: Wish, cache: str
-    ) -> HttpResponse:
-        """The answer with the content of a page. ``cache``: the header
-        ``Cache-Control``."""
+    def _answer_with_page(self, row: StreamRow, page: Page, cache: str) -> HttpResponse:
+        """Return the answer with the content of a page.
+
+        ``cache``: the header ``Cache-Control``.
+        """
         chunks = [chunk.data for chunk in page.chunks]
         body = protocol.joined(chunks, row.content_type)
         headers = *self._headers(row, page), ("Cache-Control", cache)
         return respond(200, *headers, body=body, kind=row.content_type)
 
     def _headers(self, row: StreamRow, page: Page) -> protocol.Headers:
-        """The headers that tell the reader its position, and whether it is at
-        the end."""
+        """Return the headers that tell the reader its position.
+
+        They also tell whether it is at the end, and whether more can come.
+        """
         headers = [(NEXT, protocol.text_of_offset(page.next))]
         if page.is_last:
             headers.append((UP_TO_DATE, "true"))
@@ -327,8 +365,10 @@ class DurableStreams:
         return tuple(headers)
 
     def sweep(self) -> None:
-        """Remove expired streams for which nobody has asked. May switch
-        greenlets. Raises StorageUnavailable."""
+        """Remove expired streams for which nobody has asked.
+
+        May switch greenlets. Raises StorageUnavailable.
+        """
         if self._core.store.has_database:
             self._rows.sweep()
 
@@ -341,9 +381,11 @@ class DurableStreams:
         target: Target,
         dialect: DurableDialect = DIALECT,
     ) -> Reader | None:
-        """Subscribe a connection to the channel of a stream. Returns its state,
-        or None if the connection was closed. May switch greenlets. Raises
-        ChannelRefused."""
+        """Subscribe a connection to the channel of a stream.
+
+        From now on each publication wakes it. Returns its state, or None if the
+        connection was closed. May switch greenlets. Raises ChannelRefused.
+        """
         # A device of its own, so that it does not replace the session of
         # another reader.
         device = f"{NAME}/{token_hex(_DEVICE_BYTES)}"
@@ -355,6 +397,7 @@ class DurableStreams:
         state = Reader()
         stream.dialect_state = state
         if call.principal.kind == "key":
+            # The connection ends when somebody revokes the key.
             self._core.keys.hold(call.principal.key, stream)
         self._channels.subscriptions.join(target.app, target.name, stream)
         return state
@@ -367,9 +410,11 @@ class DurableStreams:
         offset: Offset,
         seconds: float,
     ) -> tuple[StreamRow, Page]:
-        """Wait until the stream has an entry after an offset, is closed, or
-        ``seconds`` have passed. Returns the stream and the page after the
-        offset, which may be empty. Switches greenlets."""
+        """Wait until the stream has an entry after an offset, or is closed.
+
+        The wait ends after ``seconds``. Returns the stream and the page after
+        the offset, which may be empty. Switches greenlets.
+        """
         until = monotonic() + seconds
         while True:
             # Cleared before the read, so that no entry is missed after it.
@@ -393,8 +438,11 @@ class DurableStreams:
         wish: Wish,
     ) -> None:
         """Send the entries of a stream from an offset on as events, as they
-        come. Ends after the setting ``sse_seconds``, or at the end of a closed
-        stream. Switches greenlets."""
+        come.
+
+        Ends after the setting ``sse_seconds``, or at the end of a closed
+        stream. Switches greenlets.
+        """
         dialect = _EVENTS
         if head.version == "1.0":
             dialect = DIALECT
@@ -415,6 +463,7 @@ class DurableStreams:
                 stream.close(CloseCode.NORMAL)
                 return
 
+            # A slow client does not fill memory with pages.
             stream.wait_until_sent()
             offset = page.next
             if page.is_last:
@@ -449,20 +498,23 @@ class DurableStreams:
         stream.send_frame(opening + lines.encode() + b"\r\n")
 
     def _events(self, row: StreamRow, page: Page, wish: Wish) -> bytes:
-        """The events of a page: each chunk, and after it the position of the
-        reader."""
+        """Return the events of a page.
+
+        After each chunk comes an event ``control`` with the position of the
+        reader. The last one also tells whether more can come.
+        """
         frames = []
         for chunk in page.chunks:
             frames.append(protocol.data_event(chunk.data, row.content_type))
             if chunk is not page.chunks[-1]:
-                frames.append(_control({"streamNextOffset": chunk.end}, wish))
+                frames.append(_control(chunk.end, {}, wish))
 
-        control: dict[str, Any] = {"streamNextOffset": page.next}
+        state: dict[str, bool] = {}
         if page.is_last and row.is_closed:
-            control["streamClosed"] = True
+            state["streamClosed"] = True
         elif page.is_last:
-            control["upToDate"] = True
-        frames.append(_control(control, wish))
+            state["upToDate"] = True
+        frames.append(_control(page.next, state, wish))
         return b"".join(frames)
 
     # --- writing --------------------------------------------------------------
@@ -470,17 +522,9 @@ class DurableStreams:
     def create(self, call: Call) -> HttpResponse:
         """Answer a PUT. May switch greenlets. Raises ApiProblem."""
         target = call.input
-        headers = call.request.headers
         body = call.body
         self._require_permission(call.principal, target, "publish")
-        wish = self._stream_of_request(target, headers)
-        source = headers.get("stream-forked-from")
-        existing = self._rows.get(target.app, target.name)
-        exists = existing is not None and self._rows.state(existing) != GONE
-        if source is not None:
-            wish = self._fork(call, wish, source, exists)
-        elif "stream-fork-sub-offset" in headers:
-            raise refusal(400, "Stream-Fork-Sub-Offset needs Stream-Forked-From")
+        wish = self._wish_of(call)
         head = self._rows.log.extent(target.app).head
         self._require_short(target, body)
         content = None
@@ -508,12 +552,31 @@ class DurableStreams:
         call.act = ""
         return respond(200, *more, kind=row.content_type)
 
+    def _wish_of(self, call: Call) -> StreamRow:
+        """Return the stream or the fork that a PUT describes.
+
+        May switch greenlets. Raises ApiProblem.
+        """
+        target = call.input
+        headers = call.request.headers
+        wish = self._stream_of_request(target, headers)
+        source = headers.get("stream-forked-from")
+        existing = self._rows.get(target.app, target.name)
+        exists = existing is not None and self._rows.state(existing) != GONE
+        if source is not None:
+            return self._fork(call, wish, source, exists)
+        if "stream-fork-sub-offset" in headers:
+            raise refusal(400, "Stream-Fork-Sub-Offset needs Stream-Forked-From")
+        return wish
+
     def _create_with_content(
         self, call: Call, wish: StreamRow, head: int, content: Content
     ) -> tuple[Literal["new", "same", "other"], StreamRow, Offset]:
         """Create a stream, and store its first entry in the same transaction.
+
         Returns the outcome as :func:`rows.create` does, the row, and the end of
-        the stream. May switch greenlets. Raises ApiProblem."""
+        the stream. May switch greenlets. Raises ApiProblem.
+        """
         append = Append(wish.app, wish.name, ends=wish.is_closed, wish=wish, head=head)
         verdict, entry = self._store(call, append, content)
         row = verdict.row or wish
@@ -528,7 +591,11 @@ class DurableStreams:
         return "other", row, offset
 
     def _address(self, request: HttpRequest) -> str:
-        """The address of a stream for its client."""
+        """Return the address of a stream for its client.
+
+        The setting of the server's address comes first. Otherwise the request
+        tells the host, and a proxy tells whether the client uses HTTPS.
+        """
         base = self._core.config.address
         if base:
             return base + request.path
@@ -540,7 +607,10 @@ class DurableStreams:
         return f"http://{host}{request.path}"
 
     def _stream_of_request(self, target: Target, headers: Any) -> StreamRow:
-        """The stream that a PUT describes. Raises ApiProblem."""
+        """Return the stream that a PUT describes, without a source.
+
+        Raises ApiProblem.
+        """
         ttl = protocol.number_in(headers, "Stream-TTL")
         expires_at = headers.get("stream-expires-at", "")
         if ttl >= 0 and expires_at:
@@ -549,15 +619,7 @@ class DurableStreams:
             raise refusal(400, "Stream-TTL: it is too long")
         expires_ms = 0
         if expires_at:
-            try:
-                moment = datetime.fromisoformat(expires_at)
-                expires_ms = int(moment.timestamp() * _SECOND_MS)
-            except (ValueError, OverflowError):
-                raise refusal(
-                    400, "Stream-Expires-At: expected a time in ISO 8601"
-                ) from None
-            if len(expires_at) > _MOST_TIME_CHARACTERS or moment.tzinfo is None:
-                raise refusal(400, "Stream-Expires-At: expected a time with its zone")
+            expires_ms = _read_expiry(expires_at)
 
         default_type = protocol.BINARY
         if "stream-forked-from" in headers:
@@ -578,9 +640,11 @@ class DurableStreams:
     def _fork(
         self, call: Call, wish: StreamRow, address: str, exists: bool
     ) -> StreamRow:
-        """The fork that a PUT with a source describes. ``address``: the path of
-        the source. ``exists``: a stream with the name of the fork exists. May
-        switch greenlets. Raises ApiProblem."""
+        """Return the fork that a PUT with a source describes.
+
+        ``address``: the path of the source. ``exists``: a stream with the name
+        of the fork exists. May switch greenlets. Raises ApiProblem.
+        """
         headers = call.request.headers
         app = call.request.path.split("/")[2]
         parts = unquote(address).split("/stream/", 1)
@@ -588,12 +652,7 @@ class DurableStreams:
             raise refusal(404, "there is no such source")
         sub = protocol.number_in(headers, "Stream-Fork-Sub-Offset", 0)
         offset_text = headers.get("stream-fork-offset", "")
-        if not offset_text:
-            offset = None
-        elif offset_text == "-1":
-            offset = (0, 0)
-        else:
-            offset = protocol.read_offset(offset_text)
+        offset = _read_fork_offset(offset_text)
         if sub and offset is None:
             raise refusal(400, "Stream-Fork-Sub-Offset needs Stream-Fork-Offset")
         wish = replace(
@@ -603,21 +662,31 @@ class DurableStreams:
         # may have changed since.
         if exists:
             return wish
+        return self._begin_fork(call.principal, wish, offset)
 
-        source = self._source_of_fork(call.principal, wish)
+    def _begin_fork(
+        self, principal: Principal, wish: StreamRow, offset: Offset | None
+    ) -> StreamRow:
+        """Return a new fork with its beginning, and facts of its source.
+
+        ``offset``: where it begins; None means the end of the source. May
+        switch greenlets. Raises ApiProblem.
+        """
+        source = self._source_of_fork(principal, wish)
         tail = self._reader.tail(source)
         if offset is None:
             offset = tail
         if offset > tail:
             raise refusal(400, "the fork begins behind the end of its source")
-        if wish.content_type and protocol.plain_type(
-            wish.content_type
-        ) != protocol.plain_type(source.content_type):
+        is_other_type = protocol.plain_type(wish.content_type) != protocol.plain_type(
+            source.content_type
+        )
+        if wish.content_type and is_other_type:
             raise refusal(409, f"the source has the content type {source.content_type}")
 
         start = offset
-        if sub:
-            start = self._reader.inside(source, offset, sub)
+        if wish.fork_sub:
+            start = self._reader.inside(source, offset, wish.fork_sub)
         wish = replace(
             wish,
             content_type=wish.content_type or source.content_type,
@@ -625,6 +694,7 @@ class DurableStreams:
             skip=start[1],
             fork_offset=protocol.text_of_offset(offset),
         )
+        # Without a time of its own, a fork lives as long as its source.
         if wish.ttl >= 0 or wish.expires_at:
             return wish
         return replace(
@@ -635,7 +705,11 @@ class DurableStreams:
         )
 
     def _source_of_fork(self, principal: Principal, wish: StreamRow) -> StreamRow:
-        """The stream from which a fork is made. Raises ApiProblem."""
+        """Return the stream from which a fork is made.
+
+        May switch greenlets. Raises ApiProblem if the principal may not read
+        it.
+        """
         self._require_permission(principal, Target(wish.app, wish.parent), "subscribe")
         try:
             source = self._reader.find(wish.app, wish.parent)
@@ -680,8 +754,10 @@ class DurableStreams:
         return self._answer_append(append, verdict, entry)
 
     def _content(self, target: Target, body: bytes, content_type: str) -> Content:
-        """The content of an append. The type of its stream decides how the body
-        is read. Raises ApiProblem."""
+        """Return the content of an append.
+
+        The type of its stream decides how the body is read. Raises ApiProblem.
+        """
         row = self._reader.find(target.app, target.name)
         is_same = protocol.plain_type(content_type) == protocol.plain_type(
             row.content_type
@@ -695,7 +771,10 @@ class DurableStreams:
     def _answer_append(
         self, append: Append, verdict: Verdict, entry: Entry | None
     ) -> HttpResponse:
-        """The answer to an append. Raises ApiProblem if it was refused."""
+        """Return the answer to an append. Raises ApiProblem if it was refused.
+
+        ``entry`` is None if nothing was stored.
+        """
         producer = append.producer
         more: list[tuple[str, str]] = []
         offset = self._offset_after(append, verdict, entry)
@@ -706,11 +785,7 @@ class DurableStreams:
             more.append((CLOSED, "true"))
 
         if not verdict.is_accepted:
-            if verdict.status == 403:
-                more.append(("Producer-Epoch", str(verdict.number)))
-            if producer is not None and verdict.status == 409 and verdict.number >= 0:
-                more.append(("Producer-Expected-Seq", str(verdict.number)))
-                more.append(("Producer-Received-Seq", str(producer.seq)))
+            more += _numbers_for_producer(producer, verdict)
             raise refusal(verdict.status, verdict.text, *more)
         if producer is None:
             return respond(204, *more)
@@ -729,8 +804,10 @@ class DurableStreams:
     def _offset_after(
         self, append: Append, verdict: Verdict, entry: Entry | None
     ) -> Offset | None:
-        """The end of the stream after an append. Returns None if it is unknown,
-        because the append was refused."""
+        """Return the end of the stream after an append.
+
+        None if it is unknown, because the append was refused.
+        """
         if entry is not None and append.content:
             return entry.id, 0
         row = verdict.row
@@ -745,8 +822,10 @@ class DurableStreams:
         self, target: Target, body: bytes, around: int = protocol.AROUND_BYTES
     ) -> None:
         """Refuse an append that is too long, before its values become objects.
+
         ``around``: the bytes of the body that may not belong to the content.
-        Raises ApiProblem."""
+        Raises ApiProblem.
+        """
         options = self._channels.options.of(target.app, target.name)
         most_bytes = min(MOST_BYTES, options.max_bytes or MOST_BYTES)
         if len(body) > most_bytes + around:
@@ -755,23 +834,14 @@ class DurableStreams:
     def _store(
         self, call: Call, append: Append, content: Content
     ) -> tuple[Verdict, Entry | None]:
-        """Store an append, if its stream accepts it. Returns the verdict, and
-        the entry, which is None if nothing was stored. May switch greenlets.
-        Raises ApiProblem and StorageUnavailable."""
+        """Store an append, if its stream accepts it.
+
+        Returns the verdict, and the entry, which is None if nothing was stored.
+        May switch greenlets. Raises ApiProblem and StorageUnavailable.
+        """
         principal = call.principal
-        channels = self._channels
-        options = channels.options.of(append.app, append.name)
         self._require_short(Target(append.app, append.name), content.body, around=0)
-        is_back_end = principal.may(Needs.PUSH, append.app)
-        limit = options.publications_per_second
-        if limit and not is_back_end:
-            payer = append.app, principal.user or call.request.host
-            if not channels.publishing.count_publication(
-                payer, append.app, append.name, limit
-            ):
-                raise refusal(
-                    429, "the channel takes no more publications in this second"
-                )
+        self._require_rate(call, append)
         draft = Draft(
             sender=principal.user,
             type=content.type,
@@ -781,6 +851,7 @@ class DurableStreams:
             room=append.name,
         )
         waiting: AsyncResult[Any] = AsyncResult()
+        # A user's message also counts for the rates of the user.
         if principal.user:
             self._messaging.send_of_user(append.app, draft, waiting.set, source=append)
         else:
@@ -788,12 +859,30 @@ class DurableStreams:
         result = waiting.get()
         if isinstance(result, Appended):
             return append.verdict, result.entry
+        # The stream has refused it, and not the log.
         if isinstance(result, Rejected) and append.verdict.status:
             return append.verdict, None
         if isinstance(result, Rejected):
             raise ApiProblem(result.problem, result.explanation)
         assert isinstance(result, Unavailable)
         raise result
+
+    def _require_rate(self, call: Call, append: Append) -> None:
+        """Count an append of a client for the limit of the channel.
+
+        Back ends have no limit. Raises ApiProblem if there are too many
+        appends.
+        """
+        principal = call.principal
+        channels = self._channels
+        limit = channels.options.of(append.app, append.name).publications_per_second
+        if not limit or principal.may(Needs.PUSH, append.app):
+            return
+        payer = append.app, principal.user or call.request.host
+        if not channels.publishing.count_publication(
+            payer, append.app, append.name, limit
+        ):
+            raise refusal(429, "the channel takes no more publications in this second")
 
     def delete(self, call: Call) -> HttpResponse:
         """Answer a DELETE. May switch greenlets. Raises ApiProblem."""
@@ -833,7 +922,11 @@ class DurableStreams:
     # --- requests -------------------------------------------------------------
 
     def read_target(self, call: Call) -> None:
-        """Read the app and the stream of a request. Raises ApiProblem."""
+        """Read the app and the stream that the path of a request names.
+
+        ``/durable/news/stream/log%231`` names the stream ``log#1`` of the app
+        ``news``. Raises ApiProblem.
+        """
         _, _, app, _, name = call.request.path.split("/")
         call.app = self._core.tenants.resolve(unquote(app))
         call.input = Target(call.app, unquote(name))
@@ -845,7 +938,11 @@ class DurableStreams:
         self, principal: Principal, target: Target, action: Any
     ) -> None:
         """Refuse a principal who may not do this, and a channel that is not
-        stored. May switch greenlets. Raises ApiProblem."""
+        stored.
+
+        ``action``: ``subscribe`` or ``publish``. May switch greenlets. Raises
+        ApiProblem.
+        """
         if self._core.tenants.find(target.app) is None:
             raise refusal(404, "there is no such app")
         try:
@@ -860,13 +957,61 @@ class DurableStreams:
             )
 
     def paths(self, _answer_get: object) -> dict[str, StreamPath]:
-        """The paths of streams. Each answer to a GET may become a stream, so
-        each GET has a connection of its own."""
+        """Return the paths of streams.
+
+        Each answer to a GET may become a stream, so each GET has a connection
+        of its own.
+        """
         refuse = partial(stream_refused, self._core.node.request_log, style=STYLE)
         return {PATH: StreamPath("GET", self.serve, refuse)}
 
 
+def _read_expiry(text: str) -> int:
+    """Return a time such as ``2026-01-20T10:00:00Z`` in Unix milliseconds.
+
+    Raises ApiProblem if it is no time, or has no zone.
+    """
+    try:
+        moment = datetime.fromisoformat(text)
+        expires_ms = int(moment.timestamp() * _SECOND_MS)
+    except (ValueError, OverflowError):
+        raise refusal(400, "Stream-Expires-At: expected a time in ISO 8601") from None
+    if len(text) > _MOST_TIME_CHARACTERS or moment.tzinfo is None:
+        raise refusal(400, "Stream-Expires-At: expected a time with its zone")
+    return expires_ms
+
+
+def _read_fork_offset(text: str) -> Offset | None:
+    """Return the offset at which a fork begins. None if the request names none.
+
+    Raises ApiProblem.
+    """
+    if not text:
+        return None
+    if text == "-1":
+        return (0, 0)
+    return protocol.read_offset(text)
+
+
+def _numbers_for_producer(
+    producer: protocol.Producer | None, verdict: Verdict
+) -> list[tuple[str, str]]:
+    """Return the headers from which a refused producer learns its numbers."""
+    if verdict.status == 403:
+        return [("Producer-Epoch", str(verdict.number))]
+    if producer is not None and verdict.status == 409 and verdict.number >= 0:
+        return [
+            ("Producer-Expected-Seq", str(verdict.number)),
+            ("Producer-Received-Seq", str(producer.seq)),
+        ]
+    return []
+
+
 def _problem(refused: ChannelRefused, principal: Principal) -> ApiProblem:
+    """Return the problem for a channel that refuses an action.
+
+    Without a key or token it is 401, because with one it might be allowed.
+    """
     status = _CODES.get(refused.reason, 403)
     if principal.kind == "nobody" and refused.reason not in _CODES:
         status = 401
@@ -874,14 +1019,18 @@ def _problem(refused: ChannelRefused, principal: Principal) -> ApiProblem:
 
 
 def _now_ms() -> int:
+    """Return the present time in Unix milliseconds."""
     return int(time() * _SECOND_MS)
 
 
-def _control(fields: dict[str, Any], wish: Wish) -> bytes:
-    """The event that tells a client its position."""
-    fields = {
-        **fields,
-        "streamNextOffset": protocol.text_of_offset(fields["streamNextOffset"]),
+def _control(next: Offset, state: dict[str, bool], wish: Wish) -> bytes:
+    """Return the event that tells a client its position.
+
+    ``state`` has ``streamClosed`` or ``upToDate``, if one of them is true.
+    """
+    fields: dict[str, Any] = {
+        "streamNextOffset": protocol.text_of_offset(next),
+        **state,
     }
     if "streamClosed" not in fields:
         fields["streamCursor"] = wish.next_cursor()
@@ -891,6 +1040,8 @@ def _control(fields: dict[str, Any], wish: Wish) -> bytes:
 def _route(
     method: str, need: Need, function: Any, hot: bool = True, **more: Any
 ) -> Route:
+    """Return a route for the streams. ``more``: further fields of the route."""
+    # The service learns the routes of the node with the first request.
     more["service"] = lambda core, api: core.service(DurableStreams).attach(api)
     more["read"] = DurableStreams.read_target
     return Route(
@@ -901,7 +1052,7 @@ def _route(
 ROUTES: Final = (
     # The front server answers HEAD by its own row, the WSGI server by the row
     # of GET.
-    _route("GET", READ, DurableStreams.head, False),
+    _route("GET", READ, DurableStreams.head, hot=False),
     _route("HEAD", READ, DurableStreams.head),
     _route(
         "PUT",
