@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from time import perf_counter
-from typing import IO, Any, Final
+from typing import IO, Any, Final, NamedTuple
 
 import click
 from msgspec import Struct
@@ -207,6 +207,16 @@ def import_archive(archive: Archive, wish: Wish) -> None:
     print_problems(problems, "not imported, or different:")
 
 
+class _Result(NamedTuple):
+    """The result of an import."""
+
+    importer: Importer
+    seconds: float
+    """How long it took, without links and mails."""
+    mails: int
+    """How many mails with links were sent."""
+
+
 class _Arrival(Struct, frozen=True):
     """One import of an archive by the command."""
 
@@ -250,22 +260,31 @@ class _Arrival(Struct, frozen=True):
                 for warning in _warnings(config.server.data_dir, target.page):
                     click.echo(f"imserver: {warning}", err=True)
                 contents = self.survey()
-                started_at = perf_counter()
-                with long_work("importing people") as say:
-                    importer = self._import(target, contents, say)
-                    seconds = perf_counter() - started_at
-                    mails = self._hand_out_links(target, contents, page, smtp, say)
+                result = self._import(target, contents, page, smtp)
                 if archive.name in FOLLOWED:
-                    file.note_archive(position, contents.last_ms, importer.groups())
+                    groups = result.importer.groups()
+                    file.note_archive(position, contents.last_ms, groups)
             self._record(config, store, tenant.name, target.added)
-        _print_added(target.added)
-        if self.wish.mail:
-            click.echo(f"sent: {mails:,} mails with links")
-        per_second = contents.counts["message"] / max(seconds, _LEAST_SECONDS)
-        click.echo(f"{seconds:.1f} s, {per_second:,.0f} messages a second")
+        self._print_result(target.added, contents, result)
         return contents
 
-    def _import(self, target: Destination, contents: Survey, say: Say) -> Importer:
+    def _import(
+        self, target: Destination, contents: Survey, page: str, smtp: SmtpSettings
+    ) -> _Result:
+        """Store everything, and hand out the links, with a progress for people.
+
+        ``page``: the page that the links open; ``""`` if nobody gets a link.
+        """
+        started_at = perf_counter()
+        with long_work("importing people") as say:
+            importer = self._store_contents(target, contents, say)
+            seconds = perf_counter() - started_at
+            mails = self._hand_out_links(target, contents, page, smtp, say)
+        return _Result(importer, seconds, mails)
+
+    def _store_contents(
+        self, target: Destination, contents: Survey, say: Say
+    ) -> Importer:
         """Store everything, and mark messages as read unless that is unwanted.
 
         ``say`` shows the progress.
@@ -282,6 +301,16 @@ class _Arrival(Struct, frozen=True):
             say("marking as read")
             importer.mark_read()
         return importer
+
+    def _print_result(
+        self, added: Mapping[str, int], contents: Survey, result: _Result
+    ) -> None:
+        """Print what is new, and how long it took."""
+        _print_added(added)
+        if self.wish.mail:
+            click.echo(f"sent: {result.mails:,} mails with links")
+        per_second = contents.counts["message"] / max(result.seconds, _LEAST_SECONDS)
+        click.echo(f"{result.seconds:.1f} s, {per_second:,.0f} messages a second")
 
     def _hand_out_links(
         self,

@@ -104,23 +104,14 @@ def follow_server(live: Live, address: str, has_back: bool, wish: Wish) -> None:
                     f"this app follows {stored.address}: remove {file.path} to begin again",
                     is_final=True,
                 )
-            ours = -1
-            if has_back:
-                ours = stored.ours
-                if ours < 0:
-                    ours = store.part(MessageLog).entries.head(tenant.name)
-            if ours != stored.ours:
-                # Messages that are sent here from now on are posted there, also
-                # if this process is killed before its first round has ended.
-                # The address is stored when that server has answered.
-                file.write(replace(stored, ours=ours))
+            position = _first_position(store, tenant.name, file, stored, has_back)
             beginning = _beginning_in_words(stored.cursor)
             click.echo(f"following {address}, {beginning}; Ctrl-C ends it")
             record = partial(
                 record_act, config, store, f"{live.name}.follow", tenant.name
             )
             record(state="begin", server=urlsplit(address).hostname, back=has_back)
-            position = replace(stored, address=address, ours=ours)
+            position = replace(position, address=address)
             follower = Follower(live, target, store, file, position, problems)
             try:
                 follower.run()
@@ -354,6 +345,28 @@ class Follower:
         self._is_ending = True
         if not (is_first and self._is_finishing):
             raise KeyboardInterrupt
+
+
+def _first_position(
+    store: Store, app: str, file: PositionFile, stored: Position, has_back: bool
+) -> Position:
+    """Return the position with which following begins.
+
+    ``stored``: the position in the file. ``has_back``: messages of our app are
+    posted there. If this is new, the file is written: messages that are sent
+    here from now on are posted there, also if this process is killed before its
+    first round has ended.
+    """
+    ours = -1
+    if has_back:
+        ours = stored.ours
+        if ours < 0:
+            ours = store.part(MessageLog).entries.head(app)
+    position = replace(stored, ours=ours)
+    if ours != stored.ours:
+        # The address is stored when that server has answered.
+        file.write(position)
+    return position
 
 
 def _beginning_in_words(cursor: str) -> str:

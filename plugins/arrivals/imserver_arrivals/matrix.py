@@ -21,7 +21,7 @@ from collections.abc import Collection, Iterator
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import IO, Any, ClassVar, Final, NamedTuple
+from typing import IO, Any, ClassVar, Final, Literal, NamedTuple
 from urllib.parse import unquote
 
 from msgspec.structs import replace
@@ -184,22 +184,27 @@ class Matrix:
             case [*_, "local_content", first, second, last]:
                 # Synapse splits the id of a file into two folders and a name.
                 self._files[first + second + last] = name
-            case [
-                *top,
-                "images" | "videos" | "audio" | "files" | "stickers" as kind,
-                last,
-            ]:
-                self._files[name] = name
-                moments = _MOMENT.findall(last)
-                if moments:
-                    key = "/".join((*top, kind)), ":".join(moments[-1])
-                    self._element_files.setdefault(key, []).append(name)
+            case [*_, "images" | "videos" | "audio" | "files" | "stickers", _]:
+                self._add_element_file(name)
             case [*_, "rooms", _, "events"]:
                 self._note_unread_events(name)
             case [*_, last] if last.endswith(".json"):
                 self._add_room(name)
             case _:
                 self.problems.note("file that is none of the export")
+
+    def _add_element_file(self, name: str) -> None:
+        """Add a file of a message that Element has put beside its JSON file.
+
+        Such a file is found by its folder, and by the last minute and second in
+        its name: ``images/cat-1-20-2026 at 10-15-42 AM.jpg`` has ``15:42``.
+        """
+        self._files[name] = name
+        folder, _, last = name.rpartition("/")
+        moments = _MOMENT.findall(last)
+        if moments:
+            key = folder, ":".join(moments[-1])
+            self._element_files.setdefault(key, []).append(name)
 
     def _add_profile(self, folder: str, name: str) -> None:
         """Read whose data Synapse has exported to a folder."""
@@ -562,33 +567,43 @@ class Matrix:
         relation, _ = event.relation
         if relation == "m.replace" or event.type in _ABOUT_OTHERS:
             return
-        if event.state_key is not None:
-            change = None
-            # A conversation of two has no name, and nobody joins or leaves it.
-            if room.kind != "direct":
-                change = self._change(room, event)
-            if change is not None:
-                yield change
-            return
+        record: records.Message | records.Change | records.Removal | None = None
+        if event.state_key is None:
+            record = self._record_of_message(room, relations, event)
+        # A conversation of two has no name, and nobody joins or leaves it.
+        elif room.kind != "direct":
+            record = self._change(room, event)
+        if record is not None:
+            yield record
 
+    def _record_of_message(
+        self, room: Room, relations: Relations, event: MatrixEvent
+    ) -> records.Message | records.Removal | None:
+        """Return the record of an event that is no part of the room's state.
+
+        None if it is not imported, which is noted. A deleted message is a
+        removal, because an earlier import may have stored it.
+        """
         kind = text_at(event.content, "msgtype")
         if event.type in _VOTES:
             self._notes.note("vote of a poll", group=room.id)
-        elif event.type not in _MESSAGES or kind.startswith("m.key."):
+            return None
+        if event.type not in _MESSAGES or kind.startswith("m.key."):
             # "m.key.…" are steps in which two devices verify each other.
             short = f"event {kind or event.type}"[:NAME_CHARACTERS]
             self._notes.note(short, group=room.id)
-        elif self._is_redacted(room, relations, event.id, event.sender):
+            return None
+        if self._is_redacted(room, relations, event.id, event.sender):
             self._notes.note("deleted message", group=room.id)
             redaction = relations.redactions[event.id]
-            yield records.Removal(
+            return records.Removal(
                 room.id, redaction.sender, redaction.time_ms, event.id
             )
-        elif MARK in event.content:
+        if MARK in event.content:
             # --follow has posted it there; it is in our log already.
             self._notes.note("message of ours", group=room.id)
-        else:
-            yield self._message(room, relations, event)
+            return None
+        return self._message(room, relations, event)
 
     def _removals(
         self, room: Room, relations: Relations, ids: set[str]
@@ -694,19 +709,14 @@ class Matrix:
         nothing.
         """
         change = partial(records.Change, event.id, room.id, event.sender, event.time_ms)
-        # The id of the event that had set this part of the state before.
-        replaced = text_at(event.unsigned, "replaces_state")
-        if event.type == "m.room.member" and event.state_key in room.members:
-            before = text_at(event.unsigned, "prev_content", "membership") or replaced
-            membership = text_at(event.content, "membership")
-            # Somebody who joins again has only changed their nickname or
-            # picture.
-            if membership == "join" and before in _OUTSIDE:
-                return change("join", [event.state_key])
-            if membership in ("leave", "ban") and before == "join":
-                return change("leave", [event.state_key])
-        elif event.state_key == "" and replaced:
-            # The first name and topic belong to the group from its beginning.
+        user = event.state_key
+        if event.type == "m.room.member" and user in room.members:
+            kind = _change_of_membership(event)
+            if kind is None:
+                return None
+            return change(kind, [user])
+        # The first name and topic belong to the group from its beginning.
+        if user == "" and text_at(event.unsigned, "replaces_state"):
             name = clean(text_at(event.content, "name"))
             if event.type == "m.room.name" and name:
                 return change("name", text=name)
@@ -787,12 +797,7 @@ class Matrix:
         if event.type == "m.sticker":
             kind = "m.sticker"
         if kind in _FOLDERS:
-            file = self._file(event, content, kind)
-            name = text_at(content, "filename")
-            if name in ("", text_at(content, "body")):  # there is no caption
-                return "", [file]
-            caption, spoilers = self._text(content, is_reply=False)
-            return caption, [file, *spoilers]
+            return self._content_of_file(event, content, kind)
 
         text, spoilers = self._text(content, is_reply)
         if kind == "m.emote":
@@ -800,6 +805,21 @@ class Matrix:
         elif kind == "m.location":
             text = f"{text} ({clean(text_at(content, 'geo_uri'))})".strip()
         return text, spoilers
+
+    def _content_of_file(
+        self, event: MatrixEvent, content: Json, kind: str
+    ) -> tuple[str, list[records.File]]:
+        """Return the caption of a message with a file, and its files.
+
+        ``body`` is the name of the file, or its caption if there is also a
+        ``filename``.
+        """
+        file = self._file(event, content, kind)
+        name = text_at(content, "filename")
+        if name in ("", text_at(content, "body")):  # there is no caption
+            return "", [file]
+        caption, spoilers = self._text(content, is_reply=False)
+        return caption, [file, *spoilers]
 
     def _file(self, event: MatrixEvent, content: Json, kind: str) -> records.File:
         """Return the file of a message.
@@ -1009,6 +1029,22 @@ def _mark_everybody(content: Json, text: str) -> str:
     if isinstance(mentions, dict) and mentions.get("room") is not True:
         return text
     return _EVERYBODY.sub(records.mention(records.EVERYBODY), text)
+
+
+def _change_of_membership(event: MatrixEvent) -> Literal["join", "leave"] | None:
+    """Return whether a member event lets its person join or leave, or neither.
+
+    Somebody who joins again has only changed their nickname or picture.
+    """
+    # Servers tell the old membership, or only the id of the old event.
+    before = text_at(event.unsigned, "prev_content", "membership")
+    before = before or text_at(event.unsigned, "replaces_state")
+    membership = text_at(event.content, "membership")
+    if membership == "join" and before in _OUTSIDE:
+        return "join"
+    if membership in ("leave", "ban") and before == "join":
+        return "leave"
+    return None
 
 
 def _media_of(address: str) -> str:

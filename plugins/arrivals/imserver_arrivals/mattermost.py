@@ -581,27 +581,13 @@ class Mattermost:
     # --- people and groups ----------------------------------------------------
 
     def _add_person(self, row: User, *, is_bot: bool) -> None:
-        """Add a user or a bot, and the memberships.
-
-        Nobody may claim the account of a bot or of a deleted user, so their
-        records have a reason, and no login and no address.
-        """
+        """Add a user or a bot, and the memberships. Each name counts once."""
         id = row.username
         if not id or id in self._people:
             short = f"user {id[:NAME_CHARACTERS]}"
             self.problems.note_broken(short, "there are two, or there is no name")
             return
-        name = f"{row.first_name or ''} {row.last_name or ''}".strip()
-        nickname = row.nickname or row.display_name or name or id
-        person = Person(id, nickname, avatar=row.profile_image or "")
-        if is_bot:
-            person = replace(person, why="bot")
-        elif row.delete_at:
-            person = replace(person, why="deactivated")
-        else:
-            person = replace(person, login=id, email=row.email or "")
-        self._people[id] = person
-
+        self._people[id] = _person(row, is_bot)
         if "system_guest" in (row.roles or "").split():
             self.problems.note(
                 "guest (here a person who may join open groups)", person=id
@@ -763,26 +749,33 @@ class Mattermost:
         Replies that are equal in these get numbers.
         """
         yield from self._converted(post, context)
-        root, group, _, _, number = context
         counts: Counter[str] = Counter()
         for index, raw in enumerate(post.replies or (), 1):
             try:
                 reply = _POSTS.decode(raw, partial(self.problems.note_field, "a reply"))
             except (ValueError, RecursionError) as error:
                 self.problems.note_broken(
-                    f"line {number}, reply {index}", error, messages=1
+                    f"line {context.line}, reply {index}", error, messages=1
                 )
                 continue
-            author = _author_of(reply)
-            id = _with_number(_digest(root, author, reply.create_at), counts)
-            if 0 < reply.create_at < post.create_at:
-                self.problems.note(
-                    "reply older than its message (it comes behind it)", group=group
-                )
-                reply = replace(reply, create_at=post.create_at + 1)
-            yield from self._converted(
-                reply, PostContext(id, group, author, root, number)
+            yield from self._reply(reply, post, context, counts)
+
+    def _reply(
+        self, reply: Post, post: Post, context: PostContext, counts: Counter[str]
+    ) -> Iterator[Message | Change | Removal]:
+        """Yield the records of a reply to a post.
+
+        ``counts``: id of a reply → how many replies of the post have had it.
+        """
+        root, group, _, _, line = context
+        author = _author_of(reply)
+        id = _with_number(_digest(root, author, reply.create_at), counts)
+        if 0 < reply.create_at < post.create_at:
+            self.problems.note(
+                "reply older than its message (it comes behind it)", group=group
             )
+            reply = replace(reply, create_at=post.create_at + 1)
+        return self._converted(reply, PostContext(id, group, author, root, line))
 
     def _converted(
         self, post: Post, context: PostContext
@@ -792,15 +785,9 @@ class Mattermost:
         They are a message with its removed reactions, a change of the group, or
         a removal. A post that is not imported is noted.
         """
-        id, group, author, _, number = context
+        id, group, author, _, _ = context
         kind = post.type or ""
-        if not author:
-            self.problems.note("message of ours", group=group)
-            return
-        if not 0 < post.create_at < _MOST_TIME_MS or author not in self._people:
-            self.problems.note_broken(
-                f"line {number}", "a post without a time or a user", messages=1
-            )
+        if self._is_left_out(post, context):
             return
         if post.deleted_at:
             yield Removal(group, author, post.deleted_at, id)
@@ -821,6 +808,19 @@ class Mattermost:
         for reaction in self._reactions(post.ended_reactions, group):
             ended_ms = post.ended_at or post.create_at
             yield Removal(group, reaction.person, ended_ms, id, reaction)
+
+    def _is_left_out(self, post: Post, context: PostContext) -> bool:
+        """Whether a post is one of our app, or broken. Such a post is noted."""
+        if not context.author:
+            # --follow has posted it there; it is in our log already.
+            self.problems.note("message of ours", group=context.group)
+            return True
+        if 0 < post.create_at < _MOST_TIME_MS and context.author in self._people:
+            return False
+        self.problems.note_broken(
+            f"line {context.line}", "a post without a time or a user", messages=1
+        )
+        return True
 
     def _message(self, post: Post, context: PostContext) -> Message:
         """Return a post as a message.
@@ -917,13 +917,18 @@ class Mattermost:
             if channel is None:
                 return whole
             return f"#{channel.display_name or channel.name}"
+        return self._mention(match["name"]) or whole
 
-        name = match["name"]
+    def _mention(self, name: str) -> str:
+        """Return the mark of a person with a username; ``""`` if nobody has it.
+
+        Signs after the name stay: in ``@ann.``, the full stop ends the
+        sentence.
+        """
         id = name.lower()
         while id not in self._people and id not in _EVERYBODY:
-            # A full stop may end the sentence, and not the name.
             if id[-1] not in "._-" or len(id) == 1:
-                return whole
+                return ""
             id = id[:-1]
         person = EVERYBODY
         if id in self._people:
@@ -976,6 +981,22 @@ class _Twins:
         is_known = id_hash in self._seen
         self._seen.update((id_hash, record_hash))
         return not is_equal and (brings_more or not is_known)
+
+
+def _person(row: User, is_bot: bool) -> Person:
+    """Return the record of a user or a bot.
+
+    Nobody may claim the account of a bot or of a deleted user, so their
+    records have a reason, and no login and no address.
+    """
+    name = f"{row.first_name or ''} {row.last_name or ''}".strip()
+    nickname = row.nickname or row.display_name or name or row.username
+    person = Person(row.username, nickname, avatar=row.profile_image or "")
+    if is_bot:
+        return replace(person, why="bot")
+    if row.delete_at:
+        return replace(person, why="deactivated")
+    return replace(person, login=row.username, email=row.email or "")
 
 
 def _post_in(line: bytes | None, notes: list[str]) -> Post | None:

@@ -36,6 +36,8 @@ _CHANNEL: Final = re.compile(r"(?<![\w~])~([a-z0-9_-]{1,64})")
 _GONE: Final = (403, 404, 413)
 """Statuses of files that this account is refused every time."""
 _encode: Final = msgspec.json.Encoder().encode
+Memberships = dict[str, dict[str, list[dict[str, str]]]]
+"""Id of a user → team → the channels of the user."""
 
 
 class MattermostNews:
@@ -100,13 +102,8 @@ class MattermostNews:
                 channel = self._server.channel(id)
                 if channel is None:
                     continue
-                old_posts = reacted.get(id, {})
-                posts = self._server.posts(id, since) | old_posts
-                news = [
-                    post
-                    for post in posts.values()
-                    if post.id in old_posts or self._note_if_changed(post, since)
-                ]
+                posts = self._server.posts(id, since) | reacted.get(id, {})
+                news = self._news_in(posts, reacted.get(id, {}), since)
                 if news or due.get(id):
                     self._add_channel(channel)
                 for thread in self._threads(news, posts):
@@ -116,6 +113,24 @@ class MattermostNews:
         if not self._channels:
             path.unlink()
         return self._until
+
+    def _news_in(
+        self,
+        posts: Mapping[str, ServerPost],
+        reacted: Mapping[str, ServerPost],
+        since: int,
+    ) -> list[ServerPost]:
+        """Return the posts to write: the changed ones, and those with new
+        reactions.
+
+        ``reacted``: the posts with new reactions. All posts are given by their
+        ids.
+        """
+        return [
+            post
+            for post in posts.values()
+            if post.id in reacted or self._note_if_changed(post, since)
+        ]
 
     def _reacted_posts(
         self, reactions: list[tuple[str, ServerReaction]]
@@ -364,27 +379,31 @@ class MattermostNews:
         They are the teams, the channels of the archive with their members, and
         all other people and emoji that its posts name.
         """
-        memberships: dict[str, dict[str, list[dict[str, str]]]] = {}
-        """User → team → the channels of the user."""
         for team in self._server.teams.values():
             _put(file, "team", team)
+        memberships: Memberships = {}
         for channel in self._channels.values():
-            if not channel.team_id:
+            if channel.team_id:
+                self._put_channel(file, channel, memberships)
+            else:
                 self._put_direct_channel(file, channel)
-                continue
-            team_name = self._server.teams[channel.team_id].name
-            row = msgspec.to_builtins(channel)
-            row |= {"team": team_name, "deleted_at": channel.delete_at}
-            _put(file, "channel", row)
-            for member in self._server.members(channel.id):
-                teams = memberships.setdefault(member.user_id, {})
-                channels = teams.setdefault(team_name, [])
-                channels.append({"name": channel.name, "roles": member.roles})
         for id in self._people | dict.fromkeys(memberships):
             if id in self._server.users:
                 self._put_user(file, id, memberships.get(id, {}))
         for name, image in self._emoji.items():
             _put(file, "emoji", {"name": name, "image": image})
+
+    def _put_channel(
+        self, file: IO[bytes], channel: ServerChannel, memberships: Memberships
+    ) -> None:
+        """Write a channel of a team. ``memberships`` gets its members."""
+        team = self._server.teams[channel.team_id].name
+        row = msgspec.to_builtins(channel)
+        row |= {"team": team, "deleted_at": channel.delete_at}
+        _put(file, "channel", row)
+        for member in self._server.members(channel.id):
+            channels = memberships.setdefault(member.user_id, {}).setdefault(team, [])
+            channels.append({"name": channel.name, "roles": member.roles})
 
     def _put_direct_channel(self, file: IO[bytes], channel: ServerChannel) -> None:
         """Write a channel without a team, with its members."""

@@ -3,7 +3,7 @@ writes the tables of an import."""
 
 import csv
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from io import TextIOWrapper
 from pathlib import Path
@@ -15,7 +15,7 @@ from imserver.plugin.commands import fail
 from imserver.plugin.wire import Limit
 
 from .problems import Problems
-from .records import Archive, Group
+from .records import Archive, Group, Person
 from .survey import Activity, Survey
 from .text import SECOND_MS
 from .writing import open_private
@@ -32,6 +32,10 @@ _KINDS: Final = (
     ("file", "files"),
     ("bytes", "  of these with bytes"),
 )
+
+
+_COUNTS: Final = ("message", "reply", "reaction", "file", "bytes")
+"""The columns of the report with numbers."""
 
 
 def _day(moment_ms: int) -> str:
@@ -116,33 +120,34 @@ def report_rows(contents: Survey, problems: Problems) -> Iterator[Sequence[objec
     The first row has the names of the columns. Then comes a row for each
     person, and one for each group.
     """
-    kinds = ("message", "reply", "reaction", "file", "bytes")
-    yield ("kind", "id", "name", "becomes", *kinds, "not imported, or different")
+    yield ("kind", "id", "name", "becomes", *_COUNTS, "not imported, or different")
     for person in contents.people.values():
         becomes = "account"
         if not person.is_member:
             becomes = f"account that nobody claims: {person.why or 'no login'}"
-        counter = contents.of_people.get(person.id, Counter())
         yield _row(
             "person",
             person.id,
             person.nickname,
             becomes,
-            counts=[counter[kind] for kind in kinds],
+            counts=contents.of_people.get(person.id, Counter()),
             lost=problems.of_people.get(person.id),
         )
-    people = contents.people
     for group in contents.groups.values():
         activity = contents.of_groups[group.id]
-        members = [people[id].nickname for id in activity.members if id in people]
         yield _row(
             "group",
             group.id,
-            group.name or ", ".join(members),
+            group.name or _names_of(activity, contents.people),
             _future_of(group, activity),
-            counts=[activity.counts[kind] for kind in kinds],
+            counts=activity.counts,
             lost=problems.of_groups.get(group.id),
         )
+
+
+def _names_of(activity: Activity, people: Mapping[str, Person]) -> str:
+    """Return the nicknames of a group's members, such as ``Ann, Bob``."""
+    return ", ".join(people[id].nickname for id in activity.members if id in people)
 
 
 def _future_of(group: Group, activity: Activity) -> str:
@@ -161,7 +166,7 @@ def _row(
     id: str,
     name: str,
     becomes: str,
-    counts: Iterable[int],
+    counts: Counter[str],
     lost: Counter[str] | None,
 ) -> Sequence[object]:
     """Return a row of the report.
@@ -170,7 +175,8 @@ def _row(
     """
     rows = sorted((lost or Counter()).items())
     texts = [f"{reason}: {count}" for reason, count in rows]
-    return (kind, _cell(id), _cell(name), becomes, *counts, "; ".join(texts))
+    numbers = [counts[column] for column in _COUNTS]
+    return (kind, _cell(id), _cell(name), becomes, *numbers, "; ".join(texts))
 
 
 def _cell(text: str) -> str:

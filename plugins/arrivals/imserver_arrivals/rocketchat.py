@@ -37,7 +37,14 @@ from .records import (
     link,
     mention,
 )
-from .text import LATEST_MS, around_code, clean, emoji_named, labelled
+from .text import (
+    LATEST_MS,
+    around_code,
+    clean,
+    emoji_named,
+    labelled,
+    lines_of_fields,
+)
 
 _ROOMS: Final = "rocketchat_room"
 _MESSAGES: Final = "rocketchat_message"
@@ -389,30 +396,10 @@ class RocketChat:
                 self._pins.setdefault(room.id, []).append(pin)
 
     def _add_person(self, user: _User) -> None:
-        """Add a user of the server.
-
-        Nobody may claim the account of a bot, or of a federated or deactivated
-        user. Such a record has the reason in place of a login and an address.
-        """
-        login = clean(user.username or "")
+        """Add a user of the server, with the picture."""
         # Some pictures name their owner by the username.
         avatar = self._avatars.get(user.id) or self._avatars.get(user.username or "")
-        person = Person(
-            user.id,
-            clean(user.name or "") or login or user.id,
-            avatar=avatar or "",
-        )
-        if user.type in ("bot", "app") or "bot" in (user.roles or ()):
-            person = replace(person, why="bot")
-        elif user.federated:
-            person = replace(person, why="federated")
-        elif not user.active:
-            person = replace(person, why="deactivated")
-        else:
-            emails = (text_at(row, "address") for row in user.emails or ())
-            email = next(filter(None, emails), "")
-            person = replace(person, login=login, email=clean(email))
-        self._people[user.id] = person
+        self._people[user.id] = _person(user, avatar or "")
         if user.username:
             self._names[user.username] = user.id
 
@@ -494,31 +481,27 @@ class RocketChat:
         A document that is not imported is noted.
         """
         room = self._rooms.get(message.rid)
-        kind = message.t or ""
         time_ms = _ms(message.ts)
         id = _id(message.id)
         person = message.u.id
         if room is None or not time_ms or not id or person not in self._people:
             notes.note_lost("message without a room, a sender or a time")
-        elif room.t not in _KINDS:
-            notes.note_lost("message of omnichannel")
-        elif message.hidden:
-            # Rocket.Chat keeps a copy of a message before each edit.
-            notes.note("earlier text of a message")
-        elif kind == "e2e" or kind.startswith("otr"):
-            notes.note_lost("encrypted message", group=room.id, person=person)
-        elif kind == "rm":
-            notes.note("deleted message", group=room.id)
-        elif kind in _CHANGES:
+            return
+        if _is_left_out(message, room, notes):
+            return
+
+        kind = message.t or ""
+        if kind in _CHANGES:
             change = Change(id, room.id, person, time_ms, _CHANGES[kind])
             yield from self._change_with_facts(change, message, notes)
-        elif kind not in _TEXTS and (_EVENT.match(kind) or not message.msg):
-            notes.note(f"event {kind[:NAME_CHARACTERS]}", group=room.id)
-        else:
-            if kind not in _TEXTS:
-                short = kind[:NAME_CHARACTERS]
-                notes.note(f"kind {short} (imported as text)", group=room.id)
-            yield self._message(message, room, id, time_ms, notes)
+            return
+        if kind not in _TEXTS:
+            short = kind[:NAME_CHARACTERS]
+            if _EVENT.match(kind) or not message.msg:
+                notes.note(f"event {short}", group=room.id)
+                return
+            notes.note(f"kind {short} (imported as text)", group=room.id)
+        yield self._message(message, room, id, time_ms, notes)
 
     def _change_with_facts(
         self, change: Change, message: _Message, notes: Problems
@@ -548,23 +531,13 @@ class RocketChat:
         Its text includes the texts of its attachments and quotes. A quote of
         the message that it answers becomes a reply instead.
         """
-        names = self._names_in(message)
         text = clean(message.msg or "")
         quotes = _quotes_of(message, text)
         answered = self._answered(message, quotes, room)
         reply = ""
         if answered is not None:
             reply = answered["id"]
-
-        lines = [self._text(message, _QUOTE.sub("", text).strip(), names)]
-        if message.alias:
-            lines.insert(0, f"*{clean(message.alias).replace('*', '')}*")
-        # Without attachments no line is added: the quotes are in the text.
-        for attachment, quote in zip(message.attachments or (), quotes, strict=False):
-            if quote is None or quote is not answered:
-                lines += _lines_of_attachment(attachment, quote, names)
-        lines.append(_coordinates(message.location))
-
+        lines = self._lines_of(message, text, quotes, answered)
         return Message(
             id=id,
             group=room.id,
@@ -578,6 +551,30 @@ class RocketChat:
             reactions=list(self._reactions(message, notes)),
             files=list(self._files(message)),
         )
+
+    def _lines_of(
+        self,
+        message: _Message,
+        text: str,
+        quotes: Sequence[re.Match[str] | None],
+        answered: re.Match[str] | None,
+    ) -> list[str]:
+        """Return the lines of a message; empty ones are to be left out.
+
+        ``quotes``: the quoted messages, in the order of the attachments.
+        ``answered``: the one of them that is left out, because it becomes a
+        reply.
+        """
+        names = self._names_in(message)
+        lines = [self._text(message, _QUOTE.sub("", text).strip(), names)]
+        if message.alias:
+            lines.insert(0, f"*{clean(message.alias).replace('*', '')}*")
+        # Without attachments no line is added: the quotes are in the text.
+        for attachment, quote in zip(message.attachments or (), quotes, strict=False):
+            if quote is None or quote is not answered:
+                lines += _lines_of_attachment(attachment, quote, names)
+        lines.append(_coordinates(message.location))
+        return lines
 
     def _names_in(self, message: _Message) -> Mapping[str, str]:
         """Return the usernames that a message mentions, each with the id for
@@ -652,18 +649,9 @@ class RocketChat:
                     notes.note("reaction of nobody")
 
     def _files(self, message: _Message) -> Iterator[File]:
-        """Yield the files of a message, each once and without thumbnails.
-
-        Some files are named only in attachments, by an address such as
-        ``/file-upload/f1/plan.pdf``.
-        """
-        files = [file for file in (*(message.files or ()), message.file) if file]
-        for attachment in message.attachments or ():
-            match = _UPLOAD.match(text_at(attachment, "title_link"))
-            if match is not None:
-                files.append({"_id": match[1], "name": unquote(match[2])})
+        """Yield the files of a message, each once and without thumbnails."""
         ids = set()
-        for file in files:
+        for file in _rows_of_files(message):
             id = file.get("_id")
             if not isinstance(id, str) or id in ids:
                 continue
@@ -673,6 +661,61 @@ class RocketChat:
                 continue
             ids.add(id)
             yield File(id, name.replace("\n", " "))
+
+
+def _person(user: _User, avatar: str) -> Person:
+    """Return the record of a user. ``avatar``: the id of the picture, or
+    ``""``.
+
+    Nobody may claim the account of a bot, or of a federated or deactivated
+    user. Such a record has the reason in place of a login and an address.
+    """
+    login = clean(user.username or "")
+    nickname = clean(user.name or "") or login or user.id
+    person = Person(user.id, nickname, avatar=avatar)
+    if user.type in ("bot", "app") or "bot" in (user.roles or ()):
+        return replace(person, why="bot")
+    if user.federated:
+        return replace(person, why="federated")
+    if not user.active:
+        return replace(person, why="deactivated")
+    emails = (text_at(row, "address") for row in user.emails or ())
+    email = next(filter(None, emails), "")
+    return replace(person, login=login, email=clean(email))
+
+
+def _is_left_out(message: _Message, room: _Room, notes: Problems) -> bool:
+    """Whether a message is not imported because of its kind or its room.
+
+    Such a message is noted.
+    """
+    kind = message.t or ""
+    if room.t not in _KINDS:
+        notes.note_lost("message of omnichannel")
+    elif message.hidden:
+        # Rocket.Chat keeps a copy of a message before each edit.
+        notes.note("earlier text of a message")
+    elif kind == "e2e" or kind.startswith("otr"):
+        notes.note_lost("encrypted message", group=room.id, person=message.u.id)
+    elif kind == "rm":
+        notes.note("deleted message", group=room.id)
+    else:
+        return False
+    return True
+
+
+def _rows_of_files(message: _Message) -> list[dict[str, Any]]:
+    """Return the files that a message names, as ``{"_id": "f1", "name": …}``.
+
+    Some files are named only in attachments, by an address such as
+    ``/file-upload/f1/plan.pdf``.
+    """
+    files = [file for file in (*(message.files or ()), message.file) if file]
+    for attachment in message.attachments or ():
+        match = _UPLOAD.match(text_at(attachment, "title_link"))
+        if match is not None:
+            files.append({"_id": match[1], "name": unquote(match[2])})
+    return files
 
 
 def _member(subscription: _Subscription, room: _Room) -> Member:
@@ -913,17 +956,12 @@ def _text_of(attachment: Mapping[str, Any], names: Mapping[str, str]) -> str:
     address = texts.get("title_link", "")
     if title and address.startswith("http"):
         title = f"<{address}|{title}>"
-    rows = [
-        f"{row.get('title') or ''}: {row.get('value') or ''}".strip(": ")
-        for row in list_at(attachment, "fields")
-        if isinstance(row, dict)
-    ]
     parts = (
         texts.get("author_name"),
         texts.get("pretext"),
         title,
         texts.get("text"),
-        *rows,
+        *lines_of_fields(list_at(attachment, "fields")),
         texts.get("image_url"),
     )
     return _converted_text("\n".join(filter(None, parts)), names)

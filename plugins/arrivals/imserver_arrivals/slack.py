@@ -13,7 +13,7 @@ have the form of the API.
 import hashlib
 import re
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -31,7 +31,7 @@ from .problems import NAME_CHARACTERS, BadArchive, Problems
 from .records import EVERYBODY, Change, Group, GroupKind, Member, Record, mention
 from .source import read_whole, source_of
 from .tables import Tables
-from .text import SECOND_MS, SECOND_US, emoji_named
+from .text import SECOND_MS, SECOND_US, emoji_named, lines_of_fields
 
 LISTS: Final[dict[str, GroupKind]] = {
     "channels": "open",
@@ -329,6 +329,17 @@ class SlackMessage(Struct):
         return self.time_us // _MS_US
 
     @property
+    def root(self) -> str:
+        """The ``ts`` of the message with which its thread begins.
+
+        ``""`` if there is no thread, or if this message begins it.
+        """
+        # All messages of a thread have the ts of its first one, also the first.
+        if self.thread_ts and self.thread_ts != self.ts:
+            return self.thread_ts
+        return ""
+
+    @property
     def is_ours(self) -> bool:
         """Whether ``--follow`` has posted it there on behalf of a message of
         the app here."""
@@ -507,11 +518,7 @@ class SlackExport:
                         self._bots.setdefault(id, name)
 
     def _read_lists(self) -> None:
-        """Read the lists of conversations, and find the folder of each.
-
-        The folder has the name of the channel. Tools may write the name with
-        other Unicode characters that look the same, so both are normalized.
-        """
+        """Read the lists of conversations, and find the folder of each."""
         folders = {
             unicodedata.normalize("NFKC", folder): folder for folder in self._files
         }
@@ -526,13 +533,7 @@ class SlackExport:
                     )
                     continue
                 ids.add(row.id)
-                folder = folders.get(unicodedata.normalize("NFKC", row.name or ""), "")
-                # If two conversations have one name, the folder belongs to the
-                # first. The other one is in a folder with its id.
-                row.folder = row.id
-                if folder and folder not in taken_folders:
-                    row.folder = folder
-                taken_folders.add(row.folder)
+                row.folder = _folder_of(row, folders, taken_folders)
                 self.conversations.append(row)
 
     def _find_unlisted(self) -> None:
@@ -754,12 +755,9 @@ class SlackExport:
         text = self._texts.convert(text_of(message))
         if kind == "me_message":
             text = f"_{text}_"
-
-        # All messages of a thread have the ts of its first one, also the first.
-        root = ""
+        root = message.root
         thread = ""
-        if message.thread_ts and message.thread_ts != message.ts:
-            root = message.thread_ts
+        if root:
             thread = f"{group}.{root}"
         files = (*(message.files or ()), message.file)
         return records.Message(
@@ -943,6 +941,26 @@ def _value_of(raw: Any) -> Any:
         return any_value(bytes(raw))
     except (ValueError, RecursionError):
         return None
+
+
+def _folder_of(
+    conversation: Conversation, folders: Mapping[str, str], taken: set[str]
+) -> str:
+    """Return the folder with the messages of a conversation, and add it to
+    ``taken``.
+
+    The folder has the name of the channel. ``folders``: normalized name → the
+    folder. Tools may write the name with other Unicode characters that look the
+    same, so both are normalized.
+    """
+    name = unicodedata.normalize("NFKC", conversation.name or "")
+    folder = folders.get(name, "")
+    # If two conversations have one name, the folder belongs to the first. The
+    # other one is in a folder with its id.
+    if not folder or folder in taken:
+        folder = conversation.id
+    taken.add(folder)
+    return folder
 
 
 def _id_of_folder(folder: str) -> str:
@@ -1220,10 +1238,7 @@ def _text_of_attachment(attachment: SlackAttachment, text: str) -> str:
     title = attachment.title
     if title and link.startswith("http"):
         title = f"<{link}|{title}>"
-    fields = [
-        f"{field.get('title') or ''}: {field.get('value') or ''}".strip(": ")
-        for field in attachment.fields or ()
-    ]
+    fields = lines_of_fields(attachment.fields or ())
     parts = filter(None, (attachment.pretext, title, attachment.text, *fields))
     blocks = "".join(_texts_in(attachment.blocks, depth=0)).strip()
     return "\n".join(parts) or blocks or attachment.fallback or ""

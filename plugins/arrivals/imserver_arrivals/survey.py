@@ -9,6 +9,7 @@ from typing import Final
 from msgspec import Struct, field
 from msgspec.structs import replace
 
+from .problems import Problems
 from .records import Archive, Change, Emoji, Group, Message, Person, Removal
 from .spool import Spool
 
@@ -87,7 +88,6 @@ def survey(
     available. ``done`` is called with the number of messages so far.
     """
     result = Survey()
-    problems = archive.problems
     for record in archive.records():
         if isinstance(record, Person):
             _add_person(result, record)
@@ -99,25 +99,30 @@ def survey(
             result.last_ms = max(result.last_ms, record.time_ms)
             _add_stranger(result, record.person)
             spool.add(record)
-        else:
-            why = _refusal(result, record)
-            if why:
-                note = problems.note
-                if isinstance(record, Message):
-                    note = problems.note_lost
-                note(why, group=record.group, person=record.person)
-                continue
-            _note_activity(result, record, has_bytes, problems.note)
+        elif _is_accepted(result, record, archive.problems):
+            _note_activity(result, record, has_bytes, archive.problems.note)
             spool.add(record)
             if not result.counts["message"] % _COUNTED_EACH:
                 done(result.counts["message"])
 
     for id, activity in result.of_groups.items():
         if activity.lacks_members:
-            _admit_writers(result, id, problems.note)
+            _admit_writers(result, id, archive.problems.note)
         if not result.groups[id].is_archived:
             _forget_most(activity)
     return result
+
+
+def _is_accepted(result: Survey, record: Message | Change, problems: Problems) -> bool:
+    """Whether a record is imported. Otherwise the reason is noted."""
+    why = _refusal(result, record)
+    if not why:
+        return True
+    note = problems.note
+    if isinstance(record, Message):
+        note = problems.note_lost
+    note(why, group=record.group, person=record.person)
+    return False
 
 
 def _forget_most(activity: Activity) -> None:
@@ -195,16 +200,13 @@ def _owner_of(group: Group, members: list[str]) -> str:
 def _admit_writers(result: Survey, id: str, note: Note) -> None:
     """Give a group members, because the archive does not name them.
 
-    They are the people who have written there, or else the people who joined
-    or left. Without members its history would be lost. If the group has no
-    owner, the person who was active last becomes the owner, because they have
-    read most of it anyway.
+    Without members its history would be lost. If the group has no owner, the
+    person who was active last becomes the owner, because they have read most of
+    it anyway.
     """
     group = result.groups[id]
     activity = result.of_groups[id]
-    writers = sorted(activity.last, key=activity.last.__getitem__)
-    others = {**activity.joined, **activity.seen}
-    members = list(dict.fromkeys((*activity.members, *(writers or others))))
+    members = _members_by_activity(activity)
     if len(members) > len(activity.members):
         kind = "group"
         if group.kind == "direct":
@@ -221,6 +223,18 @@ def _admit_writers(result: Survey, id: str, note: Note) -> None:
         result.groups[id] = replace(group, kind="several")
         result.counts["direct"] -= 1
         result.counts["several"] += 1
+
+
+def _members_by_activity(activity: Activity) -> list[str]:
+    """Return the known members of a group, and then people who were active in
+    it.
+
+    They are the people who have written there, the last one at the end, or else
+    the people who joined or left.
+    """
+    writers = sorted(activity.last, key=activity.last.__getitem__)
+    others = {**activity.joined, **activity.seen}
+    return list(dict.fromkeys((*activity.members, *(writers or others))))
 
 
 def _is_id(id: str) -> bool:

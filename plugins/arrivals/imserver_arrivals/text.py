@@ -2,7 +2,7 @@
 conversion of marks."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from io import BytesIO
@@ -230,9 +230,19 @@ def _text_of_attachment(attachment: dict[str, Any]) -> str:
     if title and link:
         title = f"[{title}]({link})"
     lines = [texts.get("pretext"), texts.get("author_name"), title, texts.get("text")]
-    for row in list_at(attachment, "fields"):
-        if isinstance(row, dict):
-            field = f"{row.get('title') or ''}: {row.get('value') or ''}"
-            lines.append(field.strip(": "))
+    lines += lines_of_fields(list_at(attachment, "fields"))
     lines += [texts.get("image_url"), texts.get("footer")]
     return "\n".join(filter(None, lines)) or texts.get("fallback", "")
+
+
+def lines_of_fields(rows: Iterable[object]) -> list[str]:
+    """Return the fields of an addition as lines, such as ``Branch: main``.
+
+    A field is ``{"title": "Branch", "value": "main"}``. Other rows are left
+    out.
+    """
+    return [
+        f"{row.get('title') or ''}: {row.get('value') or ''}".strip(": ")
+        for row in rows
+        if isinstance(row, dict)
+    ]

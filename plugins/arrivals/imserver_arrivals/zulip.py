@@ -432,14 +432,7 @@ class _Realm:
         People come first, because channels and recipients refer to them.
         """
         tables = self._tables()
-        avatars = self._avatars()
-        for table in ("zerver_userprofile", "zerver_userprofile_mirrordummy"):
-            for user in tables[table]:
-                self._add_person(
-                    user, avatars.get(user.id, ""), is_bot=bool(user.is_bot)
-                )
-        for bot in tables["zerver_userprofile_crossrealm"]:
-            self._add_person(bot, "", is_bot=True)
+        self._add_people(tables)
         for channel in tables["zerver_stream"]:
             self._add_channel(channel)
         self._add_recipients(tables["zerver_recipient"], tables["zerver_subscription"])
@@ -449,6 +442,21 @@ class _Realm:
             if path:
                 name = clean(str(row.get("file_name") or ""))
                 self.files[path] = name.replace("\n", " ")
+
+    def _add_people(self, tables: Mapping[str, list[Any]]) -> None:
+        """Add the people and bots of three tables, with their pictures.
+
+        A *mirror dummy* stands for a person who has no account of their own.
+        Bots of the whole server are in the table ``crossrealm``.
+        """
+        avatars = self._avatars()
+        for table in ("zerver_userprofile", "zerver_userprofile_mirrordummy"):
+            for user in tables[table]:
+                self._add_person(
+                    user, avatars.get(user.id, ""), is_bot=bool(user.is_bot)
+                )
+        for bot in tables["zerver_userprofile_crossrealm"]:
+            self._add_person(bot, "", is_bot=True)
 
     def _tables(self) -> Mapping[str, list[Any]]:
         """Return the rows of each table of ``realm.json`` that is read."""
@@ -504,23 +512,32 @@ class _Realm:
         for row in subscriptions:
             if row.active and row.user_profile in self.people:
                 members.setdefault(row.recipient, {})[row.user_profile] = None
-
         for recipient in recipients:
-            people = members.get(recipient.id, {})
-            if recipient.type not in _PREFIXES:
-                continue
-            group = f"{_PREFIXES[recipient.type]}{recipient.type_id}"
-            # Version 11 lists conversations of two in this way, too.
-            if recipient.type == _SEVERAL and 0 < len(people) <= 2:
-                group = self._conversation_of_two(min(people), max(people))
-            elif recipient.type == _SEVERAL:
-                self._conversations[group] = _Conversation("several")
-            self._recipients[recipient.id] = group
-
+            if recipient.type in _PREFIXES:
+                people = members.get(recipient.id, {})
+                self._recipients[recipient.id] = self._group_of_recipient(
+                    recipient, people
+                )
         for id, group in self._recipients.items():
             # The members of a conversation of two are clear from its id.
             if group[0] in "sh" and group in self._conversations:
                 self._conversations[group].people = members.get(id, {})
+
+    def _group_of_recipient(
+        self, recipient: _Recipient, people: Mapping[int, None]
+    ) -> str:
+        """Return the id of the group for which a recipient stands.
+
+        A conversation of several people is made. ``people``: who is in it.
+        """
+        group = f"{_PREFIXES[recipient.type]}{recipient.type_id}"
+        if recipient.type != _SEVERAL:
+            return group
+        # Version 11 lists conversations of two in this way, too.
+        if 0 < len(people) <= 2:
+            return self._conversation_of_two(min(people), max(people))
+        self._conversations[group] = _Conversation("several")
+        return group
 
     def _add_person(self, user: _User, avatar: str, *, is_bot: bool) -> None:
         """Add a person. ``avatar``: the path of the picture, or ``""``.
@@ -556,13 +573,17 @@ class _Realm:
             if self.archive.has(path) and not row.deactivated:
                 self.emoji.append(Emoji(name, path))
         for reaction in reactions:
-            character = self._character(reaction)
-            person = self.people.get(reaction.user_profile)
-            if not character or person is None:
-                self.archive.problems.note("reaction of nobody or with nothing")
-                continue
-            of_message = self._reactions.setdefault(reaction.message, [])
-            of_message.append(Reaction(person.id, character))
+            self._add_reaction(reaction)
+
+    def _add_reaction(self, reaction: _Reaction) -> None:
+        """Note a reaction, unless its person or its emoji is unknown."""
+        character = self._character(reaction)
+        person = self.people.get(reaction.user_profile)
+        if not character or person is None:
+            self.archive.problems.note("reaction of nobody or with nothing")
+            return
+        of_message = self._reactions.setdefault(reaction.message, [])
+        of_message.append(Reaction(person.id, character))
 
     def _character(self, reaction: _Reaction) -> str:
         """Return the character of a reaction's emoji; ``""`` if it is not an
@@ -749,14 +770,7 @@ class _Realm:
             return None
 
         text, files = texts.convert(message.content)
-        topic = _topic_of(message)
-        beginning = conversation.topics.get(topic.lower())
-        thread = ""
-        if beginning is not None and beginning.id == message.id:
-            # The oldest message of a topic begins with the topic's name.
-            text = f"*{topic.replace('*', '')}*\n{text}".strip()
-        elif beginning is not None:
-            thread = str(beginning.id)
+        text, thread = _text_and_thread(message, text, conversation)
         return Message(
             id=str(message.id),
             group=group,
@@ -786,6 +800,23 @@ def _rank(path: str) -> int:
     if path.endswith("-medium.png"):
         return _MEDIUM_RANK
     return 2
+
+
+def _text_and_thread(
+    message: _Message, text: str, conversation: _Conversation
+) -> tuple[str, str]:
+    """Return the text of a message, and the id of its thread, or ``""``.
+
+    A topic becomes a thread. Its oldest message begins with the topic's name.
+    ``text``: the converted text.
+    """
+    topic = _topic_of(message)
+    beginning = conversation.topics.get(topic.lower())
+    if beginning is None:
+        return text, ""
+    if beginning.id == message.id:
+        return f"*{topic.replace('*', '')}*\n{text}".strip(), ""
+    return text, str(beginning.id)
 
 
 def _topic_of(message: _Message) -> str:
