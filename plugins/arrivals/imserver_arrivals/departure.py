@@ -193,25 +193,30 @@ class Departure:
     def _members_of(self, conversation: Conversation) -> Iterator[Member]:
         """Yield the members of a conversation, with the times of their
         reading."""
-        id = conversation.id
-        conversations = self._log.conversations
         after = ""
         while True:
-            page = conversations.members(self._app, id, after, _PAGE)
+            page = self._log.conversations.members(
+                self._app, conversation.id, after, _PAGE
+            )
             if not page:
                 return
             after = page[-1].user
-            users = [row.user for row in page]
-            # The log knows up to which message they have read. An archive has
-            # the time of this message.
-            positions = conversations.read_positions(self._app, {id: users})
-            times = self._times_of(positions.values())
+            read_times = self._read_times(conversation.id, [row.user for row in page])
             for row in page:
                 role: Role = "member"
                 if row.role in ("owner", "admin"):
                     role = row.role  # type: ignore[assignment]
-                position = positions.get((row.user, id), 0)
-                yield Member(row.user, role, read_ms=times.get(position, -1))
+                yield Member(row.user, role, read_ms=read_times[row.user])
+
+    def _read_times(self, id: int, users: list[str]) -> dict[str, int]:
+        """Return the time up to which each user has read a conversation.
+
+        The log knows up to which message they have read. An archive has the
+        time of this message, and -1 if it has expired.
+        """
+        positions = self._log.conversations.read_positions(self._app, {id: users})
+        times = self._times_of(positions.values())
+        return {user: times.get(positions.get((user, id), 0), -1) for user in users}
 
     def _times_of(self, positions: Iterable[int]) -> dict[int, int]:
         """Return the time of the message at each position.
@@ -288,24 +293,31 @@ class Departure:
         Other kinds of entries have no record.
         """
         group = str(entry.conversation)
-        message = str(entry.about)
         if entry.kind == "message":
             self._look_up([entry.sender or _SERVER])
             self._spool.add(self._message(entry, group))
         elif entry.kind == "reaction" and entry.sender:
-            emoji = entry.body.decode(errors="replace")
-            is_added = entry.type == "add"
-            self._spool.add(ReactionChange(message, entry.sender, emoji, is_added))
+            change = ReactionChange(
+                message=str(entry.about),
+                person=entry.sender,
+                emoji=entry.body.decode(errors="replace"),
+                is_added=entry.type == "add",
+            )
+            self._spool.add(change)
         elif entry.kind == "pin":
-            # The last pin of a message counts, and is the newest in its group.
-            pins = self._pins.setdefault(entry.conversation, {})
-            pins.pop(message, None)
-            if entry.type == "add":
-                pins[message] = Pin(message, entry.sender, entry.time_ms)
+            self._apply_pin(entry)
         elif entry.sender:
-            change = _change(entry, group)
-            if change is not None:
-                self._spool.add(change)
+            change_of_group = _change(entry, group)
+            if change_of_group is not None:
+                self._spool.add(change_of_group)
+
+    def _apply_pin(self, entry: Entry) -> None:
+        """Pin a message or take its pin back. Its last pin counts."""
+        message = str(entry.about)
+        pins = self._pins.setdefault(entry.conversation, {})
+        pins.pop(message, None)
+        if entry.type == "add":
+            pins[message] = Pin(message, entry.sender, entry.time_ms)
 
     def _message(self, entry: Entry, group: str) -> Message:
         """Return a message of the log as a record, without its reactions."""

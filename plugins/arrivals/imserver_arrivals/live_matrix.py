@@ -161,10 +161,7 @@ class LiveMatrix:
             begin_ms = int(cursor[1:] or time() * SECOND_MS)
             progress = Cursor(since="", begin_ms=begin_ms)
             answer = self._first_answer
-            # Without a time, everything is new only from now on.
-            rooms: Json = {}
-            if cursor:
-                rooms = self._all_rooms()
+            rooms = self._first_rooms(cursor)
         else:
             progress = msgspec.json.decode(cursor, type=Cursor)
             answer = self._sync(progress.since, min(seconds, _LONGEST_SYNC_SECONDS))
@@ -175,6 +172,16 @@ class LiveMatrix:
         newest = list(progress.reactions.items())[-MOST_REACTIONS:]
         progress.reactions = dict(newest)
         return _encode(progress).decode()
+
+    def _first_rooms(self, cursor: str) -> Json:
+        """Return the rooms to read with the first cursor.
+
+        They are all rooms if it names a time. Without a time, only later events
+        are new, so nothing is read.
+        """
+        if cursor:
+            return self._all_rooms()
+        return {}
 
     def _write_archive(self, round: Round, rooms: Json) -> None:
         """Write the rooms with events. Nothing is written if no room has
@@ -335,12 +342,7 @@ class LiveMatrix:
             yield event, "all"
 
         yield from self._changed_messages(room, changed - ids - {""})
-        for (type, key), event in state.items():
-            # Pictures of the room and of people in the archive may be new.
-            if type == "m.room.avatar" or (type == "m.room.member" and key in people):
-                yield event, "new"
-            else:
-                yield event, "none"
+        yield from _events_of_state(state, people)
 
     def _changed_messages(
         self, room: str, ids: set[str]
@@ -467,6 +469,18 @@ class LiveMatrix:
             self._failures[id] = self._failures.get(id, 0) + 1
             if error.status not in _GONE and self._failures[id] < MOST_TRIES:
                 raise
+
+
+def _events_of_state(state: State, people: set[str]) -> Iterator[tuple[Json, Files]]:
+    """Yield the state of a room, and which files of it to fetch.
+
+    The pictures of the room and of these people may be new.
+    """
+    for (type, key), event in state.items():
+        if type == "m.room.avatar" or (type == "m.room.member" and key in people):
+            yield event, "new"
+        else:
+            yield event, "none"
 
 
 def _rooms_in(answer: Any) -> Json:

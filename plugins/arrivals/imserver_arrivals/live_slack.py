@@ -227,25 +227,31 @@ class LiveSlack:
         Returns the time of the last event, in Unix seconds.
         """
         last_us = 0
-        first_us = self._position.first * SECOND_US
         for event in self._server.events:
             last_us = max(last_us, microseconds_of(text_at(event, "event_ts")))
             if text_at(event, "type") in ("team_join", "user_change"):
                 users = self._server.remember_users([event.get("user")])
                 news.people.update(users)
             id = _channel_of(event)
-            if not ID.fullmatch(id):
-                continue
-            news.rows.setdefault(id, {})
-            about = _about(event)
-            # Changes of messages before the beginning are left out, because
-            # these messages were not imported.
-            if about and microseconds_of(about) <= first_us:
-                continue
-            self._add_event(news, id, about, event)
-            self._update_channel(id, event)
+            if ID.fullmatch(id):
+                self._add_event_of_channel(news, id, event)
         # The clock of Slack may be wrong.
         return min(last_us / SECOND_US, time())
+
+    def _add_event_of_channel(
+        self, news: SlackNews, id: str, event: dict[str, Any]
+    ) -> None:
+        """Add an event of a channel to the news, and update the cached channel.
+
+        Changes of messages before the beginning are left out, because these
+        messages were not imported.
+        """
+        news.rows.setdefault(id, {})
+        about = _about(event)
+        if about and microseconds_of(about) <= self._position.first * SECOND_US:
+            return
+        self._add_event(news, id, about, event)
+        self._update_channel(id, event)
 
     def _add_event(
         self, news: SlackNews, id: str, about: str, event: dict[str, Any]
@@ -361,8 +367,8 @@ class LiveSlack:
     ) -> None:
         """Add rows to the files of the days of a channel.
 
-        The file of a day is ``C012AB/2024-01-20.json``, for example. The people
-        in the rows are read, and become people of the archive.
+        The people in the rows are read, and become people of the archive. A
+        channel that the bot does not see is left out.
         """
         rows_by_day: dict[str, list[dict[str, Any]]] = {}
         for row in rows:
@@ -375,12 +381,18 @@ class LiveSlack:
         if not rows_by_day or self._server.channel(id) is None:
             return
         news.channels.add(id)
-        (news.folder / id).mkdir(exist_ok=True)
         for day, rows_of_day in rows_by_day.items():
-            content = msgspec.json.encode(rows_of_day)
-            ids = {id.decode() for id in _PEOPLE.findall(content)}
-            news.people.update(ids.intersection(self._server.users))
-            _append_array(news.folder / id / f"{day}.json", content)
+            self._write_day(news, news.folder / id / f"{day}.json", rows_of_day)
+
+    def _write_day(
+        self, news: SlackNews, path: Path, rows: list[dict[str, Any]]
+    ) -> None:
+        """Add rows to the file of a day, such as ``C012AB/2024-01-20.json``."""
+        content = msgspec.json.encode(rows)
+        ids = {id.decode() for id in _PEOPLE.findall(content)}
+        news.people.update(ids.intersection(self._server.users))
+        path.parent.mkdir(exist_ok=True)
+        _append_array(path, content)
 
     def _write_lists(self, news: SlackNews) -> None:
         """Write the lists of an export, such as ``users.json``.

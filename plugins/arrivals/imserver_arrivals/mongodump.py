@@ -145,9 +145,7 @@ class Dump:
         """Find the collections of the database that has this one, in an
         archive.
 
-        After the prelude, an archive has blocks. A block is a header, which
-        names a database and a collection, its documents, and an end. A
-        collection may have several blocks. Raises BadGzipFile and EOFError.
+        Raises BadGzipFile and EOFError.
         """
         file = self.file(name)
         file.seek(0)
@@ -156,19 +154,10 @@ class Dump:
         databases: dict[str, dict[str, list[Position]]] = {}
         """Database → collection → the positions at which its documents
         begin."""
-        is_header = True
-        is_prelude = True
-        with suppress(ValueError):  # it is noted where the documents are read
-            for at, document in documents(file, len(MAGIC)):
-                if at == _END_OF_BLOCK:
-                    is_header = True
-                    is_prelude = False
-                elif is_header and not is_prelude:
-                    header = _leading_strings(document)
-                    collections = databases.setdefault(header.get("db", ""), {})
-                    parts = collections.setdefault(header.get("collection", ""), [])
-                    parts.append((name, at + len(document)))
-                    is_header = False
+        for header, begin in _blocks_of(file):
+            collections = databases.setdefault(header.get("db", ""), {})
+            parts = collections.setdefault(header.get("collection", ""), [])
+            parts.append((name, begin))
         for collections in databases.values():
             if collection in collections:
                 self.parts = collections
@@ -270,6 +259,25 @@ def _is_of_bson(error: Exception) -> bool:
     if isinstance(error, ValueError | RecursionError | OverflowError):
         return True
     return type(error).__module__ == "bson.errors"
+
+
+def _blocks_of(file: IO[bytes]) -> Iterator[tuple[dict[str, str], int]]:
+    """Yield the blocks of an archive: a header, and where its documents begin.
+
+    After the prelude, an archive has blocks. A block is a header, which names a
+    database and a collection, its documents, and an end. A collection may have
+    several blocks. A broken archive ends where it is broken.
+    """
+    is_header = True
+    is_prelude = True
+    with suppress(ValueError):  # it is noted where the documents are read
+        for at, document in documents(file, len(MAGIC)):
+            if at == _END_OF_BLOCK:
+                is_header = True
+                is_prelude = False
+            elif is_header and not is_prelude:
+                yield _leading_strings(document), at + len(document)
+                is_header = False
 
 
 def _leading_strings(document: bytes) -> dict[str, str]:

@@ -161,18 +161,18 @@ class PastWriter:
 
         draft = self._with_text(message, self._with_target(message, draft))
         stored = self._append_or_without_thread(message, draft)
-
         if isinstance(stored, Rejected):
             why = f"message that the log refuses: {stored.detail or stored.reason}"
             self.lost[why, message.group] += 1
         else:
             self.groups[message.group] = self._past.conversation_of(key)
             self.messages.append((message, stored))
+
         # The log counts a message, its edit and its reactions together. The
         # reactions are the entries that are neither the message nor the edit.
         stored_keys = {each for each in new_keys if self._past.find(each)}
-        self.added["message"] += key in stored_keys
         added = self._past.added - added_before
+        self.added["message"] += key in stored_keys
         self.added["reaction"] += added - len(stored_keys)
 
     def _append_or_without_thread(

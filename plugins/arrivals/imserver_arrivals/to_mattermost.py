@@ -306,13 +306,7 @@ class MattermostWriter:
             self._archive.problems.note(
                 "reply outside of a thread (leaves as a post)", group=message.group
             )
-        text = self._text(message.text)
-        attachments = []
-        for file in message.files:
-            if file.address or file.why or not file.id:
-                text = with_name(text, file)
-            else:
-                attachments.append({"path": self._path(file.id, file.name)})
+        text, attachments = self._text_and_files(message)
         edit_at = 0
         if message.is_edited:
             edit_at = message.time_ms
@@ -330,6 +324,20 @@ class MattermostWriter:
                 "long text (its rest leaves as replies)", group=message.group
             )
             yield post | {"message": text[start : start + MOST_TEXT]}
+
+    def _text_and_files(self, message: Message) -> tuple[str, list[dict[str, str]]]:
+        """Return the text of a message, and the paths of its files.
+
+        A file whose bytes are missing becomes a line of the text.
+        """
+        text = self._text(message.text)
+        attachments = []
+        for file in message.files:
+            if file.address or file.why or not file.id:
+                text = with_name(text, file)
+            else:
+                attachments.append({"path": self._path(file.id, file.name)})
+        return text, attachments
 
     def _events(self, change: Change) -> Iterator[EventPost]:
         """Yield the posts about a change of a group.
@@ -350,18 +358,8 @@ class MattermostWriter:
                 f"updated the header to {text}",
             )
         for person in change.people:
-            name = self._names[person]
             is_own = person == change.person
-            if change.kind == "join" and is_own:
-                yield EventPost("system_join_channel", {}, f"{name} joined")
-            elif change.kind == "join":
-                props = {"addedUsername": name}
-                yield EventPost("system_add_to_channel", props, f"{name} joined")
-            elif is_own:
-                yield EventPost("system_leave_channel", {}, f"{name} left")
-            else:
-                props = {"removedUsername": name}
-                yield EventPost("system_remove_from_channel", props, f"{name} left")
+            yield _event_of_person(change, self._names[person], is_own)
 
     def _reactions(self, message: Message) -> list[dict[str, Any]]:
         """Return the reactions to a message, with the names that emoji have
@@ -403,6 +401,22 @@ class MattermostWriter:
         """Return the mention of a person. An unknown person is named by the
         id."""
         return f"@{self._names.get(id, id)}"
+
+
+def _event_of_person(change: Change, name: str, is_own: bool) -> EventPost:
+    """Return the post about one person who joins or leaves.
+
+    ``name``: of the person. ``is_own``: nobody else has added or removed them.
+    """
+    if change.kind == "join":
+        text = f"{name} joined"
+        if is_own:
+            return EventPost("system_join_channel", {}, text)
+        return EventPost("system_add_to_channel", {"addedUsername": name}, text)
+    text = f"{name} left"
+    if is_own:
+        return EventPost("system_leave_channel", {}, text)
+    return EventPost("system_remove_from_channel", {"removedUsername": name}, text)
 
 
 def _view_time(read_ms: int) -> dict[str, int]:

@@ -286,9 +286,7 @@ class ZulipWriter:
                 continue
             path = f"{_REALM}/{file.id}/{file_name(file.name)}"
             self._files[f"uploads/{path}"] = file.id
-            # A label must not end the link.
-            label = re.sub(r"[^\w .-]", "", file.name) or "file"
-            text += f"\n[{label}](/user_uploads/{quote(path)})"
+            text += f"\n{_link_to_upload(file.name, path)}"
             row = {
                 "path_id": path,
                 "file_name": file.name,
@@ -297,13 +295,18 @@ class ZulipWriter:
             }
             yield Line("zerver_attachment", id, encode(row))
         for reaction in message.reactions:
-            row = {
-                "user_profile": self._person_id(reaction.person),
-                "message": id,
-                **self._emoji_of(reaction),
-            }
-            yield Line("zerver_reaction", id, encode(row))
+            yield Line(
+                "zerver_reaction", id, encode(self._row_of_reaction(id, reaction))
+            )
         yield Line("", id, encode(self._row_of(message, topic, text.strip())))
+
+    def _row_of_reaction(self, id: int, reaction: Reaction) -> dict[str, Any]:
+        """Return the row of a reaction to the message with this id."""
+        return {
+            "user_profile": self._person_id(reaction.person),
+            "message": id,
+            **self._emoji_of(reaction),
+        }
 
     def _row_of(self, message: Message, topic: str, content: str) -> dict[str, Any]:
         """Return the row of a message. ``content``: its text with links to
@@ -382,6 +385,14 @@ class ZulipWriter:
         if row:
             return f"@**{row['full_name']}|{row['id']}**"
         return f"@{id}"
+
+
+def _link_to_upload(name: str, path: str) -> str:
+    """Return a link to an uploaded file, such as
+    ``[plan](/user_uploads/…)``."""
+    # Other signs could end the label.
+    label = re.sub(r"[^\w .-]", "", name) or "file"
+    return f"[{label}](/user_uploads/{quote(path)})"
 
 
 def _is_channel(group: Group) -> bool:
