@@ -231,10 +231,20 @@ class AiChat:
         gevent.spawn_later(SILENT_SECONDS, self._watch_bot, principal, chat, answer)
         if not earlier:
             return AnswerSource(entry.id)
+        return AnswerSource(entry.id, self._find_after(principal, entry, answer))
+
+    def _find_after(
+        self, principal: Principal, question: Message, answer: Answer
+    ) -> Message | None:
+        """Return the stored answer to a question that was stored earlier, or
+        None.
+
+        May switch greenlets. Raises StorageUnavailable.
+        """
         entries, _ = self._log.entries.history(
-            principal.app, principal.user, entry.conversation, 0, PAGE, entry.id
+            principal.app, principal.user, question.conversation, 0, PAGE, question.id
         )
-        return AnswerSource(entry.id, next(filter(answer.is_of, entries), None))
+        return next(filter(answer.is_of, entries), None)
 
     def _stored_question(
         self, principal: Principal, chat: Chat, earlier: Message | None
@@ -724,6 +734,8 @@ class AiChat:
         messages = [
             _message_of(entry, chat.bot) for entry in entries if entry.kind == "message"
         ]
+        # With it the client asks for the page before; 0 means that there is
+        # none.
         next_before = 0
         if has_more and entries:
             next_before = entries[0].id
@@ -832,25 +844,29 @@ def _message_of(entry: Message, bot: str) -> dict[str, Any]:
     also has them, as ``chunks``.
     """
     chunks = whole_chunks(entry)
+    role = "user"
+    if entry.sender == bot:
+        role = "assistant"
+    message = {
+        "id": entry.client_msg_id or str(entry.id),
+        "role": role,
+        "metadata": metadata_of(entry),
+        "parts": _parts_of(chunks),
+    }
+    if entry.type == NAME:
+        return {**message, "chunks": chunks}
+    return message
+
+
+def _parts_of(chunks: list[Chunk]) -> list[Chunk]:
+    """Return the parts of a message for the AI SDK: its text, and its data."""
     parts = [chunk for chunk in chunks if chunk["type"].startswith("data-")]
     text = "".join(
         [chunk.get("delta", "") for chunk in chunks if chunk["type"] == "text-delta"]
     )
     if text:
         parts.insert(0, {"type": "text", "text": text})
-    role = "user"
-    if entry.sender == bot:
-        role = "assistant"
-
-    message = {
-        "id": entry.client_msg_id or str(entry.id),
-        "role": role,
-        "metadata": metadata_of(entry),
-        "parts": parts,
-    }
-    if entry.type == NAME:
-        return {**message, "chunks": chunks}
-    return message
+    return parts
 
 
 def _problem_of(error: ApiProblem | Unavailable) -> ApiProblem:

@@ -9,7 +9,7 @@ there.
 """
 
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -113,13 +113,7 @@ def follow_server(live: Live, address: str, has_back: bool, wish: Wish) -> None:
             record(state="begin", server=urlsplit(address).hostname, back=has_back)
             position = replace(position, address=address)
             follower = Follower(live, target, store, file, position, problems)
-            try:
-                follower.run()
-            finally:
-                received = target.added["message"]
-                sent = follower.posted
-                click.echo(f"ended: {received:,} messages received, {sent:,} sent")
-                record(state="end", messages=received, posted=sent)
+            _run_and_record(follower, target, record)
     print_counts(problems, "not imported, or different:")
 
 
@@ -345,6 +339,22 @@ class Follower:
         self._is_ending = True
         if not (is_first and self._is_finishing):
             raise KeyboardInterrupt
+
+
+def _run_and_record(
+    follower: "Follower", target: Destination, record: Callable[..., None]
+) -> None:
+    """Run a follower, and then print and record how many messages it has moved.
+
+    ``record`` records an act of the operator.
+    """
+    try:
+        follower.run()
+    finally:
+        received = target.added["message"]
+        sent = follower.posted
+        click.echo(f"ended: {received:,} messages received, {sent:,} sent")
+        record(state="end", messages=received, posted=sent)
 
 
 def _first_position(

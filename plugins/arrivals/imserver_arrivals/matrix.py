@@ -390,18 +390,20 @@ class Matrix:
             if name and _MEDIA.fullmatch(key):
                 self._emoji.setdefault(name, key)
 
-        # An event of the state has a key: the person in a member event, else
-        # "".
-        key_of_state = event.state_key
-        if key_of_state is None:
-            if event.type in _MESSAGES or event.is_encrypted:
-                room.writers[event.sender] = None
-                room.messages += 1
-        elif event.type == "m.room.member" and re.search(USER, key_of_state):
-            self._note_member(room, event, user=key_of_state)
-        elif (
-            not key_of_state and event.depth >= room.state.get(event.type, event).depth
-        ):
+        if event.state_key is not None:
+            self._survey_state(room, event, event.state_key)
+        elif event.type in _MESSAGES or event.is_encrypted:
+            room.writers[event.sender] = None
+            room.messages += 1
+
+    def _survey_state(self, room: Room, event: MatrixEvent, key: str) -> None:
+        """Note an event of a room's state. The newest of each type counts.
+
+        ``key``: the person in a member event, and ``""`` in most others.
+        """
+        if event.type == "m.room.member" and re.search(USER, key):
+            self._note_member(room, event, user=key)
+        elif not key and event.depth >= room.state.get(event.type, event).depth:
             room.state[event.type] = event
 
     def _note_member(self, room: Room, event: MatrixEvent, user: str) -> None:
@@ -480,13 +482,11 @@ class Matrix:
         nickname = text_at(profile, "displayname") or appearance.nickname or local
         avatar = _media_of(text_at(profile, "avatar_url") or appearance.avatar)
         person = records.Person(id, clean(nickname), avatar=avatar)
-
+        why = _why_unclaimable(profile)
         if self._is_foreign(server):
-            return replace(person, why="of another server")
-        if profile.get("deactivated"):
-            return replace(person, why="deactivated")
-        if text_at(profile, "appservice_id") or text_at(profile, "user_type") == "bot":
-            return replace(person, why="bot")
+            why = "of another server"
+        if why:
+            return replace(person, why=why)
         return replace(person, login=local, email=_email_in(profile))
 
     def _group(self, room: Room) -> records.Group:
@@ -743,7 +743,6 @@ class Matrix:
         # The text of an edit does not quote the answered message.
         is_reply = bool(reply) and not is_edited
         text, files = self._content(event, content, is_reply)
-        newest = relations.newest.get(event.id, {})
         return records.Message(
             id=event.id,
             group=room.id,
@@ -754,12 +753,19 @@ class Matrix:
             reply=reply,
             is_edited=is_edited,
             files=files,
-            reactions=[
-                relations.reactions[id].reaction
-                for (person, _), id in newest.items()
-                if not self._is_redacted(room, relations, id, sender=person)
-            ],
+            reactions=self._reactions_to(event.id, room, relations),
         )
+
+    def _reactions_to(
+        self, message: str, room: Room, relations: Relations
+    ) -> list[records.Reaction]:
+        """Return the reactions to a message, without redacted ones."""
+        newest = relations.newest.get(message, {})
+        return [
+            relations.reactions[id].reaction
+            for (person, _), id in newest.items()
+            if not self._is_redacted(room, relations, id, sender=person)
+        ]
 
     def _edited(self, room: Room, relations: Relations, event: MatrixEvent) -> Json:
         """Return the content of a message after its newest edit.
@@ -955,15 +961,13 @@ class Matrix:
             if target in self._people or target in self._profiles:
                 return records.mention(target)
             return label or target
-        is_event = event.startswith("$") and len(event) < _ID_CHARACTERS
-        # The mark has a bar after the id, so the id must have none.
-        if is_event and clean(event) == event and "|" not in event:
-            mark = records.link(event, address)
-            # A label that is an address itself says nothing to people.
-            if label and "://" not in label:
-                return f"{label} ({mark})"
-            return mark
-        return label or None
+        if not _is_event(event):
+            return label or None
+        mark = records.link(event, address)
+        # A label that is an address itself says nothing to people.
+        if label and "://" not in label:
+            return f"{label} ({mark})"
+        return mark
 
     def records(self) -> Iterator[records.Record]:
         """Yield all records: people, emoji, groups, and then the messages of
@@ -1008,6 +1012,16 @@ def _people_in(room: Room) -> list[str]:
     return joined or list(room.writers)
 
 
+def _why_unclaimable(profile: Json) -> str:
+    """Return why nobody may claim the account of a person; ``""`` if they
+    may."""
+    if profile.get("deactivated"):
+        return "deactivated"
+    if text_at(profile, "appservice_id") or text_at(profile, "user_type") == "bot":
+        return "bot"
+    return ""
+
+
 def _email_in(profile: Json) -> str:
     """Return the first mail address of a profile, or ``""``.
 
@@ -1018,6 +1032,15 @@ def _email_in(profile: Json) -> str:
         if text_at(contact, "medium") == "email":
             return text_at(contact, "address")
     return ""
+
+
+def _is_event(id: str) -> bool:
+    """Whether a text in a link is the id of an event.
+
+    A mark has a bar after the id, so the id must have none.
+    """
+    is_id = id.startswith("$") and len(id) < _ID_CHARACTERS
+    return is_id and clean(id) == id and "|" not in id
 
 
 def _mark_everybody(content: Json, text: str) -> str:

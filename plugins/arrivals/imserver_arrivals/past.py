@@ -149,31 +149,32 @@ class PastWriter:
     # --- messages -------------------------------------------------------------
 
     def _store_message(self, message: Message, draft: Draft) -> None:
-        """Store a message with its edit and its reactions, and count them.
-
-        A message that the log refuses is counted in :attr:`lost`.
-        """
+        """Store a message with its edit and its reactions, and count them."""
         key = self._conversion.key(message.id)
         edit_key = self._conversion.edit_key(message)
         keys = [each for each in (key, edit_key) if each]
         new_keys = [each for each in keys if not self._past.find(each)]
         added_before = self._past.added
-
-        draft = self._with_text(message, self._with_target(message, draft))
-        stored = self._append_or_without_thread(message, draft)
-        if isinstance(stored, Rejected):
-            why = f"message that the log refuses: {stored.detail or stored.reason}"
-            self.lost[why, message.group] += 1
-        else:
-            self.groups[message.group] = self._past.conversation_of(key)
-            self.messages.append((message, stored))
-
+        self._append(message, draft)
         # The log counts a message, its edit and its reactions together. The
         # reactions are the entries that are neither the message nor the edit.
         stored_keys = {each for each in new_keys if self._past.find(each)}
         added = self._past.added - added_before
         self.added["message"] += key in stored_keys
         self.added["reaction"] += added - len(stored_keys)
+
+    def _append(self, message: Message, draft: Draft) -> None:
+        """Append a message to the log. One that the log refuses counts as
+        lost."""
+        draft = self._with_text(message, self._with_target(message, draft))
+        stored = self._append_or_without_thread(message, draft)
+        if isinstance(stored, Rejected):
+            why = f"message that the log refuses: {stored.detail or stored.reason}"
+            self.lost[why, message.group] += 1
+            return
+        key = self._conversion.key(message.id)
+        self.groups[message.group] = self._past.conversation_of(key)
+        self.messages.append((message, stored))
 
     def _append_or_without_thread(
         self, message: Message, draft: Draft

@@ -130,13 +130,7 @@ class MattermostWriter:
         channels. A line is ``{"type": "team", "team": {…}}``, for example.
         """
         yield {"type": "version", "version": 1, "info": {"generator": "imserver"}}
-        team = {
-            "name": self._team,
-            "display_name": self._team_title[:_NAME_CHARACTERS],
-            "type": "I",
-            "allow_open_invite": False,
-        }
-        yield {"type": "team", "team": team}
+        yield {"type": "team", "team": self._team_row()}
         for emoji in self._emoji:
             image = self._path(emoji.file, "image")
             yield {"type": "emoji", "emoji": {"name": emoji.name, "image": image}}
@@ -149,6 +143,15 @@ class MattermostWriter:
             if id not in self._channels:
                 direct = self._direct_channel(group)
                 yield {"type": "direct_channel", "direct_channel": direct}
+
+    def _team_row(self) -> dict[str, Any]:
+        """Return the team, which only invited people may join."""
+        return {
+            "name": self._team,
+            "display_name": self._team_title[:_NAME_CHARACTERS],
+            "type": "I",
+            "allow_open_invite": False,
+        }
 
     def _memberships(self) -> dict[str, list[dict[str, Any]]]:
         """Return the channels of each person, as the person's line has them."""

@@ -86,18 +86,24 @@ class ZulipWriter:
         with spooled(
             threads(self._archive, self._add_record, done), self._thread
         ) as spool:
-            # Messages have no table (""); other rows of the spool have one.
-            messages = (line.content for line in spool.read() if not line.group)
-            for number in count(1):
-                part = list(islice(messages, _MESSAGES_OF_FILE))
-                if not part:
-                    break
-                rows = [msgspec.json.decode(content) for content in part]
-                flags = list(chain.from_iterable(map(self._read_flags, rows)))
-                content = {"zerver_message": rows, "zerver_usermessage": flags}
-                target.writestr(f"messages-{number:06}.json", encode(content))
+            self._write_messages(target, spool)
             self._write_tables(target, spool)
         put_files(target, self._archive, self._files)
+
+    def _write_messages(self, target: ZipFile, spool: Spool) -> None:
+        """Write the messages in files of a thousand, with who has read them.
+
+        Messages have no table (``""``); other rows of the spool have one.
+        """
+        messages = (line.content for line in spool.read() if not line.group)
+        for number in count(1):
+            part = list(islice(messages, _MESSAGES_OF_FILE))
+            if not part:
+                break
+            rows = [msgspec.json.decode(content) for content in part]
+            flags = list(chain.from_iterable(map(self._read_flags, rows)))
+            content = {"zerver_message": rows, "zerver_usermessage": flags}
+            target.writestr(f"messages-{number:06}.json", encode(content))
 
     def _write_tables(self, target: ZipFile, spool: Spool) -> None:
         """Write ``realm.json``, ``attachment.json`` and
@@ -126,17 +132,19 @@ class ZulipWriter:
             "zerver_stream": list(map(self._channel, channels)),
             "zerver_recipient": list(map(_recipient, self._groups.values())),
             "zerver_subscription": list(chain.from_iterable(subscriptions)),
-            "zerver_realmemoji": [
-                {
-                    "id": id,
-                    "name": name,
-                    "realm": _REALM,
-                    "file_name": f"{id}.png",
-                    "deactivated": False,
-                }
-                for name, id in self._emoji.items()
-            ],
+            "zerver_realmemoji": list(self._rows_of_emoji()),
         }
+
+    def _rows_of_emoji(self) -> Iterator[dict[str, Any]]:
+        """Yield the rows of the app's own emoji."""
+        for name, id in self._emoji.items():
+            yield {
+                "id": id,
+                "name": name,
+                "realm": _REALM,
+                "file_name": f"{id}.png",
+                "deactivated": False,
+            }
 
     def _subscriptions(self, group: Group) -> list[dict[str, Any]]:
         """Return the rows of the members of a group."""
@@ -161,15 +169,11 @@ class ZulipWriter:
             self._add_person(record)
 
     def _add_person(self, person: Person) -> None:
-        """Add a row of a person.
+        """Add a row of a person, with the picture.
 
         A person without an address is not active, unless it is a bot.
         """
-        if person.id.isdecimal():
-            id = int(person.id)
-        else:
-            # Ids of Zulip are numbers, and this person is no account.
-            id = len(self._people) + _FIRST_OTHER_ID
+        id = self._new_id_of(person)
         email = person.email or f"user{id}@example.invalid"
         is_bot = person.why == "bot"
         self._people[person.id] = {
@@ -186,6 +190,15 @@ class ZulipWriter:
             row = {"path": path, "user_profile_id": id, "realm_id": _REALM}
             self._avatars.append(row)
             self._files[f"avatars/{path}"] = person.avatar
+
+    def _new_id_of(self, person: Person) -> int:
+        """Return the number of a new person, because ids of Zulip are numbers.
+
+        An account keeps its number. Others get numbers above all of them.
+        """
+        if person.id.isdecimal():
+            return int(person.id)
+        return len(self._people) + _FIRST_OTHER_ID
 
     def _person_id(self, person: str) -> int:
         """Return the number of a person in the export."""
@@ -287,17 +300,11 @@ class ZulipWriter:
             path = f"{_REALM}/{file.id}/{file_name(file.name)}"
             self._files[f"uploads/{path}"] = file.id
             text += f"\n{_link_to_upload(file.name, path)}"
-            row = {
-                "path_id": path,
-                "file_name": file.name,
-                "realm": _REALM,
-                "messages": [id],
-            }
+            row = _row_of_upload(id, file.name, path)
             yield Line("zerver_attachment", id, encode(row))
         for reaction in message.reactions:
-            yield Line(
-                "zerver_reaction", id, encode(self._row_of_reaction(id, reaction))
-            )
+            row = self._row_of_reaction(id, reaction)
+            yield Line("zerver_reaction", id, encode(row))
         yield Line("", id, encode(self._row_of(message, topic, text.strip())))
 
     def _row_of_reaction(self, id: int, reaction: Reaction) -> dict[str, Any]:
@@ -385,6 +392,16 @@ class ZulipWriter:
         if row:
             return f"@**{row['full_name']}|{row['id']}**"
         return f"@{id}"
+
+
+def _row_of_upload(message: int, name: str, path: str) -> dict[str, Any]:
+    """Return the row of a file of a message. ``path``: below ``uploads/``."""
+    return {
+        "path_id": path,
+        "file_name": name,
+        "realm": _REALM,
+        "messages": [message],
+    }
 
 
 def _link_to_upload(name: str, path: str) -> str:

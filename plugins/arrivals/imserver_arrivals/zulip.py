@@ -1006,28 +1006,33 @@ class _Texts:
         blocks = _Blocks()
         for line in _with_list(lines):
             is_covered = blocks.have("spoiler")
-            ended = blocks.end(line)
-            if ended is not None:
-                if ended.kind == "code":
-                    yield "```", is_covered
-                continue
-            begun = blocks.begin(line)
-            if begun is not None:
-                heading = self._heading(begun)
-                if heading:
-                    yield heading, is_covered
-            elif blocks.have("code"):
-                yield line, is_covered
-            else:
-                text = self._prose(line)
-                if text is None:
-                    continue
-                if text and blocks.have("quote"):
-                    text = f"> {text}"
+            text = self._converted_line(line, blocks)
+            if text is not None:
                 yield text, is_covered
         # The text may end within its code.
         if blocks.have("code"):
             yield "```", blocks.have("spoiler")
+
+    def _converted_line(self, line: str, blocks: _Blocks) -> str | None:
+        """Convert a line, which may begin or end a block. None if nothing is
+        left.
+
+        ``blocks``: the open blocks, which the line may change.
+        """
+        ended = blocks.end(line)
+        if ended is not None:
+            if ended.kind == "code":
+                return "```"
+            return None
+        begun = blocks.begin(line)
+        if begun is not None:
+            return self._heading(begun) or None
+        if blocks.have("code"):
+            return line
+        text = self._prose(line)
+        if text and blocks.have("quote"):
+            return f"> {text}"
+        return text
 
     def _heading(self, block: _Block) -> str:
         """Return the line with which a block begins, or ``""`` if it has no
@@ -1118,15 +1123,23 @@ class _Texts:
             if match["silent"]:
                 return "@all"
             return mention(EVERYBODY)
-        person = self._people.get(name)
-        # The id tells people with equal names apart.
-        if id.isdecimal() and len(id) <= _MOST_ID_DIGITS:
-            person = self._realm.people.get(int(id), person)
+        person = self._person_named(name, id)
         if person is None:
             return f"@{name}"
         if match["silent"]:
             return f"@{person.nickname}"
         return mention(person.id)
+
+    def _person_named(self, name: str, id: str) -> Person | None:
+        """Return the person of a mention. None if nobody has the name.
+
+        ``id`` tells people with equal names apart; ``""`` if the mention has
+        none.
+        """
+        person = self._people.get(name)
+        if id.isdecimal() and len(id) <= _MOST_ID_DIGITS:
+            return self._realm.people.get(int(id), person)
+        return person
 
     def _channel(self, text: str) -> str:
         """Return the replacement of a link to a channel.
@@ -1146,8 +1159,7 @@ class _Texts:
         """Return the replacement of a link. ``label`` is ``""`` if it has none.
 
         A link to ``/user_uploads/…`` becomes a file of the message, and leaves
-        no text. A link to a message, such as
-        ``…/#narrow/channel/3-lobby/near/7``, becomes a mark. Other links stay.
+        no text.
         """
         upload = _UPLOAD.match(target)
         if upload is not None:
@@ -1155,13 +1167,20 @@ class _Texts:
             name = self._realm.files.get(path) or label or path.rpartition("/")[2]
             self._files.append(File(f"uploads/{path}", name))
             return ""
+        return self._link_to_message(label, target) or labelled(label, target)
+
+    def _link_to_message(self, label: str, target: str) -> str:
+        """Return the mark of a link to a message; ``""`` for other links.
+
+        The link is ``…/#narrow/channel/3-lobby/near/7``, for example. Another
+        organization has other channels and messages.
+        """
         narrow = _NARROW.search(target)
         if narrow is None:
-            return labelled(label, target)
+            return ""
         kind, id, message = narrow.groups()
-        # Another organization has other channels and messages.
         if not self._is_known(kind, int(id)):
-            return labelled(label, target)
+            return ""
         mark = link(message, target)
         if label and label != target:
             return f"{label} ({mark})"

@@ -205,10 +205,7 @@ def create(
     its entries come. If its channel was not a stream before, the stream also
     has the earlier entries.
     """
-    row = _lock(sql, wish.app, wish.name)
-    if row is not None and row.state == LIVE and row.is_expired(sql):
-        _mark_removed(sql, row)
-        row = _lock(sql, wish.app, wish.name)
+    row = _lock_unexpired(sql, wish.app, wish.name)
     if row is not None and row.state != GONE:
         if row.state == LIVE and row.is_same(wish):
             return "same", row
@@ -225,6 +222,16 @@ def create(
     wish = replace(wish, expires_ms=wish.renewed(sql) or wish.expires_ms)
     ROWS.put(sql, wish, app=wish.app, name=wish.name)
     return "new", wish
+
+
+def _lock_unexpired(sql: Statements, app: str, name: str) -> StreamRow | None:
+    """Return the row of a stream, locked. An expired stream is removed
+    before."""
+    row = _lock(sql, app, name)
+    if row is not None and row.state == LIVE and row.is_expired(sql):
+        _mark_removed(sql, row)
+        row = _lock(sql, app, name)
+    return row
 
 
 def _with_beginning(wish: StreamRow, head: int, has_earlier: bool) -> StreamRow:
@@ -446,14 +453,20 @@ class Append(Struct):
                 statement, [(producer.epoch, producer.seq, _use_time(), *key)]
             )
         else:
-            _drop_producers(sql, self.app, self.name)
-            row = (*key, producer.epoch, producer.seq, _use_time())
-            sql.insert_new(
-                "durable_streams_producer",
-                "app, name, producer, epoch, seq, used",
-                [row],
-            )
+            self._add_producer(sql, producer)
         return None
+
+    def _add_producer(self, sql: Statements, producer: Producer) -> None:
+        """Store the number of a new producer. Old producers make room for
+        it."""
+        _drop_producers(sql, self.app, self.name)
+        key = self.app, self.name, producer.id
+        row = (*key, producer.epoch, producer.seq, _use_time())
+        sql.insert_new(
+            "durable_streams_producer",
+            "app, name, producer, epoch, seq, used",
+            [row],
+        )
 
 
 def _closer_text(producer: Producer | None) -> str:

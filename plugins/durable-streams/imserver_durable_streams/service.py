@@ -541,11 +541,19 @@ class DurableStreams:
                 409,
                 "the stream is there with other settings, or forks still read what it was",
             )
+        return self._answer_create(call, row, offset, is_new=outcome == "new")
 
+    def _answer_create(
+        self, call: Call, row: StreamRow, offset: Offset, is_new: bool
+    ) -> HttpResponse:
+        """Return the answer to a PUT whose stream exists now.
+
+        ``offset``: the end of the stream. ``is_new``: the PUT has created it.
+        """
         more = [(NEXT, protocol.text_of_offset(offset))]
         if row.is_closed:
             more.append((CLOSED, "true"))
-        if outcome == "new":
+        if is_new:
             more.append(("Location", self._address(call.request)))
             return respond(201, *more, kind=row.content_type)
         # Nothing was created, so the audit log gets no act.
@@ -694,15 +702,7 @@ class DurableStreams:
             skip=start[1],
             fork_offset=protocol.text_of_offset(offset),
         )
-        # Without a time of its own, a fork lives as long as its source.
-        if wish.ttl >= 0 or wish.expires_at:
-            return wish
-        return replace(
-            wish,
-            ttl=source.ttl,
-            expires_at=source.expires_at,
-            expires_ms=source.expires_ms,
-        )
+        return _with_expiry_of(source, wish)
 
     def _source_of_fork(self, principal: Principal, wish: StreamRow) -> StreamRow:
         """Return the stream from which a fork is made.
@@ -739,6 +739,7 @@ class DurableStreams:
         if body:
             content = self._content(target, body, content_type)
         else:
+            # An entry without content marks the end of the stream.
             content = Content(b"", b"", END)
             content_type = ""
         append = Append(
@@ -775,7 +776,6 @@ class DurableStreams:
 
         ``entry`` is None if nothing was stored.
         """
-        producer = append.producer
         more: list[tuple[str, str]] = []
         offset = self._offset_after(append, verdict, entry)
         if offset is not None:
@@ -784,22 +784,13 @@ class DurableStreams:
         if is_closed or (append.ends and verdict.is_accepted):
             more.append((CLOSED, "true"))
 
+        producer = append.producer
         if not verdict.is_accepted:
             more += _numbers_for_producer(producer, verdict)
             raise refusal(verdict.status, verdict.text, *more)
         if producer is None:
             return respond(204, *more)
-
-        # For a repeated append it is the last number that was stored.
-        number = producer.seq
-        if entry is None:
-            number = verdict.number
-        more.append(("Producer-Epoch", str(producer.epoch)))
-        more.append(("Producer-Seq", str(number)))
-        # By the status a producer knows whether its append was a repeated one.
-        if entry is not None and append.content:
-            return respond(200, *more)
-        return respond(204, *more)
+        return _answer_producer(producer, append, verdict, entry, more)
 
     def _offset_after(
         self, append: Append, verdict: Verdict, entry: Entry | None
@@ -981,6 +972,18 @@ def _read_expiry(text: str) -> int:
     return expires_ms
 
 
+def _with_expiry_of(source: StreamRow, wish: StreamRow) -> StreamRow:
+    """Return a fork that lives as long as its source, if it names no time."""
+    if wish.ttl >= 0 or wish.expires_at:
+        return wish
+    return replace(
+        wish,
+        ttl=source.ttl,
+        expires_at=source.expires_at,
+        expires_ms=source.expires_ms,
+    )
+
+
 def _read_fork_offset(text: str) -> Offset | None:
     """Return the offset at which a fork begins. None if the request names none.
 
@@ -991,6 +994,29 @@ def _read_fork_offset(text: str) -> Offset | None:
     if text == "-1":
         return (0, 0)
     return protocol.read_offset(text)
+
+
+def _answer_producer(
+    producer: protocol.Producer,
+    append: Append,
+    verdict: Verdict,
+    entry: Entry | None,
+    more: list[tuple[str, str]],
+) -> HttpResponse:
+    """Return the answer to an accepted append of a producer.
+
+    ``entry`` is None if the append repeats an earlier one. ``more``: further
+    headers.
+    """
+    # For a repeated append it is the last number that was stored.
+    number = producer.seq
+    if entry is None:
+        number = verdict.number
+    numbers = ("Producer-Epoch", str(producer.epoch)), ("Producer-Seq", str(number))
+    # By the status a producer knows whether its append was a repeated one.
+    if entry is not None and append.content:
+        return respond(200, *more, *numbers)
+    return respond(204, *more, *numbers)
 
 
 def _numbers_for_producer(
