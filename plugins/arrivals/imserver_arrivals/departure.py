@@ -120,6 +120,14 @@ class Departure:
         self._spool = Spool(_id_of, Message | Change | ReactionChange)
         """Sorts the messages, changes and reactions of the log."""
 
+        self._read_conversations()
+        if not groups:
+            self._read_all_accounts()
+        self._read_log(report_count)
+
+    def _read_conversations(self) -> None:
+        """Read the conversations with their members, and the members'
+        accounts."""
         for conversation in self._all_conversations():
             self._conversations[conversation.id] = conversation
         for conversation in self._conversations.values():
@@ -127,9 +135,6 @@ class Departure:
             self._members[conversation.id] = members
         everybody = chain.from_iterable(self._members.values())
         self._look_up({member.person for member in everybody})
-        if not groups:
-            self._read_all_accounts()
-        self._read_log(report_count)
 
     def _read_all_accounts(self) -> None:
         """Read all accounts of the app, also those that are in no

@@ -7,6 +7,7 @@ import, and a later archive of the server adds only new records.
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from heapq import merge
 from time import perf_counter, time
 from typing import Final, Literal
@@ -223,15 +224,11 @@ class Importer:
             *activity.seen,
             *self._conversion.first_members(group),
         }
-
-        def change(kind: Literal["member", "leave"], people: list[str]) -> Change:
-            # The digest makes the key new if other people join or leave.
-            id = f"{group.id}.{kind}.{digest_of(people)}"
-            return Change(id, group.id, "", now, kind, people)
-
-        yield change("member", [each for each in members if each not in admins])
-        joining = change("member", [each for each in members if each in admins])
-        yield replace(joining, role="admin")
+        usual_members = [each for each in members if each not in admins]
+        present_admins = [each for each in members if each in admins]
+        change = partial(_change_of_members, group.id, now)
+        yield change("member", usual_members)
+        yield replace(change("member", present_admins), role="admin")
         yield change("leave", sorted(ever_present.difference(members)))
 
     # --- messages -------------------------------------------------------------
@@ -328,6 +325,19 @@ class Importer:
             self._problems.note_lost(why, group=group, count=count)
         for (what, group), count in writer.changed.items():
             self._problems.note(what, group=group, count=count)
+
+
+def _change_of_members(
+    group: str, time_ms: int, kind: Literal["member", "leave"], people: list[str]
+) -> Change:
+    """Return a change by which people join or leave, without an event of
+    theirs.
+
+    The id has a digest of the people, so that a later import stores another
+    change if other people join or leave.
+    """
+    id = f"{group}.{kind}.{digest_of(people)}"
+    return Change(id, group, person="", time_ms=time_ms, kind=kind, people=people)
 
 
 def _weight(record: Happening) -> int:

@@ -245,21 +245,8 @@ class LiveMatrix:
         is_posted = group in self._back or "" in self._back
         if not is_posted:
             return False
-        if len(text) > POST_CHARACTERS:
-            text = f"{text[:POST_CHARACTERS]}…"
-        text = clean(text)
-        html = around_code(escape(text, quote=False), _html, _html_code)
-        content = {
-            "msgtype": "m.text",
-            "body": f"{nickname}: {text}",
-            MARK: id,
-            # Nobody is mentioned, whatever names the text has.
-            "m.mentions": {},
-            "format": "org.matrix.custom.html",
-            "formatted_body": f"<strong>{escape(nickname)}</strong>: {html}",
-        }
         path = f"{_API}/rooms/{_quoted(group)}/send/m.room.message/imserver.{id}"
-        self._server.ask("PUT", path, content)
+        self._server.ask("PUT", path, _content_of_post(nickname, text, id))
         return True
 
     def close(self) -> None:
@@ -435,16 +422,11 @@ class LiveMatrix:
     def _fetch_files(self, round: Round, raw: bytes, *, only_new: bool) -> None:
         """Fetch the files of this server that an event names.
 
-        ``raw`` is the event as JSON, with addresses such as
-        ``"mxc://example.org/abcdef"``. ``only_new``: leave out files that an
+        ``raw`` is the event as JSON. ``only_new``: leave out files that an
         earlier archive has. Raises LiveError if a file may be available later.
         """
         server = self._user.partition(":")[2]
-        # Previews are left out, because our server makes its own.
-        own = re.compile(
-            rf'(?<!"thumbnail_url":)"mxc://{re.escape(server)}/([\w-]{{5,200}})"', re.A
-        )
-        for id in dict.fromkeys(own.findall(raw.decode())):
+        for id in _files_in(raw, server):
             # The folders are laid out as in the media store of a server.
             path = round.folder / "local_content" / id[:2] / id[2:4] / id[4:]
             # If the cursor has changed since, an earlier archive has the file.
@@ -469,6 +451,38 @@ class LiveMatrix:
             self._failures[id] = self._failures.get(id, 0) + 1
             if error.status not in _GONE and self._failures[id] < MOST_TRIES:
                 raise
+
+
+def _content_of_post(nickname: str, text: str, id: int) -> Json:
+    """Return the content of the event for a message of our app.
+
+    A long text is cut. The mark tells that the message is ours.
+    """
+    if len(text) > POST_CHARACTERS:
+        text = f"{text[:POST_CHARACTERS]}…"
+    text = clean(text)
+    html = around_code(escape(text, quote=False), _html, _html_code)
+    return {
+        "msgtype": "m.text",
+        "body": f"{nickname}: {text}",
+        MARK: id,
+        # Nobody is mentioned, whatever names the text has.
+        "m.mentions": {},
+        "format": "org.matrix.custom.html",
+        "formatted_body": f"<strong>{escape(nickname)}</strong>: {html}",
+    }
+
+
+def _files_in(raw: bytes, server: str) -> list[str]:
+    """Return the ids of the files of a server that an event names.
+
+    An address is ``"mxc://example.org/abcdef"``. Previews are left out, because
+    our server makes its own.
+    """
+    own = re.compile(
+        rf'(?<!"thumbnail_url":)"mxc://{re.escape(server)}/([\w-]{{5,200}})"', re.A
+    )
+    return list(dict.fromkeys(own.findall(raw.decode())))
 
 
 def _events_of_state(state: State, people: set[str]) -> Iterator[tuple[Json, Files]]:

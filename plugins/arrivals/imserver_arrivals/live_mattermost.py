@@ -142,6 +142,24 @@ class LiveMattermost:
         """
         self._note_stored(cursor)
         self._last_cursor = None  # until this call has succeeded
+        self._take_events(cursor, seconds)
+        state = self._state_of(cursor)
+        self._marks |= dict.fromkeys(state.marks)
+        news = MattermostNews(self._server, folder, self._marks, self._done)
+        until = news.run(self._due, self._reactions, state.since)
+        self._until = max(self._until, until)
+        self._is_all_due = False
+        self._postponed = news.postponed
+
+        self._last_cursor = self._cursor_after(state, has_archive=any(folder.iterdir()))
+        return self._last_cursor
+
+    def _take_events(self, cursor: str, seconds: float) -> None:
+        """Wait for events, and find out which channels must be read.
+
+        If events may be lost, these are all channels. With the first cursor
+        their members are new, too.
+        """
         if self._socket is None:
             self._connect()
         if self._is_all_due:
@@ -153,16 +171,6 @@ class LiveMattermost:
             self._due = {
                 id: is_first or self._due.get(id, False) for id in self._server.channels
             }
-        state = self._state_of(cursor)
-        self._marks |= dict.fromkeys(state.marks)
-        news = MattermostNews(self._server, folder, self._marks, self._done)
-        until = news.run(self._due, self._reactions, state.since)
-        self._until = max(self._until, until)
-        self._is_all_due = False
-        self._postponed = news.postponed
-
-        self._last_cursor = self._cursor_after(state, has_archive=any(folder.iterdir()))
-        return self._last_cursor
 
     def _note_stored(self, cursor: str) -> None:
         """Forget the events of the last archive, if it was stored.

@@ -267,8 +267,7 @@ class _Parser:
             content = f"```{self._language}\n{code}\n```"
             self._language = ""
         elif name == "blockquote":
-            lines = [line for line in content.split("\n") if line.strip()]
-            content = "\n".join(f"> {line}" for line in lines)
+            content = _quoted(content)
         elif name == "a":
             content = self._anchor(tag.attributes.get("href", ""), content)
         # Marks within marks, or within code, would be shown as characters.
@@ -295,6 +294,11 @@ class _Parser:
         if self._is_in(*_MARKS) or not is_simple:
             return f"{label} ({address})"
         return f"[{label}]({address})"
+
+
+def _quoted(text: str) -> str:
+    """Return a text as a quote: each line begins with ``>``."""
+    return "\n".join(f"> {line}" for line in text.split("\n") if line.strip())
 
 
 def _first_number(tag: str, attributes: dict[str, str]) -> int:

@@ -133,13 +133,20 @@ class Dump:
         ]
         if files:
             folder = min(files, key=len).rpartition(collection)[0]
-            for name in self._source.names:
-                match = _FILE.fullmatch(name)
-                is_in_folder = "/" not in name.removeprefix(folder)
-                if match and name.startswith(folder) and is_in_folder:
-                    self.parts[match[1]] = [(name, 0)]
+            self._find_in_folder(folder)
         elif not path.is_dir() and self._source.names == [path.name]:
             self._find_in_archive(path.name, collection)
+
+    def _find_in_folder(self, folder: str) -> None:
+        """Find the collections in a folder, each of which is a file.
+
+        ``folder``: its name with a slash at the end; ``""`` for the top.
+        """
+        for name in self._source.names:
+            match = _FILE.fullmatch(name)
+            is_in_folder = "/" not in name.removeprefix(folder)
+            if match and name.startswith(folder) and is_in_folder:
+                self.parts[match[1]] = [(name, 0)]
 
     def _find_in_archive(self, name: str, collection: str) -> None:
         """Find the collections of the database that has this one, in an

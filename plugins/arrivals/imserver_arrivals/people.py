@@ -167,13 +167,7 @@ class People:
         end = now + days * _DAY_SECONDS
         for id, person in persons.items():
             account = self.accounts[id]
-            if not person.is_member or not (account.email or account.name):
-                continue
-            row = self._rows.by_id(self._app, account.id)
-            if row is None:
-                continue
-            _, password_hash = row
-            if password_hash:
+            if not person.is_member or self._is_unclaimable(account):
                 continue
             # The database has only a digest of the code, as of a password.
             code = token_urlsafe(_CODE_BYTES)
@@ -181,6 +175,20 @@ class People:
             if self._rows.add_reset(account.id, account.email, digest, now, end):
                 login = account.name or account.email
                 yield AccountLink(login, account.email, f"{page}#reset={code}")
+
+    def _is_unclaimable(self, account: Account) -> bool:
+        """Whether nobody can claim an account by a link.
+
+        It has a password, or no name with which its owner could log in, or was
+        erased.
+        """
+        if not (account.email or account.name):
+            return True
+        row = self._rows.by_id(self._app, account.id)
+        if row is None:
+            return True
+        _, password_hash = row
+        return bool(password_hash)
 
 
 def send_links(

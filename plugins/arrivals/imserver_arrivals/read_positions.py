@@ -130,15 +130,22 @@ class ReadPositions:
             after = page[-1].user
             users = [row.user for row in page]
             positions = log.conversations.read_positions(app, {group: users})
-            # A member may have read more here already, after an earlier import.
-            behind = {}
-            for user in users:
-                position = positions.get((user, group))
-                read_id = read_ids.get(user, last_id)
-                if position is not None and position < read_id:
-                    behind[user] = read_id
+            behind = {
+                user: read_ids.get(user, last_id)
+                for user in users
+                if _is_behind(positions.get((user, group)), read_ids.get(user, last_id))
+            }
             if not is_direct:
                 log.marks.advance(app, group, behind)
                 continue
             for user, read_id in behind.items():
                 log.marks.note(app, user, group, read=read_id)
+
+
+def _is_behind(position: int | None, read_id: int) -> bool:
+    """Whether a member had read more on the other server than here.
+
+    After an earlier import, the member may have read more here. ``position`` is
+    None if the member has left meanwhile.
+    """
+    return position is not None and position < read_id

@@ -218,9 +218,7 @@ class SlackServer:
                 )
             except LiveError as error:
                 path.unlink()
-                is_gone = error.is_final or 300 <= error.status < 500
-                is_too_large = file.tell() + _LAST_PIECE_BYTES >= FILE_BYTES
-                if not (is_gone or is_too_large):
+                if _may_come_later(error, size=file.tell()):
                     raise
 
     # --- people and channels --------------------------------------------------
@@ -228,27 +226,35 @@ class SlackServer:
     def read_users_and_channels(self) -> None:
         """Read the lists of users and channels, and join the public channels.
 
-        A bot gets no events of a channel in which it is not. Members are read
-        later, when somebody needs them.
+        Members are read later, when somebody needs them.
         """
         self.users = {}
         self.channels = {}
-        may_join = True
         for rows in self.pages("users.list", "members"):
             self.remember_users(rows)
+        may_join = True
         for rows in self.pages("conversations.list", "channels", types=_KINDS):
             for row in rows:
                 channel = converted(row, SlackChannel)
                 if channel is None:
                     continue
                 channel.members = None
-                is_closed = channel.is_private or channel.is_archived
-                if may_join and not (channel.is_member or is_closed):
-                    answer = self.call("conversations.join", channel=channel.id)
-                    channel.is_member = answer.get("ok") is True
-                    # Without the permission, no further channel is tried.
-                    may_join = answer.get("error") != "missing_scope"
+                if may_join:
+                    may_join = self._join(channel)
                 self.channels[channel.id] = channel
+
+    def _join(self, channel: SlackChannel) -> bool:
+        """Let the bot join a public channel, because it gets no events
+        otherwise.
+
+        Returns False if the bot may join no channel at all.
+        """
+        is_closed = channel.is_private or channel.is_archived
+        if channel.is_member or is_closed:
+            return True
+        answer = self.call("conversations.join", channel=channel.id)
+        channel.is_member = answer.get("ok") is True
+        return answer.get("error") != "missing_scope"
 
     def read_user(self, user: str) -> None:
         """Read a user whom no list names, unless that was tried before.
@@ -429,6 +435,16 @@ class SlackServer:
             self._event_ids[payload.event_id] = None
         if len(self._event_ids) > _MOST_KNOWN:
             del self._event_ids[next(iter(self._event_ids))]
+
+
+def _may_come_later(error: LiveError, size: int) -> bool:
+    """Whether a later try may fetch a file. ``size``: the bytes that came.
+
+    A file that was too large is not fetched again.
+    """
+    is_gone = error.is_final or 300 <= error.status < 500
+    is_too_large = size + _LAST_PIECE_BYTES >= FILE_BYTES
+    return not (is_gone or is_too_large)
 
 
 def _raise_if_needed(method: str, answer: dict[str, Any]) -> None:

@@ -91,19 +91,24 @@ class SlackWriter:
         ) as spool:
             # The spool has read the whole archive, so all people, groups and
             # pins are known.
-            target.writestr("users.json", encode(self._users))
-            for name, kind in LISTS.items():
-                rows = [
-                    self._conversation(group)
-                    for group in self._groups.values()
-                    if group.kind == kind
-                ]
-                target.writestr(f"{name}.json", encode(rows))
+            self._write_lists(target)
             for (group, day), lines in groupby(spool.read(), _group_and_day):
                 path = f"{self._names[group]}/{day}.json"
                 with target.open(path, "w", force_zip64=True) as file:
                     write_array(file, _rows(lines))
         put_files(target, self._archive, self._files)
+
+    def _write_lists(self, target: ZipFile) -> None:
+        """Write the lists of people and conversations, such as
+        ``users.json``."""
+        target.writestr("users.json", encode(self._users))
+        for name, kind in LISTS.items():
+            rows = [
+                self._conversation(group)
+                for group in self._groups.values()
+                if group.kind == kind
+            ]
+            target.writestr(f"{name}.json", encode(rows))
 
     def _add_record(self, record: Person | Group | Emoji) -> None:
         """Add a person or a group, and choose the folder of a group.
@@ -156,15 +161,11 @@ class SlackWriter:
             "members": [_user_id(member.person) for member in group.members],
         }
         if group.kind != "direct":
-            purpose = {
-                "value": to_mrkdwn(group.description),
-                "creator": "",
-                "last_set": 0,
-            }
+            text = to_mrkdwn(group.description)
             row |= {
                 "name": self._names[group.id],
                 "is_archived": group.is_archived,
-                "purpose": purpose,
+                "purpose": {"value": text, "creator": "", "last_set": 0},
             }
         if group.creator:
             row["creator"] = _user_id(group.creator)

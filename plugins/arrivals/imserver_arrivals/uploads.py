@@ -108,21 +108,12 @@ class FileUploads:
         """
         if not id:
             return None
-        upload_id = self._upload_id(id)
         try:
             file = self._index.open(id)
             if file is None:
                 return None
             with file:
-                upload = self._uploads.find(upload_id)
-                if upload is not None:
-                    # An import that was killed may have left pieces of it.
-                    self._uploads.discard_rest(upload_id)
-                    return upload
-                length = _length_of(file, self._uploads.limit_of(kind))
-                file.seek(0)
-                offer = Offer(self._app, user, name, kind, length)
-                upload = self._uploads.receive(offer, file.read, upload_id)
+                return self._find_or_receive(id, file, user, name, kind)
         except StorageUnavailable:
             raise
         except (ServiceRefused, Unavailable) as error:
@@ -131,6 +122,21 @@ class FileUploads:
         except Exception as error:  # also of a decompressor
             self._problems.note_broken(f"file {id}", error)
             return None
+
+    def _find_or_receive(
+        self, id: str, file: IO[bytes], user: str, name: str, kind: str
+    ) -> Upload:
+        """Return the upload of a file, which is received if it is new."""
+        upload_id = self._upload_id(id)
+        upload = self._uploads.find(upload_id)
+        if upload is not None:
+            # An import that was killed may have left pieces of it.
+            self._uploads.discard_rest(upload_id)
+            return upload
+        length = _length_of(file, self._uploads.limit_of(kind))
+        file.seek(0)
+        offer = Offer(self._app, user, name, kind, length)
+        upload = self._uploads.receive(offer, file.read, upload_id)
         self.new += 1
         return upload
 
