@@ -53,6 +53,7 @@ class Conversion:
     def __init__(
         self, archive: str, survey: Survey, accounts: Mapping[str, Account]
     ) -> None:
+        """Prepare for the records of the archive that ``survey`` has read."""
         self._archive = archive
         self._accounts = accounts
         self.survey = survey

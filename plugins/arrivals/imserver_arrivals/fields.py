@@ -87,6 +87,7 @@ class RecordReader(Generic[_Record]):
     """
 
     def __init__(self, kind: type[_Record]) -> None:
+        """Prepare to read records of this struct."""
         self._kind = kind
         self._decode: Callable[[bytes | Raw], _Record] = msgspec.json.Decoder(
             kind

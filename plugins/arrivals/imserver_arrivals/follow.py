@@ -133,6 +133,8 @@ class Follower:
         position: Position,
         problems: Problems,
     ) -> None:
+        """Prepare the rounds. ``target``: the app into which messages are
+        imported."""
         self._live = live
         self._target = target
         self._file = file

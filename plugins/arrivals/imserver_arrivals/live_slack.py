@@ -91,6 +91,8 @@ class LiveSlack:
     name: ClassVar = "slack"
 
     def __init__(self, address: str, token: str, back: dict[str, str]) -> None:
+        """Prepare the requests. Nothing is sent yet. For the arguments see
+        :class:`~imserver_arrivals.live.Live`."""
         self._server = SlackServer(address, token)
         self._hooks = {group: Server(each, {}) for group, each in back.items()}
         self._cursor = ""

@@ -105,6 +105,7 @@ class _Parser:
         drop: str,
         cover: Callable[[str, str], str],
     ) -> None:
+        """Begin an empty text."""
         self._link = link
         self._plain = plain
         self._drop = drop

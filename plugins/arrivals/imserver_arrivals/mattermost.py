@@ -944,6 +944,7 @@ class _Twins:
     """
 
     def __init__(self) -> None:
+        """Begin without any posts."""
         self._counts: Counter[str] = Counter()
         self._ids: dict[str, str] = {}
         """Digest of the contents of a post → its id."""

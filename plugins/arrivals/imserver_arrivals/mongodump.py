@@ -105,6 +105,7 @@ class Dump:
     def __init__(
         self, path: Path, collection: str, title: str, problems: Problems
     ) -> None:
+        """Open a dump, and find its collections."""
         self._source = source_of(path, problems)
         self._files: dict[str, IO[bytes]] = {}
         self.parts: dict[str, list[Position]] = {}
@@ -315,6 +316,7 @@ class GridFile(io.RawIOBase):
     """
 
     def __init__(self, dump: Dump, chunks: list[Chunk]) -> None:
+        """Prepare to read a file. ``chunks``: its parts, in any order."""
         self._dump = dump
         self._chunks = sorted(chunks)
         self._next_chunk = 0

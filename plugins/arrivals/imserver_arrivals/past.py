@@ -37,6 +37,7 @@ class PastWriter:
         groups: Mapping[str, int],
         page: str,
     ) -> None:
+        """Prepare a run of a transaction. Nothing is stored yet."""
         self._past = past
         self._conversion = conversion
         self._page = page

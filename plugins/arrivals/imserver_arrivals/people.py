@@ -81,6 +81,7 @@ class People:
         identifiers: Collection[str],
         problems: Problems,
     ) -> None:
+        """Prepare to find accounts. None are read yet."""
         self._rows = AccountStore(store)
         self._provider = provider
         self._app = app

@@ -780,9 +780,12 @@ class SlackExport:
         A reply must be stored behind the message with which its thread begins.
         ``root`` is the ``ts`` of that message; ``""`` if there is no thread.
         """
+        time_ms = message.time_ms
+        if not root:
+            return time_ms
         root_ms = microseconds_of(root) // _MS_US
-        if root_ms <= message.time_ms:
-            return message.time_ms
+        if root_ms <= time_ms:
+            return time_ms
         self.problems.note(
             "reply older than its message (it comes behind it)", group=group
         )

@@ -58,6 +58,7 @@ class MattermostWriter:
     """
 
     def __init__(self, archive: Archive, team: str) -> None:
+        """Prepare an export. The archive is read when it is written."""
         self._archive = archive
         self._team_title = team
         self._team = unused_name(team, "team", set())

@@ -65,6 +65,7 @@ class SlackWriter:
     """
 
     def __init__(self, archive: Archive, team: str) -> None:
+        """Prepare an export. The archive is read when it is written."""
         self._archive = archive
         self._team = team
         self._users: list[dict[str, Any]] = []

@@ -64,6 +64,7 @@ class ZulipWriter:
     """
 
     def __init__(self, archive: Archive, team: str) -> None:
+        """Prepare an export. The archive is read when it is written."""
         self._archive = archive
         self._team = team
         self._people: dict[str, dict[str, Any]] = {}

@@ -90,6 +90,7 @@ class FileUploads:
         key: bytes,
         problems: Problems,
     ) -> None:
+        """Prepare uploads into an app. Nothing is uploaded yet."""
         self._uploads = uploads
         self._index = index
         self._app = app
