@@ -278,10 +278,7 @@ class AiChat:
         self._check_member(principal, chat)
         cursor = self._log.entries.head(principal.app)
         may_wait = bool(message or "wait" in parameters)
-        streams = self._open_streams(principal, chat, must_know=not may_wait)
-        # An open stream is not delayed by this query.
-        if not streams:
-            self._check_bot(principal, chat)
+        streams = self._streams_to_resume(principal, chat, may_wait)
         if not (streams or may_wait):
             self._refuse_without_answer(stream, head)
             return
@@ -294,6 +291,21 @@ class AiChat:
             stored = self._find_stored(principal, answer, streams)
             source = AnswerSource(cursor, stored)
         self._begin(self._ui, stream, head, principal, answer, source)
+
+    def _streams_to_resume(
+        self, principal: Principal, chat: Chat, may_wait: bool
+    ) -> dict[str, int]:
+        """Return the open streams of a chat with a bot, as
+        :meth:`_open_streams` does.
+
+        ``may_wait``: the client waits for an answer if none is open. May switch
+        greenlets. Raises ApiProblem if the chat is with no bot.
+        """
+        streams = self._open_streams(principal, chat, must_know=not may_wait)
+        # An open stream is not delayed by this query.
+        if not streams:
+            self._check_bot(principal, chat)
+        return streams
 
     def _refuse_without_answer(self, stream: Stream, head: Head) -> None:
         """Refuse a stream with status 204: there is no answer to resume."""

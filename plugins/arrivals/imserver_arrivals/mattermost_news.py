@@ -100,37 +100,39 @@ class MattermostNews:
                     self.postponed[id] = due[id]
                     continue
                 channel = self._server.channel(id)
-                if channel is None:
-                    continue
-                posts = self._server.posts(id, since) | reacted.get(id, {})
-                news = self._news_in(posts, reacted.get(id, {}), since)
-                if news or due.get(id):
-                    self._add_channel(channel)
-                for thread in self._threads(news, posts):
-                    self._put_thread(file, channel, thread, ended)
+                if channel is not None:
+                    if due.get(id):
+                        self._add_channel(channel)
+                    self._put_news(file, channel, reacted.get(id, {}), ended, since)
             if self._channels:
                 self._put_people_and_channels(file)
         if not self._channels:
             path.unlink()
         return self._until
 
-    def _news_in(
+    def _put_news(
         self,
-        posts: Mapping[str, ServerPost],
-        reacted: Mapping[str, ServerPost],
+        file: IO[bytes],
+        channel: ServerChannel,
+        reacted: dict[str, ServerPost],
+        ended: list[ServerReaction],
         since: int,
-    ) -> list[ServerPost]:
-        """Return the posts to write: the changed ones, and those with new
-        reactions.
+    ) -> None:
+        """Write the changed posts of a channel, and those with new reactions.
 
-        ``reacted``: the posts with new reactions. All posts are given by their
-        ids.
+        ``reacted``: the posts with new reactions, by their ids. ``ended``: the
+        reactions that were taken back.
         """
-        return [
+        posts = self._server.posts(channel.id, since) | reacted
+        news = [
             post
             for post in posts.values()
             if post.id in reacted or self._note_if_changed(post, since)
         ]
+        if news:
+            self._add_channel(channel)
+        for thread in self._threads(news, posts):
+            self._put_thread(file, channel, thread, ended)
 
     def _reacted_posts(
         self, reactions: list[tuple[str, ServerReaction]]

@@ -463,7 +463,7 @@ class DurableStreams:
                 stream.close(CloseCode.NORMAL)
                 return
 
-            # A slow client does not fill memory with pages.
+            # The pages of a slow client must not fill the memory.
             stream.wait_until_sent()
             offset = page.next
             if page.is_last:
