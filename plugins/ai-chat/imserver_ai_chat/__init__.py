@@ -632,9 +632,9 @@ class AiChat:
         """Return the open streams of a bot in a chat on all nodes, the oldest
         first.
 
-        The result has the time at which each began, in Unix milliseconds, by
-        its id. 0 means that a node of an older version has it, which does not
-        tell the time.
+        The result is: id of a stream → when it began, in Unix milliseconds. The
+        time is 0 if a node of an older version has the stream, because such a
+        node does not tell it.
 
         ``must_know``: raise ApiProblem if no stream is open and a node has not
         answered. May switch greenlets.

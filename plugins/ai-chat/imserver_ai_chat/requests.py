@@ -94,7 +94,7 @@ _decode: Final = msgspec.json.Decoder(_Body).decode
 def read_message(body: bytes, is_run: bool = False) -> Question:
     """Read a request of the AI SDK or AG-UI.
 
-    It has the whole chat, of which the last message is the new one.
+    It has the whole chat, and its last message is the new one.
     ``is_run``: the id of the run serves as the id of the message. Raises
     ApiProblem.
     """
@@ -125,15 +125,15 @@ def read_message(body: bytes, is_run: bool = False) -> Question:
 def _id_of_repetition(id: str, request: _Body) -> str:
     """Return the id under which a question is stored once more.
 
-    The user wants another answer to it. The same request sent twice has the
-    same id, if it names the answer that is replaced.
+    The user wants another answer to it. A request that is sent twice has one
+    id, if it names the answer that is replaced.
     """
     name = f"{id}/{request.message_id or uuid4()}"
     return blake2b(name.encode(), digest_size=_ID_BYTES).hexdigest()
 
 
 def _text_of(message: _Message) -> str:
-    """Return the text of a message. Raises ApiProblem if it has none."""
+    """Return the text of a message. Raises ApiProblem if there is no text."""
     if isinstance(message.content, str) and message.content:
         text = message.content
     elif isinstance(message.content, list):

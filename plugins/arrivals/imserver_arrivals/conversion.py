@@ -117,7 +117,7 @@ class Conversion:
         ``zulip.group.s3``.
 
         In most formats a group and a message may have one id, so the key has a
-        further word. Keys of Slack are older, and have none.
+        further word. Keys of Slack are older, and do not have this word.
         """
         if self._archive == "slack":
             return f"slack.{group}"

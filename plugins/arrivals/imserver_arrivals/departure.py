@@ -137,8 +137,7 @@ class Departure:
         self._look_up({member.person for member in everybody})
 
     def _read_all_accounts(self) -> None:
-        """Read all accounts of the app, also those that are in no
-        conversation."""
+        """Read all accounts of the app, with or without a conversation."""
         for ids in _pages_of_ids(self._store, "account", "app = %s", self._app):
             for account in self._accounts.by_ids(self._app, ids):
                 self._people[account.user] = account
@@ -480,7 +479,8 @@ def content_of(entry: Entry) -> EntryContent:
 
 
 def _person(user: str, account: Account | None) -> Person:
-    """Return the record of a user. ``account`` is None if they have none.
+    """Return the record of a user. ``account`` is None if the user does not
+    have one.
 
     ``why`` is set if nobody can log in as the user on the other server.
     """

@@ -365,9 +365,8 @@ def _first_position(
     """Return the position with which following begins.
 
     ``stored``: the position in the file. ``has_back``: messages of our app are
-    posted there. If this is new, the file is written: messages that are sent
-    here from now on are posted there, also if this process is killed before its
-    first round has ended.
+    posted there. If this is new, the file is written. Then messages from now on
+    are posted there, even if this process is killed in its first round.
     """
     ours = -1
     if has_back:

@@ -449,7 +449,7 @@ def _blocks_of(nickname: str, text: str, id: int) -> list[dict[str, Any]]:
 
 
 def _parts_of(content: str) -> list[str]:
-    """Split a text into parts, each of which fits into a block of Slack.
+    """Split a text into parts that fit into blocks of Slack.
 
     A text that is too long for a message is cut.
     """

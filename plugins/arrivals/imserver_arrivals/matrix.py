@@ -429,7 +429,7 @@ class Matrix:
     def _describe(self, room: Room) -> None:
         """Set the name and the topic of a room from its state.
 
-        If the state has none, a room of Element keeps the name and topic in its
+        If the state does not tell them, a room of Element keeps those in its
         file.
         """
         alias = text_at(room.content("canonical_alias"), "alias")
@@ -562,7 +562,7 @@ class Matrix:
     ) -> Iterator[records.Message | records.Change | records.Removal]:
         """Yield the record of an event, if it has one.
 
-        Edits, reactions and redactions change other records and have none.
+        Edits, reactions and redactions only change other records.
         """
         relation, _ = event.relation
         if relation == "m.replace" or event.type in _ABOUT_OTHERS:
@@ -637,8 +637,8 @@ class Matrix:
     def _relations(self, room: Room) -> Relations:
         """Collect the edits, reactions and redactions of a room.
 
-        They are collected before the messages are yielded, because they come
-        after the messages that they change.
+        Each comes after the message that it changes, so all are collected
+        first.
         """
         relations = Relations()
         for event in self._events(room):
@@ -949,8 +949,8 @@ class Matrix:
 
         ``https://matrix.to/#/@ann:example.org`` becomes a mention of Ann, and
         ``…/#/!room:example.org/$event`` a link to the message. Other places at
-        Matrix become their label. ``label``: the text of the link; ``""`` if it
-        has none. Returns None for a usual link, which stays.
+        Matrix become their label. ``label``: the text of the link, or ``""``.
+        Returns None for a usual link, which stays.
         """
         match = _PERMALINK.fullmatch(address)
         if match is None:
@@ -1037,7 +1037,7 @@ def _email_in(profile: Json) -> str:
 def _is_event(id: str) -> bool:
     """Whether a text in a link is the id of an event.
 
-    A mark has a bar after the id, so the id must have none.
+    A mark has a bar after the id, so the id must not contain a bar.
     """
     is_id = id.startswith("$") and len(id) < _ID_CHARACTERS
     return is_id and clean(id) == id and "|" not in id

@@ -207,8 +207,8 @@ class Head(Struct):
     """The fields of a post that are read first.
 
     A post in a channel has ``team`` and ``channel``. A post in a direct channel
-    has ``channel_members``. A reply has none of them, because it is within its
-    post.
+    has ``channel_members``. A reply does not have them, because it is within
+    its post.
     """
 
     user: str

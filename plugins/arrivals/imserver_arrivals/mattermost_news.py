@@ -45,8 +45,9 @@ class MattermostNews:
     exports.
 
     ``marks`` gets the ids of messages of our app that are there. ``done`` gets
-    the items that were written, so that a later archive leaves them out: id of
-    a post → the time of its last change; address of a file → 0.
+    the items that were written, so that a later archive leaves them out. It has
+    the time of the last change by the id of a post, and 0 by the address of a
+    file.
     """
 
     def __init__(

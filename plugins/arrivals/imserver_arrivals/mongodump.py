@@ -139,7 +139,7 @@ class Dump:
             self._find_in_archive(path.name, collection)
 
     def _find_in_folder(self, folder: str) -> None:
-        """Find the collections in a folder, each of which is a file.
+        """Find the collections in a folder. Each is a file.
 
         ``folder``: its name with a slash at the end; ``""`` for the top.
         """

@@ -125,8 +125,9 @@ class People:
         """Yield the identifiers with which a person logs in, such as ("name",
         "ann").
 
-        Identifiers that the app does not allow are left out, and so are those
-        of another account. It may belong to somebody else.
+        Identifiers that the app does not allow are left out. Identifiers of
+        another account are left out, too, because it may belong to somebody
+        else.
         """
         kinds: tuple[tuple[Identifier, str], ...] = (
             ("email", person.email),

@@ -446,7 +446,7 @@ class RocketChat:
     def _members_of(self, room: _Room) -> dict[str, Member]:
         """Return the members of a room by their ids.
 
-        The document of a direct room lists its people, of whom some may have no
+        The document of a direct room lists its people, because some may lack a
         subscription.
         """
         members = self._members.get(room.id, {})

@@ -73,9 +73,9 @@ def _names_of_emoji() -> Mapping[str, str]:
 def emoji_name(emoji: str) -> tuple[str, int]:
     """Return the name of an emoji in Slack, and its skin tone from 2 to 6.
 
-    The name is ``""`` if Slack has none, and the tone is 0 if the emoji has
-    none. ``👋🏽`` is ``("wave", 4)``. An app's own emoji ``:name:`` has this
-    name.
+    The name is ``""`` if Slack does not know the emoji, and the tone is 0 if
+    the emoji has no tone. ``👋🏽`` is ``("wave", 4)``. An app's own emoji
+    ``:name:`` has this name.
     """
     if is_own_emoji(emoji) and emoji.endswith(":"):
         return emoji[1:-1], 0
@@ -222,7 +222,7 @@ def attachments_in(value: object) -> Iterator[str]:
 def _text_of_attachment(attachment: dict[str, Any]) -> str:
     """Return the title, the texts and the fields of an addition as lines.
 
-    If it has none of them, its fallback is returned, or ``""``.
+    If all of them are missing, its fallback is returned, or ``""``.
     """
     texts = {key: text for key, text in attachment.items() if isinstance(text, str)}
     title = texts.get("title", "")

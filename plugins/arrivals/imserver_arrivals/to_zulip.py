@@ -228,7 +228,7 @@ class ZulipWriter:
     def _thread(self, records: Iterable[Message | Change]) -> Iterator[Line]:
         """Yield the rows of a thread: its messages, with reactions and files.
 
-        Changes of groups are left out, because the export of Zulip has none.
+        Changes of groups are left out, because Zulip does not export them.
         """
         messages = (record for record in records if isinstance(record, Message))
         first = next(messages, None)

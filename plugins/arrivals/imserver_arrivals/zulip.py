@@ -820,7 +820,7 @@ def _text_and_thread(
 
 
 def _topic_of(message: _Message) -> str:
-    """Return the topic of a message in one line; ``""`` if it has none."""
+    """Return the topic of a message in one line, or ``""``."""
     return clean(message.subject or "").replace("\n", " ").strip()
 
 
@@ -1111,8 +1111,8 @@ class _Texts:
     def _mention(self, match: re.Match[str]) -> str:
         """Return the replacement of ``@**name**`` or ``@**name|id**``.
 
-        The mention of a group of people becomes a text. So does a *silent*
-        mention ``@_**name**``, which notifies nobody.
+        The mention of a group of people becomes a text. A *silent* mention
+        ``@_**name**`` notifies nobody, and becomes a text, too.
         """
         name, _, id = match["name"].partition("|")
         # One star names a group of people, and "topic" everybody who writes
@@ -1133,8 +1133,7 @@ class _Texts:
     def _person_named(self, name: str, id: str) -> Person | None:
         """Return the person of a mention. None if nobody has the name.
 
-        ``id`` tells people with equal names apart; ``""`` if the mention has
-        none.
+        ``id`` tells people with equal names apart. It may be ``""``.
         """
         person = self._people.get(name)
         if id.isdecimal() and len(id) <= _MOST_ID_DIGITS:
@@ -1156,7 +1155,8 @@ class _Texts:
         return f"#{name}"
 
     def _link(self, label: str, target: str) -> str:
-        """Return the replacement of a link. ``label`` is ``""`` if it has none.
+        """Return the replacement of a link. ``label``: the text of the link, or
+        ``""``.
 
         A link to ``/user_uploads/…`` becomes a file of the message, and leaves
         no text.

@@ -411,7 +411,7 @@ def event(name: str, data: bytes) -> bytes:
     r"""Return an event of Server-Sent Events.
 
     ``event("data", b"a\\nb")`` is ``event: data``, ``data:a``, ``data:b`` and
-    an empty line, so line ends in the data do not end the event.
+    an empty line. So line ends in the data do not end the event.
     """
     lines = [
         # A line that begins with a space gets one more, because clients drop

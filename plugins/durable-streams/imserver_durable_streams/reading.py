@@ -83,7 +83,8 @@ class StreamReader(Service):
     _rows: StreamRows
 
     def find(self, app: str, name: str) -> StreamRow:
-        """Return a stream that can be read. Raises ApiProblem if there is none.
+        """Return a stream that can be read. Raises ApiProblem if it does not
+        exist.
 
         A stored channel that was never created as a stream counts as a stream
         of JSON.

@@ -271,7 +271,7 @@ class Verdict(Struct, frozen=True):
     """The reason."""
     number: int = -1
     """The last number of the producer (204), its epoch (403), or the expected
-    number (409); -1 if there is none."""
+    number (409); otherwise -1."""
     row: StreamRow | None = None
     """The stream, if it is known."""
 
