@@ -48,11 +48,10 @@ _MARKS: Final = frozenset(
 
 
 def about(text: str, **rules: Any) -> Meta:
-    """The description of a field of ``/api/v1``, or of a setting of an app,
-    with its rules.
+    """Describe a field of ``/api/v1``, or a setting of an app, with its rules.
 
-    ``rules``: limits as in :class:`msgspec.Meta` (``ge``, ``max_length``,
-    ``pattern``, ``examples``), and for a setting these marks: ``api``
+    ``rules`` are limits as in :class:`msgspec.Meta` (``ge``, ``max_length``,
+    ``pattern``, ``examples``). For a setting they may also be marks: ``api``
     (additional limits in requests), ``by_feature``, ``by_key``, ``ends_demo``,
     ``number``, ``omit``, ``unique`` and ``url``.
     """
@@ -72,7 +71,11 @@ Settings = TypeVar("Settings", bound=Struct)
 
 @cache
 def hints_of(kind: type[Struct]) -> dict[str, Any]:
-    """The settings of a struct: name → type."""
+    """Return the settings that a struct declares: name → type.
+
+    Fields that are no settings are left out: the settings of features, and the
+    warnings.
+    """
     return {
         name: hint
         for name, hint in get_type_hints(kind, include_extras=True).items()
@@ -81,7 +84,7 @@ def hints_of(kind: type[Struct]) -> dict[str, Any]:
 
 
 def marks_of(hint: Any) -> dict[str, Any]:
-    """The marks of a type."""
+    """Return the marks of a type, for example ``{"secret": True}``."""
     marks: dict[str, Any] = {}
     if get_origin(hint) is not Annotated:
         return marks
@@ -92,15 +95,19 @@ def marks_of(hint: Any) -> dict[str, Any]:
 
 
 def bare(hint: Any) -> Any:
-    """A type without its annotations."""
+    """Return a type without its annotations: of ``Annotated[str, …]`` it is
+    str."""
     if get_origin(hint) is Annotated:
         return hint.__origin__
     return hint
 
 
 def struct_in(hint: Any) -> type[Struct] | None:
-    """The struct in a type: the type itself, or the type of its items or
-    values. None if it contains no struct."""
+    """Return the struct in a type: the type itself, or the type of its items.
+
+    For example, it is ``KeySettings`` in ``tuple[KeySettings, ...]``. Of a
+    mapping, it is the type of the values. None: the type contains no struct.
+    """
     inner = bare(hint)
     if get_origin(inner) in (tuple, list):
         inner = bare(get_args(inner)[0])
@@ -112,9 +119,12 @@ def struct_in(hint: Any) -> type[Struct] | None:
 
 
 def marked(settings: Struct, mark: str, above: str = "") -> Iterator[tuple[str, Any]]:
-    """Name and value of each setting that has a mark and is not empty, also of
-    features. Names are as ``webhook.secret`` and ``jwt[0].key``. ``above``: the
-    beginning of all names; it ends with a dot."""
+    """List name and value of each setting that has a mark and is not empty.
+
+    Settings of features are included. Names are as ``webhook.secret`` and
+    ``jwt[0].key``. ``above`` is the beginning of all names, and ends with a
+    dot.
+    """
     for name, has_mark in _fields_with(type(settings), mark):
         value = getattr(settings, name)
         path = f"{above}{name}"
@@ -134,15 +144,18 @@ def marked(settings: Struct, mark: str, above: str = "") -> Iterator[tuple[str, 
     for section, values in _of_features(settings):
         prefix = above
         if section:
+            # In the settings of an app, features have no sections of their own.
             prefix = f"{above}{section}."
         yield from marked(values, mark, prefix)
 
 
 @cache
 def _fields_with(kind: type[Struct], mark: str) -> tuple[tuple[str, bool], ...]:
-    """The fields of a struct in which a setting with a mark is. The flag is
-    True if the field itself has the mark, and False if only settings inside it
-    may."""
+    """List the fields of a struct that are, or may contain, a marked setting.
+
+    Each field has a flag: True if the field itself has the mark, and False if
+    settings inside it may have the mark.
+    """
     fields = []
     for name, hint in hints_of(kind).items():
         if marks_of(hint).get(mark):
@@ -161,10 +174,11 @@ def _fields_with(kind: type[Struct], mark: str) -> tuple[tuple[str, bool], ...]:
 def plain(
     settings: Struct, hide: bool = False, kind: type[Struct] | None = None
 ) -> dict[str, Any]:
-    """The settings as plain values, as the configuration file has them.
+    """Return the settings as plain values, as the configuration file has them.
 
-    ``hide``: secrets are replaced by :data:`HIDDEN`. ``kind``: a base class of
-    their type; only its fields are settings. None: all fields are settings.
+    If ``hide`` is set, secrets are replaced by :data:`HIDDEN`. ``kind`` is a
+    base class of the struct whose fields alone are settings; None: all fields
+    are.
     """
     hints = hints_of(kind or type(settings))
     written = _plain_fields(settings, hints, hide, by_name=False)
@@ -181,8 +195,10 @@ def plain(
 def _plain_fields(
     settings: Struct, hints: Mapping[str, Any], hide: bool, by_name: bool
 ) -> dict[str, Any]:
-    """The fields of a struct as plain values. ``by_name``: see
-    :func:`_plain`."""
+    """Return the fields of a struct as plain values.
+
+    ``hide`` and ``by_name`` are explained at :func:`_plain`.
+    """
     return {
         name: _plain(getattr(settings, name), name, hint, hide, by_name)
         for name, hint in hints.items()
@@ -190,11 +206,12 @@ def _plain_fields(
 
 
 def _plain(value: Any, name: str, hint: Any, hide: bool, by_name: bool) -> Any:
-    """A value as the configuration file has it.
+    """Return a value as the configuration file has it.
 
-    ``name`` and ``hint``: the name and the type of its setting. ``hide``:
-    secrets are replaced by :data:`HIDDEN`. ``by_name``: a setting without the
-    mark ``secret`` is also a secret if its name sounds like one.
+    ``name`` and ``hint`` are the name and the type of its setting. If ``hide``
+    is set, a secret becomes :data:`HIDDEN`. A setting with the mark ``secret``
+    is a secret. With ``by_name``, so is any text whose name sounds like a
+    secret.
     """
     if hide and value:
         is_named_secret = (
@@ -205,6 +222,8 @@ def _plain(value: Any, name: str, hint: Any, hide: bool, by_name: bool) -> Any:
         if marks_of(hint).get("secret", is_named_secret):
             return HIDDEN
     if isinstance(value, Struct):
+        # plain() adds the settings of features. The marks and names of the
+        # fields are those of this call.
         fields = _plain_fields(value, hints_of(type(value)), hide, by_name)
         return plain(value, hide) | fields
     if isinstance(value, dict):
@@ -219,9 +238,11 @@ def _plain(value: Any, name: str, hint: Any, hide: bool, by_name: bool) -> Any:
 
 
 def _of_features(settings: Struct) -> Iterator[tuple[str, Struct]]:
-    """The settings of features in a struct, as pairs of the name of a section
-    and a struct. In the settings of an app the name is ``""``, because the keys
-    of features are beside the keys of the core."""
+    """List the settings of features in a struct: section and struct.
+
+    In the settings of an app the section is ``""``, because there the keys of
+    features are beside the keys of the core.
+    """
     for row in getattr(settings, OF_FEATURES, ()):
         if isinstance(row, tuple):
             yield row

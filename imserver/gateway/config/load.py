@@ -58,7 +58,8 @@ None if the document has no keys of the other server. Both functions may raise
 
 
 def _declare_core(_: tuple[str, ...] | None) -> Declarations:
-    """The declarations of the core alone."""
+    """Return the declarations of the core alone, for a node without
+    features."""
     return CORE
 
 
@@ -89,9 +90,10 @@ def load_with_locations(
     locations = Locations(path or "configuration")
     warnings: list[str] = []
 
-    # The settings of the file.
+    # The settings of the file. It may be a file of another server whose place
+    # ours takes: "original" is what _parse() has read of such settings.
     document: Any = {}
-    original: Any = None  # see _parse()
+    original: Any = None
     if path is not None:
         text = _text_of(path)
         document, original = _parse(text, path, others(), parse or read_value)
@@ -101,12 +103,13 @@ def load_with_locations(
         original_settings, _ = original
         _add_original(values, original_settings, declared, locations)
 
-    # The environment and the command line override them.
+    # The environment overrides the file, and the command line overrides both.
     overriding = _from_environment(environ, warnings, declared)
     command_line = Locations("command line")
     for name, value in (overrides or {}).items():
         overriding[name] = declared.convert(declared.rows[name], value, command_line)
     for name in overriding:
+        # An error about this setting must not name a line of the file.
         locations.forget(name)
     values |= overriding
     warnings += locations.warnings
@@ -116,15 +119,26 @@ def load_with_locations(
 
     config = _build(values, tuple(warnings), declared, locations)
     check_config(config, locations)
-    more_warnings = []
-    weakness = short_sign_key(config)
-    if weakness:
-        more_warnings.append(f"{locations.of('jwt.sign_key')}: {weakness}")
-    if original is not None:
-        _, entries_without_effect = original
-        more_warnings += entries_without_effect(config)
+    more_warnings = _warnings_about(config, original, locations)
     all_warnings = (*config.warnings, *more_warnings)
     return msgspec.structs.replace(config, warnings=all_warnings), locations
+
+
+def _warnings_about(config: Config, original: Any, locations: Locations) -> list[str]:
+    """List warnings that only the complete settings show.
+
+    They are about a short ``jwt.sign_key``, and about entries of the file of
+    another server that have no effect here. ``original`` is None if the file is
+    our own.
+    """
+    warnings = []
+    weakness = short_sign_key(config)
+    if weakness:
+        warnings.append(f"{locations.of('jwt.sign_key')}: {weakness}")
+    if original is not None:
+        _, entries_without_effect = original
+        warnings += entries_without_effect(config)
+    return warnings
 
 
 def _add_original(
@@ -133,14 +147,18 @@ def _add_original(
     declared: Declarations,
     locations: Locations,
 ) -> None:
-    """Add the settings of another server to ``values``, except where our own
-    key is given. Raises ConfigError."""
+    """Add the settings that were read from a file of another server.
+
+    A file may have keys of both servers. Where our own key is given, it wins.
+    Raises ConfigError.
+    """
     for name, value in original_settings.items():
         row = declared.rows.get(name)
-        if row is None:  # the feature of the setting is absent
+        if row is None:
+            # This node leaves out the feature that has the setting.
             continue
-        # It is converted even if it is not used, so that an invalid value is
-        # reported.
+        # Also a value that is not used is converted: if it is invalid, people
+        # shall know.
         converted = declared.convert(row, value, locations)
         values.setdefault(name, converted)
 
@@ -148,10 +166,14 @@ def _add_original(
 def _declare(
     document: Any, environ: Mapping[str, str], locations: Locations, declare: Declare
 ) -> Declarations:
-    """The declarations of the core and of the features that the setting
-    ``features`` names. It is read before all others, because features declare
-    settings. The environment overrides the file. Raises ConfigError."""
+    """Return the declarations of the core and of the features of this node.
+
+    The setting ``features`` names the features. It is read before all other
+    settings, because features declare settings. The environment overrides the
+    file. Raises ConfigError.
+    """
     row = CORE.rows["features"]
+    # None means all features.
     features: tuple[str, ...] | None = None
     for written, content in document.items():
         if fold(written) == row.name:
@@ -169,9 +191,11 @@ def _declare(
 
 
 def settings_file(environ: Mapping[str, str]) -> str | None:
-    """The settings file if the command line names none: the file that
-    IMSERVER_CONFIG names, else :data:`DEFAULT_FILE` if the current directory
-    has it, else None."""
+    """Find the settings file if the command line names none.
+
+    It is the file that the variable IMSERVER_CONFIG names, else
+    :data:`DEFAULT_FILE` in the current directory. None: there is no such file.
+    """
     path = environ.get(ENVIRONMENT_FILE)
     if path:
         return path
@@ -181,13 +205,17 @@ def settings_file(environ: Mapping[str, str]) -> str | None:
 
 
 def _beside(path: str, data_dir: str, warnings: list[str]) -> str:
-    """The path of the data folder, which is relative to the folder of the
-    settings file, as seen from the current folder. ``warnings``: gets a text if
-    the current folder has such a data folder, too."""
+    """Return the path of the data folder, as seen from the current folder.
+
+    In a settings file, ``server.data_dir`` is relative to the folder of the
+    file. ``warnings`` gets a text if the server may have had its data in the
+    current folder until now.
+    """
     beside = Path(path).parent / data_dir
     # A pipe, or another file that is not regular, is in no folder.
     if not Path(path).is_file() or beside.absolute() == Path(data_dir).absolute():
         return data_dir
+    # A file "lock" shows that a server has used a folder for its data.
     if Path(data_dir, "lock").is_file() and not beside.exists():
         warnings.append(
             f"{path}: {DATA_DIR} is relative to this file, so it is "
@@ -199,8 +227,11 @@ def _beside(path: str, data_dir: str, warnings: list[str]) -> str:
 
 
 def dump(settings: Config | TenantSettings, declared: Declarations) -> str:
-    """Format the settings of a server or of an app as YAML, as a file has them.
-    Secrets are hidden."""
+    """Format the settings of a server or of an app as YAML, as in a file.
+
+    Secrets are hidden, also in URLs. Settings that no feature of this node
+    reads are left out.
+    """
     from imserver.gateway.config.yaml import write_yaml
 
     written = plain(settings, hide=True)
@@ -214,7 +245,10 @@ def dump(settings: Config | TenantSettings, declared: Declarations) -> str:
 
 
 def read_value(text: str, where: str) -> Any:
-    """Parse a value as in the configuration file. Raises ConfigError."""
+    """Parse a text as YAML, as in the configuration file.
+
+    ``where`` names the text in errors. Raises ConfigError.
+    """
     from imserver.gateway.config.yaml import read_yaml
 
     return read_yaml(text, where)
@@ -224,7 +258,7 @@ def read_value(text: str, where: str) -> Any:
 
 
 def _text_of(path: str) -> str:
-    """The text of a settings file. Raises ConfigError."""
+    """Read a settings file. Raises ConfigError if it cannot be read."""
     try:
         return Path(path).read_text(encoding="utf-8")
     except OSError as error:
@@ -239,15 +273,21 @@ def _parse(
     others: Mapping[str, ReadOther],
     parse: Callable[[str, str], Any] = read_value,
 ) -> tuple[Any, Any]:
-    """The sections of a settings file, and the settings of another server in
-    it, as :data:`ReadOther` returns them. A file of another server has no
-    sections; in a file without settings of another server, the second value is
-    None."""
+    """Parse a settings file, which may be a file of another server.
+
+    Returns the sections of our own settings, and the result of
+    :data:`ReadOther`: the settings of the other server. A file of another
+    server has no sections of ours. The second value is None if no other server
+    knows the file. Raises ConfigError.
+    """
+    # The suffix may show which server the file is from.
     for suffix, read in others.items():
         if suffix and path.lower().endswith(suffix):
             return {}, read(text, path)
+
     document: Any = parse(text, path)
     if document is None:
+        # The file is empty, or has only comments.
         return {}, None
     # If it is a dict, it is a WrittenMapping, which has the lines of its keys.
     if not isinstance(document, dict):
@@ -257,13 +297,18 @@ def _parse(
         )
     if "" not in others:
         return document, None
+    # The reader of YAML files takes the keys of the other server out of it.
     return document, others[""](document, path)
 
 
 def _read_document(
     document: Any, locations: Locations, declared: Declarations
 ) -> dict[str, Any]:
-    """The settings of a file by canonical name. Raises ConfigError."""
+    """Convert the settings of a YAML file: canonical name → value.
+
+    Remembers the line of each setting in ``locations``. Raises ConfigError for
+    unknown keys and wrong values.
+    """
     values: dict[str, Any] = {}
     for written, content in document.items():
         location = f"{locations.source}, line {document.lines[written]}"
@@ -274,28 +319,44 @@ def _read_document(
             # It is a setting without a section, such as "features".
             locations.note(section, document, written)
             _set(values, declared, declared.rows[section], content, locations)
-            continue
-        if not isinstance(content, dict | None):
+        elif isinstance(content, dict | None):
+            _read_section(values, written, content or {}, locations, declared)
+        else:
             raise ConfigError(
                 f"{location}: {section}: expected settings, got "
                 f"{type(content).__name__}"
             )
-
-        keys: Any = content or {}
-        for key, value in keys.items():
-            name = f"{written}.{key}"
-            row = declared.by_folded.get(fold(name))
-            if row is None:
-                location = f"{locations.source}, line {keys.lines[key]}"
-                raise _unknown(name, location, declared)
-            locations.note(row.name, keys, key)
-            locations.note_old(row.name, name)
-            _set(values, declared, row, value, locations)
     return values
 
 
+def _read_section(
+    values: dict[str, Any],
+    section: object,
+    keys: Any,
+    locations: Locations,
+    declared: Declarations,
+) -> None:
+    """Add the settings of one section of a YAML file to ``values``.
+
+    ``section`` is the name of the section as it was written. Raises
+    ConfigError.
+    """
+    for key, value in keys.items():
+        name = f"{section}.{key}"
+        row = declared.by_folded.get(fold(name))
+        if row is None:
+            location = f"{locations.source}, line {keys.lines[key]}"
+            raise _unknown(name, location, declared)
+        locations.note(row.name, keys, key)
+        locations.note_old(row.name, name)
+        _set(values, declared, row, value, locations)
+
+
 def _unknown(written: str, location: str, declared: Declarations) -> ConfigError:
-    """The error about a key that nothing declares."""
+    """Make the error about a key that nothing declares.
+
+    It proposes the most similar key, unless the key is of an absent feature.
+    """
     if declared.is_absent(written):
         return ConfigError(f"{location}: {written}: {NO_FEATURE}")
     return ConfigError(
@@ -311,7 +372,10 @@ def _set(
     value: Any,
     locations: Locations,
 ) -> None:
-    """Put a setting among ``values``. Raises ConfigError."""
+    """Convert a setting, and put it among ``values``.
+
+    Raises ConfigError if the value is wrong or the setting is given twice.
+    """
     if row.name in values:
         raise ConfigError(f"{locations.of(row.name)} is given twice, in two spellings")
     values[row.name] = declared.convert(row, value, locations)
@@ -323,14 +387,19 @@ def _set(
 def _from_environment(
     environ: Mapping[str, str], warnings: list[str], declared: Declarations
 ) -> dict[str, Any]:
-    """The settings of the environment by canonical name. Raises ConfigError."""
+    """Convert the settings of the environment: canonical name → value.
+
+    The variable of ``app.http_port`` is ``IMSERVER_APP_HTTP_PORT``. A variable
+    with the prefix that is no setting only makes a warning: containers may set
+    others. Raises ConfigError for wrong values.
+    """
     by_variable = {
         folded.replace(".", ""): row for folded, row in declared.by_folded.items()
     }
-    others = (ENVIRONMENT_FILE, ENVIRONMENT_KEY)
+    no_settings = (ENVIRONMENT_FILE, ENVIRONMENT_KEY)
     values: dict[str, Any] = {}
     for variable in sorted(environ):
-        if not variable.startswith(ENVIRONMENT_PREFIX) or variable in others:
+        if not variable.startswith(ENVIRONMENT_PREFIX) or variable in no_settings:
             continue
         name = variable.removeprefix(ENVIRONMENT_PREFIX)
         row = by_variable.get(fold(name))
@@ -362,12 +431,15 @@ _SCALARS: Final[dict[type[inspect.Type], type[int | float]]] = {
 
 
 def _from_text(row: Row, text: str, variable: str) -> Any:
-    """Convert the text of a variable to a value of its setting. Lists, mappings
-    and groups are YAML. An empty text is None if the setting may be None.
-    Raises ConfigError."""
+    """Convert the text of an environment variable to a plain value.
+
+    Lists, mappings and sections are written as YAML, as in
+    ``IMSERVER_APPS='{shop: {}}'``. An empty text is None if the setting may be
+    None. Raises ConfigError.
+    """
     kind = row.type
     if isinstance(kind, inspect.Metadata):
-        kind = kind.type
+        kind = kind.type  # the type in Annotated[…]
     if isinstance(kind, inspect.StrType | inspect.LiteralType):
         return text
     if isinstance(kind, inspect.UnionType):  # a type or None
@@ -383,6 +455,7 @@ def _from_text(row: Row, text: str, variable: str) -> Any:
     if text.strip() == AUTO:
         return AUTO  # the setting decides whether it has this value
     try:
+        # Not strict: the text "1" is the number 1, and "true" is a flag.
         return msgspec.convert(text.strip(), scalar, strict=False)
     except msgspec.ValidationError:
         raise ConfigError(
@@ -394,7 +467,7 @@ def _from_text(row: Row, text: str, variable: str) -> Any:
 
 
 def _fields_of(kind: type[msgspec.Struct], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The given settings that a struct declares."""
+    """Pick the given settings that a struct declares."""
     return {
         name: value for name, value in given.items() if name in kind.__struct_fields__
     }
@@ -406,9 +479,11 @@ def _build(
     declared: Declarations,
     locations: Locations,
 ) -> Config:
-    """All settings of a node: the given ones, and the defaults of the others.
-    ``values``: canonical name → converted value. Raises ConfigError if a
-    required setting is missing."""
+    """Make the settings of a node from the given values and the defaults.
+
+    ``values`` is canonical name → converted value. Raises ConfigError if a
+    required setting is missing.
+    """
     parts: dict[str, Any] = {"warnings": warnings}
     sections: dict[str, dict[str, Any]] = {}
     for name, value in values.items():
@@ -417,16 +492,7 @@ def _build(
             sections.setdefault(section, {})[key] = value
         else:
             parts[section] = value
-
-    # The settings that features declare.
-    settings_of_features: list[tuple[str, msgspec.Struct]] = []
-    for section, kind in declared.sections:
-        given = sections.get(section, {})
-        for row in msgspec.structs.fields(kind):
-            if row.required and row.name not in given:
-                raise locations.wrong(section, f"{row.name} is missing")
-        settings_of_features.append((section, kind(**_fields_of(kind, given))))
-    parts["of_features"] = tuple(settings_of_features)
+    parts["of_features"] = _settings_of_features(sections, declared, locations)
 
     # The settings of the core. The other sections belong to features alone.
     defaults = Config()
@@ -435,6 +501,7 @@ def _build(
             settings = getattr(defaults, section)
             core_fields = _fields_of(type(settings), given)
             parts[section] = msgspec.structs.replace(settings, **core_fields)
+
     if "apps" not in parts:
         # The default apps have the defaults of features, too.
         of_features = declared.app_of({}).of_features
@@ -443,3 +510,23 @@ def _build(
             for name, tenant in defaults.apps.items()
         }
     return Config(**parts)
+
+
+def _settings_of_features(
+    sections: Mapping[str, Mapping[str, Any]],
+    declared: Declarations,
+    locations: Locations,
+) -> tuple[tuple[str, msgspec.Struct], ...]:
+    """Make the structs of settings that features declare, with their sections.
+
+    ``sections`` is name of a section → its given settings. Raises ConfigError
+    if a required setting is missing.
+    """
+    settings: list[tuple[str, msgspec.Struct]] = []
+    for section, kind in declared.sections:
+        given = sections.get(section, {})
+        for row in msgspec.structs.fields(kind):
+            if row.required and row.name not in given:
+                raise locations.wrong(section, f"{row.name} is missing")
+        settings.append((section, kind(**_fields_of(kind, given))))
+    return tuple(settings)

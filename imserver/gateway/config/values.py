@@ -24,6 +24,7 @@ from imserver.gateway.config.settings import (
     NO_PORT,
     PUBLIC_SIGN_KEY,
     AppName,
+    ChannelSettings,
     Config,
     JwtSettings,
     TenantSettings,
@@ -40,13 +41,20 @@ _QUERY: Final = re.compile(
 
 
 def hide_secrets(text: str) -> str:
-    """The text without the passwords, keys and tokens of the URLs in it."""
+    """Replace the passwords, keys and tokens of the URLs in a text.
+
+    For example, ``redis://app:pa55@host/0?token=x`` becomes
+    ``redis://app:(hidden)@host/0?token=(hidden)``.
+    """
     return _QUERY.sub(rf"\1{HIDDEN}", _USER_INFO.sub(rf"\1{HIDDEN}@", text))
 
 
 class ConfigError(StartError):
-    """A setting is unknown, has a wrong type or is out of range. The text is
-    one line that names the place."""
+    """A setting is unknown, has a wrong type or is out of range.
+
+    The text of the error is one line. It begins with the location of the
+    setting, such as ``imserver.yaml, line 3``.
+    """
 
 
 RENAMED: Final = {
@@ -56,8 +64,10 @@ RENAMED: Final = {
     "apps.*.keep_messages": "apps.*.retention_messages",
     "apps.*.keep_talks": "apps.*.store_conversations",
 }
-"""Old name of a setting → its name. The next release does not read the old
-names any more."""
+"""Old name of a setting → its name. ``*`` stands for the name of any app.
+
+The old names are accepted with a warning. The next release rejects them.
+"""
 RENAMED_OF_APPS: Final = {
     old.rpartition(".")[2]: new.rpartition(".")[2]
     for old, new in RENAMED.items()
@@ -70,18 +80,25 @@ _STORED_NAMES: Final = {name: old for old, name in RENAMED_OF_APPS.items()}
 
 
 def stored_name(name: str) -> str:
-    """The name under which a setting of an app is stored."""
+    """Return the name under which a setting of an app is in the database.
+
+    A renamed setting is stored under its old name, because the release before
+    this one must be able to read it after a downgrade.
+    """
     return _STORED_NAMES.get(name, name)
 
 
 def stored_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of an app under the names under which they are stored."""
+    """Rename settings of an app for the database, see :func:`stored_name`."""
     return {stored_name(name): value for name, value in fields.items()}
 
 
 def fold(name: object) -> str:
-    """Normalize a name for comparison: without underscores and dashes, in lower
-    case."""
+    """Normalize a name, so that all its spellings are equal.
+
+    For example, ``http_port``, ``httpPort`` and ``HTTP-PORT`` become
+    ``httpport``.
+    """
     return str(name).replace("_", "").replace("-", "").lower()
 
 
@@ -94,12 +111,11 @@ class WrittenMapping(dict[Any, Any]):
 
 
 class Locations(Service):
-    """The locations of settings, for messages: a source, and for each setting
-    in a file its line.
+    """Remembers where settings were written, so that errors can name the place.
 
-    ``source`` is a file, an environment variable or an app. ``warnings``: one
-    text for each setting that was given under its old name. ``fold`` makes all
-    spellings of a name equal.
+    ``source`` is a file, an environment variable or an app; each setting of a
+    file also has its line. ``warnings`` gets one text for each setting that was
+    given under its old name. ``fold`` makes all spellings of a name equal.
     """
 
     fold = staticmethod(fold)
@@ -109,30 +125,45 @@ class Locations(Service):
     _lines: dict[str, int] = field(default_factory=dict)
 
     def note(self, name: str, mapping: object, key: object) -> None:
-        """Remember the line of ``key`` as the line of the setting ``name``.
-        Does nothing if ``mapping`` is no :class:`WrittenMapping`, which has
-        lines."""
+        """Remember in which line of its file a setting was written.
+
+        ``mapping`` is the section that was read, and ``key`` the key of the
+        setting ``name`` in it. If the section does not come from YAML, it has
+        no lines; then the method does nothing.
+        """
         lines = getattr(mapping, "lines", {})
         if key in lines:
             self._lines[name] = lines[key]
 
     def note_item(self, name: str, item: object) -> None:
-        """Remember the line of an item of a list: the line of its first key."""
+        """Remember the line of an item of a list.
+
+        It is the line of the first key of the item. An item that is no mapping
+        has no keys; then the method does nothing.
+        """
         lines = getattr(item, "lines", None)
         if lines:
             self._lines[name] = min(lines.values())
 
     def note_old(self, name: str, written: object) -> None:
-        """Warn if the setting ``name`` was written under its old name."""
+        """Warn if a setting was written under its old name.
+
+        ``name`` is the canonical name. ``written`` is the text in the file, with
+        or without its section. Another spelling of the canonical name is no old
+        name.
+        """
         key = name.rpartition(".")[2]
-        if fold(str(written).rpartition(".")[2]) != fold(key):
-            self.warnings.append(
-                f"{self.of(name).removesuffix(name)}{written}: {OLD_NAME.format(key)}"
-            )
+        written_key = str(written).rpartition(".")[2]
+        if fold(written_key) != fold(key):
+            # The location without the canonical name, which people did not write.
+            location = self.of(name).removesuffix(name)
+            self.warnings.append(f"{location}{written}: {OLD_NAME.format(key)}")
 
     def forget(self, name: str) -> None:
-        """Forget the line of a setting, because another source has overridden
-        it."""
+        """Forget the line of a setting that another source has overridden.
+
+        The lines of everything inside the setting are forgotten, too.
+        """
         self._lines = {
             setting: line
             for setting, line in self._lines.items()
@@ -140,20 +171,27 @@ class Locations(Service):
         }
 
     def wrong(self, name: str, problem: str) -> ConfigError:
-        """The error that a setting is wrong. It has the location and the name
-        of the setting, and the problem."""
+        """Make the error about a setting with a wrong value.
+
+        Its text is as ``imserver.yaml, line 3: app.http_port: expected …``.
+        """
         return ConfigError(f"{self.of(name)}: {problem}")
 
     def lacks(self, name: str, needs: str) -> ConfigError:
-        """The error that a setting needs another one. It has the location and
-        the name of the setting, and the name of the setting that it
-        ``needs``."""
+        """Make the error about a setting that needs another setting.
+
+        Its text is as ``imserver.yaml, line 3: acme.domains needs storage``,
+        where ``needs`` names the missing setting.
+        """
         return ConfigError(f"{self.of(name)} needs {needs}")
 
     def of(self, name: str) -> str:
-        """The location and the name of a setting, as in ``imserver.yaml, line
-        3: app.http_port``. A setting without a line of its own has the line of
-        the section or the setting that contains it."""
+        """Describe where a setting was written, for the beginning of a message.
+
+        For example, ``imserver.yaml, line 3: app.http_port``. A setting without
+        a line of its own gets the line of the innermost section, list or
+        setting around it.
+        """
         with_line = [setting for setting in self._lines if _is_within(name, setting)]
         if not with_line:
             return f"{self.source}: {name}"
@@ -162,17 +200,25 @@ class Locations(Service):
 
 
 def _is_within(name: str, whole: str) -> bool:
-    """Whether ``whole`` is the setting ``name`` itself, or a section, list or
-    mapping that contains it, as ``api.keys`` contains ``api.keys[0].key``."""
+    """Tell whether the setting ``name`` is ``whole``, or is inside it.
+
+    For example, ``api.keys[0].key`` is within ``api``, ``api.keys`` and itself,
+    but not within ``api.key``.
+    """
     if not name.startswith(whole):
         return False
+    # The name must go on with a separator: "api.keys" only begins like
+    # "api.key".
     inner = name[len(whole) :]
     return inner[:1] in ("", ".", "[")
 
 
 class Row(NamedTuple):
-    """A setting: its canonical name (``section.key``) and its type, also in
-    msgspec's description."""
+    """A setting: its canonical name (``section.key``), and its type.
+
+    ``hint`` is the type as Python has it, and ``type`` is msgspec's description
+    of the same type.
+    """
 
     name: str
     hint: Any
@@ -180,7 +226,7 @@ class Row(NamedTuple):
 
 
 NO_FEATURE: Final = "the setting features leaves this feature out"
-"""The error about settings of absent features."""
+"""The error text for a setting of a feature that the node leaves out."""
 
 
 class Declarations:
@@ -207,6 +253,11 @@ class Declarations:
         absent: Callable[[], Iterable[str]] = tuple,
         dialects: Iterable[str] = (),
     ) -> None:
+        """Collect the settings, and index them by their names.
+
+        Raises StartError if two features declare the same setting. The arguments
+        are described at the class.
+        """
         self.dialects = tuple(dict.fromkeys(dialects))
         self.sections = tuple(sections)
         self.app_kinds = tuple(app_kinds)
@@ -219,29 +270,43 @@ class Declarations:
         """Name of a setting of an app → its type."""
         self._app_keys = {fold(name) for name in (*self.app_hints, *RENAMED_OF_APPS)}
         """The folded names of all settings of an app, also the old names."""
+
+        # A list first: the mapping would hide a setting that is declared twice.
         rows = tuple(self._declared_rows())
+        app_names = [f"apps.*.{name}" for name, _ in of_apps]
+        _require_unique([*(row.name for row in rows), *app_names])
         self.rows: Mapping[str, Row] = {row.name: row for row in rows}
         """Canonical name → setting, in the order of the manual."""
-        by_folded: dict[str, Row] = {}
-        for old, name in RENAMED.items():
-            if name in self.rows:
-                by_folded[fold(old)] = self.rows[name]
-        for name, row in self.rows.items():
-            by_folded[fold(name)] = row
-        self.by_folded: Mapping[str, Row] = by_folded
+        self.by_folded: Mapping[str, Row] = self._rows_by_folded_name()
         """Folded ``section.key``, also of an old name → setting."""
-        all_names = [row.name for row in rows]
-        all_names += [f"apps.*.{name}" for name, _ in of_apps]
-        _require_unique(all_names)
         section_names = [name.partition(".")[0] for name in self.rows]
         self.names: Mapping[str, str] = {fold(name): name for name in section_names}
         """Folded name of a section → its name."""
 
+    def _rows_by_folded_name(self) -> dict[str, Row]:
+        """Index the settings by their folded names, and by folded old names.
+
+        If an old name has become the name of another setting, it means that
+        setting.
+        """
+        by_folded: dict[str, Row] = {}
+        for old, name in RENAMED.items():
+            if name in self.rows:
+                by_folded[fold(old)] = self.rows[name]
+        # The names of today come last, so they win over old names.
+        for name, row in self.rows.items():
+            by_folded[fold(name)] = row
+        return by_folded
+
     def _declared_of_apps(
         self, core_keys: Container[str] | None
     ) -> Iterator[tuple[str, Any]]:
-        """Name and type of each setting of an app, of the core and of features.
-        A name comes twice if it is declared twice."""
+        """List name and type of each setting of an app, also of features.
+
+        The mark ``by_feature`` says that the core reads a setting which apps
+        have only if a feature names it. A name comes twice if it is declared
+        twice.
+        """
         for kind in (TenantSettings, *self.app_kinds):
             for name, hint in hints_of(kind).items():
                 is_named = core_keys is None or name in core_keys
@@ -249,26 +314,35 @@ class Declarations:
                     yield name, hint
 
     def _declared_rows(self) -> Iterator[Row]:
-        """All settings of the node, in the order of the manual. In a section,
-        the settings of features come after the settings of the core. Sections
-        that only features have come last."""
+        """List all settings of the node but those of apps, as the manual has them.
+
+        In a section, the settings of features come after the settings of the core.
+        Sections that only features have come last.
+        """
         of_features: dict[str, list[type[msgspec.Struct]]] = {}
         for name, kind in self.sections:
             of_features.setdefault(name, []).append(kind)
+
         for name, hint in hints_of(Config).items():
             info = inspect.type_info(hint)
             if isinstance(info, inspect.StructType):
                 for kind in (info.cls, *of_features.pop(name, ())):
                     yield from _rows_of(name, kind)
             else:
+                # A setting without a section, such as "features".
                 yield Row(name, hint, info)
+
+        # pop() has left the sections that the core does not have.
         for name, kinds in of_features.items():
             for kind in kinds:
                 yield from _rows_of(name, kind)
 
     def nearest(self, written: object) -> str:
-        """The known section or setting whose name is most similar to
-        ``written``."""
+        """Find the known section or setting whose name is most similar.
+
+        Errors about unknown keys propose it. ``written`` is the key as it was
+        written, with or without its section.
+        """
         folded = fold(written)
         names = {fold(name): name for name in (*self.rows, *self.names.values())}
         if "." not in folded:
@@ -280,8 +354,11 @@ class Declarations:
         return names[_closest(folded, names)]
 
     def convert(self, row: Row, value: Any, locations: Locations) -> Any:
-        """Convert a value to the type of its setting. Raises ConfigError, which
-        names the location and the setting."""
+        """Convert a value from a file or a variable to the type of its setting.
+
+        Keys of mappings are accepted in each of their spellings. Raises
+        ConfigError, which names the location and the setting.
+        """
         if row.name != "apps" or not isinstance(value, dict):
             shaped = _shape(row.hint, value, row.name, locations)
             return msgspec.convert(shaped, row.hint)
@@ -293,20 +370,27 @@ class Declarations:
         for name, fields in fields_by_name.items():
             setting = f"apps.{name}"
             if not isinstance(fields, dict):
+                # It raises: no other value is the settings of an app.
                 _check_type(TenantSettings, fields, setting, locations)
-            apps[name] = self.app_of(self._shape_app(fields, setting, locations))
+            shaped = self._shape_app(fields, above=setting, locations=locations)
+            apps[name] = self.app_of(shaped)
         return apps
 
     def _shape_app(
         self, fields: dict[Any, Any], above: str, locations: Locations
     ) -> dict[str, Any]:
-        """Check the settings of an app, and return them under their canonical
-        names. ``above``: the name of the app in messages, such as
-        ``apps.shop``; ``""``: messages have the names of the settings alone."""
+        """Check the settings of an app, and return them by their canonical names.
+
+        ``above`` is the name of the app in messages, such as ``apps.shop``. If it
+        is ``""``, messages have the names of the settings alone. Raises
+        ConfigError.
+        """
         if above:
             prefix = f"{above}."
         else:
             prefix = ""
+
+        # This comes first, because its text is better than "unknown key".
         for key in fields:
             if fold(key) not in self._app_keys and self.is_absent(f"apps.*.{key}"):
                 setting = f"{prefix}{key}"
@@ -314,24 +398,35 @@ class Declarations:
                 raise locations.wrong(setting, NO_FEATURE)
 
         shaped = _shape_fields(
-            self.app_hints, fields, above, locations, RENAMED_OF_APPS
+            self.app_hints, fields, above, locations, renamed=RENAMED_OF_APPS
         )
+        self._require_known_dialects(shaped.get("dialects", ()), prefix, locations)
+        return shaped
+
+    def _require_known_dialects(
+        self, dialects: Iterable[str], prefix: str, locations: Locations
+    ) -> None:
+        """Raise ConfigError if an app names a dialect that the node does not speak.
+
+        Declarations without dialects accept every name.
+        """
         if not self.dialects:
-            return shaped
-        for number, dialect in enumerate(shaped.get("dialects", ())):
+            return
+        for number, dialect in enumerate(dialects):
             if dialect not in self.dialects:
                 expected = ", ".join(sorted(self.dialects))
                 raise locations.wrong(
                     f"{prefix}dialects[{number}]",
                     f"expected one of {expected}; got {dialect!r}",
                 )
-        return shaped
 
     def app_of(self, fields: Mapping[str, Any]) -> TenantSettings:
-        """The settings of an app from plain values, also under their stored
-        names. Undeclared settings are ignored.
+        """Make the settings of an app from plain values, as the database has
+        them.
 
-        Raises :class:`msgspec.ValidationError`.
+        Stored (old) names are accepted. Undeclared settings are ignored: a
+        feature that is absent now may have stored them. Raises
+        :class:`msgspec.ValidationError`.
         """
         fields = {
             RENAMED_OF_APPS.get(name, name): value for name, value in fields.items()
@@ -339,6 +434,7 @@ class Declarations:
         settings = msgspec.convert(fields, TenantSettings)
         of_features = []
         for kind, default in self._app_defaults:
+            # All apps without settings of this feature share one object.
             if fields.keys().isdisjoint(kind.__struct_fields__):
                 of_features.append(default)
             else:
@@ -348,26 +444,32 @@ class Declarations:
     def given_fields(
         self, given: Mapping[str, Any], locations: Locations
     ) -> dict[str, Any]:
-        """Check the given settings of an app. Returns them under their
-        canonical names, as plain values.
+        """Check the given settings of an app, and return them as plain values.
 
-        Raises ConfigError, which names the location and the setting.
+        Their names are canonical in the result. It has no defaults: only
+        settings that were given. Raises ConfigError, which names the location
+        and the setting.
         """
         shaped = self._shape_app(dict(given), above="", locations=locations)
         written = plain(self.app_of(shaped))
         return {name: written[name] for name in shaped}
 
     def is_absent(self, written: str) -> bool:
-        """Whether a section, or a key in it, belongs to a feature that this
-        node does not have."""
+        """Tell whether a section, or a key in it, is of an absent feature."""
         return fold(written) in map(fold, self._absent())
 
     def absent_variable(self, variable: str) -> str:
-        """The section or key of an absent feature that a variable of the
-        environment names; ``""`` if it names none. ``variable``: its name
-        without the prefix ``IMSERVER_``."""
+        """Find the section or key of an absent feature that a variable names.
+
+        ``variable`` is the name of an environment variable without
+        ``IMSERVER_``, for example ``ACME_DOMAINS``. Returns ``""`` if it names
+        none.
+        """
         folded = fold(variable)
         for written in self._absent():
+            # Variables have no dot between section and key. Of a section
+            # without its keys, all variables that begin with its name are its
+            # own.
             name = fold(written)
             is_named = folded == name.replace(".", "")
             is_in_section = "." not in name and folded.startswith(name)
@@ -377,8 +479,7 @@ class Declarations:
 
 
 def _require_unique(names: Iterable[str]) -> None:
-    """Raise StartError if a setting is declared twice, also in two
-    spellings."""
+    """Raise StartError if a setting is declared twice, in any spelling."""
     folded_names: set[str] = set()
     for name in names:
         folded = fold(name)
@@ -394,7 +495,7 @@ def _rows_of(section: str, kind: type[msgspec.Struct]) -> Iterator[Row]:
 
 
 def _closest(folded: str, known: Iterable[str]) -> str:
-    """The known name that is most similar to the folded name."""
+    """Return the known name that is most similar to a folded name."""
     import difflib  # only for messages
 
     def similarity(name: str) -> float:
@@ -404,21 +505,27 @@ def _closest(folded: str, known: Iterable[str]) -> str:
 
 
 AUTO: Final = "auto"
-"""The word that stands for 0 in settings whose value the server may compute."""
+"""The word that stands for 0 in settings that the server may compute itself."""
 
 
 @cache
 def _kind(hint: Any) -> inspect.Type:
+    """Return msgspec's description of a type."""
     return inspect.type_info(hint)
 
 
 def _shape(hint: Any, value: Any, name: str, locations: Locations) -> Any:
-    """Check a value, normalize the spelling of its keys, and convert numbers
-    that name apps to text. Returns a value that msgspec can convert to the type
-    ``hint``. ``name``: the name of the setting. Raises ConfigError."""
+    """Normalize a value before msgspec converts it to the type ``hint``.
+
+    Keys get their canonical spelling, and numbers that name apps become text.
+    The result is still made of plain lists, dicts and scalars. ``name`` is the
+    name of the setting. Raises ConfigError, whose texts are better than those
+    of msgspec.
+    """
     kind = _kind(hint)
     if isinstance(kind, inspect.Metadata):
         value = _spelled_out(value, kind.extra or {})
+        # The type in ``Annotated[…]``, without its limits and marks.
         kind = kind.type
     if isinstance(kind, inspect.LiteralType) and value not in kind.values:
         choices = ", ".join(str(choice) or "(empty)" for choice in kind.values)
@@ -434,9 +541,12 @@ def _shape(hint: Any, value: Any, name: str, locations: Locations) -> Any:
 
 
 def _spelled_out(value: Any, extra: Mapping[str, Any]) -> Any:
-    """Replace spellings that a setting accepts: a number that names an app
-    becomes text, and :data:`AUTO` becomes 0. ``extra``: the marks of the
-    setting."""
+    """Replace spellings that a setting accepts by its value.
+
+    If its marks (``extra``) have ``number``, a number such as 5001 becomes
+    text, because it names an app. If they have ``auto``, :data:`AUTO` becomes
+    0.
+    """
     if extra.get("number") and type(value) is int:
         return str(value)
     if extra.get("auto") and value == AUTO:
@@ -447,10 +557,11 @@ def _spelled_out(value: Any, extra: Mapping[str, Any]) -> Any:
 def _shape_items(
     hint: Any, value: list[Any], name: str, locations: Locations
 ) -> list[Any]:
-    """The items of a list, each after :func:`_shape`. The lines of all items
-    are recorded before the first item is checked."""
+    """Normalize each item of a list, see :func:`_shape`."""
     item_hint = get_args(bare(hint))[0]
     names = [f"{name}[{index}]" for index in range(len(value))]
+    # The lines of all items are noted before the first item is checked, because
+    # an error about one item may name another.
     for item_name, item in zip(names, value, strict=True):
         locations.note_item(item_name, item)
     return [
@@ -462,8 +573,10 @@ def _shape_items(
 def _shape_struct(
     kind: type[msgspec.Struct], value: dict[Any, Any], name: str, locations: Locations
 ) -> dict[str, Any]:
-    """The fields of a struct, each after :func:`_shape`. Raises ConfigError if
-    a required one is missing."""
+    """Normalize the fields of a section, see :func:`_shape`.
+
+    Raises ConfigError, also if a required field is missing.
+    """
     shaped = _shape_fields(hints_of(kind), value, name, locations)
     for info in msgspec.structs.fields(kind):
         if info.required and info.name not in shaped:
@@ -474,8 +587,13 @@ def _shape_struct(
 def _shape_dict(
     hint: Any, value: dict[Any, Any], name: str, locations: Locations
 ) -> dict[Any, Any]:
-    """The entries of a mapping, with keys and values after :func:`_shape`."""
+    """Normalize the keys and values of a mapping, see :func:`_shape`.
+
+    Raises ConfigError if a key is empty, or if two keys are equal as text: YAML
+    reads ``5001`` and ``"5001"`` as two keys.
+    """
     key_hint, value_hint = get_args(bare(hint))
+    # The mark ``empty`` of the keys allows "" as a key.
     marks = getattr(_kind(key_hint), "extra", None) or {}
     may_be_empty = bool(marks.get("empty"))
     shaped: dict[Any, Any] = {}
@@ -502,11 +620,11 @@ def _shape_fields(
     locations: Locations,
     renamed: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """The values of a section under the canonical names of its settings, each
-    after :func:`_shape`. Raises ConfigError for an unknown key.
+    """Normalize the values of a section, by the canonical names of its settings.
 
-    ``hints``: name of a setting → type. ``name``: the name of the section in
-    messages; ``""``: none. ``renamed``: old name of a setting → its name.
+    ``hints`` is name of a setting → type. ``name`` is the name of the section
+    in messages, or ``""``. ``renamed`` is old name of a setting → its name.
+    Raises ConfigError if a key is unknown or is given twice.
     """
     field_by_folded = {
         fold(old): field for old, field in renamed.items() if field in hints
@@ -516,6 +634,7 @@ def _shape_fields(
         prefix = f"{name}."
     else:
         prefix = ""
+
     shaped: dict[str, Any] = {}
     for key, item in value.items():
         field = field_by_folded.get(fold(key))
@@ -537,8 +656,11 @@ def _shape_fields(
 
 
 def _check_type(hint: Any, value: Any, name: str, locations: Locations) -> None:
-    """Raise ConfigError, in words for people, if a value does not have the type
-    of its setting."""
+    """Raise ConfigError, in words for people, if a value has a wrong type.
+
+    ``hint`` is the type of the setting ``name``. A value that may be a secret
+    is left out of the error.
+    """
     try:
         msgspec.convert(value, hint)
     except msgspec.ValidationError as error:
@@ -546,6 +668,7 @@ def _check_type(hint: Any, value: Any, name: str, locations: Locations) -> None:
         problem = str(error).replace("`", "").partition(" - at ")[0]
         expected = problem.partition(", got")[0]
         if "matching regex" in expected:
+            # People understand "a host name", but not its regular expression.
             words = _pattern_in_words(hint)
             if words:
                 problem = f"expected {words}"
@@ -560,8 +683,10 @@ def _check_type(hint: Any, value: Any, name: str, locations: Locations) -> None:
 
 
 def _pattern_in_words(hint: Any) -> str:
-    """The values that a type with a pattern accepts, in words for people;
-    ``""`` if its description does not say it."""
+    """Describe in words which values a type with a pattern accepts.
+
+    Returns ``""`` if the description of the type does not say it.
+    """
     for meta in getattr(hint, "__metadata__", ()):
         if isinstance(meta, msgspec.Meta) and meta.pattern and meta.description:
             return meta.description
@@ -575,12 +700,17 @@ CORE: Final = Declarations()
 """The settings of a node without features."""
 
 APP_CHARACTERS: Final = 191
+"""The longest name of an app in characters."""
 APP_BYTES: Final = 500
+"""The longest name of an app in bytes of UTF-8."""
 
 
 def valid_name(name: str) -> bool:
-    """Whether an app may have this name: 1 to 191 characters, none that is
-    invisible, no blank at an end."""
+    """Tell whether an app may have this name.
+
+    It has 1 to 191 characters and at most 500 bytes. No character is invisible,
+    and no blank is at an end.
+    """
     if not 0 < len(name) <= APP_CHARACTERS or name != name.strip():
         return False
     # control characters, and surrogates, which are no UTF-8
@@ -644,16 +774,18 @@ _RESERVED_PATHS: Final = ("/acc", "/ws", "/connection/websocket", "/health", "/r
 
 
 def is_placeholder(secret: str) -> bool:
-    """Whether ``secret`` is an example from the documentation, which is
-    public."""
+    """Tell whether a secret is an example from the documentation.
+
+    Everybody knows the examples, so the server does not start with one.
+    """
     return _PLACEHOLDER.search(secret) is not None
 
 
 def short_sign_key(config: Config) -> str:
-    """The warning about a ``jwt.sign_key`` that is too short; ``""`` if it is
-    long enough.
+    """Return the warning about a ``jwt.sign_key`` that is too short, or ``""``.
 
-    GoChat's default is valid in demo mode only.
+    No warning is needed without a key, or for the public default of GoChat,
+    which is valid in demo mode only.
     """
     key = config.jwt.sign_key
     if key in ("", PUBLIC_SIGN_KEY) or len(key.encode()) >= MIN_SIGN_KEY_BYTES:
@@ -665,11 +797,11 @@ def short_sign_key(config: Config) -> str:
 
 
 def check_tenant(tenant: TenantSettings, locations: Locations, app: str = "") -> None:
-    """Check an app's settings beyond their types. Raises ConfigError, which
-    names the location.
+    """Check the settings of an app beyond their types.
 
-    ``app``: the beginning of the names of its settings in messages, such as
-    ``apps.shop.``; ``""``: messages have the names of the settings alone.
+    ``app`` is the beginning of the names of its settings in messages, such as
+    ``apps.shop.``. If it is ``""``, messages have the names of the settings
+    alone. Raises ConfigError, which names the location.
     """
     _check_networks(tenant.api_allow_from, f"{app}api_allow_from", locations)
     _check_origins(tenant.origins, f"{app}origins", locations)
@@ -680,29 +812,44 @@ def check_tenant(tenant: TenantSettings, locations: Locations, app: str = "") ->
 
 
 def _check_jwt(tenant: TenantSettings, locations: Locations, setting: str) -> None:
-    """Check the keys and issuers of an app."""
+    """Check the list ``jwt`` of an app: the keys that may sign login tokens.
+
+    An entry either names an *issuer*, from which the server fetches the keys,
+    or has a key. ``setting`` is the name of the list in messages. Raises
+    ConfigError.
+    """
     for number, row in enumerate(tenant.jwt):
         entry = f"{setting}[{number}]"
         if row.issuer:
             _check_issuer(row, entry, locations)
-            continue
-        if row.audience or row.jwks_url:
-            problem = "audience and jwks_url need an issuer in the same entry"
-            raise locations.wrong(entry, problem)
-        if row.key and row.key_file:
-            problem = "expected either key or key_file in an entry, not both"
-            raise locations.wrong(entry, problem)
-        if not (row.key or row.key_file or row.algorithm == "HS256"):
-            problem = f"{row.algorithm} needs a public key: key or key_file"
-            raise locations.wrong(entry, problem)
+        else:
+            _check_own_key(row, entry, locations)
 
+    # A token names its key by the kid, so two keys may not share one.
     kids = [row.kid for row in tenant.jwt if row.kid]
     if len(set(kids)) != len(kids):
         raise locations.wrong(setting, "two entries have the same kid")
 
 
+def _check_own_key(row: JwtSettings, setting: str, locations: Locations) -> None:
+    """Check an entry of ``jwt`` without an issuer. Raises ConfigError."""
+    problem = ""
+    if row.audience or row.jwks_url:
+        problem = "audience and jwks_url need an issuer in the same entry"
+    elif row.key and row.key_file:
+        problem = "expected either key or key_file in an entry, not both"
+    elif not (row.key or row.key_file or row.algorithm == "HS256"):
+        # Without a key, HS256 uses a secret that the server derives itself.
+        problem = f"{row.algorithm} needs a public key: key or key_file"
+    if problem:
+        raise locations.wrong(setting, problem)
+
+
 def _check_issuer(row: JwtSettings, setting: str, locations: Locations) -> None:
-    """Check an entry of ``jwt`` with an issuer."""
+    """Check an entry of ``jwt`` whose keys are fetched from an issuer.
+
+    Raises ConfigError.
+    """
     if row.key or row.key_file or row.kid:
         problem = "an entry with an issuer takes no key, key_file or kid: its keys are fetched"
         raise locations.wrong(setting, problem)
@@ -722,7 +869,11 @@ def _check_issuer(row: JwtSettings, setting: str, locations: Locations) -> None:
 
 
 def _check_channels(tenant: TenantSettings, locations: Locations, app: str) -> None:
-    """Check the namespaces of an app."""
+    """Check the channel namespaces of an app.
+
+    A namespace is the part of a channel's name before the colon. ``app`` is the
+    beginning of the names of settings in messages. Raises ConfigError.
+    """
     for namespace, row in tenant.channels.items():
         setting = f"{app}channels.{namespace}"
         if ":" in namespace or namespace.startswith("$") or namespace == "group":
@@ -734,22 +885,35 @@ def _check_channels(tenant: TenantSettings, locations: Locations, app: str) -> N
             problem = "only the user of the channel may subscribe"
             raise locations.wrong(f"{setting}.subscribe", problem)
         for option in ("subscribe", "publish"):
-            asks = getattr(row, option) == "back_end"
-            if asks and not getattr(tenant.back_ends, option):
+            asks_back_end = getattr(row, option) == "back_end"
+            if asks_back_end and not getattr(tenant.back_ends, option):
                 problem = f"back_end needs the address back_ends.{option} of the app"
                 raise locations.wrong(f"{setting}.{option}", problem)
-        if bool(row.history_size) != bool(row.history_seconds):
-            problem = "history_size and history_seconds go together"
-            raise locations.wrong(setting, problem)
-        if row.history and row.history_size:
-            problem = (
-                "expected either history or history_size: the log has all publications"
-            )
-            raise locations.wrong(setting, problem)
+        _check_history(row, setting, locations)
+
+
+def _check_history(row: ChannelSettings, setting: str, locations: Locations) -> None:
+    """Check how a namespace keeps its publications. Raises ConfigError.
+
+    ``history_size`` publications are kept in memory for ``history_seconds``;
+    ``history`` keeps all publications in the log.
+    """
+    if bool(row.history_size) != bool(row.history_seconds):
+        problem = "history_size and history_seconds go together"
+        raise locations.wrong(setting, problem)
+    if row.history and row.history_size:
+        problem = (
+            "expected either history or history_size: the log has all publications"
+        )
+        raise locations.wrong(setting, problem)
 
 
 def _check_urls_of_app(tenant: TenantSettings, locations: Locations, app: str) -> None:
-    """Check the addresses of the back ends of an app."""
+    """Check the addresses of an app's back ends and webhooks.
+
+    If the app has an address, it must also have exactly one of
+    ``webhook.secret`` and ``webhook.secret_file``. Raises ConfigError.
+    """
     webhook = tenant.webhook
     urls = {f"webhook.{key}": url for key, url in webhook.urls.items()}
     urls |= {f"back_ends.{key}": url for key, url in tenant.back_ends.urls.items()}
@@ -763,7 +927,12 @@ def _check_urls_of_app(tenant: TenantSettings, locations: Locations, app: str) -
 
 
 def _check_headers(tenant: TenantSettings, locations: Locations, app: str) -> None:
-    """Check the headers of clients that requests to back ends repeat."""
+    """Check the headers of clients that requests to back ends repeat.
+
+    Back ends trust ``headers``, which come from the client's HTTP request. A
+    client may set ``emulated_headers`` in its login, so the two lists must not
+    overlap. Raises ConfigError.
+    """
     back_ends = tenant.back_ends
     for option in ("headers", "emulated_headers"):
         for header in getattr(back_ends, option):
@@ -778,8 +947,10 @@ def _check_headers(tenant: TenantSettings, locations: Locations, app: str) -> No
 
 
 def check_config(config: Config, locations: Locations) -> None:
-    """Check conditions between settings. Raises ConfigError, which names the
-    location."""
+    """Check conditions between settings of a server.
+
+    Raises ConfigError, which names the location.
+    """
     _check_listening(config, locations)
     _check_apps(config, locations)
     _check_urls(config, locations)
@@ -800,21 +971,15 @@ def check_config(config: Config, locations: Locations) -> None:
 
 
 def _check_secrets(config: Config, locations: Locations) -> None:
-    """Check API keys and ``jwt.sign_key``. Secrets of apps are checked where
-    they are loaded."""
+    """Check API keys and ``jwt.sign_key``. Raises ConfigError.
+
+    The secrets of apps are checked where they are loaded.
+    """
     keys = [row.key for row in config.api.keys]
     if len(set(keys)) != len(keys):
         raise locations.wrong("api.keys", "one key is given twice")
     for number, key in enumerate(keys):
-        name = f"api.keys[{number}].key"
-        if is_placeholder(key):
-            raise locations.wrong(name, f"{_IS_PLACEHOLDER}; {_MAKE_KEY}")
-        if len(key) < MIN_KEY_CHARACTERS:
-            raise locations.wrong(
-                name,
-                f"expected at least {MIN_KEY_CHARACTERS} characters, got "
-                f"{len(key)}; {_MAKE_KEY}",
-            )
+        _check_api_key(key, f"api.keys[{number}].key", locations)
 
     for number, row in enumerate(config.api.keys):
         try:
@@ -828,8 +993,23 @@ def _check_secrets(config: Config, locations: Locations) -> None:
         raise locations.wrong("jwt.sign_key", problem)
 
 
+def _check_api_key(key: str, setting: str, locations: Locations) -> None:
+    """Raise ConfigError if an API key is public or easy to guess."""
+    if is_placeholder(key):
+        raise locations.wrong(setting, f"{_IS_PLACEHOLDER}; {_MAKE_KEY}")
+    if len(key) < MIN_KEY_CHARACTERS:
+        raise locations.wrong(
+            setting,
+            f"expected at least {MIN_KEY_CHARACTERS} characters, got "
+            f"{len(key)}; {_MAKE_KEY}",
+        )
+
+
 def _check_listening(config: Config, locations: Locations) -> None:
-    """Check where the node listens, and to whom."""
+    """Check where the node listens, and whose requests it accepts.
+
+    Raises ConfigError.
+    """
     app = config.app
     if app.http_port and app.http_port == app.websocket_port:
         raise ConfigError(
@@ -837,12 +1017,7 @@ def _check_listening(config: Config, locations: Locations) -> None:
             f"{app.http_port}"
         )
     _check_listeners(config, locations)
-
-    hosts = [row.host.lower() for row in config.server.extra_hosts]
-    for host in hosts:
-        if hosts.count(host) > 1:
-            problem = f"the host {host} is given twice"
-            raise locations.wrong("server.extra_hosts", problem)
+    _check_extra_hosts(config, locations)
 
     echo_path = config.debug.echo_path
     is_free = echo_path.startswith("/") and echo_path not in _RESERVED_PATHS
@@ -857,11 +1032,26 @@ def _check_listening(config: Config, locations: Locations) -> None:
     _check_networks(config.server.trusted_proxies, "server.trusted_proxies", locations)
 
 
+def _check_extra_hosts(config: Config, locations: Locations) -> None:
+    """Raise ConfigError if a host is given twice, also in capital letters."""
+    hosts = [row.host.lower() for row in config.server.extra_hosts]
+    for host in hosts:
+        if hosts.count(host) > 1:
+            problem = f"the host {host} is given twice"
+            raise locations.wrong("server.extra_hosts", problem)
+
+
 def _check_listeners(config: Config, locations: Locations) -> None:
-    """Check each additional listener, and whether two listeners conflict."""
+    """Check each additional listener, and whether two listeners conflict.
+
+    A listener has either a port or the path of a Unix socket. Raises
+    ConfigError.
+    """
     section = "server.extra_listen"
     rows = config.server.extra_listen
     ports = [row.port for row in rows]
+    # The main listeners count, too: an additional one must not take their
+    # ports.
     ports += [config.app.http_port, config.app.websocket_port]
     sockets = [row.socket for row in rows]
     for number, row in enumerate(rows):
@@ -887,7 +1077,10 @@ def _check_listeners(config: Config, locations: Locations) -> None:
 
 
 def _check_address(host: str, name: str, locations: Locations) -> None:
-    """Check a host that looks like an IPv4 address."""
+    """Raise ConfigError if a host looks like an IPv4 address and is none.
+
+    All other texts are names of hosts or IPv6 addresses, which are not checked.
+    """
     if not re.fullmatch(r"[\d.]+", host):
         return
     try:
@@ -897,16 +1090,10 @@ def _check_address(host: str, name: str, locations: Locations) -> None:
 
 
 def _check_apps(config: Config, locations: Locations) -> None:
-    """Check each app, and whether two apps conflict."""
+    """Check each app, and whether two apps conflict. Raises ConfigError."""
     for name, tenant in config.apps.items():
-        if not valid_name(name):
-            location = locations.of(f"apps.{name}").removesuffix(name)
-            raise ConfigError(
-                f"{location}{name[:APP_CHARACTERS]!r}: an app's name has 1 to "
-                f"{APP_CHARACTERS} characters, no control characters, and no blank "
-                "at an end"
-            )
-        check_tenant(tenant, locations, f"apps.{name}.")
+        _check_app_name(name, locations)
+        check_tenant(tenant, locations, app=f"apps.{name}.")
         target = config.apps.get(tenant.same_as)
         if tenant.same_as and (target is None or target.same_as):
             raise locations.wrong(
@@ -914,14 +1101,7 @@ def _check_apps(config: Config, locations: Locations) -> None:
                 "expected a configured app that is not an alias, got "
                 f"{tenant.same_as!r}",
             )
-
-    owners: dict[tuple[str, Any], str] = {}
-    for name, tenant in config.apps.items():
-        for setting, value in marked(tenant, "unique"):
-            owner = owners.setdefault((setting, value), name)
-            if owner != name:
-                problem = f"{value!r} is already used by the app {owner}"
-                raise locations.wrong(f"apps.{name}.{setting}", problem)
+    _require_no_conflict(config, locations)
 
     if config.jwt.sign_key == PUBLIC_SIGN_KEY and not config.demo:
         raise ConfigError(
@@ -930,11 +1110,36 @@ def _check_apps(config: Config, locations: Locations) -> None:
         )
 
 
+def _check_app_name(name: str, locations: Locations) -> None:
+    """Raise ConfigError if an app may not have this name."""
+    if valid_name(name):
+        return
+    # The name is shown cut and quoted: it may be very long, or invisible.
+    location = locations.of(f"apps.{name}").removesuffix(name)
+    raise ConfigError(
+        f"{location}{name[:APP_CHARACTERS]!r}: an app's name has 1 to "
+        f"{APP_CHARACTERS} characters, no control characters, and no blank "
+        "at an end"
+    )
+
+
+def _require_no_conflict(config: Config, locations: Locations) -> None:
+    """Raise ConfigError if two apps have one value that must be unique."""
+    owners: dict[tuple[str, Any], str] = {}
+    for name, tenant in config.apps.items():
+        for setting, value in marked(tenant, "unique"):
+            owner = owners.setdefault((setting, value), name)
+            if owner != name:
+                problem = f"{value!r} is already used by the app {owner}"
+                raise locations.wrong(f"apps.{name}.{setting}", problem)
+
+
 def _check_urls(config: Config, locations: Locations) -> None:
-    """Check the addresses of the database and of Redis."""
+    """Check the addresses of the database and of Redis. Raises ConfigError."""
     storage_url = config.storage.url
     if storage_url.startswith("sqlite"):
-        separator = ":///"  # it has no host
+        # A file has no host: sqlite:///path.
+        separator = ":///"
     else:
         separator = "://"
     scheme, colon, rest = storage_url.partition(separator)
@@ -950,7 +1155,10 @@ def _check_urls(config: Config, locations: Locations) -> None:
 
 
 def _check_origins(origins: Iterable[str], setting: str, locations: Locations) -> None:
-    """Check origins of pages: each has a host. Raises ConfigError."""
+    """Raise ConfigError if an origin of web pages has no host.
+
+    An origin is as ``example.org`` or ``https://example.org``.
+    """
     for origin in origins:
         host = origin.rpartition("://")[2]
         if not re.match(r"[^\s/:?#]", host):
@@ -964,7 +1172,11 @@ def _check_origins(origins: Iterable[str], setting: str, locations: Locations) -
 def _check_networks(
     networks: Iterable[str], setting: str, locations: Locations
 ) -> None:
-    """Check networks of IP addresses. Raises ConfigError."""
+    """Raise ConfigError if a text is no network of IP addresses.
+
+    A network is as ``10.0.0.0/8`` or ``fd00::/8``. A single address is one,
+    too.
+    """
     for network in networks:
         try:
             ipaddress.ip_network(network, strict=False)

@@ -15,11 +15,16 @@ from imserver.gateway.config.values import ConfigError, WrittenMapping
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's safe types. A repeated key is an error."""
+    """Reads YAML's safe types only. A repeated key is an error."""
 
 
 def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> WrittenMapping:
-    """A mapping with the lines of its keys. Raises ConfigError."""
+    """Make a mapping that knows the line of each of its keys.
+
+    Raises ConfigError for a repeated key, which YAML libraries accept, and for
+    a key that is a list or a mapping.
+    """
+    # It resolves the merge key "<<" of YAML.
     loader.flatten_mapping(node)
     mapping = WrittenMapping()
     for key_node, value_node in node.value:
@@ -38,12 +43,15 @@ def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> WrittenMappin
 
 
 def _construct_text(_loader: _Loader, node: yaml.ScalarNode) -> Any:
-    """The text of a value, as it was written."""
+    """Return a value as the text that was written."""
     return node.value
 
 
 def _construct_number(loader: _Loader, node: yaml.ScalarNode) -> Any:
-    """A number. A time such as 22:10 stays text: YAML 1.1 reads it as 1330."""
+    """Read a number. A time such as 22:10 stays text.
+
+    YAML 1.1 would read it in base 60, as 1330.
+    """
     if ":" in node.value:
         return node.value
     return yaml.SafeLoader.yaml_constructors[node.tag](loader, node)
@@ -59,21 +67,29 @@ _Loader.add_constructor(
 
 
 def read_yaml(text: str, where: str) -> Any:
-    """Parse a text. Mappings are :class:`WrittenMapping`. Raises ConfigError,
-    which names ``where``."""
+    """Parse a text as YAML. Mappings are :class:`WrittenMapping`.
+
+    ``where`` names the text in errors, for example a file. Raises ConfigError.
+    """
     try:
         return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = ""
-        if mark:
-            line = f", line {mark.line + 1}"
-        problem = getattr(error, "problem", None) or str(error).partition("\n")[0]
-        raise ConfigError(f"{where}{line}: not valid YAML: {problem}") from None
+        raise _invalid(error, where) from None
     except RecursionError:
         raise ConfigError(f"{where}: too many levels of nesting") from None
     except ConfigError as error:
+        # An error of the functions above begins with the line.
         raise ConfigError(f"{where}, {error}") from None
+
+
+def _invalid(error: yaml.YAMLError, where: str) -> ConfigError:
+    """Make a one-line error of an error of the library, with the line."""
+    mark = getattr(error, "problem_mark", None)
+    line = ""
+    if mark:
+        line = f", line {mark.line + 1}"  # the library counts from 0
+    problem = getattr(error, "problem", None) or str(error).partition("\n")[0]
+    return ConfigError(f"{where}{line}: not valid YAML: {problem}")
 
 
 def write_yaml(document: Any) -> str:
