@@ -88,6 +88,11 @@ class Api:
         commands: Mapping[str, Route],
         document: Callable[[int, bool, str], bytes],
     ) -> None:
+        """Take the services of the node, and bind each route to its own
+        service.
+
+        ``commands`` and ``document`` are described at the class.
+        """
         config = core.config
         self.authority = core.authority
         self.keys = core.keys
@@ -114,11 +119,16 @@ class Api:
         self.endpoints = {(row.method, row.path): self.bind(row) for row in routes}
         """Method and path → route, in the order of the routes."""
         self.commands = {name: self.bind(row) for name, row in commands.items()}
+        """Name → command of a batch."""
         self._styles = {row.path: row.style for row in routes}
+        """Path → the form in which its requests are refused."""
 
     def bind(self, route: Route) -> Endpoint:
-        """Return the route with its service. The service is made here unless
-        another route has it already."""
+        """Return the route together with the service that answers it.
+
+        Routes with the same ``service`` function share one service, which is
+        made for the first of them.
+        """
         make = route.service
         service = None
         if make is not None:
@@ -128,8 +138,11 @@ class Api:
         return Endpoint(route, service, f"{route.method} {route.path}")
 
     def described(self) -> bytes:
-        """Make the OpenAPI document of this server as JSON. It has the limits
-        of this server, and requires keys where this server does."""
+        """Make the OpenAPI document of this server as JSON.
+
+        It has the limits of this server, and requires keys where this server
+        does.
+        """
         return self.document(
             self.limits.batch_targets, self.keys.demo, self.core.config.root
         )
@@ -147,7 +160,8 @@ class Api:
             raise RequestRefused(principal)
 
         call = None
-        is_refused = True  # until all checks have passed
+        # Every error below means a refusal, also an unexpected one.
+        is_refused = True
         try:
             call = read(self, endpoint, request, principal)
             authorise(self, endpoint.route, call)
@@ -164,8 +178,12 @@ class Api:
         self, endpoint: Endpoint, principal: Principal, request: HttpRequest
     ) -> HttpResponse:
         """Answer another request of a principal that was admitted for a first
-        route, such as a command of a batch. The rules of the second route
-        apply, but not its rate. May switch greenlets."""
+        one.
+
+        It is a command of a batch, for example. The rules of the second route
+        apply, but the request does not count against its rate. May switch
+        greenlets.
+        """
         route = endpoint.route
         if principal.may(route.need):
             return _carry_out(self, endpoint, request, principal, is_limited=False)
@@ -181,14 +199,20 @@ class Api:
         request: HttpRequest,
         refused: bool,
     ) -> None:
-        """Count a request with a key, and the deprecated forms that any request
-        uses. ``call``: None if the request was not read. The counts have no ids
-        and no addresses of people."""
+        """Count a request for the report about the use of keys and deprecated
+        forms.
+
+        Requests with a key are counted; deprecated forms are counted for every
+        principal. ``call`` is None if the request was not read. The counts have
+        no ids and no addresses of people.
+        """
         is_key = by.kind == "key"
         if is_key:
             key = by.key
         else:
             key = by.kind
+        # The address of a back end helps to find the old client; that of a
+        # person must not be kept.
         if by.user or by.staff:
             host = ""
         else:
@@ -198,6 +222,7 @@ class Api:
         else:
             app = call.app
 
+        # The form "" is the whole route, if it is deprecated.
         if is_key or "" in endpoint.route.deprecated:
             self.uses.add((key, endpoint.name, app, host), refused)
         # Most requests use no deprecated form.
@@ -212,8 +237,11 @@ class Api:
         principal: Principal,
         call: Call | None = None,
     ) -> None:
-        """Report a refused request to the observers. ``call``: None if it was
-        not read. Never switches greenlets."""
+        """Report a refused request to the observers, which log and count
+        refusals.
+
+        ``call`` is None if the request was not read. Never switches greenlets.
+        """
         app = ""
         user = ""
         if call is not None:
@@ -230,8 +258,10 @@ class Api:
         )
 
     def read_json(self, call: Call, decoder: msgspec.json.Decoder[T]) -> T:
-        """Decode the body of a request, which known principals may compress.
-        Raises :class:`ApiProblem`."""
+        """Decode the JSON body of a request, and decompress it first if needed.
+
+        Only known principals may compress a body. Raises :class:`ApiProblem`.
+        """
         body = unpacked_body(call, self.limits.one_body_bytes)
         return Call.decode_json(decoder, body, self.limits.one_body_values)
 
@@ -246,6 +276,7 @@ class Api:
         """
         principal = call.principal
         host = call.request.host
+        # A key or a user in the headers wins over a token in the body.
         if token and not (principal.key or principal.user):
             principal = self.authority.identify(need, {}, host, token)
             call.act_as(principal)
@@ -283,14 +314,17 @@ class Api:
         self._observer.acted(act)
 
     def style_of(self, path: str) -> Style:
-        """Return the form in which requests for a path are refused."""
+        """Return the form in which requests for a path are refused.
+
+        The path need not have a route: then it is the form of ``/api/v1``.
+        """
         for path_or_pattern in (path, *patterns_of(path)):
             if path_or_pattern in self._styles:
                 return self._styles[path_or_pattern]
         return PROBLEM
 
     def reload(self, config: Config) -> None:
-        """Apply the limits of the configuration."""
+        """Apply the limits of a configuration that was read again."""
         if self.rates.per_second != config.api.requests_per_second:
             self.rates.set(config.api.requests_per_second)
         self.limits.set(config.limits)
@@ -331,31 +365,39 @@ class Call(Struct):
     facts: Mapping[str, Any] | None = None
     """The facts for observers. None means the facts of the input."""
     gone: bool = False
-    """See :class:`Act`."""
+    """Whether the act has removed its user, as in :class:`Act`."""
     old: Sequence[str] = ()
     """The deprecated forms that the request uses (``Route.deprecated``)."""
 
     def act_as(self, principal: Principal) -> None:
-        """Set the principal, which another credential than the headers has
-        proved."""
+        """Set another principal, if the headers have not proved who makes the
+        request.
+
+        For example, a token in the body has proved it.
+        """
         self.principal = principal
         self.request.by = principal.label
 
     @property
     def is_back_end(self) -> bool:
-        """Whether a back end makes the request, and not a user. A back end may
-        do everything in its apps."""
+        """Whether a back end makes the request, and not a user.
+
+        A back end may do everything in its apps.
+        """
         return not self.principal.user
 
     @property
     def credential(self) -> str:
-        """The key or token in the header ``authorization``; ``""`` without
-        one."""
+        """The key or token in the header ``authorization``, or ``""``."""
         return bearer(self.request.headers.get("authorization", ""))
 
     def texts(self, name: str) -> Sequence[str]:
-        """Return all values of a parameter: the items of a JSON list, or the
-        values of a form field that is given repeatedly. Raises BadBody."""
+        """Return all values of a parameter that may be given several times.
+
+        They are the items of a JSON list, or the fields of a form with this
+        name. Raises BadBody.
+        """
+        # The body is a form: urlencoded, or already read as multipart.
         if self.fields is None:
             if self.pairs is None:
                 pairs = parse_pairs(self.body)
@@ -369,13 +411,18 @@ class Call(Struct):
         raise BadBody(f"{name}: expected a list of texts")
 
     def form(self) -> dict[str, str]:
-        """The fields of an urlencoded body by folded name. Raises BadBody."""
+        """Return the fields of an urlencoded body by folded name. Raises
+        BadBody."""
         return parse_form(self.body)
 
     @staticmethod
     def require_few_values(body: bytes, most: int = MAX_VALUES) -> None:
-        """Refuse JSON with so many values that making objects of them would
-        block the loop. Raises :class:`ApiProblem`."""
+        """Refuse JSON with more than ``most`` values.
+
+        To make objects of so many values would block all other clients of the
+        process. Raises :class:`ApiProblem`.
+        """
+        # A value takes at least one byte, so short bodies need not be counted.
         if len(body) > most and values_in(body) > most:
             raise ApiProblem(
                 Problems.BODY_TOO_LARGE, f"The body has more than {most} values"
@@ -383,42 +430,57 @@ class Call(Struct):
 
     @staticmethod
     def check_json(document: bytes) -> None:
-        """Check JSON that the server does not read, such as a ``Raw``. Raises
-        ValueError and RecursionError."""
+        """Check JSON that the server passes on unread.
+
+        Raises ValueError and RecursionError.
+        """
         check_json(document)
 
     @staticmethod
     def require_few_commands(body: bytes, most: int) -> None:
-        """Refuse a batch with more than ``most`` objects in ``commands``,
-        before these objects are made. A short batch is not checked. Raises
-        :class:`ApiProblem`."""
+        """Refuse a batch with more than ``most`` objects in ``commands``.
+
+        It counts them in the text, before objects are made. A short batch is
+        not checked. Raises :class:`ApiProblem`.
+        """
         require_few_commands(body, most)
 
     @staticmethod
     def decode_json(
         decoder: msgspec.json.Decoder[T], body: bytes, most_values: int = MAX_VALUES
     ) -> T:
-        """Decode JSON. Raises :class:`ApiProblem`, which names the field that
-        is wrong, or says that the body has too many values."""
+        """Decode JSON, and refuse it with the name of the field that is wrong.
+
+        Raises :class:`ApiProblem`, also if the body has more than
+        ``most_values`` values.
+        """
         Call.require_few_values(body, most_values)
+        # Databases cannot store U+0000. JSON can only write it with a
+        # backslash.
         if BACKSLASH in body and has_nul(body):
             raise ApiProblem.invalid("A text contains U+0000")
         try:
             return decoder.decode(body)
-        # The body is not UTF-8, or no JSON, or has another shape.
+        # The body is not UTF-8, or no JSON, or has another shape. The slower
+        # function below finds out where, or accepts more spellings.
         except (ValueError, RecursionError) as error:
             return decode_whole(decoder, body, error)
 
     def json_object(self) -> dict[str, Any]:
-        """The object of a JSON body by folded name, without nulls. Raises
-        BadBody."""
+        """Return the object of a JSON body by folded name, without nulls.
+
+        Raises BadBody.
+        """
         return parse_json(self.body)
 
     def reply(
         self, value: Any, headers: Headers = (), status: int = 200
     ) -> HttpResponse:
-        """A response with ``value`` as JSON, or bytes of JSON; gzip if it is
-        large and the client accepts."""
+        """Make a response whose body is ``value`` as JSON.
+
+        ``value`` may also be bytes of JSON. A large body is compressed if the
+        client accepts gzip.
+        """
         if isinstance(value, bytes):
             body = value
         else:
@@ -454,10 +516,13 @@ back end names the user."""
 
 
 class Shape(Struct, frozen=True):
-    """The Struct of the query of a request of ``/api/v1``, or the decoder of
-    its JSON body. ``app``: whether the Struct has a field ``app``
-    (``optional``: it may be empty; ``""``: it has no such field). ``user``:
-    whether it has a field ``user``."""
+    """How a request of ``/api/v1`` is read: as a query, or as a JSON body.
+
+    ``query`` is the Struct of the query, and ``body`` decodes the body. ``app``
+    says whether the Struct has a field ``app``: ``required``, ``optional`` (it
+    may be empty) or ``""`` (no such field). ``user`` says whether it has a
+    field ``user``.
+    """
 
     query: type[Struct] | None = None
     body: msgspec.json.Decoder[Any] | None = None
@@ -466,7 +531,8 @@ class Shape(Struct, frozen=True):
 
 
 class Route(Struct, frozen=True):
-    """One row of the table of routes."""
+    """A row of the table of routes: what a request needs, and who answers
+    it."""
 
     method: str
     path: str
@@ -535,6 +601,7 @@ class Route(Struct, frozen=True):
     (``Limits.one_body_bytes``)."""
 
     def __post_init__(self) -> None:
+        """Replace the deprecated field ``success`` by a wrapped function."""
         if not self.success or self.function is None:
             return
         warnings.warn(
@@ -543,6 +610,7 @@ class Route(Struct, frozen=True):
             stacklevel=2,
         )
         function = _saying_refusals(self.function, self.success)
+        # The row is frozen, but nobody else has it yet.
         msgspec.structs.force_setattr(self, "function", function)
         msgspec.structs.force_setattr(self, "success", b"")
 
@@ -550,8 +618,11 @@ class Route(Struct, frozen=True):
 def _saying_refusals(
     function: Callable[..., HttpResponse], success: bytes
 ) -> Callable[..., HttpResponse]:
-    """Wrap a function of a route, so that its answers count as refusals unless
-    they begin with these bytes."""
+    """Wrap a function of a route, so that some of its answers count as
+    refusals.
+
+    Its answers refuse unless they begin with the bytes ``success``.
+    """
 
     def run(service: Any, call: Call) -> HttpResponse:
         response = function(service, call)
@@ -568,9 +639,12 @@ MakeService = Callable[[Core, Api], Any]
 
 
 class Endpoint(Struct):
-    """A route on one node. ``route`` may be replaced while the node runs.
-    ``service``: the first argument of its functions. ``name``: method and
-    path."""
+    """A route on one node, with its service.
+
+    ``route`` may be replaced while the node runs. ``service`` is the first
+    argument of its functions. ``name`` is method and path, as in ``POST
+    /api/v1/push``.
+    """
 
     route: Route
     service: Any
@@ -588,10 +662,13 @@ reach."""
 def require_app(
     api: Api, principal: Principal, need: Need, app: str, rule: AppRule = "known"
 ) -> None:
-    """Raise :class:`ApiProblem` if a principal may not make a request with this
-    ``need`` in an app, or the app does not exist although the ``rule`` requires
-    it. ``app``: its name, an alias resolved to its target. May switch
-    greenlets."""
+    """Refuse a request for an app that its principal does not reach.
+
+    ``need`` is what the route requires of principals. ``app`` is the name of
+    the app, an alias resolved to its target. ``rule`` also says whether the app
+    must exist. Raises :class:`ApiProblem`. May switch greenlets.
+    """
+    # None: the principal reaches all apps.
     apps = principal.apps
     if apps is not None and (app not in apps or rule == "all"):
         _require_more_than_apps(principal, need, app, rule)
@@ -603,8 +680,13 @@ def require_app(
 def _require_more_than_apps(
     principal: Principal, need: Need, app: str, rule: AppRule
 ) -> None:
-    """Raise :class:`ApiProblem` if a principal may not make a request with this
-    ``need`` in all apps, or in an app that is not in its list of apps."""
+    """Refuse a principal for some apps a request for all apps, or for another
+    app.
+
+    It is permitted if the principal asks about all apps that it reaches, or has
+    the right in this app by something else than its list. Raises
+    :class:`ApiProblem`.
+    """
     asks_about_its_apps = rule in ("any", "optional") and not app and not principal.user
     if asks_about_its_apps or (rule != "all" and principal.may(need, app)):
         return
@@ -619,11 +701,15 @@ def _require_more_than_apps(
 
 
 def _require_existing(api: Api, app: str) -> None:
-    """Raise :class:`ApiProblem` if the app does not exist, or is about to be
-    deleted. May switch greenlets."""
+    """Refuse a request for an app that does not exist, or is about to be
+    deleted.
+
+    Raises :class:`ApiProblem`. May switch greenlets.
+    """
     tenant = api.tenants.find(app)
     if tenant is not None and not tenant.locked:
         return
+    # A request without the name of an app gets the general text of the problem.
     if not app:
         message = ""
     elif tenant is None:
@@ -648,6 +734,7 @@ def _require_settings(api: Api, route: Route, call: Call) -> None:
         raise ApiProblem(
             Problems.FORBIDDEN, "Changing an alias requires a key for all apps"
         )
+    # The app is to become an alias, which lets its clients into the target.
     if request.settings.same_as is not UNSET:
         target = tenants.resolve(request.settings.same_as)
         require_app(api, principal, route.need, target, "named")
@@ -669,13 +756,15 @@ def answer(
     request: HttpRequest,
     admitted: Principal | None = None,
 ) -> HttpResponse:
-    """Answer one request: admit its principal, read it, authorise it, and run
-    the function of the row.
+    """Answer one request, from its headers to the response.
 
-    ``admitted``: the principal, if the request was admitted before its body was
-    read. HEAD and OPTIONS are answered too; the caller leaves out the body of
-    an answer to HEAD. Never raises: internal errors are logged, and refused in
-    the row's style. May switch greenlets.
+    The steps are: find out who makes it, read it, check the permissions, run
+    the function of the route. ``admitted`` is the principal, if the request was
+    admitted before its body was read. HEAD and OPTIONS are answered too; the
+    caller leaves out the body of an answer to HEAD.
+
+    Never raises: internal errors are logged, and refused in the style of the
+    route. May switch greenlets.
     """
     route = endpoint.route
     if admitted is None:
@@ -687,6 +776,7 @@ def answer(
         assert type(admission) is Principal
         admitted = admission
 
+    # Changes if the function fills the outboxes of very many connections.
     filled = api.flusher.bulk_filled
     is_limited = route.limited and api.rates.per_second > 0
     response = _carry_out(api, endpoint, request, admitted, is_limited)
@@ -709,11 +799,10 @@ def _carry_out(
     principal: Principal,
     is_limited: bool,
 ) -> HttpResponse:
-    """Read and authorise a request of an admitted principal, run the function
-    of the row, and count the request.
+    """Read and check a request of an admitted principal, and run its function.
 
-    ``is_limited``: it counts against the rate of its principal. Never raises.
-    May switch greenlets.
+    ``is_limited`` means that it counts against the rate of its principal.
+    Errors become refusals, so this never raises. May switch greenlets.
     """
     route = endpoint.route
     call = None
@@ -728,6 +817,7 @@ def _carry_out(
 
         call = read(api, endpoint, request, principal)
         authorise(api, route, call)
+        # require() has counted it as one request already.
         if is_limited and call.cost > 1:
             api.rates.charge(principal, request.host, call.cost - 1)
 
@@ -757,9 +847,11 @@ def _carry_out(
 def admit(
     api: Api, endpoint: Endpoint, request: HttpRequest
 ) -> Principal | HttpResponse:
-    """Find the principal of a request. Returns the principal, or the answer
-    that refuses the request. Reads nothing of the body. May switch
-    greenlets."""
+    """Find out who makes a request. Nothing of the body is read.
+
+    Returns the principal, or the answer that refuses the request. May switch
+    greenlets.
+    """
     route = endpoint.route
     need = route.need
     if need is Needs.ANYONE:
@@ -769,6 +861,7 @@ def admit(
     if api.keys.demo and need.scope and need.users.isdisjoint(TOKEN_HOLDERS):
         request.by = DEMO.label
         return DEMO
+    # The route may find the principal itself, for example by a signature.
     if route.signer is not None:
         try:
             principal = route.signer(endpoint.service, request)
@@ -806,8 +899,11 @@ def admit(
 
 
 def with_key(route: Route, headers: Mapping[str, str]) -> Mapping[str, str]:
-    """Return the headers of a request with its API key in ``authorization``,
-    for a route whose key may be in another header (``key_in``)."""
+    """Return headers that have the API key of a request in ``authorization``.
+
+    It is for a route whose key may be in another header (``key_in``), or in
+    ``authorization`` with the scheme ``apikey`` in place of ``Bearer``.
+    """
     key = headers.get(route.key_in, "")
     scheme, _, credential = headers.get("authorization", "").partition(" ")
     if not key and scheme.lower() == "apikey":
@@ -818,8 +914,11 @@ def with_key(route: Route, headers: Mapping[str, str]) -> Mapping[str, str]:
 
 
 def _token_of(route: Route, request: HttpRequest) -> str:
-    """Return the token of a user from the header or the query that the row
-    names (``token_in``); ``""`` without a token."""
+    """Return the token of a user, in a route that has it in an unusual place.
+
+    The row names the place (``token_in``): a header, or ``?token`` for the
+    query. Returns ``""`` without a token.
+    """
     if route.token_in != "?token":
         return request.headers.get(route.token_in, "")
     try:
@@ -829,14 +928,18 @@ def _token_of(route: Route, request: HttpRequest) -> str:
 
 
 def body_limit(api: Api, route: Route, principal: Principal) -> int:
-    """Return the most bytes of a body that a route accepts from a principal."""
+    """Return how many bytes of a body a route accepts from a principal.
+
+    Somebody unknown may send less, because the server has to keep the body in
+    memory.
+    """
     if principal.kind == "nobody":
         return api.limits.public_body_bytes
     return longest_body(api, route)
 
 
 def longest_body(api: Api, route: Route) -> int:
-    """Return the most bytes of a body that a route accepts from a known
+    """Return how many bytes of a body a route accepts from a known
     principal."""
     if route.takes_many:
         return api.limits.body_bytes
@@ -846,9 +949,13 @@ def longest_body(api: Api, route: Route) -> int:
 def _require_room(
     api: Api, route: Route, request: HttpRequest, principal: Principal
 ) -> None:
-    """Raise :class:`ApiProblem` if the body is longer than a route accepts from
-    a principal. The problem names the limit, unless it is the usual limit."""
+    """Refuse a body that is longer than a route accepts from a principal.
+
+    The problem names the limit, unless it is the usual limit. Raises
+    :class:`ApiProblem`.
+    """
     limit = body_limit(api, route, principal)
+    # If it is too large, the server has not read the body to its end.
     if not request.too_large and len(request.body) <= limit:
         return
     message = ""
@@ -860,8 +967,13 @@ def _require_room(
 def read(
     api: Api, endpoint: Endpoint, request: HttpRequest, principal: Principal
 ) -> Call:
-    """Read a request of an admitted principal. May switch greenlets. Raises
-    :class:`ApiProblem`, :class:`RequestRefused`, BadBody."""
+    """Read the parameters of a request into a :class:`Call`.
+
+    A route reads them in one of three ways: into a Struct (``shape``), by a
+    function of its own (``read``), or as texts by name, as the original server
+    does. May switch greenlets. Raises :class:`ApiProblem`,
+    :class:`RequestRefused` and BadBody.
+    """
     route = endpoint.route
     if route.shape is not None:
         return _read_shape(api, route, route.shape, request, principal)
@@ -897,8 +1009,10 @@ def read(
 def _read_shape(
     api: Api, route: Route, shape: Shape, request: HttpRequest, principal: Principal
 ) -> Call:
-    """Read the query or body of a request of ``/api/v1``. Raises
-    :class:`ApiProblem`."""
+    """Read the query or JSON body of a request of ``/api/v1`` into its Struct.
+
+    Raises :class:`ApiProblem`.
+    """
     call = Call({}, "", principal, request, request.body)
     values: Any = None
     if shape.body is not None:
@@ -930,7 +1044,10 @@ def _read_shape(
 
 def unpacked_body(call: Call, most_bytes: int) -> bytes:
     """Return the body of a request, decompressed to at most ``most_bytes``.
-    Only known principals may compress it. Raises :class:`ApiProblem`."""
+
+    Only known principals may compress it, because a short body can become very
+    long. Raises :class:`ApiProblem`.
+    """
     encoding = call.request.headers.get("content-encoding", "identity").lower()
     if encoding in ("", "identity"):
         return call.body
@@ -940,9 +1057,11 @@ def unpacked_body(call: Call, most_bytes: int) -> bytes:
 
 
 def authorise(api: Api, route: Route, call: Call) -> None:
-    """Raise :class:`ApiProblem` if an admitted principal may not make a request
-    for the app and the user of the call. Sets ``call.user`` of a request of a
-    user. May switch greenlets."""
+    """Refuse a request for an app or a user for whom its principal may not act.
+
+    Bans and mutes are checked, too. In a request of a user, ``call.user``
+    becomes this user. Raises :class:`ApiProblem`. May switch greenlets.
+    """
     principal = call.principal
     rule = route.app
     if rule == "settings":
@@ -950,6 +1069,7 @@ def authorise(api: Api, route: Route, call: Call) -> None:
     elif rule:
         require_app(api, principal, route.need, call.app, rule)
 
+    # Back ends are never banned: they have neither.
     person = principal.user or principal.staff
     if person:
         ban = api.sessions.ban_of(principal.app, person)
@@ -961,6 +1081,7 @@ def authorise(api: Api, route: Route, call: Call) -> None:
     elif route.user == "required" and not call.user:
         raise ApiProblem.invalid("`user`: name the user on whose behalf you ask")
 
+    # With this parameter, the request needs another permission.
     if route.need_with is not None:
         name, need = route.need_with
         if call.params.get(name) == "true" and not principal.may(need):
@@ -968,9 +1089,12 @@ def authorise(api: Api, route: Route, call: Call) -> None:
 
 
 def _authorise_user(api: Api, route: Route, call: Call) -> None:
-    """Raise :class:`ApiProblem` if a user makes a request on behalf of another
-    user, or if the user is muted and other users receive the content of the
-    request. Sets ``call.user`` if the row has a ``user`` rule."""
+    """Refuse a user who acts for somebody else, or who is muted.
+
+    A mute matters if other users receive the content of the request
+    (``voice``). If the route has a ``user`` rule, ``call.user`` becomes this
+    user. Raises :class:`ApiProblem`.
+    """
     principal = call.principal
     if route.user_in and call.params.get(route.user_in) != principal.user:
         raise ApiProblem(Problems.FORBIDDEN)
@@ -995,9 +1119,11 @@ def refused(
     principal: Principal = NOBODY,
     call: Call | None = None,
 ) -> HttpResponse:
-    """Make the answer to a request that ended with this error. Refusals are
-    reported to observers, and internal errors are logged. ``principal`` and
-    ``call``: as far as they are known."""
+    """Make the answer to a request that ended with an error.
+
+    Refusals are reported to observers, and internal errors are logged.
+    ``principal`` and ``call`` are given as far as they are known.
+    """
     # Each step makes a more general error of a special one.
     refusal_of = route.refusals.get(type(error))
     if refusal_of is not None:

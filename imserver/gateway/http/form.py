@@ -49,21 +49,29 @@ class BadBody(ServiceRefused, ValueError, problem=Problems.BAD_REQUEST):
 
 
 def _decode_escapes(run: re.Match[str]) -> str:
-    """The text of a run of escapes, which together may be one character."""
+    """Decode a run of escapes, such as ``%C3%A4`` for ``ä``.
+
+    Several escapes together may be one character, so a run is decoded as a
+    whole.
+    """
     encoded = bytes.fromhex(run[0].replace("%", ""))
     return encoded.decode("utf-8", "replace")
 
 
 def _unescape(text: str) -> str:
-    """The decoded text of a part of a form. Raises BadBody."""
+    """Decode a name or a value of a form: ``a+b%21`` becomes ``a b!``.
+
+    Raises BadBody if a long text has very many broken escapes.
+    """
     text = text.replace("+", " ")
     if "%" not in text:
         return text
     if len(text) < _SHORT_CHARACTERS:
         return _escapes.sub(_decode_escapes, text)
 
-    # By the decoder of quoted-printable, which is written in C: 2 MiB of `%41b`
-    # take 10 ms instead of 180.
+    # A long text goes through the decoder of quoted-printable, which is written
+    # in C: 2 MiB of `%41b` take 10 ms instead of 180. That format writes "=41"
+    # for "%41". A broken escape stands for itself, so its % is escaped first.
     encoded, _ = _broken_escapes.subn(b"%25", text.encode(), MAX_FIELDS)
     if _broken_escapes.search(encoded) is not None:
         raise BadBody("too many broken escapes")
@@ -72,7 +80,11 @@ def _unescape(text: str) -> str:
 
 
 def _split(encoded: bytes) -> list[str]:
-    """The fields of a form, with their escapes. Raises BadBody."""
+    """Split a form into fields, which still have their escapes.
+
+    Raises BadBody if the form has U+0000, which databases refuse, or if
+    decoding it would block other clients for too long.
+    """
     if b"\0" in encoded or b"%00" in encoded:
         raise BadBody("a field contains U+0000")
     if len(encoded) > MAX_FORM_BYTES and (b"%" in encoded or not encoded.isascii()):
@@ -84,8 +96,11 @@ def _split(encoded: bytes) -> list[str]:
 
 
 def parse_pairs(encoded: bytes) -> list[tuple[str, str]]:
-    """All fields of an urlencoded form in order, with unchanged names. Raises
-    :class:`BadBody`."""
+    """Parse an urlencoded form into all its fields, in order.
+
+    For example, ``user=ann&User=bob`` becomes two pairs. Names keep their case.
+    Raises :class:`BadBody`.
+    """
     pairs = []
     for field in _split(encoded):
         if field:
@@ -95,9 +110,11 @@ def parse_pairs(encoded: bytes) -> list[tuple[str, str]]:
 
 
 def parse_form(encoded: bytes) -> dict[str, str]:
-    """Parse an urlencoded form or a query. Returns name in lower case → value.
-    Bytes that are not UTF-8 become U+FFFD, and an invalid escape stays. Raises
-    :class:`BadBody`."""
+    """Parse an urlencoded form or a query: name in lower case → value.
+
+    If a name is given several times, the first field counts. Bytes that are not
+    UTF-8 become U+FFFD, and an invalid escape stays. Raises :class:`BadBody`.
+    """
     params: dict[str, str] = {}
     # Most pushes have no escapes. For them, the loop below is written out
     # without decoding, which takes 1.1 µs less. Python finds a number in bytes
@@ -120,12 +137,15 @@ def parse_form(encoded: bytes) -> dict[str, str]:
 
 
 def parse_json(body: bytes) -> dict[str, Any]:
-    """Parse a JSON object. Returns key in lower case → value, without nulls.
-    Raises :class:`BadBody`."""
+    """Parse a JSON object: key in lower case → value, without nulls.
+
+    Raises :class:`BadBody`.
+    """
     if len(body) > MAX_VALUES and values_in(body) > MAX_VALUES:
         raise BadBody("too many values")
     try:
         document = msgspec.json.decode(body)
+    # The fast parser refuses lone surrogates, which JavaScript may write.
     except (ValueError, RecursionError):
         document = _parse_json_slowly(body)
     if not isinstance(document, dict):
@@ -134,16 +154,21 @@ def parse_json(body: bytes) -> dict[str, Any]:
 
 
 def fold(document: dict[str, Any]) -> dict[str, Any]:
-    """Return a JSON object with its keys in lower case, and without nulls,
-    which count as missing."""
+    """Return a JSON object with its keys in lower case, and without nulls.
+
+    A null counts as missing.
+    """
     return {
         name.lower(): value for name, value in document.items() if value is not None
     }
 
 
 def _parse_json_slowly(body: bytes) -> Any:
-    """Parse JSON by the slow parser. It reads lone surrogates, which JavaScript
-    writes, as U+FFFD."""
+    """Parse JSON that the fast parser has refused.
+
+    This parser accepts lone surrogates, which JavaScript may write, and reads
+    them as U+FFFD. Raises :class:`BadBody`.
+    """
     if len(body) > _MAX_SLOW_BYTES:
         raise BadBody("no JSON")
     try:
@@ -162,8 +187,10 @@ def _well_formed_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _well_formed(value: Any) -> Any:
-    """A value of JSON without lone surrogates. Objects in it are well-formed
-    already."""
+    """Replace the lone surrogates in a value of JSON.
+
+    Objects inside it are well-formed already: the parser made them first.
+    """
     if isinstance(value, str):
         return well_formed(value)
     if isinstance(value, list):
@@ -196,8 +223,10 @@ def _discard(*_: Any, **__: Any) -> _Nowhere:
 
 
 def read_multipart(body: bytes, content_type: str) -> list[tuple[str, str]]:
-    """The text fields of a multipart form in order, without its files. Raises
-    :class:`BadBody`."""
+    """Read the text fields of a multipart form, in order. Files are left out.
+
+    Raises :class:`BadBody`.
+    """
     # Imported on first use: few clients send multipart forms, and werkzeug is
     # large.
     from werkzeug.formparser import FormDataParser
@@ -207,6 +236,7 @@ def read_multipart(body: bytes, content_type: str) -> list[tuple[str, str]]:
     boundary = options.get("boundary", "").encode("latin-1", "replace")
     if len(body) > MAX_FORM_BYTES or not boundary:
         raise BadBody("too large for a form")
+    # Before the library sees it: the library is slow at many headers.
     if _head_bytes(body, boundary) > MAX_HEAD_BYTES:
         raise BadBody("too large for a form")
 
@@ -231,9 +261,11 @@ def read_multipart(body: bytes, content_type: str) -> list[tuple[str, str]]:
 
 
 def _head_bytes(body: bytes, boundary: bytes) -> int:
-    """Count the bytes of the preamble and of the headers of all parts, as
-    :data:`MAX_HEAD_BYTES` counts them. Raises :class:`BadBody` if there are too
-    many parts."""
+    """Count the bytes that are slow to parse: the headers of all parts.
+
+    The text before the first part counts, too. :data:`MAX_HEAD_BYTES` says how
+    they are counted. Raises :class:`BadBody` if there are too many parts.
+    """
     mark = b"--" + boundary
     total = 0
     start = 0
@@ -265,33 +297,45 @@ Pairs = list[tuple[str, str]]
 def parse_body(
     content_type: str, body: bytes
 ) -> tuple[dict[str, str], dict[str, Any] | None, Pairs | None]:
-    """Parse a body of any content type. Returns three values: the parameters by
-    name in lower case; the object of a JSON body (else None); the fields of a
-    multipart form (else None). Raises :class:`BadBody`."""
+    """Parse the body of a request to a route of the original servers.
+
+    It may be JSON, a multipart form or an urlencoded form. Returns three
+    values: the parameters as texts, by name in lower case; the object of a JSON
+    body, or None; the fields of a multipart form, or None. Raises
+    :class:`BadBody`.
+    """
     kind = content_type.partition(";")[0].strip().lower()
     if kind.endswith("json"):
         if has_nul(body):
             raise BadBody("a text contains U+0000")
         fields = parse_json(body)
-        # The parameters of the originals' routes, as texts.
-        params = {}
-        for name, value in fields.items():
-            if name in ("userid", "msgid", "message", "cursor"):
-                if not isinstance(value, str):
-                    raise BadBody(f"{name}: expected a text")
-                params[name] = value
-            elif name == "banseconds":
-                if type(value) not in (int, float):
-                    raise BadBody(f"{name}: expected a number")
-                params[name] = str(value)
-        return params, fields, None
+        return _params_of_json(fields), fields, None
     if kind == "multipart/form-data":
         pairs = read_multipart(body, content_type)
+        # Backwards, so that the first field of a name counts.
         params = {name.lower(): value for name, value in reversed(pairs)}
         return params, None, pairs
     if kind and kind != FORM and body:
         raise BadBody("neither a form nor JSON")
     return parse_form(body), None, None
+
+
+def _params_of_json(fields: Mapping[str, Any]) -> dict[str, str]:
+    """Return the parameters of a JSON object that routes want as texts.
+
+    Raises BadBody if such a parameter has another type.
+    """
+    params = {}
+    for name, value in fields.items():
+        if name in ("userid", "msgid", "message", "cursor"):
+            if not isinstance(value, str):
+                raise BadBody(f"{name}: expected a text")
+            params[name] = value
+        elif name == "banseconds":
+            if type(value) not in (int, float):
+                raise BadBody(f"{name}: expected a number")
+            params[name] = str(value)
+    return params
 
 
 # --- ids of apps --------------------------------------------------------------
@@ -303,19 +347,24 @@ a number."""
 
 
 def app_number(text: str) -> str:
-    """The number of an app in decimal; ``""`` if it is not a number."""
+    """Return the number of an app without sign and leading zeros.
+
+    For example, ``+07`` becomes ``7``. Returns ``""`` if the text is no number.
+    """
     if not _is_number(text):
         return ""
     return str(int(text))
 
 
 def app_named(tenants: Tenants, app_id: str) -> str:
-    """Return the app of an ``appID``, which is a number or a name. Returns
-    ``""`` if the number is 0 or the text is invalid. Names with a colon, such
-    as ``system:…`` and ``action:…``, are invalid here."""
+    """Find the app that an ``appID`` names: by its number, or by its name.
+
+    Returns ``""`` if the number is 0 or the text is invalid. Names with a
+    colon, such as ``system:…`` and ``action:…``, are invalid here.
+    """
     tenant = tenants.by_name.get(app_id)
     if tenant is not None and ":" not in app_id:
-        return tenant.same_as or app_id
+        return tenant.same_as or app_id  # an alias stands for its target
     name = app_number(app_id)
     if name == "0":
         return ""
@@ -323,8 +372,11 @@ def app_named(tenants: Tenants, app_id: str) -> str:
 
 
 def app_from_json(tenants: Tenants, app_id: object) -> str:
-    """Return the app of an ``appID`` in JSON, which is a number of 32 bits, or
-    a text as for :func:`app_named`. Raises BadBody."""
+    """Find the app of an ``appID`` in JSON.
+
+    It is a number of 32 bits, or a text as for :func:`app_named`. Raises
+    BadBody.
+    """
     if isinstance(app_id, str):
         return app_named(tenants, app_id)
     if type(app_id) is not int or not 0 <= app_id < _APP_NUMBERS:
@@ -333,21 +385,29 @@ def app_from_json(tenants: Tenants, app_id: object) -> str:
 
 
 class NumberedRooms:
-    """The names of rooms in the originals' routes, whose clients use numbers as
-    ids."""
+    """The names of rooms in the routes of the original server.
+
+    Its clients use numbers as ids, and have their own apps.
+    """
 
     @staticmethod
     def id_of(name: str) -> int | str:
-        """Return the id of a room, or of a user in a room, by its name. A name
-        that is a plain decimal becomes a number."""
+        """Return the id of a room, or of a user in a room, as clients expect
+        it.
+
+        A name that is a plain decimal becomes a number: ``"17"`` becomes 17,
+        but ``"017"`` stays a text.
+        """
         if name and app_number(name) == name:
             return int(name)
         return name
 
     @staticmethod
     def app_of(tenants: Tenants, params: Mapping[str, str]) -> str:
-        """Return the app of an ``appId`` whose rooms are listed; ``""`` if the
-        ``appId`` is not a number."""
+        """Find the app whose rooms a request lists.
+
+        Returns ``""`` if its ``appId`` is not a number.
+        """
         number = app_number(params.get("appid", ""))
         if number:
             return tenants.resolve(f"{ACTION_PREFIX}{number}")
@@ -358,15 +418,18 @@ class NumberedRooms:
 
 
 def cursor_of(name: str) -> str:
-    """The cursor of the page after the entry with this name."""
+    """Make the cursor of the page that comes after the entry with this name.
+
+    Clients pass it on unread, so it is base64.
+    """
     return base64url.encode(name.encode())
 
 
 def read_cursor(cursor: str, errors: str = "replace") -> str | None:
-    """Decode a cursor: the name of the last entry of the page before. Returns
-    None if the cursor is empty, which means the first page.
+    """Decode a cursor: the name of the last entry of the page before.
 
-    Raises ValueError if the cursor is invalid. ``errors`` as in
+    Returns None if the cursor is empty, which means the first page. Raises
+    ValueError if the cursor is invalid. ``errors`` is as in
     :meth:`bytes.decode`: with ``"replace"`` every valid base64 text gives some
     name.
     """

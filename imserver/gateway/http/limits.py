@@ -51,7 +51,7 @@ class Limits:
         self.set(settings)
 
     def set(self, settings: LimitSettings) -> None:
-        """Apply the settings."""
+        """Compute the limits from the settings."""
         self.batch_targets = settings.batch_targets
         self.body_bytes = settings.body_bytes
         """Longest body that is read from a known principal."""
@@ -78,8 +78,11 @@ class Limits:
         """The most values of a body with many targets."""
 
     def messages_per_second(self, app: str) -> float:
-        """Limit of messages per second on one connection to an app; 0: no
-        limit."""
+        """Return how many messages a connection to an app may send in a second.
+
+        The stricter one of the server's and the app's limit counts. 0: no
+        limit.
+        """
         limits = [self._messages_per_second]
         tenant = self._tenants.get(app)
         if tenant is not None:
@@ -89,24 +92,31 @@ class Limits:
 
 
 def too_many(error: TooManyRequests) -> ApiProblem:
-    """The refusal of a request by a rate. It says when the next attempt is
-    allowed."""
+    """Refuse a request because of a rate.
+
+    The refusal says when the next attempt is allowed.
+    """
     headers = (("Retry-After", str(error.seconds)),)
     return ApiProblem(Problems.TOO_MANY_REQUESTS, headers=headers, rate=error)
 
 
 def spent(error: StorageUnavailable) -> ApiProblem:
-    """The refusal of a request by the quota of an app. It says when the quota
-    begins anew."""
+    """Refuse a request because the quota of an app is used up.
+
+    The refusal says when the quota begins anew.
+    """
     seconds = max(math.ceil(error.until - time()), 1)
     headers = (("Retry-After", str(seconds)),)
     return ApiProblem(error.problem, error.detail.format(error), headers)
 
 
 class Rates:
-    """Owner of the buckets of requests on one node. ``per_second``: the limit
-    of requests (0: no limit, and no headers). ``messages_per_second`` returns
-    the limit of messages of an app."""
+    """The limits of requests per second on one node.
+
+    Each payer (see :func:`_payer`) has a bucket of tokens, and a request takes
+    one. ``per_second`` is the limit of requests; 0: no limit, and no headers.
+    ``messages_per_second`` returns the limit of messages of an app.
+    """
 
     def __init__(
         self,
@@ -115,6 +125,7 @@ class Rates:
         metrics: Metrics,
         buckets: BucketList,
     ) -> None:
+        """Make the buckets. The arguments are explained at the class."""
         self._messages_per_second = messages_per_second
         self._metrics = metrics
         self._requests = buckets.make(REQUESTS, per_second)
@@ -128,21 +139,26 @@ class Rates:
         self._requests.set(per_second)
 
     def require(self, principal: Principal, host: str) -> None:
-        """Count a request: take a token from the bucket of its payer. Raises
-        :class:`ApiProblem` if the bucket is empty."""
+        """Count a request. Raises :class:`ApiProblem` if it is one too many."""
         self._require(self._requests, _payer(principal, host))
 
     def require_message(self, app: str, user: str) -> None:
-        """Count a message of a user. The limit is the same as on one
-        connection. Raises :class:`ApiProblem`."""
+        """Count a message that a user sends over HTTP.
+
+        The limit is the same as on one connection, so HTTP is no way around it.
+        Raises :class:`ApiProblem`.
+        """
         limit = self._messages_per_second(app)
         self._require(self._messages, (app, user), limit)
 
     def _require(
         self, buckets: Buckets, payer: str | tuple[str, str], number: float = 0
     ) -> None:
-        """Take a token from a bucket. ``number``: its limit (0: the limit of
-        the buckets)."""
+        """Take a token from a bucket. Raises :class:`ApiProblem` if it is
+        empty.
+
+        ``number`` is the limit of this bucket; 0: the limit of all its buckets.
+        """
         try:
             buckets.require(payer, number=number)
         except TooManyRequests as error:
@@ -150,13 +166,20 @@ class Rates:
             raise too_many(error) from None
 
     def charge(self, principal: Principal, host: str, tokens: int) -> None:
-        """Take tokens even if the bucket has too few. The next request waits
-        until the missing tokens have come back."""
+        """Count more requests afterwards, for a request that did the work of
+        many.
+
+        It never refuses. If the bucket has too few tokens, the next request
+        waits until the missing ones have come back.
+        """
         if self.per_second and tokens:
             self._requests.charge(_payer(principal, host), tokens)
 
     def headers(self, principal: Principal, host: str) -> tuple[tuple[str, str], ...]:
-        """The headers with the number of requests left."""
+        """Make the headers that say how many requests are left.
+
+        There are none if requests have no limit.
+        """
         if not self.per_second:
             return ()
         tokens, seconds = self._requests.left(_payer(principal, host))
@@ -169,8 +192,10 @@ class Rates:
 
 
 def _payer(principal: Principal, host: str) -> str | tuple[str, str]:
-    """Return the payer of a request, whose bucket loses a token: a user (app
-    and id), a key, or the network of an address."""
+    """Return who pays for a request: the owner of the bucket of tokens.
+
+    It is a user (app and id), an API key, or the network of an address.
+    """
     # Anybody gets a page token, so visitors of pages pay by their address.
     if principal.user and principal.kind != "page":
         return principal.app, principal.user

@@ -10,7 +10,7 @@ share: keys, problems, ids.
 import inspect
 import itertools
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from http import HTTPStatus
 from importlib.resources import files
@@ -91,12 +91,12 @@ def document(
     demo: bool = False,
     root: str = "",
 ) -> dict[str, Any]:
-    """Make the document, of dicts and lists.
+    """Make the OpenAPI document, of dicts and lists.
 
-    ``numbers``: name of a setting → its limit on this server. If a schema has
-    such a name in place of a number, it gets the number. ``demo``: no key is
-    needed. ``root``: the path below which a proxy serves this server (``""``:
-    no such path).
+    ``numbers`` is name of a setting → its limit on this server. If a schema has
+    such a name in place of a number, it gets the number. ``demo`` says that no
+    key is needed. ``root`` is the path below which a proxy serves this server;
+    ``""``: no such path.
     """
     rows = tuple(operations)
     references, schemas = _schemas(rows, numbers)
@@ -105,16 +105,7 @@ def document(
         operation = _operation(row, references, schemas, demo)
         paths.setdefault(row.path, {})[row.method.lower()] = operation
 
-    tags = {row.tag for row in rows}
-    chapters_of_features = {row.tag: row.chapter for row in rows if row.chapter}
-    chapters = TAGS | chapters_of_features
-    # The document has queries as parameters, so it needs no schemas of them.
-    bodies = {row.body for row in rows}
-    queries = {
-        row.query.__name__
-        for row in rows
-        if row.query is not None and row.query not in bodies
-    }
+    queries = _names_of_queries(rows)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -127,11 +118,7 @@ def document(
             "license": {"name": "MIT", "identifier": "MIT"},
         },
         "servers": [{"url": root or "/"}],
-        "tags": [
-            {"name": name, "description": text}
-            for name, text in chapters.items()
-            if name in tags
-        ],
+        "tags": _chapters(rows),
         "paths": paths,
         "components": {
             "schemas": {
@@ -140,6 +127,31 @@ def document(
             "securitySchemes": _SECURITY_SCHEMES,
         },
     }
+
+
+def _names_of_queries(rows: Iterable[Operation]) -> set[str]:
+    """Return the names of the Structs that are only queries.
+
+    The document has queries as parameters, so it needs no schemas of them.
+    """
+    bodies = {row.body for row in rows}
+    return {
+        row.query.__name__
+        for row in rows
+        if row.query is not None and row.query not in bodies
+    }
+
+
+def _chapters(rows: Iterable[Operation]) -> list[dict[str, str]]:
+    """Describe the chapters of the document that have operations."""
+    tags = {row.tag for row in rows}
+    chapters_of_features = {row.tag: row.chapter for row in rows if row.chapter}
+    chapters = TAGS | chapters_of_features
+    return [
+        {"name": name, "description": text}
+        for name, text in chapters.items()
+        if name in tags
+    ]
 
 
 _SECURITY_SCHEMES: Final = {
@@ -168,41 +180,59 @@ _DESCRIPTION: Final = """Requests and answers are JSON in UTF-8. Use POST to
 def _schemas(
     rows: Sequence[Operation], numbers: Mapping[str, int]
 ) -> tuple[dict[Any, Any], dict[str, dict[str, Any]]]:
-    """Make the schemas of all requests and answers. Returns type → the
-    reference to its schema, and name → schema."""
+    """Make the schemas of all requests and answers.
+
+    Returns type → the reference to its schema (``{"$ref": …}``), and name →
+    schema. ``numbers`` is name of a setting → its limit on this server.
+    """
     kinds = itertools.chain.from_iterable(
         (row.query, row.body, row.answer) for row in rows
     )
     unique = dict.fromkeys([Problem, *kinds])
     types: list[Any] = [kind for kind in unique if kind is not None]
-    titled: dict[str, dict[str, Any]] = {}
-
-    def fill(schema: Any) -> Any:
-        """Return a schema with its texts as Markdown, and with the numbers of
-        settings in place of their names. A reference with a title refers to the
-        title, and is added to ``titled``."""
-        if isinstance(schema, tuple | list):
-            return [fill(each) for each in schema]
-        if isinstance(schema, str):
-            return numbers.get(schema, schema)
-        if not isinstance(schema, dict):
-            return schema
-
-        filled = {name: fill(value) for name, value in schema.items()}
-        if isinstance(filled.get("description"), str):
-            filled["description"] = _markdown(filled["description"])
-        if "$ref" in filled and "title" in filled:
-            titled[filled["title"]] = filled
-            return {"$ref": _SCHEMAS + filled["title"]}
-        return _for_generators(filled)
-
     kind_schemas, components = msgspec.json.schema_components(
         types, ref_template=_SCHEMAS + "{name}"
     )
-    references = dict(zip(types, fill(kind_schemas), strict=True))
-    schemas = fill(components)
+    titled: dict[str, dict[str, Any]] = {}
+    filled_references = _filled(kind_schemas, numbers, titled)
+    schemas = _filled(components, numbers, titled)
+    references = dict(zip(types, filled_references, strict=True))
+    return references, dict(sorted(_published(schemas, titled).items()))
 
-    # A Struct with a title is published under its title alone.
+
+def _filled(
+    schema: Any, numbers: Mapping[str, int], titled: dict[str, dict[str, Any]]
+) -> Any:
+    """Return a schema with Markdown for its texts and numbers for settings.
+
+    ``numbers`` is name of a setting → the number that replaces the name. A
+    reference with a title becomes a reference to the title, and is added to
+    ``titled``: its Struct is published under another name.
+    """
+    if isinstance(schema, tuple | list):
+        return [_filled(each, numbers, titled) for each in schema]
+    if isinstance(schema, str):
+        return numbers.get(schema, schema)
+    if not isinstance(schema, dict):
+        return schema
+
+    filled = {name: _filled(value, numbers, titled) for name, value in schema.items()}
+    if isinstance(filled.get("description"), str):
+        filled["description"] = _markdown(filled["description"])
+    if "$ref" in filled and "title" in filled:
+        titled[filled["title"]] = filled
+        return {"$ref": _SCHEMAS + filled["title"]}
+    return _for_generators(filled)
+
+
+def _published(
+    schemas: Mapping[str, Any], titled: Mapping[str, dict[str, Any]]
+) -> dict[str, Any]:
+    """Publish each Struct that has a title under its title alone.
+
+    ``titled`` is title → the reference to the Struct, with the texts that
+    replace the texts of the Struct.
+    """
     structs_by_title = {
         title: schema.pop("$ref").removeprefix(_SCHEMAS)
         for title, schema in titled.items()
@@ -214,15 +244,14 @@ def _schemas(
     }
     for title, struct in structs_by_title.items():
         published[title] = schemas[struct] | titled[title]
-    return references, dict(sorted(published.items()))
+    return published
 
 
 def _for_generators(schema: dict[str, Any]) -> dict[str, Any]:
-    """Rewrite a schema for generators of clients. The result permits the same
-    values.
+    """Rewrite a schema for generators of clients, with the same meaning.
 
     openapi-python-client leaves out a type that has an array without ``items``,
-    or an enumeration of a boolean.
+    or an enumeration of one boolean.
     """
     if schema.get("type") == "array" and "items" not in schema:
         return schema | {"items": {}}
@@ -234,7 +263,7 @@ def _for_generators(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _markdown(text: str) -> str:
-    """A docstring as Markdown, each paragraph on one line."""
+    """Convert a docstring to Markdown, with each paragraph on one line."""
     paragraphs = inspect.cleandoc(text).replace("``", "`").split("\n\n")
     return "\n\n".join(" ".join(each.split()) for each in paragraphs)
 
@@ -245,8 +274,11 @@ def _operation(
     schemas: Mapping[str, dict[str, Any]],
     demo: bool,
 ) -> dict[str, Any]:
-    """Make one operation of the document. ``references``: type → the reference
-    to its schema. ``schemas``: name → schema."""
+    """Describe one operation: method, path, parameters, body and answers.
+
+    ``references`` is type → the reference to its schema. ``schemas`` is name →
+    schema. With ``demo``, no key is needed.
+    """
     summary, _, description = inspect.cleandoc(row.text).partition("\n\n")
     if row.reach == "all":
         description += "\n\nThe key must reach all apps."
@@ -276,9 +308,11 @@ def _operation(
 
 
 def examples_of(row: Operation) -> tuple[Any, Any]:
-    """Return the examples of the request and of the answer of an operation,
-    each None without an example. They are in its row, or in ``examples.json``
-    of the package of its service."""
+    """Return the examples of the request and of the answer of an operation.
+
+    They are in the row of the operation, or in ``examples.json`` of the package
+    of its service. An example is None if there is none.
+    """
     examples = _examples_in(sys.modules[row.service.__module__].__package__)
     route_examples = examples.get(f"{row.method} {row.path.removeprefix(PREFIX)}", {})
 
@@ -287,6 +321,7 @@ def examples_of(row: Operation) -> tuple[Any, Any]:
         request = route_examples.get("request")
     if row.answer_example is not None:
         return request, msgspec.to_builtins(row.answer_example)
+    # Several operations may answer with the same Struct, and share its example.
     answer_name = getattr(row.answer, "__name__", "")
     shared_answer = examples.get("answers", {}).get(answer_name)
     return request, route_examples.get("answer", shared_answer)
@@ -294,8 +329,7 @@ def examples_of(row: Operation) -> tuple[Any, Any]:
 
 @cache
 def _examples_in(package: str | None) -> dict[str, Any]:
-    """The content of ``examples.json`` of a package; empty if it has no such
-    file."""
+    """Read ``examples.json`` of a package. Empty: it has no such file."""
     if not package:
         return {}
     file = files(package) / "examples.json"
@@ -305,8 +339,11 @@ def _examples_in(package: str | None) -> dict[str, Any]:
 
 
 def _security(need: Need, demo: bool) -> list[dict[str, list[str]]]:
-    """The credentials that a request may have. It needs one of them; an empty
-    list means that anybody may make the request."""
+    """List the credentials with which a request is accepted.
+
+    The request needs one of them. An empty list means that anybody may make the
+    request. An empty entry means that no credential is also enough.
+    """
     if "nobody" in need.users:
         return []
     credentials: list[dict[str, list[str]]] = []
@@ -322,8 +359,10 @@ def _security(need: Need, demo: bool) -> list[dict[str, list[str]]]:
 
 
 def operation_id(row: Operation) -> str:
-    """The name of an operation in generated clients:
-    ``post_channels_publish``."""
+    """Return the name of an operation in generated clients.
+
+    For example, ``post_channels_publish``.
+    """
     path = row.path.replace(".", "/").replace("{", "by_").replace("}", "")
     parts = path.removeprefix(f"{PREFIX}/").split("/")
     return "_".join([row.method.lower(), *parts])
@@ -332,40 +371,56 @@ def operation_id(row: Operation) -> str:
 def _parameters(
     row: Operation, schemas: Mapping[str, dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Describe the parameters of an operation in its path, its query and its
-    headers."""
-    fields: list[tuple[str, str, bool, dict[str, Any]]] = []
-    """Name, location, whether the parameter is required, and its schema."""
-    if row.path_id is not None:
-        fields.append(("id", "path", True, msgspec.json.schema(row.path_id)))
-    if row.query is not None:
-        schema = schemas[row.query.__name__]
-        needed = schema.get("required", ())
-        for name, kind in schema["properties"].items():
-            fields.append((name, "query", name in needed, kind))
+    """Describe the parameters of an operation: path, query and headers.
 
+    ``schemas`` is name of a Struct → its schema.
+    """
     request_example, _ = examples_of(row)
     examples = request_example or {}
     parameters = []
-    for name, location, is_required, kind in fields:
-        kind = dict(kind)
-        description = kind.pop("description", "")
-        parameter = {
-            "name": name,
-            "in": location,
-            "required": is_required,
-            "schema": kind,
-            "description": description,
-        }
+    for parameter in _fields_of_request(row, schemas):
+        name = parameter["name"]
         if name in examples:
             parameter["example"] = examples[name]
         parameters.append(parameter)
     return parameters + [_header(header, where="header") for header in row.headers]
 
 
+def _fields_of_request(
+    row: Operation, schemas: Mapping[str, dict[str, Any]]
+) -> Iterator[dict[str, Any]]:
+    """Describe the id in the path and the fields of the query."""
+    if row.path_id is not None:
+        schema = msgspec.json.schema(row.path_id)
+        yield _parameter("id", "path", schema, required=True)
+    if row.query is not None:
+        schema = schemas[row.query.__name__]
+        required = schema.get("required", ())
+        for name, kind in schema["properties"].items():
+            yield _parameter(name, "query", kind, required=name in required)
+
+
+def _parameter(
+    name: str, where: str, schema: Mapping[str, Any], required: bool
+) -> dict[str, Any]:
+    """Describe a parameter. Its description is outside of its schema."""
+    kind = dict(schema)
+    description = kind.pop("description", "")
+    return {
+        "name": name,
+        "in": where,
+        "required": required,
+        "schema": kind,
+        "description": description,
+    }
+
+
 def _header(header: Header, where: str = "") -> dict[str, Any]:
-    """Describe a header of an answer. With ``where`` (``"header"``), describe
-    it as a parameter of a request."""
+    """Describe a header of an answer.
+
+    If ``where`` is ``"header"``, describe it as a parameter of a request
+    instead, which also has its name and its place.
+    """
     fields: dict[str, Any] = {
         "description": header.meaning,
         "schema": {"type": header.kind, **header.limits},
@@ -383,15 +438,17 @@ def _header(header: Header, where: str = "") -> dict[str, Any]:
 
 
 def _responses(row: Operation, references: Mapping[Any, Any]) -> dict[str, Any]:
-    """The answers of an operation by status, refusals last."""
+    """Describe the answers of an operation, by status. Refusals come last."""
     success = _success(row, references)
     responses = {str(row.status): success}
     for status in row.also:
         other = success | {"description": HTTPStatus(status).phrase}
+        # The client has the content already.
         if status == HTTPStatus.NOT_MODIFIED:
             other.pop("content", None)
         responses[str(status)] = other
 
+    # Several problems may share a status: they are one answer with examples.
     status_of = attrgetter("status")
     by_status = groupby(sorted(problems_of(row), key=status_of), status_of)
     for status, problems in by_status:
@@ -400,7 +457,10 @@ def _responses(row: Operation, references: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def _success(row: Operation, references: Mapping[Any, Any]) -> dict[str, Any]:
-    """Describe the usual answer of an operation, which does not refuse."""
+    """Describe the usual answer of an operation, which does not refuse.
+
+    ``references`` is type → the reference to its schema.
+    """
     headers = [*row.answer_headers]
     if row.limited:
         headers += RATE_HEADERS
@@ -409,16 +469,9 @@ def _success(row: Operation, references: Mapping[Any, Any]) -> dict[str, Any]:
         "description": HTTPStatus(row.status).phrase,
         "headers": {header.name: _header(header) for header in headers},
     }
-
-    content: dict[str, Any] = {"schema": {"type": "string"}}
-    if row.answer is not None:
-        content["schema"] = references[row.answer]
-    _, example = examples_of(row)
-    if example is not None:
-        content["examples"] = {"example": {"value": example}}
     if row.answer is not None or row.content_type != JSON:
+        content = _success_content(row, references)
         response["content"] = {row.content_type: content}
-
     if row.links:
         response["links"] = {
             link.name: {"operationId": link.operation, "parameters": link.parameters}
@@ -427,8 +480,23 @@ def _success(row: Operation, references: Mapping[Any, Any]) -> dict[str, Any]:
     return response
 
 
+def _success_content(row: Operation, references: Mapping[Any, Any]) -> dict[str, Any]:
+    """Describe the body of the usual answer: its schema and its example."""
+    content: dict[str, Any] = {"schema": {"type": "string"}}
+    if row.answer is not None:
+        content["schema"] = references[row.answer]
+    _, example = examples_of(row)
+    if example is not None:
+        content["examples"] = {"example": {"value": example}}
+    return content
+
+
 def problems_of(row: Operation) -> tuple[HttpProblem, ...]:
-    """All refusals of a route."""
+    """List all refusals of a route, each once.
+
+    They are its own refusals, and those that follow from its rules: a body can
+    be too large, and a token can be from an issuer that does not answer.
+    """
     common = [*_ALWAYS]
     if row.body is not None:
         common += _WITH_BODY
@@ -438,6 +506,8 @@ def problems_of(row: Operation) -> tuple[HttpProblem, ...]:
         common.append(Problems.UNAUTHORIZED)
         if row.need is not Needs.ANY_KEY:
             common.append(Problems.FORBIDDEN)
+    # The keys of tokens may have to be fetched from their issuer. A route for
+    # everybody reads no token, unless it accepts session tokens.
     users = row.need.users
     requires_account = "nobody" not in users and users & {"account", "bot"}
     if "session" in users or requires_account:
@@ -448,8 +518,11 @@ def problems_of(row: Operation) -> tuple[HttpProblem, ...]:
 def _refusal(
     row: Operation, problems: Sequence[HttpProblem], reference: Any
 ) -> dict[str, Any]:
-    """Describe the answer with one of these problems, which have the same
-    status. ``reference``: to the schema of :class:`Problem`."""
+    """Describe the answer with any of these problems, which share a status.
+
+    ``reference`` refers to the schema of :class:`Problem`, the body of the
+    answer.
+    """
     examples = {}
     for problem in problems:
         body = Problem(

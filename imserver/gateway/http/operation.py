@@ -44,7 +44,8 @@ JSON: Final = "application/json"
 
 
 def one_of(*names: str) -> dict[str, Any]:
-    """A rule in JSON Schema: exactly one of these fields must be given."""
+    """Return a rule in JSON Schema: exactly one of these fields must be
+    given."""
     return {"oneOf": [{"required": [name]} for name in names]}
 
 
@@ -61,10 +62,12 @@ class Header(Struct, frozen=True):
 
 
 class Link(Struct, frozen=True):
-    """A link from an answer to the next operation of a client. ``operation``:
-    the id of this operation. ``values``: name of its parameter → JSON pointer
-    to the value in the answer, such as ``users/0``. ``same``: names of
-    parameters that have the same value as in the request."""
+    """A link of OpenAPI from an answer to the next operation of a client.
+
+    ``operation`` is the id of this operation. ``values`` is name of its
+    parameter → JSON pointer to the value in the answer, such as ``users/0``.
+    ``same`` are names of parameters that have the same value as in the request.
+    """
 
     name: str
     operation: str
@@ -73,7 +76,10 @@ class Link(Struct, frozen=True):
 
     @property
     def parameters(self) -> dict[str, str]:
-        """Name of a parameter → runtime expression of OpenAPI."""
+        """Name of a parameter → where its value comes from, in OpenAPI's words.
+
+        For example, ``{"app": "$request.query.app"}``.
+        """
         expressions = {name: f"$request.query.{name}" for name in self.same}
         for name, pointer in self.values.items():
             expressions[name] = f"$response.body#/{pointer}"
@@ -158,20 +164,26 @@ class Operation(Struct, frozen=True):
 
     @property
     def scope(self) -> str:
-        """The scope of the key, if only API keys are accepted; else ``""``."""
+        """The scope that the key must have, if the route accepts only API keys.
+
+        It is ``""`` for a route that accepts tokens of users, too.
+        """
         if self.need.users:
             return ""
         return self.need.scope
 
     @property
     def limited(self) -> bool:
-        """Whether requests count against a rate. A route that is answered
-        elsewhere has its own limits."""
+        """Whether requests count against a rate.
+
+        A route that is answered elsewhere has its own limits.
+        """
         return self.function is not None
 
     @property
     def shape(self) -> type[Struct] | None:
-        """The Struct that the request is read into."""
+        """The Struct into which the request is read. None: there is no such
+        Struct."""
         return self.query or self.body
 
     @property
@@ -181,7 +193,8 @@ class Operation(Struct, frozen=True):
 
     @property
     def on_behalf(self) -> UserRule:
-        """Whether the request is made on behalf of a user."""
+        """The rule for the field ``user``: on whose behalf the request is
+        made."""
         if self.user is not None:
             return self.user
         if self.shape is not None and issubclass(self.shape, Acting):
@@ -190,8 +203,11 @@ class Operation(Struct, frozen=True):
 
     @property
     def shared_problems(self) -> tuple[HttpProblem, ...]:
-        """The refusals that this route shares with all routes that name an app,
-        or act on behalf of a user."""
+        """The refusals that this route shares with many others.
+
+        Routes that name an app have some in common, and routes that act on
+        behalf of a user have more.
+        """
         if self.on_behalf:
             return ACTOR_PROBLEMS
         if self.shape is None:
@@ -200,6 +216,8 @@ class Operation(Struct, frozen=True):
             return (Problems.INVALID_REQUEST,)
 
         left_out = []
+        # A route for everybody forbids nobody, and some rules accept an app
+        # that does not exist.
         if self.need is Needs.ANYONE:
             left_out.append(Problems.FORBIDDEN)
         if self.reach not in ("known", "optional"):
@@ -274,6 +292,8 @@ class Resource(Generic[S]):
         user: UserRule | None = None,
         act: str | None = None,
     ) -> None:
+        """Remember the defaults of the routes. The arguments are explained
+        above."""
         self.rows: list[Operation] = []
         self._tag = tag
         self._need = need
@@ -300,12 +320,12 @@ class Resource(Generic[S]):
     def elsewhere(
         self, method: str, path: str, need: Need, text: str, **more: Any
     ) -> Route:
-        """Declare a route that is not answered by a function of this module,
-        but with its own socket or body.
+        """Declare a route that is answered with its own socket or body.
 
-        ``text``: the summary and description. Returns the route:
-        :meth:`imserver.gateway.http.call.Api.bind` and
-        :meth:`imserver.gateway.http.call.Api.call_of` admit and authorise a
+        No function of this module answers it. ``text`` is its summary and
+        description. Returns the route, which
+        :meth:`imserver.gateway.http.call.Api.bind` takes. Then
+        :meth:`imserver.gateway.http.call.Api.call_of` admits and authorises a
         request for it.
         """
         operation = self._add(method, path, need, function=None, text=text, more=more)
@@ -314,8 +334,12 @@ class Resource(Generic[S]):
     def _declare(
         self, method: str, path: str, need: Need | None, more: dict[str, Any]
     ) -> Declare[S]:
-        """Make the decorator of a route function. ``more``: fields of
-        :class:`Operation`, and ``schema`` and ``base``."""
+        """Make the decorator of a route function.
+
+        ``more`` has fields of :class:`Operation`. It may also have ``schema``, the
+        name and the text of the Struct of the request, and ``base``, the Struct
+        from which it inherits fields.
+        """
 
         def declare(function: Any) -> Any:
             row = dict(more)
@@ -323,6 +347,7 @@ class Resource(Generic[S]):
             base = row.pop("base", self._base)
             answer = function.__annotations__.get("return", HttpResponse)
             run = function
+            # Other functions read the request and make the response themselves.
             if _fields_of(function) or "HttpResponse" not in str(answer):
                 usual_name = f"{path.title().replace('/', '')}Query"
                 run, shape = _read_signature(
@@ -331,7 +356,10 @@ class Resource(Generic[S]):
                 row.setdefault("answer_example", self._examples.get(row["answer"]))
                 row["query" if method == "GET" else "body"] = shape
                 row.update(returns=True, refusals=self._refusals)
-            self._add(method, path, need, run, function.__doc__ or "", row)
+            self._add(
+                method, path, need, function=run, text=function.__doc__ or "", more=row
+            )
+            # The decorated function stays as it is, so others may call it.
             return function
 
         return declare
@@ -345,8 +373,11 @@ class Resource(Generic[S]):
         text: str,
         more: dict[str, Any],
     ) -> Operation:
-        """Add a row, with the defaults of the resource for the fields that
-        ``more`` does not have."""
+        """Add a row to the table of operations.
+
+        The resource has defaults for the fields that ``more`` does not have.
+        Raises TypeError if neither says what a principal needs.
+        """
         need = need or self._need
         if need is None:
             raise TypeError(f"{path} does not say what it needs")
@@ -374,13 +405,16 @@ def _read_signature(
     schema: tuple[str, str],
     base: type[Struct] | None,
 ) -> tuple[Any, type[Struct]]:
-    """Read the types of a route function that returns the body of the answer.
-    Adds the type of the answer to ``row``.
+    """Read what a route function takes and returns from its annotations.
 
-    Returns the function that gets the request as one Struct, and the Struct. If
-    the parameter of the route function is a Struct, these are the route
-    function and this Struct. Otherwise the Struct is made of its parameters,
-    with the name and the text of ``schema``, and the fields of ``base``.
+    Returns the function that gets the request as one Struct, and the Struct.
+    The type of the answer is added to ``row``. There are two forms of route
+    functions:
+
+    - ``f(service, call, request: AStruct)``: it is returned as it is.
+    - ``f(service, call, name: str, …)``: a Struct is made of its parameters,
+      with
+      the name and the text in ``schema`` and the fields of ``base``.
     """
     types = get_type_hints(function, include_extras=True)
     row.setdefault("answer", types["return"])
@@ -398,7 +432,8 @@ def _read_signature(
 
 
 def _fields_of(function: Any) -> tuple[str, ...]:
-    """The parameters of a route function after the service and the call."""
+    """Return the parameters of a route function after the service and the
+    call."""
     code = function.__code__
     count = code.co_argcount + code.co_kwonlyargcount
     names: tuple[str, ...] = code.co_varnames[2:count]
@@ -413,9 +448,12 @@ def _shape_of(
     types: Mapping[str, Any],
     base: type[Struct] | None,
 ) -> type[Struct]:
-    """Make a Struct with a field for each parameter of a route function. The
-    fields of ``base`` come before them; a parameter may have the name of such a
-    field. ``fields``: the names of the parameters. ``types``: name → type."""
+    """Make a Struct with a field for each parameter of a route function.
+
+    ``fields`` are the names of the parameters, and ``types`` is name → type.
+    The fields of ``base`` come first. A parameter may have the name of such a
+    field; then it is that field.
+    """
     inherited: tuple[str, ...] = ()
     bases: tuple[type[Struct], ...] | None = None
     if base is not None:
@@ -442,7 +480,8 @@ def _shape_of(
 
 
 def _defaults_of(function: Any) -> dict[str, Any]:
-    """Return the name of a parameter → its default, for parameters with one."""
+    """Return name of a parameter → its default, for parameters that have
+    one."""
     values = function.__defaults__ or ()
     count = function.__code__.co_argcount
     # Python has the defaults of the last positional parameters.
@@ -453,8 +492,10 @@ def _defaults_of(function: Any) -> dict[str, Any]:
 
 
 def _spread(function: Any, names: Sequence[str]) -> Any:
-    """Wrap a route function. The result gets the request as one Struct, and
-    passes its fields with these names as parameters."""
+    """Wrap a route function that takes the fields of a request as parameters.
+
+    The result gets the request as one Struct, and passes the named fields on.
+    """
 
     def run(service: Any, call: Any, shape: Any) -> Any:
         return function(service, call, **{name: getattr(shape, name) for name in names})
@@ -467,8 +508,7 @@ def _spread(function: Any, names: Sequence[str]) -> Any:
 
 
 def _shape_read_by(row: Operation) -> Shape:
-    """Make the shape into which the query or the body of an operation is
-    read."""
+    """Make the rule by which the query or the body of an operation is read."""
     body = None
     if row.body is not None:
         body = msgspec.json.Decoder(row.body)
@@ -481,7 +521,11 @@ def _shape_read_by(row: Operation) -> Shape:
 
 
 def route_of(row: Operation) -> Route:
-    """Make the route of an operation."""
+    """Make the route that serves an operation.
+
+    An operation is what the API reference describes. A route has the rules by
+    which the server answers it, and some follow from the operation.
+    """
     reach: AppRule = ""
     if row.names_app or row.read is not None or row.reach == "all":
         reach = row.reach
@@ -491,22 +535,17 @@ def route_of(row: Operation) -> Route:
     token_in = ""
     if row.query is not None and "token" in row.query.__struct_fields__:
         token_in = "?token"
+    # A function that returns no body makes the whole response, with its status.
     status = 0
     if row.returns:
         status = row.status
-    act = row.act
-    if act is None:
-        # See `Operation.act`.
-        act = ""
-        if row.method == "POST":
-            act = row.path.removeprefix(f"{PREFIX}/").replace("/", ".")
     return Route(
         row.method,
         row.path,
         row.need,
         row.function,
-        reach,
-        row.on_behalf,
+        app=reach,
+        user=row.on_behalf,
         hot=row.hot,
         shape=shape,
         read=row.read,
@@ -517,11 +556,24 @@ def route_of(row: Operation) -> Route:
         status=status,
         refusals=row.refusals,
         on_publisher=row.on_publisher,
-        act=act,
+        act=_act_of(row),
         voice=row.voice,
         deprecated=row.deprecated,
         takes_many=row.takes_many,
     )
+
+
+def _act_of(row: Operation) -> str:
+    """Return the name under which observers get an operation, or ``""``.
+
+    By default, a request that changes something has its path as the name:
+    ``groups.create`` for ``POST /api/v1/groups/create``.
+    """
+    if row.act is not None:
+        return row.act
+    if row.method != "POST":
+        return ""
+    return row.path.removeprefix(f"{PREFIX}/").replace("/", ".")
 
 
 APP_PROBLEMS: Final = (

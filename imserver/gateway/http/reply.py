@@ -44,16 +44,20 @@ MAX_BATCH_BYTES: Final = 4 << 20
 
 
 class BatchAnswers(Struct, eq=False):
-    """The answers to the commands of a request, in order: ``parts``. Together
-    they have at most 4 MiB."""
+    """The answers to the commands of one request, in order: ``parts``.
+
+    Together they have at most 4 MiB.
+    """
 
     parts: list[bytes] = field(default_factory=list)
     _size: int = 0
 
     def add(self, answer: bytes, too_large: bytes) -> None:
-        """Add the answer to a command that was run. If it does not fit any
-        more, add ``too_large`` in its place. Switches greenlets in a long
-        turn."""
+        """Add the answer to a command.
+
+        If it does not fit any more, add ``too_large`` in its place: the command
+        was run nevertheless. Switches greenlets in a long turn.
+        """
         if self._size + len(answer) > MAX_BATCH_BYTES:
             answer = too_large
         self._size += len(answer)
@@ -71,15 +75,22 @@ class RequestRefused(Exception):
 
 
 def refusal(code: int, data: Mapping[str, Any] = MappingProxyType({})) -> HttpResponse:
-    """The envelope of a :class:`ReplyCode`."""
+    """Refuse a request in the form of the original server.
+
+    Its envelope is ``{"code": …, "msg": …, "data": {}}`` with HTTP status 200.
+    ``code`` is a :class:`ReplyCode`, which has its own text.
+    """
     text = encode_json(reply_text(code))
     body = b'{"code":%d,"msg":%b,"data":%b}' % (code, text, encode_json(dict(data)))
     return HttpResponse(200, body, refuses=True)
 
 
 def success(data: Any) -> HttpResponse:
-    """The envelope around ``data``: a dict with its keys in the order of the
-    wire, or a msgspec Struct."""
+    """Answer a request in the form of the original server.
+
+    ``data`` is a msgspec Struct, or a dict with its keys in the order of the
+    wire.
+    """
     body = b'{"code":200,"msg":"Success","data":%b}' % encode_json(data)
     return HttpResponse(200, body)
 
@@ -113,10 +124,13 @@ REPEATED: Final = constant(success({}))
 
 
 class ApiProblem(Exception):
-    """Raised to refuse a request with this problem. ``detail`` replaces its
-    usual message (``""``: the usual message). ``headers``: of the answer.
-    ``rate``: the rate that refuses the request, and the time until the next
-    request is allowed (None: no rate refuses it)."""
+    """Raised to refuse a request with a problem.
+
+    ``detail`` replaces the usual message of the problem; ``""``: the usual
+    message. ``headers`` are added to the answer. ``rate`` is the rate that
+    refuses the request, with the time until the next request is allowed. It is
+    None if no rate refuses it.
+    """
 
     def __init__(
         self,
@@ -133,18 +147,19 @@ class ApiProblem(Exception):
 
     @classmethod
     def invalid(cls, detail: str) -> ApiProblem:
-        """The refusal of a malformed request; ``detail``: the reason."""
+        """Make the refusal of a malformed request. ``detail`` says what is
+        wrong."""
         return cls(Problems.INVALID_REQUEST, detail)
 
 
 class Style(Struct, frozen=True):
-    """The form of refusals.
+    """The form in which a family of routes refuses requests.
 
     ``refuse`` makes the answer to a refused request. Its arguments are the
     problem, the request, and a text that replaces the usual message of the
-    problem (``""``: the usual message). ``everywhere``: its routes are also
-    served on WebSocket listeners. ``options``: the answer to OPTIONS on a route
-    of another method.
+    problem (``""``: the usual message). If ``everywhere`` is set, WebSocket
+    listeners serve the routes, too. ``options`` is the answer to OPTIONS on a
+    route of another method.
     """
 
     refuse: Callable[..., HttpResponse]
@@ -155,8 +170,11 @@ class Style(Struct, frozen=True):
 def _refuse_in_cmd(
     problem: HttpProblem, _request: HttpRequest, _detail: str = ""
 ) -> HttpResponse:
-    """Make a refusal with status 200 and a code of the cmd dialect in the body
-    (docs/reference/http.md)."""
+    """Refuse in the form of the original server (docs/reference/http.md).
+
+    The status is always 200. The body has a code of the cmd dialect, which
+    knows only three reasons.
+    """
     if problem.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
         return UNAUTHORIZED
     if problem.status >= 500 or problem.status == HTTPStatus.TOO_MANY_REQUESTS:
@@ -167,8 +185,10 @@ def _refuse_in_cmd(
 def _refuse_as_problem(
     problem: HttpProblem, request: HttpRequest, detail: str = ""
 ) -> HttpResponse:
-    """Make a refusal with the status of the problem, and a body ``{code,
-    message, temporary, request_id}``."""
+    """Refuse with the status of the problem, and the problem as JSON.
+
+    The body is ``{code, message, temporary, request_id}``.
+    """
     body = problem_body(problem, request.id, detail)
     headers = challenged(problem, (("X-Request-Id", request.id),))
     return HttpResponse(problem.status, body, headers=headers)
@@ -204,8 +224,10 @@ _STREAM_HEADERS: Final = (
 
 
 def stream_request(head: Head, host: str) -> HttpRequest:
-    """Make the request for a stream in the form in which routes get requests.
-    ``host``: address of the client."""
+    """Convert the head of a request for a stream to the form that routes get.
+
+    ``host`` is the address of the client.
+    """
     return HttpRequest(
         method=head.method,
         path=head.path,
@@ -220,8 +242,10 @@ def stream_head(
     log: RequestLog, head: Head, host: str, content_type: str, by: str = ""
 ) -> bytes:
     """Make the head of the response that begins a stream, and log the request.
-    ``host``: address of the client. ``by``: the label of the principal; ``""``
-    if it is not known yet."""
+
+    ``host`` is the address of the client. ``by`` is the label of the principal;
+    ``""``: it is not known yet.
+    """
     request = stream_request(head, host)
     _log_stream(log, request, status=200, size=0, by=by)
     headers = [("Content-Type", content_type), *_STREAM_HEADERS]
@@ -241,18 +265,23 @@ def stream_refused(
     style: Style,
     by: str = "",
 ) -> bytes:
-    """Make the whole response that refuses a stream, in this style, and log the
-    request. ``host``: address of the client. ``why``: a problem, or the close
-    code with which the stream would have ended. ``by``: see
-    :func:`stream_head`."""
+    """Make the whole response that refuses a stream, and log the request.
+
+    ``host`` is the address of the client. ``why`` is a problem, or the close
+    code with which a WebSocket connection would have ended. ``style`` is the
+    form of the refusal. ``by`` is the label of the principal; ``""``: it is not
+    known.
+    """
     request = stream_request(head, host)
     if isinstance(why, int):
-        why = ApiProblem(_STATUS_OF.get(why, Problems.NOT_READY))
-    headers = list(why.headers)
-    if why.problem.temporary:
+        problem = ApiProblem(_STATUS_OF.get(why, Problems.NOT_READY))
+    else:
+        problem = why
+    headers = list(problem.headers)
+    if problem.problem.temporary:
         headers.append(_RETRY_AFTER)
 
-    answer = style.refuse(why.problem, request, why.detail)
+    answer = style.refuse(problem.problem, request, problem.detail)
     more_lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
     lines = header_block(answer) + more_lines.encode("latin-1")
     size = len(answer.body)
@@ -264,7 +293,8 @@ def stream_refused(
 def _log_stream(
     log: RequestLog, request: HttpRequest, status: int, size: int, by: str
 ) -> None:
-    """Log a request for a stream. ``size``: bytes of the body of a refusal."""
+    """Log a request for a stream. ``size`` is the length of a refusal's
+    body."""
     # The stream has not ended, so it has no duration.
     log.add(
         request.method,

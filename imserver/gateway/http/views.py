@@ -34,9 +34,11 @@ from imserver.gateway.transport.stream import Streams
 
 
 def create_api(api: Api) -> Blueprint:
-    """Make the blueprint with every route of the API. A lookup in a dict,
-    before Flask's routing, finds the route: a hundred rules of werkzeug would
-    take a megabyte."""
+    """Make the blueprint of Flask that answers every route of the API.
+
+    It finds the route in a dict, before Flask's routing: a hundred rules of
+    werkzeug would take a megabyte.
+    """
     blueprint = Blueprint("api", __name__)
     rows: dict[str, dict[str, Endpoint]] = {}
     for (method, path), endpoint in api.endpoints.items():
@@ -46,9 +48,11 @@ def create_api(api: Api) -> Blueprint:
 
 
 def _answer(api: Api, table: Mapping[str, Mapping[str, Endpoint]]) -> Response | None:
-    """Answer a request whose path and method are in the table. Returns None if
-    another view answers it. ``table``: path, or its pattern → method →
-    route."""
+    """Answer the request of Flask, if its path and method are in the table.
+
+    ``table`` is path, or its pattern → method → route. Returns None if another
+    view answers the request.
+    """
     paths = (request.path, *patterns_of(request.path))
     rows = next((table[path] for path in paths if path in table), None)
     if rows is None:
@@ -81,9 +85,12 @@ def _answer(api: Api, table: Mapping[str, Mapping[str, Endpoint]]) -> Response |
 
 
 def _endpoint_in(rows: Mapping[str, Endpoint], method: str) -> Endpoint | None:
-    """Return the route that answers a method of a path. ``rows``: method →
-    route, of this path. Returns None if another view answers it. Raises
-    MethodNotAllowed."""
+    """Find the route that answers a method of a path.
+
+    ``rows`` is method → route, of this path. Returns None if another view
+    answers the method. Raises MethodNotAllowed, which lists the methods of all
+    views.
+    """
     if method == "HEAD":
         endpoint = rows.get("GET")
     else:
@@ -91,7 +98,7 @@ def _endpoint_in(rows: Mapping[str, Endpoint], method: str) -> Endpoint | None:
     if endpoint is not None:
         return endpoint
     if method == "OPTIONS":
-        return next(iter(rows.values()))
+        return next(iter(rows.values()))  # each answers preflight requests
     if request.url_rule is not None:  # another view has this method of the path
         return None
 
@@ -103,8 +110,11 @@ def _endpoint_in(rows: Mapping[str, Endpoint], method: str) -> Endpoint | None:
 
 
 def _body_of(route: Route, most_bytes: int) -> bytes:
-    """The body of the request, if its route reads one. Raises
-    RequestEntityTooLarge, HTTPException, OSError and ValueError."""
+    """Read the body of the current request, if its route takes one.
+
+    A longer body raises RequestEntityTooLarge. A broken body raises
+    HTTPException, OSError or ValueError.
+    """
     request.max_content_length = most_bytes
     reads = route.read is not None or route.shape is not None
     if reads or request.method != "GET":
@@ -113,8 +123,10 @@ def _body_of(route: Route, most_bytes: int) -> bytes:
 
 
 def to_response(finished: HttpResponse) -> Response:
-    """Convert a finished answer to a Flask response, with the headers of the
-    API."""
+    """Convert an answer of the API to a Flask response.
+
+    It gets the usual headers of the API, unless it is a page.
+    """
     # From a number, werkzeug would make a reason in capitals.
     status = f"{finished.status} {phrase_of(finished.status)}"
     response = Response(finished.body, status)
@@ -131,8 +143,10 @@ def to_response(finished: HttpResponse) -> Response:
 
 
 def as_request(body: bytes = b"") -> HttpRequest:
-    """Convert Flask's request to a request of the API. Its principal is
-    logged."""
+    """Convert the current request of Flask to a request of the API.
+
+    Flask's ``g`` keeps it, because the log of requests names its principal.
+    """
     headers = {name.lower(): value for name, value in request.headers.items()}
     converted = HttpRequest(
         request.method,
@@ -140,6 +154,7 @@ def as_request(body: bytes = b"") -> HttpRequest:
         query=request.query_string,
         body=body,
         headers=headers,
+        # Behind a proxy, the gate has found the address of the client already.
         host=g.get("host", request.remote_addr or ""),
         given_id=g.get("request_id", ""),
         by=getattr(g.get("http_request"), "by", ""),
@@ -153,10 +168,14 @@ _END_OF_HEAD: Final = b"\r\n\r\n"
 
 
 def create_stream_view(streams: Streams, body_bytes: int) -> Blueprint:
-    """The blueprint that answers every path of ``streams``. ``body_bytes``:
-    longest body of a request."""
+    """Make the blueprint of Flask that answers every path of ``streams``.
+
+    A *stream* is an answer that goes on, such as server-sent events.
+    ``body_bytes`` is the longest body of a request.
+    """
     blueprint = Blueprint("streams", __name__)
     for path, row in streams.paths.items():
+        # Flask names the segments of a pattern, which has at most two.
         rule = path.replace("*", "<segment>", 1).replace("*", "<next_segment>", 1)
         blueprint.add_url_rule(
             rule,
@@ -171,8 +190,11 @@ def create_stream_view(streams: Streams, body_bytes: int) -> Blueprint:
 def _open_stream(
     streams: Streams, method: str, body_bytes: int, **_segments: str
 ) -> Response:
-    """Serve one stream: the streams write to one end of a pair of sockets, and
-    Flask's response reads the other."""
+    """Serve one stream through Flask.
+
+    The streams of the server write to one end of a pair of sockets, and the
+    response of Flask reads the other end. Raises MethodNotAllowed.
+    """
     # A page of another origin asks whether it may send the token in a header.
     if request.method == "OPTIONS":
         return to_response(PREFLIGHT)
@@ -200,6 +222,7 @@ def _open_stream(
     plain.setblocking(False)
     streams.adopt(plain, full_head)
 
+    # The other end writes a whole HTTP response, which Flask needs in parts.
     head, first_bytes = _read_head(theirs)
     status, headers = _parse_head(head)
     content = _content(theirs, first_bytes)
@@ -210,8 +233,10 @@ def _open_stream(
 
 
 def _read_head(sock: socket.socket) -> tuple[bytes, bytes]:
-    """The head of a stream's answer, and the bytes that came after it. Raises
-    ConnectionError."""
+    """Read the head of a stream's answer, and the bytes that came after it.
+
+    Raises ConnectionError if the stream ends first.
+    """
     received = b""
     while _END_OF_HEAD not in received:
         data = sock.recv(_RECEIVE_BYTES)
@@ -236,8 +261,10 @@ def _parse_head(head: bytes) -> tuple[int, list[tuple[str, str]]]:
 
 
 def _content(sock: socket.socket, first_bytes: bytes) -> Iterator[bytes]:
-    """Yield the bytes of a stream after its head, until the stream closes its
-    end. ``first_bytes``: bytes that were read with the head."""
+    """Yield the bytes of a stream after its head, until the stream ends.
+
+    ``first_bytes`` were read together with the head.
+    """
     with sock:
         if first_bytes:
             yield first_bytes

@@ -32,9 +32,12 @@ _WHOLE_FLOATS: Final = 2**53
 
 
 def decode_whole(decoder: msgspec.json.Decoder[T], body: bytes, error: Exception) -> T:
-    """Decode JSON again if it may have ``1.0`` in place of 1, which JSON Schema
-    counts as an integer. ``error``: why the decoder has refused the body as it
-    is. Raises :class:`ApiProblem`."""
+    """Decode JSON again, because whole numbers may be written as ``1.0``.
+
+    JSON Schema counts ``1.0`` as an integer, but the decoder refuses it.
+    ``error`` is the refusal of the decoder. Raises :class:`ApiProblem`, also if
+    the body has another mistake.
+    """
     if "got `float`" in str(error) and len(body) <= _MAX_WHOLE_BYTES:
         try:
             document = msgspec.json.Decoder(float_hook=_whole).decode(body)
@@ -64,6 +67,8 @@ class _Counted(Struct):
 
 
 class _Commands(Struct, forbid_unknown_fields=True):
+    """A batch whose commands are decoded one by one."""
+
     commands: Annotated[list[Raw], Meta(min_length=1)]
 
 
@@ -81,8 +86,11 @@ the loop for 10 ms."""
 
 
 def require_few_commands(body: bytes, most: int) -> None:
-    """Refuse a batch with more than ``most`` commands before they become
-    objects. Raises :class:`ApiProblem`."""
+    """Refuse a batch with more than ``most`` commands.
+
+    Objects of them are not made for it: a million would block all other
+    clients. Raises :class:`ApiProblem`.
+    """
     if len(body) <= UNCOUNTED_BYTES:
         return
     if body.count(b"[") + body.count(b"{") > MOST_BRACKETS:
@@ -98,9 +106,11 @@ def require_few_commands(body: bytes, most: int) -> None:
 
 
 def read_commands(body: bytes, most: int) -> list[dict[str, Raw]]:
-    """Decode the ``commands`` of a batch, each of which has one field. Lets the
-    loop serve others meanwhile. Raises :class:`ApiProblem`, also if there are
-    more than ``most`` commands.
+    """Decode the ``commands`` of a batch. Each is an object with one field.
+
+    For example, ``{"push": {…}}``. Its value stays undecoded. Lets the loop
+    serve others meanwhile. Raises :class:`ApiProblem`, also if there are more
+    than ``most`` commands.
     """
     require_few_commands(body, most)
     if is_long_turn():
@@ -125,8 +135,10 @@ def read_commands(body: bytes, most: int) -> list[dict[str, Raw]]:
 
 
 def inflate(body: bytes, limit: int) -> bytes:
-    """Decompress a gzip body. Raises :class:`ApiProblem` if it is broken or
-    larger than ``limit`` bytes."""
+    """Decompress a gzip body.
+
+    Raises :class:`ApiProblem` if it is broken or larger than ``limit`` bytes.
+    """
     inflater = zlib.decompressobj(GZIP)
     try:
         content = inflater.decompress(body, limit + 1)
@@ -134,14 +146,18 @@ def inflate(body: bytes, limit: int) -> bytes:
         raise ApiProblem.invalid("The body is not gzip") from None
     if len(content) > limit:
         raise ApiProblem(Problems.BODY_TOO_LARGE)
+    # It is cut off, or other bytes follow it.
     if not inflater.eof or inflater.unused_data:
         raise ApiProblem.invalid("The body is not gzip")
     return content
 
 
 def compressed(body: bytes, accepted: str) -> tuple[bytes, Headers]:
-    """Compress a large body with gzip if ``accepted`` (Accept-Encoding) allows
-    it. Returns the body and the headers for it."""
+    """Compress a large body with gzip, if the client accepts it.
+
+    ``accepted`` is the header Accept-Encoding. Returns the body and its
+    headers.
+    """
     headers: Headers = (("Vary", "Accept-Encoding"),)
     if not takes_gzip(accepted):
         return body, headers
@@ -149,8 +165,10 @@ def compressed(body: bytes, accepted: str) -> tuple[bytes, Headers]:
 
 
 def takes_gzip(accepted: str) -> bool:
-    """Whether an Accept-Encoding header accepts gzip (RFC 9110 section
-    12.5.3)."""
+    """Tell whether an Accept-Encoding header accepts gzip.
+
+    A weight of 0, as in ``gzip;q=0``, means no (RFC 9110 section 12.5.3).
+    """
     for entry in accepted.lower().split(","):
         name, _, weight = entry.partition(";")
         if name.strip() in ("gzip", "x-gzip"):
@@ -162,8 +180,10 @@ Q = TypeVar("Q", bound=msgspec.Struct)
 
 
 def read_query(request: HttpRequest, kind: type[Q]) -> Q:
-    """Convert the query to ``kind``. Raises :class:`ApiProblem`, which names
-    the wrong parameter."""
+    """Convert the query of a request to a Struct.
+
+    Raises :class:`ApiProblem`, which names the wrong parameter.
+    """
     params: dict[str, Any] = {}
     try:
         pairs = parse_pairs(request.query)
@@ -180,8 +200,12 @@ def read_query(request: HttpRequest, kind: type[Q]) -> Q:
 
 
 def page_of(names: Sequence[str], cursor: str, limit: int) -> tuple[list[str], str]:
-    """Return a page of sorted names, and the cursor of the next page (``""`` on
-    the last page)."""
+    """Return a page of sorted names, and the cursor of the next page.
+
+    The cursor is ``""`` on the last page.
+    """
+    # The entry of the cursor may have been removed since: the page begins where
+    # it would be.
     start = bisect_right(names, read_cursor(cursor) or "")
     end = start + limit
     page = list(names[start:end])
@@ -193,7 +217,7 @@ def page_of(names: Sequence[str], cursor: str, limit: int) -> tuple[list[str], s
 
 
 def reached(tenants: Tenants, principal: Principal) -> list[str]:
-    """Return the apps that a principal reaches, ordered by name, without
+    """List the apps that a principal reaches, ordered by name, without
     aliases."""
     return [
         name
@@ -203,6 +227,9 @@ def reached(tenants: Tenants, principal: Principal) -> list[str]:
 
 
 def require_few(limits: Limits, *named: Sized) -> None:
-    """Refuse a request with more targets than ``limits.batch_targets``."""
+    """Refuse a request with more targets than ``limits.batch_targets``.
+
+    Each of ``named`` is a list of targets. Raises :class:`ApiProblem`.
+    """
     if sum(len(each) for each in named) > limits.batch_targets:
         raise ApiProblem(Problems.TOO_MANY_TARGETS)
