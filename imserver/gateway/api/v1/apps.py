@@ -6,7 +6,7 @@ differences in requests and answers (:mod:`imserver.gateway.config.declared`).
 """
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache, partial
 from typing import Annotated, Any, Final, Literal, get_args, get_origin
 
@@ -97,8 +97,12 @@ class AppsAnswer(Struct):
 
 
 def given_fields(kind: Shape) -> list[Field]:
-    """Make the fields of a request for a group of settings. All of them may be
-    left out. Settings that name a file are not among them."""
+    """Make the fields of a request for a group of settings.
+
+    A *group* is a struct of settings, such as ``webhook``. All fields may be
+    left out. Settings that name a file are not among them: only the
+    configuration file may have them.
+    """
     defaults = {field.name: field.default for field in structs.fields(kind)}
     fields: list[Field] = []
     for name, hint in hints_of(kind).items():
@@ -113,7 +117,7 @@ def given_fields(kind: Shape) -> list[Field]:
 
 @cache
 def given_group(kind: Shape) -> Shape:
-    """Make the shape of a request for a group of settings."""
+    """Make the Struct of a request for a group of settings."""
     return _define(
         kind, "", given_fields(kind), forbid_unknown_fields=True, omit_defaults=True
     )
@@ -121,8 +125,10 @@ def given_group(kind: Shape) -> Shape:
 
 @cache
 def given_entry(kind: Shape) -> Shape:
-    """Make the shape of a request for an entry of a list or mapping. A field
-    that is left out has its default."""
+    """Make the Struct of a request for an entry of a list or mapping.
+
+    A field that is left out has its default. In a group it would not change.
+    """
     hints = hints_of(kind)
     fields = [
         field
@@ -138,8 +144,11 @@ def _type_in_entry(hint: Any) -> Any:
 
 
 def shown_fields(kind: Shape) -> list[Field]:
-    """Make the fields of an answer with a group of settings, without secrets
-    and files. ``signed`` says whether a secret is set."""
+    """Make the fields of an answer with a group of settings.
+
+    Secrets and files are left out. If the group has a secret, the field
+    ``signed`` says whether it is set.
+    """
     fields = _fields_shown(kind)
     if hasattr(kind, "signed"):
         fields.append(
@@ -150,14 +159,16 @@ def shown_fields(kind: Shape) -> list[Field]:
 
 @cache
 def shown_group(kind: Shape) -> Shape:
-    """Make the shape of an answer with a group of settings."""
+    """Make the Struct of an answer with a group of settings."""
     return _define(kind, "Shown", shown_fields(kind))
 
 
 @cache
 def shown_entry(kind: Shape) -> Shape:
-    """Make the shape of an answer with an entry of a list or mapping. It is the
-    shape of requests, without secrets."""
+    """Make the Struct of an answer with an entry of a list or mapping.
+
+    If it has no secrets, it is the Struct of requests.
+    """
     hidden = [hint for hint in hints_of(kind).values() if _is_hidden(hint)]
     if hidden:
         return _define(kind, "Shown", _fields_shown(kind), omit_defaults=True)
@@ -165,9 +176,11 @@ def shown_entry(kind: Shape) -> Shape:
 
 
 def _fields_shown(kind: Shape) -> list[Field]:
-    """Make the fields of an answer, without secrets and files. A field with the
-    mark ``omit`` has a default, and answers leave it out if it has this value.
-    All other fields are required."""
+    """Make the fields of an answer, without secrets and files.
+
+    A field with the mark ``omit`` has a default, and answers leave it out if it
+    has this value. All other fields are required.
+    """
     hints = hints_of(kind)
     required: list[Field] = []
     omitted: list[Field] = []
@@ -180,6 +193,7 @@ def _fields_shown(kind: Shape) -> list[Field]:
         else:
             name, shown_type, *_ = row
             required.append((name, shown_type))
+    # A Struct has its required fields first.
     return required + omitted
 
 
@@ -189,15 +203,18 @@ def _type_shown(hint: Any) -> Any:
 
 
 def _is_hidden(hint: Any) -> bool:
-    """Whether no answer has this setting."""
+    """Tell whether no answer has this setting."""
     marks = marks_of(hint)
     return bool(marks.get("secret") or marks.get("file"))
 
 
 def _define(kind: Shape, suffix: str, fields: Iterable[Field], **options: Any) -> Shape:
-    """Make a shape with these fields. Its name and its text come from the
-    struct of settings: ``ChannelSettings`` gives ``AppChannel`` and the
-    ``suffix``. ``options``: of ``msgspec.defstruct``."""
+    """Make a Struct with these fields, named after a struct of settings.
+
+    ``ChannelSettings`` gives ``AppChannel`` and the ``suffix``. The first
+    paragraph of its docstring becomes the published text. ``options`` are those
+    of ``msgspec.defstruct``.
+    """
     paragraph = (kind.__doc__ or "").partition("\n\n")[0]
     text = "\n".join(map(str.strip, paragraph.split("\n")))
     name = "App" + kind.__name__.removesuffix("Settings").removeprefix("App") + suffix
@@ -207,13 +224,16 @@ def _define(kind: Shape, suffix: str, fields: Iterable[Field], **options: Any) -
 
 
 def _with_defaults(kind: Shape, type_of: Callable[[Any], Any]) -> list[Field]:
-    """Make the fields of a struct of settings with their defaults. ``type_of``
-    makes the type of each field."""
+    """Make the fields of a struct of settings, with their defaults.
+
+    ``type_of`` makes the type of each field.
+    """
     hints = hints_of(kind)
     fields: list[Field] = []
     for declared in msgspec.structs.fields(kind):
         name = declared.name
         hint = hints.get(name)
+        # It is no setting, such as the field with the settings of features.
         if hint is None:
             continue
         if declared.required:
@@ -240,12 +260,12 @@ def _type(
     empty: bool = False,
     default: Any = "",
 ) -> Any:
-    """Make a type of JSON of the type of a setting.
+    """Convert the type of a setting to the type of its field in JSON.
 
-    ``group`` makes the shape of a struct, and ``entry`` the shape of a struct
-    in a list or mapping. ``limits``: the type has the limits and the default of
-    requests. ``empty``: a choice may be ``""``, which means the default.
-    ``default``: for the document (``""``: none).
+    ``group`` makes the Struct of a group of settings, and ``entry`` the Struct
+    of an entry of a list or mapping. With ``limits``, the type has the limits
+    of requests, and shows the ``default`` in the document (``""``: none). With
+    ``empty``, a choice may be ``""``, which means the default.
     """
     inner = bare(hint)
     kind = get_origin(inner)
@@ -258,6 +278,7 @@ def _type(
         if kind is dict:
             inner = dict[arguments[0], arguments[1]]  # type: ignore[valid-type]
         else:
+            # Settings have tuples, and JSON has lists.
             inner = list[arguments[0]]  # type: ignore[valid-type]
     elif kind is Literal and not empty:
         inner = Literal[tuple(choice for choice in get_args(inner) if choice != "")]
@@ -268,9 +289,7 @@ def _type(
     if limits:
         marks = marks_of(hint)
         meta |= marks.get("api", {})
-        notes = {key: True for mark, key in _NOTES.items() if marks.get(mark)}
-        if default not in ("", msgspec.NODEFAULT) and not isinstance(default, Struct):
-            notes["default"] = to_builtins(default)
+        notes = _notes_of(marks, default)
         if notes:
             meta["extra_json_schema"] = notes
     if meta:
@@ -278,10 +297,26 @@ def _type(
     return inner
 
 
+def _notes_of(marks: Mapping[str, Any], default: Any) -> dict[str, Any]:
+    """Return what the document says of a setting beside its type.
+
+    For example, ``{"writeOnly": True, "default": 60}``. The default of a group
+    is left out, because its fields have their own defaults.
+    """
+    notes: dict[str, Any] = {
+        note: True for mark, note in _NOTES.items() if marks.get(mark)
+    }
+    if default not in ("", msgspec.NODEFAULT) and not isinstance(default, Struct):
+        notes["default"] = to_builtins(default)
+    return notes
+
+
 def _limits_of(hint: Any) -> dict[str, Any]:
-    """Return the limits of a type: ``ge``, ``max_length`` and others of
-    :data:`_LIMITS`. If several marks have the same limit, the last one
-    counts."""
+    """Return the limits of a type: ``ge``, ``max_length`` and others.
+
+    :data:`_LIMITS` has their names. If several marks have the same limit, the
+    last one counts.
+    """
     limits: dict[str, Any] = {}
     for mark in getattr(hint, "__metadata__", ()):
         for name in _LIMITS:
@@ -308,8 +343,10 @@ _LIMITS: Final = (
 
 
 class Shapes(Struct, frozen=True):
-    """The shapes of requests and answers with the settings of an app.
-    ``settings``: the names of these settings."""
+    """The Structs of requests and answers with the settings of an app.
+
+    ``settings`` has the names of these settings.
+    """
 
     create: Any
     set: Any
@@ -320,27 +357,21 @@ class Shapes(Struct, frozen=True):
 
 @cache
 def shapes_of(declared: Declarations) -> Shapes:
-    """Make the shapes with the settings of apps that the core and features
-    declare."""
+    """Make the Structs of requests and answers with the settings of an app.
+
+    Their fields are the settings that the core and features declare.
+    """
     kinds: tuple[type[Struct], ...] = (TenantSettings, *declared.app_kinds)
     given = _given_settings(kinds, declared)
     settings = ("settings", given, msgspec.field(default_factory=given))
     create = _extend(AppCreate, settings, forbid_unknown_fields=True)
+
     names = given.__struct_fields__
     known_name = Annotated[str, Meta(extra_json_schema={"enum": sorted(names)})]
     unset = Annotated[list[known_name], about("Settings to reset to their defaults.")]
     change = _extend(AppSet, settings, ("unset", unset, []), forbid_unknown_fields=True)
 
-    fields: list[Field] = []
-    for row in itertools.chain.from_iterable(map(shown_fields, kinds)):
-        name = row[0]
-        if name not in declared.app_hints:
-            continue
-        if name in _RESOLVED:
-            fields.append((name, _RESOLVED[name]))
-        else:
-            fields.append(row)
-    shown = _extend(AppShown, *_with_old_names(fields))
+    shown = _extend(AppShown, *_with_old_names(_shown_settings(kinds, declared)))
     page = _extend(AppsAnswer, ("apps", list[shown]))  # type: ignore[valid-type]
     return Shapes(
         create=create,
@@ -351,9 +382,29 @@ def shapes_of(declared: Declarations) -> Shapes:
     )
 
 
+def _shown_settings(kinds: Iterable[Shape], declared: Declarations) -> list[Field]:
+    """Make the fields of an answer about an app, from its structs of settings.
+
+    A setting whose default depends on the app is shown with the value that is
+    in force, so it has another type.
+    """
+    fields: list[Field] = []
+    for row in itertools.chain.from_iterable(map(shown_fields, kinds)):
+        name = row[0]
+        if name not in declared.app_hints:
+            continue
+        if name in _RESOLVED:
+            fields.append((name, _RESOLVED[name]))
+        else:
+            fields.append(row)
+    return fields
+
+
 def _given_settings(kinds: Iterable[Shape], declared: Declarations) -> Shape:
-    """Make the shape of the settings in a request, of the structs of settings
-    of apps (``kinds``)."""
+    """Make the Struct of the settings in a request.
+
+    ``kinds`` are the structs of settings of apps, of the core and of features.
+    """
     fields = [
         _limited(field, declared)
         for field in itertools.chain.from_iterable(map(given_fields, kinds))
@@ -387,8 +438,10 @@ the value in force for the app."""
 
 
 def _with_old_names(fields: list[Field]) -> list[Field]:
-    """Return the fields, and after them each renamed field under its old name,
-    which is deprecated."""
+    """Return the fields, and each renamed field also under its old name.
+
+    The old names are deprecated, and come last.
+    """
     by_name = {field[0]: field for field in fields}
     deprecated = Meta(extra_json_schema={"deprecated": True})
     old_fields: list[Field] = []
@@ -400,8 +453,10 @@ def _with_old_names(fields: list[Field]) -> list[Field]:
 
 
 def _limited(field: Field, declared: Declarations) -> Field:
-    """Return a field of a request as it is. Only the field ``dialects``
-    changes: it accepts the dialects that this node has."""
+    """Return a field of a request, with the choices of this node.
+
+    Only the field ``dialects`` has such choices: the dialects of the node.
+    """
     if field[0] != "dialects" or not declared.dialects:
         return field
     dialect: Any = Literal[tuple(declared.dialects)]
@@ -410,8 +465,11 @@ def _limited(field: Field, declared: Declarations) -> Field:
 
 
 def _extend(base: type[Struct], *fields: Any, **options: Any) -> type[Struct]:
-    """Make a subclass of ``base`` with its name and text. Its ``fields`` come
-    after the fields of ``base``, or replace fields of the same name."""
+    """Make a subclass of a Struct with the same name and text.
+
+    Its ``fields`` come after the fields of ``base``, or replace fields of the
+    same name.
+    """
     text = {"__doc__": base.__doc__}
     return msgspec.defstruct(
         base.__name__, fields, bases=(base,), namespace=text, **options
@@ -419,8 +477,11 @@ def _extend(base: type[Struct], *fields: Any, **options: Any) -> type[Struct]:
 
 
 def _shown(tenant: Tenant, declared: Declarations) -> AppShown:
-    """Return an app in the form of an answer, with the values in force for it,
-    and with the old names of renamed settings."""
+    """Convert an app to the form of an answer.
+
+    A setting whose default depends on the app has the value that is in force.
+    Renamed settings are also there under their old names.
+    """
     fields = {name: getattr(tenant, name) for name in TenantSettings.__struct_fields__}
     for settings in tenant.of_features:
         fields |= asdict(settings)
@@ -534,13 +595,7 @@ def set_app(api: Api, call: Call, request: AppSet) -> AppShown:
     fields = msgspec.to_builtins(request.settings)
     call.old = sorted(RENAMED_OF_APPS.keys() & {*fields, *request.unset})
     if call.principal.staff:
-        changes = {**dict.fromkeys(request.unset), **fields}
-        only_by_key = tenants.only_by_key(changes)
-        if only_by_key:
-            raise ApiProblem(
-                Problems.NOT_ALLOWED,
-                f"`{only_by_key[0]}`: only an API key of scope `admin` changes it",
-            )
+        _require_no_key(api, {**dict.fromkeys(request.unset), **fields})
 
     tenant = tenants.find(request.app)
     if tenant is not None and tenant.configured:
@@ -555,6 +610,19 @@ def set_app(api: Api, call: Call, request: AppSet) -> AppShown:
     return _shown(changed, declared)
 
 
+def _require_no_key(api: Api, changes: Mapping[str, Any]) -> None:
+    """Refuse a change of settings that only an API key may change.
+
+    ``changes`` is name of a setting → its new value; None: its default.
+    """
+    only_by_key = api.tenants.only_by_key(changes)
+    if only_by_key:
+        raise ApiProblem(
+            Problems.NOT_ALLOWED,
+            f"`{only_by_key[0]}`: only an API key of scope `admin` changes it",
+        )
+
+
 _EXAMPLE_CHANNELS: Final = {
     "news": ChannelSettings(history_size=100, history_seconds=600.0)
 }
@@ -562,17 +630,13 @@ _EXAMPLE_MAX_CHANNELS: Final = 100
 
 
 def operations(declared: Declarations) -> tuple[Operation, ...]:
-    """Make the operations of a node. Requests and answers have the settings
-    that its features declare."""
+    """Make the operations on apps of a node.
+
+    The route functions above have Structs without settings. Here requests and
+    answers get the settings that the features of the node declare.
+    """
     shapes = shapes_of(declared)
-    settings = structs.replace(
-        declared.app_of({}),
-        login_policy="single",
-        origins=("shop.example.com",),
-        channels=_EXAMPLE_CHANNELS,
-    )
-    fields = {name: getattr(settings, name) for name in settings.__struct_fields__}
-    shop = _shown(Tenant(**fields, name="shop"), declared)
+    shop = _example_app(declared)
     changed = structs.replace(shop, origins=[], max_channels=_EXAMPLE_MAX_CHANNELS)
     examples = {
         f"{PREFIX}/apps": AppsAnswer(
@@ -585,7 +649,6 @@ def operations(declared: Declarations) -> tuple[Operation, ...]:
     renamed = {
         old: new for old, new in RENAMED_OF_APPS.items() if new in declared.app_hints
     }
-    # The route functions have the shapes without settings.
     own_shapes: dict[Any, Any] = {
         AppCreate: shapes.create,
         AppSet: shapes.set,
@@ -603,3 +666,15 @@ def operations(declared: Declarations) -> tuple[Operation, ...]:
             row = structs.replace(row, answer=answer, answer_example=example)
         rows.append(row)
     return tuple(rows)
+
+
+def _example_app(declared: Declarations) -> AppShown:
+    """Make the app ``shop``, which is the example in the document."""
+    settings = structs.replace(
+        declared.app_of({}),
+        login_policy="single",
+        origins=("shop.example.com",),
+        channels=_EXAMPLE_CHANNELS,
+    )
+    fields = {name: getattr(settings, name) for name in settings.__struct_fields__}
+    return _shown(Tenant(**fields, name="shop"), declared)

@@ -212,9 +212,12 @@ def _publish(
     request: ChannelPublishRequest | ChannelBroadcastRequest,
     channels: list[str],
 ) -> list[ChannelResult]:
-    """Publish a message to each channel, only once for the key of the request,
-    or for its id. Returns the results in the order of the channels. May switch
-    greenlets."""
+    """Publish a message to each channel, only once for each key.
+
+    The key is the Idempotency-Key of the request, or its id. Returns the
+    results in the order of the channels. May switch greenlets. Raises
+    :class:`ApiProblem`.
+    """
     core = api.core
     if core.metrics.pushes.stops:
         core.metrics.pushes.require(call.app)
@@ -225,12 +228,7 @@ def _publish(
     key = key_of(call) or request.id
     digest = 0
     if key:
-        content = _fields_of(msgspec.json.encode(request))
-        # Each channel has its own claim of the key. A repetition may name more
-        # or fewer channels.
-        content.pop("channel", None)
-        content.pop("channels", None)
-        digest = digest_of(msgspec.json.encode(content))
+        digest = _digest_without_channels(request)
 
     publications = core.publishing.to_channels(
         call.app,
@@ -252,9 +250,25 @@ def _publish(
     ]
 
 
+def _digest_without_channels(
+    request: ChannelPublishRequest | ChannelBroadcastRequest,
+) -> int:
+    """Return a hash of a request, which a repetition must have, too.
+
+    It leaves out the channels: each of them has its own claim of the key, and a
+    repetition may name more or fewer channels.
+    """
+    content = _fields_of(msgspec.json.encode(request))
+    content.pop("channel", None)
+    content.pop("channels", None)
+    return digest_of(msgspec.json.encode(content))
+
+
 def _channel_result(channel: str, published: Published) -> ChannelResult:
-    """Make the result of a publication, with its position if the channel has a
-    history."""
+    """Make the result for one channel.
+
+    It has the position of the publication if the channel has a history.
+    """
     status = STATUSES[published.outcome]
     position = published.position
     if position is None:
@@ -306,7 +320,7 @@ def history(
 
 
 def _shown(event: Event) -> PublicationShown:
-    """Return a publication of a history in the form of the answer."""
+    """Convert a publication of a history to the form of the answer."""
     part = event.channel
     assert part is not None
     publication = PublicationShown(

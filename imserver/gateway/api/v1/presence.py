@@ -145,7 +145,7 @@ def users_presence(api: Api, call: Call, request: PresenceRequest) -> PresenceAn
 
 
 def _with_sessions(api: Api, app: str, names: list[str]) -> PresenceAnswer:
-    """Whether each of these users is online, with their sessions."""
+    """Tell whether each of these users is online, with their sessions."""
     answer = api.core.presence.sessions(app, names)
     sessions_of_each = msgspec.convert(
         answer.sessions, list[list[SessionShown]], from_attributes=True
@@ -336,8 +336,11 @@ sessions = Resource("sessions", lambda _, api: api, need=Needs.OPERATE)
 
 
 def _require_below(api: Api, call: Call, users: Sequence[str]) -> None:
-    """Raise :class:`ApiProblem` if a principal acts by a role, and the role may
-    not act on one of these users. May switch greenlets."""
+    """Refuse a principal whose role may not act on one of these users.
+
+    A moderator, for example, may not ban an owner. Raises :class:`ApiProblem`.
+    May switch greenlets.
+    """
     if not api.core.authority.may_act_on(call.principal, call.app, users):
         raise ApiProblem(
             Problems.NOT_ALLOWED, "Your role acts on users with fewer rights only"
@@ -405,6 +408,8 @@ def ban(
     unknown ids. An owner of the app can ban moderators and members.
     """
     _require_below(api, call, users)
+    # "Programs" are the bots and tokens of a user: they are banned with the
+    # user.
     everybody = api.core.authority.with_programs(call.app, users)
     removed = api.core.sessions.close(
         call.app, everybody, ban_seconds=seconds or inf, reason=reason

@@ -87,7 +87,8 @@ class PublishRefusal(Struct):
 
 
 class _Numbered(Struct):
-    """A command of which only the ``seq`` is read."""
+    """A command of which only the ``seq`` is read, to answer it with an
+    error."""
 
     seq: Seq = 0
 
@@ -99,17 +100,19 @@ _number_of = msgspec.json.Decoder(_Numbered)
 
 
 class PublisherState(DialectState, kw_only=True):
-    """The commands of a publisher connection that wait. ``headers``: the
-    credentials of the connection. ``running``: a greenlet serves the commands.
-    Owner: :class:`Publisher`."""
+    """The commands of a publisher connection that wait.
+
+    ``headers`` are the credentials of the connection. ``running``: a greenlet
+    serves the commands. Owner: :class:`Publisher`.
+    """
 
     headers: dict[str, str]
     waiting: deque[bytes] = field(default_factory=deque)
     waiting_bytes: int = 0
     running: bool = False
-    room: Flag | None = None
-    """Set when there is room for commands again; None if nothing waits for
-    it."""
+    space_freed: Flag | None = None
+    """Wakes the greenlet that reads the socket and has stopped because too many
+    commands wait. None: it has not stopped."""
 
 
 class Publisher:
@@ -118,12 +121,18 @@ class Publisher:
     path = PublisherDialect.path
 
     def __init__(self, api: Api) -> None:
+        """Make the decoder of commands, which depends on the routes of the node.
+
+        The type of a command gets a field for each route with ``on_publisher``.
+        The field has the name of the route, such as ``channels/stream/open``.
+        """
         self._api = api
         longest = api.core.config.limits.body_bytes
         self._most_waiting_bytes = longest
         self._path = DialectPath(
             PublisherDialect(), self.serve, longest, opened=self.opened
         )
+        # A field of a Struct has no slash in its name.
         names = {
             name.replace("/", "_"): name
             for name, endpoint in api.commands.items()
@@ -143,8 +152,10 @@ class Publisher:
         """The values of these fields, each UNSET or the body of a command."""
 
     def choose(self, head: Head) -> DialectPath | HttpProblem:
-        """Decide for the gate whether a client may publish. Returns the path,
-        or the problem that refuses the client."""
+        """Decide whether a client may open a publisher connection.
+
+        Returns the path for the gate, or the problem that refuses the client.
+        """
         principal = self._api.authority.identify(Needs.PUSH, head.headers, head.host)
         if principal.may(Needs.PUSH):
             return self._path
@@ -159,7 +170,10 @@ class Publisher:
         return replace(problem, message=message or problem.message)
 
     def opened(self, connection: Connection, head: Head) -> None:
-        """Begin to serve a connection. It is closed when its key ends."""
+        """Begin to serve a connection: check its key, and log the request.
+
+        The connection is closed when its key ends.
+        """
         headers = {"authorization": head.headers.get("authorization", "")}
         connection.dialect_state = PublisherState(headers=headers)
         principal = self._api.authority.identify(Needs.PUSH, headers, head.host)
@@ -195,31 +209,39 @@ class Publisher:
         refused: bool,
         number: int = 1,
     ) -> None:
-        """Count uses of a key. Other principals are not counted."""
+        """Count uses of a key for the report about keys.
+
+        ``route`` is the name in the report. Other principals are not counted.
+        """
         if by.kind == "key":
             self._api.uses.add((by.key, f"GET {route}", app, host), refused, number)
 
     def serve(self, connection: Connection, payload: bytes, _text: bool) -> None:
-        """Queue one message. While too many commands of the connection wait,
-        this method waits, so that its socket is not read."""
+        """Queue one command.
+
+        While too many commands of the connection wait, this method waits, too, so
+        that its socket is not read.
+        """
         state = connection.dialect_state
         assert isinstance(state, PublisherState)
         state.waiting.append(payload)
         state.waiting_bytes += len(payload)
         if not state.running:
             state.running = True
-            gevent.spawn(self._run, connection, state)
+            gevent.spawn(self._run_waiting, connection, state)
         elif (
             len(state.waiting) >= MAX_WAITING
             or state.waiting_bytes >= self._most_waiting_bytes
         ):
-            state.room = state.room or Flag()
-            state.room.wait()
+            state.space_freed = state.space_freed or Flag()
+            state.space_freed.wait()
 
-    def _run(self, connection: Connection, state: PublisherState) -> None:
-        """Greenlet: serve commands until no command waits. It starts after the
-        messages of the current read are queued, so that they are served
-        together."""
+    def _run_waiting(self, connection: Connection, state: PublisherState) -> None:
+        """Greenlet: serve commands until no command waits.
+
+        It is started when the first message of a read is queued, but runs only
+        after the read. So all messages of the read are served together.
+        """
         waiting = state.waiting
         try:
             while waiting:
@@ -231,10 +253,12 @@ class Publisher:
                     frame = connection.encoding.frame
                     frames = b"".join([frame(answer) for answer in answers])
                     connection.send_frame(frames)
-                room = state.room
-                state.room = None
-                if room is not None:
-                    room.set()
+
+                # Let the reader go on, if serve() waits.
+                space_freed = state.space_freed
+                state.space_freed = None
+                if space_freed is not None:
+                    space_freed.set()
                 if waiting:
                     serve_others()
         except Exception:
@@ -245,15 +269,18 @@ class Publisher:
             connection.close(CloseCode.INTERNAL_ERROR)
         finally:
             state.running = False
-            if state.room is not None:
-                state.room.set()
+            # After an error, serve() must not wait for ever.
+            if state.space_freed is not None:
+                state.space_freed.set()
 
     def _serve_each(
         self, connection: Connection, state: PublisherState, payloads: list[bytes]
     ) -> list[bytes]:
-        """Carry out commands, and count them for their key. Returns the answers
-        in the order of the commands; an empty list if the connection is
-        closed."""
+        """Execute commands, and count them for their key.
+
+        Returns the answers in the order of the commands, or an empty list if
+        the connection is closed. Switches greenlets.
+        """
         api = self._api
         # The key is checked each time, because it may have been revoked or
         # changed.
@@ -287,6 +314,7 @@ class Publisher:
 
         invalid = sum([isinstance(command, bytes) for command in commands])
         if invalid:
+            # The app of a command that cannot be read is unknown.
             run.counts["", True] += invalid
         # The audit of keys has pushes under this name.
         route = f"{PublisherDialect.path} publish"
@@ -300,6 +328,8 @@ class Publisher:
                 number=number,
             )
 
+        # Answers to pushes are encoded here, and all others were when they were
+        # made.
         answers = []
         for command, result in zip(commands, run.results, strict=True):
             if isinstance(result, bytes):
@@ -311,8 +341,10 @@ class Publisher:
     def _run_route(
         self, command: PublisherCommand, principal: Principal, connection: Connection
     ) -> bytes:
-        """Carry out a command that is the name of a route, as the route would.
-        Returns the answer. Switches greenlets."""
+        """Execute a command that is the name of a route, as the route would do.
+
+        Returns the encoded answer. Switches greenlets.
+        """
         bodies = zip(self._names, self._bodies_of(command), strict=True)
         # _read() has checked that the command has exactly one body.
         ((name, body),) = [(name, body) for name, body in bodies if body is not UNSET]
@@ -332,11 +364,15 @@ class Publisher:
         if response.status >= 400:
             refusal = msgspec.json.decode(response.body, type=PublishRefusal)
             return b'{"seq":%b,"error":%b}' % (seq, encode(refusal))
+        # The body of the response begins with a brace, which the seq replaces.
         return b'{"seq":%b,%b' % (seq, response.body[1:])
 
     def _seq_of(self, payload: bytes) -> Seq | None:
-        """Find the ``seq`` of a command that cannot be read. Returns None if it
-        is not found. Only the beginning of a long command is read."""
+        """Find the ``seq`` of a command that cannot be read.
+
+        Returns None if it is not found. Only the beginning of a long command is
+        read.
+        """
         if len(payload) > self._api.limits.one_body_bytes:
             begin = _BEGIN_WITH_SEQ.match(payload)
             if begin is None:
@@ -350,8 +386,10 @@ class Publisher:
     def _read(
         self, payload: bytes, principal: Principal, connection: Connection
     ) -> PublisherCommand | bytes:
-        """Decode one command, and count it against the rate. Returns the bytes
-        of the refusal if it is invalid or over the rate."""
+        """Decode one command, and count it against the rate of its principal.
+
+        Returns the bytes of the refusal if it is invalid or over the rate.
+        """
         try:
             command = Call.decode_json(
                 self._decoder, payload, self._api.limits.many_values
@@ -369,8 +407,11 @@ class Publisher:
 
 
 def _answer(command: PublisherCommand | bytes, sent: PushResult | ApiProblem) -> bytes:
-    """Encode the answer to a push. If all targets have received it, the answer
-    is ``{"seq":1,"sent":1}``."""
+    """Encode the answer to a push.
+
+    If all targets have received it, the answer is short:
+    ``{"seq":1,"sent":1}``.
+    """
     assert isinstance(command, PublisherCommand)
     seq = command.seq
     if isinstance(sent, ApiProblem):
@@ -383,8 +424,10 @@ def _answer(command: PublisherCommand | bytes, sent: PushResult | ApiProblem) ->
 
 
 def _refused(seq: Seq | None, problem: ApiProblem) -> bytes:
-    """Encode the answer to a refused command. ``seq``: None if it is
-    unknown."""
+    """Encode the answer to a refused command.
+
+    ``seq`` is None if it is unknown, which is null in the answer.
+    """
     row = problem.problem
     refusal = PublishRefusal(row.code, problem.detail or row.message, row.temporary)
     return b'{"seq":%b,"error":%b}' % (encode(seq), encode(refusal))
@@ -394,13 +437,13 @@ def _refused(seq: Seq | None, problem: ApiProblem) -> bytes:
 
 
 class _Run(Service):
-    """Carries out the successive commands of a connection, in order. A refused
-    command does not stop the others.
+    """Executes the commands of one batch of a connection, in order.
 
-    Successive pushes wait, so that they are carried out together: pushes to one
-    user each, in one app, share one question to the registry, and pushes that
-    are stored share one transaction. ``results``: for each command so far its
-    result, or its encoded answer.
+    Pushes that follow each other are collected and executed together. Pushes to
+    one user each, in one app, share one question to the registry, and pushes
+    that are stored share one transaction. A refused command does not stop the
+    others. ``results`` has for each command so far its result, or its encoded
+    answer.
     """
 
     _api: Api
@@ -419,8 +462,11 @@ class _Run(Service):
     """App and whether pushes were refused → their number."""
 
     def take(self, push: PushRequest) -> None:
-        """Add the next push. It waits, or is carried out at once with the
-        pushes that wait. May switch greenlets."""
+        """Add the next push.
+
+        It waits for more pushes of its kind. A push that cannot be collected is
+        executed at once, after the waiting ones. May switch greenlets.
+        """
         api = self._api
         id = push.id
         app = ""
@@ -428,6 +474,7 @@ class _Run(Service):
             app = api.tenants.aliases.get(push.app, push.app)
             require_app(api, self._principal, Needs.PUSH, app)
             checked = CheckedPush(app, push, checked_event(api.limits, push), id)
+            # Only such pushes share a question to the registry.
             is_plain = (
                 push.user is not UNSET and push.device is UNSET and not push.ttl_seconds
             )
@@ -457,7 +504,7 @@ class _Run(Service):
         self.counts[app, isinstance(result, ApiProblem)] += 1
 
     def finish(self) -> None:
-        """Carry out the waiting pushes. May switch greenlets."""
+        """Execute the waiting pushes. May switch greenlets."""
         pushes = self._waiting
         indexes = self._indexes
         if not pushes:
@@ -490,12 +537,17 @@ _RESULTS: Final = tuple(bytes([outcome]) for outcome in sorted(Outcome))
 def _send_each(
     api: Api, pushes: Sequence[CheckedPush]
 ) -> list[PushResult | ApiProblem]:
-    """Carry out pushes to one user each, all in one app. Returns a result or a
-    problem for each. May switch greenlets."""
+    """Send pushes to one user each, all in one app.
+
+    Returns a result or a problem for each. A push whose id was used before is
+    not sent again. May switch greenlets.
+    """
     core = api.core
     app = pushes[0].app
     keys = [checked.key for checked in pushes]
     digests = [0] * len(pushes)
+    # A claim is our right to execute the push with an id. Without an id there
+    # is nothing to claim.
     claims: list[Claimed | Waiting] = [UNTRACKED] * len(pushes)
     if any(keys):  # most pushes have no id
         digests = [checked.digest for checked in pushes]
@@ -538,11 +590,11 @@ def _send_each(
 def _result_of_repeat(
     api: Api, checked: CheckedPush, claim: First | IdReused | Waiting | None
 ) -> PushResult | ApiProblem:
-    """Return the result of a push whose id was used before, or which another
-    push has claimed now.
+    """Return the result of a push whose id is not ours to execute.
 
-    All claims of the caller are settled, so this may wait for the other push.
-    May switch greenlets.
+    The id was used before, or another push has claimed it now. All claims of
+    the caller are settled, so this may wait for the other push. May switch
+    greenlets.
     """
     try:
         if isinstance(claim, Waiting):

@@ -103,8 +103,11 @@ def push(api: Api, call: Call) -> HttpResponse:
 
 
 def key_of(call: Call) -> str:
-    """Return the Idempotency-Key of a request (``""``: it has none). Raises
-    :class:`ApiProblem`."""
+    """Return the Idempotency-Key of a request, or ``""``.
+
+    The key lets a client repeat a request safely: the server executes it once.
+    Raises :class:`ApiProblem` if the key is too long.
+    """
     key = call.request.headers.get("idempotency-key", "")
     if len(key) > MAX_ID_CHARACTERS:
         raise ApiProblem.invalid(
@@ -117,8 +120,10 @@ def key_of(call: Call) -> str:
 
 
 def checked_event(limits: Limits, push: PushRequest) -> Event:
-    """Check a push, and make the event that its targets receive. Raises
-    :class:`ApiProblem` if the push contradicts itself, or is too large."""
+    """Check a push, and make the event that its targets receive.
+
+    Raises :class:`ApiProblem` if the push contradicts itself, or is too large.
+    """
     event = event_of(limits, push)
     kinds = (
         push.targets,
@@ -149,8 +154,11 @@ def checked_event(limits: Limits, push: PushRequest) -> Event:
 
 
 def _check_stored(push: PushRequest) -> None:
-    """Refuse a push that the message log cannot store. Raises
-    :class:`ApiProblem`."""
+    """Refuse a push that the message log cannot store.
+
+    The log stores messages of users and groups only. Raises
+    :class:`ApiProblem`.
+    """
     if isinstance(push.message, PushMessage):
         message = push.message
     else:
@@ -159,6 +167,7 @@ def _check_stored(push: PushRequest) -> None:
         raise ApiProblem.invalid(
             "With `store` there is no `code`, `note`, `ttl_seconds` or `except_users`"
         )
+    # Each of them is a user, on all devices.
     if push.users is not UNSET:
         return
 
@@ -176,9 +185,12 @@ def _check_stored(push: PushRequest) -> None:
 
 
 def event_of(limits: Limits, push: Sending) -> Event:
-    """Make the event that the receivers of a message get. Raises
-    :class:`ApiProblem` if the message is invalid or too long."""
+    """Make the event that the receivers of a message get.
+
+    Raises :class:`ApiProblem` if the message is invalid or too long.
+    """
     message: PushMessage = push
+    # The content is in `message`, or beside the targets as `text` or `data`.
     if push.message is not UNSET or (push.text is UNSET and push.data is UNSET):
         message = _message_of(push)
     if (message.text is UNSET) == (message.data is UNSET):
@@ -191,6 +203,8 @@ def event_of(limits: Limits, push: Sending) -> Event:
         data = b""
     if not text and not data:
         raise ApiProblem.invalid("The message is empty: give `text` or `data`")
+    # An outbox is the bytes that wait for one connection. A message that is
+    # longer than an outbox could never be sent.
     characters = len(text) + len(data) + len(push.id) + len(push.sender)
     if characters > limits.push_characters:
         raise ApiProblem.invalid("The message is too long for an outbox")
@@ -211,8 +225,10 @@ def event_of(limits: Limits, push: Sending) -> Event:
 
 
 def notify_bytes(notify: Notify | bool) -> bytes:
-    """Encode the field ``notify`` of a request as it is stored. Raises
-    :class:`ApiProblem`."""
+    """Encode the field ``notify`` of a request as it is stored.
+
+    Raises :class:`ApiProblem`.
+    """
     try:
         return encode_notify(notify)
     except ValueError as wrong:
@@ -220,8 +236,10 @@ def notify_bytes(notify: Notify | bool) -> bytes:
 
 
 def _message_of(push: Sending) -> PushMessage:
-    """Return the content of a message that is given as `message`: a text, or an
-    object. Raises :class:`ApiProblem`."""
+    """Return the content of a message that is given as `message`.
+
+    It is a text, or an object with a type. Raises :class:`ApiProblem`.
+    """
     message = push.message
     if message is UNSET or push.text is not UNSET or push.data is not UNSET:
         raise ApiProblem.invalid("Give one of `message`, `text` and `data`")
@@ -240,10 +258,12 @@ counts for at least one byte."""
 
 
 def _payload(raw: Any, most_bytes: int) -> tuple[str, bytes]:
-    """Convert the ``data`` of a message. Returns a text and JSON on one line,
-    of which one is empty: a string of JSON becomes a text. Data that are too
-    long are not checked, because the caller refuses them. Raises
-    :class:`ApiProblem`."""
+    """Convert the ``data`` of a message to a text or to JSON on one line.
+
+    Returns both, of which one is empty: a string of JSON becomes a text. Data
+    that are too long are not checked, because the caller refuses them. Raises
+    :class:`ApiProblem`.
+    """
     data = bytes(raw)
     try:
         if data[:1] == b'"':
@@ -277,27 +297,37 @@ _OF_ONE: Final = tuple(
 
 
 class _User(Struct, gc=False):
+    """A target of an answer that is a user."""
+
     user: str
 
 
 class _UserResult(Struct, gc=False):
+    """A result of an answer whose target is a user."""
+
     target: _User
     status: str
 
 
 class Sent(Struct, gc=False):
-    """The outcomes of a push that was sent. ``replayed``: they come from an
-    earlier request."""
+    """The results of a push that was sent.
+
+    ``outcomes`` has one for each target. If ``replayed`` is set, they come from
+    an earlier request with the same key.
+    """
 
     push: PushRequest
     outcomes: list[Outcome]
     replayed: bool = False
 
     def answer(self, only_missed: bool = False) -> bytes:
-        """The answer as JSON, without braces. With ``only_missed`` it leaves
-        out the results ``sent``."""
+        """Encode the answer as JSON without braces: ``"sent":1,"results":[…]``.
+
+        If ``only_missed`` is set, it leaves out the results ``sent``.
+        """
         push = self.push
         outcomes = self.outcomes
+        # Most pushes are to one user. Their answers are made in advance.
         if push.user is not UNSET and push.device is UNSET:
             return _OF_ONE[outcomes[0]] % encode_json(push.user)
 
@@ -306,6 +336,7 @@ class Sent(Struct, gc=False):
             left_out = Outcome.SENT
         results: list[Any]
         if push.users is not UNSET:
+            # A list of users may be long, so no Target is made for each.
             results = [
                 _UserResult(_User(user), STATUSES[outcome])
                 for user, outcome in zip(push.users, outcomes, strict=True)
@@ -322,13 +353,20 @@ class Sent(Struct, gc=False):
 
 
 class StoredPush(Struct, frozen=True):
-    """The results of a stored push. ``replayed``: it had been stored before."""
+    """The results of a push that was stored in the message log.
+
+    If ``replayed`` is set, it had been stored before.
+    """
 
     results: list[Result]
     replayed: bool = False
 
     def answer(self, only_missed: bool = False) -> bytes:
-        """The answer as JSON, without braces, with all results."""
+        """Encode the answer as JSON without braces, as :meth:`Sent.answer`
+        does.
+
+        It always has all results, because clients need the positions.
+        """
         count = sum(result.status == "stored" for result in self.results)
         return b'"sent":%d,"results":%b' % (count, encode_json(self.results))
 
@@ -338,8 +376,12 @@ PushResult = Sent | StoredPush
 
 
 def send(api: Api, checked: CheckedPush) -> PushResult:
-    """Carry out a push, only once for each key. A repetition has the results of
-    the first push. May switch greenlets. Raises :class:`ApiProblem`."""
+    """Send a push, only once for each key.
+
+    A *claim* is the record that this node executes the push with this key. A
+    repetition has the results of the first push. May switch greenlets. Raises
+    :class:`ApiProblem`.
+    """
     core = api.core
     app = checked.app
     push = checked.push
@@ -353,6 +395,7 @@ def send(api: Api, checked: CheckedPush) -> PushResult:
 
     digest = checked.digest
     claim = core.idempotency.claim(app, key, digest)
+    # A number is our claim. Anything else is about the first push.
     if not isinstance(claim, int):
         return repeated(push, claim)
 
@@ -361,6 +404,8 @@ def send(api: Api, checked: CheckedPush) -> PushResult:
     outcomes: list[Outcome] = []
     try:
         pushes = core.metrics.pushes
+        # Whether an app has spent its quota of pushes is looked up only if
+        # quotas are set at all.
         if pushes.stops:
             quota = pushes.spent(app)
             if quota is not None:
@@ -389,9 +434,11 @@ def send(api: Api, checked: CheckedPush) -> PushResult:
 
 
 def repeated(push: PushRequest, first: First | IdReused | None) -> Sent:
-    """Return the results of the first request with this id. ``first``: see
-    :data:`Claimed`. Raises :class:`ApiProblem` if the first request was a
-    different one."""
+    """Return the results of the first request with this key.
+
+    ``first`` is the record of it (:data:`Claimed`). Raises :class:`ApiProblem`
+    if the first request was a different one.
+    """
     if isinstance(first, IdReused):
         raise ApiProblem(Problems.ID_REUSED)
     if first is None or not first.result:
@@ -405,8 +452,11 @@ def repeated(push: PushRequest, first: First | IdReused | None) -> Sent:
 
 
 class CheckedPush(Struct, frozen=True, gc=False):
-    """A checked push to one app. ``key``: its id or Idempotency-Key, ``""``
-    without one."""
+    """A checked push to one app.
+
+    ``event`` is what its targets receive. ``key`` is its id or Idempotency-Key,
+    or ``""``.
+    """
 
     app: str
     push: PushRequest
@@ -415,8 +465,11 @@ class CheckedPush(Struct, frozen=True, gc=False):
 
     @property
     def digest(self) -> int:
-        """The digest that distinguishes the push from another push with the
-        same key; 0 without a key."""
+        """A hash of the push, which shows whether a repeated key means the same
+        push.
+
+        It is 0 without a key.
+        """
         if self.key:
             return hash(encode_json(self.push))
         return 0
@@ -425,9 +478,11 @@ class CheckedPush(Struct, frozen=True, gc=False):
 def store_each(
     api: Api, pushes: Sequence[CheckedPush]
 ) -> list[StoredPush | ApiProblem]:
-    """Store pushes of one app with different keys, in order. Returns a result
-    or a problem for each. A refused push does not stop the others. Switches
-    greenlets."""
+    """Store pushes of one app with different keys, in order.
+
+    Returns a result or a problem for each. A refused push does not stop the
+    others. Switches greenlets.
+    """
     rows = [
         PushToStore(targets_of(each.push), each.event, each.key, each.digest)
         for each in pushes
@@ -440,12 +495,13 @@ def store_each(
 def _stored(
     push: PushToStore, result: StoreResult | HttpProblem | StorageUnavailable
 ) -> StoredPush | ApiProblem:
-    """Convert the result of a stored push to the result for its sender."""
+    """Convert the result of the message log to the result for the sender."""
     if isinstance(result, StorageUnavailable):
         return spent(result)
     if isinstance(result, HttpProblem):
         return ApiProblem(result)
     results = []
+    # A result that is stored has a position, and all others may have a reason.
     for target, each in zip(push.targets, result.results, strict=True):
         row = Result(target, STATUSES[each.outcome], UNSET, each.reason or UNSET)  # type: ignore[arg-type]
         if each.outcome is Outcome.STORED:

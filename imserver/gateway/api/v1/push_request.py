@@ -192,7 +192,7 @@ push, as JSON Schema."""
 
 
 def size(push: PushRequest) -> int:
-    """The number of targets of a push."""
+    """Return the number of targets of a push."""
     if push.targets is not UNSET:
         return len(push.targets)
     if push.users is not UNSET:
@@ -201,7 +201,7 @@ def size(push: PushRequest) -> int:
 
 
 def targets_of(push: PushRequest) -> list[Target]:
-    """The targets of a push, whichever field names them."""
+    """Return the targets of a push, whichever field names them."""
     if push.targets is not UNSET:
         return push.targets
     if push.users is not UNSET:

@@ -194,9 +194,11 @@ def unsubscribe(api: Api, call: Call, request: SubscriptionChange) -> Unsubscrib
 def _results(
     kind: type[Result], named: list[Named], outcomes: Iterable[str]
 ) -> list[Result]:
-    """Make a result for each named connection, and for each user without a
-    connection. ``outcomes``: the outcomes of the connections, in their
-    order."""
+    """Make a result for each named connection, and for each absent user.
+
+    ``outcomes`` are the outcomes of the connections, in their order. A user
+    without a connection has the status ``unknown``.
+    """
     next_outcome = iter(outcomes)
     results = []
     for connection, user in named:
@@ -214,8 +216,8 @@ def _named(
     users.
 
     Returns three values: the entries for the answer, in the order of the
-    request; the ids of the connections among them; and the names of the nodes
-    that did not answer.
+    request; the ids of the connections among them; the names of nodes that did
+    not answer.
     """
     named: list[Named] = [(connection, UNSET) for connection in request.connections]
     online = api.core.presence.sessions(app, request.users)
@@ -294,7 +296,8 @@ def presence(
 
 
 def _raw(text: str) -> Raw | UnsetType:
-    """Return the JSON about a connection for others; unset if it is empty."""
+    """Return the JSON that a connection gives about itself; unset if it is
+    empty."""
     if not text:
         return UNSET
     return Raw(text)

@@ -61,7 +61,10 @@ _NAME_SHOWN: Final = 100
 
 
 def commands_of(routes: Iterable[Route]) -> dict[str, Route]:
-    """The routes of operations that a batch may contain, by name."""
+    """Return the routes that a batch may contain: name of a command → route.
+
+    The name is the path after ``/api/v1/``, such as ``channels/publish``.
+    """
     return {
         row.path.removeprefix(f"{PREFIX}/"): row
         for row in routes
@@ -97,8 +100,11 @@ class BatchAnswer(Struct):
 
 
 def _read_batch(api: Api, call: Call) -> None:
-    """Decode the commands of a batch. The body of a command is checked when the
-    command is run. May switch greenlets."""
+    """Split the body of a batch into its commands.
+
+    The body of a command is checked when the command is run. May switch
+    greenlets.
+    """
     body = unpacked_body(call, api.limits.body_bytes)
     call.input = read_commands(body, api.limits.batch_targets)
 
@@ -137,6 +143,7 @@ def batch(api: Api, call: Call) -> HttpResponse:
     commands: list[dict[str, Raw]] = call.input
     key = key_of(call)
     request = call.request
+    # The batch itself has already counted as one request.
     api.rates.charge(call.principal, request.host, len(commands) - 1)
     answers = BatchAnswers()
     too_large = _result(PROBLEM.refuse(Problems.ANSWER_TOO_LARGE, request))
@@ -162,6 +169,7 @@ def batch(api: Api, call: Call) -> HttpResponse:
 
 
 def _result(response: HttpResponse) -> bytes:
+    """Encode the result of one command: the status and body of its answer."""
     return b'{"status":%d,"body":%b}' % (response.status, response.body)
 
 
@@ -188,13 +196,17 @@ def openapi(api: Api, call: Call) -> HttpResponse:
 
 
 def document_of(operations: Iterable[Operation]) -> Callable[[int, bool, str], bytes]:
-    """Make the function that writes the document of these operations."""
+    """Return the function that writes the OpenAPI document of these
+    operations."""
     documented = tuple(operations)
 
     @lru_cache(maxsize=2)
     def write(batch_targets: int, demo: bool, root: str = "") -> bytes:
-        """Make the document as JSON; see
-        :func:`imserver.gateway.http.openapi.document`."""
+        """Make the document as JSON.
+
+        The arguments are explained at
+        :func:`imserver.gateway.http.openapi.document`.
+        """
         # Imported when a document is first requested: with the page that reads
         # it, the module takes half a megabyte.
         from imserver.gateway.http.openapi import document
@@ -210,7 +222,11 @@ def document_of(operations: Iterable[Operation]) -> Callable[[int, bool, str], b
 
 
 def operations_of(declared: Declarations) -> tuple[Operation, ...]:
-    """The operations of the core, on a node with these settings of apps."""
+    """List the operations of the core.
+
+    ``declared`` are the settings of apps that the node has: requests and
+    answers about apps have them as fields.
+    """
     return (
         *push.routes.rows,
         *presence.routes.rows,
@@ -225,14 +241,16 @@ def operations_of(declared: Declarations) -> tuple[Operation, ...]:
 
 
 def routes_of(operations: Iterable[Operation]) -> tuple[Route, ...]:
-    """The routes of operations that have a function."""
+    """Return the routes of operations that have a function."""
     return tuple(route_of(row) for row in operations if row.function is not None)
 
 
 def routes_at(api: Api, everywhere: bool = False, hot: bool = False) -> HttpRoutes:
-    """Return the functions that answer requests, by method and path. ``hot``:
-    only rows that the front server answers itself. ``everywhere``: only rows
-    that WebSocket listeners serve, too."""
+    """Return the functions that answer requests, by method and path.
+
+    With ``hot``, only rows that the front server answers itself. With
+    ``everywhere``, only rows that WebSocket listeners serve, too.
+    """
     rows = {}
     for endpoint in api.endpoints.values():
         route = endpoint.route
@@ -247,13 +265,13 @@ def routes_at(api: Api, everywhere: bool = False, hot: bool = False) -> HttpRout
 def unread_body_limit(
     api: Api, method: str, path: str, headers: Mapping[str, str], host: str
 ) -> int:
-    """Return the most bytes that are read of a body before
-    :func:`imserver.gateway.http.call.admit` has decided about its request.
-    Never switches greenlets.
+    """Return how many bytes of a body are read before its sender is known.
 
-    With a known key, from a listed address and in demo mode, it is the limit of
-    the route. With the token of a user, which is not verified here, it is a few
-    messages. Otherwise it is the size that a form without identity needs.
+    The body is read before :func:`imserver.gateway.http.call.admit` decides
+    about the request. With a known key, from a listed address and in demo mode,
+    the limit is that of the route. With the token of a user, which is not
+    verified here, it is a few messages. Otherwise it is the size that a form
+    without identity needs. Never switches greenlets.
     """
     public = api.limits.public_body_bytes
     endpoint = row_of(api.endpoints, method, path)
@@ -264,6 +282,7 @@ def unread_body_limit(
     longest = longest_body(api, row)
     a_few_messages = min(_SOME_BODY_BYTES, longest)
     if row.need is Needs.SIGNED:
+        # The signature covers the body, so it can be checked only later.
         return a_few_messages
     if not row.need.scope:
         return public

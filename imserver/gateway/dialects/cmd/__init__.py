@@ -8,6 +8,7 @@ from imserver.gateway.feature import FeatureRow
 
 
 def _build(core: Core) -> Parts:
+    """Make the answers of the dialect to commands about channels."""
     return Parts((CmdAnswers(core.codec(ChannelCmdDialect())),))
 
 

@@ -59,12 +59,12 @@ names are sent to the other nodes."""
 
 
 def send_message(api: Api, call: Call) -> HttpResponse:
-    """``POST /user/sendMessage``: a message to one user, delivered if they are
-    online.
+    """``POST /user/sendMessage``: send a message to one user who is online.
 
-    The sender is the user of the session token, if there is one. If this user
-    may not see the presence of the receiver, the answer is always the one for
-    an absent user, because another answer would tell who is online.
+    The sender is the user of the session token, or the back end if there is
+    none. If this user may not see the presence of the receiver, the answer is
+    always the one for an absent user, because another answer would tell who is
+    online.
     """
     app = call.app
     core = api.core
@@ -80,6 +80,7 @@ def send_message(api: Api, call: Call) -> HttpResponse:
 
     sender = call.principal.user
     if not sender:
+        # A back end may send to everybody, and hears about absent users.
         outcome = core.pushes.from_back_end(app, target)
         if outcome is Outcome.NOT_SENT:
             _report_absent(api, app, [target])
@@ -89,6 +90,7 @@ def send_message(api: Api, call: Call) -> HttpResponse:
     relations = core.relations
     if not relations.may_reach(app, sender, user):
         return _BLOCKED
+    # Asked before the message is sent: afterwards the answer might be another.
     may_know = relations.may_see_presence(app, sender, user)
     target.text = _reviewed(api, call, user, message)
     outcome = core.pushes.from_user(app, sender, target)
@@ -102,8 +104,8 @@ def send_message(api: Api, call: Call) -> HttpResponse:
 
 
 def send_message_all(api: Api, call: Call) -> HttpResponse:
-    """``POST /user/sendMessageAll``: a message to all users of an app except
-    its sender.
+    """``POST /user/sendMessageAll``: send a message to all other users of an
+    app.
 
     The message of a user does not reach users who have blocked the sender. A
     user whom more than :data:`MOST_BLOCKERS` users have blocked may not send
@@ -122,6 +124,7 @@ def send_message_all(api: Api, call: Call) -> HttpResponse:
     acting_user = call.principal.user
     if acting_user:
         api.rates.require_message(app, acting_user)
+    # One more than the limit shows that there are too many.
     blockers = core.relations.blockers(app, acting_user, MOST_BLOCKERS + 1)
     if len(blockers) > MOST_BLOCKERS:
         return _BLOCKED
@@ -134,9 +137,13 @@ def send_message_all(api: Api, call: Call) -> HttpResponse:
 
 
 def _reviewed(api: Api, call: Call, to: str, text: str) -> str:
-    """Return the text to send. If the app wants it, the back end reviews the
-    text of a user, and may replace it. ``to``: the receiver, or ``all``. May
-    switch greenlets. Raises RequestRefused, also if the user is muted."""
+    """Return the text to send, after the back end has reviewed it.
+
+    Only texts of users are reviewed, and only if the app wants it. The back end
+    may replace the text. ``to`` is the receiver, or ``all``. May switch
+    greenlets. Raises RequestRefused if it rejects the text, or if the user is
+    muted.
+    """
     app = call.app
     sender = call.principal.user
     if not sender:
@@ -160,6 +167,7 @@ def _reviewed(api: Api, call: Call, to: str, text: str) -> str:
     if decision.action == "reject":
         reason = {"reason": decision.reason}
         raise RequestRefused(refusal(ReplyCode.UNAUTHORIZED, reason))
+    # The back end does not answer. The sender may try again.
     if decision.action == "undecided":
         raise RequestRefused(NOT_STORED)
     if decision.action == "replace":
@@ -170,8 +178,10 @@ def _reviewed(api: Api, call: Call, to: str, text: str) -> str:
 def _report_message(
     api: Api, app: str, sender: str, to: str, msg_id: str, text: str
 ) -> None:
-    """Report a user's message to the back end. Pushes of the back end are not
-    reported."""
+    """Report a user's message to the back end of the app.
+
+    The back end knows its own pushes, so these are not reported.
+    """
     facts = {"message": msg_id, "to": to, "type": "text", "text": text}
     api.core.observer.message(app, sender, facts)
 
@@ -179,7 +189,10 @@ def _report_message(
 def _report_absent(
     api: Api, app: str, targets: Iterable[UserPush], sender: str = ""
 ) -> None:
-    """Report pushes to users who are offline. May switch greenlets."""
+    """Report pushes to users who are offline to the back end of the app.
+
+    It may send them a notification. May switch greenlets.
+    """
     pushes = []
     for target in targets:
         if target.user:
@@ -192,8 +205,10 @@ def _report_absent(
 
 
 class Batch(Struct, forbid_unknown_fields=True, gc=False):
-    """A batch with keys in the usual spelling: many messages, or one message to
-    many users."""
+    """A batch with keys in the usual spelling.
+
+    It has either ``messages``, or ``userIDs`` who all get one ``message``.
+    """
 
     appID: int | str = 0
     messages: list[UserPush] | None = None
@@ -203,8 +218,11 @@ class Batch(Struct, forbid_unknown_fields=True, gc=False):
 
 
 class SendResult(Struct, gc=False, omit_defaults=True):
-    """The result for one target. ``repeated``: its ``msgID`` was accepted
-    before, nothing was delivered."""
+    """The result for one target.
+
+    If ``repeated`` is set, its ``msgID`` was accepted before, and nothing was
+    delivered now.
+    """
 
     userID: str
     sendResults: bool | None = None
@@ -219,8 +237,11 @@ _SPELLING = {
 
 
 def send_message_batch(api: Api, call: Call) -> HttpResponse:
-    """``POST /user/sendMessageBatch``: up to ``limits.batch_targets`` messages,
-    or one message to as many users. The loop serves others meanwhile."""
+    """``POST /user/sendMessageBatch``: send many messages.
+
+    A batch has up to ``limits.batch_targets`` messages, or one message to as
+    many users. The loop serves others meanwhile.
+    """
     app = call.app
     batch = call.input
     limits = api.limits
@@ -233,6 +254,7 @@ def send_message_batch(api: Api, call: Call) -> HttpResponse:
         return BAD_PARAMETER
     if len(targets or users or ()) > limits.batch_targets:
         return BAD_PARAMETER
+
     api.core.metrics.pushes.require(app)
     if targets is not None:
         users = [target.user for target in targets]
@@ -246,6 +268,7 @@ def send_message_batch(api: Api, call: Call) -> HttpResponse:
             return BAD_PARAMETER
         accepted = pushes.to_many(app, users, batch.msgID, batch.message)
         if accepted is None:
+            # The message was sent before. It has one id for all users.
             return REPEATED
         outcomes = accepted
         targets = [UserPush(user, batch.msgID, batch.message) for user in users]
@@ -253,6 +276,11 @@ def send_message_batch(api: Api, call: Call) -> HttpResponse:
     pairs = zip(targets, outcomes, strict=True)
     absent = [target for target, outcome in pairs if outcome is Outcome.NOT_SENT]
     _report_absent(api, app, absent)
+    return _batch_answer(users, outcomes)
+
+
+def _batch_answer(users: Sequence[str], outcomes: Sequence[Outcome]) -> HttpResponse:
+    """Make the answer with a result for each user, in their order."""
     # A batch may have thousands of results, so the outcomes are not looked up
     # for each of them.
     sent = Outcome.SENT
@@ -274,9 +302,12 @@ MOST_BATCH_VALUES: Final = 500_000
 
 
 def _read_batch(api: Api, call: Call) -> None:
-    """Decode a batch, whose keys may be in any letter case. Sets the input, the
-    cost and the app of the call. May switch greenlets. Raises
-    RequestRefused."""
+    """Decode a batch, whose keys may be in any letter case.
+
+    Sets the input, the cost and the app of the call. May switch greenlets.
+    Raises RequestRefused.
+    """
+    # A long body may make so many objects that all other clients would wait.
     has_many = len(call.body) > MOST_BATCH_OBJECTS
     if has_many and call.body.count(b"{") > MOST_BATCH_OBJECTS:
         raise RequestRefused(BAD_PARAMETER)
@@ -292,13 +323,17 @@ def _read_batch(api: Api, call: Call) -> None:
             serve_others()
         batch = _batch_in_any_spelling(call.body, api.limits.batch_targets)
     call.input = batch
+    # Each message counts as a request against the rate.
     call.cost = max(1, len(batch.messages or ()))
     call.app = app_from_json(api.core.tenants, batch.appID)
 
 
 def _batch_in_any_spelling(body: bytes, most: int) -> Batch:
-    """Decode a batch of at most ``most`` messages, whose keys may be in another
-    letter case. Raises RequestRefused."""
+    """Decode a batch whose keys may be in another letter case.
+
+    The original server accepts them. Raises RequestRefused, also if there are
+    more than ``most`` messages.
+    """
     try:
         fields = _usual_spelling(parse_json(body))
         messages = fields.get("messages")
@@ -312,8 +347,11 @@ def _batch_in_any_spelling(body: bytes, most: int) -> Batch:
 
 
 def _usual_spelling(fields: dict[str, Any]) -> dict[str, Any]:
-    """The known fields among folded keys, in the spelling of :class:`Batch` and
-    :class:`UserPush`."""
+    """Rename folded keys to the spelling of :class:`Batch` and
+    :class:`UserPush`.
+
+    Unknown keys are left out.
+    """
     return {
         _SPELLING[name]: value for name, value in fields.items() if name in _SPELLING
     }
@@ -325,8 +363,8 @@ pages."""
 
 
 def user_list(api: Api, call: Call) -> HttpResponse:
-    """``GET /user/list``: the users of an app, or with ``groupsId`` the users
-    of a room.
+    """``GET /user/list``: list the users of an app, or of a room
+    (``groupsId``).
 
     Up to :data:`LIST_PAGE` users of an app come at once and unordered. Larger
     apps, and rooms, are listed in pages ordered by name, and ``next`` is the
@@ -338,6 +376,7 @@ def user_list(api: Api, call: Call) -> HttpResponse:
     room = call.params.get("groupsid")
     if room is not None:
         return success(_list_room(api, call, room, cursor))
+    # In some apps, users see the presence of their contacts only.
     if api.core.relations.limits(call.app, call.principal.user):
         return success(_list_visible(api, call, _last_user_of(cursor)))
     page = api.core.presence.page(call.app, _last_user_of(cursor), LIST_PAGE)
@@ -347,8 +386,11 @@ def user_list(api: Api, call: Call) -> HttpResponse:
 def _page(
     count: int, users: list[str], more: bool, missing: Collection[str]
 ) -> dict[str, Any]:
-    """Make the answer with a page of users. ``more``: another page follows.
-    ``missing``: the nodes that did not answer."""
+    """Make the answer with a page of users.
+
+    With ``more``, another page follows. ``missing`` are the nodes that did not
+    answer.
+    """
     data: dict[str, Any] = {"userCount": count, "userList": users}
     if more:
         data["next"] = cursor_of(users[-1])
@@ -358,16 +400,19 @@ def _page(
 
 
 def _list_room(api: Api, call: Call, room: str, cursor: str) -> dict[str, Any]:
-    """Make the answer with a page of the users who belong to a room: first the
-    users in the app's settings, then members of the channel, in the order of
-    joining. A user sees only members whose presence the user may see. May
-    switch greenlets."""
+    """Make the answer with a page of the users who belong to a room.
+
+    It has first the users in the app's settings, then members of the channel in
+    the order of joining. A user sees only members whose presence the user may
+    see. May switch greenlets.
+    """
     app = call.app
     stored: Sequence[str] = ()
     tenant = api.core.tenants.get(app)
     if tenant is not None:
         stored = tenant.room_members.get(room, ())
     page = api.channels.members.page(app, room, cursor, LIST_PAGE)
+    # A user may be a member with several connections, but is listed once.
     users = dict.fromkeys(
         member.user for member in page.members if member.user not in stored
     )
@@ -386,12 +431,12 @@ def _list_room(api: Api, call: Call, room: str, cursor: str) -> dict[str, Any]:
 
 
 def _list_visible(api: Api, call: Call, after: str | None) -> dict[str, Any]:
-    """Make the answer for a user who may not see the presence of all users. It
-    has, and counts, only users whose presence the user may see, in the order of
-    names, after the name ``after`` (None: from the beginning).
+    """Make a page of the users whose presence the acting user may see.
 
-    Pages of all users are read until enough visible users are found. Each page
-    costs a request of the user's rate. May switch greenlets.
+    It counts only such users. They come in the order of names, after the name
+    ``after`` (None: from the beginning). Pages of all users are read until
+    enough visible users are found. Each page costs a request of the user's
+    rate. May switch greenlets.
     """
     user = call.principal.user
     more = True
@@ -399,6 +444,7 @@ def _list_visible(api: Api, call: Call, after: str | None) -> dict[str, Any]:
     missing = dict[str, None]()
     while more and len(visible_users) <= LIST_PAGE:
         page = api.core.presence.page(call.app, after, LIST_PAGE)
+        # The request itself has paid for one page.
         api.rates.charge(call.principal, call.request.host, int(page.more))
         names = sorted(page.users)
         more = page.more
@@ -413,16 +459,21 @@ def _list_visible(api: Api, call: Call, after: str | None) -> dict[str, Any]:
 
 
 def _app_of_list(api: Api, params: Mapping[str, str]) -> str:
-    """The app of ``/user/list``. Rooms belong to apps of the action dialect."""
+    """Find the app of ``/user/list``. Rooms belong to apps of the action
+    dialect."""
     if "groupsid" not in params:
         return app_named(api.core.tenants, params.get("appid", ""))
     tenants = api.core.tenants
+    # Without the number of an app, it is the app 1, as at the original.
     return NumberedRooms.app_of(tenants, params) or tenants.resolve(f"{ACTION_PREFIX}1")
 
 
 def _last_user_of(cursor: str) -> str | None:
-    """Return the user after whom a page begins; None for the first page. Raises
-    RequestRefused if the cursor is invalid."""
+    """Read the cursor of a page: the user after whom it begins.
+
+    Returns None for the first page. Raises RequestRefused if the cursor is
+    invalid.
+    """
     try:
         return read_cursor(cursor, "strict")
     except ValueError:
@@ -430,18 +481,23 @@ def _last_user_of(cursor: str) -> str | None:
 
 
 def user_online(api: Api, call: Call) -> HttpResponse:
-    """``GET /user/online``: whether a user is online, in one app or (``appID``
-    0 or missing) in any."""
+    """``GET /user/online``: tell whether a user is online.
+
+    If ``appID`` is 0 or missing, the user may be online in any app.
+    """
     user = call.params.get("userid", "")
     online = False
+    # Somebody who may not know gets the answer for an absent user.
     if user in _visible_among(api, call, [user]):
         online = api.core.presence.is_online(_apps(api, call), user)
     return success({"online": online, "userID": user})
 
 
 def user_online_batch(api: Api, call: Call) -> HttpResponse:
-    """``POST /user/onlineBatch``: whether each of up to
-    ``limits.batch_targets`` users is online."""
+    """``POST /user/onlineBatch``: tell which of many users are online.
+
+    There may be up to ``limits.batch_targets`` of them.
+    """
     users = call.texts("userids")
     if len(users) > api.limits.batch_targets:
         return BAD_PARAMETER
@@ -463,8 +519,10 @@ def user_online_batch(api: Api, call: Call) -> HttpResponse:
 
 
 def _visible_among(api: Api, call: Call, users: Collection[str]) -> Collection[str]:
-    """Return the users among ``users`` whose presence the principal may see. A
-    back end may see all of them. May switch greenlets."""
+    """Return the users whose presence the principal may see.
+
+    A back end may see all of them. May switch greenlets.
+    """
     principal = call.principal
     if principal.user:
         return api.core.relations.visible(principal.app, principal.user, users)
@@ -472,8 +530,10 @@ def _visible_among(api: Api, call: Call, users: Collection[str]) -> Collection[s
 
 
 def _apps(api: Api, call: Call) -> list[str]:
-    """Return the requested app, or all apps that the principal reaches and that
-    an ``appID`` can name."""
+    """Return the requested app, or all apps that the principal reaches.
+
+    Only apps that an ``appID`` can name are among them.
+    """
     if call.app:
         return [call.app]
     apps = []
@@ -485,13 +545,15 @@ def _apps(api: Api, call: Call) -> list[str]:
 
 
 def health(_api: Api, _call: Call) -> HttpResponse:
-    """``GET /health``: the loop runs and requests are answered."""
+    """``GET /health``: answer 200, which shows that the process runs."""
     return HttpResponse(200, b'{"status":"ok"}')
 
 
 def ready(api: Api, _call: Call) -> HttpResponse:
-    """``GET /ready``: 200 if the node serves clients; 503, and why, while it
-    does not."""
+    """``GET /ready``: tell whether the node serves clients.
+
+    It answers 200, or 503 with the reason while the node does not.
+    """
     unready = api.core.status.unready()
     if unready is None:
         return HttpResponse(200, b'{"status":"ready"}')
@@ -500,10 +562,10 @@ def ready(api: Api, _call: Call) -> HttpResponse:
 
 
 def system_state(api: Api, call: Call) -> HttpResponse:
-    """``GET /system/state``: counters of this node.
+    """``GET /system/state``: show counters of this node.
 
-    ``isDebug=true`` adds peers and users; ``detail=true`` adds fields that the
-    original does not have; ``cluster=true`` returns the state of all nodes.
+    ``isDebug=true`` adds peers and users. ``detail=true`` adds fields that the
+    original does not have. ``cluster=true`` returns the state of all nodes.
     """
     debug = call.params.get("isdebug") == "true"
     detail = call.params.get("detail") == "true"
@@ -514,8 +576,11 @@ def system_state(api: Api, call: Call) -> HttpResponse:
 
 
 def kick(api: Api, call: Call) -> HttpResponse:
-    """``POST /user/kick``: close a user's connections, and refuse their logins
-    for ``banSeconds``."""
+    """``POST /user/kick``: close a user's connections, and ban the user for a
+    time.
+
+    The user may not log in for ``banSeconds``; 0 or missing: no ban.
+    """
     user = call.params.get("userid", "")
     if not user or not call.app:
         call.act = ""  # nothing has changed
@@ -528,6 +593,7 @@ def kick(api: Api, call: Call) -> HttpResponse:
         return BAD_PARAMETER
 
     closed = api.core.sessions.close(call.app, [user], ban_seconds=ban_seconds)
+    # For observers, a kick with a ban is the act "ban".
     call.user = user
     if ban_seconds:
         call.act = "ban"
@@ -542,11 +608,11 @@ def kick(api: Api, call: Call) -> HttpResponse:
 
 
 def metrics(api: Api, _call: Call) -> HttpResponse:
-    """``GET /metrics``: the metrics of all nodes of this machine, each sample
-    with a label ``node``.
+    """``GET /metrics``: write the metrics of all nodes of this machine.
 
-    Nodes of one machine share a port, so a scrape reaches any of them. The
-    metrics are those of all apps, so the key must reach all apps.
+    Nodes of one machine share a port, so a scrape reaches any of them. Each
+    sample has a label ``node``. The metrics are those of all apps, so the key
+    must reach all apps.
     """
     # Imported at the first scrape, because the module takes half a megabyte.
     from imserver.gateway.metric_table import merge
@@ -560,7 +626,7 @@ _PROMETHEUS: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
 def _api_itself(_core: object, api: Api) -> Api:
-    """The service of these routes."""
+    """Return the API, which is the service of all these routes."""
     return api
 
 

@@ -80,7 +80,11 @@ def _position(fields: Fields) -> tuple[str, int] | None:
 
 
 def _subscribe(data: bytes) -> Subscribe:
-    """Read ``{"channel":"news","token":"…","epoch":"x1","offset":7}``."""
+    """Read ``{"channel":"news","token":"…","epoch":"x1","offset":7}``.
+
+    With a position (``epoch`` and ``offset``), the client wants the
+    publications after it. Raises Refused.
+    """
     fields = Fields.of(data)
     since = _position(fields)
     epoch, offset = since or ("", 0)
@@ -89,12 +93,16 @@ def _subscribe(data: bytes) -> Subscribe:
 
 
 def _unsubscribe(data: bytes) -> Unsubscribe:
+    """Read ``{"channel":"news"}``. Raises Refused."""
     return Unsubscribe(_channel(Fields.of(data)))
 
 
 def _publish(data: bytes) -> Publish:
-    """Read ``{"channel":"news","text":"hello"}``, or with ``data`` in place of
-    ``text``. Raises Refused."""
+    """Read ``{"channel":"news","text":"hello"}``, or with ``data`` for
+    ``text``.
+
+    Raises Refused.
+    """
     fields = Fields.verbatim(data)
     channel = _channel(fields)
     if "text" not in fields.values and "data" not in fields.values:
@@ -126,7 +134,11 @@ def _channel_history(data: bytes) -> AskHistory:
 
 
 class _ChannelNotice(Struct, omit_defaults=True):
-    """The data of ``join``, ``leave`` and ``unsubscribed``."""
+    """The data of ``join``, ``leave`` and ``unsubscribed``.
+
+    ``info`` is JSON about the subscriber, and ``code`` says why a subscription
+    ended.
+    """
 
     channel: str
     info: Raw | None = None
@@ -160,8 +172,11 @@ _decode_login: Final = msgspec.json.Decoder(_Login).decode
 
 
 def _login(data: bytes) -> Login:
-    """Read ``{"userID":"ann","appID":1,"serviceToken":"…"}``, by the fast way
-    if possible. Raises Refused."""
+    """Read ``{"userID":"ann","appID":1,"serviceToken":"…"}``.
+
+    A login with other keys, or another spelling of these, goes to the slower
+    function. Raises Refused.
+    """
     try:
         usual = _decode_login(data)
     except (ValueError, RecursionError):
@@ -180,9 +195,11 @@ def _login(data: bytes) -> Login:
 
 
 def _login_with_anything(data: bytes) -> Login:
-    """Read a login with keys in any letter case, and with fields that the
-    original does not have: ``app``, ``device``, ``cursor``, ``acks``. Raises
-    Refused."""
+    """Read a login with keys in any letter case, and with additional fields.
+
+    The original does not have ``app``, ``device``, ``cursor`` and ``acks``.
+    Raises Refused.
+    """
     fields = Fields.of(data)
     user = fields.text("userid")
     token = fields.text("servicetoken")
@@ -198,6 +215,7 @@ def _login_with_anything(data: bytes) -> Login:
         raise Refused(errors.ReplyCode.BAD_USER)
 
     device = _device(fields)
+    # With the cursor, the client asks for the stored messages after it.
     if "cursor" not in fields.values:
         return Login(app, user, token, device)
     cursor = fields.id("cursor")
@@ -206,8 +224,11 @@ def _login_with_anything(data: bytes) -> Login:
 
 
 def _device(fields: Fields) -> str:
-    """Read the device of a login. Returns ``""`` if the login names no device,
-    or its name is ignored because it is no text or too long."""
+    """Read the device of a login.
+
+    Returns ``""`` if the login names no device, or if the name is ignored
+    because it is no text or too long.
+    """
     device = fields.values.get("device", "")
     if not isinstance(device, str):
         return ""
@@ -231,6 +252,7 @@ _PING: Final = Ping()
 
 
 def _ping(_data: bytes) -> Ping:
+    """Return the command ``ping``, whatever its data are."""
     return _PING
 
 
@@ -251,16 +273,17 @@ PUSHED = frozenset({"enter", "exit", "msg"})
 # The constant parts of frames, encoded once. A reply or a push joins a few
 # parts.
 _PUSH: Final = b'{"seq":"%d","cmd":%b,"response":{"code":200,"codeMsg":"Ok","data":%b}}'
-_PUSHES = {
+_HEADS = {
     kind: b',"cmd":%b,"response":{"code":200,"codeMsg":"Ok","data":{"target":"","type":'
     % encode_json(kind)
     for kind in PUSHED
 }
-_TEXTS = {kind: head + b'"text","msg":' for kind, head in _PUSHES.items()}
+_HEADS_OF_TEXTS = {kind: head + b'"text","msg":' for kind, head in _HEADS.items()}
 
 
 def _response(code: int) -> bytes:
-    """Encode the beginning of a response, to which its data are added."""
+    """Encode the beginning of a response, to which its data and ``}}`` are
+    added."""
     text = encode_json(errors.reply_text(code))
     return b',"response":{"code":%d,"codeMsg":%b,"data":' % (code, text)
 
@@ -269,26 +292,32 @@ _REPLIES = {code: _response(code) for code in errors.REPLY_TEXT}
 
 
 class CmdDialect(Dialect):
-    """Codec of the ``cmd`` dialect."""
+    """Reads and writes the frames of the ``cmd`` dialect."""
 
     name = "cmd"
     path = "/acc"
     readers: Readers = COMMANDS
 
     def __init__(self) -> None:
+        """Prepare the numbers of pushes and the encoded names of commands."""
         self._numbers = count(time_ns() // _MILLISECOND_NS)
         """The ``seq`` of pushes. It rises, also over a restart."""
         self._names = {name: encode_json(name) for name in COMMANDS}
         """Name of a command → its JSON."""
 
     def joined(self, readers: Readers) -> Self:
-        """See the contract."""
+        """Return the codec with the commands of features added."""
         codec = super().joined(readers)
         codec._names = self._names | {name: encode_json(name) for name in readers}
         return codec
 
     def decode(self, payload: bytes) -> Request:
-        """Read one request; see the contract."""
+        """Decode one request, for example
+        ``{"seq":"1","cmd":"ping","data":{}}``.
+
+        A frame that is no request raises BadFrame. A command that is unknown or
+        has wrong data gives a request with a reply code instead of a command.
+        """
         if not payload:
             raise BadFrame(BadFrame.TEXT)
         try:
@@ -315,9 +344,11 @@ class CmdDialect(Dialect):
             return Request(seq, name, None, refused.code)
 
     def encode_reply(self, request: Request, reply: Reply) -> bytes:
-        """Encode the answer to ``request``: its ``seq`` and ``cmd``, and the
-        code, its text and the data of ``reply``. Example: ``{"seq":"1",
-        "cmd":"ping","response":{"code":200,"codeMsg":"Ok","data":"pong"}}``."""
+        """Encode the answer to a request.
+
+        It repeats ``seq`` and ``cmd``. For example, ``{"seq":"1","cmd":"ping",
+        "response":{"code":200,"codeMsg":"Ok","data":"pong"}}``.
+        """
         name = request.name
         # An empty seq and missing data are not encoded: every ping has them.
         seq = b'""'
@@ -338,27 +369,31 @@ class CmdDialect(Dialect):
         )
 
     def encode_event(self, event: Event) -> bytes | None:
-        """Encode a pushed frame: ``enter``, ``exit`` or ``msg``, or a signal
-        under the name of its kind. Returns None for an event that the dialect
-        cannot express. Example:
-        ``{"seq":"7","cmd":"msg","response":{"code":200,
-        "codeMsg":"Ok","data":{"target":"","type":"text","msg":"hello",
-        "from":"ann"}}}``."""
+        """Encode a pushed frame: ``enter``, ``exit``, ``msg`` or a signal.
+
+        Returns None for an event that the dialect cannot express. For example,
+        ``{"seq":"7","cmd":"msg","response":{"code":200,"codeMsg":"Ok",
+        "data":{"target":"","type":"text","msg":"hello","from":"ann"}}}``.
+        """
         kind = event.kind
-        head = _TEXTS.get(kind)
+        head = _HEADS_OF_TEXTS.get(kind)
         if head is None:
             if not isinstance(event, Signal):
                 return None
+            # A signal is an event of a feature. Its kind is its command.
             return _PUSH % (next(self._numbers), encode_json(kind), event.as_json())
 
         if event.type != "text":
-            head = b'%b%b,"msg":' % (_PUSHES[kind], encode_json(event.type))
+            head = b'%b%b,"msg":' % (_HEADS[kind], encode_json(event.type))
+        # A message without an id has no number, as at the original. Other
+        # frames get one.
         seq = event.id
         if not seq and kind != "msg":
             seq = str(next(self._numbers))
         text = event.text
         if event.data:
             text = event.data.decode()
+        # The head opens three objects, which the last bytes close.
         return b"".join(
             (
                 b'{"seq":',
@@ -372,14 +407,16 @@ class CmdDialect(Dialect):
         )
 
     def encode_message(self, message: StoredMessage) -> bytes:
-        """Encode a pushed frame with a stored entry."""
+        """Encode a pushed frame with a stored message."""
         return _PUSH % (message.id, b'"message"', encode_json(message.view()))
 
 
 class CmdPublicationView(Struct, omit_defaults=True):
-    """A publication as clients see it. ``info``: JSON about the client that
-    published it. ``stream``: it is the end of this streamed message, which may
-    be ``incomplete``."""
+    """A publication as clients see it.
+
+    ``info`` is JSON about the client that published it. ``stream`` is set if it
+    is the end of this streamed message, which may be ``incomplete``.
+    """
 
     channel: str = ""
     offset: int = 0
@@ -396,8 +433,10 @@ class CmdPublicationView(Struct, omit_defaults=True):
 
 
 def publication_view(event: Event) -> CmdPublicationView:
-    """Make the view of a publication for clients: JSON is in ``data``, a text
-    in ``text``."""
+    """Make the view of a publication for clients.
+
+    JSON is in ``data``, and a text in ``text``.
+    """
     part = event.channel or ChannelPart("")
     view = CmdPublicationView(
         part.name, part.offset, part.epoch, event.id, event.sender, event.type
@@ -417,14 +456,19 @@ def publication_view(event: Event) -> CmdPublicationView:
 
 
 class ChannelCmdDialect(CmdDialect):
-    """Codec of connections that have subscribed to a channel themselves:
-    publications are frames of their own, with the name of their channel and
-    their position."""
+    """The frames for connections that have subscribed to a channel themselves.
+
+    Publications are frames of their own, with the name of their channel and
+    their position.
+    """
 
     def encode_event(self, event: Event) -> bytes | None:
-        """Encode an event of a channel as ``publication``, ``stream``,
-        ``join``, ``leave`` or ``unsubscribed``, and all other events as
-        :class:`CmdDialect` does."""
+        """Encode an event of a channel, or any other event.
+
+        An event of a channel is a ``publication``, ``stream``, ``join``,
+        ``leave`` or ``unsubscribed``. Others are encoded as :class:`CmdDialect`
+        does.
+        """
         part = event.channel
         kind = event.kind
         if part is None or isinstance(event, Signal):
@@ -461,20 +505,27 @@ CODE_OF: Final[dict[Reason, int]] = {
 
 
 class CmdState(DialectState, gc=False):
-    """State of a connection that has subscribed to ``channels`` itself."""
+    """The channels to which a client has subscribed its connection itself."""
 
     channels: tuple[str, ...] = ()
 
     def resubscribes(self, channel: str) -> bool:
-        """Its client subscribes again to the channels that it has subscribed to
-        itself, but not to channels that a back end has subscribed it to."""
+        """Tell whether the client subscribes to a channel again after a
+        reconnect.
+
+        It does so for channels to which it has subscribed itself, but not for
+        channels to which a back end has subscribed it.
+        """
         return channel in self.channels
 
 
 class SubscribedView(Struct, omit_defaults=True):
-    """The answer to ``subscribe``. ``epoch`` and ``offset``: the position of a
-    channel with history. ``recovered``: whether no publication is missing; None
-    if the client has named no position."""
+    """The answer to ``subscribe``.
+
+    ``epoch`` and ``offset`` are the position of a channel with history.
+    ``recovered`` says whether no publication is missing; it is None if the
+    client has named no position.
+    """
 
     channel: str
     epoch: str = ""
@@ -503,8 +554,11 @@ class PresenceView(Struct, omit_defaults=True):
 
 
 class CmdAnswers(ChannelAnswers):
-    """See :class:`ChannelAnswers`. Owner of :class:`CmdState`. ``codec``: of
-    connections that subscribe."""
+    """Makes the answers to commands about channels.
+
+    It owns the :class:`CmdState` of connections. ``codec`` encodes the events
+    of connections that subscribe.
+    """
 
     dialect = CmdDialect.name
 
@@ -512,8 +566,10 @@ class CmdAnswers(ChannelAnswers):
         self._codec = codec
 
     def state_of(self, connection: Connection) -> CmdState:
-        """The state of the connection. It is made when the connection first
-        subscribes."""
+        """Return the state of a connection.
+
+        It is made when the connection first subscribes.
+        """
         state = connection.dialect_state
         if not isinstance(state, CmdState):
             state = CmdState()
@@ -521,8 +577,11 @@ class CmdAnswers(ChannelAnswers):
         return state
 
     def refused(self, refused: ChannelRefused) -> Reply:
-        """Make the answer to a refused command: a reply code, the name of the
-        reason, and the error of the back end, if there is one."""
+        """Make the answer to a refused command.
+
+        It has a reply code, the name of the reason, and the error of the back
+        end, if there is one.
+        """
         data: dict[str, Any] = {"refused": refused.reason}
         if refused.error is not None:
             data["error"] = {
@@ -539,8 +598,12 @@ class CmdAnswers(ChannelAnswers):
         _data: Raw | UnsetType,
         _end: int,
     ) -> Reply:
-        """See :class:`ChannelAnswers`. From now on the connection receives
-        publications with the names of their channels."""
+        """Make the answer to a subscription, and remember it.
+
+        From now on the connection receives publications with the names of their
+        channels. If the client has asked for missed publications, and none is
+        lost, the answer has them.
+        """
         state = self.state_of(connection)
         if command.channel not in state.channels:
             state.channels += (found.local.name,)
@@ -559,8 +622,10 @@ class CmdAnswers(ChannelAnswers):
         return Reply(errors.ReplyCode.OK, view)
 
     def unsubscribed(self, connection: Connection, channel: str) -> None:
-        """Forget a subscription. The client does not subscribe again by
-        itself."""
+        """Forget a subscription.
+
+        The client does not subscribe again by itself.
+        """
         state = connection.dialect_state
         if isinstance(state, CmdState):
             state.channels = tuple([each for each in state.channels if each != channel])
@@ -573,8 +638,11 @@ class CmdAnswers(ChannelAnswers):
         total: int,
         after: str,
     ) -> Reply:
-        """Make the answer with a page of subscribers, and the number of all
-        subscribers."""
+        """Make the answer with a page of the subscribers of a channel.
+
+        ``total`` is the number of all subscribers, and ``after`` the position
+        of the next page.
+        """
         subscribers = [
             SubscriberView(
                 member.connection,
@@ -594,8 +662,11 @@ class CmdAnswers(ChannelAnswers):
         publications: Sequence[Event],
         position: Position,
     ) -> Raw:
-        """Encode the answer with publications, and the position of the newest
-        publication of the channel."""
+        """Encode the answer with publications of a channel.
+
+        ``position`` is that of the newest publication, which the page need not
+        have.
+        """
         page = {
             "channel": command.channel,
             "epoch": position.epoch,

@@ -14,6 +14,7 @@ from imserver.gateway.transport.stream import StreamPath
 
 
 def _build(core: Core) -> Parts:
+    """Make the service of event streams, and the path at which it answers."""
     messenger = next(iter(core.all_of(StoresMessages)), None)  # type: ignore[type-abstract]
     streams = EventStreams(core, messenger)
     path = StreamPath("GET", streams.open, streams.refuse)

@@ -10,7 +10,7 @@ receives what it missed. The stream's own events have the names ``ready`` and
 """
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import Annotated, Any, Final, Protocol, runtime_checkable
 
@@ -59,7 +59,8 @@ ids."""
 
 
 class SseDialect(Dialect):
-    """Codec of the event streams of one app, whose name each event carries."""
+    """Writes events for the streams of one app. Each event has the app's
+    name."""
 
     name = NAME
     logs_in = False
@@ -70,13 +71,16 @@ class SseDialect(Dialect):
         self.app = app
 
     def encode_event(self, event: Event) -> bytes | None:
-        """Encode an event for the stream."""
+        """Encode an event: ``data: {…}`` and an empty line."""
         return b"data: %b\n\n" % on_one_line(to_json(self.app, event))
 
     def encode_message(self, message: StoredMessage) -> bytes:
-        """Encode a stored entry for the stream. A client that reconnects sends
-        the id of its last entry. Example: ``id: 7``, then a line ``data:
-        {"event":"message","app":"shop",…}``."""
+        """Encode a stored message with its id.
+
+        For example, ``id: 7``, then a line ``data:
+        {"event":"message","app":"shop",…}``. A client that reconnects sends the
+        id of its last message.
+        """
         view = message.view()
         client_id = b""
         if view.client_msg_id:
@@ -84,14 +88,19 @@ class SseDialect(Dialect):
             client_id = b'"client_msg_id":%b,' % encode(view.client_msg_id)
             view.client_msg_id = ""
         app = encode(self.app)
+        # The fields of the message follow ours in one object.
         fields = encode(view)[1:]  # without the opening brace
         line = b'{"event":"message","app":%b,%b%b' % (app, client_id, fields)
         return b"id: %d\ndata: %b\n\n" % (message.id, on_one_line(line))
 
     def encode_close(self, code: int, reason: str) -> bytes:
-        """Encode the last event of a stream: the close code that a WebSocket
-        would have, its reason, and whether to reconnect."""
+        """Encode the last event of a stream, ``end``.
+
+        It has the close code that a WebSocket would have, its reason, and
+        whether to reconnect.
+        """
         row = CLOSE.get(code)
+        # A code that we do not know is of a feature: to reconnect is harmless.
         reconnect = row is None or row.reconnect
         data = {"code": code, "reason": reason, "reconnect": reconnect}
         return b"event: end\ndata: %b\n\n" % encode(data)
@@ -100,12 +109,11 @@ class SseDialect(Dialect):
 def ready(
     about: dict[str, Any], retry_milliseconds: int, cursor: int | None = None
 ) -> bytes:
-    """Encode the first event of a stream, which says that the client can be
-    reached now. ``about`` is its data.
+    """Encode the first event of a stream, which says that it has begun.
 
-    ``cursor``: stored entries after this id are delivered. None means that the
-    stream has no stored entries. Example: ``retry: 2000``, ``id: 7``, ``event:
-    ready``, ``data: {…}``, each on a line.
+    ``about`` is its data. Stored messages after the id ``cursor`` are
+    delivered; None: the stream has no stored messages. The event is as ``retry:
+    2000``, ``id: 7``, ``event: ready``, ``data: {…}``, each on a line.
     """
     position = b""
     if cursor is not None:
@@ -118,7 +126,7 @@ def ready(
 
 
 def to_json(app: str, event: Event) -> bytes:
-    """Encode an event as one JSON object on one line. Its name is in ``event``.
+    """Encode an event as one JSON object. Its name is in ``event``.
 
     A push has ``id``, ``sender``, ``type``, and ``text`` or ``data``. An enter
     or exit notice has ``user``. Signals and other notices have their payload in
@@ -210,27 +218,31 @@ class EventsQuery(Struct, forbid_unknown_fields=True):
 
 
 def _encoding_of(app: str) -> StreamEncoding:
-    """The encoding of the streams of an app."""
+    """Make the encoding of the streams of an app."""
     return StreamEncoding(SseDialect(app))
 
 
 @runtime_checkable
 class StoresMessages(Protocol):
-    """The messenger. It knows the position at which a stream with stored
-    messages begins."""
+    """The messenger: the feature that stores messages.
+
+    It knows the position at which a stream with stored messages begins.
+    """
 
     stream_starts: Any
 
 
 class EventStreams:
-    """Opens streams. Owner of the encodings, one for each app that has had a
-    stream here.
+    """Opens the event streams of clients.
 
-    ``messenger``: None on a node without stored messages. There, a stream
+    It owns their encodings, one for each app that has had a stream here.
+    ``messenger`` is None on a node without stored messages. There, a stream
     delivers only events that happen while it is open.
     """
 
     def __init__(self, core: Core, messenger: StoresMessages | None) -> None:
+        """Take the services of the node. ``messenger`` is explained at the
+        class."""
         self._sessions = core.sessions
         self._connections = core.connections
         self._channels = core.channels
@@ -249,6 +261,7 @@ class EventStreams:
         request = stream_request(head, host_of(stream.peer))
 
         def make_head(proved_user: str) -> bytes:
+            """Make the head of the answer, and log who has the stream."""
             by = principal.label
             # The token was in the query, which identify() has not read.
             if proved_user and principal.kind == "nobody":
@@ -258,6 +271,7 @@ class EventStreams:
             return stream_head(self._log, head, request.host, content_type, by)
 
         def refuse(why: ApiProblem, code: int = CloseCode.POLICY) -> None:
+            """Answer with a problem, and close the stream."""
             response = stream_refused(
                 log=self._log,
                 head=head,
@@ -271,6 +285,7 @@ class EventStreams:
         try:
             query, channels, principal = self.read_request(request)
             if principal.kind == "key":
+                # If the key is revoked, the stream ends.
                 self._keys.hold(principal.key, stream)
                 use = (principal.key, f"GET {PATH}", query.app, request.host)
                 self._keys.uses.add(use, refused=False)
@@ -281,8 +296,10 @@ class EventStreams:
             refuse(ApiProblem(error.problem), CloseCode.INTERNAL_ERROR)
 
     def refuse(self, head: Head, host: str, code: int) -> bytes:
-        """The response to a request whose stream is closed before it has begun.
-        ``host``: of the client."""
+        """Answer a request whose stream is closed before it has begun.
+
+        ``host`` is the address of the client, and ``code`` the close code.
+        """
         return stream_refused(
             log=self._log,
             head=head,
@@ -294,9 +311,12 @@ class EventStreams:
     def read_request(
         self, request: HttpRequest
     ) -> tuple[EventsQuery, tuple[str, ...], Principal]:
-        """Read and check a request. Returns the query, with the token and the
-        cursor that the headers have; the channels; and the principal. May
-        switch greenlets. Raises :class:`ApiProblem` and StorageUnavailable."""
+        """Read and check a request for a stream.
+
+        Returns the query, the channels and the principal. The query gets the token
+        and the cursor that the headers have. May switch greenlets. Raises
+        :class:`ApiProblem` and StorageUnavailable.
+        """
         query = read_query(request, EventsQuery)
         app = self._tenants.resolve(query.app)
         if self._tenants.find(app) is None:
@@ -309,22 +329,11 @@ class EventStreams:
         request.by = principal.label
         if principal.kind == "key" and not principal.scopes:
             raise ApiProblem(*refusal(principal, Needs.ANYONE_OR_READ))
-
         names = filter(None, query.channels.split(","))
         channels = tuple(dict.fromkeys(names))
-        if channels and not principal.may(Needs.READ, app):
-            raise ApiProblem(
-                Problems.FORBIDDEN, "`channels` needs an API key with the scope read"
-            )
-        if len(channels) > MAX_CHANNELS_OF_A_CONNECTION:
-            raise ApiProblem.invalid(
-                f"More than {MAX_CHANNELS_OF_A_CONNECTION} channels"
-            )
-        if any(len(name.encode()) > Limit.CHANNEL_BYTES for name in channels):
-            raise ApiProblem.invalid(
-                f"A channel has more than {Limit.CHANNEL_BYTES} bytes"
-            )
+        _check_channels(channels, app, principal)
 
+        # The header has either a key, or the token of the user.
         if not (query.token or principal.key):
             query.token = bearer(request.headers.get("authorization", ""))
         last_id = request.headers.get("last-event-id", "").strip()
@@ -342,11 +351,11 @@ class EventStreams:
         channels: Iterable[str],
         head: Callable[[str], bytes],
     ) -> None:
-        """Log in, send the head of the answer, subscribe to the channels, and
-        send ``ready``. If the login is refused, close the stream.
+        """Log in, send the head of the answer, and subscribe to the channels.
 
-        ``head`` makes the head of the answer. It gets the user whom a token has
-        proved (``""``: no token has). May switch greenlets. Raises
+        The event ``ready`` comes last. If the login is refused, the stream is
+        closed. ``head`` makes the head of the answer. It gets the user whom a
+        token has proved (``""``: no token has). May switch greenlets. Raises
         :class:`ApiProblem` and StorageUnavailable.
         """
         # Calls that may switch greenlets come first. If the user is kicked
@@ -360,6 +369,7 @@ class EventStreams:
             return
         user = self._user_of(stream, request, decision.user)
         start = self._start_of(request, user)
+        # The client may have gone while this greenlet waited.
         if not stream.is_open:
             return
 
@@ -388,9 +398,12 @@ class EventStreams:
             self._starts.send(stream, start)
 
     def _user_of(self, stream: Stream, request: EventsQuery, named: str) -> str:
-        """Return the user who logs in: the user in the request, or else the
-        user ``named`` by its token. Raises ApiProblem if there is no user, or
-        the app does not accept the user id."""
+        """Return the user who logs in.
+
+        It is the user in the request, or else the user ``named`` by its token.
+        Raises ApiProblem if there is no user, or if the app does not accept the
+        user id.
+        """
         user = request.user or named
         if user and self._sessions.takes_user(request.app, user):
             return user
@@ -404,8 +417,10 @@ class EventStreams:
 
     def _start_of(self, request: EventsQuery, user: str) -> Any:
         """Find the position at which the stored messages of a stream begin.
+
         Returns None for a stream without stored messages. May switch greenlets.
-        Raises StorageUnavailable."""
+        Raises StorageUnavailable.
+        """
         if self._starts is None:
             return None
         cursor = None
@@ -420,8 +435,10 @@ class EventStreams:
         channels: Iterable[str],
         start: Any,
     ) -> bytes:
-        """Encode the first event of a stream. ``start``: see
-        :meth:`_start_of`."""
+        """Encode the first event of a stream.
+
+        ``start`` is the position at which its stored messages begin, or None.
+        """
         about: dict[str, object] = {
             "event": "ready",
             "app": stream.app,
@@ -438,6 +455,21 @@ class EventStreams:
         if start is None:
             return ready(about, retry_ms)
         return ready(about, retry_ms, start.cursor)
+
+
+def _check_channels(channels: Sequence[str], app: str, principal: Principal) -> None:
+    """Refuse channels that a request for a stream may not name.
+
+    Only a key of a back end may choose channels. Raises :class:`ApiProblem`.
+    """
+    if channels and not principal.may(Needs.READ, app):
+        raise ApiProblem(
+            Problems.FORBIDDEN, "`channels` needs an API key with the scope read"
+        )
+    if len(channels) > MAX_CHANNELS_OF_A_CONNECTION:
+        raise ApiProblem.invalid(f"More than {MAX_CHANNELS_OF_A_CONNECTION} channels")
+    if any(len(name.encode()) > Limit.CHANNEL_BYTES for name in channels):
+        raise ApiProblem.invalid(f"A channel has more than {Limit.CHANNEL_BYTES} bytes")
 
 
 routes = Resource("events", lambda _, api: api, hot=False)
