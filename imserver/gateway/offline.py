@@ -38,8 +38,10 @@ Opened = tuple[Config, Store, Tenants]
 
 
 def settings_options(command: Command) -> Command:
-    """Options by which a command finds what the server has stored; see
-    :func:`opened`."""
+    """Add the options by which a command finds the data of a server.
+
+    They are ``--config`` and ``--data-dir``, for :func:`opened`.
+    """
     command = click.option(
         "--data-dir",
         metavar="DIR",
@@ -55,7 +57,10 @@ def settings_options(command: Command) -> Command:
 
 
 def load_settings(path: str | None, data_dir: str | None) -> Config:
-    """The settings under these options. Raises ConfigError."""
+    """Load the settings that these options name.
+
+    None: the option was not given. Raises ConfigError.
+    """
     overrides = {}
     if data_dir is not None:
         overrides = {"server.data_dir": data_dir}
@@ -63,16 +68,17 @@ def load_settings(path: str | None, data_dir: str | None) -> Config:
 
 
 def host_of(settings: Config) -> str:
-    """The address at which the server of these settings answers on this
-    machine."""
+    """Return the address at which a server answers on its own machine."""
     # A server that listens on all addresses also listens on loopback.
     loopback_of_all = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
     return loopback_of_all.get(settings.server.host, settings.server.host)
 
 
 def url_of(settings: Config) -> str:
-    """The address at which commands on this machine reach the server of these
-    settings. Without a port the command ends."""
+    """Return the URL at which commands on this machine reach a server.
+
+    If the settings have no port, an error is printed and the command ends.
+    """
     port = settings.app.http_port
     if not port:
         fail(
@@ -85,10 +91,12 @@ def url_of(settings: Config) -> str:
 
 
 def rows_below(parent: str) -> Iterator[CommandOf]:
-    """The rows of features with this parent. If a distribution cannot be
-    loaded, its rows are missing, and a warning names it. Features of other
-    distributions come last, so callers should read no further than they
-    need."""
+    """List the commands of features under a parent, such as ``imserver user``.
+
+    If a distribution cannot be loaded, its rows are missing, and a warning
+    names it. Features of other distributions come last, so callers should read
+    no further than they need.
+    """
     for row in offered_rows():
         if isinstance(row, Exception):
             click.echo(f"warning: {row}", err=True)
@@ -100,12 +108,11 @@ def rows_below(parent: str) -> Iterator[CommandOf]:
 def opened(
     path: str | None, data_dir: str | None, reads: bool = False
 ) -> Iterator[Opened]:
-    """A context with the settings, and the store and the apps of these
-    settings. An error inside is printed in one line, and the command ends with
-    status 1.
+    """Open the settings, the database and the apps of a server for a command.
 
-    ``path`` and ``data_dir``: the options of the command; None: not given.
-    ``reads``: the command only reads. Then a folder without settings and
+    An error inside is printed in one line, and the command ends with status 1.
+    ``path`` and ``data_dir`` are the options of the command; None: not given.
+    With ``reads``, the command only reads. Then a folder without settings and
     without a database is an error, because no server has used it.
     """
     # A command prints errors itself, and does not log them.
@@ -155,12 +162,13 @@ def record_act(
     /,
     **facts: Any,
 ) -> None:
-    """Report an act of a command to the features that observe acts: see
-    :class:`imserver.gateway.auth.observer.Act`. ``facts`` are JSON.
+    """Report an act of a command to the features that observe acts.
 
-    The command is already done, so an error here is printed and does not end
-    it.
+    :class:`imserver.gateway.auth.observer.Act` explains ``name``, ``app`` and
+    ``user``. ``facts`` are JSON. The command is already done, so an error here
+    is printed and does not end it.
     """
+    # Who runs a command may do everything, and is named by the system user.
     by = Principal("command", ALL_SCOPES, apps=None, key=_system_user())
     act = Act(name, by, app, user, facts=facts)
     with offline_parts(settings, store, Observer) as observers:
@@ -178,13 +186,17 @@ def record_act(
 def offline_parts(
     settings: Config, store: Store, kind: type[S]
 ) -> Iterator[list[tuple[str, S]]]:
-    """A context with the objects of this class that features have in a command
-    (:attr:`imserver.gateway.feature.FeatureRow.offline`): pairs of the name of
-    the feature and the object. Raises StartError."""
+    """Open the objects that features have in a command, as a context.
+
+    Only objects of the type ``kind`` are returned, as pairs of the name of the
+    feature and the object
+    (:attr:`imserver.gateway.feature.FeatureRow.offline`). Raises StartError.
+    """
     features = load_features(settings)
 
     @cache
     def tenants() -> Tenants:
+        """Load the apps, if a feature wants them."""
         return _tenants_of(settings, store, features)
 
     with ExitStack() as stack:
@@ -202,7 +214,10 @@ def offline_parts(
 def _tenants_of(
     settings: Config, store: Store, features: tuple[FeatureRow, ...]
 ) -> Tenants:
-    """The apps of these settings and this store, without a hub."""
+    """Load the apps of these settings and this database.
+
+    A command serves nobody, so they have no hub of connections.
+    """
     objection = objection_of(features)
     return Tenants(
         config=settings,
@@ -214,7 +229,8 @@ def _tenants_of(
 
 
 def _system_user() -> str:
-    """The name of the system user who runs this process, or their number."""
+    """Return the name of the system user who runs this process, or the
+    number."""
     try:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
@@ -222,8 +238,10 @@ def _system_user() -> str:
 
 
 def day(seconds: int) -> str:
-    """A time in Unix seconds for people, such as ``2026-01-31 12:00``, in UTC;
-    ``""`` for 0."""
+    """Format a time for people in UTC, as ``2026-01-31 12:00``.
+
+    ``seconds`` are Unix seconds. 0 gives ``""``.
+    """
     if seconds:
         return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")
     return ""

@@ -18,10 +18,17 @@ from imserver.gateway.supervisor.slot import check_ports
 
 def run(path: str | None, overrides: dict[str, Any]) -> int:
     """Serve until a signal, with the settings of a file and of the command
-    line. Returns the exit status."""
+    line.
+
+    If the settings want several processes, this one supervises them. Returns
+    the exit status.
+    """
 
     def read(parse: Callable[[str, str], Any] | None = None) -> tuple[Config, str]:
-        """The settings, and the line about the number of processes."""
+        """Read the settings, and the line about the number of processes.
+
+        ``parse`` parses the file; None: in this process.
+        """
         settings, locations = feature_list.load_with_locations(
             path, overrides=overrides, parse=parse
         )
@@ -29,6 +36,7 @@ def run(path: str | None, overrides: dict[str, Any]) -> int:
         return plan_processes(settings)
 
     def read_again() -> Config:
+        """Read the settings again, when the operator asks for it."""
         settings, _ = read()
         return settings
 
@@ -55,7 +63,10 @@ def run(path: str | None, overrides: dict[str, Any]) -> int:
 
 
 def _parse_in_child(text: str, where: str) -> Any:
-    """Parse a settings file as :func:`read_value` does. Raises ConfigError."""
+    """Parse a settings file as :func:`read_value` does, in a child process.
+
+    Raises ConfigError.
+    """
 
     def work(give: Callable[..., None]) -> None:
         give(read_value(text, where))
@@ -65,12 +76,13 @@ def _parse_in_child(text: str, where: str) -> Any:
 
 
 def in_child(work: Callable[[Callable[..., None]], object]) -> Any:
-    """Run ``work(give)`` in a child process, and return the values that it
-    passes to ``give``, as a tuple. Raises StartError if ``work`` raises it.
+    """Run a function in a child process, and return the values that it gives.
 
-    So this process never loads the modules that only ``work`` needs: click and
-    YAML take 2 MB of a node. If the child ends without a call of ``give``,
-    because it has printed help, this process ends with its status.
+    ``work`` gets a function ``give``, and calls it with the values. So this
+    process never loads the modules that only ``work`` needs: click and YAML
+    take 2 MB of a node. Raises StartError if ``work`` raises it. If the child
+    ends without a call of ``give``, because it has printed help, this process
+    ends with its status.
     """
     receiver, sender = os.pipe()
     # os.fork is the function of gevent here. It makes an event loop, which a
@@ -79,6 +91,7 @@ def in_child(work: Callable[[Callable[..., None]], object]) -> Any:
     if not child:
 
         def give(*values: Any) -> None:
+            """Send the values to the parent, and end the child."""
             content = pickle.dumps(values)
             with open(sender, "wb") as file:
                 file.write(content)
@@ -89,6 +102,7 @@ def in_child(work: Callable[[Callable[..., None]], object]) -> Any:
         except StartError as error:
             give(error)
         sys.exit()
+    # Reading ends when the child has closed the pipe, too.
     posix.close(sender)
     with open(receiver, "rb") as file:
         content = file.read()

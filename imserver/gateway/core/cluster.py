@@ -70,11 +70,12 @@ _OTHER_DATABASE: Final = (
 
 
 class ClusterLinks:
-    """The links to the other nodes: registry and RPC. Owner of each part."""
+    """The links to the other nodes: the registry in Redis, and messages."""
 
     def __init__(
         self, config: Config, secret: Secret, store: Store, tenants: Tenants
     ) -> None:
+        """Make the links. They are not connected before the node joins."""
         cluster = config.cluster
         queries = NodeQueries()
         self.fingerprints = tuple(map(fingerprint_of, secret.accepted))
@@ -113,14 +114,17 @@ class ClusterLinks:
 
 
 class ClusterMember:
-    """This node as a member of the cluster: its services that reach other
-    nodes. Owner of each of them.
+    """This node as a member of the cluster.
 
-    They are started and stopped together. The services that all parts of a node
-    use are also in ``core``.
+    It owns the services that reach other nodes, which start and stop together.
+    The services that all parts of a node use are also in ``core``.
     """
 
     def __init__(self, links: ClusterLinks, core: Services) -> None:
+        """Make the services that reach other nodes, and add them to ``core``.
+
+        They are started by :meth:`start`.
+        """
         self._core = core
         self._links = links
         self.database = links.database
@@ -142,7 +146,10 @@ class ClusterMember:
         registry = links.registry
         messages = links.node_messages
         others = links.others
+        # It keeps pushes in order while their user moves to another node.
         guard = ReorderGuard(hub)
+
+        # Sessions of users, also on other nodes.
         stale_seconds = ceil(cluster.renew_seconds) + 2
         self.elsewhere = UsersElsewhere(hub, fanout, messages, stale_seconds)
         self.sessions = ClusterSessions(
@@ -156,6 +163,8 @@ class ClusterMember:
             on_login=guard.logged_in,
         )
         core.sessions = self.sessions
+
+        # Channels, and the connections that subscribe to them.
         self.registrar = Registrar(registry, messages, hub)
         core.registrar = self.registrar
         parts = NodeParts(
@@ -180,6 +189,8 @@ class ClusterMember:
         )
         core.connections = connections
         core.presence = Presence(hub, table, registry, others)
+
+        # Pushes: to the nodes of their users, and after users who move.
         core.reach = ClusterReach(
             registry=registry,
             node_messages=messages,
@@ -202,19 +213,22 @@ class ClusterMember:
     def _handle_messages(
         self, rerouting: Rerouting, channel_nodes: ChannelNodes
     ) -> None:
-        """Set the function for each class of messages of other nodes."""
+        """Set the function for each class of messages from other nodes."""
         core = self._core
         fanout = core.fanout
 
         def to_app(message: ToApp) -> None:
+            """Deliver an event to all users of an app on this node."""
             fanout.to_app(
                 message.app, message.event, message.except_user, message.except_users
             )
 
         def replaced(message: Replaced) -> None:
+            """End a session here, because a newer one elsewhere replaces it."""
             self.sessions.replaced(message.app, message.user, message.session_id)
 
         def unsettled(message: ChannelsUnsettled) -> None:
+            """Note that a node has not registered its channels yet."""
             channel_nodes.peer_unsettled(message.epoch)
 
         self._links.node_messages.handle(
@@ -230,9 +244,11 @@ class ClusterMember:
         )
 
     def report_to(self, joined: Callable[[OtherNodes], object]) -> None:
-        """Add a function that is called when this node has joined its cluster,
-        before clients connect. It may switch greenlets. The start of the node
-        waits for it at most a second."""
+        """Add a function that is called when this node has joined its cluster.
+
+        That is before clients connect. The function may switch greenlets. The
+        start of the node waits for it at most a second.
+        """
         self._on_join.append(joined)
 
     def start(
@@ -268,25 +284,8 @@ class ClusterMember:
             data_port = control_port + 1
         rpc.start(host, control_port, data_port)
 
-        bound_control_port = rpc.control_address.rpartition(":")[2]
-        bound_data_port = rpc.data_address.rpartition(":")[2]
-        own_lease = Lease(
-            f"{address}:{bound_control_port}",
-            control=f"tcp://{address}:{bound_control_port}",
-            data=f"tcp://{address}:{bound_data_port}",
-            fingerprint=links.fingerprints[0],
-            second_fingerprint="".join(links.fingerprints[1:]),
-            started_at=time(),
-            host=socket.gethostname(),
-            public_ws_url=public_ws_url,
-            database=core.store.id,
-            birth=core.connection_ids.birth,
-            clients=f"{address}:{port}",
-            file=core.store.future_file,
-            feature_names=features.for_older,
-            all_features=features.names,
-            features_left_out=features.left_out,
-        )
+        clients = f"{address}:{port}"
+        own_lease = self._make_lease(address, clients, public_ws_url, features)
         events = RegistryEvents(
             sessions=self.sessions.registered_sessions,
             reregister=self._reregister,
@@ -303,9 +302,41 @@ class ClusterMember:
         for call in self._on_join:
             gevent.spawn(call, links.others).join(_JOIN_SECONDS)
 
+    def _make_lease(
+        self, address: str, clients: str, public_ws_url: str, features: NodeFeatures
+    ) -> Lease:
+        """Make the lease of this node: its entry in the directory of nodes.
+
+        Other nodes read there how to reach it. The RPC ports are open already.
+        """
+        links = self._links
+        core = self._core
+        control_port = links.rpc.control_address.rpartition(":")[2]
+        data_port = links.rpc.data_address.rpartition(":")[2]
+        return Lease(
+            f"{address}:{control_port}",
+            control=f"tcp://{address}:{control_port}",
+            data=f"tcp://{address}:{data_port}",
+            fingerprint=links.fingerprints[0],
+            second_fingerprint="".join(links.fingerprints[1:]),
+            started_at=time(),
+            host=socket.gethostname(),
+            public_ws_url=public_ws_url,
+            database=core.store.id,
+            birth=core.connection_ids.birth,
+            clients=clients,
+            file=core.store.future_file,
+            feature_names=features.for_older,
+            all_features=features.names,
+            features_left_out=features.left_out,
+        )
+
     def _greet_peers(self, lease: Lease) -> None:
-        """Show the lease of this node to the other nodes, so that it receives
-        their next broadcast. Switches greenlets."""
+        """Show the lease of this node to the other nodes.
+
+        From then on it receives their broadcasts. Otherwise they would learn of
+        it only when they read the registry again. Switches greenlets.
+        """
         peers = self._links.node_messages.peers()
         if not peers:
             return
@@ -316,8 +347,10 @@ class ClusterMember:
             log.warning("peer %s: no answer to the hello of this node", node)
 
     def _hello(self, lease: Lease) -> bool:
-        """Answer the query of a node that joins, by adding its lease. False: it
-        has another secret, so it is not added."""
+        """Answer a node that joins, and add its lease.
+
+        Returns False if the node has another secret, so it is not added.
+        """
         if lease.fingerprint not in self._links.fingerprints:
             return False
         self._links.registry.add_lease(lease)
@@ -325,8 +358,11 @@ class ClusterMember:
         return True
 
     def _leases_changed(self) -> None:
-        """Connect to the nodes that have a lease now, and watch the nodes whose
-        lease is overdue."""
+        """Connect to the nodes that have a lease now.
+
+        A *lease* is a node's proof of life, which it renews. A node whose lease
+        is overdue is asked whether it still lives.
+        """
         self._report_features()
         registry = self._links.registry
         rpc = self._links.rpc
@@ -337,8 +373,11 @@ class ClusterMember:
                 self._watchers[lease.epoch] = gevent.spawn(self._watch, lease)
 
     def _report_features(self) -> None:
-        """Log which features of this node work only here, because other nodes
-        do not have them yet."""
+        """Log which features of this node wait for the other nodes.
+
+        While nodes are updated one after another, a feature that some of them
+        lack works only here. Only changes are logged.
+        """
         peers = self._links.node_messages.peers()
         absent = absent_features(self._links.registry.lease, peers)
         waiting = frozenset[str]().union(*absent.values())
@@ -359,12 +398,11 @@ class ClusterMember:
         self._waiting_features = waiting
 
     def _watch(self, lease: Lease) -> None:
-        """Greenlet: ask a node whose lease is overdue whether it lives, until
-        it has a new lease, or has not answered for :data:`_HANG_SECONDS`. In
-        that case it counts as dead.
+        """Greenlet: ask a node whose lease is overdue whether it lives.
 
-        Until then it gets the messages to all nodes, because it may still serve
-        users.
+        It ends when the node has a new lease. A node that has not answered for
+        :data:`_HANG_SECONDS` counts as dead. Until then the node gets the
+        messages to all nodes, because it may still serve users.
         """
         registry = self._links.registry
         rpc = self._links.rpc
@@ -382,19 +420,27 @@ class ClusterMember:
 
     def _reregister(self, everything: bool) -> None:
         """Write registrations to the registry again, because it may have lost
-        them. ``everything``: see :meth:`ClusterSessions.reregister`."""
+        them.
+
+        ``everything`` is passed on to :meth:`ClusterSessions.reregister`.
+        """
         self.registrar.wake()
         self.sessions.reregister(everything)
 
     # --- at the end -----------------------------------------------------------
 
     def stop(self) -> None:
-        """Leave the cluster: report logouts and channels, give back the lease,
-        and send all queued messages."""
+        """Leave the cluster.
+
+        Logouts and channels are reported, queued messages are sent, and the
+        lease is given back. Switches greenlets.
+        """
         gevent.killall(list(self._watchers.values()), block=False)
         sessions_reported = self.sessions.flush(_FLUSH_SECONDS)
         channels_reported = self.registrar.stop(_FLUSH_SECONDS)
         self.sessions.stop()
+        # If something was not reported, the others must clean up after this
+        # node.
         self._links.registry.stop(channels_reported and sessions_reported)
         self._links.rpc.stop()
 
@@ -402,8 +448,9 @@ class ClusterMember:
 class DatabaseCheck(Service):
     """Compares the database ids of all nodes: a cluster has one database.
 
-    ``wrong``: they have differed for longer than :data:`_DIFFERS_SECONDS`.
-    ``_since``: the monotonic time since which they differ; 0: they do not.
+    ``wrong`` is set if they have differed for longer than
+    :data:`_DIFFERS_SECONDS`. ``_since`` is the monotonic time since which they
+    differ; 0: they do not.
     """
 
     store: Store
@@ -412,8 +459,10 @@ class DatabaseCheck(Service):
     _since: float = 0.0
 
     def check(self) -> None:
-        """Compare the databases, and update ``wrong``. Called once a second.
-        Never switches greenlets."""
+        """Compare the databases, and update ``wrong``.
+
+        It is called once a second. Never switches greenlets.
+        """
         if not self._differs(self.store.id):
             if self.wrong:
                 log.info("all nodes of the cluster have the same database again")
@@ -427,12 +476,12 @@ class DatabaseCheck(Service):
             log.error("%s", _OTHER_DATABASE)
 
     def foresee(self, own: Lease) -> None:
-        """Log at the start if this node and another node of its machine would
-        each make a database of their own.
+        """Warn if this node and another one would each make their own database.
 
-        Both nodes work until one of them writes. Then the other one is not
-        ready.
+        ``own`` is the lease of this node. Such nodes of one machine both work
+        until one of them stores something. Then the other one is not ready.
         """
+        # The lease names the file only while it does not exist yet.
         if not own.file:
             return
         for lease in self.registry.leases().values():
@@ -450,14 +499,19 @@ class DatabaseCheck(Service):
             return
 
     def objection(self, database: str) -> str:
-        """Why this node must not use the database with this id; ``""`` if it
-        may (:meth:`Store.ask`)."""
+        """Tell why this node must not use the database with this id.
+
+        Returns ``""`` if it may (:meth:`Store.ask`).
+        """
         if self._differs(database):
             return _OTHER_DATABASE
         return ""
 
     def _differs(self, database: str) -> bool:
-        """Whether another node uses another database than the one with this id.
-        A node with an empty id does not use any yet."""
+        """Tell whether another node uses another database than this one.
+
+        ``database`` is the id of ours. A node with an empty id does not use any
+        yet.
+        """
         leases = self.registry.leases().values()
         return any(lease.database not in ("", database) for lease in leases)

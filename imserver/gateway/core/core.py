@@ -149,6 +149,12 @@ class Core(Services):
         wires: Mapping[str, Mapping[str, Readers]] | None = None,
         tables: StoreTables = OF_CORE,
     ) -> None:
+        """Make the services that need no other service.
+
+        :meth:`build` makes the others. ``objection`` tells why an app may not
+        have certain settings, and ``tables`` are the tables of the database.
+        The other arguments are explained at the class.
+        """
         self._objection = objection
         self._answers = answers
         self._services: list[Any] = []
@@ -180,8 +186,11 @@ class Core(Services):
     # --- services of features -------------------------------------------------
 
     def service(self, kind: type[S]) -> S:
-        """The service or answer of a feature that has exactly this type. Raises
-        LookupError if no feature has one."""
+        """Return the service of a feature, found by its exact type.
+
+        Answers to questions of the core are found in the same way. Raises
+        LookupError if no feature has one.
+        """
         service = self.find(kind)
         if service is None:
             names = ", ".join(self.features) or "none"
@@ -192,20 +201,23 @@ class Core(Services):
         return service
 
     def find(self, kind: type[S]) -> S | None:
-        """The service of this class; None if no feature of this node has
-        one."""
+        """Return the service of this type, or None if no feature has one."""
         return next((each for each in self._services if type(each) is kind), None)
 
     def all_of(self, kind: type[S]) -> list[S]:
-        """All services and answers of features that are of this type or a
-        derived one."""
+        """List all services and answers of features that are of a type.
+
+        A derived type counts, too.
+        """
         return [each for each in self._services if isinstance(each, kind)]
 
     # --- start ----------------------------------------------------------------
 
     def build(self) -> None:
-        """Build all services. Raises :class:`StartError` with a one-line
-        message."""
+        """Build all services, in the order in which they need each other.
+
+        Raises :class:`StartError` with a one-line message.
+        """
         config = self.config
         secret = self.node.start()
         self.proxies = TrustedProxies(config.server.trusted_proxies)
@@ -225,6 +237,7 @@ class Core(Services):
             registry=registry,
         )
 
+        # On a node alone there are no links to other nodes.
         database = None
         if links is None:
             self.member = None
@@ -241,24 +254,26 @@ class Core(Services):
         self._make_push()
         self._make_denials()
         self._make_channel_commands()
-
-        # The ends of connections are reported in this order. ``+=`` adds to the
-        # list that the network has.
-        members = self.channels.members
-        ended = self.network.ended
-        ended += (members.ended, self.connection_table.ended, self.keys.ended)
-        ended += (self.logins.ended, self.sessions.ended)
-        self.hub.report_to(members.leave_all)
+        self._report_ends()
         self.draining = Draining(self)
         self.status = NodeStatus(self, database)
         self.overview = self._make_overview()
 
+    def _report_ends(self) -> None:
+        """Let the services learn of each connection that ends, in this order."""
+        members = self.channels.members
+        # ``+=`` adds to the list that the network has.
+        ended = self.network.ended
+        ended += (members.ended, self.connection_table.ended, self.keys.ended)
+        ended += (self.logins.ended, self.sessions.ended)
+        self.hub.report_to(members.leave_all)
+
     def codec(self, dialect: _Dialect) -> _Dialect:
-        """The codec of this node for a dialect, with the commands of its
-        features. Raises StartError.
+        """Return the codec of a dialect, with the commands that features add.
 
         Each call returns the same object, because connections share frames if
-        they have the same codec.
+        they have the same codec. Raises StartError if two features add the same
+        command.
         """
         codec: _Dialect | None = self._codecs.get(dialect)
         if codec is not None:
@@ -276,7 +291,10 @@ class Core(Services):
         return codec
 
     def learn_dialects(self, dialects: Iterable[Dialect]) -> None:
-        """Apply the rules of dialects about origins and tokens."""
+        """Apply the rules of dialects about origins and tokens.
+
+        A dialect may accept pages of any origin, and tokens that name no app.
+        """
         for row in dialects:
             if row.any_origin:
                 self.network.origins.open_dialects.add(row.name)
@@ -284,12 +302,16 @@ class Core(Services):
                 self.logins.bare_dialects.add(row.name)
 
     def join(self, name: str, feature: Parts) -> None:
-        """Add the parts of the feature ``name``. If one of its services answers
-        questions of the core, the core asks it from now on."""
+        """Add the parts of a feature to the node.
+
+        If one of its services answers questions of the core, the core asks it
+        from now on.
+        """
         network = self.network
         self.features[name] = feature
         for service in feature.services:
             self._services.append(service)
+            # A question is a class, and ``ask`` tells the core whom to ask.
             for question, ask in self._questions.items():
                 if isinstance(service, question):
                     ask(service)
@@ -299,8 +321,10 @@ class Core(Services):
         network.sweep.checks.update(feature.checks)
 
     def prepare(self) -> None:
-        """Read the settings of all apps, also by the features. Raises
-        StartError."""
+        """Let the logins and the features read the settings of all apps.
+
+        Raises StartError.
+        """
         self.logins.prepare()
         try:
             for feature in self.features.values():
@@ -309,11 +333,14 @@ class Core(Services):
             raise StartError(str(error)) from None
 
     def still_holds(self, app: str, user: str, proof: str) -> bool:
-        """Whether work for the maker of an earlier request may continue. The
-        maker must not be banned, and the ``proof`` of
+        """Tell whether work for the maker of an earlier request may continue.
+
+        ``user`` is the maker; ``""``: a back end. The maker must not be banned,
+        and the ``proof`` of
         :meth:`imserver.gateway.auth.authority.Authority.proof` must still be
-        valid. ``user``: the maker; ``""``: a back end. May switch greenlets.
-        Raises StorageUnavailable."""
+        valid: it says which key or token the request had. May switch greenlets.
+        Raises StorageUnavailable.
+        """
         if user and self.sessions.is_banned(app, user):
             return False
         if self.authority.still_holds(app, user, proof):
@@ -328,27 +355,32 @@ class Core(Services):
 
     @property
     def erasures(self) -> tuple[Erasure, ...]:
-        """The erasures of all features. The erasures of a feature come before
-        the erasures of the features that it uses."""
+        """The erasures of all features: each erases the data of one feature.
+
+        A feature comes before the features that it uses.
+        """
         return tuple(reversed(self.all_of(Erasure)))
 
     def erase_user(self, app: str, user: str, *, keeps_messages: bool = False) -> None:
-        """Erase a user of any kind: sessions, a ban, the account, and their
-        data in features and in the core, in this order. A later user of this
-        name is another user.
+        """Erase a user of any kind, with all data of the user.
 
-        ``keeps_messages``: their messages stay with the others, under an id
+        Sessions are ended, a ban is lifted, and the data in features and in the
+        core are erased, with the account. A later user of this name is another
+        user. The bots of the user are erased, too.
+
+        With ``keeps_messages``, the messages stay with the others, under an id
         that nobody gets again. It is for a bot, or for a guest who is long
         unused.
 
-        The bots of a user are deleted in this way. Switches greenlets. May be
-        called again: after an error it continues, otherwise it erases data that
-        was added since. Raises Unavailable.
+        Switches greenlets. Raises Unavailable. It may be called again: after an
+        error it continues, otherwise it erases data that was added since.
         """
         store = self.store
         sessions = self.sessions
         is_recorded = store.has_database and not keeps_messages
-        name = ""  # messages stay under the id of the user
+        # The messages get this name in place of the user. Without a name they stay
+        # under the id of the user.
+        name = ""
         if not keeps_messages:
             name = new_name()
         if is_recorded:
@@ -359,26 +391,36 @@ class Core(Services):
         # All is erased twice, because a request that was served meanwhile may
         # have added something.
         for _ in range(2):
-            for program in programs_of(self.erasures, app, user):
-                self.erase_user(app, program, keeps_messages=True)
-            sessions.close(app, [user])
-            self.pending.forget_user(app, user)
-            # Erasures that may fail come first, and the account comes after
-            # them: a caller who tries again has to find it.
-            self.registry.forget_user(app, user)
-            for erasure in self.erasures:
-                erasure.user(app, user, name)
-            if name:
-                self.channels.histories.erase_user(app, user, name)
-            store.delete_rows_of_user(app, user, tables_of(self.erasures))
+            self._erase_data_of(app, user, name)
         if is_recorded:
             self.user_erasures.end(app, user)
+
+    def _erase_data_of(self, app: str, user: str, name: str) -> None:
+        """End the sessions of a user, and erase the data of all parts.
+
+        ``name`` replaces the user in messages; ``""``: they keep their sender.
+        Switches greenlets. Raises Unavailable.
+        """
+        for program in programs_of(self.erasures, app, user):
+            self.erase_user(app, program, keeps_messages=True)
+        self.sessions.close(app, [user])
+        self.pending.forget_user(app, user)
+        # Erasures that may fail come first, and the account comes after them: a
+        # caller who tries again has to find it.
+        self.registry.forget_user(app, user)
+        for erasure in self.erasures:
+            erasure.user(app, user, name)
+        if name:
+            self.channels.histories.erase_user(app, user, name)
+        self.store.delete_rows_of_user(app, user, tables_of(self.erasures))
 
     # --- services of the core -------------------------------------------------
 
     def _make_foundation(self, secret: Secret) -> ClusterLinks | None:
         """Build the services that a node needs before it can log in users.
-        Returns the links; None on a node alone."""
+
+        Returns the links to the other nodes, or None on a node alone.
+        """
         config = self.config
         network = self.network
         store = self.store
@@ -421,8 +463,12 @@ class Core(Services):
         return links
 
     def _make_solo_registry(self) -> None:
-        """Build the registry of a node alone. It only has the lease, for
-        operators."""
+        """Build the registry of a node alone, and leave out links to other
+        nodes.
+
+        The *registry* is the directory of nodes and users. A node alone has
+        only its own lease in it, for operators.
+        """
         config = self.config
         lease = Lease(
             node_name(config.cluster.advertise, config.app.rpc_port),
@@ -440,8 +486,12 @@ class Core(Services):
         self.others = None
 
     def _make_identity(self, secret: Secret) -> None:
-        """Build authentication and login rules, after the objects of features
-        that answer questions."""
+        """Build authentication and the login rules.
+
+        First come the objects of features that answer questions of the core,
+        such as who has an account. If no feature answers, the core has a
+        default.
+        """
         tenants = self.tenants
         keys = self.keys
         network = self.network
@@ -478,6 +528,7 @@ class Core(Services):
         allowed = AllowLists()
         self.allowed = allowed
         allowed.learn(tenants.all())
+        # They forget what they know of an app that is deleted or changed.
         for service in (keys, logins, allowed):
             tenants.report_to(service.deleted, service.changed)
         self.mutes = MutedUsers()
@@ -490,8 +541,11 @@ class Core(Services):
         )
 
     def _make_push(self) -> None:
-        """Build the services that push to all kinds of targets, and the pending
-        pushes."""
+        """Build the services that push to targets of all kinds.
+
+        *Pending pushes* are those for absent users, who get them when they come
+        back.
+        """
         limits = self.limits
         channels = self.channels
         to_users = UserChannels(channels, self.reach.to_user)
@@ -516,7 +570,7 @@ class Core(Services):
         )
 
     def _make_denials(self) -> None:
-        """Report refusals to the observer, if the node has one."""
+        """Report refused logins, requests and commands to the observers."""
         denials = Denials(self.observer, self.sessions.banned_until)
         self.denials = denials
         # The base class ignores all refusals.
@@ -527,7 +581,11 @@ class Core(Services):
         self.network.ended.append(denials.ended)
 
     def _make_channel_commands(self) -> None:
-        """Build the commands of clients on channels."""
+        """Build the commands of clients on channels, and register questions.
+
+        Features may answer these questions: a feature that stores messages
+        knows the history of stored channels, for example.
+        """
         self.consent = ChannelConsent(
             back_ends=self.back_ends,
             reviews=self.reviews,
@@ -549,13 +607,15 @@ class Core(Services):
         }
 
     def _make_overview(self) -> Overview:
-        """Build the state and metrics of this node, and of all nodes."""
+        """Build the service that shows state and metrics of all nodes."""
         status = self.status
 
         def own_state(query: StateQuery) -> dict[str, Any]:
+            """Return the state of this node."""
             return status.state(query.debug, query.detail)
 
         def own_metrics() -> str:
+            """Write the metrics of this node as text."""
             # Imported at the first scrape: it takes half a megabyte, which a
             # node without scrapes saves.
             from imserver.gateway.metric_table import render
@@ -577,9 +637,11 @@ class Core(Services):
 
 
 def _build_alone(core: Services) -> None:
-    """Build the services that find users, channels and connections on a node
-    alone, as :mod:`imserver.gateway.core.cluster` does on a cluster node. The
-    histories of channels are in memory."""
+    """Build the services that find users and channels, for a node alone.
+
+    For a node of a cluster, :mod:`imserver.gateway.core.cluster` builds them.
+    The histories of channels are in memory.
+    """
     hub = core.hub
     fanout = core.fanout
     table = core.connection_table

@@ -29,11 +29,14 @@ log = logging.getLogger(__name__)
 
 
 def gate_policy(config: Config, max_connections: int, demo: bool) -> GatePolicy:
-    """The limits and origins for the gate by ``config``, which may be newer
-    than at the start. ``max_connections``: the limit of this node. ``demo``:
-    whether the server is in demo mode."""
+    """Make the rules of the gate, which decides whom to let in, from settings.
+
+    ``config`` may be newer than at the start. ``max_connections`` is the limit
+    of this node. ``demo`` says whether the server is in demo mode.
+    """
     server = config.server
     app = config.app
+    # Pages of the server's own hosts may always connect.
     hosts = [server.host]
     hosts += [row.host for row in server.extra_listen]
     hosts += [row.host for row in server.extra_hosts]
@@ -57,10 +60,10 @@ def gate_policy(config: Config, max_connections: int, demo: bool) -> GatePolicy:
 def build_network(
     config: Config, node: NodeState, metrics: Metrics, proxies: TrustedProxies
 ) -> NetworkServices:
-    """Build the sockets of a node, and set the limit of connections. The ends
-    of connections are not reported yet.
+    """Build the sockets of a node, and set the limit of connections.
 
-    Raises StartError if a limit is above what the process may open.
+    Nobody gets reports of connections that end yet. Raises StartError if a
+    limit is above what the process may open.
     """
     node.max_connections = connection_limit(config)
     log.info("this process may open %d files", openable_files())
@@ -128,14 +131,20 @@ _WAIT_PAUSE_SECONDS: Final = 0.01
 
 
 class Draining(Service):
-    """Closes the clients of this node. Owner of :attr:`NodeState.drained`."""
+    """Closes the clients of this node, which then go to other nodes.
+
+    It happens at the end of the node, or when an operator drains it. Owner of
+    :attr:`NodeState.drained`.
+    """
 
     core: Services
     _on_drained: list[Callable[[], object]] = field(default_factory=list)
 
     def report_to(self, drained: Callable[[], object]) -> None:
-        """Add a function that is called when the servers have drained, before
-        the connections of clients end."""
+        """Add a function that is called before the connections of clients end.
+
+        The servers have finished their requests by then.
+        """
         self._on_drained.append(drained)
 
     def end_work(self) -> None:
@@ -144,9 +153,12 @@ class Draining(Service):
             end_work_of_feature()
 
     def close_clients(self) -> None:
-        """Close all clients with 1001, spread over time so that they do not all
+        """Close all clients at the end of the node. Switches greenlets.
+
+        They are closed with 1001, spread over time so that they do not all
         reconnect at once. Pushes that are on their way to these clients follow
-        them. Switches greenlets."""
+        them.
+        """
         connections = self.core.network.context.connections
         rerouting = self.core.rerouting
         self._set_return_seconds(RETURN_SECONDS)
@@ -161,12 +173,15 @@ class Draining(Service):
             wait_while(lambda: rerouting.waiting, RETURN_SECONDS)
 
     def drain(self) -> None:
-        """Refuse new clients and close the others, as at the end of the node.
-        But the node continues, and answers requests. Switches greenlets."""
+        """Refuse new clients, and close the others, for an operator.
+
+        The node continues, and answers requests. Switches greenlets.
+        """
         node = self.core.node
         if node.drained:
             return
         node.drained = True
+        # A load balancer has this time to notice that the node is not ready.
         gevent.sleep(self.core.config.drain.delay_seconds)
         # An operator may call undrain() at each switch.
         if not node.drained:
@@ -185,14 +200,18 @@ class Draining(Service):
         self.core.network.gate.full = self.core.node.life == "stops"
 
     def _set_return_seconds(self, seconds: float) -> None:
-        """Set how long pushes wait for clients that were closed here to return
-        on any node."""
+        """Set how long pushes wait for clients that were closed here.
+
+        Within this time such a client is expected on any node.
+        """
         if self.core.rerouting is not None:
             self.core.rerouting.patience = seconds
 
     def _close_all_clients(self, is_wanted: Callable[[], bool]) -> None:
-        """Begin to close all clients, in turns with pauses. Ends early when
-        ``is_wanted`` returns False. Switches greenlets."""
+        """Begin to close all clients, in turns with pauses.
+
+        Ends early when ``is_wanted`` returns False. Switches greenlets.
+        """
         connections = self.core.network.context.connections
         clients = [connection for connection in connections if connection.is_open]
         turns = -(-len(clients) // _CLOSES_PER_TURN)  # rounded up
@@ -208,8 +227,10 @@ class Draining(Service):
 
 
 def wait_while(condition: Callable[[], Any], seconds: float) -> None:
-    """Wait until ``condition`` is false, at most ``seconds``. Switches
-    greenlets."""
+    """Wait until ``condition`` is false, at most ``seconds``.
+
+    Switches greenlets.
+    """
     deadline = monotonic() + seconds
     while condition() and monotonic() < deadline:
         gevent.sleep(_WAIT_PAUSE_SECONDS)

@@ -74,18 +74,22 @@ class NodeState:
     """
 
     def __init__(self, config: Config, request_log: RequestLog) -> None:
+        """Begin in the phase ``starts``. Nothing is opened yet."""
         self.request_log = request_log
         self.version: Final = running_version()
         self.started_at = time()
         self.data = DataDirectory(config.server.data_dir, shared=config.clustered)
         self.counters: list[Struct] = []
-        """See :meth:`show`."""
+        """The counters of features, which the state of the node shows."""
         self.life: Literal["starts", "serves", "stops"] = "starts"
         """The phase of the node. It serves from the end of the start until it
         begins to stop."""
         self.stage = "setup"
-        """The part of the node that starts or ends now, while it does not
-        serve."""
+        """What is being started or stopped now, for operators. It has no
+        meaning while the
+
+        node serves.
+        """
         self.drained = False
         """True while an operator wants no clients here. Owned by
         :class:`imserver.gateway.core.network.Draining`."""
@@ -95,11 +99,11 @@ class NodeState:
         self.http_port = config.app.http_port
         self.ws_port = config.app.websocket_port
         self._settings = config.server
-        self._secret = Secret(b"")
+        self._secret = Secret(b"")  # start() reads it
 
     def show(self, counters: Struct) -> None:
-        """From now on show these counters of a feature in the state of the
-        node."""
+        """Show the counters of a feature in the state of the node from now
+        on."""
         self.counters.append(counters)
 
     @property
@@ -108,15 +112,17 @@ class NodeState:
         return self.data.path
 
     def start(self) -> Secret:
-        """Take the data folder. Returns the common secret of all nodes. Raises
-        StartError."""
+        """Take the data folder, and read the common secret of all nodes.
+
+        Raises StartError, for example if another server uses the folder.
+        """
         self.data.start()
         self._secret = self.data.secrets(self._settings)
         return self._secret
 
     def keys_for(self, purpose: str) -> tuple[bytes, ...]:
-        """The keys for one purpose, which all nodes derive from their common
-        secret.
+        """Return the keys for one purpose, derived from the secret of all
+        nodes.
 
         The first key signs new texts. While the operator changes the secret
         there is a second key, and both verify.
@@ -125,21 +131,26 @@ class NodeState:
 
     @property
     def draining(self) -> bool:
-        """Whether its clients have to go to other nodes: it stops, or an
-        operator has drained it."""
+        """Whether the clients of this node have to go to other nodes.
+
+        It stops, or an operator has drained it.
+        """
         return self.life == "stops" or self.drained
 
     def key_for(self, purpose: str) -> bytes:
-        """The first of :meth:`keys_for`, for texts that nobody verifies
-        later."""
+        """Return the first key of :meth:`keys_for`.
+
+        It is enough for texts that nobody verifies later.
+        """
         return self.keys_for(purpose)[0]
 
 
 class NetworkServices(Struct, frozen=True):
     """The sockets of a node: who may connect, and who reads and writes.
 
-    ``sweep`` closes silent connections. ``opened``: dialect → its function for
-    new connections. ``ended`` are called in their order.
+    ``sweep`` closes silent connections. ``opened`` is name of a dialect → its
+    function for new connections. ``ended`` are called with each connection that
+    has ended, in their order.
     """
 
     origins: Origins
@@ -152,8 +163,10 @@ class NetworkServices(Struct, frozen=True):
     ended: list[OnEnded]
 
     def report_to(self, ponged: Callable[[Connection, bytes], object]) -> None:
-        """From now on call only this function with each pong that has data: the
-        connection and the data."""
+        """Set the function that gets each pong with data, and its connection.
+
+        It replaces the function that was set before.
+        """
         self.context.ponged = ponged
 
 
@@ -247,9 +260,11 @@ class Services:
     def ask_others(
         self, kind: str, query: object, answer: Any
     ) -> tuple[dict[str, Any], list[str]]:
-        """Query all other live nodes at the same time. Returns node → its
-        answer, of the type ``answer``; and the nodes that did not answer in
-        time. Switches greenlets."""
+        """Query all other live nodes at the same time.
+
+        Returns node → its answer, of the type ``answer``; and the nodes that
+        did not answer in time. A node alone has no others. Switches greenlets.
+        """
         if self.others is None:
             return {}, []
         answers, missing = self.others.query(kind, query)

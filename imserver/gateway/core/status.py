@@ -29,10 +29,10 @@ Greenlet.add_spawn_callback(_greenlets.add)
 class Unready(Struct, frozen=True, omit_defaults=True):
     """Why a node cannot serve clients.
 
-    ``reason``: in words. ``dependency``: the service that does not answer,
-    ``redis`` or ``database``; ``""`` if all answer. ``stage``: the part of the
-    node that starts or ends now; ``""`` if the node serves. ``since``: the Unix
-    second at which it was noticed, at most a second late.
+    ``reason`` says it in words. ``dependency`` is the service that does not
+    answer, ``redis`` or ``database``; ``""`` if all answer. ``stage`` is the
+    part of the node that starts or ends now; ``""`` if the node serves.
+    ``since`` is the Unix second at which it was noticed, at most a second late.
     """
 
     reason: str
@@ -43,11 +43,10 @@ class Unready(Struct, frozen=True, omit_defaults=True):
 
 class NodeStatus(Service):
     """Reads the state of the node off its services. Never switches greenlets.
-    Owner of the time since which this node is not ready.
 
     ``database`` compares the databases of all nodes; None on a node alone.
-    ``_reason``: why the node was not ready at the last look; ``""``: it was
-    ready. ``_since``: the Unix second from which on that reason holds.
+    ``_reason`` says why the node was not ready at the last look; ``""``: it was
+    ready. ``_since`` is the Unix second from which on that reason holds.
     """
 
     core: Services
@@ -60,8 +59,10 @@ class NodeStatus(Service):
         return self.unready() is None
 
     def unready(self) -> Unready | None:
-        """Why this node cannot serve clients; None if it can. It is also called
-        once a second, so that the time ``since`` is right."""
+        """Return why this node cannot serve clients, or None if it can.
+
+        It is also called once a second, so that the time ``since`` is right.
+        """
         objection = self._objection()
         if objection is None:
             self._reason = ""
@@ -72,8 +73,9 @@ class NodeStatus(Service):
         return replace(objection, since=self._since)
 
     def _objection(self) -> Unready | None:
-        """Why this node cannot serve clients, without the time ``since``."""
+        """Find out why this node cannot serve clients, without the time."""
         node = self.core.node
+        # ``life`` is "starts" or "stops" otherwise, which makes "it starts".
         if node.life != "serves":
             return Unready(f"it {node.life}", stage=node.stage)
         if node.drained:
@@ -90,8 +92,10 @@ class NodeStatus(Service):
         return None
 
     def lease(self) -> Lease:
-        """The current lease of this node. On a single node only operators see
-        it."""
+        """Return the current lease of this node, with its load.
+
+        On a single node only operators see it.
+        """
         return replace(
             self.core.registry.lease,
             connections=len(self.core.network.context.connections),
@@ -100,14 +104,19 @@ class NodeStatus(Service):
         )
 
     def counts(self) -> dict[str, int]:
-        """App → number of its users on this node, for registered apps with
-        users."""
+        """Count the users of each registered app on this node.
+
+        Apps without users are left out.
+        """
         apps = self.core.hub.registered()
         return {app.name: len(app.users) for app in apps if app.users}
 
     def _manager_state(self, apps: dict[str, int]) -> dict[str, Any]:
-        """The counts of clients, under the names of the original. ``apps``: app
-        → number of its users."""
+        """Count clients, under the names of the original server.
+
+        ``apps`` is app → number of its users. The lengths of its queues are
+        those of the closest queues here.
+        """
         network = self.core.network
         flusher = network.flusher
         # Connections whose outbox is written at the end of this turn.
@@ -122,7 +131,7 @@ class NodeStatus(Service):
         }
 
     def _clients_and_users(self) -> dict[str, Any]:
-        """The peers of all clients, and all users as ``APP_USER``."""
+        """List the addresses of all clients, and all users as ``APP_USER``."""
         hub = self.core.hub
         users: list[str] = []
         for name in hub.apps:
@@ -131,13 +140,11 @@ class NodeStatus(Service):
         return {"clients": clients, "users": users}
 
     def state(self, debug: bool, detail: bool = False) -> dict[str, Any]:
-        """The content of ``/system/state``.
+        """Return the content of ``/system/state``.
 
-        ``debug``: with all peers and users. ``detail``: with fields that the
-        original does not have.
+        With ``debug``, it has all peers and users. With ``detail``, it has fields
+        that the original server does not have.
         """
-        node = self.core.node
-        network = self.core.network
         apps = {name: len(app.users) for name, app in self.core.hub.apps.items()}
         manager = self._manager_state(apps)
         if debug:
@@ -147,25 +154,32 @@ class NodeStatus(Service):
             "numCPU": os.cpu_count() or 1,
             "numGoroutine": sum(not greenlet.dead for greenlet in _greenlets),
         }
-        if not detail:
-            return state
+        if detail:
+            state |= self._details(apps)
+        return state
 
+    def _details(self, apps: dict[str, int]) -> dict[str, Any]:
+        """Return the fields of the state that the original does not have.
+
+        ``apps`` is app → number of its users.
+        """
+        node = self.core.node
         unready = self.unready()
-        state |= {
+        details: dict[str, Any] = {
             "apps": apps,
             "version": node.version,
             "ready": unready is None,
         }
         if unready is not None:
-            state["unready"] = to_builtins(unready)
+            details["unready"] = to_builtins(unready)
         numbers = self.core.metrics.snapshot()
         for counters in node.counters:
             numbers |= asdict(counters)
         times = os.times()
         ids = self.core.idempotency
-        state |= {
+        details |= {
             "clustered": self.database is not None,
-            "maxConnections": network.gate.limit,
+            "maxConnections": self.core.network.gate.limit,
             "uptimeSeconds": round(time() - node.started_at, 1),
             "cpuSeconds": round(times.user + times.system, 3),
             "memoryBytes": resident_bytes(),
@@ -176,4 +190,4 @@ class NodeStatus(Service):
                 "evicted": ids.evicted,
             },
         }
-        return state
+        return details
