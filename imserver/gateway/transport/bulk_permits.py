@@ -41,13 +41,15 @@ _SECOND_MS: Final = 1000
 
 
 class BulkPermits:
-    """The supervisor's side. It gives at most ``most`` permits at a time; if
-    ``most`` is 0, nodes need no permits. Owner of the lines to its nodes.
+    """The supervisor's side of the permits.
 
-    The supervisor has no loop of gevent, and waits with :meth:`wait`.
+    It gives at most ``most`` permits at a time; if ``most`` is 0, nodes need no
+    permits. It owns the lines to its nodes. The supervisor has no loop of
+    gevent, and waits with :meth:`wait`.
     """
 
     def __init__(self, most: int, hold_seconds: float) -> None:
+        """Begin without lines. A permit ends after ``hold_seconds``."""
         self._most = most
         self._hold_seconds = hold_seconds
         self._poll = monkey.get_original("select", "poll")()
@@ -62,9 +64,11 @@ class BulkPermits:
 
     @contextmanager
     def line(self) -> Iterator[_socket.socket | None]:
-        """Make a line to a child, and yield the child's end of it. Fork the
-        child inside the block: the supervisor closes that end after it. Yields
-        None if nodes need no permits."""
+        """Make a line to a child process, and yield the child's end of it.
+
+        Fork the child inside the block: the supervisor closes that end after
+        it. Yields None if nodes need no permits.
+        """
         if not self._most:
             yield None
             return
@@ -84,8 +88,10 @@ class BulkPermits:
             line.close()
 
     def wait(self, file: int, seconds: float) -> bool:
-        """Give permits to nodes until the file descriptor ``file`` is readable,
-        at most for ``seconds``. Returns whether it is readable."""
+        """Give permits to nodes until a file descriptor is readable.
+
+        It waits at most for ``seconds``. Returns whether ``file`` is readable.
+        """
         self._poll.register(file, _READABLE)
         end = monotonic() + seconds
         while True:
@@ -104,8 +110,10 @@ class BulkPermits:
                 return False
 
     def _read(self, fd: int) -> None:
-        """Read what a node says over its line: that it asks for a permit,
-        returns it, or has ended."""
+        """Read what a node says over its line.
+
+        It asks for a permit, returns it, or has ended.
+        """
         try:
             # Only the last of several words counts.
             word = self._lines[fd].recv(_MOST_BYTES)[-1:]
@@ -127,7 +135,10 @@ class BulkPermits:
 
     def _grant(self) -> None:
         """End the permits that are held for too long, and give free permits to
-        the nodes that have waited longest."""
+        nodes.
+
+        The nodes that have waited longest get them.
+        """
         now = monotonic()
         overdue = [fd for fd, end in self._ends.items() if end <= now]
         for fd in overdue:
@@ -144,9 +155,12 @@ class BulkPermits:
 
 
 class BulkPermit:
-    """A node's side. ``granted`` is called in the loop's greenlet when the node
-    may write. For the three times see the module. Owner of its end of the line.
-    Nothing here switches greenlets."""
+    """A node's side of the permits.
+
+    ``granted`` is called in the loop's greenlet when the node may write. The
+    module explains the three times. The node's end of the line belongs to this
+    object. Nothing here switches greenlets.
+    """
 
     def __init__(
         self,
@@ -157,6 +171,7 @@ class BulkPermit:
         hold_seconds: float,
         wait_seconds: float,
     ) -> None:
+        """Begin without a permit, and listen to the line."""
         self._line = line
         self._granted = granted
         self._write_seconds = write_seconds
@@ -175,8 +190,11 @@ class BulkPermit:
         self._timer = loop.timer(wait_seconds, wait_seconds, ref=False)
 
     def request(self) -> bool:
-        """Return whether the node may write now. If it may not, ask for a
-        permit; then ``granted`` is called later."""
+        """Tell whether the node may write now, and ask for a permit if it may
+        not.
+
+        When the permit comes, ``granted`` is called.
+        """
         if self._end > monotonic():
             return True
         if not self._asks:
@@ -188,19 +206,21 @@ class BulkPermit:
         return False
 
     def extend(self) -> None:
-        """Let the node write until ``hold_seconds`` after the begin of its
-        permit, because an answer waits until the node has written."""
+        """Let the node write longer, because an answer waits for its writing.
+
+        The time ends ``hold_seconds`` after the begin of the permit.
+        """
         if self._end:
             self._end = max(self._end, self._began + self._hold_seconds)
 
     def release(self) -> None:
-        """Give the permit back: the node has written everything."""
+        """Give the permit back, because the node has written everything."""
         if 0.0 < self._end < math.inf:
             self._end = 0.0
             self._send(_RETURN)
 
     def close(self) -> None:
-        """From now on the node may always write, without asking."""
+        """Let the node always write from now on, without asking."""
         self._watcher.stop()
         self._timer.stop()
         self._line.close()
@@ -208,6 +228,7 @@ class BulkPermit:
         self._end = math.inf
 
     def _send(self, word: bytes) -> None:
+        """Tell the supervisor that the node asks, or returns a permit."""
         # If nobody reads the line, no answer comes, and the time limits apply.
         with suppress(OSError):
             self._line.send(word)
@@ -229,8 +250,8 @@ class BulkPermit:
             self._send(_RETURN)
 
     def _begin(self) -> None:
-        """Begin to write: with the permit that has come, or without one,
-        because the wait was too long."""
+        """Begin to write: with a permit, or because the wait for it was too
+        long."""
         self._asks = False
         self._began = monotonic()
         self._end = self._began + self._write_seconds

@@ -48,12 +48,11 @@ FOREVER: Final = float("inf")
 
 
 def quiet_seconds(sock: _socket.socket) -> float:
-    """Seconds since data last passed in either direction. Returns
-    :data:`FOREVER` if the kernel cannot tell.
+    """Return for how many seconds no data has passed over a connection.
 
-    Returns 0 on a Unix socket, where the kernel never can tell. Such a
-    connection counts as active, because the proxy at its other end has its own
-    time limit.
+    Returns :data:`FOREVER` if the kernel cannot tell, and 0 on a Unix socket,
+    where the kernel never can tell. Such a connection counts as active, because
+    the proxy at its other end has its own time limit.
     """
     if sock.family == _socket.AF_UNIX:
         return 0.0
@@ -83,11 +82,11 @@ block; the next message of the connection then waits."""
 class Encoding:
     """How the frames of a connection are read and made.
 
-    ``dialect``: of the connection. ``serve``: the function that serves its
-    messages. ``limit_bytes``: the size of the largest message.
-    ``deflate_bits``: the deflate window of the client; 0: messages are not
-    compressed. Connections with equal properties share one instance, so a
-    broadcast is encoded once per encoding.
+    ``dialect`` is the dialect of the connection, and ``serve`` the function
+    that serves its messages. ``limit_bytes`` is the size of the largest
+    message. ``deflate_bits`` is the deflate window of the client; 0: messages
+    are not compressed. Connections with equal properties share one instance, so
+    a broadcast is encoded once per encoding.
     """
 
     __slots__ = (
@@ -110,6 +109,8 @@ class Encoding:
         deflate_bits: int,
         outbox_bytes: int = 0,
     ) -> None:
+        """Prepare what is the same in all frames. The class explains the
+        arguments."""
         self.outbox_bytes = outbox_bytes
         """Limit of an outbox; 0: the limit of the node."""
         self.dialect = dialect
@@ -128,8 +129,11 @@ class Encoding:
         encodings share the table."""
 
     def with_dialect(self, dialect: Dialect) -> Encoding:
-        """The encoding that differs from this one only in its dialect. All
-        connections with that dialect share one instance."""
+        """Return the encoding that differs from this one only in its dialect.
+
+        A connection changes its dialect when it subscribes to a channel, for
+        example. All connections with that dialect share one instance.
+        """
         variant = self._variants.get(dialect)
         if variant is None:
             variant = self._make(dialect)
@@ -138,14 +142,18 @@ class Encoding:
         return variant
 
     def _make(self, dialect: Dialect) -> Encoding:
+        """Make the encoding that differs from this one only in its dialect."""
         return Encoding(
             dialect, self.serve, self.limit_bytes, self.deflate_bits, self.outbox_bytes
         )
 
     def frame(self, payload: bytes, opcode: int = 0) -> bytes:
-        """Make the frame with ``payload`` for a client of this encoding.
-        ``opcode`` 0 stands for the opcode of its dialect."""
+        """Make the frame with a payload for a client of this encoding.
+
+        ``opcode`` 0 stands for the opcode of its dialect: text or binary.
+        """
         size = len(payload)
+        # The heads of small frames are made in advance.
         if size < HEADS and not opcode and not self.deflate_bits:
             return self._heads[size] + payload
         opcode = opcode or self.opcode
@@ -155,12 +163,16 @@ class Encoding:
         return frames.encode(payload, opcode)
 
     def translate_close(self, code: int, reason: str) -> tuple[int, str]:
-        """Translate one of our close codes and its reason into the code and
-        reason of the dialect. If ``reason`` is empty, it is the dialect's own
-        text for the code, or else the name of the code."""
+        """Translate one of our close codes into the code and reason of the
+        dialect.
+
+        If ``reason`` is empty, it is the dialect's own text for the code, or
+        else the name of the code.
+        """
         dialect = self.dialect
         name = errors.close_reason(code)
         reason = reason or name
+        # A reason other than the name is about this case, so it stays.
         if name and reason == name:
             reason = dialect.close_reasons.get(code, reason)
         return dialect.close_codes.get(code, code), reason
@@ -168,9 +180,12 @@ class Encoding:
     def close_frames(
         self, code: int, reason: str = "", as_given: bool = False
     ) -> bytes:
-        """The close frame for one of our close codes, translated into the
-        dialect's own code. In some dialects a last message with the code comes
-        before it. ``as_given``: code and reason are not translated."""
+        """Make the close frame for one of our close codes.
+
+        The code and the reason are translated for the dialect, unless they are
+        ``as_given``. In some dialects a last message with the code comes before
+        it.
+        """
         if not as_given:
             code, reason = self.translate_close(code, reason)
         last_message = self.dialect.encode_close(code, reason)
@@ -181,7 +196,7 @@ class Encoding:
 
 
 class ConnectionContext:
-    """Shared by all connections of a node: poller, flusher and callbacks.
+    """What all connections of a node share: poller, flusher and callbacks.
 
     ``ended(connection, close_code)`` is called once when a connection leaves
     service. ``ponged(connection, data)`` is called for each pong with data.
@@ -206,6 +221,10 @@ class ConnectionContext:
         ended: Callable[[Connection, int], None],
         close_seconds: float,
     ) -> None:
+        """Begin without connections.
+
+        ``close_seconds`` is the time that a client has to answer a close frame.
+        """
         self.poller = poller
         self.flusher = flusher
         self.ended = ended
@@ -220,9 +239,12 @@ class ConnectionContext:
         ended."""
 
     def expire(self) -> None:
-        """End TCP of connections whose close handshake has timed out. Called
-        once per second."""
+        """End TCP of connections whose close handshake has timed out.
+
+        It is called once per second.
+        """
         now = monotonic()
+        # lost() removes the connection from the mapping.
         for connection, deadline in tuple(self.closing.items()):
             if now > deadline:
                 connection.lost()
@@ -240,15 +262,15 @@ _SENT_LOOK_SECONDS: Final = 0.05
 
 
 class Connection(Writer):
-    """A WebSocket. Owner of the socket, the outbox and the parser. The session
-    fields belong to the hub.
+    """A WebSocket. It owns the socket, the outbox and the parser.
 
-    ``is_open``: whether it is in service. ``peer``: ``"address:port"`` of the
-    client. ``last_seen``: monotonic time of the last sign of life, as its
-    dialect defines it; 0: not used, because the node pings the client instead.
-    ``pinged_at``: time of the first unanswered ping; 0: no ping is unanswered.
-    Any received data answers a ping. ``parser``: has an unfinished frame or
-    message; None between messages.
+    The session fields belong to the hub. ``is_open`` says whether the
+    connection is in service. ``peer`` is ``"address:port"`` of the client.
+    ``last_seen`` is the monotonic time of the last sign of life, as its dialect
+    defines it; 0: not used, because the node pings the client instead.
+    ``pinged_at`` is the time of the first unanswered ping; 0: no ping is
+    unanswered. Any received data answers a ping. ``parser`` has an unfinished
+    frame or message; None between messages.
     """
 
     __slots__ = (
@@ -282,6 +304,10 @@ class Connection(Writer):
         encoding: Encoding,
         now: float,
     ) -> None:
+        """Begin service. No session exists before the login.
+
+        ``now`` is the monotonic time, which the caller has read already.
+        """
         super().__init__(sock)
         self.context = context
         self.peer = peer
@@ -328,8 +354,12 @@ class Connection(Writer):
     # --- reading (reader greenlets) -------------------------------------------
 
     def on_readable(self) -> None:
-        """Read once and serve whole messages. Called by a reader; may switch
-        greenlets if a command blocks."""
+        """Read once, and serve the whole messages that have arrived.
+
+        A reader calls it when the socket has data. It may switch greenlets if a
+        command blocks.
+        """
+        # A parser, other than the rest of a small frame, expects much data.
         try:
             if self.parser is None or type(self.parser) is frames.Rest:
                 data = self.sock.recv(SMALL_RECEIVE_BYTES)
@@ -348,7 +378,11 @@ class Connection(Writer):
             self.feed(data)
 
     def feed(self, data: bytes) -> None:
-        """Serve bytes that were read from the client."""
+        """Serve bytes that were read from the client.
+
+        Whole small frames, which are nearly all, are served here. May switch
+        greenlets.
+        """
         parser = self.parser
         if parser is not None:
             if type(parser) is not frames.Rest:
@@ -370,6 +404,7 @@ class Connection(Writer):
         serve = self.encoding.serve
         limit = self.encoding.limit_bytes
         while size - start >= 6:
+            # Negative: the frame is not masked, which is a violation.
             length = data[start + 1] - 128
             body = start + 6
             if length == 126 and size - start >= 8:
@@ -384,6 +419,7 @@ class Connection(Writer):
 
             payload = apply_mask(data[body:end], data[body - 4 : body])
             text = head == 0x81
+            # Text that is not UTF-8 ends the connection (RFC 6455 section 8.1).
             if text and not payload.isascii():
                 try:
                     payload.decode()
@@ -403,8 +439,10 @@ class Connection(Writer):
             self._feed_rest(data)
 
     def _feed_rest(self, data: bytes) -> None:
-        """Handle data that does not begin with a whole small frame of a
-        message: a control frame, a part of a frame, or a large frame."""
+        """Handle data that does not begin with a whole small message.
+
+        It is a control frame, a part of a frame, or a large frame.
+        """
         if frames.is_control(data):
             # Most are pongs without data, which need nothing more.
             if len(data) > frames.EMPTY_BYTES or data[0] != frames.FINAL_PONG:
@@ -418,6 +456,8 @@ class Connection(Writer):
 
         encoding = self.encoding
         if frames.begins_small(data, encoding.limit_bytes):
+            # It is kept as it is until the next read, which nearly always
+            # completes it.
             self.parser = frames.Rest(data)
             self._count_bytes()
             return
@@ -429,8 +469,10 @@ class Connection(Writer):
         self._parse(data)
 
     def _parse(self, data: bytes) -> None:
-        """Serve the messages that the parser finds in ``data``. The parser
-        stays only while a frame or a message is unfinished."""
+        """Serve the messages that the parser finds in ``data``.
+
+        The parser stays only while a frame or a message is unfinished.
+        """
         parser = self.parser
         assert parser is not None
         assert not isinstance(parser, frames.Rest)
@@ -448,14 +490,16 @@ class Connection(Writer):
             self._count_bytes()
 
     def wait_until_sent(self) -> None:
-        """Wait until the outbox is empty or the connection has ended. A caller
-        that sends large pages waits before each, so that never two of them are
-        in the outbox. Switches greenlets."""
+        """Wait until the outbox is empty or the connection has ended.
+
+        A caller that sends large pages waits before each, so that never two of
+        them are in the outbox. Switches greenlets.
+        """
         while self.outbox is not None and self.is_open:
             gevent.sleep(_SENT_LOOK_SECONDS)
 
     def may_continue(self) -> bool:
-        """Whether the next of several commands that came together may be
+        """Tell whether the next of several commands that came together may be
         served.
 
         If this turn of the loop is long, others are served first. The outbox is
@@ -469,22 +513,31 @@ class Connection(Writer):
         )
         if needs_writing or is_long_turn():
             serve_others()
+        # The connection may have ended while others were served.
         return self.state < CLOSING
 
     def _count_bytes(self) -> None:
-        """Count the bytes of unfinished frames against the node's budget."""
+        """Count the bytes of unfinished frames against the node's budget.
+
+        If the budget is exceeded, the flusher ends the connections that hold
+        most.
+        """
         budget = self.context.flusher.budget
         budget.set(self, self.held_bytes())
         if budget.total > budget.limit:
             self.context.flusher.schedule()
 
     def _serve_frame(self, opcode: int, data: bytes) -> None:
-        """Serve a whole message or a control frame. ``data``: its payload."""
+        """Serve a whole message or a control frame with this payload.
+
+        Raises :class:`frames.Violation`.
+        """
         if opcode <= Opcode.BINARY:
             self.encoding.serve(self, data, opcode == _TEXT)
         elif opcode == Opcode.CLOSE:
             code = frames.read_close(data)
             self._end(code)
+            # The client gets its own code back (RFC 6455 section 5.5.1).
             self.send_frame(frames.encode_close(code))
         elif opcode == Opcode.PING:
             self.send_frame(frames.encode(data, Opcode.PONG))
@@ -499,7 +552,7 @@ class Connection(Writer):
             self.context.flusher.enqueue(self, self.encoding.frame(payload))
 
     def send_frame(self, frame: bytes) -> None:
-        """Queue one encoded frame."""
+        """Queue one encoded frame, also while the connection closes."""
         self.context.flusher.enqueue(self, frame)
 
     def ping(self) -> None:
@@ -509,22 +562,28 @@ class Connection(Writer):
         self.send_frame(self.encoding.ping_frame)
 
     def probe(self, data: bytes) -> None:
-        """Send a ping with at most 125 bytes of data. The client repeats them
-        in its pong, which :attr:`ConnectionContext.ponged` gets."""
+        """Send a ping with at most 125 bytes of data.
+
+        The client repeats the data in its pong, which
+        :attr:`ConnectionContext.ponged` gets.
+        """
         if self.is_open:
             self.send_frame(frames.encode(data, Opcode.PING))
 
     def on_writable(self) -> None:
-        """Continue writing: the socket accepts bytes again."""
+        """Continue writing, because the socket accepts bytes again."""
         self.context.flusher.resume(self)
 
     @property
     def outbox_bytes(self) -> int:
-        """Limit of this connection's outbox; 0: the limit of the node."""
+        """The limit of this connection's outbox; 0: the limit of the node."""
         return self.encoding.outbox_bytes
 
     def held_bytes(self) -> int:
-        """Bytes in the backlog and in an unfinished frame."""
+        """Return the bytes in the backlog and in an unfinished frame.
+
+        A *backlog* is an outbox that the client does not take.
+        """
         size = 0
         if type(self.outbox) is Backlog:
             size += self.outbox.size
@@ -540,7 +599,7 @@ class Connection(Writer):
 
         If ``reason`` is empty, it is the name of the code in ``errors.CLOSE``.
         Clients of a foreign protocol receive the code of that protocol
-        (:attr:`Dialect.close_codes`). ``as_given``: the code is of that
+        (:attr:`Dialect.close_codes`). With ``as_given``, the code is of that
         protocol already. TCP ends when the peer ends it, or after
         ``websocket.close_seconds``.
         """
@@ -552,31 +611,37 @@ class Connection(Writer):
     def _last_frames(
         self, code: int, reason: str = "", as_given: bool = False
     ) -> bytes:
-        """The bytes that end the connection for its client; see
-        :meth:`close`."""
+        """Make the bytes that end the connection for its client."""
         return self.encoding.close_frames(code, reason, as_given)
 
     def disconnect(self, code: int, reason: str) -> None:
         """End the connection, because a back end of its app has requested it.
+
         If the dialect passes the codes of back ends on, its clients get this
-        code and reason. Otherwise they get our code 4502."""
+        code and reason. Otherwise they get our code 4502.
+        """
         if self.encoding.dialect.close_codes_of_back_ends:
             self.close(code, reason or errors.DISCONNECTED, as_given=True)
         else:
             self.close(errors.CloseCode.KICKED)
 
     def _end(self, code: int) -> None:
-        """Leave service: no further messages are received or sent. The time
-        limit of the close handshake begins. ``code``: for the log and the
-        counters."""
+        """Leave service: no further messages are received or sent.
+
+        The time limit of the close handshake begins. ``code`` is for the log
+        and the counters.
+        """
         self.state = CONNECTION_TRANSITIONS[self.state][CLOSE]
         self.context.closing[self] = monotonic() + self.context.close_seconds
         self.context.ended(self, code)
 
     def flushed(self) -> None:
-        """Everything is written. If the close frame was in it, end our half of
-        TCP and wait for the peer. Ending TCP at once could send a reset that
-        destroys the close frame."""
+        """Note that everything is written.
+
+        If the close frame was in it, our half of TCP ends, and the peer has to
+        end its half. Ending TCP at once could send a reset that destroys the
+        close frame.
+        """
         if self.state is CLOSING:
             self.state = CONNECTION_TRANSITIONS[self.state][FLUSH]
             try:
@@ -585,21 +650,28 @@ class Connection(Writer):
                 self.lost()
 
     def abandon(self, code: int) -> None:
-        """Drop the outbox and close. The peer has ``websocket.close_seconds``
-        to read the close code. A connection that is closing already, or that
-        has no backlog, ends at once."""
+        """Drop the outbox and close, because the client does not read.
+
+        The client has ``websocket.close_seconds`` to read the close code. A
+        connection that is closing already, or that has no backlog, ends at
+        once.
+        """
         backlog = self.outbox
         if self.is_open and type(backlog) is Backlog:
             last_frames = self._last_frames(code)
             self._end(code)
+            # A frame of which a part is written must be completed, or the
+            # client would read the close frame as its rest.
             backlog.cut(last_frames)
             self.context.flusher.budget.set(self, self.held_bytes())
         else:
             self._kill(code)
 
     def _kill(self, code: int) -> None:
-        """End TCP now, and forget the connection. ``code``: for the log and the
-        counters, if it was in service."""
+        """End TCP now, and forget the connection.
+
+        If it was in service, ``code`` is for the log and the counters.
+        """
         if self.state is CLOSED:
             return
         was_open = self.is_open
@@ -613,6 +685,8 @@ class Connection(Writer):
         if type(self.outbox) is Backlog or self.parser is not None:
             context.flusher.forget(self)
 
+        # The fields are cleared first: nothing may use them while the parser
+        # closes.
         parser = self.parser
         self.outbox = None
         self.parser = None
@@ -629,7 +703,7 @@ class Connection(Writer):
 
 
 def app_and_user(connection: Connection) -> tuple[str, str]:
-    """App and user of a connection that has logged in."""
+    """Return the app and the user of a connection that has logged in."""
     app = connection.app
     user = connection.user
     assert app is not None

@@ -28,13 +28,13 @@ _NO_ROUTE: Final = Reply(ReplyCode.NO_ROUTE)
 
 
 class CommandRow(Struct, frozen=True):
-    """One command, as the dispatcher runs it.
+    """A command of clients, as the dispatcher runs it.
 
     ``run(connection, command)`` runs the command and returns the reply, or None
     if the command has no reply.
 
-    ``needs_session``: whether the client must have logged in.
-    ``without_user``: whether a session without a user is enough.
+    ``needs_session``: whether the client must have logged in. ``without_user``:
+    whether a session without a user is enough.
 
     ``answers``: whether ``run`` gets a third argument, a function that sends
     the reply. Then None means that ``run`` calls this function once, possibly
@@ -43,10 +43,10 @@ class CommandRow(Struct, frozen=True):
     ``refusals``: exceptions of ``run`` that are replies, with their codes. A
     ServiceRefused that is not in it is a reply with its own code.
 
-    ``act``: the name under which observers get each command that has
-    succeeded, before its reply. ``""``: observers do not get it, because the
-    command changes nothing, or because users do it all day. A command with an
-    act cannot have ``answers``.
+    ``act``: the name under which observers get each command that has succeeded,
+    before its reply. ``""``: observers do not get it, because the command
+    changes nothing, or because users do it all day. A command with an act
+    cannot have ``answers``.
     """
 
     run: Callable[..., Reply | None]
@@ -57,8 +57,10 @@ class CommandRow(Struct, frozen=True):
     act: str = ""
 
     def code_of(self, error: Exception) -> int:
-        """The reply code of a command that ends with this exception. Returns 0
-        if the exception is a failure of the server."""
+        """Return the reply code of a command that ends with an exception.
+
+        Returns 0 if the exception is a failure of the server, and no refusal.
+        """
         code = self.refusals.get(type(error), 0)
         if (
             code
@@ -86,11 +88,12 @@ def _report_to_nobody(*_: object) -> None:
 class Dispatcher:
     """Runs the commands of all dialects from one table.
 
-    The functions given to :meth:`report_to` get each command that has changed
-    something, and each reply that refuses a command.
+    Observers get each command that has changed something, and each reply that
+    refuses a command (:meth:`report_to`).
     """
 
     def __init__(self, metrics: Metrics) -> None:
+        """Begin with an empty table."""
         self.table: dict[type, CommandRow] = {}
         self._metrics = metrics
         self._fast = metrics.commands.fast
@@ -105,8 +108,8 @@ class Dispatcher:
         ``acted(connection, act, command)`` is called for each command with an
         ``act`` that has succeeded, and may switch greenlets.
         ``refused(connection, request, reply, error)`` is called for each reply
-        that refuses a command. ``error``: the exception that is the reason;
-        None if there was no exception.
+        that refuses a command. Its ``error`` is the exception that is the
+        reason, or None.
         """
         if acted is not None:
             self._acted = acted
@@ -114,8 +117,10 @@ class Dispatcher:
             self._refused = refused
 
     def add(self, rows: CommandTable) -> None:
-        """Add the commands of a service. Raises StartError if another service
-        has one of them."""
+        """Add the commands of a service.
+
+        Raises StartError if another service has one of them.
+        """
         for command in self.table.keys() & rows.keys():
             raise StartError(f"the command {command.__name__} has a row already")
         self.table.update(rows)
@@ -159,6 +164,7 @@ class Dispatcher:
                 began = perf_counter()
                 try:
                     if row.answers:
+                        # The command may send its reply later, by a function.
                         answer = partial(self._reply, connection, request, began)
                         reply = row.run(connection, command, answer)
                     else:
@@ -190,9 +196,12 @@ class Dispatcher:
         reply: Reply,
         reason: Exception | None = None,
     ) -> None:
-        """Send the reply to a request, and count it. ``began``: when its
-        command began (``perf_counter``); 0: no command was run. ``reason``: the
-        exception that is the reason of a refusal."""
+        """Send the reply to a request, and count it.
+
+        ``began`` is the time at which its command began (``perf_counter``); 0:
+        no command was run. ``reason`` is the exception that is the reason of a
+        refusal.
+        """
         if began:
             seconds = perf_counter() - began
             if seconds < SLOW_SECONDS:
@@ -203,6 +212,7 @@ class Dispatcher:
 
         if reply.code != _OK:
             self._refused(connection, request, reply, reason)
+        # Some dialects have no answer to some commands.
         payload = connection.encoding.dialect.encode_reply(request, reply)
         if payload is not None:
             connection.send(payload)
@@ -210,7 +220,8 @@ class Dispatcher:
     def run(
         self, connection: Connection, command: Command, answer: Callable[[Reply], None]
     ) -> Reply | None:
-        """Run a command into which a feature has translated another command.
+        """Run a command for a feature, which has translated another command
+        into it.
 
         Returns its reply, or None if it has no reply or passes it to ``answer``
         later. A refusal is a reply. Other exceptions are raised.
@@ -239,15 +250,17 @@ class Dispatcher:
     def _report_act(
         self, connection: Connection, act: str, command: Command, reply: Reply | None
     ) -> None:
-        """Report a command with an ``act`` to the observer, if it has
+        """Report a command with an ``act`` to the observers, if it has
         succeeded."""
         if reply is not None and reply.code == ReplyCode.OK:
             self._acted(connection, act, command)
 
 
 def serve_each(serve: Serve) -> Serve:
-    """Wrap ``serve`` for dialects whose frames contain several requests. The
-    result splits a frame, and calls ``serve`` for each request in it."""
+    """Wrap ``serve`` for dialects whose frames contain several requests.
+
+    The result splits a frame, and calls ``serve`` for each request in it.
+    """
 
     def serve_requests(connection: Connection, payload: bytes, text: bool) -> None:
         """Serve the requests in a frame, until the connection closes."""
@@ -257,6 +270,8 @@ def serve_each(serve: Serve) -> Serve:
             connection.close(bad.close)
             return
         for number, request in enumerate(requests):
+            # Between two requests others may be served, and the connection may
+            # end.
             if number and not connection.may_continue():
                 return
             serve(connection, request, text)

@@ -55,9 +55,9 @@ _HOST: Final = re.compile(
 
 
 def host_name(value: str) -> str:
-    """The host name in a Host header or an origin, without port, in lower case.
-    Returns ``""`` if the value is not valid.
+    """Return the host name in a Host header or an origin.
 
+    It is without port, in lower case. Returns ``""`` if the value is not valid.
     Only ``[scheme://]host[:port]`` is valid (RFC 9110 section 7.2, RFC 6454
     section 6.2). In anything else, such as ``evil.example\\@127.0.0.1``, a
     browser and this server could read different hosts.
@@ -69,7 +69,7 @@ def host_name(value: str) -> str:
 
 
 def listed_host(address: str) -> str:
-    """The host name of an origin or address in the settings, where a path may
+    """Return the host name of an address in the settings, where a path may
     follow."""
     return host_name(re.sub("(?<![:/])/.*", "", address))
 
@@ -94,9 +94,14 @@ class GatePolicy(Struct, frozen=True):
 
 
 class Origins:
-    """Owner of the node's origin policy and of the origins that apps allow."""
+    """Decides of which hosts the pages may connect.
+
+    It owns the node's policy about origins, and the origins that apps allow. An
+    *origin* is the scheme and host of the web page that makes a request.
+    """
 
     def __init__(self, proxies: TrustedProxies, policy: GatePolicy) -> None:
+        """Begin with the node's policy. The apps are set later."""
         self._proxies = proxies
         self.open_dialects: set[str] = set()
         """Names of the dialects to which pages of all hosts may connect."""
@@ -116,7 +121,7 @@ class Origins:
         self.set_policy(policy)
 
     def report_to(self, refused: Callable[[str, str, str], object]) -> None:
-        """Call ``refused`` for each connection that is refused from now on.
+        """Call a function for each connection that is refused from now on.
 
         Its arguments are the name of the setting that refuses the connection,
         the ``peer``, and the host of the page.
@@ -124,10 +129,12 @@ class Origins:
         self._on_refused.append(refused)
 
     def set_policy(self, policy: GatePolicy) -> None:
-        """Set the node's policy."""
+        """Set the node's policy, and forget what was accepted by the old
+        one."""
         self._any = policy.any_origin
         self._own = frozenset(map(listed_host, policy.origins))
         self.demo = policy.demo
+        # In demo mode only pages of the server itself may make requests.
         own_hosts = self._own.union(map(listed_host, policy.hosts), ("localhost",))
         self._hosts = own_hosts - {""}  # "": a setting that is not valid
         self._any_address = not self._hosts.isdisjoint(("0.0.0.0", "::"))
@@ -141,8 +148,10 @@ class Origins:
         another mark, so that the heads are checked again."""
 
     def set_apps(self, origins: Collection[str], any_origin: bool) -> None:
-        """Set the origins that at least one app allows. The login to any other
-        app still refuses them."""
+        """Set the origins that at least one app allows.
+
+        The login to any other app still refuses them.
+        """
         self._apps = frozenset(origins)
         self._apps_any = any_origin
         self._good_origin = None
@@ -151,8 +160,7 @@ class Origins:
     # --- demo mode ------------------------------------------------------------
 
     def objection(self, headers: Mapping[str, str], path: str) -> HttpProblem | None:
-        """The error with which demo mode refuses a request. Returns None if it
-        accepts the request.
+        """Return the error with which demo mode refuses a request, or None.
 
         Without API keys, any website could use a server on loopback through the
         browser of its visitor. It could send requests that need no permission,
@@ -165,6 +173,8 @@ class Origins:
         files are public.
         """
         host = headers.get("host", "")
+        # Most requests have the same two headers, so only new values are
+        # checked.
         if host != self._good_host:
             if host and not self._is_own(host_name(host), self._any_address):
                 self._objected("for the host", host[:_LOGGED_CHARACTERS])
@@ -182,6 +192,7 @@ class Origins:
                 self._objected("from a page of", origin[:_LOGGED_CHARACTERS])
                 return Problems.ORIGIN_REFUSED
 
+        # A proxy may make the server public, which demo mode is not for.
         if not self._warned and not FORWARDING_HEADERS.isdisjoint(headers):
             self._warned = True
             log.warning(
@@ -192,8 +203,10 @@ class Origins:
         return None
 
     def _accepts_page(self, origin: str, host: str) -> bool:
-        """Whether demo mode accepts a request of a page with this Origin header
-        and this Host header."""
+        """Tell whether demo mode accepts a request of a page.
+
+        ``origin`` and ``host`` are the headers of these names.
+        """
         name = host_name(origin)
         if self._any or self._apps_any or name in self._apps or self._is_own(name):
             self._good_origin = origin
@@ -203,8 +216,10 @@ class Origins:
         return self._any_address and bool(name) and name == host_name(host)
 
     def _is_own(self, name: str, any_address: bool = False) -> bool:
-        """Whether a host name means this server. ``any_address``: every address
-        counts as one of this server."""
+        """Tell whether a host name means this server.
+
+        With ``any_address``, every IP address counts as one of this server.
+        """
         return (
             name in self._hosts
             or is_loopback(name)
@@ -214,16 +229,16 @@ class Origins:
     # --- logins ---------------------------------------------------------------
 
     def page_host(self, host: str, headers: Mapping[str, str]) -> str:
-        """The host of the page that sent a request. Returns ``""`` for a page
-        of this server, and for a request that no page has sent.
+        """Return the host of the page that sent a request.
 
-        Returns :data:`OPAQUE` if the page has no valid host, or if a page of
-        another site has embedded the address, for example as an image. The
-        latter matters because a GET that opens a stream has effects, with the
-        cookies of the visitor.
+        Returns ``""`` for a page of this server, and for a request that no page
+        has sent. Returns :data:`OPAQUE` if the page has no valid host, or if a
+        page of another site has embedded the address, for example as an image.
+        The latter matters because a GET that opens a stream has effects, with
+        the cookies of the visitor.
 
-        ``host``: address that the request came from. If it is a trusted proxy,
-        its headers are evaluated.
+        ``host`` is the address that the request came from. If it is a trusted
+        proxy, its headers are evaluated.
         """
         origin = headers.get("origin")
         # Browsers name no origin where a page embeds or links to a resource
@@ -240,6 +255,7 @@ class Origins:
             return ""
         if self.demo and self._is_own(name):
             return ""
+        # The proxy may have replaced the Host header that the browser sent.
         if self._proxies.trusts(host):
             forwarded = headers.get("x-forwarded-host", "")
         else:
@@ -255,20 +271,27 @@ class Origins:
         return OPAQUE
 
     def allows(self, origin: str, dialect: str) -> bool:
-        """Whether pages of the host ``origin`` (``""``: an own page, or no
-        page) may connect by a dialect, for requests without an app."""
+        """Tell whether pages of a host may connect by a dialect.
+
+        It is for requests without an app. ``origin`` is the host; ``""``: an
+        own page, or no page.
+        """
         if not origin or self._any or origin in self._own:
             return True
         return not self.demo and dialect in self.open_dialects
 
     def lists(self, origin: str) -> bool:
-        """Whether the node's settings list the host ``origin``."""
+        """Tell whether the node's settings list a host."""
         return origin in self._own
 
     def passes(self, origin: str, any_origin: bool) -> bool:
-        """Whether to complete the handshake of a page of the host ``origin``:
-        the node, an app or the dialect allows it. ``any_origin``: the dialect
-        allows pages of all hosts."""
+        """Tell whether to complete the handshake of a page of the host
+        ``origin``.
+
+        The node, an app or the dialect must allow it. The app is known only at
+        the login, so one app that allows the page is enough here.
+        ``any_origin`` says that the dialect allows pages of all hosts.
+        """
         return (
             (any_origin and not self.demo)
             or not origin
@@ -279,14 +302,17 @@ class Origins:
         )
 
     def report_refused(self, limit: str, peer: str, origin: str = "") -> None:
-        """Report that the setting ``limit`` has refused a connection; see
-        :meth:`report_to`."""
+        """Report that a setting has refused a connection
+        (:meth:`report_to`)."""
         for listener in self._on_refused:
             listener(limit, peer, origin)
 
     def log_refused(self, what: str, origin: str, setting: str, peer: str) -> None:
-        """Log once a minute that ``what`` was refused to host ``origin``, which
-        ``setting`` does not list."""
+        """Log that something was refused to pages of a host, at most once a
+        minute.
+
+        ``what`` was refused, and ``setting`` does not list the host ``origin``.
+        """
         if not self._pages.is_new(what, origin):
             return
         if origin == OPAQUE:
@@ -323,8 +349,11 @@ class Head(Struct, frozen=True):
     body: bytes = b""
 
     def params(self) -> dict[str, str]:
-        """The decoded parameters of the query. If a name occurs several times,
-        the first value counts. Empty if there are too many parameters."""
+        """Decode the parameters of the query.
+
+        If a name occurs several times, the first value counts. Empty if there
+        are too many parameters.
+        """
         params: dict[str, str] = {}
         try:
             for name, value in parse_qsl(
@@ -375,13 +404,14 @@ class Refusal(Struct, frozen=True):
 
 
 class Admission(Struct, frozen=True):
-    """An upgrade to perform. ``accept``: the value of Sec-WebSocket-Accept.
-    ``extension`` and ``subprotocol``: the 101 response confirms these (``""``:
-    it confirms none).
+    """An upgrade to a WebSocket that the gate has accepted.
 
-    ``close_code``: 0, or the code with which the connection is closed at once
-    after the handshake. A browser can read a close code, but not the status of
-    a refused handshake.
+    ``accept`` is the value of Sec-WebSocket-Accept. The 101 response confirms
+    ``extension`` and ``subprotocol`` (``""``: it confirms none).
+
+    If ``close_code`` is not 0, the connection is closed with it at once after
+    the handshake. A browser can read a close code, but not the status of a
+    refused handshake.
     """
 
     accept: str
@@ -398,14 +428,16 @@ class Admission(Struct, frozen=True):
 
 
 def accept_token(key: str) -> str:
-    """The value of Sec-WebSocket-Accept for a client's key."""
+    """Compute the value of Sec-WebSocket-Accept for a client's key."""
     digest = sha1(f"{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11".encode()).digest()
     return b64encode(digest).decode()
 
 
 def _refusal_of(head: Head) -> Refusal | None:
-    """The answer to an upgrade request that is not valid (RFC 6455 section
-    4.2.1); None if it is valid."""
+    """Refuse an upgrade request that is not valid (RFC 6455 section 4.2.1).
+
+    Returns None if it is valid.
+    """
     headers = head.headers
     has_body = (
         "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
@@ -426,16 +458,20 @@ def _refusal_of(head: Head) -> Refusal | None:
 
 
 def host_of(peer: str) -> str:
-    """The host in a ``peer`` (``"address:port"``), without the brackets of
-    IPv6. The peer of a request may have no port."""
+    """Return the host in a ``peer``, which is ``address:port``.
+
+    The brackets of IPv6 are removed. The peer of a request may have no port.
+    """
     if peer[:1] == "[" or peer.count(":") == 1:
         return peer.rpartition(":")[0].strip("[]")
     return peer
 
 
 class Gate:
-    """Decides on upgrade requests. Owner of the number of connections per
-    address."""
+    """Decides which clients may connect by WebSocket.
+
+    It owns the number of connections per address.
+    """
 
     def __init__(
         self,
@@ -444,6 +480,10 @@ class Gate:
         deflate: bool,
         policy: GatePolicy,
     ) -> None:
+        """Begin without paths, which the servers add.
+
+        With ``deflate``, clients may compress their messages.
+        """
         self.proxies = proxies
         self.origins = origins
         self.paths: dict[str, DialectPath | Choose] = {}
@@ -462,26 +502,29 @@ class Gate:
         self._limit_per_address = policy.limit_per_address
 
     def set_policy(self, policy: GatePolicy) -> None:
-        """Change limits and origins at run time (SIGHUP, end of demo mode)."""
+        """Change limits and origins while the node runs.
+
+        It happens at SIGHUP, and at the end of demo mode.
+        """
         self.limit = policy.limit
         self._limit_per_address = policy.limit_per_address
         self.origins.set_policy(policy)
 
     def recount(self, hosts: Iterable[str]) -> None:
-        """Count the connections per address again, when the limit is set while
-        connections exist."""
+        """Count the connections per address again, after the limit was
+        changed."""
         if self._limit_per_address:
             self.per_address = Counter(map(network_of, hosts))
         else:
             self.per_address = Counter()
 
     def decide(self, head: Head, upgraded: bool = False) -> Admission | Refusal:
-        """Decide on an upgrade request. ``upgraded``: another server has
-        already answered it, without extensions.
+        """Decide on an upgrade request.
 
         A request that is not valid is refused. A client that the limits or the
         allowed origins refuse is admitted with a close code, because it can
-        read that code.
+        read that code. ``upgraded``: another server has already answered it,
+        without extensions.
         """
         headers = head.headers
         path = self._path_of(head)
@@ -521,8 +564,8 @@ class Gate:
         )
 
     def _path_of(self, head: Head) -> DialectPath | HttpProblem:
-        """The dialect on the path of a request, or the error that refuses the
-        request."""
+        """Find the dialect on the path of a request, or the error that refuses
+        it."""
         path = self.paths.get(head.path) or self.paths.get(pattern_of(head.path))
         if path is None:
             return Problems.NOT_FOUND
@@ -566,7 +609,7 @@ class Gate:
                 del self.per_address[network]
 
     def _objection(self, dialect: Dialect, origin: str, host: str, peer: str) -> int:
-        """The close code that refuses a client; 0 if it is accepted."""
+        """Return the close code that refuses a client; 0 if it is accepted."""
         if self.full:
             return CloseCode.GOING_AWAY
         if self.limit and self.connections >= self.limit:
@@ -598,12 +641,12 @@ def adopt(
     admission: Admission,
     rest: bytes,
 ) -> Connection:
-    """Make a parked WebSocket of a socket whose 101 response was sent, and
-    serve ``rest``, the bytes that came after the head.
+    """Make a parked WebSocket of a socket, after the handshake.
 
-    Used by both servers. The socket must be non-blocking. The poller may
-    already watch it. Lets others run between pieces of ``rest``, because 64 KB
-    of tiny frames would block the loop for 60 ms.
+    Both servers use it. The 101 response was sent, and the socket is
+    non-blocking. The poller may already watch it. ``rest`` are the bytes that
+    came after the head; they are served here. Lets others run between pieces of
+    ``rest``, because 64 KB of tiny frames would block the loop for 60 ms.
     """
     connection = Connection(
         context, sock, admission.peer, admission.encoding, monotonic()
@@ -614,6 +657,7 @@ def adopt(
     if admission.close_code:
         connection.close(admission.close_code)
     elif rest or admission.opened is not None:
+        # No reader may serve the connection meanwhile.
         connection.reading = True
         try:
             if admission.opened is not None:

@@ -84,9 +84,12 @@ shared no ``send``: each delivery cost 1.4 times as much."""
 
 
 class FrontServer(Service):
-    """The state that the HTTP connections of the front server share. Owner of
-    the parked connections. ``fast``: the routes that are answered in the reader
-    greenlet."""
+    """The state that the HTTP connections of the front server share.
+
+    It owns the *parked* connections: those that wait for a request without a
+    greenlet. ``fast`` are the routes that are answered in the reader greenlet.
+    All others are handed over to the application.
+    """
 
     context: ConnectionContext
     listener: ListenerContext
@@ -106,8 +109,12 @@ class FrontServer(Service):
         self.park(HttpConnection(self, sock, address))
 
     def accept_proxied(self, sock: _socket.socket, address: Any) -> None:
-        """Park a new connection of a listener to which only trusted proxies
-        connect, with the PROXY protocol."""
+        """Park a new connection of a listener for proxies with the PROXY
+        protocol.
+
+        A connection of anybody else is closed, because its header could lie
+        about the client.
+        """
         if self.listener.gate.proxies.trusts(address[0]):
             self.park(ProxiedConnection(self, sock, address))
         else:
@@ -119,36 +126,41 @@ class FrontServer(Service):
         self.context.poller.take(connection)
 
     def expire(self) -> None:
-        """Let the parked connections whose time limit has passed close: with an
-        unfinished head or body, or idle for too long."""
+        """Close the parked connections whose time limit has passed.
+
+        Their head or body is unfinished, or they are idle for too long.
+        """
         now = monotonic()
         for connection in tuple(self.parked):
             if now > connection.deadline and not connection.reading:
                 connection.expire()
 
     def drain(self) -> None:
-        """Announce with each answer that its connection ends."""
+        """Announce with each answer from now on that its connection ends."""
         self.draining = True
 
     def end_idle(self) -> None:
-        """Serve requests that have arrived, and end connections that wait for a
-        next request. A connection that was not served yet may still send a
-        request; :attr:`busy` counts it."""
+        """Serve requests that have arrived, and end connections that wait for
+        one.
+
+        A connection that was not served yet may still send a request;
+        :attr:`busy` counts it.
+        """
         self.ended = True
         for connection in tuple(self.parked):
             connection.end_if_idle()
 
     @property
     def busy(self) -> bool:
-        """True while a request is unfinished, or a new connection may still
-        send its first request."""
+        """Whether a request is unfinished, or a new connection may still send
+        one."""
         return self.hand_over.busy or any(
             connection.unfinished for connection in self.parked
         )
 
     @property
     def connected(self) -> bool:
-        """True while a client has a connection for requests."""
+        """Whether a client has a connection for requests."""
         return bool(self.hand_over.busy or self.parked)
 
     def close(self) -> None:
@@ -158,8 +170,10 @@ class FrontServer(Service):
 
 
 class HttpConnection(Writer):
-    """A parked HTTP connection. Owner of its socket, its outbox, and the bytes
-    of an unfinished request."""
+    """A parked HTTP connection.
+
+    It owns its socket, its outbox, and the bytes of an unfinished request.
+    """
 
     __slots__ = (
         "_answers_read",
@@ -173,6 +187,7 @@ class HttpConnection(Writer):
     )
 
     def __init__(self, front: FrontServer, sock: _socket.socket, address: Any) -> None:
+        """Begin to wait for the first request."""
         super().__init__(sock)
         self._front = front
         self.address = address
@@ -194,12 +209,12 @@ class HttpConnection(Writer):
 
     @property
     def peer(self) -> str:
-        """Address of the peer, for the log."""
+        """The address of the peer, for the log."""
         return f"{self.address[0]}:{self.address[1]}"
 
     @property
     def unfinished(self) -> bool:
-        """True while a request, its answer or the first request is pending."""
+        """Whether a request, its answer or the first request is pending."""
         return self.state < DRAINING and bool(
             self.reading  # the request may wait for other nodes
             or self.fresh
@@ -211,9 +226,12 @@ class HttpConnection(Writer):
     # --- requests -------------------------------------------------------------
 
     def end_if_idle(self) -> None:
-        """For a drain: serve the bytes that have arrived, then end the
-        connection if it is idle. If answers are unread, nothing is served,
-        because that could block."""
+        """Serve the bytes that have arrived, then end the connection if it is
+        idle.
+
+        It is called when the server drains. If answers are unread, nothing is
+        served, because that could block.
+        """
         if not self.reading and self.outbox is None:
             self.reading = True
             try:
@@ -227,8 +245,11 @@ class HttpConnection(Writer):
             self.lost()
 
     def on_readable(self) -> None:
-        """Read once and serve whole requests. Nothing is read while answers
-        wait for the client."""
+        """Read once, and serve the whole requests that have arrived.
+
+        While the client does not take its answers, nothing is read. May switch
+        greenlets.
+        """
         if self.outbox is not None and type(self.outbox) is Backlog:
             began = monotonic()
             if not self._await_client():
@@ -267,12 +288,12 @@ class HttpConnection(Writer):
                 self.serve(rest.lstrip(b"\r\n"))
 
     def _await_client(self) -> bool:
-        """Wait until the client has taken its answers. Returns False if the
-        connection has ended meanwhile.
+        """Wait until the client has taken its answers.
 
-        Nothing is served during the wait. So an outbox has at most one answer
-        of any size, and answers of at most :data:`LARGE_BYTES` to the requests
-        of one read. The limits of time and of the node apply.
+        Returns False if the connection has ended meanwhile. Nothing is served
+        during the wait. So an outbox has at most one answer of any size, and
+        answers of at most :data:`LARGE_BYTES` to the requests of one read. The
+        limits of time and of the node apply. Switches greenlets.
         """
         poller = self._front.context.poller
         while self.outbox is not None:
@@ -290,9 +311,13 @@ class HttpConnection(Writer):
         return self.state is not CLOSED
 
     def _feed_body(self, data: bytes) -> bytes | None:
-        """Add to the current body, and serve its request when it is complete.
-        Returns the same values as :meth:`_serve_request`, and None while the
-        body is incomplete."""
+        """Add bytes to the current body, and serve its request when it is
+        complete.
+
+        Returns None while the body is incomplete, or if the connection ends.
+        Otherwise it returns the bytes after the request, which are to be served
+        next.
+        """
         parsed = self._parsed
         body = self._body
         assert parsed is not None
@@ -316,7 +341,11 @@ class HttpConnection(Writer):
         return self._serve_request(parsed, raw, body.content, rest, body.too_large)
 
     def _count_bytes(self, size: int) -> None:
-        """Count the bytes of an unfinished body against the node's budget."""
+        """Count the bytes of an unfinished body against the node's budget.
+
+        If the budget is exceeded, the flusher ends the connections that hold
+        most.
+        """
         flusher = self._front.context.flusher
         flusher.budget.set(self, size)
         if flusher.budget.total > flusher.budget.limit:
@@ -324,9 +353,13 @@ class HttpConnection(Writer):
 
     def serve(self, data: bytes) -> None:
         """Serve the requests in ``data``, which starts at the beginning of a
-        request."""
+        request.
+
+        An incomplete request stays in the buffer. May switch greenlets.
+        """
         front = self._front
         limits = front.listener.limits
+        # Line ends before a request are ignored (RFC 9112 section 2.2).
         if data and data[0] in b"\r\n":
             data = data.lstrip(b"\r\n")
             if not data:
@@ -352,6 +385,8 @@ class HttpConnection(Writer):
                 self.refuse(bad.problem)
                 return
 
+            # In demo mode everybody may do everything, so pages of other sites
+            # are refused.
             origins = front.listener.gate.origins
             if origins.demo and parsed.accepted is not origins.accepted:
                 objection = origins.objection(parsed.headers, parsed.path)
@@ -388,20 +423,26 @@ class HttpConnection(Writer):
         self.deadline = monotonic() + limits.keepalive_seconds
 
     def _may_continue(self) -> bool:
-        """Whether the next of several requests that came together may be
-        served. In a long turn of the loop, others are served first. May switch
-        greenlets."""
+        """Tell whether the next of several requests that came together may be
+        served.
+
+        In a long turn of the loop, others are served first. May switch
+        greenlets.
+        """
         if is_long_turn(PIPELINED_SECONDS):
             serve_others()
         return self.state < CLOSING
 
     def _begin_body(self, parsed: ParsedHead, raw: bytes, data: bytes) -> bytes | None:
         """Start to read a body that is incomplete, chunked or too large.
-        ``data``: its bytes that have arrived. Returns the same values as
-        :meth:`_feed_body`."""
+
+        ``data`` are its bytes that have arrived. Returns the same values as
+        :meth:`_feed_body`.
+        """
         self._buffer = raw
         self._parsed = parsed
         self._body = self._front.listener.begin_body(parsed, self.address)
+        # The client waits for this answer before it sends the body.
         if (
             "expect" in parsed.headers
             and parsed.version == "1.1"
@@ -418,11 +459,12 @@ class HttpConnection(Writer):
         rest: bytes,
         too_large: bool = False,
     ) -> bytes | None:
-        """Serve one whole request. ``raw``: the bytes of its head. ``rest``:
-        the bytes that came after it.
+        """Serve one whole request.
 
-        Returns ``rest`` if it is to be served next. Returns None if the
-        connection ends, or if another object has its socket now.
+        ``raw`` are the bytes of its head, and ``rest`` the bytes that came
+        after it. Returns ``rest`` if it is to be served next. Returns None if
+        the connection ends, or if another object has its socket now. May switch
+        greenlets.
         """
         front = self._front
         self.fresh = False
@@ -448,6 +490,7 @@ class HttpConnection(Writer):
         began = perf_counter()
         host = self.address[0]
         if "x-forwarded-for" in headers:
+            # It counts only if a trusted proxy has written it.
             host = front.listener.client(self.address, headers)
         if type(body) is not bytes:
             body = bytes(body)
@@ -457,6 +500,7 @@ class HttpConnection(Writer):
         front.metrics.http_fast += 1
         keep_alive = parsed.keep_alive and not front.draining
         size = len(response.body)
+        # Answers that are sent often have all their bytes already.
         if keep_alive and parsed.version == "1.1":
             whole = response.whole or keep_alive_response(response)
         else:
@@ -489,6 +533,7 @@ class HttpConnection(Writer):
         )
 
         self._answer(whole, keep_alive)
+        # The client takes a large answer before it gets the next one.
         if size > LARGE_BYTES and rest and keep_alive:
             # In the buffer, so that its bytes count while they wait.
             self._buffer = rest
@@ -506,8 +551,10 @@ class HttpConnection(Writer):
         body: bytes | bytearray,
         rest: bytes,
     ) -> None:
-        """Pass a request without a fast route to a stream, or to the
-        application, together with the socket."""
+        """Pass a request without a fast route on, together with the socket.
+
+        It goes to an event stream, or else to the application.
+        """
         event_streams = self._front.listener.streams
         if event_streams is None or not event_streams.serves(parsed.method, path):
             self._hand_over(plain_request(raw, parsed, body) + rest)
@@ -518,8 +565,11 @@ class HttpConnection(Writer):
         event_streams.adopt(self._give_socket(), head, unwritten)
 
     def _upgrade(self, parsed: ParsedHead, path: str, rest: bytes) -> None:
-        """Decide on an upgrade request, and perform it or refuse it. ``rest``:
-        the frames that came after the head."""
+        """Decide on a request for a WebSocket, and perform the upgrade or
+        refuse it.
+
+        ``rest`` are the frames that came after the head.
+        """
         front = self._front
         decision = front.listener.gate.decide(self._gate_head(parsed, path))
         if isinstance(decision, Refusal):
@@ -547,7 +597,7 @@ class HttpConnection(Writer):
         front.listener.admitted(self._give_socket(), decision, rest)
 
     def _gate_head(self, parsed: ParsedHead, path: str, body: bytes = b"") -> Head:
-        """The request in the form that the gate needs."""
+        """Convert a request to the form that the gate needs."""
         return Head(
             parsed.method,
             path,
@@ -561,9 +611,12 @@ class HttpConnection(Writer):
         )
 
     def _hand_over(self, data: bytes) -> None:
-        """Let the application answer the request in ``data``. It gives the
-        socket back by :meth:`take_back`."""
+        """Let the application answer the request in ``data``.
+
+        The application gives the socket back by :meth:`take_back`.
+        """
         hand_over = self._front.hand_over
+        # Each request takes a greenlet until it is answered.
         if hand_over.full:
             self.refuse(Problems.BUSY)
             return
@@ -575,9 +628,11 @@ class HttpConnection(Writer):
         hand_over.serve(self.address, sock, unwritten, data, self.take_back)
 
     def take_back(self, sock: _socket.socket, rest: bytes | None) -> None:
-        """Take the socket back after the application has answered. ``rest``:
-        the bytes that were read beyond the request; None: end the
-        connection."""
+        """Take the socket back after the application has answered.
+
+        ``rest`` are the bytes that were read beyond the request. If it is None,
+        the connection ends.
+        """
         self.sock = sock
         self.fd = sock.fileno()
         if rest is None or self._front.ended:
@@ -593,7 +648,8 @@ class HttpConnection(Writer):
             gevent.spawn_raw(self._serve_rest, rest)
 
     def _serve_rest(self, rest: bytes) -> None:
-        """Serve the bytes that were read beyond the request of a hand-over."""
+        """Serve the bytes that were read beyond a request of the
+        application."""
         try:
             if self._may_continue():
                 self.serve(rest)
@@ -605,18 +661,22 @@ class HttpConnection(Writer):
     # --- writing --------------------------------------------------------------
 
     def on_writable(self) -> None:
+        """Continue writing, and wake the greenlet that waits for the client."""
         self._front.context.flusher.resume(self)
         if self.outbox is None and self._answers_read is not None:
             self._answers_read.set()
 
     @property
     def outbox_bytes(self) -> int:
-        """The limit of the outbox: none. An answer may have any size, and
-        :meth:`_await_client` limits how many answers wait."""
+        """The limit of the outbox: none.
+
+        An answer may have any size, and :meth:`_await_client` limits how many
+        answers wait.
+        """
         return sys.maxsize
 
     def held_bytes(self) -> int:
-        """Bytes of unread answers and of an unfinished request."""
+        """Return the bytes of unread answers and of an unfinished request."""
         size = len(self._buffer)
         if type(self.outbox) is Backlog:
             size += self.outbox.size
@@ -625,19 +685,24 @@ class HttpConnection(Writer):
         return size
 
     def flushed(self) -> None:
-        """The last answer is written."""
+        """Note that everything is written, which may have been the last
+        answer."""
         if self.state is CLOSING:
             self.finish()
 
     def abandon(self, code: int) -> None:
-        """End TCP, because the peer does not read its answers, or uses more
-        than its share."""
+        """End TCP, because the peer does not read its answers, or holds too
+        many bytes."""
         self.lost()
 
     def _answer(self, data: bytes, keep_alive: bool) -> None:
-        """Queue a whole answer. Without ``keep_alive`` the connection ends when
-        it is written."""
+        """Queue a whole answer.
+
+        Without ``keep_alive`` the connection ends when the answer is written.
+        """
         flusher = self._front.context.flusher
+        # During a large broadcast, an answer must not wait behind all its
+        # frames.
         if len(flusher.dirty) < MANY_CONNECTIONS:
             flusher.enqueue(self, data)
         else:
@@ -648,7 +713,7 @@ class HttpConnection(Writer):
     def refuse(
         self, problem: HttpProblem, headers: tuple[tuple[str, str], ...] = ()
     ) -> None:
-        """Answer with an error body and end the connection."""
+        """Answer with an error body, and end the connection."""
         self._front.metrics.http_refused += 1
         self._buffer = b""
         self._body = None
@@ -658,10 +723,12 @@ class HttpConnection(Writer):
     # --- closing and passing on the socket ------------------------------------
 
     def finish(self) -> None:
-        """End this half of TCP after the answer, and drop what the peer still
-        sends, until it ends its half or :data:`LINGER_SECONDS` have passed.
-        Unread bytes of the peer would cause a reset that destroys the
-        answer."""
+        """End this half of TCP after the last answer, and wait for the peer.
+
+        Bytes of the peer are dropped until it ends its half or
+        :data:`LINGER_SECONDS` have passed. Unread bytes would cause a reset
+        that destroys the answer.
+        """
         try:
             self.sock.shutdown(_socket.SHUT_WR)
         except OSError:
@@ -674,9 +741,11 @@ class HttpConnection(Writer):
         self._front.park(self)
 
     def expire(self) -> None:
-        """Handle the end of the time limit: close an idle connection, or answer
-        an unfinished request with an error. Unread answers have the limits of
-        the outbox instead."""
+        """Handle the end of the time limit.
+
+        An idle connection is closed, and an unfinished request is answered with
+        an error. Unread answers have the limits of the outbox instead.
+        """
         if self.outbox is not None:
             return
         if self.is_open and (self._buffer or self._body is not None):
@@ -685,7 +754,7 @@ class HttpConnection(Writer):
             self.lost()
 
     def lost(self) -> None:
-        """End TCP now."""
+        """End TCP now, and wake the greenlet that waits for the client."""
         self.state = CONNECTION_TRANSITIONS[self.state][END]
         self._unpark()
         self.outbox = None
@@ -719,23 +788,23 @@ class HttpConnection(Writer):
 
 
 class ProxiedConnection(HttpConnection):
-    """A connection that begins with a header in which a proxy names the client
-    (PROXY protocol).
+    """A connection that begins with a header of the PROXY protocol.
 
-    A wrong header, or no header in time, ends the connection without an answer.
-    Exactly the header is read before the first request. After that, this is a
-    connection like any other.
+    In this header a proxy names the client. A wrong header, or no header in
+    time, ends the connection without an answer. Exactly the header is read
+    before the first request. After that, this is a connection like any other.
     """
 
     __slots__ = ("_header",)
 
     def __init__(self, front: FrontServer, sock: _socket.socket, address: Any) -> None:
+        """Begin to wait for the header."""
         super().__init__(front, sock, address)
         self._header: bytes | None = b""
         """The part of the header that has arrived; None: the header is read."""
 
     def on_readable(self) -> None:
-        """Read the header first."""
+        """Read the header first, and then requests."""
         if self._header is None or self._read_header(self._header):
             super().on_readable()
 
@@ -748,8 +817,11 @@ class ProxiedConnection(HttpConnection):
             self.lost()
 
     def _read_header(self, first_part: bytes) -> bool:
-        """Read more of the header. ``first_part`` has arrived before. Returns
-        whether the header is complete."""
+        """Read more of the header, of which ``first_part`` has arrived before.
+
+        Returns whether the header is complete. A wrong header ends the
+        connection.
+        """
         try:
             # The bytes after the header belong to a request. So this looks at
             # the bytes first, and then takes only the header.

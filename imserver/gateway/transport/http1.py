@@ -70,8 +70,11 @@ _USUAL_NAMES = {name.encode(): name for name in _NAMES} | {
 
 
 class BadHead(Exception):
-    """An invalid head. ``problem``: the answer for the client. ``args``: the
-    text for the log."""
+    """The head or the body of a request is invalid.
+
+    ``problem`` is the answer for the client. The text of the error is for the
+    log.
+    """
 
     def __init__(self, problem: HttpProblem, detail: str) -> None:
         super().__init__(detail)
@@ -108,11 +111,15 @@ class ParsedHead(Struct):
     checked the head."""
 
     def on_url(self, url: bytes) -> None:
-        """Callback of the parser."""
+        """Add a part of the target. The parser calls it."""
         self.url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Callback of the parser."""
+        """Add a header. The parser calls it.
+
+        A header that comes twice is a list (RFC 9110 section 5.3), but two
+        hosts are an error: ValueError.
+        """
         key = _USUAL_NAMES.get(name) or name.decode("latin-1").lower()
         # Other white space belongs to the value (RFC 9110 section 5.5).
         text = value.decode("latin-1").strip(" \t")
@@ -125,21 +132,27 @@ class ParsedHead(Struct):
 
 
 def wants_upgrade(headers: Mapping[str, str]) -> bool:
-    """Whether a request asks for an upgrade to a WebSocket."""
+    """Tell whether a request asks for an upgrade to a WebSocket."""
     if "websocket" not in _tokens(headers.get("upgrade", "")):
         return False
     return "upgrade" in _tokens(headers.get("connection", ""))
 
 
 def _tokens(value: str) -> list[str]:
-    """The elements of a header value that is a list, in lower case."""
+    """Split a header value that is a list, in lower case.
+
+    For example, ``Keep-Alive, Upgrade`` gives ``["keep-alive", "upgrade"]``.
+    """
     return [token.strip(" \t") for token in value.lower().split(",")]
 
 
 def end_of_head(data: bytes | bytearray, limit: int) -> int:
-    """The size of the head at the start of ``data``, which is the index of the
-    body. Returns 0 while the head is incomplete. Raises :class:`BadHead` as
-    soon as ``data`` cannot become a valid head of at most ``limit`` bytes."""
+    """Return the size of the head at the start of ``data``.
+
+    It is also the index of the body. Returns 0 while the head is incomplete.
+    Raises :class:`BadHead` as soon as ``data`` cannot become a valid head of at
+    most ``limit`` bytes.
+    """
     end = data.find(HEAD_END)
     is_complete = end >= 0
     if is_complete:
@@ -162,12 +175,13 @@ NO_MOUNTS: Final[Mounts] = {}
 
 
 def parse_head(data: bytes, mounts: Mounts = NO_MOUNTS) -> ParsedHead:
-    """Parse one whole request head. ``mounts``: the mounts of its listener.
+    """Parse one whole request head.
 
-    Raises :class:`BadHead` for malformed or ambiguous heads. Bare LF, folded
-    headers, repeated lengths, and a length together with chunks are refused
-    (RFC 9112 sections 2.2, 5.2 and 6.3). The caller has to remove line ends
-    before the request. A target may have raw UTF-8, as with Go's ``net/http``.
+    ``mounts`` are the paths below which its listener serves some hosts. Raises
+    :class:`BadHead` for malformed or ambiguous heads. Bare LF, folded headers,
+    repeated lengths, and a length together with chunks are refused (RFC 9112
+    sections 2.2, 5.2 and 6.3). The caller has to remove line ends before the
+    request. A target may have raw UTF-8, as with Go's ``net/http``.
     """
     parsed = ParsedHead()
     if data.count(b"\r\n") > _MOST_LINE_ENDS:
@@ -187,6 +201,7 @@ def parse_head(data: bytes, mounts: Mounts = NO_MOUNTS) -> ParsedHead:
     try:
         parser.feed_data(data)
     except HttpParserUpgrade:
+        # The head is valid, and the parser has stopped after it.
         log.debug("a request asks for an upgrade")
     except (HttpParserError, ValueError) as exc:
         raise BadHead(Problems.BAD_REQUEST, str(exc)) from exc
@@ -205,12 +220,17 @@ def parse_head(data: bytes, mounts: Mounts = NO_MOUNTS) -> ParsedHead:
 
 
 def _percent_encoded(byte: re.Match[bytes]) -> bytes:
+    """Encode a byte as in a URL, for example ``%C3``."""
     return b"%%%02X" % byte[0][0]
 
 
 def _read_target(parsed: ParsedHead, mounts: Mounts) -> None:
-    """Set the target, the path and the query of a head. Removes scheme and host
-    from the target, and adds the path under which its host is mounted."""
+    """Set the target, the path and the query of a head.
+
+    Scheme and host are removed from the target. If its host is mounted below a
+    path, this path is added.
+    """
+    # A client of a proxy writes "GET http://host/path".
     if parsed.url[:1] != b"/":
         _, separator, host_and_target = parsed.url.partition(b"://")
         if separator:
@@ -232,8 +252,11 @@ def _read_target(parsed: ParsedHead, mounts: Mounts) -> None:
 
 
 def _read_framing(parsed: ParsedHead) -> None:
-    """Set in which form the body of a request comes, and whether its connection
-    stays open afterwards. Raises :class:`BadHead`."""
+    """Find out where the body of a request ends.
+
+    Sets its length or that it comes in chunks, and whether its connection stays
+    open afterwards. Raises :class:`BadHead`.
+    """
     headers = parsed.headers
     # Read here, because the parser drops its result when a message without a
     # body is complete.
@@ -323,16 +346,22 @@ _usual_handshake_key = re.compile(rb"[A-Za-z0-9+/]{22}==").fullmatch
 
 
 class KnownHeads(Struct, eq=False):
-    """Parses heads, as :func:`parse_head`, and caches the results. Callers must
-    not change a result, because it is shared."""
+    """Parses heads, and remembers the heads that clients repeat.
+
+    The module says which heads. Callers must not change a result, because it is
+    shared.
+    """
 
     _mounts: Mounts = NO_MOUNTS
     heads: dict[bytes, ParsedHead] = field(default_factory=dict)
     """Cached heads by their bytes without the key. Read-only for others."""
 
     def read(self, data: bytes) -> ParsedHead:
-        """Parse one whole request head. The cache has it without the line of
-        its ``Authorization`` or ``Sec-WebSocket-Key``."""
+        """Parse one whole request head, as :func:`parse_head` does.
+
+        The cache has it without the line of its ``Authorization`` or
+        ``Sec-WebSocket-Key``, so it never has a secret.
+        """
         if data.startswith(b"GET "):
             return self._read_handshake(data)
         name_at = data.find(_KEY)
@@ -354,8 +383,10 @@ class KnownHeads(Struct, eq=False):
         return self._read_without_key(data, without_key, "authorization", key.decode())
 
     def _read_handshake(self, data: bytes) -> ParsedHead:
-        """Parse the head of a GET. It is cached only if it has a valid
-        ``Sec-WebSocket-Key``."""
+        """Parse the head of a GET.
+
+        It is cached only if it has a valid ``Sec-WebSocket-Key``.
+        """
         start = data.find(_HANDSHAKE_KEY)
         # The line of the header begins with a line end itself, which is skipped
         # here.
@@ -371,9 +402,11 @@ class KnownHeads(Struct, eq=False):
     def _read_without_key(
         self, data: bytes, without_key: bytes, name: str, value: str
     ) -> ParsedHead:
-        """Parse a head, by the cache if it has ``without_key``: the head
-        ``data`` without the line of the header ``name``. ``value``: of this
-        header."""
+        """Parse a head, or take it from the cache and add its secret header.
+
+        ``data`` is the head, and ``without_key`` the head without the line of
+        the header ``name``, whose value is ``value``.
+        """
         cached = self.heads.get(without_key)
         if cached is not None:
             return replace(cached, headers={**cached.headers, name: value})
@@ -386,7 +419,10 @@ class KnownHeads(Struct, eq=False):
 
     def _cache(self, data: bytes, head: ParsedHead) -> None:
         """Cache a head, if it is one of the public heads that the module
-        describes. ``data``: its bytes without the key."""
+        describes.
+
+        ``data`` are its bytes without the key.
+        """
         if head.method == "GET":
             names = CACHED_OF_HANDSHAKES
         elif head.method == "POST":
@@ -398,6 +434,8 @@ class KnownHeads(Struct, eq=False):
         if len(data) > MAX_BYTES or data.count(b"\r\n") > MAX_LINES:
             return
 
+        # Usual clients have a few heads. Somebody who sends many different ones
+        # only slows down the others for a moment.
         if len(self.heads) >= MAX_HEADS:
             self.heads.clear()
         self.heads[data] = head
@@ -420,10 +458,11 @@ BODY_BYTES_PER_SECOND: Final = 1024
 
 
 def body_deadline(begun: float, received: int, now: float) -> float:
-    """The monotonic time until which more bytes of a body must arrive.
+    """Return the monotonic time until which more bytes of a body must arrive.
 
-    ``begun``: when the head was complete. ``received``: how many bytes have
-    arrived. ``now``: when the last of them arrived.
+    ``begun`` is when the head was complete. ``received`` is how many bytes have
+    arrived, and ``now`` when the last of them arrived. A client that sends very
+    slowly on purpose is refused in this way.
     """
     by_silence = now + BODY_SILENCE_SECONDS
     by_rate = begun + BODY_SILENCE_SECONDS + received / BODY_BYTES_PER_SECOND
@@ -440,16 +479,17 @@ _TRAILER = re.compile(rb"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\x80-\xff]*\
 
 
 class Body:
-    """A body while it is read. Owner: the connection that reads it.
+    """A body while it is read. The connection that reads it owns it.
 
-    ``content``: the decoded bytes so far. ``too_large``: the body will exceed
-    ``limit`` bytes. It is not read further then, and the connection cannot be
-    used afterwards.
+    ``content`` are the decoded bytes so far. ``too_large`` says that the body
+    will exceed ``limit`` bytes. It is not read further then, and the connection
+    cannot be used afterwards.
     """
 
     __slots__ = ("_limit", "_raw", "_size", "begun", "content", "too_large")
 
     def __init__(self, head: ParsedHead, limit: int, begun: float = 0.0) -> None:
+        """Begin to read the body of a request with this head."""
         self._limit = limit
         self.begun = begun
         """Monotonic time at which the head was complete."""
@@ -465,17 +505,23 @@ class Body:
 
     @property
     def held_bytes(self) -> int:
-        """Number of bytes in memory."""
+        """The number of bytes in memory."""
         return len(self._raw) + len(self.content)
 
     def deadline(self, now: float) -> float:
-        """See :func:`body_deadline`. The connection refuses a later body."""
+        """Return the monotonic time until which more bytes must arrive.
+
+        The connection refuses a later body.
+        """
         return body_deadline(self.begun, self.held_bytes, now)
 
     def feed(self, data: bytes) -> bytes | None:
-        """Add bytes that have arrived. Returns None while the body is
-        incomplete. Then returns the bytes after the body, or ``b""`` if it is
-        too large. Raises :class:`BadHead` for invalid chunks."""
+        """Add bytes that have arrived.
+
+        Returns None while the body is incomplete. Then returns the bytes after
+        the body, or ``b""`` if it is too large. Raises :class:`BadHead` for
+        invalid chunks.
+        """
         if self.too_large:
             return b""
         if self._size < 0:
@@ -488,8 +534,11 @@ class Body:
         return None
 
     def _read_chunks(self) -> bytes | None:
-        """Decode the whole chunks, and move them to the content. Returns the
-        same values as :meth:`feed`."""
+        """Decode the whole chunks, such as ``5\\r\\nhello\\r\\n``, into the
+        content.
+
+        Returns the same values as :meth:`feed`.
+        """
         raw = self._raw
         while True:
             size_end = raw.find(b"\r\n", 0, MAX_LINE_BYTES)
@@ -510,6 +559,8 @@ class Body:
             # A chunk ends with CRLF.
             stop = begin + size
             next_begin = stop + 2
+            # The chunk is incomplete. If its data are too long, that is an
+            # error already.
             if len(raw) < next_begin:
                 if len(raw) > stop and raw[stop] != _CARRIAGE_RETURN:
                     raise BadHead(Problems.BAD_REQUEST, "chunk longer than it says")
@@ -520,8 +571,11 @@ class Body:
             del raw[:next_begin]
 
     def _check_partial_size(self) -> None:
-        """Raise :class:`BadHead` if the bytes that have arrived cannot become a
-        line with the size of a chunk."""
+        """Raise :class:`BadHead` if a line with a size can no longer become
+        valid.
+
+        So a client that sends nonsense does not have to be waited for.
+        """
         raw = self._raw
         may_become_size = (
             not raw or _SIZE.fullmatch(raw.removesuffix(b"\r")) is not None
@@ -530,9 +584,11 @@ class Body:
             raise BadHead(Problems.BAD_REQUEST, "broken chunk size")
 
     def _read_trailer(self, start: int) -> bytes | None:
-        """Read the end of a chunked body, which begins at index ``start``:
-        header lines, which are dropped, and an empty line. Returns the same
-        values as :meth:`feed`."""
+        """Read the end of a chunked body, which begins at index ``start``.
+
+        It is an empty line, before which header lines may come. These are
+        dropped. Returns the same values as :meth:`feed`.
+        """
         raw = self._raw
         first_line = start + 2
         if raw[start:first_line] == b"\r\n":
@@ -554,10 +610,12 @@ class Body:
 
 
 def streams(parsed: ParsedHead, wanted: Streamed | None) -> bool:
-    """Whether the application reads the body of this request in pieces, as
-    ``wanted`` says (None: never). A chunked body is always read completely, up
-    to the usual limit, because only :class:`Body` parses chunks strictly
-    enough."""
+    """Tell whether the application reads the body of a request in pieces.
+
+    ``wanted`` says for which routes (None: for none). A chunked body is always
+    read completely, up to the usual limit, because only :class:`Body` parses
+    chunks strictly enough.
+    """
     if (
         wanted is None
         or not parsed.length
@@ -569,12 +627,12 @@ def streams(parsed: ParsedHead, wanted: Streamed | None) -> bool:
 
 
 def plain_head(raw: bytes, head: ParsedHead) -> bytes:
-    """The head of a request with a streamed body, in a form that servers with a
-    less strict parser read in the same way. ``raw``: the received head.
+    """Make a head that servers with a less strict parser read in the same way.
 
-    Its target is a path in ASCII, and ``Connection: close`` stands alone.
-    ``Expect`` stays, because the reader of the body answers it. It is removed
-    from a request of HTTP/1.0, which does not have it.
+    ``raw`` is the received head of a request with a streamed body. In the
+    result the target is a path in ASCII, and ``Connection: close`` stands
+    alone. ``Expect`` stays, because the reader of the body answers it. It is
+    removed from a request of HTTP/1.0, which does not have it.
     """
     is_old = head.version == "1.0"
     if not head.altered and not (is_old and "expect" in head.headers):
@@ -585,9 +643,12 @@ def plain_head(raw: bytes, head: ParsedHead) -> bytes:
 
 
 def plain_request(raw: bytes, head: ParsedHead, content: bytes | bytearray) -> bytes:
-    """A whole request, with the body ``content`` and its length, and a head as
-    :func:`plain_head` makes it. ``raw``: the received head. The body of a HEAD
-    has no meaning, and is dropped."""
+    """Make a whole request that less strict servers read in the same way.
+
+    It has the body ``content`` with its length, and a head as
+    :func:`plain_head` makes it. ``raw`` is the received head. The body of a
+    HEAD has no meaning, and is dropped.
+    """
     if content and head.method == "HEAD":
         content = b""  # and the head is rewritten
     elif not head.chunked and not head.altered and "expect" not in head.headers:
@@ -606,8 +667,10 @@ def _rewrite_head(
     dropped: tuple[bytes, ...],
     added: Iterable[bytes] = (),
 ) -> bytes:
-    """The head ``raw`` without the ``dropped`` headers (names in lower case),
-    and with the ``added`` header lines."""
+    """Rewrite a head: without some headers, and with some added header lines.
+
+    ``raw`` is the received head. The names of ``dropped`` are in lower case.
+    """
     if "connection" in head.headers and not head.keep_alive and not head.upgrade:
         dropped = (*dropped, b"connection")
         added = (*added, b"Connection: close")
@@ -653,8 +716,10 @@ CORS: Headers = (
 
 
 def challenged(problem: HttpProblem, headers: Headers = ()) -> Headers:
-    """The headers of an error response: ``headers``, and for a 401 also the
-    accepted scheme."""
+    """Return the headers of an error response.
+
+    For a 401 they also name the accepted scheme.
+    """
     if problem.status == 401:
         return (*headers, ("WWW-Authenticate", "Bearer"))
     return headers
@@ -667,7 +732,7 @@ _REMEMBERED_LENGTHS: Final = 1024
 
 
 def phrase_of(status: int) -> str:
-    """The reason phrase of a status."""
+    """Return the reason phrase of a status, such as ``Not Found``."""
     if status == _CHECKSUM_MISMATCH:
         return "Checksum Mismatch"
     return HTTPStatus(status).phrase
@@ -675,14 +740,18 @@ def phrase_of(status: int) -> str:
 
 @lru_cache(256)
 def status_line(status: int) -> bytes:
-    """The first line of a response, with its CRLF."""
+    """Return the first line of a response, with its CRLF."""
     return f"HTTP/1.1 {status} {phrase_of(status)}\r\n".encode()
 
 
 def response_head(
     status: int, lines: bytes, length: int, keep_alive: bool, version: str = "1.1"
 ) -> bytes:
-    """A whole response head. ``lines``: header lines, each ended by CRLF."""
+    """Make a whole response head.
+
+    ``lines`` are header lines, each ended by CRLF.
+    """
+    # HTTP/1.1 keeps a connection by default, and HTTP/1.0 does not.
     end = b"Connection: close\r\n"
     if keep_alive:
         if version == "1.0":
@@ -698,9 +767,11 @@ def response_head(
 
 
 def problem_body(problem: HttpProblem, id: str = "", detail: str = "") -> bytes:
-    """The JSON body of an error. ``id``: the id of the request; ``""`` makes a
-    new id. ``detail``: the message; ``""`` stands for the usual message of the
-    problem."""
+    """Make the JSON body of an error.
+
+    ``id`` is the id of the request; ``""`` makes a new id. ``detail`` is the
+    message; ``""`` stands for the usual message of the problem.
+    """
     return msgspec.json.encode(
         {
             "code": problem.code,
@@ -712,7 +783,7 @@ def problem_body(problem: HttpProblem, id: str = "", detail: str = "") -> bytes:
 
 
 def problem_response(problem: HttpProblem, headers: Headers = ()) -> bytes:
-    """A whole error response, after which the connection ends."""
+    """Make a whole error response, after which the connection ends."""
     content = problem_body(problem)
     lines = "".join(
         f"{name}: {value}\r\n" for name, value in challenged(problem, headers)
@@ -749,8 +820,10 @@ class HttpRequest(Struct, gc=False):
 
     @property
     def id(self) -> str:
-        """The id of this request in the log and in answers: the id that the
-        client has given, else a new one."""
+        """The id of this request in the log and in answers.
+
+        It is the id that the client has given, else a new one.
+        """
         if not self.given_id:
             header = self.headers.get("x-request-id", "")
             if header:
@@ -814,13 +887,13 @@ an answer as a page."""
 def content_headers(
     content_type: str, name: str = "", *, keeps_type: bool = False
 ) -> Headers:
-    """The headers of an answer whose type or bytes a user has chosen. It can
-    never run as one of our pages.
+    """Make the headers of an answer whose type or bytes a user has chosen.
 
-    A type that is neither in :data:`SHOWN_TYPES` nor in
-    :data:`DOWNLOADED_TYPES` becomes :data:`BINARY`. ``keeps_type``: the type
-    stays as it is, for clients that need the type that they gave. The answer
-    is still a download. ``name``: of the file; ``""``: the answer names none.
+    A browser never runs such an answer as one of our pages. A type that is
+    neither in :data:`SHOWN_TYPES` nor in :data:`DOWNLOADED_TYPES` becomes
+    :data:`BINARY`. With ``keeps_type``, it stays as it is, for clients that
+    need the type that they gave; the answer is still a download. ``name`` is
+    the name of the file; ``""``: the answer names none.
     """
     plain_type = content_type.partition(";")[0].strip().lower()
     is_shown = plain_type in SHOWN_TYPES
@@ -838,8 +911,11 @@ def content_headers(
 
 
 def typed_headers(content_type: str) -> Headers:
-    """The headers that an answer which is neither JSON nor one of our pages has
-    besides :data:`HEADER_LIST`."""
+    """Return the headers of an answer that is neither JSON nor one of our
+    pages.
+
+    They come besides :data:`HEADER_LIST`.
+    """
     *_, disposition = content_headers(content_type, keeps_type=True)
     _, how = disposition
     if how == "inline":
@@ -849,8 +925,10 @@ def typed_headers(content_type: str) -> Headers:
 
 @lru_cache(256)
 def _typed_block(content_type: str) -> bytes:
-    """All headers of an answer that is neither JSON nor one of our pages, as
-    lines that end with CRLF, without Content-Length."""
+    """Make all headers of an answer that is neither JSON nor one of our pages.
+
+    They are lines that end with CRLF, without Content-Length.
+    """
     lines = "".join(
         f"{name}: {value}\r\n" for name, value in typed_headers(content_type)
     )
@@ -882,19 +960,23 @@ class HttpResponse(Struct, frozen=True):
 
     @staticmethod
     def content_headers(content_type: str, name: str = "") -> Headers:
-        """The headers of a response that a view streams itself, of bytes that a
-        user has given. It can never run as one of our pages. ``name``: of the
-        file."""
+        """Make the headers of a response that a view streams itself.
+
+        Its bytes are from a user, and ``name`` is the name of the file. A
+        browser never runs it as one of our pages.
+        """
         return content_headers(content_type, name)
 
     def with_headers(self, headers: tuple[tuple[str, str], ...]) -> HttpResponse:
-        """This response with more headers."""
+        """Return this response with more headers."""
         return replace(self, headers=self.headers + headers, whole=b"")
 
 
 def header_block(response: HttpResponse) -> bytes:
-    """The header lines of a response, each ended by CRLF, without
-    Content-Length."""
+    """Make the header lines of a response, each ended by CRLF.
+
+    Content-Length is not among them.
+    """
     if not response.content_type and not response.headers:
         return HEADERS
     lines = "".join(f"{name}: {value}\r\n" for name, value in response.headers).encode(
@@ -912,11 +994,12 @@ def header_block(response: HttpResponse) -> bytes:
 
 @lru_cache(_REMEMBERED_LENGTHS)
 def _length_line(length: int) -> bytes:
+    """Make the line with the length of a body, which ends the head."""
     return b"Content-Length: %d\r\n\r\n" % length
 
 
 def keep_alive_response(response: HttpResponse) -> bytes:
-    """A whole HTTP/1.1 response that keeps the connection open."""
+    """Make a whole HTTP/1.1 response that keeps the connection open."""
     body = response.body
     # The usual answer to a push has one header. Written out as in
     # header_block(), to save a call.
@@ -931,8 +1014,10 @@ def keep_alive_response(response: HttpResponse) -> bytes:
 
 
 def constant(response: HttpResponse) -> HttpResponse:
-    """A response that keeps its bytes for a connection that stays open, for
-    answers that are sent often."""
+    """Return a response that has all its bytes already.
+
+    It is for answers that are sent often, over connections that stay open.
+    """
     return replace(response, whole=keep_alive_response(response))
 
 
@@ -942,10 +1027,12 @@ _Found = TypeVar("_Found")
 
 
 def pattern_of(path: str) -> str:
-    """The pattern of a path in which segments with a fixed text and segments
-    with a name alternate. ``*`` stands for each name: ``/app/1f2e`` →
-    ``/app/*``, ``/apps/7/channels/news/users`` →
-    ``/apps/*/channels/*/users``."""
+    """Replace each second segment of a path by ``*``, after the first.
+
+    For example, ``/app/1f2e`` gives ``/app/*``, and
+    ``/apps/7/channels/news/users`` gives ``/apps/*/channels/*/users``: segments
+    with a fixed text and segments with a name alternate.
+    """
     segments = path.split("/")
     # The first segment is the empty text before the first slash.
     segments[2::2] = ["*" if segment else "" for segment in segments[2::2]]
@@ -957,9 +1044,12 @@ _FIRST_SEGMENTS: Final = 3
 
 
 def patterns_of(path: str) -> tuple[str, str]:
-    """The two patterns of a path: :func:`pattern_of`, and a pattern with one
-    ``*`` for all segments after the second one. ``/hooks/in/7/news`` →
-    ``/hooks/*/7/*`` and ``/hooks/in/*``."""
+    """Return the two patterns that a path may match.
+
+    The first is :func:`pattern_of`, and the second has one ``*`` for all
+    segments after the second one. ``/hooks/in/7/news`` gives ``/hooks/*/7/*``
+    and ``/hooks/in/*``.
+    """
     first_segments = path.split("/", _FIRST_SEGMENTS)[:_FIRST_SEGMENTS]
     return pattern_of(path), "/".join((*first_segments, "*"))
 
@@ -967,14 +1057,18 @@ def patterns_of(path: str) -> tuple[str, str]:
 def row_of(
     rows: Mapping[tuple[str, str], _Found], method: str, path: str
 ) -> _Found | None:
-    """The row of a path, or of one of its patterns. Returns None if no row
-    matches."""
+    """Find the row of a path, or of one of its patterns.
+
+    Returns None if no row matches.
+    """
     return rows.get((method, route_of(rows, method, path)))
 
 
 def route_of(rows: Mapping[tuple[str, str], object], method: str, path: str) -> str:
-    """The path, or the first of its patterns, that has a row; ``""`` if none
-    has a row."""
+    """Return the path, or the first of its patterns, that has a row.
+
+    Returns ``""`` if none has a row.
+    """
     for route in (path, *patterns_of(path)):
         if (method, route) in rows:
             return route

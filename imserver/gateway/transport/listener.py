@@ -28,9 +28,12 @@ address, and is a program of this machine."""
 
 
 def bind(host: str, port: int, backlog: int, reuse_port: bool) -> socket.socket:
-    """A listening non-blocking TCP socket. Port 0 takes any free port.
-    ``backlog``: how many connections may wait in its queue. ``reuse_port``:
-    other sockets may listen at the same port. Raises :class:`StartError`."""
+    """Make a TCP socket that listens.
+
+    Port 0 takes any free port. ``backlog`` is how many connections may wait in
+    its queue. With ``reuse_port``, other processes may listen at the same port.
+    Raises :class:`StartError`.
+    """
     try:
         raw = bind_raw(host, port, reuse_port)
         raw.listen(backlog)
@@ -40,16 +43,15 @@ def bind(host: str, port: int, backlog: int, reuse_port: bool) -> socket.socket:
 
 
 def wrapped(raw: _socket.socket) -> socket.socket:
-    """The listening socket as a socket of gevent, or of the standard library in
-    a process without gevent."""
+    """Convert a socket to one of gevent, or of the standard library without
+    gevent."""
     sock = socket.socket(raw.family, raw.type, raw.proto, raw.detach())
     sock.setblocking(False)
     return sock
 
 
 def bind_raw(host: str, port: int, reuse_port: bool) -> _socket.socket:
-    """Create a bound non-blocking TCP socket that does not listen yet. Raises
-    OSError.
+    """Make a bound TCP socket that does not listen yet. Raises OSError.
 
     The socket and the look-up of the name are without gevent. The look-up may
     block, which does not matter at the start. With gevent it would start a
@@ -63,6 +65,8 @@ def bind_raw(host: str, port: int, reuse_port: bool) -> _socket.socket:
     )[0]
     sock = _socket.socket(family, kind, proto)
     try:
+        # A server that starts again must not wait until old connections are
+        # forgotten.
         sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
         sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
         if reuse_port:
@@ -76,9 +80,11 @@ def bind_raw(host: str, port: int, reuse_port: bool) -> _socket.socket:
 
 
 def bind_unix(path: str, mode: str, backlog: int) -> _socket.socket:
-    """A listening Unix socket, without gevent. It takes the place of a socket
-    that an ended server has left. ``mode``: its permissions in octal, such as
-    ``660``. Raises :class:`StartError`."""
+    """Make a Unix socket that listens, without gevent.
+
+    It takes the place of a socket that an ended server has left. ``mode`` are
+    its permissions in octal, such as ``660``. Raises :class:`StartError`.
+    """
     refuse_taken(path)
     sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     try:
@@ -96,8 +102,10 @@ def bind_unix(path: str, mode: str, backlog: int) -> _socket.socket:
 
 
 def refuse_taken(path: str) -> None:
-    """Raise :class:`StartError` if another server listens at a path, or the
-    path is no socket."""
+    """Raise :class:`StartError` if the path of a Unix socket is taken.
+
+    Another server listens there, or the path is no socket.
+    """
     with closing(_socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)) as probe:
         probe.setblocking(False)
         try:
@@ -114,19 +122,22 @@ def refuse_taken(path: str) -> None:
 
 
 def _no_unix(path: str, reason: str | None) -> StartError:
+    """Make the error about a Unix socket."""
     return StartError(f"cannot listen on {path}: {reason}")
 
 
 def port_of(sock: Any) -> int:
-    """The port of a listening socket; 0 for a Unix socket."""
+    """Return the port of a listening socket; 0 for a Unix socket."""
     if sock.family == _socket.AF_UNIX:
         return 0
     return int(sock.getsockname()[1])
 
 
 def text_of(address: Any) -> str:
-    """``"host:port"`` of a socket address, or ``"unix:path"``. IPv6 hosts are
-    in brackets."""
+    """Format a socket address as ``host:port`` or ``unix:path``.
+
+    IPv6 hosts are in brackets.
+    """
     if isinstance(address, str):
         return f"unix:{address}"
     host, port, *_ = address
@@ -136,16 +147,21 @@ def text_of(address: Any) -> str:
 
 
 class Reserve:
-    """A spare file descriptor, with which a listener answers 503 when the
-    process has no other one. It is a socket without gevent, because
-    ``os.close`` of gevent might not close it at once."""
+    """A spare file descriptor, for when the process has no other one.
+
+    With it, a listener can still accept a connection and answer 503. It is a
+    socket without gevent, because ``os.close`` of gevent might not close it at
+    once.
+    """
 
     def __init__(self) -> None:
         self._spare: _socket.socket | None = _socket.socket()
 
     def turn_away(self, listening: _socket.socket) -> None:
-        """Accept one connection, answer 503 and close it. Uses the spare
-        descriptor, and then opens another one."""
+        """Accept one connection, answer 503 and close it.
+
+        It uses the spare descriptor, and then opens another one.
+        """
         self.close()  # now one descriptor is free
         try:
             fd, _ = listening._accept()  # type: ignore[attr-defined]
@@ -175,8 +191,10 @@ _EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class Listener(Parked):
-    """A parked listening socket. ``accepted`` gets each new non-blocking socket
-    and its peer's address."""
+    """A parked socket that listens.
+
+    ``accepted`` gets each new non-blocking socket and its peer's address.
+    """
 
     PAUSE_SECONDS = 0.5
     """How long it accepts nothing after an error."""
@@ -189,6 +207,7 @@ class Listener(Parked):
         metrics: Metrics,
         accepted: Callable[[_socket.socket, Any], None],
     ) -> None:
+        """Begin to accept connections."""
         self.port = port_of(sock)
         self.address = text_of(sock.getsockname())
         self._family = sock.family
@@ -205,7 +224,7 @@ class Listener(Parked):
         poller.add(self)
 
     def on_readable(self) -> None:
-        """Accept waiting connections, up to a limit per turn."""
+        """Accept the connections that wait, up to a limit per turn."""
         if self.sock.fileno() < 0:  # it is closed
             return
         for _ in range(_ACCEPTED_PER_TURN):
@@ -230,6 +249,7 @@ class Listener(Parked):
     def _refuse_one(self, exc: OSError) -> None:
         """Refuse one connection and pause, because no file descriptors are
         left."""
+        # The first time is logged. Later ones are only counted.
         if self._metrics.files_exhausted == 0:
             text = "no file descriptors left to accept connections (%s); see limits.max_connections"
             log.error(text, exc)
@@ -238,11 +258,11 @@ class Listener(Parked):
         self.lost()
 
     def on_writable(self) -> None:
-        """Never called."""
+        """Do nothing: a listener never waits to write."""
 
     def lost(self) -> None:
-        """Accept nothing for a while. Called after an unexpected error, which
-        was logged."""
+        """Accept nothing for a while, after an unexpected error that was
+        logged."""
         self._poller.pause(self, paused=True)
         self._pause.again(self._resume)
 
@@ -263,6 +283,7 @@ class Listener(Parked):
         self._reserve.close()
 
     def _resume(self) -> None:
+        """Callback of the timer: accept connections again after a pause."""
         self._pause.stop()
         if self.sock.fileno() >= 0:
             self._poller.pause(self, paused=False)

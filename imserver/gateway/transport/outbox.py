@@ -28,12 +28,11 @@ SEND_BYTES = 65536
 
 
 class Writer(Parked):
-    """A connection with an outbox: a WebSocket, or an HTTP connection with its
-    answers. After it has left service, the flusher calls :meth:`flushed` as
-    soon as the outbox is empty.
+    """A connection with an outbox: a WebSocket, or an HTTP connection.
 
-    ``outbox``: the frames that were queued in this turn, or a :class:`Backlog`,
-    or None if nothing waits.
+    ``outbox`` has the frames that were queued in this turn of the loop, or is a
+    :class:`Backlog`, or None if nothing waits. After the connection has left
+    service, the flusher calls :meth:`flushed` as soon as the outbox is empty.
     """
 
     __slots__ = ("outbox", "state")
@@ -47,32 +46,40 @@ class Writer(Parked):
 
     @property
     def is_open(self) -> bool:
-        """Whether it is in service: messages of both sides pass. Hot code
-        compares the state itself: the call would take longer than the rest."""
+        """Whether it is in service: messages of both sides pass.
+
+        Hot code compares the state itself: the call would take longer than the
+        rest.
+        """
         return self.state < CLOSING
 
     @property
     @abstractmethod
     def outbox_bytes(self) -> int:
-        """Limit of its outbox in bytes; 0: the limit of the node."""
+        """The limit of its outbox in bytes; 0: the limit of the node."""
 
     @abstractmethod
     def flushed(self) -> None:
-        """Called when everything is written, after it has left service."""
+        """Note that everything is written, after it has left service."""
 
     @abstractmethod
     def abandon(self, code: int) -> None:
-        """End TCP because a limit is exceeded. ``code``: for the log and the
-        counters."""
+        """End TCP because a limit is exceeded.
+
+        ``code`` is for the log and the counters.
+        """
 
     @abstractmethod
     def held_bytes(self) -> int:
-        """Bytes of its backlog and of its unfinished input."""
+        """Return the bytes of its backlog and of its unfinished input."""
 
 
 class Backlog:
-    """Frames that the kernel has not accepted yet, ``size`` bytes. Owner: their
-    connection. ``progress_at``: monotonic time of the last successful write."""
+    """Frames that the kernel has not accepted, because the client reads slowly.
+
+    There are ``size`` bytes of them. ``progress_at`` is the monotonic time of
+    the last successful write. Their connection owns the backlog.
+    """
 
     __slots__ = (
         "_chunks",
@@ -86,6 +93,8 @@ class Backlog:
     def __init__(
         self, flusher: Flusher, connection: Writer, chunks: list[bytes], partial: bool
     ) -> None:
+        """Begin with these chunks. ``partial``: the first one is
+        half-written."""
         self._flusher = flusher
         self._connection = connection
         self._chunks: deque[bytes | memoryview] = deque(chunks)
@@ -95,16 +104,21 @@ class Backlog:
         self.progress_at = monotonic()
 
     def append(self, frame: bytes) -> None:
-        """Queue one more frame. The limits are checked at the end of the turn,
-        because no connection may be closed while a fan-out iterates over the
-        connections."""
+        """Queue one more frame.
+
+        The limits are checked at the end of the turn, because no connection may
+        be closed while a fan-out iterates over the connections.
+        """
         self._chunks.append(frame)
         self.size += len(frame)
         self._flusher.note_growth(self._connection)
 
     def cut(self, frame: bytes) -> None:
-        """Drop everything except the rest of a half-written frame, and append
-        ``frame``."""
+        """Drop everything except the rest of a half-written frame, and append a
+        frame.
+
+        Without that rest, the client could not read the frame that follows it.
+        """
         remaining: deque[bytes | memoryview] = deque()
         if self._partial and self._chunks:
             remaining.append(self._chunks[0])
@@ -115,15 +129,19 @@ class Backlog:
         self.progress_at = monotonic()
 
     def take(self) -> bytes:
-        """Return all waiting bytes for another writer. The backlog cannot be
-        used afterwards."""
+        """Return all waiting bytes for another writer.
+
+        The backlog cannot be used afterwards.
+        """
         self._flusher.stalled.discard(self._connection)
         self.size = 0
         return b"".join(self._chunks)
 
     def write(self, send: Callable[[bytes | memoryview], int]) -> bool:
-        """Send as much as the kernel accepts. Returns whether everything is
-        written. Raises OSError."""
+        """Send as much as the kernel accepts.
+
+        Returns whether everything is written. Raises OSError.
+        """
         chunks = self._chunks
         while chunks:
             data = chunks[0]
@@ -145,8 +163,11 @@ class Backlog:
         return True
 
     def _gather(self) -> bytes:
-        """Join small chunks at the start into one chunk of at most
-        :data:`SEND_BYTES`, and return it. It stays the first chunk."""
+        """Join small chunks at the start, and return the joined chunk.
+
+        It has at most :data:`SEND_BYTES`, and stays the first chunk. One
+        ``send`` for many small frames is faster.
+        """
         chunks = self._chunks
         size = 0
         parts = []
@@ -159,15 +180,19 @@ class Backlog:
 
 
 class Budget(Struct, eq=False):
-    """Limit for the bytes in all outboxes and unfinished frames of a node.
-    Above it the largest holders are closed at the end of the turn."""
+    """The limit for the bytes in all outboxes and unfinished frames of a node.
+
+    Above it the connections with the most bytes are closed at the end of the
+    turn. ``sizes`` has the bytes of each connection, and ``total`` is their
+    sum.
+    """
 
     limit: int
     sizes: dict[Writer, int] = field(default_factory=dict)
     total: int = 0
 
     def set(self, connection: Writer, size: int) -> None:
-        """Set the number of bytes in the buffers of ``connection``."""
+        """Set the number of bytes in the buffers of a connection."""
         self.total += size - self.sizes.get(connection, 0)
         if size:
             self.sizes[connection] = size
@@ -176,10 +201,13 @@ class Budget(Struct, eq=False):
 
     def shrink(self) -> int:
         """Close the connections with the most bytes until the limit is kept.
-        Returns their number."""
+
+        Returns how many were closed.
+        """
         closed = 0
         while self.total > self.limit and self.sizes:
             largest = max(self.sizes, key=self.sizes.__getitem__)
+            # It calls set() with fewer bytes.
             largest.abandon(CloseCode.SLOW_READER)
             closed += 1
         return closed
@@ -220,6 +248,12 @@ class Flusher:
         outbox_seconds: float,
         budget: Budget,
     ) -> None:
+        """Begin with empty outboxes.
+
+        ``most`` is how many connections one slice writes at most.
+        ``outbox_bytes`` and ``outbox_seconds`` are the limits of a connection
+        that reads slowly.
+        """
         self._loop = loop
         self._poller = poller
         self._most = most
@@ -251,8 +285,10 @@ class Flusher:
         self._before_flush: list[Callable[[], None]] = []
 
     def enqueue(self, connection: Writer, frame: bytes) -> None:
-        """Put ``frame`` into the outbox of ``connection``. It is sent at the
-        end of this turn."""
+        """Put a frame into the outbox of a connection.
+
+        It is sent at the end of this turn.
+        """
         outbox = connection.outbox
         if outbox is None:
             connection.outbox = [frame]
@@ -271,8 +307,8 @@ class Flusher:
                 self.schedule()
 
     def enqueue_first(self, connection: Writer, frame: bytes) -> None:
-        """As :meth:`enqueue`, but write ``connection`` before the others of
-        this turn.
+        """Put a frame into an outbox that is written before the others of this
+        turn.
 
         The answer to a push that fills many outboxes need not wait until they
         are written. Earlier output of ``connection`` still comes first.
@@ -284,14 +320,14 @@ class Flusher:
             self.enqueue(connection, frame)
 
     def call_before_flush(self, call: Callable[[], None]) -> None:
-        """Run ``call`` once, at the end of this turn, before its outboxes are
+        """Call a function once, at the end of this turn, before outboxes are
         written."""
         self._before_flush.append(call)
         self.schedule()
 
     def filled(self, connections: int) -> None:
-        """Count the number of ``connections`` that the current greenlet has
-        added to :attr:`bulk`."""
+        """Count connections that the current greenlet has added to
+        :attr:`bulk`."""
         self.bulk_filled += connections
         _filled_here.set(self.bulk_filled)
         if self.permit is not None:
@@ -300,25 +336,28 @@ class Flusher:
             self.permit.request()
 
     def drained(self, since: int) -> bool:
-        """Whether the broadcasts that this greenlet has made since
-        ``bulk_filled`` had the value ``since`` are mostly written. Wait for
-        this between two broadcasts to very many connections."""
+        """Tell whether the broadcasts of this greenlet are mostly written.
+
+        They are those since ``bulk_filled`` had the value ``since``. Wait for
+        this between two broadcasts to very many connections.
+        """
         unwritten = len(self.bulk) - self._begin
         if _filled_here.get() <= since or unwritten <= BULK_CONNECTIONS:
             return True
+        # Somebody waits for the writing, so the permit is kept a bit longer.
         if self.permit is not None:
             self.permit.extend()
         return False
 
     def schedule(self) -> None:
-        """Write the dirty outboxes at the end of this turn."""
+        """Write the filled outboxes at the end of this turn."""
         if not self._scheduled:
             self._scheduled = True
             self._loop.run_callback(self._flush)
 
     def _flush(self) -> None:
-        """Callback at the end of a turn: enforce the limits, then write a slice
-        of the outboxes."""
+        """Callback at the end of a turn: enforce the limits, then write
+        outboxes."""
         self._scheduled = False
         try:
             if self._grown or self.budget.total > self.budget.limit:
@@ -332,8 +371,10 @@ class Flusher:
             self._write_slice()
 
     def _write_slice(self) -> None:
-        """Write outboxes for at most :data:`SLICE_SECONDS`, and schedule the
-        next slice if some are left."""
+        """Write outboxes for at most :data:`SLICE_SECONDS`.
+
+        If some are left, the next slice is scheduled.
+        """
         bulk = self.bulk
         if bulk and self.permit is not None and not self.permit.request():
             bulk = []  # they wait until the node has the permit
@@ -364,7 +405,9 @@ class Flusher:
 
     def _write(self, batch: list[Writer]) -> None:
         """Write the outboxes of these connections, each in one ``send``.
-        Bytes that the kernel does not accept become a backlog."""
+
+        Bytes that the kernel does not accept become a backlog.
+        """
         # Broadcasts of one turn fill many outboxes with equal frames. These are
         # joined only once.
         previous: list[bytes] = []
@@ -400,8 +443,10 @@ class Flusher:
                 connection.flushed()
 
     def _next_batch(self, size: int, bulk: list[Writer]) -> list[Writer]:
-        """Take the connections that are written next: up to ``size`` from
-        :attr:`dirty`, and some from ``bulk``."""
+        """Take the connections that are written next.
+
+        They are up to ``size`` from :attr:`dirty`, and some from ``bulk``.
+        """
         batch = self.dirty
         if len(batch) <= size:
             self.dirty = []
@@ -428,9 +473,11 @@ class Flusher:
     def _stall(
         self, connection: Writer, chunks: list[bytes], partial: bool = False
     ) -> None:
-        """Write ``chunks`` in pieces. The bytes that the kernel does not accept
-        become the backlog. ``partial``: the beginning of the first chunk is
-        written already."""
+        """Write chunks in pieces, and keep the rest as the backlog.
+
+        The rest is what the kernel does not accept. ``partial``: the beginning
+        of the first chunk is written already.
+        """
         backlog = Backlog(self, connection, chunks, partial)
         try:
             is_written = backlog.write(connection.sock.send)
@@ -448,7 +495,7 @@ class Flusher:
         self.note_growth(connection)
 
     def resume(self, connection: Writer) -> None:
-        """Continue writing: the socket accepts bytes again."""
+        """Continue writing, because the socket accepts bytes again."""
         backlog = connection.outbox
         if type(backlog) is not Backlog:
             return
@@ -468,14 +515,19 @@ class Flusher:
             self.budget.set(connection, connection.held_bytes())
 
     def note_growth(self, connection: Writer) -> None:
-        """Note that a backlog has grown. Its limits are checked at the end of
-        the turn."""
+        """Note that a backlog has grown.
+
+        Its limits are checked at the end of the turn.
+        """
         self._grown.add(connection)
         self.schedule()
 
     def _enforce_limits(self) -> None:
-        """Close connections whose backlog has become too large. If the budget
-        of the node is exceeded, also close those with the most bytes."""
+        """Close connections whose backlog has become too large.
+
+        If the budget of the node is exceeded, also close those with the most
+        bytes.
+        """
         grown = self._grown
         self._grown = set()
         for connection in grown:
@@ -490,8 +542,9 @@ class Flusher:
         self.slow_readers += self.budget.shrink()
 
     def forget(self, connection: Writer) -> None:
-        """Stop tracking a connection without a backlog."""
+        """Stop tracking a connection that has no backlog any more."""
         self.stalled.discard(connection)
+        # A living connection may still have unfinished input.
         if connection.state is CLOSED:
             self.budget.set(connection, 0)
         else:
@@ -499,17 +552,21 @@ class Flusher:
 
     def expire(self) -> None:
         """Close connections whose backlog has made no progress for too long.
-        Called once per second."""
+
+        It is called once per second.
+        """
         deadline = monotonic() - self._limit_seconds
         for connection in tuple(self.stalled):
             backlog = connection.outbox
             if type(backlog) is not Backlog:
                 continue
+            # The close handshake ends it in time.
             if connection.has_close_deadline and not connection.is_open:
                 continue
             if backlog.progress_at < deadline:
                 self._close_slow_reader(connection)
 
     def _close_slow_reader(self, connection: Writer) -> None:
+        """Close a connection that reads too slowly, and count it."""
         self.slow_readers += 1
         connection.abandon(CloseCode.SLOW_READER)

@@ -53,7 +53,9 @@ URLs also come from issuers and providers."""
 
 class Unreachable(ImserverError):
     """A request has had no complete answer in time. The text says why.
-    ``is_refused``: no program listens at the address."""
+
+    ``is_refused`` is set if no program listens at the address.
+    """
 
     def __init__(self, text: str, is_refused: bool = False) -> None:
         super().__init__(text)
@@ -61,19 +63,24 @@ class Unreachable(ImserverError):
 
 
 def signature(secret: bytes, body: bytes, timestamp: int) -> str:
-    """The value of the header ``Imserver-Signature``, such as
-    ``t=1735689600,v1=5f2c…``. By it the receiver can check who wrote a body,
-    and in which Unix second. It is the HMAC-SHA256 of ``<timestamp>.<body>``.
+    """Make the header ``Imserver-Signature`` of a body, as
+    ``t=1735689600,v1=5f2c…``.
+
+    By it the receiver can check who wrote the body, and in which Unix second.
+    It is the HMAC-SHA256 of ``<timestamp>.<body>``.
     """
     signed = hmac.digest(secret, b"%d.%b" % (timestamp, body), hashlib.sha256)
     return f"t={timestamp},v1={signed.hex()}"
 
 
 class Outgoing:
-    """Owner of the connections to other servers, which are reused. One per
-    node."""
+    """Sends requests to other servers, over connections that are reused.
+
+    A node has one, which owns the connections.
+    """
 
     def __init__(self) -> None:
+        """Begin without connections."""
         self._connections: PoolManager | None = None
         self.request: Callable[..., tuple[int, bytes, Mapping[str, str]]] = (
             self._request
@@ -93,9 +100,9 @@ class Outgoing:
     ) -> tuple[int, bytes]:
         """Send signed JSON, and return the status and the body of the answer.
 
-        ``delivery``: the id of the delivery, for the receiver. Does not follow
-        redirects. Switches greenlets. Raises :class:`Unreachable` if there is
-        no complete answer within ``seconds``, or if it has more than
+        ``delivery`` is the id of the delivery, for the receiver. Redirects are
+        not followed. Switches greenlets. Raises :class:`Unreachable` if there
+        is no complete answer within ``seconds``, or if it has more than
         ``answer_bytes``.
         """
         signed_headers = {
@@ -113,8 +120,7 @@ class Outgoing:
         seconds: float,
         answer_bytes: int = ANSWER_BYTES,
     ) -> tuple[int, bytes]:
-        """Send JSON with these ``headers``. Waits and raises like
-        :meth:`post`."""
+        """Send JSON with these headers. Waits and raises like :meth:`post`."""
         headers = {"Content-Type": "application/json", **headers}
         status, content, _ = self.exchange(
             "POST", url, body, headers, seconds, answer_bytes
@@ -124,8 +130,10 @@ class Outgoing:
     def get(
         self, url: str, seconds: float, headers: Mapping[str, str] = NO_HEADERS
     ) -> tuple[int, bytes]:
-        """Read a document. Returns the status and the body of the answer. Waits
-        and raises like :meth:`post`."""
+        """Read a JSON document. Returns the status and the body of the answer.
+
+        Waits and raises like :meth:`post`.
+        """
         headers = {"Accept": "application/json", **headers}
         status, content, _ = self.exchange("GET", url, None, headers, seconds)
         return status, content
@@ -139,9 +147,11 @@ class Outgoing:
         seconds: float,
         answer_bytes: int = ANSWER_BYTES,
     ) -> tuple[int, bytes, Mapping[str, str]]:
-        """Send a request with ``headers`` and a ``User-Agent``. Returns the
-        status, the body and the headers of the answer, with names in lower
-        case. Waits and raises like :meth:`post`."""
+        """Send a request, and return status, body and headers of the answer.
+
+        The names of the headers are in lower case. Waits and raises like
+        :meth:`post`.
+        """
         if _LONG_HOST.match(url):
             raise Unreachable("the name of the host is too long")
         all_headers = {"User-Agent": USER_AGENT, **headers}
@@ -163,8 +173,10 @@ class Outgoing:
         headers: dict[str, str],
         answer_bytes: int,
     ) -> tuple[int, bytes, Mapping[str, str]]:
-        """Send a request and read its answer, without a time limit. Raises
-        :class:`Unreachable`."""
+        """Send a request and read its answer, without a time limit.
+
+        Raises :class:`Unreachable`.
+        """
         # Loaded here to save memory in nodes that send no requests.
         from urllib3 import PoolManager
         from urllib3.exceptions import HTTPError
@@ -188,9 +200,10 @@ class Outgoing:
                 if len(content) > answer_bytes:
                     raise Unreachable(f"the answer has more than {answer_bytes} bytes")
             except BaseException:
+                # Also after a timeout: the rest of the answer may still come.
                 answer.close()
                 raise
-            answer.release_conn()
+            answer.release_conn()  # for the next request
         except (HTTPError, OSError, ValueError) as error:
             is_refused = isinstance(error.__cause__, ConnectionRefusedError)
             raise Unreachable(f"{type(error).__name__}: {error}", is_refused) from None
@@ -248,9 +261,11 @@ class BadUrl(ImserverError):
 
 
 def is_public(text: str) -> bool:
-    """Whether an address is of the public internet. If an IPv6 address contains
-    an IPv4 address (mapped, NAT64, 6to4), only this one counts. Raises
-    ValueError."""
+    """Tell whether an address is of the public internet.
+
+    If an IPv6 address contains an IPv4 address (mapped, NAT64, 6to4), only this
+    one counts. Raises ValueError.
+    """
     address = ip_address(text)
     if isinstance(address, IPv6Address):
         inner = address.ipv4_mapped or address.sixtofour
@@ -266,12 +281,12 @@ def is_public(text: str) -> bool:
 
 
 def check_url(url: str, allow_loopback: bool, pages: bool = False) -> re.Match[str]:
-    """Check a URL, as far as that is possible without a look-up of its host.
-    Returns the match of :data:`_URL` with its parts. Raises :class:`BadUrl`.
+    """Check a URL that a user has given, without a look-up of its host.
 
-    ``allow_loopback``: addresses of this machine are allowed, also with http.
-    ``pages``: http is allowed, but only the usual port of the scheme, which
-    public pages have.
+    With ``allow_loopback``, addresses of this machine are allowed, also with
+    http. With ``pages``, http is allowed, but only the usual port of the
+    scheme, which public pages have. Returns the match of :data:`_URL` with its
+    parts. Raises :class:`BadUrl`.
     """
     if len(url) <= PublicRequests.URL_CHARACTERS:
         match = _URL.fullmatch(url)
@@ -303,15 +318,18 @@ def check_url(url: str, allow_loopback: bool, pages: bool = False) -> re.Match[s
 
 
 def _port_of(parts: re.Match[str]) -> int:
-    """The port of a URL: the given one, or the usual port of its scheme."""
+    """Return the port of a URL: the given one, or the usual port of its
+    scheme."""
     return int(parts["port"] or _DEFAULT_PORTS[parts["scheme"]])
 
 
 def _check_addresses(
     addresses: Sequence[str], scheme: str, allow_loopback: bool, pages: bool
 ) -> None:
-    """Check that a request with ``scheme`` may go to each of these addresses;
-    see :func:`check_url`. Raises :class:`BadUrl`."""
+    """Raise :class:`BadUrl` if a request may not go to one of these addresses.
+
+    The rules are those of :func:`check_url`.
+    """
     for address in addresses:
         if allow_loopback and is_loopback(address):
             continue
@@ -322,8 +340,10 @@ def _check_addresses(
 
 
 def look_up(host: str, port: int) -> list[str]:
-    """Look up the addresses of a host. Uses no thread, so that a name server
-    that hangs delays nobody else. Switches greenlets. Raises OSError."""
+    """Look up the addresses of a host. Switches greenlets. Raises OSError.
+
+    It uses no thread, so that a name server that hangs delays nobody else.
+    """
     from gevent.resolver.ares import Resolver
 
     # A new resolver reads the name servers of this machine again, which may
@@ -340,11 +360,11 @@ def look_up(host: str, port: int) -> list[str]:
 
 
 class AnswerReader(Service):
-    """The callbacks of a parser for one answer, and what they have read.
+    """Collects one answer, whose parts a parser passes to its callbacks.
 
-    At most ``limit`` bytes of the body are read. ``cut``: a longer answer
-    counts as complete with these bytes. Otherwise it raises
-    :class:`Unreachable`. ``is_cut``: the answer was longer.
+    At most ``limit`` bytes of the body are read. With ``cut``, a longer answer
+    counts as complete with these bytes, and ``is_cut`` is set. Without ``cut``,
+    it raises :class:`Unreachable`.
     """
 
     limit: int
@@ -358,6 +378,7 @@ class AnswerReader(Service):
     is_cut: bool = False
 
     def on_message_begin(self) -> None:
+        """Begin an answer."""
         # Another answer may have come before: one of the status 1xx.
         self.headers = {}
         self.has_head = False
@@ -370,6 +391,7 @@ class AnswerReader(Service):
         self.has_head = True
 
     def on_body(self, piece: bytes) -> None:
+        """Add bytes of the body. Raises :class:`Unreachable`."""
         self.body += piece
         if len(self.body) <= self.limit:
             return
@@ -384,14 +406,14 @@ class AnswerReader(Service):
 
 
 class PublicRequests(Outgoing):
-    """Sends requests to URLs that users give. Owner of their connections. One
-    per node.
+    """Sends requests to URLs that users give, which must be of the public
+    internet.
 
-    ``allow_loopback``: see :func:`check_url`. ``resolve`` replaces the look-up
-    of names in tests. ``connections``: limit of idle connections to one host.
-    ``pages``: http is allowed, too, but only on the usual port of the scheme.
-    Of a long answer only the beginning is read, which is enough for a page or a
-    file.
+    A node has one, which owns the connections. ``allow_loopback`` and ``pages``
+    are explained at :func:`check_url`. With ``pages``, only the beginning of a
+    long answer is read, which is enough for a page or a file. ``resolve``
+    replaces the look-up of names in tests. ``connections`` is the limit of idle
+    connections to one host.
 
     Why not urllib3: docs/dependencies.md.
     """
@@ -408,6 +430,7 @@ class PublicRequests(Outgoing):
         connections: int = 4,
         pages: bool = False,
     ) -> None:
+        """Begin without connections. The class explains the arguments."""
         super().__init__()
         self._pages = pages
         self._allow_loopback = allow_loopback
@@ -419,8 +442,11 @@ class PublicRequests(Outgoing):
 
     @staticmethod
     def ascii_host(name: str) -> str:
-        """The name of a host in ASCII, as IDNA encodes it. Raises
-        :class:`BadUrl`."""
+        """Convert the name of a host to ASCII, as IDNA encodes it.
+
+        For example, ``bücher.de`` gives ``xn--bcher-kva.de``. Raises
+        :class:`BadUrl`.
+        """
         # The length is checked before IDNA, which takes seconds for a long
         # label. The normalization may make 18 letters of one, so the length is
         # checked both before and after it.
@@ -435,7 +461,8 @@ class PublicRequests(Outgoing):
             raise BadUrl("the name of the host is not valid") from None
 
     def check(self, url: str) -> None:
-        """See :func:`check_url`."""
+        """Raise :class:`BadUrl` if requests to a URL are refused
+        (:func:`check_url`)."""
         check_url(url, self._allow_loopback, self._pages)
 
     def _request(
@@ -446,9 +473,11 @@ class PublicRequests(Outgoing):
         headers: dict[str, str],
         answer_bytes: int,
     ) -> tuple[int, bytes, Mapping[str, str]]:
-        """Send a request to a URL that is checked first, over an idle
-        connection if there is one. Has no time limit. Raises
-        :class:`Unreachable`."""
+        """Send a request to a URL that is checked first.
+
+        An idle connection is used if there is one. There is no time limit.
+        Raises :class:`Unreachable`.
+        """
         try:
             parts = check_url(url, self._allow_loopback, self._pages)
             request = _request_of(method, parts, headers, body)
@@ -469,9 +498,12 @@ class PublicRequests(Outgoing):
     def _ask(
         self, origin: str, sock: socket.socket, request: bytes, answer_bytes: int
     ) -> tuple[int, bytes, Mapping[str, str]]:
-        """Send a request over a connection and read the answer. Then the
-        connection becomes idle, or is closed. Raises :class:`Unreachable` and
-        OSError, and ConnectionResetError if no byte of an answer has come."""
+        """Send a request over a connection and read the answer.
+
+        Then the connection becomes idle, or is closed. Raises
+        :class:`Unreachable` and OSError, and ConnectionResetError if no byte of
+        an answer has come.
+        """
         is_reusable = False
         try:
             sock.sendall(request)
@@ -486,8 +518,10 @@ class PublicRequests(Outgoing):
         return status, bytes(answer.body), answer.headers
 
     def _add_idle(self, origin: str, sock: socket.socket) -> None:
-        """Keep a connection for the next request to its origin. If there are
-        too many connections or origins, some are closed."""
+        """Keep a connection for the next request to its origin.
+
+        If there are too many connections or origins, some are closed.
+        """
         # Taken out and put back, so that the origin comes last.
         idle = self._idle.pop(origin, [])
         self._idle[origin] = idle
@@ -501,8 +535,10 @@ class PublicRequests(Outgoing):
                 connection.close()
 
     def _open(self, parts: re.Match[str]) -> socket.socket:
-        """Connect to a checked address of a host. Raises :class:`BadUrl` and
-        OSError."""
+        """Connect to a checked address of a host, with TLS for https.
+
+        Raises :class:`BadUrl` and OSError.
+        """
         scheme = parts["scheme"]
         host = parts["v6"] or parts["host"]
         sock = self._connect(scheme, host, _port_of(parts))
@@ -515,9 +551,14 @@ class PublicRequests(Outgoing):
             raise
 
     def _connect(self, scheme: str, host: str, port: int) -> socket.socket:
-        """Look up a host, check its addresses, and connect to the first one
-        that answers. Raises :class:`BadUrl` and OSError."""
+        """Look up a host, check its addresses, and connect to the first that
+        answers.
+
+        Raises :class:`BadUrl` and OSError.
+        """
         addresses = self._resolve(host, port)
+        # All are checked before the first is used, and no second look-up could
+        # give others.
         _check_addresses(addresses, scheme, self._allow_loopback, self._pages)
         problem = OSError("the host has no address")
         for address in addresses:
@@ -537,6 +578,7 @@ class PublicRequests(Outgoing):
 
     @cached_property
     def _tls(self) -> ssl.SSLContext:
+        """The rules for TLS: the certificate must be valid for the host."""
         # Loaded here to save memory in nodes that send no requests.
         import ssl
 
@@ -559,8 +601,10 @@ def _request_of(
     headers: Mapping[str, str],
     body: bytes | None,
 ) -> bytes:
-    """The bytes of a request to a checked URL. Raises UnicodeError for a header
-    that is not latin-1."""
+    """Make the bytes of a request to a checked URL.
+
+    Raises UnicodeError for a header that is not latin-1.
+    """
     target = (parts["target"] or "/").partition("#")[0]
     if not target.startswith("/"):  # a query without a path
         target = f"/{target}"
@@ -568,6 +612,7 @@ def _request_of(
     lines += [f"{name}: {value}" for name, value in headers.items()]
     if body is not None:
         lines.append(f"Content-Length: {len(body)}")
+    # The last text gives the empty line that ends the head.
     head = "\r\n".join([*lines, "\r\n"])
     return head.encode("latin-1") + (body or b"")
 
@@ -580,11 +625,11 @@ _INTERIM_STATUSES: Final = range(100, 200)
 def read_answer(
     sock: socket.socket, answer: AnswerReader, limit: int
 ) -> tuple[bool, int]:
-    """Read an answer of at most ``limit`` bytes into ``answer``. Returns
-    whether another request may be sent over the connection, and the status.
+    """Read an answer of at most ``limit`` bytes into ``answer``.
 
-    Raises :class:`Unreachable` and OSError, and ConnectionResetError if no byte
-    of an answer has come.
+    Returns whether another request may be sent over the connection, and the
+    status. Raises :class:`Unreachable` and OSError, and ConnectionResetError if
+    no byte of an answer has come.
     """
     parser = HttpResponseParser(answer)
     size = 0
@@ -610,6 +655,7 @@ def read_answer(
         except HttpParserError as error:
             raise Unreachable(f"the answer is no HTTP: {error}") from None
 
+        # The real answer follows one such as "100 Continue".
         if answer.is_complete and parser.get_status_code() in _INTERIM_STATUSES:
             answer.is_complete = False
             answer.has_head = False

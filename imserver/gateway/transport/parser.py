@@ -46,11 +46,12 @@ _FACTORY: Final = ServerPerMessageDeflateFactory(
 
 
 def negotiate(header: str) -> tuple[str, int]:
-    """Accept the first usable offer of permessage-deflate (RFC 7692) in a
-    header ``Sec-WebSocket-Extensions``.
+    """Accept a client's offer to compress messages (permessage-deflate, RFC
+    7692).
 
-    Returns the value of the header in the response, and the bits of our window.
-    Returns ``""`` and 0 if no offer is usable.
+    ``header`` is its ``Sec-WebSocket-Extensions``, and the first usable offer
+    in it is accepted. Returns the value of the header in the response, and the
+    bits of our window. Returns ``""`` and 0 if no offer is usable.
     """
     try:
         offers = parse_extension(header)
@@ -68,13 +69,13 @@ def negotiate(header: str) -> tuple[str, int]:
 
 
 class MessageParser:
-    """Parses the bytes of one connection into messages and control frames. No
-    I/O.
+    """Parses the bytes of one connection into messages and control frames.
 
-    ``limit``: largest message in bytes, after decompression. ``deflated``:
-    messages may be compressed. ``between``: whether the last frame is complete.
-    The UTF-8 of text is checked as it arrives. Owner: the connection, which
-    drops the parser when :attr:`idle` is True.
+    It does no I/O. ``limit`` is the largest message in bytes, after
+    decompression. ``deflated`` says whether messages may be compressed.
+    ``between`` tells whether the last frame is complete. The UTF-8 of text is
+    checked as it arrives. The connection owns the parser, and drops it when
+    :attr:`idle` is True.
     """
 
     __slots__ = (
@@ -89,6 +90,7 @@ class MessageParser:
     )
 
     def __init__(self, limit: int, deflated: bool) -> None:
+        """Begin between two messages."""
         self._limit = limit
         self._slack = 0
         """How many bytes a frame may have beyond the limit, because compression
@@ -96,6 +98,8 @@ class MessageParser:
         self._extensions: list[PerMessageDeflate] = []
         if deflated:
             self._slack = limit // _GROWTH_BYTES + _END_BYTES
+            # The server never keeps the state of the compression between two
+            # messages: it would take much memory for each connection.
             inflate = PerMessageDeflate(
                 remote_no_context_takeover=True,
                 local_no_context_takeover=True,
@@ -113,8 +117,11 @@ class MessageParser:
         next(self._run)  # to its first yield
 
     def close(self) -> None:
-        """Drop unfinished data. The parser and its generator reference each
-        other, so otherwise only a garbage collection would free them."""
+        """Drop unfinished data.
+
+        The parser and its generator reference each other, so otherwise only a
+        garbage collection would free them.
+        """
         self._run.close()
 
     @property
@@ -124,18 +131,20 @@ class MessageParser:
 
     @property
     def held_bytes(self) -> int:
-        """Number of bytes of unfinished data."""
+        """The number of bytes of unfinished data."""
         return len(self._reader.buffer) + self._size()
 
     def _size(self) -> int:
-        """The bytes of the fragments of the current message."""
+        """Return the bytes of the fragments of the current message."""
         if self._fragments is None:
             return 0
         return len(self._fragments)
 
     def feed(self, data: bytes) -> Iterator[FrameMessage]:
-        """Parse bytes and yield the messages that they complete. Raises
-        :class:`Violation`. After that the parser must not be used."""
+        """Parse bytes, and yield the messages that they complete.
+
+        Raises :class:`Violation`. After that the parser must not be used.
+        """
         self._reader.feed_data(data)
         while True:
             try:
@@ -150,7 +159,10 @@ class MessageParser:
 
     def _parse(self) -> Generator[FrameMessage | None, None, None]:
         """Yield each message that is complete, and None when more bytes are
-        needed. Never ends by itself."""
+        needed.
+
+        :meth:`feed` resumes it with new bytes. It never ends by itself.
+        """
         reader = self._reader
         yield None
         while True:
@@ -167,6 +179,8 @@ class MessageParser:
                 max_size=most_bytes,
                 extensions=self._extensions,
             )
+            # The library parses a frame as a generator, too, which stops for
+            # more bytes.
             frame = None
             while frame is None:
                 try:
@@ -181,25 +195,21 @@ class MessageParser:
                 yield message
 
     def _add_frame(self, frame: Frame) -> FrameMessage | None:
-        """Add a frame to the current message. Returns the message if it is
-        complete, else None. Returns a control frame as it is. Raises
-        :class:`Violation`."""
+        """Add a frame to the current message.
+
+        Returns the message if it is complete now, else None. A control frame is
+        returned as it is. Raises :class:`Violation`.
+        """
         opcode = int(frame.opcode)
         data = bytes(frame.data)
         if opcode >= Opcode.CLOSE:
             return FrameMessage(opcode, data)
-        if opcode == Opcode.CONT:
-            if self._fragments is None:
-                raise Violation(
-                    CloseCode.PROTOCOL_ERROR, "unexpected continuation frame"
-                )
-        elif self._fragments is not None:
-            raise Violation(CloseCode.PROTOCOL_ERROR, "expected a continuation frame")
-        else:
-            if opcode == Opcode.TEXT:
-                self._utf8 = codecs.getincrementaldecoder("utf-8")()
-            else:
-                self._utf8 = None
+        self._check_order(opcode)
+        # Only the first frame of a message says what it is.
+        if opcode == Opcode.TEXT:
+            self._utf8 = codecs.getincrementaldecoder("utf-8")()
+        elif opcode != Opcode.CONT:
+            self._utf8 = None
 
         if self._size() + len(data) > self._limit:
             raise Violation(CloseCode.TOO_BIG, "message too big")
@@ -223,3 +233,15 @@ class MessageParser:
         if self._utf8 is None:
             return FrameMessage(Opcode.BINARY, fragments)
         return FrameMessage(Opcode.TEXT, fragments)
+
+    def _check_order(self, opcode: int) -> None:
+        """Refuse a frame that does not follow the last one.
+
+        A continuation needs a begun message, and a new message must not begin in
+        another one. Raises :class:`Violation`.
+        """
+        is_continuation = opcode == Opcode.CONT
+        if is_continuation and self._fragments is None:
+            raise Violation(CloseCode.PROTOCOL_ERROR, "unexpected continuation frame")
+        if not is_continuation and self._fragments is not None:
+            raise Violation(CloseCode.PROTOCOL_ERROR, "expected a continuation frame")

@@ -45,6 +45,7 @@ class Parked(ABC):
     __slots__ = ("fd", "interest", "masked", "reading", "sock")
 
     def __init__(self, sock: _socket.socket) -> None:
+        """Take the socket. Nobody watches it yet."""
         self.sock = sock
         self.fd = sock.fileno()
         self.reading = False
@@ -53,12 +54,14 @@ class Parked(ABC):
 
     @abstractmethod
     def on_readable(self) -> None:
-        """Read: data is available, or the peer has closed."""
+        """Read, because data is available or the peer has closed."""
 
     @abstractmethod
     def on_writable(self) -> None:
-        """Continue to write: the socket accepts bytes again. Called only after
-        ``watch_writable``."""
+        """Continue to write, because the socket accepts bytes again.
+
+        It is called only after ``watch_writable``.
+        """
 
     @abstractmethod
     def lost(self) -> None:
@@ -74,6 +77,7 @@ class Readers(ABC):
     """
 
     def __init__(self, idle_readers: int) -> None:
+        """Begin without greenlets. They are made when sockets are ready."""
         self._idle_readers = idle_readers
         self._idle: list[greenlet] = []
         self.count = 0
@@ -84,9 +88,11 @@ class Readers(ABC):
         """The highest file descriptor that was ever watched."""
 
     def wake(self) -> None:
-        """Let readers serve the queue. Called in the hub. If all readers block,
-        a new reader serves the rest in the same turn, so that their queries to
-        Redis leave together."""
+        """Let readers serve the queue. It is called in the hub's greenlet.
+
+        If all readers block, a new reader serves the rest in the same turn, so
+        that their queries to Redis leave together.
+        """
         while self.ready and self._idle:
             self._idle.pop().switch()
         if self.ready:
@@ -94,8 +100,10 @@ class Readers(ABC):
             gevent.spawn_raw(self._run)
 
     def _run(self) -> None:
-        """Reader greenlet: serve the queue until it is empty, then wait in
-        ``_idle``. Ends if enough other readers wait there."""
+        """Greenlet of a reader: serve the queue until it is empty, then wait.
+
+        It waits in ``_idle``, and ends if enough other readers wait there.
+        """
         ready = self.ready
         idle = self._idle
         me = gevent.getcurrent()
@@ -103,6 +111,8 @@ class Readers(ABC):
         while True:
             while ready:
                 parked = ready.popleft()
+                # A blocked reader still serves it, so its messages stay in
+                # order.
                 if parked.reading:
                     self.mask(parked)
                     continue
@@ -126,21 +136,22 @@ class Readers(ABC):
             greenlet.switch(hub)
 
     def release(self, parked: Parked) -> None:
-        """End the serving of an object outside of the queue, and watch it again
-        if it was masked."""
+        """End the serving of an object outside of the queue.
+
+        If it was masked, its socket is watched again.
+        """
         parked.reading = False
         if parked.masked:
             self.unmask(parked)
 
     @abstractmethod
     def at(self, fd: int) -> Parked | None:
-        """The object for which a file descriptor is watched; None if it is not
-        watched."""
+        """Return the object for which a file descriptor is watched, or None."""
 
     @abstractmethod
     def mask(self, parked: Parked) -> None:
-        """Stop watching a socket for reading, because it became ready while it
-        is served."""
+        """Stop watching a socket for reading, because somebody serves it
+        already."""
 
     @abstractmethod
     def unmask(self, parked: Parked) -> None:
@@ -182,6 +193,8 @@ class EpollPoller(Readers):
     """
 
     def __init__(self, loop: Any, readers: int) -> None:
+        """Let gevent's loop watch one epoll instance, which watches all
+        sockets."""
         super().__init__(readers)
         self._epoll = EPOLL()
         self._parked: list[Parked | None] = []
@@ -196,8 +209,10 @@ class EpollPoller(Readers):
         self._register(parked)
 
     def take(self, parked: Parked) -> None:
-        """Watch a socket for ``parked`` from now on. Another object may have
-        watched it before."""
+        """Watch a socket for ``parked`` from now on.
+
+        Another object may have watched it before.
+        """
         previous = self.at(parked.fd)
         if previous is None:
             self.add(parked)
@@ -208,6 +223,7 @@ class EpollPoller(Readers):
             self._epoll.modify(parked.fd, _READ)
 
     def _register(self, parked: Parked) -> None:
+        """Add a socket to epoll and to the list."""
         fd = parked.fd
         self._epoll.register(fd, parked.interest)
         if fd > self.highest:
@@ -221,7 +237,7 @@ class EpollPoller(Readers):
         return None
 
     def remove(self, parked: Parked) -> None:
-        """Stop watching a socket. It may have been removed before."""
+        """Stop watching a socket, which may have been removed before."""
         if self.at(parked.fd) is parked:
             self._parked[parked.fd] = None
             self._epoll.unregister(parked.fd)
@@ -291,8 +307,10 @@ class EpollPoller(Readers):
             self.wake()
 
     def _handle_other(self, parked: Parked, events: int) -> None:
-        """Handle ``events`` that are more than plain readability: the socket is
-        writable, its peer has closed, or it has an error."""
+        """Handle a socket that is more than readable.
+
+        It is writable, its peer has closed, or it has an error.
+        """
         if events & _WRITE:
             parked.on_writable()
             if self.at(parked.fd) is not parked:  # it has ended
@@ -318,7 +336,10 @@ class EpollPoller(Readers):
 
     def _serve_hung_up(self) -> None:
         """Callback of the timer: queue some of the sockets whose peer has
-        closed. Each is queued again and again, until its owner closes it."""
+        closed.
+
+        Each is queued again and again, until its owner closes it.
+        """
         hung_up = self._hung_up
         ready = self.ready
         queued = {id(parked) for parked in ready}
@@ -339,7 +360,7 @@ class EpollPoller(Readers):
 
 
 class WatcherPoller(Readers):
-    """The portable :class:`EpollPoller`: one watcher of gevent's loop per
+    """A poller for platforms without epoll: a watcher of the loop per
     socket."""
 
     def __init__(self, loop: Any, readers: int) -> None:
@@ -411,8 +432,10 @@ class WatcherPoller(Readers):
             self.remove(parked)
 
     def _readable(self, fd: int) -> None:
-        """Callback of a watcher: queue a readable socket at the end of the
-        turn, together with others."""
+        """Callback of a watcher: note a readable socket.
+
+        At the end of the turn it is queued together with others.
+        """
         entry = self._watchers.get(fd)
         if entry is None:
             return
@@ -444,8 +467,10 @@ Poller = EpollPoller | WatcherPoller
 
 
 def make(loop: Any, readers: int) -> Poller:
-    """Make the best poller for this platform. ``readers``: how many reader
-    greenlets stay while they are idle."""
+    """Make the best poller for this platform.
+
+    ``readers`` is how many reader greenlets stay while they are idle.
+    """
     if EPOLL is None:
         return WatcherPoller(loop, readers)
     return EpollPoller(loop, readers)

@@ -14,14 +14,17 @@ class ImpossibleTransition(Exception):
 
 
 class Transitions(dict[Cause, State], Generic[Cause, State]):
-    """The row of one state in a table of transitions: event → the next
-    state."""
+    """The transitions out of one state: event → the next state.
+
+    An event that is not in it raises :class:`ImpossibleTransition`.
+    """
 
     def __init__(self, state: State, row: Mapping[Cause, State]) -> None:
         super().__init__(row)
         self._state = state
 
     def __missing__(self, event: Cause) -> State:
+        """Raise the error about an event that cannot happen in this state."""
         raise ImpossibleTransition(f"{event.name} in the state {self._state.name}")
 
 
