@@ -18,8 +18,10 @@ _HOMES: Final = {package.rpartition(".")[2]: package for package in FEATURES}
 
 
 class _Moved(MetaPathFinder, Loader):
-    """Imports a module of a feature by its old name,
-    ``imserver.features.FEATURE.MODULE``."""
+    """Imports a module of a feature by its old name.
+
+    The old name is ``imserver.features.FEATURE.MODULE``.
+    """
 
     def find_spec(
         self,
@@ -27,7 +29,8 @@ class _Moved(MetaPathFinder, Loader):
         path: Sequence[str] | None,
         target: ModuleType | None = None,
     ) -> ModuleSpec | None:
-        """The spec of an old name. None for any other name."""
+        """Return the spec of a module with an old name; None for any other
+        name."""
         # The empty name stands for the second part of a name with one part.
         _, part, *names = (*fullname.split("."), "")
         is_old = part == "features" and names and names[0] in _HOMES
@@ -36,8 +39,10 @@ class _Moved(MetaPathFinder, Loader):
         return None
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
-        """Import the module by its new name. Python then also uses it under the
-        old name."""
+        """Import the module by its new name.
+
+        Python then also uses it under the old name.
+        """
         _, _, name, *inner_names = spec.name.split(".")
         home = ".".join((_HOMES[name], *inner_names))
         warnings.warn(

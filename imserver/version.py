@@ -13,19 +13,18 @@ _ROOT: Final = Path(__file__).resolve().parents[1]
 
 @cache
 def running_version() -> str:
-    """The version of the program that runs. Waits for git once."""
+    """Return the version of the program that runs. Waits for git once."""
     return full_version()
 
 
 def full_version(root: Path = _ROOT) -> str:
-    """The version of the source tree in the folder ``root``, in the form of PEP
-    440.
+    """Return the version of a source tree, in the form of PEP 440.
 
-    A git checkout that is not the tagged release is a development version with
-    its commit, such as ``1.0.0.dev0+g84b2fa58c0de.dirty`` (``dirty``: with
-    changes that are not committed). A tree without ``.git`` has the version
-    that its files name: a release, or what was built from a checkout. Waits for
-    git.
+    ``root`` is the folder of the tree. A git checkout that is not the tagged
+    release is a development version with its commit, such as
+    ``1.0.0.dev0+g84b2fa58c0de.dirty`` (``dirty``: with changes that are not
+    committed). A tree without ``.git`` has the version that its files name: a
+    release, or what was built from a checkout. Waits for git.
     """
     if not (root / ".git").exists():
         return __version__
@@ -44,8 +43,10 @@ def full_version(root: Path = _ROOT) -> str:
     text = _output_of((*command, release))
     if not text:  # no git, or the checkout of another user
         return f"{__version__}.dev0+unknown"
+    # The checkout is exactly the commit of the tag, without changes.
     if text == release:
         return __version__
+    # After a tag, git names it, the number of commits since, and the commit.
     commit = text
     if not text.startswith("v"):  # git found no tag
         commit = f"g{text}"
@@ -53,10 +54,11 @@ def full_version(root: Path = _ROOT) -> str:
 
 
 def _output_of(command: tuple[str, ...]) -> str:
-    """The output of a program; ``""`` if it is not there or fails.
+    """Run a program, and return its output.
 
-    gevent makes an event loop for subprocesses, and a supervisor that forks
-    must have none.
+    Returns ``""`` if the program is not there or fails. gevent makes an event
+    loop for subprocesses, and a supervisor that forks must have none. So this
+    uses functions of the system.
     """
     import posix  # without what gevent makes of these functions in the module os
 

@@ -50,8 +50,10 @@ _LEAST_SECONDS: Final = 0.001
 
 
 def _node() -> Node:
-    """The node of this process. The first request builds it, and then switches
-    greenlets."""
+    """Return the node of this process.
+
+    The first request builds it, which switches greenlets.
+    """
     if not _nodes:
         with _building:
             # Another request may have built it while this one waited.
@@ -80,9 +82,11 @@ def _build_node() -> Node:
 def application(
     environ: dict[str, Any], start_response: Callable[..., Any]
 ) -> Iterable[bytes]:
-    """WSGI entry point. If gevent-websocket's handler has upgraded a request to
-    a WebSocket, the node takes over its connection. Otherwise the request is
-    answered."""
+    """Answer a request, or take over a WebSocket: the entry point of WSGI.
+
+    If gevent-websocket's handler has upgraded a request to a WebSocket, the
+    node takes over its connection.
+    """
     # Imported here, so that importing this module does not need
     # gevent-websocket.
     from imserver.gateway.transport.wsgi import adopt_from_environ, objection_to
@@ -112,18 +116,18 @@ def application(
 
 
 def _refuse(problem: HttpProblem, headers: Headers = ()) -> HttpResponse:
-    """The response for a problem, as JSON."""
+    """Make the response for a problem, as JSON."""
     body = problem_body(problem)
     return HttpResponse(problem.status, body, headers=(_JSON, *headers))
 
 
 def _take_body(environ: dict[str, Any], node: Node) -> HttpResponse | None:
-    """Read the whole body of a request, and put it into ``environ`` in place of
-    the server's stream. Switches greenlets while the body arrives.
+    """Read the whole body of a request, and put it into ``environ``.
 
-    Returns None if the request can be answered, and otherwise the response for
-    a body that is too large, too slow or invalid. A body that a view reads in
-    pieces, such as a file, stays in the stream.
+    There it replaces the stream of the other server. Returns None if the
+    request can be answered, and otherwise the response for a body that is too
+    large, too slow or invalid. A body that a view reads in pieces, such as a
+    file, stays in the stream. Switches greenlets while the body arrives.
     """
     from imserver.gateway.transport.wsgi import head_of
 
@@ -156,11 +160,7 @@ def _take_body(environ: dict[str, Any], node: Node) -> HttpResponse | None:
         refusal = _refuse(Problems.BAD_REQUEST)
     else:
         if body is not None:
-            # The views read a body whose length is known.
-            environ.pop("HTTP_TRANSFER_ENCODING", None)
-            environ.pop("wsgi.input_terminated", None)
-            environ["wsgi.input"] = BytesIO(body)
-            environ["CONTENT_LENGTH"] = str(len(body))
+            _put_body(environ, body)
             return None
         request = HttpRequest(
             method=method,
@@ -178,10 +178,22 @@ def _take_body(environ: dict[str, Any], node: Node) -> HttpResponse | None:
     return refusal
 
 
+def _put_body(environ: dict[str, Any], body: bytes) -> None:
+    """Put a body that was read into the environment of its request."""
+    # The views read a body whose length is known.
+    environ.pop("HTTP_TRANSFER_ENCODING", None)
+    environ.pop("wsgi.input_terminated", None)
+    environ["wsgi.input"] = BytesIO(body)
+    environ["CONTENT_LENGTH"] = str(len(body))
+
+
 def _read_body(stream: Any, limit: int) -> bytes | None:
-    """Read a whole body. Returns None if it exceeds ``limit`` bytes. Raises
-    TimeoutError if it arrives too slowly, and OSError or ValueError if the
-    other server cannot read it."""
+    """Read a whole body.
+
+    Returns None if it exceeds ``limit`` bytes. Raises TimeoutError if it
+    arrives too slowly, and OSError or ValueError if the other server cannot
+    read it.
+    """
     begun_at = monotonic()
     content = bytearray()
     while True:
@@ -200,8 +212,11 @@ def _read_body(stream: Any, limit: int) -> bytes | None:
 
 
 def _too_large(node: Node, request: HttpRequest) -> HttpResponse:
-    """The response for a body that is too large. A route with an error format
-    of its own makes it; other routes have the usual JSON."""
+    """Make the response for a body that is too large.
+
+    A route with an error format of its own makes it. Other routes have the
+    usual JSON.
+    """
     route = row_of(routes_at(node.servers.api), request.method, request.path)
     if route is None:
         return _refuse(Problems.BODY_TOO_LARGE)

@@ -65,15 +65,20 @@ _FLUSH_TAIL_BYTES: Final = 4
 
 
 def heads(opcode: int) -> tuple[bytes, ...]:
-    """The heads of unmasked final frames with this opcode, indexed by the size
-    of the payload, for the sizes below :data:`HEADS`."""
+    """Make the heads of small frames with this opcode, indexed by payload size.
+
+    They are for unmasked final frames, and sizes below :data:`HEADS`.
+    """
     # A slice to -0 would be empty, so it ends with None for the size 0.
     return tuple(encode(bytes(size), opcode)[: -size or None] for size in range(HEADS))
 
 
 def encode(payload: bytes, opcode: int = Opcode.TEXT, rsv1: bool = False) -> bytes:
-    """Encode one unmasked final frame with ``payload``. ``rsv1``: the payload
-    is compressed."""
+    """Encode one unmasked final frame with a payload.
+
+    ``rsv1`` says that the payload is compressed. The text ``hi`` becomes ``81
+    02 68 69``.
+    """
     size = len(payload)
     head = FINAL | opcode
     if rsv1:
@@ -87,8 +92,10 @@ def encode(payload: bytes, opcode: int = Opcode.TEXT, rsv1: bool = False) -> byt
 
 
 def encode_close(code: int, reason: str = "") -> bytes:
-    """Encode a close frame. A reason that is too long is cut. Code 1005 makes a
-    frame without a body (RFC 6455 section 7.4.1)."""
+    """Encode a close frame. A reason that is too long is cut.
+
+    Code 1005 makes a frame without a body (RFC 6455 section 7.4.1).
+    """
     if code == CloseCode.NO_CODE:
         return b"\x88\x00"
     # Ignores the rest of a character that was cut in the middle.
@@ -97,8 +104,10 @@ def encode_close(code: int, reason: str = "") -> bytes:
 
 
 def deflate(payload: bytes, window_bits: int) -> bytes:
-    """Compress ``payload`` as an independent permessage-deflate message (RFC
-    7692 section 7.2.1)."""
+    """Compress a message independently of all others (RFC 7692 section 7.2.1).
+
+    ``window_bits`` is the window that the client can read.
+    """
     compressor = zlib.compressobj(wbits=-window_bits, memLevel=_MEMORY_LEVEL)
     compressed = compressor.compress(payload)
     compressed += compressor.flush(zlib.Z_SYNC_FLUSH)
@@ -106,7 +115,8 @@ def deflate(payload: bytes, window_bits: int) -> bytes:
 
 
 class Violation(Exception):
-    """The peer violated the protocol. ``code``: the close code to send."""
+    """The peer has violated the protocol. ``code`` is the close code to
+    send."""
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(reason)
@@ -115,8 +125,7 @@ class Violation(Exception):
 
 
 class FrameMessage(NamedTuple):
-    """Output of the parser: a whole message (TEXT or BINARY) or one control
-    frame."""
+    """A whole message (TEXT or BINARY), or one control frame."""
 
     opcode: int
     data: bytes
@@ -128,6 +137,7 @@ class Rest:
     __slots__ = ("data",)
 
     def __init__(self, data: bytes) -> None:
+        """Keep the bytes until more of the frame arrives."""
         self.data = data
 
     @property
@@ -136,11 +146,11 @@ class Rest:
         return len(self.data)
 
     def close(self) -> None:
-        """Nothing to release."""
+        """Do nothing: there is nothing to release."""
 
 
 def is_control(data: bytes) -> bool:
-    """Whether ``data`` is exactly one whole control frame of a client.
+    """Tell whether ``data`` is exactly one whole control frame of a client.
 
     Nearly all frames of clients that only receive are pongs, and each
     connection ends with a close frame. To create a parser for each would take
@@ -167,15 +177,18 @@ _LAST_OTHER_CODE: Final = 4999
 
 
 def _is_close_code(code: int) -> bool:
-    """Whether a peer may send this close code (RFC 6455 section 7.4)."""
+    """Tell whether a peer may send this close code (RFC 6455 section 7.4)."""
     if _FIRST_CODE <= code <= _LAST_CODE:
         return code not in _UNSENT_CODES
     return _FIRST_OTHER_CODE <= code <= _LAST_OTHER_CODE
 
 
 def read_close(data: bytes) -> int:
-    """The code in the payload of a peer's close frame. Returns 1005 if the
-    payload is empty. Raises :class:`Violation` (RFC 6455 section 7.4)."""
+    """Read the code in the payload of a peer's close frame.
+
+    Returns 1005 if the payload is empty. Raises :class:`Violation` (RFC 6455
+    section 7.4).
+    """
     if not data:
         return CloseCode.NO_CODE
     if len(data) == 1:
@@ -193,8 +206,11 @@ def read_close(data: bytes) -> int:
 
 
 def begins_small(data: bytes, limit: int) -> bool:
-    """Whether ``data`` can be the beginning of a masked frame with a whole
-    message of at most :data:`REST_BYTES` and at most ``limit`` bytes."""
+    """Tell whether ``data`` can be the beginning of a small frame.
+
+    It has a whole message of at most :data:`REST_BYTES` and at most ``limit``
+    bytes.
+    """
     if not _FINAL_TEXT <= data[0] <= _FINAL_BINARY:
         return False
     if len(data) < HEAD_BYTES:

@@ -56,16 +56,15 @@ the request). None instead of the bytes: end the connection."""
 
 
 class ListenerContext(Struct, frozen=True):
-    """The state that the HTTP connections of one listener share, for both
-    servers.
+    """What the HTTP connections of one listener share, for both servers.
 
-    ``routes``: routes that have a form of their own for a refusal.
-    ``admitted``: puts an upgraded socket into service. ``ws_dialect``: the
+    ``routes`` are routes that have a form of their own for a refusal.
+    ``admitted`` puts an upgraded socket into service. ``ws_dialect`` is the
     dialect of clients whose query names no dialect; ``""``: such clients have
-    no dialect.
-    ``streams``: the event streams of the listener; None: it serves no streams.
-    ``streamed``: see :func:`imserver.gateway.transport.http1.streams`.
-    ``mounts``: hosts whose requests are served under a path.
+    no dialect. ``streams`` are the event streams of the listener; None: it
+    serves no streams. ``streamed`` says which bodies the application reads in
+    pieces (:func:`imserver.gateway.transport.http1.streams`). ``mounts`` are
+    hosts whose requests are served under a path.
     """
 
     gate: Gate
@@ -81,17 +80,22 @@ class ListenerContext(Struct, frozen=True):
     mounts: Mounts = {}
 
     def client(self, address: Any, headers: Mapping[str, str]) -> str:
-        """The address of the client, as trusted proxies report it. ``address``:
-        the address of the peer itself."""
+        """Return the address of the client, as trusted proxies report it.
+
+        ``address`` is the address of the peer itself.
+        """
         host: str = address[0]
         if "x-forwarded-for" in headers:
             return self.gate.proxies.client(host, headers["x-forwarded-for"])
         return host
 
     def begin_body(self, head: ParsedHead, address: Any) -> Body:
-        """Start to read the body after this head. ``address``: of the peer. The
-        route and the client decide the limit of a chunked body, and of a body
-        above :data:`MAX_PUBLIC_BODY_BYTES`."""
+        """Start to read the body after this head.
+
+        ``address`` is the address of the peer. The route and the client decide
+        the limit of a chunked body, and of a body above
+        :data:`MAX_PUBLIC_BODY_BYTES`.
+        """
         limit = self.limits.body_bytes
         if head.chunked or (head.length or 0) > MAX_PUBLIC_BODY_BYTES:
             client = self.client(address, head.headers)
@@ -99,9 +103,11 @@ class ListenerContext(Struct, frozen=True):
         return Body(head, limit, monotonic())
 
     def refuse_too_large(self, head: ParsedHead, address: Any) -> bytes:
-        """The whole response to a request whose body is too large. If its route
-        has a form of its own for that, the route makes the response. Otherwise
-        it is a 413."""
+        """Make the whole response to a request whose body is too large.
+
+        If its route has a form of its own for that, the route makes the
+        response. Otherwise it is a 413.
+        """
         route = row_of(self.routes, head.method, head.path)
         if route is None:
             return problem_response(Problems.BODY_TOO_LARGE)
@@ -122,8 +128,10 @@ class ListenerContext(Struct, frozen=True):
 
 
 class HandOver(Service, dict=True):
-    """Runs requests in the WSGI application with limited concurrency. Owner of
-    the greenlets."""
+    """Runs requests in the WSGI application, a limited number at a time.
+
+    It owns the greenlets. Other requests wait until a greenlet is free.
+    """
 
     application: Callable[..., Any]
     limit: int
@@ -132,6 +140,7 @@ class HandOver(Service, dict=True):
     metrics: Metrics
 
     def __post_init__(self) -> None:
+        """Begin without requests. The server of pywsgi is made for the first."""
         self._environ = {
             **self.environ,
             "SERVER_NAME": "localhost",
@@ -147,8 +156,10 @@ class HandOver(Service, dict=True):
 
     @property
     def full(self) -> bool:
-        """Whether no more requests may wait: 16 wait for each that may run, or
-        all of them have more than 64 MB."""
+        """Whether no more requests may wait.
+
+        16 wait for each that may run, or all of them have more than 64 MB.
+        """
         return (
             len(self._waiting) >= _WAITING_PER_RUNNING * self.limit
             or self._waiting_bytes > _MOST_WAITING_BYTES
@@ -167,12 +178,11 @@ class HandOver(Service, dict=True):
         data: bytes,
         give_back: GiveBack,
     ) -> None:
-        """Let the application answer the request at the start of ``data``, as
-        soon as fewer requests than the limit run.
+        """Let the application answer the request at the start of ``data``.
 
-        ``address``: the address of the client. ``unwritten``: earlier answers,
-        which are written to the socket first. ``give_back`` is called after
-        the answer.
+        It begins as soon as fewer requests than the limit run. ``address`` is
+        the address of the client. ``unwritten`` are earlier answers, which are
+        written to the socket first. ``give_back`` is called after the answer.
         """
         self._waiting.append((address, sock, unwritten, data, give_back))
         self._waiting_bytes += len(data)
@@ -194,7 +204,7 @@ class HandOver(Service, dict=True):
             greenlet.start_later(0)
 
     def _done(self, greenlet: gevent.Greenlet[..., None]) -> None:
-        """Callback: a request has ended."""
+        """Callback: a request has ended, so another one may start."""
         self.running.discard(greenlet)
         self.metrics.http_running -= 1
         self._start_waiting()
@@ -207,8 +217,10 @@ class HandOver(Service, dict=True):
         data: bytes,
         give_back: GiveBack,
     ) -> None:
-        """Greenlet: serve one request, then give its socket back. For the
-        arguments see :meth:`serve`."""
+        """Greenlet: serve one request, then give its socket back.
+
+        The arguments are those of :meth:`serve`.
+        """
         # Imported here: pywsgi takes 1.5 MB, which a node without such requests
         # saves.
         from imserver.gateway.transport.one_request import (

@@ -32,13 +32,16 @@ BlockingIOError."""
 
 
 class Reader:
-    """The file from which pywsgi reads a request. It gives the bytes that were
-    read before, then bytes of the socket. ``unread``: the bytes that were
-    received, but not read by pywsgi yet."""
+    """The file from which pywsgi reads a request.
+
+    It gives the bytes that were read before, then bytes of the socket.
+    ``unread`` are the bytes that were received, but not read by pywsgi yet.
+    """
 
     closed = False
 
     def __init__(self, sock: gevent_socket.socket, data: bytes) -> None:
+        """Begin with ``data``, which was read from the socket before."""
         self._sock = sock
         self.unread = bytearray(data)
 
@@ -55,11 +58,11 @@ class Reader:
         return data
 
     def await_head(self, limit: int, patience: float, seconds: float) -> bytes:
-        """Wait ``patience`` seconds for the first byte of a request, then
-        ``seconds`` for the rest of its head.
+        """Wait for the head of a request.
 
-        Returns the head, whose bytes stay in ``unread``. Returns ``b""`` if no
-        request has come. Raises
+        The first byte may take ``patience`` seconds, and the rest of the head
+        ``seconds``. Returns the head, whose bytes stay in ``unread``. Returns
+        ``b""`` if no request has come. Raises
         :class:`imserver.gateway.transport.http1.BadHead` if the head is larger
         than ``limit`` bytes or too slow, and OSError of the socket.
         """
@@ -89,23 +92,26 @@ class Reader:
                 return b""
 
             self._skip_line_ends()
+            # The head has begun with these bytes, and so has its time.
             if not has_begun and self.unread:
                 deadline = monotonic() + seconds
 
     def _skip_line_ends(self) -> None:
+        """Drop line ends before a request (RFC 9112 section 2.2)."""
         if self.unread.startswith((b"\r", b"\n")):
             self.unread[:] = self.unread.lstrip(b"\r\n")
 
     def await_body(self, raw: bytes, head: ParsedHead, body: Body) -> bool:
-        """Wait for the whole body after the head ``raw``. Then replace the
-        request in ``unread`` by its plain form
-        (:func:`imserver.gateway.transport.http1.plain_request`).
+        """Wait for the whole body after the head ``raw``.
 
-        Returns False if the client ends the connection before that. Raises
-        :class:`imserver.gateway.transport.http1.BadHead` for invalid chunks and
-        for a slow body, and OSError of the socket.
+        Then the request in ``unread`` is replaced by its plain form
+        (:func:`imserver.gateway.transport.http1.plain_request`), which pywsgi
+        reads. Returns False if the client ends the connection before that.
+        Raises :class:`imserver.gateway.transport.http1.BadHead` for invalid
+        chunks and for a slow body, and OSError of the socket.
         """
         del self.unread[: len(raw)]
+        # None: the body is incomplete.
         rest = body.feed(bytes(self.unread))
         while rest is None:
             self.unread.clear()
@@ -126,8 +132,11 @@ class Reader:
         self.unread[:0] = data
 
     def read(self, size: int = -1) -> bytes:
-        """Read ``size`` bytes, or fewer if the stream ends before. A negative
-        size reads to the end. Raises TimeoutError after a long silence."""
+        """Read ``size`` bytes, or fewer if the stream ends before.
+
+        A negative size reads to the end. Raises TimeoutError after a long
+        silence.
+        """
         if size < 0 or len(self.unread) < size:
             self._sock.settimeout(BODY_SILENCE_SECONDS)
         while (size < 0 or len(self.unread) < size) and self._receive():
@@ -137,8 +146,11 @@ class Reader:
         return self._take(size)
 
     def readline(self, limit: int = -1) -> bytes:
-        """Read one line with its LF, but at most ``limit`` bytes (negative: no
-        limit). At the end of the stream the line may have no LF."""
+        """Read one line with its LF, but at most ``limit`` bytes.
+
+        A negative limit means no limit. At the end of the stream the line may
+        have no LF.
+        """
         start = 0
         while True:
             end = self.unread.find(b"\n", start) + 1
@@ -158,8 +170,10 @@ class Reader:
 def make_server(
     application: Callable[..., Any], environ: Mapping[str, Any]
 ) -> WSGIServer:
-    """A server of pywsgi that never listens. A handler needs it for the
-    application and its environment."""
+    """Make a server of pywsgi that never listens.
+
+    A handler needs it for the application and its environment.
+    """
     server = WSGIServer(
         ("127.0.0.1", 0), application, log=None, error_log=log, environ=dict(environ)
     )
@@ -168,12 +182,11 @@ def make_server(
 
 
 class OneRequestHandler(WSGIHandler):
-    """pywsgi's handler for one request. Head and body of the answer are sent in
-    one write.
+    """pywsgi's handler for one request.
 
-    If the application did not read a streamed body to its end, the connection
-    ends with the answer. Otherwise the rest of the body would look like a next
-    request.
+    Head and body of the answer are sent in one write. If the application did
+    not read a streamed body to its end, the connection ends with the answer.
+    Otherwise the rest of the body would look like a next request.
     """
 
     _parts: list[bytes] | None = None
@@ -183,8 +196,11 @@ class OneRequestHandler(WSGIHandler):
     """True if the answer was sent before the body had arrived."""
 
     def handle_one_request(self) -> Any:
-        """Serve a request. Returns True if the connection stays open, or a
-        tuple (status, whole response) if pywsgi refuses the request."""
+        """Serve a request.
+
+        Returns True if the connection stays open, or a tuple (status, whole
+        response) if pywsgi refuses the request.
+        """
         result = super().handle_one_request()
         # pywsgi answers 414 if a line has over 8 KiB. Here that is a head that
         # is too large.
@@ -194,7 +210,8 @@ class OneRequestHandler(WSGIHandler):
         return result
 
     def _lacks_body(self) -> bool:
-        """Whether a part of the request's body is neither read nor received."""
+        """Tell whether a part of the request's body is neither read nor
+        received."""
         body: Any = self.wsgi_input
         if body is None or not isinstance(self.rfile, Reader):
             return False
@@ -202,13 +219,17 @@ class OneRequestHandler(WSGIHandler):
         return missing > len(self.rfile.unread)
 
     def _is_last(self) -> bool:
-        """Whether the connection ends with this answer although its client
-        expects to send more requests."""
+        """Tell whether the connection ends with this answer.
+
+        Its client expects to send more requests, so the answer has to say it.
+        """
         return self._lacks_body()
 
     def finalize_headers(self) -> None:
-        """Just before the headers are sent, add ``Connection: close`` if the
-        connection ends with this answer."""
+        """Add ``Connection: close`` if the connection ends with this answer.
+
+        pywsgi calls it just before the headers are sent.
+        """
         if not self.close_connection and self._is_last():
             self.close_connection = True
             headers: Any = self.response_headers
@@ -218,8 +239,10 @@ class OneRequestHandler(WSGIHandler):
         super().finalize_headers()
 
     def run_application(self) -> None:
-        """Run the application. If it has not read the whole body, the
-        connection ends."""
+        """Run the application.
+
+        If it has not read the whole body, the connection ends.
+        """
         try:
             super().run_application()
         finally:
@@ -232,12 +255,14 @@ class OneRequestHandler(WSGIHandler):
                 body.content_length = body.position
 
     def log_request(self) -> None:
-        """Disabled: the application has its own request log."""
+        """Do nothing: the application has its own request log."""
 
     def _write_with_headers(self, data: bytes) -> None:
         """Write the headers and the first part of the body in one write.
+
         Nagle's algorithm would delay the second of two writes, and they would
-        take twice as many system calls."""
+        take twice as many system calls.
+        """
         self._parts = []
         try:
             super()._write_with_headers(data)  # type: ignore[misc]

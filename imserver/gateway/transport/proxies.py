@@ -19,8 +19,10 @@ FORWARDING_HEADERS = frozenset(
 
 
 def address_of(host: str) -> IPv4Address | IPv6Address:
-    """Parse an address, without its scope. An IPv4-mapped IPv6 address becomes
-    its IPv4 address. Raises ValueError."""
+    """Parse an address, without its scope (the part after ``%``).
+
+    An IPv4-mapped IPv6 address becomes its IPv4 address. Raises ValueError.
+    """
     address = ip_address(host.partition("%")[0])
     if isinstance(address, IPv6Address):
         return address.ipv4_mapped or address
@@ -29,7 +31,8 @@ def address_of(host: str) -> IPv4Address | IPv6Address:
 
 @lru_cache(_REMEMBERED_ADDRESSES)
 def is_address(text: str) -> bool:
-    """Whether ``text`` is an IP address, without port, brackets and scope."""
+    """Tell whether a text is an IP address, without port, brackets and
+    scope."""
     try:
         ip_address(text)
     except ValueError:
@@ -38,15 +41,17 @@ def is_address(text: str) -> bool:
 
 
 class TrustedProxies:
-    """The networks whose forwarding headers are trusted."""
+    """The networks of proxies whose headers about clients are trusted."""
 
     def __init__(self, networks: tuple[str, ...]) -> None:
+        """Parse networks such as ``10.0.0.0/8``."""
         self._networks = [ip_network(network, strict=False) for network in networks]
         self.trusts = lru_cache(_REMEMBERED_ADDRESSES)(self._trusts)
         """``trusts(host)``: whether ``host`` is the address of a trusted
         proxy."""
 
     def _trusts(self, host: str) -> bool:
+        """Tell whether a host is the address of a trusted proxy."""
         try:
             address = address_of(host)
         except ValueError:
@@ -54,13 +59,13 @@ class TrustedProxies:
         return any(address in network for network in self._networks)
 
     def client(self, host: str, forwarded_for: str) -> str:
-        """The address of the client: the last address in X-Forwarded-For that
-        is not a trusted proxy.
+        """Return the address of the client behind trusted proxies.
 
-        ``host``: the address of the peer itself. ``forwarded_for``: the value
-        of the header; ``""`` if it is missing. The header counts only if the
-        peer is a trusted proxy. If an entry is not an address, the result is
-        the address of the proxy that sent it.
+        It is the last address in X-Forwarded-For that is not a trusted proxy.
+        ``host`` is the address of the peer itself. ``forwarded_for`` is the
+        value of the header; ``""`` if it is missing. The header counts only if
+        the peer is a trusted proxy. If an entry is not an address, the result
+        is the address of the proxy that sent it.
         """
         if not forwarded_for or not self.trusts(host):
             return host
@@ -76,8 +81,10 @@ class TrustedProxies:
 
 
 def _without_port(hop: str) -> str:
-    """A hop without the port that some proxies write: ``192.0.2.7:51234``,
-    ``[2001:db8::7]:51234``."""
+    """Remove the port that some proxies write.
+
+    For example, from ``192.0.2.7:51234`` or ``[2001:db8::7]:51234``.
+    """
     if hop.startswith("["):
         return hop[1:].partition("]")[0]
     if hop.count(":") == 1:
@@ -109,14 +116,13 @@ _LINE_VERSIONS: Final = {"TCP4": 4, "TCP6": 6}
 
 
 def read_proxy_header(data: bytes) -> tuple[int, tuple[str, int] | None] | None:
-    """Read the header of the PROXY protocol, version 1 or 2, at the beginning
-    of ``data``.
+    """Read the PROXY header, by which a proxy names the client of a connection.
 
-    Returns the size of the header, and the address and port of the client.
-    These are None if the proxy speaks for itself, or names no client. Returns
-    None while the header is incomplete. Raises ValueError if the data has no
-    valid header. Extensions are skipped.
-    https://www.haproxy.org/download/2.9/doc/proxy-protocol.txt
+    ``data`` begins with the header, of version 1 or 2. Returns the size of the
+    header, and the address and port of the client. These are None if the proxy
+    speaks for itself, or names no client. Returns None while the header is
+    incomplete. Raises ValueError if the data has no valid header. Extensions
+    are skipped. https://www.haproxy.org/download/2.9/doc/proxy-protocol.txt
     """
     # The data may be shorter than a signature, so only as much is compared.
     if data.startswith(b"\r\n\r\n\0\r\nQUIT\n"[: len(data)]):
@@ -127,7 +133,10 @@ def read_proxy_header(data: bytes) -> tuple[int, tuple[str, int] | None] | None:
 
 
 def _read_binary(data: bytes) -> tuple[int, tuple[str, int] | None] | None:
-    """Read a header of version 2; see :func:`read_proxy_header`."""
+    """Read a header of version 2, which is binary.
+
+    Returns and raises as :func:`read_proxy_header` does.
+    """
     if len(data) < _HEAD.size:
         return None
     _, command, family, length = _HEAD.unpack_from(data)
@@ -151,8 +160,10 @@ def _read_binary(data: bytes) -> tuple[int, tuple[str, int] | None] | None:
 
 
 def _read_line(data: bytes) -> tuple[int, tuple[str, int] | None] | None:
-    """Read a header of version 1, such as ``PROXY TCP4 192.0.2.7 192.0.2.1
-    51234 443``; see :func:`read_proxy_header`."""
+    """Read a header of version 1: ``PROXY TCP4 192.0.2.7 192.0.2.1 51234 443``.
+
+    Returns and raises as :func:`read_proxy_header` does.
+    """
     end = data.find(b"\r\n", 0, _LINE_BYTES)
     if end < 0:
         if len(data) >= _LINE_BYTES:
@@ -163,6 +174,7 @@ def _read_line(data: bytes) -> tuple[int, tuple[str, int] | None] | None:
     if words[1] == "UNKNOWN":
         return size, None
 
+    # A line with too few words raises ValueError here.
     _, transport, source, target, *ports = words
     versions = {ip_address(source).version, ip_address(target).version}
     if versions != {_LINE_VERSIONS.get(transport)} or len(ports) != 2:
@@ -174,9 +186,11 @@ def _read_line(data: bytes) -> tuple[int, tuple[str, int] | None] | None:
 
 
 def network_of(address: str) -> str:
-    """The text that stands for one customer in each rate and limit by address.
+    """Return the text that stands for one customer in limits by address.
+
     It is an IPv4 address itself. Of an IPv6 address it is the network of its
-    first 64 bits, which belong to one customer."""
+    first 64 bits, which belong to one customer.
+    """
     if ":" not in address:
         return address
     try:
@@ -190,13 +204,16 @@ def network_of(address: str) -> str:
 
 
 def is_here(host: str) -> bool:
-    """Whether a host is this machine, by its address or the name ``localhost``.
-    Looks up no names."""
+    """Tell whether a host is this machine.
+
+    It is ``localhost`` or an address of the loopback network. No names are
+    looked up.
+    """
     return host == "localhost" or is_loopback(host.strip("[]"))
 
 
 def is_loopback(host: str) -> bool:
-    """Whether ``host`` is an address of this machine's loopback network."""
+    """Tell whether a host is an address of this machine's loopback network."""
     try:
         return address_of(host).is_loopback
     except ValueError:

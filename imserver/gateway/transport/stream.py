@@ -39,10 +39,13 @@ _SECOND_MS: Final = 1000
 
 
 class StreamEncoding(Encoding):
-    """Sends payloads as their dialect encodes them, each between the bytes
-    ``before`` and ``behind``. ``serve`` serves the commands that the client
-    sends in requests, at most ``limit_bytes`` at once. If ``limit_bytes`` is 0,
-    the client only receives."""
+    """How the payloads of a stream are written.
+
+    Each is as its dialect encodes it, between the bytes ``before`` and
+    ``behind``. ``serve`` serves the commands that the client sends in requests,
+    at most ``limit_bytes`` at once. If ``limit_bytes`` is 0, the client only
+    receives.
+    """
 
     __slots__ = ("_before", "_behind")
 
@@ -59,12 +62,13 @@ class StreamEncoding(Encoding):
         super().__init__(dialect, serve, limit_bytes, 0)
 
     def _make(self, dialect: Dialect) -> StreamEncoding:
+        """Make the encoding that differs from this one only in its dialect."""
         return StreamEncoding(
             dialect, self.serve, self.limit_bytes, self._before, self._behind
         )
 
     def frame(self, payload: bytes, _opcode: int = 0) -> bytes:
-        """The bytes of a payload in the stream."""
+        """Make the bytes of a payload in the stream."""
         if self._behind:
             return b"%b%b%b" % (self._before, payload, self._behind)
         return payload
@@ -72,9 +76,11 @@ class StreamEncoding(Encoding):
     def close_frames(
         self, code: int, reason: str = "", as_given: bool = False
     ) -> bytes:
-        """The last payload, with one of our close codes translated into the
-        dialect's own code; ``b""`` if the dialect has no such payload.
-        ``as_given``: code and reason are not translated."""
+        """Make the last payload, which has one of our close codes.
+
+        The code is translated into the dialect's own, unless it is
+        ``as_given``. Returns ``b""`` if the dialect has no such payload.
+        """
         if not as_given:
             code, reason = self.translate_close(code, reason)
         payload = self.dialect.encode_close(code, reason)
@@ -84,21 +90,29 @@ class StreamEncoding(Encoding):
 
 
 class UnbegunStream(DialectState, kw_only=True):
-    """The state of a stream before its response. ``refuse`` makes the HTTP
-    response that refuses the request for a close code."""
+    """The state of a stream before its response.
+
+    ``refuse`` makes the HTTP response that refuses the request for a close
+    code.
+    """
 
     refuse: Callable[[int], bytes]
 
 
 class Stream(Connection):
-    """One event stream. Before :meth:`begin` its state is an
-    :class:`UnbegunStream`, and closing it refuses the request."""
+    """One event stream.
+
+    Before :meth:`begin` its state is an :class:`UnbegunStream`, and closing it
+    refuses the request.
+    """
 
     __slots__ = ()
 
     def begin(self, encoding: StreamEncoding, head: bytes) -> None:
-        """Send the response head. From now on events are sent in ``encoding``,
-        and the client is pinged."""
+        """Send the head of the response.
+
+        From now on events are sent in ``encoding``, and the client is pinged.
+        """
         self.dialect_state = None
         self.encoding = encoding
         # 0: the node pings the client, and so does not look at this time.
@@ -106,7 +120,7 @@ class Stream(Connection):
         self.send_frame(head)
 
     def on_readable(self) -> None:
-        """Drop data from the client. Detects the end of the connection."""
+        """Drop data from the client, and notice the end of the connection."""
         try:
             data = self.sock.recv(SMALL_RECEIVE_BYTES)
         except (BlockingIOError, InterruptedError):
@@ -117,8 +131,10 @@ class Stream(Connection):
             self.lost()
 
     def ping(self) -> None:
-        """Send a ping, so that proxies keep the stream open. Clients that send
-        requests have to answer it."""
+        """Send a ping, so that proxies keep the stream open.
+
+        Clients that send requests have to answer it.
+        """
         dialect = self.encoding.dialect
         if self.encoding.limit_bytes:  # a client that sends requests
             super().ping()
@@ -132,7 +148,9 @@ class Stream(Connection):
 
     def refuse(self, response: bytes, code: int) -> None:
         """Answer the request with a whole response instead of a stream.
-        ``code``: for the counters."""
+
+        ``code`` is for the counters.
+        """
         if self.is_open:
             self.dialect_state = None
             self._end(code)
@@ -141,8 +159,11 @@ class Stream(Connection):
     def _last_frames(
         self, code: int, reason: str = "", as_given: bool = False
     ) -> bytes:
-        """The last payload of the stream. If it has not begun, the whole
-        response that refuses its request."""
+        """Make the last payload of the stream.
+
+        If the stream has not begun, it is the whole response that refuses its
+        request.
+        """
         state = self.dialect_state
         if not isinstance(state, UnbegunStream):
             return self.encoding.close_frames(code, reason, as_given)
@@ -151,9 +172,12 @@ class Stream(Connection):
 
 
 class StreamPath(Struct, frozen=True):
-    """A path of streams. ``method``: of its requests. ``open``: begins or
-    closes a stream; may switch greenlets. ``refuse(request, address of the
-    client, close code)``: makes the response that refuses a request."""
+    """A path of streams.
+
+    ``method`` is the method of its requests. ``open`` begins or closes a
+    stream, and may switch greenlets. ``refuse(request, address of the client,
+    close code)`` makes the response that refuses a request.
+    """
 
     method: str
     open: Callable[[Stream, Head], None]
@@ -161,10 +185,10 @@ class StreamPath(Struct, frozen=True):
 
 
 class Streams(Service):
-    """Takes over the sockets of stream requests, from both servers.
+    """Takes over the sockets of requests for streams, from both servers.
 
-    ``paths``: path, or its pattern (:func:`pattern_of`) → its row.
-    ``silent_seconds``: how long sent data may stay unacknowledged by TCP. The
+    ``paths`` is path, or its pattern (:func:`pattern_of`) → its row.
+    ``silent_seconds`` is how long sent data may stay unacknowledged by TCP. The
     acknowledgement is the only sign of life of a client that only receives.
     """
 
@@ -177,16 +201,19 @@ class Streams(Service):
     """The encoding of streams that have not begun."""
 
     def serves(self, method: str, path: str) -> bool:
-        """Whether a request is for a stream."""
+        """Tell whether a request is for a stream."""
         row = self._row(path)
         return row is not None and row.method == method
 
     def _row(self, path: str) -> StreamPath | None:
+        """Find the row of a path; None if it is no path of streams."""
         return self.paths.get(path) or self.paths.get(pattern_of(path))
 
     def _limit_silence(self, sock: _socket.socket) -> None:
-        """Let Linux end a connection whose peer acknowledges nothing for
-        ``silent_seconds``."""
+        """Let Linux end a connection whose peer acknowledges nothing.
+
+        It ends after ``silent_seconds``.
+        """
         option = getattr(_socket, "TCP_USER_TIMEOUT", None)
         if option is None or sock.family == getattr(_socket, "AF_UNIX", None):
             return
@@ -195,7 +222,10 @@ class Streams(Service):
 
     def adopt(self, sock: _socket.socket, head: Head, before: bytes = b"") -> None:
         """Make a stream of the socket of a request, and open or refuse it.
-        ``before``: bytes to write first. May switch greenlets."""
+
+        ``before`` are bytes to write first: earlier answers. May switch
+        greenlets.
+        """
         context = self.context
         dialect = self.waiting.dialect
         peer, origin, close_code = self.gate.check_client(head, dialect)

@@ -63,12 +63,17 @@ none."""
 
 
 def head_of(environ: Mapping[str, Any]) -> Head:
-    """The request in a WSGI environment, in the form that the gate needs."""
+    """Convert the request in a WSGI environment to the form that the gate
+    needs.
+
+    For example, ``HTTP_USER_AGENT`` becomes the header ``user-agent``.
+    """
     headers = {}
     for key, value in environ.items():
         if key.startswith(_HEADER_PREFIX):
             name = key.removeprefix(_HEADER_PREFIX).replace("_", "-").lower()
             headers[name] = value
+    # WSGI has this header under a name without the prefix.
     if environ.get("CONTENT_LENGTH"):
         headers["content-length"] = environ["CONTENT_LENGTH"]
     return Head(
@@ -84,8 +89,10 @@ def head_of(environ: Mapping[str, Any]) -> Head:
 
 
 def _detached(gevent_socket: Any) -> _socket.socket:
-    """A non-blocking socket without gevent, made of a socket of gevent, which
-    cannot be used afterwards."""
+    """Make a plain non-blocking socket of a socket of gevent.
+
+    The socket of gevent cannot be used afterwards.
+    """
     descriptor = gevent_socket.detach()
     sock = _socket.socket(
         gevent_socket.family, gevent_socket.type, gevent_socket.proto, descriptor
@@ -95,8 +102,10 @@ def _detached(gevent_socket: Any) -> _socket.socket:
 
 
 def take_socket(handler: Any) -> tuple[_socket.socket, bytes]:
-    """Take the socket of an upgraded connection from its handler. Returns it,
-    and the bytes that the handler has read beyond the head."""
+    """Take the socket of an upgraded connection from its handler.
+
+    Returns it, and the bytes that the handler has read beyond the head.
+    """
     if isinstance(handler.rfile, Reader):
         rest = bytes(handler.rfile.unread)
     else:  # the buffered reader of another server's handler
@@ -113,8 +122,11 @@ def take_socket(handler: Any) -> tuple[_socket.socket, bytes]:
 
 
 def objection_to(environ: Mapping[str, Any], gate: Gate) -> HttpProblem | None:
-    """The error with which demo mode refuses a request that another server has
-    read, or None; see :meth:`Origins.objection`."""
+    """Return the error with which demo mode refuses a request, or None.
+
+    Another server has read the request. :meth:`Origins.objection` has the
+    rules.
+    """
     if not gate.origins.demo:
         return None
     head = head_of(environ)
@@ -124,10 +136,12 @@ def objection_to(environ: Mapping[str, Any], gate: Gate) -> HttpProblem | None:
 def adopt_from_environ(
     environ: Mapping[str, Any], gate: Gate, admitted: Admitted
 ) -> bool:
-    """Adopt a WebSocket that another server has upgraded by the handler of
-    gevent-websocket (gunicorn's worker). Returns False if the request is no
-    such WebSocket. The handshake is complete, so a client is refused by a close
-    code."""
+    """Adopt a WebSocket that another server has upgraded.
+
+    It is gunicorn's worker, by the handler of gevent-websocket. Returns False
+    if the request is no such WebSocket. The handshake is complete, so a client
+    is refused by a close code.
+    """
     websocket = environ.get("wsgi.websocket")
     if websocket is None:
         return False
@@ -165,12 +179,16 @@ class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
     websocket: Any
 
     def __init__(self, sock: Any, address: Any, server: WsgiServer) -> None:
+        """Let pywsgi read from our reader, which parses strictly."""
         self._reader = Reader(sock, b"")
         super().__init__(sock, address, server, self._reader)  # type: ignore[call-arg]
 
     def handle_one_request(self) -> Any:
-        """Wait for a whole head, parse it as strictly as the front server does,
-        and pass it to pywsgi."""
+        """Wait for a whole request, and pass it to pywsgi.
+
+        It is parsed as strictly as the front server does. Returns None if the
+        connection ends.
+        """
         sock: Any = self.socket
         if self._reader.unread:
             # A pipelined request is served in the next turn of the loop, so
@@ -192,10 +210,12 @@ class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
         return result
 
     def _read_whole(self, sock: Any) -> bool:
-        """Read a whole request, and put it into the reader in a form that
-        pywsgi reads in the same way. Returns False if pywsgi has nothing to
-        serve: there is no request, or it is answered here, or a stream has
-        taken it. Raises BadHead and OSError."""
+        """Read a whole request, and put it into the reader for pywsgi.
+
+        It gets a form that pywsgi reads in the same way. Returns False if
+        pywsgi has nothing to serve: there is no request, or it is answered
+        here, or a stream has taken it. Raises BadHead and OSError.
+        """
         listener = self.server.listener_context
         reader = self._reader
         raw = self._await_head()
@@ -212,6 +232,7 @@ class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
         has_body = head.chunked or bool(head.length)
         if not has_body and self._streamed(head):
             return False
+        # The application reads this body itself, in pieces.
         if streams(head, listener.streamed):
             reader.put_back(plain_head(reader.read(len(raw)), head))
             return True
@@ -222,8 +243,11 @@ class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
         return True
 
     def _read_body(self, sock: Any, raw: bytes, head: ParsedHead) -> bool:
-        """Read the whole body of a request with this head. ``raw``: the head as
-        it came. Returns and raises like :meth:`_read_whole`."""
+        """Read the whole body of a request with this head.
+
+        ``raw`` is the head as it came. Returns and raises like
+        :meth:`_read_whole`.
+        """
         listener = self.server.listener_context
         body = listener.begin_body(head, self.client_address)
         awaits_continue = "expect" in head.headers and head.version == "1.1"
@@ -241,7 +265,10 @@ class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
         return not self._streamed(head, bytes(body.content))
 
     def _await_head(self) -> bytes:
-        """Wait for the head of a request; see :meth:`Reader.await_head`."""
+        """Wait for the head of a request (:meth:`Reader.await_head`).
+
+        Returns ``b""`` if none comes.
+        """
         server = self.server
         limits = self.server.listener_context.limits
         seconds = limits.handshake_seconds
@@ -264,8 +291,10 @@ class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
         return not self._reader.unread
 
     def end_wait(self) -> None:
-        """For a drain: end the connection if it is idle. If bytes of a request
-        have arrived, the handler serves the request."""
+        """End the connection if it is idle, because the server drains.
+
+        If bytes of a request have arrived, the handler serves the request.
+        """
         sock: Any = self.socket
         with suppress(OSError):  # an ended connection wakes its handler by itself
             try:
@@ -276,11 +305,14 @@ class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
                 sock.shutdown(_socket.SHUT_RD)
 
     def _is_last(self) -> bool:
+        """Tell whether the connection ends with this answer."""
         return self.server.draining or super()._is_last()
 
     def _streamed(self, head: ParsedHead, body: bytes = b"") -> bool:
-        """Pass the socket to a stream if the request is for a stream. Returns
-        whether it was passed."""
+        """Pass the socket to a stream if the request is for a stream.
+
+        Returns whether it was passed.
+        """
         streams = self.server.listener_context.streams
         if streams is None or "upgrade" in head.headers:
             return False
@@ -301,8 +333,10 @@ class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
         return True
 
     def _end(self, data: bytes) -> None:
-        """Write a last answer, then wait for the client; see :meth:`_linger`.
-        The client may have disconnected."""
+        """Write a last answer, then wait for the client to end the connection.
+
+        The client may have disconnected.
+        """
         sock: Any = self.socket
         try:
             sock.settimeout(LINGER_SECONDS)
@@ -315,9 +349,11 @@ class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
             self._linger(sock)
 
     def _linger(self, sock: Any) -> None:
-        """End this half of TCP, and drop the bytes that the client still sends,
-        for a limited time. Unread bytes would cause a reset, which might
-        overtake the answer."""
+        """End this half of TCP, and drop the bytes that the client still sends.
+
+        It takes a limited time. Unread bytes would cause a reset, which might
+        overtake the answer.
+        """
         try:
             sock.settimeout(LINGER_SECONDS)
             sock.shutdown(_socket.SHUT_WR)
@@ -332,8 +368,11 @@ class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
             )
 
     def upgrade_websocket(self) -> Any:
-        """Decide on a request. Returns None if it asks for no upgrade, and the
-        body of the answer if the upgrade is refused."""
+        """Decide on a request.
+
+        Returns None if it asks for no upgrade, and the body of the answer if
+        the upgrade is refused.
+        """
         assert self.environ is not None
         head = head_of(self.environ)
         if not wants_upgrade(head.headers):
@@ -387,12 +426,14 @@ class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
         return [content]
 
     def log_request(self) -> None:
-        """Disabled: the application has its own request log."""
+        """Do nothing: the application has its own request log."""
 
 
 class WsgiServer(WSGIServer):
     """A listener with the server of pywsgi, in place of :class:`FrontServer`.
-    Owner of the handlers that wait for a next request."""
+
+    It owns the handlers that wait for a next request.
+    """
 
     handler_class = WsgiHandler
     pool: Pool
@@ -405,6 +446,7 @@ class WsgiServer(WSGIServer):
         context: ListenerContext,
         metrics: Metrics,
     ) -> None:
+        """Make a server that accepts connections once it is started."""
         environ = {**environ, WS_DIALECT_KEY: context.ws_dialect}
         super().__init__(
             listener,
@@ -425,8 +467,10 @@ class WsgiServer(WSGIServer):
         self.port = port_of(listener)
 
     def handle(self, client_socket: Any, address: Any) -> None:
-        """Serve one connection. A peer of a Unix socket, which has no address,
-        gets one."""
+        """Serve one connection.
+
+        A peer of a Unix socket, which has no address, gets one.
+        """
         super().handle(client_socket, address or LOCAL_PEER)  # type: ignore[arg-type]
 
     def update_environ(self) -> None:
@@ -438,7 +482,9 @@ class WsgiServer(WSGIServer):
 
     def drain(self) -> None:
         """Accept the connections that wait in the queue, then stop listening.
-        From now on each answer ends its connection."""
+
+        From now on each answer ends its connection.
+        """
         self.draining = True
         with suppress(OSError):  # the process has no file descriptor left
             accepted = self.do_read()
@@ -448,14 +494,17 @@ class WsgiServer(WSGIServer):
         self.close()
 
     def end_idle(self) -> None:
+        """End connections that wait for a next request."""
         self.ended = True
         for handler in self.waiting:
             handler.end_wait()
 
     @property
     def busy(self) -> bool:
+        """Whether a request is unfinished."""
         return len(self.pool) > sum(handler.idle for handler in self.waiting)
 
     @property
     def connected(self) -> bool:
+        """Whether a client has a connection."""
         return bool(self.pool)
