@@ -33,8 +33,11 @@ greenlets."""
 
 
 def _open_in_batches(connections: Iterable[Connection]) -> Iterable[Connection]:
-    """Iterate over a copy of ``connections``, and yield those in service. Lets
-    others run after each batch."""
+    """Yield the connections that are in service, and let others run now and
+    then.
+
+    It iterates over a copy, because connections come and go meanwhile.
+    """
     for index, connection in enumerate(tuple(connections)):
         if index and index % _BATCH == 0:
             gevent.sleep(_TURN_SECONDS)
@@ -45,10 +48,10 @@ def _open_in_batches(connections: Iterable[Connection]) -> Iterable[Connection]:
 class Sweep(Service):
     """Closes silent connections, and pings clients.
 
-    ``heartbeat_seconds``: how long a session may be silent. ``login_seconds``:
-    in which time a client must log in; 0: as long as a session may be silent.
-    ``ping_seconds``: the time between two pings. ``pong_seconds``: in which
-    time a client must answer a ping.
+    ``heartbeat_seconds`` is how long a session may be silent. ``login_seconds``
+    is the time in which a client must log in; 0: as long as a session may be
+    silent. ``ping_seconds`` is the time between two pings, and ``pong_seconds``
+    the time in which a client must answer a ping.
     """
 
     context: ConnectionContext
@@ -72,7 +75,11 @@ class Sweep(Service):
             self.sweep()
 
     def sweep(self) -> None:
-        """Close connections whose last sign of life is too old."""
+        """Close connections whose last sign of life is too old.
+
+        What is a sign of life depends on the dialect: a heartbeat command, any
+        traffic, or an answer to a ping.
+        """
         self.metrics.sweeps += 1
         # A connection is closed if it was seen last before these times.
         now = monotonic()
@@ -103,8 +110,7 @@ class Sweep(Service):
                 self._close(connection, CloseCode.LOGIN_TIMEOUT)
 
     def _check_traffic(self, connection: Connection, since: float) -> None:
-        """Close a session without any traffic since the monotonic time
-        ``since``."""
+        """Close a session without any traffic since a monotonic time."""
         if connection.last_seen >= since:
             return
         # Only the kernel knows of traffic after the last check.
@@ -114,9 +120,11 @@ class Sweep(Service):
             self._close(connection, CloseCode.HEARTBEAT_EXPIRED)
 
     def run_pings(self) -> None:
-        """Greenlet: ping all clients with a heartbeat command in rounds. Close
-        the clients that do not answer within ``pong_seconds``. For the other
-        clients see :class:`Pings`."""
+        """Greenlet: ping all clients of dialects with a heartbeat command.
+
+        It does so in rounds, and closes the clients that do not answer within
+        ``pong_seconds``. For the other clients see :class:`Pings`.
+        """
         round_ends: deque[float] = deque()
         """The end times of the rounds of pings whose answers are not checked
         yet."""
@@ -129,6 +137,7 @@ class Sweep(Service):
             pause = min(next_check, next_round) - monotonic()
             gevent.sleep(max(pause, 0.0))
 
+            # The answers to the oldest round are due now.
             if next_check <= next_round:
                 self._close_unanswered(round_ends.popleft())
                 continue
@@ -140,8 +149,10 @@ class Sweep(Service):
             round_ends.append(monotonic())
 
     def _close_unanswered(self, round_end: float) -> None:
-        """Close connections that have not answered the pings of the round that
-        ended at ``round_end``."""
+        """Close connections that have not answered the pings of a round.
+
+        The round has ended at the monotonic time ``round_end``.
+        """
         for connection in _open_in_batches(self.context.connections):
             if connection.encoding.dialect.pinged:
                 continue
@@ -149,6 +160,7 @@ class Sweep(Service):
                 self._close(connection, CloseCode.HEARTBEAT_EXPIRED)
 
     def _close(self, connection: Connection, code: int) -> None:
+        """Close a silent connection, and count it."""
         self.metrics.swept += 1
         connection.close(code)
 
@@ -161,12 +173,11 @@ _PING_BATCH: Final = 500
 
 
 class Pings:
-    """Pings the connections of ``pinged`` dialects every ``ping_seconds``, and
-    closes silent ones.
+    """Pings the clients of dialects without a heartbeat command.
 
-    A connection without a sign of life for ``silent_seconds`` is closed at the
-    next check, up to ``ping_seconds`` later. All received data is a sign of
-    life, also a pong.
+    Each is pinged every ``ping_seconds``. A connection without a sign of life
+    for ``silent_seconds`` is closed at the next check, up to ``ping_seconds``
+    later. All received data is a sign of life, also a pong.
     """
 
     def __init__(
@@ -176,6 +187,8 @@ class Pings:
         ping_seconds: float,
         silent_seconds: float,
     ) -> None:
+        """Compute the times between two steps, and until a connection is
+        silent."""
         self._context = context
         self._metrics = metrics
         self._step_seconds = ping_seconds / SLOTS
@@ -184,8 +197,11 @@ class Pings:
         self._patience = max(silent_seconds - ping_seconds / 2, ping_seconds / 2)
 
     def run(self) -> None:
-        """Greenlet: run one step after the other. If the loop was late, the
-        missed steps follow at once."""
+        """Greenlet: run one step after the other, each for a part of the
+        connections.
+
+        If the loop was late, the missed steps follow at once.
+        """
         step = 0
         began = monotonic() + until_beat(self._step_seconds)
         while True:
@@ -195,7 +211,11 @@ class Pings:
             self.step(step % SLOTS)
 
     def step(self, slot: int) -> None:
-        """Ping all connections of a slot, and close the silent ones."""
+        """Ping all connections of a slot, and close the silent ones.
+
+        A slot is every 25th file descriptor, so that not all clients answer at
+        once.
+        """
         now = monotonic()
         for number, connection in enumerate(self._in(slot), 1):
             since = connection.pinged_at
@@ -211,8 +231,10 @@ class Pings:
                 gevent.sleep(_TURN_SECONDS)
 
     def _in(self, slot: int) -> Iterator[Connection]:
-        """The connections of a slot that are in service and whose clients are
-        pinged. A connection that still has to log in is left out."""
+        """Yield the connections of a slot whose clients are pinged.
+
+        They are in service. A connection that still has to log in is left out.
+        """
         if not self._context.pinged:
             return
         poller = self._context.poller

@@ -27,8 +27,8 @@ from imserver.gateway.transport.outbox import BULK_CONNECTIONS, Flusher
 class UnackedMessages(Protocol):
     """The messages to one connection that its client has not acknowledged yet.
 
-    ``delivered``: the number of the last message that was sent. ``waiting``:
-    the messages, each as an event or the id of a stored message, with its
+    ``delivered`` is the number of the last message that was sent. ``waiting``
+    are the messages, each as an event or the id of a stored message, with its
     frame.
     """
 
@@ -41,18 +41,24 @@ class UnackedMessages(Protocol):
         """Record the next message that goes to the connection."""
 
     def ack(self, connection: Connection, number: int) -> int:
-        """Record that the client has the messages up to a number. Returns the
-        id of the last stored message among them, or 0 if none of them is
-        stored."""
+        """Record that the client has the messages up to a number.
+
+        Returns the id of the last stored message among them, or 0 if none of
+        them is stored.
+        """
 
     def clear(self) -> list[Event]:
-        """Forget all messages, because the session ends. Returns the messages
-        that are not stored."""
+        """Forget all messages, because the session ends.
+
+        Returns the messages that are not stored.
+        """
 
 
 class AckedState(DialectState, gc=False):
-    """State of a connection whose client may acknowledge messages. ``unacked``
-    is None if it does not."""
+    """The state of a connection whose client may acknowledge messages.
+
+    ``unacked`` is None if it does not.
+    """
 
     unacked: UnackedMessages | None = None
 
@@ -70,13 +76,17 @@ _NOTICES_SHARE: Final = 8
 
 
 def make(encoding: Encoding, event: Event | Part) -> FrameSource:
-    """Encode an event, or a part of a run of stored messages, once for all
-    connections with this encoding."""
+    """Encode an event once for all connections with this encoding.
+
+    ``event`` may also be a part of a run of stored messages. Returns the frame,
+    or a function that makes it for each connection.
+    """
     dialect = encoding.dialect
     # isinstance() of a Struct would take a third of the time that encoding one
     # takes. The class has no subclass, so its type can be compared.
     if type(event) is Part:
         return event.run.pick(encoding, event.indexes)
+    # The payloads of a personal dialect have the name of their receiver.
     if not dialect.personal:
         payload = dialect.encode_event(event)  # type: ignore[arg-type]
         if type(payload) is bytes:
@@ -89,9 +99,11 @@ def make(encoding: Encoding, event: Event | Part) -> FrameSource:
 
 
 def framed(encoding: Encoding, payload: Payload | None) -> FrameSource:
-    """The frame with a payload. If the payload depends on the connection,
-    returns a function that makes the frame. None stands for an event that the
-    dialect cannot express."""
+    """Make the frame with a payload.
+
+    If the payload depends on the connection, returns a function that makes the
+    frame. None stands for an event that the dialect cannot express.
+    """
     if payload is None:
         return b""
     if type(payload) is bytes:
@@ -100,6 +112,7 @@ def framed(encoding: Encoding, payload: Payload | None) -> FrameSource:
     make_payload: Callable[[str, DialectState | None], bytes] = payload  # type: ignore[assignment]
 
     def frame(connection: Connection) -> bytes:
+        """Make the frame for one connection."""
         content = make_payload(connection.user or "", connection.dialect_state)
         if content:
             return encoding.frame(content)
@@ -111,13 +124,16 @@ def framed(encoding: Encoding, payload: Payload | None) -> FrameSource:
 def named(
     encoding: Encoding, event: Event | StoredMessage, before: bytes, behind: bytes
 ) -> Callable[[Connection], bytes]:
-    """A function that makes the frame of an event or a stored message for a
-    connection. The payload is ``before``, the user of the connection as JSON,
-    and ``behind``."""
+    """Return a function that makes a frame with the name of its receiver.
+
+    The payload is ``before``, the user of the connection as JSON, and
+    ``behind``.
+    """
     if encoding.dialect.numbered and event.kind in _NUMBERED:
         return partial(_numbered, event, before, behind)
 
     def frame(connection: Connection) -> bytes:
+        """Make the frame for one connection."""
         receiver = msgspec.json.encode(connection.user or "")
         return encoding.frame(b"%b%b%b" % (before, receiver, behind))
 
@@ -127,9 +143,11 @@ def named(
 def _numbered(
     event: Event | StoredMessage, before: bytes, behind: bytes, connection: Connection
 ) -> bytes:
-    """The frame of a message that the client of ``connection`` acknowledges,
-    with the next number of the connection. Records the message as not
-    acknowledged yet."""
+    """Make the frame of a message that the client acknowledges.
+
+    It gets the next number of the connection, and is recorded as not
+    acknowledged yet.
+    """
     state = connection.dialect_state
     encoding = connection.encoding
     assert isinstance(state, AckedState)
@@ -143,18 +161,20 @@ def _numbered(
 
 
 def frame_for(source: FrameSource, connection: Connection) -> bytes:
-    """The frame for one connection."""
+    """Return the frame for one connection."""
     if type(source) is bytes:
         return source
     return source(connection)  # type: ignore[operator]
 
 
 class Run(Protocol):
-    """Stored messages that are delivered together. A connection gets all of
-    them or a part."""
+    """Stored messages that are delivered together.
+
+    A connection gets all of them or a part.
+    """
 
     def pick(self, encoding: Encoding, indexes: Sequence[int]) -> FrameSource:
-        """The frames of the messages at these indexes, joined."""
+        """Return the frames of the messages at these indexes, joined."""
 
 
 class Part(Struct, eq=False, gc=False):
@@ -165,17 +185,18 @@ class Part(Struct, eq=False, gc=False):
 
 
 class Fanout:
-    """Puts events into the outboxes of connections. Owner of the waiting
-    notices of apps.
+    """Puts events into the outboxes of connections.
 
-    ``notice_members``: apps with more users have no enter and exit notices.
-    ``notice_bytes``: limit of the bytes of notices that one connection may
-    cause per second, an eighth of an outbox.
+    It owns the *notices* of apps that wait: users see there who comes and goes.
+    ``notice_members``: apps with more users have no notices. ``notice_bytes``
+    is the limit of the bytes of notices that one connection may cause per
+    second, an eighth of an outbox.
     """
 
     def __init__(
         self, hub: Hub, flusher: Flusher, metrics: Metrics, notice_members: int
     ) -> None:
+        """Begin without notices."""
         self._apps = hub.apps
         self._flusher = flusher
         self._metrics = metrics
@@ -196,8 +217,9 @@ class Fanout:
     def to_sessions(
         self, app: str, user: str, event: Event, device: str | None = None
     ) -> int:
-        """Send to the addressed sessions of a user, or only to the sessions on
-        one ``device`` (None: on all). Returns their number.
+        """Send to the addressed sessions of a user. Returns their number.
+
+        ``device`` is the only device that gets the event; None: all devices.
 
         A session may subscribe to ``user:<user>``, or to the ``group:<id>``
         that ``event.channel`` names. Then it receives a publication of that
@@ -211,6 +233,7 @@ class Fanout:
         entry = hub_app.users.get(user)
         if entry is None:
             return 0
+        # Notices come before later events of the app.
         if hub_app.notices:
             self.flush_notices()
         if device is not None or hub_app.own_channels:
@@ -241,9 +264,12 @@ class Fanout:
         return len(sessions)
 
     def _to_some_of(self, app: App, user: str, event: Event, device: str | None) -> int:
-        """Send to the sessions of a user, one by one; see :meth:`to_sessions`.
+        """Send to the sessions of a user, one by one. Returns their number.
+
         It is needed if only the sessions on ``device`` get the event, or if
-        channels of users or groups have subscribers in the app."""
+        channels of users or groups have subscribers in the app.
+        :meth:`to_sessions` has the rules.
+        """
         user_channel = app.own_channels.get(f"user:{user}")
         event_channel = None
         plain = event
@@ -270,8 +296,10 @@ class Fanout:
         return len(sessions)
 
     def _without_channel(self, event: Event) -> Event:
-        """The push for sessions that have not subscribed. It is one object for
-        one event, so it is encoded once."""
+        """Return the push for sessions that have not subscribed.
+
+        It is one object for one event, so it is encoded once.
+        """
         if self._named is not event:
             self._named = event
             self._plain = replace(event, channel=None)
@@ -307,7 +335,10 @@ class Fanout:
         except_connection: Connection | None = None,
     ) -> int:
         """Send to the members of a channel, except some users and one
-        connection. Returns the number of connections that receive it."""
+        connection.
+
+        Returns the number of connections that receive it.
+        """
         members: Collection[Connection] = channel.members
         if except_users or except_connection is not None:
             members = [
@@ -321,8 +352,10 @@ class Fanout:
     def to_some(
         self, app: App, connections: Collection[Connection], event: Event
     ) -> int:
-        """Send to these sessions of the app. Returns how many of them receive
-        the event."""
+        """Send to these sessions of the app.
+
+        Returns how many of them receive the event.
+        """
         if app.notices:
             self.flush_notices()
         reached = self._fill(connections, None, event)
@@ -345,8 +378,11 @@ class Fanout:
         except_user: str = "",
         except_users: Collection[str] = (),
     ) -> int:
-        """Send to all users of an app except ``except_user`` and
-        ``except_users``. Returns the number of sessions that receive it."""
+        """Send to all users of an app except some.
+
+        Neither ``except_user`` nor ``except_users`` get it. Returns the number
+        of sessions that receive it.
+        """
         hub_app = self._apps.get(app)
         if hub_app is None:
             return 0
@@ -366,8 +402,10 @@ class Fanout:
         return reached
 
     def _spread(self, app: App, event: Event, except_user: str) -> int:
-        """Send to all users of an app except ``except_user`` (``""``: to all).
-        Returns the number of sessions that receive it."""
+        """Send to all users of an app except one (``""``: to all).
+
+        Returns the number of sessions that receive it.
+        """
         if except_user:
             skipped = app.users.get(except_user)
         else:
@@ -389,12 +427,12 @@ class Fanout:
         return self._fill(sessions, None, event)
 
     def _fill(self, connections, skipped, event) -> int:  # type: ignore[no-untyped-def]
-        """Put an event, or a part of a run, into the outboxes of connections,
-        except the connection ``skipped``, which must be among them (None: skip
-        none). Returns how many receive it.
+        """Put an event into the outboxes of connections.
 
-        This is the inner loop of every broadcast, and takes about 50 ns for
-        each connection.
+        ``event`` may be a part of a run. The connection ``skipped`` gets
+        nothing; it must be among them (None: skip none). Returns how many
+        receive it. This is the inner loop of every broadcast, and takes about
+        50 ns for each connection.
         """
         sources: dict[Encoding, FrameSource] = {}
         is_bulk = len(connections) > BULK_CONNECTIONS
@@ -439,20 +477,21 @@ class Fanout:
         return len(connections) - (skipped is not None) - unsent
 
     def takes_notices(self, app: App) -> bool:
-        """Whether an app has enter and exit notices: it is not quiet, and has
-        few enough users on all nodes."""
+        """Tell whether an app has enter and exit notices.
+
+        It is not quiet, and has few enough users on all nodes.
+        """
         return not app.quiet and len(app.users) + app.elsewhere <= self.notice_members
 
     def notice(
         self, app: App, event: Event, newcomer: Connection | None = None
     ) -> None:
-        """Send a notice to all users of the app at the end of this turn,
-        together with its other notices.
+        """Send a notice to all users of the app at the end of this turn.
 
-        The user of an enter notice does not receive it. ``newcomer`` is the
-        session of that user. It does not receive the notices that already
-        waited either. Other events of the app are sent after the waiting
-        notices.
+        It is sent together with the app's other notices, and before other
+        events of the app. The user of an enter notice does not receive it.
+        ``newcomer`` is the session of that user. It does not receive the
+        notices that already waited either.
         """
         if not self.takes_notices(app):
             return
@@ -494,8 +533,9 @@ class Fanout:
     ) -> None:
         """Send several notices. Most sessions get all of them, joined.
 
-        ``newcomers``: session → how many of the first notices it does not get.
-        ``entering``: the users who do not get the notices of their own entry.
+        ``newcomers`` is session → how many of the first notices it does not
+        get. ``entering`` are the users who do not get the notices of their own
+        entry.
         """
         encoded: dict[Encoding, list[FrameSource]] = {}
         joined: dict[Encoding, bytes | None] = {}
@@ -530,6 +570,7 @@ class Fanout:
     def _enqueue_frames(
         self, connection: Connection, frames: bytes, count: int
     ) -> None:
+        """Put ``count`` joined frames into an outbox, if there are any."""
         if frames:
             self._metrics.deliveries += count
             self._flusher.enqueue(connection, frames)

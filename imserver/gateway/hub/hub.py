@@ -33,11 +33,12 @@ _TIME_STEP_SECONDS: Final = 0.000_002
 
 
 class App(Struct, eq=False):
-    """The online users of one app. Owner: the hub.
+    """The online users of one app. The hub owns it.
 
-    ``users``: user → the addressed session, or a list of several. Nearly all
-    users have one session, and a list for each would cost 64 bytes. Only
-    sessions in service are included.
+    ``users`` is user → the addressed session, or a list of several. An
+    *addressed* session receives pushes to its user. Nearly all users have one
+    session, and a list for each would cost 64 bytes. Only sessions in service
+    are included.
     """
 
     name: str
@@ -74,10 +75,11 @@ class App(Struct, eq=False):
     change."""
 
     def __post_init__(self) -> None:
+        """Leave out notices in apps of systems."""
         self.quiet = self.name.startswith(SYSTEM_PREFIX)
 
     def sessions_of(self, user: str) -> tuple[Connection, ...]:
-        """The addressed sessions of ``user``, oldest first."""
+        """Return the addressed sessions of a user, oldest first."""
         entry = self.users.get(user)
         if entry is None:
             return ()
@@ -87,12 +89,16 @@ class App(Struct, eq=False):
 
 
 class Hub:
-    """All apps of this node. Owner of the session fields of connections (app,
-    user, device)."""
+    """All apps of this node, with their users.
+
+    It owns the session fields of connections: app, user and device.
+    """
 
     def __init__(
         self, policies: Mapping[str, str], connections: set[Connection]
     ) -> None:
+        """Begin with the configured apps. ``policies`` is app → its login
+        policy."""
         self.apps = {name: App(name, policy) for name, policy in policies.items()}
         """Apps by name. Only the hub changes it."""
         self._connections = connections
@@ -102,20 +108,25 @@ class Hub:
         share this object."""
 
     def report_to(self, forgotten: Callable[[Connection], object]) -> None:
-        """Call ``forgotten`` with each session that is no longer addressed,
-        while its connection stays open. It must not switch. It calls
-        the latest function first, because the services that it uses end after
-        it."""
+        """Call a function with each session that is no longer addressed.
+
+        Its connection stays open. The function must not switch greenlets. The
+        latest function is called first, because the services that it uses end
+        after it.
+        """
         self._on_forgotten.insert(0, forgotten)
 
     def _report_forgotten(self, connection: Connection) -> None:
+        """Report a session that is no longer addressed."""
         for listener in self._on_forgotten:
             listener(connection)
 
     def open(self, name: str, policy: str, is_registered: bool = True) -> App:
-        """The app of this name. Creates a missing app, with this policy. An
-        app that is not registered ends with its last user, unless it
-        is registered meanwhile."""
+        """Return the app of this name, which is made if it is missing.
+
+        An app that is not registered ends with its last user, unless it is
+        registered meanwhile. ``policy`` is for a new app.
+        """
         app = self.apps.get(name)
         if app is None:
             app = App(name, policy, is_registered)
@@ -125,15 +136,19 @@ class Hub:
         return app
 
     def set_policy(self, name: str, policy: str, quiet: bool = False) -> None:
-        """Set the policy for future logins. ``quiet``: enter and exit notices
-        are not sent."""
+        """Set the policy for future logins.
+
+        With ``quiet``, enter and exit notices are not sent.
+        """
         app = self.apps[name]
         app.policy = policy
         app.quiet = quiet or name.startswith(SYSTEM_PREFIX)
 
     def retire(self, name: str) -> list[Connection]:
-        """Make a deleted app end when its last user has gone. Returns the
-        connections of its users."""
+        """Make a deleted app end when its last user has gone.
+
+        Returns the connections of its users.
+        """
         app = self.apps.get(name)
         if app is None:
             return []
@@ -144,8 +159,10 @@ class Hub:
         ]
 
     def close_unregistered(self, name: str) -> None:
-        """Remove an app if it is not registered, and has neither users nor
-        members of channels."""
+        """Remove an app if it is not registered, and nobody uses it.
+
+        It has neither users nor members of channels then.
+        """
         app = self.apps.get(name)
         if app is None or app.is_registered:
             return
@@ -153,37 +170,41 @@ class Hub:
             del self.apps[name]
 
     def registered(self) -> Iterator[App]:
-        """All registered apps. Do not switch while iterating."""
+        """Iterate over all registered apps. Do not switch meanwhile."""
         return (app for app in self.apps.values() if app.is_registered)
 
     def connections(self) -> set[Connection]:
-        """All connections of this node, with or without a login. Do not change
-        it; copy it to switch."""
+        """Return all connections of this node, with or without a login.
+
+        It is the set itself: do not change it, and copy it to switch greenlets.
+        """
         return self._connections
 
     def sessions(self) -> Iterator[Connection]:
-        """All addressed sessions of all apps."""
+        """Iterate over the addressed sessions of all apps."""
         for app in self.apps.values():
             for user in app.users:
                 yield from app.sessions_of(user)
 
     def sessions_of(self, app: str, user: str) -> tuple[Connection, ...]:
-        """The addressed sessions of a user of an app, oldest first."""
+        """Return the addressed sessions of a user of an app, oldest first."""
         hub_app = self.apps.get(app)
         if hub_app is None:
             return ()
         return hub_app.sessions_of(user)
 
     def user_names(self, app: str) -> list[str]:
-        """The users of an app who are online on this node; empty for an unknown
-        app."""
+        """List the users of an app who are online on this node.
+
+        The list is empty for an unknown app.
+        """
         hub_app = self.apps.get(app)
         if hub_app is not None:
             return list(hub_app.users)
         return []
 
     def channel(self, app: str, name: str) -> LocalChannel | None:
-        """A channel of an app. Returns None if it has no members on this
+        """Return a channel of an app; None if it has no members on this
         node."""
         hub_app = self.apps.get(app)
         if hub_app is None:
@@ -191,20 +212,22 @@ class Hub:
         return hub_app.channels.get(name)
 
     def member_count(self, app: str, channel: str) -> int:
-        """Number of connections of this node in a channel."""
+        """Count the connections of this node in a channel."""
         local = self.channel(app, channel)
         if local is None:
             return 0
         return len(local.members)
 
     def is_online(self, app: str, user: str) -> bool:
-        """Whether ``user`` has a session on this node."""
+        """Tell whether a user has a session on this node."""
         hub_app = self.apps.get(app)
         return hub_app is not None and user in hub_app.users
 
     def attach(self, app: App, connection: Connection, user: str, device: str) -> None:
-        """Make ``connection`` a session of ``user`` that is answered, but gets
-        no push to the user."""
+        """Make a connection a session that gets no pushes to its user.
+
+        Its requests are answered.
+        """
         self._begin(app, connection, user, device, ATTACH)
 
     def _begin(
@@ -215,7 +238,10 @@ class Hub:
         device: str,
         event: ConnectionEvent,
     ) -> None:
-        """Set the session fields of a connection. ``event``: JOIN or ATTACH."""
+        """Set the session fields of a connection.
+
+        ``event`` is JOIN for an addressed session, else ATTACH.
+        """
         connection.state = CONNECTION_TRANSITIONS[connection.state][event]
         connection.app = app.name
         connection.user = user
@@ -227,16 +253,22 @@ class Hub:
         connection.since = self.now
 
     def forget(self, connection: Connection) -> None:
-        """Stop addressing a session. Its requests are still answered. Its later
-        end takes no user offline."""
+        """Stop addressing a session.
+
+        Its requests are still answered. Its later end takes no user offline.
+        """
         self.leave(connection)
         connection.state = CONNECTION_TRANSITIONS[connection.state][FORGET]
         self._report_forgotten(connection)
 
     def detach(self, connection: Connection) -> bool:
-        """End a session but keep its connection. Returns whether its user is
-        offline now, because it was the last session."""
+        """End a session but keep its connection.
+
+        Returns whether its user is offline now, because it was the last
+        session.
+        """
         went_offline = self.leave(connection)
+        # The listeners still see whose session it was.
         self._report_forgotten(connection)
         connection.state = CONNECTION_TRANSITIONS[connection.state][LEAVE]
         connection.app = None
@@ -246,9 +278,11 @@ class Hub:
         return went_offline
 
     def join(self, app: App, connection: Connection, user: str, device: str) -> None:
-        """Make ``connection`` an addressed session of ``user``. Under the
-        policy ``newest`` the other sessions of the user are no longer
-        addressed."""
+        """Make a connection an addressed session of a user.
+
+        Under the policy ``newest`` the other sessions of the user are no longer
+        addressed.
+        """
         self._begin(app, connection, user, device, JOIN)
         # The notices that already wait are not for the new session.
         if app.notices:
@@ -275,8 +309,10 @@ class Hub:
             app.several += 1
 
     def leave(self, connection: Connection) -> bool:
-        """Remove a session from the addressed sessions of its user. Returns
-        whether its user is offline now, because it was the last one."""
+        """Remove a session from the addressed sessions of its user.
+
+        Returns whether its user is offline now, because it was the last one.
+        """
         if connection.app is None or connection.user is None:
             return False
         app = self.apps.get(connection.app)
@@ -291,6 +327,7 @@ class Hub:
             return True
         if isinstance(entry, list) and connection in entry:
             entry.remove(connection)
+            # A single session is stored without a list, which saves memory.
             if len(entry) == 1:
                 app.users[user] = entry[0]
                 app.several -= 1
@@ -339,10 +376,12 @@ class ChannelPosition(Struct, eq=False):
 
 
 class LocalChannel(Struct, eq=False):
-    """A channel with members on this node. ``members``: connection → Unix time
-    of joining, in the order of these times, which are all different.
-    ``position``: None if the channel has no history. Owner:
-    :class:`ChannelMembership`."""
+    """A channel with members on this node.
+
+    ``members`` is connection → Unix time of joining, in the order of these
+    times, which are all different. ``position`` is None if the channel has no
+    history. :class:`ChannelMembership` owns it.
+    """
 
     app: App
     name: str
@@ -351,10 +390,12 @@ class LocalChannel(Struct, eq=False):
 
 
 class ChannelMembership(Service):
-    """The channels and their members. Owner of ``App.channels``,
-    ``App.own_channels`` and ``Connection.channels``. The latter is a tuple,
-    because a dict of three channels would take 140 bytes more. Never switches
-    greenlets."""
+    """The channels of this node and their members. Never switches greenlets.
+
+    It owns ``App.channels``, ``App.own_channels`` and ``Connection.channels``.
+    The latter is a tuple, because a dict of three channels would take 140 bytes
+    more.
+    """
 
     channels: int = 0
     """Number of channels in all apps."""
@@ -364,8 +405,11 @@ class ChannelMembership(Service):
     """Unix time of the last join."""
 
     def join(self, app: App, name: str, connection: Connection) -> LocalChannel | None:
-        """Add a connection to a channel. Returns the channel, or None if the
-        connection is a member already, or not in service in the app."""
+        """Add a connection to a channel.
+
+        Returns the channel, or None if the connection is a member already, or
+        not in service in the app.
+        """
         if connection.state >= CLOSING or connection.app != app.name:
             return None
         channel = app.channels.get(name)
@@ -401,8 +445,10 @@ class ChannelMembership(Service):
         return True
 
     def leave_all(self, connection: Connection) -> tuple[LocalChannel, ...]:
-        """Remove a connection from all its channels. Returns them in the order
-        of joining."""
+        """Remove a connection from all its channels.
+
+        Returns them in the order of joining.
+        """
         channels: tuple[LocalChannel, ...] = connection.channels
         connection.channels = ()
         for channel in channels:
@@ -410,8 +456,10 @@ class ChannelMembership(Service):
         return channels
 
     def users_of(self, channel: LocalChannel) -> int:
-        """Number of users among the members. All members without a user count
-        as one user."""
+        """Count the users among the members.
+
+        All members without a user count as one user.
+        """
         counts = channel.app.user_counts
         count = counts.get(channel)
         if count is None:
@@ -420,8 +468,10 @@ class ChannelMembership(Service):
         return count
 
     def _take_out(self, channel: LocalChannel, connection: Connection) -> None:
-        """Remove a connection from the members of a channel. A channel without
-        members is forgotten."""
+        """Remove a connection from the members of a channel.
+
+        A channel without members is forgotten.
+        """
         if channel.app.user_counts:
             channel.app.user_counts.pop(channel, None)
         del channel.members[connection]

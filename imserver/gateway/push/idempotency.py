@@ -74,7 +74,7 @@ class IdReused(ServiceRefused, problem=Problems.ID_REUSED):
 
 
 def digest_of(content: bytes) -> int:
-    """The digest of the content of a request, which is the same on all
+    """Return a hash of the content of a request, which is equal on all
     nodes."""
     digest = blake2b(content, digest_size=_DIGEST_BYTES).digest()
     return int.from_bytes(digest, signed=True)
@@ -88,9 +88,11 @@ WAITING: Final = Waiting()
 
 
 class First(Struct, frozen=True, gc=False):
-    """The result of the first request with this id, as
-    :meth:`Idempotency.settle` got it. ``b""``: this node does not know the
-    result."""
+    """What is known of the first request with this id.
+
+    ``result`` is as :meth:`Idempotency.settle` got it. ``b""``: this node does
+    not know the result.
+    """
 
     result: bytes
 
@@ -105,9 +107,12 @@ repeats (``b""``: none)."""
 
 
 class _PendingClaim(Struct):
-    """``claim``: the claim of an id in the cluster (None: the id is claimed on
-    this node only). ``settled``: set when the claim is settled; None if no
-    repeat waits for that."""
+    """An id that is claimed and not settled.
+
+    ``claim`` is the claim of the id in the cluster (None: it is claimed on this
+    node only). ``settled`` is set when the claim is settled; None if no repeat
+    waits for that.
+    """
 
     claim: Claim | None = None
     settled: Flag | None = None
@@ -140,6 +145,7 @@ class Idempotency:
         registry: RedisRegistry | None = None,
         clock: Callable[[], float] = monotonic,
     ) -> None:
+        """Begin without ids. The class explains the arguments."""
         self.shared = shared
         self.registry = registry
         self.repeats = 0
@@ -173,6 +179,7 @@ class Idempotency:
         """Memory of the younger generation."""
 
     def __len__(self) -> int:
+        """Return the number of remembered ids."""
         return len(self._order)
 
     # --- one id ---------------------------------------------------------------
@@ -190,13 +197,13 @@ class Idempotency:
     def claim(
         self, app: str, id: str, digest: int | None = None, only_here: bool = False
     ) -> Claimed:
-        """Claim an id. Returns the key for :meth:`settle` if the id is free;
-        for a repeat, see :data:`Claimed`.
+        """Claim an id: the right to execute the push or request with this id.
 
-        ``digest``: the digest of the request; None for a message id.
-        ``only_here``: claim the id on this node, but not in the cluster. May
-        switch greenlets while another push or request has claimed the id, and
-        in a cluster.
+        Returns the key for :meth:`settle` if the id is free. For a repeat it
+        returns what is known of the first one (:data:`Claimed`). ``digest`` is
+        the hash of a request; None for a message id. With ``only_here``, the id
+        is claimed on this node, but not in the cluster. May switch greenlets
+        while another push or request has claimed the id, and in a cluster.
         """
         if not id:
             return UNTRACKED
@@ -241,7 +248,8 @@ class Idempotency:
         The id is remembered if a target has ``accepted`` the push or request.
         Otherwise it may be claimed again. ``digest`` (see :func:`digest_of`)
         and ``result`` of a request are remembered with its id (an empty
-        ``result`` is not). ``for_all``: the result is remembered on all nodes.
+        ``result`` is not). With ``for_all``, the result is remembered on all
+        nodes.
         """
         if not key:
             return
@@ -262,6 +270,8 @@ class Idempotency:
             if result:
                 self._remember(key, digest, result)
 
+        # Most claims have neither an entry in the cluster nor a repeat that
+        # waits.
         if id_claim is not None:
             if id_claim.claim is not None and self.registry is not None:
                 if result and for_all:
@@ -273,8 +283,10 @@ class Idempotency:
                 id_claim.settled.set()
 
     def _remember(self, key: int, digest: int, result: bytes) -> None:
-        """Remember the result of a request in the younger generation. A full
-        one becomes the older generation."""
+        """Remember the result of a request in the younger generation.
+
+        A full one becomes the older generation.
+        """
         self._young_results[key] = _pack_digest(digest) + result
         self._young_bytes += _ENTRY_BYTES + _DIGEST_BYTES + len(result)
         if (
@@ -287,7 +299,9 @@ class Idempotency:
 
     def name(self, app: str, id: str, digest: int | None = None) -> str:
         """Return the name under which an id is claimed in the cluster.
-        ``digest``: the digest of the request (None: a message id)."""
+
+        ``digest`` is the hash of a request; None for a message id.
+        """
         if digest is not None:
             # No name of an app contains U+0000, so this equals neither the name
             # of another app's request nor that of a message id (outside demo
@@ -306,13 +320,13 @@ class Idempotency:
         digests: Sequence[int] | None = None,
         only_here: Collection[int] = (),
     ) -> list[Claimed | Waiting]:
-        """Claim many ids with one query to the registry. The results are in the
-        order of the ids, as :meth:`claim` returns them.
+        """Claim many ids with one query to the registry.
 
+        The results are in the order of the ids, as :meth:`claim` returns them.
         This method does not wait for an id that another push or request has
         claimed. The result is then WAITING: claim such ids one by one after all
-        claims of this call are settled. ``digests``: the digests of requests;
-        None for message ids. ``only_here``: indexes of ids that are not claimed
+        claims of this call are settled. ``digests`` are those of requests; None
+        for message ids. ``only_here`` are indexes of ids that are not claimed
         in the cluster.
         """
         claims: list[Claimed | Waiting] = []
@@ -373,10 +387,13 @@ class Idempotency:
         shared: Sequence[tuple[int, int]],
         claims: list[Claimed | Waiting],
     ) -> list[tuple[int, int]]:
-        """Claim ids in the cluster that are claimed here. ``shared``: the index
-        and the key of each of the ``names``. Returns the index and the key of
-        each id that was accepted in the cluster before. If another node has
-        claimed an id, its entry in ``claims`` becomes WAITING."""
+        """Claim ids in the cluster that are claimed here already.
+
+        ``shared`` has the index and the key of each of the ``names``. Returns
+        the index and the key of each id that was accepted in the cluster
+        before. If another node has claimed an id, its entry in ``claims``
+        becomes WAITING.
+        """
         repeats: list[tuple[int, int]] = []
         # Without an answer of the registry, the claims hold on this node only.
         answers = registry.claim(names) or ()
@@ -397,8 +414,10 @@ class Idempotency:
                 self.settle(claim, accepted=False)
 
     def release(self, claims: Sequence[object]) -> None:
-        """Settle the keys among these results of :meth:`claim_each`. No push
-        was accepted, so their ids may be claimed again."""
+        """Give up the claims among these results of :meth:`claim_each`.
+
+        No push was accepted, so their ids may be claimed again.
+        """
         for key in claims:
             if isinstance(key, int):
                 self.settle(key, accepted=False)
@@ -411,15 +430,14 @@ class Idempotency:
         *,
         all_or_none: bool = False,
     ) -> list[T | IdReused]:
-        """Carry out requests with different ids, each with a digest, once per
-        id. May switch greenlets.
+        """Execute requests with different ids, each only once. May switch
+        greenlets.
 
-        ``requests``: the id and the digest of each request. ``carry_out`` gets
-        the index of a request, and the result of the first request (None: the
-        request is not a repeat). Requests whose id another request has claimed
-        come last, because no claim may wait for another claim. ``all_or_none``:
-        raise :class:`IdReused` if an id is known to belong to another request.
-        Otherwise the result of such a request is IdReused.
+        ``requests`` has the id and the digest of each request. ``carry_out``
+        executes one: it gets its index, and the result of the first request (None:
+        the request is not a repeat). With ``all_or_none``, :class:`IdReused` is
+        raised if an id is known to belong to another request. Otherwise the result
+        of such a request is IdReused.
         """
         ids = [id for id, _ in requests]
         digests = [digest for _, digest in requests]
@@ -427,7 +445,7 @@ class Idempotency:
         answers: dict[int, T | IdReused] = {}
 
         def carry_out_one(index: int, claim: Claimed) -> None:
-            """Carry out one request, and settle its claim."""
+            """Execute one request, and settle its claim."""
             if isinstance(claim, IdReused):
                 answers[index] = claim
                 return
@@ -443,8 +461,7 @@ class Idempotency:
                 accepted = not ACCEPTED.isdisjoint(outcomes)
                 self.settle(claim, accepted, digests[index], result, for_all=True)
 
-        # An iterator: after an error it has the claims that are not settled
-        # yet.
+        # An iterator: after an error it has the claims that are not settled yet.
         unsettled = enumerate(claims)
         try:
             if all_or_none and any(isinstance(claim, IdReused) for claim in claims):
@@ -455,6 +472,8 @@ class Idempotency:
         finally:
             self.release([claim for _, claim in unsettled])
 
+        # Requests whose id another request has claimed come last, because nobody
+        # may wait while holding a claim: two calls could wait for each other.
         for index, (id, digest) in enumerate(requests):
             if isinstance(claims[index], Waiting):
                 carry_out_one(index, self.claim(app, id, digest))
@@ -463,13 +482,13 @@ class Idempotency:
     # --- this node ------------------------------------------------------------
 
     def _key(self, app: str, id: str, digest: int | None) -> int:
-        """The key under which an id is claimed and remembered."""
+        """Return the key under which an id is claimed and remembered."""
         if digest is None:
             return (hash(id) if self.shared else hash((app, id))) & _HASH_MASK
         return hash((app, id, True)) & _HASH_MASK
 
     def _entry_of(self, key: int) -> _PendingClaim:
-        """Return the entry of a claimed id. It is made when it is first
+        """Return the entry of a claimed id, which is made when it is first
         needed."""
         id_claim = self._pending[key]
         if id_claim is None:
@@ -478,16 +497,19 @@ class Idempotency:
         return id_claim
 
     def _repeat_of(self, key: int, digest: int | None) -> First | IdReused | None:
-        """Return the result of the first request with an id that was accepted
-        before. Returns None for a message id (``digest`` None), which has no
-        result."""
+        """Return what is known of the first request with an id.
+
+        Returns None for a message id (``digest`` None), which has no result.
+        """
         if digest is None:
             return None
         return self._result_of(key, digest)
 
     def _result_of(self, key: int, digest: int) -> First | IdReused:
-        """Return the result of the request that was accepted under this key, or
-        IdReused if its digest is another one."""
+        """Return the result of the request that was accepted under this key.
+
+        Returns IdReused if that was another request, with another digest.
+        """
         entry = self._young_results.get(key) or self._old_results.get(key)
         if entry is None:
             return First(b"")
@@ -496,8 +518,10 @@ class Idempotency:
         return First(entry[_DIGEST_BYTES:])
 
     def _has_expired(self, key: int) -> bool:
-        """Whether a remembered id has expired. If so, delete it and all older
-        ones."""
+        """Tell whether a remembered id has expired.
+
+        If so, it and all older ones are deleted.
+        """
         now = self._clock()
         if now < self._shards[key % self._shard_count][key] + self._seconds:
             return False
@@ -517,6 +541,7 @@ class Idempotency:
             self._forget_oldest()
 
     def _forget_oldest(self) -> None:
+        """Delete the oldest id."""
         oldest = self._order.popleft()
         del self._shards[oldest % self._shard_count][oldest]
 
@@ -525,10 +550,12 @@ class Idempotency:
     def _claim_in_cluster(
         self, registry: RedisRegistry, app: str, id: str, digest: int | None, key: int
     ) -> bool:
-        """Claim in the cluster an id that is claimed here. Waits while another
-        node has claimed it. Returns False if the id is not free; the claim here
-        is then settled. If the registry does not answer, the claim here is
-        enough."""
+        """Claim in the cluster an id that is claimed here already.
+
+        It waits while another node has claimed it. Returns False if the id is
+        not free; the claim here is then settled. If the registry does not
+        answer, the claim here is enough.
+        """
         name = self.name(app, id, digest)
         deadline = monotonic() + CLAIM_SECONDS
         state = ""
@@ -545,6 +572,7 @@ class Idempotency:
                     break
                 gevent.sleep(LOOK_SECONDS)
         finally:
+            # Another node still holds the id, or an error was raised.
             if state not in ("mine", "repeat"):
                 self.settle(key, accepted=False)
 
@@ -561,8 +589,10 @@ class Idempotency:
         requests: Sequence[str],
     ) -> None:
         """Settle claims on this node whose ids were accepted in the cluster.
-        ``requests``: the ids of requests, in the order of ``keys``; empty for
-        message ids. Switches greenlets to read the results of requests."""
+
+        ``requests`` are the ids of requests, in the order of ``keys``; empty
+        for message ids. Switches greenlets to read the results of requests.
+        """
         entries = [b""] * len(keys)
         try:
             if requests:

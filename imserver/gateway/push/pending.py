@@ -33,8 +33,11 @@ _ENTRY_BYTES: Final = 400
 
 
 class PendingPush(Struct, gc=False):
-    """One push to a user. ``device``: only for this device (None: for all).
-    ``until``: the monotonic time at which it expires."""
+    """One push to an absent user.
+
+    ``device`` is the only device that gets it (None: all). ``until`` is the
+    monotonic time at which it expires.
+    """
 
     event: Event
     device: str | None
@@ -42,22 +45,27 @@ class PendingPush(Struct, gc=False):
 
     @property
     def size(self) -> int:
-        """Approximate size in bytes."""
+        """The approximate size in bytes."""
         return _ENTRY_BYTES + len(self.event.text) + len(self.event.data)
 
 
 class _Queue(Struct, eq=False):
     """The pending pushes of one user: number → push, the oldest first.
-    ``turn`` is locked while a greenlet delivers them."""
+
+    ``turn`` is locked while a greenlet delivers them.
+    """
 
     pushes: dict[int, PendingPush] = field(default_factory=dict)
     turn: BoundedSemaphore = field(default_factory=BoundedSemaphore)
 
 
 class PendingPushes(Service):
-    """Owner of the pending pushes of this node: at most ``limit_pushes``, and
-    ``limit_bytes``. An app takes at most :data:`APP_SHARE` of the free space,
-    so that no app can use all of it. ``to_user``: the method of the reach."""
+    """The pushes to absent users that wait on this node.
+
+    There are at most ``limit_pushes``, with ``limit_bytes``. An app takes at
+    most :data:`APP_SHARE` of the free space, so that no app can use all of it.
+    ``to_user`` is the method of the reach that delivers a push.
+    """
 
     to_user: Callable[[str, str, Event, str | None], Outcome]
     presence: Presence
@@ -79,6 +87,7 @@ class PendingPushes(Service):
     """Set while there are pending pushes."""
 
     def __post_init__(self) -> None:
+        """Receive pushes of nodes that stop."""
         if self.node_messages is not None:
             self.node_messages.handle(
                 {ToPending: self._add_passed, ForgetPending: self._forget_user}
@@ -92,8 +101,10 @@ class PendingPushes(Service):
         seconds: float,
         device: str | None = None,
     ) -> bool:
-        """Store a push for ``seconds``. Return False if there is no room for
-        it. Never switches greenlets."""
+        """Keep a push for ``seconds``, until its user logs in.
+
+        Returns False if there is no room for it. Never switches greenlets.
+        """
         push = PendingPush(event, device, self.clock() + seconds)
         pushes, used_bytes = self._used.get(app, (0, 0))
         # The space that other apps do not use.
@@ -128,12 +139,14 @@ class PendingPushes(Service):
             self._used.pop(app, None)
 
     def waits_for(self, app: str, user: str) -> bool:
-        """Whether a user has pending pushes. Never switches greenlets."""
+        """Tell whether a user has pending pushes. Never switches greenlets."""
         return (app, user) in self._queues
 
     def deliver(self, app: str, user: str) -> None:
-        """Deliver the pending pushes of a user, if they are online.
-        Switches greenlets."""
+        """Deliver the pending pushes of a user, if the user is online.
+
+        Switches greenlets.
+        """
         queue = self._queues.get((app, user))
         if queue is None:
             return
@@ -149,6 +162,7 @@ class PendingPushes(Service):
                 elif push.device is None:
                     # The user is absent, so no later push is sent.
                     break
+            # Another queue of the user may have begun since.
             if not queue.pushes and self._queues.get((app, user)) is queue:
                 del self._queues[app, user]
 
@@ -159,8 +173,10 @@ class PendingPushes(Service):
             self._remove(app, user)
 
     def forget_user(self, app: str, user: str) -> None:
-        """Remove all pushes of an erased user, on all nodes. Never switches
-        greenlets."""
+        """Remove all pushes of an erased user, on all nodes.
+
+        Never switches greenlets.
+        """
         message = ForgetPending(app, user)
         self._forget_user(message)
         if self.node_messages is not None:
@@ -178,8 +194,11 @@ class PendingPushes(Service):
             self._drop(app, queue, number)
 
     def pass_on(self) -> None:
-        """Pass all pushes to nodes that are not stopping, all pushes of one
-        user to the same node. Switches greenlets."""
+        """Pass all pushes to nodes that are not stopping. Switches greenlets.
+
+        All pushes of one user go to the same node, so that they keep their
+        order.
+        """
         node_messages = self.node_messages
         if node_messages is None:
             return
@@ -205,13 +224,15 @@ class PendingPushes(Service):
         )
 
     def run(self) -> None:
-        """Greenlet: while there are pending pushes, check once per second
-        whether their users are online."""
+        """Greenlet: check once per second whether users have come back.
+
+        It sleeps while there are no pending pushes.
+        """
         while True:
             self._filled.wait()
             gevent.sleep(until_beat(LOOK_SECONDS))
             try:
-                self.look()
+                self.deliver_to_present()
             except Exception:
                 logging.getLogger(__name__).exception(
                     "looking for users with pending pushes failed"
@@ -219,7 +240,7 @@ class PendingPushes(Service):
             if not self._queues:
                 self._filled.clear()
 
-    def look(self) -> None:
+    def deliver_to_present(self) -> None:
         """Drop expired pushes, and deliver to users who are online now."""
         if self.clock() >= self._next_expiry:
             self._expire()
@@ -228,6 +249,7 @@ class PendingPushes(Service):
         for app, user in self._queues:
             users_of.setdefault(app, []).append(user)
         for app, users in users_of.items():
+            # The users of an app are looked up together, in the whole cluster.
             for start in range(0, len(users), LOOK_USERS):
                 batch = users[start : start + LOOK_USERS]
                 are_online = self.presence.are_online(app, batch)
@@ -236,8 +258,7 @@ class PendingPushes(Service):
                         self.deliver(app, user)
 
     def _expire(self) -> None:
-        """Drop the pushes whose time is over, and find the time at which the
-        next push expires."""
+        """Drop the pushes whose time is over, and find the next expiry."""
         now = self.clock()
         next_expiry = float("inf")
         for (app, user), queue in tuple(self._queues.items()):

@@ -58,9 +58,11 @@ _MEMBERS_PER_READ: Final = 1000
 
 
 def nothing_accepted(outcomes: Collection[Outcome]) -> bool:
-    """Whether delivery to a target failed, and no target has accepted the push
-    or publication, now or before. Then every API answers with a temporary
-    error, and the id may be used again."""
+    """Tell whether delivery has failed, and no target has accepted the push.
+
+    A target that accepted it before counts, too. Then every API answers with a
+    temporary error, and the id may be used again.
+    """
     return (
         Outcome.FAILED in outcomes
         and _REPEATED not in outcomes
@@ -69,8 +71,10 @@ def nothing_accepted(outcomes: Collection[Outcome]) -> bool:
 
 
 class UserPush(Struct, forbid_unknown_fields=True, gc=False):
-    """One message to one user, as a row of a batch. A row with ``user`` ``""``
-    is not sent."""
+    """One message to one user, as a row of a batch.
+
+    A row whose ``user`` is ``""`` is not sent.
+    """
 
     user: str = field(default="", name="userID")
     msg_id: str = field(default="", name="msgID")
@@ -78,9 +82,12 @@ class UserPush(Struct, forbid_unknown_fields=True, gc=False):
 
 
 class Reach(Protocol):
-    """Delivers to users, on this node or on all nodes, and counts the pushes
-    that were sent. UNKNOWN: the registry does not answer. Every call may
-    switch greenlets."""
+    """Delivers to users, on this node or on all nodes.
+
+    It counts the pushes that were sent. The outcome UNKNOWN means that the
+    registry, which knows the nodes of users, does not answer. Every call may
+    switch greenlets.
+    """
 
     def to_user(
         self, app: str, user: str, event: Event, device: str | None = None
@@ -99,17 +106,21 @@ class Reach(Protocol):
         device: str | None = None,
         outcomes: list[Outcome] | None = None,
     ) -> list[Outcome]:
-        """Deliver to each user the event of ``events`` at the same index, to
-        all devices or to one. Returns the outcomes. ``outcomes``: an empty list
-        to which they are added, so that the caller has the known ones after an
-        error."""
+        """Deliver to each user the event of ``events`` at the same index.
+
+        ``device`` is the only device that gets it; None: all devices. Returns
+        the outcomes. ``outcomes`` is an empty list to which they are added, so
+        that the caller has the known ones after an error.
+        """
 
     def to_each_once(
         self, app: str, pushes: Sequence[UserPush]
     ) -> tuple[list[Outcome], Sequence[int]]:
-        """Claim and deliver many pushes, each with its own user and id. Returns
-        the outcomes, and the indexes of pushes that were not sent because
-        another push holds their id now."""
+        """Claim and deliver many pushes, each with its own user and id.
+
+        Returns the outcomes, and the indexes of pushes that were not sent
+        because another push holds their id now.
+        """
 
     def to_app(
         self,
@@ -122,9 +133,12 @@ class Reach(Protocol):
 
 
 class Pushes(Service):
-    """Pushes with message ids: claims the id, delivers through ``reach``,
-    settles the claim. Every call may switch greenlets. ``channels``: delivers
-    in apps whose channels of users have a history."""
+    """Sends pushes with message ids, each id only once.
+
+    It claims the id, delivers through ``reach``, and settles the claim: the id
+    is remembered if the push was accepted. ``channels`` delivers in apps whose
+    channels of users have a history. Every call may switch greenlets.
+    """
 
     ids: Idempotency
     reach: Reach
@@ -132,16 +146,20 @@ class Pushes(Service):
     channels: UserChannels | None = None
 
     def _stores(self, app: str) -> UserChannels | None:
-        """Return the channels of users if these channels have a history in an
-        app. Then a push to a user is a publication to the user's channel.
-        Returns None for other apps."""
+        """Return the channels of users, if an app keeps a history of them.
+
+        Then a push to a user is a publication to the user's channel. Returns
+        None for other apps.
+        """
         if self.channels is not None and app in self.channels.apps:
             return self.channels
         return None
 
     def from_back_end(self, app: str, push: UserPush) -> Outcome:
-        """Push a message of a back end to one user. The event names the
-        receiver as its sender, as in the original."""
+        """Push a message of a back end to one user.
+
+        The event names the receiver as its sender, as in the original server.
+        """
         user = push.user
         msg_id = push.msg_id
         channels = self._stores(app)
@@ -151,6 +169,7 @@ class Pushes(Service):
         if key is None:
             return _REPEATED
 
+        # After an error the claim is settled as not sent, so the id is free again.
         outcome = _NOT_SENT
         try:
             if user:
@@ -186,7 +205,10 @@ class Pushes(Service):
 
     def to_each(self, app: str, pushes: Sequence[UserPush]) -> list[Outcome]:
         """Push many messages of a back end, each with its own user and message
-        id."""
+        id.
+
+        Returns an outcome for each, in their order.
+        """
         if self._stores(app):
             return [self.from_back_end(app, push) for push in _paced(pushes)]
         outcomes, waiting = self.reach.to_each_once(app, pushes)
@@ -206,8 +228,11 @@ class Pushes(Service):
         by_user: bool = False,
         except_users: tuple[str, ...] = (),
     ) -> Outcome:
-        """Push to all users of an app except ``sender`` and ``except_users``.
-        ``by_user``: the sender makes the request, and not the back end."""
+        """Push to all users of an app except some.
+
+        ``sender`` and ``except_users`` do not get it. ``by_user``: the sender
+        makes the request, and not the back end.
+        """
         if by_user:
             claimed_id = _id_of_user(sender, msg_id)
         else:
@@ -218,6 +243,7 @@ class Pushes(Service):
 
         outcome = _NOT_SENT
         try:
+            # A push without a sender is invalid, and sent to nobody.
             if sender:
                 event = Event("msg", sender, text, msg_id)
                 outcome = self.reach.to_app(app, event, sender, except_users)
@@ -233,9 +259,11 @@ class Pushes(Service):
     def to_many(
         self, app: str, users: Sequence[str], msg_id: str, text: str
     ) -> list[Outcome] | None:
-        """Push one message to many users. Returns an outcome for each user, or
-        None if the id of the message was accepted before. The id counts as
-        accepted if one user is reached."""
+        """Push one message to many users.
+
+        Returns an outcome for each user, or None if the id of the message was
+        accepted before. The id counts as accepted if one user is reached.
+        """
         claim = self.ids.claim(app, msg_id)
         if claim is None:
             return None
@@ -266,7 +294,7 @@ def _paced(items: Iterable[_Item]) -> Iterator[_Item]:
 
 
 def _id_of_user(user: str, msg_id: str) -> str:
-    """The name under which the message id of a user is claimed.
+    """Return the name under which the message id of a user is claimed.
 
     It never equals an id of the back end or of another user: no id contains
     U+0000. Otherwise a user could claim an id of others, and their push would
@@ -278,7 +306,7 @@ def _id_of_user(user: str, msg_id: str) -> str:
 
 
 class LocalReach(Service):
-    """See :class:`Reach`; on a node without a cluster."""
+    """The :class:`Reach` of a node without a cluster."""
 
     ids: Idempotency
     fanout: Fanout
@@ -323,8 +351,10 @@ class LocalReach(Service):
     def to_each_once(
         self, app: str, pushes: Sequence[UserPush]
     ) -> tuple[list[Outcome], Sequence[int]]:
-        """Claim and deliver many pushes. No push waits for another one, so the
-        second result is empty."""
+        """Claim and deliver many pushes.
+
+        No push waits for another one, so the second result is empty.
+        """
         claim = self.ids.claim
         settle = self.ids.settle
         to_sessions = self.fanout.to_sessions
@@ -370,9 +400,11 @@ push to a user who is not online. It may switch greenlets."""
 
 
 class _Publication(Struct, frozen=True, gc=False):
-    """A publication to several channels of ``app``; see
-    :meth:`Publishing.to_channels`. ``tags``: as :func:`encode_tags` makes
-    them."""
+    """A publication to several channels of ``app``.
+
+    :meth:`Publishing.to_channels` explains the fields. ``tags`` are as
+    :func:`encode_tags` makes them.
+    """
 
     app: str
     event: Event
@@ -391,8 +423,10 @@ def _refused(refused: ChannelRefused) -> Published:
 
 
 class Publishing(Service, dict=True):
-    """Sends to targets of all kinds, on all nodes. Every call may switch
-    greenlets."""
+    """Sends events to targets of all kinds, on all nodes.
+
+    Every call may switch greenlets.
+    """
 
     reach: Reach
     channels: Channels
@@ -402,11 +436,12 @@ class Publishing(Service, dict=True):
     on_absent: OnAbsent | None = None
 
     def __post_init__(self) -> None:
+        """Begin without a service that stores pushes."""
         self._user_channels = UserChannels(self.channels, self.reach.to_user)
         self.stored_pushes: StoredPushes = StoredPushes()
 
     def ask(self, stored_pushes: StoredPushes) -> None:
-        """From now on use only this object to store pushes."""
+        """Use this object to store pushes from now on: the messenger."""
         self.stored_pushes = stored_pushes
 
     def to_channels(
@@ -422,13 +457,15 @@ class Publishing(Service, dict=True):
         digest: int = 0,
         all_or_none: bool = False,
     ) -> list[Published]:
-        """Publish the same event to several channels. The results are in the
-        order of the channels.
+        """Publish the same event to several channels.
+
+        The results are in the order of the channels.
 
         ``key`` identifies the request (``""``: no key): for each key, a channel
         gets one publication. A repeated one has the outcome REPEATED, and its
-        position if this node knows it. ``digest``: see :func:`digest_of`; it
-        distinguishes this request from others with the same key.
+        position if this node knows it. ``digest`` is the hash of the request
+        (:func:`digest_of`), which distinguishes it from others with the same
+        key.
 
         A publication that was REFUSED or has FAILED has a ``refusal``: a
         :class:`ChannelRefused`, or :class:`IdReused` if the key belongs to
@@ -457,6 +494,7 @@ class Publishing(Service, dict=True):
         ]
 
         def publish_to(index: int, first: First | None) -> RequestResult[Published]:
+            """Publish to one channel, if it is no repeat."""
             return self._publish_once(publication, names[index], first)
 
         results = self.ids.carry_out_each(
@@ -472,9 +510,12 @@ class Publishing(Service, dict=True):
     def _publish_once(
         self, publication: _Publication, channel: str, first: First | None
     ) -> RequestResult[Published]:
-        """Publish to a channel, unless ``first`` says that it was done before.
+        """Publish to a channel, unless it was done before under the same key.
+
+        ``first`` is what is known of the first time; None: this is the first.
         Returns the publication, and the outcomes and the result to remember, as
-        :meth:`Idempotency.carry_out_each` needs them."""
+        :meth:`Idempotency.carry_out_each` needs them.
+        """
         is_stored = publication.with_history and self.channels.options.is_stored(
             publication.app, channel
         )
@@ -489,12 +530,14 @@ class Publishing(Service, dict=True):
 
         published = self._publish(publication, channel)
         if published.refusal is not None:
+            # Nothing is remembered, so the request may be repeated.
             return published, (), b""
         position_bytes = msgspec.msgpack.encode(published.position)
         return published, (published.outcome,), position_bytes
 
     def _publish(self, publication: _Publication, channel: str) -> Published:
-        """Publish to one of several channels."""
+        """Publish to one of several channels, which may stand for a user or a
+        group."""
         app = publication.app
         event = publication.event
         # Channels of a system have any names: there, `user:1` is not the
@@ -516,6 +559,7 @@ class Publishing(Service, dict=True):
 
         part = ChannelPart(channel, tags=publication.tags)
         try:
+            # Most names are short ASCII, so the usual check needs no call.
             if not (channel.isascii() and 0 < len(channel) <= Limit.CHANNEL_BYTES):
                 check_name(channel)
             return self.channels.publishing.publish_event(
@@ -532,8 +576,10 @@ class Publishing(Service, dict=True):
     def _publish_to_target(
         self, publication: _Publication, target: Target
     ) -> Published:
-        """Publish to the channel of a group, or of a user without a history:
-        its members receive a push."""
+        """Publish to the channel of a group, or of a user without a history.
+
+        Its members receive a push.
+        """
         (outcome,) = self.to_targets(
             publication.app, [target], publication.event, publication.except_users
         )
@@ -551,12 +597,13 @@ class Publishing(Service, dict=True):
         ttl_seconds: float = 0,
         key: str = "",
     ) -> list[Outcome]:
-        """Send an event to each target, in order. A user or connection that
-        several targets name receives the event several times.
+        """Send an event to each target, in order.
 
-        ``except_users`` do not receive it through channels, groups and ``all``.
-        Absent users receive it if they log in within ``ttl_seconds``. ``key``:
-        see :meth:`ChannelPublishing.publish_event`.
+        A user or connection that several targets name receives the event
+        several times. ``except_users`` do not receive it through channels,
+        groups and ``all``. Absent users receive it if they log in within
+        ``ttl_seconds``. ``key`` is the key of the request, for
+        :meth:`ChannelPublishing.publish_event`.
         """
         outcomes: list[Outcome] = []
         users: list[str] = []
@@ -609,9 +656,11 @@ class Publishing(Service, dict=True):
         except_users: tuple[str, ...],
         ttl_seconds: float,
     ) -> Outcome:
-        """Send an event to the members of a group. The outcome is PARTLY if the
-        event did not reach the nodes of some members, or if the database could
-        not name all members."""
+        """Send an event to the members of a group.
+
+        The outcome is PARTLY if the event did not reach the nodes of some
+        members, or if the database could not name all members.
+        """
         outcomes = set[Outcome]()
         after = ""
         event = replace(event, channel=ChannelPart(f"group:{group}"))
@@ -625,6 +674,7 @@ class Publishing(Service, dict=True):
                 break
             users = [user for user in members if user not in except_users]
             outcomes.update(self.to_users(app, users, event, ttl_seconds))
+            # This was the last page of the members.
             if len(members) < _MEMBERS_PER_READ:
                 break
             after = members[-1]
@@ -657,9 +707,11 @@ class Publishing(Service, dict=True):
         ttl_seconds: float = 0,
         device: str | None = None,
     ) -> list[Outcome]:
-        """Send to each user the event of ``events`` at the same index, on all
-        devices of the user or on one (``device``). A push to an absent user is
-        pending for ``ttl_seconds``."""
+        """Send to each user the event of ``events`` at the same index.
+
+        It goes to all devices of the user, or to one (``device``). A push to an
+        absent user is pending for ``ttl_seconds``: it waits for a login.
+        """
         # The users of a system are connections.
         if app.startswith(SYSTEM_PREFIX):
             return [
@@ -716,9 +768,12 @@ class Publishing(Service, dict=True):
         key: str = "",
         with_history: bool = True,
     ) -> Published:
-        """Push an event to a user whose channel has a history: publish it to
-        the channel, and send it to the sessions that do not subscribe. The push
-        to these sessions may be pending for ``ttl_seconds``."""
+        """Push an event to a user whose channel has a history.
+
+        It is published to the channel, and sent to the sessions that do not
+        subscribe. The push to these sessions may be pending for
+        ``ttl_seconds``.
+        """
         if self.pending.count:
             self._deliver_pending(app, (user,))
         try:
@@ -744,8 +799,8 @@ class Publishing(Service, dict=True):
         return _refused(ChannelRefused("unavailable", "the registry does not answer"))
 
     def _deliver_pending(self, app: str, users: Sequence[str]) -> None:
-        """Deliver the pending pushes of these users first, so that pushes keep
-        their order."""
+        """Deliver the pending pushes of these users first, so that the order is
+        kept."""
         pending = self.pending
         for user in users:
             if pending.waits_for(app, user):
@@ -758,8 +813,10 @@ class Publishing(Service, dict=True):
         events: Sequence[Event],
         outcomes: Sequence[Outcome],
     ) -> None:
-        """Report the users who are not online, by their outcome, to
-        ``on_absent``."""
+        """Report the users who are not online to ``on_absent``.
+
+        ``outcomes`` tell who it is.
+        """
         if self.on_absent is None or _NOT_SENT not in outcomes:
             return
         rows = zip(users, events, outcomes, strict=True)

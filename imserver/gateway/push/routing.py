@@ -52,8 +52,8 @@ pushes of others."""
 
 
 class ClusterReach(Service):
-    """See :class:`imserver.gateway.push.push.Reach`; on all nodes. Finds users
-    in the registry.
+    """Delivers to users on all nodes. It finds the nodes of users in the
+    registry.
 
     While the registry does not answer, only users of this node are reached, and
     the outcome of others is UNKNOWN. The outcome of users whom the registry
@@ -84,8 +84,11 @@ class ClusterReach(Service):
         return self.push(app, user, event, refs[0], device)
 
     def to_user_once(self, app: str, user: str, event: Event) -> Outcome:
-        """See :class:`imserver.gateway.push.push.Reach`. Looks up and claims
-        with one query."""
+        """Deliver to a user, unless a push with this id was accepted before.
+
+        The user is looked up and the id is claimed in one query. If another
+        push with this id is on its way, this waits for its outcome.
+        """
         if not event.id:
             return self.to_user(app, user, event)
 
@@ -94,6 +97,7 @@ class ClusterReach(Service):
         while True:
             answer = self.registry.find_and_claim(app, user, name)
             if answer is None:
+                # The registry does not answer: only this node is reached.
                 return self.push(app, user, event, None)
             refs, claim = answer
             if claim.state == "mine":
@@ -121,6 +125,8 @@ class ClusterReach(Service):
                     outcome = Outcome.SENT
                 return outcome
 
+            # If the user has just moved, earlier pushes may still be on their
+            # way.
             if _are_together(refs):
                 epoch = refs[0].epoch
                 seconds = self._routes.record_push(app, user, epoch, own_epoch)
@@ -136,9 +142,11 @@ class ClusterReach(Service):
     def to_each_once(
         self, app: str, pushes: Sequence[UserPush]
     ) -> tuple[list[Outcome], Sequence[int]]:
-        """Claim and deliver many pushes, in batches. Returns the outcomes, and
-        the indexes of the pushes that were not sent because another push has
-        claimed their id."""
+        """Claim and deliver many pushes, in batches.
+
+        Returns the outcomes, and the indexes of the pushes that were not sent
+        because another push has claimed their id.
+        """
         outcomes: list[Outcome] = []
         waiting: list[int] = []
         for start in range(0, len(pushes), BATCH_TARGETS):
@@ -150,14 +158,18 @@ class ClusterReach(Service):
         return outcomes, waiting
 
     def _push_batch(self, app: str, pushes: Sequence[UserPush]) -> list[Outcome | None]:
-        """Send the pushes of one batch. The outcome of a push is None if
-        another push has claimed its id now; then it was not sent."""
+        """Send the pushes of one batch.
+
+        The outcome of a push is None if another push has claimed its id now;
+        then it was not sent.
+        """
         refs = self.find(app, [push.user for push in pushes])
         # An absent user gets nothing, so the id of such a push is not claimed
         # in the cluster.
         absent: set[int] = set()
         if refs is not None:
             absent.update(index for index, sessions in enumerate(refs) if not sessions)
+        # A claim that is neither a number nor Waiting is that of a repeat.
         outcomes: list[Outcome | None] = [Outcome.REPEATED] * len(pushes)
         ids = [push.msg_id for push in pushes]
         claims = self.ids.claim_each(app, ids, only_here=absent)
@@ -188,7 +200,9 @@ class ClusterReach(Service):
         outcomes: list[Outcome] | None = None,
     ) -> list[Outcome]:
         """Deliver to each user the event of ``events`` at the same index.
-        ``outcomes``: see :class:`imserver.gateway.push.push.Reach`."""
+
+        ``outcomes`` is a list that the caller has after an error, too.
+        """
         if outcomes is None:
             outcomes = []
         next_events = iter(events)
@@ -211,8 +225,10 @@ class ClusterReach(Service):
         except_user: str = "",
         except_users: tuple[str, ...] = (),
     ) -> Outcome:
-        """Deliver to all users of an app on all nodes, except some. The outcome
-        is PARTLY if a node does not receive the message."""
+        """Deliver to all users of an app on all nodes, except some.
+
+        The outcome is PARTLY if a node does not receive the message.
+        """
         reached_here = self.fanout.to_app(app, event, except_user, except_users) > 0
         peer_count = len(self.node_messages.peers())
         message = ToApp(app, except_user, event, except_users)
@@ -233,9 +249,12 @@ class ClusterReach(Service):
     def find(
         self, app: str, users: Sequence[str]
     ) -> list[tuple[SessionRef, ...]] | None:
-        """Find the sessions of each user. Returns None if the registry does not
-        answer. If a user has just moved to another node, this method waits a
-        short time first, so that pushes keep their order."""
+        """Find the sessions of each user.
+
+        If a user has just moved to another node, this waits a short time first,
+        so that pushes keep their order. Returns None if the registry does not
+        answer. May switch greenlets.
+        """
         refs = self._look_up(app, users)
         own_epoch = self.node_messages.own_epoch
         longest = 0.0
@@ -256,7 +275,9 @@ class ClusterReach(Service):
         self, app: str, users: Sequence[str]
     ) -> list[tuple[SessionRef, ...]] | None:
         """Look up the sessions of each user; the user ``""`` has no sessions.
-        Returns None if the registry does not answer."""
+
+        Returns None if the registry does not answer.
+        """
         named = [user for user in users if user]
         if not named:
             return [()] * len(users)
@@ -275,7 +296,8 @@ class ClusterReach(Service):
         device: str | None = None,
     ) -> Outcome:
         """Deliver a push to the nodes of a user, or to one device of the user.
-        ``refs``: the sessions as the registry knows them (None: it does not
+
+        ``refs`` are the sessions as the registry knows them (None: it does not
         answer).
 
         After a flush of Redis or a lost lease, the registry may lack sessions
@@ -323,6 +345,8 @@ class ClusterReach(Service):
             epochs |= unsure_epochs
         others = epochs - {own_epoch}
         if others:
+            # Only a push that goes to one node may be forwarded by it:
+            # otherwise the user could get it twice.
             alone = len(epochs) == 1 and not unsure_epochs
             # 0: it was not rerouted yet.
             item = ToUser(app, user, event, 0, alone, self._origin, number, device)
@@ -340,8 +364,8 @@ class ClusterReach(Service):
         return Outcome.NOT_SENT
 
     def _has_unregistered(self, app: str, user: str) -> bool:
-        """Whether the user has a session here that the registry does not know
-        yet."""
+        """Tell whether the user has a session here that the registry does not
+        know."""
         for connection in self.hub.sessions_of(app, user):
             session = connection.session
             if session is not None and not self.registry.registered(session):
@@ -349,8 +373,10 @@ class ClusterReach(Service):
         return False
 
     def _send_each(self, epochs: Iterable[int], item: ToUser) -> int:
-        """Send a push to other nodes. Returns the number of nodes to which it
-        was sent."""
+        """Send a push to other nodes.
+
+        Returns the number of nodes to which it was sent.
+        """
         sent = 0
         for epoch in epochs:
             if item.device is not None:
@@ -363,8 +389,10 @@ class ClusterReach(Service):
 
 
 def _epochs_with(refs: tuple[SessionRef, ...] | None, device: str | None) -> set[int]:
-    """Return the nodes that have sessions of a user. With a ``device``, only
-    sessions on this device count."""
+    """Return the nodes that have sessions of a user, by their epochs.
+
+    With a ``device``, only sessions on this device count.
+    """
     return {
         ref.epoch
         for ref in refs or ()
@@ -373,14 +401,18 @@ def _epochs_with(refs: tuple[SessionRef, ...] | None, device: str | None) -> set
 
 
 def _unsure_epochs(refs: tuple[SessionRef, ...] | None) -> set[int]:
-    """Return the nodes that may have sessions of a user which the registry does
-    not know (``SessionRef.id`` is 0)."""
+    """Return the nodes that may have sessions which the registry does not know.
+
+    Such an entry has the ``SessionRef.id`` 0.
+    """
     return {ref.epoch for ref in refs or () if not ref.id}
 
 
 def _are_together(refs: tuple[SessionRef, ...]) -> bool:
-    """Whether a user's sessions are all on one node. Only then is a push
-    rerouted if it does not find the user there."""
+    """Tell whether a user's sessions are all on one node.
+
+    Only then is a push rerouted if it does not find the user there.
+    """
     if len(refs) <= 1:
         return len(refs) == 1
     first_epoch = refs[0].epoch
@@ -406,12 +438,11 @@ come back elsewhere."""
 
 class Rerouting(Service):
     """Delivers pushes of other nodes, and reroutes pushes whose user has moved.
-    Owner of one queue per user.
 
     Between the lookup and the arrival of a push, its user may have logged in on
     another node, or a login here may still wait for the registry. Such a push
     waits for the login, or is forwarded to the user's node, in the order of
-    arrival.
+    arrival. It waits in the queue of its user.
     """
 
     registry: RedisRegistry
@@ -435,23 +466,28 @@ class Rerouting(Service):
     :class:`imserver.gateway.core.network.Draining`."""
 
     def report_to(self, unreached: Callable[[str, str, Event], object]) -> None:
-        """From now on call this function for each push whose user was found on
-        no node, if only this node has the push. It gets the app, the user and
-        the event, and must not switch greenlets."""
+        """Call a function for each push whose user was found on no node.
+
+        It is called only if no other node has the push. It gets the app, the
+        user and the event, and must not switch greenlets.
+        """
         self._on_unreached.append(unreached)
 
     @property
     def waiting(self) -> int:
-        """Number of pushes that wait to find their users."""
+        """The number of pushes that wait to find their users."""
         return self._count
 
     def deliver(self, item: ToUser) -> None:
-        """Deliver a push of another node to a user of this node. If pushes to
-        the same user wait, or the user is not here, the push is queued. Never
-        switches greenlets."""
+        """Deliver a push of another node to a user of this node.
+
+        If pushes to the same user wait, or the user is not here, the push is
+        queued. Never switches greenlets.
+        """
         queue = self._queues.get((item.app, item.user))
         if queue is None and self._deliver(item):
             return
+        # There are too many already, so this one is dropped.
         if self._count >= MAX_REROUTED:
             self.unreached += 1
             return
@@ -460,11 +496,13 @@ class Rerouting(Service):
             queue.append(item)
             return
         self._queues[item.app, item.user] = deque([item])
-        gevent.spawn(self._run, item.app, item.user)
+        gevent.spawn(self._serve_queue, item.app, item.user)
 
     def _deliver(self, item: ToUser) -> bool:
-        """Deliver a push, or drop it if a later push has overtaken it. Returns
-        False if the user is not here. Never switches greenlets."""
+        """Deliver a push, or drop it if a later push has overtaken it.
+
+        Returns False if the user is not here. Never switches greenlets.
+        """
         app = item.app
         user = item.user
         # Only a rerouted push can be overtaken.
@@ -478,8 +516,8 @@ class Rerouting(Service):
         self.reorder_guard.reached(app, user, item.origin, item.number)
         return True
 
-    def _run(self, app: str, user: str) -> None:
-        """Greenlet: process the queue of one user until it is empty."""
+    def _serve_queue(self, app: str, user: str) -> None:
+        """Greenlet: deliver or forward the pushes to one user, until none waits."""
         queue = self._queues[app, user]
         until = monotonic() + self.patience
         try:
@@ -487,9 +525,11 @@ class Rerouting(Service):
                 item = queue[0]
                 if not self._serve(item, until):
                     self.unreached += 1
+                    # Otherwise the push went to other nodes, too.
                     if item.alone:
                         for call in self._on_unreached:
                             call(app, user, item.event)
+                # It is removed last: a new push must wait behind it.
                 queue.popleft()
                 self._count -= 1
         except Exception:
@@ -502,15 +542,19 @@ class Rerouting(Service):
             del self._queues[app, user]
 
     def _serve(self, item: ToUser, until: float) -> bool:
-        """Deliver one push here, or forward it to the node of its user. The
-        user may log in until the monotonic time ``until``. Returns False if the
-        user was not found, or the push must not be forwarded."""
+        """Deliver one push here, or forward it to the node of its user.
+
+        The user may log in until the monotonic time ``until``. Returns False if
+        the user was not found, or the push must not be forwarded. Switches
+        greenlets.
+        """
         if self._deliver_after_login(item):
             return True
 
         looks = 0
         while True:
             refs = self.registry.find(item.app, [item.user])
+            # The user may have logged in here meanwhile.
             if self._deliver(item):
                 return True
             if refs is None or not item.alone or item.hops >= MAX_HOPS:
@@ -527,8 +571,10 @@ class Rerouting(Service):
         return sent > 0
 
     def _deliver_after_login(self, item: ToUser) -> bool:
-        """Deliver one push here, and wait for the end of a login of its user if
-        there is one. Returns False if the user is not here."""
+        """Deliver one push here, after a login of its user has ended.
+
+        Returns False if the user is not here. May switch greenlets.
+        """
         for _ in range(_LOGIN_LOOKS):
             if self._deliver(item):
                 return True
@@ -549,11 +595,11 @@ GUARD_SECONDS = 10.0
 
 
 class ReorderDelay(Service):
-    """Remembers, for the most recent users of other nodes, to which node this
-    node has sent its last push. So a push waits a little if its user has moved.
+    """Delays a push if its user has just moved to another node.
 
-    Owner of that table. A push to a user of this node is delivered at once, so
-    no later push waits for it.
+    It remembers, for the most recent users of other nodes, to which node this
+    node has sent its last push. A push to a user of this node is delivered at
+    once, so no later push waits for it.
     """
 
     _clock: Callable[[], float] = monotonic
@@ -564,9 +610,11 @@ class ReorderDelay(Service):
     end of the wait (0: no wait); the oldest push first."""
 
     def record_push(self, app: str, user: str, epoch: int, own: int = 0) -> float:
-        """Record a push to the node with this ``epoch``, and return how many
-        seconds it must wait. ``own``: the epoch of this node (0: record the
-        push in any case). Never switches greenlets."""
+        """Record a push to a node, and return how many seconds it must wait.
+
+        ``epoch`` is the epoch of that node, and ``own`` the epoch of this node
+        (0: record the push in any case). Never switches greenlets.
+        """
         if epoch == own and (app, user) not in self._routes:
             return 0.0
 
@@ -586,26 +634,28 @@ class ReorderDelay(Service):
         return max(until - now, 0.0)
 
     def may_be_elsewhere(self, app: str, user: str) -> bool:
-        """Whether an earlier push of this node to the user may be on its way to
-        another node."""
+        """Tell whether an earlier push may be on its way to another node."""
+        # A full table may have forgotten the user.
         return (app, user) in self._routes or len(self._routes) >= MAX_ROUTES
 
 
 class _Guard(Struct, gc=False):
-    """The guard of a user who has logged in. ``until``: when it ends.
-    ``numbers``: origin → the number of its last push that has reached the
-    user."""
+    """The guard of a user who has logged in.
+
+    ``until`` is when it ends. ``numbers`` is origin → the number of its last
+    push that has reached the user.
+    """
 
     until: float = 0.0
     numbers: dict[int, int] = field(default_factory=dict)
 
 
 class ReorderGuard(Service):
-    """Recent logins on this node, and the pushes delivered to these users.
-    Owner of that table.
+    """Drops rerouted pushes that a later push has overtaken.
 
-    Never switches greenlets. ``origin`` identifies the sender of a push,
-    ``number`` counts its pushes.
+    It remembers recent logins on this node, and the pushes delivered to these
+    users. ``origin`` identifies the node that sent a push, and ``number``
+    counts its pushes. Never switches greenlets.
     """
 
     _hub: Hub
@@ -616,7 +666,9 @@ class ReorderGuard(Service):
 
     def logged_in(self, app: str, user: str) -> None:
         """Begin to guard a user, because a session of the user has begun here.
-        Drops the guards that have ended."""
+
+        Guards that have ended are dropped.
+        """
         now = self._clock()
         while self._ends and self._ends[0][0] <= now:
             _, ended = self._ends.popleft()
@@ -637,8 +689,12 @@ class ReorderGuard(Service):
             guard.numbers[origin] = number
 
     def is_overtaken(self, app: str, user: str, origin: int, number: int) -> bool:
-        """Whether a later push of the same origin has reached the user here, or
-        may have done so because the user is not guarded any more."""
+        """Tell whether a later push of the same origin has reached the user
+        here.
+
+        If the user is not guarded any more, it may have done so, and counts as
+        such.
+        """
         if not self._hub.is_online(app, user):
             return False
         guard = self._guards.get((app, user))

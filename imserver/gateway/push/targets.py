@@ -38,6 +38,7 @@ class Target(Struct, forbid_unknown_fields=True, omit_defaults=True, gc=False):
     all: bool = False
 
     def __post_init__(self) -> None:
+        """Raise ValueError unless there is exactly one target."""
         kinds = (self.user, self.connection, self.channel, self.group)
         if sum(kind is not UNSET for kind in kinds) + self.all != 1:
             raise ValueError(
@@ -48,8 +49,11 @@ class Target(Struct, forbid_unknown_fields=True, omit_defaults=True, gc=False):
 
 
 def addressed(target: Target) -> Target:
-    """Return the user or the group as a target if the target is the channel
-    ``user:<id>`` or ``group:<id>``. Returns any other target unchanged."""
+    """Return the user or the group for which a channel stands.
+
+    They are ``user:<id>`` and ``group:<id>``. Returns any other target
+    unchanged.
+    """
     if target.channel is UNSET:
         return target
     kind, _, id = target.channel.partition(":")
@@ -63,8 +67,8 @@ def addressed(target: Target) -> Target:
 class PushToStore(Struct, frozen=True, gc=False):
     """A push that is stored: a message for each target, a user or a group.
 
-    ``key``: a push is stored once for each key (``""``: no key). ``digest``
-    distinguishes it from another push with the same key.
+    ``key`` names the push (``""``: no key): it is stored once for each key.
+    ``digest`` distinguishes it from another push with the same key.
     """
 
     targets: Sequence[Target]
@@ -74,8 +78,10 @@ class PushToStore(Struct, frozen=True, gc=False):
 
 
 class TargetResult(Struct, frozen=True, gc=False):
-    """The result of the message for one target: STORED at this position,
-    REFUSED for this ``reason``, or FAILED."""
+    """The result of the message for one target.
+
+    It is STORED at this position, REFUSED for this ``reason``, or FAILED.
+    """
 
     outcome: Outcome
     reason: str = ""
@@ -85,23 +91,27 @@ class TargetResult(Struct, frozen=True, gc=False):
 
 
 class StoreResult(Struct, frozen=True):
-    """The results of a push, in the order of its targets. ``replayed``: the
-    push had been stored before."""
+    """The results of a push, in the order of its targets.
+
+    If ``replayed`` is set, the push had been stored before.
+    """
 
     results: list[TargetResult]
     replayed: bool = False
 
 
 class StoredPushes:
-    """Stores pushes. Without the messenger nothing is stored."""
+    """Stores pushes. This base class stores nothing; the messenger has
+    another."""
 
     def store_each(
         self, app: str, pushes: Sequence[PushToStore]
     ) -> list[StoreResult | HttpProblem | StorageUnavailable]:
-        """Store pushes of one app with different keys, in order. A refused push
-        does not stop the others; its result is the problem, or
-        StorageUnavailable if the app has used up its quota. Switches
-        greenlets."""
+        """Store pushes of one app with different keys, in order.
+
+        A refused push does not stop the others. Its result is the problem, or
+        StorageUnavailable if the app has used up its quota. Switches greenlets.
+        """
         return [Problems.STORE_UNAVAILABLE] * len(pushes)
 
 
@@ -116,6 +126,7 @@ class UserChannels:
     def __init__(
         self, channels: Channels, to_user: Callable[[str, str, Event], Outcome]
     ) -> None:
+        """Take the channels, and the method of the reach."""
         self._channels = channels
         self._to_user = to_user
         self.apps = channels.options.history_apps
@@ -130,15 +141,15 @@ class UserChannels:
         key: str = "",
         with_history: bool = True,
     ) -> tuple[Published, Outcome]:
-        """Publish to the channel of a user. Returns the result of the
-        publication, and the outcome for the sessions of the user that do not
-        subscribe to the channel.
+        """Publish to the channel of a user, and push to the other sessions.
 
-        ``key``, ``with_history``: see
-        :meth:`ChannelPublishing.publish_event`. Raises
-        :class:`ChannelRefused`; then nobody receives the event.
+        Returns the result of the publication, and the outcome for the sessions
+        of the user that do not subscribe to the channel. ``key`` and
+        ``with_history`` are those of :meth:`ChannelPublishing.publish_event`.
+        Raises :class:`ChannelRefused`; then nobody receives the event.
         """
         name = f"{USER_CHANNEL}{user}"
+        # Some ids of users cannot be a part of a channel's name.
         if not has_channel(user):
             outcome = self._to_user(app, user, event)
             return Published(outcome), outcome
@@ -157,8 +168,11 @@ class UserChannels:
         return published, outcome
 
     def push(self, app: str, user: str, event: Event, key: str = "") -> Outcome:
-        """Publish as :meth:`publish` does, and return the outcome. SENT means
-        that the history has the push, or that a session has received it."""
+        """Publish as :meth:`publish` does, and return the outcome.
+
+        SENT means that the history has the push, or that a session has received
+        it.
+        """
         try:
             published, _ = self.publish(app, user, event, key=key)
         except ChannelRefused as refused:
