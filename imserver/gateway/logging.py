@@ -74,17 +74,20 @@ _log = logging.getLogger(__name__)
 
 
 class Stamps:
-    """Formats Unix seconds as local times, such as
-    ``2026-01-31T12:00:00.123+08:00``. All but the milliseconds is formatted
-    once per second, because that is expensive."""
+    """Formats times in Unix seconds, such as ``2026-01-31T12:00:00.123+08:00``.
+
+    They are local times. All but the milliseconds is formatted once per second,
+    because that is expensive.
+    """
 
     def __init__(self) -> None:
+        """Begin without a formatted second."""
         self._second = -1
         self._head = ""
         self._zone = ""
 
     def __call__(self, moment: float) -> str:
-        """The text of a time in Unix seconds."""
+        """Format a time in Unix seconds."""
         second = int(moment)
         if second != self._second:
             local = time.localtime(second)
@@ -104,10 +107,10 @@ def shown(text: str) -> str:
 
 
 class TextFormatter(logging.Formatter):
-    """Formats a record as one readable line, followed by traceback and
-    detail."""
+    """Formats a record as one readable line, before traceback and detail."""
 
     def __init__(self, node: str) -> None:
+        """Prepare the name of the node for each line; ``""``: no name."""
         super().__init__()
         self._node = ""
         if node:
@@ -115,6 +118,7 @@ class TextFormatter(logging.Formatter):
         self._stamp = Stamps()
 
     def format(self, record: logging.LogRecord) -> str:
+        """Format a record. Its message is one line, whatever is in it."""
         stamp = self._stamp(record.created)
         message = record.getMessage().translate(_ESCAPES)
         line = f"{stamp} {record.levelname:<7} {record.name}: {message}{self._node}"
@@ -129,10 +133,14 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """Formats a record as a JSON object: time, level, logger, message; node,
-    ids, detail and traceback if any."""
+    """Formats a record as a JSON object on one line.
+
+    It has time, level, logger and message; and node, ids, detail and traceback
+    if there are any.
+    """
 
     def __init__(self, node: str) -> None:
+        """Prepare the name of the node for each line; ``""``: no name."""
         super().__init__()
         self._node = {}
         if node:
@@ -140,6 +148,7 @@ class JsonFormatter(logging.Formatter):
         self._stamp = Stamps()
 
     def format(self, record: logging.LogRecord) -> str:
+        """Format a record."""
         line: dict[str, Any] = {
             "time": self._stamp(record.created),
             "level": record.levelname.lower(),
@@ -157,7 +166,8 @@ class JsonFormatter(logging.Formatter):
 
 
 def as_json(line: dict[str, Any]) -> bytes:
-    """Encode a line as a JSON object, for any text."""
+    """Encode a line as a JSON object, also if its texts are not valid
+    Unicode."""
     try:
         return msgspec.json.encode(line)
     except UnicodeEncodeError:  # lone surrogates, from bytes that are not UTF-8
@@ -170,14 +180,15 @@ def as_json(line: dict[str, Any]) -> bytes:
 
 
 class LineHandler(logging.Handler):
-    """Writes whole lines to a file that it can reopen. O_APPEND separates the
-    lines of several writers.
+    """Writes whole lines to a log file, or to standard error.
 
-    Lines that cannot be written (disk full, terminal closed) are counted in
-    ``lost``. The number is logged later.
+    The file can be opened again after it was moved. O_APPEND separates the
+    lines of several processes. Lines that cannot be written (disk full,
+    terminal closed) are counted in ``lost``, and the number is logged later.
     """
 
     def __init__(self, path: str) -> None:
+        """Open the file at ``path``; ``""``: standard error. Raises OSError."""
         super().__init__()
         self.lost = 0
         self._path = path
@@ -194,6 +205,7 @@ class LineHandler(logging.Handler):
         return os.open(self._path, flags, _LOG_FILE_MODE)
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Format a record and write it."""
         try:
             line = self.format(record).encode("utf-8", "backslashreplace")
             self.write(line + b"\n")
@@ -205,22 +217,30 @@ class LineHandler(logging.Handler):
         if not self._put(lines):
             self.lost += lines.count(b"\n")
         elif self.lost:
-            lost = self.lost
-            self.lost = 0
-            note = _log.makeRecord(
-                _log.name,
-                logging.WARNING,
-                "",
-                0,
-                "%d lines could not be written",
-                (lost,),
-                None,
-            )
-            self._put(f"{self.format(note)}\n".encode())
+            self._report_lost()
+
+    def _report_lost(self) -> None:
+        """Write how many lines could not be written before."""
+        lost = self.lost
+        self.lost = 0
+        # The logging module would call this handler again, so the line is made
+        # here.
+        note = _log.makeRecord(
+            _log.name,
+            logging.WARNING,
+            fn="",
+            lno=0,
+            msg="%d lines could not be written",
+            args=(lost,),
+            exc_info=None,
+        )
+        self._put(f"{self.format(note)}\n".encode())
 
     def _put(self, lines: bytes) -> bool:
-        """Write bytes that end with a line end. False: they cannot all be
-        written."""
+        """Write bytes that end with a line end.
+
+        Returns False if they cannot all be written.
+        """
         try:
             while lines:
                 end = len(lines)
@@ -238,14 +258,17 @@ class LineHandler(logging.Handler):
         return True
 
     def reopen(self) -> None:
-        """Open the file again after it was moved. On OSError the old file stays
-        in use."""
+        """Open the file again after it was moved.
+
+        On OSError the old file stays in use.
+        """
         if self._path:
             new_descriptor = self._open()
             os.close(self._descriptor)
             self._descriptor = new_descriptor
 
     def close(self) -> None:
+        """Close the file. Standard error stays open."""
         if self._path and self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
@@ -256,16 +279,16 @@ INTERVAL_SECONDS: Final = 60.0
 
 
 class RateLimitedLog:
-    """A warning that may occur thousands of times a second. It is logged once a
-    minute.
+    """A warning that may occur thousands of times a second.
 
-    ``text`` is the format of the line. The next line says how many lines were
-    suppressed.
+    It is logged once a minute. ``text`` is the format of the line. The next
+    line says how many lines were suppressed.
     """
 
     def __init__(
         self, log: logging.Logger, text: str, clock: Callable[[], float] = monotonic
     ) -> None:
+        """Begin with nothing suppressed."""
         self._log = log
         self._text = text
         self._clock = clock
@@ -287,11 +310,11 @@ class RateLimitedLog:
 
 
 class OncePerMinute(Struct, eq=False):
-    """Decides which lines are logged: each line once per minute, and at most
-    ``_limit`` lines per minute. Otherwise strangers could fill the log.
+    """Decides which lines are logged, so that strangers cannot fill the log.
 
-    ``_lines``: the lines of this minute. ``_until``: the monotonic time at
-    which the minute ends.
+    Each line is logged once per minute, and at most ``_limit`` lines per
+    minute. ``_lines`` are the lines of this minute. ``_until`` is the monotonic
+    time at which the minute ends.
     """
 
     _limit: int
@@ -299,8 +322,10 @@ class OncePerMinute(Struct, eq=False):
     _until: float = 0.0
 
     def is_new(self, subject: str, cause: str) -> bool:
-        """Whether to log the line with this subject and cause. If so, it counts
-        as logged."""
+        """Tell whether to log the line with this subject and cause.
+
+        If so, it counts as logged.
+        """
         now = monotonic()
         if now >= self._until:
             self._lines.clear()
@@ -313,29 +338,38 @@ class OncePerMinute(Struct, eq=False):
 
 
 def _without_token(path: str) -> str:
-    """A path for the log, without the token at the end of the path of an
-    incoming webhook."""
+    """Return a path for the log, without a token in it.
+
+    Incoming webhooks have a token at the end of their path.
+    """
     if path.startswith("/hooks/"):
         return "/hooks/*"
     return path
 
 
 def request_id(given: str) -> str:
-    """The client's request id (``X-Request-Id``), or a new one if it is missing
-    or invalid."""
+    """Return the client's request id (``X-Request-Id``), or a new one.
+
+    A new one is made if it is missing or invalid.
+    """
     if given and _REQUEST_ID.fullmatch(given):
         return given
     return f"{getrandbits(_REQUEST_ID_BITS):016x}"
 
 
 class RequestLog:
-    """One line per request. The hot path only appends; lines are written after
-    250 lines, and by :meth:`flush`, which the node calls once a second: a timer
-    would wake it more often."""
+    """The log of HTTP requests, with one line per request.
+
+    The hot path only appends. Lines are written after 250 lines, and by
+    :meth:`flush`, which the node calls once a second: a timer would wake it
+    more often.
+    """
 
     def __init__(
         self, handler: LineHandler, settings: LogSettings, node: str = ""
     ) -> None:
+        """Choose the format of the lines. ``node`` is a name in each; ``""``:
+        none."""
         self._handler = handler
         self._node = node
         if settings.format == "json":
@@ -372,10 +406,10 @@ class RequestLog:
     ) -> None:
         """Add an answered request.
 
-        ``path``: without the query, which may have tokens. ``seconds``: the
-        time until the answer. ``bytes_out``: the length of its body. ``by``:
-        the label of the principal; ``""``: unknown. ``route``: the path or the
-        pattern of the route, under which the request is counted.
+        ``path`` is without the query, which may have tokens. ``seconds`` is the
+        time until the answer, and ``bytes_out`` the length of its body. ``by``
+        is the label of the principal; ``""``: unknown. ``route`` is the path or
+        the pattern of the route, under which the request is counted.
         """
         waiting = self._waiting
         waiting.append(
@@ -396,8 +430,10 @@ class RequestLog:
             self.flush()
 
     def flush(self) -> None:
-        """Count the waiting requests, and write their lines. Never switches
-        greenlets."""
+        """Count the waiting requests, and write their lines.
+
+        Never switches greenlets.
+        """
         waiting = self._waiting
         self._waiting = []
         self._count(waiting)
@@ -409,8 +445,11 @@ class RequestLog:
             self._handler.write(self._lines(waiting))
 
     def _gets_line(self, entry: _Entry) -> bool:
-        """Whether a request gets a line: each request that failed or took long,
-        and a share of the others."""
+        """Tell whether a request gets a line.
+
+        Each request that failed or took long gets one, and a share of the
+        others.
+        """
         _, _, _, status, seconds, _, _, _, _, route = entry
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR or seconds >= _SLOW_SECONDS:
             return True
@@ -430,7 +469,7 @@ class RequestLog:
             self.timings.took_fast(route, of_route)
 
     def _text_lines(self, waiting: list[_Entry]) -> bytes:
-        """The lines of requests as text. Example::
+        """Format requests as lines of text. Example::
 
         2026-01-31T12:00:00.123+08:00 INFO    imserver.request: 127.0.0.1 POST
         /api/v1/push 200 0.41ms 38B request=8f3c by=key:a1b2
@@ -481,8 +520,10 @@ class RequestLog:
         return "".join(lines).encode("utf-8", "backslashreplace")
 
     def _middle(self, peer: str, method: str, path: str, status: int) -> str:
-        """The part of a line that equal requests of one peer share: level,
-        logger, peer, method, path and status. It is cached."""
+        """Return the part of a line that equal requests of one peer share.
+
+        It has level, logger, peer, method, path and status, and is cached.
+        """
         middle = shown(
             f" INFO    {_REQUEST_LOGGER}: {peer} {method} {_without_token(path)} "
             f"{status} "
@@ -494,9 +535,11 @@ class RequestLog:
         return middle
 
     def _name(self, by: str) -> str:
-        """The end of a line for the principal with this label, such as
-        `` by=key:a1b2``; ``""`` for a principal that has proved nothing. It is
-        cached."""
+        """Return the end of a line, which names the principal: ``
+        by=key:a1b2``.
+
+        It is ``""`` for a principal that has proved nothing, and is cached.
+        """
         if by == _NOBODY:
             name = ""
         else:
@@ -508,7 +551,7 @@ class RequestLog:
         return name
 
     def _json_lines(self, waiting: list[_Entry]) -> bytes:
-        """The lines of requests as JSON objects."""
+        """Format requests as JSON objects, one on each line."""
         lines = []
         for (
             moment,
@@ -543,14 +586,15 @@ class RequestLog:
 
 
 def _cut(by: str) -> str:
-    """The label of a principal, cut to :data:`_BY_CHARACTERS`."""
+    """Cut the label of a principal to :data:`_BY_CHARACTERS`."""
     if len(by) <= _BY_CHARACTERS:
         return by
     return f"{by[: _BY_CHARACTERS - 1]}…"
 
 
 class Logs(Struct, eq=False):
-    """Logging of the process, from :func:`open_logs` until :meth:`close`."""
+    """The logging of the process, from :func:`open_logs` until
+    :meth:`close`."""
 
     _handler: LineHandler
     requests: RequestLog
@@ -574,11 +618,11 @@ class Logs(Struct, eq=False):
 
 
 def open_logs(config: Config, node: str = "") -> Logs:
-    """Send all logging of this process to the configured file, or to standard
-    error.
+    """Send all logging of this process to the configured file.
 
-    ``node``: name in each line, if several processes write to one place. Raises
-    :class:`StartError` if the log file cannot be written.
+    Without a file, it goes to standard error. ``node`` is a name in each line,
+    if several processes write to one place. Raises :class:`StartError` if the
+    log file cannot be written.
     """
     path = config.app.log_file
     try:
@@ -599,8 +643,10 @@ def open_logs(config: Config, node: str = "") -> Logs:
 
 
 def log_greenlet_errors(hub: Hub) -> None:
-    """Log the tracebacks of failed greenlets and loop callbacks instead of
-    printing them to standard error."""
+    """Log the tracebacks of failed greenlets and loop callbacks.
+
+    gevent would print them to standard error.
+    """
 
     def log(
         context: object,
@@ -608,6 +654,7 @@ def log_greenlet_errors(hub: Hub) -> None:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        """Log one failure, in place of gevent's function."""
         _log.error("%r failed", context, exc_info=(kind, error or kind(), trace))
 
     hub.print_exception = log  # type: ignore[method-assign, assignment]

@@ -26,8 +26,7 @@ _ESCAPES: Final = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 
 
 class Metric(Struct, frozen=True):
-    """One metric: the name in Prometheus, its meaning, and the function that
-    reads it from a node.
+    """One metric: its name in Prometheus, its meaning, and how to read it.
 
     ``read`` gets the services of a node (``Core``), and returns a number or a
     :class:`Histogram`; None if this node does not have the metric.
@@ -46,8 +45,10 @@ class Metric(Struct, frozen=True):
 
     @property
     def unit(self) -> str:
-        """The unit, which is part of the name: ``"seconds"``, ``"bytes"``, or
-        ``""`` for plain numbers."""
+        """The unit, which is part of the name.
+
+        It is ``"seconds"``, ``"bytes"``, or ``""`` for plain numbers.
+        """
         words = self.name.split("_")
         for unit in ("seconds", "bytes"):
             if unit in words:
@@ -58,9 +59,11 @@ class Metric(Struct, frozen=True):
 def _metric(
     kind: Kind, name: str, help: str, read: Read | str, label: str = ""
 ) -> Metric:
-    """A row of the table. ``read``: the function that reads the value from a
-    node, or the path of an attribute of the node's services, such as
-    ``metrics.requests``."""
+    """Make a row of the table.
+
+    ``read`` is the function that reads the value from a node, or the path of an
+    attribute of the node's services, such as ``metrics.requests``.
+    """
     if not isinstance(read, str):
         return Metric(name, kind, help, read, label)
     value: Read = attrgetter(read)
@@ -74,10 +77,10 @@ _OF_CLUSTER: Final = ("registry", "rpc", "node_messages", "rerouting", "connecti
 
 
 def _in_cluster(read: Read) -> Read:
-    """A function that returns the value of ``read`` on a node of a cluster, and
-    None on a node alone."""
+    """Wrap a reader, so that it returns None on a node alone."""
 
     def read_there(core: Any) -> Value | None:
+        """Read the value, if the node is in a cluster."""
         if core.member is None:
             return None
         return read(core)
@@ -93,19 +96,22 @@ the function that reads its value or values from a node."""
 
 
 def counters(prefix: str, path: str, helps: Mapping[str, str]) -> Iterator[Metric]:
-    """A row for each named field of the counters at ``path`` of the services of
-    a node."""
+    """Make a row for each named field of some counters.
+
+    ``path`` leads to the counters from the services of a node. ``helps`` is
+    name of a field → its meaning.
+    """
     for name, help_ in helps.items():
         yield counter(f"{prefix}_{name}_total", help_, f"{path}.{name}")
 
 
 def _users(core: Any) -> dict[str, int]:
-    """App → number of its users on this node."""
+    """Count the users of each app on this node."""
     return {app.name: len(app.users) for app in core.hub.registered()}
 
 
 def _sessions(core: Any) -> dict[str, int]:
-    """App → number of its sessions on this node."""
+    """Count the sessions of each app on this node."""
     numbers = {}
     for app in core.hub.registered():
         number = len(app.users)
@@ -119,7 +125,7 @@ def _sessions(core: Any) -> dict[str, int]:
 
 
 def _denials(core: Any) -> dict[tuple[str, str], int]:
-    """App and reason → number of refused logins."""
+    """Count refused logins by app and reason."""
     numbers = {}
     for reason, counts in core.metrics.denials.items():
         for app, number in counts.items():
@@ -128,7 +134,7 @@ def _denials(core: Any) -> dict[tuple[str, str], int]:
 
 
 def _requests(core: Any) -> dict[str, int]:
-    """Server → number of its HTTP requests."""
+    """Count HTTP requests by the server that has answered them."""
     metrics = core.metrics
     return {
         "front": metrics.http_fast,
@@ -138,20 +144,25 @@ def _requests(core: Any) -> dict[str, int]:
 
 
 def _database_up(core: Any) -> int | None:
-    """1 if the database is healthy, 0 if not; None without a database."""
+    """Return 1 if the database is healthy, 0 if not; None without a
+    database."""
     if not core.store.id:
         return None
     return int(core.store.healthy())
 
 
 def _cpu_seconds(_core: Any) -> float:
+    """Return the CPU time of this process, in seconds."""
     times = os.times()
     return times.user + times.system
 
 
 def _disks(core: Any, field: str) -> dict[str, int]:
-    """Purpose of a folder → bytes of its disk. ``field``: ``free`` for the free
-    bytes, ``total`` for the size."""
+    """Return the bytes of the disks that the server writes to.
+
+    The keys are the purposes of folders. ``field`` is ``free`` for the free
+    bytes, or ``total`` for the size.
+    """
     folders = {"data": core.config.server.data_dir}
     if core.config.app.log_file:
         folders["log"] = os.path.dirname(core.config.app.log_file) or "."
@@ -478,11 +489,11 @@ METRICS: Final = (
 
 
 def render(core: Any, name: str, more: Iterable[Metric] = ()) -> str:
-    """The text of all metrics of a node in Prometheus' format. Never switches
+    """Write all metrics of a node in Prometheus' format. Never switches
     greenlets.
 
-    ``name``: the name of the node, which is a label of all values. ``more``:
-    the metrics of its features.
+    ``name`` is the name of the node, which is a label of all values. ``more``
+    are the metrics of its features.
     """
     lines: list[str] = []
     apps = {app.name for app in core.hub.registered()}
@@ -503,9 +514,12 @@ def render(core: Any, name: str, more: Iterable[Metric] = ()) -> str:
 def _of_apps(
     names: Sequence[str], values: Mapping[Any, float], apps: Set[str]
 ) -> dict[Any, float]:
-    """The values of a metric, in which all apps that are not registered are
-    added up as :data:`OTHER`. ``names``: the labels of the metric. ``apps``:
-    the registered apps."""
+    """Add up the values of all apps that are not registered, as :data:`OTHER`.
+
+    ``values`` are those of a metric with the labels ``names``. ``apps`` are the
+    registered apps. Strangers may choose names of apps, and each label costs
+    Prometheus memory.
+    """
     index = names.index("app")
     sums: dict[Any, float] = {}
     for key, number in values.items():
@@ -520,9 +534,11 @@ def _of_apps(
 
 
 def _samples(metric: Metric, value: Value, labels: str) -> Iterator[str]:
-    """The lines with the values of a metric. ``labels``: the text of the labels
-    that all lines have, such as ``node="n"``. It calls itself for each
-    histogram of a metric with a label."""
+    """Write the lines with the values of a metric.
+
+    ``labels`` is the text of the labels that all lines have, such as
+    ``node="n"``. It calls itself for each histogram of a metric with a label.
+    """
     if isinstance(value, Histogram):
         # Prometheus wants the number of all values up to each bound.
         cumulative = accumulate(value.counts)
@@ -547,18 +563,18 @@ def _samples(metric: Metric, value: Value, labels: str) -> Iterator[str]:
 
 
 def _labels(**values: object) -> str:
-    """Labels in Prometheus' format, such as ``app="shop",code="1000"``."""
+    """Write labels in Prometheus' format: ``app="shop",code="1000"``."""
     return ",".join(
         f'{name}="{str(value).translate(_ESCAPES)}"' for name, value in values.items()
     )
 
 
 def merge(texts: Iterable[str], missing: Iterable[str] = ()) -> str:
-    """The metrics of several nodes as one text, in which each metric is
-    described once. ``texts``: the results of :func:`render`.
+    """Join the metrics of several nodes: each metric is described once.
 
-    ``missing``: the names of nodes that did not answer. They have no metric but
-    ``imserver_node_up``, which is 0.
+    ``texts`` are results of :func:`render`. ``missing`` are the names of nodes
+    that did not answer. They have no metric but ``imserver_node_up``, which is
+    0.
     """
     # Name of a metric → its lines that begin with "# HELP" and "# TYPE", by
     # this word, and the lines with its values.

@@ -36,9 +36,9 @@ gateway does not read it."""
 
 
 class Dialect:
-    """A codec and its session rules. Stateless except for counters: one
-    instance serves all connections.
+    """A codec and its session rules, for one protocol of clients.
 
+    It is stateless except for counters: one instance serves all connections.
     This base class reads no command and encodes nothing. Subclasses override
     what they support.
     """
@@ -106,8 +106,11 @@ class Dialect:
     None: features cannot add commands."""
 
     def joined(self, readers: Readers) -> Self:
-        """A copy of this codec with more commands, which a feature of one node
-        adds. Raises StartError if the codec takes no commands of features."""
+        """Return a copy of this codec with more commands.
+
+        A feature of one node adds them. Raises StartError if the codec takes no
+        commands of features.
+        """
         if self.readers is None:
             raise StartError(f"the dialect {self.name} takes no commands of features")
         codec = object.__new__(type(self))
@@ -119,8 +122,11 @@ class Dialect:
         return codec
 
     def split(self, payload: bytes) -> Sequence[bytes]:
-        """The requests in a frame of a client. Called only if the dialect has
-        :attr:`several`. Raises BadFrame with a close code."""
+        """Split a frame of a client into the requests in it.
+
+        It is called only if the dialect has :attr:`several`. Raises BadFrame
+        with a close code.
+        """
         return (payload,)
 
     def decode(self, payload: bytes) -> Request:
@@ -131,51 +137,62 @@ class Dialect:
         raise BadFrame(None)
 
     def encode_reply(self, request: Request, reply: Reply) -> bytes | None:
-        """The payload that answers ``request``. Returns None if the dialect
-        sends no answer."""
+        """Encode the answer to a request.
+
+        Returns None if the dialect sends no answer.
+        """
         return None
 
     def encode_close(self, code: int, reason: str) -> bytes | None:
-        """A payload that is sent before the close frame with this code. Returns
-        None if nothing is sent before it."""
+        """Encode a payload that is sent before the close frame with this code.
+
+        Returns None if nothing is sent before it.
+        """
         return None
 
     def encode_ping(self, state: DialectState | None) -> bytes:
-        """The payload with which the server pings a client with this state on a
-        stream, for a dialect without :attr:`ping`. Returns ``b""`` if the
-        client is not pinged."""
+        """Encode the payload with which the server pings a client on a stream.
+
+        It is for a dialect without :attr:`ping`. Returns ``b""`` if the client
+        is not pinged.
+        """
         return b""
 
     def encode_event(self, event: Event) -> Payload | None:
-        """The payload of an event. Returns None if the dialect cannot express
-        it."""
+        """Encode an event. Returns None if the dialect cannot express it."""
         return None
 
     def encode_for(self, event: Event) -> tuple[bytes, bytes] | None:
-        """The payload of an event without its receiver: the parts before and
-        after the receiver's id (a JSON string). Returns None if the dialect
-        cannot express the event."""
+        """Encode an event without its receiver.
+
+        Returns the parts before and after the receiver's id, which is a JSON
+        string. Returns None if the dialect cannot express the event.
+        """
         return None
 
     def encode_message(self, message: StoredMessage) -> Payload | None:
-        """The payload of a stored message. Returns None if the dialect cannot
-        express it."""
+        """Encode a stored message. Returns None if the dialect cannot express
+        it."""
         return None
 
     def encode_message_for(self, message: StoredMessage) -> tuple[bytes, bytes] | None:
-        """The payload of a stored message without its receiver: the parts
-        before and after the receiver's id. Returns None if the dialect cannot
-        express the message."""
+        """Encode a stored message without its receiver.
+
+        Returns the parts before and after the receiver's id. Returns None if
+        the dialect cannot express the message.
+        """
         return None
 
     def add_number(self, payload: bytes, number: int) -> bytes:
-        """The payload of a message with its number."""
+        """Add the number of a message to its payload."""
         return payload
 
 
 class EchoDialect(Dialect):
-    """The echo path for conformance suites, if a setting enables it: messages
-    are sent back undecoded."""
+    """The path for test suites on which messages are sent back undecoded.
+
+    It exists only if a setting enables it.
+    """
 
     name = "echo"
     any_origin = True
@@ -189,9 +206,11 @@ class EchoDialect(Dialect):
 
 
 class PublisherDialect(Dialect):
-    """Publisher connections: text frames of back ends, which receive no events.
-    Commands are the bodies of routes: :mod:`imserver.gateway.api.v1.publisher`
-    decodes them."""
+    """The connections of back ends that push over a WebSocket.
+
+    They get text frames and no events. Commands are the bodies of routes:
+    :mod:`imserver.gateway.api.v1.publisher` decodes them.
+    """
 
     name = "publisher"
     path = "/api/v1/publisher"

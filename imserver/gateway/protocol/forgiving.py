@@ -26,7 +26,7 @@ from imserver.gateway.model import Limit
 
 
 class Refused(Exception):
-    """The data of a command is invalid; ``code`` is the reply code."""
+    """The data of a command is invalid. ``code`` is the reply code."""
 
     def __init__(self, code: int) -> None:
         super().__init__(errors.reply_text(code))
@@ -39,8 +39,10 @@ def refuse_constant(name: str) -> NoReturn:
 
 
 def _fold(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Make an object with keys in folded letter case. Leaves out fields that
-    are null. If keys are equal, the last one is used."""
+    """Make an object with keys in folded letter case, without nulls.
+
+    If keys are equal then, the last one is used.
+    """
     return {key.casefold(): value for key, value in pairs if value is not None}
 
 
@@ -50,7 +52,10 @@ _decode: Final = json.JSONDecoder(
 
 
 def parse(payload: bytes) -> Any:
-    """Parse JSON text. Raises ValueError or RecursionError."""
+    """Parse JSON text as the original servers do.
+
+    Raises ValueError or RecursionError.
+    """
     return _decode(payload.decode())
 
 
@@ -59,10 +64,10 @@ _NO_VALUES: Final = bytes(set(range(256)) - set(b",:[{"))
 
 
 def values_in(document: bytes) -> int:
-    """An upper bound of the number of values in JSON. It counts commas, colons
-    and opening brackets, including those in texts.
+    """Return an upper bound of the number of values in JSON.
 
-    It makes no objects, so it can be called before a document is decoded.
+    It counts commas, colons and opening brackets, including those in texts. It
+    makes no objects, so it can be called before a document is decoded.
     """
     return len(document.translate(None, _NO_VALUES))
 
@@ -81,12 +86,11 @@ before the point."""
 
 
 def check_json(document: bytes) -> None:
-    """Raise ValueError or RecursionError if a document, such as a ``Raw``, is
-    not JSON that clients can read.
+    """Raise ValueError or RecursionError if clients could not read a document.
 
-    A large document is read without making objects. But only decoding shows
-    whether a number is out of range. So a document with a piece that looks like
-    such a number is decoded.
+    A document such as a ``Raw`` is passed on unread. A large one is checked
+    without making objects. But only decoding shows whether a number is out of
+    range. So a document with a piece that looks like such a number is decoded.
     """
     if len(document) > SMALL_JSON_BYTES:
         _skip(document)
@@ -97,7 +101,7 @@ def check_json(document: bytes) -> None:
 
 
 def _may_have_huge_number(document: bytes) -> bool:
-    """Whether a piece of a document looks like a number that is out of
+    """Tell whether a piece of a document looks like a number that is out of
     range."""
     plain = document.translate(_DIGITS)
     if _LONG_NUMBER in plain:
@@ -120,11 +124,12 @@ _WITH_TEXTS: Final = (str, list, tuple)
 
 
 def has_nul(document: bytes) -> bool:
-    """Whether a text in JSON contains U+0000, which PostgreSQL cannot store.
-    Message content may contain it.
+    """Tell whether a text in JSON contains U+0000, which PostgreSQL cannot
+    store.
 
-    Also True if ``document`` contains an escaped U+0000 and is not valid JSON,
-    or has so many values that a search would block the loop.
+    Message content may contain it, and is left out. Also True if ``document``
+    contains an escaped U+0000 and is not valid JSON, or has so many values that
+    a search would block the loop.
     """
     if document.find(b"\\u0000") < 0:  # takes 0.06 µs less than "in"
         return False
@@ -164,8 +169,7 @@ channels of a connection are such fields."""
 
 
 def without_nulls(document: bytes, depth: int) -> bytes:
-    """A JSON object without fields that are null, in the object itself and in
-    objects below it: in ``depth`` levels in all.
+    """Remove the fields of a JSON object that are null, in ``depth`` levels.
 
     Clients and back ends of Centrifugo may write null for a field that they
     leave out. A field whose value may be any JSON stays as it is. Raises
@@ -188,8 +192,12 @@ def without_nulls(document: bytes, depth: int) -> bytes:
 
 
 def well_formed(text: str) -> str:
-    """``text`` with lone surrogates replaced by U+FFFD, so that it can be
-    encoded again."""
+    """Replace lone surrogates in a text by U+FFFD, so that it can be encoded
+    again.
+
+    A surrogate is a half of a character in UTF-16, which JavaScript can cut
+    off.
+    """
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
@@ -198,19 +206,22 @@ _USUAL_PAGE: Final = 50
 
 
 class Fields(Struct, frozen=True, gc=False):
-    """The fields of a command, as the original servers accept them: keys in any
-    letter case, and null counts as missing.
+    """The fields of a command, as the original servers accept them.
 
-    Methods that read one field raise :class:`Refused` 1001 if its value does
-    not fit. ``values``: all fields, by their keys in folded letter case.
+    Keys may be in any letter case, and null counts as missing. ``values`` has
+    all fields, by their keys in folded letter case. Methods that read one field
+    raise :class:`Refused` 1001 if its value does not fit.
     """
 
     values: dict[str, Any]
 
     @classmethod
     def of(cls, data: bytes) -> Fields:
-        """The fields of the object in a command's ``data``; null has no fields.
-        Raises :class:`Refused` 1001 if it is neither an object nor null."""
+        """Read the fields of the object in a command's ``data``.
+
+        null has no fields. Raises :class:`Refused` 1001 if it is neither an
+        object nor null.
+        """
         try:
             fields = parse(data)
         except (ValueError, RecursionError):
@@ -223,8 +234,12 @@ class Fields(Struct, frozen=True, gc=False):
 
     @classmethod
     def verbatim(cls, data: bytes) -> Fields:
-        """The fields of a JSON object, as :meth:`of` reads them. But in the
-        value of its field ``data``, keys keep their case, and nulls stay."""
+        """Read the fields of a JSON object, but keep its field ``data`` as it
+        is.
+
+        In its value, keys keep their case, and nulls stay: it is content for
+        other clients.
+        """
         fields = cls.of(data)
         if "data" in fields.values:
             whole: dict[str, Any] = json.loads(data)
@@ -236,12 +251,12 @@ class Fields(Struct, frozen=True, gc=False):
 
     @staticmethod
     def frame(payload: bytes, name_key: str) -> tuple[str, str, bytes]:
-        """Read a request such as ``{"seq": "1", "cmd": "login", "data": {}}``,
-        where ``name_key`` is ``cmd``. Returns its ``seq``, its name, and its
-        data as JSON.
+        """Read a request such as ``{"seq": "1", "cmd": "login", "data": {}}``.
 
-        Raises ValueError or RecursionError if ``payload`` is not a JSON object,
-        or if ``seq`` or the name is not a string.
+        ``name_key`` is the key of the command's name, here ``cmd``. Returns the
+        ``seq``, the name, and the data as JSON. Raises ValueError or
+        RecursionError if ``payload`` is not a JSON object, or if ``seq`` or the
+        name is not a string.
         """
         frame = parse(payload)
         if not isinstance(frame, dict):
@@ -254,7 +269,7 @@ class Fields(Struct, frozen=True, gc=False):
         return well_formed(seq), well_formed(name), data
 
     def text(self, key: str) -> str:
-        """The text of a field, ``""`` if the field is missing."""
+        """Return the text of a field, ``""`` if the field is missing."""
         value = self.values.get(key, "")
         if not isinstance(value, str):
             raise Refused(errors.ReplyCode.BAD_PARAMETER)
@@ -263,8 +278,11 @@ class Fields(Struct, frozen=True, gc=False):
         return well_formed(value)
 
     def short_text(self, key: str, most_bytes: int) -> str:
-        """The text of a field, ``""`` if the field is missing. Refuses a text
-        that is longer than ``most_bytes``, or that contains U+0000."""
+        """Return the text of a field, ``""`` if the field is missing.
+
+        Refuses a text that is longer than ``most_bytes``, or that contains
+        U+0000.
+        """
         text = self.text(key)
         # U+0000 is looked for here, because has_nul() takes a field `text` for
         # message content. In a search it is none.
@@ -273,41 +291,48 @@ class Fields(Struct, frozen=True, gc=False):
         return text
 
     def number(self, key: str) -> int:
-        """The unsigned 32-bit number in a field, 0 if the field is missing."""
+        """Return the unsigned 32-bit number in a field, 0 if the field is
+        missing."""
         value = self.values.get(key, 0)
         if type(value) is not int or not 0 <= value <= Limit.NUMBER:
             raise Refused(errors.ReplyCode.BAD_PARAMETER)
         return value
 
     def id(self, key: str) -> int:
-        """The id in a field, 0 if the field is missing."""
+        """Return the id in a field, 0 if the field is missing."""
         value = self.values.get(key, 0)
         if type(value) is not int or not 0 <= value <= Limit.ID:
             raise Refused(errors.ReplyCode.BAD_PARAMETER)
         return value
 
     def needed_id(self, key: str) -> int:
-        """The id in a field, which may not be missing or 0."""
+        """Return the id in a field, which may not be missing or 0."""
         value = self.id(key)
         if not value:
             raise Refused(errors.ReplyCode.BAD_PARAMETER)
         return value
 
     def limit(self) -> int:
-        """The size of a page in the field ``limit``: 50 if it is missing or 0,
-        and at most the size of the largest page."""
+        """Return the size of a page, from the field ``limit``.
+
+        It is 50 if the field is missing or 0, and at most the size of the
+        largest page.
+        """
         return min(self.id("limit") or _USUAL_PAGE, Limit.PAGE)
 
     def flag(self, key: str) -> bool:
-        """The flag in a field, False if the field is missing."""
+        """Return the flag in a field, False if the field is missing."""
         value = self.values.get(key, False)
         if not isinstance(value, bool):
             raise Refused(errors.ReplyCode.BAD_PARAMETER)
         return value
 
     def receiver(self) -> tuple[str, int]:
-        """The fields ``to`` and ``conversation``. Exactly one of them must be
-        given; the other one is ``""`` or 0 in the result."""
+        """Return the fields ``to`` and ``conversation``.
+
+        Exactly one of them must be given. The other one is ``""`` or 0 in the
+        result.
+        """
         to = self.short_text("to", MAX_USER_BYTES)
         conversation = self.id("conversation")
         if bool(to) == bool(conversation):
@@ -315,13 +340,16 @@ class Fields(Struct, frozen=True, gc=False):
         return to, conversation
 
     def content(self) -> tuple[str, bytes]:
-        """The type and the bytes of a message content. It is the field
-        ``text``, or any JSON in the field ``data``."""
+        """Return the type and the bytes of a message content.
+
+        It is the field ``text``, or any JSON in the field ``data``.
+        """
         kind = self.short_text("type", Limit.TYPE_BYTES)
         if "data" not in self.values:
             return kind or "text", self.text("text").encode()
 
         kind = kind or "custom"
+        # Two contents, or JSON that claims to be a text.
         if "text" in self.values or kind == "text":
             raise Refused(errors.ReplyCode.BAD_PARAMETER)
         value = self.values["data"]
@@ -339,12 +367,13 @@ _NOTHING: Final = frozenset((b"", b"null", b"false", b"0", b'""', b"[]", b"{}"))
 
 
 class Partial(Struct, frozen=True):
-    """An object of another server's protocol. The decoder checks it.
+    """An object of another server's protocol, of which we support a part.
 
-    ``not_supported``: fields that this server does not support. ``in_base64``:
-    fields with JSON that may also be given in base64, in a second field whose
-    name is ``b64`` and the name of the field. ``late``: the decoder does not
-    check the object; its caller calls :meth:`check`.
+    ``not_supported`` are fields that this server does not support.
+    ``in_base64`` are fields with JSON that may also be given in base64, in a
+    second field whose name is ``b64`` and the name of the field. The decoder
+    checks the object, unless ``late`` is set; then its caller calls
+    :meth:`check`.
     """
 
     not_supported: ClassVar[tuple[str, ...]] = ()
@@ -352,12 +381,15 @@ class Partial(Struct, frozen=True):
     late: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
+        """Check the object, unless its caller does so later."""
         if not self.late:
             self.check()
 
     def check(self) -> None:
-        """Refuse fields that this server does not support, and decode fields in
-        base64. Raises ValueError, whose text names the field."""
+        """Refuse fields that are not supported, and decode fields in base64.
+
+        Raises ValueError, whose text names the field.
+        """
         for name in self.not_supported:
             value = getattr(self, name)
             if value is not UNSET and bytes(value) not in _NOTHING:
@@ -372,4 +404,5 @@ class Partial(Struct, frozen=True):
                 check_json(content)
             except (ValueError, RecursionError):
                 raise ValueError(f"b64{name} is not JSON in base64") from None
+            # The struct is frozen, but nobody else has it yet.
             force_setattr(self, name, Raw(content))

@@ -41,8 +41,11 @@ class StreamView(Struct, omit_defaults=True):
 
 
 def stream_view(event: Event, stream: StreamPart, channel: str = "") -> StreamView:
-    """The view of an event of a streamed message. ``stream``: the part of the
-    message that the event has. ``channel``: see :class:`StreamView`."""
+    """Make the view of an event of a streamed message.
+
+    ``stream`` is the part of the message that the event has. ``channel`` is
+    empty if the dialect names the channel elsewhere.
+    """
     view = StreamView(
         stream.id,
         stream.piece,
@@ -60,8 +63,10 @@ def stream_view(event: Event, stream: StreamPart, channel: str = "") -> StreamVi
 
 
 def payload_of(event: Event) -> bytes:
-    """The payload of a publication as one JSON document. A streamed message has
-    its :class:`StreamView`."""
+    """Encode the payload of a publication as one JSON document.
+
+    A streamed message has its :class:`StreamView`.
+    """
     part = event.channel
     if part is not None and part.stream is not None:
         return msgspec.json.encode(stream_view(event, part.stream))
@@ -69,16 +74,20 @@ def payload_of(event: Event) -> bytes:
 
 
 def on_one_line(line: bytes) -> bytes:
-    """``line`` without line ends, which would end an event or a frame. The JSON
-    keeps its meaning."""
+    """Remove line ends from JSON, because they would end an event or a frame.
+
+    Outside of texts, where they are escaped, blanks mean the same.
+    """
     if _LINE_END in line or _RETURN in line:  # 8 times as fast as b"\n" in line
         return line.translate(_BLANKS)
     return line
 
 
 def raw_or_none(document: bytes) -> Raw | None:
-    """JSON to be put into a frame as it is. Returns None for ``b""``, so that
-    the field is left out."""
+    """Return JSON to be put into a frame as it is.
+
+    Returns None for ``b""``, so that the field is left out.
+    """
     if document:
         return Raw(document)
     return None
@@ -106,13 +115,14 @@ _CONTINUES: Final = 0b1000_0000
 
 @lru_cache(_REMEMBERED_DELTAS)
 def make_delta(before: bytes, after: bytes) -> bytes | None:
-    """The delta that makes ``after`` from ``before``. Returns None if it would
-    not be shorter than ``after``, or if the texts are too long.
+    """Make the delta: the instructions that make ``after`` from ``before``.
 
-    A delta begins with the size of ``after`` and a line end. Then each part is
-    either ``length@origin,`` (a copy from ``before``) or ``length:text`` (new
-    text). At the end is ``checksum;``. Both texts are UTF-8, and so is the
-    delta, because it splits no character. Never switches greenlets.
+    Returns None if it would not be shorter than ``after``, or if the texts are
+    too long. A delta begins with the size of ``after`` and a line end. Then
+    each part is either ``length@origin,`` (a copy from ``before``) or
+    ``length:text`` (new text). At the end is ``checksum;``. Both texts are
+    UTF-8, and so is the delta, because it splits no character. Never switches
+    greenlets.
     """
     if max(len(before), len(after)) > MAX_BYTES:
         return None
@@ -135,16 +145,21 @@ def make_delta(before: bytes, after: bytes) -> bytes | None:
 
 
 def _checksum(text: bytes) -> int:
-    """The sum of a text's words of 32 bits in big-endian order. The last word
-    is filled with zeros."""
+    """Add up the words of 32 bits of a text, in big-endian order.
+
+    The last word is filled with zeros.
+    """
     filled = text + bytes(-len(text) % _WORD_BYTES)
     words: tuple[int, ...] = unpack(f">{len(filled) // _WORD_BYTES}I", filled)
     return sum(words) & _CHECKSUM_MASK
 
 
 def _copies(before: bytes, after: bytes) -> list[tuple[int, int, int]]:
-    """The parts of ``after`` that are also in ``before``, in order. Each is its
-    start and its end in ``after``, and its start in ``before`` (``origin``)."""
+    """Find the parts of ``after`` that are also in ``before``, in order.
+
+    Each is its start and its end in ``after``, and its start in ``before``
+    (``origin``).
+    """
     size = len(after)
     prefix_size = _equal(before, after)
     # The prefix and the suffix must not overlap.
@@ -183,9 +198,11 @@ def _copies(before: bytes, after: bytes) -> list[tuple[int, int, int]]:
 
 
 def _end_of_copy(before: bytes, after: bytes, end: int, stop: int, gap: int) -> int:
-    """Extend a copy beyond its present ``end`` as far as the texts are equal,
-    at most up to ``stop``. Returns its new end. ``gap``: the position of the
-    copy in ``before`` minus its position in ``after``."""
+    """Extend a copy beyond its present end as far as the texts are equal.
+
+    It goes at most up to ``stop``. Returns its new end. ``gap`` is the position
+    of the copy in ``before`` minus its position in ``after``.
+    """
     # First in large steps, then byte by byte.
     while True:
         next_end = end + _STEP
@@ -200,8 +217,10 @@ def _end_of_copy(before: bytes, after: bytes, end: int, stop: int, gap: int) -> 
 def _add(
     copies: list[tuple[int, int, int]], after: bytes, start: int, end: int, origin: int
 ) -> None:
-    """Add a copy to ``copies``, if it is long enough. It is shortened so that
-    it splits no character."""
+    """Add a copy, if it is long enough.
+
+    It is shortened so that it splits no character.
+    """
     while start < end and after[start] & _FIRST_TWO_BITS == _CONTINUES:
         start = start + 1
         origin = origin + 1
@@ -212,8 +231,10 @@ def _add(
 
 
 def _equal(one: bytes, other: bytes) -> int:
-    """How many first bytes of two texts are equal. Uses a binary search,
-    because a comparison of slices is fast."""
+    """Count how many first bytes of two texts are equal.
+
+    It uses a binary search, because a comparison of slices is fast.
+    """
     low = 0
     high = min(len(one), len(other)) + 1
     while high - low > 1:
@@ -226,7 +247,7 @@ def _equal(one: bytes, other: bytes) -> int:
 
 
 def _number(value: int) -> bytes:
-    """A number in base 64, the highest digit first."""
+    """Write a number in base 64, the highest digit first."""
     digits = bytearray()
     while True:
         digits.append(_DIGITS[value & _DIGIT_MASK])
@@ -236,11 +257,11 @@ def _number(value: int) -> bytes:
 
 
 def compressed(event: Event, before: Event | None) -> Compressed:
-    """A publication for a subscriber that reads deltas. It has a delta if that
-    is shorter, else the whole payload.
+    """Make a publication for a subscriber that reads deltas.
 
-    ``before``: the last publication that the subscriber has received; None: the
-    subscriber needs the whole payload. Never switches greenlets.
+    It has a delta if that is shorter, else the whole payload. ``before`` is the
+    last publication that the subscriber has received; None: the subscriber
+    needs the whole payload. Never switches greenlets.
     """
     payload = payload_of(event)
     if before is None:

@@ -48,7 +48,7 @@ def pass_time(node: ActionHarness, seconds: float) -> None:
         node.ack_tracker.turn()
         turn()
     node.now += seconds
-    node.pending.look()
+    node.pending.deliver_to_present()
     turn()
 
 
@@ -133,7 +133,7 @@ def test_too_much_that_is_not_acknowledged_ends_the_connection(
         assert bob.client.close_code() == errors.CloseCode.ACK_TIMEOUT
         assert other.ask("heartbeat") == 200
         again = Acking(node, "bob")
-        node.pending.look()
+        node.pending.deliver_to_present()
         until(lambda: len(again.numbers()) >= 3)
 
 
@@ -157,7 +157,7 @@ def test_what_was_not_acknowledged_and_what_came_while_absent_arrive_at_the_next
     bob.gets(*bob.numbers()[:5], (6, "to the room"))
     bob.connection.close(1000)
     bob = Acking(node, "bob")
-    node.pending.look()
+    node.pending.deliver_to_present()
     bob.gets((1, "to the room"))
 
 
@@ -168,13 +168,13 @@ def test_a_newer_connection_takes_over_what_the_older_has_not_acknowledged(
     older = Acking(node, "bob")
     ann.say("1")
     newer = Acking(node, "bob")
-    node.pending.look()
+    node.pending.deliver_to_present()
     newer.gets((1, "1"))
     older.gets((1, "1"))
     older.ack(1)  # too late, and harmless
     newer.connection.close(1000)
     newer = Acking(node, "bob")
-    node.pending.look()
+    node.pending.deliver_to_present()
     newer.gets((1, "1"))
 
 
@@ -191,7 +191,7 @@ def test_nobody_waits_for_users_who_never_acknowledged_or_stay_away(
     pass_time(node, AWAIT_SECONDS)
     ann.say("lost")
     bob = Acking(node, "bob")
-    node.pending.look()
+    node.pending.deliver_to_present()
     bob.gets()
     assert node.pending.count == 0
 

@@ -95,7 +95,7 @@ def test_a_user_who_logs_in_in_time_gets_the_pushes_in_order(
     for text, ttl, device in adds:
         assert pending.add("101", "ann", words(text), ttl, device)
     users.come("ann", app="102")
-    pending.look()
+    pending.deliver_to_present()
     assert users.received == []
     assert pending.waits_for("101", "ann")
     users.now += seconds
@@ -105,7 +105,7 @@ def test_a_user_who_logs_in_in_time_gets_the_pushes_in_order(
     assert users.received == [("ann", text) for text in received], (
         "not even before what is expired is removed"
     )
-    pending.look()
+    pending.deliver_to_present()
     left = len(adds) - len(received) - expired
     assert (pending.count, pending.expired, pending.waits_for("101", "ann")) == (
         left,
@@ -159,10 +159,10 @@ def test_a_node_that_stops_passes_its_pushes_to_nodes_that_do_not(users: Users) 
     assert (pending.count, pending.bytes) == (0, 0)
     assert {epoch: node.count for epoch, node in nodes.items()} == {0: 2, 2: 3}
     users.come("bob", "phone")
-    nodes[2].look()
+    nodes[2].deliver_to_present()
     assert users.received == [("bob", "one"), ("bob", "two"), ("bob", "three")]
     users.now += 5
-    nodes[0].look()
+    nodes[0].deliver_to_present()
     assert nodes[0].expired == 2
     alone = wired(users, Wire(True))
     alone.add("101", "ann", words("one"), 10)
@@ -178,7 +178,7 @@ def test_pushes_of_a_deleted_app_are_forgotten_also_during_their_delivery(
         assert pending.add(app, "ann", words(text), 10)
     users.come("ann")
     users.then = pending.forget
-    pending.look()
+    pending.deliver_to_present()
     assert users.received == [("ann", "one")]
     assert (pending.count, pending.waits_for("101", "ann")) == (2, False)
     pending.forget("102")
@@ -221,7 +221,7 @@ def test_at_most_so_many_and_so_many_bytes_are_held(
     )
     for number in range(len(texts)):
         users.come(f"u{number}")
-    pending.look()
+    pending.deliver_to_present()
     assert pending.add("101", "u", words("x"), 10) is any(added)
 
 
@@ -236,7 +236,7 @@ def test_no_app_locks_the_others_out_or_takes_all_bytes(users: Users) -> None:
     assert [fill(app) for app in ("101", "102", "103")] == [75, 18, 5]
     assert pending.count == 98
     users.now += 10
-    pending.look()
+    pending.deliver_to_present()
     assert fill("104") == 75, "what has expired counts no longer"
     pending = pending_of(users, size=40_000)
     fill("101", "x" * 1_000)

@@ -377,7 +377,7 @@ def test_the_history_has_what_absent_users_miss_and_they_are_reported(
     assert offsets(node) == [(1, "hello"), (2, "hello")]
     _, client, _ = subscriber(node, channel=OWN)
     _, other = node.login(MULTI, "ann", device="desk")
-    node.pending.look()
+    node.pending.deliver_to_present()
     assert texts(client, other) == [[], ["hello"]], (
         "subscribers have it from the history"
     )
