@@ -120,7 +120,7 @@ class _Commands(GroupOfRows):
     """The commands of ``imserver``."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command. If it cannot use a file, print one line instead of a
+        """Run a command. If it cannot use a file, print one line, and no
         traceback."""
         try:
             return super().invoke(ctx)
@@ -133,13 +133,16 @@ class _Commands(GroupOfRows):
             fail(error.strerror)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse the words of the command line. The options for the server may
-        also stand in front of each part of a command's name. So ``-c FILE app
-        list`` is parsed as ``app list -c FILE``."""
+        """Parse the words of the command line.
+
+        The options for the server may also stand in front of each part of a
+        command's name. So ``-c FILE app list`` is parsed as ``app list -c FILE``.
+        """
         command: click.Command | None = self
         name = list[str]()
         server_options = list[str]()
         remaining = [*args]
+        # The name of a command ends where there are no subcommands.
         while remaining and isinstance(command, click.Group):
             word = remaining.pop(0)
             is_short = word.startswith("-c")
@@ -160,16 +163,21 @@ class _Commands(GroupOfRows):
         return super().parse_args(ctx, [*name, *server_options, *remaining])
 
     def hint(self, ctx: click.Context, name: str) -> str:
-        """A sentence for an unknown command, which may help. If a package that
-        is not installed has the command, it names the package."""
+        """Return a sentence for an unknown command, which may help.
+
+        If a package that is not installed has the command, it names the
+        package.
+        """
         package = _optional_packages().get(name)
         if package is not None:
             return f" The package {package} brings it: pip install {package}"
         return super().hint(ctx, name)
 
     def likely_names(self, ctx: click.Context) -> Iterable[str]:
-        """The names among which a mistyped command is searched. They include
-        commands of features with two words, such as ``key usage``."""
+        """Return the names among which a mistyped command is searched.
+
+        They include commands of features with two words, such as ``key usage``.
+        """
         from imserver.gateway.offline import rows_below
 
         names = {*super().likely_names(ctx)}
@@ -179,7 +187,7 @@ class _Commands(GroupOfRows):
 
 
 def _rows() -> Iterator[CommandOf]:
-    """The rows of this server, then those of features."""
+    """List the commands of this server, then those of features."""
     yield from COMMANDS
 
     # Imported here: most commands need no feature.
@@ -189,7 +197,7 @@ def _rows() -> Iterator[CommandOf]:
 
 
 def _optional_packages() -> Mapping[str, str]:
-    """Command → the optional package that has it."""
+    """Return command → the optional package that has it."""
     text = assets.asset_path("config/packages.yaml").read_text(encoding="utf-8")
     packages: dict[str, list[str]] = read_value(text, "config/packages.yaml")
     package_by_command = {}
@@ -199,9 +207,11 @@ def _optional_packages() -> Mapping[str, str]:
 
 
 def _defaults_of_client(context: click.Context) -> dict[str, Any]:
-    """The default of the option ``--url`` for a command of the client, and for
-    its subcommands, in the form of click's ``default_map``. The package of the
-    client does not read settings of a server."""
+    """Return the default of ``--url`` for a command of the client.
+
+    It is for its subcommands, too, in the form of click's ``default_map``. The
+    package of the client does not read settings of a server.
+    """
     command = main.get_command(context, context.invoked_subcommand or "")
     subcommands = getattr(command, "commands", ())
     address = {"url": _url_of_settings}
@@ -209,8 +219,10 @@ def _defaults_of_client(context: click.Context) -> dict[str, Any]:
 
 
 def _url_of_settings() -> str:
-    """The address of the server of the settings. Ends the command if they are
-    wrong."""
+    """Return the address of the server of the settings.
+
+    If they are wrong, the command ends.
+    """
     from imserver.gateway.offline import load_settings, url_of
 
     try:
@@ -230,6 +242,7 @@ _config_option = click.option(
 
 
 def _print_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    """Print the version and end, if the option was given."""
     if wanted:
         click.echo(full_version())
         context.exit()
@@ -377,8 +390,10 @@ def check_config(
 
 
 def _load_as_server(path: str | None) -> Config:
-    """Load the settings, and check them as a server does at its start. Raises
-    StartError."""
+    """Load the settings, and check them as a server does at its start.
+
+    Raises StartError.
+    """
     # Imported here: other commands do not need the parts of a server.
     from imserver.gateway.cluster.redis.connection import address_of
     from imserver.gateway.node import feature_list, http_servers
@@ -401,8 +416,11 @@ def _load_as_server(path: str | None) -> Config:
 
 
 def _manual(path: str | None) -> str:
-    """The manual of all settings. ``path``: a file with settings; then the
-    manual has only the settings of the features that the file names."""
+    """Return the manual of all settings.
+
+    ``path`` is a file with settings. Then the manual has only the settings of
+    the features that the file names.
+    """
     text = assets.DEFAULT_CONFIG.read_text(encoding="utf-8")
     if path is None:
         return text

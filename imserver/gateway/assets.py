@@ -16,8 +16,10 @@ _IS_PACKAGED: Final = _PACKAGED.is_dir()
 
 
 def asset_path(name: str) -> Path:
-    """The path of a file or folder of this server that is not Python:
-    ``templates/…``, ``static/…``, ``sdk/js/…``."""
+    """Return the path of a file or folder of this server that is not Python.
+
+    For example, ``templates/…``, ``static/…`` or ``sdk/js/…``.
+    """
     if _IS_PACKAGED:
         return _PACKAGED / name
     return _SOURCE_TREE / name

@@ -23,14 +23,16 @@ _GROUP: Final = 4
 
 
 def encode(content: bytes) -> str:
-    """The one form of ``content``."""
+    """Encode bytes in their only form, without padding."""
     return urlsafe_b64encode(content).rstrip(b"=").decode()
 
 
 def decode(text: str) -> bytes:
-    """The content of a text that :func:`encode` makes. Raises ValueError for
-    every other text: with padding, with characters of another alphabet, or with
-    bits that the content does not fill."""
+    """Decode a text that :func:`encode` makes.
+
+    Raises ValueError for every other text: with padding, with characters of
+    another alphabet, or with bits that the content does not fill.
+    """
     last_characters = _LAST_CHARACTERS.get(len(text) % _GROUP)
     if last_characters is not None and text[-1] not in last_characters:
         raise ValueError("this is no base64url: its last character has bits too many")
@@ -38,15 +40,19 @@ def decode(text: str) -> bytes:
 
 
 def decode_any_form(text: str) -> bytes:
-    """The content of base64 that another program made: also with padding, and
-    in the standard alphabet. For keys of browsers and of operators, never for
-    tokens. Raises ValueError."""
+    """Decode base64 that another program made.
+
+    It may have padding, and the standard alphabet. It is for keys of browsers
+    and of operators, never for tokens. Raises ValueError.
+    """
     return _strictly_decoded(text.rstrip("="), _EITHER_ALPHABET)
 
 
 def _strictly_decoded(text: str, alphabet: bytes) -> bytes:
-    """Decode a text, whose characters ``alphabet`` translates to the standard
-    ones. Raises ValueError."""
+    """Decode a text, whose characters ``alphabet`` makes standard ones.
+
+    Raises ValueError.
+    """
     padding = b"=" * (-len(text) % _GROUP)
     try:
         standard = text.encode("ascii").translate(alphabet)

@@ -38,28 +38,29 @@ Read-only for others."""
 
 
 def serve_others() -> None:
-    """Let the loop serve its sockets once. Long work calls this between its
-    parts. Switches greenlets.
+    """Let the loop serve its sockets once. Switches greenlets.
 
-    ``gevent.sleep(0)`` only runs callbacks: the loop looks at its sockets after
-    50 of them.
+    Long work calls this between its parts. ``gevent.sleep(0)`` only runs
+    callbacks: the loop looks at its sockets after 50 of them.
     """
     gevent.sleep(_A_MOMENT)
 
 
 def is_long_turn(seconds: float = 0.005) -> bool:
-    """Whether the loop has not looked at its sockets for 5 ms, or this many
-    ``seconds``. Work that can be interrupted then calls :func:`serve_others`.
-    Never switches greenlets."""
+    """Tell whether the loop has not looked at its sockets for too long.
+
+    By default that is 5 ms. Work that can be interrupted then calls
+    :func:`serve_others`. Never switches greenlets.
+    """
     return time() - get_hub().loop.now() > seconds
 
 
 def retry_pause(failures: int, first: float, longest: float) -> float:
-    """Seconds to wait after this number of failures in a row: ``first`` after
-    the first failure, then twice as long each time, up to ``longest``.
+    """Return how many seconds to wait after this number of failures in a row.
 
-    They vary by half at random, so that attempts that failed together are not
-    repeated together.
+    It is ``first`` after the first failure, then twice as long each time, up to
+    ``longest``. The pauses vary by half at random, so that attempts that failed
+    together are not repeated together.
     """
     doublings = min(failures - 1, _MAX_DOUBLINGS)
     pause = min(first * 2.0**doublings, longest)
@@ -67,15 +68,16 @@ def retry_pause(failures: int, first: float, longest: float) -> float:
 
 
 def until_beat(seconds: float = 1.0) -> float:
-    """Seconds until this process's next tick with that period: between 0.25 and
-    1.25 periods.
+    """Return the seconds until this process's next tick with that period.
 
-    A sleeping process loses its data from the processor's caches. So ten tasks
-    at ten moments cost several times as much as at one moment. Therefore the
-    ticks of all periods that are whole numbers of seconds, or half a second,
-    coincide. The ticks of the processes of a machine are spread over a second,
-    so that they do not query each other at the same time.
+    They are between 0.25 and 1.25 periods. A sleeping process loses its data
+    from the processor's caches. So ten tasks at ten moments cost several times
+    as much as at one moment. Therefore the ticks of all periods that are whole
+    numbers of seconds, or half a second, coincide. The ticks of the processes
+    of a machine are spread over a second, so that they do not query each other
+    at the same time.
     """
+    # Successive process ids give offsets that are far from each other.
     offset = os.getpid() * _GOLDEN_RATIO % 1.0
     seconds_left = seconds - (monotonic() - offset) % seconds
     # A timer that fired early must not fire twice.
@@ -87,19 +89,21 @@ def until_beat(seconds: float = 1.0) -> float:
 def every(
     seconds: float, work: Callable[[], object], failure: str
 ) -> Callable[[], None]:
-    """The function of a greenlet that calls ``work`` at each tick of
-    :func:`until_beat`, until it is killed.
+    """Return the function of a greenlet that calls ``work`` again and again.
 
-    ``failure``: the text of the log line if ``work`` raises. If a service does
-    not answer, the line has the level debug. :data:`JOBS` counts how long
+    It calls it at each tick of :func:`until_beat`, until it is killed.
+    ``failure`` is the text of the log line if ``work`` raises. If a service
+    does not answer, the line has the level debug. :data:`JOBS` counts how long
     ``work`` takes.
     """
+    # A partial has the function that it calls in "func".
     function = getattr(work, "func", work)
     path = f"{function.__module__}.{function.__qualname__}"
     # for a nested function, the name of the function that makes it
     name = path.removeprefix("imserver.").partition(".<")[0]
 
     def run() -> None:
+        """Greenlet: call the work at each tick, and log its failures."""
         while True:
             gevent.sleep(until_beat(seconds))
             started = perf_counter()
@@ -115,9 +119,11 @@ def every(
 
 
 def take_turns(nodes: int) -> None:
-    """Sleep for a random time, so that nodes do not begin the same work at the
-    same moment. ``nodes``: how many nodes do this work; the more there are, the
-    longer the sleep may be. Switches greenlets."""
+    """Sleep for a random time, so that nodes do not begin work together.
+
+    ``nodes`` is how many nodes do this work. The more there are, the longer the
+    sleep may be. Switches greenlets.
+    """
     if nodes > 1:
         longest = min(nodes * _TURN_SECONDS, _LONGEST_TURN_SECONDS)
         gevent.sleep(uniform(0, longest))

@@ -123,8 +123,10 @@ without a reason."""
 
 
 def close_reason(code: int) -> str:
-    """The name of a close code of this server; ``""`` if the code is not one of
-    them."""
+    """Return the name of a close code of this server.
+
+    It is ``""`` if the code is not one of them.
+    """
     if code not in CLOSE:
         return ""
     return CLOSE[code].name

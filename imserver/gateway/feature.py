@@ -54,8 +54,11 @@ class SettingsRow(Struct, frozen=True):
 
     @property
     def keys(self) -> Iterator[str]:
-        """The names of the settings: ``section`` if the core has no keys in it,
-        else ``section.key``; ``apps.*.key`` for settings of apps."""
+        """The names of the settings of the feature.
+
+        A name is ``section`` if the core has no keys in it, else
+        ``section.key``. It is ``apps.*.key`` for settings of apps.
+        """
         for name, kind in self.sections.items():
             if kind is not None and (name == "apps.*" or fold(name) in CORE.names):
                 yield from (f"{name}.{key}" for key in kind.__struct_fields__)
@@ -138,9 +141,11 @@ class FeatureRow(Struct, frozen=True, eq=False):
         return tuple(row for row in self.routes if isinstance(row, Operation))
 
     def checks(self, name: str) -> Iterator[Callable[..., Iterable[Any]]]:
-        """Import the checks of this name that each run of ``imserver doctor``
-        makes. ``name``: ``"rows"`` or ``"settings"``, see
-        :class:`CommandOf`."""
+        """Import the checks that each run of ``imserver doctor`` makes.
+
+        ``name`` is their kind, ``"rows"`` or ``"settings"``
+        (:class:`CommandOf`).
+        """
         for row in self.commands:
             if row.parent == DOCTOR and row.name == name:
                 yield row.load()

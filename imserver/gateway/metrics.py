@@ -32,11 +32,12 @@ OTHER: Final = "other"
 
 
 class Histogram:
-    """Counts of values by bucket. Owner: the observer."""
+    """Counts of values by bucket. The observer owns it."""
 
     __slots__ = ("bounds", "counts", "total")
 
     def __init__(self, bounds: tuple[float, ...] = SECONDS) -> None:
+        """Begin with empty buckets. ``bounds`` are their upper bounds."""
         self.bounds = bounds
         self.counts = [0] * (len(bounds) + 1)
         """Per bucket, not cumulative. The last one counts values above all
@@ -44,12 +45,12 @@ class Histogram:
         self.total = 0.0
 
     def observe(self, value: float) -> None:
-        """Count ``value``."""
+        """Count a value."""
         self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
 
     def observe_all(self, values: list[float]) -> None:
-        """Count all ``values``. The list is sorted in place."""
+        """Count many values at once. The list is sorted in place."""
         values.sort()
         counted = 0
         for bucket, bound in enumerate(self.bounds):
@@ -63,9 +64,12 @@ class Histogram:
 
 
 class Slow(Struct, frozen=True):
-    """A slow piece of work: when it ended, in Unix seconds, and how many
-    seconds it took. ``by``: the label of the principal, or the address of the
-    connection. ``request``: the id of the request."""
+    """A slow piece of work.
+
+    ``time`` is when it ended, in Unix seconds, and ``seconds`` how long it
+    took. ``by`` is the label of the principal, or the address of the
+    connection. ``request`` is the id of the request.
+    """
 
     time: float
     seconds: float
@@ -78,11 +82,11 @@ def _ignore_time(_name: str, _seconds: float) -> None:
 
 
 class Timings(dict[str, Histogram]):
-    """Name → the distribution of durations, in seconds. Also the slowest recent
-    duration of each name. Owner: the observer.
+    """Name → the distribution of durations, in seconds.
 
-    A name is the path of a route, a command or a method, so the code bounds
-    their number.
+    It also has the slowest recent duration of each name. A name is the path of
+    a route, a command or a method, so the code bounds their number. The
+    observer owns it.
     """
 
     def __init__(self) -> None:
@@ -100,8 +104,10 @@ class Timings(dict[str, Histogram]):
         :data:`SLOW_SECONDS`. Read-only for others."""
 
     def took(self, name: str, seconds: float, by: str = "", request: str = "") -> None:
-        """Count one duration. ``by`` and ``request``: see :class:`Slow`. Never
-        switches greenlets."""
+        """Count one duration. Never switches greenlets.
+
+        ``by`` and ``request`` say whose work it was (:class:`Slow`).
+        """
         self[name].observe(seconds)
         if seconds >= SLOW_SECONDS:
             before = self.slowest.get(name)
@@ -109,16 +115,21 @@ class Timings(dict[str, Histogram]):
                 self.slowest[name] = Slow(time(), seconds, by, request)
 
     def fold(self) -> None:
-        """Count the durations in ``fast``. Called once a second, and before
-        they are read. Never switches greenlets."""
+        """Count the durations in ``fast``. Never switches greenlets.
+
+        It is called once a second, and before they are read.
+        """
         for kind, seconds in self.fast.items():
             if seconds:
                 self.took_fast(kind.__name__, seconds)
                 seconds.clear()
 
     def took_fast(self, name: str, seconds: list[float]) -> None:
-        """Count many durations at once, each below :data:`SLOW_SECONDS`, and
-        sort them. Never switches greenlets."""
+        """Count many durations at once, and sort them. Never switches
+        greenlets.
+
+        Each is below :data:`SLOW_SECONDS`.
+        """
         self[name].observe_all(seconds)
 
     def forget(self, is_over: Callable[[Slow], bool]) -> None:
@@ -128,14 +139,18 @@ class Timings(dict[str, Histogram]):
         }
 
     def __missing__(self, name: str) -> Histogram:
+        """Make the distribution of a new name."""
         histogram = Histogram()
         self[name] = histogram
         return histogram
 
 
 class _Stop(Struct, frozen=True):
-    """The stop of an app: when its count is ``count``, it may not continue
-    until the Unix second ``until``. ``text`` says why."""
+    """The stop of an app that has used up a quota.
+
+    When its count is ``count``, it may not continue until the Unix second
+    ``until``. ``text`` says why.
+    """
 
     count: int
     until: int
@@ -162,7 +177,9 @@ class CountsByApp(dict[str, int]):
 
     def stop_at(self, app: str, count: int, until: int, text: str) -> None:
         """Let an app stop when its count is ``count``, until a Unix second.
-        ``text`` says why."""
+
+        ``text`` says why.
+        """
         self.stops[app] = _Stop(count, until, text)
 
     def go_on(self, app: str) -> None:
@@ -170,8 +187,10 @@ class CountsByApp(dict[str, int]):
         self.stops.pop(app, None)
 
     def spent(self, app: str) -> QuotaSpent | None:
-        """Why the app has to stop now; None if it may continue. Never
-        switches greenlets."""
+        """Return why the app has to stop now; None if it may continue.
+
+        Never switches greenlets.
+        """
         stop = self.stops.get(app)
         if stop is None or self.get(app, 0) < stop.count or time() >= stop.until:
             return None
@@ -179,13 +198,18 @@ class CountsByApp(dict[str, int]):
 
     def require(self, app: str) -> None:
         """Raise QuotaSpent if the app has to stop. Never switches greenlets.
-        Hot paths look at :attr:`stops` first."""
+
+        Hot paths look at :attr:`stops` first.
+        """
         spent = self.spent(app)
         if spent is not None:
             raise spent
 
     def __missing__(self, app: str) -> int:
-        """0, for an app that is counted for the first time."""
+        """Return 0, for an app that is counted for the first time.
+
+        If there are too many apps, the newest one joins :data:`OTHER`.
+        """
         if len(self) >= MAX_APPS:
             _, count = self.popitem()
             self[OTHER] = self.get(OTHER, 0) + count
@@ -287,7 +311,7 @@ class Metrics(Struct, eq=False):
 
     @property
     def logins_refused(self) -> CountsByApp:
-        """Logins that were refused, for whatever reason."""
+        """App → its refused logins, for all reasons together."""
         counts = CountsByApp()
         for of_reason in self.denials.values():
             for app, number in of_reason.items():
@@ -295,13 +319,17 @@ class Metrics(Struct, eq=False):
         return counts
 
     def login_refused(self, reason: LoginRefusal, app: str) -> None:
-        """Count a refused login. ``app``: a known app of this node, else
-        :data:`OTHER`."""
+        """Count a refused login.
+
+        ``app`` is a known app of this node, else :data:`OTHER`.
+        """
         self.denials.setdefault(reason, CountsByApp())[app] += 1
 
     def closed(self, code: int) -> None:
-        """Count a closed connection by its close code (1006: without a close
-        frame)."""
+        """Count a closed connection by its close code.
+
+        1006 means that it ended without a close frame.
+        """
         self.closes[code] = self.closes.get(code, 0) + 1
 
     def lagged(self, seconds: float) -> None:
@@ -311,11 +339,14 @@ class Metrics(Struct, eq=False):
         self.loop_lags.observe(seconds)
 
     def watch_collector(self) -> Callable[[], None]:
-        """Measure garbage collections, which block the loop, until the returned
-        function is called."""
+        """Measure garbage collections, which block the loop.
+
+        It ends when the returned function is called.
+        """
         started = 0.0
 
         def collecting(phase: str, info: Mapping[str, int]) -> None:
+            """Callback of Python: a collection starts or has ended."""
             nonlocal started
             if phase == "start":
                 started = perf_counter()
@@ -331,26 +362,31 @@ class Metrics(Struct, eq=False):
         return partial(gc.callbacks.remove, collecting)
 
     def snapshot(self) -> dict[str, Any]:
-        """All current counters by name, without distributions."""
-        values = {name: getattr(self, name) for name in self.__struct_fields__}
-        values["denials"] = {
-            reason: counts.total for reason, counts in self.denials.items()
-        }
-        for name, value in values.items():
-            if isinstance(value, CountsByApp):
-                values[name] = value.total
-            elif isinstance(value, dict | list) and not isinstance(value, Timings):
-                values[name] = value.copy()
-        return {
-            name: value
-            for name, value in values.items()
-            if not isinstance(value, Histogram | Timings)
-        }
+        """Return all current counters by name, as plain numbers.
+
+        Counters by app are added up. Distributions are left out.
+        """
+        numbers: dict[str, Any] = {}
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            if name == "denials":
+                value = {reason: counts.total for reason, counts in value.items()}
+            elif isinstance(value, Histogram | Timings):
+                continue
+            elif isinstance(value, CountsByApp):
+                value = value.total
+            elif isinstance(value, dict | list):
+                # A copy, because the counters go on.
+                value = value.copy()
+            numbers[name] = value
+        return numbers
 
 
 def resident_bytes() -> int:
-    """Resident memory of this process in bytes; 0 if the system does not report
-    it."""
+    """Return the resident memory of this process in bytes.
+
+    It is 0 if the system does not report it.
+    """
     try:
         with open("/proc/self/statm", encoding="ascii") as statm:
             pages = int(statm.read().split()[1])

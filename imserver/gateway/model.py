@@ -99,16 +99,22 @@ _ID_DIGITS: Final = len(str(Limit.ID))
 
 
 def is_of_device(device: str, name: str) -> bool:
-    """Whether the device of a session is the device ``name``, or a part of it:
-    ``NAME/PART``. A device without a name has no parts."""
+    """Tell whether the device of a session is a device, or a part of it.
+
+    A part is named ``NAME/PART``, where ``NAME`` is the device. A device
+    without a name has no parts.
+    """
     if device == name:
         return True
     return name != "" and device.rpartition("/")[0] == name
 
 
 def id_of(text: str) -> int:
-    """The id that a text of decimal digits is; 0 if the text is no id, because
-    it has other characters, leading zeros, or is too great."""
+    """Return the id that a text of decimal digits is.
+
+    It is 0 if the text is no id: it has other characters or leading zeros, or
+    is too great.
+    """
     if not (text.isascii() and text.isdecimal()):
         return 0
     if len(text) > _ID_DIGITS or text[0] == "0":
@@ -120,8 +126,10 @@ def id_of(text: str) -> int:
 
 
 class Command(Struct, frozen=True, gc=False):
-    """A command of a client. The service that runs it has the row of its
-    class."""
+    """A command of a client.
+
+    The service that runs it has the row of its class.
+    """
 
 
 class Login(Command, frozen=True, gc=False):
@@ -135,17 +143,19 @@ class Login(Command, frozen=True, gc=False):
 
 
 class Heartbeat(Command, frozen=True, gc=False):
-    """Heartbeat of the client. Renews the expiry of the session."""
+    """A sign of life of the client, which renews the expiry of the session."""
 
 
 class Ping(Command, frozen=True, gc=False):
-    """Request for a ``pong``. Allowed before login; renews nothing."""
+    """Request for a ``pong``. It is allowed before login, and renews
+    nothing."""
 
 
 class Resume(Login, frozen=True, gc=False):
-    """A login of a client that uses stored messages. ``cursor``: the greatest
-    id of an entry that the client has; 0: none. ``acks``: the client
-    acknowledges messages.
+    """A login of a client that uses stored messages.
+
+    ``cursor`` is the greatest id of an entry that the client has; 0: none.
+    ``acks``: the client acknowledges messages.
     """
 
     cursor: int = 0
@@ -182,8 +192,10 @@ class Unsubscribe(Command, frozen=True, gc=False):
 
 
 class Publish(Command, frozen=True, gc=False):
-    """Publish to a channel: the JSON ``data``, or ``text`` if ``data`` is
-    ``b""``."""
+    """Publish to a channel.
+
+    The content is the JSON ``data``, or ``text`` if ``data`` is ``b""``.
+    """
 
     channel: str
     data: bytes = b""
@@ -192,9 +204,12 @@ class Publish(Command, frozen=True, gc=False):
 
 
 class AskPresence(Command, frozen=True, gc=False):
-    """Request the subscribers of a channel. ``limit``: how many at most; 0: as
-    many as an answer may have. ``after``: the cursor of an earlier answer,
-    after which they begin; ``""``: from the beginning."""
+    """Request the subscribers of a channel.
+
+    ``limit`` is how many at most; 0: as many as an answer may have. ``after``
+    is the cursor of an earlier answer, after which they begin; ``""``: from the
+    beginning.
+    """
 
     channel: str
     limit: int = 0
@@ -364,8 +379,11 @@ class Signal(Event, frozen=True, gc=False, omit_defaults=True):
     ids: tuple[int, ...] = ()
 
     def as_json(self) -> bytes:
-        """The JSON that clients get, without the kind and without empty
-        fields."""
+        """Encode the JSON that clients get.
+
+        It has neither the kind nor empty fields. A signal of a streamed message
+        also has the piece.
+        """
         if self.kind == "hidden":
             return encode_json({"ids": self.ids})
         if self.data:
@@ -419,11 +437,11 @@ class LogSubscription(Struct, gc=False):
 
 
 class ClientFacts(Struct, gc=False):
-    """The client, in a request to a back end that decides for it.
+    """What a back end that decides for a client learns of it.
 
-    ``transport``: ``websocket``, ``http_stream`` or ``sse``. ``headers``: the
-    headers of its first request and of its ``connect`` that the back end gets.
-    ``meta``: JSON about it for the back end only (``b""``: none).
+    ``transport`` is ``websocket``, ``http_stream`` or ``sse``. ``headers`` are
+    the headers of its first request and of its ``connect`` that the back end
+    gets. ``meta`` is JSON about it for the back end only (``b""``: none).
     """
 
     transport: str
@@ -432,15 +450,14 @@ class ClientFacts(Struct, gc=False):
 
 
 class DialectState(Struct, gc=False):
-    """State of a connection, owned by the service of its dialect. Each dialect
-    with state has a subclass.
+    """The state of a connection that its dialect owns.
 
-    ``channels_from_log``: stored messages of the connection's rooms are
-    delivered to it from the log. ``info``: JSON about the connection for others
-    in its channels; ``b""``: none. ``channel_infos``: channel → JSON about the
-    connection for others in this channel; None: there is none for any channel.
-    ``facts``: facts for the back end that decides for the client; None: no back
-    end does.
+    Each dialect with state has a subclass. ``channels_from_log``: stored
+    messages of the connection's rooms are delivered to it from the log.
+    ``info`` is JSON about the connection for others in its channels; ``b""``:
+    none. ``channel_infos`` is channel → JSON about the connection for others in
+    this channel; None: there is none for any channel. ``facts`` are facts for
+    the back end that decides for the client; None: no back end does.
     """
 
     channels_from_log: bool = False
@@ -449,13 +466,15 @@ class DialectState(Struct, gc=False):
     facts: ClientFacts | None = None
 
     def set_facts(self, transport: str, headers: dict[str, str]) -> None:
-        """Set the facts about the client for the back end that decides for it;
-        see :class:`ClientFacts`."""
+        """Set the facts about the client, for the back end that decides for
+        it."""
         self.facts = ClientFacts(transport, headers)
 
     def set_info(self, channel: str, info: bytes) -> bytes:
-        """Set the data about the client that others in a channel see, and
-        return the previous data. ``b""`` means no data."""
+        """Set the data about the client that others in a channel see.
+
+        Returns the previous data. ``b""`` means no data.
+        """
         if not (info or self.channel_infos):
             return b""
         infos = self.channel_infos or {}
@@ -466,26 +485,33 @@ class DialectState(Struct, gc=False):
         return before
 
     def resubscribes(self, channel: str) -> bool:
-        """Whether the client subscribes again by itself if the server ends its
-        subscription to this channel, or its connection
-        (:meth:`reconnects`)."""
+        """Tell whether the client subscribes to a channel again by itself.
+
+        That matters if the server ends its subscription, or its connection
+        (:meth:`reconnects`).
+        """
         return False
 
     def reconnects(self, channel: str) -> bool:
-        """Whether the client gets this subscription again only with a new
-        connection, because the server has subscribed it."""
+        """Tell whether the client gets a subscription again only by
+        reconnecting.
+
+        It is so if the server has subscribed it.
+        """
         return False
 
     def receives_own_joins(self) -> bool:
-        """Whether the notice that the client has joined a channel goes to the
-        client, too."""
+        """Tell whether the client gets the notice that it has joined a channel
+        itself."""
         return False
 
 
 class BadFrame(Exception):
-    """An undecodable frame. ``reply``: the payload of the answer; None: no
-    answer. ``close``: the code with which the connection is closed; 0: it stays
-    open."""
+    """A frame that is no request of its dialect.
+
+    ``reply`` is the payload of the answer; None: no answer. ``close`` is the
+    code with which the connection is closed; 0: it stays open.
+    """
 
     TEXT: Final = "数据不合法".encode()
     """The plain text with which the original servers answer an undecodable

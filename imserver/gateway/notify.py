@@ -22,6 +22,7 @@ _LABEL: Final = r"^[^\x00-\x1f\x7f]*$"
 
 
 def _about(text: str, **limits: Any) -> Meta:
+    """Describe a field, with its limits."""
     return Meta(description=text, **limits)
 
 
@@ -109,15 +110,17 @@ class Notify(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True
 
     @staticmethod
     def of_event(notify: bytes) -> Notify | None:
-        """The notification of an event; None if it has no notification."""
+        """Read the notification of an event; None if it has no notification."""
         if notify in (b"", b"false"):
             return None
         return msgspec.json.decode(notify, type=Notify)
 
     @staticmethod
     def is_path(address: str) -> bool:
-        """Whether an address is a path of the page that shows it, and of no
-        other host."""
+        """Tell whether an address is a path of the page that shows it.
+
+        An address with two slashes at its beginning names another host.
+        """
         return address.startswith("/") and not address.startswith(("//", "/\\"))
 
 
@@ -133,8 +136,10 @@ NotifyField = Annotated[
 
 
 def encode_notify(notify: Notify | bool) -> bytes:
-    """The field ``notify`` as JSON. Raises ValueError, whose text says what is
-    wrong."""
+    """Encode the field ``notify`` as JSON.
+
+    Raises ValueError, whose text says what is wrong.
+    """
     if notify is True:
         raise ValueError("expected an object, or false")
     try:
@@ -222,26 +227,34 @@ class PushResult(Struct, frozen=True):
 
 @runtime_checkable
 class PushService(Protocol):
-    """A service that reaches the devices of an application. A feature provides
-    it among its answers, and in ``FeatureRow.offline``. A device is an endpoint
-    with the address ``name:token``."""
+    """A service that reaches the devices of an application.
+
+    A feature provides it among its answers, and in ``FeatureRow.offline``. A
+    device is an endpoint with the address ``name:token``.
+    """
 
     @property
     def name(self) -> str:
         """Its name in addresses: small letters and digits."""
 
     def objection(self, app: str, token: str) -> str:
-        """Why an app cannot have a device with this token; ``""`` if it can.
-        Never switches greenlets."""
+        """Return why an app cannot have a device with this token.
+
+        It is ``""`` if it can. Never switches greenlets.
+        """
 
     def host(self, app: str, token: str) -> str:
-        """The name of the queue for a device. All notifications in one queue
-        share one pace and one pause. The name begins with the name of the
-        service. Never switches greenlets."""
+        """Return the name of the queue for a device. Never switches greenlets.
+
+        All notifications in one queue share one pace and one pause. The name
+        begins with the name of the service.
+        """
 
     def send(self, app: str, token: str, notice: PushNotice) -> PushResult:
-        """Send a notification. Switches greenlets. Never raises because of an
-        answer of the service."""
+        """Send a notification. Switches greenlets.
+
+        It never raises because of an answer of the service.
+        """
 
     def close(self) -> None:
         """End the connections. No notification is sent after it."""

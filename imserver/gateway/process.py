@@ -61,24 +61,27 @@ _BLOCKED_SIGNALS: Final = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
 def hold_signals() -> None:
-    """Let the signals that would end this process wait until
-    :func:`take_signals`.
+    """Let the signals that would end this process wait.
 
     Operators send them as soon as the file ``lock`` has the process id, which
-    is before the server serves.
+    is before the server serves. They wait until :func:`take_signals`.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED_SIGNALS)
 
 
 def take_signals() -> None:
-    """Take the signals that waited, and all others from now on. Their handlers
-    are installed."""
+    """Take the signals that waited, and all others from now on.
+
+    Their handlers are installed.
+    """
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _BLOCKED_SIGNALS)
 
 
 def raise_file_limit() -> int:
-    """Raise this process's soft limit of open files to the hard limit and
-    return it."""
+    """Let this process open as many files as the system permits.
+
+    It raises the soft limit to the hard limit, and returns it.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -91,8 +94,10 @@ def raise_file_limit() -> int:
 
 
 def openable_files() -> int:
-    """How many files a process of this server may open, after
-    :func:`raise_file_limit`."""
+    """Return how many files a process of this server may open.
+
+    :func:`raise_file_limit` has to be called first.
+    """
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     if hard == resource.RLIM_INFINITY:
         return sys.maxsize
@@ -100,10 +105,10 @@ def openable_files() -> int:
 
 
 def connection_limit(config: Config) -> int:
-    """How many connections this process may have. Raises the limit of open
-    files.
+    """Return how many connections this process may have.
 
-    Raises StartError if the setting is above that limit.
+    Raises the limit of open files. Raises StartError if the setting is above
+    that limit.
     """
     wanted = config.limits.max_connections
     files = raise_file_limit()
@@ -114,6 +119,7 @@ def connection_limit(config: Config) -> int:
         )
     if wanted:
         return wanted
+    # Each connection is a file, and other things need some.
     spare = _SPARE_FILES
     if config.clustered:
         spare = SPARE_FILES_OF_A_CLUSTER
@@ -121,8 +127,10 @@ def connection_limit(config: Config) -> int:
 
 
 def cores(cpu_quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
-    """How many cores this process may use: the cores of its CPU set, within the
-    quota of its container."""
+    """Return how many cores this process may use.
+
+    They are the cores of its CPU set, within the quota of its container.
+    """
     if hasattr(os, "sched_getaffinity"):
         number = len(os.sched_getaffinity(0))
     else:
@@ -134,8 +142,11 @@ def cores(cpu_quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
 
 
 def cannot_listen(host: str, port: int, error: OSError) -> StartError:
-    """The error about an address that is not available. On Linux it names the
-    process that listens on the port, if this user may see it."""
+    """Make the error about an address that is not available.
+
+    On Linux it names the process that listens on the port, if this user may see
+    it.
+    """
     text = f"cannot listen on {host}:{port}: {error.strerror or error}"
     if error.errno == errno.EADDRINUSE:
         pid = listening_process(port)
@@ -145,8 +156,11 @@ def cannot_listen(host: str, port: int, error: OSError) -> StartError:
 
 
 def listening_process(port: int) -> int | None:
-    """The id of a process that listens on a port. None: there is no such
-    process, this user may not see it, or the system is not Linux."""
+    """Return the id of a process that listens on a port.
+
+    None: there is no such process, this user may not see it, or the system is
+    not Linux.
+    """
     sockets = set[str]()
     for table in ("tcp", "tcp6"):
         with suppress(OSError):
@@ -154,6 +168,7 @@ def listening_process(port: int) -> int | None:
             sockets.update(_listening_sockets(text, port))
     if not sockets:
         return None
+    # The files of a process are links, such as "socket:[12345]".
     for file in Path("/proc").glob("[0-9]*/fd/*"):
         with suppress(OSError):
             if os.readlink(file) in sockets:
@@ -162,8 +177,11 @@ def listening_process(port: int) -> int | None:
 
 
 def _listening_sockets(table: str, port: int) -> Iterator[str]:
-    """The sockets that listen on a port, as the links in ``/proc/PID/fd`` name
-    them: ``socket:[12345]``. ``table``: the text of ``/proc/net/tcp``."""
+    """List the sockets that listen on a port.
+
+    They are named as the links in ``/proc/PID/fd``: ``socket:[12345]``.
+    ``table`` is the text of ``/proc/net/tcp``.
+    """
     for line in table.splitlines()[1:]:
         # A line has the number of the socket, its address and port in
         # hexadecimal digits, those of the peer, its state, and more fields:
@@ -174,7 +192,9 @@ def _listening_sockets(table: str, port: int) -> Iterator[str]:
 
 
 def plan_processes(config: Config) -> tuple[Config, str]:
-    """The settings with a number of processes, and a line that says why. If the
+    """Choose the number of processes, if the settings leave it open.
+
+    Returns the settings with the number, and a line that says why. If the
     settings have a number, they are returned as they are, and the line is
     ``""``.
 
@@ -193,6 +213,7 @@ def plan_processes(config: Config) -> tuple[Config, str]:
         machine = "1 core"
         why = "this machine has one core"
 
+    # Several processes find each other's users in Redis.
     if not config.clustered:
         if number > 1:
             why = f"{machine}, but more than one process needs redis.url"
@@ -206,6 +227,7 @@ def plan_processes(config: Config) -> tuple[Config, str]:
             "files; fewer processes are faster: raise the limit (LimitNOFILE=, "
             "ulimit -Hn)"
         )
+        # Together they have as many connections as the settings want.
         connections_each = -(-wanted // number)
         limits = msgspec.structs.replace(limits, max_connections=connections_each)
 
@@ -215,9 +237,11 @@ def plan_processes(config: Config) -> tuple[Config, str]:
 
 
 class Secret(Struct, frozen=True):
-    """The server's secret, from which keys are derived. ``second``: a second
-    secret that is accepted while an operator changes the secret; ``b""``:
-    none."""
+    """The server's secret, from which keys are derived.
+
+    ``second`` is a second secret that is accepted while an operator changes the
+    secret; ``b""``: none.
+    """
 
     first: bytes
     second: bytes = b""
@@ -231,14 +255,18 @@ class Secret(Struct, frozen=True):
         return (self.first,)
 
     def keys(self, purpose: str) -> tuple[bytes, ...]:
-        """The keys for one purpose. The first key signs new texts; each of them
-        verifies."""
+        """Return the keys for one purpose.
+
+        The first key signs new texts. Each of them verifies.
+        """
         return tuple(derive_key(each, purpose) for each in self.accepted)
 
 
 def fingerprint_of(secret: bytes) -> str:
-    """The text by which nodes compare their secrets. It does not reveal the
-    secret."""
+    """Return the text by which nodes compare their secrets.
+
+    It does not reveal the secret.
+    """
     key = derive_key(secret, "cluster fingerprint")
     return hashlib.sha256(key).hexdigest()[:_FINGERPRINT_CHARACTERS]
 
@@ -253,6 +281,7 @@ class DataDirectory:
     """
 
     def __init__(self, path: str, shared: bool = False) -> None:
+        """Begin without the lock, which :meth:`start` takes."""
         self.path = Path(path)
         self._shared = shared
         self._first = False
@@ -263,41 +292,24 @@ class DataDirectory:
 
     def start(self, restores: bool = False) -> None:
         """Create the directory and take its lock. Never switches greenlets.
-        Raises StartError.
 
         ``restores``: the caller is a restore, which may continue an interrupted
-        one. A server must not use such a directory.
+        one. A server must not use such a directory. Raises StartError, also if
+        another server has the lock.
         """
-        file = self.path / "lock"
-        lock = -1
         if not restores and (self.path / RESTORING).exists():
             raise StartError(
                 f"a restore into {self.path} was interrupted: run imserver restore "
                 "again"
             )
 
-        try:
-            make_folder(self.path)
-            lock = open_private(file)
-            first = _locked(lock, fcntl.LOCK_EX)
-            self._first = first
-            if first:
-                os.ftruncate(lock, 0)
-                os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
-        except OSError as error:
-            if lock >= 0:
-                os.close(lock)
-            raise StartError(
-                f"server.data_dir: {error.filename or file} cannot be used: "
-                f"{error.strerror}"
-            ) from None
-
+        lock = self._open_lock()
         if self._shared:
-            # This makes an exclusive lock of the first node a shared one, so
-            # that other nodes of the cluster can take it, too.
+            # This makes an exclusive lock of the first node a shared one, so that
+            # other nodes of the cluster can take it, too.
             is_ours = _locked(lock, fcntl.LOCK_SH, _SHARED_LOCK_SECONDS)
         else:
-            is_ours = first
+            is_ours = self._first
         if not is_ours:
             written = os.pread(lock, _PID_BYTES, 0).decode("ascii", "replace")
             os.close(lock)
@@ -308,22 +320,51 @@ class DataDirectory:
             raise StartError(f"server.data_dir: {problem}")
         self._lock = lock
 
+    def _open_lock(self) -> int:
+        """Create the directory, and open its file ``lock``.
+
+        If nobody has the lock, this process takes it and is the first owner.
+        Returns the descriptor of the file. Raises StartError.
+        """
+        file = self.path / "lock"
+        lock = -1
+        try:
+            make_folder(self.path)
+            lock = open_private(file)
+            self._first = _locked(lock, fcntl.LOCK_EX)
+            if self._first:
+                os.ftruncate(lock, 0)
+                os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+        except OSError as error:
+            if lock >= 0:
+                os.close(lock)
+            raise StartError(
+                f"server.data_dir: {error.filename or file} cannot be used: "
+                f"{error.strerror}"
+            ) from None
+        return lock
+
     def stop(self) -> None:
-        """Release the lock."""
+        """Release the lock, and remove the process id from the file."""
         if self._lock >= 0 and self._first:
             os.ftruncate(self._lock, 0)
         self.abandon()
 
     def abandon(self) -> None:
-        """Close the lock file, and leave the lock to the parent process. For a
-        forked child."""
+        """Close the lock file, and leave the lock to the parent process.
+
+        A forked child calls it.
+        """
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
 
     def secrets(self, server: ServerSettings) -> Secret:
-        """The secret of a server with these settings, with the second one.
-        Raises StartError, as :meth:`secret`."""
+        """Read the secret of a server, and the second one if the settings name
+        it.
+
+        Raises StartError, as :meth:`secret`.
+        """
         first = self.secret(server.secret_file)
         if not server.second_secret_file:
             return Secret(first)
@@ -333,11 +374,12 @@ class DataDirectory:
         return Secret(first, second)
 
     def secret(self, secret_file: str = "") -> bytes:
-        """The server's secret, from ``secret_file`` or from this directory,
-        where the first start creates it.
+        """Read the server's secret, from ``secret_file`` or from this
+        directory.
 
-        Raises StartError if it cannot be read or has less than 32 bytes, or if
-        it is missing while a server runs, which has it in memory.
+        There the first start creates it. Raises StartError if it cannot be read
+        or has less than 32 bytes, or if it is missing while a server runs,
+        which has it in memory.
         """
         if secret_file:
             path = Path(secret_file)
@@ -353,8 +395,10 @@ class DataDirectory:
         return _read_secret(path)
 
     def _make_secret(self, path: Path) -> None:
-        """Create the secret of this directory, under its lock. Raises
-        StartError and OSError."""
+        """Create the secret of this directory, under its lock.
+
+        Raises StartError and OSError.
+        """
         lock = DataDirectory(str(self.path))
         # Without a lock, this process is a command, not a server.
         if self._lock < 0:
@@ -371,7 +415,7 @@ class DataDirectory:
 
 
 def _read_secret(path: Path) -> bytes:
-    """The secret in a file. Raises StartError."""
+    """Read the secret in a file. Raises StartError."""
     try:
         secret = path.read_bytes().strip()
     except OSError as error:
@@ -391,8 +435,10 @@ def _read_secret(path: Path) -> bytes:
 
 
 def make_folder(folder: Path, mode: int = _FOR_OWNER) -> None:
-    """Create a folder for its owner only, and the folders above it, so that
-    they survive a power failure. Raises OSError."""
+    """Create a folder for its owner only, and the folders above it.
+
+    They survive a power failure. Raises OSError.
+    """
     if not folder.exists():
         make_folder(folder.parent, _FOR_ALL)
         folder.mkdir(mode, exist_ok=True)
@@ -400,8 +446,10 @@ def make_folder(folder: Path, mode: int = _FOR_OWNER) -> None:
 
 
 def write_all(descriptor: int, content: bytes) -> None:
-    """Write the whole content. A disk that is nearly full accepts a part before
-    it refuses the rest. Raises OSError."""
+    """Write the whole content. Raises OSError.
+
+    A disk that is nearly full accepts a part before it refuses the rest.
+    """
     while content:
         written = os.write(descriptor, content)
         content = content[written:]
@@ -409,10 +457,10 @@ def write_all(descriptor: int, content: bytes) -> None:
 
 def open_private(path: Path, like: Path | None = None) -> int:
     """Open a file for reading and writing, or create it for its owner only.
-    Returns its descriptor. Raises OSError.
 
-    If root creates the file, it gets the owner of the file ``like``, or of the
-    folder if ``like`` is None, so that the server can open it.
+    Returns its descriptor. If root creates the file, it gets the owner of the
+    file ``like``, or of the folder if ``like`` is None, so that the server can
+    open it. Raises OSError.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
     try:
@@ -429,9 +477,11 @@ def open_private(path: Path, like: Path | None = None) -> int:
 
 
 def write_private(path: Path, content: bytes) -> None:
-    """Write a file for its owner only. Its content survives a power failure
-    once this returns; its name does once the folder is synchronised. Raises
-    OSError."""
+    """Write a file for its owner only.
+
+    Its content survives a power failure once this returns; its name does once
+    the folder is synchronised. Raises OSError.
+    """
     descriptor = open_private(path)
     try:
         os.ftruncate(descriptor, 0)
@@ -442,10 +492,10 @@ def write_private(path: Path, content: bytes) -> None:
 
 
 def _locked(descriptor: int, kind: int, seconds: float = 0.0) -> bool:
-    """Try to take a lock on a file within ``seconds``. Returns whether this
-    process has it. ``kind``: shared or exclusive.
+    """Try to take a lock on a file, and tell whether this process has it.
 
-    Nodes that share the lock take it exclusively for a moment at their start.
+    ``kind`` is shared or exclusive. Nodes that share the lock take it
+    exclusively for a moment at their start, so it waits up to ``seconds``.
     """
     deadline = time.monotonic() + seconds
     while True:
@@ -479,6 +529,9 @@ def _write_secret(path: Path) -> None:
 
 def derive_key(secret: bytes, purpose: str) -> bytes:
     """Derive a key of 32 bytes for one purpose, by HKDF with SHA-256 (RFC
-    5869). It reveals nothing about the secret or other keys."""
+    5869).
+
+    It reveals nothing about the secret or other keys.
+    """
     key = hmac.digest(b"imserver", secret, hashlib.sha256)
     return hmac.digest(key, purpose.encode() + b"\x01", hashlib.sha256)

@@ -30,8 +30,10 @@ class CommandGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """See click. An unknown command is an error with the names that are
-        like it."""
+        """Find the command that a word names, as click does.
+
+        An unknown command is an error with the names that are like it.
+        """
         name = args[0]
         is_name = not name.startswith("-") and not ctx.resilient_parsing
         if is_name and self.get_command(ctx, name) is None:
@@ -41,15 +43,17 @@ class CommandGroup(click.Group):
         return super().resolve_command(ctx, args)
 
     def hint(self, ctx: click.Context, name: str) -> str:
-        """A hint for somebody who typed this name, after a space; ``""``
-        without a hint."""
+        """Return a hint for somebody who typed an unknown name.
+
+        It begins with a space. ``""``: there is no hint.
+        """
         likely = get_close_matches(name, self.likely_names(ctx))
         if likely:
             return f" Did you mean {' or '.join(likely)}?"
         return ""
 
     def likely_names(self, ctx: click.Context) -> Iterable[str]:
-        """The names that a hint may suggest."""
+        """Return the names that a hint may suggest."""
         return self.list_commands(ctx)
 
 
@@ -57,28 +61,29 @@ CommandGroup.group_class = CommandGroup
 
 
 class GroupOfRows(CommandGroup):
-    """A group whose commands are rows (:class:`CommandOf`). The module of a row
-    is imported when its command runs.
+    """A group whose commands are rows (:class:`CommandOf`).
 
-    ``rows`` is called for each look-up, and yields the rows. If two rows have
-    one name, the first one counts. A command of the same name that was added by
-    a decorator comes before all rows. The group reads no more rows than it
-    needs.
+    The module of a row is imported when its command runs. ``rows`` is called
+    for each look-up, and yields the rows. If two rows have one name, the first
+    one counts. A command of the same name that was added by a decorator comes
+    before all rows. The group reads no more rows than it needs.
     """
 
     def __init__(
         self, *args: Any, rows: Callable[[], Iterable[CommandOf]], **more: Any
     ) -> None:
+        """Take the function that yields the rows, and the arguments of click."""
         super().__init__(*args, **more)
         self._rows = rows
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """See click."""
+        """List the names of all commands, for click."""
         of_rows = (row.name for row in self._rows())
         return sorted({*super().list_commands(ctx), *of_rows})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """See click. It imports the command of a row."""
+        """Return the command of a name, for click. Imports the command of a
+        row."""
         decorated = super().get_command(ctx, cmd_name)
         if decorated is not None:
             return decorated
@@ -90,7 +95,10 @@ class GroupOfRows(CommandGroup):
     def format_commands(
         self, ctx: click.Context, formatter: click.HelpFormatter
     ) -> None:
-        """See click. It imports no command of a row."""
+        """Write the list of commands in a help text, for click.
+
+        No command of a row is imported for it.
+        """
         lines: dict[str, str] = {}
         for name, command in self.commands.items():
             lines[name] = command.get_short_help_str(_HELP_CHARACTERS)
@@ -101,8 +109,10 @@ class GroupOfRows(CommandGroup):
 
 
 def _load(row: CommandOf) -> click.Command:
-    """The command of a row. If its package is not installed, the current
-    command ends."""
+    """Import the command of a row.
+
+    If its package is not installed, the current command ends.
+    """
     try:
         command: click.Command = row.load()
     except ModuleNotFoundError as error:
@@ -115,15 +125,19 @@ def _load(row: CommandOf) -> click.Command:
 
 
 def deprecated_form(old: str, new: str) -> None:
-    """Warn that a form of a command will be removed in 2.0, and name its
-    replacement."""
+    """Warn that a form of a command will be removed in 2.0.
+
+    The warning names its replacement.
+    """
     click.echo(f"imserver: {old} is deprecated until 2.0: use {new}", err=True)
 
 
 def person_of(words: Sequence[str], expected: str) -> tuple[str, str]:
-    """App and user of an argument ``APP/USER``. Two words, ``APP USER``, are
-    the deprecated form. ``expected``: the right form of the argument, for the
-    error."""
+    """Read the app and the user of an argument ``APP/USER``.
+
+    Two words, ``APP USER``, are the deprecated form. ``expected`` is the right
+    form of the argument, for the error.
+    """
     app = ""
     user = ""
     if len(words) == 2:
@@ -143,17 +157,19 @@ _DAY: Final = 24 * _HOUR
 
 
 class Duration(click.ParamType[int]):
-    """A time span, such as ``10m`` or ``90d``, in seconds.
+    """The type of an argument: a time span, such as ``10m`` or ``90d``, in
+    seconds.
 
-    ``least`` and ``most``: its limits in seconds; ``most`` None: no upper
-    limit. ``unit``: a number without a letter, which is the deprecated form,
-    counts units of this many seconds; 0: such a number is refused.
+    ``least`` and ``most`` are its limits in seconds; ``most`` None: no upper
+    limit. A number without a letter, which is the deprecated form, counts units
+    of ``unit`` seconds; 0: such a number is refused.
     """
 
     name = "time"
     _SECONDS: Final = {"s": 1, "m": _MINUTE, "h": _HOUR, "d": _DAY, "w": 7 * _DAY}
 
     def __init__(self, least: int = 0, most: int | None = None, unit: int = 0) -> None:
+        """Set the limits and the unit."""
         self._least = least
         self._most = most
         self._unit = unit
@@ -161,7 +177,7 @@ class Duration(click.ParamType[int]):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> int:
-        """See click. Returns seconds."""
+        """Convert a text to seconds, for click, and check the limits."""
         if isinstance(value, int):
             return value  # a default is in seconds already
         seconds = self._read(value, param, ctx)
@@ -174,7 +190,7 @@ class Duration(click.ParamType[int]):
     def _read(
         self, value: str, param: click.Parameter | None, ctx: click.Context | None
     ) -> int:
-        """The seconds of a time span. Another text ends the command."""
+        """Convert a text to seconds. Another text ends the command."""
         match = re.fullmatch(r"(\d{1,9})([smhdw]?)", value)
         problem = f"{value}: expected a number with s, m, h, d or w, such as 90d"
         if match is None:
@@ -193,8 +209,11 @@ class Duration(click.ParamType[int]):
 
 
 def in_words(seconds: int) -> str:
-    """A time span as :class:`Duration` reads it, in the largest unit of which
-    it is a multiple: 90 seconds are ``90s``, 120 seconds are ``2m``."""
+    """Write a time span as :class:`Duration` reads it.
+
+    It is in the largest unit of which it is a multiple: 90 seconds are ``90s``,
+    120 seconds are ``2m``.
+    """
     for letter, length in (("d", _DAY), ("h", _HOUR), ("m", _MINUTE)):
         if seconds and seconds % length == 0:
             return f"{seconds // length}{letter}"
@@ -202,8 +221,10 @@ def in_words(seconds: int) -> str:
 
 
 def fail(error: object) -> NoReturn:
-    """Print an error and exit with status 1. Control characters in it are
-    escaped, because it may have forged names."""
+    """Print an error and exit with status 1.
+
+    Control characters in it are escaped, because it may have forged names.
+    """
     lines = map(shown, str(error).split("\n"))
     text = "\n".join(lines)
     click.echo(f"imserver: {text}", err=True)
@@ -211,9 +232,11 @@ def fail(error: object) -> NoReturn:
 
 
 def given_once(name: str, argument: str | None, option: str | None) -> str | None:
-    """The value of an argument, or of the option with the same meaning. None:
-    it is given as neither. If both have different values, the command ends with
-    an error. ``name``: of the value, for the error."""
+    """Return a value that may be an argument or an option.
+
+    None: it is given as neither. If both have different values, the command
+    ends with an error. ``name`` is the name of the value, for the error.
+    """
     if argument is not None and option is not None and argument != option:
         raise click.UsageError(f"{name} is given twice: {argument} and {option}")
     if argument is None:
@@ -222,8 +245,10 @@ def given_once(name: str, argument: str | None, option: str | None) -> str | Non
 
 
 def required_once(name: str, argument: str | None, option: str | None) -> str:
-    """A required value, given as an argument or by the option of the same
-    meaning."""
+    """Return a required value that may be an argument or an option.
+
+    If it is given as neither, the command ends with an error.
+    """
     value = given_once(name, argument, option)
     if value is None:
         raise click.UsageError(f"Missing argument '{name}'.")
@@ -231,7 +256,10 @@ def required_once(name: str, argument: str | None, option: str | None) -> str:
 
 
 def read_text(path: str) -> str:
-    """The text of a file; ``-`` is standard input."""
+    """Return the text of a file; ``-`` is standard input.
+
+    If the file cannot be read, the command ends with an error.
+    """
     try:
         if path == "-":
             return sys.stdin.read()
@@ -243,23 +271,27 @@ def read_text(path: str) -> str:
 
 
 def read_key(path: str | None) -> str:
-    """The API key in a file, or else in the environment; ``""`` without a
-    key."""
+    """Return the API key in a file, or else in the environment.
+
+    ``""``: there is no key.
+    """
     if path is None:
         key = os.environ.get(ENVIRONMENT_KEY, "")
     else:
         key = read_text(path).strip()
+    # The key is sent in a header.
     if not (key.isascii() and key.isprintable()):
-        # no header can have it
         fail("the API key: expected one line of printable ASCII")
     return key
 
 
 def server_address(url: str) -> str:
-    """The address of a server, from an option. Without a scheme it gets
-    ``http://``. The address of a Unix socket, such as
+    """Return the address of a server, from an option.
+
+    Without a scheme it gets ``http://``. The address of a Unix socket, such as
     ``unix:/run/imserver/im.sock``, stays as it is. Another address ends the
-    command."""
+    command.
+    """
     if url.startswith("unix:/"):
         return url
     address = url
@@ -271,7 +303,7 @@ def server_address(url: str) -> str:
 
 
 def _is_http_address(address: str) -> bool:
-    """Whether a client can connect to this address."""
+    """Tell whether a client can connect to an address."""
     if not address.isprintable() or " " in address:
         return False
     try:
@@ -294,11 +326,11 @@ def request_json(
     body: bytes = b"",
     seconds: float = _ANSWER_SECONDS,
 ) -> tuple[int, Any]:
-    """Send a request to a running server. Returns the status and the JSON of
-    the answer; None for an empty body. Without an answer, the command ends.
+    """Send a request to a running server.
 
-    ``url``: the address of the server, from :func:`server_address`. ``key``:
-    the API key; ``""``: none.
+    Returns the status and the JSON of the answer; None for an empty body.
+    Without an answer, the command ends. ``url`` is the address of the server,
+    from :func:`server_address`. ``key`` is the API key; ``""``: none.
     """
     parts = urlsplit(url)
     # Imported here: a node saves the memory.
@@ -309,8 +341,10 @@ def request_json(
         kind = client.HTTPSConnection
     connection = kind(parts.hostname or "localhost", parts.port, timeout=seconds)
     if parts.scheme == "unix":
+        # The library connects only if the connection has no socket yet.
         connection.sock = socket.socket(socket.AF_UNIX)
         connection.sock.settimeout(seconds)
+
     headers = {}
     if key:
         headers["Authorization"] = f"Bearer {key}"
@@ -319,7 +353,7 @@ def request_json(
     try:
         if parts.scheme == "unix":
             connection.sock.connect(parts.path)
-            parts = parts._replace(path="")
+            parts = parts._replace(path="")  # it was the path of the socket
         connection.request(method, parts.path.rstrip("/") + path, body or None, headers)
         answer = connection.getresponse()
         return answer.status, msgspec.json.decode(answer.read() or b"null")
@@ -336,11 +370,15 @@ def request_json(
 def lines_of(
     columns: str, rows: Iterable[Any], **texts: Callable[[Any], object]
 ) -> list[list[str]]:
-    """The heads of a :func:`table`, then the texts of each row. Characters that
-    could control a terminal are escaped. The arguments are those of
-    :func:`table`."""
+    """Make the texts of a :func:`table`: its heads, then the cells of each row.
+
+    Characters that could control a terminal are escaped. The arguments are
+    those of :func:`table`.
+    """
     heads = []
     fields = []
+    # "from: used_from" has a head of its own, and "first failed" is the field
+    # first_failed.
     for column in columns.split(", "):
         head, _, name = column.rpartition(": ")
         heads.append(head or name)
@@ -359,10 +397,11 @@ def lines_of(
 def table(columns: str, rows: Iterable[Any], **texts: Callable[[Any], object]) -> str:
     """Format rows, which are structs, as aligned columns.
 
-    ``columns``: the fields that are printed, in order, as ``id, first failed,
-    from: used_from``. The head of a column is the name of its field, with
-    spaces, or the text before the colon. ``texts``: field → the function that
-    makes a text of its value."""
+    ``columns`` are the fields that are printed, in order, as ``id, first
+    failed, from: used_from``. The head of a column is the name of its field,
+    with spaces, or the text before the colon. ``texts`` is field → the function
+    that makes a text of its value; without one, it is ``str()``.
+    """
     lines = lines_of(columns, rows, **texts)
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     text = []
@@ -386,8 +425,10 @@ class CommandLine:
 
     @staticmethod
     def prints_data(command: Command) -> Command:
-        """A decorator: the command gets the option ``--json``, which
-        :meth:`data` and :meth:`rows` obey."""
+        """Decorate a command with the option ``--json``.
+
+        :meth:`data` and :meth:`rows` obey it.
+        """
         return click.option(
             "--json",
             is_flag=True,
@@ -398,7 +439,7 @@ class CommandLine:
 
     @staticmethod
     def wants_json() -> bool:
-        """Whether the command was called with ``--json``."""
+        """Tell whether the command was called with ``--json``."""
         context = click.get_current_context(silent=True)
         return context is not None and bool(context.meta.get(_AS_JSON))
 
@@ -422,13 +463,14 @@ class CommandLine:
     def rows(
         columns: str, rows: Iterable[Any], **texts: Callable[[Any], object]
     ) -> None:
-        """Print rows, which are structs, as aligned columns with a head, or as
-        JSON: an array of objects with the fields that are columns.
+        """Print rows, which are structs, as aligned columns with a head.
 
-        ``columns``: the fields in order, as ``id, first failed, from:
+        With ``--json``, print an array of objects with these fields.
+        ``columns`` are the fields in order, as ``id, first failed, from:
         used_from``. The head of a column is the name of its field, with spaces,
-        or the text before the colon. ``texts``: field → the function that makes
-        a text of its value for people."""
+        or the text before the colon. ``texts`` is field → the function that
+        makes a text of its value for people.
+        """
         rows = list(rows)
         fields = [
             column.rpartition(": ")[2].replace(" ", "_")
@@ -450,13 +492,17 @@ class CommandLine:
         old: str = "",
         unit: int = 0,
     ) -> Callable[[Command], Command]:
-        """A decorator: the command gets the option ``name``, a time span such
-        as ``10m``, ``12h`` or ``90d``. Its function gets the seconds as the
-        argument ``field``. ``text``: the help of the option. ``least`` and
-        ``most``: the limits of the seconds. ``old``: the name of a deprecated
-        option, whose value is a number of units of ``unit`` seconds; ``""``:
-        there is no such option. With a ``unit`` but without ``old``, the option
-        ``name`` itself accepts such a number, which is deprecated, too.
+        """Decorate a command with an option that is a time span, such as
+        ``10m``.
+
+        ``name`` is the option, and ``field`` the argument of the command's
+        function, which gets seconds. ``text`` is the help of the option.
+        ``least`` and ``most`` are the limits of the seconds.
+
+        ``old`` is the name of a deprecated option, whose value is a number of
+        units of ``unit`` seconds; ``""``: there is no such option. With a
+        ``unit`` but without ``old``, the option ``name`` itself accepts such a
+        number, which is deprecated, too.
         """
         kind = Duration(least, most, unit)
         if old:
@@ -466,6 +512,7 @@ class CommandLine:
         def note_old(
             context: click.Context, option: click.Parameter, number: int | None
         ) -> None:
+            """Convert the value of the deprecated option, and remember it."""
             # Called first, because the deprecated option is eager.
             if number is not None:
                 seconds = kind.convert(in_words(number * unit), option, context)
@@ -475,6 +522,7 @@ class CommandLine:
         def prefer_old(
             context: click.Context, _option: click.Parameter, value: int | None
         ) -> int | None:
+            """Return the value of the deprecated option, if it was given."""
             seconds: int | None = context.meta.pop(given, value)
             return seconds
 

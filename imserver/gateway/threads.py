@@ -17,8 +17,10 @@ T = TypeVar("T")
 
 
 def synchronise(path: Path) -> None:
-    """Write a file, or the names in a folder, to the disk, so that they survive
-    a power failure. Raises OSError."""
+    """Write a file, or the names in a folder, to the disk.
+
+    Then they survive a power failure. Raises OSError.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except PermissionError:
@@ -33,19 +35,25 @@ def synchronise(path: Path) -> None:
 
 
 class Threads:
-    """Owner of up to ``number`` threads, which are started with the first work.
-    0: there are no threads, and callers do the work themselves."""
+    """Runs work that blocks in up to ``number`` threads.
+
+    The threads are started with the first work. 0: there are no threads, and
+    callers do the work themselves.
+    """
 
     synchronise = staticmethod(synchronise)
 
     def __init__(self, number: int) -> None:
+        """Begin without threads."""
         self._number = number
         self._pool: ThreadPool | None = None
 
     def do(self, function: Callable[..., T], *arguments: object) -> T:
-        """Run ``function`` in a thread, and return or raise its result.
+        """Run a function in a thread, and return or raise its result.
+
         Switches greenlets. A call that has begun finishes, even if its caller
-        no longer waits."""
+        no longer waits.
+        """
         if not self._number:
             return function(*arguments)
 
@@ -53,6 +61,7 @@ class Threads:
         failed = list[BaseException]()
 
         def work() -> None:
+            """Run the function, and keep its result or its exception."""
             try:
                 returned.append(function(*arguments))
             # The loop would print an exception that leaves the thread.
@@ -72,8 +81,10 @@ class Threads:
         return returned[0]
 
     def close(self, seconds: float = 1.0) -> bool:
-        """End the threads. False if one of them is blocked; it ends with the
-        process."""
+        """End the threads.
+
+        Returns False if one of them is blocked; it ends with the process.
+        """
         with suppress(TimeoutError), gevent.Timeout(seconds, TimeoutError):
             if self._pool is not None:
                 self._pool.kill()
