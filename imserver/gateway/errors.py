@@ -233,13 +233,16 @@ _REPLY_OF_STATUS: Final = {
 
 
 def reply_text(code: int) -> str:
-    """The text of a reply code."""
+    """Return the text of a reply code, as the original server has it."""
     return REPLY_TEXT.get(code, REPLY_TEXT_UNKNOWN)
 
 
 class ClientError(msgspec.Struct, frozen=True, omit_defaults=True):
     """An error of the back end of an app, for a client whose command it
-    refuses. ``temporary``: the client may try again."""
+    refuses.
+
+    ``temporary``: the client may try again.
+    """
 
     code: int
     message: str
@@ -475,14 +478,22 @@ class ServiceRefused(ImserverError):
         detail: str = "",
         login: LoginRefusal | None = None,
     ) -> None:
-        """Set the problem of a subclass. A subclass without a problem has that
-        of its base, with ``detail`` and ``login``."""
+        """Set the problem of a subclass.
+
+        A subclass without a problem has that of its base, with ``detail`` and
+        ``login``.
+        """
         if problem is not None:
             cls.problem = problem
             cls.detail = detail
             cls.login = login
 
     def __init__(self, text: object = "", problem: HttpProblem | None = None) -> None:
+        """Refuse with the problem of the class, or with another ``problem``.
+
+        ``text`` replaces the usual message of another problem. With the problem of
+        the class, its ``detail`` says whether the message has the text.
+        """
         if problem is None:
             super().__init__(text or "")
             return
@@ -494,20 +505,26 @@ class ServiceRefused(ImserverError):
 
     @property
     def reply_code(self) -> int:
-        """The reply code of a command that ends with this error; 0 if the
-        status of its problem has no reply code, because the server has
-        failed."""
+        """The reply code of a command that ends with this error.
+
+        It is 0 if the status of its problem has no reply code, because the
+        server has failed.
+        """
         return _REPLY_OF_STATUS.get(self.problem.status, 0)
 
 
 class Unavailable(ServiceRefused):
-    """A service that a request needs does not answer. Temporary: the request
-    may be repeated."""
+    """A service that a request needs does not answer.
+
+    That is temporary: the request may be repeated.
+    """
 
 
 class StorageUnavailable(Unavailable, problem=Problems.STORAGE_UNAVAILABLE):
-    """The database does not answer in time. ``until``: when to try again, in
-    Unix seconds; 0: soon."""
+    """The database does not answer in time.
+
+    ``until`` is when to try again, in Unix seconds; 0: soon.
+    """
 
     until: int = 0
 
@@ -516,10 +533,13 @@ class QuotaSpent(StorageUnavailable, problem=Problems.TOO_MANY_REQUESTS, detail=
     """An app has used up a quota of a day. ``until``: when the day ends."""
 
     def __init__(self, text: str, until: int) -> None:
+        """Say in ``text`` which quota is used up."""
         super().__init__(text)
         self.until = until
 
 
 class IssuerUnavailable(Unavailable, problem=Problems.ISSUER_UNAVAILABLE):
-    """The keys of an OpenID Connect issuer are currently unknown. The text
-    gives the reason."""
+    """The keys of an OpenID Connect issuer are currently unknown.
+
+    The text gives the reason.
+    """

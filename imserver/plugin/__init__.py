@@ -54,6 +54,7 @@ newer than version 1."""
 
 
 def __getattr__(name: str) -> Any:
+    """Return a name of an earlier version, with a warning."""
     # For plug-ins that were made for an earlier version.
     from imserver.plugin.deprecated import form_of
 

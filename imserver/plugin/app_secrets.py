@@ -22,12 +22,12 @@ class SecretSettings(Protocol):
 
 
 class AppSecrets(Service, dict=True):
-    """Passes each app with its secret to a feature. Owner of the secrets. Never
-    switches greenlets.
+    """Passes each app with its secret to a feature that signs or verifies.
 
-    ``secret_of`` returns the secret that the settings of an app name (``b""``:
-    none), or raises BadKey. ``take`` is called with a new or changed app and
-    its secret, ``forget`` with the name of a deleted app.
+    It owns the secrets, and never switches greenlets. ``secret_of`` returns the
+    secret that the settings of an app name (``b""``: none), or raises BadKey.
+    ``take`` is called with a new or changed app and its secret, ``forget`` with
+    the name of a deleted app.
     """
 
     tenants: Tenants
@@ -36,13 +36,18 @@ class AppSecrets(Service, dict=True):
     forget: Callable[[str], None]
 
     def __post_init__(self) -> None:
+        """Learn of apps that are deleted or changed from now on."""
         self._secrets: dict[str, bytes] = {}
         self.tenants.report_to(self.deleted, self.changed)
 
     @staticmethod
     def read(setting: str, given: SecretSettings) -> bytes:
-        """Return the secret of the group ``setting``, from its file if it names
-        one. Raises BadKey if there is no usable secret."""
+        """Return the secret of a group of settings, from its file if it names
+        one.
+
+        ``setting`` is the name of the group, for errors. Raises BadKey if there
+        is no usable secret.
+        """
         if given.secret and given.secret_file:
             raise BadKey(f"{setting}: secret and secret_file are both given")
         try:
@@ -65,8 +70,11 @@ class AppSecrets(Service, dict=True):
         return text.encode()
 
     def configure(self, _config: Config) -> None:
-        """Pass all apps with their secrets, also from files, at the start and
-        at SIGHUP. Raises StartError if a secret cannot be used at the start."""
+        """Pass all apps with their secrets, at the start and at SIGHUP.
+
+        Files with secrets are read again. Raises StartError if a secret cannot
+        be used at the start.
+        """
         tenants = self.tenants.all()
         for name in self._secrets.keys() - {tenant.name for tenant in tenants}:
             self.deleted(name)
@@ -82,8 +90,11 @@ class AppSecrets(Service, dict=True):
                 raise StartError(f"apps.{tenant.name}.{bad}") from None
 
     def changed(self, tenant: Tenant) -> None:
-        """Pass a new or changed app. If its secret cannot be used, its earlier
-        secret stays (``b""`` for a new app)."""
+        """Pass a new or changed app.
+
+        If its secret cannot be used, its earlier secret stays (``b""`` for a
+        new app).
+        """
         try:
             secret = self.secret_of(tenant)
         except BadKey as bad:
@@ -97,5 +108,6 @@ class AppSecrets(Service, dict=True):
         self.forget(app)
 
     def _pass(self, tenant: Tenant, secret: bytes) -> None:
+        """Remember the secret of an app, and pass it to the feature."""
         self._secrets[tenant.name] = secret
         self.take(tenant, secret)

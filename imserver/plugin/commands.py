@@ -34,9 +34,11 @@ from imserver.gateway.transport.proxies import is_here
 
 
 class Finding(Struct, frozen=True):
-    """The result of one check. ``found``: the state that was found.
-    ``meaning``: what follows from it. ``mend``: how to mend it. The last two
-    are empty if there is nothing to do."""
+    """The result of one check of ``imserver doctor``.
+
+    ``found`` is the state that was found, ``meaning`` what follows from it, and
+    ``mend`` how to mend it. The last two are empty if there is nothing to do.
+    """
 
     level: Literal["ok", "warn", "fail"]
     name: str
@@ -55,6 +57,7 @@ class ServerApi:
     """
 
     def __init__(self, url: str, key_file: str | None) -> None:
+        """Find out the address of the server, and the key for it."""
         settings = None
         if not url:
             settings = _settings()
@@ -82,9 +85,11 @@ class ServerApi:
 
     @staticmethod
     def options(command: Command) -> Command:
-        """A decorator: the command gets the options ``--url`` and
-        ``--key-file``, and ``-c`` for the settings that have both. Its function
-        gets the first two."""
+        """Decorate a command with the options that say which server is meant.
+
+        They are ``--url`` and ``--key-file``, and ``-c`` for the settings that
+        have both. Its function gets the first two.
+        """
         config_option = click.option(
             "-c",
             "--config",
@@ -114,9 +119,11 @@ class ServerApi:
 
     @staticmethod
     def person(words: Sequence[str], expected: str = "APP/USER") -> tuple[str, str]:
-        """Return the app and the user of a person whom a command takes as
-        ``APP/USER``. Two words are the deprecated form. ``expected``: the
-        arguments of the command, for its error."""
+        """Read the app and the user of a person: ``APP/USER``.
+
+        Two words are the deprecated form. ``expected`` are the arguments of the
+        command, for its error.
+        """
         return person_of(words, expected)
 
     def ask(
@@ -128,20 +135,23 @@ class ServerApi:
     def get(
         self, path: str, query: Mapping[str, str], absent: Collection[str] = ()
     ) -> Any:
-        """Return the answer to ``GET /api/v1/{path}``, with the parameters that
-        are not empty. ``absent``: codes of problems. If the answer is such a
-        problem, the result is None."""
+        """Return the answer to ``GET /api/v1/{path}``.
+
+        Parameters that are empty are left out. ``absent`` are codes of
+        problems: if the answer is such a problem, the result is None.
+        """
         parameters = {name: value for name, value in query.items() if value}
         path_and_query = f"{path}?{urlencode(parameters)}"
         return self._call("GET", path_and_query, body=b"", absent=absent)
 
     def whom(self, app: str, named: str) -> tuple[str, str]:
-        """Find a user. Returns the id of the user, and the text with which a
-        command shows the user.
+        """Find a user by a name that somebody has typed.
 
-        If all users of the app are accounts, ``named`` is the id, the name, the
-        e-mail address or the phone number of an account. If there is no such
-        account, the command ends. In other apps ``named`` is the id of a user.
+        Returns the id of the user, and the text with which a command shows the
+        user. If all users of the app are accounts, ``named`` is the id, the
+        name, the e-mail address or the phone number of an account. If there is
+        no such account, the command ends. In other apps ``named`` is the id of
+        a user.
         """
         page = self.get(
             "accounts/list", {"app": app, "login": named}, ("not_allowed", "not_found")
@@ -160,15 +170,17 @@ class ServerApi:
         return user, f"user {user}"
 
     def post(self, path: str, body: Mapping[str, Any]) -> Any:
-        """The answer to ``POST /api/v1/{path}``."""
+        """Return the answer to ``POST /api/v1/{path}``."""
         return self._call("POST", path, msgspec.json.encode(body))
 
     def _call(
         self, method: str, path: str, body: bytes, absent: Collection[str] = ()
     ) -> Any:
-        """Send a request to ``/api/v1/{path}``, and return its answer. A
-        problem ends the command; for a problem whose code is in ``absent``, the
-        result is None."""
+        """Send a request to ``/api/v1/{path}``, and return its answer.
+
+        A problem ends the command. For a problem whose code is in ``absent``,
+        the result is None.
+        """
         status, answer = self.ask(method, f"/api/v1/{path}", body)
         if status < HTTPStatus.BAD_REQUEST:
             return answer
@@ -181,8 +193,10 @@ class ServerApi:
         return None
 
     def _explain(self, status: int, code: str, message: str) -> str:
-        """Return the text of a problem for the person at the command line. If
-        the key may be the cause, the text says where the key comes from."""
+        """Return the text of a problem for the person at the command line.
+
+        If the key may be the cause, the text says where the key comes from.
+        """
         if status == HTTPStatus.UNAUTHORIZED and not self._key:
             return "the server requires an API key: set IMSERVER_KEY, or use --key-file"
         if status == HTTPStatus.UNAUTHORIZED:
@@ -203,9 +217,11 @@ def _remember_path(
 
 
 def _settings() -> Config:
-    """Load the settings that the command names, or else the settings of this
-    folder. Invalid settings end the command, because the defaults would name
-    another server."""
+    """Load the settings that the command names, or else those of this folder.
+
+    Invalid settings end the command, because the defaults would name another
+    server.
+    """
     context = click.get_current_context()
     path = context.params.get("path", context.meta.get(__name__))
     try:
@@ -215,8 +231,10 @@ def _settings() -> Config:
 
 
 def _key_of(settings: Config) -> str:
-    """Return the first key of the settings that may do everything in all apps;
-    ``""`` if the settings have no such key."""
+    """Return the first key of the settings that may do everything in all apps.
+
+    It is ``""`` if the settings have no such key.
+    """
     for key in settings.api.keys:
         if "admin" in key.scopes and not key.apps:
             return key.key
@@ -224,13 +242,16 @@ def _key_of(settings: Config) -> str:
 
 
 def key_for(settings: Config, purpose: str) -> bytes:
-    """Derive the key for one purpose from the secret of the settings, as their
-    nodes do. Raises StartError."""
+    """Derive the key for one purpose from the secret of the settings.
+
+    The nodes of these settings derive the same key. Raises StartError.
+    """
     folder = DataDirectory(settings.server.data_dir)
     return folder.secrets(settings.server).keys(purpose)[0]
 
 
 def _push_services_of(settings: Config, tenants: Any) -> tuple[PushService, ...]:
+    """Make the push services of the features, as version 3 did."""
     with offline_parts(settings, tenants._store, PushService) as parts:  # type: ignore[type-abstract]
         return tuple(service for _, service in parts)  # which the caller closes
 
@@ -245,6 +266,7 @@ users."""
 
 
 def __getattr__(name: str) -> Any:
+    """Return a name of an earlier version, with a warning."""
     if name not in _OF_BEFORE:
         raise AttributeError(name)
     from imserver.plugin import deprecated

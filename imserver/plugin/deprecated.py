@@ -84,10 +84,10 @@ def warn(text: str) -> None:
 
 
 class Room:
-    """A room of services of the core of 1.0: ``core.identity``,
-    ``core.storage`` …"""
+    """A group of services in the core of 1.0, such as ``core.identity``."""
 
     def __init__(self, core: Any, name: str) -> None:
+        """Read which services the room ``name`` had, and their names today."""
         self._core = core
         self._name = name
         self._names = {}
@@ -96,20 +96,25 @@ class Room:
             self._names[old] = new or old
 
     def __getattr__(self, name: str) -> Any:
-        """Return a service, or an attribute of what the core has under the name
-        of the room."""
+        """Return a service of the room.
+
+        Other names are attributes of what the core has under the name of the
+        room today.
+        """
         if name in self._names:
             return getattr(self._core, self._names[name])
         return getattr(getattr(self._core, self._name), name)
 
 
 class RoomyCore:
-    """The core as plug-ins of 1.0 get it: with rooms."""
+    """The core as plug-ins of 1.0 get it: with rooms of services."""
 
     def __init__(self, core: Core) -> None:
+        """Wrap the core of today."""
         self._core = core
 
     def __getattr__(self, name: str) -> Any:
+        """Return a room with a warning, or an attribute of the core."""
         if name not in _ROOMS:
             return getattr(self._core, name)
         warn(
@@ -124,10 +129,13 @@ def _dialect_parts(
     check: Callable[[Connection], object] = lambda connection: None,
     silent_seconds: float = 0.0,
 ) -> tuple[Opened | None, Check]:
-    """``DialectParts`` of 1.0: the functions of a dialect. Returns the entries
-    for ``opened`` and ``checks`` of :class:`Parts`."""
+    """Convert ``DialectParts`` of 1.0: the functions of a dialect.
+
+    Returns the entries for ``opened`` and ``checks`` of :class:`Parts`.
+    """
 
     def check_and_limit(connection: Connection) -> float:
+        """Check a session, and return how long it may be silent."""
         check(connection)
         return silent_seconds
 
@@ -148,9 +156,11 @@ def _parts(
     finish: Callable[[], object] = lambda: None,
     stop: Callable[[], object] = lambda: None,
 ) -> Parts:
-    """``FeatureParts`` of 1.0: make :class:`Parts` of its arguments.
+    """Convert ``FeatureParts`` of 1.0 to :class:`Parts`.
+
     ``erasure`` and ``page`` become services; ``prepare`` and ``reload`` become
-    ``configure``; ``finish`` and ``stop`` become ``stop``."""
+    ``configure``; ``finish`` and ``stop`` become ``stop``.
+    """
     services: list[object] = []
     if service is not None:
         services.append(service)
@@ -167,6 +177,7 @@ def _parts(
     is_prepared = False
 
     def configure(config: Config) -> None:
+        """Call ``prepare`` the first time, and ``reload`` later."""
         # The core calls it at the start, and whenever the settings change.
         nonlocal is_prepared
         if is_prepared:
@@ -176,6 +187,7 @@ def _parts(
             prepare()
 
     def finish_and_stop() -> None:
+        """End the work, and then the feature."""
         finish()
         stop()
 
@@ -199,8 +211,11 @@ def _answers(
     back_ends: object = None,
     observer: object = None,
 ) -> tuple[object, ...]:
-    """``Answers`` of 1.0: return the services that answer questions of the
-    core. A service of another class than the core looks for gets an adapter."""
+    """Convert ``Answers`` of 1.0: the services that answer questions of the
+    core.
+
+    A service of another class than the core looks for gets an adapter.
+    """
     service_of_kind: Mapping[type, object] = {
         AccountLookup: accounts,
         Relations: relations,
@@ -219,8 +234,11 @@ def _answers(
 
 
 def _as_kind(kind: type, service: object) -> object:
-    """Make an adapter: an object of the class ``kind``, by which the core finds
-    it, with the methods of a service that is not of this class."""
+    """Make an adapter, by which the core finds a service.
+
+    It is an object of the class ``kind``, with the methods of a service that is
+    not of this class.
+    """
     members = {}
     for name in dir(kind):
         if not name.startswith("_"):
@@ -240,14 +258,17 @@ def _with_rooms(function: Any) -> Any:
         return None
 
     def with_rooms(core: Core, *more: Any) -> Any:
+        """Call the function with the core in the form of 1.0."""
         return function(RoomyCore(core), *more)
 
     return with_rooms
 
 
 class _Views(Struct, frozen=True):
-    """``Views`` of 1.0. ``refusal``: makes a page in place of a refusal, or
-    returns None."""
+    """``Views`` of 1.0: the views of a feature.
+
+    ``refusal`` makes a page in place of a refusal, or returns None.
+    """
 
     blueprints: Callable[[Any, Any], Iterable[Any]]
     # A view reads the body of its POST and PATCH operations itself.
@@ -256,12 +277,17 @@ class _Views(Struct, frozen=True):
     preload: Callable[[], object] = lambda: None
 
     def load(self, forks: bool) -> Callable[[Any, Any], Iterable[Any]]:
-        """See ``FeatureRow.views``."""
+        """Return the function that makes the blueprints, for
+        ``FeatureRow.views``.
+
+        If this process forks, it loads all modules of the views first.
+        """
         if forks:
             self.preload()
         return self._make
 
     def _make(self, core: Any, api: Any) -> Iterable[Any]:
+        """Make the blueprints, which explain refusals by pages."""
         for blueprint in self.blueprints(RoomyCore(core), api):
             blueprint.after_app_request(self._explain)
             yield blueprint
@@ -288,10 +314,10 @@ def _settings(
     check: Callable[..., object] | None = None,
     findings: Callable[..., Iterable[tuple[str, str]]] = lambda config, shared: (),
 ) -> SettingsRow:
-    """``FeatureSettings`` of 1.0: make a :class:`SettingsRow` of its
-    arguments."""
+    """Convert ``FeatureSettings`` of 1.0 to a :class:`SettingsRow`."""
 
     def check_all(config: Config, locations: Any) -> Iterator[tuple[str, str]]:
+        """Check the settings, and yield what a careful operator would change."""
         if check is not None:
             check(config, locations)
         yield from findings(config, on_several_machines(config))
@@ -320,7 +346,11 @@ def _rows_of_commands(
     doctor: Mapping[str, tuple[str, str, str, str]],
     rows_check: Named | None,
 ) -> Iterator[CommandOf]:
-    """The commands that a feature of 1.0 added to the command line."""
+    """Convert the commands that a feature of 1.0 added to the command line.
+
+    ``commands`` is words of a command → module, function and help. ``doctor``
+    is option of ``imserver doctor`` → the same, and the name of its value.
+    """
     for words, (module, attribute, text) in commands.items():
         parent, _, name = words.rpartition(" ")
         function = f"{module}:{attribute}"
@@ -333,9 +363,12 @@ def _rows_of_commands(
 
 
 class _Files(Struct, ArchivedFiles, frozen=True):
-    """The files of a feature of 1.0 in archives. ``exports`` and ``imports``:
-    functions for the files of one app. ``files``: a module, and its functions
-    that read and write the files of the whole server."""
+    """The files of a feature of 1.0 in archives.
+
+    ``exports`` and ``imports`` are functions for the files of one app.
+    ``files`` is a module, and its functions that read and write the files of
+    the whole server.
+    """
 
     config: Config
     store: Any
@@ -344,7 +377,11 @@ class _Files(Struct, ArchivedFiles, frozen=True):
     files: tuple[str, str, str] | None
 
     def read(self, app: str, user: str) -> Iterator[tuple[str, int, Iterator[bytes]]]:
-        """See :class:`ArchivedFiles`."""
+        """List the files of an archive: name, size and pieces of each.
+
+        ``app`` ``""`` means the whole server, and ``user`` ``""`` the whole
+        app. A size of 0 is not known.
+        """
         if app and self.exports is not None:
             exported = _call(self.exports, self.config, self.store, app, user)
             for name, pieces in exported:
@@ -356,7 +393,11 @@ class _Files(Struct, ArchivedFiles, frozen=True):
                 yield name, size, iter(pieces)
 
     def write(self, app: str, name: str, content: IO[bytes]) -> bool:
-        """See :class:`ArchivedFiles`."""
+        """Put back a file from an archive. Returns whether it belongs to this
+        feature.
+
+        ``app`` ``""`` means that the archive is of the whole server.
+        """
         if app and self.imports is not None:
             with _call(self.imports, self.config, self.store, app) as take:
                 return bool(take(name, content.name))
@@ -371,6 +412,7 @@ class _Acts(Observer):
     """Calls a function with each act."""
 
     def __init__(self, function: Callable[[Act], object]) -> None:
+        """Take the function."""
         self._function = function
 
     def acted(self, act: Act) -> None:
@@ -404,9 +446,12 @@ def _feature(
     push_services: Callable[..., tuple[object, ...]] = lambda config, tenants: (),
     face: int = 1,
 ) -> FeatureRow:
-    """``Feature`` of 1.0: make a :class:`FeatureRow` of its arguments.
+    """Convert ``Feature`` of 1.0 to a :class:`FeatureRow`.
+
     Functions of the feature get the core with rooms (:class:`RoomyCore`).
-    Raises StartError if the feature needs a newer face."""
+    Raises StartError if the feature needs a newer face: ``face`` is the version
+    that it was made for.
+    """
     if face > _LAST_FACE:
         raise StartError(
             f"it was made for version {face} of imserver.plugin: "
@@ -414,6 +459,7 @@ def _feature(
         )
 
     def files_of(config: Config, store: Any) -> tuple[object, ...]:
+        """Make the object for the files in archives, if there are any."""
         if exports or imports or files:
             return (_Files(config, store, exports, imports, files),)
         return ()
@@ -422,6 +468,7 @@ def _feature(
     def offline(
         config: Config, store: Any, tenants: Callable[[], Any]
     ) -> Iterator[tuple[object, ...]]:
+        """Open the objects that the feature has in a command, as a context."""
         with ExitStack() as stack:
             parts: list[object] = []
             if erasing is not None:
@@ -435,6 +482,7 @@ def _feature(
             yield tuple(parts)
 
     def answer(base: Core) -> tuple[object, ...]:
+        """Make the objects that answer questions of the core."""
         services = push_services(base.config, base.tenants)
         return (
             *answers(RoomyCore(base)),
@@ -443,6 +491,7 @@ def _feature(
         )
 
     def measure() -> Iterator[Any]:
+        """Yield the metrics, whose readers get the core with rooms."""
         for metric in metrics():
             yield replace(metric, read=_with_rooms(metric.read))
 
@@ -487,7 +536,10 @@ advice for its users."""
 
 
 def form_of(module: str, name: str) -> Any:
-    """A name of an earlier version of a module. Raises AttributeError."""
+    """Return a name of an earlier version of a module, with a warning.
+
+    Raises AttributeError if no version had it.
+    """
     if name not in _FORMS[module]:
         raise AttributeError(f"{module} has no {name}")
     form, instead = _FORMS[module][name]

@@ -36,8 +36,11 @@ _OF_NUMBERED_ROOMS: Final = {"room_id": "id_of", "app_of_rooms": "app_of"}
 
 
 def __getattr__(name: str) -> Any:
-    """``refuse`` and ``Refusals`` of version 3, ``room_id`` and
-    ``app_of_rooms`` of version 4, until 2.0."""
+    """Return a name of an earlier version, with a warning, until 2.0.
+
+    They are ``refuse`` and ``Refusals`` of version 3, ``room_id`` and
+    ``app_of_rooms`` of version 4.
+    """
     if name in _OF_NUMBERED_ROOMS:
         form = _OF_NUMBERED_ROOMS[name]
         warnings.warn(
@@ -60,9 +63,13 @@ def __getattr__(name: str) -> Any:
 
 
 def _refuse(problem: Any, text: str = "") -> Callable[[object], ApiProblem]:
-    """``refuse`` of version 3: makes a problem from an error."""
+    """Return the function that makes a problem of an error.
+
+    It is ``refuse`` of version 3. ``text`` may have ``{}`` for the error.
+    """
 
     def problem_of(error: object) -> ApiProblem:
+        """Make the problem of an error."""
         return ApiProblem(problem, text.format(error))
 
     return problem_of
@@ -88,14 +95,13 @@ def page_and_cursor(
     rest: str = "",
     size_of: Callable[[T], int] = lambda _: 0,
 ) -> tuple[Sequence[T], str]:
-    """Make a page of sorted rows. Returns the page, and the cursor of the next
-    page (``""`` on the last page).
+    """Make a page of sorted rows, and the cursor of the next page.
 
-    ``found``: the rows, from the first row of the page on. They are more than
-    ``limit`` if a next page exists. ``rest``: if the next page exists although
-    this one is not full, the name after which it begins (``""``: there is no
-    such page). ``size_of`` returns the bytes of a long row; the page has as
-    many rows as fit.
+    The cursor is ``""`` on the last page. ``found`` are the rows, from the
+    first row of the page on. They are more than ``limit`` if a next page
+    exists. ``rest`` is the name after which the next page begins, if it exists
+    although this one is not full (``""``: there is no such page). ``size_of``
+    returns the bytes of a long row; the page has as many rows as fit.
     """
     fitting = count_fitting(map(size_of, found[:limit]))
     page = found[:fitting]
@@ -108,13 +114,13 @@ def page_and_cursor(
 
 
 def view(kind: type[V], row: object, /, **more: Any) -> V:
-    """Make the view of a row in an answer. A field has its value from ``more``,
-    or else from the attribute of the row with the same name.
+    """Make the view of a row in an answer.
 
-    It takes 2 µs, and a call that names the fields takes 0.5 µs. Do not call it
-    for each message, nor for each row of long pages. Raises AttributeError if a
-    field is in neither of them, and TypeError if ``more`` has a name that is no
-    field.
+    A field has its value from ``more``, or else from the attribute of the row
+    with the same name. It takes 2 µs, and a call that names the fields takes
+    0.5 µs. Do not call it for each message, nor for each row of long pages.
+    Raises AttributeError if a field is in neither of them, and TypeError if
+    ``more`` has a name that is no field.
     """
     for name in kind.__struct_fields__:
         if name not in more:

@@ -39,6 +39,7 @@ from imserver.plugin.app_secrets import AppSecrets as AppSecrets
 
 
 def __getattr__(name: str) -> Any:
+    """Return a name of an earlier version, with a warning."""
     if name == "__path__":  # an import asks for it
         raise AttributeError(name)
     # for plug-ins that were made for an earlier version
@@ -48,9 +49,11 @@ def __getattr__(name: str) -> Any:
 
 
 def by_address(app: str, address: str) -> tuple[str, str] | None:
-    """Return the payer of requests from an address to an app (``""``: to all
-    apps). Returns None for this machine, where nobody pays. Requests to one app
-    do not count for users of another app behind the same address.
+    """Return who pays for requests from an address to an app.
+
+    ``app`` ``""`` means all apps. Requests to one app do not count for users of
+    another app behind the same address. Returns None for this machine, where
+    nobody pays.
     """
     if not address or is_loopback(address):
         return None

@@ -39,8 +39,11 @@ from imserver.messenger.messages.services import MessageServices as MessageServi
 
 
 def __getattr__(name: str) -> Any:
-    """``StreamPieces`` of version 3, ``AskAnswer`` and ``GroupState`` of
-    version 4, until 2.0."""
+    """Return a name of an earlier version, with a warning, until 2.0.
+
+    They are ``StreamPieces`` of version 3, ``AskAnswer`` and ``GroupState`` of
+    version 4.
+    """
     if name in ("AskAnswer", "GroupState"):
         warnings.warn(
             f"{__name__}.{name} is deprecated: "

@@ -6,7 +6,7 @@ from typing import Any
 
 
 def __getattr__(name: str) -> Any:
-    """``Columns`` of version 3."""
+    """Return ``Columns`` of version 3, with a warning."""
     if name != "Columns":
         raise AttributeError(name)
     from imserver.gateway.storage.migrations.table_text import Columns

@@ -18,16 +18,18 @@ the work before it."""
 
 @contextmanager
 def long_work(what: str) -> Iterator[Callable[..., None]]:
-    """Print on the standard error every few seconds that the work continues,
-    even while nothing else runs. It is also a decorator.
+    """Tell the person who waits for a command that the work continues.
 
-    It yields a function that takes the progress: a text, the number of rows
-    that are done, and the number of all rows. Calls are cheap.
+    It prints a line on the standard error every few seconds, even while nothing
+    else runs. It is a context manager and a decorator. It yields a function
+    that takes the progress: a text, the number of rows that are done, and the
+    number of all rows. Calls are cheap.
     """
     number = len(_texts)
     ended = Event()
 
     def say(text: str, done: int = 0, total: int = 0) -> None:
+        """Set the text of the next line."""
         if total:
             text = f"{text} {done} of {total} rows"
         _texts[number] = text

@@ -28,9 +28,11 @@ _ROW: Final = "app = %s AND id = %s"
 
 
 class Runner(Store.Rows):
-    """Runs the work that rows of a table ask for. Only one node at a time works
-    on a row. If that node ends, another node continues the work. Owner of the
-    rows on which this node works.
+    """Runs the work that rows of a table ask for.
+
+    Only one node at a time works on a row, while it has the *lease* of the row.
+    If that node ends, another node continues the work. The runner owns the rows
+    on which this node works.
 
     ``table`` has the columns ``app`` and ``id``, its key, ``created``, and
     ``leased``. The last one is the Unix second, by the clock of the database,
@@ -45,8 +47,10 @@ class Runner(Store.Rows):
     """
 
     class Lost(ImserverError):
-        """The work has to stop: it was cancelled, another node does it, or this
-        node ends."""
+        """The work has to stop.
+
+        It was cancelled, another node does it, or this node ends.
+        """
 
     def __init__(
         self,
@@ -57,6 +61,7 @@ class Runner(Store.Rows):
         lease_seconds: int,
         look_seconds: float,
     ) -> None:
+        """Begin without work. The class explains the arguments."""
         super().__init__(store)
         self._table = table
         self._condition = due
@@ -81,6 +86,8 @@ class Runner(Store.Rows):
             self._wake.clear()
             seconds = self._look_seconds
             try:
+                # A node that works on a row now may die: look again when its
+                # lease ends.
                 if self.look():
                     seconds = min(seconds, self._lease_seconds)
             except StorageUnavailable as error:
@@ -90,15 +97,20 @@ class Runner(Store.Rows):
             self._wake.wait(until_beat(seconds))
 
     def wake(self) -> None:
-        """Let :meth:`run` look at once, because a row was added. Never
-        switches greenlets."""
+        """Let :meth:`run` look at once, because a row was added.
+
+        Never switches greenlets.
+        """
         self._wake.set()
 
     def look(self) -> bool:
-        """Work on the rows on which no node works, one after the other, the
-        oldest first. Returns True if a row asks for work, whether this node or
-        another one does it. Switches greenlets. Raises StorageUnavailable."""
+        """Work on the rows on which no node works, the oldest first.
+
+        Returns True if a row asks for work, whether this node or another one
+        does it. Switches greenlets. Raises StorageUnavailable.
+        """
         rows = self._due()
+        # The failures of work that has ended are forgotten.
         due_keys = {(app, id) for app, id, _, _ in rows}
         for key in self._failures.keys() - due_keys:
             del self._failures[key]
@@ -106,13 +118,16 @@ class Runner(Store.Rows):
         for app, id, lease_end, now in rows:
             is_free = lease_end < now
             if is_free:
+                # In a greenlet of its own, which stop() can wait for.
                 self._works.spawn(self._work, app, id, lease_end).join()
         return bool(rows)
 
     @Store.reading_or([])
     def _due(self, sql: PooledStatements) -> list[tuple[str, str, int, int]]:
-        """Read the rows that ask for work, the oldest first: app, id, the end
-        of the lease, and the time of the database."""
+        """Read the rows that ask for work, the oldest first.
+
+        Each is app, id, the end of the lease, and the time of the database.
+        """
         rows = sql.query(
             f"SELECT app, id, leased, {sql.now} "
             f"FROM {self._table} "
@@ -125,27 +140,34 @@ class Runner(Store.Rows):
         ]
 
     def _due_condition(self, sql: PooledStatements) -> str:
-        """The condition of the rows that ask for work, in SQL."""
+        """Return the condition of the rows that ask for work, in SQL."""
         return f"({self._condition.format(now=sql.now)})"
 
     def start(self, app: str, id: str) -> None:
-        """Work on a row at once, at the same time as on other rows. If another
-        node works on it, that node loses the lease. Never switches
-        greenlets."""
+        """Work on a row at once, at the same time as on other rows.
+
+        If another node works on it, that node loses the lease. Never switches
+        greenlets.
+        """
         self._works.spawn(self._work, app, id, known_end=None)
 
     def stop(self) -> None:
-        """Stop all work, and give the leases back, so that other nodes continue
-        at once. Switches greenlets."""
+        """Stop all work, and give the leases back. Switches greenlets.
+
+        So other nodes continue at once.
+        """
         self._has_ended = True
         self._works.join(_STOP_SECONDS)
 
     # --- one row --------------------------------------------------------------
 
     def _work(self, app: str, id: str, known_end: int | None) -> None:
-        """Greenlet: lease a row, do its work, and give the lease back. After an
-        error the lease ends later, so that the work is done again after a
-        pause. ``known_end``: see :meth:`_lease`."""
+        """Greenlet: lease a row, do its work, and give the lease back.
+
+        After an error the lease ends later, so that the work is done again
+        after a pause. ``known_end`` is the end of the lease that this node has
+        seen, for :meth:`_lease`.
+        """
         row = (app, id)
         if row in self._leases or self._has_ended:
             return
@@ -174,9 +196,11 @@ class Runner(Store.Rows):
                 self._give_back(app, id, lease_end, int(pause))
 
     def proceed(self, app: str, id: str, **progress: int) -> None:
-        """Renew the lease of a row, and set columns with its progress. Does so
-        at most once a second, however often it is called. Switches greenlets.
-        Raises :class:`Runner.Lost` and StorageUnavailable."""
+        """Renew the lease of a row, and set columns with its progress.
+
+        It does so at most once a second, however often it is called. Switches
+        greenlets. Raises :class:`Runner.Lost` and StorageUnavailable.
+        """
         known_end, renewed_at = self._leases[app, id]
         if self._has_ended:
             raise Runner.Lost("this node ends")
@@ -195,11 +219,11 @@ class Runner(Store.Rows):
         **progress: int,
     ) -> int:
         """Lease a row, or renew its lease, and set columns (``progress``).
-        Returns the new end of the lease.
 
-        ``known_end``: the end that the lease must still have, because otherwise
-        another node has leased the row meanwhile (None: take the lease from any
-        node). Raises :class:`Runner.Lost`.
+        Returns the new end of the lease. ``known_end`` is the end that the
+        lease must still have, because otherwise another node has leased the row
+        meanwhile (None: take the lease from any node). Raises
+        :class:`Runner.Lost`.
         """
         rows = sql.query(
             f"SELECT leased, {sql.now} FROM {self._table} WHERE {_ROW}", (app, id)
@@ -224,8 +248,10 @@ class Runner(Store.Rows):
     def _give_back(
         self, sql: PooledStatements, app: str, id: str, lease_end: int, pause: int
     ) -> None:
-        """Let the lease of a row end after ``pause`` seconds, if this node
-        still has the lease."""
+        """Let the lease of a row end after ``pause`` seconds.
+
+        If another node has the lease now, nothing changes.
+        """
         statement = (
             f"UPDATE {self._table} "
             f"SET leased = {sql.now} + %s "
@@ -235,10 +261,12 @@ class Runner(Store.Rows):
 
     @Store.writing
     def end(self, sql: PooledStatements, /, app: str, id: str, **columns: int) -> None:
-        """End the work on a row: set these columns, so that it no longer asks
-        for work. Without columns, delete the row. If two nodes work on a row,
-        only one of their calls succeeds. Switches greenlets. Raises
-        :class:`Runner.Lost` and StorageUnavailable."""
+        """End the work on a row, so that it no longer asks for work.
+
+        Sets these columns; without columns, it deletes the row. If two nodes
+        work on a row, only one of their calls succeeds. Switches greenlets.
+        Raises :class:`Runner.Lost` and StorageUnavailable.
+        """
         change = f"DELETE FROM {self._table}"
         if columns:
             changes = ", ".join(f"{column} = %s" for column in columns)

@@ -22,12 +22,12 @@ _STEADY_FROM: Final = time() - monotonic()
 
 
 def steady_time() -> float:
-    """Unix seconds that pass evenly while this process lives, even if somebody
-    sets the clock of the machine.
+    """Return Unix seconds that pass evenly while this process lives.
 
-    Use it for deadlines some seconds ahead. In another process it may differ by
-    the amount by which the clock was set, so code that takes over its deadlines
-    has to bound them. Use ``time()`` for times of day, and for times that are
+    They do so even if somebody sets the clock of the machine. Use them for
+    deadlines some seconds ahead. In another process they may differ by the
+    amount by which the clock was set, so code that takes over its deadlines has
+    to bound them. Use ``time()`` for times of day, and for times that are
     shown.
     """
     return _STEADY_FROM + monotonic()

@@ -16,7 +16,10 @@ from imserver.gateway.sessions.sessions import Sessions as Sessions
 
 
 def __getattr__(name: str) -> Any:
-    """The types of rooms of services of 1.0, until 2.0."""
+    """Return a type of 1.0, with a warning, until 2.0.
+
+    They are the types of rooms: of groups of services in the core of 1.0.
+    """
     if name not in (
         "ChannelServices",
         "ClusterServices",

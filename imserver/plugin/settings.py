@@ -20,8 +20,10 @@ from imserver.gateway.transport.proxies import is_here
 
 
 def on_several_machines(config: Config) -> bool:
-    """Whether the settings are for nodes on several machines. No name is looked
-    up in the DNS."""
+    """Tell whether the settings are for nodes on several machines.
+
+    No name is looked up in the DNS.
+    """
     # Imported here, because a node without a cluster needs no client of Redis.
     from imserver.gateway.cluster.redis.connection import address_of
 

@@ -14,8 +14,12 @@ _RESERVE_BYTES: Final = 64 << _MB_SHIFT
 
 
 def need_space(folder: Path, size: int) -> None:
-    """Raise StartError if the disk of a folder, which may not exist yet, has no
-    room for ``size`` bytes, a twentieth of them, and 64 MB."""
+    """Raise StartError if a disk has no room for the files of a command.
+
+    It must have ``size`` bytes free, a twentieth of them more, and 64 MB. The
+    folder need not exist yet.
+    """
+    # A folder that will be made is on the disk of the folder above it.
     existing = folder.absolute()
     while not existing.exists():
         existing = existing.parent

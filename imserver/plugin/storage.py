@@ -23,7 +23,7 @@ from imserver.plugin.runner import Runner as Runner
 
 
 def __getattr__(name: str) -> Any:
-    """``Account`` of version 3, until 2.0."""
+    """Return ``Account`` of version 3, with a warning, until 2.0."""
     if name != "Account":
         raise AttributeError(name)
     home = "imserver.people.accounts.contract"

@@ -76,8 +76,10 @@ _WS: Final = re.compile(r"ws://([0-9.]+|\[[0-9a-f:]+\]):(\d+)")
 def eventually(
     condition: Callable[[], T | None], seconds: float = 60.0, what: str = ""
 ) -> T:
-    """Wait until ``condition()`` is true, and return its value. Fails after
-    ``seconds``; the failure has the text ``what``."""
+    """Wait until ``condition()`` is true, and return its value.
+
+    Fails after ``seconds``. The failure has the text ``what``.
+    """
     deadline = time.monotonic() + seconds
     while True:
         value = condition()
@@ -93,8 +95,8 @@ def eventually(
 
 
 class HostAndPort(NamedTuple):
-    """Host and port of a listener; a pair as ``socket.create_connection`` takes
-    it."""
+    """Host and port of a listener, as ``socket.create_connection`` takes
+    them."""
 
     host: str
     port: int
@@ -137,6 +139,12 @@ class NodeProcess:
         environment: Mapping[str, str] | None = None,
         command: Sequence[str] = COMMAND,
     ) -> None:
+        """Write the settings, start the process, and wait until it serves.
+
+        ``command`` is the program ``imserver`` with its first arguments. The
+        class explains the other arguments.
+        """
+        # What is on this stack is undone in the reverse order.
         with ExitStack() as started:
             self.folder = folder or Path(
                 started.enter_context(tempfile.TemporaryDirectory())
@@ -169,9 +177,11 @@ class NodeProcess:
             self._started = started.pop_all()
 
     def __enter__(self) -> Self:
+        """Return the node, which runs already."""
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
+        """End the node, and remove its folder. Fail if it logged a traceback."""
         with self._started:
             self.stop()
             if error is None:
@@ -182,8 +192,11 @@ class NodeProcess:
                 error.add_note("\n".join(lines))
 
     def another(self, **settings: Any) -> NodeProcess:
-        """Start one more node of the cluster, with the data and the settings of
-        this node, and with some ``settings`` of its own."""
+        """Start one more node of the cluster.
+
+        It has the data and the settings of this node, and some ``settings`` of
+        its own.
+        """
         shared = {"server": {"data_dir": str(self.folder / "data")}}
         return NodeProcess(
             features=self._features.get("features"),
@@ -192,8 +205,7 @@ class NodeProcess:
         )
 
     def configure(self, settings: Mapping[str, Any]) -> None:
-        """Write the settings (JSON is YAML); SIGHUP makes the node read them
-        again."""
+        """Write the settings. SIGHUP makes the node read them again."""
         defaults = {
             **self._features,
             "app": {"log_file": str(self.log), "http_port": 0, "websocket_port": 0},
@@ -204,13 +216,14 @@ class NodeProcess:
         if "redis" in settings:
             cluster = {"app": {"rpc_port": 0}, "cluster": {"advertise": "127.0.0.1"}}
             defaults = merged(defaults, cluster)
+        # JSON is YAML.
         text = json.dumps(merged(defaults, settings))
         self.config_file.write_text(text, encoding="utf-8")
 
     # --- clients --------------------------------------------------------------
 
     def get(self, path: str, *, key: str = "") -> Answer:
-        """GET a path. ``key``: an API key or the token of a user."""
+        """GET a path. ``key`` is an API key or the token of a user."""
         return self.ask("GET", path, key=key)
 
     def post(self, path: str, document: Any, *, key: str = "") -> Answer:
@@ -220,15 +233,20 @@ class NodeProcess:
     def ask(
         self, method: str, path: str, document: Any = None, *, key: str = ""
     ) -> Answer:
-        """Send a request, and return the answer. ``document``: see
-        :meth:`post`."""
+        """Send a request, and return the answer.
+
+        ``document`` is sent as JSON, and bytes as they are.
+        """
         with self._request(method, path, document, key) as response:
             return Answer(response.status, response.read())
 
     @contextmanager
     def stream(self, path: str, *, key: str = "") -> Iterator[Iterator[str]]:
-        """The lines of an answer that does not end, such as an event stream,
-        without empty lines."""
+        """Read the lines of an answer that does not end, such as an event
+        stream.
+
+        Empty lines are left out.
+        """
         with self._request("GET", path, document=None, key=key) as response:
             assert response.status == 200, (response.status, response.read())
             yield (line.decode().rstrip("\r\n") for line in response if line.strip())
@@ -237,10 +255,10 @@ class NodeProcess:
     def connect(
         self, path: str, *, key: str = "", **options: Any
     ) -> Iterator[ClientConnection]:
-        """A WebSocket on the path of a dialect: a connection of ``websockets``,
-        with ``options`` as there.
+        """Open a WebSocket on the path of a dialect.
 
-        Raises ``websockets.exceptions.InvalidStatus`` if the node refuses it.
+        It is a connection of ``websockets``, with ``options`` as there. Raises
+        ``websockets.exceptions.InvalidStatus`` if the node refuses it.
         """
         url = f"ws://{self.ws.host}:{self.ws.port}{path}"
         with connect(
@@ -252,9 +270,11 @@ class NodeProcess:
     def _request(
         self, method: str, path: str, document: Any, key: str
     ) -> Iterator[HTTPResponse]:
-        """Context manager: send a request, and yield the response. A
-        ``document`` is sent as JSON, bytes as they are, and None means no
-        body."""
+        """Send a request, and yield the response.
+
+        A ``document`` is sent as JSON, bytes as they are, and None means no
+        body.
+        """
         if document is None or isinstance(document, bytes):
             body = document
         else:
@@ -268,6 +288,7 @@ class NodeProcess:
 
     @property
     def pid(self) -> int:
+        """The id of the process."""
         return self.process.pid
 
     @property
@@ -284,10 +305,14 @@ class NodeProcess:
         return data[: data.rfind(b"\n") + 1].decode()
 
     def _wait_for_banner(self) -> tuple[HostAndPort, HostAndPort]:
-        """Wait until the node has printed its addresses, and return the ones of
-        HTTP and of WebSockets. Fails if the process ends before."""
+        """Wait until the node has printed its addresses, and return them.
 
-        def look() -> tuple[HostAndPort, HostAndPort] | None:
+        The first is that of HTTP, the second that of WebSockets. Fails if the
+        process ends before.
+        """
+
+        def addresses() -> tuple[HostAndPort, HostAndPort] | None:
+            """Find the addresses in the output; None if they are not there yet."""
             text = self.output
             http = _HTTP.search(text)
             ws = _WS.search(text)
@@ -298,11 +323,13 @@ class NodeProcess:
             )
             return None
 
-        return eventually(look, START_SECONDS, "the banner")
+        return eventually(addresses, START_SECONDS, "the banner")
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Signal the process, wait for its end and return the exit status.
-        Harmless when it has ended."""
+
+        Does nothing to a process that has ended.
+        """
         self.begin_to_stop(number)
         try:
             return self.process.wait(STOP_SECONDS)
@@ -315,8 +342,10 @@ class NodeProcess:
             self._stopping = False
 
     def begin_to_stop(self, number: int = signal.SIGTERM) -> None:
-        """Signal the process, which is the first half of :meth:`stop`. So
-        several nodes can end at once."""
+        """Signal the process, and do not wait.
+
+        So several nodes can end at once. :meth:`stop` waits.
+        """
         if self.process.poll() is None and not self._stopping:
             self.process.send_signal(number)
         self._stopping = True
@@ -327,13 +356,17 @@ class NodeProcess:
             assert "Traceback" not in text, text
 
     def _end(self) -> None:
-        self.process.kill()  # nothing if it has ended
+        """Kill the process, if it has not ended."""
+        self.process.kill()
         self.process.wait()
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge two configurations. Their sections are joined; if both have a
-    setting, the one of ``over`` counts."""
+    """Merge two configurations.
+
+    Their sections are joined. If both have a setting, the one of ``over``
+    counts.
+    """
     both: dict[str, Any] = {**base}
     for name, value in over.items():
         section = both.get(name)
@@ -348,9 +381,11 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _environment_of(more: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of this process without any setting of imserver,
-    and with the variables ``more``. With it, the node imports the same
-    imserver."""
+    """Make the environment of a node.
+
+    It is the environment of this process without any setting of imserver, and
+    with the variables ``more``. The node imports the same imserver.
+    """
     environment = {}
     for name, value in os.environ.items():
         if not name.startswith("IMSERVER_"):
@@ -364,10 +399,12 @@ def _environment_of(more: Mapping[str, str]) -> dict[str, str]:
 
 
 def _address(match: re.Match[str]) -> HostAndPort:
+    """Convert a match of an address in the output of a node."""
     return HostAndPort(match[1].strip("[]"), int(match[2]))
 
 
 def _headers(key: str) -> dict[str, str]:
+    """Return the headers of a request with a key; ``""``: no key."""
     if key:
         return {"Authorization": f"Bearer {key}"}
     return {}
@@ -421,8 +458,10 @@ class CodecContract:
         return json.dumps(user, ensure_ascii=False).encode().join(halves)
 
     def check_payload(self, payload: bytes | None) -> None:
-        """Check that a payload is bytes, and UTF-8 if the frames of the dialect
-        are text."""
+        """Check that a payload is bytes.
+
+        If the frames of the dialect are text, it must be UTF-8.
+        """
         assert payload is None or type(payload) is bytes
         if payload is not None and self.dialect.text:
             payload.decode()
@@ -448,6 +487,7 @@ class CodecContract:
             assert type(getattr(self.dialect, mark)) is bool, mark
 
     def test_decoding_any_bytes_raises_only_bad_frame(self) -> None:
+        # The same numbers each time, so that a failure can be repeated.
         dice = random.Random(0)
         payloads = [b"", b"\xff\x00nonsense"]
         for _ in range(_RANDOM_PAYLOADS):
@@ -461,6 +501,7 @@ class CodecContract:
         dice = random.Random(0)
         for sample in self.requests:
             for _ in range(_DAMAGED_COPIES):
+                # A few places get other bytes, fewer or more than before.
                 payload = bytearray(sample)
                 for _ in range(dice.randint(1, _MOST_DAMAGES)):
                     start = dice.randrange(len(payload) + 1)
@@ -473,6 +514,7 @@ class CodecContract:
         for payload, expected in self.requests.items():
             request = self.dialect.decode(payload)
             self.check_request(request)
+            # An example may say only the type of the command.
             if isinstance(expected, type):
                 assert type(request.command) is expected, payload
             elif isinstance(expected, Command):
@@ -481,6 +523,7 @@ class CodecContract:
                 assert request.code == expected, payload
 
     def test_decoding_keeps_no_memory_of_earlier_frames(self) -> None:
+        # One instance of a codec serves all connections.
         before = [self.decode(payload) for payload in self.requests]
         self.decode(b"\xff\x00nonsense")
         assert [self.decode(payload) for payload in self.requests] == before
@@ -490,6 +533,7 @@ class CodecContract:
         codes = [*REPLY_TEXT, _UNKNOWN_CODE]
         for text in _texts(dice):
             for data in (None, text):
+                # A dialect must express codes that it does not know, too.
                 code = dice.choice(codes)
                 request = Request(text, dice.choice([text, "ping"]), None, code)
                 reply = Reply(code, data)
@@ -504,6 +548,7 @@ class CodecContract:
         dice = random.Random(0)
         for text in _texts(dice):
             for kind in ("enter", "exit", "left", "msg", "online", "offline"):
+                # An event with a text, and one with JSON and all fields.
                 event = Event(kind, text, dice.choice(["", text]), text)
                 self.check_payload(self.received(event))
                 event = Event(
@@ -529,8 +574,7 @@ class CodecContract:
 
 
 def _texts(dice: random.Random) -> Iterable[str]:
-    """Yield texts that codecs often get wrong, and random texts of any
-    characters."""
+    """Yield texts that codecs often get wrong, and random texts."""
     yield from (
         "",
         "\0",
@@ -557,14 +601,15 @@ def _texts(dice: random.Random) -> Iterable[str]:
 def check_tables(
     feature: FeatureRow, fill: Callable[[Store, str, str], object], url: str = ""
 ) -> None:
-    """Check that rows of the feature are exported, imported, and erased with
-    their user and with their app.
+    """Check that rows of the feature are exported, imported and erased.
 
-    ``fill(store, app, user)`` stores at least one row in each table, also in
-    tables whose rows belong to the app alone. ``url``: an empty database, as in
-    ``storage.url`` (``""``: a new file of SQLite).
+    Erasures are those of their user and of their app. ``fill(store, app,
+    user)`` stores at least one row in each table, also in tables whose rows
+    belong to the app alone. ``url`` is an empty database, as in ``storage.url``
+    (``""``: a new file of SQLite).
     """
     stored = feature.stored
+    # A feature of this server has its tables among those of the core.
     if stored.migrations:
         tables = StoreTables(of_others=(stored,))
     else:
@@ -581,17 +626,19 @@ def check_tables(
 def _expected_tables(
     store: Store, tables: Sequence[Table]
 ) -> tuple[set[str], set[str], set[str]]:
-    """Read from the declarations of tables which rows an export has, and which
-    rows an erasure leaves. Fails if a table has no row in the store.
+    """Read from the declarations of tables which rows an export has.
 
     Returns three sets of names: the tables of which an export of a user has
     rows; the tables of which an export of an app has rows; and the tables whose
-    rows stay when their user is erased.
+    rows stay when their user is erased. Fails if a table has no row in the
+    store.
     """
     of_user = set()
     of_app = set()
     stays_of_user = set()
     for table in tables:
+        # A declaration has a Reason where it has no columns or no statement: it
+        # says why.
         columns = table.key
         if not isinstance(table.columns, Reason):
             columns = table.columns
@@ -607,23 +654,31 @@ def _expected_tables(
     return of_user, of_app, stays_of_user
 
 
+def _exported(
+    store: Store, tables: Sequence[Table], app: str, user: str = ""
+) -> dict[str, list[tuple[Any, ...]]]:
+    """Export a user, or an app if ``user`` is ``""``: table → its rows."""
+    if user:
+        pages = store.rows_of_user(app, user)
+    else:
+        pages = store.rows_of_app(app)
+    rows: dict[str, list[tuple[Any, ...]]] = {}
+    for page in pages:
+        rows.setdefault(page.table, []).extend(page.rows)
+    return {table.name: rows[table.name] for table in tables if table.name in rows}
+
+
 def _check_rows(
     store: Store, tables: Sequence[Table], fill: Callable[[Store, str, str], object]
 ) -> None:
-    """Fill the tables for users of two apps, and check the rows that exports,
-    erasures and imports read, delete and add."""
+    """Fill the tables for users of two apps, and check what happens to rows.
 
-    def exported(app: str, user: str = "") -> dict[str, list[tuple[Any, ...]]]:
-        pages = store.rows_of_user(app, user) if user else store.rows_of_app(app)
-        rows: dict[str, list[tuple[Any, ...]]] = {}
-        for page in pages:
-            rows.setdefault(page.table, []).extend(page.rows)
-        return {table.name: rows[table.name] for table in tables if table.name in rows}
-
+    Exports read them, erasures delete them, and imports add them.
+    """
+    exported = partial(_exported, store, tables)
     store.add_app("shop", {})
     for app, user in (("shop", "ann"), ("shop", "bob"), ("tea", "ann")):
         fill(store, app, user)
-
     of_user, of_app, stays_of_user = _expected_tables(store, tables)
 
     # Check the rows that an export reads.
@@ -656,8 +711,10 @@ def _check_rows(
 
 
 def check_absent(node: NodeProcess, feature: FeatureRow) -> None:
-    """Check that a node without the feature has no route, command, path and
-    metric of it."""
+    """Check that a node without the feature has nothing of it.
+
+    It has no route, command, path and metric of the feature.
+    """
     documented = node.get("/api/v1/openapi.json").json["paths"]
     for row in feature.routes:
         path = row.path.replace("*", "x").replace("{id}", _ID)
@@ -683,8 +740,10 @@ def check_absent(node: NodeProcess, feature: FeatureRow) -> None:
 
 
 def upgrade_status(node: NodeProcess, path: str) -> int:
-    """The status with which a node answers a WebSocket handshake: 101 if it
-    accepts it."""
+    """Return the status with which a node answers a WebSocket handshake.
+
+    101 means that it accepts it.
+    """
     try:
         with node.connect(path):
             return HTTPStatus.SWITCHING_PROTOCOLS

@@ -50,12 +50,16 @@ from imserver.gateway.transport.stream import StreamPath as StreamPath
 
 class LateModule:
     """Stands for a module, and imports it when one of its names is first used.
-    It is for codecs with a large library."""
+
+    It is for codecs with a large library.
+    """
 
     def __init__(self, name: str) -> None:
+        """Take the name of the module, and import nothing yet."""
         self._name = name
 
     def __getattr__(self, name: str) -> object:
+        """Import the module, and return one of its names."""
         module = import_module(self._name)
         # From now on, all names are found without this method.
         vars(self).update(vars(module))

@@ -159,8 +159,11 @@ class LimitSettings(Struct, frozen=True):
 
     @property
     def push_characters(self) -> int:
-        """Longest push. JSON takes up to six bytes a character, so a frame
-        always fits an empty outbox."""
+        """The longest push.
+
+        JSON takes up to six bytes a character, so a frame always fits an empty
+        outbox.
+        """
         return max(1, self.outbox_bytes // _OUTBOX_SHARE)
 
 
@@ -663,13 +666,19 @@ class TenantSettings(Struct, frozen=True):
 
     @property
     def ends_demo(self) -> bool:
-        """Whether the app demands a proof of its users or its back end, so that
-        demo mode ends."""
+        """Whether the app demands a proof of its users or its back end.
+
+        Such an app ends demo mode.
+        """
         return any(marked(self, "ends_demo"))
 
     def policy_of(self, name: str) -> LoginPolicy:
-        """The login policy of the app ``name`` with these settings. Apps of an
-        original have the policy of the original by default."""
+        """Return the login policy of an app with these settings.
+
+        It says what happens if a user logs in twice. ``name`` is the name of
+        the app. Apps of an original server have the policy of the original by
+        default.
+        """
         if self.login_policy:
             return self.login_policy
         if name in _NEWEST:
@@ -679,8 +688,10 @@ class TenantSettings(Struct, frozen=True):
         return "multi"
 
     def user_bytes_of(self, name: str) -> int:
-        """The longest user id of the app ``name`` with these settings, in bytes
-        of UTF-8."""
+        """Return the longest user id of an app with these settings.
+
+        It is in bytes of UTF-8. ``name`` is the name of the app.
+        """
         if self.max_user_bytes:
             return self.max_user_bytes
         if name in _NEWEST:
@@ -688,8 +699,10 @@ class TenantSettings(Struct, frozen=True):
         return MAX_USER_BYTES
 
     def wants_accounts(self, name: str) -> bool:
-        """Whether a login to the app ``name`` accepts account tokens or session
-        tokens."""
+        """Tell whether a login to an app accepts account or session tokens.
+
+        By default only the app ``gochat`` does.
+        """
         if not self.account_tokens:
             return name == "gochat"
         return self.account_tokens == "required"
@@ -717,8 +730,10 @@ class KeySettings(Struct, frozen=True):
 
     @property
     def expires_at(self) -> int:
-        """The end in Unix seconds; 0: never. Raises ValueError if the text is
-        no day."""
+        """The end in Unix seconds; 0: never.
+
+        Raises ValueError if the text is no day.
+        """
         if not self.expires:
             return 0
         day = datetime.strptime(self.expires, "%Y-%m-%d")
@@ -839,8 +854,10 @@ _DEMO_CHANNEL: Final = ChannelSettings(
 
 
 def _initial_apps() -> dict[str, TenantSettings]:
-    """The apps of a node whose settings name no apps: the apps of the
-    originals, and one for our own clients."""
+    """Make the apps of a node whose settings name no apps.
+
+    They are the apps of the original servers, and one for our own clients.
+    """
     rooms: dict[str, tuple[str, ...]] = {"1": ("1", "2")}
     plain = TenantSettings()
     action = TenantSettings(room_members=rooms)
@@ -883,10 +900,10 @@ class Config(Struct, frozen=True):
 
     @property
     def demo(self) -> bool:
-        """Whether no API key and no secret of an app is configured, so anybody
-        may log in and push.
+        """Whether anybody may log in and push.
 
-        GoChat's default key does not count, because it is public.
+        No API key and no secret of an app is configured then. GoChat's default
+        key does not count, because it is public.
         """
         has_secret = self.jwt.sign_key not in ("", PUBLIC_SIGN_KEY)
         if self.api.keys or has_secret:
@@ -895,28 +912,37 @@ class Config(Struct, frozen=True):
 
     @property
     def address(self) -> str:
-        """The address at which browsers reach this server: ``app.http_url``
-        without a slash at its end."""
+        """The address at which browsers reach this server.
+
+        It is ``app.http_url`` without a slash at its end.
+        """
         return self.app.http_url.rstrip("/")
 
     @property
     def root(self) -> str:
-        """The path of ``app.http_url``, below which a proxy serves this server,
-        as ``/im``; ``""``: none."""
+        """The path below which a proxy serves this server, as ``/im``; ``""``:
+        none.
+
+        It is the path of ``app.http_url``.
+        """
         _, _, address = self.app.http_url.rpartition("//")
         _, slash, path = address.partition("/")
         return f"{slash}{path}".rstrip("/")
 
     @property
     def clustered(self) -> bool:
-        """Whether Redis is configured, so this node belongs to a cluster, even
-        if it is the only one."""
+        """Whether this node belongs to a cluster, even if it is the only one.
+
+        Redis is configured then.
+        """
         return bool(self.redis.url or self.redis.addr)
 
 
 def settings_of(config: Config, kind: type[Settings]) -> Settings:
-    """The settings of a node that ``kind`` declares; the defaults if no feature
-    of the node has it."""
+    """Return the settings of a node that ``kind`` declares.
+
+    They are the defaults if no feature of the node has it.
+    """
     for _, settings in config.of_features:
         if type(settings) is kind:
             return settings
@@ -924,8 +950,10 @@ def settings_of(config: Config, kind: type[Settings]) -> Settings:
 
 
 def app_settings_of(tenant: TenantSettings, kind: type[Settings]) -> Settings:
-    """The settings of an app that ``kind`` declares; the defaults if no feature
-    of the node has it."""
+    """Return the settings of an app that ``kind`` declares.
+
+    They are the defaults if no feature of the node has it.
+    """
     for settings in tenant.of_features:
         if type(settings) is kind:
             return settings
