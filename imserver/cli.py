@@ -187,7 +187,7 @@ class _Commands(GroupOfRows):
 
 
 def _rows() -> Iterator[CommandOf]:
-    """List the commands of this server, then those of features."""
+    """List the commands of this server, then the commands of features."""
     yield from COMMANDS
 
     # Imported here: most commands need no feature.

@@ -56,9 +56,9 @@ def full_version(root: Path = _ROOT) -> str:
 def _output_of(command: tuple[str, ...]) -> str:
     """Run a program, and return its output.
 
-    Returns ``""`` if the program is not there or fails. gevent makes an event
-    loop for subprocesses, and a supervisor that forks must have none. So this
-    uses functions of the system.
+    Returns ``""`` if the program is not there or fails. This uses functions of
+    the system: for subprocesses, gevent would make an event loop, which a
+    supervisor that forks must not have.
     """
     import posix  # without what gevent makes of these functions in the module os
 

@@ -516,9 +516,9 @@ def _of_apps(
 ) -> dict[Any, float]:
     """Add up the values of all apps that are not registered, as :data:`OTHER`.
 
-    ``values`` are those of a metric with the labels ``names``. ``apps`` are the
-    registered apps. Strangers may choose names of apps, and each label costs
-    Prometheus memory.
+    ``names`` are the labels of the metric, and ``values`` its values. ``apps``
+    are the registered apps. Strangers may choose names of apps, and each label
+    costs Prometheus memory.
     """
     index = names.index("app")
     sums: dict[Any, float] = {}

@@ -437,11 +437,11 @@ class LogSubscription(Struct, gc=False):
 
 
 class ClientFacts(Struct, gc=False):
-    """What a back end that decides for a client learns of it.
+    """The facts about a client for a back end that decides for it.
 
     ``transport`` is ``websocket``, ``http_stream`` or ``sse``. ``headers`` are
     the headers of its first request and of its ``connect`` that the back end
-    gets. ``meta`` is JSON about it for the back end only (``b""``: none).
+    gets. ``meta`` is JSON about it for the back end only (``b""``: empty).
     """
 
     transport: str

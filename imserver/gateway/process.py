@@ -458,9 +458,9 @@ def write_all(descriptor: int, content: bytes) -> None:
 def open_private(path: Path, like: Path | None = None) -> int:
     """Open a file for reading and writing, or create it for its owner only.
 
-    Returns its descriptor. If root creates the file, it gets the owner of the
-    file ``like``, or of the folder if ``like`` is None, so that the server can
-    open it. Raises OSError.
+    Returns its descriptor. If root creates the file, the server must be able to
+    open it. So the file gets the owner of the file ``like``; None: the owner of
+    the folder. Raises OSError.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
     try:

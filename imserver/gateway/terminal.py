@@ -209,10 +209,10 @@ class Duration(click.ParamType[int]):
 
 
 def in_words(seconds: int) -> str:
-    """Write a time span as :class:`Duration` reads it.
+    """Write a time span as :class:`Duration` reads it, without a fraction.
 
-    It is in the largest unit of which it is a multiple: 90 seconds are ``90s``,
-    120 seconds are ``2m``.
+    It has the largest unit that divides it: 90 seconds are ``90s``, 120 seconds
+    are ``2m``.
     """
     for letter, length in (("d", _DAY), ("h", _HOUR), ("m", _MINUTE)):
         if seconds and seconds % length == 0:
@@ -372,8 +372,8 @@ def lines_of(
 ) -> list[list[str]]:
     """Make the texts of a :func:`table`: its heads, then the cells of each row.
 
-    Characters that could control a terminal are escaped. The arguments are
-    those of :func:`table`.
+    :func:`table` explains the arguments. Characters that could control a
+    terminal are escaped.
     """
     heads = []
     fields = []

@@ -217,7 +217,7 @@ def _remember_path(
 
 
 def _settings() -> Config:
-    """Load the settings that the command names, or else those of this folder.
+    """Load the settings that the command names, or the settings of this folder.
 
     Invalid settings end the command, because the defaults would name another
     server.

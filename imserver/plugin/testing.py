@@ -603,7 +603,7 @@ def check_tables(
 ) -> None:
     """Check that rows of the feature are exported, imported and erased.
 
-    Erasures are those of their user and of their app. ``fill(store, app,
+    Rows are erased with their user and with their app. ``fill(store, app,
     user)`` stores at least one row in each table, also in tables whose rows
     belong to the app alone. ``url`` is an empty database, as in ``storage.url``
     (``""``: a new file of SQLite).
@@ -628,10 +628,11 @@ def _expected_tables(
 ) -> tuple[set[str], set[str], set[str]]:
     """Read from the declarations of tables which rows an export has.
 
-    Returns three sets of names: the tables of which an export of a user has
-    rows; the tables of which an export of an app has rows; and the tables whose
-    rows stay when their user is erased. Fails if a table has no row in the
-    store.
+    Fails if a table has no row in the store. Returns three sets of names:
+
+    - tables with rows in an export of a user,
+    - tables with rows in an export of an app,
+    - tables whose rows stay when their user is erased.
     """
     of_user = set()
     of_app = set()

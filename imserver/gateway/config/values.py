@@ -314,10 +314,11 @@ class Declarations:
                     yield name, hint
 
     def _declared_rows(self) -> Iterator[Row]:
-        """List all settings of the node but those of apps, as the manual has them.
+        """List all settings of the node, as the manual has them. Apps have
+        others.
 
-        In a section, the settings of features come after the settings of the core.
-        Sections that only features have come last.
+        In a section, the settings of features come after the settings of the
+        core. Sections that only features have come last.
         """
         of_features: dict[str, list[type[msgspec.Struct]]] = {}
         for name, kind in self.sections:
@@ -519,8 +520,8 @@ def _shape(hint: Any, value: Any, name: str, locations: Locations) -> Any:
 
     Keys get their canonical spelling, and numbers that name apps become text.
     The result is still made of plain lists, dicts and scalars. ``name`` is the
-    name of the setting. Raises ConfigError, whose texts are better than those
-    of msgspec.
+    name of the setting. Raises ConfigError, because errors of msgspec do not
+    name the setting.
     """
     kind = _kind(hint)
     if isinstance(kind, inspect.Metadata):
@@ -1077,7 +1078,7 @@ def _check_listeners(config: Config, locations: Locations) -> None:
 
 
 def _check_address(host: str, name: str, locations: Locations) -> None:
-    """Raise ConfigError if a host looks like an IPv4 address and is none.
+    """Raise ConfigError if a host only looks like an IPv4 address.
 
     All other texts are names of hosts or IPv6 addresses, which are not checked.
     """

@@ -85,8 +85,8 @@ class NodeState:
         """The phase of the node. It serves from the end of the start until it
         begins to stop."""
         self.stage = "setup"
-        """What is being started or stopped now, for operators. It has no
-        meaning while the
+        """The part that starts or stops now, for operators. It has no meaning
+        while the
 
         node serves.
         """

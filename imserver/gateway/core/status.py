@@ -114,8 +114,8 @@ class NodeStatus(Service):
     def _manager_state(self, apps: dict[str, int]) -> dict[str, Any]:
         """Count clients, under the names of the original server.
 
-        ``apps`` is app → number of its users. The lengths of its queues are
-        those of the closest queues here.
+        ``apps`` is app → number of its users. The queues of the original are
+        not here, so the lengths of similar queues stand for them.
         """
         network = self.core.network
         flusher = network.flusher

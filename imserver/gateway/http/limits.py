@@ -178,7 +178,7 @@ class Rates:
     def headers(self, principal: Principal, host: str) -> tuple[tuple[str, str], ...]:
         """Make the headers that say how many requests are left.
 
-        There are none if requests have no limit.
+        Without a limit of requests, the result is empty.
         """
         if not self.per_second:
             return ()

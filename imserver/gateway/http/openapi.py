@@ -311,7 +311,7 @@ def examples_of(row: Operation) -> tuple[Any, Any]:
     """Return the examples of the request and of the answer of an operation.
 
     They are in the row of the operation, or in ``examples.json`` of the package
-    of its service. An example is None if there is none.
+    of its service. None: there is no example.
     """
     examples = _examples_in(sys.modules[row.service.__module__].__package__)
     route_examples = examples.get(f"{row.method} {row.path.removeprefix(PREFIX)}", {})
@@ -494,8 +494,8 @@ def _success_content(row: Operation, references: Mapping[Any, Any]) -> dict[str,
 def problems_of(row: Operation) -> tuple[HttpProblem, ...]:
     """List all refusals of a route, each once.
 
-    They are its own refusals, and those that follow from its rules: a body can
-    be too large, and a token can be from an issuer that does not answer.
+    Some are its own. Others follow from its rules: a body can be too large, and
+    a token can be from an issuer that does not answer.
     """
     common = [*_ALWAYS]
     if row.body is not None:

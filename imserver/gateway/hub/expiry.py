@@ -77,8 +77,8 @@ class Sweep(Service):
     def sweep(self) -> None:
         """Close connections whose last sign of life is too old.
 
-        What is a sign of life depends on the dialect: a heartbeat command, any
-        traffic, or an answer to a ping.
+        The dialect decides what counts as a sign of life: a heartbeat command,
+        any traffic, or an answer to a ping.
         """
         self.metrics.sweeps += 1
         # A connection is closed if it was seen last before these times.

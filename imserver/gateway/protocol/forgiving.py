@@ -367,7 +367,7 @@ _NOTHING: Final = frozenset((b"", b"null", b"false", b"0", b'""', b"[]", b"{}"))
 
 
 class Partial(Struct, frozen=True):
-    """An object of another server's protocol, of which we support a part.
+    """An object of another server's protocol, which we support in part.
 
     ``not_supported`` are fields that this server does not support.
     ``in_base64`` are fields with JSON that may also be given in base64, in a

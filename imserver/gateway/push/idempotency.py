@@ -88,7 +88,7 @@ WAITING: Final = Waiting()
 
 
 class First(Struct, frozen=True, gc=False):
-    """What is known of the first request with this id.
+    """The result of the first request with this id.
 
     ``result`` is as :meth:`Idempotency.settle` got it. ``b""``: this node does
     not know the result.
@@ -325,9 +325,9 @@ class Idempotency:
         The results are in the order of the ids, as :meth:`claim` returns them.
         This method does not wait for an id that another push or request has
         claimed. The result is then WAITING: claim such ids one by one after all
-        claims of this call are settled. ``digests`` are those of requests; None
-        for message ids. ``only_here`` are indexes of ids that are not claimed
-        in the cluster.
+        claims of this call are settled. ``digests`` are the hashes of requests;
+        None for message ids. ``only_here`` are indexes of ids that are not
+        claimed in the cluster.
         """
         claims: list[Claimed | Waiting] = []
         shared: list[tuple[int, int]] = []

@@ -135,8 +135,8 @@ class Reach(Protocol):
 class Pushes(Service):
     """Sends pushes with message ids, each id only once.
 
-    It claims the id, delivers through ``reach``, and settles the claim: the id
-    is remembered if the push was accepted. ``channels`` delivers in apps whose
+    It claims the id, delivers through ``reach``, and settles the claim: it
+    remembers the id of an accepted push. ``channels`` delivers in apps whose
     channels of users have a history. Every call may switch greenlets.
     """
 

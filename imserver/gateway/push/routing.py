@@ -86,8 +86,8 @@ class ClusterReach(Service):
     def to_user_once(self, app: str, user: str, event: Event) -> Outcome:
         """Deliver to a user, unless a push with this id was accepted before.
 
-        The user is looked up and the id is claimed in one query. If another
-        push with this id is on its way, this waits for its outcome.
+        One query finds the user and claims the id. If another push with this id
+        is on its way, this waits for its outcome.
         """
         if not event.id:
             return self.to_user(app, user, event)

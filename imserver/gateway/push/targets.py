@@ -144,9 +144,10 @@ class UserChannels:
         """Publish to the channel of a user, and push to the other sessions.
 
         Returns the result of the publication, and the outcome for the sessions
-        of the user that do not subscribe to the channel. ``key`` and
-        ``with_history`` are those of :meth:`ChannelPublishing.publish_event`.
-        Raises :class:`ChannelRefused`; then nobody receives the event.
+        of the user that do not subscribe to the channel.
+        :meth:`ChannelPublishing.publish_event` explains ``key`` and
+        ``with_history``. Raises :class:`ChannelRefused`; then nobody receives
+        the event.
         """
         name = f"{USER_CHANNEL}{user}"
         # Some ids of users cannot be a part of a channel's name.

@@ -196,7 +196,8 @@ class Encoding:
 
 
 class ConnectionContext:
-    """What all connections of a node share: poller, flusher and callbacks.
+    """The parts that all connections of a node share: poller, flusher,
+    callbacks.
 
     ``ended(connection, close_code)`` is called once when a connection leaves
     service. ``ponged(connection, data)`` is called for each pong with data.

@@ -94,7 +94,7 @@ class GatePolicy(Struct, frozen=True):
 
 
 class Origins:
-    """Decides of which hosts the pages may connect.
+    """Decides which web pages may connect, by the hosts of the pages.
 
     It owns the node's policy about origins, and the origins that apps allow. An
     *origin* is the scheme and host of the web page that makes a request.

@@ -56,7 +56,8 @@ the request). None instead of the bytes: end the connection."""
 
 
 class ListenerContext(Struct, frozen=True):
-    """What the HTTP connections of one listener share, for both servers.
+    """The parts that the HTTP connections of one listener share, on both
+    servers.
 
     ``routes`` are routes that have a form of their own for a refusal.
     ``admitted`` puts an upgraded socket into service. ``ws_dialect`` is the
@@ -219,7 +220,7 @@ class HandOver(Service, dict=True):
     ) -> None:
         """Greenlet: serve one request, then give its socket back.
 
-        The arguments are those of :meth:`serve`.
+        :meth:`serve` explains the arguments.
         """
         # Imported here: pywsgi takes 1.5 MB, which a node without such requests
         # saves.

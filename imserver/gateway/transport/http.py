@@ -86,7 +86,7 @@ shared no ``send``: each delivery cost 1.4 times as much."""
 class FrontServer(Service):
     """The state that the HTTP connections of the front server share.
 
-    It owns the *parked* connections: those that wait for a request without a
+    It owns the *parked* connections, which wait for a request without a
     greenlet. ``fast`` are the routes that are answered in the reader greenlet.
     All others are handed over to the application.
     """
@@ -817,7 +817,7 @@ class ProxiedConnection(HttpConnection):
             self.lost()
 
     def _read_header(self, first_part: bytes) -> bool:
-        """Read more of the header, of which ``first_part`` has arrived before.
+        """Read more of the header. ``first_part`` has arrived before.
 
         Returns whether the header is complete. A wrong header ends the
         connection.

@@ -328,7 +328,7 @@ def _check_addresses(
 ) -> None:
     """Raise :class:`BadUrl` if a request may not go to one of these addresses.
 
-    The rules are those of :func:`check_url`.
+    :func:`check_url` has the rules.
     """
     for address in addresses:
         if allow_loopback and is_loopback(address):

@@ -212,8 +212,8 @@ def _define(kind: Shape, suffix: str, fields: Iterable[Field], **options: Any) -
     """Make a Struct with these fields, named after a struct of settings.
 
     ``ChannelSettings`` gives ``AppChannel`` and the ``suffix``. The first
-    paragraph of its docstring becomes the published text. ``options`` are those
-    of ``msgspec.defstruct``.
+    paragraph of its docstring becomes the published text. ``msgspec.defstruct``
+    gets the ``options``.
     """
     paragraph = (kind.__doc__ or "").partition("\n\n")[0]
     text = "\n".join(map(str.strip, paragraph.split("\n")))

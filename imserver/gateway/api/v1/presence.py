@@ -408,8 +408,7 @@ def ban(
     unknown ids. An owner of the app can ban moderators and members.
     """
     _require_below(api, call, users)
-    # "Programs" are the bots and tokens of a user: they are banned with the
-    # user.
+    # "Programs" act for a user, and are banned together with the user.
     everybody = api.core.authority.with_programs(call.app, users)
     removed = api.core.sessions.close(
         call.app, everybody, ban_seconds=seconds or inf, reason=reason

@@ -87,8 +87,7 @@ class PublishRefusal(Struct):
 
 
 class _Numbered(Struct):
-    """A command of which only the ``seq`` is read, to answer it with an
-    error."""
+    """The ``seq`` of a command that cannot be read otherwise."""
 
     seq: Seq = 0
 
@@ -239,8 +238,8 @@ class Publisher:
     def _run_waiting(self, connection: Connection, state: PublisherState) -> None:
         """Greenlet: serve commands until no command waits.
 
-        It is started when the first message of a read is queued, but runs only
-        after the read. So all messages of the read are served together.
+        The first message of a read starts it, but it runs only after the read.
+        So all messages of the read are served together.
         """
         waiting = state.waiting
         try:

@@ -260,9 +260,9 @@ counts for at least one byte."""
 def _payload(raw: Any, most_bytes: int) -> tuple[str, bytes]:
     """Convert the ``data`` of a message to a text or to JSON on one line.
 
-    Returns both, of which one is empty: a string of JSON becomes a text. Data
-    that are too long are not checked, because the caller refuses them. Raises
-    :class:`ApiProblem`.
+    Returns the text and the JSON; one of them is empty. A string of JSON
+    becomes a text. Data that are too long are not checked, because the caller
+    refuses them. Raises :class:`ApiProblem`.
     """
     data = bytes(raw)
     try:

@@ -61,8 +61,8 @@ names are sent to the other nodes."""
 def send_message(api: Api, call: Call) -> HttpResponse:
     """``POST /user/sendMessage``: send a message to one user who is online.
 
-    The sender is the user of the session token, or the back end if there is
-    none. If this user may not see the presence of the receiver, the answer is
+    The sender is the user of the session token. Without a token, it is the back
+    end. If this user may not see the presence of the receiver, the answer is
     always the one for an absent user, because another answer would tell who is
     online.
     """
@@ -611,8 +611,8 @@ def metrics(api: Api, _call: Call) -> HttpResponse:
     """``GET /metrics``: write the metrics of all nodes of this machine.
 
     Nodes of one machine share a port, so a scrape reaches any of them. Each
-    sample has a label ``node``. The metrics are those of all apps, so the key
-    must reach all apps.
+    sample has a label ``node``. The metrics cover all apps, so the key must
+    reach all apps.
     """
     # Imported at the first scrape, because the module takes half a megabyte.
     from imserver.gateway.metric_table import merge
