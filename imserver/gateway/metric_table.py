@@ -537,29 +537,36 @@ def _samples(metric: Metric, value: Value, labels: str) -> Iterator[str]:
     """Write the lines with the values of a metric.
 
     ``labels`` is the text of the labels that all lines have, such as
-    ``node="n"``. It calls itself for each histogram of a metric with a label.
+    ``node="n"``.
     """
     if isinstance(value, Histogram):
-        # Prometheus wants the number of all values up to each bound.
-        cumulative = accumulate(value.counts)
-        for bound, count in zip((*value.bounds, "+Inf"), cumulative, strict=True):
-            yield f"{metric.name}_bucket{{{labels},{_labels(le=bound)}}} {count}"
-        yield f"{metric.name}_sum{{{labels}}} {value.total!r}"
-        yield f"{metric.name}_count{{{labels}}} {sum(value.counts)}"
+        yield from _samples_of_histogram(metric, value, labels)
     elif isinstance(value, Mapping):
         names = metric.label.split()
         for key, number in value.items():
             if len(names) == 1:
                 labels_of_value = {metric.label: key}
             else:
+                # With several labels, the key is a tuple of their values.
                 labels_of_value = dict(zip(names, key, strict=True))
             all_labels = f"{labels},{_labels(**labels_of_value)}"
-            if isinstance(number, Histogram):
-                yield from _samples(metric, number, all_labels)
-            else:
-                yield f"{metric.name}{{{all_labels}}} {number!r}"
+            yield from _samples(metric, number, all_labels)
     else:
         yield f"{metric.name}{{{labels}}} {value!r}"
+
+
+def _samples_of_histogram(
+    metric: Metric, histogram: Histogram, labels: str
+) -> Iterator[str]:
+    """Write the lines of a histogram: its buckets, its sum and its count.
+
+    Prometheus wants the number of all values up to each bound.
+    """
+    cumulative = accumulate(histogram.counts)
+    for bound, count in zip((*histogram.bounds, "+Inf"), cumulative, strict=True):
+        yield f"{metric.name}_bucket{{{labels},{_labels(le=bound)}}} {count}"
+    yield f"{metric.name}_sum{{{labels}}} {histogram.total!r}"
+    yield f"{metric.name}_count{{{labels}}} {sum(histogram.counts)}"
 
 
 def _labels(**values: object) -> str:

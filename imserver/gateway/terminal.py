@@ -332,10 +332,10 @@ def request_json(
     Without an answer, the command ends. ``url`` is the address of the server,
     from :func:`server_address`. ``key`` is the API key; ``""``: none.
     """
-    parts = urlsplit(url)
     # Imported here: a node saves the memory.
     from http import client
 
+    parts = urlsplit(url)
     kind: type[client.HTTPConnection] = client.HTTPConnection
     if parts.scheme == "https":
         kind = client.HTTPSConnection
@@ -344,17 +344,12 @@ def request_json(
         # The library connects only if the connection has no socket yet.
         connection.sock = socket.socket(socket.AF_UNIX)
         connection.sock.settimeout(seconds)
-
-    headers = {}
-    if key:
-        headers["Authorization"] = f"Bearer {key}"
-    if body:
-        headers["Content-Type"] = "application/json"
     try:
         if parts.scheme == "unix":
             connection.sock.connect(parts.path)
             parts = parts._replace(path="")  # it was the path of the socket
-        connection.request(method, parts.path.rstrip("/") + path, body or None, headers)
+        whole_path = parts.path.rstrip("/") + path
+        connection.request(method, whole_path, body or None, _headers_of(key, body))
         answer = connection.getresponse()
         return answer.status, msgspec.json.decode(answer.read() or b"null")
     except client.HTTPException:  # its text may have bytes that a terminal obeys
@@ -365,6 +360,16 @@ def request_json(
         fail(f"{url} does not answer: {error}")
     finally:
         connection.close()
+
+
+def _headers_of(key: str, body: bytes) -> dict[str, str]:
+    """Return the headers of a request with a key (``""``: none) and JSON."""
+    headers = {}
+    if key:
+        headers["Authorization"] = f"Bearer {key}"
+    if body:
+        headers["Content-Type"] = "application/json"
+    return headers
 
 
 def lines_of(

@@ -105,9 +105,7 @@ def load_with_locations(
 
     # The environment overrides the file, and the command line overrides both.
     overriding = _from_environment(environ, warnings, declared)
-    command_line = Locations("command line")
-    for name, value in (overrides or {}).items():
-        overriding[name] = declared.convert(declared.rows[name], value, command_line)
+    overriding |= _from_command_line(overrides or {}, declared)
     for name in overriding:
         # An error about this setting must not name a line of the file.
         locations.forget(name)
@@ -428,6 +426,20 @@ _SCALARS: Final[dict[type[inspect.Type], type[int | float]]] = {
     inspect.BoolType: bool,
 }
 """msgspec's description of a type of numbers or flags → the type."""
+
+
+def _from_command_line(
+    overrides: Mapping[str, Any], declared: Declarations
+) -> dict[str, Any]:
+    """Convert the settings of the command line: canonical name → value.
+
+    Raises ConfigError for wrong values.
+    """
+    command_line = Locations("command line")
+    return {
+        name: declared.convert(declared.rows[name], value, command_line)
+        for name, value in overrides.items()
+    }
 
 
 def _from_text(row: Row, text: str, variable: str) -> Any:

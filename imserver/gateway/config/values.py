@@ -27,6 +27,7 @@ from imserver.gateway.config.settings import (
     ChannelSettings,
     Config,
     JwtSettings,
+    ListenSettings,
     TenantSettings,
 )
 from imserver.gateway.errors import StartError
@@ -1045,8 +1046,7 @@ def _check_extra_hosts(config: Config, locations: Locations) -> None:
 def _check_listeners(config: Config, locations: Locations) -> None:
     """Check each additional listener, and whether two listeners conflict.
 
-    A listener has either a port or the path of a Unix socket. Raises
-    ConfigError.
+    Raises ConfigError.
     """
     section = "server.extra_listen"
     rows = config.server.extra_listen
@@ -1056,25 +1056,34 @@ def _check_listeners(config: Config, locations: Locations) -> None:
     ports += [config.app.http_port, config.app.websocket_port]
     sockets = [row.socket for row in rows]
     for number, row in enumerate(rows):
-        name = f"{section}[{number}]"
-        has_port = row.port != NO_PORT
-        has_socket = bool(row.socket)
-        if has_port == has_socket:
-            raise locations.wrong(name, "expected either a port or a socket")
-        if has_socket and row.host:
-            raise locations.wrong(name, "a socket has no host")
-        if row.proxy_protocol and config.server.http != "front":
-            problem = "only server.http: front reads the PROXY protocol"
-            raise locations.wrong(f"{name}.proxy_protocol", problem)
+        _check_listener(row, f"{section}[{number}]", config, locations)
         # Port 0 is any free port, so several listeners may have it.
         if row.port > 0 and ports.count(row.port) > 1:
             raise locations.wrong(section, f"port {row.port} is given twice")
-        if has_socket and sockets.count(row.socket) > 1:
+        if row.socket and sockets.count(row.socket) > 1:
             problem = f"the socket {row.socket} is given twice"
             raise locations.wrong(section, problem)
         if row.path and row.ws_dialect:
             problem = f"there is no /ws under {row.path}: no ws_dialect"
             raise locations.wrong(section, problem)
+
+
+def _check_listener(
+    row: ListenSettings, setting: str, config: Config, locations: Locations
+) -> None:
+    """Check an additional listener: it has either a port or a Unix socket.
+
+    ``setting`` is its name in messages. Raises ConfigError.
+    """
+    has_port = row.port != NO_PORT
+    has_socket = bool(row.socket)
+    if has_port == has_socket:
+        raise locations.wrong(setting, "expected either a port or a socket")
+    if has_socket and row.host:
+        raise locations.wrong(setting, "a socket has no host")
+    if row.proxy_protocol and config.server.http != "front":
+        problem = "only server.http: front reads the PROXY protocol"
+        raise locations.wrong(f"{setting}.proxy_protocol", problem)
 
 
 def _check_address(host: str, name: str, locations: Locations) -> None:

@@ -136,79 +136,93 @@ class ClusterMember:
         it lives."""
         self._on_join: list[Callable[[OtherNodes], object]] = []
 
-        cluster = core.config.cluster
-        hub = core.hub
-        fanout = core.fanout
-        table = core.connection_table
-        metrics = core.metrics
-        tenants = core.tenants
-        ids = core.idempotency
-        registry = links.registry
-        messages = links.node_messages
-        others = links.others
         # It keeps pushes in order while their user moves to another node.
-        guard = ReorderGuard(hub)
+        guard = ReorderGuard(core.hub)
+        self._make_sessions(guard)
+        channel_nodes = self._make_channels()
+        core.presence = Presence(
+            core.hub, core.connection_table, links.registry, links.others
+        )
+        rerouting = self._make_push(guard)
+        self._handle_messages(rerouting, channel_nodes)
 
-        # Sessions of users, also on other nodes.
+    def _make_sessions(self, guard: ReorderGuard) -> None:
+        """Make the services that know the sessions of users, also elsewhere."""
+        core = self._core
+        cluster = core.config.cluster
         stale_seconds = ceil(cluster.renew_seconds) + 2
-        self.elsewhere = UsersElsewhere(hub, fanout, messages, stale_seconds)
+        self.elsewhere = UsersElsewhere(
+            core.hub, core.fanout, self._links.node_messages, stale_seconds
+        )
         self.sessions = ClusterSessions(
-            hub=hub,
-            fanout=fanout,
-            metrics=metrics,
+            hub=core.hub,
+            fanout=core.fanout,
+            metrics=core.metrics,
             logins=core.logins,
             store=core.store,
-            others=others,
+            others=self._links.others,
             require_registry=cluster.require_registry,
             on_login=guard.logged_in,
         )
         core.sessions = self.sessions
 
-        # Channels, and the connections that subscribe to them.
-        self.registrar = Registrar(registry, messages, hub)
+    def _make_channels(self) -> ChannelNodes:
+        """Make the services of channels and of connections by their ids.
+
+        Returns the service that knows which nodes have subscribers of a channel.
+        """
+        core = self._core
+        links = self._links
+        registry = links.registry
+        self.registrar = Registrar(registry, links.node_messages, core.hub)
         core.registrar = self.registrar
         parts = NodeParts(
-            hub=hub,
-            fanout=fanout,
-            metrics=metrics,
-            table=table,
-            settings=tenants.by_name.get,
-            history_apps=tenants.history_apps,
+            hub=core.hub,
+            fanout=core.fanout,
+            metrics=core.metrics,
+            table=core.connection_table,
+            settings=core.tenants.by_name.get,
+            history_apps=core.tenants.history_apps,
         )
-        self._members = ChannelMembers(parts, others, self.registrar)
-        channel_nodes = ChannelNodes(others, self.registrar)
+        self._members = ChannelMembers(parts, links.others, self.registrar)
+        channel_nodes = ChannelNodes(links.others, self.registrar)
         channels = build_channels(parts, self._members, registry.history, channel_nodes)
         core.channels = channels
-        connections = Connections(
-            table=table,
+        core.connections = Connections(
+            table=core.connection_table,
             channels=channels,
-            fanout=fanout,
+            fanout=core.fanout,
             queries=links.queries,
             registry=registry,
-            others=others,
+            others=links.others,
         )
-        core.connections = connections
-        core.presence = Presence(hub, table, registry, others)
+        return channel_nodes
 
-        # Pushes: to the nodes of their users, and after users who move.
+    def _make_push(self, guard: ReorderGuard) -> Rerouting:
+        """Make the services that push to users on all nodes.
+
+        Returns the service that follows users to other nodes.
+        """
+        core = self._core
+        links = self._links
         core.reach = ClusterReach(
-            registry=registry,
-            node_messages=messages,
-            hub=hub,
-            fanout=fanout,
-            ids=ids,
+            registry=links.registry,
+            node_messages=links.node_messages,
+            hub=core.hub,
+            fanout=core.fanout,
+            ids=core.idempotency,
             reorder_guard=guard,
-            metrics=metrics,
+            metrics=core.metrics,
         )
         rerouting = Rerouting(
-            registry=registry,
-            node_messages=messages,
-            fanout=fanout,
+            registry=links.registry,
+            node_messages=links.node_messages,
+            fanout=core.fanout,
             sessions=self.sessions,
             reorder_guard=guard,
         )
         core.rerouting = rerouting
-        self._handle_messages(rerouting, channel_nodes)
+        return rerouting
 
     def _handle_messages(
         self, rerouting: Rerouting, channel_nodes: ChannelNodes

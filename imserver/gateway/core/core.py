@@ -423,7 +423,6 @@ class Core(Services):
         """
         config = self.config
         network = self.network
-        store = self.store
         policies = {
             name: tenant.policy_of(name)
             for name, tenant in config.apps.items()
@@ -438,7 +437,7 @@ class Core(Services):
         self.connection_table = ConnectionTable(hub, self.connection_ids)
         tenants = Tenants(
             config=config,
-            store=store,
+            store=self.store,
             hub=hub,
             objection=self._objection,
             declared=self.declared,
@@ -446,13 +445,17 @@ class Core(Services):
         self.tenants = tenants
         self.keys = Keys(config, tenants.resolve)
         self.sender_rates = SenderRates()
-        if not config.clustered:
-            self._make_solo_registry()
-            return None
+        if config.clustered:
+            return self._make_links(secret)
+        self._make_solo_registry()
+        return None
+
+    def _make_links(self, secret: Secret) -> ClusterLinks:
+        """Build the registry of a cluster, and the links to the other nodes."""
         # Imported here: Redis and zerorpc cost memory that a single node saves.
         from imserver.gateway.core.cluster import ClusterLinks
 
-        links = ClusterLinks(config, secret, store, tenants)
+        links = ClusterLinks(self.config, secret, self.store, self.tenants)
         self.registry = links.registry
         self.temporary_values = links.registry
         self.attempt = links.registry.attempt
@@ -488,29 +491,18 @@ class Core(Services):
     def _make_identity(self, secret: Secret) -> None:
         """Build authentication and the login rules.
 
-        First come the objects of features that answer questions of the core,
-        such as who has an account. If no feature answers, the core has a
-        default.
+        The objects of features that answer questions of the core come first.
         """
+        self._find_answers()
         tenants = self.tenants
         keys = self.keys
         network = self.network
-        for answers in self._answers:
-            self._services += answers(self)
-        accounts = next(iter(self.all_of(AccountLookup)), AccountLookup())
-        self.accounts = accounts
-        self.relations = next(iter(self.all_of(Relations)), Relations())
-        # The default is made only if it is needed: it follows all apps.
-        self.reviews = next(iter(self.all_of(Reviews)), None) or Reviews(tenants)
-        self.back_ends = next(iter(self.all_of(BackEnds)), BackEnds())
-        self.observer = observer_of(self.all_of(Observer))
         self.page_tokens = PageTokens(self.config, secret)
-
         issuers = Issuers(self.outgoing)
         tokens = LoginTokens(
             resolve=tenants.resolve,
             pages=self.page_tokens,
-            accounts=accounts,
+            accounts=self.accounts,
             issuers=issuers,
             secret=secret,
         )
@@ -536,9 +528,24 @@ class Core(Services):
             keys=keys,
             pages=self.page_tokens,
             logins=logins,
-            accounts=accounts,
+            accounts=self.accounts,
             allowed=allowed,
         )
+
+    def _find_answers(self) -> None:
+        """Find the objects that answer questions of the core.
+
+        A question is, for example, who has an account. If no feature answers it,
+        the core has a default.
+        """
+        for answers in self._answers:
+            self._services += answers(self)
+        self.accounts = next(iter(self.all_of(AccountLookup)), AccountLookup())
+        self.relations = next(iter(self.all_of(Relations)), Relations())
+        # The default is made only if it is needed: it follows all apps.
+        self.reviews = next(iter(self.all_of(Reviews)), None) or Reviews(self.tenants)
+        self.back_ends = next(iter(self.all_of(BackEnds)), BackEnds())
+        self.observer = observer_of(self.all_of(Observer))
 
     def _make_push(self) -> None:
         """Build the services that push to targets of all kinds.

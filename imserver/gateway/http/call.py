@@ -887,8 +887,16 @@ def admit(
     if principal.may(need):
         return principal
 
+    return _refuse_principal(api, endpoint, request, principal)
+
+
+def _refuse_principal(
+    api: Api, endpoint: Endpoint, request: HttpRequest, principal: Principal
+) -> HttpResponse:
+    """Refuse a request whose principal may not use the route, and count it."""
+    route = endpoint.route
     api.count(endpoint, principal, None, request, refused=True)
-    problem = ApiProblem(*refusal(principal, need))
+    problem = ApiProblem(*refusal(principal, route.need))
     if route.limited:
         # Attempts with wrong credentials count against the address.
         try:

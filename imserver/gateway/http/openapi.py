@@ -279,6 +279,7 @@ def _operation(
     ``references`` is type → the reference to its schema. ``schemas`` is name →
     schema. With ``demo``, no key is needed.
     """
+    # A docstring: the first paragraph is the summary.
     summary, _, description = inspect.cleandoc(row.text).partition("\n\n")
     if row.reach == "all":
         description += "\n\nThe key must reach all apps."
@@ -293,18 +294,26 @@ def _operation(
     }
     if "" in row.deprecated:
         operation["deprecated"] = True
-    if row.binary:
-        operation["requestBody"] = {
-            "required": True,
-            "content": {row.binary: {"schema": {}}},
-        }
+    content = _body_content(row, references)
+    if content:
+        operation["requestBody"] = {"required": True, "content": content}
+    return operation
+
+
+def _body_content(row: Operation, references: Mapping[Any, Any]) -> dict[str, Any]:
+    """Describe the body of a request: media type → its schema and example.
+
+    Empty: the operation has no body.
+    """
     if row.body is not None:
         content: dict[str, Any] = {"schema": {**references[row.body], **row.rules}}
         example = examples_of(row)[0]
         if example is not None:
             content["examples"] = {"example": {"value": example}}
-        operation["requestBody"] = {"required": True, "content": {JSON: content}}
-    return operation
+        return {JSON: content}
+    if row.binary:
+        return {row.binary: {"schema": {}}}
+    return {}
 
 
 def examples_of(row: Operation) -> tuple[Any, Any]:

@@ -601,13 +601,23 @@ def set_app(api: Api, call: Call, request: AppSet) -> AppShown:
     if tenant is not None and tenant.configured:
         raise ApiProblem(Problems.APP_CONFIGURED)
     if request.merge and tenant is not None:
-        for name, former in plain(tenant).items():
-            is_given = name in fields
-            if is_given and isinstance(bare(declared.app_hints[name]), type(Struct)):
-                # The setting is a group: what it leaves out stays.
-                fields[name] = former | fields[name]
+        _fill_groups(fields, plain(tenant), declared)
     changed = tenants.change(request.app, fields, tuple(request.unset))
     return _shown(changed, declared)
+
+
+def _fill_groups(
+    fields: dict[str, Any], former: Mapping[str, Any], declared: Declarations
+) -> None:
+    """Complete groups of settings, such as ``webhook``, by their former values.
+
+    ``fields`` are the settings of a request. A field that a group in it leaves
+    out keeps its value.
+    """
+    for name, value in former.items():
+        is_given = name in fields
+        if is_given and isinstance(bare(declared.app_hints[name]), type(Struct)):
+            fields[name] = value | fields[name]
 
 
 def _require_no_key(api: Api, changes: Mapping[str, Any]) -> None:

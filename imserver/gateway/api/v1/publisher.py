@@ -12,7 +12,7 @@ so that many pushes share one question to Redis.
 import logging
 import re
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from operator import attrgetter
 from typing import Annotated, Any, Final
 
@@ -277,12 +277,11 @@ class Publisher:
     ) -> list[bytes]:
         """Execute commands, and count them for their key.
 
-        Returns the answers in the order of the commands, or an empty list if
-        the connection is closed. Switches greenlets.
+        Returns the answers in the order of the commands, or an empty list if the
+        connection is closed. Switches greenlets.
         """
         api = self._api
-        # The key is checked each time, because it may have been revoked or
-        # changed.
+        # The key is checked each time, because it may have been revoked or changed.
         principal = api.authority.identify(Needs.PUSH, state.headers, "")
         if not principal.may(Needs.PUSH):
             state.waiting.clear()
@@ -296,7 +295,6 @@ class Publisher:
                 serve_others()
 
         run = _Run(api, principal)
-        host = host_of(connection.peer)
         for command in commands:
             if isinstance(command, bytes):
                 # The command is invalid: these are the bytes of its refusal.
@@ -315,19 +313,9 @@ class Publisher:
         if invalid:
             # The app of a command that cannot be read is unknown.
             run.counts["", True] += invalid
-        # The audit of keys has pushes under this name.
-        route = f"{PublisherDialect.path} publish"
-        for (app, refused), number in run.counts.items():
-            self._count(
-                principal,
-                app=app,
-                host=host,
-                route=route,
-                refused=refused,
-                number=number,
-            )
+        self._count_pushes(principal, host_of(connection.peer), run.counts)
 
-        # Answers to pushes are encoded here, and all others were when they were
+        # Answers to pushes are encoded here. All others were encoded when they were
         # made.
         answers = []
         for command, result in zip(commands, run.results, strict=True):
@@ -336,6 +324,25 @@ class Publisher:
             else:
                 answers.append(_answer(command, result))
         return answers
+
+    def _count_pushes(
+        self, by: Principal, host: str, counts: Mapping[tuple[str, bool], int]
+    ) -> None:
+        """Count the pushes of a batch as uses of the key.
+
+        ``counts`` is app, and whether pushes were refused → their number.
+        """
+        # The audit of keys has pushes under this name.
+        route = f"{PublisherDialect.path} publish"
+        for (app, refused), number in counts.items():
+            self._count(
+                by,
+                app=app,
+                host=host,
+                route=route,
+                refused=refused,
+                number=number,
+            )
 
     def _run_route(
         self, command: PublisherCommand, principal: Principal, connection: Connection
