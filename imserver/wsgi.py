@@ -221,6 +221,7 @@ def _too_large(node: Node, request: HttpRequest) -> HttpResponse:
     if route is None:
         return _refuse(Problems.BODY_TOO_LARGE)
     response = route(request)
+    # The headers of the route replace those of the same name.
     headers: dict[str, str] = {**dict(HEADER_LIST), **dict(response.headers)}
     if response.content_type:
         headers["Content-Type"] = response.content_type

@@ -91,6 +91,7 @@ class Stamps:
         second = int(moment)
         if second != self._second:
             local = time.localtime(second)
+            # "+0800" becomes "+08:00".
             zone = time.strftime("%z", local)
             self._head = time.strftime("%Y-%m-%dT%H:%M:%S", local)
             self._zone = f"{zone[:3]}:{zone[3:]}"
@@ -126,6 +127,7 @@ class TextFormatter(logging.Formatter):
             value = getattr(record, key, None)
             if value:
                 line += f" {key}={str(value).translate(_ESCAPES)}"
+        # Details and tracebacks have several lines.
         blocks = [line, getattr(record, "detail", None)]
         if record.exc_info:
             blocks.append(self.formatException(record.exc_info))
@@ -156,6 +158,7 @@ class JsonFormatter(logging.Formatter):
             "message": record.getMessage(),
             **self._node,
         }
+        # Set by "extra" in the call.
         for key in (*_IDS, "detail"):
             value = getattr(record, key, None)
             if value:
@@ -384,6 +387,7 @@ class RequestLog:
         self.timings = Timings()
         """See :attr:`imserver.gateway.metrics.Metrics.requests`."""
         self._stamp = Stamps()
+        # Many lines share these parts.
         self._middles: dict[tuple[str, str, str, int], str] = {}
         """Peer, method, path and status → their part of a line, see
         :meth:`_middle`."""
@@ -579,6 +583,7 @@ class RequestLog:
                 line["node"] = self._node
             if request:
                 line["request"] = request
+            # A principal that has proved nothing has no label.
             if by and by != _NOBODY:
                 line["by"] = _cut(by)
             lines.append(as_json(line) + b"\n")
@@ -635,6 +640,7 @@ def open_logs(config: Config, node: str = "") -> Logs:
         handler.setFormatter(JsonFormatter(node))
     else:
         handler.setFormatter(TextFormatter(node))
+    # Other libraries log from "info" on, and this server as its setting says.
     root = logging.getLogger()
     root.setLevel(logging.INFO)
     root.addHandler(handler)

@@ -503,6 +503,7 @@ def render(core: Any, name: str, more: Iterable[Metric] = ()) -> str:
         if value is None:
             continue
         labels = metric.label.split()
+        # Names of apps that nobody has registered are no labels.
         if isinstance(value, Mapping) and "app" in labels:
             value = _of_apps(labels, value, apps)
         lines.append(f"# HELP {metric.name} {metric.help}")

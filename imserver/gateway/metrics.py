@@ -358,6 +358,7 @@ class Metrics(Struct, eq=False):
             longest = max(self.collector_pause_max_seconds, pause)
             self.collector_pause_max_seconds = longest
 
+        # Python calls it at the start and at the end of each collection.
         gc.callbacks.append(collecting)
         return partial(gc.callbacks.remove, collecting)
 

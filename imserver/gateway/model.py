@@ -386,6 +386,7 @@ class Signal(Event, frozen=True, gc=False, omit_defaults=True):
         """
         if self.kind == "hidden":
             return encode_json({"ids": self.ids})
+        # A kind of a feature has its whole content there.
         if self.data:
             return self.data
         data: dict[str, Any] = {"from": self.sender}
@@ -397,6 +398,7 @@ class Signal(Event, frozen=True, gc=False, omit_defaults=True):
         if channel is None or channel.stream is None:
             return encode_json(data)
 
+        # A piece of a streamed message.
         stream = channel.stream
         data |= {"stream": stream.id, "piece": stream.piece, "text": self.text}
         if self.type != "text":

@@ -200,6 +200,8 @@ def offline_parts(
         return _tenants_of(settings, store, features)
 
     with ExitStack() as stack:
+        # The contexts end in the reverse order, after the caller has used the
+        # objects.
         parts: list[tuple[str, S]] = []
         for feature in features:
             if feature.offline is None:

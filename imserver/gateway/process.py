@@ -334,6 +334,7 @@ class DataDirectory:
             self._first = _locked(lock, fcntl.LOCK_EX)
             if self._first:
                 os.ftruncate(lock, 0)
+                # Operators find the process by this file.
                 os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
         except OSError as error:
             if lock >= 0:
@@ -427,6 +428,7 @@ def _read_secret(path: Path) -> bytes:
             f"the secret {path} has {len(secret)} bytes; it needs at least "
             f"{SECRET_BYTES}"
         )
+    # Others on this machine could sign tokens with it.
     if path.stat().st_mode & _OTHERS:
         _log.warning(
             "the secret %s can be read by others than its owner; chmod 600 it", path

@@ -180,6 +180,7 @@ class Duration(click.ParamType[int]):
         """Convert a text to seconds, for click, and check the limits."""
         if isinstance(value, int):
             return value  # a default is in seconds already
+        # The limits hold for a text of somebody.
         seconds = self._read(value, param, ctx)
         if seconds < self._least:
             self.fail(f"{value}: expected at least {in_words(self._least)}", param, ctx)
@@ -199,6 +200,7 @@ class Duration(click.ParamType[int]):
         letter = match[2]
         if letter:
             return number * self._SECONDS[letter]
+        # Zero needs no unit.
         if value == "0":
             return 0
         if not self._unit:
@@ -408,6 +410,7 @@ def table(columns: str, rows: Iterable[Any], **texts: Callable[[Any], object]) -
     that makes a text of its value; without one, it is ``str()``.
     """
     lines = lines_of(columns, rows, **texts)
+    # Each column is as wide as its widest cell.
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     text = []
     for line in lines:

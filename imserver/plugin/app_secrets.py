@@ -62,6 +62,7 @@ class AppSecrets(Service, dict=True):
             raise BadKey(
                 f"{setting}.secret: requests are signed with it, so it must be set"
             )
+        # Everybody knows the examples of the documentation.
         if is_placeholder(text):
             raise BadKey(
                 f"{setting}.secret: this is a placeholder of the documentation; make "

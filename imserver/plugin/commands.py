@@ -185,6 +185,7 @@ class ServerApi:
         if status < HTTPStatus.BAD_REQUEST:
             return answer
 
+        # A proxy may answer with something else than a problem.
         problem = answer if isinstance(answer, dict) else {}
         code = problem.get("code", f"HTTP {status}")
         if code not in absent:

@@ -174,6 +174,7 @@ def _parts(
         checks[name] = check
         if on_open is not None:
             opened[name] = on_open
+    # The field "configure" of today stands for two functions of 1.0.
     is_prepared = False
 
     def configure(config: Config) -> None:
@@ -227,6 +228,7 @@ def _answers(
     for kind, service in service_of_kind.items():
         if service is None:
             continue
+        # The plug-in finds its own service, and the core the adapter.
         if not isinstance(service, kind):
             objects.append(_as_kind(kind, service))
         objects.append(service)
@@ -322,6 +324,7 @@ def _settings(
             check(config, locations)
         yield from findings(config, on_several_machines(config))
 
+    # None in place of a struct means that the core declares the key.
     keys: dict[str, type[Struct] | None] = dict(sections or {})
     for key in core_keys:
         keys[f"apps.*.{key}"] = None
@@ -352,6 +355,7 @@ def _rows_of_commands(
     is option of ``imserver doctor`` → the same, and the name of its value.
     """
     for words, (module, attribute, text) in commands.items():
+        # "app export" is the command "export" below "app".
         parent, _, name = words.rpartition(" ")
         function = f"{module}:{attribute}"
         yield CommandOf(name, function, text, cast("Any", parent))
@@ -382,10 +386,12 @@ class _Files(Struct, ArchivedFiles, frozen=True):
         ``app`` ``""`` means the whole server, and ``user`` ``""`` the whole
         app. A size of 0 is not known.
         """
+        # The export of an app or a user.
         if app and self.exports is not None:
             exported = _call(self.exports, self.config, self.store, app, user)
             for name, pieces in exported:
                 yield name, 0, iter(pieces)
+        # The backup of the whole server.
         if not app and self.files is not None:
             module, read, _ = self.files
             files = _call((module, read), self.config, self.store)
@@ -398,6 +404,7 @@ class _Files(Struct, ArchivedFiles, frozen=True):
 
         ``app`` ``""`` means that the archive is of the whole server.
         """
+        # The function of 1.0 takes the path of a file, and not the open file.
         if app and self.imports is not None:
             with _call(self.imports, self.config, self.store, app) as take:
                 return bool(take(name, content.name))
@@ -458,6 +465,8 @@ def _feature(
             "install a newer imserver"
         )
 
+    # The functions below turn arguments of 1.0 into fields of a row. Each calls
+    # functions of the plug-in only when the node or the command needs them.
     def files_of(config: Config, store: Any) -> tuple[object, ...]:
         """Make the object for the files in archives, if there are any."""
         if exports or imports or files:
@@ -495,6 +504,8 @@ def _feature(
         for metric in metrics():
             yield replace(metric, read=_with_rooms(metric.read))
 
+    # A route of 1.0 has a function that makes its service from the core with
+    # rooms.
     rows = []
     for row in (*routes, *operations):
         rows.append(replace(row, service=_with_rooms(row.service)))

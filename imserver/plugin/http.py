@@ -57,6 +57,7 @@ def __getattr__(name: str) -> Any:
         DeprecationWarning,
         stacklevel=2,
     )
+    # It was a name for this type.
     if name == "Refusals":
         return Mapping[type[Exception], Callable[[Any], ApiProblem]]
     return _refuse

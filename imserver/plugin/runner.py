@@ -68,6 +68,7 @@ class Runner(Store.Rows):
         self._function = work
         self._lease_seconds = lease_seconds
         self._look_seconds = look_seconds
+        # Wakes run() before its next look.
         self._wake = Flag()
         self._works = Group()
         self._leases: dict[tuple[str, str], tuple[int, float]] = {}
@@ -267,6 +268,7 @@ class Runner(Store.Rows):
         work on a row, only one of their calls succeeds. Switches greenlets.
         Raises :class:`Runner.Lost` and StorageUnavailable.
         """
+        # The condition makes sure that only one node ends the work.
         change = f"DELETE FROM {self._table}"
         if columns:
             changes = ", ".join(f"{column} = %s" for column in columns)

@@ -390,6 +390,7 @@ def _environment_of(more: Mapping[str, str]) -> dict[str, str]:
     for name, value in os.environ.items():
         if not name.startswith("IMSERVER_"):
             environment[name] = value
+    # The folder that has the package imserver.
     folders = [str(Path(__file__).parents[2])]
     if os.environ.get("PYTHONPATH"):
         folders.append(os.environ["PYTHONPATH"])
@@ -475,6 +476,7 @@ class CodecContract:
         assert type(request.name) is str
         assert (request.command is None) == (request.code != 0)
         assert isinstance(request.command, Command | None)
+        # Any request must be answerable.
         reply = Reply(request.code or ReplyCode.OK)
         self.check_payload(self.dialect.encode_reply(request, reply))
 

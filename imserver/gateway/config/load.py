@@ -343,6 +343,7 @@ def _read_section(
         name = f"{section}.{key}"
         row = declared.by_folded.get(fold(name))
         if row is None:
+            # The message names the line of the key, not of the section.
             location = f"{locations.source}, line {keys.lines[key]}"
             raise _unknown(name, location, declared)
         locations.note(row.name, keys, key)
@@ -536,6 +537,7 @@ def _settings_of_features(
     """
     settings: list[tuple[str, msgspec.Struct]] = []
     for section, kind in declared.sections:
+        # Several features may have keys in one section.
         given = sections.get(section, {})
         for row in msgspec.structs.fields(kind):
             if row.required and row.name not in given:

@@ -265,6 +265,7 @@ class Declarations:
         self._app_defaults = [(kind, kind()) for kind in self.app_kinds]
         """Each struct of ``app_kinds``, with the object that has its defaults.
         Most apps share these objects."""
+        # What an app may have.
         self._absent = absent
         of_apps = list(self._declared_of_apps(core_keys))
         self.app_hints: Mapping[str, Any] = dict(of_apps)
@@ -628,6 +629,7 @@ def _shape_fields(
     in messages, or ``""``. ``renamed`` is old name of a setting → its name.
     Raises ConfigError if a key is unknown or is given twice.
     """
+    # Old names come first, so a name of today wins if both are equal.
     field_by_folded = {
         fold(old): field for old, field in renamed.items() if field in hints
     }
@@ -640,6 +642,7 @@ def _shape_fields(
     shaped: dict[str, Any] = {}
     for key, item in value.items():
         field = field_by_folded.get(fold(key))
+        # In messages an unknown key is named as it was written.
         inner = f"{prefix}{field or key}"
         locations.note(inner, value, key)
         if field is None:
@@ -861,6 +864,7 @@ def _check_issuer(row: JwtSettings, setting: str, locations: Locations) -> None:
             "an entry with an issuer needs the audience; without it tokens for other "
             "services would be accepted",
         )
+    # Over http somebody in between could replace the keys.
     for name, url in (("issuer", row.issuer), ("jwks_url", row.jwks_url)):
         if url and not ISSUER_URL.match(url):
             raise locations.wrong(
@@ -878,11 +882,13 @@ def _check_channels(tenant: TenantSettings, locations: Locations, app: str) -> N
     """
     for namespace, row in tenant.channels.items():
         setting = f"{app}channels.{namespace}"
+        # Such a name could not be told from the rest of a channel's name.
         if ":" in namespace or namespace.startswith("$") or namespace == "group":
             problem = (
                 "a namespace has no colon, does not begin with $, and is not group"
             )
             raise locations.wrong(setting, problem)
+        # The channel "user:ann" belongs to ann.
         if namespace == "user" and row.subscribe not in ("", "members"):
             problem = "only the user of the channel may subscribe"
             raise locations.wrong(f"{setting}.subscribe", problem)
@@ -922,6 +928,7 @@ def _check_urls_of_app(tenant: TenantSettings, locations: Locations, app: str) -
     has_one_secret = bool(webhook.secret) != bool(webhook.secret_file)
     if urls and not has_one_secret:
         raise locations.wrong(f"{app}webhook", EITHER_SECRET)
+    # An address of another scheme could read files of the server.
     for key, url in urls.items():
         if not HTTP_URL.match(url):
             problem = f"expected an http:// or https:// address, got {url!r}"
@@ -936,6 +943,7 @@ def _check_headers(tenant: TenantSettings, locations: Locations, app: str) -> No
     overlap. Raises ConfigError.
     """
     back_ends = tenant.back_ends
+    # A client could otherwise set headers that the server itself sets.
     for option in ("headers", "emulated_headers"):
         for header in getattr(back_ends, option):
             if not _HEADER.fullmatch(header) or _OWN_HEADER.match(header):
@@ -957,6 +965,7 @@ def check_config(config: Config, locations: Locations) -> None:
     _check_apps(config, locations)
     _check_urls(config, locations)
     cluster = config.cluster
+    # A lease that is renewed late would end while its node lives.
     if cluster.renew_seconds * 2 > cluster.lease_seconds:
         raise ConfigError(
             f"{locations.of('cluster.lease_seconds')} {cluster.lease_seconds:g} "
@@ -983,6 +992,7 @@ def _check_secrets(config: Config, locations: Locations) -> None:
     for number, key in enumerate(keys):
         _check_api_key(key, f"api.keys[{number}].key", locations)
 
+    # The days are parsed here, so that a wrong one is found at the start.
     for number, row in enumerate(config.api.keys):
         try:
             _ = row.expires_at  # it parses the day
@@ -1021,6 +1031,7 @@ def _check_listening(config: Config, locations: Locations) -> None:
     _check_listeners(config, locations)
     _check_extra_hosts(config, locations)
 
+    # A test suite may use this path, if it does not take one of ours.
     echo_path = config.debug.echo_path
     is_free = echo_path.startswith("/") and echo_path not in _RESERVED_PATHS
     if echo_path and not is_free:
@@ -1104,6 +1115,7 @@ def _check_apps(config: Config, locations: Locations) -> None:
     for name, tenant in config.apps.items():
         _check_app_name(name, locations)
         check_tenant(tenant, locations, app=f"apps.{name}.")
+        # An alias stands for its target, and for no other alias.
         target = config.apps.get(tenant.same_as)
         if tenant.same_as and (target is None or target.same_as):
             raise locations.wrong(

@@ -89,6 +89,7 @@ class ClusterLinks:
             created=tenants.created,
         )
         self.registry = registry
+        # One-way messages and queries share the connections of the RPC.
         messages = NodeMessages(registry)
         self.node_messages = messages
         self.queries = queries
@@ -101,6 +102,7 @@ class ClusterLinks:
         )
         self.rpc = rpc
         messages.attach(rpc)
+        # All nodes must use one database: it is checked before it is opened.
         self.database = DatabaseCheck(store, registry)
         store.ask(self.database.objection)
         store.report_to(opened=registry.report_database)
@@ -150,6 +152,7 @@ class ClusterMember:
         """Make the services that know the sessions of users, also elsewhere."""
         core = self._core
         cluster = core.config.cluster
+        # After this time the leases of other nodes have the new counts.
         stale_seconds = ceil(cluster.renew_seconds) + 2
         self.elsewhere = UsersElsewhere(
             core.hub, core.fanout, self._links.node_messages, stale_seconds
@@ -245,6 +248,7 @@ class ClusterMember:
             """Note that a node has not registered its channels yet."""
             channel_nodes.peer_unsettled(message.epoch)
 
+        # Class of a message → the function that gets it.
         self._links.node_messages.handle(
             {
                 ToUser: rerouting.deliver,
@@ -327,6 +331,8 @@ class ClusterMember:
         core = self._core
         control_port = links.rpc.control_address.rpartition(":")[2]
         data_port = links.rpc.data_address.rpartition(":")[2]
+        # The ports are those that the system has given, if the settings leave
+        # them open.
         return Lease(
             f"{address}:{control_port}",
             control=f"tcp://{address}:{control_port}",
@@ -393,6 +399,7 @@ class ClusterMember:
         lack works only here. Only changes are logged.
         """
         peers = self._links.node_messages.peers()
+        # Node → the features that it lacks.
         absent = absent_features(self._links.registry.lease, peers)
         waiting = frozenset[str]().union(*absent.values())
         if waiting == self._waiting_features:
@@ -420,6 +427,7 @@ class ClusterMember:
         """
         registry = self._links.registry
         rpc = self._links.rpc
+        # The node gets this time even if it never answers.
         alive_at = monotonic()
         while any(each.epoch == lease.epoch for each in registry.overdue()):
             with suppress(PeerUnavailable):

@@ -173,6 +173,7 @@ class Core(Services):
         self.node = NodeState(config, request_log)
         self.buckets = BucketList()
         self.store = Store(config.storage, config.server.data_dir, tables=tables)
+        # Services own their counters. The metrics only refer to them.
         requests = request_log.timings
         transactions = self.store.timings
         self.metrics = Metrics(requests=requests, transactions=transactions, jobs=JOBS)
@@ -280,6 +281,7 @@ class Core(Services):
             return codec
 
         codec = dialect
+        # Each feature adds its commands to a copy of the codec.
         for name, wire in self._wires.items():
             if dialect.name not in wire:
                 continue
@@ -423,6 +425,7 @@ class Core(Services):
         """
         config = self.config
         network = self.network
+        # An alias has the policy of its target.
         policies = {
             name: tenant.policy_of(name)
             for name, tenant in config.apps.items()
@@ -480,6 +483,7 @@ class Core(Services):
             public_ws_url=config.server.public_ws_url,
             birth=self.connection_ids.birth,
         )
+        # Counters and values stay in this process, and there is nobody to ask.
         self.registry = SoloRegistry(lease)
         self.queries = NodeQueries()
         self.temporary_values = LocalValues()
@@ -661,6 +665,7 @@ def _build_alone(core: Services) -> None:
         logins=core.logins,
         store=core.store,
     )
+    # Without other nodes, a push goes to the sessions of this node only.
     core.reach = LocalReach(core.idempotency, fanout, metrics)
     history = LocalHistory(core.limits.history_bytes, hub.member_count)
     tenants.report_to(history.forget)

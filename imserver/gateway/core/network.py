@@ -65,6 +65,7 @@ def build_network(
     Nobody gets reports of connections that end yet. Raises StartError if a
     limit is above what the process may open.
     """
+    # Who may connect: the gate counts, and checks the pages of browsers.
     node.max_connections = connection_limit(config)
     log.info("this process may open %d files", openable_files())
     loop = get_hub().loop
@@ -92,6 +93,7 @@ def build_network(
         for listener in ended:
             listener(connection, code)
 
+    # Who reads and writes: sockets without a greenlet of their own.
     readers = poller.make(loop, config.hub.readers)
     budget = Budget(limits.node_outbox_bytes)
     flusher = Flusher(
@@ -103,6 +105,7 @@ def build_network(
         budget=budget,
     )
     context = ConnectionContext(readers, flusher, end, websocket.close_seconds)
+    # It closes the connections that nobody answers on.
     sweep = Sweep(
         context=context,
         metrics=metrics,
@@ -215,6 +218,7 @@ class Draining(Service):
         connections = self.core.network.context.connections
         clients = [connection for connection in connections if connection.is_open]
         turns = -(-len(clients) // _CLOSES_PER_TURN)  # rounded up
+        # All together take the time that the setting allows.
         pause = _LEAST_PAUSE_SECONDS
         if turns > 1:
             pause = max(self.core.config.drain.close_seconds / turns, pause)

@@ -96,6 +96,7 @@ class NodeState:
         self.max_connections = 0
         """Limit of the connections, by the number of files that this process
         may open."""
+        # If a port is 0, the servers set the port that they got.
         self.http_port = config.app.http_port
         self.ws_port = config.app.websocket_port
         self._settings = config.server

@@ -146,6 +146,7 @@ class NodeStatus(Service):
         that the original server does not have.
         """
         apps = {name: len(app.users) for name, app in self.core.hub.apps.items()}
+        # The original shows these three, with Go's word for greenlets.
         manager = self._manager_state(apps)
         if debug:
             manager |= self._clients_and_users()
@@ -172,6 +173,7 @@ class NodeStatus(Service):
         }
         if unready is not None:
             details["unready"] = to_builtins(unready)
+        # The counters of features follow those of the core.
         numbers = self.core.metrics.snapshot()
         for counters in node.counters:
             numbers |= asdict(counters)

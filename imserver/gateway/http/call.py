@@ -94,6 +94,8 @@ class Api:
         ``commands`` and ``document`` are described at the class.
         """
         config = core.config
+        # Attributes of the core are looked up once: each request uses some of
+        # them.
         self.authority = core.authority
         self.keys = core.keys
         self.uses = core.keys.uses
@@ -1111,6 +1113,7 @@ def _authorise_user(api: Api, route: Route, call: Call) -> None:
             raise ApiProblem(Problems.NOT_ALLOWED, "The token belongs to another user")
         call.user = principal.user
 
+    # A muted user may still read and change settings.
     voice = route.voice
     if not voice:
         return

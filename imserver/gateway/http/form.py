@@ -331,6 +331,7 @@ def _params_of_json(fields: Mapping[str, Any]) -> dict[str, str]:
             if not isinstance(value, str):
                 raise BadBody(f"{name}: expected a text")
             params[name] = value
+        # Routes read the number from a text, as in a form.
         elif name == "banseconds":
             if type(value) not in (int, float):
                 raise BadBody(f"{name}: expected a number")

@@ -105,6 +105,7 @@ def document(
         operation = _operation(row, references, schemas, demo)
         paths.setdefault(row.path, {})[row.method.lower()] = operation
 
+    # Queries have no schemas of their own.
     queries = _names_of_queries(rows)
     return {
         "openapi": "3.1.0",
@@ -219,6 +220,7 @@ def _filled(
     filled = {name: _filled(value, numbers, titled) for name, value in schema.items()}
     if isinstance(filled.get("description"), str):
         filled["description"] = _markdown(filled["description"])
+    # The Struct of this reference has another name in the document.
     if "$ref" in filled and "title" in filled:
         titled[filled["title"]] = filled
         return {"$ref": _SCHEMAS + filled["title"]}
@@ -233,6 +235,7 @@ def _published(
     ``titled`` is title → the reference to the Struct, with the texts that
     replace the texts of the Struct.
     """
+    # Without the reference, only the texts of the field are left.
     structs_by_title = {
         title: schema.pop("$ref").removeprefix(_SCHEMAS)
         for title, schema in titled.items()
@@ -257,6 +260,7 @@ def _for_generators(schema: dict[str, Any]) -> dict[str, Any]:
         return schema | {"items": {}}
     values = schema.get("enum")
     if isinstance(values, list) and len(values) == 1 and isinstance(values[0], bool):
+        # The same meaning, in a form that the generators know.
         others = {name: value for name, value in schema.items() if name != "enum"}
         return {"type": "boolean", "const": values[0]} | others
     return schema
@@ -311,6 +315,7 @@ def _body_content(row: Operation, references: Mapping[Any, Any]) -> dict[str, An
         if example is not None:
             content["examples"] = {"example": {"value": example}}
         return {JSON: content}
+    # The body is the content of a file.
     if row.binary:
         return {row.binary: {"schema": {}}}
     return {}
@@ -362,6 +367,7 @@ def _security(need: Need, demo: bool) -> list[dict[str, list[str]]]:
         credentials.append({"key": [need.scope]})
     if need.users:
         credentials.append({"token": []})
+    # An empty entry: no credential is needed.
     if demo and need.scope:
         credentials.append({})
     return credentials
@@ -404,6 +410,7 @@ def _fields_of_request(
         yield _parameter("id", "path", schema, required=True)
     if row.query is not None:
         schema = schemas[row.query.__name__]
+        # The schema of the Struct knows which fields have no default.
         required = schema.get("required", ())
         for name, kind in schema["properties"].items():
             yield _parameter(name, "query", kind, required=name in required)
@@ -478,6 +485,7 @@ def _success(row: Operation, references: Mapping[Any, Any]) -> dict[str, Any]:
         "description": HTTPStatus(row.status).phrase,
         "headers": {header.name: _header(header) for header in headers},
     }
+    # An answer 204 has no content.
     if row.answer is not None or row.content_type != JSON:
         content = _success_content(row, references)
         response["content"] = {row.content_type: content}

@@ -382,9 +382,11 @@ class Resource(Generic[S]):
         if need is None:
             raise TypeError(f"{path} does not say what it needs")
 
+        # A muted user gets this refusal if others would receive the content.
         problems = [*self._problems, *more.get("problems", ())]
         if more.get("voice"):
             problems.append(Problems.MUTED)
+        # The fields of the route win over the defaults of the resource.
         row = {**self._usual, **more, "problems": tuple(dict.fromkeys(problems))}
         operation = Operation(
             method=method,
@@ -424,6 +426,7 @@ def _read_signature(
         if isinstance(kind, type) and issubclass(kind, Struct):
             return function, kind
 
+    # Otherwise each parameter is a field.
     name, text = schema
     shape = _shape_of(
         name=name, text=text, fields=fields, function=function, types=types, base=base
@@ -461,6 +464,7 @@ def _shape_of(
         bases = (base,)
 
     defaults = _defaults_of(function)
+    # A parameter with a default is a field that may be left out.
     own_fields: list[Any] = []
     for field in fields:
         if field in inherited:

@@ -282,6 +282,7 @@ def stream_refused(
         headers.append(_RETRY_AFTER)
 
     answer = style.refuse(problem.problem, request, problem.detail)
+    # These headers are added to those of the style.
     more_lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
     lines = header_block(answer) + more_lines.encode("latin-1")
     size = len(answer.body)

@@ -97,6 +97,7 @@ def require_few_commands(body: bytes, most: int) -> None:
         raise ApiProblem(
             Problems.BODY_TOO_LARGE, f"The body has more than {MOST_BRACKETS} brackets"
         )
+    # The commands are counted without their contents.
     try:
         commands = _count_commands(body).commands
     except (ValueError, RecursionError) as error:
@@ -120,6 +121,7 @@ def read_commands(body: bytes, most: int) -> list[dict[str, Raw]]:
     except (ValueError, RecursionError) as error:
         raise ApiProblem.invalid(str(error)) from None
     commands: list[dict[str, Raw]] = []
+    # A short batch was not counted before.
     if len(contents) > most:
         raise ApiProblem(Problems.TOO_MANY_TARGETS)
 
@@ -192,6 +194,8 @@ def read_query(request: HttpRequest, kind: type[Q]) -> Q:
     for name, value in pairs:
         if name in params:
             raise ApiProblem.invalid(f"The parameter `{name}` is given twice")
+        # All values are texts here. The conversion below accepts "1" for a
+        # number.
         params[name] = value
     try:
         return msgspec.convert(params, kind, strict=False)

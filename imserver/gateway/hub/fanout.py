@@ -150,6 +150,7 @@ def _numbered(
     """
     state = connection.dialect_state
     encoding = connection.encoding
+    # The dialect has set this state at the login.
     assert isinstance(state, AckedState)
     assert state.unacked is not None
     receiver = msgspec.json.encode(connection.user or "")
@@ -308,6 +309,8 @@ class Fanout:
     def _send(self, connection: Connection, event: Event) -> None:
         """Put an event into the outbox of one connection."""
         encoding = connection.encoding
+        # The frames of the last event are kept: the next session often gets the
+        # same.
         if event is not self._event:
             self._event = event
             self._sources = {}
@@ -389,6 +392,7 @@ class Fanout:
         if hub_app.notices:
             self.flush_notices()
 
+        # The usual push has no such list, and needs no list of sessions.
         if except_users:
             skipped = {*except_users, except_user}
             sessions: list[Connection] = []
@@ -541,6 +545,7 @@ class Fanout:
         joined: dict[Encoding, bytes | None] = {}
         """Encoding → all notices joined. None if the frames name their
         receiver, so that each session needs its own."""
+        # Each notice is encoded once per encoding, as all other events are.
         for user in app.users:
             is_entering = user in entering
             for connection in app.sessions_of(user):
@@ -559,6 +564,7 @@ class Fanout:
                     self._enqueue_frames(connection, whole, len(notices))
                     continue
 
+                # This session gets fewer notices, or frames of its own.
                 rows = zip(notices, encoded[encoding], strict=True)
                 frames = [
                     frame_for(source, connection)

@@ -177,6 +177,7 @@ def without_nulls(document: bytes, depth: int) -> bytes:
     """
     if b"null" not in document:
         return document
+    # The values stay undecoded, so they keep every digit.
     fields = msgspec.json.decode(document, type=dict[str, Raw])
     if len(fields) > MOST_FIELDS:
         raise ValueError(f"an object has more than {MOST_FIELDS} fields")
@@ -265,6 +266,7 @@ class Fields(Struct, frozen=True, gc=False):
         name = frame.get(name_key, "")
         if not isinstance(seq, str) or not isinstance(name, str):
             raise ValueError("no string")
+        # The reader of the command parses the data again.
         data = json.dumps(frame.get("data")).encode()
         return well_formed(seq), well_formed(name), data
 

@@ -130,6 +130,7 @@ def make_delta(before: bytes, after: bytes) -> bytes | None:
     parts = [_number(len(after)), b"\n"]
     position = 0
     for start, end, origin in _copies(before, after):
+        # The text between two copies is new.
         if start > position:
             parts += (_number(start - position), b":", after[position:start])
         parts += (_number(end - start), b"@", _number(origin), b",")

@@ -449,6 +449,7 @@ class Idempotency:
             if isinstance(claim, IdReused):
                 answers[index] = claim
                 return
+            # A repeat: what the first request has done is only read.
             if not isinstance(claim, int):
                 answers[index], _, _ = carry_out(index, claim)
                 return

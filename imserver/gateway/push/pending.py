@@ -209,6 +209,7 @@ class PendingPushes(Service):
         queues = list(self._queues.items())
         next_epochs = itertools.cycle(epochs)
         for ((app, user), queue), epoch in zip(queues, next_epochs, strict=False):
+            # The remaining time is passed, because clocks of nodes differ.
             for number, push in tuple(queue.pushes.items()):
                 seconds = push.until - self.clock()
                 if seconds > 0:
@@ -268,6 +269,7 @@ class PendingPushes(Service):
                     self.expired += 1
                 else:
                     next_expiry = min(next_expiry, push.until)
+            # An empty queue would keep its user in all look-ups.
             if not queue.pushes:
                 del self._queues[app, user]
         self._next_expiry = next_expiry

@@ -185,6 +185,7 @@ class Pushes(Service):
 
     def from_user(self, app: str, sender: str, push: UserPush) -> Outcome:
         """Push a message of a user to another user."""
+        # Users must not claim ids of others.
         claimed_id = _id_of_user(sender, push.msg_id)
         claim = self.ids.claim(app, claimed_id)
         if claim is None:
@@ -272,6 +273,7 @@ class Pushes(Service):
         try:
             events = (Event("msg", user, text, msg_id) for user in users)
             channels = self._stores(app)
+            # Each user has a channel, so each push is a publication.
             if channels:
                 for user, event in _paced(zip(users, events, strict=True)):
                     if user:
@@ -362,6 +364,7 @@ class LocalReach(Service):
         for push in pushes:
             user = push.user
             msg_id = push.msg_id
+            # None: the id was accepted before. 0: there is no id.
             key = claim(app, msg_id)
             if key is None:
                 outcomes.append(_REPEATED)

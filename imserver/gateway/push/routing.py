@@ -154,6 +154,7 @@ class ClusterReach(Service):
             for outcome in self._push_batch(app, batch):
                 if outcome is None:
                     waiting.append(len(outcomes))
+                # The outcome of a push that waits is set later.
                 outcomes.append(outcome or Outcome.NOT_SENT)
         return outcomes, waiting
 
@@ -209,6 +210,7 @@ class ClusterReach(Service):
         for start in range(0, len(users), BATCH_TARGETS):
             batch = users[start : start + BATCH_TARGETS]
             refs = self.find(app, batch)
+            # The events go on with the next batch.
             rows = zip(batch, next_events, strict=False)
             for index, (user, event) in enumerate(rows):
                 if not user:

@@ -118,6 +118,7 @@ class Encoding:
         self.deflate_bits = deflate_bits
         self.limit_bytes = limit_bytes
         self.opcode = _TEXT if dialect.text else _BINARY
+        # Text or binary frames, as the dialect says.
         self._heads = _HEADS[self.opcode]
         if dialect.ping:
             self.ping_frame = self.frame(dialect.ping)
@@ -478,6 +479,7 @@ class Connection(Writer):
         assert parser is not None
         assert not isinstance(parser, frames.Rest)
         try:
+            # The bytes may complete several messages.
             for message in parser.feed(data):
                 self._serve_frame(*message)
                 if self.state >= CLOSING or not (parser.between or self.may_continue()):

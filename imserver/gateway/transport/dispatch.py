@@ -237,6 +237,7 @@ class Dispatcher:
         try:
             if row.answers:
                 return row.run(connection, command, answer)
+            # Observers learn of it before the reply is sent.
             reply = row.run(connection, command)
             if row.act:
                 self._report_act(connection, row.act, command, reply)

@@ -216,6 +216,7 @@ def begins_small(data: bytes, limit: int) -> bool:
     if len(data) < HEAD_BYTES:
         return True
 
+    # Without the mask, the length is negative, and the frame is invalid.
     length = data[1] - _MASKED
     if length == _LARGE:
         return False

@@ -111,6 +111,7 @@ class Origins:
         """The hosts whose pages an app allows."""
         self._warned = False
         """Whether the warning about a proxy in demo mode was logged."""
+        # Strangers can cause these lines, so they are rare.
         self._objected = RateLimitedLog(
             log,
             "demo mode: refused a request %s %r. To allow it, list the host in server.origins or make an API "
@@ -438,6 +439,7 @@ def _refusal_of(head: Head) -> Refusal | None:
 
     Returns None if it is valid.
     """
+    # A body after an upgrade would look like frames.
     headers = head.headers
     has_body = (
         "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
@@ -497,6 +499,7 @@ class Gate:
         """True while the node drains. Then all clients are refused."""
         self.per_address: Counter[str] = Counter()
         """Network of an address (:func:`network_of`) → its connections."""
+        # Each connection counts from entered() to left().
         self.connections = 0
         self.limit = policy.limit
         self._limit_per_address = policy.limit_per_address
@@ -583,6 +586,7 @@ class Gate:
         server, or no page), and the close code that refuses it (0: it is
         accepted).
         """
+        # Behind a proxy, a header has the address of the client.
         host = self.proxies.client(head.host, head.headers.get("x-forwarded-for", ""))
         origin = self.origins.page_host(head.host, head.headers)
         if ":" in host:
@@ -614,6 +618,7 @@ class Gate:
             return CloseCode.GOING_AWAY
         if self.limit and self.connections >= self.limit:
             return self._full("limits.max_connections", peer)
+        # Programs of this machine share one address, so it has no limit.
         if (
             self._limit_per_address
             and self.per_address[network_of(host)] >= self._limit_per_address

@@ -112,6 +112,8 @@ class ListenerContext(Struct, frozen=True):
         route = row_of(self.routes, head.method, head.path)
         if route is None:
             return problem_response(Problems.BODY_TOO_LARGE)
+        # The route sees that the body is missing, and makes a refusal in its
+        # form.
         request = HttpRequest(
             head.method,
             head.path,
@@ -142,6 +144,7 @@ class HandOver(Service, dict=True):
 
     def __post_init__(self) -> None:
         """Begin without requests. The server of pywsgi is made for the first."""
+        # The names are fixed, so no name is looked up.
         self._environ = {
             **self.environ,
             "SERVER_NAME": "localhost",

@@ -334,6 +334,7 @@ class HttpConnection(Writer):
             return None
 
         self._count_bytes(0)
+        # The fields are cleared first, because serving may switch greenlets.
         raw = self._buffer
         self._buffer = b""
         self._body = None

@@ -594,6 +594,7 @@ class Body:
         if raw[start:first_line] == b"\r\n":
             return bytes(raw[first_line:])
 
+        # Header lines come before the empty line.
         end = raw.find(HEAD_END, start)
         if end < 0:
             trailer = raw[start:]
@@ -653,6 +654,7 @@ def plain_request(raw: bytes, head: ParsedHead, content: bytes | bytearray) -> b
         content = b""  # and the head is rewritten
     elif not head.chunked and not head.altered and "expect" not in head.headers:
         return raw + content
+    # A body without a length gets one, because its chunks are decoded.
     if content or head.chunked:
         length = [b"Content-Length: %d" % len(content)]
     else:
@@ -900,6 +902,7 @@ def content_headers(
     if not (is_shown or keeps_type or plain_type in DOWNLOADED_TYPES):
         content_type = BINARY
     disposition = "inline" if is_shown else "attachment"
+    # The name may have any characters, so it is encoded (RFC 8187).
     if name:
         disposition += f"; filename*=UTF-8''{quote(name, safe='')}"
     return (
@@ -984,6 +987,7 @@ def header_block(response: HttpResponse) -> bytes:
     )
     if not response.content_type:
         return HEADERS + lines
+    # A page has no headers of the API.
     if response.page:
         return b"Content-Type: %b\r\n%b" % (
             response.content_type.encode("latin-1"),

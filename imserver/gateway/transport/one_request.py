@@ -153,6 +153,8 @@ class Reader:
         """
         start = 0
         while True:
+            # 0: no line end yet. The search begins where the last one has
+            # ended.
             end = self.unread.find(b"\n", start) + 1
             if end or 0 <= limit <= len(self.unread):
                 size = end or limit

@@ -281,6 +281,7 @@ class Flusher:
         """Whether the flush will run at the end of this turn."""
         self._grown: set[Writer] = set()
         """Connections whose backlog has grown in this turn."""
+        # A timer lets the loop serve its sockets before the next slice.
         self._timer = loop.timer(0.0)
         self._before_flush: list[Callable[[], None]] = []
 
@@ -534,6 +535,7 @@ class Flusher:
             backlog = connection.outbox
             if type(backlog) is not Backlog:
                 continue
+            # A listener may have another limit than the node.
             limit = connection.outbox_bytes or self.limit_bytes
             if backlog.size > limit and connection.is_open:
                 self._close_slow_reader(connection)

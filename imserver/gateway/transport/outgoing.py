@@ -268,6 +268,7 @@ def is_public(text: str) -> bool:
     """
     address = ip_address(text)
     if isinstance(address, IPv6Address):
+        # The request would reach the inner address.
         inner = address.ipv4_mapped or address.sixtofour
         if address in IPv6Network("64:ff9b::/96"):  # NAT64
             inner = IPv4Address(int(address) & _IPV4_BITS)

@@ -155,6 +155,7 @@ def adopt_from_environ(
         code = CloseCode.NOT_ALLOWED
         decision = Refusal(objection)
 
+    # The handler must not use the socket any more.
     sock, rest = take_socket(websocket.handler)
     if not isinstance(decision, Refusal):
         admitted(sock, decision, rest)
@@ -318,6 +319,7 @@ class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
             return False
         if not streams.serves(head.method, head.path):
             return False
+        # From here on the stream owns the connection.
         address: Any = self.client_address
         request = Head(
             head.method,
@@ -414,6 +416,7 @@ class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
     def _refuse(self, refusal: Refusal) -> list[bytes]:
         """Begin the answer that refuses an upgrade. Returns its body."""
         content = problem_body(refusal.problem)
+        # The client may send frames next, which are no requests.
         self.close_connection = True
         headers = [
             *challenged(refusal.problem, refusal.headers),

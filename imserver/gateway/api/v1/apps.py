@@ -106,6 +106,7 @@ def given_fields(kind: Shape) -> list[Field]:
     defaults = {field.name: field.default for field in structs.fields(kind)}
     fields: list[Field] = []
     for name, hint in hints_of(kind).items():
+        # Somebody with a key must not read files of the server.
         if marks_of(hint).get("file"):
             continue
         json_type = _type(
@@ -367,6 +368,8 @@ def shapes_of(declared: Declarations) -> Shapes:
     create = _extend(AppCreate, settings, forbid_unknown_fields=True)
 
     names = given.__struct_fields__
+    # The document lists the settings, but the route accepts any text and
+    # answers with a better error.
     known_name = Annotated[str, Meta(extra_json_schema={"enum": sorted(names)})]
     unset = Annotated[list[known_name], about("Settings to reset to their defaults.")]
     change = _extend(AppSet, settings, ("unset", unset, []), forbid_unknown_fields=True)
@@ -447,6 +450,8 @@ def _with_old_names(fields: list[Field]) -> list[Field]:
     old_fields: list[Field] = []
     for old_name, new_name in RENAMED_OF_APPS.items():
         if new_name in by_name:
+            # A field of a request has a default, and one of an answer may have
+            # none.
             _, hint, *default = by_name[new_name]
             old_fields.append((old_name, Annotated[hint, deprecated], *default))
     return fields + old_fields
@@ -483,6 +488,7 @@ def _shown(tenant: Tenant, declared: Declarations) -> AppShown:
     Renamed settings are also there under their old names.
     """
     fields = {name: getattr(tenant, name) for name in TenantSettings.__struct_fields__}
+    # Settings of features are beside the settings of the core.
     for settings in tenant.of_features:
         fields |= asdict(settings)
     if tenant.wants_accounts(tenant.name):
@@ -517,6 +523,7 @@ def list_apps(
 ) -> AppsAnswer:
     """List the apps that the key reaches, page by page."""
     tenants = api.tenants
+    # Who reaches the target of an alias reaches the alias, too.
     names = [
         name
         for name in tenants.names()
@@ -597,6 +604,7 @@ def set_app(api: Api, call: Call, request: AppSet) -> AppShown:
     if call.principal.staff:
         _require_no_key(api, {**dict.fromkeys(request.unset), **fields})
 
+    # Such an app is changed in its file.
     tenant = tenants.find(request.app)
     if tenant is not None and tenant.configured:
         raise ApiProblem(Problems.APP_CONFIGURED)
@@ -659,6 +667,7 @@ def operations(declared: Declarations) -> tuple[Operation, ...]:
     renamed = {
         old: new for old, new in RENAMED_OF_APPS.items() if new in declared.app_hints
     }
+    # The Struct in the code → the Struct of this node.
     own_shapes: dict[Any, Any] = {
         AppCreate: shapes.create,
         AppSet: shapes.set,

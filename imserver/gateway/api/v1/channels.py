@@ -221,6 +221,7 @@ def _publish(
     core = api.core
     if core.metrics.pushes.stops:
         core.metrics.pushes.require(call.app)
+    # The checks come before anything is published.
     event = event_of(api.limits, request)
     if len(request.except_users) > api.limits.batch_targets:
         raise ApiProblem(Problems.TOO_MANY_TARGETS)
@@ -242,6 +243,7 @@ def _publish(
         all_or_none=True,
     )
     outcomes = [publication.outcome for publication in publications]
+    # All have failed, so the client can repeat the request.
     if Outcome.FAILED in outcomes and nothing_accepted(outcomes):
         raise ApiProblem(Problems.NOT_ACCEPTED)
     return [

@@ -132,6 +132,7 @@ def users_presence(api: Api, call: Call, request: PresenceRequest) -> PresenceAn
     if request.sessions:
         return _with_sessions(api, call.app, request.users)
 
+    # Without sessions a shorter query is enough.
     online = api.core.presence.online(call.app, request.users)
     users = [
         UserPresence(user, is_online)
@@ -147,6 +148,7 @@ def users_presence(api: Api, call: Call, request: PresenceRequest) -> PresenceAn
 def _with_sessions(api: Api, app: str, names: list[str]) -> PresenceAnswer:
     """Tell whether each of these users is online, with their sessions."""
     answer = api.core.presence.sessions(app, names)
+    # The sessions come from other nodes in a compact form.
     sessions_of_each = msgspec.convert(
         answer.sessions, list[list[SessionShown]], from_attributes=True
     )
@@ -201,6 +203,7 @@ def counts(
 
     Counts of one app, or a page of all apps that the key reaches.
     """
+    # With an app there is only one row, and no next page.
     if app:
         names = [call.app]
         next_cursor = ""
@@ -365,6 +368,7 @@ def disconnect(api: Api, call: Call, request: DisconnectRequest) -> DisconnectAn
         for user, count in zip(request.users, removed.closed, strict=True)
     ]
 
+    # Connections are closed one by one: each may be on another node.
     connections = []
     for id in request.connections:
         outcome = api.core.connections.close(app, id, CloseCode.KICKED)

@@ -224,6 +224,7 @@ def _named(
     for user, sessions in zip(request.users, online.sessions, strict=True):
         if not sessions:
             named.append((UNSET, user))
+        # A user with several connections has several entries.
         named += [(session.connection, user) for session in sessions]
     ids = [connection for connection, _ in named if connection is not UNSET]
     return named, ids, list(online.missing)
@@ -270,6 +271,7 @@ def presence(
     For a channel without subscribers, the answer is an empty page, not an
     error.
     """
+    # The cursor is a time of joining, so a page follows exactly.
     after = read_cursor(cursor) or ""
     page = api.channels.members.page(call.app, channel, after, limit)
     rows = [

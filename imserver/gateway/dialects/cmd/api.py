@@ -338,6 +338,7 @@ def _batch_in_any_spelling(body: bytes, most: int) -> Batch:
         fields = _usual_spelling(parse_json(body))
         messages = fields.get("messages")
         if isinstance(messages, list):
+            # Before objects are made of them.
             if len(messages) > most:
                 raise RequestRefused(BAD_PARAMETER)
             fields["messages"] = [_usual_spelling(fold(item)) for item in messages]
@@ -569,6 +570,7 @@ def system_state(api: Api, call: Call) -> HttpResponse:
     """
     debug = call.params.get("isdebug") == "true"
     detail = call.params.get("detail") == "true"
+    # One node answers for itself, without asking the others.
     if call.params.get("cluster") != "true":
         return success(api.core.status.state(debug, detail))
     nodes, missing = api.core.overview.states(debug, detail)

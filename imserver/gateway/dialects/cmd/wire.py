@@ -441,6 +441,7 @@ def publication_view(event: Event) -> CmdPublicationView:
     view = CmdPublicationView(
         part.name, part.offset, part.epoch, event.id, event.sender, event.type
     )
+    # Empty parts are left out of the JSON.
     if part.info:
         view.info = Raw(part.info)
     if part.tags:
@@ -478,6 +479,7 @@ class ChannelCmdDialect(CmdDialect):
         if kind == "msg":
             kind = "publication"
             data = publication_view(event)
+        # A piece of a streamed message.
         elif part.stream is not None:
             data = stream_view(event, part.stream, part.name)
         elif kind in ("join", "leave", "unsubscribed"):
@@ -605,6 +607,7 @@ class CmdAnswers(ChannelAnswers):
         lost, the answer has them.
         """
         state = self.state_of(connection)
+        # A second subscription to a channel changes nothing.
         if command.channel not in state.channels:
             state.channels += (found.local.name,)
         connection.encoding = connection.encoding.with_dialect(self._codec)

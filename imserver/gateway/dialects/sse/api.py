@@ -154,6 +154,7 @@ def to_json(app: str, event: Event) -> bytes:
     else:
         content = b'"user":%b' % encode(event.sender)
 
+    # Most events have none of these.
     more = b""
     if event.code:
         more += b',"code":%d' % event.code
@@ -254,6 +255,8 @@ class EventStreams:
         self._starts: Any = None
         if messenger is not None:
             self._starts = messenger.stream_starts
+        # One encoding for each app: an event is encoded once for all its
+        # streams.
         self._encoding_of = cache(_encoding_of)
 
     def open(self, stream: Stream, head: Head) -> None:
@@ -466,6 +469,7 @@ def _check_channels(channels: Sequence[str], app: str, principal: Principal) -> 
         raise ApiProblem(
             Problems.FORBIDDEN, "`channels` needs an API key with the scope read"
         )
+    # As many as a WebSocket may have.
     if len(channels) > MAX_CHANNELS_OF_A_CONNECTION:
         raise ApiProblem.invalid(f"More than {MAX_CHANNELS_OF_A_CONNECTION} channels")
     if any(len(name.encode()) > Limit.CHANNEL_BYTES for name in channels):
