@@ -145,13 +145,9 @@ class _Commands(GroupOfRows):
         # The name of a command ends where there are no subcommands.
         while remaining and isinstance(command, click.Group):
             word = remaining.pop(0)
-            is_short = word.startswith("-c")
-            option, _, _ = word.partition("=")
-            if is_short or option in _FOR_THE_SERVER:
+            if _names_server(word):
                 server_options.append(word)
-                # -cFILE and --config=FILE have their value in them.
-                has_value = "=" in word or (is_short and word != "-c")
-                if remaining and not has_value:
+                if remaining and not _has_value(word):
                     server_options.append(remaining.pop(0))
                 continue
             name.append(word)
@@ -184,6 +180,18 @@ class _Commands(GroupOfRows):
         for parent in ("app", "key"):
             names.update(row.words for row in rows_below(parent))
         return names
+
+
+def _names_server(word: str) -> bool:
+    """Tell whether a word is an option that says which server is meant."""
+    option, _, _ = word.partition("=")
+    return word.startswith("-c") or option in _FOR_THE_SERVER
+
+
+def _has_value(word: str) -> bool:
+    """Tell whether an option has its value in it: ``-cFILE``, ``--config=FILE``."""
+    is_short = word.startswith("-c")
+    return "=" in word or (is_short and word != "-c")
 
 
 def _rows() -> Iterator[CommandOf]:

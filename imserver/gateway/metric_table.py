@@ -584,25 +584,40 @@ def merge(texts: Iterable[str], missing: Iterable[str] = ()) -> str:
     that did not answer. They have no metric but ``imserver_node_up``, which is
     0.
     """
-    # Name of a metric → its lines that begin with "# HELP" and "# TYPE", by
-    # this word, and the lines with its values.
-    families: dict[str, tuple[dict[str, str], list[str]]] = {}
+    families: dict[str, _Family] = {}
     for text in texts:
-        samples: list[str] = []
-        for line in text.splitlines():
-            if line.startswith("#"):
-                _, keyword, name, *_ = line.split(" ")
-                descriptions, samples = families.setdefault(name, ({}, []))
-                descriptions.setdefault(keyword, line)
-            else:
-                # The lines with values follow the descriptions of their metric.
-                samples.append(line)
+        _add_lines(text, families)
     if _UP in families:
-        _, samples = families[_UP]
+        samples = families[_UP].samples
         samples += [f"{_UP}{{{_labels(node=name)}}} 0" for name in missing]
 
     lines: list[str] = []
-    for descriptions, samples in families.values():
-        lines += descriptions.values()
-        lines += samples
+    for family in families.values():
+        lines += family.descriptions.values()
+        lines += family.samples
     return "\n".join((*lines, ""))
+
+
+class _Family(Struct, frozen=True):
+    """The lines of one metric, of all nodes.
+
+    ``descriptions`` are the lines that begin with ``# HELP`` and ``# TYPE``, by
+    this word. ``samples`` are the lines with values.
+    """
+
+    descriptions: dict[str, str] = {}
+    samples: list[str] = []
+
+
+def _add_lines(text: str, families: dict[str, _Family]) -> None:
+    """Add the metrics of a node: name of a metric → its lines."""
+    samples: list[str] = []
+    for line in text.splitlines():
+        if line.startswith("#"):
+            _, keyword, name, *_ = line.split(" ")
+            family = families.setdefault(name, _Family())
+            family.descriptions.setdefault(keyword, line)
+            samples = family.samples
+        else:
+            # The lines with values follow the descriptions of their metric.
+            samples.append(line)

@@ -165,16 +165,16 @@ class Runner(Store.Rows):
     def _work(self, app: str, id: str, known_end: int | None) -> None:
         """Greenlet: lease a row, do its work, and give the lease back.
 
-        After an error the lease ends later, so that the work is done again
-        after a pause. ``known_end`` is the end of the lease that this node has
-        seen, for :meth:`_lease`.
+        After an error the lease ends later, so that the work is done again after a
+        pause. ``known_end`` is the end of the lease that this node has seen, for
+        :meth:`_lease`.
         """
         row = (app, id)
         if row in self._leases or self._has_ended:
             return
 
-        # Set before the first switch of greenlets, so that no other greenlet
-        # begins the same row.
+        # Set before the first switch of greenlets, so that no other greenlet begins
+        # the same row.
         self._leases[row] = (0, 0.0)
         pause = -1.0  # seconds; the lease ends now, and any node may continue
         try:
@@ -183,18 +183,21 @@ class Runner(Store.Rows):
         except Runner.Lost as error:
             log.info("the work on %s %s of %s stops: %s", self._table, id, app, error)
         except Exception as error:
-            self._failures[row] += 1
-            pause = retry_pause(
-                self._failures[row], self._lease_seconds, MAX_PAUSE_SECONDS
-            )
-            is_unexpected = not isinstance(error, Unavailable | OSError)
-            level = logging.ERROR if is_unexpected else logging.WARNING
-            text = "the work on %s %s of %s has to wait: %s"
-            log.log(level, text, self._table, id, app, error, exc_info=is_unexpected)
+            pause = self._pause_after(error, app, id)
         finally:
             lease_end, _ = self._leases.pop(row)
             with suppress(StorageUnavailable):
                 self._give_back(app, id, lease_end, int(pause))
+
+    def _pause_after(self, error: Exception, app: str, id: str) -> float:
+        """Log that work has failed, and return the seconds until the next try."""
+        row = (app, id)
+        self._failures[row] += 1
+        is_unexpected = not isinstance(error, Unavailable | OSError)
+        level = logging.ERROR if is_unexpected else logging.WARNING
+        text = "the work on %s %s of %s has to wait: %s"
+        log.log(level, text, self._table, id, app, error, exc_info=is_unexpected)
+        return retry_pause(self._failures[row], self._lease_seconds, MAX_PAUSE_SECONDS)
 
     def proceed(self, app: str, id: str, **progress: int) -> None:
         """Renew the lease of a row, and set columns with its progress.

@@ -141,8 +141,8 @@ class NodeProcess:
     ) -> None:
         """Write the settings, start the process, and wait until it serves.
 
-        ``command`` is the program ``imserver`` with its first arguments. The
-        class explains the other arguments.
+        ``command`` is the program ``imserver`` with its first arguments. The class
+        explains the other arguments.
         """
         # What is on this stack is undone in the reverse order.
         with ExitStack() as started:
@@ -161,20 +161,26 @@ class NodeProcess:
             self._settings = settings or {}
             self.configure(self._settings)
 
-            with self._output.open("wb") as output:
-                self.process = subprocess.Popen(
-                    [*command, "serve", "--config", str(self.config_file), *arguments],
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                    env=_environment_of(environment or {}),
-                    cwd=self.folder,
-                )
+            self.process = self._start(command, arguments)
             started.callback(self._end)
             self.http, self.ws = self._wait_for_banner()
             # Until here, an error ends the process and removes the folder. From
             # now on, the end of the outer `with` does so.
             self._started = started.pop_all()
+
+    def _start(
+        self, command: Sequence[str], arguments: Sequence[str]
+    ) -> subprocess.Popen[bytes]:
+        """Start the process of the node. Its output goes to a file."""
+        with self._output.open("wb") as output:
+            return subprocess.Popen(
+                [*command, "serve", "--config", str(self.config_file), *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=_environment_of(self._environment or {}),
+                cwd=self.folder,
+            )
 
     def __enter__(self) -> Self:
         """Return the node, which runs already."""
@@ -625,16 +631,21 @@ def check_tables(
             _check_rows(store, stored.tables, fill)
 
 
-def _expected_tables(
-    store: Store, tables: Sequence[Table]
-) -> tuple[set[str], set[str], set[str]]:
+class _ExpectedTables(NamedTuple):
+    """The names of tables with rows in an export, or after an erasure."""
+
+    of_user: set[str]
+    """Tables with rows in an export of a user."""
+    of_app: set[str]
+    """Tables with rows in an export of an app."""
+    stays_of_user: set[str]
+    """Tables whose rows stay when their user is erased."""
+
+
+def _expected_tables(store: Store, tables: Sequence[Table]) -> _ExpectedTables:
     """Read from the declarations of tables which rows an export has.
 
-    Fails if a table has no row in the store. Returns three sets of names:
-
-    - tables with rows in an export of a user,
-    - tables with rows in an export of an app,
-    - tables whose rows stay when their user is erased.
+    Fails if a table has no row in the store.
     """
     of_user = set()
     of_app = set()
@@ -654,7 +665,7 @@ def _expected_tables(
         assert store.rows(f"SELECT {', '.join(columns)} FROM {table.name}"), (
             f"fill() has stored no row in {table.name}"
         )
-    return of_user, of_app, stays_of_user
+    return _ExpectedTables(of_user, of_app, stays_of_user)
 
 
 def _exported(
@@ -682,17 +693,17 @@ def _check_rows(
     store.add_app("shop", {})
     for app, user in (("shop", "ann"), ("shop", "bob"), ("tea", "ann")):
         fill(store, app, user)
-    of_user, of_app, stays_of_user = _expected_tables(store, tables)
+    expected = _expected_tables(store, tables)
 
     # Check the rows that an export reads.
-    assert exported("shop", "ann").keys() == of_user
-    assert exported("shop").keys() == of_app
+    assert exported("shop", "ann").keys() == expected.of_user
+    assert exported("shop").keys() == expected.of_app
 
     # Check the rows that an erasure of a user leaves.
     bob = exported("shop", "bob")
     tea = exported("tea")
     store.delete_rows_of_user("shop", "ann")
-    assert exported("shop", "ann").keys() <= stays_of_user
+    assert exported("shop", "ann").keys() <= expected.stays_of_user
     assert (exported("shop", "bob"), exported("tea")) == (bob, tea), (
         "rows of others were erased"
     )
@@ -705,7 +716,7 @@ def _check_rows(
     assert exported("shop") == {}
     imported = store.importing("copy")
     for page in pages:
-        if page.table in of_app and not imported.reason(page.table):
+        if page.table in expected.of_app and not imported.reason(page.table):
             add = partial(
                 imported.add, name=page.table, columns=page.columns, rows=page.rows
             )
@@ -716,8 +727,22 @@ def _check_rows(
 def check_absent(node: NodeProcess, feature: FeatureRow) -> None:
     """Check that a node without the feature has nothing of it.
 
-    It has no route, command, path and metric of the feature.
+    It has no route, metric, command and path of the feature.
     """
+    _check_no_routes(node, feature)
+    metrics = node.get("/metrics").body.decode()
+    assert [row.name for row in feature.metrics() if row.name in metrics] == []
+    _check_no_commands(node, feature)
+    for dialect in feature.dialects:
+        # Otherwise the path also belongs to other dialects.
+        if dialect.path and not dialect.chosen_by:
+            assert upgrade_status(node, dialect.path.replace("*", "x")) == 404, (
+                dialect.name
+            )
+
+
+def _check_no_routes(node: NodeProcess, feature: FeatureRow) -> None:
+    """Check that a node neither answers nor documents routes of a feature."""
     documented = node.get("/api/v1/openapi.json").json["paths"]
     for row in feature.routes:
         path = row.path.replace("*", "x").replace("{id}", _ID)
@@ -725,21 +750,14 @@ def check_absent(node: NodeProcess, feature: FeatureRow) -> None:
         assert answer.status == 404, (row.method, row.path)
         assert row.path not in documented
 
-    metrics = node.get("/metrics").body.decode()
-    assert [row.name for row in feature.metrics() if row.name in metrics] == []
 
+def _check_no_commands(node: NodeProcess, feature: FeatureRow) -> None:
+    """Check that a node refuses the commands of a feature in the cmd dialect."""
     with node.connect("/acc") as client:
         for name in feature.wire.get("cmd", ()):
             client.send(json.dumps({"seq": "1", "cmd": name, "data": {}}))
             answer = json.loads(client.recv(REQUEST_SECONDS))
             assert answer["response"]["code"] == ReplyCode.NO_ROUTE, name
-
-    for dialect in feature.dialects:
-        # Otherwise the path also belongs to other dialects.
-        if dialect.path and not dialect.chosen_by:
-            assert upgrade_status(node, dialect.path.replace("*", "x")) == 404, (
-                dialect.name
-            )
 
 
 def upgrade_status(node: NodeProcess, path: str) -> int:

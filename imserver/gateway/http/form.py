@@ -229,7 +229,6 @@ def read_multipart(body: bytes, content_type: str) -> list[tuple[str, str]]:
     """
     # Imported on first use: few clients send multipart forms, and werkzeug is
     # large.
-    from werkzeug.formparser import FormDataParser
     from werkzeug.http import parse_options_header
 
     kind, options = parse_options_header(content_type)
@@ -240,6 +239,23 @@ def read_multipart(body: bytes, content_type: str) -> list[tuple[str, str]]:
     if _head_bytes(body, boundary) > MAX_HEAD_BYTES:
         raise BadBody("too large for a form")
 
+    pairs = _parse_multipart(body, kind, options)
+    if any(name is None for name, _ in pairs):
+        raise BadBody("a field has no name")
+    if any("\0" in name or "\0" in value for name, value in pairs):
+        raise BadBody("a field contains U+0000")
+    return pairs
+
+
+def _parse_multipart(
+    body: bytes, kind: str, options: Mapping[str, str]
+) -> list[tuple[str, str]]:
+    """Parse a multipart form by the library werkzeug. Raises BadBody.
+
+    ``kind`` and ``options`` are the parts of its content type.
+    """
+    from werkzeug.formparser import FormDataParser
+
     parser = FormDataParser(
         _discard,
         max_form_memory_size=MAX_FORM_BYTES,
@@ -247,17 +263,11 @@ def read_multipart(body: bytes, content_type: str) -> list[tuple[str, str]]:
         silent=False,
     )
     try:
-        _, form, _ = parser.parse(BytesIO(body), kind, len(body), options)
+        _, form, _ = parser.parse(BytesIO(body), kind, len(body), dict(options))
     # The parser raises errors of several kinds, also HTTP errors.
     except Exception as error:
         raise BadBody(str(error)) from None
-
-    pairs = list(form.items(multi=True))
-    if any(name is None for name, _ in pairs):
-        raise BadBody("a field has no name")
-    if any("\0" in name or "\0" in value for name, value in pairs):
-        raise BadBody("a field contains U+0000")
-    return pairs
+    return list(form.items(multi=True))
 
 
 def _head_bytes(body: bytes, boundary: bytes) -> int:

@@ -11,6 +11,7 @@ from flask import Blueprint, Response, g, request
 from msgspec.structs import replace
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTooLarge
 
+from imserver.gateway.auth.principal import Principal
 from imserver.gateway.errors import Problems
 from imserver.gateway.http.call import (
     Api,
@@ -64,24 +65,33 @@ def _answer(api: Api, table: Mapping[str, Mapping[str, Endpoint]]) -> Response |
     # Flask knows no such path, so it has made an exception. With it, the
     # request would be a cycle of a hundred objects.
     request.routing_exception = None
-    route = endpoint.route
     http_request = as_request()
-    if request.method == "OPTIONS" and route.method != "OPTIONS":
+    if request.method == "OPTIONS" and endpoint.route.method != "OPTIONS":
         return to_response(answer(api, endpoint, http_request))
-
     principal = admit(api, endpoint, http_request)
     if isinstance(principal, HttpResponse):
         return to_response(principal)
+    return to_response(_answer_with_body(api, endpoint, http_request, principal))
+
+
+def _answer_with_body(
+    api: Api, endpoint: Endpoint, admitted: HttpRequest, principal: Principal
+) -> HttpResponse:
+    """Read the body of an admitted request of Flask, and answer the request.
+
+    The body is read only now, because the principal decides how long it may be.
+    """
+    route = endpoint.route
     try:
         # One byte more: werkzeug cuts a chunked body off at the limit without
         # an error.
         body = _body_of(route, body_limit(api, route, principal) + 1)
     except RequestEntityTooLarge:
-        too_large = replace(http_request, too_large=True)
-        return to_response(answer(api, endpoint, too_large, principal))
+        too_large = replace(admitted, too_large=True)
+        return answer(api, endpoint, too_large, principal)
     except (HTTPException, OSError, ValueError):  # incomplete, or invalid chunks
-        return to_response(route.style.refuse(Problems.BAD_REQUEST, http_request))
-    return to_response(answer(api, endpoint, as_request(body), principal))
+        return route.style.refuse(Problems.BAD_REQUEST, admitted)
+    return answer(api, endpoint, as_request(body), principal)
 
 
 def _endpoint_in(rows: Mapping[str, Endpoint], method: str) -> Endpoint | None:

@@ -203,9 +203,9 @@ class Pings:
         If the loop was late, the missed steps follow at once.
         """
         step = 0
-        began = monotonic() + until_beat(self._step_seconds)
+        started_at = monotonic() + until_beat(self._step_seconds)
         while True:
-            pause = began + step * self._step_seconds - monotonic()
+            pause = started_at + step * self._step_seconds - monotonic()
             gevent.sleep(max(pause, 0.0))
             step += 1
             self.step(step % SLOTS)
@@ -217,7 +217,7 @@ class Pings:
         once.
         """
         now = monotonic()
-        for number, connection in enumerate(self._in(slot), 1):
+        for number, connection in enumerate(self._connections_of(slot), 1):
             since = connection.pinged_at
             if not since:  # the last ping is answered
                 connection.ping()
@@ -230,7 +230,7 @@ class Pings:
             if not number % _PING_BATCH:
                 gevent.sleep(_TURN_SECONDS)
 
-    def _in(self, slot: int) -> Iterator[Connection]:
+    def _connections_of(self, slot: int) -> Iterator[Connection]:
         """Yield the connections of a slot whose clients are pinged.
 
         They are in service. A connection that still has to log in is left out.

@@ -181,7 +181,7 @@ class BulkPermit:
         self._end = 0.0
         """Monotonic time until which the node may write; 0: it has no permit;
         infinity: it needs none."""
-        self._began = 0.0
+        self._granted_at = 0.0
         """Monotonic time at which the permit began."""
         self._watcher = loop.io(line.fileno(), _READABLE, ref=False)
         self._watcher.start(self._read)
@@ -211,7 +211,7 @@ class BulkPermit:
         The time ends ``hold_seconds`` after the begin of the permit.
         """
         if self._end:
-            self._end = max(self._end, self._began + self._hold_seconds)
+            self._end = max(self._end, self._granted_at + self._hold_seconds)
 
     def release(self) -> None:
         """Give the permit back, because the node has written everything."""
@@ -253,7 +253,7 @@ class BulkPermit:
         """Begin to write: with a permit, or because the wait for it was too
         long."""
         self._asks = False
-        self._began = monotonic()
-        self._end = self._began + self._write_seconds
+        self._granted_at = monotonic()
+        self._end = self._granted_at + self._write_seconds
         self._timer.stop()
         self._granted()

@@ -149,7 +149,7 @@ class Dispatcher:
         command = request.command
         reply: Reply | None
         reason: Exception | None = None
-        began = 0.0  # 0: no command was run
+        started_at = 0.0  # 0: no command was run
         if command is None:  # the dialect has refused it
             reply = Reply(request.code)
         else:
@@ -161,11 +161,11 @@ class Dispatcher:
             ):
                 reply = _NOT_LOGGED_IN
             else:
-                began = perf_counter()
+                started_at = perf_counter()
                 try:
                     if row.answers:
                         # The command may send its reply later, by a function.
-                        answer = partial(self._reply, connection, request, began)
+                        answer = partial(self._reply, connection, request, started_at)
                         reply = row.run(connection, command, answer)
                     else:
                         reply = row.run(connection, command)
@@ -186,24 +186,24 @@ class Dispatcher:
 
         # Without a reply, the command has none, or answers later.
         if reply is not None:
-            self._reply(connection, request, began, reply, reason)
+            self._reply(connection, request, started_at, reply, reason)
 
     def _reply(
         self,
         connection: Connection,
         request: Request,
-        began: float,
+        started_at: float,
         reply: Reply,
         reason: Exception | None = None,
     ) -> None:
         """Send the reply to a request, and count it.
 
-        ``began`` is the time at which its command began (``perf_counter``); 0:
+        ``started_at`` is the time at which its command started_at (``perf_counter``); 0:
         no command was run. ``reason`` is the exception that is the reason of a
         refusal.
         """
-        if began:
-            seconds = perf_counter() - began
+        if started_at:
+            seconds = perf_counter() - started_at
             if seconds < SLOW_SECONDS:
                 self._fast[type(request.command)].append(seconds)
             else:

@@ -251,13 +251,13 @@ class HttpConnection(Writer):
         greenlets.
         """
         if self.outbox is not None and type(self.outbox) is Backlog:
-            began = monotonic()
+            wait_began_at = monotonic()
             if not self._await_client():
                 return
             if self._body is not None:
                 # The time of the wait does not count for the body, because
                 # nothing was read meanwhile.
-                self._body.begun += monotonic() - began
+                self._body.begun += monotonic() - wait_began_at
                 self.deadline = self._body.deadline(monotonic())
 
         try:
@@ -488,7 +488,7 @@ class HttpConnection(Writer):
                 return None
             fast = front.fast[parsed.method, route]
 
-        began = perf_counter()
+        started_at = perf_counter()
         host = self.address[0]
         if "x-forwarded-for" in headers:
             # It counts only if a trusted proxy has written it.
@@ -516,7 +516,7 @@ class HttpConnection(Writer):
 
         # Without the header, a request has an id only if somebody has asked for
         # it.
-        seconds = perf_counter() - began
+        seconds = perf_counter() - started_at
         if "x-request-id" in headers:
             request_id = request.id
         else:

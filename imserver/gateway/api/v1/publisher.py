@@ -294,31 +294,31 @@ class Publisher:
             if is_long_turn():
                 serve_others()
 
-        run = _Run(api, principal)
+        batch = _CommandBatch(api, principal)
         for command in commands:
             if isinstance(command, bytes):
                 # The command is invalid: these are the bytes of its refusal.
-                run.results.append(command)
+                batch.results.append(command)
             elif command.publish is not UNSET:
-                run.take(command.publish)
+                batch.take(command.publish)
             elif command.ping is not UNSET:
-                run.results.append(b'{"seq":%b,"pong":{}}' % encode(command.seq))
+                batch.results.append(b'{"seq":%b,"pong":{}}' % encode(command.seq))
             else:
                 # The pushes before the command are carried out before it.
-                run.finish()
-                run.results.append(self._run_route(command, principal, connection))
-        run.finish()
+                batch.finish()
+                batch.results.append(self._run_route(command, principal, connection))
+        batch.finish()
 
         invalid = sum([isinstance(command, bytes) for command in commands])
         if invalid:
             # The app of a command that cannot be read is unknown.
-            run.counts["", True] += invalid
-        self._count_pushes(principal, host_of(connection.peer), run.counts)
+            batch.counts["", True] += invalid
+        self._count_pushes(principal, host_of(connection.peer), batch.counts)
 
         # Answers to pushes are encoded here. All others were encoded when they were
         # made.
         answers = []
-        for command, result in zip(commands, run.results, strict=True):
+        for command, result in zip(commands, batch.results, strict=True):
             if isinstance(result, bytes):
                 answers.append(result)
             else:
@@ -442,7 +442,7 @@ def _refused(seq: Seq | None, problem: ApiProblem) -> bytes:
 # --- successive pushes --------------------------------------------------------
 
 
-class _Run(Service):
+class _CommandBatch(Service):
     """Executes the commands of one batch of a connection, in order.
 
     Pushes that follow each other are collected and executed together. Pushes to

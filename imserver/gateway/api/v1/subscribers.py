@@ -2,7 +2,7 @@
 is in :mod:`.channels`."""
 
 from collections.abc import Iterable
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Final, NamedTuple, TypeVar
 
 from msgspec import UNSET, Raw, Struct, UnsetType
 
@@ -142,10 +142,30 @@ class PresenceOfChannel(Struct):
     missing_nodes: field.Missing
 
 
-Named = tuple[str | UnsetType, str | UnsetType]
-"""A connection, and the user by whom the request names it. Without a user, the
-request names the connection itself. Without a connection, the user is
-absent."""
+class Named(NamedTuple):
+    """A connection that a request names by its id, or by its user.
+
+    Without a ``user``, the request names the connection itself. Without a
+    ``connection``, the user is absent.
+    """
+
+    connection: str | UnsetType
+    user: str | UnsetType
+
+
+class NamedConnections(NamedTuple):
+    """The connections that a request names.
+
+    ``entries`` are in the order of the request, also for absent users. ``ids``
+    are the ids of the connections among them. ``missing`` are the nodes that
+    did not answer.
+    """
+
+    entries: list[Named]
+    ids: list[str]
+    missing: list[str]
+
+
 Result = TypeVar("Result", bound=SubscriptionResult)
 
 
@@ -165,13 +185,13 @@ def subscribe(api: Api, call: Call, request: SubscriptionChange) -> SubscribeAns
     The connections receive each message that is published after the answer. The
     server checks no permission.
     """
-    named, ids, missing = _named(api, call.app, request)
-    subscribed = api.core.connections.join_each(call.app, ids, request.channel)
-    results = _results(SubscriptionResult, named, subscribed)
+    named = _named(api, call.app, request)
+    subscribed = api.core.connections.join_each(call.app, named.ids, request.channel)
+    results = _results(SubscriptionResult, named.entries, subscribed)
     return SubscribeAnswer(
         subscribed=subscribed.count(Joined.JOINED),
         results=results,
-        missing_nodes=missing,
+        missing_nodes=named.missing,
     )
 
 
@@ -181,18 +201,18 @@ def unsubscribe(api: Api, call: Call, request: SubscriptionChange) -> Unsubscrib
 
     When a connection closes, its subscriptions end.
     """
-    named, ids, missing = _named(api, call.app, request)
-    unsubscribed = api.core.connections.leave_each(call.app, ids, request.channel)
-    results = _results(UnsubscriptionResult, named, unsubscribed)
+    named = _named(api, call.app, request)
+    unsubscribed = api.core.connections.leave_each(call.app, named.ids, request.channel)
+    results = _results(UnsubscriptionResult, named.entries, unsubscribed)
     return UnsubscribeAnswer(
         unsubscribed=unsubscribed.count(Left.LEFT),
         results=results,
-        missing_nodes=missing,
+        missing_nodes=named.missing,
     )
 
 
 def _results(
-    kind: type[Result], named: list[Named], outcomes: Iterable[str]
+    kind: type[Result], entries: list[Named], outcomes: Iterable[str]
 ) -> list[Result]:
     """Make a result for each named connection, and for each absent user.
 
@@ -201,7 +221,7 @@ def _results(
     """
     next_outcome = iter(outcomes)
     results = []
-    for connection, user in named:
+    for connection, user in entries:
         status = "unknown"
         if connection is not UNSET:
             status = next(next_outcome)
@@ -209,25 +229,20 @@ def _results(
     return results
 
 
-def _named(
-    api: Api, app: str, request: SubscriptionChange
-) -> tuple[list[Named], list[str], list[str]]:
-    """Find the connections that a request names, by their ids or by their
-    users.
+def _named(api: Api, app: str, request: SubscriptionChange) -> NamedConnections:
+    """Find the connections that a request names, by ids or by users.
 
-    Returns three values: the entries for the answer, in the order of the
-    request; the ids of the connections among them; the names of nodes that did
-    not answer.
+    May switch greenlets.
     """
-    named: list[Named] = [(connection, UNSET) for connection in request.connections]
+    entries = [Named(connection, UNSET) for connection in request.connections]
     online = api.core.presence.sessions(app, request.users)
     for user, sessions in zip(request.users, online.sessions, strict=True):
         if not sessions:
-            named.append((UNSET, user))
+            entries.append(Named(UNSET, user))
         # A user with several connections has several entries.
-        named += [(session.connection, user) for session in sessions]
-    ids = [connection for connection, _ in named if connection is not UNSET]
-    return named, ids, list(online.missing)
+        entries += [Named(session.connection, user) for session in sessions]
+    ids = [entry.connection for entry in entries if entry.connection is not UNSET]
+    return NamedConnections(entries, ids, list(online.missing))
 
 
 @routes.get(
