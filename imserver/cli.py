@@ -443,7 +443,11 @@ def _manual(path: str | None) -> str:
 
 
 def _check_production(path: str | None) -> None:
-    """Print insecure settings, and end with status 1 if there are any."""
+    """Print insecure settings, and end with status 1 if there are any.
+
+    Apps and keys in the database count, too. ``path`` is the file with the
+    settings; None: the usual file.
+    """
     from imserver.gateway.offline import opened
     from imserver.offline import production
 

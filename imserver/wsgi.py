@@ -63,7 +63,10 @@ def _node() -> Node:
 
 
 def _build_node() -> Node:
-    """Build and start a node under another server. Switches greenlets."""
+    """Build and start a node under another server. Switches greenlets.
+
+    The node has no listeners of its own, and logs to its own log.
+    """
     settings, locations = feature_list.load_with_locations()
     feature_list.check(settings, locations)
     logs = open_logs(settings)

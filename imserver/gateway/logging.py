@@ -87,7 +87,10 @@ class Stamps:
         self._zone = ""
 
     def __call__(self, moment: float) -> str:
-        """Format a time in Unix seconds."""
+        """Format a time in Unix seconds.
+
+        The head and the zone are made anew only if the second is another one.
+        """
         second = int(moment)
         if second != self._second:
             local = time.localtime(second)
@@ -119,7 +122,11 @@ class TextFormatter(logging.Formatter):
         self._stamp = Stamps()
 
     def format(self, record: logging.LogRecord) -> str:
-        """Format a record. Its message is one line, whatever is in it."""
+        """Format a record as text.
+
+        Its message is one line, whatever is in it: line ends are escaped.
+        Details and tracebacks follow on lines of their own.
+        """
         stamp = self._stamp(record.created)
         message = record.getMessage().translate(_ESCAPES)
         line = f"{stamp} {record.levelname:<7} {record.name}: {message}{self._node}"
@@ -150,7 +157,11 @@ class JsonFormatter(logging.Formatter):
         self._stamp = Stamps()
 
     def format(self, record: logging.LogRecord) -> str:
-        """Format a record."""
+        """Format a record as one line of JSON.
+
+        ``connection``, ``request`` and ``detail`` are there if the call has
+        given them as ``extra``.
+        """
         line: dict[str, Any] = {
             "time": self._stamp(record.created),
             "level": record.levelname.lower(),
@@ -169,8 +180,10 @@ class JsonFormatter(logging.Formatter):
 
 
 def as_json(line: dict[str, Any]) -> bytes:
-    """Encode a line as a JSON object, also if its texts are not valid
-    Unicode."""
+    """Encode a line as a JSON object, also if its texts are not valid Unicode.
+
+    Names of files may have bytes that are not UTF-8; they are escaped then.
+    """
     try:
         return msgspec.json.encode(line)
     except UnicodeEncodeError:  # lone surrogates, from bytes that are not UTF-8
@@ -299,7 +312,11 @@ class RateLimitedLog:
         self._suppressed = 0
 
     def __call__(self, *arguments: object) -> None:
-        """Log the warning, or count it as suppressed."""
+        """Log the warning, or count it as suppressed.
+
+        ``arguments`` are for the format. Within a minute of the last line, it
+        is only counted.
+        """
         now = self._clock()
         if self._next and now < self._next:
             self._suppressed += 1
@@ -371,8 +388,11 @@ class RequestLog:
     def __init__(
         self, handler: LineHandler, settings: LogSettings, node: str = ""
     ) -> None:
-        """Choose the format of the lines. ``node`` is a name in each; ``""``:
-        none."""
+        """Choose the format of the lines.
+
+        ``handler`` writes them. ``node`` is a name in each line; ``""``: no
+        name.
+        """
         self._handler = handler
         self._node = node
         if settings.format == "json":
@@ -460,7 +480,10 @@ class RequestLog:
         return random() < self.shares.get(route, self.settings.request_share)
 
     def _count(self, waiting: list[_Entry]) -> None:
-        """Count requests by route and time."""
+        """Count requests by route and time, for the metrics.
+
+        Slow requests are counted one by one, with the principal and the id.
+        """
         # Fast requests are counted together: 250 requests of a route take 61 ns
         # each, and one by one they would take 383 ns each.
         fast: defaultdict[str, list[float]] = defaultdict(list)
@@ -555,7 +578,11 @@ class RequestLog:
         return name
 
     def _json_lines(self, waiting: list[_Entry]) -> bytes:
-        """Format requests as JSON objects, one on each line."""
+        """Format requests as JSON objects, one on each line.
+
+        They have the same facts as the lines of text. Fields that are empty are
+        left out.
+        """
         lines = []
         for (
             moment,

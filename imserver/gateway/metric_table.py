@@ -111,7 +111,10 @@ def _users(core: Any) -> dict[str, int]:
 
 
 def _sessions(core: Any) -> dict[str, int]:
-    """Count the sessions of each app on this node."""
+    """Count the sessions of each app on this node.
+
+    A user with several sessions counts several times.
+    """
     numbers = {}
     for app in core.hub.registered():
         number = len(app.users)
@@ -610,7 +613,11 @@ class _Family(Struct, frozen=True):
 
 
 def _add_lines(text: str, families: dict[str, _Family]) -> None:
-    """Add the metrics of a node: name of a metric → its lines."""
+    """Add the metrics of a node to those of other nodes.
+
+    ``text`` is the result of :func:`render`. ``families`` is name of a metric →
+    its lines.
+    """
     samples: list[str] = []
     for line in text.splitlines():
         if line.startswith("#"):

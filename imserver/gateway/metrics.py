@@ -50,7 +50,10 @@ class Histogram:
         self.total += value
 
     def observe_all(self, values: list[float]) -> None:
-        """Count many values at once. The list is sorted in place."""
+        """Count many values at once. The list is sorted in place.
+
+        In a sorted list, each bucket is a range that a binary search finds.
+        """
         values.sort()
         counted = 0
         for bucket, bound in enumerate(self.bounds):
@@ -90,6 +93,7 @@ class Timings(dict[str, Histogram]):
     """
 
     def __init__(self) -> None:
+        """Begin without durations."""
         super().__init__()
         self.heard: Callable[[str, float], None] = _ignore_time
         """Called with the name and the seconds of a transaction, in the
@@ -171,6 +175,7 @@ class CountsByApp(dict[str, int]):
     __slots__ = ("stops",)
 
     def __init__(self) -> None:
+        """Begin without counts and stops."""
         super().__init__()
         self.stops: dict[str, _Stop] = {}
         """App → its stop. Read-only for others."""

@@ -520,6 +520,7 @@ class BadFrame(Exception):
     frame."""
 
     def __init__(self, reply: bytes | None, close: int = 0) -> None:
+        """Take the answer to the frame, and the close code."""
         super().__init__("not a request of this dialect")
         self.reply = reply
         self.close = close

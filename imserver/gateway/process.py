@@ -416,7 +416,11 @@ class DataDirectory:
 
 
 def _read_secret(path: Path) -> bytes:
-    """Read the secret in a file. Raises StartError."""
+    """Read the secret in a file.
+
+    A warning is logged if others on this machine can read it. Raises StartError
+    if it cannot be read, or is too short.
+    """
     try:
         secret = path.read_bytes().strip()
     except OSError as error:
@@ -513,7 +517,11 @@ def _locked(descriptor: int, kind: int, seconds: float = 0.0) -> bool:
 
 
 def _write_secret(path: Path) -> None:
-    """Make a secret in this file, unless it has one. Raises OSError."""
+    """Make a secret in this file, unless it has one.
+
+    The folder is synchronised, so the secret survives a power failure. Raises
+    OSError.
+    """
     # Written under another name first, so that nobody reads a partial secret,
     # even after a crash. If several servers start at once in one directory, the
     # secret of the first one stays.

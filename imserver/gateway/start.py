@@ -69,6 +69,7 @@ def _parse_in_child(text: str, where: str) -> Any:
     """
 
     def work(give: Callable[..., None]) -> None:
+        """Parse the file, in the child."""
         give(read_value(text, where))
 
     (value,) = in_child(work)

@@ -177,7 +177,11 @@ class Duration(click.ParamType[int]):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> int:
-        """Convert a text to seconds, for click, and check the limits."""
+        """Convert a text to seconds, for click, and check the limits.
+
+        If the text is wrong, the command ends with an error that names the
+        option.
+        """
         if isinstance(value, int):
             return value  # a default is in seconds already
         # The limits hold for a text of somebody.
@@ -191,7 +195,11 @@ class Duration(click.ParamType[int]):
     def _read(
         self, value: str, param: click.Parameter | None, ctx: click.Context | None
     ) -> int:
-        """Convert a text to seconds. Another text ends the command."""
+        """Convert a text to seconds. Another text ends the command.
+
+        A number without a letter is accepted only if the option has a unit for
+        it, with a warning.
+        """
         match = re.fullmatch(r"(\d{1,9})([smhdw]?)", value)
         problem = f"{value}: expected a number with s, m, h, d or w, such as 90d"
         if match is None:

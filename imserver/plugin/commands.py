@@ -57,7 +57,11 @@ class ServerApi:
     """
 
     def __init__(self, url: str, key_file: str | None) -> None:
-        """Find out the address of the server, and the key for it."""
+        """Find out the address of the server, and the key for it.
+
+        ``url`` is the address (``""``: that of the settings). ``key_file`` is a
+        file with the key, or None. Ends the command if the settings are wrong.
+        """
         settings = None
         if not url:
             settings = _settings()

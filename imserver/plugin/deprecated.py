@@ -316,7 +316,11 @@ def _settings(
     check: Callable[..., object] | None = None,
     findings: Callable[..., Iterable[tuple[str, str]]] = lambda config, shared: (),
 ) -> SettingsRow:
-    """Convert ``FeatureSettings`` of 1.0 to a :class:`SettingsRow`."""
+    """Convert ``FeatureSettings`` of 1.0 to a :class:`SettingsRow`.
+
+    ``of_app`` are settings of an app, and ``core_keys`` settings that the core
+    declares and the feature switches on.
+    """
 
     def check_all(config: Config, locations: Any) -> Iterator[tuple[str, str]]:
         """Check the settings, and yield what a careful operator would change."""
@@ -477,7 +481,10 @@ def _feature(
     def offline(
         config: Config, store: Any, tenants: Callable[[], Any]
     ) -> Iterator[tuple[object, ...]]:
-        """Open the objects that the feature has in a command, as a context."""
+        """Open the objects that the feature has in a command, as a context.
+
+        ``erasing`` of 1.0 is a context of its own, which ends with this one.
+        """
         with ExitStack() as stack:
             parts: list[object] = []
             if erasing is not None:

@@ -61,7 +61,11 @@ class Runner(Store.Rows):
         lease_seconds: int,
         look_seconds: float,
     ) -> None:
-        """Begin without work. The class explains the arguments."""
+        """Begin without work.
+
+        The class explains the arguments. A lease lasts ``lease_seconds`` unless
+        it is renewed.
+        """
         super().__init__(store)
         self._table = table
         self._condition = due
@@ -81,8 +85,10 @@ class Runner(Store.Rows):
     # --- which rows -----------------------------------------------------------
 
     def run(self) -> None:
-        """Greenlet: look for rows on which no node works, until it is
-        killed."""
+        """Greenlet: look for rows on which no node works, until it is killed.
+
+        It looks every ``look_seconds``, and at once after :meth:`wake`.
+        """
         while True:
             self._wake.clear()
             seconds = self._look_seconds
@@ -190,7 +196,11 @@ class Runner(Store.Rows):
                 self._give_back(app, id, lease_end, int(pause))
 
     def _pause_after(self, error: Exception, app: str, id: str) -> float:
-        """Log that work has failed, and return the seconds until the next try."""
+        """Log that work has failed, and return the seconds until the next try.
+
+        The more often it has failed, the longer is the pause. A service that
+        does not answer is only a warning.
+        """
         row = (app, id)
         self._failures[row] += 1
         is_unexpected = not isinstance(error, Unavailable | OSError)

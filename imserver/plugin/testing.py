@@ -211,7 +211,11 @@ class NodeProcess:
         )
 
     def configure(self, settings: Mapping[str, Any]) -> None:
-        """Write the settings. SIGHUP makes the node read them again."""
+        """Write the settings. SIGHUP makes the node read them again.
+
+        They are merged with defaults: free ports, and a folder of the node's
+        own.
+        """
         defaults = {
             **self._features,
             "app": {"log_file": str(self.log), "http_port": 0, "websocket_port": 0},
@@ -452,7 +456,10 @@ class CodecContract:
             return None
 
     def received(self, event: Event, user: str = "ann") -> bytes | None:
-        """Encode an event for a user. Returns None if the user gets nothing."""
+        """Encode an event for a user, as the server would do.
+
+        Returns None if the user gets nothing.
+        """
         if not self.dialect.personal:
             payload = self.dialect.encode_event(event)
             if callable(payload):
@@ -474,8 +481,11 @@ class CodecContract:
             payload.decode()
 
     def check_request(self, request: Request | None) -> None:
-        """Check that a request has either a command or a code to answer
-        with."""
+        """Check that a request has either a command or a code.
+
+        A code refuses the request. In both cases the dialect must be able to
+        answer.
+        """
         if request is None:
             return
         assert type(request.seq) is str
@@ -671,7 +681,10 @@ def _expected_tables(store: Store, tables: Sequence[Table]) -> _ExpectedTables:
 def _exported(
     store: Store, tables: Sequence[Table], app: str, user: str = ""
 ) -> dict[str, list[tuple[Any, ...]]]:
-    """Export a user, or an app if ``user`` is ``""``: table → its rows."""
+    """Export a user or an app: table → its rows.
+
+    ``user`` ``""`` means the whole app. Only the given ``tables`` are read.
+    """
     if user:
         pages = store.rows_of_user(app, user)
     else:

@@ -107,6 +107,7 @@ class WrittenMapping(dict[Any, Any]):
     """A YAML mapping that remembers the line of each key, for messages."""
 
     def __init__(self) -> None:
+        """Begin without keys."""
         super().__init__()
         self.lines: dict[Any, int] = {}
 
@@ -492,7 +493,7 @@ def _require_unique(names: Iterable[str]) -> None:
 
 
 def _rows_of(section: str, kind: type[msgspec.Struct]) -> Iterator[Row]:
-    """The settings that a struct declares in a section."""
+    """List the settings that a struct declares in a section."""
     for key, hint in hints_of(kind).items():
         yield Row(f"{section}.{key}", hint, inspect.type_info(hint))
 
@@ -502,6 +503,7 @@ def _closest(folded: str, known: Iterable[str]) -> str:
     import difflib  # only for messages
 
     def similarity(name: str) -> float:
+        """Compare a known name with the folded name."""
         return difflib.SequenceMatcher(None, folded, name).ratio()
 
     return max(known, key=similarity)
@@ -560,7 +562,11 @@ def _spelled_out(value: Any, extra: Mapping[str, Any]) -> Any:
 def _shape_items(
     hint: Any, value: list[Any], name: str, locations: Locations
 ) -> list[Any]:
-    """Normalize each item of a list, see :func:`_shape`."""
+    """Normalize each item of a list.
+
+    An item of ``apps.shop.jwt`` has the name ``apps.shop.jwt[0]`` in messages.
+    Raises ConfigError.
+    """
     item_hint = get_args(bare(hint))[0]
     names = [f"{name}[{index}]" for index in range(len(value))]
     # The lines of all items are noted before the first item is checked, because
@@ -837,7 +843,10 @@ def _check_jwt(tenant: TenantSettings, locations: Locations, setting: str) -> No
 
 
 def _check_own_key(row: JwtSettings, setting: str, locations: Locations) -> None:
-    """Check an entry of ``jwt`` without an issuer. Raises ConfigError."""
+    """Check an entry of ``jwt`` that has a key and no issuer.
+
+    The key is given as text or as a file, and not as both. Raises ConfigError.
+    """
     problem = ""
     if row.audience or row.jwks_url:
         problem = "audience and jwks_url need an issuer in the same entry"
@@ -1111,7 +1120,11 @@ def _check_address(host: str, name: str, locations: Locations) -> None:
 
 
 def _check_apps(config: Config, locations: Locations) -> None:
-    """Check each app, and whether two apps conflict. Raises ConfigError."""
+    """Check each app, and whether two apps conflict.
+
+    Outside of demo mode, GoChat's public default key is refused, too. Raises
+    ConfigError.
+    """
     for name, tenant in config.apps.items():
         _check_app_name(name, locations)
         check_tenant(tenant, locations, app=f"apps.{name}.")
@@ -1146,7 +1159,11 @@ def _check_app_name(name: str, locations: Locations) -> None:
 
 
 def _require_no_conflict(config: Config, locations: Locations) -> None:
-    """Raise ConfigError if two apps have one value that must be unique."""
+    """Raise ConfigError if two apps have one value that must be unique.
+
+    The mark ``unique`` of a setting says so. By such a value a request finds
+    its app.
+    """
     owners: dict[tuple[str, Any], str] = {}
     for name, tenant in config.apps.items():
         for setting, value in marked(tenant, "unique"):
@@ -1157,7 +1174,10 @@ def _require_no_conflict(config: Config, locations: Locations) -> None:
 
 
 def _check_urls(config: Config, locations: Locations) -> None:
-    """Check the addresses of the database and of Redis. Raises ConfigError."""
+    """Check the addresses of the database and of Redis.
+
+    Only their form is checked: nothing is connected. Raises ConfigError.
+    """
     storage_url = config.storage.url
     if storage_url.startswith("sqlite"):
         # A file has no host: sqlite:///path.

@@ -75,7 +75,11 @@ class ClusterLinks:
     def __init__(
         self, config: Config, secret: Secret, store: Store, tenants: Tenants
     ) -> None:
-        """Make the links. They are not connected before the node joins."""
+        """Make the links. They are not connected before the node joins.
+
+        ``secret`` authenticates the nodes to each other. ``tenants`` learns of
+        apps that other nodes create.
+        """
         cluster = config.cluster
         queries = NodeQueries()
         self.fingerprints = tuple(map(fingerprint_of, secret.accepted))
@@ -149,7 +153,11 @@ class ClusterMember:
         self._handle_messages(rerouting, channel_nodes)
 
     def _make_sessions(self, guard: ReorderGuard) -> None:
-        """Make the services that know the sessions of users, also elsewhere."""
+        """Make the services that know the sessions of users.
+
+        One knows the sessions in the cluster, the other one how many users are
+        on other nodes.
+        """
         core = self._core
         cluster = core.config.cluster
         # After this time the leases of other nodes have the new counts.
@@ -230,7 +238,11 @@ class ClusterMember:
     def _handle_messages(
         self, rerouting: Rerouting, channel_nodes: ChannelNodes
     ) -> None:
-        """Set the function for each class of messages from other nodes."""
+        """Set the function for each class of messages from other nodes.
+
+        A message has no answer. The functions must not switch greenlets, so
+        that the messages of a node stay in order.
+        """
         core = self._core
         fanout = core.fanout
 

@@ -454,7 +454,10 @@ class Core(Services):
         return None
 
     def _make_links(self, secret: Secret) -> ClusterLinks:
-        """Build the registry of a cluster, and the links to the other nodes."""
+        """Build the registry of a cluster, and the links to the other nodes.
+
+        The *registry* in Redis is the directory of nodes, users and channels.
+        """
         # Imported here: Redis and zerorpc cost memory that a single node saves.
         from imserver.gateway.core.cluster import ClusterLinks
 
@@ -581,7 +584,11 @@ class Core(Services):
         )
 
     def _make_denials(self) -> None:
-        """Report refused logins, requests and commands to the observers."""
+        """Report refused logins, requests and commands to the observers.
+
+        A feature may observe them, for an audit log. Without one, commands and
+        connections are not reported at all.
+        """
         denials = Denials(self.observer, self.sessions.banned_until)
         self.denials = denials
         # The base class ignores all refusals.
@@ -618,7 +625,10 @@ class Core(Services):
         }
 
     def _make_overview(self) -> Overview:
-        """Build the service that shows state and metrics of all nodes."""
+        """Build the service that shows state and metrics of all nodes.
+
+        It asks the other nodes, and answers their queries about this one.
+        """
         status = self.status
 
         def own_state(query: StateQuery) -> dict[str, Any]:

@@ -78,7 +78,10 @@ def build_network(
 
     def end(connection: Connection, code: int) -> None:
         """Report the end of a connection to the gate, the log and the
-        listeners."""
+        listeners.
+
+        ``code`` is its close code. Never switches greenlets.
+        """
         gate.left(connection.peer)
         if log.isEnabledFor(logging.DEBUG):
             who = ""

@@ -74,7 +74,10 @@ class NodeState:
     """
 
     def __init__(self, config: Config, request_log: RequestLog) -> None:
-        """Begin in the phase ``starts``. Nothing is opened yet."""
+        """Begin in the phase ``starts``. Nothing is opened yet.
+
+        ``request_log`` is where all servers of the node log their requests.
+        """
         self.request_log = request_log
         self.version: Final = running_version()
         self.started_at = time()

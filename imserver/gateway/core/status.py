@@ -55,7 +55,7 @@ class NodeStatus(Service):
     _since: int = 0
 
     def ready(self) -> bool:
-        """Whether this node can serve clients."""
+        """Tell whether this node can serve clients."""
         return self.unready() is None
 
     def unready(self) -> Unready | None:
@@ -73,7 +73,11 @@ class NodeStatus(Service):
         return replace(objection, since=self._since)
 
     def _objection(self) -> Unready | None:
-        """Find out why this node cannot serve clients, without the time."""
+        """Find out why this node cannot serve clients, without the time.
+
+        The reasons are in the order in which an operator would mend them. None:
+        it can serve clients.
+        """
         node = self.core.node
         # ``life`` is "starts" or "stops" otherwise, which makes "it starts".
         if node.life != "serves":

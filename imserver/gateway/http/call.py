@@ -627,6 +627,7 @@ def _saying_refusals(
     """
 
     def run(service: Any, call: Call) -> HttpResponse:
+        """Answer a call, and mark an answer that refuses."""
         response = function(service, call)
         if response.body.startswith(success):
             return response
@@ -895,7 +896,11 @@ def admit(
 def _refuse_principal(
     api: Api, endpoint: Endpoint, request: HttpRequest, principal: Principal
 ) -> HttpResponse:
-    """Refuse a request whose principal may not use the route, and count it."""
+    """Refuse a request whose principal may not use the route.
+
+    It is counted as a use of its key, and against the rate of its address:
+    somebody may be guessing keys.
+    """
     route = endpoint.route
     api.count(endpoint, principal, None, request, refused=True)
     problem = ApiProblem(*refusal(principal, route.need))

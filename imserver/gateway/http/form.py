@@ -214,6 +214,7 @@ class _Nowhere(BytesIO):
     """A file object that discards uploaded files."""
 
     def write(self, data: Any, /) -> int:
+        """Discard the bytes, and say that all were written."""
         return len(data)
 
 

@@ -47,11 +47,17 @@ class Limits:
     :class:`imserver.gateway.http.call.Api`, which sets them again."""
 
     def __init__(self, settings: LimitSettings, tenants: Tenants) -> None:
+        """Compute the limits. Apps may have stricter ones."""
         self._tenants = tenants
         self.set(settings)
 
     def set(self, settings: LimitSettings) -> None:
-        """Compute the limits from the settings."""
+        """Compute the limits from the settings.
+
+        It is called again when the configuration was read again. Some limits
+        follow from others: a long message needs a long body, which has more
+        values.
+        """
         self.batch_targets = settings.batch_targets
         self.body_bytes = settings.body_bytes
         """Longest body that is read from a known principal."""

@@ -144,7 +144,10 @@ def _names_of_queries(rows: Iterable[Operation]) -> set[str]:
 
 
 def _chapters(rows: Iterable[Operation]) -> list[dict[str, str]]:
-    """Describe the chapters of the document that have operations."""
+    """Describe the chapters of the document, which the core and features have.
+
+    Chapters without an operation are left out.
+    """
     tags = {row.tag for row in rows}
     chapters_of_features = {row.tag: row.chapter for row in rows if row.chapter}
     chapters = TAGS | chapters_of_features
@@ -404,7 +407,10 @@ def _parameters(
 def _fields_of_request(
     row: Operation, schemas: Mapping[str, dict[str, Any]]
 ) -> Iterator[dict[str, Any]]:
-    """Describe the id in the path and the fields of the query."""
+    """Describe the id in the path and the fields of the query.
+
+    ``schemas`` is name of a Struct → its schema.
+    """
     if row.path_id is not None:
         schema = msgspec.json.schema(row.path_id)
         yield _parameter("id", "path", schema, required=True)
@@ -454,7 +460,11 @@ def _header(header: Header, where: str = "") -> dict[str, Any]:
 
 
 def _responses(row: Operation, references: Mapping[Any, Any]) -> dict[str, Any]:
-    """Describe the answers of an operation, by status. Refusals come last."""
+    """Describe the answers of an operation, by status.
+
+    The usual answer comes first, then other successful ones, then refusals.
+    ``references`` is type → the reference to its schema.
+    """
     success = _success(row, references)
     responses = {str(row.status): success}
     for status in row.also:
@@ -498,7 +508,10 @@ def _success(row: Operation, references: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def _success_content(row: Operation, references: Mapping[Any, Any]) -> dict[str, Any]:
-    """Describe the body of the usual answer: its schema and its example."""
+    """Describe the body of the usual answer: its schema and its example.
+
+    Without a Struct, the body is a text.
+    """
     content: dict[str, Any] = {"schema": {"type": "string"}}
     if row.answer is not None:
         content["schema"] = references[row.answer]

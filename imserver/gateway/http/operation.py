@@ -292,8 +292,11 @@ class Resource(Generic[S]):
         user: UserRule | None = None,
         act: str | None = None,
     ) -> None:
-        """Remember the defaults of the routes. The arguments are explained
-        above."""
+        """Remember the defaults of the routes.
+
+        The class explains the arguments. ``need``, ``user`` and ``act`` are
+        only for routes that do not say them.
+        """
         self.rows: list[Operation] = []
         self._tag = tag
         self._need = need
@@ -342,6 +345,12 @@ class Resource(Generic[S]):
         """
 
         def declare(function: Any) -> Any:
+            """Add the function to the table of operations, and return it
+            unchanged.
+
+            If it returns the body of the answer, its parameters become the
+            fields of the request: of the query for GET, else of the JSON body.
+            """
             row = dict(more)
             schema = row.pop("schema", None)
             base = row.pop("base", self._base)
@@ -484,8 +493,11 @@ def _shape_of(
 
 
 def _defaults_of(function: Any) -> dict[str, Any]:
-    """Return name of a parameter → its default, for parameters that have
-    one."""
+    """Return name of a parameter → its default, for parameters that have one.
+
+    They are read from the function itself, because ``inspect`` takes much
+    longer.
+    """
     values = function.__defaults__ or ()
     count = function.__code__.co_argcount
     # Python has the defaults of the last positional parameters.
@@ -502,6 +514,7 @@ def _spread(function: Any, names: Sequence[str]) -> Any:
     """
 
     def run(service: Any, call: Any, shape: Any) -> Any:
+        """Call the route function with the fields of a request."""
         return function(service, call, **{name: getattr(shape, name) for name in names})
 
     # Not by `wraps`, whose copies cost memory: readers of the hints of a route
@@ -512,7 +525,10 @@ def _spread(function: Any, names: Sequence[str]) -> Any:
 
 
 def _shape_read_by(row: Operation) -> Shape:
-    """Make the rule by which the query or the body of an operation is read."""
+    """Make the rule by which the query or the body of an operation is read.
+
+    It also says whether the request names its app, and must name it.
+    """
     body = None
     if row.body is not None:
         body = msgspec.json.Decoder(row.body)

@@ -70,6 +70,7 @@ class RequestRefused(Exception):
     """Raised to end a request with this answer."""
 
     def __init__(self, answer: HttpResponse) -> None:
+        """Take the answer that ends the request."""
         super().__init__(answer.body)
         self.answer = answer
 
@@ -139,6 +140,7 @@ class ApiProblem(Exception):
         headers: tuple[tuple[str, str], ...] = (),
         rate: TooManyRequests | None = None,
     ) -> None:
+        """Take the problem. The class explains the arguments."""
         super().__init__(detail or problem.message)
         self.problem = problem
         self.detail = detail

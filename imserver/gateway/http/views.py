@@ -259,7 +259,10 @@ def _read_head(sock: socket.socket) -> tuple[bytes, bytes]:
 
 
 def _parse_head(head: bytes) -> tuple[int, list[tuple[str, str]]]:
-    """Return the status and the headers of a stream's answer."""
+    """Read the status and the headers of a stream's answer.
+
+    ``head`` is the head of an HTTP response, without the empty line.
+    """
     status_line, *lines = head.decode("latin-1").split("\r\n")
     headers = []
     for line in lines:

@@ -197,7 +197,10 @@ class Fanout:
     def __init__(
         self, hub: Hub, flusher: Flusher, metrics: Metrics, notice_members: int
     ) -> None:
-        """Begin without notices."""
+        """Begin without notices.
+
+        ``notice_members`` is the number of users above which an app has none.
+        """
         self._apps = hub.apps
         self._flusher = flusher
         self._metrics = metrics
@@ -508,7 +511,11 @@ class Fanout:
             app.newcomers[newcomer] = len(app.notices)
 
     def flush_notices(self) -> None:
-        """Put all waiting notices into outboxes."""
+        """Put all waiting notices into outboxes.
+
+        Nearly always an app has one notice, which all its users but one get. If
+        several wait, each session gets them joined.
+        """
         waiting = self._waiting
         self._waiting = []
         for app in waiting:

@@ -97,8 +97,11 @@ class Hub:
     def __init__(
         self, policies: Mapping[str, str], connections: set[Connection]
     ) -> None:
-        """Begin with the configured apps. ``policies`` is app → its login
-        policy."""
+        """Begin with the configured apps.
+
+        ``policies`` is app → its login policy. ``connections`` are all
+        connections of the node, which others add and remove.
+        """
         self.apps = {name: App(name, policy) for name, policy in policies.items()}
         """Apps by name. Only the hub changes it."""
         self._connections = connections

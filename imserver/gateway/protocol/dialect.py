@@ -198,6 +198,7 @@ class EchoDialect(Dialect):
     any_origin = True
 
     def __init__(self, path: str) -> None:
+        """Serve the path that the setting names."""
         self.path = path
 
     def decode(self, payload: bytes) -> Request:

@@ -29,6 +29,7 @@ class Refused(Exception):
     """The data of a command is invalid. ``code`` is the reply code."""
 
     def __init__(self, code: int) -> None:
+        """Take the reply code, whose text is the text of the error."""
         super().__init__(errors.reply_text(code))
         self.code = code
 

@@ -145,7 +145,11 @@ class Idempotency:
         registry: RedisRegistry | None = None,
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        """Begin without ids. The class explains the arguments."""
+        """Begin without ids.
+
+        At most ``limit`` ids are remembered, each for ``seconds``. The class
+        explains ``shared`` and ``registry``. Tests set the ``clock``.
+        """
         self.shared = shared
         self.registry = registry
         self.repeats = 0
@@ -445,7 +449,11 @@ class Idempotency:
         answers: dict[int, T | IdReused] = {}
 
         def carry_out_one(index: int, claim: Claimed) -> None:
-            """Execute one request, and settle its claim."""
+            """Execute one request, and settle its claim.
+
+            ``claim`` is ours (a number), or tells what the first request has
+            done.
+            """
             if isinstance(claim, IdReused):
                 answers[index] = claim
                 return

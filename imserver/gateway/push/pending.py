@@ -127,7 +127,10 @@ class PendingPushes(Service):
 
     def _change_counts(self, app: str, pushes: int, size: int) -> None:
         """Add to the counts of all apps and of one app; negative numbers
-        subtract."""
+        subtract.
+
+        ``size`` is in bytes. An app without pushes is forgotten.
+        """
         self.count += pushes
         self.bytes += size
         app_pushes, app_bytes = self._used.get(app, (0, 0))
@@ -242,7 +245,10 @@ class PendingPushes(Service):
                 self._filled.clear()
 
     def deliver_to_present(self) -> None:
-        """Drop expired pushes, and deliver to users who are online now."""
+        """Drop expired pushes, and deliver to users who are online now.
+
+        :meth:`run` calls it once a second. Switches greenlets.
+        """
         if self.clock() >= self._next_expiry:
             self._expire()
 
@@ -259,7 +265,10 @@ class PendingPushes(Service):
                         self.deliver(app, user)
 
     def _expire(self) -> None:
-        """Drop the pushes whose time is over, and find the next expiry."""
+        """Drop the pushes whose time is over, and find the next expiry.
+
+        So a look at all queues is needed only when a push expires.
+        """
         now = self.clock()
         next_expiry = float("inf")
         for (app, user), queue in tuple(self._queues.items()):

@@ -184,7 +184,11 @@ class Pushes(Service):
         return outcome
 
     def from_user(self, app: str, sender: str, push: UserPush) -> Outcome:
-        """Push a message of a user to another user."""
+        """Push a message of a user to another user.
+
+        The receiver sees ``sender`` as its author. Returns REPEATED if the
+        sender has used the id of the message before.
+        """
         # Users must not claim ids of others.
         claimed_id = _id_of_user(sender, push.msg_id)
         claim = self.ids.claim(app, claimed_id)
@@ -334,7 +338,11 @@ class LocalReach(Service):
         device: str | None = None,
         outcomes: list[Outcome] | None = None,
     ) -> list[Outcome]:
-        """Deliver to each user the event of ``events`` at the same index."""
+        """Deliver to each user the event of ``events`` at the same index.
+
+        The outcomes are added to ``outcomes``, so that a caller has the known
+        ones after an error. A user ``""`` gets nothing.
+        """
         # Names are looked up once per call, not once per user; also in
         # to_each_once().
         to_sessions = self.fanout.to_sessions
@@ -539,8 +547,11 @@ class Publishing(Service, dict=True):
         return published, (published.outcome,), position_bytes
 
     def _publish(self, publication: _Publication, channel: str) -> Published:
-        """Publish to one of several channels, which may stand for a user or a
-        group."""
+        """Publish to one of several channels.
+
+        ``user:<id>`` and ``group:<id>`` stand for a user and a group, who have
+        no ordinary channel. A refusal is the result, and not an error.
+        """
         app = publication.app
         event = publication.event
         # Channels of a system have any names: there, `user:1` is not the

@@ -519,7 +519,13 @@ class Rerouting(Service):
         return True
 
     def _serve_queue(self, app: str, user: str) -> None:
-        """Greenlet: deliver or forward the pushes to one user, until none waits."""
+        """Greenlet: deliver or forward the pushes to one user, until none
+        waits.
+
+        They go one after the other, so that they keep their order. While this
+        node drains, a push waits ``patience`` seconds for its user to come
+        back.
+        """
         queue = self._queues[app, user]
         until = monotonic() + self.patience
         try:

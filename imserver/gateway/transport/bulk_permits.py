@@ -49,7 +49,11 @@ class BulkPermits:
     """
 
     def __init__(self, most: int, hold_seconds: float) -> None:
-        """Begin without lines. A permit ends after ``hold_seconds``."""
+        """Begin without lines.
+
+        At most ``most`` nodes have a permit at a time. A permit ends after
+        ``hold_seconds``, if the node does not return it.
+        """
         self._most = most
         self._hold_seconds = hold_seconds
         self._poll = monkey.get_original("select", "poll")()
@@ -171,7 +175,11 @@ class BulkPermit:
         hold_seconds: float,
         wait_seconds: float,
     ) -> None:
-        """Begin without a permit, and listen to the line."""
+        """Begin without a permit, and listen to the line.
+
+        ``line`` is the node's end of the line to the supervisor. The module
+        explains the three times.
+        """
         self._line = line
         self._granted = granted
         self._write_seconds = write_seconds

@@ -109,8 +109,11 @@ class Encoding:
         deflate_bits: int,
         outbox_bytes: int = 0,
     ) -> None:
-        """Prepare what is the same in all frames. The class explains the
-        arguments."""
+        """Prepare the parts that all frames share.
+
+        The class explains the arguments. ``outbox_bytes`` is the limit of an
+        outbox; 0: the limit of the node.
+        """
         self.outbox_bytes = outbox_bytes
         """Limit of an outbox; 0: the limit of the node."""
         self.dialect = dialect

@@ -119,6 +119,7 @@ class Violation(Exception):
     send."""
 
     def __init__(self, code: int, reason: str) -> None:
+        """Remember the close code and the reason that the peer gets."""
         super().__init__(reason)
         self.code = code
         self.reason = reason

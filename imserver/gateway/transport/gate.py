@@ -101,7 +101,10 @@ class Origins:
     """
 
     def __init__(self, proxies: TrustedProxies, policy: GatePolicy) -> None:
-        """Begin with the node's policy. The apps are set later."""
+        """Begin with the node's policy.
+
+        The apps are set later, because they are in the database.
+        """
         self._proxies = proxies
         self.open_dialects: set[str] = set()
         """Names of the dialects to which pages of all hosts may connect."""
@@ -130,8 +133,11 @@ class Origins:
         self._on_refused.append(refused)
 
     def set_policy(self, policy: GatePolicy) -> None:
-        """Set the node's policy, and forget what was accepted by the old
-        one."""
+        """Set the node's policy, and forget what was accepted by the old one.
+
+        Demo mode remembers the last good headers and marks good heads; both may
+        be wrong now.
+        """
         self._any = policy.any_origin
         self._own = frozenset(map(listed_host, policy.origins))
         self.demo = policy.demo
@@ -567,8 +573,11 @@ class Gate:
         )
 
     def _path_of(self, head: Head) -> DialectPath | HttpProblem:
-        """Find the dialect on the path of a request, or the error that refuses
-        it."""
+        """Find the dialect on the path of a request.
+
+        Several dialects may share a path. Then a function chooses one by the
+        query, or refuses the request with an error, which is the result.
+        """
         path = self.paths.get(head.path) or self.paths.get(pattern_of(head.path))
         if path is None:
             return Problems.NOT_FOUND
@@ -613,7 +622,11 @@ class Gate:
                 del self.per_address[network]
 
     def _objection(self, dialect: Dialect, origin: str, host: str, peer: str) -> int:
-        """Return the close code that refuses a client; 0 if it is accepted."""
+        """Return the close code that refuses a client; 0 if it is accepted.
+
+        The limits come before the origin: a full node refuses everybody. A
+        refusal is reported to observers.
+        """
         if self.full:
             return CloseCode.GOING_AWAY
         if self.limit and self.connections >= self.limit:

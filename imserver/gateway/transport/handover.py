@@ -193,7 +193,10 @@ class HandOver(Service, dict=True):
         self._start_waiting()
 
     def _start_waiting(self) -> None:
-        """Start waiting requests, as many as the limit allows."""
+        """Start waiting requests, as many as the limit allows.
+
+        It is called when a request comes, and when one has ended.
+        """
         while self._waiting and len(self.running) < self.limit:
             request = self._waiting.popleft()
             *_, data, _give_back = request

@@ -187,7 +187,11 @@ class HttpConnection(Writer):
     )
 
     def __init__(self, front: FrontServer, sock: _socket.socket, address: Any) -> None:
-        """Begin to wait for the first request."""
+        """Begin to wait for the first request.
+
+        ``address`` is the host and port of the peer. The time limit of the head
+        begins now.
+        """
         super().__init__(sock)
         self._front = front
         self.address = address

@@ -77,6 +77,7 @@ class BadHead(Exception):
     """
 
     def __init__(self, problem: HttpProblem, detail: str) -> None:
+        """Take the answer for the client, and the text for the log."""
         super().__init__(detail)
         self.problem = problem
 
@@ -489,7 +490,11 @@ class Body:
     __slots__ = ("_limit", "_raw", "_size", "begun", "content", "too_large")
 
     def __init__(self, head: ParsedHead, limit: int, begun: float = 0.0) -> None:
-        """Begin to read the body of a request with this head."""
+        """Begin to read the body of a request with this head.
+
+        ``limit`` is the largest accepted size in bytes. ``begun`` is the
+        monotonic time at which the head was complete.
+        """
         self._limit = limit
         self.begun = begun
         """Monotonic time at which the head was complete."""
@@ -785,7 +790,11 @@ def problem_body(problem: HttpProblem, id: str = "", detail: str = "") -> bytes:
 
 
 def problem_response(problem: HttpProblem, headers: Headers = ()) -> bytes:
-    """Make a whole error response, after which the connection ends."""
+    """Make a whole error response, after which the connection ends.
+
+    It is for errors before a route is known, so it has no request id of a
+    client.
+    """
     content = problem_body(problem)
     lines = "".join(
         f"{name}: {value}\r\n" for name, value in challenged(problem, headers)
@@ -1003,7 +1012,10 @@ def _length_line(length: int) -> bytes:
 
 
 def keep_alive_response(response: HttpResponse) -> bytes:
-    """Make a whole HTTP/1.1 response that keeps the connection open."""
+    """Make a whole HTTP/1.1 response that keeps the connection open.
+
+    Each answer of the front server to a usual request is made here.
+    """
     body = response.body
     # The usual answer to a push has one header. Written out as in
     # header_block(), to save a call.

@@ -155,6 +155,7 @@ class Reserve:
     """
 
     def __init__(self) -> None:
+        """Open the spare descriptor."""
         self._spare: _socket.socket | None = _socket.socket()
 
     def turn_away(self, listening: _socket.socket) -> None:
@@ -207,7 +208,10 @@ class Listener(Parked):
         metrics: Metrics,
         accepted: Callable[[_socket.socket, Any], None],
     ) -> None:
-        """Begin to accept connections."""
+        """Begin to accept connections from a socket that listens.
+
+        The socket moves into a plain one, which the poller watches.
+        """
         self.port = port_of(sock)
         self.address = text_of(sock.getsockname())
         self._family = sock.family
@@ -224,7 +228,11 @@ class Listener(Parked):
         poller.add(self)
 
     def on_readable(self) -> None:
-        """Accept the connections that wait, up to a limit per turn."""
+        """Accept the connections that wait, up to a limit per turn.
+
+        So a flood of connections does not stop all others. If the process has
+        no file descriptor left, one client gets 503, and the listener pauses.
+        """
         if self.sock.fileno() < 0:  # it is closed
             return
         for _ in range(_ACCEPTED_PER_TURN):
@@ -267,8 +275,11 @@ class Listener(Parked):
         self._pause.again(self._resume)
 
     def close(self) -> None:
-        """Accept the connections that wait in the queue, then stop
-        listening."""
+        """Stop listening, after the connections that wait in the queue were
+        accepted.
+
+        Their clients have connected already, and would get an error otherwise.
+        """
         self._pause.stop()
         if self.sock.fileno() < 0:
             return

@@ -496,7 +496,10 @@ class Flusher:
         self.note_growth(connection)
 
     def resume(self, connection: Writer) -> None:
-        """Continue writing, because the socket accepts bytes again."""
+        """Continue writing, because the socket accepts bytes again.
+
+        When the backlog is empty, the socket is no longer watched for writing.
+        """
         backlog = connection.outbox
         if type(backlog) is not Backlog:
             return

@@ -58,6 +58,7 @@ class Unreachable(ImserverError):
     """
 
     def __init__(self, text: str, is_refused: bool = False) -> None:
+        """Take the reason, for the log of the caller."""
         super().__init__(text)
         self.is_refused = is_refused
 
@@ -386,9 +387,11 @@ class AnswerReader(Service):
         self.is_complete = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        """Add a header."""
         self.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
+        """Note that the head is complete."""
         self.has_head = True
 
     def on_body(self, piece: bytes) -> None:
@@ -403,6 +406,7 @@ class AnswerReader(Service):
         self.is_complete = True
 
     def on_message_complete(self) -> None:
+        """Note that the whole answer has arrived."""
         self.is_complete = True
 
 

@@ -90,7 +90,11 @@ class MessageParser:
     )
 
     def __init__(self, limit: int, deflated: bool) -> None:
-        """Begin between two messages."""
+        """Begin between two messages.
+
+        ``limit`` is the largest message in bytes, and ``deflated`` says whether
+        messages may be compressed.
+        """
         self._limit = limit
         self._slack = 0
         """How many bytes a frame may have beyond the limit, because compression

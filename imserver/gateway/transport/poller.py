@@ -194,7 +194,10 @@ class EpollPoller(Readers):
 
     def __init__(self, loop: Any, readers: int) -> None:
         """Let gevent's loop watch one epoll instance, which watches all
-        sockets."""
+        sockets.
+
+        ``readers`` is how many reader greenlets stay while they are idle.
+        """
         super().__init__(readers)
         self._epoll = EPOLL()
         self._parked: list[Parked | None] = []
@@ -232,6 +235,7 @@ class EpollPoller(Readers):
         self._parked[fd] = parked
 
     def at(self, fd: int) -> Parked | None:
+        """Return the object for which a file descriptor is watched, or None."""
         if 0 <= fd <= self.highest:
             return self._parked[fd]
         return None
@@ -260,11 +264,16 @@ class EpollPoller(Readers):
             self._epoll.modify(parked.fd, events)
 
     def mask(self, parked: Parked) -> None:
+        """Stop watching a socket for reading. Writing is still watched."""
         parked.masked = True
         if self.at(parked.fd) is parked:
             self._epoll.modify(parked.fd, parked.interest & _WRITE)
 
     def unmask(self, parked: Parked) -> None:
+        """Watch a masked socket again.
+
+        It may have been closed meanwhile, or removed because of its peer.
+        """
         parked.masked = False
         if self.at(parked.fd) is parked:
             self._epoll.modify(parked.fd, parked.interest)
@@ -287,7 +296,11 @@ class EpollPoller(Readers):
 
     def _poll(self) -> None:
         """Callback: queue the sockets that are ready, and let readers serve
-        them."""
+        them.
+
+        gevent's loop calls it when epoll has events. Most sockets are only
+        readable; others need more care.
+        """
         ready = self.ready
         parked_by_fd = self._parked
         # Sockets that are still in the queue are reported again, but must not
@@ -364,6 +377,7 @@ class WatcherPoller(Readers):
     socket."""
 
     def __init__(self, loop: Any, readers: int) -> None:
+        """Begin without watchers."""
         super().__init__(readers)
         self._loop = loop
         self._watchers: dict[int, tuple[Parked, Any, Any]] = {}
@@ -373,6 +387,7 @@ class WatcherPoller(Readers):
         """The objects whose sockets became readable in this turn."""
 
     def add(self, parked: Parked) -> None:
+        """Start to watch a socket."""
         reading = self._loop.io(parked.fd, _WATCH_READABLE)
         writing = self._loop.io(parked.fd, _WATCH_WRITABLE)
         self._watchers[parked.fd] = (parked, reading, writing)
@@ -380,12 +395,17 @@ class WatcherPoller(Readers):
         reading.start(self._readable, parked.fd)
 
     def at(self, fd: int) -> Parked | None:
+        """Return the object for which a file descriptor is watched, or None."""
         entry = self._watchers.get(fd)
         if entry is None:
             return None
         return entry[0]
 
     def take(self, parked: Parked) -> None:
+        """Watch a socket for ``parked`` from now on.
+
+        Another object may have watched it before.
+        """
         if parked.fd in self._watchers:
             _, reading, writing = self._watchers[parked.fd]
             self._watchers[parked.fd] = (parked, reading, writing)
@@ -394,6 +414,7 @@ class WatcherPoller(Readers):
             self.add(parked)
 
     def remove(self, parked: Parked) -> None:
+        """Stop watching a socket, which may have been removed before."""
         entry = self._watchers.get(parked.fd)
         if entry is not None and entry[0] is parked:
             del self._watchers[parked.fd]
@@ -402,6 +423,7 @@ class WatcherPoller(Readers):
                 watcher.close()
 
     def pause(self, parked: Parked, paused: bool) -> None:
+        """Pause or resume watching a listener."""
         entry = self._watchers.get(parked.fd)
         if entry is not None:
             if paused:
@@ -410,6 +432,7 @@ class WatcherPoller(Readers):
                 entry[1].start(self._readable, parked.fd)
 
     def watch_writable(self, parked: Parked, wanted: bool) -> None:
+        """Start or stop calling ``on_writable``."""
         entry = self._watchers.get(parked.fd)
         if entry is not None:
             if wanted:
@@ -418,16 +441,20 @@ class WatcherPoller(Readers):
                 entry[2].stop()
 
     def mask(self, parked: Parked) -> None:
+        """Stop watching a socket for reading, because somebody serves it
+        already."""
         parked.masked = True
         self.pause(parked, paused=True)
 
     def unmask(self, parked: Parked) -> None:
+        """Watch a masked socket again, unless it has another owner now."""
         parked.masked = False
         entry = self._watchers.get(parked.fd)
         if entry is not None and entry[0] is parked:
             self.pause(parked, paused=False)
 
     def close(self) -> None:
+        """Stop watching all sockets."""
         for parked, *_ in tuple(self._watchers.values()):
             self.remove(parked)
 
@@ -458,6 +485,8 @@ class WatcherPoller(Readers):
             self.wake()
 
     def _writable(self, fd: int) -> None:
+        """Callback of a watcher: let the owner of a socket continue to
+        write."""
         entry = self._watchers.get(fd)
         if entry is not None:
             entry[0].on_writable()

@@ -20,6 +20,7 @@ class Transitions(dict[Cause, State], Generic[Cause, State]):
     """
 
     def __init__(self, state: State, row: Mapping[Cause, State]) -> None:
+        """Take the transitions of a state, which errors name."""
         super().__init__(row)
         self._state = state
 

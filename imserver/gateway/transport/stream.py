@@ -57,6 +57,8 @@ class StreamEncoding(Encoding):
         before: bytes = b"",
         behind: bytes = b"",
     ) -> None:
+        """Set what comes around each payload. The class explains the
+        arguments."""
         self._before = before
         self._behind = behind
         super().__init__(dialect, serve, limit_bytes, 0)

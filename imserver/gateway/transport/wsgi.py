@@ -401,7 +401,10 @@ class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
         return super().start_response(status, headers, exc_info)
 
     def run_websocket(self) -> None:
-        """Adopt the socket after the handshake."""
+        """Adopt the socket after the handshake.
+
+        The handler ends then, and nothing of it stays in memory.
+        """
         assert self.environ is not None
         sock, rest = take_socket(self)
         # Breaks the reference cycle of handler, websocket and environ, which
@@ -414,7 +417,10 @@ class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
         self.server.listener_context.admitted(sock, self.admission, rest)
 
     def _refuse(self, refusal: Refusal) -> list[bytes]:
-        """Begin the answer that refuses an upgrade. Returns its body."""
+        """Begin the answer that refuses an upgrade. Returns its body.
+
+        It is a problem as JSON, and the connection ends after it.
+        """
         content = problem_body(refusal.problem)
         # The client may send frames next, which are no requests.
         self.close_connection = True
@@ -449,7 +455,11 @@ class WsgiServer(WSGIServer):
         context: ListenerContext,
         metrics: Metrics,
     ) -> None:
-        """Make a server that accepts connections once it is started."""
+        """Make a server that accepts connections once it is started.
+
+        ``listener`` is a socket that listens. ``environ`` is for the WSGI
+        application.
+        """
         environ = {**environ, WS_DIALECT_KEY: context.ws_dialect}
         super().__init__(
             listener,

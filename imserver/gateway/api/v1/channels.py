@@ -322,7 +322,10 @@ def history(
 
 
 def _shown(event: Event) -> PublicationShown:
-    """Convert a publication of a history to the form of the answer."""
+    """Convert a publication of a history to the form of the answer.
+
+    A payload that is JSON is in ``data``, and a text in ``text``.
+    """
     part = event.channel
     assert part is not None
     publication = PublicationShown(

@@ -510,7 +510,10 @@ class _CommandBatch(Service):
         self.counts[app, isinstance(result, ApiProblem)] += 1
 
     def finish(self) -> None:
-        """Execute the waiting pushes. May switch greenlets."""
+        """Execute the waiting pushes together. May switch greenlets.
+
+        Their results take the places that :meth:`take` has kept for them.
+        """
         pushes = self._waiting
         indexes = self._indexes
         if not pushes:

@@ -495,7 +495,11 @@ def store_each(
 def _stored(
     push: PushToStore, result: StoreResult | HttpProblem | StorageUnavailable
 ) -> StoredPush | ApiProblem:
-    """Convert the result of the message log to the result for the sender."""
+    """Convert the result of the message log to the result for the sender.
+
+    A refused push becomes a problem. Otherwise each target has a result, with
+    the position of its message or the reason why it was refused.
+    """
     if isinstance(result, StorageUnavailable):
         return spent(result)
     if isinstance(result, HttpProblem):

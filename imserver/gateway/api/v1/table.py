@@ -196,8 +196,11 @@ def openapi(api: Api, call: Call) -> HttpResponse:
 
 
 def document_of(operations: Iterable[Operation]) -> Callable[[int, bool, str], bytes]:
-    """Return the function that writes the OpenAPI document of these
-    operations."""
+    """Return the function that writes the OpenAPI document of these operations.
+
+    The document depends on the limits of the node, on demo mode and on the path
+    below which a proxy serves it. The last two documents are remembered.
+    """
     documented = tuple(operations)
 
     @lru_cache(maxsize=2)

@@ -280,7 +280,10 @@ def send_message_batch(api: Api, call: Call) -> HttpResponse:
 
 
 def _batch_answer(users: Sequence[str], outcomes: Sequence[Outcome]) -> HttpResponse:
-    """Make the answer with a result for each user, in their order."""
+    """Make the answer to a batch, with a result for each user.
+
+    ``users`` and ``outcomes`` are in the order of the request.
+    """
     # A batch may have thousands of results, so the outcomes are not looked up
     # for each of them.
     sent = Outcome.SENT

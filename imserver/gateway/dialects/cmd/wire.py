@@ -565,6 +565,7 @@ class CmdAnswers(ChannelAnswers):
     dialect = CmdDialect.name
 
     def __init__(self, codec: ChannelCmdDialect) -> None:
+        """Take the codec for connections that subscribe."""
         self._codec = codec
 
     def state_of(self, connection: Connection) -> CmdState:

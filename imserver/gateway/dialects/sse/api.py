@@ -68,6 +68,7 @@ class SseDialect(Dialect):
     ping = COMMENT
 
     def __init__(self, app: str) -> None:
+        """Take the name of the app, which each event has."""
         self.app = app
 
     def encode_event(self, event: Event) -> bytes | None:
@@ -242,8 +243,11 @@ class EventStreams:
     """
 
     def __init__(self, core: Core, messenger: StoresMessages | None) -> None:
-        """Take the services of the node. ``messenger`` is explained at the
-        class."""
+        """Take the services of the node.
+
+        ``messenger`` knows where stored messages begin. None: this node stores
+        none.
+        """
         self._sessions = core.sessions
         self._connections = core.connections
         self._channels = core.channels
@@ -260,11 +264,20 @@ class EventStreams:
         self._encoding_of = cache(_encoding_of)
 
     def open(self, stream: Stream, head: Head) -> None:
-        """Begin the stream of a request, or refuse it. May switch greenlets."""
+        """Begin the stream of a request, or refuse it.
+
+        The head of the answer is made only after the login, because it is
+        logged with the user. A refusal is a whole HTTP response in place of the
+        stream. May switch greenlets.
+        """
         request = stream_request(head, host_of(stream.peer))
 
         def make_head(proved_user: str) -> bytes:
-            """Make the head of the answer, and log who has the stream."""
+            """Make the head of the answer, and log who has the stream.
+
+            ``proved_user`` is the user whom a token in the query has proved;
+            ``""``: none has.
+            """
             by = principal.label
             # The token was in the query, which identify() has not read.
             if proved_user and principal.kind == "nobody":
