@@ -1161,8 +1161,7 @@ def _check_app_name(name: str, locations: Locations) -> None:
 def _require_no_conflict(config: Config, locations: Locations) -> None:
     """Raise ConfigError if two apps have one value that must be unique.
 
-    The mark ``unique`` of a setting says so. By such a value a request finds
-    its app.
+    Settings of features may have the mark ``unique``, which says so.
     """
     owners: dict[tuple[str, Any], str] = {}
     for name, tenant in config.apps.items():

@@ -240,8 +240,7 @@ class ClusterMember:
     ) -> None:
         """Set the function for each class of messages from other nodes.
 
-        A message has no answer. The functions must not switch greenlets, so
-        that the messages of a node stay in order.
+        A node message is one-way: its function returns no answer.
         """
         core = self._core
         fanout = core.fanout

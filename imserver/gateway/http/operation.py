@@ -495,8 +495,7 @@ def _shape_of(
 def _defaults_of(function: Any) -> dict[str, Any]:
     """Return name of a parameter → its default, for parameters that have one.
 
-    They are read from the function itself, because ``inspect`` takes much
-    longer.
+    Parameters that are given by keyword only are among them.
     """
     values = function.__defaults__ or ()
     count = function.__code__.co_argcount

@@ -792,8 +792,7 @@ def problem_body(problem: HttpProblem, id: str = "", detail: str = "") -> bytes:
 def problem_response(problem: HttpProblem, headers: Headers = ()) -> bytes:
     """Make a whole error response, after which the connection ends.
 
-    It is for errors before a route is known, so it has no request id of a
-    client.
+    It is for errors before a route is known. Its request id is a new one.
     """
     content = problem_body(problem)
     lines = "".join(
