@@ -136,7 +136,8 @@ class _Commands(GroupOfRows):
         """Parse the words of the command line.
 
         The options for the server may also stand in front of each part of a
-        command's name. So ``-c FILE app list`` is parsed as ``app list -c FILE``.
+        command's name. So ``-c FILE app list`` is parsed as ``app list -c
+        FILE``.
         """
         command: click.Command | None = self
         name = list[str]()
@@ -189,7 +190,8 @@ def _names_server(word: str) -> bool:
 
 
 def _has_value(word: str) -> bool:
-    """Tell whether an option has its value in it: ``-cFILE``, ``--config=FILE``."""
+    """Tell whether an option has its value in it: ``-cFILE``,
+    ``--config=FILE``."""
     is_short = word.startswith("-c")
     return "=" in word or (is_short and word != "-c")
 

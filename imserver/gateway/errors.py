@@ -491,8 +491,8 @@ class ServiceRefused(ImserverError):
     def __init__(self, text: object = "", problem: HttpProblem | None = None) -> None:
         """Refuse with the problem of the class, or with another ``problem``.
 
-        ``text`` replaces the usual message of another problem. With the problem of
-        the class, its ``detail`` says whether the message has the text.
+        ``text`` replaces the usual message of another problem. With the problem
+        of the class, its ``detail`` says whether the message has the text.
         """
         if problem is None:
             super().__init__(text or "")

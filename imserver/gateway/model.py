@@ -477,6 +477,7 @@ class DialectState(Struct, gc=False):
 
         Returns the previous data. ``b""`` means no data.
         """
+        # Most connections have no such data, and so no dict.
         if not (info or self.channel_infos):
             return b""
         infos = self.channel_infos or {}

@@ -305,8 +305,8 @@ class DataDirectory:
 
         lock = self._open_lock()
         if self._shared:
-            # This makes an exclusive lock of the first node a shared one, so that
-            # other nodes of the cluster can take it, too.
+            # This makes an exclusive lock of the first node a shared one, so
+            # that other nodes of the cluster can take it, too.
             is_ours = _locked(lock, fcntl.LOCK_SH, _SHARED_LOCK_SECONDS)
         else:
             is_ours = self._first

@@ -72,7 +72,8 @@ class GroupOfRows(CommandGroup):
     def __init__(
         self, *args: Any, rows: Callable[[], Iterable[CommandOf]], **more: Any
     ) -> None:
-        """Take the function that yields the rows, and the arguments of click."""
+        """Take the function that yields the rows, and the arguments of
+        click."""
         super().__init__(*args, **more)
         self._rows = rows
 

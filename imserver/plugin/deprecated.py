@@ -323,7 +323,8 @@ def _settings(
     """
 
     def check_all(config: Config, locations: Any) -> Iterator[tuple[str, str]]:
-        """Check the settings, and yield what a careful operator would change."""
+        """Check the settings, and yield what a careful operator would
+        change."""
         if check is not None:
             check(config, locations)
         yield from findings(config, on_several_machines(config))

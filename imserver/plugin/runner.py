@@ -171,16 +171,16 @@ class Runner(Store.Rows):
     def _work(self, app: str, id: str, known_end: int | None) -> None:
         """Greenlet: lease a row, do its work, and give the lease back.
 
-        After an error the lease ends later, so that the work is done again after a
-        pause. ``known_end`` is the end of the lease that this node has seen, for
-        :meth:`_lease`.
+        After an error the lease ends later, so that the work is done again
+        after a pause. ``known_end`` is the end of the lease that this node has
+        seen, for :meth:`_lease`.
         """
         row = (app, id)
         if row in self._leases or self._has_ended:
             return
 
-        # Set before the first switch of greenlets, so that no other greenlet begins
-        # the same row.
+        # Set before the first switch of greenlets, so that no other greenlet
+        # begins the same row.
         self._leases[row] = (0, 0.0)
         pause = -1.0  # seconds; the lease ends now, and any node may continue
         try:

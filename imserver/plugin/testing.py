@@ -141,8 +141,8 @@ class NodeProcess:
     ) -> None:
         """Write the settings, start the process, and wait until it serves.
 
-        ``command`` is the program ``imserver`` with its first arguments. The class
-        explains the other arguments.
+        ``command`` is the program ``imserver`` with its first arguments. The
+        class explains the other arguments.
         """
         # What is on this stack is undone in the reverse order.
         with ExitStack() as started:
@@ -187,7 +187,8 @@ class NodeProcess:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
-        """End the node, and remove its folder. Fail if it logged a traceback."""
+        """End the node, and remove its folder. Fail if it logged a
+        traceback."""
         with self._started:
             self.stop()
             if error is None:
@@ -322,7 +323,8 @@ class NodeProcess:
         """
 
         def addresses() -> tuple[HostAndPort, HostAndPort] | None:
-            """Find the addresses in the output; None if they are not there yet."""
+            """Find the addresses in the output; None if they are not there
+            yet."""
             text = self.output
             http = _HTTP.search(text)
             ws = _WS.search(text)
@@ -765,7 +767,8 @@ def _check_no_routes(node: NodeProcess, feature: FeatureRow) -> None:
 
 
 def _check_no_commands(node: NodeProcess, feature: FeatureRow) -> None:
-    """Check that a node refuses the commands of a feature in the cmd dialect."""
+    """Check that a node refuses the commands of a feature in the cmd
+    dialect."""
     with node.connect("/acc") as client:
         for name in feature.wire.get("cmd", ()):
             client.send(json.dumps({"seq": "1", "cmd": name, "data": {}}))

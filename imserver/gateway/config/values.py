@@ -150,14 +150,15 @@ class Locations(Service):
     def note_old(self, name: str, written: object) -> None:
         """Warn if a setting was written under its old name.
 
-        ``name`` is the canonical name. ``written`` is the text in the file, with
-        or without its section. Another spelling of the canonical name is no old
-        name.
+        ``name`` is the canonical name. ``written`` is the text in the file,
+        with or without its section. Another spelling of the canonical name is
+        no old name.
         """
         key = name.rpartition(".")[2]
         written_key = str(written).rpartition(".")[2]
         if fold(written_key) != fold(key):
-            # The location without the canonical name, which people did not write.
+            # The location without the canonical name, which people did not
+            # write.
             location = self.of(name).removesuffix(name)
             self.warnings.append(f"{location}{written}: {OLD_NAME.format(key)}")
 
@@ -257,8 +258,8 @@ class Declarations:
     ) -> None:
         """Collect the settings, and index them by their names.
 
-        Raises StartError if two features declare the same setting. The arguments
-        are described at the class.
+        Raises StartError if two features declare the same setting. The
+        arguments are described at the class.
         """
         self.dialects = tuple(dict.fromkeys(dialects))
         self.sections = tuple(sections)
@@ -383,10 +384,11 @@ class Declarations:
     def _shape_app(
         self, fields: dict[Any, Any], above: str, locations: Locations
     ) -> dict[str, Any]:
-        """Check the settings of an app, and return them by their canonical names.
+        """Check the settings of an app, and return them by their canonical
+        names.
 
-        ``above`` is the name of the app in messages, such as ``apps.shop``. If it
-        is ``""``, messages have the names of the settings alone. Raises
+        ``above`` is the name of the app in messages, such as ``apps.shop``. If
+        it is ``""``, messages have the names of the settings alone. Raises
         ConfigError.
         """
         if above:
@@ -410,7 +412,8 @@ class Declarations:
     def _require_known_dialects(
         self, dialects: Iterable[str], prefix: str, locations: Locations
     ) -> None:
-        """Raise ConfigError if an app names a dialect that the node does not speak.
+        """Raise ConfigError if an app names a dialect that the node does not
+        speak.
 
         Declarations without dialects accept every name.
         """
@@ -629,7 +632,8 @@ def _shape_fields(
     locations: Locations,
     renamed: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """Normalize the values of a section, by the canonical names of its settings.
+    """Normalize the values of a section, by the canonical names of its
+    settings.
 
     ``hints`` is name of a setting → type. ``name`` is the name of the section
     in messages, or ``""``. ``renamed`` is old name of a setting → its name.

@@ -180,7 +180,8 @@ class ClusterMember:
     def _make_channels(self) -> ChannelNodes:
         """Make the services of channels and of connections by their ids.
 
-        Returns the service that knows which nodes have subscribers of a channel.
+        Returns the service that knows which nodes have subscribers of a
+        channel.
         """
         core = self._core
         links = self._links
@@ -305,6 +306,7 @@ class ClusterMember:
         self._members.add_to(queries)
         core.connections.add_to(queries)
 
+        # Then the RPC ports, whose addresses the lease names.
         address = advertised_address(config.cluster.advertise, only_local)
         host = config.cluster.bind or address
         control_port = config.app.rpc_port
@@ -313,6 +315,7 @@ class ClusterMember:
             data_port = control_port + 1
         rpc.start(host, control_port, data_port)
 
+        # With the lease in the registry, this node is a member.
         clients = f"{address}:{port}"
         own_lease = self._make_lease(address, clients, public_ws_url, features)
         events = RegistryEvents(

@@ -219,12 +219,14 @@ class Core(Services):
 
         Raises :class:`StartError` with a one-line message.
         """
+        # The data folder first: its lock keeps a second server away.
         config = self.config
         secret = self.node.start()
         self.proxies = TrustedProxies(config.server.trusted_proxies)
         self.network = build_network(config, self.node, self.metrics, self.proxies)
         self.outgoing = Outgoing()
         self.dispatcher = Dispatcher(self.metrics)
+        # Apps, keys and logins. They need the sockets, and pushes need them.
         links = self._make_foundation(secret)
         self._make_identity(secret)
         self.dispatcher.report_to(acted=report_commands(self.observer))
@@ -250,6 +252,8 @@ class Core(Services):
 
             self.member = ClusterMember(links, self)
             database = self.member.database
+
+        # Users, channels and pushes.
         self.tenants.report_to(self.sessions.forget_app, self.sessions.app_changed)
         self.dispatcher.add(self.sessions.commands())
         self._make_push()
@@ -261,7 +265,8 @@ class Core(Services):
         self.overview = self._make_overview()
 
     def _report_ends(self) -> None:
-        """Let the services learn of each connection that ends, in this order."""
+        """Let the services learn of each connection that ends, in this
+        order."""
         members = self.channels.members
         # ``+=`` adds to the list that the network has.
         ended = self.network.ended
@@ -380,8 +385,8 @@ class Core(Services):
         store = self.store
         sessions = self.sessions
         is_recorded = store.has_database and not keeps_messages
-        # The messages get this name in place of the user. Without a name they stay
-        # under the id of the user.
+        # The messages get this name in place of the user. Without a name they
+        # stay under the id of the user.
         name = ""
         if not keeps_messages:
             name = new_name()
@@ -542,8 +547,8 @@ class Core(Services):
     def _find_answers(self) -> None:
         """Find the objects that answer questions of the core.
 
-        A question is, for example, who has an account. If no feature answers it,
-        the core has a default.
+        A question is, for example, who has an account. If no feature answers
+        it, the core has a default.
         """
         for answers in self._answers:
             self._services += answers(self)

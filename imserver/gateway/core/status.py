@@ -146,8 +146,8 @@ class NodeStatus(Service):
     def state(self, debug: bool, detail: bool = False) -> dict[str, Any]:
         """Return the content of ``/system/state``.
 
-        With ``debug``, it has all peers and users. With ``detail``, it has fields
-        that the original server does not have.
+        With ``debug``, it has all peers and users. With ``detail``, it has
+        fields that the original server does not have.
         """
         apps = {name: len(app.users) for name, app in self.core.hub.apps.items()}
         # The original shows these three, with Go's word for greenlets.

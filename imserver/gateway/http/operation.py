@@ -339,9 +339,9 @@ class Resource(Generic[S]):
     ) -> Declare[S]:
         """Make the decorator of a route function.
 
-        ``more`` has fields of :class:`Operation`. It may also have ``schema``, the
-        name and the text of the Struct of the request, and ``base``, the Struct
-        from which it inherits fields.
+        ``more`` has fields of :class:`Operation`. It may also have ``schema``,
+        the name and the text of the Struct of the request, and ``base``, the
+        Struct from which it inherits fields.
         """
 
         def declare(function: Any) -> Any:
@@ -423,9 +423,8 @@ def _read_signature(
     functions:
 
     - ``f(service, call, request: AStruct)``: it is returned as it is.
-    - ``f(service, call, name: str, …)``: a Struct is made of its parameters,
-      with
-      the name and the text in ``schema`` and the fields of ``base``.
+    - ``f(service, call, name: str, …)``: a Struct is made of its parameters.
+      ``schema`` is its name and text, and ``base`` has more fields.
     """
     types = get_type_hints(function, include_extras=True)
     row.setdefault("answer", types["return"])

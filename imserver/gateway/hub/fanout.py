@@ -274,6 +274,8 @@ class Fanout:
         channels of users or groups have subscribers in the app.
         :meth:`to_sessions` has the rules.
         """
+        # Sessions that subscribe to the user's channel, or to the channel of
+        # the event, get a publication. "plain" is the push for all others.
         user_channel = app.own_channels.get(f"user:{user}")
         event_channel = None
         plain = event

@@ -438,10 +438,10 @@ class Idempotency:
         greenlets.
 
         ``requests`` has the id and the digest of each request. ``carry_out``
-        executes one: it gets its index, and the result of the first request (None:
-        the request is not a repeat). With ``all_or_none``, :class:`IdReused` is
-        raised if an id is known to belong to another request. Otherwise the result
-        of such a request is IdReused.
+        executes one: it gets its index, and the result of the first request
+        (None: the request is not a repeat). With ``all_or_none``,
+        :class:`IdReused` is raised if an id is known to belong to another
+        request. Otherwise the result of such a request is IdReused.
         """
         ids = [id for id, _ in requests]
         digests = [digest for _, digest in requests]
@@ -470,7 +470,8 @@ class Idempotency:
                 accepted = not ACCEPTED.isdisjoint(outcomes)
                 self.settle(claim, accepted, digests[index], result, for_all=True)
 
-        # An iterator: after an error it has the claims that are not settled yet.
+        # An iterator: after an error it has the claims that are not settled
+        # yet.
         unsettled = enumerate(claims)
         try:
             if all_or_none and any(isinstance(claim, IdReused) for claim in claims):
@@ -481,8 +482,9 @@ class Idempotency:
         finally:
             self.release([claim for _, claim in unsettled])
 
-        # Requests whose id another request has claimed come last, because nobody
-        # may wait while holding a claim: two calls could wait for each other.
+        # Requests whose id another request has claimed come last, because
+        # nobody may wait while holding a claim: two calls could wait for each
+        # other.
         for index, (id, digest) in enumerate(requests):
             if isinstance(claims[index], Waiting):
                 carry_out_one(index, self.claim(app, id, digest))

@@ -169,7 +169,8 @@ class Pushes(Service):
         if key is None:
             return _REPEATED
 
-        # After an error the claim is settled as not sent, so the id is free again.
+        # After an error the claim is settled as not sent, so the id is free
+        # again.
         outcome = _NOT_SENT
         try:
             if user:
@@ -537,6 +538,7 @@ class Publishing(Service, dict=True):
                 position = _read_position(first.result)
             else:
                 position = None
+            # No outcome: the claim of the first request stays.
             return Published(Outcome.REPEATED, position), (), b""
 
         published = self._publish(publication, channel)

@@ -228,6 +228,7 @@ class ConnectionContext:
     ) -> None:
         """Begin without connections.
 
+        ``ended`` is called with each connection that leaves service.
         ``close_seconds`` is the time that a client has to answer a close frame.
         """
         self.poller = poller

@@ -198,9 +198,9 @@ class Dispatcher:
     ) -> None:
         """Send the reply to a request, and count it.
 
-        ``started_at`` is the time at which its command started_at (``perf_counter``); 0:
-        no command was run. ``reason`` is the exception that is the reason of a
-        refusal.
+        ``started_at`` is the time at which its command began
+        (``perf_counter``); 0: no command was run. ``reason`` is the exception
+        that is the reason of a refusal.
         """
         if started_at:
             seconds = perf_counter() - started_at

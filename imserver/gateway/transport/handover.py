@@ -143,7 +143,8 @@ class HandOver(Service, dict=True):
     metrics: Metrics
 
     def __post_init__(self) -> None:
-        """Begin without requests. The server of pywsgi is made for the first."""
+        """Begin without requests. The server of pywsgi is made for the
+        first."""
         # The names are fixed, so no name is looked up.
         self._environ = {
             **self.environ,

@@ -602,7 +602,11 @@ class HttpConnection(Writer):
         front.listener.admitted(self._give_socket(), decision, rest)
 
     def _gate_head(self, parsed: ParsedHead, path: str, body: bytes = b"") -> Head:
-        """Convert a request to the form that the gate needs."""
+        """Convert a request to the form of the gate, which decides who may
+        connect.
+
+        ``body`` is only for a stream, whose request may have one.
+        """
         return Head(
             parsed.method,
             path,

@@ -241,8 +241,8 @@ class MessageParser:
     def _check_order(self, opcode: int) -> None:
         """Refuse a frame that does not follow the last one.
 
-        A continuation needs a begun message, and a new message must not begin in
-        another one. Raises :class:`Violation`.
+        A continuation needs a begun message, and a new message must not begin
+        in another one. Raises :class:`Violation`.
         """
         is_continuation = opcode == Opcode.CONT
         if is_continuation and self._fragments is None:

@@ -120,7 +120,8 @@ class Publisher:
     path = PublisherDialect.path
 
     def __init__(self, api: Api) -> None:
-        """Make the decoder of commands, which depends on the routes of the node.
+        """Make the decoder of commands, which depends on the routes of the
+        node.
 
         The type of a command gets a field for each route with ``on_publisher``.
         The field has the name of the route, such as ``channels/stream/open``.
@@ -218,8 +219,8 @@ class Publisher:
     def serve(self, connection: Connection, payload: bytes, _text: bool) -> None:
         """Queue one command.
 
-        While too many commands of the connection wait, this method waits, too, so
-        that its socket is not read.
+        While too many commands of the connection wait, this method waits, too,
+        so that its socket is not read.
         """
         state = connection.dialect_state
         assert isinstance(state, PublisherState)
@@ -277,11 +278,12 @@ class Publisher:
     ) -> list[bytes]:
         """Execute commands, and count them for their key.
 
-        Returns the answers in the order of the commands, or an empty list if the
-        connection is closed. Switches greenlets.
+        Returns the answers in the order of the commands, or an empty list if
+        the connection is closed. Switches greenlets.
         """
         api = self._api
-        # The key is checked each time, because it may have been revoked or changed.
+        # The key is checked each time, because it may have been revoked or
+        # changed.
         principal = api.authority.identify(Needs.PUSH, state.headers, "")
         if not principal.may(Needs.PUSH):
             state.waiting.clear()
@@ -315,8 +317,8 @@ class Publisher:
             batch.counts["", True] += invalid
         self._count_pushes(principal, host_of(connection.peer), batch.counts)
 
-        # Answers to pushes are encoded here. All others were encoded when they were
-        # made.
+        # Answers to pushes are encoded here. All others were encoded when they
+        # were made.
         answers = []
         for command, result in zip(commands, batch.results, strict=True):
             if isinstance(result, bytes):

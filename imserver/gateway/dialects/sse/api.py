@@ -329,8 +329,8 @@ class EventStreams:
     ) -> tuple[EventsQuery, tuple[str, ...], Principal]:
         """Read and check a request for a stream.
 
-        Returns the query, the channels and the principal. The query gets the token
-        and the cursor that the headers have. May switch greenlets. Raises
+        Returns the query, the channels and the principal. The query gets the
+        token and the cursor that the headers have. May switch greenlets. Raises
         :class:`ApiProblem` and StorageUnavailable.
         """
         query = read_query(request, EventsQuery)
