@@ -474,6 +474,7 @@ class RequestLog:
         Each request that failed or took long gets one, and a share of the
         others.
         """
+        # An entry is a plain tuple, because each request makes one.
         _, _, _, status, seconds, _, _, _, _, route = entry
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR or seconds >= _SLOW_SECONDS:
             return True

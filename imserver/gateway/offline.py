@@ -132,6 +132,7 @@ def opened(
             tenants = _tenants_of(settings, store, features)
             store.start()
 
+            # The store makes the data folder only when something is written.
             was_empty = not any(folder.glob("*"))
             # Nothing shows that the command runs in the folder of a server.
             is_lost = was_empty and not (path or settings_file(os.environ))

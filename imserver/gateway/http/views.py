@@ -215,22 +215,11 @@ def _open_stream(
 
     request.max_content_length = body_bytes
     body = request.get_data(cache=False, parse_form_data=False)
-    http_request = as_request()
-    full_head = Head(
-        method=method,
-        path=http_request.path,
-        version="1.1",
-        host=request.remote_addr or "",
-        port=int(request.environ.get("REMOTE_PORT", 0) or 0),
-        headers=http_request.headers,
-        query=http_request.query.decode("latin-1"),
-        body=body,
-    )
     ours, theirs = socket.socketpair()
     # Streams write to plain sockets, not to sockets of gevent.
     plain = _socket.socket(ours.family, ours.type, ours.proto, ours.detach())
     plain.setblocking(False)
-    streams.adopt(plain, full_head)
+    streams.adopt(plain, _head_for_gate(body))
 
     # The other end writes a whole HTTP response, which Flask needs in parts.
     head, first_bytes = _read_head(theirs)
@@ -240,6 +229,21 @@ def _open_stream(
     response.headers.clear()
     response.headers.extend(headers)
     return response
+
+
+def _head_for_gate(body: bytes) -> Head:
+    """Convert Flask's request to the form that streams get."""
+    http_request = as_request()
+    return Head(
+        method=http_request.method,
+        path=http_request.path,
+        version="1.1",
+        host=request.remote_addr or "",
+        port=int(request.environ.get("REMOTE_PORT", 0) or 0),
+        headers=http_request.headers,
+        query=http_request.query.decode("latin-1"),
+        body=body,
+    )
 
 
 def _read_head(sock: socket.socket) -> tuple[bytes, bytes]:

@@ -487,7 +487,7 @@ class Rerouting(Service):
         queued. Never switches greenlets.
         """
         queue = self._queues.get((item.app, item.user))
-        if queue is None and self._deliver(item):
+        if queue is None and self._deliver_here(item):
             return
         # There are too many already, so this one is dropped.
         if self._count >= MAX_REROUTED:
@@ -500,7 +500,7 @@ class Rerouting(Service):
         self._queues[item.app, item.user] = deque([item])
         gevent.spawn(self._serve_queue, item.app, item.user)
 
-    def _deliver(self, item: ToUser) -> bool:
+    def _deliver_here(self, item: ToUser) -> bool:
         """Deliver a push, or drop it if a later push has overtaken it.
 
         Returns False if the user is not here. Never switches greenlets.
@@ -531,7 +531,7 @@ class Rerouting(Service):
         try:
             while queue:
                 item = queue[0]
-                if not self._serve(item, until):
+                if not self._deliver_or_forward(item, until):
                     self.unreached += 1
                     # Otherwise the push went to other nodes, too.
                     if item.alone:
@@ -549,7 +549,7 @@ class Rerouting(Service):
         finally:
             del self._queues[app, user]
 
-    def _serve(self, item: ToUser, until: float) -> bool:
+    def _deliver_or_forward(self, item: ToUser, until: float) -> bool:
         """Deliver one push here, or forward it to the node of its user.
 
         The user may log in until the monotonic time ``until``. Returns False if
@@ -563,7 +563,7 @@ class Rerouting(Service):
         while True:
             refs = self.registry.find(item.app, [item.user])
             # The user may have logged in here meanwhile.
-            if self._deliver(item):
+            if self._deliver_here(item):
                 return True
             if refs is None or not item.alone or item.hops >= MAX_HOPS:
                 return False
@@ -584,7 +584,7 @@ class Rerouting(Service):
         Returns False if the user is not here. May switch greenlets.
         """
         for _ in range(_LOGIN_LOOKS):
-            if self._deliver(item):
+            if self._deliver_here(item):
                 return True
             if not self.sessions.is_beginning(item.app, item.user):
                 return False

@@ -643,10 +643,7 @@ def read_answer(
         if not data:
             if not size:
                 raise ConnectionResetError("the connection was closed")
-            has_length = not answer.headers.keys().isdisjoint(_LENGTH_HEADERS)
-            if not answer.has_head or has_length:
-                raise Unreachable("the answer has no end")
-            # Without a length, the answer ends with the connection.
+            _require_end(answer)
             return False, parser.get_status_code()
 
         size += len(data)
@@ -670,3 +667,13 @@ def read_answer(
     # The rest of an answer that was cut is still to come.
     is_reusable = stays_open and not answer.is_cut
     return is_reusable, parser.get_status_code()
+
+
+def _require_end(answer: AnswerReader) -> None:
+    """Raise :class:`Unreachable` if an answer may not end here.
+
+    Its connection has ended. Only an answer without a length ends with it.
+    """
+    has_length = not answer.headers.keys().isdisjoint(_LENGTH_HEADERS)
+    if not answer.has_head or has_length:
+        raise Unreachable("the answer has no end")

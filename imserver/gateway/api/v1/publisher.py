@@ -302,14 +302,14 @@ class Publisher:
                 # The command is invalid: these are the bytes of its refusal.
                 batch.results.append(command)
             elif command.publish is not UNSET:
-                batch.take(command.publish)
+                batch.add(command.publish)
             elif command.ping is not UNSET:
                 batch.results.append(b'{"seq":%b,"pong":{}}' % encode(command.seq))
             else:
                 # The pushes before the command are carried out before it.
-                batch.finish()
+                batch.send_waiting()
                 batch.results.append(self._run_route(command, principal, connection))
-        batch.finish()
+        batch.send_waiting()
 
         invalid = sum([isinstance(command, bytes) for command in commands])
         if invalid:
@@ -469,7 +469,7 @@ class _CommandBatch(Service):
     counts: Counter[tuple[str, bool]] = field(default_factory=Counter)
     """App and whether pushes were refused → their number."""
 
-    def take(self, push: PushRequest) -> None:
+    def add(self, push: PushRequest) -> None:
         """Add the next push.
 
         It waits for more pushes of its kind. A push that cannot be collected is
@@ -490,7 +490,7 @@ class _CommandBatch(Service):
             is_other_kind = (push.store, app) != (self._is_stored, self._app)
             # A second push with an id must see the result of the first.
             if self._waiting and (is_alone or is_other_kind or id in self._ids):
-                self.finish()
+                self.send_waiting()
             if is_alone:
                 self._finish_with(app, send(api, checked))
                 return
@@ -500,7 +500,7 @@ class _CommandBatch(Service):
 
         self._waiting.append(checked)
         self._indexes.append(len(self.results))
-        self.results.append(_NOT_YET)  # replaced by finish()
+        self.results.append(_NOT_YET)  # replaced by send_waiting()
         self._app = app
         self._is_stored = push.store
         if id:
@@ -511,10 +511,10 @@ class _CommandBatch(Service):
         self.results.append(result)
         self.counts[app, isinstance(result, ApiProblem)] += 1
 
-    def finish(self) -> None:
+    def send_waiting(self) -> None:
         """Execute the waiting pushes together. May switch greenlets.
 
-        Their results take the places that :meth:`take` has kept for them.
+        Their results take the places that :meth:`add` has kept for them.
         """
         pushes = self._waiting
         indexes = self._indexes
