@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import click
 
@@ -122,12 +122,8 @@ def opened(
             settings = load_settings(path, data_dir)
             folder = Path(settings.server.data_dir)
             features = load_features(settings)
-            store = Store(
-                settings.storage,
-                str(folder),
-                threaded=False,
-                tables=tables_of(features),
-            )
+            tables = tables_of(features)
+            store = Store(settings.storage, str(folder), threaded=False, tables=tables)
             stack.callback(store.close)
             tenants = _tenants_of(settings, store, features)
             store.start()
@@ -145,13 +141,19 @@ def opened(
                     f"imserver: created the data folder {folder.absolute()}", err=True
                 )
             elif is_lost and not store.has_database:
-                fail(
-                    f"this folder has no settings, and {folder.absolute()} has no database of a server"
-                )
+                _fail_without_server(folder)
     except UnknownTenant as error:
         fail(f"app {error} does not exist")
     except (StartError, StorageUnavailable, BadTenant) as error:
         fail(error)
+
+
+def _fail_without_server(folder: Path) -> NoReturn:
+    """End the command, because no server has used this data folder."""
+    fail(
+        f"this folder has no settings, and {folder.absolute()} has no database of "
+        "a server"
+    )
 
 
 def record_act(

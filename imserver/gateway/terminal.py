@@ -7,8 +7,8 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Final, NoReturn, TypeVar
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
+from urllib.parse import SplitResult, urlsplit
 
 import click
 import msgspec
@@ -16,6 +16,9 @@ import msgspec
 from imserver.gateway.command_rows import CommandOf
 from imserver.gateway.config.load import ENVIRONMENT_KEY
 from imserver.gateway.logging import shown
+
+if TYPE_CHECKING:
+    from http.client import HTTPConnection
 
 Command = TypeVar("Command", bound=Any)
 
@@ -347,14 +350,7 @@ def request_json(
     from http import client
 
     parts = urlsplit(url)
-    kind: type[client.HTTPConnection] = client.HTTPConnection
-    if parts.scheme == "https":
-        kind = client.HTTPSConnection
-    connection = kind(parts.hostname or "localhost", parts.port, timeout=seconds)
-    if parts.scheme == "unix":
-        # The library connects only if the connection has no socket yet.
-        connection.sock = socket.socket(socket.AF_UNIX)
-        connection.sock.settimeout(seconds)
+    connection = _make_connection(parts, seconds)
     try:
         if parts.scheme == "unix":
             connection.sock.connect(parts.path)
@@ -371,6 +367,26 @@ def request_json(
         fail(f"{url} does not answer: {error}")
     finally:
         connection.close()
+
+
+def _make_connection(parts: SplitResult, seconds: float) -> "HTTPConnection":
+    """Make a connection to the server of a URL, which is not connected yet.
+
+    ``parts`` are the parts of the URL. ``seconds`` is how long each operation
+    may take.
+    """
+    # Imported here: a node saves the memory.
+    from http import client
+
+    kind: type[HTTPConnection] = client.HTTPConnection
+    if parts.scheme == "https":
+        kind = client.HTTPSConnection
+    connection = kind(parts.hostname or "localhost", parts.port, timeout=seconds)
+    if parts.scheme == "unix":
+        # The library connects only if the connection has no socket yet.
+        connection.sock = socket.socket(socket.AF_UNIX)
+        connection.sock.settimeout(seconds)
+    return connection
 
 
 def _headers_of(key: str, body: bytes) -> dict[str, str]:

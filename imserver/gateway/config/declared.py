@@ -214,12 +214,8 @@ def _plain(value: Any, name: str, hint: Any, hide: bool, by_name: bool) -> Any:
     secret.
     """
     if hide and value:
-        is_named_secret = (
-            by_name
-            and not isinstance(value, int | float)
-            and _SECRET_NAME.search(name) is not None
-        )
-        if marks_of(hint).get("secret", is_named_secret):
+        sounds_secret = by_name and _sounds_secret(name, value)
+        if marks_of(hint).get("secret", sounds_secret):
             return HIDDEN
     if isinstance(value, Struct):
         # plain() adds the settings of features. The marks and names of the
@@ -235,6 +231,12 @@ def _plain(value: Any, name: str, hint: Any, hide: bool, by_name: bool) -> Any:
         # Items of a list have no names of their own.
         return [_plain(item, "", type(item), hide, by_name) for item in value]
     return msgspec.to_builtins(value, builtin_types=())
+
+
+def _sounds_secret(name: str, value: Any) -> bool:
+    """Tell whether a value is not a number, and its name sounds like a
+    secret."""
+    return not isinstance(value, int | float) and _SECRET_NAME.search(name) is not None
 
 
 def _of_features(settings: Struct) -> Iterator[tuple[str, Struct]]:

@@ -118,8 +118,13 @@ def load_with_locations(
     config = _build(values, tuple(warnings), declared, locations)
     check_config(config, locations)
     more_warnings = _warnings_about(config, original, locations)
-    all_warnings = (*config.warnings, *more_warnings)
-    return msgspec.structs.replace(config, warnings=all_warnings), locations
+    return _with_warnings(config, more_warnings), locations
+
+
+def _with_warnings(config: Config, warnings: Iterable[str]) -> Config:
+    """Add warnings to the ones that the settings have already."""
+    all_warnings = (*config.warnings, *warnings)
+    return msgspec.structs.replace(config, warnings=all_warnings)
 
 
 def _warnings_about(config: Config, original: Any, locations: Locations) -> list[str]:
@@ -171,21 +176,35 @@ def _declare(
     file. Raises ConfigError.
     """
     row = CORE.rows["features"]
-    # None means all features.
+    features = _named_features(row, document, environ, locations)
+    try:
+        return declare(features)
+    except StartError as error:
+        # A feature is unknown, or cannot be loaded.
+        raise locations.wrong(row.name, str(error)) from None
+
+
+def _named_features(
+    row: Row, document: Any, environ: Mapping[str, str], locations: Locations
+) -> tuple[str, ...] | None:
+    """Read the setting ``features``, whose row is ``row``. None means all
+    features.
+
+    Remembers where the setting was found. Raises ConfigError.
+    """
     features: tuple[str, ...] | None = None
     for written, content in document.items():
         if fold(written) == row.name:
             locations.note(row.name, document, written)
             features = CORE.convert(row, content, locations)
+
+    # The environment overrides the file.
     variable = f"{ENVIRONMENT_PREFIX}{row.name.upper()}"
     if variable in environ:
         locations.forget(row.name)
         value = _from_text(row, environ[variable], variable)
         features = CORE.convert(row, value, Locations(variable))
-    try:
-        return declare(features)
-    except StartError as error:
-        raise locations.wrong(row.name, str(error)) from None
+    return features
 
 
 def settings_file(environ: Mapping[str, str]) -> str | None:
@@ -403,9 +422,7 @@ def _from_environment(
         name = variable.removeprefix(ENVIRONMENT_PREFIX)
         row = by_variable.get(fold(name))
         if row is None:
-            absent = declared.absent_variable(name)
-            if absent:
-                raise ConfigError(f"{variable}: {absent}: {NO_FEATURE}")
+            _refuse_absent(variable, declared)
             warnings.append(
                 f"environment: {variable} is not a setting and has no effect"
             )
@@ -419,6 +436,14 @@ def _from_environment(
         _set(values, declared, row, value, locations)
         warnings += locations.warnings
     return values
+
+
+def _refuse_absent(variable: str, declared: Declarations) -> None:
+    """Raise ConfigError if a variable is a setting of a feature that this node
+    does not have."""
+    absent = declared.absent_variable(variable.removeprefix(ENVIRONMENT_PREFIX))
+    if absent:
+        raise ConfigError(f"{variable}: {absent}: {NO_FEATURE}")
 
 
 _SCALARS: Final[dict[type[inspect.Type], type[int | float]]] = {
@@ -467,12 +492,20 @@ def _from_text(row: Row, text: str, variable: str) -> Any:
         return read_value(text, variable)
     if text.strip() == AUTO:
         return AUTO  # the setting decides whether it has this value
+    return _scalar_of(text, scalar, f"{variable}: {row.name}")
+
+
+def _scalar_of(text: str, scalar: type, where: str) -> Any:
+    """Convert a text to a number or a flag.
+
+    ``scalar`` is its type. The error begins with ``where``. Raises ConfigError.
+    """
     try:
         # Not strict: the text "1" is the number 1, and "true" is a flag.
         return msgspec.convert(text.strip(), scalar, strict=False)
     except msgspec.ValidationError:
         raise ConfigError(
-            f"{variable}: {row.name}: expected {scalar.__name__}, got {text!r}"
+            f"{where}: expected {scalar.__name__}, got {text!r}"
         ) from None
 
 
@@ -516,13 +549,20 @@ def _build(
             parts[section] = msgspec.structs.replace(settings, **core_fields)
 
     if "apps" not in parts:
-        # The default apps have the defaults of features, too.
-        of_features = declared.app_of({}).of_features
-        parts["apps"] = {
-            name: msgspec.structs.replace(tenant, of_features=of_features)
-            for name, tenant in defaults.apps.items()
-        }
+        parts["apps"] = _default_apps(declared)
     return Config(**parts)
+
+
+def _default_apps(declared: Declarations) -> dict[str, TenantSettings]:
+    """Make the apps of a node whose settings name none.
+
+    They have the defaults of the features of this node, too.
+    """
+    of_features = declared.app_of({}).of_features
+    return {
+        name: msgspec.structs.replace(tenant, of_features=of_features)
+        for name, tenant in Config().apps.items()
+    }
 
 
 def _settings_of_features(

@@ -295,25 +295,13 @@ class ClusterMember:
         """
         core = self._core
         links = self._links
-        config = core.config
-        queries = links.queries
-        rpc = links.rpc
 
         # First, so that this node answers queries as soon as others know it.
-        core.presence.add_to(queries)
-        queries.add("hello", Lease, self._hello)
-        self.sessions.add_to(queries)
-        self._members.add_to(queries)
-        core.connections.add_to(queries)
+        self._answer_queries()
 
         # Then the RPC ports, whose addresses the lease names.
-        address = advertised_address(config.cluster.advertise, only_local)
-        host = config.cluster.bind or address
-        control_port = config.app.rpc_port
-        data_port = 0  # the system chooses a free port
-        if control_port:
-            data_port = control_port + 1
-        rpc.start(host, control_port, data_port)
+        address = advertised_address(core.config.cluster.advertise, only_local)
+        self._listen_for_nodes(address)
 
         # With the lease in the registry, this node is a member.
         clients = f"{address}:{port}"
@@ -333,6 +321,30 @@ class ClusterMember:
         # A dead node that still has a lease must not hold up the start.
         for call in self._on_join:
             gevent.spawn(call, links.others).join(_JOIN_SECONDS)
+
+    def _answer_queries(self) -> None:
+        """Register the answers to the queries of other nodes."""
+        core = self._core
+        queries = self._links.queries
+        core.presence.add_to(queries)
+        queries.add("hello", Lease, self._hello)
+        self.sessions.add_to(queries)
+        self._members.add_to(queries)
+        core.connections.add_to(queries)
+
+    def _listen_for_nodes(self, address: str) -> None:
+        """Open the two RPC ports, on the configured address or on ``address``.
+
+        The data port is the one after the control port. Raises StartError if a port
+        is in use.
+        """
+        config = self._core.config
+        host = config.cluster.bind or address
+        control_port = config.app.rpc_port
+        data_port = 0  # the system chooses a free port
+        if control_port:
+            data_port = control_port + 1
+        self._links.rpc.start(host, control_port, data_port)
 
     def _make_lease(
         self, address: str, clients: str, public_ws_url: str, features: NodeFeatures

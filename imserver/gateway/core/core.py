@@ -74,7 +74,7 @@ from imserver.gateway.transport.proxies import TrustedProxies
 from imserver.gateway.transport.stream import StreamPath
 
 if TYPE_CHECKING:
-    from imserver.gateway.core.cluster import ClusterLinks, ClusterMember
+    from imserver.gateway.core.cluster import ClusterLinks, ClusterMember, DatabaseCheck
     from imserver.gateway.metric_table import Metric
 
 S = TypeVar("S")
@@ -230,28 +230,8 @@ class Core(Services):
         links = self._make_foundation(secret)
         self._make_identity(secret)
         self.dispatcher.report_to(acted=report_commands(self.observer))
-        registry = None
-        if links is not None:
-            registry = links.registry
-        self.idempotency = Idempotency(
-            config.api.dedupe_ids,
-            config.api.dedupe_seconds,
-            shared=self.keys.demo,
-            registry=registry,
-        )
-
-        # On a node alone there are no links to other nodes.
-        database = None
-        if links is None:
-            self.member = None
-            self.registrar = None
-            self.rerouting = None
-            _build_alone(self)
-        else:
-            from imserver.gateway.core.cluster import ClusterMember
-
-            self.member = ClusterMember(links, self)
-            database = self.member.database
+        self.idempotency = self._make_idempotency(links)
+        database = self._find_users_with(links)
 
         # Users, channels and pushes.
         self.tenants.report_to(self.sessions.forget_app, self.sessions.app_changed)
@@ -263,6 +243,40 @@ class Core(Services):
         self.draining = Draining(self)
         self.status = NodeStatus(self, database)
         self.overview = self._make_overview()
+
+    def _make_idempotency(self, links: ClusterLinks | None) -> Idempotency:
+        """Make the memory of ids that pushes must not be sent with again.
+
+        In a cluster, the nodes share it through their registry.
+        """
+        registry = None
+        if links is not None:
+            registry = links.registry
+        return Idempotency(
+            self.config.api.dedupe_ids,
+            self.config.api.dedupe_seconds,
+            shared=self.keys.demo,
+            registry=registry,
+        )
+
+    def _find_users_with(self, links: ClusterLinks | None) -> DatabaseCheck | None:
+        """Build the services that find users and channels.
+
+        ``links`` are the links to other nodes, or None on a node alone. Returns
+        the comparison of the databases of all nodes, or None on a node alone.
+        """
+        if links is None:
+            self.member = None
+            self.registrar = None
+            self.rerouting = None
+            _build_alone(self)
+            return None
+
+        # Imported here: a node alone needs no module of clusters.
+        from imserver.gateway.core.cluster import ClusterMember
+
+        self.member = ClusterMember(links, self)
+        return self.member.database
 
     def _report_ends(self) -> None:
         """Let the services learn of each connection that ends, in this

@@ -68,7 +68,6 @@ def build_network(
     # Who may connect: the gate counts, and checks the pages of browsers.
     node.max_connections = connection_limit(config)
     log.info("this process may open %d files", openable_files())
-    loop = get_hub().loop
     limits = config.limits
     websocket = config.websocket
     policy = gate_policy(config, node.max_connections, config.demo)
@@ -84,19 +83,12 @@ def build_network(
         """
         gate.left(connection.peer)
         if log.isEnabledFor(logging.DEBUG):
-            who = ""
-            if connection.user is not None:
-                who = f" of {connection.user} in {connection.app}"
-            log.debug(
-                "connection%s closed: code %d",
-                who,
-                code,
-                extra={"connection": connection.peer},
-            )
+            _log_end(connection, code)
         for listener in ended:
             listener(connection, code)
 
     # Who reads and writes: sockets without a greenlet of their own.
+    loop = get_hub().loop
     readers = poller.make(loop, config.hub.readers)
     budget = Budget(limits.node_outbox_bytes)
     flusher = Flusher(
@@ -108,15 +100,7 @@ def build_network(
         budget=budget,
     )
     context = ConnectionContext(readers, flusher, end, websocket.close_seconds)
-    # It closes the connections that nobody answers on.
-    sweep = Sweep(
-        context=context,
-        metrics=metrics,
-        heartbeat_seconds=websocket.heartbeat_seconds,
-        login_seconds=limits.login_seconds,
-        ping_seconds=websocket.ping_seconds,
-        pong_seconds=websocket.pong_seconds,
-    )
+    sweep = _make_sweep(config, context, metrics)
     return NetworkServices(
         origins=origins,
         gate=gate,
@@ -126,6 +110,33 @@ def build_network(
         sweep=sweep,
         opened={},
         ended=ended,
+    )
+
+
+def _make_sweep(config: Config, context: ConnectionContext, metrics: Metrics) -> Sweep:
+    """Make the object that closes connections on which nobody answers."""
+    websocket = config.websocket
+    return Sweep(
+        context=context,
+        metrics=metrics,
+        heartbeat_seconds=websocket.heartbeat_seconds,
+        login_seconds=config.limits.login_seconds,
+        ping_seconds=websocket.ping_seconds,
+        pong_seconds=websocket.pong_seconds,
+    )
+
+
+def _log_end(connection: Connection, code: int) -> None:
+    """Log the end of a connection, and whose it was if somebody was logged
+    in."""
+    who = ""
+    if connection.user is not None:
+        who = f" of {connection.user} in {connection.app}"
+    log.debug(
+        "connection%s closed: code %d",
+        who,
+        code,
+        extra={"connection": connection.peer},
     )
 
 

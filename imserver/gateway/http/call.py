@@ -866,15 +866,7 @@ def admit(
         return DEMO
     # The route may find the principal itself, for example by a signature.
     if route.signer is not None:
-        try:
-            principal = route.signer(endpoint.service, request)
-        except BadSignature as bad:
-            problem = ApiProblem(Problems.SIGNATURE_INVALID, str(bad))
-            return refused(api, route, request, problem)
-        except (ApiProblem, Unavailable) as error:
-            return refused(api, route, request, error)
-        request.by = principal.label
-        return principal
+        return _admit_signed(api, endpoint, route.signer, request)
 
     try:
         token = ""
@@ -891,6 +883,26 @@ def admit(
         return principal
 
     return _refuse_principal(api, endpoint, request, principal)
+
+
+def _admit_signed(
+    api: Api, endpoint: Endpoint, signer: Callable[[Any, HttpRequest], Principal], request: HttpRequest
+) -> Principal | HttpResponse:
+    """Find out who makes a request by its signature.
+
+    ``signer`` is the route's function that checks it. Returns the principal, or
+    the answer that refuses the request. May switch greenlets.
+    """
+    route = endpoint.route
+    try:
+        principal = signer(endpoint.service, request)
+    except BadSignature as bad:
+        problem = ApiProblem(Problems.SIGNATURE_INVALID, str(bad))
+        return refused(api, route, request, problem)
+    except (ApiProblem, Unavailable) as error:
+        return refused(api, route, request, error)
+    request.by = principal.label
+    return principal
 
 
 def _refuse_principal(
@@ -1084,7 +1096,7 @@ def authorise(api: Api, route: Route, call: Call) -> None:
     elif rule:
         require_app(api, principal, route.need, call.app, rule)
 
-    # Back ends are never banned: they have neither.
+    # Back ends are neither users nor staff, and are never banned.
     person = principal.user or principal.staff
     if person:
         ban = api.sessions.ban_of(principal.app, person)
@@ -1096,7 +1108,7 @@ def authorise(api: Api, route: Route, call: Call) -> None:
     elif route.user == "required" and not call.user:
         raise ApiProblem.invalid("`user`: name the user on whose behalf you ask")
 
-    # With this parameter, the request needs another permission.
+    # With a certain parameter, the request needs another permission.
     if route.need_with is not None:
         name, need = route.need_with
         if call.params.get(name) == "true" and not principal.may(need):

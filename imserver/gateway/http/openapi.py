@@ -109,15 +109,7 @@ def document(
     queries = _names_of_queries(rows)
     return {
         "openapi": "3.1.0",
-        "info": {
-            "title": "imserver",
-            "version": __version__,
-            "summary": (
-                "Push to connected users, list online users, and manage channels."
-            ),
-            "description": _markdown(_DESCRIPTION),
-            "license": {"name": "MIT", "identifier": "MIT"},
-        },
+        "info": _info(),
         "servers": [{"url": root or "/"}],
         "tags": _chapters(rows),
         "paths": paths,
@@ -127,6 +119,17 @@ def document(
             },
             "securitySchemes": _SECURITY_SCHEMES,
         },
+    }
+
+
+def _info() -> dict[str, Any]:
+    """Describe the API as a whole."""
+    return {
+        "title": "imserver",
+        "version": __version__,
+        "summary": "Push to connected users, list online users, and manage channels.",
+        "description": _markdown(_DESCRIPTION),
+        "license": {"name": "MIT", "identifier": "MIT"},
     }
 
 

@@ -190,24 +190,24 @@ class Origins:
 
         origin = headers.get("origin")
         if origin is not None and origin != self._good_origin:
-            imports_sdk = (
-                path.startswith("/sdk/")
-                and path.endswith(".js")
-                and "upgrade" not in headers
-            )
+            imports_sdk = _imports_sdk(headers, path)
             if not imports_sdk and not self._accepts_page(origin, host):
                 self._objected("from a page of", origin[:_LOGGED_CHARACTERS])
                 return Problems.ORIGIN_REFUSED
 
-        # A proxy may make the server public, which demo mode is not for.
         if not self._warned and not FORWARDING_HEADERS.isdisjoint(headers):
-            self._warned = True
-            log.warning(
-                "DEMO MODE IS OPEN TO OTHERS: a request came through a proxy, and no API key exists, so "
-                "anybody who can reach the proxy may log in as anyone and push to everyone. To close it, "
-                "make a key: imserver key create admin"
-            )
+            self._warn_of_proxy()
         return None
+
+    def _warn_of_proxy(self) -> None:
+        """Log, once, that a proxy may make the server public, which demo mode is
+        not for."""
+        self._warned = True
+        log.warning(
+            "DEMO MODE IS OPEN TO OTHERS: a request came through a proxy, and no API key exists, so "
+            "anybody who can reach the proxy may log in as anyone and push to everyone. To close it, "
+            "make a key: imserver key create admin"
+        )
 
     def _accepts_page(self, origin: str, host: str) -> bool:
         """Tell whether demo mode accepts a request of a page.
@@ -262,20 +262,26 @@ class Origins:
             return ""
         if self.demo and self._is_own(name):
             return ""
-        # The proxy may have replaced the Host header that the browser sent.
-        if self._proxies.trusts(host):
-            forwarded = headers.get("x-forwarded-host", "")
-        else:
-            forwarded = ""
-        if name and forwarded:
-            first_host = forwarded.split(",")[0].strip()
-            if name == host_name(first_host):
-                return ""
+        if name and name == self._forwarded_host(host, headers):
+            return ""
 
         # Interned: all connections of one page share the string.
         if 0 < len(name) <= HOST_CHARACTERS:
             return sys.intern(name)
         return OPAQUE
+
+    def _forwarded_host(self, host: str, headers: Mapping[str, str]) -> str:
+        """Return the host that the browser asked a trusted proxy for; ``""``: there
+        is none.
+
+        The proxy may have replaced the Host header that the browser sent.
+        """
+        if not self._proxies.trusts(host):
+            return ""
+        forwarded = headers.get("x-forwarded-host", "")
+        if not forwarded:
+            return ""
+        return host_name(forwarded.split(",")[0].strip())
 
     def allows(self, origin: str, dialect: str) -> bool:
         """Tell whether pages of a host may connect by a dialect.
@@ -332,6 +338,12 @@ class Origins:
                 f"the page is of host {origin}; to allow it, add the host to {setting}"
             )
         log.info("%s refused: %s", what, page, extra={"connection": peer})
+
+
+def _imports_sdk(headers: Mapping[str, str], path: str) -> bool:
+    """Tell whether a page imports a file of the SDK, which is public."""
+    is_script = path.startswith("/sdk/") and path.endswith(".js")
+    return is_script and "upgrade" not in headers
 
 
 class Head(Struct, frozen=True):
@@ -547,13 +559,7 @@ class Gate:
         extension = ""
         bits = 0  # no compression
         if self._deflate and not upgraded:
-            offers = headers.get("sec-websocket-extensions")
-            if offers:
-                # Imported here because the module takes 1.5 MB, and few nodes
-                # need it.
-                from imserver.gateway.transport.parser import negotiate
-
-                extension, bits = negotiate(offers)
+            extension, bits = _compression_for(headers)
         encoding = self._encodings.get((path.dialect, bits))
         if encoding is None:
             encoding = Encoding(
@@ -652,6 +658,21 @@ class Gate:
         return CloseCode.NODE_FULL
 
 
+def _compression_for(headers: Mapping[str, str]) -> tuple[str, int]:
+    """Choose the compression among those that a client offers.
+
+    Returns the header value of the answer and the bits of the window; ``""``
+    and 0: no compression.
+    """
+    offers = headers.get("sec-websocket-extensions")
+    if not offers:
+        return "", 0
+    # Imported here because the module takes 1.5 MB, and few nodes need it.
+    from imserver.gateway.transport.parser import negotiate
+
+    return negotiate(offers)
+
+
 def adopt(
     context: ConnectionContext,
     gate: Gate,
@@ -680,14 +701,20 @@ def adopt(
         try:
             if admission.opened is not None:
                 admission.opened(connection, admission.head)
-            for start in range(0, len(rest), SMALL_RECEIVE_BYTES):
-                if start:
-                    serve_others()
-                if connection.is_open:
-                    connection.feed(rest[start : start + SMALL_RECEIVE_BYTES])
+            _feed_in_pieces(connection, rest)
         except Exception:
             log.exception("serving failed", extra={"connection": connection.peer})
             connection.lost()
         finally:
             context.poller.release(connection)
     return connection
+
+
+def _feed_in_pieces(connection: Connection, data: bytes) -> None:
+    """Serve bytes of a client, and let others run between the pieces."""
+    for start in range(0, len(data), SMALL_RECEIVE_BYTES):
+        if start:
+            serve_others()
+        # A piece may have closed the connection.
+        if connection.is_open:
+            connection.feed(data[start : start + SMALL_RECEIVE_BYTES])

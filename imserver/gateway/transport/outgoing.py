@@ -300,12 +300,8 @@ def check_url(url: str, allow_loopback: bool, pages: bool = False) -> re.Match[s
         )
 
     scheme = match["scheme"]
-    if pages:
-        # Port 0 was refused above.
-        if not allow_loopback and _port_of(match) != _DEFAULT_PORTS[scheme]:
-            raise BadUrl("the port is not that of pages")
-    elif scheme != "https" and not allow_loopback:
-        raise BadUrl("expected an https:// URL")
+    if not allow_loopback:
+        _check_scheme_and_port(match, pages)
 
     host = match["v6"] or match["host"]
     try:
@@ -317,6 +313,17 @@ def check_url(url: str, allow_loopback: bool, pages: bool = False) -> re.Match[s
         return match
     _check_addresses([host], scheme, allow_loopback, pages)
     return match
+
+
+def _check_scheme_and_port(match: re.Match[str], pages: bool) -> None:
+    """Check that a URL is https, or with ``pages`` that its port is the usual
+    one. Raises :class:`BadUrl`."""
+    scheme = match["scheme"]
+    if pages:
+        if _port_of(match) != _DEFAULT_PORTS[scheme]:
+            raise BadUrl("the port is not that of pages")
+    elif scheme != "https":
+        raise BadUrl("expected an https:// URL")
 
 
 def _port_of(parts: re.Match[str]) -> int:
@@ -649,14 +656,7 @@ def read_answer(
         size += len(data)
         if size > limit:
             raise Unreachable("the answer is too long")
-        try:
-            parser.feed_data(data)
-        except HttpParserCallbackError as error:
-            # The error that a callback of the answer has raised.
-            raise error.__context__ or error from None
-        except HttpParserError as error:
-            raise Unreachable(f"the answer is no HTTP: {error}") from None
-
+        _parse(parser, data)
         # The real answer follows one such as "100 Continue".
         if answer.is_complete and parser.get_status_code() in _INTERIM_STATUSES:
             answer.is_complete = False
@@ -667,6 +667,21 @@ def read_answer(
     # The rest of an answer that was cut is still to come.
     is_reusable = stays_open and not answer.is_cut
     return is_reusable, parser.get_status_code()
+
+
+def _parse(parser: HttpResponseParser, data: bytes) -> None:
+    """Parse a piece of an answer.
+
+    Raises :class:`Unreachable` if it is no HTTP, and the errors of the callbacks
+    of the answer.
+    """
+    try:
+        parser.feed_data(data)
+    except HttpParserCallbackError as error:
+        # The error that a callback of the answer has raised.
+        raise error.__context__ or error from None
+    except HttpParserError as error:
+        raise Unreachable(f"the answer is no HTTP: {error}") from None
 
 
 def _require_end(answer: AnswerReader) -> None:

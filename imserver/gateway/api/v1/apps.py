@@ -271,16 +271,7 @@ def _type(
     inner = bare(hint)
     kind = get_origin(inner)
     if kind in (tuple, dict):
-        arguments = [
-            _type(argument, entry, entry, limits, empty=True)
-            for argument in get_args(inner)
-            if argument is not ...
-        ]
-        if kind is dict:
-            inner = dict[arguments[0], arguments[1]]  # type: ignore[valid-type]
-        else:
-            # Settings have tuples, and JSON has lists.
-            inner = list[arguments[0]]  # type: ignore[valid-type]
+        inner = _container_type(inner, entry, limits)
     elif kind is Literal and not empty:
         inner = Literal[tuple(choice for choice in get_args(inner) if choice != "")]
     elif isinstance(inner, type) and issubclass(inner, Struct):
@@ -296,6 +287,22 @@ def _type(
     if meta:
         return Annotated[inner, Meta(**meta)]
     return inner
+
+
+def _container_type(container: Any, entry: Make, limits: bool) -> Any:
+    """Convert the type of a list or mapping, and the types of its entries.
+
+    ``entry`` and ``limits`` are those of :func:`_type`.
+    """
+    arguments = [
+        _type(argument, entry, entry, limits, empty=True)
+        for argument in get_args(container)
+        if argument is not ...
+    ]
+    if get_origin(container) is dict:
+        return dict[arguments[0], arguments[1]]  # type: ignore[valid-type]
+    # Settings have tuples, and JSON has lists.
+    return list[arguments[0]]  # type: ignore[valid-type]
 
 
 def _notes_of(marks: Mapping[str, Any], default: Any) -> dict[str, Any]:
@@ -368,12 +375,8 @@ def shapes_of(declared: Declarations) -> Shapes:
     create = _extend(AppCreate, settings, forbid_unknown_fields=True)
 
     names = given.__struct_fields__
-    # The document lists the settings, but the route accepts any text and
-    # answers with a better error.
-    known_name = Annotated[str, Meta(extra_json_schema={"enum": sorted(names)})]
-    unset = Annotated[list[known_name], about("Settings to reset to their defaults.")]
-    change = _extend(AppSet, settings, ("unset", unset, []), forbid_unknown_fields=True)
-
+    unset: tuple[Any, ...] = ("unset", _type_of_unset(names), [])
+    change = _extend(AppSet, settings, unset, forbid_unknown_fields=True)
     shown = _extend(AppShown, *_with_old_names(_shown_settings(kinds, declared)))
     page = _extend(AppsAnswer, ("apps", list[shown]))  # type: ignore[valid-type]
     return Shapes(
@@ -383,6 +386,16 @@ def shapes_of(declared: Declarations) -> Shapes:
         page=page,
         settings=frozenset(names),
     )
+
+
+def _type_of_unset(names: Iterable[str]) -> Any:
+    """Make the type of the field ``unset``: names of settings to reset.
+
+    The document lists the settings, but the route accepts any text and answers
+    with a better error.
+    """
+    known_name = Annotated[str, Meta(extra_json_schema={"enum": sorted(names)})]
+    return Annotated[list[known_name], about("Settings to reset to their defaults.")]
 
 
 def _shown_settings(kinds: Iterable[Shape], declared: Declarations) -> list[Field]:
@@ -591,13 +604,7 @@ def set_app(api: Api, call: Call, request: AppSet) -> AppShown:
     logs in as whom, or that let the app use more of the server.
     """
     declared = api.core.declared
-    settings = shapes_of(declared).settings
-    for name in request.unset:
-        if name not in settings:
-            raise ApiProblem.invalid(
-                f"`unset`: there is no setting `{name[:_NAME_SHOWN]}`"
-            )
-
+    _require_known(request.unset, declared)
     tenants = api.tenants
     fields = msgspec.to_builtins(request.settings)
     call.old = sorted(RENAMED_OF_APPS.keys() & {*fields, *request.unset})
@@ -612,6 +619,17 @@ def set_app(api: Api, call: Call, request: AppSet) -> AppShown:
         _fill_groups(fields, plain(tenant), declared)
     changed = tenants.change(request.app, fields, tuple(request.unset))
     return _shown(changed, declared)
+
+
+def _require_known(names: Iterable[str], declared: Declarations) -> None:
+    """Raise :class:`ApiProblem` if one of the settings to reset does not
+    exist."""
+    settings = shapes_of(declared).settings
+    for name in names:
+        if name not in settings:
+            raise ApiProblem.invalid(
+                f"`unset`: there is no setting `{name[:_NAME_SHOWN]}`"
+            )
 
 
 def _fill_groups(
@@ -655,15 +673,7 @@ def operations(declared: Declarations) -> tuple[Operation, ...]:
     """
     shapes = shapes_of(declared)
     shop = _example_app(declared)
-    changed = structs.replace(shop, origins=[], max_channels=_EXAMPLE_MAX_CHANNELS)
-    examples = {
-        f"{PREFIX}/apps": AppsAnswer(
-            count=1,
-            apps=[shop],
-            next="",
-        ),
-        f"{PREFIX}/apps/set": changed,
-    }
+    examples = _examples_with(shop)
     renamed = {
         old: new for old, new in RENAMED_OF_APPS.items() if new in declared.app_hints
     }
@@ -685,6 +695,16 @@ def operations(declared: Declarations) -> tuple[Operation, ...]:
             row = structs.replace(row, answer=answer, answer_example=example)
         rows.append(row)
     return tuple(rows)
+
+
+def _examples_with(shop: AppShown) -> dict[str, Any]:
+    """Make the examples of answers: path of a route → example.
+
+    The other routes show the app ``shop`` itself.
+    """
+    changed = structs.replace(shop, origins=[], max_channels=_EXAMPLE_MAX_CHANNELS)
+    page = AppsAnswer(count=1, apps=[shop], next="")
+    return {f"{PREFIX}/apps": page, f"{PREFIX}/apps/set": changed}
 
 
 def _example_app(declared: Declarations) -> AppShown:

@@ -1,7 +1,7 @@
 """Presence: users online, their sessions, counts, a connection; ending
 sessions: disconnect, ban, unban, bans."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import inf
 from typing import Annotated, Final
 
@@ -368,11 +368,7 @@ def disconnect(api: Api, call: Call, request: DisconnectRequest) -> DisconnectAn
         for user, count in zip(request.users, removed.closed, strict=True)
     ]
 
-    # Connections are closed one by one: each may be on another node.
-    connections = []
-    for id in request.connections:
-        outcome = api.core.connections.close(app, id, CloseCode.KICKED)
-        connections.append(ConnectionClosed(id, closed=int(outcome is Outcome.SENT)))
+    connections = _close_connections(api, app, request.connections)
     closed = removed.total + sum(each.closed for each in connections)
     return DisconnectAnswer(
         closed=closed,
@@ -380,6 +376,18 @@ def disconnect(api: Api, call: Call, request: DisconnectRequest) -> DisconnectAn
         connections=connections,
         missing_nodes=list(removed.missing),
     )
+
+
+def _close_connections(
+    api: Api, app: str, ids: Iterable[str]
+) -> list[ConnectionClosed]:
+    """Close connections by their ids, one by one: each may be on another
+    node."""
+    results = []
+    for id in ids:
+        outcome = api.core.connections.close(app, id, CloseCode.KICKED)
+        results.append(ConnectionClosed(id, closed=int(outcome is Outcome.SENT)))
+    return results
 
 
 @sessions.post(

@@ -86,16 +86,30 @@ def send_message(api: Api, call: Call) -> HttpResponse:
             _report_absent(api, app, [target])
         return _ANSWERS[outcome]
 
+    return _send_from_user(api, call, sender, target)
+
+
+def _send_from_user(
+    api: Api, call: Call, sender: str, target: UserPush
+) -> HttpResponse:
+    """Send a message of a user to another user.
+
+    Raises RequestRefused if the rate of the sender is used up, or if the back
+    end rejects the text. May switch greenlets.
+    """
+    app = call.app
+    core = api.core
+    user = target.user
     api.rates.require_message(app, sender)
     relations = core.relations
     if not relations.may_reach(app, sender, user):
         return _BLOCKED
     # Asked before the message is sent: afterwards the answer might be another.
     may_know = relations.may_see_presence(app, sender, user)
-    target.text = _reviewed(api, call, user, message)
+    target.text = _reviewed(api, call, user, target.text)
     outcome = core.pushes.from_user(app, sender, target)
     if outcome is Outcome.SENT:
-        _report_message(api, app, sender, user, msg_id, target.text)
+        _report_message(api, app, sender, user, target.msg_id, target.text)
     elif outcome is Outcome.NOT_SENT:
         _report_absent(api, app, [target], sender)
     if not may_know:
@@ -148,11 +162,7 @@ def _reviewed(api: Api, call: Call, to: str, text: str) -> str:
     sender = call.principal.user
     if not sender:
         return text
-    mute = api.core.mutes.mute_of(app, sender)
-    if mute is not None:
-        data = {"refused": "muted", "reason": mute.text, "until": mute.until}
-        raise RequestRefused(refusal(ReplyCode.UNAUTHORIZED, data))
-
+    _require_unmuted(api, app, sender)
     reviews = api.core.reviews
     if app not in reviews.apps:
         return text
@@ -173,6 +183,15 @@ def _reviewed(api: Api, call: Call, to: str, text: str) -> str:
     if decision.action == "replace":
         return decision.body.decode()
     return text
+
+
+def _require_unmuted(api: Api, app: str, user: str) -> None:
+    """Raise RequestRefused if a user is muted: the answer says why and until
+    when."""
+    mute = api.core.mutes.mute_of(app, user)
+    if mute is not None:
+        data = {"refused": "muted", "reason": mute.text, "until": mute.until}
+        raise RequestRefused(refusal(ReplyCode.UNAUTHORIZED, data))
 
 
 def _report_message(
@@ -258,9 +277,7 @@ def send_message_batch(api: Api, call: Call) -> HttpResponse:
     api.core.metrics.pushes.require(app)
     if targets is not None:
         users = [target.user for target in targets]
-        for target in targets:
-            if len(target.text) + len(target.msg_id) > limits.push_characters:
-                target.user = ""  # a push without a user is not sent
+        _drop_too_long(targets, limits.push_characters)
         outcomes = pushes.to_each(app, targets)
     else:
         users = users or []
@@ -277,6 +294,14 @@ def send_message_batch(api: Api, call: Call) -> HttpResponse:
     absent = [target for target, outcome in pairs if outcome is Outcome.NOT_SENT]
     _report_absent(api, app, absent)
     return _batch_answer(users, outcomes)
+
+
+def _drop_too_long(targets: Iterable[UserPush], most_characters: int) -> None:
+    """Take the user out of each message that is too long: a push without a user
+    is not sent."""
+    for target in targets:
+        if len(target.text) + len(target.msg_id) > most_characters:
+            target.user = ""
 
 
 def _batch_answer(users: Sequence[str], outcomes: Sequence[Outcome]) -> HttpResponse:
@@ -310,15 +335,8 @@ def _read_batch(api: Api, call: Call) -> None:
     Sets the input, the cost and the app of the call. May switch greenlets.
     Raises RequestRefused.
     """
-    # A long body may make so many objects that all other clients would wait.
-    has_many = len(call.body) > MOST_BATCH_OBJECTS
-    if has_many and call.body.count(b"{") > MOST_BATCH_OBJECTS:
+    if _has_too_many_values(call.body) or has_nul(call.body):
         raise RequestRefused(BAD_PARAMETER)
-    if has_many and values_in(call.body) > MOST_BATCH_VALUES:
-        raise RequestRefused(BAD_PARAMETER)
-    if has_nul(call.body):
-        raise RequestRefused(BAD_PARAMETER)
-
     try:
         batch = msgspec.json.decode(call.body, type=Batch)
     except (ValueError, RecursionError):
@@ -329,6 +347,15 @@ def _read_batch(api: Api, call: Call) -> None:
     # Each message counts as a request against the rate.
     call.cost = max(1, len(batch.messages or ()))
     call.app = app_from_json(api.core.tenants, batch.appID)
+
+
+def _has_too_many_values(body: bytes) -> bool:
+    """Tell whether JSON has so many values that all other clients would wait
+    while it is decoded."""
+    # A short body is not searched: each object takes two bytes at least.
+    if len(body) <= MOST_BATCH_OBJECTS:
+        return False
+    return body.count(b"{") > MOST_BATCH_OBJECTS or values_in(body) > MOST_BATCH_VALUES
 
 
 def _batch_in_any_spelling(body: bytes, most: int) -> Batch:
@@ -411,10 +438,7 @@ def _list_room(api: Api, call: Call, room: str, cursor: str) -> dict[str, Any]:
     see. May switch greenlets.
     """
     app = call.app
-    stored: Sequence[str] = ()
-    tenant = api.core.tenants.get(app)
-    if tenant is not None:
-        stored = tenant.room_members.get(room, ())
+    stored = _configured_members(api, app, room)
     page = api.channels.members.page(app, room, cursor, LIST_PAGE)
     # A user may be a member with several connections, but is listed once.
     users = dict.fromkeys(
@@ -432,6 +456,14 @@ def _list_room(api: Api, call: Call, room: str, cursor: str) -> dict[str, Any]:
     if page.next:
         answer["next"] = page.next
     return answer
+
+
+def _configured_members(api: Api, app: str, room: str) -> Sequence[str]:
+    """Return the users whom the app's settings put into a room."""
+    tenant = api.core.tenants.get(app)
+    if tenant is None:
+        return ()
+    return tenant.room_members.get(room, ())
 
 
 def _list_visible(api: Api, call: Call, after: str | None) -> dict[str, Any]:
@@ -505,6 +537,18 @@ def user_online_batch(api: Api, call: Call) -> HttpResponse:
     users = call.texts("userids")
     if len(users) > api.limits.batch_targets:
         return BAD_PARAMETER
+    online = _online_among(api, call, users)
+    results = [{"online": user in online, "userID": user} for user in users]
+    online_count = sum(user in online for user in users)
+    return success({"onlineCount": online_count, "userList": results})
+
+
+def _online_among(api: Api, call: Call, users: Iterable[str]) -> set[str]:
+    """Find the users who are online in one of the apps, and visible to who
+    asks.
+
+    May switch greenlets.
+    """
     # A user who is online in one app is not looked for in the others.
     unseen = list(_visible_among(api, call, dict.fromkeys(users)))
     online = set[str]()
@@ -517,9 +561,7 @@ def user_online_batch(api: Api, call: Call) -> HttpResponse:
         if not unseen:
             break
         serve_others()
-    results = [{"online": user in online, "userID": user} for user in users]
-    online_count = sum(user in online for user in users)
-    return success({"onlineCount": online_count, "userList": results})
+    return online
 
 
 def _visible_among(api: Api, call: Call, users: Collection[str]) -> Collection[str]:
@@ -590,13 +632,9 @@ def kick(api: Api, call: Call) -> HttpResponse:
     if not user or not call.app:
         call.act = ""  # nothing has changed
         return success({"kickResults": False, "kickCount": 0})
-    try:
-        ban_seconds = float(call.params.get("banseconds") or 0)
-    except ValueError:
+    ban_seconds = _ban_seconds_of(call)
+    if ban_seconds is None:
         return BAD_PARAMETER
-    if not (math.isfinite(ban_seconds) and 0 <= ban_seconds <= MAX_BAN_SECONDS):
-        return BAD_PARAMETER
-
     closed = api.core.sessions.close(call.app, [user], ban_seconds=ban_seconds)
     # For observers, a kick with a ban is the act "ban".
     call.user = user
@@ -610,6 +648,18 @@ def kick(api: Api, call: Call) -> HttpResponse:
     if closed.missing:
         data["missingNodes"] = list(closed.missing)
     return success(data)
+
+
+def _ban_seconds_of(call: Call) -> float | None:
+    """Return how long a user shall be banned, or None if the parameter is
+    invalid."""
+    try:
+        ban_seconds = float(call.params.get("banseconds") or 0)
+    except ValueError:
+        return None
+    if math.isfinite(ban_seconds) and 0 <= ban_seconds <= MAX_BAN_SECONDS:
+        return ban_seconds
+    return None
 
 
 def metrics(api: Api, _call: Call) -> HttpResponse:

@@ -10,7 +10,7 @@ receives what it missed. The stream's own events have the names ``ready`` and
 """
 
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Annotated, Any, Final, Protocol, runtime_checkable
 
@@ -352,11 +352,7 @@ class EventStreams:
         # The header has either a key, or the token of the user.
         if not (query.token or principal.key):
             query.token = bearer(request.headers.get("authorization", ""))
-        last_id = request.headers.get("last-event-id", "").strip()
-        # A text of another form is not an id of this server, and is ignored.
-        is_number = last_id.isascii() and last_id.isdecimal()
-        if is_number and len(last_id) <= _MAX_ID_DIGITS:
-            query.cursor = int(last_id)
+        _read_last_id(query, request.headers)
         query.app = app
         return query, channels, principal
 
@@ -471,6 +467,18 @@ class EventStreams:
         if start is None:
             return ready(about, retry_ms)
         return ready(about, retry_ms, start.cursor)
+
+
+def _read_last_id(query: EventsQuery, headers: Mapping[str, str]) -> None:
+    """Set the cursor of a query to the id of the last event that the client
+    has, if a header names it.
+
+    A text of another form is not an id of this server, and is ignored.
+    """
+    last_id = headers.get("last-event-id", "").strip()
+    is_number = last_id.isascii() and last_id.isdecimal()
+    if is_number and len(last_id) <= _MAX_ID_DIGITS:
+        query.cursor = int(last_id)
 
 
 def _check_channels(channels: Sequence[str], app: str, principal: Principal) -> None:
