@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from errno import EPIPE
 from typing import Any, Final
 
@@ -12,7 +12,7 @@ from imserver.gateway import assets
 from imserver.gateway.command_rows import CommandOf
 from imserver.gateway.config.load import dump, read_value, settings_file
 from imserver.gateway.config.settings import Config
-from imserver.gateway.errors import CLOSE, REPLY_TEXT, StartError
+from imserver.gateway.errors import CLOSE, REPLY_TEXT, HttpProblem, StartError
 from imserver.gateway.terminal import CommandLine, GroupOfRows, fail, table
 from imserver.version import full_version
 
@@ -476,8 +476,6 @@ def codes() -> None:
     # Imported here: other commands do not need the features.
     from imserver.gateway.node.feature_list import load_features, problems_of
 
-    reconnect = {True: "reconnect", False: "stay away"}.__getitem__
-    temporary = {True: "yes", False: "no"}.__getitem__
     problems = problems_of(load_features(Config()))
     if CommandLine.wants_json():
         tables = {
@@ -488,12 +486,23 @@ def codes() -> None:
         CommandLine.data(tables, "")
         return
 
+    _print_codes(problems)
+
+
+def _print_codes(problems: Sequence[HttpProblem]) -> None:
+    """Print three tables: the close codes, the reply codes, and the HTTP
+    problems."""
+    # Functions that turn a cell of a table into words.
+    reconnect = {True: "reconnect", False: "stay away"}.__getitem__
+    temporary = {True: "yes", False: "no"}.__getitem__
     click.echo("WebSocket close codes\n")
     columns = "code, name, client may: reconnect, meaning"
     click.echo(table(columns, CLOSE.values(), reconnect=reconnect))
+
     click.echo("\nReply codes of the cmd dialect and its HTTP API\n")
     for code, text in (("code", "text"), *REPLY_TEXT.items()):
         click.echo(f"{code:<4}  {text}")
+
     click.echo("\nHTTP problems outside the dialects' routes\n")
     click.echo(table("status, code, temporary, message", problems, temporary=temporary))
 

@@ -6,7 +6,7 @@ import posix
 import sys
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 from imserver.gateway.config.load import read_value
 from imserver.gateway.config.settings import Config
@@ -90,19 +90,7 @@ def in_child(work: Callable[[Callable[..., None]], object]) -> Any:
     # supervisor that forks must not have.
     child = posix.fork()
     if not child:
-
-        def give(*values: Any) -> None:
-            """Send the values to the parent, and end the child."""
-            content = pickle.dumps(values)
-            with open(sender, "wb") as file:
-                file.write(content)
-            os._exit(0)
-
-        try:
-            work(give)
-        except StartError as error:
-            give(error)
-        sys.exit()
+        _work_in_child(work, sender)
     # Reading ends when the child has closed the pipe, too.
     posix.close(sender)
     with open(receiver, "rb") as file:
@@ -115,3 +103,26 @@ def in_child(work: Callable[[Callable[..., None]], object]) -> Any:
     if isinstance(first_value, StartError):
         raise first_value
     return values
+
+
+def _work_in_child(
+    work: Callable[[Callable[..., None]], object], sender: int
+) -> NoReturn:
+    """Run the function in the child, and end the child.
+
+    ``sender`` is the end of the pipe to the parent. A StartError is sent in
+    place of the values.
+    """
+
+    def give(*values: Any) -> None:
+        """Send the values to the parent, and end the child."""
+        content = pickle.dumps(values)
+        with open(sender, "wb") as file:
+            file.write(content)
+        os._exit(0)
+
+    try:
+        work(give)
+    except StartError as error:
+        give(error)
+    sys.exit()

@@ -613,9 +613,8 @@ def _shape_dict(
         inner = f"{name}.{key}"
         locations.note(inner, value, key)
         if key == "" and not may_be_empty:
-            raise ConfigError(
-                f"{locations.of(inner).removesuffix('.')}: expected a name, got ''"
-            )
+            location = locations.of(inner).removesuffix(".")
+            raise ConfigError(f"{location}: expected a name, got ''")
         shaped_key = _shape(key_hint, key, inner, locations)
         if shaped_key in shaped:
             raise ConfigError(
@@ -639,15 +638,10 @@ def _shape_fields(
     in messages, or ``""``. ``renamed`` is old name of a setting → its name.
     Raises ConfigError if a key is unknown or is given twice.
     """
-    # Old names come first, so a name of today wins if both are equal.
-    field_by_folded = {
-        fold(old): field for old, field in renamed.items() if field in hints
-    }
-    field_by_folded |= {fold(field): field for field in hints}
+    field_by_folded = _fields_by_folded_name(hints, renamed)
+    prefix = ""
     if name:
         prefix = f"{name}."
-    else:
-        prefix = ""
 
     shaped: dict[str, Any] = {}
     for key, item in value.items():
@@ -670,6 +664,18 @@ def _shape_fields(
     return shaped
 
 
+def _fields_by_folded_name(
+    hints: Mapping[str, Any], renamed: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the folded names of settings, also the old ones, with the names of
+    today."""
+    # Old names come first, so a name of today wins if both are equal.
+    field_by_folded = {
+        fold(old): field for old, field in renamed.items() if field in hints
+    }
+    return field_by_folded | {fold(field): field for field in hints}
+
+
 def _check_type(hint: Any, value: Any, name: str, locations: Locations) -> None:
     """Raise ConfigError, in words for people, if a value has a wrong type.
 
@@ -679,22 +685,31 @@ def _check_type(hint: Any, value: Any, name: str, locations: Locations) -> None:
     try:
         msgspec.convert(value, hint)
     except msgspec.ValidationError as error:
-        # The text of msgspec is as "Expected `int`, got `str` - at `$.a`".
-        problem = str(error).replace("`", "").partition(" - at ")[0]
-        expected = problem.partition(", got")[0]
-        if "matching regex" in expected:
-            # People understand "a host name", but not its regular expression.
-            words = _pattern_in_words(hint)
-            if words:
-                problem = f"expected {words}"
-                expected = problem
-        # A scalar in place of a whole object or list may be the secret in it.
-        may_be_secret = (
-            "object" in expected or "array" in expected or name.endswith(_SECRETS)
-        )
-        if isinstance(value, str | int | float) and not may_be_secret:
-            problem = f"{expected}, got {value!r}"
-        raise locations.wrong(name, f"{problem[:1].lower()}{problem[1:]}") from None
+        problem = _problem_in_words(str(error), hint, value, name)
+        raise locations.wrong(name, problem) from None
+
+
+def _problem_in_words(text: str, hint: Any, value: Any, name: str) -> str:
+    """Make the message about a wrong value from the text of msgspec.
+
+    Such a text is as "Expected `int`, got `str` - at `$.a`".
+    """
+    problem = text.replace("`", "").partition(" - at ")[0]
+    expected = problem.partition(", got")[0]
+    if "matching regex" in expected:
+        # People understand "a host name", but not its regular expression.
+        words = _pattern_in_words(hint)
+        if words:
+            problem = f"expected {words}"
+            expected = problem
+
+    # A scalar in place of a whole object or list may be the secret in it.
+    may_be_secret = (
+        "object" in expected or "array" in expected or name.endswith(_SECRETS)
+    )
+    if isinstance(value, str | int | float) and not may_be_secret:
+        problem = f"{expected}, got {value!r}"
+    return f"{problem[:1].lower()}{problem[1:]}"
 
 
 def _pattern_in_words(hint: Any) -> str:
@@ -895,12 +910,7 @@ def _check_channels(tenant: TenantSettings, locations: Locations, app: str) -> N
     """
     for namespace, row in tenant.channels.items():
         setting = f"{app}channels.{namespace}"
-        # Such a name could not be told from the rest of a channel's name.
-        if ":" in namespace or namespace.startswith("$") or namespace == "group":
-            problem = (
-                "a namespace has no colon, does not begin with $, and is not group"
-            )
-            raise locations.wrong(setting, problem)
+        _check_namespace(namespace, setting, locations)
         # The channel "user:ann" belongs to ann.
         if namespace == "user" and row.subscribe not in ("", "members"):
             problem = "only the user of the channel may subscribe"
@@ -911,6 +921,14 @@ def _check_channels(tenant: TenantSettings, locations: Locations, app: str) -> N
                 problem = f"back_end needs the address back_ends.{option} of the app"
                 raise locations.wrong(f"{setting}.{option}", problem)
         _check_history(row, setting, locations)
+
+
+def _check_namespace(namespace: str, setting: str, locations: Locations) -> None:
+    """Raise ConfigError if a name could not be told from the rest of a
+    channel's name."""
+    if ":" in namespace or namespace.startswith("$") or namespace == "group":
+        problem = "a namespace has no colon, does not begin with $, and is not group"
+        raise locations.wrong(setting, problem)
 
 
 def _check_history(row: ChannelSettings, setting: str, locations: Locations) -> None:
@@ -1044,18 +1062,21 @@ def _check_listening(config: Config, locations: Locations) -> None:
     _check_listeners(config, locations)
     _check_extra_hosts(config, locations)
 
-    # A test suite may use this path, if it does not take one of ours.
-    echo_path = config.debug.echo_path
-    is_free = echo_path.startswith("/") and echo_path not in _RESERVED_PATHS
-    if echo_path and not is_free:
-        problem = f"expected a free path such as /echo, got {echo_path!r}"
-        raise locations.wrong("debug.echo_path", problem)
-
+    _check_echo_path(config.debug.echo_path, locations)
     _check_address(config.server.host, "server.host", locations)
     for number, row in enumerate(config.server.extra_listen):
         _check_address(row.host, f"server.extra_listen[{number}].host", locations)
     _check_origins(config.server.origins, "server.origins", locations)
     _check_networks(config.server.trusted_proxies, "server.trusted_proxies", locations)
+
+
+def _check_echo_path(path: str, locations: Locations) -> None:
+    """Check the path at which a test suite may connect: it must not be one of
+    ours. Raises ConfigError."""
+    is_free = path.startswith("/") and path not in _RESERVED_PATHS
+    if path and not is_free:
+        problem = f"expected a free path such as /echo, got {path!r}"
+        raise locations.wrong("debug.echo_path", problem)
 
 
 def _check_extra_hosts(config: Config, locations: Locations) -> None:

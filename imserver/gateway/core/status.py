@@ -177,10 +177,6 @@ class NodeStatus(Service):
         }
         if unready is not None:
             details["unready"] = to_builtins(unready)
-        # The counters of features follow those of the core.
-        numbers = self.core.metrics.snapshot()
-        for counters in node.counters:
-            numbers |= asdict(counters)
         times = os.times()
         ids = self.core.idempotency
         details |= {
@@ -189,7 +185,7 @@ class NodeStatus(Service):
             "uptimeSeconds": round(time() - node.started_at, 1),
             "cpuSeconds": round(times.user + times.system, 3),
             "memoryBytes": resident_bytes(),
-            "metrics": numbers,
+            "metrics": self._counters(),
             "msgIDs": {
                 "kept": len(ids),
                 "repeats": ids.repeats,
@@ -197,3 +193,10 @@ class NodeStatus(Service):
             },
         }
         return details
+
+    def _counters(self) -> dict[str, Any]:
+        """Return the counters of the core, then those of features."""
+        numbers = self.core.metrics.snapshot()
+        for counters in self.core.node.counters:
+            numbers |= asdict(counters)
+        return numbers

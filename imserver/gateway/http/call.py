@@ -886,7 +886,10 @@ def admit(
 
 
 def _admit_signed(
-    api: Api, endpoint: Endpoint, signer: Callable[[Any, HttpRequest], Principal], request: HttpRequest
+    api: Api,
+    endpoint: Endpoint,
+    signer: Callable[[Any, HttpRequest], Principal],
+    request: HttpRequest,
 ) -> Principal | HttpResponse:
     """Find out who makes a request by its signature.
 

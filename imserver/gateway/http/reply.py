@@ -279,18 +279,23 @@ def stream_refused(
         problem = ApiProblem(_STATUS_OF.get(why, Problems.NOT_READY))
     else:
         problem = why
-    headers = list(problem.headers)
-    if problem.problem.temporary:
-        headers.append(_RETRY_AFTER)
-
     answer = style.refuse(problem.problem, request, problem.detail)
-    # These headers are added to those of the style.
-    more_lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
-    lines = header_block(answer) + more_lines.encode("latin-1")
+    # The headers of the problem are added to those of the style.
+    lines = header_block(answer) + _header_lines_of(problem)
     size = len(answer.body)
     _log_stream(log, request, answer.status, size, by)
     head_block = response_head(answer.status, lines, size, keep_alive=False)
     return head_block + answer.body
+
+
+def _header_lines_of(problem: ApiProblem) -> bytes:
+    """Encode the headers of a problem; one that is temporary asks the client to
+    retry later."""
+    headers = list(problem.headers)
+    if problem.problem.temporary:
+        headers.append(_RETRY_AFTER)
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
+    return lines.encode("latin-1")
 
 
 def _log_stream(

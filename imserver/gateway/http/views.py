@@ -215,12 +215,8 @@ def _open_stream(
 
     request.max_content_length = body_bytes
     body = request.get_data(cache=False, parse_form_data=False)
-    ours, theirs = socket.socketpair()
-    # Streams write to plain sockets, not to sockets of gevent.
-    plain = _socket.socket(ours.family, ours.type, ours.proto, ours.detach())
-    plain.setblocking(False)
-    streams.adopt(plain, _head_for_gate(body))
-
+    ours, theirs = _make_pair()
+    streams.adopt(ours, _head_for_gate(body))
     # The other end writes a whole HTTP response, which Flask needs in parts.
     head, first_bytes = _read_head(theirs)
     status, headers = _parse_head(head)
@@ -229,6 +225,17 @@ def _open_stream(
     response.headers.clear()
     response.headers.extend(headers)
     return response
+
+
+def _make_pair() -> tuple[_socket.socket, socket.socket]:
+    """Make a pair of sockets: a plain one, and one of gevent.
+
+    Streams write to plain sockets, not to sockets of gevent.
+    """
+    ours, theirs = socket.socketpair()
+    plain = _socket.socket(ours.family, ours.type, ours.proto, ours.detach())
+    plain.setblocking(False)
+    return plain, theirs
 
 
 def _head_for_gate(body: bytes) -> Head:
