@@ -152,9 +152,8 @@ def _take_body(environ: dict[str, Any], node: Node) -> HttpResponse | None:
     limit = unread_body_limit(node.servers.api, method, path, headers, client)
     stream = environ["wsgi.input"]
     try:
-        if int(length) > limit:
-            body = None  # it is not even read
-        else:
+        body = None  # a body that is too large is not even read
+        if int(length) <= limit:
             body = _read_body(stream, limit)
     except TimeoutError:
         refusal = _refuse(Problems.TIMEOUT)

@@ -221,19 +221,25 @@ def plan_processes(config: Config) -> tuple[Config, str]:
     elif limits.max_connections > files > 0:
         wanted = number * limits.max_connections
         number = -(-wanted // files)  # rounded up
-        openable = files + SPARE_FILES_OF_A_CLUSTER
-        why = (
-            f"{machine} for {wanted} connections, and one process may open {openable} "
-            "files; fewer processes are faster: raise the limit (LimitNOFILE=, "
-            "ulimit -Hn)"
-        )
+        why = _why_more_than_cores(machine, wanted, files + SPARE_FILES_OF_A_CLUSTER)
         # Together they have as many connections as the settings want.
         connections_each = -(-wanted // number)
         limits = msgspec.structs.replace(limits, max_connections=connections_each)
-
     server = msgspec.structs.replace(config.server, processes=number)
     planned = msgspec.structs.replace(config, server=server, limits=limits)
     return planned, f"processes: {number} ({why})"
+
+
+def _why_more_than_cores(machine: str, connections: int, files: int) -> str:
+    """Say why several processes share a core.
+
+    ``machine`` names the cores. One process may open ``files`` files.
+    """
+    return (
+        f"{machine} for {connections} connections, and one process may open {files} "
+        "files; fewer processes are faster: raise the limit (LimitNOFILE=, "
+        "ulimit -Hn)"
+    )
 
 
 class Secret(Struct, frozen=True):

@@ -161,13 +161,7 @@ def _parts(
     ``erasure`` and ``page`` become services; ``prepare`` and ``reload`` become
     ``configure``; ``finish`` and ``stop`` become ``stop``.
     """
-    services: list[object] = []
-    if service is not None:
-        services.append(service)
-    if erasure is not None:
-        services.append(erasure)
-    if page is not None:
-        services.append(SimpleNamespace(page_folder=page))
+    services = _services_of(service, erasure, page)
     opened = {}
     checks = {}
     for name, (on_open, check) in (dialects or {}).items():
@@ -193,7 +187,7 @@ def _parts(
         stop()
 
     return Parts(
-        tuple(services),
+        services,
         commands=dict(commands or {}),
         opened=opened,
         checks=checks,
@@ -203,6 +197,20 @@ def _parts(
         run=run,
         stop=finish_and_stop,
     )
+
+
+def _services_of(
+    service: object, erasure: Erasure | None, page: Path | None
+) -> tuple[object, ...]:
+    """Collect the services of a feature; None: it has none of this kind."""
+    services: list[object] = []
+    if service is not None:
+        services.append(service)
+    if erasure is not None:
+        services.append(erasure)
+    if page is not None:
+        services.append(SimpleNamespace(page_folder=page))
+    return tuple(services)
 
 
 def _answers(
@@ -512,11 +520,7 @@ def _feature(
         for metric in metrics():
             yield replace(metric, read=_with_rooms(metric.read))
 
-    # A route of 1.0 has a function that makes its service from the core with
-    # rooms.
-    rows = []
-    for row in (*routes, *operations):
-        rows.append(replace(row, service=_with_rooms(row.service)))
+    rows = [_route_with_rooms(row) for row in (*routes, *operations)]
     rows_of_commands = _rows_of_commands(commands or {}, doctor or {}, rows_check)
     return FeatureRow(
         name=name,
@@ -533,6 +537,12 @@ def _feature(
         tables=(*tables, *migrations),
         offline=offline,
     )
+
+
+def _route_with_rooms(row: Any) -> Any:
+    """Convert a route of 1.0: the function that makes its service gets the core
+    with rooms."""
+    return replace(row, service=_with_rooms(row.service))
 
 
 _FORMS: Final[Mapping[str, Mapping[str, tuple[Any, str]]]] = {

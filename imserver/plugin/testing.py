@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from http import HTTPStatus
@@ -723,20 +723,26 @@ def _check_rows(
         "rows of others were erased"
     )
 
-    # Check the rows that the deletion of an app leaves, and whether an import
-    # restores the rows.
+    # Check the rows that the deletion of an app leaves, and whether they can be
+    # imported.
     store.delete_app("shop")
     pages = list(store.rows_of_app("shop"))
     store.delete_rows("shop")
     assert exported("shop") == {}
+    _import_pages(store, pages, expected.of_app)
+    assert exported("tea") == tea, "rows of another app were erased"
+
+
+def _import_pages(store: Store, pages: Iterable[Any], tables: Container[str]) -> None:
+    """Import the rows of pages into another app, if they belong to ``tables``
+    and their table allows it."""
     imported = store.importing("copy")
     for page in pages:
-        if page.table in expected.of_app and not imported.reason(page.table):
+        if page.table in tables and not imported.reason(page.table):
             add = partial(
                 imported.add, name=page.table, columns=page.columns, rows=page.rows
             )
             store.write(add)
-    assert exported("tea") == tea, "rows of another app were erased"
 
 
 def check_absent(node: NodeProcess, feature: FeatureRow) -> None:

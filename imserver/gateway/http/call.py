@@ -1155,19 +1155,9 @@ def refused(
     Refusals are reported to observers, and internal errors are logged.
     ``principal`` and ``call`` are given as far as they are known.
     """
-    # Each step makes a more general error of a special one.
-    refusal_of = route.refusals.get(type(error))
-    if refusal_of is not None:
-        error = refusal_of(error)
-    if isinstance(error, TooManyRequests):
-        error = too_many(error)
-    if isinstance(error, QuotaSpent):
-        error = spent(error)
+    error = _generalized(route, error)
     if isinstance(error, RequestRefused):
         return error.answer
-
-    if isinstance(error, ServiceRefused):
-        error = ApiProblem(error.problem, error.detail.format(error))
     if isinstance(error, ApiProblem):
         api.report(request, error, principal, call)
         response = route.style.refuse(error.problem, request, error.detail)
@@ -1184,3 +1174,18 @@ def refused(
         exc_info=error,
     )
     return route.style.refuse(Problems.INTERNAL_ERROR, request)
+
+
+def _generalized(route: Route, error: Exception) -> Exception:
+    """Convert an error to a more general one that can be answered, if there is
+    one: a problem, or a whole answer."""
+    refusal_of = route.refusals.get(type(error))
+    if refusal_of is not None:
+        error = refusal_of(error)
+    if isinstance(error, TooManyRequests):
+        error = too_many(error)
+    if isinstance(error, QuotaSpent):
+        error = spent(error)
+    if isinstance(error, ServiceRefused):
+        return ApiProblem(error.problem, error.detail.format(error))
+    return error

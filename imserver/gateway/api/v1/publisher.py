@@ -12,7 +12,7 @@ so that many pushes share one question to Redis.
 import logging
 import re
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from operator import attrgetter
 from typing import Annotated, Any, Final
 
@@ -49,6 +49,7 @@ from imserver.gateway.push.idempotency import (
     UNTRACKED,
     Claimed,
     First,
+    Idempotency,
     IdReused,
     Waiting,
 )
@@ -296,21 +297,7 @@ class Publisher:
             if is_long_turn():
                 serve_others()
 
-        batch = _CommandBatch(api, principal)
-        for command in commands:
-            if isinstance(command, bytes):
-                # The command is invalid: these are the bytes of its refusal.
-                batch.results.append(command)
-            elif command.publish is not UNSET:
-                batch.add(command.publish)
-            elif command.ping is not UNSET:
-                batch.results.append(b'{"seq":%b,"pong":{}}' % encode(command.seq))
-            else:
-                # The pushes before the command are carried out before it.
-                batch.send_waiting()
-                batch.results.append(self._run_route(command, principal, connection))
-        batch.send_waiting()
-
+        batch = self._execute(commands, principal, connection)
         invalid = sum([isinstance(command, bytes) for command in commands])
         if invalid:
             # The app of a command that cannot be read is unknown.
@@ -326,6 +313,31 @@ class Publisher:
             else:
                 answers.append(_answer(command, result))
         return answers
+
+    def _execute(
+        self,
+        commands: Iterable[PublisherCommand | bytes],
+        principal: Principal,
+        connection: Connection,
+    ) -> "_CommandBatch":
+        """Execute commands in order. Returns the batch with their results.
+
+        A command of bytes is invalid: they are its refusal. Switches greenlets.
+        """
+        batch = _CommandBatch(self._api, principal)
+        for command in commands:
+            if isinstance(command, bytes):
+                batch.results.append(command)
+            elif command.publish is not UNSET:
+                batch.add(command.publish)
+            elif command.ping is not UNSET:
+                batch.results.append(b'{"seq":%b,"pong":{}}' % encode(command.seq))
+            else:
+                # The pushes before the command are carried out before it.
+                batch.send_waiting()
+                batch.results.append(self._run_route(command, principal, connection))
+        batch.send_waiting()
+        return batch
 
     def _count_pushes(
         self, by: Principal, host: str, counts: Mapping[tuple[str, bool], int]
@@ -578,13 +590,7 @@ def _send_each(
         # The claims are settled also after an error, because repetitions of
         # these pushes wait for that.
         for index, outcome in zip(mine, outcomes, strict=True):
-            claim = claims[index]
-            if claim and isinstance(claim, int):
-                is_accepted = outcome in ACCEPTED
-                core.idempotency.settle(
-                    claim, is_accepted, digests[index], _RESULTS[outcome]
-                )
-
+            _settle(core.idempotency, claims[index], digests[index], outcome)
     failure = _NOT_ACCEPTED
     if quota is not None:
         failure = spent(quota)
@@ -596,6 +602,14 @@ def _send_each(
         if not isinstance(claim, int):
             results[index] = _result_of_repeat(api, pushes[index], claim)
     return results
+
+
+def _settle(
+    ids: Idempotency, claim: Claimed | Waiting, digest: int, outcome: Outcome
+) -> None:
+    """Settle a claim of this node after its push, unless the push has no id."""
+    if claim and isinstance(claim, int):
+        ids.settle(claim, outcome in ACCEPTED, digest, _RESULTS[outcome])
 
 
 def _result_of_repeat(

@@ -397,17 +397,20 @@ class EventStreams:
         if decision.claims is not None:
             proved_user = user
         stream.begin(self._encoding_of(request.app), head(proved_user))
-        try:
-            for channel in channels:
-                self._channels.subscriptions.join(request.app, channel, stream)
-        except ChannelRefused as refused:
-            stream.close(CloseCode.NOT_ALLOWED, str(refused))
+        self._subscribe(stream, request.app, channels)
         if not stream.is_open:
             return
-
         stream.send(self._ready(stream, request, channels, start))
         if self._starts is not None and start is not None:
             self._starts.send(stream, start)
+
+    def _subscribe(self, stream: Stream, app: str, channels: Iterable[str]) -> None:
+        """Subscribe a stream to channels. The first refusal closes it."""
+        try:
+            for channel in channels:
+                self._channels.subscriptions.join(app, channel, stream)
+        except ChannelRefused as refused:
+            stream.close(CloseCode.NOT_ALLOWED, str(refused))
 
     def _user_of(self, stream: Stream, request: EventsQuery, named: str) -> str:
         """Return the user who logs in.
