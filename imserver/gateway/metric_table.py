@@ -548,15 +548,20 @@ def _samples(metric: Metric, value: Value, labels: str) -> Iterator[str]:
     elif isinstance(value, Mapping):
         names = metric.label.split()
         for key, number in value.items():
-            if len(names) == 1:
-                labels_of_value = {metric.label: key}
-            else:
-                # With several labels, the key is a tuple of their values.
-                labels_of_value = dict(zip(names, key, strict=True))
-            all_labels = f"{labels},{_labels(**labels_of_value)}"
+            all_labels = f"{labels},{_labels_of_key(names, key)}"
             yield from _samples(metric, number, all_labels)
     else:
         yield f"{metric.name}{{{labels}}} {value!r}"
+
+
+def _labels_of_key(names: Sequence[str], key: Any) -> str:
+    """Write the labels of one value of a metric.
+
+    With several labels, ``key`` is a tuple of their values.
+    """
+    if len(names) == 1:
+        return _labels(**{names[0]: key})
+    return _labels(**dict(zip(names, key, strict=True)))
 
 
 def _samples_of_histogram(

@@ -418,12 +418,13 @@ def lines_of(
 
     lines = [heads]
     for row in rows:
-        cells = []
-        for field in fields:
-            text_of = texts.get(field, str)
-            cells.append(shown(str(text_of(getattr(row, field)))))
-        lines.append(cells)
+        lines.append([_cell(row, field, texts.get(field, str)) for field in fields])
     return lines
+
+
+def _cell(row: Any, field: str, text_of: Callable[[Any], object]) -> str:
+    """Make the text of a cell: a field of a row, in the words of ``text_of``."""
+    return shown(str(text_of(getattr(row, field))))
 
 
 def table(columns: str, rows: Iterable[Any], **texts: Callable[[Any], object]) -> str:

@@ -234,11 +234,12 @@ def _beside(path: str, data_dir: str, warnings: list[str]) -> str:
         return data_dir
     # A file "lock" shows that a server has used a folder for its data.
     if Path(data_dir, "lock").is_file() and not beside.exists():
+        used = Path(data_dir).absolute()
         warnings.append(
             f"{path}: {DATA_DIR} is relative to this file, so it is "
-            f"{beside.absolute()}; the folder {Path(data_dir).absolute()} has the "
-            "data of a server, too, and is not used: if they are this server's, "
-            "stop it and move the folder there"
+            f"{beside.absolute()}; the folder {used} has the data of a server, too, "
+            "and is not used: if they are this server's, stop it and move the folder "
+            "there"
         )
     return str(beside)
 
@@ -302,20 +303,29 @@ def _parse(
         if suffix and path.lower().endswith(suffix):
             return {}, read(text, path)
 
-    document: Any = parse(text, path)
+    document = _parse_yaml(text, path, parse)
     if document is None:
         # The file is empty, or has only comments.
         return {}, None
-    # If it is a dict, it is a WrittenMapping, which has the lines of its keys.
-    if not isinstance(document, dict):
-        raise ConfigError(
-            f"{path}: expected sections (app:, server:, …), got "
-            f"{type(document).__name__}"
-        )
     if "" not in others:
         return document, None
     # The reader of YAML files takes the keys of the other server out of it.
     return document, others[""](document, path)
+
+
+def _parse_yaml(text: str, path: str, parse: Callable[[str, str], Any]) -> Any:
+    """Parse the sections of a YAML file; None: it has no content.
+
+    They are in a WrittenMapping, which has the lines of the keys. Raises
+    ConfigError.
+    """
+    document: Any = parse(text, path)
+    if document is not None and not isinstance(document, dict):
+        raise ConfigError(
+            f"{path}: expected sections (app:, server:, …), got "
+            f"{type(document).__name__}"
+        )
+    return document
 
 
 def _read_document(
@@ -431,11 +441,25 @@ def _from_environment(
         # Only the spelling of an old name differs from the canonical name.
         if fold(name) != fold(row.name).replace(".", ""):
             warnings.append(f"{variable}: {OLD_NAME.format(row.name)}")
-        locations = Locations(variable)
         value = _from_text(row, environ[variable], variable)
-        _set(values, declared, row, value, locations)
-        warnings += locations.warnings
+        warnings += _set_from(variable, values, declared, row, value)
     return values
+
+
+def _set_from(
+    variable: str,
+    values: dict[str, Any],
+    declared: Declarations,
+    row: Row,
+    value: Any,
+) -> list[str]:
+    """Set one setting from a variable, and return the warnings about it.
+
+    ``values`` gets the converted value. Raises ConfigError.
+    """
+    locations = Locations(variable)
+    _set(values, declared, row, value, locations)
+    return locations.warnings
 
 
 def _refuse_absent(variable: str, declared: Declarations) -> None:
@@ -483,16 +507,18 @@ def _from_text(row: Row, text: str, variable: str) -> Any:
     if isinstance(kind, inspect.UnionType):  # a type or None
         if not text.strip():
             return None
-        kind = next(
-            each for each in kind.types if not isinstance(each, inspect.NoneType)
-        )
-
+        kind = _type_beside_none(kind)
     scalar = _SCALARS.get(type(kind))
     if scalar is None:
         return read_value(text, variable)
     if text.strip() == AUTO:
         return AUTO  # the setting decides whether it has this value
     return _scalar_of(text, scalar, f"{variable}: {row.name}")
+
+
+def _type_beside_none(union: inspect.UnionType) -> inspect.Type:
+    """Return the type of a value that may also be None."""
+    return next(each for each in union.types if not isinstance(each, inspect.NoneType))
 
 
 def _scalar_of(text: str, scalar: type, where: str) -> Any:
@@ -540,17 +566,25 @@ def _build(
             parts[section] = value
     parts["of_features"] = _settings_of_features(sections, declared, locations)
 
-    # The settings of the core. The other sections belong to features alone.
+    parts |= _settings_of_core(sections)
+    if "apps" not in parts:
+        parts["apps"] = _default_apps(declared)
+    return Config(**parts)
+
+
+def _settings_of_core(sections: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """Make the sections of the core: name of a section → its settings.
+
+    The other sections belong to features alone.
+    """
     defaults = Config()
+    parts = {}
     for section, given in sections.items():
         if section in hints_of(Config):
             settings = getattr(defaults, section)
             core_fields = _fields_of(type(settings), given)
             parts[section] = msgspec.structs.replace(settings, **core_fields)
-
-    if "apps" not in parts:
-        parts["apps"] = _default_apps(declared)
-    return Config(**parts)
+    return parts
 
 
 def _default_apps(declared: Declarations) -> dict[str, TenantSettings]:

@@ -995,6 +995,15 @@ def check_config(config: Config, locations: Locations) -> None:
     _check_listening(config, locations)
     _check_apps(config, locations)
     _check_urls(config, locations)
+    _check_cluster(config, locations)
+    _check_secrets(config, locations)
+
+
+def _check_cluster(config: Config, locations: Locations) -> None:
+    """Check the time of leases, and that several processes share a Redis.
+
+    Raises ConfigError.
+    """
     cluster = config.cluster
     # A lease that is renewed late would end while its node lives.
     if cluster.renew_seconds * 2 > cluster.lease_seconds:
@@ -1009,7 +1018,6 @@ def check_config(config: Config, locations: Locations) -> None:
             "Redis that the processes share: set redis.url, for example "
             "redis://127.0.0.1:6379"
         )
-    _check_secrets(config, locations)
 
 
 def _check_secrets(config: Config, locations: Locations) -> None:
@@ -1023,17 +1031,21 @@ def _check_secrets(config: Config, locations: Locations) -> None:
     for number, key in enumerate(keys):
         _check_api_key(key, f"api.keys[{number}].key", locations)
 
-    # The days are parsed here, so that a wrong one is found at the start.
+    _check_days_of_keys(config, locations)
+    if is_placeholder(config.jwt.sign_key):
+        problem = f"{_IS_PLACEHOLDER}; make one with '{MAKE_SECRET}'"
+        raise locations.wrong("jwt.sign_key", problem)
+
+
+def _check_days_of_keys(config: Config, locations: Locations) -> None:
+    """Parse the days when keys expire, so that a wrong one is found at the
+    start. Raises ConfigError."""
     for number, row in enumerate(config.api.keys):
         try:
             _ = row.expires_at  # it parses the day
         except ValueError:
             problem = f"expected a day such as 2027-01-31, got {row.expires!r}"
             raise locations.wrong(f"api.keys[{number}].expires", problem) from None
-
-    if is_placeholder(config.jwt.sign_key):
-        problem = f"{_IS_PLACEHOLDER}; make one with '{MAKE_SECRET}'"
-        raise locations.wrong("jwt.sign_key", problem)
 
 
 def _check_api_key(key: str, setting: str, locations: Locations) -> None:
@@ -1153,14 +1165,7 @@ def _check_apps(config: Config, locations: Locations) -> None:
     for name, tenant in config.apps.items():
         _check_app_name(name, locations)
         check_tenant(tenant, locations, app=f"apps.{name}.")
-        # An alias stands for its target, and for no other alias.
-        target = config.apps.get(tenant.same_as)
-        if tenant.same_as and (target is None or target.same_as):
-            raise locations.wrong(
-                f"apps.{name}.same_as",
-                "expected a configured app that is not an alias, got "
-                f"{tenant.same_as!r}",
-            )
+        _check_target_of_alias(config, name, locations)
     _require_no_conflict(config, locations)
 
     if config.jwt.sign_key == PUBLIC_SIGN_KEY and not config.demo:
@@ -1168,6 +1173,16 @@ def _check_apps(config: Config, locations: Locations) -> None:
             f"{locations.of('jwt.sign_key')} is the default of GoChat, which is "
             "public: choose another, or none"
         )
+
+
+def _check_target_of_alias(config: Config, name: str, locations: Locations) -> None:
+    """Raise ConfigError if an app is the alias of an unknown app, or of another
+    alias."""
+    same_as = config.apps[name].same_as
+    target = config.apps.get(same_as)
+    if same_as and (target is None or target.same_as):
+        problem = f"expected a configured app that is not an alias, got {same_as!r}"
+        raise locations.wrong(f"apps.{name}.same_as", problem)
 
 
 def _check_app_name(name: str, locations: Locations) -> None:
@@ -1203,13 +1218,7 @@ def _check_urls(config: Config, locations: Locations) -> None:
     Only their form is checked: nothing is connected. Raises ConfigError.
     """
     storage_url = config.storage.url
-    if storage_url.startswith("sqlite"):
-        # A file has no host: sqlite:///path.
-        separator = ":///"
-    else:
-        separator = "://"
-    scheme, colon, rest = storage_url.partition(separator)
-    if storage_url and not (scheme in STORAGE_SCHEMES and colon and rest):
+    if storage_url and not _is_storage_url(storage_url):
         others = ", ".join(STORAGE_SCHEMES[1:])
         problem = f"expected sqlite:///path, or a URL that begins with one of {others}"
         raise locations.wrong("storage.url", problem)
@@ -1218,6 +1227,16 @@ def _check_urls(config: Config, locations: Locations) -> None:
     if redis_url and redis_url.partition("://")[0] not in REDIS_SCHEMES:
         problem = f"expected a URL that begins with one of {', '.join(REDIS_SCHEMES)}"
         raise locations.wrong("redis.url", problem)
+
+
+def _is_storage_url(url: str) -> bool:
+    """Tell whether a text has the form of the URL of a database."""
+    separator = "://"
+    if url.startswith("sqlite"):
+        # A file has no host: sqlite:///path.
+        separator = ":///"
+    scheme, colon, rest = url.partition(separator)
+    return scheme in STORAGE_SCHEMES and bool(colon and rest)
 
 
 def _check_origins(origins: Iterable[str], setting: str, locations: Locations) -> None:

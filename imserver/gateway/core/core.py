@@ -28,7 +28,7 @@ from imserver.gateway.channels.connections import Connections
 from imserver.gateway.channels.consent import ChannelConsent
 from imserver.gateway.channels.histories import StoredHistory
 from imserver.gateway.channels.members import ChannelMembers, NodeParts
-from imserver.gateway.channels.subscriptions import build_channels
+from imserver.gateway.channels.subscriptions import Channels, build_channels
 from imserver.gateway.clock import JOBS
 from imserver.gateway.cluster.history import LocalHistory
 from imserver.gateway.cluster.nodes import NodeQueries, Overview, StateQuery
@@ -38,7 +38,7 @@ from imserver.gateway.cluster.registry import (
     SoloRegistry,
     node_name,
 )
-from imserver.gateway.config.settings import Config
+from imserver.gateway.config.settings import Config, LoginPolicy
 from imserver.gateway.config.values import CORE, Declarations
 from imserver.gateway.core.network import Draining, build_network
 from imserver.gateway.core.services import NodeState, OnEnded, Services
@@ -444,13 +444,7 @@ class Core(Services):
         """
         config = self.config
         network = self.network
-        # An alias has the policy of its target.
-        policies = {
-            name: tenant.policy_of(name)
-            for name, tenant in config.apps.items()
-            if not tenant.same_as
-        }
-        hub = Hub(policies, network.context.connections)
+        hub = Hub(_policies_of(config), network.context.connections)
         self.hub = hub
         self.fanout = Fanout(
             hub, network.flusher, self.metrics, config.hub.notice_members
@@ -522,26 +516,8 @@ class Core(Services):
         self._find_answers()
         tenants = self.tenants
         keys = self.keys
-        network = self.network
         self.page_tokens = PageTokens(self.config, secret)
-        issuers = Issuers(self.outgoing)
-        tokens = LoginTokens(
-            resolve=tenants.resolve,
-            pages=self.page_tokens,
-            accounts=self.accounts,
-            issuers=issuers,
-            secret=secret,
-        )
-        logins = Logins(
-            tenants=tenants,
-            keys=keys,
-            tokens=tokens,
-            back_ends=self.back_ends,
-            observer=self.observer,
-            connections=network.context.connections,
-            metrics=self.metrics,
-            origins=network.origins,
-        )
+        logins = self._make_logins(secret)
         self.logins = logins
         allowed = AllowLists()
         self.allowed = allowed
@@ -556,6 +532,28 @@ class Core(Services):
             logins=logins,
             accounts=self.accounts,
             allowed=allowed,
+        )
+
+    def _make_logins(self, secret: Secret) -> Logins:
+        """Make the service that decides on logins, with the tokens that it
+        accepts."""
+        network = self.network
+        tokens = LoginTokens(
+            resolve=self.tenants.resolve,
+            pages=self.page_tokens,
+            accounts=self.accounts,
+            issuers=Issuers(self.outgoing),
+            secret=secret,
+        )
+        return Logins(
+            tenants=self.tenants,
+            keys=self.keys,
+            tokens=tokens,
+            back_ends=self.back_ends,
+            observer=self.observer,
+            connections=network.context.connections,
+            metrics=self.metrics,
+            origins=network.origins,
         )
 
     def _find_answers(self) -> None:
@@ -676,6 +674,17 @@ class Core(Services):
         return overview
 
 
+def _policies_of(config: Config) -> dict[str, LoginPolicy]:
+    """Return the policies of the configured apps: what happens if a user logs
+    in twice."""
+    # An alias has the policy of its target.
+    return {
+        name: tenant.policy_of(name)
+        for name, tenant in config.apps.items()
+        if not tenant.same_as
+    }
+
+
 def _build_alone(core: Services) -> None:
     """Build the services that find users and channels, for a node alone.
 
@@ -686,7 +695,6 @@ def _build_alone(core: Services) -> None:
     fanout = core.fanout
     table = core.connection_table
     metrics = core.metrics
-    tenants = core.tenants
     core.sessions = Sessions(
         hub=hub,
         fanout=fanout,
@@ -696,17 +704,7 @@ def _build_alone(core: Services) -> None:
     )
     # Without other nodes, a push goes to the sessions of this node only.
     core.reach = LocalReach(core.idempotency, fanout, metrics)
-    history = LocalHistory(core.limits.history_bytes, hub.member_count)
-    tenants.report_to(history.forget)
-    parts = NodeParts(
-        hub=hub,
-        fanout=fanout,
-        metrics=metrics,
-        table=table,
-        settings=tenants.by_name.get,
-        history_apps=tenants.history_apps,
-    )
-    channels = build_channels(parts, ChannelMembers(parts), history)
+    channels = _build_local_channels(core)
     core.channels = channels
     core.presence = Presence(hub, table, core.registry)
     core.connections = Connections(
@@ -716,3 +714,19 @@ def _build_alone(core: Services) -> None:
         queries=core.queries,
         registry=core.registry,
     )
+
+
+def _build_local_channels(core: Services) -> Channels:
+    """Build the channels of a node alone, whose histories are in memory."""
+    tenants = core.tenants
+    history = LocalHistory(core.limits.history_bytes, core.hub.member_count)
+    tenants.report_to(history.forget)
+    parts = NodeParts(
+        hub=core.hub,
+        fanout=core.fanout,
+        metrics=core.metrics,
+        table=core.connection_table,
+        settings=tenants.by_name.get,
+        history_apps=tenants.history_apps,
+    )
+    return build_channels(parts, ChannelMembers(parts), history)

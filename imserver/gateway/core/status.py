@@ -87,13 +87,17 @@ class NodeStatus(Service):
         if not self.core.registry.healthy():
             return Unready("Redis is away, or the lease is lost", "redis")
         if not self.core.store.healthy():
-            state = "is away"
-            if self.core.store.answers():
-                state = "takes no writes: its disk is full or fails, or it is read-only"
-            return Unready(f"the database {state}", "database")
+            return self._unready_database()
         if self.database is not None and self.database.wrong:
             return Unready("the database is not that of the cluster", "database")
         return None
+
+    def _unready_database(self) -> Unready:
+        """Say whether the database is away, or only takes no writes."""
+        state = "is away"
+        if self.core.store.answers():
+            state = "takes no writes: its disk is full or fails, or it is read-only"
+        return Unready(f"the database {state}", "database")
 
     def lease(self) -> Lease:
         """Return the current lease of this node, with its load.

@@ -1102,10 +1102,7 @@ def authorise(api: Api, route: Route, call: Call) -> None:
     # Back ends are neither users nor staff, and are never banned.
     person = principal.user or principal.staff
     if person:
-        ban = api.sessions.ban_of(principal.app, person)
-        if ban:
-            raise ApiProblem(Problems.BANNED, ban.text)
-
+        _require_not_banned(api, principal.app, person)
     if principal.user:
         _authorise_user(api, route, call)
     elif route.user == "required" and not call.user:
@@ -1116,6 +1113,13 @@ def authorise(api: Api, route: Route, call: Call) -> None:
         name, need = route.need_with
         if call.params.get(name) == "true" and not principal.may(need):
             raise ApiProblem(Problems.FORBIDDEN)
+
+
+def _require_not_banned(api: Api, app: str, person: str) -> None:
+    """Raise :class:`ApiProblem` if a user or a member of the staff is banned."""
+    ban = api.sessions.ban_of(app, person)
+    if ban:
+        raise ApiProblem(Problems.BANNED, ban.text)
 
 
 def _authorise_user(api: Api, route: Route, call: Call) -> None:

@@ -539,13 +539,20 @@ def problems_of(row: Operation) -> tuple[HttpProblem, ...]:
         common.append(Problems.UNAUTHORIZED)
         if row.need is not Needs.ANY_KEY:
             common.append(Problems.FORBIDDEN)
-    # The keys of tokens may have to be fetched from their issuer. A route for
-    # everybody reads no token, unless it accepts session tokens.
-    users = row.need.users
-    requires_account = "nobody" not in users and users & {"account", "bot"}
-    if "session" in users or requires_account:
+    # The keys of tokens may have to be fetched from their issuer.
+    if _reads_tokens(row):
         common.append(Problems.ISSUER_UNAVAILABLE)
     return tuple(dict.fromkeys((*row.shared_problems, *row.problems, *common)))
+
+
+def _reads_tokens(row: Operation) -> bool:
+    """Tell whether a route reads the token of a user.
+
+    A route for everybody does not, unless it accepts session tokens.
+    """
+    users = row.need.users
+    requires_account = "nobody" not in users and users & {"account", "bot"}
+    return "session" in users or bool(requires_account)
 
 
 def _refusal(
@@ -556,15 +563,7 @@ def _refusal(
     ``reference`` refers to the schema of :class:`Problem`, the body of the
     answer.
     """
-    examples = {}
-    for problem in problems:
-        body = Problem(
-            problem.code, problem.message, problem.temporary, _EXAMPLE_REQUEST
-        )
-        examples[problem.code] = {
-            "summary": problem.message,
-            "value": msgspec.to_builtins(body),
-        }
+    examples = {problem.code: _example_of(problem) for problem in problems}
     content: dict[str, Any] = {JSON: {"schema": reference, "examples": examples}}
     # A route that answers with a page may also refuse with a page.
     if row.content_type == "text/html":
@@ -574,3 +573,9 @@ def _refusal(
         "headers": {REQUEST_ID.name: _header(REQUEST_ID)},
         "content": content,
     }
+
+
+def _example_of(problem: HttpProblem) -> dict[str, Any]:
+    """Make the example of an answer with this problem."""
+    body = Problem(problem.code, problem.message, problem.temporary, _EXAMPLE_REQUEST)
+    return {"summary": problem.message, "value": msgspec.to_builtins(body)}

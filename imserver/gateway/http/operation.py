@@ -6,7 +6,7 @@ functions. The inputs and answers of requests are msgspec Structs. They check
 the input, and their annotations make the document.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import (
     Any,
     Concatenate,
@@ -471,16 +471,8 @@ def _shape_of(
         inherited = base.__struct_fields__
         bases = (base,)
 
-    defaults = _defaults_of(function)
-    # A parameter with a default is a field that may be left out.
-    own_fields: list[Any] = []
-    for field in fields:
-        if field in inherited:
-            continue
-        if field in defaults:
-            own_fields.append((field, types[field], defaults[field]))
-        else:
-            own_fields.append((field, types[field]))
+    names = [field for field in fields if field not in inherited]
+    own_fields = _fields_with_defaults(names, types, _defaults_of(function))
     return msgspec.defstruct(
         name,
         own_fields,
@@ -489,6 +481,22 @@ def _shape_of(
         kw_only=True,
         forbid_unknown_fields=True,
     )
+
+
+def _fields_with_defaults(
+    names: Iterable[str], types: Mapping[str, Any], defaults: Mapping[str, Any]
+) -> list[Any]:
+    """Describe the fields of a Struct, as msgspec wants them.
+
+    A parameter with a default is a field that may be left out.
+    """
+    fields: list[Any] = []
+    for name in names:
+        if name in defaults:
+            fields.append((name, types[name], defaults[name]))
+        else:
+            fields.append((name, types[name]))
+    return fields
 
 
 def _defaults_of(function: Any) -> dict[str, Any]:

@@ -281,10 +281,10 @@ class Pushes(Service):
             # Each user has a channel, so each push is a publication.
             if channels:
                 for user, event in _paced(zip(users, events, strict=True)):
+                    outcome = _NOT_SENT
                     if user:
-                        outcomes.append(channels.push(app, user, event))
-                    else:
-                        outcomes.append(_NOT_SENT)
+                        outcome = channels.push(app, user, event)
+                    outcomes.append(outcome)
             else:
                 self.reach.to_each(app, users, events, outcomes=outcomes)
         finally:
@@ -718,14 +718,7 @@ class Publishing(Service, dict=True):
                 break
             after = members[-1]
 
-        # The outcomes of all members together make one outcome.
-        if outcomes <= {Outcome.NOT_SENT}:
-            return Outcome.NOT_SENT
-        if outcomes <= {Outcome.NOT_SENT, Outcome.FAILED}:
-            return Outcome.FAILED
-        if outcomes & {Outcome.FAILED, Outcome.PARTLY}:
-            return Outcome.PARTLY
-        return Outcome.SENT
+        return _outcome_of_group(outcomes)
 
     def to_users(
         self,
@@ -877,3 +870,14 @@ class Publishing(Service, dict=True):
             (user, event) for user, event, outcome in rows if outcome is _NOT_SENT
         ]
         self.on_absent(app, absent)
+
+
+def _outcome_of_group(outcomes: set[Outcome]) -> Outcome:
+    """Make one outcome of those of all members."""
+    if outcomes <= {Outcome.NOT_SENT}:
+        return Outcome.NOT_SENT
+    if outcomes <= {Outcome.NOT_SENT, Outcome.FAILED}:
+        return Outcome.FAILED
+    if outcomes & {Outcome.FAILED, Outcome.PARTLY}:
+        return Outcome.PARTLY
+    return Outcome.SENT

@@ -34,7 +34,7 @@ from imserver.gateway.notify import Notify, encode_notify
 from imserver.gateway.protocol.forgiving import check_json
 from imserver.gateway.push.idempotency import First, IdReused
 from imserver.gateway.push.push import nothing_accepted
-from imserver.gateway.push.targets import PushToStore, StoreResult, addressed
+from imserver.gateway.push.targets import PushToStore, StoreResult, Target, addressed
 from imserver.gateway.transport.http1 import HttpResponse
 
 _decode_text: Final = msgspec.json.Decoder(str).decode
@@ -174,14 +174,20 @@ def _check_stored(push: PushRequest) -> None:
     for target in map(addressed, targets_of(push)):
         is_storable = target.user is not UNSET or target.group is not UNSET
         if not is_storable or target.device is not UNSET:
-            text = "`store` is only for users, on all their devices, and for groups"
-            if target.channel is not UNSET:
-                text += (
-                    f". Pushes to `{target.channel}` are stored, without `store`, "
-                    "if its namespace has `history: log` in `channels` of the "
-                    "app's settings"
-                )
-            raise ApiProblem.invalid(text)
+            raise ApiProblem.invalid(_why_not_stored(target))
+
+
+def _why_not_stored(target: Target) -> str:
+    """Say why a push to this target cannot be stored, and what a channel needs
+    instead."""
+    text = "`store` is only for users, on all their devices, and for groups"
+    if target.channel is not UNSET:
+        text += (
+            f". Pushes to `{target.channel}` are stored, without `store`, "
+            "if its namespace has `history: log` in `channels` of the "
+            "app's settings"
+        )
+    return text
 
 
 def event_of(limits: Limits, push: Sending) -> Event:

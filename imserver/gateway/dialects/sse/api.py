@@ -278,11 +278,7 @@ class EventStreams:
             ``proved_user`` is the user whom a token in the query has proved;
             ``""``: none has.
             """
-            by = principal.label
-            # The token was in the query, which identify() has not read.
-            if proved_user and principal.kind == "nobody":
-                apps = frozenset({query.app})
-                by = Principal("session", apps=apps, user=proved_user).label
+            by = _label_of(principal, query.app, proved_user)
             content_type = f"{_TEXT}; charset=utf-8"
             return stream_head(self._log, head, request.host, content_type, by)
 
@@ -470,6 +466,17 @@ class EventStreams:
         if start is None:
             return ready(about, retry_ms)
         return ready(about, retry_ms, start.cursor)
+
+
+def _label_of(principal: Principal, app: str, proved_user: str) -> str:
+    """Return the label of who has a stream, for the log.
+
+    A token in the query has proved the user, but identify() has not read it.
+    """
+    if proved_user and principal.kind == "nobody":
+        apps = frozenset({app})
+        return Principal("session", apps=apps, user=proved_user).label
+    return principal.label
 
 
 def _read_last_id(query: EventsQuery, headers: Mapping[str, str]) -> None:
