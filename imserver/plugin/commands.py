@@ -167,11 +167,7 @@ class ServerApi:
             fail(f"app {app} has no account {named}, so nothing was done")
 
         (account,) = page["accounts"]
-        user = account["user"]
-        for identifier in ("name", "email", "phone"):
-            if account.get(identifier):
-                return user, f"{account[identifier]} ({user})"
-        return user, f"user {user}"
+        return account["user"], _shown_account(account)
 
     def post(self, path: str, body: Mapping[str, Any]) -> Any:
         """Return the answer to ``POST /api/v1/{path}``."""
@@ -212,6 +208,16 @@ class ServerApi:
         if code == "forbidden":
             return f"{message} (the key of {self._key_source})"
         return message
+
+
+def _shown_account(account: Mapping[str, Any]) -> str:
+    """Return the text with which a command shows an account: its name, or
+    another identifier, and its id."""
+    user = account["user"]
+    for identifier in ("name", "email", "phone"):
+        if account.get(identifier):
+            return f"{account[identifier]} ({user})"
+    return f"user {user}"
 
 
 def _remember_path(

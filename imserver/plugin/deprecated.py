@@ -161,13 +161,7 @@ def _parts(
     ``erasure`` and ``page`` become services; ``prepare`` and ``reload`` become
     ``configure``; ``finish`` and ``stop`` become ``stop``.
     """
-    services = _services_of(service, erasure, page)
-    opened = {}
-    checks = {}
-    for name, (on_open, check) in (dialects or {}).items():
-        checks[name] = check
-        if on_open is not None:
-            opened[name] = on_open
+    functions_of_dialects = (dialects or {}).items()
     # The field "configure" of today stands for two functions of 1.0.
     is_prepared = False
 
@@ -187,10 +181,14 @@ def _parts(
         stop()
 
     return Parts(
-        services,
+        _services_of(service, erasure, page),
         commands=dict(commands or {}),
-        opened=opened,
-        checks=checks,
+        opened={
+            name: on_open
+            for name, (on_open, _) in functions_of_dialects
+            if on_open is not None
+        },
+        checks={name: check for name, (_, check) in functions_of_dialects},
         ended=ended,
         configure=configure,
         streams=streams,

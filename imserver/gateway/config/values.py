@@ -4,7 +4,7 @@ the types. Errors name the location, the setting and the remedy."""
 import ipaddress
 import re
 import unicodedata
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, get_args
@@ -1114,15 +1114,25 @@ def _check_listeners(config: Config, locations: Locations) -> None:
     sockets = [row.socket for row in rows]
     for number, row in enumerate(rows):
         _check_listener(row, f"{section}[{number}]", config, locations)
-        # Port 0 is any free port, so several listeners may have it.
-        if row.port > 0 and ports.count(row.port) > 1:
-            raise locations.wrong(section, f"port {row.port} is given twice")
-        if row.socket and sockets.count(row.socket) > 1:
-            problem = f"the socket {row.socket} is given twice"
+        problem = _conflict_of(row, ports, sockets)
+        if problem:
             raise locations.wrong(section, problem)
-        if row.path and row.ws_dialect:
-            problem = f"there is no /ws under {row.path}: no ws_dialect"
-            raise locations.wrong(section, problem)
+
+
+def _conflict_of(row: Any, ports: Sequence[int], sockets: Sequence[str]) -> str:
+    """Say what is wrong with a listener: it conflicts with another one, or with
+    itself. ``""``: nothing is.
+
+    ``ports`` and ``sockets`` are those of all listeners.
+    """
+    # Port 0 is any free port, so several listeners may have it.
+    if row.port > 0 and ports.count(row.port) > 1:
+        return f"port {row.port} is given twice"
+    if row.socket and sockets.count(row.socket) > 1:
+        return f"the socket {row.socket} is given twice"
+    if row.path and row.ws_dialect:
+        return f"there is no /ws under {row.path}: no ws_dialect"
+    return ""
 
 
 def _check_listener(

@@ -68,7 +68,6 @@ def build_network(
     # Who may connect: the gate counts, and checks the pages of browsers.
     node.max_connections = connection_limit(config)
     log.info("this process may open %d files", openable_files())
-    limits = config.limits
     websocket = config.websocket
     policy = gate_policy(config, node.max_connections, config.demo)
     origins = Origins(proxies, policy)
@@ -88,17 +87,8 @@ def build_network(
             listener(connection, code)
 
     # Who reads and writes: sockets without a greenlet of their own.
-    loop = get_hub().loop
-    readers = poller.make(loop, config.hub.readers)
-    budget = Budget(limits.node_outbox_bytes)
-    flusher = Flusher(
-        loop=loop,
-        poller=readers,
-        most=config.hub.flush_connections,
-        outbox_bytes=limits.outbox_bytes,
-        outbox_seconds=limits.outbox_seconds,
-        budget=budget,
-    )
+    readers = poller.make(get_hub().loop, config.hub.readers)
+    flusher = _make_flusher(config, readers)
     context = ConnectionContext(readers, flusher, end, websocket.close_seconds)
     sweep = _make_sweep(config, context, metrics)
     return NetworkServices(
@@ -110,6 +100,19 @@ def build_network(
         sweep=sweep,
         opened={},
         ended=ended,
+    )
+
+
+def _make_flusher(config: Config, readers: poller.Poller) -> Flusher:
+    """Make the object that writes what waits in outboxes."""
+    limits = config.limits
+    return Flusher(
+        loop=get_hub().loop,
+        poller=readers,
+        most=config.hub.flush_connections,
+        outbox_bytes=limits.outbox_bytes,
+        outbox_seconds=limits.outbox_seconds,
+        budget=Budget(limits.node_outbox_bytes),
     )
 
 
@@ -231,17 +234,21 @@ class Draining(Service):
         """
         connections = self.core.network.context.connections
         clients = [connection for connection in connections if connection.is_open]
-        turns = -(-len(clients) // _CLOSES_PER_TURN)  # rounded up
-        # All together take the time that the setting allows.
-        pause = _LEAST_PAUSE_SECONDS
-        if turns > 1:
-            pause = max(self.core.config.drain.close_seconds / turns, pause)
+        pause = self._pause_between_turns(len(clients))
         for index, connection in enumerate(clients):
             if index and index % _CLOSES_PER_TURN == 0:
                 gevent.sleep(pause)
                 if not is_wanted():
                     return
             connection.close(CloseCode.GOING_AWAY)
+
+    def _pause_between_turns(self, clients: int) -> float:
+        """Return the seconds between two turns, so that all turns together take the
+        time that the setting allows."""
+        turns = -(-clients // _CLOSES_PER_TURN)  # rounded up
+        if turns <= 1:
+            return _LEAST_PAUSE_SECONDS
+        return max(self.core.config.drain.close_seconds / turns, _LEAST_PAUSE_SECONDS)
 
 
 def wait_while(condition: Callable[[], Any], seconds: float) -> None:

@@ -1138,9 +1138,18 @@ def _authorise_user(api: Api, route: Route, call: Call) -> None:
         call.user = principal.user
 
     # A muted user may still read and change settings.
-    voice = route.voice
-    if not voice:
-        return
+    if route.voice:
+        _require_unmuted(api, route.voice, call)
+
+
+def _require_unmuted(api: Api, voice: Any, call: Call) -> None:
+    """Raise :class:`ApiProblem` if the user is muted, and others would receive
+    the content of the request.
+
+    ``voice`` is True, or the function of the route that tells whether they
+    would.
+    """
+    principal = call.principal
     mute = api.mutes.mute_of(principal.app, principal.user)
     if mute is not None and (voice is True or voice(call.input)):
         raise ApiProblem(Problems.MUTED, mute.text)

@@ -181,7 +181,6 @@ class ClusterReach(Service):
                 if isinstance(id_claim, Waiting):
                     outcomes[index] = None
                 elif isinstance(id_claim, int):
-                    outcomes[index] = Outcome.NOT_SENT
                     event = Event("msg", push.user, push.text, push.msg_id)
                     sessions = None if refs is None else refs[index]
                     outcome = self.push(app, push.user, event, sessions)
@@ -532,11 +531,7 @@ class Rerouting(Service):
             while queue:
                 item = queue[0]
                 if not self._deliver_or_forward(item, until):
-                    self.unreached += 1
-                    # Otherwise the push went to other nodes, too.
-                    if item.alone:
-                        for call in self._on_unreached:
-                            call(app, user, item.event)
+                    self._report_unreached(item)
                 # It is removed last: a new push must wait behind it.
                 queue.popleft()
                 self._count -= 1
@@ -548,6 +543,16 @@ class Rerouting(Service):
             self._count -= len(queue)
         finally:
             del self._queues[app, user]
+
+    def _report_unreached(self, item: ToUser) -> None:
+        """Count a push that did not reach its user, and report it.
+
+        If the push went to other nodes, too, it is not reported.
+        """
+        self.unreached += 1
+        if item.alone:
+            for call in self._on_unreached:
+                call(item.app, item.user, item.event)
 
     def _deliver_or_forward(self, item: ToUser, until: float) -> bool:
         """Deliver one push here, or forward it to the node of its user.

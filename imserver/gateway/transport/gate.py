@@ -659,7 +659,7 @@ class Gate:
 
 
 def _compression_for(headers: Mapping[str, str]) -> tuple[str, int]:
-    """Choose the compression among those that a client offers.
+    """Choose one of the compressions that a client offers.
 
     Returns the header value of the answer and the bits of the window; ``""``
     and 0: no compression.

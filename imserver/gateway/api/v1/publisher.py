@@ -306,13 +306,10 @@ class Publisher:
 
         # Answers to pushes are encoded here. All others were encoded when they
         # were made.
-        answers = []
-        for command, result in zip(commands, batch.results, strict=True):
-            if isinstance(result, bytes):
-                answers.append(result)
-            else:
-                answers.append(_answer(command, result))
-        return answers
+        return [
+            result if isinstance(result, bytes) else _answer(command, result)
+            for command, result in zip(commands, batch.results, strict=True)
+        ]
 
     def _execute(
         self,
