@@ -371,15 +371,23 @@ class Declarations:
         # Only the names of the apps are converted here: features declare
         # settings of apps, too, so app_of() converts those.
         fields_by_name = _shape_dict(dict[AppName, Any], value, "apps", locations)
-        apps: dict[str, TenantSettings] = {}
-        for name, fields in fields_by_name.items():
-            setting = f"apps.{name}"
-            if not isinstance(fields, dict):
-                # It raises: no other value is the settings of an app.
-                _check_type(TenantSettings, fields, setting, locations)
-            shaped = self._shape_app(fields, above=setting, locations=locations)
-            apps[name] = self.app_of(shaped)
-        return apps
+        return {
+            name: self._convert_app(f"apps.{name}", fields, locations)
+            for name, fields in fields_by_name.items()
+        }
+
+    def _convert_app(
+        self, setting: str, fields: Any, locations: Locations
+    ) -> TenantSettings:
+        """Convert the settings of one app from a file. Raises ConfigError.
+
+        ``setting`` is the name of the app in messages, such as ``apps.shop``.
+        """
+        if not isinstance(fields, dict):
+            # It raises: no other value is the settings of an app.
+            _check_type(TenantSettings, fields, setting, locations)
+        shaped = self._shape_app(fields, above=setting, locations=locations)
+        return self.app_of(shaped)
 
     def _shape_app(
         self, fields: dict[Any, Any], above: str, locations: Locations
@@ -1119,7 +1127,9 @@ def _check_listeners(config: Config, locations: Locations) -> None:
             raise locations.wrong(section, problem)
 
 
-def _conflict_of(row: Any, ports: Sequence[int], sockets: Sequence[str]) -> str:
+def _conflict_of(
+    row: ListenSettings, ports: Sequence[int], sockets: Sequence[str]
+) -> str:
     """Say what is wrong with a listener: it conflicts with another one, or with
     itself. ``""``: nothing is.
 

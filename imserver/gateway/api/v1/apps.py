@@ -241,16 +241,23 @@ def _with_defaults(kind: Shape, type_of: Callable[[Any], Any]) -> list[Field]:
             fields.append((name, type_of(hint)))
             continue
 
-        default = declared.default
-        if declared.default_factory is not msgspec.NODEFAULT:
-            default = msgspec.field(default_factory=declared.default_factory)
-        # Settings have tuples, and JSON has lists.
-        elif default == ():
-            default = []
-        elif isinstance(default, tuple):
-            default = msgspec.field(default_factory=partial(list, default))
-        fields.append((name, type_of(hint), default))
+        fields.append((name, type_of(hint), _default_in_json(declared)))
     return fields
+
+
+def _default_in_json(declared: msgspec.structs.FieldInfo) -> Any:
+    """Convert the default of a setting to the default of its field in JSON.
+
+    Settings have tuples, and JSON has lists.
+    """
+    default = declared.default
+    if declared.default_factory is not msgspec.NODEFAULT:
+        return msgspec.field(default_factory=declared.default_factory)
+    if default == ():
+        return []
+    if isinstance(default, tuple):
+        return msgspec.field(default_factory=partial(list, default))
+    return default
 
 
 def _type(
@@ -279,14 +286,20 @@ def _type(
 
     meta = _limits_of(hint)
     if limits:
-        marks = marks_of(hint)
-        meta |= marks.get("api", {})
-        notes = _notes_of(marks, default)
-        if notes:
-            meta["extra_json_schema"] = notes
+        meta |= _limits_of_requests(marks_of(hint), default)
     if meta:
         return Annotated[inner, Meta(**meta)]
     return inner
+
+
+def _limits_of_requests(marks: Mapping[str, Any], default: Any) -> dict[str, Any]:
+    """Return the limits of a setting in requests, and the notes about it in the
+    document."""
+    limits = {**marks.get("api", {})}
+    notes = _notes_of(marks, default)
+    if notes:
+        limits["extra_json_schema"] = notes
+    return limits
 
 
 def _container_type(container: Any, entry: Make, limits: bool) -> Any:
