@@ -307,7 +307,7 @@ class EventHooks:
         except Unreachable as error:
             problem = str(error)
 
-        seconds = monotonic() - sender.consumer.since
+        seconds = monotonic() - sender.consumer.first_tried_at
         if problem and status not in _FINAL and seconds < TRY_SECONDS:
             return Failure(problem)
         sender.window.take(entry.id)
