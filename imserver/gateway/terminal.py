@@ -423,7 +423,8 @@ def lines_of(
 
 
 def _cell(row: Any, field: str, text_of: Callable[[Any], object]) -> str:
-    """Make the text of a cell: a field of a row, in the words of ``text_of``."""
+    """Make the text of a cell: a field of a row, in the words of
+    ``text_of``."""
     return shown(str(text_of(getattr(row, field))))
 
 

@@ -335,8 +335,8 @@ class ClusterMember:
     def _listen_for_nodes(self, address: str) -> None:
         """Open the two RPC ports, on the configured address or on ``address``.
 
-        The data port is the one after the control port. Raises StartError if a port
-        is in use.
+        The data port is the one after the control port. Raises StartError if a
+        port is in use.
         """
         config = self._core.config
         host = config.cluster.bind or address

@@ -243,8 +243,8 @@ class Draining(Service):
             connection.close(CloseCode.GOING_AWAY)
 
     def _pause_between_turns(self, clients: int) -> float:
-        """Return the seconds between two turns, so that all turns together take the
-        time that the setting allows."""
+        """Return the seconds between two turns, so that all turns together take
+        the time that the setting allows."""
         turns = -(-clients // _CLOSES_PER_TURN)  # rounded up
         if turns <= 1:
             return _LEAST_PAUSE_SECONDS

@@ -1116,7 +1116,8 @@ def authorise(api: Api, route: Route, call: Call) -> None:
 
 
 def _require_not_banned(api: Api, app: str, person: str) -> None:
-    """Raise :class:`ApiProblem` if a user or a member of the staff is banned."""
+    """Raise :class:`ApiProblem` if a user or a member of the staff is
+    banned."""
     ban = api.sessions.ban_of(app, person)
     if ban:
         raise ApiProblem(Problems.BANNED, ban.text)

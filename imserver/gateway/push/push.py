@@ -506,11 +506,11 @@ class Publishing(Service, dict=True):
         digest: int,
         all_or_none: bool,
     ) -> list[Published]:
-        """Publish a publication with a key: each channel has its own claim of the
-        key.
+        """Publish a publication with a key: each channel has its own claim of
+        the key.
 
-        A channel that is named twice gets one publication. The other arguments are
-        those of :meth:`to_channels`.
+        A channel that is named twice gets one publication. The other arguments
+        are those of :meth:`to_channels`.
         """
         names = list(dict.fromkeys(channels))
         requests = [

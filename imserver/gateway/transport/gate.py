@@ -200,8 +200,8 @@ class Origins:
         return None
 
     def _warn_of_proxy(self) -> None:
-        """Log, once, that a proxy may make the server public, which demo mode is
-        not for."""
+        """Log, once, that a proxy may make the server public, which demo mode
+        is not for."""
         self._warned = True
         log.warning(
             "DEMO MODE IS OPEN TO OTHERS: a request came through a proxy, and no API key exists, so "
@@ -271,8 +271,8 @@ class Origins:
         return OPAQUE
 
     def _forwarded_host(self, host: str, headers: Mapping[str, str]) -> str:
-        """Return the host that the browser asked a trusted proxy for; ``""``: there
-        is none.
+        """Return the host that the browser asked a trusted proxy for; ``""``:
+        there is none.
 
         The proxy may have replaced the Host header that the browser sent.
         """

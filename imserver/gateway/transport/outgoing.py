@@ -672,8 +672,8 @@ def read_answer(
 def _parse(parser: HttpResponseParser, data: bytes) -> None:
     """Parse a piece of an answer.
 
-    Raises :class:`Unreachable` if it is no HTTP, and the errors of the callbacks
-    of the answer.
+    Raises :class:`Unreachable` if it is no HTTP, and the errors of the
+    callbacks of the answer.
     """
     try:
         parser.feed_data(data)

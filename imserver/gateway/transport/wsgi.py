@@ -239,8 +239,8 @@ class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
         return True
 
     def _refuse_in_demo_mode(self, head: ParsedHead) -> bool:
-        """Refuse a request that another website may have sent. Returns whether it
-        was refused."""
+        """Refuse a request that another website may have sent. Returns whether
+        it was refused."""
         origins = self.server.listener_context.gate.origins
         objection = origins.objection(head.headers, head.path)
         if objection is None:
