@@ -1133,7 +1133,7 @@ def _conflict_of(
     """Say what is wrong with a listener: it conflicts with another one, or with
     itself. ``""``: nothing is.
 
-    ``ports`` and ``sockets`` are those of all listeners.
+    ``ports`` and ``sockets`` belong to all listeners.
     """
     # Port 0 is any free port, so several listeners may have it.
     if row.port > 0 and ports.count(row.port) > 1:

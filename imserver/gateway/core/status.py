@@ -199,7 +199,7 @@ class NodeStatus(Service):
         return details
 
     def _counters(self) -> dict[str, Any]:
-        """Return the counters of the core, then those of features."""
+        """Return the counters of the core, then the counters of features."""
         numbers = self.core.metrics.snapshot()
         for counters in self.core.node.counters:
             numbers |= asdict(counters)

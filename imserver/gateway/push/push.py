@@ -509,8 +509,8 @@ class Publishing(Service, dict=True):
         """Publish a publication with a key: each channel has its own claim of
         the key.
 
-        A channel that is named twice gets one publication. The other arguments
-        are those of :meth:`to_channels`.
+        A channel that is named twice gets one publication. :meth:`to_channels`
+        explains the other arguments.
         """
         names = list(dict.fromkeys(channels))
         requests = [
@@ -670,7 +670,7 @@ class Publishing(Service, dict=True):
     ) -> Outcome:
         """Send an event to one target, which may be of any kind.
 
-        The arguments are those of :meth:`to_targets`.
+        :meth:`to_targets` explains the arguments.
         """
         if target.user is not UNSET:
             device = None if target.device is UNSET else target.device
@@ -873,7 +873,7 @@ class Publishing(Service, dict=True):
 
 
 def _outcome_of_group(outcomes: set[Outcome]) -> Outcome:
-    """Make one outcome of those of all members."""
+    """Make one outcome of the outcomes of all members."""
     if outcomes <= {Outcome.NOT_SENT}:
         return Outcome.NOT_SENT
     if outcomes <= {Outcome.NOT_SENT, Outcome.FAILED}:

@@ -305,7 +305,7 @@ def _limits_of_requests(marks: Mapping[str, Any], default: Any) -> dict[str, Any
 def _container_type(container: Any, entry: Make, limits: bool) -> Any:
     """Convert the type of a list or mapping, and the types of its entries.
 
-    ``entry`` and ``limits`` are those of :func:`_type`.
+    :func:`_type` explains ``entry`` and ``limits``.
     """
     arguments = [
         _type(argument, entry, entry, limits, empty=True)
