@@ -361,14 +361,18 @@ def subscribe(api: Api, app: str, request: _Subscribe) -> dict[str, Any]:
     api.channels.options.known(app, request.channel)
 
     ids = _connections_of(api, app, request)
-    # Without a position the clients do not recover.
-    since = request.recover_since
-    position = None
-    if since is not None:
-        position = Position(since.epoch, _bounded(since.offset))
+    position = _position_of(request)
     encoded = msgspec.msgpack.encode(about)
     api.core.connections.join_each(app, ids, request.channel, encoded, position)
     return {}
+
+
+def _position_of(request: _Subscribe) -> Position | None:
+    """The position from which clients recover; None if they do not recover."""
+    since = request.recover_since
+    if since is None:
+        return None
+    return Position(since.epoch, _bounded(since.offset))
 
 
 def unsubscribe(api: Api, app: str, request: _Unsubscribe) -> dict[str, Any]:
@@ -377,7 +381,6 @@ def unsubscribe(api: Api, app: str, request: _Unsubscribe) -> dict[str, Any]:
     ``""`` as channel means all. Each connection that has really left a channel
     is told so. May switch greenlets. Raises MethodFailed and ChannelRefused.
     """
-    connections = api.core.connections
     if request.channel and not request.channel.startswith(ALIAS):
         api.channels.options.known(app, request.channel)
     ids = _connections_of(api, app, request)
@@ -387,13 +390,20 @@ def unsubscribe(api: Api, app: str, request: _Unsubscribe) -> dict[str, Any]:
         channels = _channels_of(api, app, ids)
 
     for channel in channels:
-        event = _end_of_subscription(channel)
-        answers = connections.leave_each(app, ids, channel)
-        for connection, left in zip(ids, answers, strict=True):
-            # A client that was not subscribed must not be told of an end.
-            if left is Left.LEFT:
-                connections.push(app, connection, event)
+        _end_each(api, app, ids, channel)
     return {}
+
+
+def _end_each(api: Api, app: str, ids: list[str], channel: str) -> None:
+    """End the subscriptions of these connections to a channel, and tell those
+    that were subscribed. May switch greenlets."""
+    connections = api.core.connections
+    event = _end_of_subscription(channel)
+    answers = connections.leave_each(app, ids, channel)
+    for connection, left in zip(ids, answers, strict=True):
+        # A client that was not subscribed must not be told of an end.
+        if left is Left.LEFT:
+            connections.push(app, connection, event)
 
 
 def _end_of_subscription(channel: str) -> Event:
@@ -426,9 +436,7 @@ def disconnect(api: Api, app: str, request: _Disconnect) -> dict[str, Any]:
     """
     given = request.disconnect
     if given is None and not (request.client or request.whitelist):
-        if not request.user:
-            raise MethodFailed(codes.BAD_DATA)
-        api.core.sessions.close(app, [request.user])
+        _disconnect_user(api, app, request.user)
         return {}
 
     wanted = given or _CloseCode()
@@ -444,6 +452,14 @@ def disconnect(api: Api, app: str, request: _Disconnect) -> dict[str, Any]:
             app, connection, code, wanted.reason, as_given=has_own_code
         )
     return {}
+
+
+def _disconnect_user(api: Api, app: str, user: str) -> None:
+    """Close the connections of a user in every dialect. Raises MethodFailed
+    without a user."""
+    if not user:
+        raise MethodFailed(codes.BAD_DATA)
+    api.core.sessions.close(app, [user])
 
 
 def refresh(api: Api, app: str, request: _Refresh) -> dict[str, Any]:
@@ -619,15 +635,20 @@ def alternatives_of(pattern: str) -> list[str]:
         if braces is None:
             plain.append(current)
         else:
-            before = current[: braces.start()]
-            after = current[braces.end() :]
-            patterns += [f"{before}{each}{after}" for each in braces[1].split(",")]
+            patterns += _without_braces(current, braces)
         if len(patterns) + len(plain) > MAX_ALTERNATIVES:
             raise MethodFailed(
                 codes.LIMIT_EXCEEDED,
                 f"a pattern has at most {MAX_ALTERNATIVES} alternatives",
             )
     return plain
+
+
+def _without_braces(pattern: str, braces: re.Match[str]) -> list[str]:
+    """The patterns in which one alternative stands in place of some braces."""
+    before = pattern[: braces.start()]
+    after = pattern[braces.end() :]
+    return [f"{before}{each}{after}" for each in braces[1].split(",")]
 
 
 def info(api: Api, app: str, _request: _Request) -> dict[str, Any]:
@@ -898,10 +919,9 @@ def _answer_commands(api: Api, call: Call) -> HttpResponse:
         raise BadBody("a request has a command")
     answers = BatchAnswers()
     for command in commands:
-        if bytes(command.params) == b"null":
+        params = bytes(command.params)
+        if params == b"null":
             params = b""
-        else:
-            params = bytes(command.params)
         # Older clients write the names of methods with any capitals.
         reply = _run_command(api, call, (command.method or "").lower(), params)
         id_field = {"id": command.id} if command.id else {}

@@ -38,6 +38,8 @@ _NOT_FOR_OWN_CHANNEL: Final = ("subscribe", "user_limited", "anonymous")
 """Options that have no meaning for the channel of a user."""
 
 
+_PUBLIC_KEYS: Final = {"rsa_public_key": "RS256", "ecdsa_public_key": "ES256"}
+"""Option with a public key → its algorithm."""
 _VERBS: Final = {
     "subscribe": "subscribe",
     "publish": "publish",
@@ -122,14 +124,19 @@ class Migration:
         self._own_channel(rows)
         self._proxies()
         if self._back_ends:
-            self._app["webhook"] = {"secret": "replace-me: openssl rand -hex 32"}
-            self._app["back_ends"] = self._back_ends
-            self.notes.append(
-                "webhook.secret: choose a secret; it signs the requests to your back end"
-            )
+            self._use_back_ends()
         settings["apps"] = {app: self._app}
         settings |= self._api(app)
         return settings
+
+    def _use_back_ends(self) -> None:
+        """Put the addresses of the back ends into the settings of the app, with
+        a secret that the operator must choose."""
+        self._app["webhook"] = {"secret": "replace-me: openssl rand -hex 32"}
+        self._app["back_ends"] = self._back_ends
+        self.notes.append(
+            "webhook.secret: choose a secret; it signs the requests to your back end"
+        )
 
     def _api(self, app: str) -> Document:
         """The section ``api`` with the key of the server API. It is empty if
@@ -169,28 +176,38 @@ class Migration:
         An option that is not set, or 0, is left out: then the default of this
         server applies. Raises BadSettings.
         """
-        take = self._options.take
-        seconds = self._options.seconds
         sections: Document = {"server": {"extra_listen": [self._listener()]}}
-        limits = {
-            "message_bytes": take("websocket.message_size_limit", int, 0),
-            "outbox_bytes": take("client.queue_max_size", int, 0),
-            "login_seconds": seconds("client.stale_close_delay"),
-        }
-        # A limit of 0 is not set, or means no limit.
-        limits = {name: value for name, value in limits.items() if value}
+        limits = self._limits()
         if limits:
             sections["limits"] = limits
-
-        ping = seconds("client.ping_interval")
-        if ping:
-            sections["websocket"] = {"client_ping_seconds": ping}
-        if take("websocket.compression", bool, False):
-            sections.setdefault("websocket", {})["deflate"] = True
+        websocket = self._websocket()
+        if websocket:
+            sections["websocket"] = websocket
         url = self._redis()
         if url:
             sections["redis"] = {"url": url}
         return sections
+
+    def _limits(self) -> Document:
+        """The section ``limits``, without limits that are not set."""
+        take = self._options.take
+        limits = {
+            "message_bytes": take("websocket.message_size_limit", int, 0),
+            "outbox_bytes": take("client.queue_max_size", int, 0),
+            "login_seconds": self._options.seconds("client.stale_close_delay"),
+        }
+        # A limit of 0 is not set, or means no limit.
+        return {name: value for name, value in limits.items() if value}
+
+    def _websocket(self) -> Document:
+        """The section ``websocket``: the time between pings, and compression."""
+        section: Document = {}
+        ping = self._options.seconds("client.ping_interval")
+        if ping:
+            section["client_ping_seconds"] = ping
+        if self._options.take("websocket.compression", bool, False):
+            section["deflate"] = True
+        return section
 
     def _listener(self) -> Document:
         """The address at which the clients of Centrifugo connect. Raises
@@ -220,12 +237,7 @@ class Migration:
             if kind != "memory":
                 self._note("engine.type", "use Redis")
             return ""
-        has = self._options.has
-        if (
-            has("engine.redis.cluster_address")
-            or has("engine.redis.sentinel_address")
-            or len(addresses) > 1
-        ):
+        if self._has_several_servers(addresses):
             self._note(
                 "engine.redis",
                 "set redis.url yourself, with redis+sentinel:// or redis+cluster://",
@@ -238,12 +250,28 @@ class Migration:
         if "://" in address:
             # Such an address has its own credentials and number of a database.
             return self._without_password(address)
+        login = self._redis_login(user, password)
+        return f"redis://{login}{address}/{db}"
+
+    def _has_several_servers(self, addresses: list[Any]) -> bool:
+        """Whether the settings name a cluster of Redis, its sentinels, or more
+        than one address."""
+        has = self._options.has
+        return (
+            has("engine.redis.cluster_address")
+            or has("engine.redis.sentinel_address")
+            or len(addresses) > 1
+        )
+
+    def _redis_login(self, user: str, password: str) -> str:
+        """The credentials in front of an address of Redis, such as
+        ``alice:secret@``; ``""`` without a password."""
         if not password:
-            return f"redis://{address}/{db}"
+            return ""
         if not self._with_secrets:
             self._note("engine.redis.password", "it is not shown")
             password = "replace-me"
-        return f"redis://{user}:{password}@{address}/{db}"
+        return f"{user}:{password}@"
 
     def _without_password(self, url: str) -> str:
         """A URL of Redis with a placeholder for its credentials, if it has some
@@ -350,18 +378,20 @@ class Migration:
         option = f"{where}.hmac_secret_key"
         secret = take(option, str, "")
         if secret:
-            # This server refuses short secrets, which can be guessed.
-            if len(secret.encode()) < MIN_SECRET_BYTES:
-                self._note(option, f"choose one with at least {MIN_SECRET_BYTES} bytes")
-            rows.append({"algorithm": "HS256", "key": self._secret(option, secret)})
-        for name, algorithm in (
-            ("rsa_public_key", "RS256"),
-            ("ecdsa_public_key", "ES256"),
-        ):
+            rows.append(self._key_row_of_secret(option, secret))
+        for name, algorithm in _PUBLIC_KEYS.items():
             key = take(f"{where}.{name}", str, "")
             if key:
                 rows.append({"algorithm": algorithm, "key": key})
         return rows
+
+    def _key_row_of_secret(self, option: str, secret: str) -> Document:
+        """The row of ``jwt`` for a secret. A note names one that is too
+        short."""
+        # This server refuses short secrets, which can be guessed.
+        if len(secret.encode()) < MIN_SECRET_BYTES:
+            self._note(option, f"choose one with at least {MIN_SECRET_BYTES} bytes")
+        return {"algorithm": "HS256", "key": self._secret(option, secret)}
 
     def _issuer(self, where: str) -> list[Document]:
         """The row of ``jwt`` for a section whose keys are at an address (JWKS).
@@ -407,13 +437,14 @@ class Migration:
         namespaces = take("channel.namespaces", list, [])
         for row in rows_of(namespaces, "channel.namespaces"):
             name = str(row.pop("name"))
+            where = f"namespace {name}"
             # Here these are the namespaces of users and groups, with rules of
             # their own.
             if name in ("user", "group"):
                 why = f"{name}:<id> is the channel of a {name}; rename the namespace"
-                self._note(f"namespace {name}", why)
+                self._note(where, why)
             else:
-                rows[name] = self._namespace_row(f"namespace {name}", Options(row))
+                rows[name] = self._namespace_row(where, Options(row))
         return rows
 
     def _own_channel(self, rows: Document) -> None:
@@ -513,10 +544,11 @@ class Migration:
             row["subscribe"] = "anybody"
         if self._is_decided_by_back_end(where, options, "subscribe"):
             row["subscribe"] = "back_end"
+        publishers = permissions["publish"].clients
         if self._is_decided_by_back_end(where, options, "publish"):
             row["publish"] = "back_end"
-        elif permissions["publish"].clients != "nobody":
-            row["publish"] = permissions["publish"].clients
+        elif publishers != "nobody":
+            row["publish"] = publishers
 
         # A back end can renew only subscriptions that it has decided about.
         is_renewed = self._is_decided_by_back_end(where, options, "sub_refresh")
@@ -571,8 +603,8 @@ class Migration:
         ttl = options.seconds("history_ttl")
         # "|" and not "or": both options must be read, or a note names the
         # second.
-        recovery = self._is_forced_or_allowed(options, "recovery")
-        positions = self._is_forced_or_allowed(options, "positioning")
+        has_recovery = self._is_forced_or_allowed(options, "recovery")
+        has_positions = self._is_forced_or_allowed(options, "positioning")
         deltas = take("allowed_delta_types", list, [])
         # Read only so that no note names it: deltas here need only the type.
         take("delta_publish", bool, False)
@@ -580,15 +612,16 @@ class Migration:
 
         if not (size > 0 and ttl > 0):
             return {}
-        if size > MAX_HISTORY:
-            self._note(f"{where}.history_size", f"the maximum is {MAX_HISTORY}")
-        row: Document = {"history_size": min(size, MAX_HISTORY), "history_seconds": ttl}
-        row["read_history"] = readers
+        row = {
+            "history_size": self._bounded_size(where, size),
+            "history_seconds": ttl,
+            "read_history": readers,
+        }
         if mode == "cache":
             row["recovery_mode"] = mode
-        if recovery:
+        if has_recovery:
             row["recovery"] = True
-        elif positions:
+        elif has_positions:
             self._note(
                 f"{where}.force_positioning",
                 "clients ask for positions, or have recovery",
@@ -596,6 +629,13 @@ class Migration:
         if "fossil" in deltas:
             row["delta"] = True
         return row
+
+    def _bounded_size(self, where: str, size: int) -> int:
+        """The size of a history, at most the maximum of this server. A note
+        tells of a larger one."""
+        if size > MAX_HISTORY:
+            self._note(f"{where}.history_size", f"the maximum is {MAX_HISTORY}")
+        return min(size, MAX_HISTORY)
 
     @staticmethod
     def _is_forced_or_allowed(options: Options, feature: str) -> bool:
@@ -689,14 +729,18 @@ class Migration:
             if take(f"{where}.enabled", bool, False):
                 self._use_proxy(where, call, where, name)
 
+        self._rpc_proxies()
+        self._note_back_ends()
+        self._options.drop_proxies()
+
+    def _rpc_proxies(self) -> None:
+        """Translate the calls of methods, with a namespace and without."""
+        take = self._options.take
         self._use_rpc_proxy(
             "rpc.without_namespace", take("rpc.without_namespace", dict, {})
         )
         for row in rows_of(take("rpc.namespaces", list, []), "rpc.namespaces"):
             self._use_rpc_proxy(f"rpc namespace {row['name']}", row)
-
-        self._note_back_ends()
-        self._options.drop_proxies()
 
     def _note_back_ends(self) -> None:
         """Note differences of the back ends that were translated."""
@@ -748,14 +792,19 @@ def from_centrifugo(app: str, secrets: bool, file: str) -> None:
         migration = Migration(_document(file), app, secrets)
     except BadSettings as error:
         fail(f"{file}: {error}")
-    if migration.notes:
+    _print_notes(migration.notes)
+    CommandLine.yaml(migration.settings)
+
+
+def _print_notes(notes: list[str]) -> None:
+    """Print notes as comments, and on standard error if the output goes to a
+    file, whose comments nobody reads now."""
+    if notes:
         click.echo("# Not the same as in Centrifugo (docs/guides/from-centrifugo.md):")
-    for note in migration.notes:
+    for note in notes:
         click.echo(f"# - {note}")
-        # The output may go to a file, whose comments nobody reads now.
         if not sys.stdout.isatty():
             click.echo(f"imserver: {note}", err=True)
-    CommandLine.yaml(migration.settings)
 
 
 def _document(file: str) -> dict[str, Any]:

@@ -429,12 +429,7 @@ def nested(document: Document) -> Document:
     }
     for name, value in document.items():
         if name not in sections and name != "granular_proxy_mode":
-            *section_names, option_name = _renamed(name).split(".")
-            section = converted
-            for part in section_names:
-                section = section.setdefault(part, {})
-            section[option_name] = _plain(value)
-
+            _put_option(converted, _renamed(name), _plain(value))
     for name, section in sections.items():
         converted[name] = {**converted.get(name, {}), **section}
     # Only version 6 has these sections. Its proxies are in its own form
@@ -442,6 +437,16 @@ def nested(document: Document) -> Document:
     if {"client", "channel", "rpc"} & sections.keys():
         return converted
     return _with_proxies(converted, document.get("granular_proxy_mode") is True)
+
+
+def _put_option(document: Document, name: str, value: Any) -> None:
+    """Put an option into its section. Its name may be ``client.token.issuer``,
+    for example."""
+    *section_names, option_name = name.split(".")
+    section = document
+    for part in section_names:
+        section = section.setdefault(part, {})
+    section[option_name] = value
 
 
 def _plain(value: Any) -> Any:
@@ -505,10 +510,8 @@ def _with_proxies(document: Document, granular: bool) -> Document:
             client_proxies[call]["enabled"] = True
     _enable_rpc_proxies(rpc)
     # The same options may stand at the top and in each namespace.
-    for row in [
-        channel.setdefault("without_namespace", {}),
-        *channel.get("namespaces", []),
-    ]:
+    top = channel.setdefault("without_namespace", {})
+    for row in [top, *channel.get("namespaces", [])]:
         if isinstance(row, dict):
             _enable_channel_proxies(row, granular)
     proxies = [*client_proxies.values(), *channel.get("proxy", {}).values()]

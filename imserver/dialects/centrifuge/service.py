@@ -646,12 +646,15 @@ class CentrifugeService:
         if 0 < end <= time():
             raise TokenExpired("the back end names a time in the past")
         if "\0" in answer.user:
-            self._logins.refused("user", app, answer.user, connection.peer)
-            return _Admission(
-                LoginDecision(ReplyCode.UNAUTHORIZED, CloseCode.NOT_ALLOWED)
-            )
+            return self._refuse_user(connection, app, answer.user)
         decision = LoginDecision(user=answer.user, expires_at=_with_grace(end))
         return _Admission(decision, claims=answer, end=end)
+
+    def _refuse_user(self, connection: Connection, app: str, user: str) -> _Admission:
+        """Refuse the user that a back end has named, because the id has
+        U+0000."""
+        self._logins.refused("user", app, user, connection.peer)
+        return _Admission(LoginDecision(ReplyCode.UNAUTHORIZED, CloseCode.NOT_ALLOWED))
 
     def _leave_end_to_back_end(
         self, app: str, state: CentrifugeState, decision: LoginDecision
@@ -1080,13 +1083,7 @@ class CentrifugeService:
         if not (new and isinstance(state, CentrifugeState)):
             return
         app = connection.app or ""
-        # Channels that the client has left meanwhile are dropped.
-        still_subscribed = [
-            name
-            for name in state.by_server or ()
-            if self._channels.members.has(connection, name)
-        ]
-        state.by_server = {*still_subscribed, channel}
+        state.by_server = self._channels_by_server(connection, state) | {channel}
         if about:
             subscription = msgspec.msgpack.decode(about, type=SubscriptionAbout)
         else:
@@ -1094,14 +1091,7 @@ class CentrifugeService:
         state.set_info(channel, subscription.info)
         _set_end(state, channel, subscription.expires_at)
 
-        result = SubscribeResult()
-        if subscription.data:
-            result.data = Raw(subscription.data)
-        if position is not None:
-            result.recoverable = True
-            result.positioned = True
-            result.epoch = position.epoch
-            result.offset = position.offset
+        result = _result_by_server(subscription, position)
         event = Event(
             "subscribed",
             "",
@@ -1111,6 +1101,17 @@ class CentrifugeService:
         )
         self._connections.push(app, self._connections.id_of(connection), event)
         self._channels.notices.announce("join", connection, channel)
+
+    def _channels_by_server(
+        self, connection: Connection, state: CentrifugeState
+    ) -> set[str]:
+        """The channels to which the server has subscribed a client, without
+        those that the client has left meanwhile."""
+        return {
+            name
+            for name in state.by_server or ()
+            if self._channels.members.has(connection, name)
+        }
 
     def refresh_subscription(
         self, connection: Connection, command: RefreshSubscription
@@ -1127,17 +1128,26 @@ class CentrifugeService:
         try:
             claims = self._commands.permit(connection, command.channel, command.token)
         except ChannelRefused as refused:
-            # After an error reply the client would not subscribe again. After
-            # this close code it reconnects and subscribes.
-            if refused.reason == "expired":
-                connection.close(CLOSE_SUBSCRIPTION_EXPIRED, "subscription expired")
-                return None
-            return self._answers.refused(refused)
+            return self._refuse_renewal(connection, refused)
         end = claims.expires_at
         _set_end(state, command.channel, end)
         if claims.info is not UNSET:
             state.set_info(command.channel, bytes(claims.info))
         return Reply(ReplyCode.OK, SubRefreshResult(end > 0, _ttl(end)))
+
+    def _refuse_renewal(
+        self, connection: Connection, refused: ChannelRefused
+    ) -> Reply | None:
+        """Refuse the new token of a subscription.
+
+        Returns None if the connection was closed: after an error reply the
+        client would not subscribe again. After this close code it reconnects
+        and subscribes.
+        """
+        if refused.reason == "expired":
+            connection.close(CLOSE_SUBSCRIPTION_EXPIRED, "subscription expired")
+            return None
+        return self._answers.refused(refused)
 
     def check_ends(self, connection: Connection) -> None:
         """Act on the ends of a session and its subscriptions. This is the
@@ -1179,7 +1189,6 @@ class CentrifugeService:
         grace, the connection is closed. ``all_ends`` also has channels that the
         client has left; they are forgotten here. Never switches greenlets.
         """
-        app = connection.app or ""
         has = self._channels.members.has
         ends = {
             channel: end
@@ -1188,16 +1197,18 @@ class CentrifugeService:
         }
         state.ends = ends or None
         for channel, end in ends.items():
-            if end > now:
-                continue
-            options = self._channels.options.of(app, channel)
-            if self._answers.are_renewed(app, options):
+            if end <= now and self._is_renewed(connection, channel):
                 # If the back end does not answer, it is asked again at this
                 # time.
                 ends[channel] = now + RENEWAL_SECONDS
                 gevent.spawn(self._renew, connection, state, channel)
         if any(end < now - GRACE_SECONDS for end in ends.values()):
             connection.close(CLOSE_SUBSCRIPTION_EXPIRED, "subscription expired")
+
+    def _is_renewed(self, connection: Connection, channel: str) -> bool:
+        """Whether the back end of the app renews subscriptions to a channel."""
+        app = connection.app or ""
+        return self._answers.are_renewed(app, self._channels.options.of(app, channel))
 
     def _renew(
         self, connection: Connection, state: CentrifugeState, channel: str = ""
@@ -1229,6 +1240,17 @@ class CentrifugeService:
             return
         if channel and not self._channels.members.has(connection, channel):
             return
+        self._use_renewal(connection, state, channel, answer)
+
+    @staticmethod
+    def _use_renewal(
+        connection: Connection,
+        state: CentrifugeState,
+        channel: str,
+        answer: RenewalAnswer,
+    ) -> None:
+        """Set the new end of a session, or of a subscription, as the back end
+        has answered. ``channel``: of the subscription; ``""``: the session."""
         has_ended = answer.expired or 0 < answer.expire_at <= time()
         if channel:
             _use_subscription_renewal(connection, state, channel, answer, has_ended)
@@ -1251,6 +1273,24 @@ class CentrifugeService:
             connection.app or "", channel, Limit.PRESENCE
         )
         return Reply(ReplyCode.OK, PresenceStatsResult(*counts))
+
+
+def _result_by_server(
+    subscription: SubscriptionAbout, position: Position | None
+) -> SubscribeResult:
+    """What a client is told of a subscription that its back end has begun.
+
+    ``position``: from where the client recovers; None if it does not.
+    """
+    result = SubscribeResult()
+    if subscription.data:
+        result.data = Raw(subscription.data)
+    if position is not None:
+        result.recoverable = True
+        result.positioned = True
+        result.epoch = position.epoch
+        result.offset = position.offset
+    return result
 
 
 # --- also for the API ---------------------------------------------------------

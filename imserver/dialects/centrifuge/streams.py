@@ -14,7 +14,7 @@ The token or the back end names its channels.
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Final
 
@@ -137,20 +137,15 @@ class CentrifugeStreams:
         uni_events = StreamEncoding(self._uni, before=b"data: ", behind=b"\n\n")
         uni_lines = StreamEncoding(self._uni, behind=b"\n")
 
+        path = self._path
+        receive = self._begin_receiving
         rows = {
-            "sse": self._path("GET", events, events, self._begin),
-            "http_stream": self._path("POST", lines, frames, self._begin),
-            "uni_sse": self._path("GET", uni_events, uni_events, self._begin_receiving),
-            "uni_http_stream": self._path(
-                "POST", uni_lines, uni_lines, self._begin_receiving
-            ),
+            "sse": path("GET", events, events, self._begin),
+            "http_stream": path("POST", lines, frames, self._begin),
+            "uni_sse": path("GET", uni_events, uni_events, receive),
+            "uni_http_stream": path("POST", uni_lines, uni_lines, receive),
         }
-
-        paths: dict[str, StreamPath] = {}
-        for name, row in rows.items():
-            paths[f"/connection/{name}"] = row
-            paths[f"/connection/*/{name}"] = row
-        return paths
+        return _with_names_of_apps(rows)
 
     def _path(
         self,
@@ -244,6 +239,16 @@ class CentrifugeStreams:
                 stream.close(_CLOSE_OF.get(refused.code, CloseCode.NOT_ALLOWED))
 
 
+def _with_names_of_apps(rows: Mapping[str, StreamPath]) -> dict[str, StreamPath]:
+    """The paths of streams such as ``sse``, each with the name of an app in
+    front and without."""
+    paths: dict[str, StreamPath] = {}
+    for name, row in rows.items():
+        paths[f"/connection/{name}"] = row
+        paths[f"/connection/*/{name}"] = row
+    return paths
+
+
 def _is_protobuf(content_type: str) -> bool:
     """Whether the header ``Content-Type`` says that a body is protobuf."""
     return content_type.partition(";")[0].strip().lower() == _PROTOBUF
@@ -304,10 +309,15 @@ class Emulation:
         if address.birth == self._table.secrets.birth:
             return self._queue_here(commands)
 
+        return self._queue_there(address.birth, commands)
+
+    def _queue_there(self, birth: int, commands: EmulatedCommands) -> Emulated:
+        """Queue commands for a stream of the node with this birth. May switch
+        greenlets."""
         others = self._others
         if others is None:
             return Emulated.UNKNOWN
-        lease = others.born(address.birth)
+        lease = others.born(birth)
         if lease is None:
             return Emulated.UNKNOWN
         answer: Emulated | None = others.query_behind(

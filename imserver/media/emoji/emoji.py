@@ -97,14 +97,7 @@ class OwnEmoji(Store.Rows):
         offer = Offer(
             app, OWNER, name, kind="picture", length=len(content), address=address
         )
-        file = None
-        if file_id:
-            # An earlier process may have been killed after it had stored the
-            # file.
-            file = self._uploads.find(file_id)
-        if file is None:
-            file = self._uploads.receive(offer, BytesIO(content).read, file_id)
-
+        file = self._stored_picture(offer, content, file_id)
         row = EmojiRow(
             name=name,
             picture=file.id,
@@ -123,6 +116,18 @@ class OwnEmoji(Store.Rows):
             self._uploads.delete(file.id)
             raise
         return row
+
+    def _stored_picture(self, offer: Offer, content: bytes, file_id: str) -> Upload:
+        """Store a picture as the file ``file_id``, unless this file exists, and
+        return its row. ``""``: it gets a new id."""
+        file = None
+        if file_id:
+            # An earlier process may have been killed after it had stored the
+            # file.
+            file = self._uploads.find(file_id)
+        if file is None:
+            file = self._uploads.receive(offer, BytesIO(content).read, file_id)
+        return file
 
     def remove(self, app: str, name: str) -> None:
         """Remove an emoji, with its picture. Raises ServiceRefused if it does
@@ -173,8 +178,11 @@ def _check(file: Upload) -> None:
         )
     # Many emoji are shown at once, so each must be small.
     if file.bytes > MOST_BYTES or max(file.width, file.height) > MOST_PIXELS:
-        size = f"{file.width} × {file.height} pixels, {file.bytes} bytes"
-        most = f"{MOST_PIXELS} × {MOST_PIXELS} pixels and {MOST_BYTES} bytes"
-        raise ServiceRefused(
-            f"The picture has {size}; at most {most} are accepted", HTTP_FILE_TOO_LARGE
-        )
+        raise ServiceRefused(_size_problem(file), HTTP_FILE_TOO_LARGE)
+
+
+def _size_problem(file: Upload) -> str:
+    """The text of the error for a picture that is too large."""
+    size = f"{file.width} × {file.height} pixels, {file.bytes} bytes"
+    most = f"{MOST_PIXELS} × {MOST_PIXELS} pixels and {MOST_BYTES} bytes"
+    return f"The picture has {size}; at most {most} are accepted"

@@ -144,14 +144,20 @@ def normalised(url: str) -> str | None:
     if parts.scheme not in ("http", "https") or "@" in parts.netloc or not host:
         return None
 
+    link = f"{parts.scheme}://{host}{_target_of(parts)}"
+    if len(link) <= PublicRequests.URL_CHARACTERS and re.fullmatch(r"[!-~]*", link):
+        return link
+    return None
+
+
+def _target_of(parts: SplitResult) -> str:
+    """The path and the query of a URL in ASCII letters, for example
+    ``/caf%C3%A9?page=2``."""
     # Letters that are not ASCII are escaped. Escapes that are there stay.
     target = quote(parts.path or "/", safe=_SAFE)
     if parts.query:
         target = f"{target}?{quote(parts.query, safe=_SAFE + '?')}"
-    link = f"{parts.scheme}://{host}{target}"
-    if len(link) <= PublicRequests.URL_CHARACTERS and re.fullmatch(r"[!-~]*", link):
-        return link
-    return None
+    return target
 
 
 def _host_of(parts: SplitResult) -> str:
@@ -204,8 +210,7 @@ class Fetching:
         }
         url, content, headers = self._get(url, accept, most)
         content_type = headers.get("content-type", "")
-        media_type = content_type.partition(";")[0].strip().lower()
-        if media_type not in ("text/html", "application/xhtml+xml"):
+        if not _is_page(content_type):
             return None
 
         task = PageTask(
@@ -272,6 +277,13 @@ class Fetching:
         """End the process, and close the connections."""
         self._worker.close()
         self._requests.close()
+
+
+def _is_page(content_type: str) -> bool:
+    """Whether a header ``Content-Type`` names HTML, for example ``text/html;
+    charset=utf-8``."""
+    media_type = content_type.partition(";")[0].strip().lower()
+    return media_type in ("text/html", "application/xhtml+xml")
 
 
 def _redirected(url: str, location: str) -> str | None:

@@ -42,6 +42,12 @@ _CHARSET: Final = re.compile(
 _CHARSET_OF_TYPE: Final = re.compile(
     r"""charset\s{0,9}=\s{0,9}["']?([A-Za-z0-9_:.-]{1,30})""", re.IGNORECASE
 )
+_MARKS_OF_ENCODINGS: Final = (
+    (BOM_UTF8, "utf-8"),
+    (BOM_UTF16_LE, "utf-16"),
+    (BOM_UTF16_BE, "utf-16"),
+)
+"""The marks with which a text may begin, and their encodings."""
 _LATIN: Final = "windows-1252"
 _CHARSETS: Final = {
     **dict.fromkeys(
@@ -142,14 +148,7 @@ def read(task: PageTask) -> LinkedPage | None:
 
     Returns None if the page has no title. May raise any exception.
     """
-    head = _Head()
-    try:
-        content = unpacked(task.content, task.encoding)
-        head.feed(decoded(content, task.type))
-        head.close()
-    except _Complete:  # the rest of the page is not read
-        pass
-
+    head = _head_of(task)
     # Pages name their title for previews, or only the one of the window.
     title = head.first_of(_TITLE_NAMES) or "".join(head.title)
     title = clean(title, TITLE_CHARACTERS)
@@ -163,6 +162,18 @@ def read(task: PageTask) -> LinkedPage | None:
         site=clean(site, SITE_CHARACTERS),
         picture=_picture_of(head, task.url),
     )
+
+
+def _head_of(task: PageTask) -> "_Head":
+    """Parse a page up to the end of its head, where its titles are."""
+    head = _Head()
+    try:
+        content = unpacked(task.content, task.encoding)
+        head.feed(decoded(content, task.type))
+        head.close()
+    except _Complete:  # the rest of the page is not read
+        pass
+    return head
 
 
 def _picture_of(head: "_Head", url: str) -> str:
@@ -204,11 +215,7 @@ def decoded(content: bytes, media_type: str) -> str:
     else from the page. If none of them names it, it is UTF-8 or, if the bytes
     are not valid UTF-8, the encoding of Western Europe.
     """
-    for mark, name in (
-        (BOM_UTF8, "utf-8"),
-        (BOM_UTF16_LE, "utf-16"),
-        (BOM_UTF16_BE, "utf-16"),
-    ):
+    for mark, name in _MARKS_OF_ENCODINGS:
         if content.startswith(mark):
             return content.removeprefix(BOM_UTF8).decode(name, "replace")
 
@@ -246,18 +253,20 @@ def clean(text: str, most: int) -> str:
     Control characters and marks that change the direction of text are left out.
     """
     spaced = " ".join(text[:_CLEANED_CHARACTERS].split())
-    visible = "".join(
-        letter
-        for letter in spaced
-        # The categories that begin with C are control and format characters.
-        if letter in _JOINERS or unicodedata.category(letter)[0] != "C"
-    )
+    visible = "".join(filter(_is_visible, spaced))
     # Again, because removed characters may have been between spaces.
     words = " ".join(visible.split()).strip(_JOINERS)
     line = unicodedata.normalize("NFC", words)
     if len(line) <= most:
         return line
     return f"{line[: most - 1].rstrip()}…"
+
+
+def _is_visible(letter: str) -> bool:
+    """Whether a character may stay in a text: it is no control character and no
+    mark of format, or it joins letters."""
+    # The categories that begin with C are control and format characters.
+    return letter in _JOINERS or unicodedata.category(letter)[0] != "C"
 
 
 class _Complete(Exception):
@@ -326,12 +335,7 @@ class _Head(HTMLParser):
 def main() -> None:
     """Carry out the tasks of standard input, one a line, until it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server says when it is over
-    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    # Descriptors and memory: a broken parser must reach nothing of the server,
-    # and not take all memory of the machine.
-    os.closerange(_FIRST_OWN_DESCRIPTOR, min(limit, _MAX_DESCRIPTORS))
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _limit_process()
     decoder = msgspec.json.Decoder(PageTask)
     for line in sys.stdin.buffer:
         signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
@@ -342,6 +346,18 @@ def main() -> None:
         signal.setitimer(signal.ITIMER_PROF, 0)
         sys.stdout.buffer.write(msgspec.json.encode(preview))
         sys.stdout.buffer.flush()
+
+
+def _limit_process() -> None:
+    """Close the files of the server, and limit the memory of this process.
+
+    A broken parser must reach nothing of the server, and not take all memory
+    of the machine.
+    """
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    os.closerange(_FIRST_OWN_DESCRIPTOR, min(limit, _MAX_DESCRIPTORS))
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 if __name__ == "__main__":

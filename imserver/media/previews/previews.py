@@ -41,7 +41,7 @@ from imserver.media.previews.rows import (
     PreviewRows,
 )
 from imserver.media.uploads.api import FILE_PATH
-from imserver.media.uploads.contract import MediaUnavailable
+from imserver.media.uploads.contract import MediaUnavailable, Upload
 from imserver.media.uploads.transfers import TransferRefused
 from imserver.media.uploads.uploads import Uploads, new_id
 from imserver.plugin.errors import Problems, ServiceRefused, StorageUnavailable
@@ -197,6 +197,11 @@ class Previews:
         if not links:
             return PreviewsAnswer([], [])
 
+        return self._shown(app, links)
+
+    def _shown(self, app: str, links: list[tuple[Entry, str]]) -> PreviewsAnswer:
+        """The previews of links that exist, and the messages whose previews are
+        being made. Those that nobody makes are begun."""
         # Rows are found by the hash of a link.
         hashes = {url: hash_of(url) for _, url in links}
         rows = self.rows.current(app, set(hashes.values()))
@@ -269,16 +274,20 @@ class Previews:
         key = app, hash_of(url)
         if key in self.busy:
             return
-        if (
-            len(self.busy) >= WAITING
-            or self._waiting[app, sender] >= WAITING_OF_SENDER
-            or self._waiting[app, _ALL_SENDERS] >= WAITING_OF_APP
-        ):
+        if self._is_too_busy(app, sender):
             self.counts["refused"] += 1
             return
         # Counted once for the sender, and once for the whole app.
         self._waiting.update(((app, sender), (app, _ALL_SENDERS)))
         self.busy[key] = gevent.spawn(self._make_in_slot, key, sender, url)
+
+    def _is_too_busy(self, app: str, sender: str) -> bool:
+        """Whether too many links of the sender, the app or the node wait."""
+        return (
+            len(self.busy) >= WAITING
+            or self._waiting[app, sender] >= WAITING_OF_SENDER
+            or self._waiting[app, _ALL_SENDERS] >= WAITING_OF_APP
+        )
 
     def _make_in_slot(self, key: tuple[str, str], sender: str, url: str) -> None:
         """Wait for a slot, and make one preview. This is a greenlet of its own.
@@ -319,7 +328,17 @@ class Previews:
             return  # another node makes the preview
         if former_picture:
             self._forget_picture(former_picture)
+        self._fetch_and_store(app, link, sender, url, picture)
 
+    def _fetch_and_store(
+        self, app: str, link: str, sender: str, url: str, picture: str
+    ) -> None:
+        """Fetch the page of a link whose lease this node has, and store its
+        preview, or the fact that it has none.
+
+        ``picture``: the id of the picture, which names the lease. Raises
+        TooManyRequests and StorageUnavailable.
+        """
         no_preview = PreviewRow(link, NONE, picture, content=b"")
         try:
             preview = self._fetch(app, sender, url, picture)
@@ -375,9 +394,21 @@ class Previews:
         if not page.picture:
             return preview
 
+        row = self._stored_picture(app, page.picture, name)
+        if row is not None:
+            preview.picture = FILE_PATH.format(id=row.id)
+            preview.width = row.width
+            preview.height = row.height
+        return preview
+
+    def _stored_picture(self, app: str, url: str, name: str) -> Upload | None:
+        """Fetch a picture, and store it as the file with the id ``name``.
+
+        Returns None if that fails, or if browsers do not show such a picture.
+        """
         try:
-            content = self.fetching.picture(page.picture, self._settings.picture_bytes)
-            row = self._uploads.store_small(app, OWNER, name, content)
+            content = self.fetching.picture(url, self._settings.picture_bytes)
+            return self._uploads.store_small(app, OWNER, name, content)
         except (
             Unreachable,
             TooManyRequests,
@@ -385,13 +416,7 @@ class Previews:
             MediaUnavailable,
         ) as error:
             log.debug("the picture of a preview of %s is left out: %s", app, error)
-            return preview
-        # It is no picture that browsers show, and then the preview has none.
-        if row is not None:
-            preview.picture = FILE_PATH.format(id=row.id)
-            preview.width = row.width
-            preview.height = row.height
-        return preview
+            return None
 
     def _forget_picture(self, name: str) -> None:
         """Delete the picture of a former preview. A failure is only logged."""

@@ -51,6 +51,14 @@ _LINKS: Final = RowsOf(PreviewRow, "link_preview")
 _WISHES: Final = RowsOf(PersonWishes, "preview_person", show="shown")
 
 
+_TAKE_LEASE: Final = (
+    "UPDATE link_preview SET state = %s, until = %s, picture = %s "
+    "WHERE app = %s AND link = %s AND until = %s"
+)
+"""The row must still have the time that was read. Otherwise another node was
+faster."""
+
+
 class PreviewRows(Store.Rows):
     """The rows of previews in a store. Without a database no rows exist."""
 
@@ -95,15 +103,8 @@ class PreviewRows(Store.Rows):
         until, former_picture, now = rows[0]
         if until > now:
             return None
-
-        # The row must still have the time that was read. Otherwise another node
-        # was faster.
-        change = (
-            "UPDATE link_preview SET state = %s, until = %s, picture = %s "
-            "WHERE app = %s AND link = %s AND until = %s"
-        )
         values = (MAKING, int(now) + seconds, picture, app, link, until)
-        if not sql.execute(change, values):
+        if not sql.execute(_TAKE_LEASE, values):
             return None
         return text_of(former_picture)
 

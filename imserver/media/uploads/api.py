@@ -237,9 +237,7 @@ def list_uploads(
     before = _position_in(cursor)
     # One more than fits on the page, to know whether another page follows.
     rows = uploads.page(call.app, call.user, before, limit + 1)
-    page, next_cursor = page_and_cursor(
-        rows, limit, lambda row: f"{row.created} {row.id}"
-    )
+    page, next_cursor = page_and_cursor(rows, limit, _cursor_after)
     return UploadsAnswer(
         bytes=usage.charged,
         quota=uploads.settings.quota_bytes,
@@ -248,6 +246,11 @@ def list_uploads(
         files=[shown(row) for row in page],
         next=next_cursor,
     )
+
+
+def _cursor_after(row: Upload) -> str:
+    """The position of a file in a list, as :func:`_position_in` reads it."""
+    return f"{row.created} {row.id}"
 
 
 def _position_in(cursor: str) -> tuple[int, str]:

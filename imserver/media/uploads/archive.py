@@ -87,10 +87,9 @@ class UploadFiles(ArchivedFiles):
             # The file is damaged on the disk, so no import would accept it.
             raise FileNotFoundError(row.id)
 
+        name = name_of(row, part.is_thumbnail)
         try:
-            pieces = media.get(
-                name_of(row, part.is_thumbnail), first=0, last=part.size - 1
-            )
+            pieces = media.get(name, first=0, last=part.size - 1)
             if is_of_server and not part.is_thumbnail:
                 pieces = compared(pieces, row)
             yield from pieces
@@ -127,7 +126,25 @@ class UploadFiles(ArchivedFiles):
             return False
         if is_import and row.app != app:
             return False
+        if not self._write_checked(row, is_thumbnail, content, is_import):
+            return False
 
+        # The row names the store of the server that wrote the archive.
+        if row.store_name != self._storage.current:
+            self._store.write(
+                partial(upload_rows.move, row=row, store_name=self._storage.current)
+            )
+        return True
+
+    def _write_checked(
+        self, row: Upload, is_thumbnail: bool, content: IO[bytes], is_import: bool
+    ) -> bool:
+        """Store the bytes of a file, or of its thumbnail, if they match its
+        row.
+
+        A restore skips a damaged file, and returns False. An import is refused
+        as a whole: it deletes the files of the app, and raises DamagedFile.
+        """
         try:
             if is_import:
                 _check_type(row, is_thumbnail, content)
@@ -137,15 +154,9 @@ class UploadFiles(ArchivedFiles):
             if not is_import:
                 return False  # a restore continues with the other files
             # An import is refused as a whole, so none of its files may stay.
-            for file in upload_rows.rows_of(self._store, app):
+            for file in upload_rows.rows_of(self._store, row.app):
                 self._storage.delete(file)
             raise
-
-        # The row names the store of the server that wrote the archive.
-        if row.store_name != self._storage.current:
-            self._store.write(
-                partial(upload_rows.move, row=row, store_name=self._storage.current)
-            )
         return True
 
 

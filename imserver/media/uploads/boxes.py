@@ -104,6 +104,26 @@ class _Numbers:
         return int.from_bytes(self._data[start : start + size], "big")
 
 
+class _NumberSizes(NamedTuple):
+    """The sizes, in bytes, of the numbers in a box ``iloc``."""
+
+    start: int
+    length: int
+    base: int
+    extent_index: int
+
+    @staticmethod
+    def read(data: mmap, iloc_start: int, version: int) -> "_NumberSizes":
+        """Read the two bytes that have the four sizes."""
+        position = iloc_start + _VERSION_BYTES
+        return _NumberSizes(
+            start=data[position] >> _HIGH_BITS_AT,
+            length=data[position] & _LOW_BITS,
+            base=data[position + 1] >> _HIGH_BITS_AT,
+            extent_index=data[position + 1] & _LOW_BITS if version else 0,
+        )
+
+
 class _Cleaner:
     """Clears the metadata of one file.
 
@@ -123,20 +143,22 @@ class _Cleaner:
     def clean(self, start: int, end: int) -> None:
         """Clear the metadata among the boxes from ``start`` to ``end``. Raises
         _Broken and the errors of reading behind the end."""
-        data = self._data
         for box in self._boxes(start, end):
             if box.kind in {b"moov", b"trak", b"udta"}:
                 # These boxes only contain other boxes.
                 self.clean(box.start, box.end)
-            elif box.kind in _ORIGIN_BOXES:
+            elif box.kind in _ORIGIN_BOXES or self._has_xmp(box):
                 self._zero(box.start, box.end)
-            elif box.kind == b"uuid":
-                # A box of this kind says in its first bytes what it has.
-                user_type_end = min(box.start + len(_XMP), box.end)
-                if data[box.start : user_type_end] == _XMP:
-                    self._zero(box.start, box.end)
             elif box.kind == b"meta":
                 self._clean_meta(box)
+
+    def _has_xmp(self, box: _Box) -> bool:
+        """Whether a box is a ``uuid`` with XMP. The first bytes of such a box
+        say what it has."""
+        if box.kind != b"uuid":
+            return False
+        user_type_end = min(box.start + len(_XMP), box.end)
+        return self._data[box.start : user_type_end] == _XMP
 
     def _clean_meta(self, meta: _Box) -> None:
         """Clear the metadata in a box ``meta``.
@@ -158,10 +180,17 @@ class _Cleaner:
         if handler == b"mdta" and b"ilst" in boxes:
             self._zero(boxes[b"ilst"].start, boxes[b"ilst"].end)
         elif handler == b"pict" and b"iinf" in boxes and b"iloc" in boxes:
-            items = set(self._metadata_items(boxes[b"iinf"]))
-            for item, start, end in self._extents(boxes[b"iloc"], boxes.get(b"idat")):
-                if item in items:
-                    self._zero(start, end)
+            self._clean_items(boxes)
+
+    def _clean_items(self, boxes: dict[bytes, _Box]) -> None:
+        """Clear the pieces of the items with EXIF and XMP.
+
+        ``boxes``: kind → the box, among them ``iinf`` and ``iloc``.
+        """
+        items = set(self._metadata_items(boxes[b"iinf"]))
+        for item, start, end in self._extents(boxes[b"iloc"], boxes.get(b"idat")):
+            if item in items:
+                self._zero(start, end)
 
     def _bytes_at(self, start: int, part: slice) -> bytes:
         """Some bytes behind ``start``. ``part`` counts from there."""
@@ -179,12 +208,17 @@ class _Cleaner:
             version = self._data[box.start]
             if box.kind != b"infe" or version < 2:
                 continue
-            # The fields are the id of the item, its protection and its type.
-            layout = ">HH4s" if version == 2 else ">IH4s"
-            fields_start = box.start + _VERSION_BYTES
-            item, _protection, kind = unpack_from(layout, self._data, fields_start)
+            item, kind = self._item_in(box, version)
             if kind in {b"Exif", b"mime"}:
                 yield item
+
+    def _item_in(self, infe: _Box, version: int) -> tuple[int, bytes]:
+        """The id and the type of an item, from its box ``infe``."""
+        # The fields are the id of the item, its protection and its type.
+        layout = ">HH4s" if version == 2 else ">IH4s"
+        fields_start = infe.start + _VERSION_BYTES
+        item, _protection, kind = unpack_from(layout, self._data, fields_start)
+        return item, kind
 
     def _extents(self, iloc: _Box, idat: _Box | None) -> Iterator[tuple[int, int, int]]:
         """Yield the pieces of the file that belong to items, from the box
@@ -195,13 +229,7 @@ class _Cleaner:
         """
         data = self._data
         version = data[iloc.start]
-        # Two bytes have the sizes, in bytes, of four kinds of numbers.
-        sizes_start = iloc.start + _VERSION_BYTES
-        start_size = data[sizes_start] >> _HIGH_BITS_AT
-        length_size = data[sizes_start] & _LOW_BITS
-        base_size = data[sizes_start + 1] >> _HIGH_BITS_AT
-        index_size = data[sizes_start + 1] & _LOW_BITS if version else 0
-
+        sizes = _NumberSizes.read(data, iloc.start, version)
         read_number = _Numbers(data, iloc.start + _FIRST_LOCATION, iloc.end).read
         item_size = 2 if version < 2 else _WIDE_NUMBER_BYTES
         for _ in range(read_number(item_size)):
@@ -210,16 +238,16 @@ class _Cleaner:
             # 1 means that the positions count from the box ``idat``.
             is_in_idat = bool(version) and read_number(2) & _LOW_BITS == 1
             read_number(2)  # the file that has the item
-            base = read_number(base_size)
+            base = read_number(sizes.base)
             limit = len(data)
             if is_in_idat and idat is not None:
                 base += idat.start
                 limit = idat.end
             for _ in range(read_number(2)):
                 self._count_box()
-                read_number(index_size)
-                start = base + read_number(start_size)
-                length = read_number(length_size)
+                read_number(sizes.extent_index)
+                start = base + read_number(sizes.start)
+                length = read_number(sizes.length)
                 yield item, min(start, limit), min(start + length, limit)
 
     def _boxes(self, start: int, end: int) -> Iterator[_Box]:

@@ -76,15 +76,9 @@ class MediaMove(Service):
         StorageUnavailable.
         """
         moved = replace(row, store_name=self._to)
-        try:
-            self._copy(row, moved)
-        except FileNotFoundError:
-            self.report.bad[row.id] = (
-                "its bytes are missing in the place that its row names"
-            )
-            return
-        except DamagedFile:
-            self.report.bad[row.id] = "its bytes differ from the upload"
+        problem = self._copy_or_problem(row, moved)
+        if problem:
+            self.report.bad[row.id] = problem
             return
 
         change_row = partial(upload_rows.move, row=row, store_name=self._to)
@@ -97,6 +91,17 @@ class MediaMove(Service):
         if self._delete_source:
             self._storage.delete(row)
             self.report.deleted += 1
+
+    def _copy_or_problem(self, row: Upload, moved: Upload) -> str:
+        """Copy a file to the store of the row ``moved``. Returns what is wrong
+        with the file; ``""`` if it was copied."""
+        try:
+            self._copy(row, moved)
+        except FileNotFoundError:
+            return "its bytes are missing in the place that its row names"
+        except DamagedFile:
+            return "its bytes differ from the upload"
+        return ""
 
     def _copy(self, row: Upload, moved: Upload) -> None:
         """Copy a file and its thumbnail to the store of the row ``moved``, and
@@ -128,16 +133,17 @@ class MediaMove(Service):
         source = self._storage.of(row_before)
         if not _has(source, row.id):
             return
-        target = self._storage.of(row)
-        if (
-            not _has(target, row.id)
-            or sha256_of(target, row.id, row.bytes) != row.sha256
-        ):
+        if not self._is_complete(row):
             raise MediaUnavailable(
                 f"the copy of the file {row.id} differs, so the file at the source stays"
             )
         self._storage.delete(row_before)
         self.report.deleted += 1
+
+    def _is_complete(self, row: Upload) -> bool:
+        """Whether the store that a row names has the bytes of its file."""
+        store = self._storage.of(row)
+        return _has(store, row.id) and sha256_of(store, row.id, row.bytes) == row.sha256
 
 
 def _has(store: Media, name: str) -> bool:
@@ -167,11 +173,16 @@ def check_files(
             if not damage:
                 continue
             has_damage = True
-            meaning = f"{row.user} has uploaded it ({row.bytes} bytes); the server does not send it to others"
-            remedy = "restore this file from a backup"
-            yield Finding("fail", f"file {row.id}", damage, meaning, remedy)
+            yield _finding_of(row, damage)
     if not has_damage:
         yield Finding("ok", f"files of {app}", f"files as they were stored: {count}")
+
+
+def _finding_of(row: Upload, damage: str) -> Finding:
+    """The finding for a damaged file. ``damage``: in words."""
+    meaning = f"{row.user} has uploaded it ({row.bytes} bytes); the server does not send it to others"
+    remedy = "restore this file from a backup"
+    return Finding("fail", f"file {row.id}", damage, meaning, remedy)
 
 
 def _damage_of(storage: UploadStorage, row: Upload) -> str:
@@ -225,14 +236,8 @@ def move(path: str | None, data_dir: str | None, to: str, delete_source: bool) -
         with closing(UploadStorage(settings, config.server.data_dir)) as storage:
             report = _move_all(MediaMove(store, storage, _NAMES[to], delete_source))
             if report.files or report.deleted:
-                record_act(
-                    config,
-                    store,
-                    "files.move",
-                    to=to,
-                    files=report.files,
-                    deleted=report.deleted,
-                )
+                counts = {"files": report.files, "deleted": report.deleted}
+                record_act(config, store, "files.move", to=to, **counts)
             folder = storage.directory.root
 
     if to == "s3":

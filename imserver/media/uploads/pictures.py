@@ -123,10 +123,7 @@ def process(task: PictureTask) -> Picture:
 
     with _opened(path, form) as image:
         orientation = _orientation_of(image, form)
-        # A camera that was held upright stores a picture that lies on its side.
-        width, height = image.size
-        if orientation in _SIDES_SWAPPED:
-            width, height = height, width
+        width, height = _shown_size(image, orientation)
         thumbnail = _thumbnail(image, form, orientation, task)
 
     cleaned = _cleaned(path, form, orientation)
@@ -135,6 +132,15 @@ def process(task: PictureTask) -> Picture:
     with _created(task.cleaned) as file:
         file.write(cleaned)
     return Picture(width, height, thumbnail, cleaned=True)
+
+
+def _shown_size(image: Any, orientation: int) -> tuple[int, int]:
+    """The width and the height of a picture as it is shown."""
+    width, height = image.size
+    # A camera that was held upright stores a picture that lies on its side.
+    if orientation in _SIDES_SWAPPED:
+        return height, width
+    return width, height
 
 
 def _orientation_of(image: Image, form: str) -> int:
@@ -340,14 +346,19 @@ def _cleaned(path: Path, form: str, orientation: int) -> bytes | None:
     cleaned = b"".join(_CLEANERS[form](content))
     if orientation != _UPRIGHT and form == "JPEG":
         # The picture could not be turned, for example because that needs too
-        # much memory. It keeps the orientation as its only metadata, so that
-        # browsers turn it.
-        first_marker = cleaned[:_MARKER_BYTES]
-        segments = cleaned[_MARKER_BYTES:]
-        cleaned = first_marker + _orientation_segment(orientation) + segments
+        # much memory.
+        cleaned = _with_orientation(cleaned, orientation)
     if cleaned == content:
         return None
     return cleaned
+
+
+def _with_orientation(jpeg: bytes, orientation: int) -> bytes:
+    """A JPEG without metadata, to which the orientation is added as its only
+    metadata, so that browsers turn it."""
+    first_marker = jpeg[:_MARKER_BYTES]
+    segments = jpeg[_MARKER_BYTES:]
+    return first_marker + _orientation_segment(orientation) + segments
 
 
 def _orientation_segment(orientation: int) -> bytes:
@@ -455,11 +466,7 @@ def _cleaned_jpeg(data: bytes) -> Iterator[bytes]:
             yield _END_OF_IMAGE
             return
 
-        head_end = position + _SEGMENT_HEAD_BYTES
-        length_start = position + _MARKER_BYTES
-        end = length_start + int.from_bytes(data[length_start:head_end])
-        if marker < _FIRST_MARKER or end < head_end:
-            raise ValueError("no segment")
+        end = _end_of_segment(data, position)
         yield _cleaned_segment(marker, data[position:end])
         position = end
 
@@ -469,6 +476,19 @@ def _cleaned_jpeg(data: bytes) -> Iterator[bytes]:
             end = match.start() if match else len(data)
             yield data[position:end]
             position = end
+
+
+def _end_of_segment(data: bytes, position: int) -> int:
+    """The index behind the segment of a JPEG that begins at ``position``.
+
+    Raises ValueError if it has no valid marker or length.
+    """
+    length_start = position + _MARKER_BYTES
+    head_end = position + _SEGMENT_HEAD_BYTES
+    end = length_start + int.from_bytes(data[length_start:head_end])
+    if data[position + 1] < _FIRST_MARKER or end < head_end:
+        raise ValueError("no segment")
+    return end
 
 
 def _cleaned_segment(marker: int, segment: bytes) -> bytes:
@@ -689,12 +709,7 @@ def prepare() -> None:
 def main() -> None:
     """Carry out the tasks of standard input, one a line, until it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server says when it is over
-    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    # Descriptors and memory: a broken decoder must reach nothing of the server,
-    # and not take all memory of the machine.
-    os.closerange(_FIRST_OWN_DESCRIPTOR, min(limit, _MAX_DESCRIPTORS))
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _limit_process()
     prepare()
     decoder = msgspec.json.Decoder(PictureTask)
     for line in sys.stdin.buffer:
@@ -706,6 +721,18 @@ def main() -> None:
         signal.setitimer(signal.ITIMER_PROF, 0)
         sys.stdout.buffer.write(msgspec.json.encode(picture))
         sys.stdout.buffer.flush()
+
+
+def _limit_process() -> None:
+    """Close the files of the server, and limit the memory of this process.
+
+    A broken decoder must reach nothing of the server, and not take all memory
+    of the machine.
+    """
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    os.closerange(_FIRST_OWN_DESCRIPTOR, min(limit, _MAX_DESCRIPTORS))
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 if __name__ == "__main__":

@@ -130,19 +130,22 @@ class ResumableUploads:
         state = msgspec.json.encode(
             State(offer.length, offer.name, offer.kind, metadata)
         )
-
-        too_many = f"The user has {MAX_UNFINISHED} unfinished uploads"
         try:
             self._uploads.on_disk(_create, path, state, self._boot)
-            # This upload is among them.
-            waiting = self._uploads.unfinished(offer)
-            if len(waiting) > MAX_UNFINISHED:
-                raise TransferRefused(too_many, HTTP_QUOTA_EXCEEDED)
-            self._uploads.admit(offer, sum(waiting))
+            self._admit(offer)
         except BaseException:
             self._erase(path)
             raise
         return name
+
+    def _admit(self, offer: Offer) -> None:
+        """Raise TransferRefused if the unfinished uploads of a user are above a
+        limit. The new upload is among them."""
+        waiting = self._uploads.unfinished(offer)
+        if len(waiting) > MAX_UNFINISHED:
+            too_many = f"The user has {MAX_UNFINISHED} unfinished uploads"
+            raise TransferRefused(too_many, HTTP_QUOTA_EXCEEDED)
+        self._uploads.admit(offer, sum(waiting))
 
     @contextmanager
     def begun(self, offer: Offer, metadata: str) -> Iterator[PartialUpload]:
@@ -243,14 +246,7 @@ class ResumableUploads:
             with self._uploads.arriving(offer, length) as transfer:
                 part.transfer = transfer
                 self._uploads.check_disk()
-                try:
-                    self._receive(part, offer, length, read, checksum)
-                except BaseException:
-                    # The client continues after the bytes that have arrived.
-                    with suppress(MediaUnavailable):
-                        self._synchronise(part)
-                    raise
-                self._synchronise(part)
+                self._receive_and_keep(part, offer, length, read, checksum)
                 part.offset += length
                 if part.offset < state.length:
                     return None
@@ -262,10 +258,32 @@ class ResumableUploads:
         finally:
             part.transfer = None
 
+        self._note_as_finished(part)
+        return row
+
+    def _receive_and_keep(
+        self,
+        part: PartialUpload,
+        offer: Offer,
+        length: int,
+        read: Callable[[int], bytes],
+        checksum: Checksum | None,
+    ) -> None:
+        """Write arriving bytes, and let the disk keep them, also after an
+        error: the client continues after the bytes that have arrived."""
+        try:
+            self._receive(part, offer, length, read, checksum)
+        except BaseException:
+            with suppress(MediaUnavailable):
+                self._synchronise(part)
+            raise
+        self._synchronise(part)
+
+    def _note_as_finished(self, part: PartialUpload) -> None:
+        """Delete the part file of a stored upload, and rename its state file."""
         self._uploads.storage.discard(part.path)
         self._uploads.on_disk(_rename, part.path)
         part.finished = True
-        return row
 
     def _synchronise(self, part: PartialUpload) -> None:
         """Make the bytes that have arrived survive a power failure, and note
@@ -301,11 +319,7 @@ class ResumableUploads:
         digest: Any = None
         if checksum is not None:
             digest = hashlib.new(checksum.algorithm, usedforsecurity=False)
-            # If this process is killed, the next request drops the bytes.
-            self._uploads.on_disk(
-                _write, part.path.with_suffix(_CHECKED), b"%d" % part.offset
-            )
-
+            self._mark_unverified(part)
         try:
             self._uploads.write(
                 offer,
@@ -324,6 +338,13 @@ class ResumableUploads:
             raise
         if checksum is not None:
             self._uploads.on_disk(os.unlink, part.path.with_suffix(_CHECKED))
+
+    def _mark_unverified(self, part: PartialUpload) -> None:
+        """Store how many bytes are verified, before others arrive. If this
+        process is killed, the next request drops the others."""
+        self._uploads.on_disk(
+            _write, part.path.with_suffix(_CHECKED), b"%d" % part.offset
+        )
 
     def remove(self, part: PartialUpload) -> None:
         """Delete an upload and, if it is finished, its file."""
@@ -443,15 +464,7 @@ def _open(path: Path, boot: str) -> PartialUpload:
     """
     lock, finished = _lock_state(path)
     try:
-        status = os.fstat(lock)
-        # The time of the state file is that of the last request.
-        was_removed = not status.st_nlink  # after this process had opened it
-        if was_removed or status.st_mtime + STALE_SECONDS < time():
-            raise TransferRefused(problem=HTTP_UNKNOWN_UPLOAD)
-        try:
-            state = msgspec.json.decode(os.pread(lock, status.st_size, 0), type=State)
-        except ValueError:  # damaged when its machine lost power
-            raise TransferRefused(problem=HTTP_UNKNOWN_UPLOAD) from None
+        state = _state_in(lock)
         os.utime(lock)  # the upload expires later
         _drop_unverified(path)
         if not finished:
@@ -471,6 +484,20 @@ def _open(path: Path, boot: str) -> PartialUpload:
     except BaseException:
         os.close(lock)
         raise
+
+
+def _state_in(lock: int) -> State:
+    """The state of an upload, from its open state file. Raises TransferRefused
+    if the upload is expired, was removed, or has no valid state."""
+    status = os.fstat(lock)
+    # The time of the state file is that of the last request.
+    was_removed = not status.st_nlink  # after this process had opened it
+    if was_removed or status.st_mtime + STALE_SECONDS < time():
+        raise TransferRefused(problem=HTTP_UNKNOWN_UPLOAD)
+    try:
+        return msgspec.json.decode(os.pread(lock, status.st_size, 0), type=State)
+    except ValueError:  # damaged when its machine lost power
+        raise TransferRefused(problem=HTTP_UNKNOWN_UPLOAD) from None
 
 
 def _lock_state(path: Path) -> tuple[int, bool]:

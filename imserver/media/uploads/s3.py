@@ -71,17 +71,23 @@ def signed_headers(
     sent = {**headers, "x-amz-content-sha256": sha256, "x-amz-date": moment}
 
     # The signed text has the headers in order, and then the digest of the body.
-    header_lines = sorted(
-        (name.lower(), " ".join(value.split()))
-        for name, value in (*sent.items(), ("host", host))
-    )
-    names = ";".join(name for name, _ in header_lines)
-    canonical = "".join(f"{name}:{value}\n" for name, value in header_lines)
+    names, canonical = _canonical_headers({**sent, "host": host})
     no_query = ""
     request = "\n".join([method, path, no_query, canonical, names, sha256])
 
     proof = _proof_of(request, moment, names, credentials)
     return {**sent, "authorization": proof}
+
+
+def _canonical_headers(headers: Mapping[str, str]) -> tuple[str, str]:
+    """The names of headers, and the headers, in the form that is signed:
+    ``date;host`` and the lines ``date:…`` and ``host:…``."""
+    header_lines = sorted(
+        (name.lower(), " ".join(value.split())) for name, value in headers.items()
+    )
+    names = ";".join(name for name, _ in header_lines)
+    canonical = "".join(f"{name}:{value}\n" for name, value in header_lines)
+    return names, canonical
 
 
 def _proof_of(request: str, moment: str, names: str, credentials: Credentials) -> str:
@@ -93,14 +99,19 @@ def _proof_of(request: str, moment: str, names: str, credentials: Credentials) -
     scope = f"{date}/{credentials.region}/s3/aws4_request"
     request_digest = hashlib.sha256(request.encode()).hexdigest()
     to_sign = "\n".join([_ALGORITHM, moment, scope, request_digest])
-    # Each digest is the key of the next one. The last one signs the request.
+    signature = _signature_of(date, to_sign, credentials)
+    credential = f"Credential={credentials.access_key}/{scope}"
+    return f"{_ALGORITHM} {credential},SignedHeaders={names},Signature={signature}"
+
+
+def _signature_of(date: str, to_sign: str, credentials: Credentials) -> str:
+    """The signature of a text in hexadecimal, with the key of a date such as
+    ``20260729``."""
+    # Each digest is the key of the next one. The last one signs the text.
     signature = f"AWS4{credentials.secret_key}".encode()
     for part in (date, credentials.region, "s3", "aws4_request", to_sign):
         signature = hmac.digest(signature, part.encode(), "sha256")
-    credential = f"Credential={credentials.access_key}/{scope}"
-    return (
-        f"{_ALGORITHM} {credential},SignedHeaders={names},Signature={signature.hex()}"
-    )
+    return signature.hex()
 
 
 class Bucket:

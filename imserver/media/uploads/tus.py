@@ -157,11 +157,7 @@ class _TusView:
         with self._resumable.begun(offer, metadata) as part:
             if request.content_length:
                 self._append(call, part, offer, offset=0)
-            location = f"{request.script_root}{TUS_PATH}/{part.id}"
-            if call.is_back_end:
-                # The key of a back end does not say whose upload it is.
-                location += "?" + urlencode({"app": call.app, "user": call.user})
-            headers = (("Location", location), *_progress(part))
+            headers = (("Location", _location_of(part, call)), *_progress(part))
         return _response(http_request, HTTPStatus.CREATED, headers)
 
     def _continue(self, http_request: HttpRequest, name: str) -> Response:
@@ -180,9 +176,7 @@ class _TusView:
             if method == "GET":
                 return self._describe(http_request, part)
             if method == "DELETE":
-                self._resumable.remove(part)
-                if part.finished:
-                    self._api.acted("uploads.delete", call, given={"id": part.id})
+                self._delete(call, part)
                 return _response(http_request, HTTPStatus.NO_CONTENT)
             if method == "HEAD":
                 return _response(http_request, HTTPStatus.OK, _state_headers(part))
@@ -190,6 +184,13 @@ class _TusView:
             offer = offer_of(call, name="", kind="", length=part.state.length)
             self._append(call, part, offer, offset)
             return _response(http_request, HTTPStatus.NO_CONTENT, _progress(part))
+
+    def _delete(self, call: Call, part: PartialUpload) -> None:
+        """Delete an upload. If it was finished, its file is deleted, which is
+        recorded."""
+        self._resumable.remove(part)
+        if part.finished:
+            self._api.acted("uploads.delete", call, given={"id": part.id})
 
     def _describe(self, http_request: HttpRequest, part: PartialUpload) -> Response:
         """Answer with the file of a finished upload. Raises ApiProblem if the
@@ -234,6 +235,15 @@ class _TusView:
             except BaseException:
                 self._resumable.remove(part)
                 raise
+
+
+def _location_of(part: PartialUpload, call: Call) -> str:
+    """The URL to which a client sends the bytes of an upload."""
+    location = f"{request.script_root}{TUS_PATH}/{part.id}"
+    if call.is_back_end:
+        # The key of a back end does not say whose upload it is.
+        location += "?" + urlencode({"app": call.app, "user": call.user})
+    return location
 
 
 def _offer_in(call: Call, http_request: HttpRequest, metadata: str) -> Offer:

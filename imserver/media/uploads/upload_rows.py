@@ -28,10 +28,7 @@ def add(
     Returns False, and stores nothing, if the file exceeds the quota of its
     owner or of the app (0: no quota).
     """
-    if not sql.query(_USAGE, (row.app, TOTAL)):
-        # The total of an app is counted from its first new file on.
-        size, files = sql.query(_USAGE_OF_ALL, (row.app,))[0]
-        _begin_usage(sql, row.app, TOTAL, int(size), int(files))
+    _begin_total(sql, row.app)
     if not _charge(sql, row, TOTAL, app_quota_bytes):
         return False
     if not _charge(sql, row, row.user, quota_bytes):
@@ -40,6 +37,16 @@ def add(
         return False
     sql.execute(_INSERT, _ROWS.values(row))
     return True
+
+
+def _begin_total(sql: PooledStatements, app: str) -> None:
+    """Store the usage of an app, unless it is stored already.
+
+    The total of an app is counted from its first new file on.
+    """
+    if not sql.query(_USAGE, (app, TOTAL)):
+        size, files = sql.query(_USAGE_OF_ALL, (app,))[0]
+        _begin_usage(sql, app, TOTAL, int(size), int(files))
 
 
 def _begin_usage(

@@ -193,16 +193,8 @@ class UploadStorage:
         """
         # First to a temporary file: only checked bytes get to the store.
         path = self.directory.incoming() / new_id()
-        digest = hashlib.sha256()
-        size = 0
         try:
-            with open_private(path) as file:
-                for piece in pieces:
-                    digest.update(piece)
-                    write_all(file, piece)
-                    size += len(piece)
-
-            sha256 = digest.hexdigest()
+            size, sha256 = _write_pieces(path, pieces)
             _require_equal(row, thumbnail, size, sha256)
             kind = row.thumbnail_type if thumbnail else row.type
             store = self.of(replace(row, store_name=store_name))
@@ -249,6 +241,18 @@ class UploadStorage:
         for store in self._by_name.values():
             store.close()
         self.files.close()
+
+
+def _write_pieces(path: Path, pieces: Iterable[bytes]) -> tuple[int, str]:
+    """Write a new file. Returns its size, and its SHA-256 in hexadecimal."""
+    digest = hashlib.sha256()
+    size = 0
+    with open_private(path) as file:
+        for piece in pieces:
+            digest.update(piece)
+            write_all(file, piece)
+            size += len(piece)
+    return size, digest.hexdigest()
 
 
 def _require_equal(row: Upload, thumbnail: bool, size: int, sha256: str) -> None:
@@ -731,15 +735,20 @@ class Uploads:
         if picture is None:
             return replace(row, kind=UNKNOWN.kind, type=UNKNOWN.type), path
 
-        row = replace(row, width=picture.width, height=picture.height)
-        if picture.thumbnail:
-            size = self.on_disk(target.stat).st_size
-            row = replace(row, thumbnail_bytes=size, thumbnail_type=picture.thumbnail)
-
+        row = self._with_results(row, picture, target)
         # The picture had no metadata, so it is stored as it came.
         if not picture.cleaned:
             return row, path
         return replace(row, bytes=self.on_disk(cleaned.stat).st_size), cleaned
+
+    def _with_results(self, row: Upload, picture: "Picture", thumbnail: Path) -> Upload:
+        """The row of a picture with its width and height, and with the size of
+        the thumbnail, if one was made."""
+        row = replace(row, width=picture.width, height=picture.height)
+        if picture.thumbnail:
+            size = self.on_disk(thumbnail.stat).st_size
+            row = replace(row, thumbnail_bytes=size, thumbnail_type=picture.thumbnail)
+        return row
 
     def _save(self, row: Upload, path: Path, thumbnail: Path) -> None:
         """Store the file at ``path``, the thumbnail if the row has one, and

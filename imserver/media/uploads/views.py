@@ -102,19 +102,22 @@ class _UploadView:
         # requested.
         uploads = self._uploads
         row = uploads.receive(offer, request.environ["wsgi.input"].read)
-        # The rights of the sender may have ended during a long upload.
-        try:
-            check_after(api, call, query.token)
-        except BaseException:
-            uploads.delete(row.id)  # nothing else would delete the file
-            raise
-
+        self._delete_unless_allowed(row, call, query.token)
         headers = (
             ("Location", f"{request.script_root}{PATH}/{row.id}"),
             ("X-Request-Id", http_request.id),
         )
         file = msgspec.json.encode(shown(row))
         return to_response(HttpResponse(HTTPStatus.CREATED, file, headers=headers))
+
+    def _delete_unless_allowed(self, row: Upload, call: Call, token: str) -> None:
+        """Delete a file that has just arrived, and raise the error, if the
+        rights of its sender have ended during a long upload."""
+        try:
+            check_after(self._api, call, token)
+        except BaseException:
+            self._uploads.delete(row.id)  # nothing else would delete the file
+            raise
 
     # --- out ------------------------------------------------------------------
 
@@ -307,10 +310,8 @@ def _range_of(headers: Any, tag: str, size: int) -> tuple[int, int] | None:
     if not (first_text or last_text):
         return None
 
-    if not first_text:  # such as bytes=-500: the last 500 bytes
-        first = max(size - int(last_text), 0)
-        last = size - 1
-        is_satisfiable = int(last_text) > 0
+    if not first_text:
+        first, last, is_satisfiable = _end_range(int(last_text), size)
     else:
         first = int(first_text)
         last = min(int(last_text or size - 1), size - 1)
@@ -320,3 +321,9 @@ def _range_of(headers: Any, tag: str, size: int) -> tuple[int, int] | None:
     if not is_satisfiable:
         raise ApiProblem(HTTP_RANGE, headers=(("Content-Range", f"bytes */{size}"),))
     return first, last
+
+
+def _end_range(length: int, size: int) -> tuple[int, int, bool]:
+    """The range of the last ``length`` bytes, such as ``bytes=-500``: its first
+    and last index, and whether it has any byte."""
+    return max(size - length, 0), size - 1, length > 0
