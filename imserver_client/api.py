@@ -723,11 +723,7 @@ class Api:
                     raise
                 time.sleep(backoff.pause())
             except RequestRefused as error:
-                if (
-                    not tries_left
-                    or not error.temporary
-                    or error.retry_after_seconds > MAX_PAUSE_SECONDS
-                ):
+                if not (tries_left and _may_be_repeated(error)):
                     raise
                 # The server may say how long to wait.
                 time.sleep(error.retry_after_seconds or backoff.pause())
@@ -758,6 +754,11 @@ class Api:
             retry_after_seconds=float(retry_after) if retry_after.isdecimal() else 0.0,
             request=f"{method} {address}",
         )
+
+
+def _may_be_repeated(error: RequestRefused) -> bool:
+    """Whether a refused request may be accepted soon."""
+    return error.temporary and error.retry_after_seconds <= MAX_PAUSE_SECONDS
 
 
 def _problem_in(answer: urllib3.BaseHTTPResponse) -> _Problem:

@@ -96,22 +96,26 @@ def add(
 def list_bots(url: str, app: str, key_file: str | None, as_json: bool) -> None:
     """List the bots of an app. With an account token, list the bots of this
     account."""
-    rows = []
-    query = {"app": app}
     with _server(url, key_file) as api:
-        # One page after the other.
-        while True:
-            page = api.call("GET", "bots", query=query)
-            rows += page["bots"]
-            if not page["next"]:
-                break
-            query["cursor"] = page["next"]
+        rows = _bots_of(api, app)
     if as_json:
         click.echo(json.dumps(rows, ensure_ascii=False, indent=2))
         return
 
     heads = ("id", "name", "nickname", "owner", "created", "webhook")
     _print_table([heads, *map(_cells_of, rows)])
+
+
+def _bots_of(api: Api, app: str) -> list[dict[str, Any]]:
+    """All bots of an app, read page by page."""
+    rows: list[dict[str, Any]] = []
+    query = {"app": app}
+    while True:
+        page = api.call("GET", "bots", query=query)
+        rows += page["bots"]
+        if not page["next"]:
+            return rows
+        query["cursor"] = page["next"]
 
 
 def _cells_of(row: dict[str, Any]) -> tuple[str, ...]:

@@ -335,12 +335,7 @@ class RequestRefused(ClientError):
         request: str = "",
     ) -> None:
         """Describe the refusal, and choose a remedy by its code."""
-        text = f"{code}: {message}"
-        if status:
-            text = f"{status} {text}"
-        if request:
-            text = f"{text} ({request})"
-        super().__init__(text)
+        super().__init__(_text_of_refusal(status, code, message, request))
         self.request = request
         self.status = status
         self.code = code
@@ -349,15 +344,30 @@ class RequestRefused(ClientError):
         self.request_id = request_id
         self.retry_after_seconds = retry_after_seconds
 
-        # The API has more codes than have remedies here.
-        if code in PROBLEM_CODES:
-            self.remedy = PROBLEM_CODES[code].remedy
-        elif temporary:
-            self.remedy = _LATER
-        else:
-            self.remedy = (
-                "Correct the request; docs/guides/README.md describes all routes."
-            )
+        self.remedy = _remedy_of(code, temporary)
+
+
+def _text_of_refusal(status: int, code: str, message: str, request: str) -> str:
+    """The text of an error, for example ``404 not_found: … (GET https://…)``.
+
+    ``status`` 0 and ``request`` ``""`` are left out.
+    """
+    text = f"{code}: {message}"
+    if status:
+        text = f"{status} {text}"
+    if request:
+        text = f"{text} ({request})"
+    return text
+
+
+def _remedy_of(code: str, temporary: bool) -> str:
+    """What to do about a refusal. The API has more codes than have remedies
+    here."""
+    if code in PROBLEM_CODES:
+        return PROBLEM_CODES[code].remedy
+    if temporary:
+        return _LATER
+    return "Correct the request; docs/guides/README.md describes all routes."
 
 
 def _row(table: dict[int | str, ErrorRow], code: int, text: str) -> ErrorRow:

@@ -348,16 +348,21 @@ class OutboxWorker:
                 if not rows:
                     table.wait(WAIT_SECONDS)
                     continue
-                outcome = push_rows(publisher, self._table, rows)
-                table.settle(outcome.pushed, outcome.refused)
-                for number, reason in outcome.refused:
-                    log.error(
-                        "row %d of %s is refused: %s", number, self._table, reason
-                    )
-                if outcome.retry_reason:
-                    self._pause_after(outcome.retry_reason)
-                else:
-                    self._backoff.failures = 0
+                self._push_batch(table, publisher, rows)
+
+    def _push_batch(
+        self, table: OutboxTable, publisher: Publisher, rows: list[OutboxRow]
+    ) -> None:
+        """Push some rows, and remove them from the table. If they must be tried
+        again, pauses first."""
+        outcome = push_rows(publisher, self._table, rows)
+        table.settle(outcome.pushed, outcome.refused)
+        for number, reason in outcome.refused:
+            log.error("row %d of %s is refused: %s", number, self._table, reason)
+        if outcome.retry_reason:
+            self._pause_after(outcome.retry_reason)
+        else:
+            self._backoff.failures = 0
 
     def _pause_after(self, problem: object) -> None:
         """Log a problem, and wait before the next try."""
@@ -410,10 +415,7 @@ def outbox(
     key = read_key(key_file)
     try:
         if create:
-            outbox_table = OutboxTable(database_url, table)
-            outbox_table.create()
-            outbox_table.close()
-            click.echo(f"table {table} exists")
+            _create_table(database_url, table)
             return
         worker = OutboxWorker(database_url, table, address, key)
     except (OutboxUnavailable, ValueError) as error:
@@ -424,3 +426,12 @@ def outbox(
         signal.signal(number, lambda *_: worker.stop.set())
     worker.run()
     sys.exit(0)
+
+
+def _create_table(database_url: str, name: str) -> None:
+    """Create the table and its trigger. Raises OutboxUnavailable and
+    ValueError."""
+    table = OutboxTable(database_url, name)
+    table.create()
+    table.close()
+    click.echo(f"table {name} exists")

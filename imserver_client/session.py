@@ -707,12 +707,19 @@ class SessionCore(ABC, Generic[T]):
             self._logged_in(answer.data, now)
             self._resume_subscriptions(now)
             self.commands.give(now)
-        elif answer.code in FINAL_REFUSALS:
+        else:
+            self._read_refusal(answer)
+
+    def _read_refusal(self, answer: Reply) -> None:
+        """Handle the refusal of a login, after which the shell closes the
+        connection."""
+        refused = LoginRefused(answer.code, answer.text)
+        if answer.code in FINAL_REFUSALS:
             # Another try would get the same answer.
-            self.error = LoginRefused(answer.code, answer.text)
+            self.error = refused
             self.close_code = CLOSE_NORMAL
         else:
-            self.failure = LoginRefused(answer.code, answer.text).text
+            self.failure = refused.text
             self.close_code = CLOSE_TRY_AGAIN
 
     def _resume_subscriptions(self, now: float) -> None:
@@ -797,7 +804,14 @@ class SessionCore(ABC, Generic[T]):
         elif is_awaited:
             # The program gets the refusal as the result of its call.
             self.subscriptions.remove(channel)
-        elif reply.code == REPLY_NOT_STORED:
+        else:
+            self._read_refused_subscription(channel, reply)
+        self._subscribe_next(now)
+
+    def _read_refused_subscription(self, channel: str, reply: Reply) -> None:
+        """Handle the refusal of a subscription that this core has begun again
+        after a reconnection."""
+        if reply.code == REPLY_NOT_STORED:
             # For the moment only, so all is tried again on another connection.
             self.close_code = CLOSE_TRY_AGAIN
         elif channel in self.subscriptions:
@@ -805,7 +819,6 @@ class SessionCore(ABC, Generic[T]):
             self._received.append(
                 ChannelNotice("ended", channel, code=reply.code, refused=reply.refused)
             )
-        self._subscribe_next(now)
 
     def _read_channel(self, event: ChannelFrame, now: float) -> None:
         """Handle a frame of a channel.
@@ -885,14 +898,7 @@ class SessionCore(ABC, Generic[T]):
         self._lost_at = inf
         self._turns.lost(code)
         self.commands.lost(code)
-        if code == CLOSE_TOO_LARGE:
-            # The server does not say which request was too large. If it were
-            # sent again, it would end the next connection, too.
-            self.answers.fail_largest(Closed(code))
-        if code not in (CLOSE_LOST, CLOSE_TRY_AGAIN):
-            self.failure = Closed(code).text
-        self.answers.fail("the connection was lost before the answer came")
-
+        self._fail_answers(code)
         if self.error is None and not self.closing and self._is_final(code):
             self.error = Closed(code)
         # An error or the program has decided before that the session ends.
@@ -901,6 +907,17 @@ class SessionCore(ABC, Generic[T]):
             return
         self._change(Step.LOST)
         self._wake_at = now + self._backoff.pause(now - self._started_at)
+
+    def _fail_answers(self, code: int) -> None:
+        """End the waits for answers on a connection that ended with this close
+        code."""
+        if code == CLOSE_TOO_LARGE:
+            # The server does not say which request was too large. If it were
+            # sent again, it would end the next connection, too.
+            self.answers.fail_largest(Closed(code))
+        if code not in (CLOSE_LOST, CLOSE_TRY_AGAIN):
+            self.failure = Closed(code).text
+        self.answers.fail("the connection was lost before the answer came")
 
     def _is_final(self, code: int) -> bool:
         """Whether the session must not connect again after this close code."""

@@ -89,12 +89,7 @@ def read_key(path: str | None) -> str:
     file cannot be read, or has no key.
     """
     try:
-        if path is None:
-            key = os.environ.get(ENVIRONMENT_KEY, "")
-        elif path == "-":
-            key = sys.stdin.read().strip()
-        else:
-            key = Path(path).read_text(encoding="utf-8").strip()
+        key = _text_of_key(path)
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or "it is not UTF-8 text"
         fail(f"{path} cannot be read: {why}")
@@ -102,3 +97,13 @@ def read_key(path: str | None) -> str:
         # A header cannot contain other characters.
         fail("the API key: expected one line of printable ASCII")
     return key
+
+
+def _text_of_key(path: str | None) -> str:
+    """The text of the key at a path. None means the environment, and ``-``
+    standard input. Raises OSError and UnicodeDecodeError."""
+    if path is None:
+        return os.environ.get(ENVIRONMENT_KEY, "")
+    if path == "-":
+        return sys.stdin.read().strip()
+    return Path(path).read_text(encoding="utf-8").strip()

@@ -142,20 +142,26 @@ class ActionService:
         try:
             self._enter(connection, dict.fromkeys(rooms))
         except ChannelRefused as refused:
-            log.info(
-                "%s cannot enter the room: %s",
-                command.user,
-                refused,
-                extra={"connection": connection.peer},
-            )
-            self._sessions.leave(connection)
-            return Reply(ReplyCode.FAILED)
+            return self._end_refused(connection, command.user, refused)
         if messages is not None:
             messages.begin(connection, command.room, stored_rooms)
         if not will_ack:
             return Reply.OK
         self._acks.begin(connection)
         return Reply(ReplyCode.OK, {"acks": True})
+
+    def _end_refused(
+        self, connection: Connection, user: str, refused: ChannelRefused
+    ) -> Reply:
+        """End a session that may not enter its room."""
+        log.info(
+            "%s cannot enter the room: %s",
+            user,
+            refused,
+            extra={"connection": connection.peer},
+        )
+        self._sessions.leave(connection)
+        return Reply(ReplyCode.FAILED)
 
     def _rooms_of_member(self, app: str, user: str) -> list[str]:
         """The rooms that have a user as a stored member, by the settings of the

@@ -146,18 +146,23 @@ class ActionMessages:
         wanted = [*rooms, room] if room else rooms
         positions = self._positions.get(app, user, dict.fromkeys(wanted))
         if room and room not in positions:
-            stored = self._store.part(MessageLog)
             # A stored member gets the messages of the room from the first one
             # on. Another user gets the messages since the first login.
             if room in rooms:
                 positions[room] = 0
-            elif login_time is None:
-                positions[room] = stored.entries.head(app)
             else:
-                positions[room] = stored.entries.stored_before(app, login_time)
+                positions[room] = self._log_end(app, login_time)
             self._positions.begin(app, user, room, positions[room])
         # A stored member without a position has read nothing of the room.
         return dict.fromkeys(rooms, 0) | positions
+
+    def _log_end(self, app: str, login_time: int | None) -> int:
+        """The end of the log of an app at a time in Unix seconds; None means
+        now."""
+        entries = self._store.part(MessageLog).entries
+        if login_time is None:
+            return entries.head(app)
+        return entries.stored_before(app, login_time)
 
     # --- sending --------------------------------------------------------------
 

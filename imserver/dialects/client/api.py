@@ -152,8 +152,11 @@ class BodyReader(Generic[B]):
             return self._decode(call.body)
         except (ValueError, RecursionError):
             pass
-        # Slower, for the few bodies with other spellings of the names or with
-        # unknown fields.
+        return self._read_other_spelling(call)
+
+    def _read_other_spelling(self, call: Call) -> B:
+        """Decode a body with other spellings of the names, or with unknown
+        fields. This is slower, and such bodies are few. Raises BadBody."""
         fields: dict[str, Any] = {
             self._names[key]: value
             for key, value in call.json_object().items()
@@ -381,6 +384,11 @@ def bind_to_group(api: ClientApi, app: str, binding: Binding) -> HttpResponse:
         joined = api.service.bind(app, client, group, label)
     except ChannelRefused:
         return client_refusal("GroupName无效")
+    return _answer_to_joined(joined)
+
+
+def _answer_to_joined(joined: Joined) -> HttpResponse:
+    """The answer to a request that puts a client into a group."""
     if joined is Joined.FULL:
         return client_refusal("分组数量已达上限")
     if joined is Joined.FAILED:

@@ -22,6 +22,7 @@ from imserver.dialects.client.wire import (
     welcome,
 )
 from imserver.plugin.errors import CloseCode, reply_text
+from imserver.plugin.identity import LoginDecision
 from imserver.plugin.services import Core, Joined, Left, Position
 from imserver.plugin.settings import valid_name
 from imserver.plugin.wire import Connection, DialectState, Event, Head
@@ -113,8 +114,7 @@ class ClientService:
         if not connection.is_open:
             return
         if not decision.ok:
-            answer = refusal(-decision.code, reply_text(decision.code))
-            self._refuse(connection, answer, decision.close)
+            self._refuse_login(connection, decision)
             return
         if self._hub.apps.get(app) is not hub_app:
             self._refuse_deleted(connection, app)
@@ -124,6 +124,11 @@ class ClientService:
             # The hub knows the client by its own id, and not by this user.
             connection.dialect_state = ClientState(label=Label(decision.user))
         self._logins.began(connection, decision)
+
+    def _refuse_login(self, connection: Connection, decision: LoginDecision) -> None:
+        """Send the reason of a refused login, and close the connection."""
+        answer = refusal(-decision.code, reply_text(decision.code))
+        self._refuse(connection, answer, decision.close)
 
     def _refuse_name(self, connection: Connection, system: str) -> None:
         """Refuse a connection whose URL names no system, or one with an invalid

@@ -107,10 +107,7 @@ class _WithoutEffect(Struct, frozen=True):
         demo mode.
         """
         where = self.where
-        if self.is_cluster and not config.clustered:
-            yield f"{where}: Cluster is true, but without Redis this node runs alone; {_ENDED}"
-        elif self.is_cluster and self.has_endpoints:
-            yield f"{where}: Endpoints has no effect: nodes find each other through Redis, not etcd"
+        yield from self._warnings_of_cluster(config)
         # Everybody knows this key, so it must not be left in use by mistake.
         is_public = self.crypto_key == PUBLIC_KEY
         if is_public and not config.demo:
@@ -125,6 +122,15 @@ class _WithoutEffect(Struct, frozen=True):
             )
         for name in self.unknown:
             yield f"{where}: {name} is not a setting and has no effect"
+
+    def _warnings_of_cluster(self, config: Config) -> Iterator[str]:
+        """Yield a warning if the settings want a cluster, and cannot have it as
+        they say."""
+        where = self.where
+        if self.is_cluster and not config.clustered:
+            yield f"{where}: Cluster is true, but without Redis this node runs alone; {_ENDED}"
+        elif self.is_cluster and self.has_endpoints:
+            yield f"{where}: Endpoints has no effect: nodes find each other through Redis, not etcd"
 
 
 def _parse(text: str, where: str) -> configparser.ConfigParser:

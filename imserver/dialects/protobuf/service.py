@@ -322,12 +322,16 @@ class ProtobufService:
                 return Reply(code)
             return self._begin(connection, command, decision.expires_at, answer)
         except StorageUnavailable as unavailable:
-            # Without an answer the client would wait for ever.
-            self._logins.refused(
-                "undecided", APP, "", connection.peer, str(unavailable)
-            )
-            connection.close(CloseCode.INTERNAL_ERROR)
-            return Reply(ReplyCode.SYSTEM)
+            return self._refuse_undecided(connection, unavailable)
+
+    def _refuse_undecided(
+        self, connection: Connection, unavailable: StorageUnavailable
+    ) -> Reply:
+        """Refuse a login because the database does not answer, and close the
+        connection. Without an answer the client would wait for ever."""
+        self._logins.refused("undecided", APP, "", connection.peer, str(unavailable))
+        connection.close(CloseCode.INTERNAL_ERROR)
+        return Reply(ReplyCode.SYSTEM)
 
     def _begin(
         self,
@@ -387,15 +391,17 @@ class ProtobufService:
         # Not the cached function, because users who only receive would take
         # places in its cache.
         if decision.ok and not account_number(decision.user):
-            self._logins.refused(
-                "user",
-                app,
-                decision.user,
-                connection.peer,
-                "expected the id of an account",
-            )
-            return LoginDecision(ReplyCode.BAD_USER)
+            return self._refuse_user(connection, app, decision.user)
         return decision
+
+    def _refuse_user(
+        self, connection: Connection, app: str, user: str
+    ) -> LoginDecision:
+        """Refuse a user whose id is not that of an account."""
+        self._logins.refused(
+            "user", app, user, connection.peer, "expected the id of an account"
+        )
+        return LoginDecision(ReplyCode.BAD_USER)
 
     def check(self, connection: Connection) -> float:
         """Close a session whose token has expired. This is the regular check of
@@ -442,10 +448,7 @@ class ProtobufService:
                     connection, after, answer.limit, answer.take, checks=is_full_dialect
                 )
         except StorageUnavailable as unavailable:
-            log.info(
-                "a sync failed: %s", unavailable, extra={"connection": connection.peer}
-            )
-            connection.close(CloseCode.INTERNAL_ERROR)
+            _end_sync(connection, unavailable)
 
         log_subscription = connection.log_subscription
         if (
@@ -470,3 +473,9 @@ class ProtobufService:
             last_id, _ = ends[connection]
             ends[connection] = last_id, True  # newer entries were delivered
         self._catch_up.release(connection)
+
+
+def _end_sync(connection: Connection, unavailable: StorageUnavailable) -> None:
+    """Close a connection whose entries cannot be read now."""
+    log.info("a sync failed: %s", unavailable, extra={"connection": connection.peer})
+    connection.close(CloseCode.INTERNAL_ERROR)

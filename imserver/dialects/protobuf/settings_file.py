@@ -143,17 +143,15 @@ def _warnings(given: Mapping[str, _Given], where: str, config: Config) -> Iterat
     server."""
     idle = [entry.written for name, entry in given.items() if name in _UNUSED]
     if idle:
-        yield f"{where}: no effect: {', '.join(idle)}; this server has no such part"
+        keys = ", ".join(idle)
+        yield f"{where}: no effect: {keys}; this server has no such part"
     if "mysql.dns" in given and not config.storage.url:
         yield (
             f"{where}: mysql.dns has no effect: this server has its own database, by default a file "
             "in server.data_dir; set storage.url to use another one"
         )
 
-    log_target = given.get("log.target")
-    # GoChat chooses the name of the file itself, and this server does not.
-    logs_to_file = log_target is not None and log_target.value != "console"
-    if logs_to_file and not config.app.log_file:
+    if _logs_to_file(given) and not config.app.log_file:
         yield f"{where}: log.target is file, but no file is named: set app.log_file"
 
     if _is_registration_closed(config):
@@ -161,6 +159,13 @@ def _warnings(given: Mapping[str, _Given], where: str, config: Config) -> Iterat
             f"{where}: POST /register is closed, because the server is not in demo mode: set "
             "accounts.registration: true"
         )
+
+
+def _logs_to_file(given: Mapping[str, _Given]) -> bool:
+    """Whether the settings of GoChat want a log file. GoChat chooses its name
+    itself, and this server does not."""
+    log_target = given.get("log.target")
+    return log_target is not None and log_target.value != "console"
 
 
 def _is_registration_closed(config: Config) -> bool:
@@ -176,14 +181,7 @@ def _gochat_values(given: dict[str, _Given]) -> Iterator[tuple[str, Any]]:
     """Yield the settings for the keys of GoChat: the name of a setting, and its
     value."""
     host = _gochat_host(given.get("app.ip"))
-    http = _gochat_port(given.get("app.httpserverport"), _HTTP_PORT)
-    websocket = _gochat_port(given.get("app.websocketserverport"), _WEBSOCKET_PORT)
-    # GoChat has one port for HTTP and one for WebSockets. Here each serves
-    # both. Two ports that are 0 are two free ports.
-    if http == websocket != 0:
-        ports = [http]
-    else:
-        ports = [http, websocket]
+    ports = _gochat_ports(given)
     yield (
         "server.extra_listen",
         [{"port": port, "host": host, "ws_dialect": "protobuf"} for port in ports],
@@ -193,6 +191,19 @@ def _gochat_values(given: dict[str, _Given]) -> Iterator[tuple[str, Any]]:
         yield "cluster.advertise", host
     if "app.heartbeattime" in given:
         yield "websocket.protobuf_silent_seconds", given["app.heartbeattime"].value
+
+
+def _gochat_ports(given: Mapping[str, _Given]) -> list[int]:
+    """The ports at which the server listens.
+
+    GoChat has one port for HTTP and one for WebSockets. Here each serves both.
+    Two ports that are 0 are two free ports.
+    """
+    http = _gochat_port(given.get("app.httpserverport"), _HTTP_PORT)
+    websocket = _gochat_port(given.get("app.websocketserverport"), _WEBSOCKET_PORT)
+    if http == websocket != 0:
+        return [http]
+    return [http, websocket]
 
 
 def _gochat_port(given: _Given | None, default_port: int) -> int:

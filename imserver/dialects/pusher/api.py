@@ -125,6 +125,10 @@ class _Batch(Struct):
     batch: list[_Event]
 
 
+_BODY_OF_ROUTE: Final[dict[str, Any]] = {"events": _Trigger, "batch_events": _Batch}
+"""End of a path → the type of its body. The other routes have no body."""
+
+
 def _read_signed_request(api: PusherApi, call: Call) -> None:
     """Read a signed request into ``call.input``: the app that its path names,
     its parameters, and its body.
@@ -145,15 +149,13 @@ def _read_signed_request(api: PusherApi, call: Call) -> None:
             Problems.SIGNATURE_INVALID, "body_md5: does not match the body"
         )
 
-    # The other routes have no body.
-    kind: Any = {"events": _Trigger, "batch_events": _Batch}.get(segments[-1])
-    try:
-        if kind and call.request.method == "POST":
+    body = None
+    kind = _BODY_OF_ROUTE.get(segments[-1])
+    if kind is not None and call.request.method == "POST":
+        try:
             body = msgspec.json.decode(call.body, type=kind)
-        else:
-            body = None
-    except (ValueError, RecursionError) as error:
-        raise _bad_body(error) from None
+        except (ValueError, RecursionError) as error:
+            raise _bad_body(error) from None
     call.input = _PusherRequest(pusher, segments, body)
 
 
@@ -214,14 +216,19 @@ def trigger_batch(api: PusherApi, call: Call) -> HttpResponse:
         )
     if not any(event.info for event in events):
         return _answer({})
-    # One object for each event, in their order, even if it is empty.
+    return _answer({"batch": _infos_of(api, call.app, events)})
+
+
+def _infos_of(api: PusherApi, app: str, events: list[_Event]) -> list[dict[str, Any]]:
+    """The attributes of the channels of events: one object for each event, in
+    their order, even if it is empty."""
     infos: list[dict[str, Any]] = []
     for event in events:
         if event.info:
-            infos.append(_attributes(api, call.app, event.channel, event.info))
+            infos.append(_attributes(api, app, event.channel, event.info))
         else:
             infos.append({})
-    return _answer({"batch": infos})
+    return infos
 
 
 def _check_batch(api: PusherApi, pusher: PusherApp, events: list[_Event]) -> None:
@@ -299,13 +306,7 @@ def channels(api: PusherApi, call: Call) -> HttpResponse:
     """
     prefix = call.params.get("filter_by_prefix", "")
     info = call.params.get("info", "")
-    if "user_count" in info.split(",") and not prefix.startswith(PRESENCE):
-        # Pusher spells it "begining".
-        raise ApiProblem.invalid(
-            "user_count may only be requested for presence channels - "
-            "please supply filter_by_prefix begining with presence-"
-        )
-
+    _check_wanted(info, prefix)
     attributes_by_name: dict[str, Any] = {}
     last_name = ""
     while True:
@@ -322,6 +323,17 @@ def channels(api: PusherApi, call: Call) -> HttpResponse:
         if not page.more:
             return _answer({"channels": attributes_by_name})
         last_name = page.channels[-1].channel
+
+
+def _check_wanted(info: str, prefix: str) -> None:
+    """Refuse a list of channels with numbers of users, unless all channels are
+    presence channels. Raises ApiProblem."""
+    if "user_count" in info.split(",") and not prefix.startswith(PRESENCE):
+        # Pusher spells it "begining".
+        raise ApiProblem.invalid(
+            "user_count may only be requested for presence channels - "
+            "please supply filter_by_prefix begining with presence-"
+        )
 
 
 def _is_listed(api: PusherApi, name: str) -> bool:

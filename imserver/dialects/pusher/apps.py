@@ -202,13 +202,7 @@ class PusherApps:
         If two apps have the same key or id in the protocol, the one whose name
         here comes first keeps it.
         """
-        receiver = None
-        if pusher is not None and pusher.settings.webhook_url:
-            settings = pusher.settings
-            receiver = PusherReceiver(
-                app, settings.webhook_url, pusher.secret, frozenset(), key=settings.key
-            )
-        self._hooks.queues.set(app, receiver)
+        self._hooks.queues.set(app, _receiver_of(app, pusher))
         # Nothing but the receiver of webhooks may have changed.
         if self.by_name.get(app) == pusher:
             return
@@ -219,6 +213,10 @@ class PusherApps:
         else:
             self._set_names(app, PusherChannels())
             self.by_name[app] = pusher
+        self._index()
+
+    def _index(self) -> None:
+        """Find the apps by their keys and ids from now on."""
         # In reverse order: if two apps have the same key or id, the app whose
         # name comes first overwrites the other.
         apps = [self.by_name[name] for name in sorted(self.by_name, reverse=True)]
@@ -256,6 +254,16 @@ class PusherApps:
         return Principal(
             "signature", apps=frozenset({pusher.app}), key=pusher.settings.key
         )
+
+
+def _receiver_of(app: str, pusher: PusherApp | None) -> PusherReceiver | None:
+    """The receiver of the webhooks of an app; None if it has none."""
+    if pusher is None or not pusher.settings.webhook_url:
+        return None
+    settings = pusher.settings
+    return PusherReceiver(
+        app, settings.webhook_url, pusher.secret, frozenset(), key=settings.key
+    )
 
 
 def _unknown_key(params: dict[str, str]) -> BadSignature:

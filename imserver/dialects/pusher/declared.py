@@ -140,11 +140,10 @@ def objection(_name: str, settings: TenantSettings) -> str:
         if pusher == PusherSettings():
             return ""
         return "pusher: expected app_id, key, and secret or secret_file"
-    # They are segments of paths in URLs.
     for name, value in (("app_id", pusher.app_id), ("key", pusher.key)):
-        if not re.fullmatch(r"[A-Za-z0-9._-]{1,100}", value):
-            expected = "1 to 100 letters, digits, dots, dashes or underscores"
-            return f"pusher.{name}: expected {expected}, got {value!r}"
+        error = _name_error(name, value)
+        if error:
+            return error
     if bool(pusher.secret) == bool(pusher.secret_file):
         return (
             "pusher: expected either secret or secret_file: requests are signed with it"
@@ -156,6 +155,15 @@ def objection(_name: str, settings: TenantSettings) -> str:
     except BadKey as bad:
         return str(bad)
     return ""
+
+
+def _name_error(name: str, value: str) -> str:
+    """The error in an id or a key; ``""`` if it is right. They are segments of
+    paths in URLs."""
+    if re.fullmatch(r"[A-Za-z0-9._-]{1,100}", value):
+        return ""
+    expected = "1 to 100 letters, digits, dots, dashes or underscores"
+    return f"pusher.{name}: expected {expected}, got {value!r}"
 
 
 SETTINGS: Final = SettingsRow({"apps.*": PusherOfApp}, objection)

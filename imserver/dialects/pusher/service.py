@@ -34,7 +34,13 @@ from imserver.dialects.pusher.wire import (
 )
 from imserver.plugin.errors import CloseCode, ImserverError, ReplyCode
 from imserver.plugin.identity import Buckets, LoginDecision
-from imserver.plugin.services import ChannelMember, ChannelRefused, Core, Position
+from imserver.plugin.services import (
+    ChannelMember,
+    ChannelRefused,
+    Core,
+    Position,
+    Subscribed,
+)
 from imserver.plugin.wire import (
     ChannelPart,
     CommandRow,
@@ -204,10 +210,7 @@ class PusherService:
         """
         app = self._apps.by_key.get(head.path.split("/")[2])
         if app is None:
-            self._logins.refused(
-                "app", "", "", connection.peer, "no app has this pusher.key"
-            )
-            connection.close(CloseCode.APP_DELETED, "no app has this key")
+            self._refuse_key(connection)
             return
 
         params = head.params()
@@ -226,6 +229,13 @@ class PusherService:
         self._sessions.begin_without_user(connection, app.app, decision)
         socket_id = self.socket_id(connection)
         connection.send(wire.established(socket_id, app.settings.activity_seconds))
+
+    def _refuse_key(self, connection: Connection) -> None:
+        """Close a connection whose path has a key that no app has."""
+        self._logins.refused(
+            "app", "", "", connection.peer, "no app has this pusher.key"
+        )
+        connection.close(CloseCode.APP_DELETED, "no app has this key")
 
     def _refuse_version(self, connection: Connection, app: str) -> None:
         """Close a connection whose client speaks another version of the
@@ -367,10 +377,7 @@ class PusherService:
         """
         channel = command.channel
         if channel.startswith("#"):
-            if not connection.user or channel != USER_CHANNEL + connection.user:
-                raise NotPermitted(
-                    "Only a user who has signed in may subscribe to it", status=403
-                )
+            _check_user_channel(connection, channel)
             return
         # From here on, the rule in the settings of the app decides.
         options = self._channels.options.known(app.app, channel)
@@ -445,19 +452,29 @@ class PusherService:
             members = _users_of(rows)
         connection.send(wire.subscribed(channel, members))
         if is_cached:
-            payload = None
-            if subscription.publications:
-                # The cached event.
-                last = subscription.publications[-1]
-                payload = connection.encoding.dialect.encode_event(last)
-            if isinstance(payload, bytes):
-                connection.send(payload)
-            else:
-                connection.send(wire.cache_miss(channel))
-                self._hooks.add(app.app, "cache_miss", channel)
+            self._send_cached(connection, app, channel, subscription)
         self._channels.subscriptions.answered(connection, channel, subscription)
         self._schedule_count(app, channel)
         return rows
+
+    def _send_cached(
+        self,
+        connection: Connection,
+        app: PusherApp,
+        channel: str,
+        subscription: Subscribed,
+    ) -> None:
+        """Send the cached event of a channel, which is its last publication, or
+        a notice that there is none."""
+        payload = None
+        if subscription.publications:
+            last = subscription.publications[-1]
+            payload = connection.encoding.dialect.encode_event(last)
+        if isinstance(payload, bytes):
+            connection.send(payload)
+        else:
+            connection.send(wire.cache_miss(channel))
+            self._hooks.add(app.app, "cache_miss", channel)
 
     def unsubscribe(self, connection: Connection, command: PusherUnsubscribe) -> Reply:
         """End a subscription. The client gets no answer. Never switches
@@ -504,21 +521,8 @@ class PusherService:
         if not self._sessions.takes_user(app.app, user):
             raise NotPermitted("channel_data: user_id is too long", status=400)
 
-        state = connection.dialect_state
-        if not isinstance(state, PusherState):
-            state = PusherState()
-            connection.dialect_state = state
-        if self._channels.members.has(connection, channel):
-            raise ChannelRefused("exists")
         about = {"user_id": user, "user_info": member.user_info}
-        state.set_info(channel, msgspec.json.encode(about))
-        # Each subscription causes a notice to all members, so it is limited.
-        try:
-            self._channels.notices.charge(connection, channel)
-        except ChannelRefused:
-            state.set_info(channel, b"")
-            raise
-
+        state = self._prepare_member(connection, channel, msgspec.json.encode(about))
         # The user counts while the subscription is in progress: if one of two
         # connections ends meanwhile, it must not remove the user.
         state.members[channel] = user
@@ -537,12 +541,32 @@ class PusherService:
             return
 
         # Others learn of the user once, from the first connection.
-        first_of_user = next(
-            (row.connection for row in rows if _user_in(row) == user), ""
-        )
-        if first_of_user == self._connections.id_of(connection):
+        if _first_of_user(rows, user) == self._connections.id_of(connection):
             self._notify(app.app, channel, "member_added", about, connection)
             self._hooks.add(app.app, "member_added", channel, user_id=user)
+
+    def _prepare_member(
+        self, connection: Connection, channel: str, about: bytes
+    ) -> PusherState:
+        """Store what others will see of a member, and return the state of the
+        connection.
+
+        Each subscription causes a notice to all members, so it is limited.
+        Raises ChannelRefused at the limit, or if the connection is subscribed.
+        """
+        state = connection.dialect_state
+        if not isinstance(state, PusherState):
+            state = PusherState()
+            connection.dialect_state = state
+        if self._channels.members.has(connection, channel):
+            raise ChannelRefused("exists")
+        state.set_info(channel, about)
+        try:
+            self._channels.notices.charge(connection, channel)
+        except ChannelRefused:
+            state.set_info(channel, b"")
+            raise
+        return state
 
     def _refuse_if_full(self, app: PusherApp, channel: str, user: str) -> None:
         """Refuse a new user in a presence channel that has too many members.
@@ -835,6 +859,21 @@ class PusherService:
         if page.publications:
             return page.publications[0]
         return None
+
+
+def _first_of_user(rows: Iterable[ChannelMember], user: str) -> str:
+    """The id of the connection with which a user has joined first; ``""`` if
+    the user is not there. ``rows`` are in the order of joining."""
+    return next((row.connection for row in rows if _user_in(row) == user), "")
+
+
+def _check_user_channel(connection: Connection, channel: str) -> None:
+    """Raise NotPermitted unless a channel is that of the user who has signed
+    in on the connection."""
+    if not connection.user or channel != USER_CHANNEL + connection.user:
+        raise NotPermitted(
+            "Only a user who has signed in may subscribe to it", status=403
+        )
 
 
 def _users_of(rows: Iterable[ChannelMember]) -> dict[str, Raw]:

@@ -92,6 +92,17 @@ DUE: Final = (
 """The query for rows that are due, the oldest first."""
 
 
+_ADD_MESSAGES: Final = (
+    "UPDATE mailbox_queue SET "
+    "handled = CASE WHEN due = %s THEN %s ELSE handled END, "
+    "due = CASE WHEN due = %s THEN %s ELSE due END, "
+    f"last = %s WHERE {_KEY}"
+)
+"""Adds new messages to a conversation. If nothing waits in it, it begins with
+the first new message and is due now. MySQL sets columns one after the other, so
+the column that reads ``due`` comes before ``due``."""
+
+
 class MailboxRows(Store.Rows):
     """The mailboxes in a store with a database."""
 
@@ -127,18 +138,10 @@ class MailboxRows(Store.Rows):
         if not sql.execute(reader, (position, app, user, 0, 0, before)):
             return False
         now = sql.clock_ms()
-        # If nothing waits in the conversation, it begins with the first new
-        # message and is due now. MySQL sets columns one after the other, so the
-        # column that reads "due" comes before "due".
-        change = (
-            "UPDATE mailbox_queue SET "
-            "handled = CASE WHEN due = %s THEN %s ELSE handled END, "
-            "due = CASE WHEN due = %s THEN %s ELSE due END, "
-            f"last = %s WHERE {_KEY}"
-        )
         for conversation, (first, last) in sorted(ranges.items()):
             key = app, user, 0, conversation
-            if not sql.execute(change, (NEVER, first - 1, NEVER, now, last, *key)):
+            values = NEVER, first - 1, NEVER, now, last, *key
+            if not sql.execute(_ADD_MESSAGES, values):
                 row = Queue(
                     app=app,
                     member=user,
@@ -254,18 +257,7 @@ class MailboxRows(Store.Rows):
         # behind it.
         if not _settle_conversation(sql, row, message):
             return False
-        letter = Queue(
-            app=row.app,
-            member=row.member,
-            message=message,
-            conversation=row.conversation,
-            state=DEAD,
-            due=now,
-            handled=message - 1,
-            last=message,
-            tries=row.tries,
-            reason=row.reason,
-        )
+        letter = _dead_letter(row, message, now)
         sql.insert_new("mailbox_queue", _ROWS.columns, [_ROWS.values(letter)])
         return True
 
@@ -297,6 +289,23 @@ class MailboxRows(Store.Rows):
         """Delete a dead letter. Returns False if it does not exist."""
         delete = f"DELETE FROM mailbox_queue WHERE {_OF_USER} AND message = %s AND state = %s"
         return bool(sql.execute(delete, (app, user, message, DEAD)))
+
+
+def _dead_letter(row: Queue, message: int, now: int) -> Queue:
+    """The row of a message that has become a dead letter. ``row``: of its
+    conversation."""
+    return Queue(
+        app=row.app,
+        member=row.member,
+        message=message,
+        conversation=row.conversation,
+        state=DEAD,
+        due=now,
+        handled=message - 1,
+        last=message,
+        tries=row.tries,
+        reason=row.reason,
+    )
 
 
 def _claim_of(row: Queue, now: int) -> tuple[str | int, ...]:

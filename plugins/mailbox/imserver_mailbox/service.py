@@ -266,12 +266,7 @@ class Mailboxes:
                 if entry.kind == "message" and entry.sender != row.member
             ]
             if messages:
-                # An answer has a maximum size, so fewer messages than the limit
-                # may fit.
-                sizes = (
-                    len(entry.body) + len(entry.meta) for entry in messages[:limit]
-                )
-                return messages[: count_fitting(sizes)], messages[-1].id
+                return _those_that_fit(messages[:limit]), messages[-1].id
             if not more:
                 return [], row.last
             after = entries[-1].id
@@ -355,17 +350,27 @@ class Mailboxes:
         position = look.position or 0
         if position >= end:
             return look
+        self._add_pages(app, user, look.begin, position, end)
+        return None
 
+    def _add_pages(
+        self, app: str, user: str, begin: int, position: int, end: int
+    ) -> None:
+        """Add the messages of the log between ``position`` and ``end``, a few
+        pages at most.
+
+        ``begin``: the end of the log when the mailbox was made.
+        """
         # These are messages from before the mailbox, which the bot may have
         # read.
         read_marks: dict[int, int] = {}
-        if position < look.begin:
+        if position < begin:
             read_marks = self._read_marks(app, user)
         for _ in range(PAGES):
             if position >= end:
                 break
             old_position = position
-            entries, more = self._page(app, user, position, look.begin)
+            entries, more = self._page(app, user, position, begin)
             if entries:
                 position = entries[-1].id
             if not more:
@@ -374,7 +379,6 @@ class Mailboxes:
             # Another claim has added these messages at the same time.
             if not self.rows.add(app, user, old_position, position, ranges):
                 break
-        return None
 
     def _page(
         self, app: str, user: str, position: int, begin: int
@@ -401,6 +405,13 @@ class Mailboxes:
             if not marks.more:
                 return reads
             version = marks.version
+
+
+def _those_that_fit(messages: list[Entry]) -> list[Entry]:
+    """The first of these messages, as many as fit into an answer, which has a
+    maximum size."""
+    sizes = (len(entry.body) + len(entry.meta) for entry in messages)
+    return messages[: count_fitting(sizes)]
 
 
 def _ranges(
@@ -474,17 +485,19 @@ class Waits:
             yield news
         finally:
             self._payers -= Counter({payer: 1})
-            self._waits[app, user].remove(news)
-            if not self._waits[app, user]:
-                del self._waits[app, user]
-            # The logs of apps without waiting claims are not read any more.
-            apps = self._apps()
-            self._positions = {
-                name: position
-                for name, position in self._positions.items()
-                if name in apps
-            }
-            self._watch(self._news, apps)
+            self._forget(app, user, news)
+
+    def _forget(self, app: str, user: str, news: Flag) -> None:
+        """Remove a claim that waits no more. The logs of apps without waiting
+        claims are not read any more."""
+        self._waits[app, user].remove(news)
+        if not self._waits[app, user]:
+            del self._waits[app, user]
+        apps = self._apps()
+        self._positions = {
+            name: position for name, position in self._positions.items() if name in apps
+        }
+        self._watch(self._news, apps)
 
     def _apps(self) -> set[str]:
         """The apps in which claims wait."""

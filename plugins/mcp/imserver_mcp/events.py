@@ -264,9 +264,7 @@ class Followers:
 
         Raises McpError if its user has too many streams.
         """
-        turns = [follower.turn for follower in self._followers.values()]
-        count = sum((each.app, each.user) == (turn.app, turn.user) for each in turns)
-        if count >= MOST_STREAMS:
+        if self._count_of_user(turn) >= MOST_STREAMS:
             raise McpError(
                 Code.EXHAUSTED,
                 "ResourceExhausted",
@@ -280,6 +278,11 @@ class Followers:
         if turn.principal.kind == "key":
             self._core.keys.hold(turn.principal.key, turn.stream)
         self.wake()
+
+    def _count_of_user(self, turn: Turn) -> int:
+        """The number of streams of the user of a request."""
+        turns = [follower.turn for follower in self._followers.values()]
+        return sum((each.app, each.user) == (turn.app, turn.user) for each in turns)
 
     def ended(self, stream: Any, _code: int) -> None:
         """Forget a stream that has ended."""

@@ -149,11 +149,7 @@ class EventHooks:
                 "ResourceExhausted",
                 {"limit": "subscriptions", "max": MOST},
             )
-        # A receiver was verified when the principal made its first subscription.
-        receivers = {(row.what.label, row.what.url) for row in rows}
-        if (what.label, what.url) not in receivers:
-            turn.api.rates.charge(turn.principal, turn.request.host, VERIFY_COST)
-            self._verify(hook)
+        self._verify_if_new(turn, hook, rows)
         self.rows.put(hook)
         self.log.work.changed()
 
@@ -168,6 +164,18 @@ class EventHooks:
             "cursor": str(position),
             "truncated": truncated,
         }
+
+    def _verify_if_new(self, turn: Turn, hook: Hook, rows: list[Hook]) -> None:
+        """Verify the receiver of a subscription, which costs as much as several
+        requests, unless another subscription in ``rows`` has it.
+
+        A receiver was verified when the principal made its first subscription.
+        """
+        what = hook.what
+        receivers = {(row.what.label, row.what.url) for row in rows}
+        if (what.label, what.url) not in receivers:
+            turn.api.rates.charge(turn.principal, turn.request.host, VERIFY_COST)
+            self._verify(hook)
 
     def _check_receiver(self, what: What) -> None:
         """Raise McpError if the secret or the URL of a receiver is not
@@ -212,16 +220,10 @@ class EventHooks:
         """
         challenge = token_hex(_CHALLENGE_BYTES)
         id = f"msg_verification_{token_hex(_ID_BYTES)}"
-        reason = "challenge_failed"
         body = msgspec.json.encode({"type": "verification", "challenge": challenge})
         try:
             status, answer = self.post(hook, id, body)
-            if not 200 <= status < 300:
-                reason = f"http_{status // _STATUSES_OF_CLASS}xx"
-            else:
-                document = msgspec.json.decode(answer, type=dict[str, Any])
-                if document.get("challenge") == challenge:
-                    return
+            reason = _reason_of_answer(status, answer, challenge)
         except Unreachable as error:
             if error.is_refused:
                 reason = "connection_refused"
@@ -229,8 +231,11 @@ class EventHooks:
                 reason = "timeout"
         except (ValueError, RecursionError):
             # The answer is no JSON, so it does not repeat the challenge.
-            pass
-        raise McpError(Code.BAD_CALLBACK, "CallbackEndpointError", {"reason": reason})
+            reason = "challenge_failed"
+        if reason:
+            raise McpError(
+                Code.BAD_CALLBACK, "CallbackEndpointError", {"reason": reason}
+            )
 
     def post(self, hook: Hook, id: str, body: bytes) -> tuple[int, bytes]:
         """Send a signed body to a receiver. Returns status and body of the
@@ -298,15 +303,7 @@ class EventHooks:
         # The event before was taken already, so the position of this entry is
         # its cursor.
         event = Subscription.of(hook.what).occurrence(entry, entry.id)
-        status = 0
-        problem = ""
-        try:
-            status, _ = self.post(hook, f"{entry.id}", msgspec.json.encode(event))
-            if not 200 <= status < 300:
-                problem = f"it answered with status {status}"
-        except Unreachable as error:
-            problem = str(error)
-
+        status, problem = self._post_event(hook, entry.id, event)
         seconds = monotonic() - sender.consumer.first_tried_at
         if problem and status not in _FINAL and seconds < TRY_SECONDS:
             return Failure(problem)
@@ -315,7 +312,32 @@ class EventHooks:
             return Failure(problem, is_dead=True)
         return None
 
+    def _post_event(
+        self, hook: Hook, id: int, event: dict[str, Any]
+    ) -> tuple[int, str]:
+        """Send an event. Returns the status of the answer (0: no answer), and
+        the problem in words (``""``: the event was taken)."""
+        try:
+            status, _ = self.post(hook, f"{id}", msgspec.json.encode(event))
+        except Unreachable as error:
+            return 0, str(error)
+        if not 200 <= status < 300:
+            return status, f"it answered with status {status}"
+        return status, ""
+
     def stop(self) -> None:
         """End all greenlets, store the positions, and give the lease back."""
         self.log.stop()
         self._requests.close()
+
+
+def _reason_of_answer(status: int, answer: bytes, challenge: str) -> str:
+    """The reason why an answer does not verify a receiver, for example
+    ``http_4xx``; ``""`` if it repeats the challenge. Raises ValueError and
+    RecursionError if it is no JSON."""
+    if not 200 <= status < 300:
+        return f"http_{status // _STATUSES_OF_CLASS}xx"
+    document = msgspec.json.decode(answer, type=dict[str, Any])
+    if document.get("challenge") == challenge:
+        return ""
+    return "challenge_failed"

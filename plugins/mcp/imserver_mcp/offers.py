@@ -71,9 +71,7 @@ class Tool(Struct, frozen=True, kw_only=True):
         if not self.names or not isinstance(result, dict):
             return result
         # Agents need names for people, and routes only give ids.
-        cards = turn.cards(dict.fromkeys(users_in(result)))
-        names = {card["user"]: card["nickname"] for card in cards if card["nickname"]}
-        return {**result, "names": names}
+        return {**result, "names": _names_in(turn, result)}
 
     def _read(self, turn: Turn, arguments: dict[str, Any]) -> Any:
         """The arguments in the form that the tool gets: a struct or a dict.
@@ -145,6 +143,12 @@ class Tool(Struct, frozen=True, kw_only=True):
         if output is not None and self.names:
             return {**output, "properties": {**output["properties"], "names": _NAMES}}
         return output
+
+
+def _names_in(turn: Turn, result: dict[str, Any]) -> dict[str, str]:
+    """The nicknames of the users in a result, by their ids."""
+    cards = turn.cards(dict.fromkeys(users_in(result)))
+    return {card["user"]: card["nickname"] for card in cards if card["nickname"]}
 
 
 class Source(Struct, frozen=True, kw_only=True):

@@ -49,13 +49,8 @@ class Permissions:
         it, a person is asked first; then returns ``Later`` or ``InputRequired``
         for the wait. Switches greenlets. Raises RouteRefused and McpError.
         """
-        task = turn.task
-        if task is not None:
-            # ``audit`` is not 0 if an earlier run of the task has used the yes.
-            if not task.what.needs_yes or task.audit:
-                return ""
-            question = turn.run("POST", "/asks/get", id=task.question)
-            return self._use_answer(turn, task, question)
+        if turn.task is not None:
+            return self._check_task(turn, turn.task)
 
         tenant = turn.core.tenants.find(turn.app)
         if tenant is None:
@@ -69,6 +64,15 @@ class Permissions:
             return self._continue_wait(turn, rules.confirm_seconds)
         # A later round of the tool. The yes was given before its first round.
         return ""
+
+    def _check_task(self, turn: Turn, task: Task) -> str:
+        """Decide whether the tool of a task may run, which has waited for the
+        yes of a person. Returns the reason why it may not; else ``""``."""
+        # ``audit`` is not 0 if an earlier run of the task has used the yes.
+        if not task.what.needs_yes or task.audit:
+            return ""
+        question = turn.run("POST", "/asks/get", id=task.question)
+        return self._use_answer(turn, task, question)
 
     def _ask(
         self, turn: Turn, tool: Tool, arguments: dict[str, Any], rules: Rules
@@ -86,18 +90,8 @@ class Permissions:
             return f"`{tool.name}` needs the yes of a person, and there is nobody who can be asked."
         text = _question(turn, tool, arguments)
         seconds = rules.confirm_seconds
-        question = turn.run(
-            "POST",
-            "/asks/create",
-            text=text,
-            to=person,
-            options=_OPTIONS,
-            seconds=seconds,
-            fixed=True,
-        )
-        if question["text"] != text:
-            # A review of messages has replaced it.
-            turn.run("POST", "/asks/cancel", id=question["id"])
+        question = _create_question(turn, text, person, seconds)
+        if question is None:
             return _OTHER_QUESTION
 
         later = Later(
@@ -160,6 +154,28 @@ class Permissions:
         if answers:
             return f"{answers[0]['user']} said no."
         return "Nobody has answered."
+
+
+def _create_question(
+    turn: Turn, text: str, person: str, seconds: int
+) -> dict[str, Any] | None:
+    """Ask a person a question, and return it.
+
+    If a review of messages has replaced its text, cancels it, and returns None.
+    """
+    question: dict[str, Any] = turn.run(
+        "POST",
+        "/asks/create",
+        text=text,
+        to=person,
+        options=_OPTIONS,
+        seconds=seconds,
+        fixed=True,
+    )
+    if question["text"] != text:
+        turn.run("POST", "/asks/cancel", id=question["id"])
+        return None
+    return question
 
 
 def _question(turn: Turn, tool: Tool, arguments: dict[str, Any]) -> str:

@@ -168,13 +168,9 @@ def _with_version(
     """
     header_version = headers.get("mcp-protocol-version")
     meta = params.get("_meta")
-    if isinstance(meta, dict):
-        version = meta.get(f"{META}protocolVersion")
-    else:
-        version = None
-    if version is None and (
-        method == "initialize" or header_version is None or header_version in LEGACY
-    ):
+    version = _version_in(meta)
+    is_legacy = header_version is None or header_version in LEGACY
+    if version is None and (method == "initialize" or is_legacy):
         if header_version in LEGACY:
             return RpcMessage(method, id, params, header_version)
         return RpcMessage(method, id, params, LEGACY[0])
@@ -192,16 +188,22 @@ def _with_version(
     return RpcMessage(method, id, params, MODERN, _client_of(meta))
 
 
+def _version_in(meta: Any) -> Any:
+    """The revision that the metadata of a request name; None without one."""
+    if not isinstance(meta, dict):
+        return None
+    return meta.get(f"{META}protocolVersion")
+
+
 def _check_modern(
     id: int | str, method: str, params: dict[str, Any], headers: Mapping[str, str]
 ) -> None:
     """Raise RpcRefused unless a request has the facts in its body and the
     headers that 2026-07-28 demands."""
     meta = params.get("_meta")
-    version = None
+    version = _version_in(meta)
     client = None
     if isinstance(meta, dict):
-        version = meta.get(f"{META}protocolVersion")
         client = _client_of(meta)
     if not isinstance(version, str) or not isinstance(client, dict):
         missing = f"`{META}protocolVersion` or `{META}clientCapabilities` is missing"

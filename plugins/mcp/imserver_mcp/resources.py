@@ -4,7 +4,7 @@
 import base64
 import re
 from contextlib import closing
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -14,6 +14,10 @@ from imserver.plugin.wire import id_of
 from .offers import Page, Source
 from .protocol import Code, McpError
 from .turn import RouteRefused, Turn
+
+if TYPE_CHECKING:
+    from imserver.media.uploads import Uploads
+    from imserver.media.uploads.contract import Upload
 
 ALL: Final = "imserver://conversations"
 PAGE: Final = 100
@@ -83,12 +87,7 @@ def _conversation_page(turn: Turn, before: str) -> Page:
     page = turn.run("GET", "/conversations", before=id_of(before), limit=PAGE)
     if not before:
         rows.append({"uri": ALL, "name": "conversations", **_JSON})
-    for header in page["conversations"]:
-        number = header["conversation"]
-        # A conversation of two has the other user as its name.
-        name = header["peer"] or header["name"] or str(number)
-        rows.append({"uri": f"{ALL}/{number}", "name": name, **_JSON})
-
+    rows += map(_row_of_conversation, page["conversations"])
     if page["before"]:
         return rows, f"{_CONVERSATIONS}:{page['before']}"
     if turn.has_route("GET", "/uploads"):
@@ -96,23 +95,33 @@ def _conversation_page(turn: Turn, before: str) -> Page:
     return rows, ""
 
 
+def _row_of_conversation(header: dict[str, Any]) -> dict[str, Any]:
+    """A conversation as a row of the list of resources."""
+    number = header["conversation"]
+    # A conversation of two has the other user as its name.
+    name = header["peer"] or header["name"] or str(number)
+    return {"uri": f"{ALL}/{number}", "name": name, **_JSON}
+
+
 def _file_page(turn: Turn, cursor: str) -> Page:
     """A page of files after a cursor, and the cursor of the next page (``""``:
     none follows)."""
     page = turn.run("GET", "/uploads", cursor=cursor, limit=PAGE)
-    rows: list[dict[str, Any]] = [
-        {
-            "uri": f"imserver://files/{file['id']}",
-            # A file may have been sent without a name.
-            "name": file["name"] or file["id"],
-            "mimeType": file["type"],
-            "size": file["bytes"],
-        }
-        for file in page["files"]
-    ]
+    rows = list(map(_row_of_file, page["files"]))
     if page["next"]:
         return rows, f"{_FILES}:{page['next']}"
     return rows, ""
+
+
+def _row_of_file(file: dict[str, Any]) -> dict[str, Any]:
+    """A file as a row of the list of resources."""
+    return {
+        "uri": f"imserver://files/{file['id']}",
+        # A file may have been sent without a name.
+        "name": file["name"] or file["id"],
+        "mimeType": file["type"],
+        "size": file["bytes"],
+    }
 
 
 def read(turn: Turn, uri: str) -> list[dict[str, Any]] | None:
@@ -130,15 +139,19 @@ def read(turn: Turn, uri: str) -> list[dict[str, Any]] | None:
         return _contents_of_conversation(turn, uri, int(number), before or "")
     match = _MESSAGE.fullmatch(uri)
     if match and turn.user:
-        entries = turn.core.store.part(MessageLog).entries.readable(
-            turn.app, turn.user, [id_of(match[1])]
-        )
-        # An empty list means that the user may not read the message.
-        return [_json(uri, entry.view()) for entry in entries] or None
+        return _contents_of_message(turn, uri, id_of(match[1]))
     match = _FILE.fullmatch(uri)
     if match:
         return _contents_of_file(turn, uri, match[1])
     return None
+
+
+def _contents_of_message(turn: Turn, uri: str, id: int) -> list[dict[str, Any]] | None:
+    """A message as JSON, or None if the user may not read it."""
+    entries = turn.core.store.part(MessageLog).entries.readable(
+        turn.app, turn.user, [id]
+    )
+    return [_json(uri, entry.view()) for entry in entries] or None
 
 
 def _contents_of_conversation(
@@ -192,14 +205,18 @@ def _contents_of_file(turn: Turn, uri: str, id: str) -> list[dict[str, Any]] | N
             f"The file has {row.bytes} bytes: fetch /api/v1/uploads/{id} instead",
         )
 
-    # A long file costs as much as several requests.
+    content = _read_file(turn, uploads, row)
+    blob = base64.b64encode(content).decode()
+    return [{"uri": uri, "mimeType": row.type, "blob": blob}]
+
+
+def _read_file(turn: Turn, uploads: "Uploads", row: "Upload") -> bytes:
+    """The bytes of a file. A long file costs as much as several requests."""
     host = turn.request.host
     turn.api.rates.charge(turn.principal, host, 1 + row.bytes // BYTES_OF_REQUEST)
     last = row.bytes - 1
     with closing(uploads.open(row, False, 0, last, host)) as pieces:
-        content = b"".join(pieces)
-    blob = base64.b64encode(content).decode()
-    return [{"uri": uri, "mimeType": row.type, "blob": blob}]
+        return b"".join(pieces)
 
 
 SOURCE: Final = Source(list=listed, read=read, templates=TEMPLATES)

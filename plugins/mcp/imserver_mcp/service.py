@@ -84,11 +84,7 @@ def _refuse(
     """
     headers = [("X-Request-Id", request.id)]
     if problem.status == 401:
-        challenge = "Bearer"
-        if base:
-            challenge = f'Bearer resource_metadata="{base}{METADATA}{PATH}"'
-        headers.append(("WWW-Authenticate", challenge))
-        headers.append(("Access-Control-Expose-Headers", "WWW-Authenticate"))
+        headers += _challenge_headers(base)
     # JSON-RPC reserves the codes below -32000.
     error = {
         "code": -problem.status,
@@ -97,6 +93,18 @@ def _refuse(
     }
     body = msgspec.json.encode({"jsonrpc": "2.0", "id": None, "error": error})
     return HttpResponse(problem.status, body, "", tuple(headers))
+
+
+def _challenge_headers(base: str) -> list[tuple[str, str]]:
+    """The headers that ask a client for a token. ``base``: see
+    :func:`_refuse`."""
+    challenge = "Bearer"
+    if base:
+        challenge = f'Bearer resource_metadata="{base}{METADATA}{PATH}"'
+    return [
+        ("WWW-Authenticate", challenge),
+        ("Access-Control-Expose-Headers", "WWW-Authenticate"),
+    ]
 
 
 STYLE: Final = replace(PROBLEM, refuse=_refuse, options=PREFLIGHT)
@@ -241,11 +249,8 @@ class Mcp:
         run = self._function_of(turn)
         turn.read_round()
         result: Any = run(turn)
-        # A person has said yes to this call, so the agent gets a proof of it.
         if turn.permitted_by:
-            receipt = receipt_of(self.core, turn.app, turn.permitted_by)
-            if receipt and isinstance(result, dict):
-                result = {**result, "_meta": {KEY: receipt}}
+            result = self._with_receipt(turn, result)
         if isinstance(result, InputRequired):
             result = turn.next_round(result)
         if result is None:
@@ -255,6 +260,14 @@ class Mcp:
             return dict(result)
         meta = {**result.get("_meta", {}), f"{META}serverInfo": self._info}
         return {"resultType": "complete", **result, "_meta": meta}
+
+    def _with_receipt(self, turn: Turn, result: Any) -> Any:
+        """A result with the receipt of the yes that a person has said to this
+        call, so that the agent gets a proof of it."""
+        receipt = receipt_of(self.core, turn.app, turn.permitted_by)
+        if receipt and isinstance(result, dict):
+            return {**result, "_meta": {KEY: receipt}}
+        return result
 
     def _function_of(self, turn: Turn) -> Callable[[Turn], Any]:
         """The function that answers the method of a request.
@@ -377,15 +390,7 @@ class Mcp:
         and the cursor within this source.
         """
         sources = self.sources()
-        # "<number of the source>:<cursor of the source>"; "0:" is the first
-        # page.
-        cursor = turn.message.text("cursor", "0:")
-        number, _, source_cursor = cursor.partition(":")
-        is_number = number.isdecimal() and len(number) <= _MOST_DIGITS
-        if not is_number or int(number) >= len(sources):
-            raise McpError(Code.BAD_PARAMS, "cursor: it is not one of this list")
-
-        index = int(number)
+        index, source_cursor = _source_and_cursor(turn, len(sources))
         resources, following = sources[index].list(turn, source_cursor)
         answer: dict[str, Any] = {"resources": resources}
         if following:
@@ -426,15 +431,8 @@ class Mcp:
 
         They tell clients where to get tokens.
         """
-        base = self.core.config.address
-        if not base:
-            # The setting is empty, so it is the address that the client has
-            # used.
-            headers = call.request.headers
-            scheme = "http"
-            if headers.get("x-forwarded-proto", "").startswith("https"):
-                scheme = "https"
-            base = f"{scheme}://{headers.get('host', 'localhost')}"
+        # If the setting is empty, it is the address that the client has used.
+        base = self.core.config.address or _address_in(call.request.headers)
         document: dict[str, Any] = {
             "resource": base + PATH,
             "bearer_methods_supported": ["header"],
@@ -445,6 +443,27 @@ class Mcp:
                 self.settings.authorization_servers
             )
         return call.reply(document)
+
+
+def _source_and_cursor(turn: Turn, count: int) -> tuple[int, str]:
+    """The number of a source, below ``count``, and the cursor within it, from
+    the cursor of a request. Raises McpError."""
+    # "<number of the source>:<cursor of the source>"; "0:" is the first page.
+    cursor = turn.message.text("cursor", "0:")
+    number, _, source_cursor = cursor.partition(":")
+    is_number = number.isdecimal() and len(number) <= _MOST_DIGITS
+    if not is_number or int(number) >= count:
+        raise McpError(Code.BAD_PARAMS, "cursor: it is not one of this list")
+    return int(number), source_cursor
+
+
+def _address_in(headers: Mapping[str, str]) -> str:
+    """The address of this server as the client has used it, for example
+    ``https://chat.example.com``."""
+    scheme = "http"
+    if headers.get("x-forwarded-proto", "").startswith("https"):
+        scheme = "https"
+    return f"{scheme}://{headers.get('host', 'localhost')}"
 
 
 def _text(text: str) -> tuple[Mapping[str, Any], ...]:

@@ -185,12 +185,8 @@ class TaskRows(Store.Rows):
         if row is None:
             return False
 
-        unanswered = dict(row.rounds.requests)
-        answered = dict(row.rounds.responses)
-        for name in unanswered.keys() & responses.keys():
-            del unanswered[name]
-            answered[name] = responses[name]
-        rounds = Round(unanswered, answered, row.rounds.state)
+        rounds = _with_responses(row.rounds, responses)
+        unanswered = rounds.requests
         if unanswered:
             # Nothing is due before the client answers, but the row expires.
             state = "input_required"
@@ -228,6 +224,16 @@ class TaskRows(Store.Rows):
         """Whether a task of an app waits for a question."""
         statement = f"SELECT 1 FROM mcp_task WHERE app = %s AND question > 0 AND {_OPEN} LIMIT 1"
         return bool(self._store.rows(statement, (app,)))
+
+
+def _with_responses(rounds: Round, responses: Mapping[str, Any]) -> Round:
+    """A round in which the client has answered some of the requests."""
+    unanswered = dict(rounds.requests)
+    answered = dict(rounds.responses)
+    for name in unanswered.keys() & responses.keys():
+        del unanswered[name]
+        answered[name] = responses[name]
+    return Round(unanswered, answered, rounds.state)
 
 
 def _require_few_tasks(sql: PooledStatements, app: str, user: str) -> None:
@@ -391,15 +397,7 @@ class Tasks:
         May switch greenlets. Raises McpError.
         """
         task = self._task_of(turn)
-        if (
-            task.state == "working"
-            and task.question
-            and not self._is_question_open(task)
-        ):
-            # The question has ended, but the log was not read so far yet.
-            self.rows.make_due(task.app, [task.question])
-            self.runner.wake()
-
+        self._run_if_answered(task)
         document = document_of(task)
         content: Any = None
         if task.content:
@@ -412,6 +410,17 @@ class Tasks:
         elif task.state == "input_required":
             document["inputRequests"] = task.rounds.requests
         return document
+
+    def _run_if_answered(self, task: Task) -> None:
+        """Run a task whose question has ended, if the log was not read so far
+        yet. Switches greenlets."""
+        if (
+            task.state == "working"
+            and task.question
+            and not self._is_question_open(task)
+        ):
+            self.rows.make_due(task.app, [task.question])
+            self.runner.wake()
 
     def update(self, turn: Turn) -> dict[str, Any]:
         """Answer ``tasks/update``: take the client's answers to what the tool
@@ -483,10 +492,9 @@ class Tasks:
             self.runner.end(app, id)
         elif task.question and not task.audit and self._is_question_open(task):
             # News about the question wakes it. This check is for news that a
-            # node has lost. It gets rarer as the task gets older.
-            age = now - task.created // _SECOND_MS
-            pause = min(max(age // _PAUSE_SHARE, LEAST_PAUSE), MOST_PAUSE)
-            self.rows.change(task, f"due = {task.due}", due=now + pause)
+            # node has lost.
+            next_check = now + _pause_of(task, now)
+            self.rows.change(task, f"due = {task.due}", due=next_check)
         else:
             self._run_and_store(task)
 
@@ -536,6 +544,13 @@ class Tasks:
         except Exception:
             log.exception("the task %s of MCP failed", task.id)
             return "failed", {"code": Code.INTERNAL, "message": "Internal error"}
+
+
+def _pause_of(task: Task, now: int) -> int:
+    """The seconds until a question is checked again. The pauses get longer as
+    the task gets older."""
+    age = now - task.created // _SECOND_MS
+    return min(max(age // _PAUSE_SHARE, LEAST_PAUSE), MOST_PAUSE)
 
 
 def _new_task(turn: Turn, tool: str, arguments: dict[str, Any], later: Later) -> Task:

@@ -264,15 +264,27 @@ def find_people(turn: Turn, arguments: FindArguments) -> dict[str, Any]:
         if all(word in name for word in words):
             matches.append(card)
     for route in ("/accounts/search", "/accounts/find"):
-        if turn.has_route("POST", route):
-            # The route finds nobody, or the app or the role does not permit it.
-            with suppress(RouteRefused):
-                answer = turn.run("POST", route, text=arguments.text)
-                matches += answer.get("cards", [answer])
+        matches += _cards_of_route(turn, route, arguments.text)
 
     # A person may be found in several ways.
     people = {card["user"]: card for card in matches if card["user"] != turn.user}
     return {"people": list(map(_person_of, people.values()))}
+
+
+def _cards_of_route(turn: Turn, route: str, text: str) -> list[dict[str, Any]]:
+    """The cards of the people whom a route finds.
+
+    They are none if the route does not exist or finds nobody, or if the app or
+    the role does not permit it.
+    """
+    if not turn.has_route("POST", route):
+        return []
+    try:
+        answer = turn.run("POST", route, text=text)
+    except RouteRefused:
+        return []
+    cards: list[dict[str, Any]] = answer.get("cards", [answer])
+    return cards
 
 
 def _person_of(card: dict[str, Any]) -> dict[str, Any]:
@@ -311,14 +323,20 @@ def who_is_online(turn: Turn, arguments: OnlineArguments) -> dict[str, Any]:
         for card in cards
     ]
     if users and not cards:  # the app has no accounts
-        rows = turn.run("POST", "/presence", users=users, user=None)["users"]
-        for row in rows:
-            presence = "offline"
-            if row["online"]:
-                presence = "online"
-            people.append(_online(row["user"], "", presence))
+        people += _online_without_accounts(turn, users)
     # Those who are online come first.
     return {"people": sorted(people, key=lambda person: person["presence"] != "online")}
+
+
+def _online_without_accounts(turn: Turn, users: list[str]) -> list[dict[str, Any]]:
+    """The people of an app without accounts, and whether they are online."""
+    people = []
+    for row in turn.run("POST", "/presence", users=users, user=None)["users"]:
+        presence = "offline"
+        if row["online"]:
+            presence = "online"
+        people.append(_online(row["user"], "", presence))
+    return people
 
 
 def _online(user: str, name: str, presence: str) -> dict[str, Any]:

@@ -139,11 +139,17 @@ def check_chain(lines: Iterable[bytes], row: Any, head: str = "") -> int:
         before = entry
         count += 1
 
+    _require_found(found, wanted, head)
+    return count
+
+
+def _require_found(found: set[str], wanted: str, head: str) -> None:
+    """Raise Wrong unless the rows of the act and of the head, if one is given,
+    were found in the chain."""
     if wanted not in found:
         raise Wrong("the chain does not have the act of the receipt")
     if head and head not in found:
         raise Wrong("the chain does not have the head")
-    return count
 
 
 def _follows(entry: Any, before: Any) -> bool:
@@ -163,15 +169,18 @@ def main(argv: list[str]) -> int:
         print(f"wrong: {error}", file=sys.stderr)
         return 1
 
+    _print_facts(facts, receipt["row"]["number"])
+    return 0
+
+
+def _print_facts(facts: dict[str, Any], number: int) -> None:
+    """Print what a receipt proves. ``number``: of the act in the audit log."""
     time = datetime.fromtimestamp(facts["answered"] / SECOND_MS, UTC)
     moment = time.isoformat(timespec="seconds")
     print(
         f"{facts['person']} has said {facts['answer']} to {facts['by']} at {moment}: {facts['tool']}"
     )
-    print(
-        f"arguments sha256:{facts['arguments']}, act {receipt['row']['number']} of the audit log"
-    )
-    return 0
+    print(f"arguments sha256:{facts['arguments']}, act {number} of the audit log")
 
 
 def _verify(receipt: Any, options: argparse.Namespace) -> dict[str, Any]:

@@ -91,11 +91,8 @@ def aps_of(notice: PushNotice) -> dict[str, Any]:
         aps["badge"] = notice.badge
     if is_silent(notice):
         return {**aps, "content-available": 1}
-    texts = {"title": notice.title, "body": notice.body}
-    alert = {name: text for name, text in texts.items() if text}
-    # Without any text Apple shows nothing.
-    aps["alert"] = alert or {"body": " "}
     aps |= {
+        "alert": _alert_of(notice),
         "sound": "default",
         "thread-id": notice.tag,
         "category": notice.kind,
@@ -104,6 +101,14 @@ def aps_of(notice: PushNotice) -> dict[str, Any]:
     if notice.time_sensitive:
         aps["interruption-level"] = "time-sensitive"
     return aps
+
+
+def _alert_of(notice: PushNotice) -> dict[str, str]:
+    """The texts of a notification that is shown."""
+    texts = {"title": notice.title, "body": notice.body}
+    alert = {name: text for name, text in texts.items() if text}
+    # Without any text Apple shows nothing.
+    return alert or {"body": " "}
 
 
 def headers_of(notice: PushNotice, now: float) -> dict[str, str]:
@@ -229,12 +234,8 @@ class ApnsClient:
             rule, reason = self._rule_and_reason(answer)
         problem = described(f"{answer.status} {reason}".rstrip())
         result = rule.result(answer.status, problem, answer.headers)
-
-        gone_since = json_object(answer.body).get("timestamp")
-        if rule is GONE and isinstance(gone_since, int):
-            # The device may have registered again since that time. Then it is
-            # not removed.
-            return replace(result, gone_since=gone_since // _SECOND_MS)
+        if rule is GONE:
+            return _with_time_gone(result, answer)
         return result
 
     @staticmethod
@@ -279,6 +280,18 @@ class ApnsClient:
         """End the connection if it is idle."""
         if self._connection.value is not None:
             self._connection.value.close()
+
+
+def _with_time_gone(result: PushResult, answer: Answer) -> PushResult:
+    """A result that says since when the device is gone, if Apple tells it.
+
+    The device may have registered again since that time. Then it is not
+    removed.
+    """
+    gone_since = json_object(answer.body).get("timestamp")
+    if not isinstance(gone_since, int):
+        return result
+    return replace(result, gone_since=gone_since // _SECOND_MS)
 
 
 def client_of(

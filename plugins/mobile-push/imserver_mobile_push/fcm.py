@@ -73,15 +73,18 @@ def message_of(token: str, notice: PushNotice, data_only: bool) -> dict[str, Any
     message: dict[str, Any] = {"token": token, "data": data}
     android, web = _delivery_of(notice)
     if is_shown_by_device:
-        texts = {"title": notice.title, "body": notice.body}
-        message["notification"] = {
-            name: value for name, value in texts.items() if value
-        }
+        message["notification"] = _texts_of(notice)
         android["notification"] = _android_display(notice)
         web |= _web_display(notice)
 
     apns = {"headers": headers_of(notice, time()), "payload": {"aps": aps_of(notice)}}
     return {**message, "android": android, "apns": apns, "webpush": web}
+
+
+def _texts_of(notice: PushNotice) -> dict[str, str]:
+    """The title and the body of a notification, without empty ones."""
+    texts = {"title": notice.title, "body": notice.body}
+    return {name: value for name, value in texts.items() if value}
 
 
 def _delivery_of(notice: PushNotice) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -200,13 +203,18 @@ def judge(_token: str, status: int, body: bytes) -> tuple[Rule, str]:
     # The device is gone, but only the text or the details tell it.
     if code == "INVALID_ARGUMENT" and _is_of_token(text, details):
         rule = GONE
-    elif code in RULES:
-        rule = RULES[code]
-    elif status == 401:
-        rule = RENEW
     else:
-        rule = rule_of_status(status)
+        rule = _rule_of_code(code, status)
     return rule, described(f"{status} {code}".rstrip(), text)
+
+
+def _rule_of_code(code: str, status: int) -> Rule:
+    """The rule for a code of Google, or for the status if the code has none."""
+    if code in RULES:
+        return RULES[code]
+    if status == 401:
+        return RENEW
+    return rule_of_status(status)
 
 
 def _code_of(error: dict[str, Any], details: list[dict[str, Any]]) -> str:

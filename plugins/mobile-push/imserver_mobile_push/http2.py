@@ -183,9 +183,7 @@ def open_socket(url: str, seconds: float) -> socket.socket:
                 sock = tls_context().wrap_socket(
                     sock, server_hostname=host, do_handshake_on_connect=False
                 )
-                sock.do_handshake()
-                if sock.selected_alpn_protocol() != "h2":
-                    raise Unreachable(f"{host} does not speak HTTP/2")
+                _begin_tls(sock, host)
             return sock
     except BaseException as error:
         if sock is not None:
@@ -198,6 +196,14 @@ def open_socket(url: str, seconds: float) -> socket.socket:
         if isinstance(error, OSError):
             raise Unreachable(f"{type(error).__name__}: {error}") from None
         raise
+
+
+def _begin_tls(sock: ssl.SSLSocket, host: str) -> None:
+    """Agree with a server on TLS and HTTP/2. Raises Unreachable if it does not
+    speak HTTP/2."""
+    sock.do_handshake()
+    if sock.selected_alpn_protocol() != "h2":
+        raise Unreachable(f"{host} does not speak HTTP/2")
 
 
 def _new_protocol() -> H2Connection:
@@ -285,12 +291,7 @@ class Http2Connection:
                 number = self._h2.get_next_available_stream_id()
                 request = _Request()
                 self._requests[number] = request
-                head = [
-                    (":method", "POST"),
-                    (":scheme", self._scheme),
-                    (":authority", self._authority),
-                ]
-                self._h2.send_headers(number, [*head, (":path", path), *headers])
+                self._h2.send_headers(number, [*self._head_of(path), *headers])
                 self._send_body(number, request, body)
                 request.done.wait()
                 if request.problem is not None:
@@ -313,6 +314,15 @@ class Http2Connection:
             raise StreamLost(self._problem) from None
         finally:
             self._finish(number)
+
+    def _head_of(self, path: str) -> list[tuple[str, str]]:
+        """The headers of HTTP/2 that say what is requested, and from whom."""
+        return [
+            (":method", "POST"),
+            (":scheme", self._scheme),
+            (":authority", self._authority),
+            (":path", path),
+        ]
 
     def _finish(self, number: int) -> None:
         """Forget the request of a stream, and let the next request begin.
@@ -465,10 +475,7 @@ class Http2Connection:
         they fail with ``is_safe``. The other ones still get their answers.
         """
         last = int.from_bytes(payload[:_STREAM_BYTES], "big") & _STREAM_BITS
-        code = int.from_bytes(payload[_STREAM_BYTES:_GOAWAY_BYTES], "big")
-        text_bytes = payload[_GOAWAY_BYTES:][:_MOST_TEXT_BYTES]
-        text = text_bytes.decode("utf-8", "replace")
-        self._problem = f"the server ends the connection (code {code}) {text}".rstrip()
+        self._problem = _reason_in(payload)
         self.is_open = False
         # A list, because requests that end are removed.
         for number, request in [*self._requests.items()]:
@@ -514,10 +521,7 @@ class Http2Connection:
         elif isinstance(event, StreamEnded):
             request.done.set()
         elif isinstance(event, StreamReset):
-            text = f"the server has reset the request (code {int(event.error_code)})"
-            request.lose(
-                StreamLost(text, is_safe=event.error_code == ErrorCodes.REFUSED_STREAM)
-            )
+            request.lose(_reset_error(event))
             self._wake_windows()
 
     def _wake_windows(self) -> None:
@@ -561,3 +565,18 @@ class Http2Connection:
         for greenlet in self._greenlets:
             if greenlet is not gevent.getcurrent():
                 greenlet.kill(block=False)
+
+
+def _reason_in(payload: bytes) -> str:
+    """The reason for the end of a connection, from a frame GOAWAY."""
+    code = int.from_bytes(payload[_STREAM_BYTES:_GOAWAY_BYTES], "big")
+    text_bytes = payload[_GOAWAY_BYTES:][:_MOST_TEXT_BYTES]
+    text = text_bytes.decode("utf-8", "replace")
+    return f"the server ends the connection (code {code}) {text}".rstrip()
+
+
+def _reset_error(event: StreamReset) -> StreamLost:
+    """The error of a request that the server has reset. A request that was
+    refused may be sent again."""
+    text = f"the server has reset the request (code {int(event.error_code)})"
+    return StreamLost(text, is_safe=event.error_code == ErrorCodes.REFUSED_STREAM)

@@ -233,6 +233,23 @@ def facts_of(notice: PushNotice, with_text: bool) -> dict[str, Any]:
     texts. Fields without a value are left out.
     """
     facts: dict[str, Any] = {"kind": notice.kind, "id": notice.id, "tag": notice.tag}
+    facts |= _optional_facts(notice)
+    if with_text and notice.title:
+        facts["title"] = notice.title
+    if with_text and notice.body:
+        facts["body"] = notice.body
+    # A badge of 0 means something: it takes the number away.
+    if notice.badge is not None:
+        facts["badge"] = notice.badge
+    if notice.actions:
+        facts["actions"] = list(starmap(_fields_of_button, notice.actions))
+    if notice.data:
+        facts["data"] = msgspec.Raw(notice.data)
+    return facts
+
+
+def _optional_facts(notice: PushNotice) -> dict[str, Any]:
+    """The facts about a notification that have a value."""
     optional: dict[str, Any] = {
         "conversation": notice.conversation,
         "entry": notice.entry,
@@ -242,18 +259,7 @@ def facts_of(notice: PushNotice, with_text: bool) -> dict[str, Any]:
         "icon": notice.icon,
         "token": notice.token,
     }
-    if with_text:
-        optional["title"] = notice.title
-        optional["body"] = notice.body
-    facts |= {name: value for name, value in optional.items() if value}
-    # A badge of 0 means something: it takes the number away.
-    if notice.badge is not None:
-        facts["badge"] = notice.badge
-    if notice.actions:
-        facts["actions"] = list(starmap(_fields_of_button, notice.actions))
-    if notice.data:
-        facts["data"] = msgspec.Raw(notice.data)
-    return facts
+    return {name: value for name, value in optional.items() if value}
 
 
 def _fields_of_button(action: str, title: str, url: str) -> dict[str, str]:

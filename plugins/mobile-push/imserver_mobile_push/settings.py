@@ -4,6 +4,7 @@ their checks."""
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -232,13 +233,18 @@ def _service_account(name: str, text: str) -> dict[str, str]:
         raise BadKey(
             f'{name}: expected the key of a service account, with "type": "service_account"'
         )
+    _check_fields(name, account)
+    return account
+
+
+def _check_fields(name: str, account: Mapping[str, str]) -> None:
+    """Raise BadKey if a field of a service account is missing or wrong."""
     for field in ("project_id", "client_email", "private_key"):
         if not account.get(field):
             raise BadKey(f"{name}: {field} is missing")
     # It becomes a part of a URL.
     if not re.fullmatch(r"[a-z0-9.:-]{1,100}", account["project_id"]):
         raise BadKey(f"{name}: project_id: expected small letters, digits and dashes")
-    return account
 
 
 def apns_key(settings: ApnsSettings) -> EllipticCurvePrivateKey | None:

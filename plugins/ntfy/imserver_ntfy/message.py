@@ -419,16 +419,7 @@ def _read_actions(text: str) -> tuple[Action, ...]:
         raise bad(
             INVALID_ACTIONS, f"the actions have more than {MAX_CHARACTERS} characters"
         )
-    try:
-        # Libraries send JSON, and people the short form.
-        if text.startswith("["):
-            rows = msgspec.json.decode(text)
-        else:
-            rows = list(_simple_actions(text))
-        actions = msgspec.convert(rows, tuple[Action, ...])
-    except (ValueError, RecursionError) as error:
-        raise bad(INVALID_ACTIONS, f"the actions cannot be read: {error}") from None
-
+    actions = _decoded_actions(text)
     for action in actions:
         if not _is_complete(action):
             raise bad(
@@ -439,6 +430,19 @@ def _read_actions(text: str) -> tuple[Action, ...]:
     if len(actions) > MAX_ACTIONS:
         raise bad(INVALID_ACTIONS, f"a message has at most {MAX_ACTIONS} actions")
     return actions
+
+
+def _decoded_actions(text: str) -> tuple[Action, ...]:
+    """The actions in a text, which are not checked yet. Raises ApiProblem."""
+    try:
+        # Libraries send JSON, and people the short form.
+        if text.startswith("["):
+            rows = msgspec.json.decode(text)
+        else:
+            rows = list(_simple_actions(text))
+        return msgspec.convert(rows, tuple[Action, ...])
+    except (ValueError, RecursionError) as error:
+        raise bad(INVALID_ACTIONS, f"the actions cannot be read: {error}") from None
 
 
 def _is_complete(action: Action) -> bool:
@@ -462,10 +466,7 @@ def _simple_actions(text: str) -> Iterator[dict[str, Any]]:
         quoted = in_double_quotes or in_single_quotes
         value = bare or re.sub(r"\\(.)", r"\1", quoted)
         if not name:
-            # The names action, label, and that of the needed field may be left
-            # out, in this order.
-            unnamed = ("action", "label", ACTIONS.get(row.get("action", ""), ""))
-            name = next((field for field in unnamed if field not in row), "")
+            name = _next_name(row)
         # "headers.Accept=…" sets one header.
         field, _, key = name.partition(".")
         if key:
@@ -479,3 +480,13 @@ def _simple_actions(text: str) -> Iterator[dict[str, Any]]:
         if end != "," and any(row.values()):
             yield row
             row = {}
+
+
+def _next_name(row: dict[str, Any]) -> str:
+    """The name of a part without a name; ``""`` if no name is left.
+
+    The names action, label, and that of the needed field may be left out, in
+    this order.
+    """
+    unnamed = ("action", "label", ACTIONS.get(row.get("action", ""), ""))
+    return next((field for field in unnamed if field not in row), "")

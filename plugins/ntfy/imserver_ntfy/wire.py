@@ -88,11 +88,8 @@ def read_since(text: str) -> Since | None:
         return _is_before_none
     if text == "latest":
         return _is_before_latest
-    parts = re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", text)
-    # Several parts are allowed, as in "1h30m".
-    is_duration = "".join(map("".join, parts)) == text
-    if is_duration:
-        seconds = sum(float(number) * _SECONDS[unit] for number, unit in parts)
+    seconds = _duration_in(text)
+    if seconds is not None:
         return _since_time(time() - seconds)
     if text.isdecimal():
         return _since_time(float(text))
@@ -102,6 +99,14 @@ def read_since(text: str) -> Since | None:
             "since is all, none, latest, an id, a Unix time, or a duration such as 10m",
         )
     return _since_message(text)
+
+
+def _duration_in(text: str) -> float | None:
+    """The seconds of a duration such as ``1h30m``; None if a text is none."""
+    parts = re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", text)
+    if "".join(map("".join, parts)) != text:
+        return None
+    return sum(float(number) * _SECONDS[unit] for number, unit in parts)
 
 
 def _is_before_none(_message: NtfyMessage, _newer: int) -> bool:
