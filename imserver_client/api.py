@@ -712,9 +712,20 @@ class Api:
         if body is not None:
             content = msgspec.json.encode(body)
             headers["Content-Type"] = "application/json"
-
-        backoff = Backoff()
         tries = self._tries if repeat_id is not None else 1
+        return self._request_again(tries, method, url, content, headers)
+
+    def _request_again(
+        self,
+        tries: int,
+        method: str,
+        url: str,
+        content: bytes | None,
+        headers: dict[str, str],
+    ) -> bytes:
+        """Send a request up to ``tries`` times, with pauses between, and return
+        the body of the answer. Raises RequestRefused and NotConnected."""
+        backoff = Backoff()
         for tries_left in reversed(range(tries)):
             try:
                 return self._request_once(method, url, content, headers)
@@ -742,8 +753,6 @@ class Api:
             return answer.data
 
         problem = _problem_in(answer)
-        # A header in seconds. Its other form, a date, is ignored.
-        retry_after = answer.headers.get("Retry-After", "")
         address = url.partition("?")[0]  # the query may have names of users
         raise RequestRefused(
             answer.status,
@@ -751,9 +760,18 @@ class Api:
             problem.message,
             problem.temporary,
             problem.request_id,
-            retry_after_seconds=float(retry_after) if retry_after.isdecimal() else 0.0,
+            retry_after_seconds=_pause_in(answer.headers),
             request=f"{method} {address}",
         )
+
+
+def _pause_in(headers: Mapping[str, str]) -> float:
+    """The seconds after which the server accepts a request again; 0.0 if it
+    does not say. A date, which is another form of the header, is ignored."""
+    retry_after = headers.get("Retry-After", "")
+    if retry_after.isdecimal():
+        return float(retry_after)
+    return 0.0
 
 
 def _may_be_repeated(error: RequestRefused) -> bool:

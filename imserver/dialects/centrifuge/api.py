@@ -578,11 +578,7 @@ def list_channels(api: Api, app: str, request: _Channels) -> dict[str, Any]:
     An app may have very many, so other greenlets are served meanwhile. May
     switch greenlets. Raises MethodFailed.
     """
-    if len(request.pattern.encode()) > Limit.CHANNEL_BYTES:
-        raise MethodFailed(
-            codes.BAD_DATA, f"a pattern has at most {Limit.CHANNEL_BYTES} bytes"
-        )
-
+    _check_pattern(request.pattern)
     matches = _matcher_of(request.pattern)
     channels: dict[str, dict[str, int]] = {}
     last_name = ""
@@ -600,6 +596,14 @@ def list_channels(api: Api, app: str, request: _Channels) -> dict[str, Any]:
             break
         last_name = page.channels[-1].channel
     return {"channels": channels}
+
+
+def _check_pattern(pattern: str) -> None:
+    """Raise MethodFailed if a pattern is longer than any name of a channel."""
+    if len(pattern.encode()) > Limit.CHANNEL_BYTES:
+        raise MethodFailed(
+            codes.BAD_DATA, f"a pattern has at most {Limit.CHANNEL_BYTES} bytes"
+        )
 
 
 def _matcher_of(pattern: str) -> Callable[[str], bool]:

@@ -233,15 +233,7 @@ class Migration:
         db = take("engine.redis.db", int, 0)
         user = take("engine.redis.user", str, "")
         password = take("engine.redis.password", str, "")
-        if kind != "redis":
-            if kind != "memory":
-                self._note("engine.type", "use Redis")
-            return ""
-        if self._has_several_servers(addresses):
-            self._note(
-                "engine.redis",
-                "set redis.url yourself, with redis+sentinel:// or redis+cluster://",
-            )
+        if not self._is_usable_engine(kind, addresses):
             return ""
 
         address = "127.0.0.1:6379"
@@ -252,6 +244,21 @@ class Migration:
             return self._without_password(address)
         login = self._redis_login(user, password)
         return f"redis://{login}{address}/{db}"
+
+    def _is_usable_engine(self, kind: str, addresses: list[Any]) -> bool:
+        """Whether the engine of Centrifugo is one server of Redis. A note tells
+        of another one; the memory needs no note."""
+        if kind != "redis":
+            if kind != "memory":
+                self._note("engine.type", "use Redis")
+            return False
+        if self._has_several_servers(addresses):
+            self._note(
+                "engine.redis",
+                "set redis.url yourself, with redis+sentinel:// or redis+cluster://",
+            )
+            return False
+        return True
 
     def _has_several_servers(self, addresses: list[Any]) -> bool:
         """Whether the settings name a cluster of Redis, its sentinels, or more
@@ -412,7 +419,8 @@ class Migration:
                 )
             return []
         # Centrifugo replaces braces in the address by parts of the issuer.
-        if not issuer or not audience or "{{" in jwks:
+        has_fixed_address = "{{" not in jwks
+        if not (issuer and audience and has_fixed_address):
             self._note(
                 f"{where}.jwks_public_endpoint",
                 "a JWKS endpoint needs a fixed address, an issuer and an audience",

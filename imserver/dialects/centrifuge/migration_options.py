@@ -509,14 +509,19 @@ def _with_proxies(document: Document, granular: bool) -> Document:
         if client_proxies.get(call):
             client_proxies[call]["enabled"] = True
     _enable_rpc_proxies(rpc)
-    # The same options may stand at the top and in each namespace.
+    _enable_proxies_of_namespaces(channel, granular)
+    proxies = [*client_proxies.values(), *channel.get("proxy", {}).values()]
+    _share(shared, [*proxies, rpc.get("proxy")])
+    return document
+
+
+def _enable_proxies_of_namespaces(channel: Document, granular: bool) -> None:
+    """Enable the proxies of channels. The same options may stand at the top and
+    in each namespace."""
     top = channel.setdefault("without_namespace", {})
     for row in [top, *channel.get("namespaces", [])]:
         if isinstance(row, dict):
             _enable_channel_proxies(row, granular)
-    proxies = [*client_proxies.values(), *channel.get("proxy", {}).values()]
-    _share(shared, [*proxies, rpc.get("proxy")])
-    return document
 
 
 def _enable_rpc_proxies(rpc: Document) -> None:

@@ -9,7 +9,7 @@ connections without a token, and renew sessions and subscriptions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from functools import partial
 from math import ceil
 from sys import intern
@@ -976,10 +976,7 @@ class CentrifugeService:
         if decision.user != connection.user:
             return _refuse_token(connection)
         state = _state_of(connection)
-        channels = claims.subscriptions.keys() | admission.requested
-        # The channel of the user may be named or not: the app can give it to
-        # all users.
-        if channels - {f"{ALIAS}{connection.user}"} != state.by_token:
+        if _other_channels(connection, admission) != state.by_token:
             connection.close(CLOSE_INSUFFICIENT_STATE, "insufficient state")
             return None
 
@@ -1273,6 +1270,13 @@ class CentrifugeService:
             connection.app or "", channel, Limit.PRESENCE
         )
         return Reply(ReplyCode.OK, PresenceStatsResult(*counts))
+
+
+def _other_channels(connection: Connection, admission: _Admission) -> Set[str]:
+    """The channels that a new token names, without the channel of the user. It
+    may be named or not: the app can give it to all users."""
+    channels = admission.claims.subscriptions.keys() | admission.requested
+    return channels - {f"{ALIAS}{connection.user}"}
 
 
 def _result_by_server(

@@ -450,17 +450,21 @@ class ProtobufService:
         except StorageUnavailable as unavailable:
             _end_sync(connection, unavailable)
 
+        if not is_full_dialect:
+            self._expect_next_page(connection)
+        return Reply.OK
+
+    def _expect_next_page(self, connection: Connection) -> None:
+        """Let new entries wait until the client has requested the rest, if it
+        has not received all entries yet."""
         log_subscription = connection.log_subscription
         if (
             log_subscription is not None
-            and not (log_subscription.live or is_full_dialect)
+            and not log_subscription.live
             and connection.is_open
         ):
-            # The client is expected to request the rest. New entries wait
-            # meanwhile.
             log_subscription.backlog = list(log_subscription.backlog or ())
             self.page_deadlines.expect(connection)
-        return Reply.OK
 
     def _pass_over(self, connection: Connection) -> None:
         """Deliver new entries to a session that has not requested the next page

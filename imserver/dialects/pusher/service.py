@@ -623,14 +623,19 @@ class PusherService:
         del users[user]
         if not users:
             del self._users[app, channel]
-
         if was_subscribed or here.shown:
-            # Whether the user is still there on another node is asked later,
-            # because that switches greenlets.
-            self._unnotified[app, channel, user] = None
-            if self._notifiers < _MOST_NOTIFIERS:
-                self._notifiers += 1
-                gevent.spawn(self._notify_all_removed)
+            self._notify_removed_soon(app, channel, user)
+
+    def _notify_removed_soon(self, app: str, channel: str, user: str) -> None:
+        """Have the members of a channel notified that a user has left.
+
+        Whether the user is still there on another node is asked later, because
+        that switches greenlets.
+        """
+        self._unnotified[app, channel, user] = None
+        if self._notifiers < _MOST_NOTIFIERS:
+            self._notifiers += 1
+            gevent.spawn(self._notify_all_removed)
 
     def _notify_all_removed(self) -> None:
         """Notify presence channels of users who have gone, until all are

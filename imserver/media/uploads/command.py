@@ -117,8 +117,7 @@ class MediaMove(Service):
             sha256 = self._storage.copy(row, part.is_thumbnail, pieces, self._to)
             # Read back, because a disk or a bucket may lose bytes without an
             # error.
-            is_there = _has(target, name)
-            if not is_there or sha256_of(target, name, part.size) != sha256:
+            if not _has_same(target, name, part.size, sha256):
                 raise MediaUnavailable(f"the copy of the file {row.id} differs")
 
     def _delete_copies(self, row: Upload) -> None:
@@ -142,8 +141,7 @@ class MediaMove(Service):
 
     def _is_complete(self, row: Upload) -> bool:
         """Whether the store that a row names has the bytes of its file."""
-        store = self._storage.of(row)
-        return _has(store, row.id) and sha256_of(store, row.id, row.bytes) == row.sha256
+        return _has_same(self._storage.of(row), row.id, row.bytes, row.sha256)
 
 
 def _has(store: Media, name: str) -> bool:
@@ -154,6 +152,11 @@ def _has(store: Media, name: str) -> bool:
     except FileNotFoundError:
         return False
     return True
+
+
+def _has_same(store: Media, name: str, size: int, sha256: str) -> bool:
+    """Whether a store has a file with these bytes."""
+    return _has(store, name) and sha256_of(store, name, size) == sha256
 
 
 def check_files(
@@ -235,9 +238,7 @@ def move(path: str | None, data_dir: str | None, to: str, delete_source: bool) -
         # This is the storage of a node, but without its threads.
         with closing(UploadStorage(settings, config.server.data_dir)) as storage:
             report = _move_all(MediaMove(store, storage, _NAMES[to], delete_source))
-            if report.files or report.deleted:
-                counts = {"files": report.files, "deleted": report.deleted}
-                record_act(config, store, "files.move", to=to, **counts)
+            _record(config, store, to, report)
             folder = storage.directory.root
 
     if to == "s3":
@@ -251,6 +252,13 @@ def move(path: str | None, data_dir: str | None, to: str, delete_source: bool) -
         click.echo(
             "new files are stored in the bucket as long as the settings have uploads.s3_url"
         )
+
+
+def _record(config: Config, store: Store, to: str, report: MoveReport) -> None:
+    """Record a move as an act, unless nothing was moved or deleted."""
+    if report.files or report.deleted:
+        counts = {"files": report.files, "deleted": report.deleted}
+        record_act(config, store, "files.move", to=to, **counts)
 
 
 def _move_all(moving: MediaMove) -> MoveReport:

@@ -470,10 +470,8 @@ def _cleaned_jpeg(data: bytes) -> Iterator[bytes]:
         yield _cleaned_segment(marker, data[position:end])
         position = end
 
-        # The data of a scan follow its segment, without a length.
         if marker == _START_OF_SCAN:
-            match = _AFTER_SCAN.search(data, position)
-            end = match.start() if match else len(data)
+            end = _end_of_scan(data, position)
             yield data[position:end]
             position = end
 
@@ -489,6 +487,13 @@ def _end_of_segment(data: bytes, position: int) -> int:
     if data[position + 1] < _FIRST_MARKER or end < head_end:
         raise ValueError("no segment")
     return end
+
+
+def _end_of_scan(data: bytes, position: int) -> int:
+    """The index behind the data of a scan that begin at ``position``. They
+    follow the segment of the scan, without a length."""
+    match = _AFTER_SCAN.search(data, position)
+    return match.start() if match else len(data)
 
 
 def _cleaned_segment(marker: int, segment: bytes) -> bytes:

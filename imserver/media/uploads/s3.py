@@ -227,10 +227,14 @@ class Bucket:
             failure = f"status {answer.status}"
             if answer.status < HTTPStatus.INTERNAL_SERVER_ERROR:
                 break  # the same request would be refused again
+        raise self._refused(method, failure)
+
+    def _refused(self, method: str, failure: str) -> MediaUnavailable:
+        """Log a request that has failed, and return its error."""
         logging.getLogger(__name__).error(
             "the bucket at %s refused a %s: %s", self._host, method, failure
         )
-        raise MediaUnavailable(f"the bucket refused the request: {failure}")
+        return MediaUnavailable(f"the bucket refused the request: {failure}")
 
     def close(self) -> None:
         """Close the idle connections."""

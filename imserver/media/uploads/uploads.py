@@ -568,18 +568,11 @@ class Uploads:
 
         path = self.incoming() / new_id()
         self.check_disk()
-        # Both paths are written by the process that reads pictures.
         target = _beside(path, THUMBNAIL)
-        cleaned = _beside(path, _CLEANED)
         try:
             with self.on_disk(open_private, path) as file:
                 self.on_disk(write_all, file, content)
-            try:
-                picture = self._pictures.process(
-                    path, media.type, target, cleaned, app, user
-                )
-            except TooCostly:
-                return None
+            picture = self._picture_at(path, media.type, app, user)
             if picture is None or not picture.thumbnail:
                 return None
 
@@ -588,6 +581,21 @@ class Uploads:
             return row
         finally:
             self.storage.discard(path)
+
+    def _picture_at(
+        self, path: Path, type: str, app: str, user: str
+    ) -> "Picture | None":
+        """Measure the picture at ``path``, and make its thumbnail beside it.
+
+        Returns None if it cannot be read, or takes too much CPU time.
+        """
+        # Both paths are written by the process that reads pictures.
+        target = _beside(path, THUMBNAIL)
+        cleaned = _beside(path, _CLEANED)
+        try:
+            return self._pictures.process(path, type, target, cleaned, app, user)
+        except TooCostly:
+            return None
 
     def _row_of_thumbnail(
         self, app: str, user: str, name: str, picture: "Picture", path: Path

@@ -155,9 +155,9 @@ class _UploadView:
             return _response((), HTTPStatus.NOT_MODIFIED, headers)
 
         requested_range = _range_of(http_request.headers, tag, size)
-        status = HTTPStatus.OK
         first, last = requested_range or (0, size - 1)
         headers["Content-Length"] = str(last + 1 - first)
+        status = HTTPStatus.OK
         if requested_range is not None:
             status = HTTPStatus.PARTIAL_CONTENT
             headers["Content-Range"] = f"bytes {first}-{last}/{size}"
@@ -310,20 +310,26 @@ def _range_of(headers: Any, tag: str, size: int) -> tuple[int, int] | None:
     if not (first_text or last_text):
         return None
 
+    # "bytes=-500" means the last 500 bytes.
     if not first_text:
-        first, last, is_satisfiable = _end_range(int(last_text), size)
-    else:
-        first = int(first_text)
-        last = min(int(last_text or size - 1), size - 1)
-        if last_text and int(last_text) < first:
-            return None
-        is_satisfiable = first < size
-    if not is_satisfiable:
-        raise ApiProblem(HTTP_RANGE, headers=(("Content-Range", f"bytes */{size}"),))
+        return _last_bytes(int(last_text), size)
+    first = int(first_text)
+    last = min(int(last_text or size - 1), size - 1)
+    if last_text and int(last_text) < first:
+        return None
+    if first >= size:
+        raise _outside(size)
     return first, last
 
 
-def _end_range(length: int, size: int) -> tuple[int, int, bool]:
-    """The range of the last ``length`` bytes, such as ``bytes=-500``: its first
-    and last index, and whether it has any byte."""
-    return max(size - length, 0), size - 1, length > 0
+def _last_bytes(length: int, size: int) -> tuple[int, int]:
+    """The range of the last ``length`` bytes of a file. Raises ApiProblem if
+    they are none."""
+    if not length:
+        raise _outside(size)
+    return max(size - length, 0), size - 1
+
+
+def _outside(size: int) -> ApiProblem:
+    """The error for a range outside a file of this size."""
+    return ApiProblem(HTTP_RANGE, headers=(("Content-Range", f"bytes */{size}"),))

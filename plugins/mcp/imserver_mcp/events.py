@@ -176,7 +176,8 @@ def position_of(turn: Turn) -> tuple[int, bool]:
     Raises McpError.
     """
     cursor = turn.params.get("cursor")
-    if cursor is not None and not (isinstance(cursor, str) and cursor.isdecimal()):
+    is_cursor = isinstance(cursor, str) and cursor.isdecimal()
+    if cursor is not None and not is_cursor:
         raise McpError(Code.BAD_PARAMS, "cursor: it is none of this server")
 
     extent = turn.core.store.part(MessageLog).entries.extent(turn.app)
@@ -203,9 +204,8 @@ def poll(turn: Turn) -> dict[str, Any]:
     if not isinstance(limit, int) or limit < 1:
         raise McpError(Code.BAD_PARAMS, "maxEvents: expected a number from 1")
     position, truncated = position_of(turn)
-    entries, has_more = turn.core.store.part(MessageLog).entries.sync(
-        turn.app, user, position, min(limit, PAGE)
-    )
+    log = turn.core.store.part(MessageLog).entries
+    entries, has_more = log.sync(turn.app, user, position, min(limit, PAGE))
     # The cursor moves over entries that are no such events, too.
     if entries:
         position = entries[-1].id

@@ -143,12 +143,8 @@ class EventHooks:
 
         rows = self._living_rows(turn.app, user, now)
         existing = next((row for row in rows if row.id == hook.id), None)
-        if existing is None and len(rows) >= MOST:
-            raise McpError(
-                Code.EXHAUSTED,
-                "ResourceExhausted",
-                {"limit": "subscriptions", "max": MOST},
-            )
+        if existing is None:
+            _require_few(rows)
         self._verify_if_new(turn, hook, rows)
         self.rows.put(hook)
         self.log.work.changed()
@@ -157,10 +153,9 @@ class EventHooks:
         if existing is not None:
             position = existing.position
             truncated = False
-        refresh = datetime.fromtimestamp(until, UTC)
         return {
             "id": hook.id,
-            "refreshBefore": refresh.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "refreshBefore": _time_text(until),
             "cursor": str(position),
             "truncated": truncated,
         }
@@ -329,6 +324,21 @@ class EventHooks:
         """End all greenlets, store the positions, and give the lease back."""
         self.log.stop()
         self._requests.close()
+
+
+def _require_few(rows: list[Hook]) -> None:
+    """Raise McpError if a user has too many subscriptions for another one."""
+    if len(rows) >= MOST:
+        raise McpError(
+            Code.EXHAUSTED,
+            "ResourceExhausted",
+            {"limit": "subscriptions", "max": MOST},
+        )
+
+
+def _time_text(seconds: int) -> str:
+    """A Unix time as MCP writes it: ``2026-07-28T12:00:00Z``."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _reason_of_answer(status: int, answer: bytes, challenge: str) -> str:

@@ -126,7 +126,8 @@ def read_message(body: bytes, headers: Mapping[str, str]) -> RpcMessage:
     method = document.get("method")
     params = document.get("params", {})
     is_id = isinstance(id, int | str) and not isinstance(id, bool)
-    if method is None and is_id and headers.get("mcp-protocol-version") != MODERN:
+    is_modern = headers.get("mcp-protocol-version") == MODERN
+    if method is None and is_id and not is_modern:
         # A response of the client. This server asks for none, so it is ignored.
         return RpcMessage("", None, {}, LEGACY[0])
     if not isinstance(method, str) or ("id" in document and not is_id):

@@ -182,11 +182,7 @@ class Mcp:
 
         May switch greenlets.
         """
-        query = head.query.encode("latin-1")
-        host = host_of(stream.peer)
-        request = HttpRequest(
-            head.method, head.path, query, head.body, head.headers, host
-        )
+        request = _request_of(stream, head)
         # Made for each request, because the keys change now and then.
         seal = Seal(self.core.node.keys_for("mcp"))
         turn = Turn(self.core, self.api, seal, stream, head, request)
@@ -214,14 +210,8 @@ class Mcp:
             return
         try:
             result = self._result(turn)
-        except McpError as error:
-            self._finish_with_error(turn, error)
-        except RouteRefused as refused:
-            self._finish_with_error(turn, McpError(Code.BAD_PARAMS, str(refused)))
-        except Unavailable as error:
-            self._finish_with_error(
-                turn, McpError(Code.INTERNAL, error.problem.message)
-            )
+        except (McpError, RouteRefused, Unavailable) as error:
+            self._finish_with_error(turn, _as_mcp_error(error))
         except Exception:
             log.exception(
                 "%s of MCP failed", message.method, extra={"request": turn.request.id}
@@ -348,12 +338,7 @@ class Mcp:
         if tool is None:
             raise McpError(Code.BAD_PARAMS, f"Unknown tool: {name}")
         try:
-            objection = self._permissions.check(turn, tool, arguments)
-            result: Any = objection
-            if not objection:
-                result = tool.call(turn, arguments)
-            elif isinstance(objection, str):
-                result = Content(_text(objection), is_error=True)
+            result = self._call_if_permitted(turn, tool, arguments)
         except RouteRefused as refused:
             if turn.task is not None and refused.status in _TEMPORARY_STATUSES:
                 raise  # the task is run again later
@@ -364,6 +349,18 @@ class Mcp:
             task = self.tasks.add(turn, name, arguments, result)
             return {"resultType": "task", **document_of(task)}
         return _document_of_result(result)
+
+    def _call_if_permitted(
+        self, turn: Turn, tool: Tool, arguments: dict[str, Any]
+    ) -> Any:
+        """The result of a tool, or the reason why it may not run. If a person
+        must say yes first, this is the way in which the client waits."""
+        objection = self._permissions.check(turn, tool, arguments)
+        if not objection:
+            return tool.call(turn, arguments)
+        if isinstance(objection, str):
+            return Content(_text(objection), is_error=True)
+        return objection
 
     def run_task(self, task: Task) -> Any:
         """Run the tool of a task, and return its present result.
@@ -443,6 +440,22 @@ class Mcp:
                 self.settings.authorization_servers
             )
         return call.reply(document)
+
+
+def _as_mcp_error(error: McpError | RouteRefused | Unavailable) -> McpError:
+    """The error that a client gets for an error of a method."""
+    if isinstance(error, McpError):
+        return error
+    if isinstance(error, RouteRefused):
+        return McpError(Code.BAD_PARAMS, str(error))
+    return McpError(Code.INTERNAL, error.problem.message)
+
+
+def _request_of(stream: Stream, head: Head) -> HttpRequest:
+    """The request with which a stream has begun, as routes read it."""
+    query = head.query.encode("latin-1")
+    host = host_of(stream.peer)
+    return HttpRequest(head.method, head.path, query, head.body, head.headers, host)
 
 
 def _source_and_cursor(turn: Turn, count: int) -> tuple[int, str]:

@@ -62,6 +62,8 @@ _TEMPORARY_STATUSES: Final = (429, 503)
 """Statuses of refusals after which a task is run again."""
 _OPEN: Final = "state IN ('working', 'input_required')"
 _ONE: Final = "WHERE app = %s AND id = %s"
+_TOO_LONG: Final = {"code": Code.INTERNAL, "message": "The result is too long"}
+"""The error of a task whose result is longer than :data:`MOST_BYTES`."""
 
 
 class Later(Struct, frozen=True):
@@ -516,9 +518,8 @@ class Tasks:
             content = msgspec.json.encode(result)
         # A longer result is not stored: the task fails instead.
         if len(content) > MOST_BYTES:
-            too_long = {"code": Code.INTERNAL, "message": "The result is too long"}
             state = "failed"
-            content = msgspec.json.encode(too_long)
+            content = msgspec.json.encode(_TOO_LONG)
         self.rows.change(
             task,
             "state = 'working'",

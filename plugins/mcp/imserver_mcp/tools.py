@@ -134,8 +134,16 @@ def read(turn: Turn, arguments: ReadArguments) -> dict[str, Any]:
         cursor = ReadCursor(last, cursor.before)
     else:
         cursor = ReadCursor(before=next_before)
+    return _read_answer(conversations, cursor, has_cursor=arguments.mark)
+
+
+def _read_answer(
+    conversations: list[dict[str, Any]], cursor: ReadCursor, has_cursor: bool
+) -> dict[str, Any]:
+    """The answer with unread messages. Its cursor is left out if nothing was
+    read, or if nothing shall be marked as read."""
     answer: dict[str, Any] = {"conversations": conversations}
-    if arguments.mark and cursor != ReadCursor():
+    if has_cursor and cursor != ReadCursor():
         answer["cursor"] = cursor.text
     return answer
 
@@ -176,13 +184,8 @@ def _unread(
     """
     limit = CONVERSATIONS
     if one:
-        # The list is in the order of the last entries, so it can begin with
-        # this conversation.
         limit = 1
-        row = turn.core.store.part(MessageLog).conversations.get(turn.app, one)
-        before = 1
-        if row is not None:
-            before += row.last_id
+        before = _position_behind(turn, one)
     for _ in range(PAGES):
         page = turn.run("GET", "/conversations", before=before, limit=limit)
         headers = [
@@ -204,6 +207,15 @@ def _unread(
         yield None, before
         if not before:
             return
+
+
+def _position_behind(turn: Turn, conversation: int) -> int:
+    """The position from which the list of conversations begins with this one.
+    The list is in the order of the last entries."""
+    row = turn.core.store.part(MessageLog).conversations.get(turn.app, conversation)
+    if row is None:
+        return 1
+    return row.last_id + 1
 
 
 def _acquaintances(turn: Turn) -> list[str]:
@@ -257,18 +269,25 @@ def find_people(turn: Turn, arguments: FindArguments) -> dict[str, Any]:
 
     May switch greenlets.
     """
-    words = arguments.text.casefold().split()
-    matches = []
-    for card in turn.cards(_acquaintances(turn)):
-        name = f"{card['nickname']} {card['name']}".casefold()
-        if all(word in name for word in words):
-            matches.append(card)
+    matches = _matching_acquaintances(turn, arguments.text)
     for route in ("/accounts/search", "/accounts/find"):
         matches += _cards_of_route(turn, route, arguments.text)
 
     # A person may be found in several ways.
     people = {card["user"]: card for card in matches if card["user"] != turn.user}
     return {"people": list(map(_person_of, people.values()))}
+
+
+def _matching_acquaintances(turn: Turn, text: str) -> list[dict[str, Any]]:
+    """The cards of the users with whom the user talks, and whose names have all
+    words of a text."""
+    words = text.casefold().split()
+    matches = []
+    for card in turn.cards(_acquaintances(turn)):
+        name = f"{card['nickname']} {card['name']}".casefold()
+        if all(word in name for word in words):
+            matches.append(card)
+    return matches
 
 
 def _cards_of_route(turn: Turn, route: str, text: str) -> list[dict[str, Any]]:
@@ -318,14 +337,16 @@ def who_is_online(turn: Turn, arguments: OnlineArguments) -> dict[str, Any]:
         users = list(arguments.users) or _acquaintances(turn)
     users = [user for user in dict.fromkeys(users) if user != turn.user][:MOST_CARDS]
     cards = turn.cards(users)
-    people = [
-        _online(card["user"], card["nickname"], card["presence"] or "hidden")
-        for card in cards
-    ]
+    people = list(map(_online_of_card, cards))
     if users and not cards:  # the app has no accounts
         people += _online_without_accounts(turn, users)
     # Those who are online come first.
     return {"people": sorted(people, key=lambda person: person["presence"] != "online")}
+
+
+def _online_of_card(card: dict[str, Any]) -> dict[str, Any]:
+    """The person of a card, and whether they are online."""
+    return _online(card["user"], card["nickname"], card["presence"] or "hidden")
 
 
 def _online_without_accounts(turn: Turn, users: list[str]) -> list[dict[str, Any]]:
@@ -390,10 +411,7 @@ def await_answer(turn: Turn, answer: dict[str, Any], question: dict[str, Any]) -
             if not turn.core.still_holds(turn.app, turn.user, proof):
                 raise RouteRefused("token_invalid", "The token has ended")
             turn.progress(int(time() - began_at), question["seconds"])
-            seen = len(answer["answers"])
-            answer = turn.run(
-                "POST", "/asks/get", id=answer["id"], wait=WAIT_SECONDS, seen=seen
-            )
+            answer = _wait_for_news(turn, answer)
             # Notices whether the client has gone. Nobody else reads the
             # connection.
             turn.stream.on_readable()
@@ -403,6 +421,13 @@ def await_answer(turn: Turn, answer: dict[str, Any], question: dict[str, Any]) -
         # With an id of its own, the client can ask again and get the answer.
         if not is_awaited and not question.get("client_msg_id"):
             _cancel_if_open(turn, answer)
+
+
+def _wait_for_news(turn: Turn, answer: dict[str, Any]) -> Any:
+    """Wait a while until a question has more answers, and return it as it is
+    then."""
+    seen = len(answer["answers"])
+    return turn.run("POST", "/asks/get", id=answer["id"], wait=WAIT_SECONDS, seen=seen)
 
 
 def _cancel_if_open(turn: Turn, question: dict[str, Any]) -> None:

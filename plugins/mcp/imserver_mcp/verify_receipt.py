@@ -79,14 +79,20 @@ def check(receipt: Any, arguments: Any = None) -> dict[str, Any]:
         raise Wrong("what was permitted was erased")
     facts = _decode_json(checked["facts"]["text"], "what was permitted")
     question = receipt["question"]
-    if question is not None and digest(question) != facts["question"]:
-        raise Wrong("the question was changed")
-    if arguments is not None and digest(arguments) != facts["arguments"]:
-        raise Wrong("the arguments are others")
+    _compare(facts, question, arguments)
 
     by = checked.get("by", {}).get("member")
     person = checked.get("user", {}).get("member")
     return {**facts, "by": by, "person": person, "question": question}
+
+
+def _compare(facts: dict[str, Any], question: Any, arguments: Any) -> None:
+    """Raise Wrong if the question or the arguments are not those of the act.
+    None is not compared."""
+    if question is not None and digest(question) != facts["question"]:
+        raise Wrong("the question was changed")
+    if arguments is not None and digest(arguments) != facts["arguments"]:
+        raise Wrong("the arguments are others")
 
 
 def _checked_names(names: Any, commitments: Any) -> dict[str, Any]:
@@ -107,11 +113,15 @@ def _checked_names(names: Any, commitments: Any) -> dict[str, Any]:
                 f"a name has other fields than {', '.join(NAME)}, or is there twice"
             )
         part = name["part"]
-        content = [name[field] for field in ("salt", "part", "app", "member", "text")]
-        if digest(content) != commitments.get(part):
+        if _commitment_to(name) != commitments.get(part):
             raise Wrong(f"{part} was changed")
         checked[part] = name
     return checked
+
+
+def _commitment_to(name: dict[str, Any]) -> str:
+    """The digest of a name with its salt."""
+    return digest([name[field] for field in ("salt", "part", "app", "member", "text")])
 
 
 def check_chain(lines: Iterable[bytes], row: Any, head: str = "") -> int:
@@ -127,11 +137,7 @@ def check_chain(lines: Iterable[bytes], row: Any, head: str = "") -> int:
     wanted = f"{row['number']}:{row['hash']}"
     for line in lines:
         entry = _decode_json(line, f"line {count + 1} of the chain")
-        check_row(entry)
-        if before is not None and not _follows(entry, before):
-            raise Wrong(f"the chain is broken before row {entry['number']}")
-        if entry["number"] == row["number"] and entry != row:
-            raise Wrong("the chain has another act in the place of that of the receipt")
+        _check_entry(entry, before, row)
         name = f"{entry['number']}:{entry['hash']}"
         # The export may begin and end anywhere, so it must have these two rows.
         if name in (head, wanted):
@@ -141,6 +147,16 @@ def check_chain(lines: Iterable[bytes], row: Any, head: str = "") -> int:
 
     _require_found(found, wanted, head)
     return count
+
+
+def _check_entry(entry: Any, before: Any, row: Any) -> None:
+    """Check one row of a chain. Raises Wrong if it is damaged, does not follow
+    the row ``before`` (None: it is the first), or stands in place of ``row``."""
+    check_row(entry)
+    if before is not None and not _follows(entry, before):
+        raise Wrong(f"the chain is broken before row {entry['number']}")
+    if entry["number"] == row["number"] and entry != row:
+        raise Wrong("the chain has another act in the place of that of the receipt")
 
 
 def _require_found(found: set[str], wanted: str, head: str) -> None:

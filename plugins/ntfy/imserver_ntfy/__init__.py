@@ -199,9 +199,7 @@ class Ntfy:
             app = self.app()
             wish = Wish.read(head.path, parameters)
             principal, token = self.identify(parameters, host_of(connection.peer))
-            self.check(principal, app, wish.channels)
-            if wish.since is not None:
-                self._require_history(app, wish.channels)
+            self._check_wish(principal, app, wish)
             # The session limits may refuse it, and then it is closed already.
             if not self._core.sessions.begin_for(
                 connection, app, principal, token, NAME, NAME
@@ -217,6 +215,13 @@ class Ntfy:
             self._deliver(connection, app, wish, codec)
         except ChannelRefused as refused:
             connection.close(CloseCode.GOING_AWAY, str(refused))
+
+    def _check_wish(self, principal: Principal, app: str, wish: Wish) -> None:
+        """Raise ApiProblem unless a principal may read all topics of a request,
+        and they have a history if it wants missed messages."""
+        self.check(principal, app, wish.channels)
+        if wish.since is not None:
+            self._require_history(app, wish.channels)
 
     def _open(
         self,
