@@ -227,7 +227,8 @@ def create_group(api: GoChatApi, call: Call) -> HttpResponse:
     group, _ = groups.create(app, user, name, members)
     call.user = user
     # For the audit log. Its users are those who were named.
-    call.facts = {"group": str(group.id), "users": [each for each in wanted if each]}
+    named_users = list(filter(None, wanted))
+    call.facts = {"group": str(group.id), "users": named_users}
     return success("群组创建成功", {"id": str(group.id)})
 
 

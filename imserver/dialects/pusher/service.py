@@ -526,9 +526,7 @@ class PusherService:
         # The user counts while the subscription is in progress: if one of two
         # connections ends meanwhile, it must not remove the user.
         state.members[channel] = user
-        users = self._users.setdefault((app.app, channel), {})
-        here = users.setdefault(user, _UserHere())
-        here.connections += 1
+        here = self._count_connection(app.app, channel, user)
         try:
             rows = self._join(connection, app, channel)
             here.shown = True
@@ -544,6 +542,13 @@ class PusherService:
         if _first_of_user(rows, user) == self._connections.id_of(connection):
             self._notify(app.app, channel, "member_added", about, connection)
             self._hooks.add(app.app, "member_added", channel, user_id=user)
+
+    def _count_connection(self, app: str, channel: str, user: str) -> _UserHere:
+        """Count one more connection of a user in a channel on this node."""
+        users = self._users.setdefault((app, channel), {})
+        here = users.setdefault(user, _UserHere())
+        here.connections += 1
+        return here
 
     def _prepare_member(
         self, connection: Connection, channel: str, about: bytes

@@ -661,9 +661,14 @@ def _webp_chunks(data: bytes) -> Iterator[bytes]:
         if name not in _WEBP_CHUNKS:
             continue
 
-        content = _cleaned_chunk(name, content)
-        padding = bytes(len(content) % 2)
-        yield struct.pack("<4sI", name, len(content)) + content + padding
+        yield _written_chunk(name, _cleaned_chunk(name, content))
+
+
+def _written_chunk(name: bytes, content: bytes) -> bytes:
+    """A chunk of a WebP: its name, its length, and its content, padded to an
+    even length."""
+    padding = bytes(len(content) % 2)
+    return struct.pack("<4sI", name, len(content)) + content + padding
 
 
 def _cleaned_chunk(name: bytes, content: bytes) -> bytes:

@@ -246,7 +246,7 @@ class ResumableUploads:
             with self._uploads.arriving(offer, length) as transfer:
                 part.transfer = transfer
                 self._uploads.check_disk()
-                self._receive_and_keep(part, offer, length, read, checksum)
+                self._receive_durably(part, offer, length, read, checksum)
                 part.offset += length
                 if part.offset < state.length:
                     return None
@@ -261,7 +261,7 @@ class ResumableUploads:
         self._note_as_finished(part)
         return row
 
-    def _receive_and_keep(
+    def _receive_durably(
         self,
         part: PartialUpload,
         offer: Offer,

@@ -180,10 +180,17 @@ class _TusView:
                 return _response(http_request, HTTPStatus.NO_CONTENT)
             if method == "HEAD":
                 return _response(http_request, HTTPStatus.OK, _state_headers(part))
-            offset = _number_in(http_request, "upload-offset")
-            offer = offer_of(call, name="", kind="", length=part.state.length)
-            self._append(call, part, offer, offset)
-            return _response(http_request, HTTPStatus.NO_CONTENT, _progress(part))
+            return self._receive_part(http_request, call, part)
+
+    def _receive_part(
+        self, http_request: HttpRequest, call: Call, part: PartialUpload
+    ) -> Response:
+        """Append the body of a request (``PATCH``) to an upload. Raises
+        ApiProblem and TransferRefused."""
+        offset = _number_in(http_request, "upload-offset")
+        offer = offer_of(call, name="", kind="", length=part.state.length)
+        self._append(call, part, offer, offset)
+        return _response(http_request, HTTPStatus.NO_CONTENT, _progress(part))
 
     def _delete(self, call: Call, part: PartialUpload) -> None:
         """Delete an upload. If it was finished, its file is deleted, which is

@@ -103,12 +103,7 @@ class _UploadView:
         uploads = self._uploads
         row = uploads.receive(offer, request.environ["wsgi.input"].read)
         self._delete_unless_allowed(row, call, query.token)
-        headers = (
-            ("Location", f"{request.script_root}{PATH}/{row.id}"),
-            ("X-Request-Id", http_request.id),
-        )
-        file = msgspec.json.encode(shown(row))
-        return to_response(HttpResponse(HTTPStatus.CREATED, file, headers=headers))
+        return _created(http_request, row)
 
     def _delete_unless_allowed(self, row: Upload, call: Call, token: str) -> None:
         """Delete a file that has just arrived, and raise the error, if the
@@ -166,6 +161,16 @@ class _UploadView:
             return _response((), status, headers)
         pieces = uploads.open(row, thumbnail, first, last, http_request.host)
         return _response(pieces, status, headers)
+
+
+def _created(http_request: HttpRequest, row: Upload) -> Response:
+    """The answer to an upload: the file, and its address."""
+    headers = (
+        ("Location", f"{request.script_root}{PATH}/{row.id}"),
+        ("X-Request-Id", http_request.id),
+    )
+    file = msgspec.json.encode(shown(row))
+    return to_response(HttpResponse(HTTPStatus.CREATED, file, headers=headers))
 
 
 def _tag_of(row: Upload, thumbnail: bool) -> str:

@@ -116,7 +116,7 @@ class MailboxRows(Store.Rows):
         row = Queue(
             app=app, member=user, conversation=0, state=READER, handled=0, last=end
         )
-        sql.insert_new("mailbox_queue", _ROWS.columns, [_ROWS.values(row)])
+        _insert(sql, row)
 
     @Store.writing
     def add(
@@ -150,7 +150,7 @@ class MailboxRows(Store.Rows):
                     handled=first - 1,
                     last=last,
                 )
-                sql.insert_new("mailbox_queue", _ROWS.columns, [_ROWS.values(row)])
+                _insert(sql, row)
         return True
 
     # --- claims ---------------------------------------------------------------
@@ -257,8 +257,7 @@ class MailboxRows(Store.Rows):
         # behind it.
         if not _settle_conversation(sql, row, message):
             return False
-        letter = _dead_letter(row, message, now)
-        sql.insert_new("mailbox_queue", _ROWS.columns, [_ROWS.values(letter)])
+        _insert(sql, _dead_letter(row, message, now))
         return True
 
     @Store.reading_or(())
@@ -289,6 +288,11 @@ class MailboxRows(Store.Rows):
         """Delete a dead letter. Returns False if it does not exist."""
         delete = f"DELETE FROM mailbox_queue WHERE {_OF_USER} AND message = %s AND state = %s"
         return bool(sql.execute(delete, (app, user, message, DEAD)))
+
+
+def _insert(sql: PooledStatements, row: Queue) -> None:
+    """Insert a row, unless one with its key exists."""
+    sql.insert_new("mailbox_queue", _ROWS.columns, [_ROWS.values(row)])
 
 
 def _dead_letter(row: Queue, message: int, now: int) -> Queue:

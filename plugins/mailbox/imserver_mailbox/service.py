@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from time import monotonic
 from typing import Final, Literal, TypeVar
@@ -195,17 +195,25 @@ class Mailboxes:
                 if look.seconds is None:
                     return LOOK_SECONDS
                 return min(look.seconds, LOOK_SECONDS)
-            for row in look.due:
-                until = self.rows.claim(row, seconds)
-                if until is None:
-                    continue  # another worker has claimed it
-                claimed = replace(row, claim=row.claim + 1)
-                claim = self._messages_or_dead_letter(claimed, until, limit, tries)
-                if claim is not None:
-                    return claim
-                break  # this row has changed, so the rows are read again
-            look = None
+            claim = self._claim_first(look.due, seconds, limit, tries)
+            if claim is not None:
+                return claim
+            look = None  # the rows have changed, and are read again
         return 0.0
+
+    def _claim_first(
+        self, rows: Sequence[Queue], seconds: int, limit: int, tries: int
+    ) -> Claim | None:
+        """Claim the first row that no other worker has claimed, with its
+        messages. Returns None if there is no such row, or if it has no messages
+        for a worker."""
+        for row in rows:
+            until = self.rows.claim(row, seconds)
+            if until is None:
+                continue  # another worker has claimed it
+            claimed = replace(row, claim=row.claim + 1)
+            return self._messages_or_dead_letter(claimed, until, limit, tries)
+        return None
 
     def _messages_or_dead_letter(
         self, row: Queue, until: int, limit: int, tries: int

@@ -172,9 +172,10 @@ def _with_version(
     version = _version_in(meta)
     is_legacy = header_version is None or header_version in LEGACY
     if version is None and (method == "initialize" or is_legacy):
+        legacy_version = LEGACY[0]
         if header_version in LEGACY:
-            return RpcMessage(method, id, params, header_version)
-        return RpcMessage(method, id, params, LEGACY[0])
+            legacy_version = header_version
+        return RpcMessage(method, id, params, legacy_version)
     if id is None:
         # A notification gets no answer, so not even an error.
         return RpcMessage(method, None, params, MODERN)

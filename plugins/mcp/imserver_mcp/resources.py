@@ -16,8 +16,7 @@ from .protocol import Code, McpError
 from .turn import RouteRefused, Turn
 
 if TYPE_CHECKING:
-    from imserver.media.uploads import Uploads
-    from imserver.media.uploads.contract import Upload
+    from imserver.media.uploads import Upload, Uploads
 
 ALL: Final = "imserver://conversations"
 PAGE: Final = 100

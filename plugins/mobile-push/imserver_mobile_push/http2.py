@@ -294,20 +294,15 @@ class Http2Connection:
                 self._h2.send_headers(number, [*self._head_of(path), *headers])
                 self._send_body(number, request, body)
                 request.done.wait()
-                if request.problem is not None:
-                    raise request.problem
-                return Answer(
-                    int(request.headers[":status"]), request.headers, request.body
-                )
+                return _answer_to(request)
         except gevent.Timeout as over:
             if over is not timeout:
                 raise
             # If nothing has come at all, the connection itself is broken.
             if number and self._heard_at < began_at:
                 self._end("it is silent")
-            raise StreamLost(
-                f"no answer within {seconds:g} s", is_safe=not number
-            ) from None
+            text = f"no answer within {seconds:g} s"
+            raise StreamLost(text, is_safe=not number) from None
         except (H2Error, KeyError, ValueError) as error:
             # KeyError and ValueError: the answer has no status.
             self._end(f"{type(error).__name__}: {error}")
@@ -423,17 +418,22 @@ class Http2Connection:
                 if not data:
                     problem = "the server has closed the connection"
                     break
-                self._heard_at = monotonic()
-                for frame in self._frames(data):
-                    for event in self._h2.receive_data(frame):
-                        self._handle_event(event)
-                    # Many answers may come at once.
-                    if is_long_turn():
-                        serve_others()
-                self._has_output.set()
+                self._handle_data(data)
         except (OSError, H2Error) as error:
             problem = f"{type(error).__name__}: {error}"
         self._end(problem)
+
+    def _handle_data(self, data: bytes) -> None:
+        """Handle the frames in bytes from the socket. May switch greenlets.
+        Raises H2Error."""
+        self._heard_at = monotonic()
+        for frame in self._frames(data):
+            for event in self._h2.receive_data(frame):
+                self._handle_event(event)
+            # Many answers may come at once.
+            if is_long_turn():
+                serve_others()
+        self._has_output.set()
 
     def _reason_to_end(self) -> str:
         """The reason to end a connection on which nothing has come for a while;
@@ -565,6 +565,14 @@ class Http2Connection:
         for greenlet in self._greenlets:
             if greenlet is not gevent.getcurrent():
                 greenlet.kill(block=False)
+
+
+def _answer_to(request: _Request) -> Answer:
+    """The answer to a request that has ended. Raises its problem, and KeyError
+    or ValueError for an answer without a status."""
+    if request.problem is not None:
+        raise request.problem
+    return Answer(int(request.headers[":status"]), request.headers, request.body)
 
 
 def _reason_in(payload: bytes) -> str:

@@ -283,20 +283,9 @@ class Ntfy:
         messages. May switch greenlets. Raises ChannelRefused.
         """
 
-        def send(events: Iterable[Event]) -> None:
-            """Send the messages among these publications that are wanted."""
-            for message in filter(None, map(message_of, events)):
-                is_expired = 0 < message.expires <= time()
-                if wish.accepts(message) and not is_expired:
-                    connection.send(codec.encode(message))
-
-        def announce() -> None:
-            """Send the sign that the stream is open."""
-            wish.is_open = True
-            connection.send(codec.encode(new_message("open", wish.topics)))
-
+        send = partial(_send_wanted, connection, wish, codec)
         if wish.since is not None and not wish.poll:
-            announce()
+            _announce(connection, wish, codec)
         subscribed = []
         for channel in wish.channels:
             position = None
@@ -313,7 +302,7 @@ class Ntfy:
         # Without missed messages, "open" tells the client that all messages
         # from now on reach it.
         if wish.since is None and not wish.poll:
-            announce()
+            _announce(connection, wish, codec)
         for channel, result in subscribed:
             send(result.publications)
             self._channels.subscriptions.answered(connection, channel, result)
@@ -365,6 +354,22 @@ class Ntfy:
                 if message is not None and is_before(message, newer):
                     return position
                 newer += 1
+
+
+def _send_wanted(
+    connection: Connection, wish: Wish, codec: NtfyDialect, events: Iterable[Event]
+) -> None:
+    """Send the messages among these publications that a subscriber wants."""
+    for message in filter(None, map(message_of, events)):
+        is_expired = 0 < message.expires <= time()
+        if wish.accepts(message) and not is_expired:
+            connection.send(codec.encode(message))
+
+
+def _announce(connection: Connection, wish: Wish, codec: NtfyDialect) -> None:
+    """Send the sign that a stream is open."""
+    wish.is_open = True
+    connection.send(codec.encode(new_message("open", wish.topics)))
 
 
 def _event_of(message: NtfyMessage, data: bytes, sender: str) -> Event:
