@@ -32,10 +32,7 @@ class Commands(click.Group):
         while remaining and isinstance(command, click.Group):
             word = remaining.pop(0)
             if word.partition("=")[0] in ("--url", "--key-file"):
-                options.append(word)
-                # The value of the option is the next word.
-                if "=" not in word and remaining:
-                    options.append(remaining.pop(0))
+                options += _option_and_value(word, remaining)
             else:
                 name_parts.append(word)
                 command = command.get_command(ctx, word)
@@ -44,6 +41,14 @@ class Commands(click.Group):
         if not name_parts:
             return super().parse_args(ctx, args)
         return super().parse_args(ctx, [*name_parts, *options, *remaining])
+
+
+def _option_and_value(option: str, remaining: list[str]) -> list[str]:
+    """An option with its value: ``--url=X``, or ``--url`` and the next word,
+    which is taken from ``remaining``."""
+    if "=" not in option and remaining:
+        return [option, remaining.pop(0)]
+    return [option]
 
 
 def fail(error: object) -> NoReturn:

@@ -108,12 +108,10 @@ class Migration:
         their options with ``take``, put settings of the app into ``self._app``,
         and add notes. The order of the groups is the order of the notes.
         """
-        take = self._options.take
-        settings = dict[str, Any]()
-        settings["centrifuge"] = {"app": app}
+        settings: Document = {"centrifuge": {"app": app}}
         settings |= self._sections()
         self._logins()
-        limit = take("client.connection_limit", int, 0)
+        limit = self._options.take("client.connection_limit", int, 0)
         if limit:
             settings.setdefault("limits", {})["max_connections"] = limit
 
@@ -561,10 +559,8 @@ class Migration:
         # A back end can renew only subscriptions that it has decided about.
         is_renewed = self._is_decided_by_back_end(where, options, "sub_refresh")
         if is_renewed and row["subscribe"] != "back_end":
-            self._note(
-                f"{where}.sub_refresh_proxy_enabled",
-                "this option needs subscribe: back_end",
-            )
+            why = "this option needs subscribe: back_end"
+            self._note(f"{where}.sub_refresh_proxy_enabled", why)
         return row
 
     def _admits_anonymous(
@@ -630,10 +626,8 @@ class Migration:
         if has_recovery:
             row["recovery"] = True
         elif has_positions:
-            self._note(
-                f"{where}.force_positioning",
-                "clients ask for positions, or have recovery",
-            )
+            why = "clients ask for positions, or have recovery"
+            self._note(f"{where}.force_positioning", why)
         if "fossil" in deltas:
             row["delta"] = True
         return row

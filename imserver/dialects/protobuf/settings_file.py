@@ -87,12 +87,17 @@ def read(
     given: dict[str, _Given] = {}
     for name, section in sections.items():
         _take_own_keys(name, section, where, given)
-    for name, section in sections.items():
-        # An empty section that this server does not know would be an error.
-        if not section and Locations.fold(name) in _OWN_SECTIONS:
-            del document[name]
+    _remove_empty_sections(document, sections)
     settings = dict(_gochat_values(given))
     return settings, partial(_warnings, given, where)
+
+
+def _remove_empty_sections(document: Any, sections: Mapping[str, Any]) -> None:
+    """Remove the sections of GoChat that are empty now. A section that this
+    server does not know would be an error."""
+    for name, section in sections.items():
+        if not section and Locations.fold(name) in _OWN_SECTIONS:
+            del document[name]
 
 
 def _take_own_keys(

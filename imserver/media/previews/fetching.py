@@ -258,11 +258,7 @@ class Fetching:
             # Each step is checked anew, because a redirection may lead to any
             # host.
             self._admit(urlsplit(url).hostname or "")
-            seconds = max(deadline - monotonic(), _SHORTEST_WAIT_SECONDS)
-            status, body, answer_headers = self._requests.exchange(
-                "GET", url, None, headers, seconds, most
-            )
-            self.bytes += len(body)
+            status, body, answer_headers = self._get_once(url, headers, deadline, most)
             if status == HTTPStatus.OK:
                 return url, body, answer_headers
             if status not in _REDIRECTIONS:
@@ -272,6 +268,18 @@ class Fetching:
                 break
             url = next_url
         raise Unreachable("the redirections lead to no page")
+
+    def _get_once(
+        self, url: str, headers: Mapping[str, str], deadline: float, most: int
+    ) -> tuple[int, bytes, Mapping[str, str]]:
+        """Request a URL without following a redirection, and count the bytes.
+        Raises Unreachable."""
+        seconds = max(deadline - monotonic(), _SHORTEST_WAIT_SECONDS)
+        status, body, answer_headers = self._requests.exchange(
+            "GET", url, None, headers, seconds, most
+        )
+        self.bytes += len(body)
+        return status, body, answer_headers
 
     def close(self) -> None:
         """End the process, and close the connections."""

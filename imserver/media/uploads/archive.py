@@ -128,13 +128,16 @@ class UploadFiles(ArchivedFiles):
             return False
         if not self._write_checked(row, is_thumbnail, content, is_import):
             return False
+        self._name_current_store(row)
+        return True
 
-        # The row names the store of the server that wrote the archive.
+    def _name_current_store(self, row: Upload) -> None:
+        """Let a row name the store of this server. Until now it may name that of
+        the server that wrote the archive."""
         if row.store_name != self._storage.current:
             self._store.write(
                 partial(upload_rows.move, row=row, store_name=self._storage.current)
             )
-        return True
 
     def _write_checked(
         self, row: Upload, is_thumbnail: bool, content: IO[bytes], is_import: bool

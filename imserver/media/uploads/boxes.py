@@ -166,12 +166,7 @@ class _Cleaner:
         In a video they are QuickTime's keys, and in a picture the items of EXIF
         and XMP.
         """
-        # The box of QuickTime has no version in front of its children.
-        if self._bytes_at(meta.start, _KIND) == b"hdlr":
-            first = meta.start
-        else:
-            first = meta.start + _VERSION_BYTES
-        boxes = {box.kind: box for box in self._boxes(first, meta.end)}
+        boxes = self._boxes_of_meta(meta)
         if b"hdlr" not in boxes:
             return
 
@@ -181,6 +176,15 @@ class _Cleaner:
             self._zero(boxes[b"ilst"].start, boxes[b"ilst"].end)
         elif handler == b"pict" and b"iinf" in boxes and b"iloc" in boxes:
             self._clean_items(boxes)
+
+    def _boxes_of_meta(self, meta: _Box) -> dict[bytes, _Box]:
+        """The boxes in a box ``meta``, by their kinds."""
+        # The box of QuickTime has no version in front of its children.
+        if self._bytes_at(meta.start, _KIND) == b"hdlr":
+            first = meta.start
+        else:
+            first = meta.start + _VERSION_BYTES
+        return {box.kind: box for box in self._boxes(first, meta.end)}
 
     def _clean_items(self, boxes: dict[bytes, _Box]) -> None:
         """Clear the pieces of the items with EXIF and XMP.

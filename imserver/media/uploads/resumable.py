@@ -177,11 +177,10 @@ class ResumableUploads:
         if _ID.fullmatch(name) is None:
             # It would become the name of a file.
             raise TransferRefused(problem=HTTP_UNKNOWN_UPLOAD)
+        path = self._folder(app, user) / name
         self._locked[name] = None
         try:
-            part = self._uploads.on_disk(
-                _open, self._folder(app, user) / name, self._boot
-            )
+            part = self._uploads.on_disk(_open, path, self._boot)
             try:
                 self._locked[name] = part
                 self._note_if_finished(part)

@@ -602,10 +602,7 @@ class Uploads:
     ) -> Upload:
         """The row of a picture, if only the thumbnail at ``path`` is stored. So
         the row has the size of the thumbnail."""
-        # The thumbnail was scaled down to this length, or is as large as the
-        # picture.
-        longer_side = max(picture.width, picture.height)
-        scale = min(1.0, self._pictures.pixels / longer_side)
+        width, height = self._thumbnail_size(picture)
         return Upload(
             id=name,
             app=app,
@@ -617,9 +614,19 @@ class Uploads:
             sha256=self.on_disk(_sha256_of, path),
             created=int(time() * SECOND_MS),
             store_name=self.storage.current,
-            width=max(round(picture.width * scale), 1),
-            height=max(round(picture.height * scale), 1),
+            width=width,
+            height=height,
         )
+
+    def _thumbnail_size(self, picture: "Picture") -> tuple[int, int]:
+        """The width and the height of the thumbnail of a picture."""
+        # The thumbnail was scaled down to this length, or is as large as the
+        # picture.
+        longer_side = max(picture.width, picture.height)
+        scale = min(1.0, self._pictures.pixels / longer_side)
+        width = max(round(picture.width * scale), 1)
+        height = max(round(picture.height * scale), 1)
+        return width, height
 
     def _review(self, row: Upload) -> None:
         """Let the back end of the app review a file, if the app wants that.

@@ -268,11 +268,7 @@ class Mailboxes:
                 2 * limit,
                 after=after,
             )
-            messages = [
-                entry
-                for entry in entries
-                if entry.kind == "message" and entry.sender != row.member
-            ]
+            messages = _messages_of_others(entries, row.member)
             if messages:
                 return _those_that_fit(messages[:limit]), messages[-1].id
             if not more:
@@ -413,6 +409,13 @@ class Mailboxes:
             if not marks.more:
                 return reads
             version = marks.version
+
+
+def _messages_of_others(entries: Sequence[Entry], bot: str) -> list[Entry]:
+    """The messages among entries of the log that a bot has not sent itself."""
+    return [
+        entry for entry in entries if entry.kind == "message" and entry.sender != bot
+    ]
 
 
 def _those_that_fit(messages: list[Entry]) -> list[Entry]:

@@ -362,7 +362,7 @@ class ChangedResources(Struct, frozen=True):
         """
         wanted = turn.message.mapping("notifications")
         uris = wanted.get("resourceSubscriptions") or []
-        if not isinstance(uris, list) or not all(isinstance(uri, str) for uri in uris):
+        if not _are_texts(uris):
             raise McpError(
                 Code.BAD_PARAMS, "resourceSubscriptions: expected a list of texts"
             )
@@ -399,6 +399,11 @@ class ChangedResources(Struct, frozen=True):
             method = "notifications/resources/list_changed"
             lines.append(notification(method, self.meta))
         return lines
+
+
+def _are_texts(values: Any) -> bool:
+    """Whether a value of JSON is a list of texts."""
+    return isinstance(values, list) and all(isinstance(each, str) for each in values)
 
 
 def _is_bot_without_news(turn: Turn, readers: Mapping[str, Collection[str]]) -> bool:

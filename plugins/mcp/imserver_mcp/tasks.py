@@ -339,9 +339,7 @@ class Tasks:
         the user has too many tasks.
         """
         task = _new_task(turn, tool, arguments, later)
-        pause = 0
-        if later.question:
-            pause = LEAST_PAUSE
+        pause = LEAST_PAUSE if later.question else 0
         try:
             task = self.rows.add(task, later.seconds or Limit.QUESTION_SECONDS, pause)
         except McpError:
@@ -349,12 +347,17 @@ class Tasks:
             if later.question:
                 turn.run("POST", "/asks/cancel", id=later.question)
             raise
-        if task.state == "working" and later.question:
-            self._positions.setdefault(turn.app, later.question)
-            self._watch_log()
-        elif task.state == "working":
-            self.runner.start(task.app, task.id)
+        if task.state == "working":
+            self._begin(task)
         return task
+
+    def _begin(self, task: Task) -> None:
+        """Run a new task, or look for the answer to its question in the log."""
+        if task.question:
+            self._positions.setdefault(task.app, task.question)
+            self._watch_log()
+        else:
+            self.runner.start(task.app, task.id)
 
     def use(self, task: Task, question: dict[str, Any]) -> bool:
         """Use a person's yes to the question of a task.
@@ -510,8 +513,7 @@ class Tasks:
         state, result = self._run(task)
         if isinstance(result, InputRequired):
             state = "input_required"
-            round = Round({**result.requests}, responses={}, state=result.state)
-            rounds["rounds"] = msgspec.json.encode(round)
+            rounds["rounds"] = _encoded_round(result)
             result = {}
         content = b""
         if result:
@@ -545,6 +547,12 @@ class Tasks:
         except Exception:
             log.exception("the task %s of MCP failed", task.id)
             return "failed", {"code": Code.INTERNAL, "message": "Internal error"}
+
+
+def _encoded_round(result: InputRequired) -> bytes:
+    """A round in which the client has not answered yet, as its row has it."""
+    round = Round({**result.requests}, responses={}, state=result.state)
+    return msgspec.json.encode(round)
 
 
 def _pause_of(task: Task, now: int) -> int:

@@ -188,15 +188,7 @@ def _unread(
         before = _position_behind(turn, one)
     for _ in range(PAGES):
         page = turn.run("GET", "/conversations", before=before, limit=limit)
-        headers = [
-            header
-            for header in page["conversations"]
-            if one in (0, header["conversation"])
-        ]
-        if one and not headers:
-            raise RouteRefused(
-                "unknown_conversation", "There is no such conversation of yours"
-            )
+        headers = _wanted_headers(page, one)
         before = page["before"]
         if one:
             before = 0  # there are no further pages
@@ -207,6 +199,19 @@ def _unread(
         yield None, before
         if not before:
             return
+
+
+def _wanted_headers(page: dict[str, Any], one: int) -> list[dict[str, Any]]:
+    """The conversations of a page, or only the conversation ``one``. Raises
+    RouteRefused if it is not on the page."""
+    headers = [
+        header for header in page["conversations"] if one in (0, header["conversation"])
+    ]
+    if one and not headers:
+        raise RouteRefused(
+            "unknown_conversation", "There is no such conversation of yours"
+        )
+    return headers
 
 
 def _position_behind(turn: Turn, conversation: int) -> int:
@@ -335,7 +340,8 @@ def who_is_online(turn: Turn, arguments: OnlineArguments) -> dict[str, Any]:
         users = _members(turn, arguments.group)
     else:
         users = list(arguments.users) or _acquaintances(turn)
-    users = [user for user in dict.fromkeys(users) if user != turn.user][:MOST_CARDS]
+    others = [user for user in dict.fromkeys(users) if user != turn.user]
+    users = others[:MOST_CARDS]
     cards = turn.cards(users)
     people = list(map(_online_of_card, cards))
     if users and not cards:  # the app has no accounts

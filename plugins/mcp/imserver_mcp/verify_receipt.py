@@ -69,9 +69,7 @@ def check(receipt: Any, arguments: Any = None) -> dict[str, Any]:
     if not isinstance(receipt, dict) or receipt.keys() != {"question", "row", "names"}:
         raise Wrong("the receipt has other fields than question, row, names")
     row = receipt["row"]
-    check_row(row)
-    if row["name"] != PERMIT:
-        raise Wrong(f"the act is no {PERMIT}")
+    _check_act(row)
     # The row has a digest of each name, so that names can be erased.
     commitments = _decode_json(row["names"], "the list of commitments")
     checked = _checked_names(receipt["names"], commitments)
@@ -84,6 +82,13 @@ def check(receipt: Any, arguments: Any = None) -> dict[str, Any]:
     by = checked.get("by", {}).get("member")
     person = checked.get("user", {}).get("member")
     return {**facts, "by": by, "person": person, "question": question}
+
+
+def _check_act(row: Any) -> None:
+    """Raise Wrong unless a row is valid, and its act is that of a yes."""
+    check_row(row)
+    if row["name"] != PERMIT:
+        raise Wrong(f"the act is no {PERMIT}")
 
 
 def _compare(facts: dict[str, Any], question: Any, arguments: Any) -> None:

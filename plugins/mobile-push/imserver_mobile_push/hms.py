@@ -5,6 +5,7 @@ Huawei's references of HMS Core.
 """
 
 import re
+from collections.abc import Collection
 from functools import partial
 from typing import Any, Final
 
@@ -137,10 +138,14 @@ def judge(token: str, status: int, body: bytes) -> tuple[Rule, str]:
     text = str(answer.get("msg", ""))
     rule = RULES.get(code) or RULES.get(str(status)) or rule_of_status(status)
     # A request may be for many devices, of which some are not reached.
-    if code == _SOME_SENT:
-        # The message is JSON here, with the tokens of devices.
-        illegal_tokens = json_object(text.encode()).get("illegal_tokens") or ()
-        if token in illegal_tokens:
-            rule = GONE
-            text = ""
+    if code == _SOME_SENT and token in _illegal_tokens(text):
+        rule = GONE
+        text = ""
     return rule, described(f"{status} {code}".rstrip(), text)
+
+
+def _illegal_tokens(text: str) -> Collection[str]:
+    """The tokens of devices that are gone, from the message of an answer, which
+    is JSON here."""
+    tokens: Collection[str] = json_object(text.encode()).get("illegal_tokens") or ()
+    return tokens
