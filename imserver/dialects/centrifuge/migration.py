@@ -443,15 +443,21 @@ class Migration:
         namespaces = take("channel.namespaces", list, [])
         for row in rows_of(namespaces, "channel.namespaces"):
             name = str(row.pop("name"))
-            where = f"namespace {name}"
-            # Here these are the namespaces of users and groups, with rules of
-            # their own.
-            if name in ("user", "group"):
-                why = f"{name}:<id> is the channel of a {name}; rename the namespace"
-                self._note(where, why)
-            else:
-                rows[name] = self._namespace_row(where, Options(row))
+            if self._is_free_name(name):
+                rows[name] = self._namespace_row(f"namespace {name}", Options(row))
         return rows
+
+    def _is_free_name(self, name: str) -> bool:
+        """Whether a namespace may have a name. A note tells of another one.
+
+        Here ``user`` and ``group`` are the namespaces of users and groups, with
+        rules of their own.
+        """
+        if name not in ("user", "group"):
+            return True
+        why = f"{name}:<id> is the channel of a {name}; rename the namespace"
+        self._note(f"namespace {name}", why)
+        return False
 
     def _own_channel(self, rows: Document) -> None:
         """Translate the options of the channels of users, such as ``#alice``.

@@ -7,6 +7,7 @@ the server answers with Pusher's text.
 """
 
 import re
+from collections.abc import Iterator
 from time import time
 from typing import Any, Final
 from urllib.parse import unquote
@@ -308,20 +309,26 @@ def channels(api: PusherApi, call: Call) -> HttpResponse:
     info = call.params.get("info", "")
     _check_wanted(info, prefix)
     attributes_by_name: dict[str, Any] = {}
+    for name, members in _listed_channels(api, call.app, prefix):
+        attributes_by_name[name] = _attributes(api, call.app, name, info, members)
+        if is_long_turn():
+            serve_others()
+    return _answer({"channels": attributes_by_name})
+
+
+def _listed_channels(
+    api: PusherApi, app: str, prefix: str
+) -> Iterator[tuple[str, int]]:
+    """Yield the channels of an app whose names begin with ``prefix``, with the
+    number of their subscribers. They are read page by page."""
     last_name = ""
     while True:
-        page = api.channels.members.channels(call.app, last_name, _PAGE)
+        page = api.channels.members.channels(app, last_name, _PAGE)
         for row in page.channels:
-            name = row.channel
-            if not name.startswith(prefix) or not _is_listed(api, name):
-                continue
-            attributes_by_name[name] = _attributes(
-                api, call.app, name, info, row.members
-            )
-            if is_long_turn():
-                serve_others()
+            if row.channel.startswith(prefix) and _is_listed(api, row.channel):
+                yield row.channel, row.members
         if not page.more:
-            return _answer({"channels": attributes_by_name})
+            return
         last_name = page.channels[-1].channel
 
 

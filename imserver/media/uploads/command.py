@@ -241,10 +241,9 @@ def move(path: str | None, data_dir: str | None, to: str, delete_source: bool) -
             _record(config, store, to, report)
             folder = storage.directory.root
 
+    target = f"the folder {Path(folder)}"
     if to == "s3":
         target = f"the bucket {settings.s3_bucket}"
-    else:
-        target = f"the folder {Path(folder)}"
     _print_report(report, target)
     if report.bad:
         raise SystemExit(1)

@@ -149,13 +149,14 @@ class _UploadView:
         if _is_known(tag, http_request.headers.get("if-none-match", "")):
             return _response((), HTTPStatus.NOT_MODIFIED, headers)
 
-        requested_range = _range_of(http_request.headers, tag, size)
-        first, last = requested_range or (0, size - 1)
-        headers["Content-Length"] = str(last + 1 - first)
         status = HTTPStatus.OK
+        first = 0
+        last = size - 1
+        requested_range = _range_of(http_request.headers, tag, size)
         if requested_range is not None:
             status = HTTPStatus.PARTIAL_CONTENT
-            headers["Content-Range"] = f"bytes {first}-{last}/{size}"
+            first, last = requested_range
+        headers |= _range_headers(status, first, last, size)
         # The headers tell what a GET would send.
         if request.method == "HEAD":
             return _response((), status, headers)
@@ -325,6 +326,17 @@ def _range_of(headers: Any, tag: str, size: int) -> tuple[int, int] | None:
     if first >= size:
         raise _outside(size)
     return first, last
+
+
+def _range_headers(
+    status: HTTPStatus, first: int, last: int, size: int
+) -> dict[str, str]:
+    """The headers that say which bytes of a file an answer has. ``size``: of
+    the whole file."""
+    headers = {"Content-Length": str(last + 1 - first)}
+    if status == HTTPStatus.PARTIAL_CONTENT:
+        headers["Content-Range"] = f"bytes {first}-{last}/{size}"
+    return headers
 
 
 def _last_bytes(length: int, size: int) -> tuple[int, int]:

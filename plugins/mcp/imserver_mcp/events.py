@@ -200,12 +200,10 @@ def poll(turn: Turn) -> dict[str, Any]:
     user = require_user(turn)
     params = turn.params
     subscription = Subscription.read(turn, "poll")
-    limit = params.get("maxEvents", PAGE)
-    if not isinstance(limit, int) or limit < 1:
-        raise McpError(Code.BAD_PARAMS, "maxEvents: expected a number from 1")
+    limit = _limit_in(params)
     position, truncated = position_of(turn)
     log = turn.core.store.part(MessageLog).entries
-    entries, has_more = log.sync(turn.app, user, position, min(limit, PAGE))
+    entries, has_more = log.sync(turn.app, user, position, limit)
     # The cursor moves over entries that are no such events, too.
     if entries:
         position = entries[-1].id
@@ -221,6 +219,15 @@ def poll(turn: Turn) -> dict[str, Any]:
         "hasMore": has_more,
         "nextPollMs": NEXT_POLL_MS,
     }
+
+
+def _limit_in(params: Mapping[str, Any]) -> int:
+    """The most events that a request wants, at most a page. Raises
+    McpError."""
+    limit = params.get("maxEvents", PAGE)
+    if not isinstance(limit, int) or limit < 1:
+        raise McpError(Code.BAD_PARAMS, "maxEvents: expected a number from 1")
+    return min(limit, PAGE)
 
 
 Notify = Callable[[Sequence[Entry]], Collection[bytes]]

@@ -255,13 +255,7 @@ class ApnsClient:
         connection, at most :data:`_TRIES` times. Switches greenlets. Raises
         Unreachable.
         """
-        headers = [
-            ("authorization", f"bearer {self._token.text(issued)}"),
-            # The same notification has the same id in each try.
-            ("apns-id", str(uuid5(NAMESPACE_URL, f"imserver:{notice.id}"))),
-            ("apns-topic", self._settings.topic),
-            *headers_of(notice, time()).items(),
-        ]
+        headers = self._headers(notice, issued)
         tries = 0
         while True:
             tries += 1
@@ -275,6 +269,16 @@ class ApnsClient:
                 # has not begun with the request.
                 if not lost.is_safe or tries == _TRIES or connection.is_open:
                     raise
+
+    def _headers(self, notice: PushNotice, issued: int) -> list[tuple[str, str]]:
+        """The headers of a request with our token of the time ``issued``."""
+        return [
+            ("authorization", f"bearer {self._token.text(issued)}"),
+            # The same notification has the same id in each try.
+            ("apns-id", str(uuid5(NAMESPACE_URL, f"imserver:{notice.id}"))),
+            ("apns-topic", self._settings.topic),
+            *headers_of(notice, time()).items(),
+        ]
 
     def close(self) -> None:
         """End the connection if it is idle."""

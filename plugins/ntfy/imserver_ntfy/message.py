@@ -467,16 +467,7 @@ def _simple_actions(text: str) -> Iterator[dict[str, Any]]:
         value = bare or re.sub(r"\\(.)", r"\1", quoted)
         if not name:
             name = _next_name(row)
-        # "headers.Accept=…" sets one header.
-        field, _, key = name.partition(".")
-        if key:
-            row.setdefault(field, {})[key] = value
-        elif field == "clear":
-            row[field] = value.lower() in _YES
-        elif field:
-            row[field] = value
-        elif value:
-            raise ValueError(f"`{value}` has no name")
+        _set_field(row, name, value)
         if end != "," and any(row.values()):
             yield row
             row = {}
@@ -490,3 +481,20 @@ def _next_name(row: dict[str, Any]) -> str:
     """
     unnamed = ("action", "label", ACTIONS.get(row.get("action", ""), ""))
     return next((field for field in unnamed if field not in row), "")
+
+
+def _set_field(row: dict[str, Any], name: str, value: str) -> None:
+    """Set a field of an action in a short text.
+
+    ``headers.Accept`` as name sets one header. Raises ValueError for a value
+    without a name.
+    """
+    field, _, key = name.partition(".")
+    if key:
+        row.setdefault(field, {})[key] = value
+    elif field == "clear":
+        row[field] = value.lower() in _YES
+    elif field:
+        row[field] = value
+    elif value:
+        raise ValueError(f"`{value}` has no name")

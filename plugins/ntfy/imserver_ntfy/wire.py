@@ -165,9 +165,7 @@ class Wish(DialectState, kw_only=True):
         get = parameters.get
         topics = path.split("/")[2]
         poll = parameters.has("poll", "po")
-        channels = tuple(dict.fromkeys(map(channel_of, topics.split(","))))
-        if len(channels) > MAX_TOPICS:
-            raise bad(INVALID_TOPIC, f"a request has at most {MAX_TOPICS} topics")
+        channels = _channels_of(topics)
         since = get("since", "si")
         # A poll without a start would get nothing.
         if poll and not since:
@@ -197,6 +195,15 @@ class Wish(DialectState, kw_only=True):
         """Always true. A client that has missed something comes back with a new
         connection."""
         return True
+
+
+def _channels_of(topics: str) -> tuple[str, ...]:
+    """The channels of topics such as ``alerts,backups``, each once. Raises
+    ApiProblem if they are too many, or if a name is not valid."""
+    channels = tuple(dict.fromkeys(map(channel_of, topics.split(","))))
+    if len(channels) > MAX_TOPICS:
+        raise bad(INVALID_TOPIC, f"a request has at most {MAX_TOPICS} topics")
+    return channels
 
 
 class NtfyDialect(Dialect):
