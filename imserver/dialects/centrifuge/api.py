@@ -354,9 +354,8 @@ def subscribe(api: Api, app: str, request: _Subscribe) -> dict[str, Any]:
         expires_at=token_end(0, request.expire_at),
     )
     if request.channel.startswith(ALIAS):
-        raise MethodFailed(
-            codes.BAD_DATA, "#… is the channel of a user, who is subscribed to it"
-        )
+        text = "#… is the channel of a user, who is subscribed to it"
+        raise MethodFailed(codes.BAD_DATA, text)
     # Refuses a channel of a namespace that does not exist.
     api.channels.options.known(app, request.channel)
 
@@ -440,17 +439,16 @@ def disconnect(api: Api, app: str, request: _Disconnect) -> dict[str, Any]:
         return {}
 
     wanted = given or _CloseCode()
+    # A code that the back end has chosen is sent as it is.
     has_own_code = wanted.code != 0
     if has_own_code and not _MIN_CODE <= wanted.code <= _MAX_CODE:
         raise MethodFailed(codes.BAD_DATA)
     code = wanted.code or CloseCode.KICKED
     for connection in _connections_of(api, app, request):
-        if connection in request.whitelist:
-            continue
-        # A code that the back end has chosen is sent as it is.
-        api.core.connections.close(
-            app, connection, code, wanted.reason, as_given=has_own_code
-        )
+        if connection not in request.whitelist:
+            api.core.connections.close(
+                app, connection, code, wanted.reason, as_given=has_own_code
+            )
     return {}
 
 

@@ -114,10 +114,11 @@ def _take_own_keys(
         section[key] = _as_here(folded, section[key])
         if folded not in _OWN:
             continue
-        location = f"{where}, line {section.lines[key]}: {name}.{key}"
+        written = f"{name}.{key}"
+        location = f"{where}, line {section.lines[key]}: {written}"
         if folded in given:
             raise ConfigError(f"{location} is given twice, in two spellings")
-        given[folded] = _Given(f"{name}.{key}", section.pop(key), location)
+        given[folded] = _Given(written, section.pop(key), location)
 
 
 def _is_of_gochat(sections: Mapping[str, Any]) -> bool:

@@ -583,14 +583,20 @@ def _cleaned_gif(data: bytes) -> Iterator[bytes]:
             if _is_needed_extension(data, position):
                 yield data[position:end]
         elif kind == _GIF_IMAGE:
-            table = _table_bytes(data[position + _GIF_IMAGE_FLAGS_AT])
-            end = _end_of_blocks(data, position + _GIF_IMAGE_HEAD_BYTES + table)
+            end = _end_of_gif_image(data, position)
             yield data[position:end]
         else:
             # The end of the file, or bytes that no decoder would read.
             yield b";"
             return
         position = end
+
+
+def _end_of_gif_image(data: bytes, position: int) -> int:
+    """The index behind an image of a GIF, which may have its own table of
+    colours."""
+    table = _table_bytes(data[position + _GIF_IMAGE_FLAGS_AT])
+    return _end_of_blocks(data, position + _GIF_IMAGE_HEAD_BYTES + table)
 
 
 def _is_needed_extension(data: bytes, position: int) -> bool:

@@ -23,7 +23,7 @@ from imserver.plugin.services import Core
 from imserver.plugin.wire import Limit, id_of
 
 from .rows import REASON_CHARACTERS
-from .service import HTTP_LATE, HTTP_UNKNOWN_LETTER, Mailboxes
+from .service import HTTP_LATE, HTTP_UNKNOWN_LETTER, Claim, Mailboxes
 
 MOST_SECONDS: Final = 43_200
 MOST_WAIT_SECONDS: Final = 50
@@ -185,6 +185,11 @@ def claim(
         _require_right(api, call, proof)
     if claim is None:
         return ClaimAnswer()
+    return _answer_with(claim)
+
+
+def _answer_with(claim: Claim) -> ClaimAnswer:
+    """The messages of a claim, with its token and its end."""
     messages = [message.view() for message in claim.messages]
     return ClaimAnswer(
         token=claim.token,

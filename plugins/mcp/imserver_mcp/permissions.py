@@ -84,9 +84,8 @@ class Permissions:
         have to come again (``InputRequired``). Switches greenlets. Raises
         RouteRefused and McpError.
         """
-        # Nobody may permit their own call.
         person = rules.confirm_by or owner_of(turn)
-        if person in ("", turn.user) or not turn.has_route("POST", "/asks/create"):
+        if not _may_be_asked(turn, person):
             return f"`{tool.name}` needs the yes of a person, and there is nobody who can be asked."
         text = _question(turn, tool, arguments)
         seconds = rules.confirm_seconds
@@ -154,6 +153,11 @@ class Permissions:
         if answers:
             return f"{answers[0]['user']} said no."
         return "Nobody has answered."
+
+
+def _may_be_asked(turn: Turn, person: str) -> bool:
+    """Whether a person may permit a call. Nobody may permit their own call."""
+    return person not in ("", turn.user) and turn.has_route("POST", "/asks/create")
 
 
 def _create_question(

@@ -131,11 +131,8 @@ def read_message(body: bytes, headers: Mapping[str, str]) -> RpcMessage:
         # A response of the client. This server asks for none, so it is ignored.
         return RpcMessage("", None, {}, LEGACY[0])
     if not isinstance(method, str) or ("id" in document and not is_id):
-        raise RpcRefused(
-            None,
-            Code.INVALID_REQUEST,
-            "The message has no method, or an id that is none",
-        )
+        text = "The message has no method, or an id that is none"
+        raise RpcRefused(None, Code.INVALID_REQUEST, text)
     if not isinstance(params, dict):
         raise RpcRefused(id, Code.BAD_PARAMS, "params: expected an object")
     return _with_version(id, method, params, headers)
@@ -213,11 +210,8 @@ def _check_modern(
     # Proxies route by the headers, so they must say the same as the body.
     header = _differing_header(method, version, params, headers)
     if header:
-        raise RpcRefused(
-            id,
-            Code.HEADER_MISMATCH,
-            f"Header mismatch: {header} is not that of the body",
-        )
+        text = f"Header mismatch: {header} is not that of the body"
+        raise RpcRefused(id, Code.HEADER_MISMATCH, text)
 
 
 def _client_of(meta: Any) -> Any:

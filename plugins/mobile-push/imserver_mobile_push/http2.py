@@ -515,9 +515,8 @@ class Http2Connection:
             # Answers of push services are short.
             if len(request.body) > ANSWER_BYTES:
                 self._h2.reset_stream(event.stream_id, ErrorCodes.CANCEL)
-                request.lose(
-                    StreamLost(f"the answer has more than {ANSWER_BYTES} bytes")
-                )
+                text = f"the answer has more than {ANSWER_BYTES} bytes"
+                request.lose(StreamLost(text))
         elif isinstance(event, StreamEnded):
             request.done.set()
         elif isinstance(event, StreamReset):
