@@ -85,7 +85,7 @@ class Permissions:
         RouteRefused and McpError.
         """
         person = rules.confirm_by or owner_of(turn)
-        if not _may_be_asked(turn, person):
+        if not _can_permit(turn, person):
             return f"`{tool.name}` needs the yes of a person, and there is nobody who can be asked."
         text = _question(turn, tool, arguments)
         seconds = rules.confirm_seconds
@@ -155,7 +155,7 @@ class Permissions:
         return "Nobody has answered."
 
 
-def _may_be_asked(turn: Turn, person: str) -> bool:
+def _can_permit(turn: Turn, person: str) -> bool:
     """Whether a person may permit a call. Nobody may permit their own call."""
     return person not in ("", turn.user) and turn.has_route("POST", "/asks/create")
 
