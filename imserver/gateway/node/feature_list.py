@@ -4,6 +4,7 @@ node builds them."""
 import itertools
 from collections.abc import (
     Callable,
+    Collection,
     Container,
     Iterable,
     Iterator,
@@ -113,13 +114,7 @@ def _load_of_distribution(name: str) -> FeatureRow:
     Raises StartError if there is no such feature, or if it cannot be used.
     """
     entry, offers = _find_entry(name)
-    try:
-        feature = entry.load()
-    except (Exception, SystemExit) as error:
-        raise StartError(
-            f"the feature {name!r} of {offers} cannot be loaded: {error!r}"
-            f" (imserver.plugin has version {VERSION})"
-        ) from error
+    feature = _import_feature(entry, name, offers)
     # The distribution may have been made for another release.
     if not isinstance(feature, FeatureRow) or feature.name != name:
         raise StartError(
@@ -131,6 +126,17 @@ def _load_of_distribution(name: str) -> FeatureRow:
     return feature
 
 
+def _import_feature(entry: "EntryPoint", name: str, offers: str) -> Any:
+    """Import what an entry point names. Raises StartError if that fails."""
+    try:
+        return entry.load()
+    except (Exception, SystemExit) as error:
+        raise StartError(
+            f"the feature {name!r} of {offers} cannot be loaded: {error!r}"
+            f" (imserver.plugin has version {VERSION})"
+        ) from error
+
+
 def _find_entry(name: str) -> "tuple[EntryPoint, str]":
     """Return the entry point of a feature, and the name of its distribution.
 
@@ -139,12 +145,7 @@ def _find_entry(name: str) -> "tuple[EntryPoint, str]":
     from importlib.metadata import entry_points  # for these features only
 
     entries = entry_points(group=GROUP, name=name)
-    # Its settings would be mixed up with those of the core.
-    if fold(name) in CORE_SETTINGS.names:
-        raise StartError(
-            f"there is no feature {name!r}; a section of the core's settings has "
-            "this name"
-        )
+    _refuse_section_of_core(name)
     if not entries:
         raise _no_feature(name)
     distributions = [entry.dist.name for entry in entries if entry.dist is not None]
@@ -155,6 +156,18 @@ def _find_entry(name: str) -> "tuple[EntryPoint, str]":
         )
     (entry,) = entries
     return entry, offers
+
+
+def _refuse_section_of_core(name: str) -> None:
+    """Raise StartError if the core has a section of settings with this name.
+
+    The settings of such a feature would be mixed up with those of the core.
+    """
+    if fold(name) in CORE_SETTINGS.names:
+        raise StartError(
+            f"there is no feature {name!r}; a section of the core's settings has "
+            "this name"
+        )
 
 
 def _no_feature(name: str) -> StartError:
@@ -395,17 +408,22 @@ def features_for_cluster(features: Sequence[FeatureRow]) -> NodeFeatures:
     them."""
     names = {feature.name for feature in features}
     of_server = set(map(_feature_name, FEATURES))
-    absent = [package for package in FEATURES if _feature_name(package) not in names]
-    left_out = {_feature_name(package) for package in absent if _is_required(package)}
     # Nodes of 1.0 compare this list with theirs, so it has what they know.
     for_older = {
         name for name in names if name in FIRST_RELEASE or name not in of_server
     }
     return NodeFeatures(
         names=" ".join(["core", *sorted(names)]),
-        left_out=" ".join(sorted(left_out)),
+        left_out=" ".join(sorted(_left_out_features(names))),
         for_older=" ".join(["core", *sorted(for_older)]),
     )
+
+
+def _left_out_features(names: Collection[str]) -> set[str]:
+    """Return the features that a node without them has left out by its
+    settings, although a server has them."""
+    absent = [package for package in FEATURES if _feature_name(package) not in names]
+    return {_feature_name(package) for package in absent if _is_required(package)}
 
 
 def _is_required(package: str) -> bool:
@@ -445,19 +463,29 @@ def objection_of(features: Sequence[FeatureRow]) -> AppObjection:
             checks.append(feature.settings.objection)
     # Stored channels have their history in the message log.
     has_log = any(feature.name == "messages" for feature in features)
+    return partial(_objection, checks, has_log)
 
-    def objection(name: str, settings: TenantSettings) -> str:
-        """Return the first objection of the core or a feature; ``""``: none."""
-        for check in checks:
-            text = check(name, settings)
-            if text:
-                return text
-        needs_log = any(row.history for row in settings.channels.values())
-        if needs_log and not has_log:
-            return "channels: a stored history needs the feature messages"
-        return ""
 
-    return objection
+def _objection(
+    checks: Sequence[AppObjection],
+    has_log: bool,
+    name: str,
+    settings: TenantSettings,
+) -> str:
+    """Return the first objection to the settings of the app ``name``; ``""``:
+    none.
+
+    ``checks`` are those of the core and of features. ``has_log`` tells whether
+    the node has a message log.
+    """
+    for check in checks:
+        text = check(name, settings)
+        if text:
+            return text
+    needs_log = any(row.history for row in settings.channels.values())
+    if needs_log and not has_log:
+        return "channels: a stored history needs the feature messages"
+    return ""
 
 
 def check(config: Config, locations: Locations) -> None:

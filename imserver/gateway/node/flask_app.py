@@ -17,7 +17,7 @@ from werkzeug.exceptions import HTTPException
 
 from imserver.gateway.errors import HttpProblem, Problems
 from imserver.gateway.http.call import Api
-from imserver.gateway.http.reply import CMD, PROBLEM
+from imserver.gateway.http.reply import CMD, PROBLEM, Style
 from imserver.gateway.http.views import (
     as_request,
     create_api,
@@ -68,11 +68,7 @@ def create_app(servers: Servers) -> Flask:
 
     api = servers.api
     requests = _Requests(api, servers)
-    # These run for each request, whatever route it has.
-    app.before_request(requests.begin)
-    app.after_request(requests.end)
-    app.register_error_handler(HTTPException, requests.answer_http_error)
-    app.register_error_handler(Exception, _answer_unexpected)
+    requests.add_to(app)
 
     app.register_blueprint(create_api(api))
     body_bytes = api.limits.public_body_bytes
@@ -153,6 +149,13 @@ class _Requests:
         self._log = servers.core.node.request_log
         self._proxies = servers.core.proxies
 
+    def add_to(self, app: Flask) -> None:
+        """Let each request run these functions, whatever route it has."""
+        app.before_request(self.begin)
+        app.after_request(self.end)
+        app.register_error_handler(HTTPException, self.answer_http_error)
+        app.register_error_handler(Exception, _answer_unexpected)
+
     def begin(self) -> Response | None:
         """Set the id and the peer of a request.
 
@@ -171,7 +174,13 @@ class _Requests:
         # The listener for WebSockets serves only the routes of dialects.
         if request.environ.get(LISTENER_KEY) != "websocket":
             return None
-        path = request.path
+        return self._refuse_beside_dialects(request.path)
+
+    def _refuse_beside_dialects(self, path: str) -> Response | None:
+        """Return the refusal of a path on the listener for WebSockets.
+
+        None: a dialect has this path.
+        """
         if self._api.style_of(path).everywhere:
             return None
         if self._websocket_paths.isdisjoint((path, pattern_of(path))):
@@ -207,27 +216,39 @@ class _Requests:
         The answer has an error body, or the style of the API.
         """
         assert isinstance(error, HTTPException)
-        # The frames of a traceback refer to the request, which refers to the
-        # error. When the garbage collector found 800 of these cycles, it
-        # blocked the loop for 70 ms.
-        error.__traceback__ = None
-        error.__context__ = None
+        _drop_cycle(error)
         status = error.code or HTTPStatus.INTERNAL_SERVER_ERROR
         if status < 400:  # a redirect
             return error.get_response()
 
         problem = _PROBLEMS.get(status) or _refused(error, status)
         style = self._api.style_of(request.path)
-        # The cmd dialect has no form for an error outside its routes.
-        is_beside_route = style is CMD and status in (
-            HTTPStatus.NOT_FOUND,
-            HTTPStatus.METHOD_NOT_ALLOWED,
-        )
-        if style.everywhere and not is_beside_route:
+        if style.everywhere and not _is_beside_route(style, status):
             return to_response(style.refuse(problem, as_request()))
 
         g.refusal = problem  # a view may answer with a page
         return _to_problem(problem, _allowed_methods(error, status))
+
+
+def _drop_cycle(error: Exception) -> None:
+    """Drop the traceback of an error, whose frames refer to the error again.
+
+    When the garbage collector found 800 of these cycles, it blocked the loop
+    for 70 ms.
+    """
+    error.__traceback__ = None
+    error.__context__ = None
+
+
+def _is_beside_route(style: Style, status: int) -> bool:
+    """Whether a request of the cmd dialect found no route.
+
+    That dialect has no form for an error outside its routes.
+    """
+    return style is CMD and status in (
+        HTTPStatus.NOT_FOUND,
+        HTTPStatus.METHOD_NOT_ALLOWED,
+    )
 
 
 def _refused(error: HTTPException, status: int) -> HttpProblem:

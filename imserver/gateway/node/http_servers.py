@@ -163,10 +163,7 @@ def listen(config: Config, count: int = 1) -> list[Listeners]:
     server = config.server
     for name, row in listeners_of(config).items():
         try:
-            if row.socket:
-                sockets = _listen_at_path(row, server.backlog, count)
-            else:
-                sockets = _listen_at_port(row, server, count)
+            sockets = _listen_at(row, server, count)
         except StartError as error:
             _close_by_process(by_process)
             # It has a text for people already.
@@ -177,6 +174,15 @@ def listen(config: Config, count: int = 1) -> list[Listeners]:
         for listeners, sock in zip(by_process, sockets, strict=True):
             listeners[name] = sock
     return by_process
+
+
+def _listen_at(
+    row: ListenSettings, server: ServerSettings, count: int
+) -> list[_socket.socket]:
+    """Listen at the path or the port of a listener for ``count`` processes."""
+    if row.socket:
+        return _listen_at_path(row, server.backlog, count)
+    return _listen_at_port(row, server, count)
 
 
 def _listen_at_path(
@@ -207,9 +213,7 @@ def _listen_at_port(
     shares_port = count > 1 or server.reuse_port
     sockets: list[_socket.socket] = []
     try:
-        # With SO_REUSEPORT, another server could share the port unnoticed.
-        if port and count > 1 and not server.reuse_port:
-            bind_raw(row.host, port, reuse_port=False).close()
+        _refuse_unnoticed_sharing(row, server, count)
         for _ in range(count):
             sock = bind_raw(row.host, port, shares_port)
             sockets.append(sock)
@@ -222,6 +226,17 @@ def _listen_at_port(
             sock.close()
         raise cannot_listen(row.host, port, error) from None
     return sockets
+
+
+def _refuse_unnoticed_sharing(
+    row: ListenSettings, server: ServerSettings, count: int
+) -> None:
+    """Raise OSError if another server has the port that processes will share.
+
+    With SO_REUSEPORT, that server could share the port unnoticed.
+    """
+    if row.port and count > 1 and not server.reuse_port:
+        bind_raw(row.host, row.port, reuse_port=False).close()
 
 
 def _close_by_process(by_process: Iterable[Listeners]) -> None:
@@ -250,14 +265,20 @@ def addresses_of(config: Config, listeners: Mapping[str, Any]) -> dict[str, str]
     # The other ones are the extra listeners.
     rows = listeners_of(config)
     for name, address in bound.items():
-        path = rows[name].path
-        # A listener with a path serves nothing else.
-        if path:
-            note = f"only {path}"
-        else:
-            note = f"{_scheme('ws', address)}/ws"
-        addresses[name] = f"{_scheme('http', address)}, {note}"
+        addresses[name] = _extra_address(rows[name].path, address)
     return addresses
+
+
+def _extra_address(path: str, address: str) -> str:
+    """Return the address of an extra listener, as the banner shows it.
+
+    A listener with a ``path`` serves nothing else.
+    """
+    if path:
+        note = f"only {path}"
+    else:
+        note = f"{_scheme('ws', address)}/ws"
+    return f"{_scheme('http', address)}, {note}"
 
 
 def _scheme(scheme: str, address: str) -> str:
@@ -302,17 +323,21 @@ class Servers:
 
         self.api = Api(core, *api_table_of(features, core.declared))
         publisher = Publisher(self.api)
-        gate_paths = core.network.gate.paths
-        paths = self._websocket_routes()
-        gate_paths.update(paths)
-        self.websocket_paths = frozenset(paths)
+        self.websocket_paths = self._open_gate(publisher)
         """Paths for WebSockets only. ``*`` is any second segment."""
-        # Not in websocket_paths: a route of /api/v1 answers requests to this
-        # path that are no handshakes.
-        gate_paths[publisher.path] = publisher.choose
         self.streams = self._make_streams()
         # It uses the attributes above.
         self.application = create_application(self)
+
+    def _open_gate(self, publisher: Publisher) -> frozenset[str]:
+        """Let the gate take handshakes, and return the paths for them alone."""
+        gate_paths = self.core.network.gate.paths
+        paths = self._websocket_routes()
+        gate_paths.update(paths)
+        # Not among the returned paths: a route of /api/v1 answers requests to
+        # this path that are no handshakes.
+        gate_paths[publisher.path] = publisher.choose
+        return frozenset(paths)
 
     def _websocket_routes(self) -> dict[str, DialectPath | Choose]:
         """Return the WebSocket paths of the dialects of all features."""
@@ -790,13 +815,22 @@ def ws_routes(
     by_name = {row.dialect.name: row for row in rows_by_path["/ws"]}
     paths: dict[str, DialectPath | Choose] = {}
     for path, rows in rows_by_path.items():
-        if rows and rows[0].subprotocol:
-            paths[path] = _chosen_by_subprotocol(rows)
-        else:
-            paths[path] = _chosen_by_parameter(rows, by_name)
+        paths[path] = _served_at(rows, by_name)
     if config.debug.echo_path:
         paths[config.debug.echo_path] = _echo_row(config)
     return paths
+
+
+def _served_at(
+    rows: Sequence[DialectPath], by_name: Mapping[str, DialectPath]
+) -> DialectPath | Choose:
+    """Return the dialect of a path, or the function that chooses one.
+
+    ``rows`` are the dialects there.
+    """
+    if rows and rows[0].subprotocol:
+        return _chosen_by_subprotocol(rows)
+    return _chosen_by_parameter(rows, by_name)
 
 
 def _rows_by_path(

@@ -4,7 +4,7 @@ root of one process."""
 import gc
 import logging
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from time import monotonic, time
 from typing import Final
@@ -85,6 +85,31 @@ class Stage(Struct, frozen=True):
     stop: Callable[[], object] = _nothing
 
 
+class _PeriodicWork:
+    """The greenlets that run from start to stop, such as pings."""
+
+    def __init__(self, runs: Sequence[Callable[[], object]]) -> None:
+        """``runs`` has the function of each greenlet."""
+        self._runs = runs
+        self._greenlets: list[gevent.Greenlet[[], object]] = []
+
+    def start(self) -> None:
+        """Start all greenlets."""
+        self._greenlets.extend(gevent.spawn(run) for run in self._runs)
+
+    def stop(self) -> None:
+        """Kill all these greenlets, and wait for their ends.
+
+        A greenlet that is killed inside a database driver may mistake that for a
+        failed connection, and continue. So it is killed repeatedly.
+        """
+        greenlets = self._greenlets
+        deadline = monotonic() + _KILL_SECONDS
+        while any(not each.dead for each in greenlets) and monotonic() < deadline:
+            gevent.killall(greenlets, block=False)
+            gevent.joinall(greenlets, timeout=_KILL_PAUSE_SECONDS)
+
+
 class Node:
     """One process of the server: its parts and their lifecycle.
 
@@ -138,16 +163,13 @@ class Node:
         the servers stop first, and the data folder last.
         """
         core = self.core
-        # A node of a cluster leaves in several steps.
-        leave = core.registry.stop
-        if core.member is not None:
-            leave = core.member.stop
         rates = [
             Stage("rates", setup=each.start, stop=each.write) for each in self._rates
         ]
         features = [
             Stage(name, stop=feature.stop) for name, feature in core.features.items()
         ]
+        periodic = _PeriodicWork(self._periodic_functions())
         return (
             Stage("data folder", stop=core.node.data.stop),
             *rates,
@@ -161,8 +183,8 @@ class Node:
                 stop=core.network.poller.close,
             ),
             Stage("work of clients", drain=core.draining.end_work),
-            Stage("registry", start=self._join, stop=leave),
-            self._periodic_work(),
+            Stage("registry", start=self._join, stop=self._leave_function()),
+            Stage("periodic work", start=periodic.start, stop=periodic.stop),
             *features,
             Stage(
                 "servers",
@@ -173,29 +195,18 @@ class Node:
             self._garbage_collector(),
         )
 
+    def _leave_function(self) -> Callable[[], object]:
+        """Return the function by which the node leaves the registry.
+
+        A node of a cluster leaves in several steps.
+        """
+        if self.core.member is not None:
+            return self.core.member.stop
+        return self.core.registry.stop
+
     def _open_servers(self) -> None:
         """Begin to serve clients."""
         self.servers.open(self._sockets)
-
-    def _periodic_work(self) -> Stage:
-        """Return the stage of the greenlets that run from start to stop."""
-        runs = self._periodic_functions()
-        greenlets: list[gevent.Greenlet[[], object]] = []
-
-        def start() -> None:
-            greenlets.extend(gevent.spawn(run) for run in runs)
-
-        def stop() -> None:
-            """Kill all these greenlets, and wait for their ends."""
-            # A greenlet that is killed inside a database driver may mistake
-            # that for a failed connection, and continue. So it is killed
-            # repeatedly.
-            deadline = monotonic() + _KILL_SECONDS
-            while any(not each.dead for each in greenlets) and monotonic() < deadline:
-                gevent.killall(greenlets, block=False)
-                gevent.joinall(greenlets, timeout=_KILL_PAUSE_SECONDS)
-
-        return Stage("periodic work", start=start, stop=stop)
 
     def _periodic_functions(self) -> list[Callable[[], object]]:
         """Return the functions of the greenlets that run from start to stop.
@@ -205,18 +216,13 @@ class Node:
         core = self.core
         settings = core.config.websocket
         sweep = core.network.sweep
-        pings = Pings(
-            context=core.network.context,
-            metrics=core.metrics,
-            ping_seconds=settings.client_ping_seconds,
-            silent_seconds=settings.client_silent_seconds,
-        )
         runs: list[Callable[[], object]] = [
             partial(sweep.run_sweeps, settings.sweep_seconds)
         ]
         # 0 seconds: the server sends no pings of its own.
         if settings.ping_seconds:
             runs.append(sweep.run_pings)
+        pings = self._pings_of_clients()
         runs += [pings.run, self._tick, core.store.run, core.pending.run]
         runs += [rates.run for rates in self._rates]
         if core.config.clustered:
@@ -224,6 +230,17 @@ class Node:
         for feature in core.features.values():
             runs += feature.run
         return runs
+
+    def _pings_of_clients(self) -> Pings:
+        """Return the check of clients that ping the server by themselves."""
+        core = self.core
+        settings = core.config.websocket
+        return Pings(
+            context=core.network.context,
+            metrics=core.metrics,
+            ping_seconds=settings.client_ping_seconds,
+            silent_seconds=settings.client_silent_seconds,
+        )
 
     def _garbage_collector(self) -> Stage:
         """Return the stage that excludes everything that was built from garbage
@@ -273,12 +290,16 @@ class Node:
                 core.node.stage = stage.name
                 stage.start()
         except StartError:
-            close_all(self._sockets)
-            core.store.close()
-            core.node.data.stop()
+            self._clean_up_failed_start()
             raise
         core.node.life = "serves"
         self._report_act("node.start")
+
+    def _clean_up_failed_start(self) -> None:
+        """Close what a start has opened before it failed."""
+        close_all(self._sockets)
+        self.core.store.close()
+        self.core.node.data.stop()
 
     def _bind(self) -> Mapping[str, socket.socket]:
         """Listen on all ports, and return the sockets by listener. Raises
@@ -299,10 +320,7 @@ class Node:
         core.prepare()
 
         self.servers = Servers(core, self._features, self._create_application)
-        # From here on the parts learn what other nodes store.
-        core.store.report_to(self.learn_keys)
-        core.store.report_to(core.sessions.learn)
-        core.tenants.report_to(changed=self._learn_app)
+        self._follow_changes()
         if not core.config.clustered:
             rates = LastingRates(core.buckets, core.node.data.path, core.node.key_for)
             self._rates = (rates,)
@@ -310,6 +328,13 @@ class Node:
         self._stages = self._make_stages()
         for stage in self._stages:
             stage.setup()
+
+    def _follow_changes(self) -> None:
+        """From here on the parts learn what other nodes store."""
+        core = self.core
+        core.store.report_to(self.learn_keys)
+        core.store.report_to(core.sessions.learn)
+        core.tenants.report_to(changed=self._learn_app)
 
     def _build_features(self) -> None:
         """Build the parts of each feature, and add them to the core."""
@@ -451,13 +476,18 @@ class Node:
         self._report_act("node.drain")
         # Time for load balancers to notice that this node takes no more.
         gevent.sleep(core.config.drain.delay_seconds)
+        self._end_stages()
+        self._stopped.set()
+
+    def _end_stages(self) -> None:
+        """Drain all parts, then stop them, the servers first."""
+        node = self.core.node
         for stage in reversed(self._stages):
-            core.node.stage = stage.name
+            node.stage = stage.name
             stage.drain()
         for stage in reversed(self._stages):
-            core.node.stage = stage.name
+            node.stage = stage.name
             stage.stop()
-        self._stopped.set()
 
     def _drain_servers(self) -> None:
         """Refuse new connections, and let running requests end."""

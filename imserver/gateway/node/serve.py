@@ -71,8 +71,7 @@ def serve(
         if listeners is None:
             # First, so that no log lines stand above this error.
             check_listeners(config)
-        for warning in config.warnings:
-            _log.warning("%s", warning)
+        _log_warnings(config)
 
         # Signals wait until their handlers are there.
         hold_signals()
@@ -87,6 +86,12 @@ def serve(
         if signals.drain is not None:
             signals.drain.get()
         _log.info("stopped")
+
+
+def _log_warnings(config: Config) -> None:
+    """Log the warnings about the settings."""
+    for warning in config.warnings:
+        _log.warning("%s", warning)
 
 
 def _log_start(node: Node, config: Config) -> None:

@@ -28,7 +28,7 @@ from imserver.gateway.config.settings import Config
 from imserver.gateway.errors import StartError
 from imserver.gateway.model import Service
 from imserver.gateway.node import serve as serving
-from imserver.gateway.node.http_servers import close_all
+from imserver.gateway.node.http_servers import Listeners, close_all
 from imserver.gateway.node.node import Node
 from imserver.gateway.process import take_signals
 from imserver.gateway.supervisor.slot import (
@@ -149,10 +149,7 @@ class Children(Service, dict=True):
     def _start(self, slot: Slot, now: float) -> None:
         """Fork the child of a slot. A fork that fails counts as a failed child."""
         slot.status.clear()
-        # Otherwise the child would also write its copy of the buffers.
-        for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError):  # nobody reads the stream any more
-                stream.flush()
+        _flush_streams()
 
         # A signal between the fork and the child's own handlers would go into the
         # pipe of the supervisor, so signals wait.
@@ -184,28 +181,33 @@ class Children(Service, dict=True):
 
         # A child inherits all files of the supervisor. It keeps its own
         # listeners and the reading end of the lifeline.
-        def close_inherited() -> None:
-            """Close the files that the child does not need."""
-            self.signals.release()
-            os.close(writing)
-            self.permits.close()
-            for listeners in foreign:
-                close_all(listeners)
-            self.close_inherited()
-
-        def read_config() -> Config:
-            return for_child(self.read_config(), slot.number)
-
         return partial(
             run_child,
             slot=slot,
             config=for_child(self.config, slot.number),
-            read_config=read_config,
+            read_config=partial(self._read_config_of, slot),
             lifeline=reading,
             line=line,
-            close_inherited=close_inherited,
+            close_inherited=partial(self._close_in_child, writing, foreign),
             beat_seconds=self._observe_seconds,
         )
+
+    def _close_in_child(self, lifeline: int, foreign: Sequence[Listeners]) -> None:
+        """Close the files that a child has inherited and does not need.
+
+        ``lifeline`` is the writing end of the lifeline, and ``foreign`` has the
+        listeners of the other children.
+        """
+        self.signals.release()
+        os.close(lifeline)
+        self.permits.close()
+        for listeners in foreign:
+            close_all(listeners)
+        self.close_inherited()
+
+    def _read_config_of(self, slot: Slot) -> Config:
+        """Read the settings again, for the child of a slot."""
+        return for_child(self.read_config(), slot.number)
 
     def _reap(self, now: float) -> None:
         """Handle all children that have ended since the last call."""
@@ -251,12 +253,7 @@ class Children(Service, dict=True):
         SIGKILL".
         """
         if not self.settled:
-            # The cause usually concerns all nodes. So the first start succeeds
-            # for all nodes or for none.
-            reason = slot.status.text(failed=True) or how_it_ended
-            self.failure = StartError(f"node {slot.name}: {reason}")
-            slot.ended(now, planned=True)
-            self.drain_all()
+            self._end_first_start(slot, now, how_it_ended)
             return
 
         name = f"node {slot.name} (pid {slot.pid})"
@@ -266,6 +263,17 @@ class Children(Service, dict=True):
             logging.ERROR,
             f"{name} {how_it_ended}, after {lived:.1f} s; restarting in {pause:.1f} s",
         )
+
+    def _end_first_start(self, slot: Slot, now: float, how_it_ended: str) -> None:
+        """End all children, because one has failed in the first start.
+
+        The cause usually concerns all nodes. So the first start succeeds for
+        all nodes or for none.
+        """
+        reason = slot.status.text(failed=True) or how_it_ended
+        self.failure = StartError(f"node {slot.name}: {reason}")
+        slot.ended(now, planned=True)
+        self.drain_all()
 
     # --- looking after them ---------------------------------------------------
 
@@ -410,13 +418,8 @@ def run_child(
         watcher.start(_supervisor_gone, watcher)
         listeners = {name: wrapped(sock) for name, sock in slot.listeners.items()}
 
-        def started(node: Node) -> None:
-            """Called when the node serves."""
-            heartbeat.started(node)
-            if line is not None:
-                _ask_for_permits(node, line)
-
         try:
+            started = partial(_node_started, heartbeat, line)
             serving.serve(config, read_config, started, listeners, slot.name)
             status = 0
         except StartError as error:
@@ -426,6 +429,25 @@ def run_child(
     finally:
         # Not sys.exit(), which would run the supervisor's code above this call.
         os._exit(status)
+
+
+def _node_started(
+    heartbeat: _Heartbeat, line: _socket.socket | None, node: Node
+) -> None:
+    """Begin what a child does for its supervisor once its node serves."""
+    heartbeat.started(node)
+    if line is not None:
+        _ask_for_permits(node, line)
+
+
+def _flush_streams() -> None:
+    """Write the buffers of the console before a fork.
+
+    Otherwise the child would also write its copy of them.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):  # nobody reads the stream any more
+            stream.flush()
 
 
 def _leave_supervisor() -> None:

@@ -8,7 +8,7 @@ import mmap
 import random
 import sys
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from struct import Struct, pack
 from typing import Any, Final, NamedTuple
@@ -172,13 +172,22 @@ class ConnectionSteering:
             pack(_LOAD, 0, 0, _RANDOM_NUMBER),
             pack(_MODULO, 0, 0, open_listeners),
         ]
-        # Then add one for each closed listener up to that number. So with the
-        # listener 1 closed, 0, 1, 2 become 0, 2, 3.
-        for number in sorted(closed):
-            program.append(pack(_JUMP_IF_AT_LEAST, 0, 1, number))
-            program.append(pack(_ADD, 0, 0, 1))
+        program += self._skip(closed)
         program.append(pack(_RETURN_ACCUMULATOR, 0, 0, 0))
         return program
+
+    def _skip(self, closed: frozenset[int]) -> list[bytes]:
+        """Return the instructions that add one for each closed listener up to
+        a number.
+
+        So with the listener 1 closed, 0, 1, 2 become 0, 2, 3.
+        """
+        pack = self._INSTRUCTION.pack
+        instructions = []
+        for number in sorted(closed):
+            instructions.append(pack(_JUMP_IF_AT_LEAST, 0, 1, number))
+            instructions.append(pack(_ADD, 0, 0, 1))
+        return instructions
 
 
 class Rush:
@@ -238,19 +247,25 @@ class Rush:
         """Choose nodes, and until when they get new connections."""
         counts = self._expected_counts(nodes)
         mean = sum(counts.values()) / len(counts)
-
-        def rank(number: int) -> tuple[bool, float]:
-            return counts[number] > mean, self._chosen_at.get(number, 0.0)
-
-        # First the nodes with fewer connections, and among them the one whose turn
-        # was longest ago.
-        order = sorted(counts, key=rank)
+        order = self._order_of_turns(counts, mean)
         chosen_count = self._chosen_count(nodes, counts, order)
 
         # The nodes keep their turn until each of them has got half the mean.
         seconds = chosen_count * mean / 2 / max(self._per_second, 1.0)
         seconds = min(max(seconds, RUSH_SECONDS), _LONGEST_SECONDS)
         self._give_turn(order[:chosen_count], now, seconds)
+
+    def _order_of_turns(self, counts: Mapping[int, float], mean: float) -> list[int]:
+        """Sort nodes by when they shall get new connections.
+
+        First come the nodes with fewer connections than the ``mean``, and among
+        them the one whose turn was longest ago.
+        """
+
+        def rank(number: int) -> tuple[bool, float]:
+            return counts[number] > mean, self._chosen_at.get(number, 0.0)
+
+        return sorted(counts, key=rank)
 
     def _expected_counts(self, nodes: dict[int, NodeMarks]) -> dict[int, float]:
         """Return about how many connections each node has now.
@@ -538,7 +553,13 @@ def check_ports(config: Config) -> None:
             "identifies a node"
         )
 
-    last = first + PORTS_PER_NODE * count - 1
+    _refuse_taken_ports(config, first, first + PORTS_PER_NODE * count - 1)
+
+
+def _refuse_taken_ports(config: Config, first: int, last: int) -> None:
+    """Raise StartError if nodes cannot have the ports from ``first`` to
+    ``last``."""
+    count = config.server.processes
     nodes = f"{count} nodes need" if count > 1 else "a node needs"
     need = f"app.rpc_port {first}: {nodes} the ports up to {last}"
     if last > LAST_PORT:
@@ -573,16 +594,24 @@ def resolve_addresses(config: Config) -> Config:
             row = msgspec.structs.replace(row, host=resolve(row.host))
         extra.append(row)
     host = resolve(config.server.host)
-    advertise = config.cluster.advertise
-    # A stored key ends demo mode. Nobody has read the database yet.
-    is_undecided = config.demo and not config.server.insecure
-    if not advertise and not is_undecided:
-        advertise = own_address()
+    advertise = _advertised_address(config)
     return _replaced(
         config,
         server={"host": host, "extra_listen": tuple(extra)},
         cluster={"advertise": advertise},
     )
+
+
+def _advertised_address(config: Config) -> str:
+    """Return the address that nodes advertise to each other.
+
+    ``""`` if only the database tells whether a node is in demo mode: a stored
+    key ends it, and nobody has read the database yet.
+    """
+    is_undecided = config.demo and not config.server.insecure
+    if config.cluster.advertise or is_undecided:
+        return config.cluster.advertise
+    return own_address()
 
 
 def for_child(config: Config, number: int) -> Config:
@@ -612,16 +641,25 @@ def apply_reload(
     changed: list[str] = []
     unchanged_sections: dict[str, dict[str, Any]] = {}
     for section, keys in _FIXED.items():
-        old = getattr(given, section)
-        new = getattr(config, section)
         in_use = getattr(used, section)
         unchanged_sections[section] = {key: getattr(in_use, key) for key in keys}
-        # Compared with the settings as written, because the ones in use have
-        # addresses in place of names.
-        for key in keys:
-            if getattr(old, key) != getattr(new, key):
-                changed.append(f"{section}.{key}")
+        changed += _changed_keys(given, config, section, keys)
     return _replaced(config, **unchanged_sections), changed
+
+
+def _changed_keys(
+    given: Config, config: Config, section: str, keys: Iterable[str]
+) -> list[str]:
+    """List the settings of a section that a reload would change.
+
+    They are compared with the settings as written, because the ones in use
+    have addresses in place of names.
+    """
+    old = getattr(given, section)
+    new = getattr(config, section)
+    return [
+        f"{section}.{key}" for key in keys if getattr(old, key) != getattr(new, key)
+    ]
 
 
 def _replaced(config: Config, **sections: dict[str, Any]) -> Config:

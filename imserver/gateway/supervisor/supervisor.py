@@ -155,7 +155,16 @@ class Supervisor(Service, dict=True):
             self.listeners, possible=not self.config.server.reuse_port
         )
 
-        self._children = Children(
+        self._children = self._make_children()
+        self._is_announced = False
+        """Whether the banner was printed."""
+        self._rolling = RollingRestart(
+            slots=self._slots, drain=self._drain, report=self._report
+        )
+
+    def _make_children(self) -> Children:
+        """Return the children of the slots. None is started yet."""
+        return Children(
             config=self.config,
             read_config=self.read_config,
             slots=self._slots,
@@ -163,9 +172,6 @@ class Supervisor(Service, dict=True):
             permits=self._permits,
             report=self._report,
             close_inherited=self._close_inherited,
-        )
-        self._rolling = RollingRestart(
-            slots=self._slots, drain=self._drain, report=self._report
         )
 
     def _count_of_few(self) -> int:
@@ -190,7 +196,6 @@ class Supervisor(Service, dict=True):
         StartError if the children cannot start.
         """
         children = self._children
-        is_announced = False
         while True:
             now = time.monotonic()
             children.tick(now)
@@ -198,11 +203,7 @@ class Supervisor(Service, dict=True):
             if children.ending and not any(slot.pid for slot in self._slots):
                 break
             if children.settled and not children.ending:
-                if not is_announced:
-                    is_announced = True
-                    self._announce_nodes()
-                self._rolling.tick(now)
-                self._steer(now)
+                self._look_after_served(now)
 
             seconds = self._pause_seconds(now)
             for number in self._signals.wait(seconds, self._permits):
@@ -211,6 +212,14 @@ class Supervisor(Service, dict=True):
             raise children.failure
         self._report(logging.INFO, "all nodes have ended")
         return self._status or min(children.bad_ends, 1)
+
+    def _look_after_served(self, now: float) -> None:
+        """Do the work of a turn in which all nodes serve."""
+        if not self._is_announced:
+            self._is_announced = True
+            self._announce_nodes()
+        self._rolling.tick(now)
+        self._steer(now)
 
     def _pause_seconds(self, now: float) -> float:
         """Return the longest time until the next tick of the main loop."""
@@ -482,9 +491,7 @@ def _modules_of(config: Config) -> list[str]:
     """
     names = [*_MODULES]
     if config.clustered:
-        names.append("imserver.gateway.core.cluster")
-        if address_of(config.redis).tls:
-            names.append("imserver.gateway.cluster.redis.tls")
+        names += _modules_of_cluster(config)
     if config.server.http == "wsgi":
         names.append("imserver.gateway.transport.wsgi")
     if any(tenant.jwt for tenant in config.apps.values()):
@@ -492,7 +499,21 @@ def _modules_of(config: Config) -> list[str]:
     if any(tenant.webhook.urls for tenant in config.apps.values()):
         # Webhooks are HTTP requests.
         names.append("urllib3")
-    address = database_address(config.storage, config.server.data_dir)
-    if address.configured or address.exists:
-        names += ["imserver.gateway.storage.database", DRIVERS[address.engine]]
+    names += _modules_of_database(config)
     return names
+
+
+def _modules_of_cluster(config: Config) -> list[str]:
+    """List the modules of a node of a cluster."""
+    names = ["imserver.gateway.core.cluster"]
+    if address_of(config.redis).tls:
+        names.append("imserver.gateway.cluster.redis.tls")
+    return names
+
+
+def _modules_of_database(config: Config) -> list[str]:
+    """List the modules for the database, if there is one or must be one."""
+    address = database_address(config.storage, config.server.data_dir)
+    if not (address.configured or address.exists):
+        return []
+    return ["imserver.gateway.storage.database", DRIVERS[address.engine]]
