@@ -221,13 +221,20 @@ class ChannelCommands(Service):
         if options.user_limited and user and is_limited_to(channel, user):
             return _NO_CLAIMS
         if admitted == "back_end" and (token or not needs_token(channel)):
-            if not isinstance(connection, Connection):
-                raise _only_connections()
-            return self.consent.subscribe(connection, channel, token, data)
+            return self._ask_back_end(connection, channel, token, data)
         if self._needs_no_token(app, channel, admitted, rule):
             self.channels.options.check_user(user, options)
             return _NO_CLAIMS
         raise ChannelRefused("denied", "the channel needs a token")
+
+    def _ask_back_end(
+        self, connection: ChannelClient, channel: str, token: str, data: bytes
+    ) -> ChannelClaims:
+        """Ask the back end whether a client may subscribe, which only a
+        connection can."""
+        if not isinstance(connection, Connection):
+            raise _only_connections()
+        return self.consent.subscribe(connection, channel, token, data)
 
     def _needs_no_token(
         self, app: str, channel: str, admitted: str, rule: Rule | None
@@ -290,15 +297,7 @@ class ChannelCommands(Service):
         Raises :class:`ChannelRefused` if the token is invalid, or for somebody
         else.
         """
-        try:
-            claims = self.logins.read_channel_token(rule, token)
-        except TokenExpired as expired:
-            raise ChannelRefused("expired", str(expired)) from None
-        except BadToken as bad:
-            raise ChannelRefused("denied", str(bad)) from None
-        except IssuerUnavailable as away:
-            raise ChannelRefused("unavailable", str(away)) from None
-
+        claims = self._verified_claims(rule, token)
         if claims.sub != connection.user or claims.channel != channel:
             raise ChannelRefused("denied", "the token is for another user or channel")
         if claims.app != "" and self.logins.resolve(str(claims.app)) != rule.name:
@@ -307,6 +306,20 @@ class ChannelCommands(Service):
         if claims.client and not self._has_id(connection, claims.client):
             raise ChannelRefused("denied", "the token is for another connection")
         return claims
+
+    def _verified_claims(self, rule: Rule, token: str) -> ChannelClaims:
+        """Return the claims of a token that a key of the app has signed.
+
+        Raises :class:`ChannelRefused` if the token is invalid.
+        """
+        try:
+            return self.logins.read_channel_token(rule, token)
+        except TokenExpired as expired:
+            raise ChannelRefused("expired", str(expired)) from None
+        except BadToken as bad:
+            raise ChannelRefused("denied", str(bad)) from None
+        except IssuerUnavailable as away:
+            raise ChannelRefused("unavailable", str(away)) from None
 
     def _has_id(self, client: ChannelClient, id: str) -> bool:
         """Whether a client is the connection with this id."""
@@ -367,15 +380,12 @@ class ChannelCommands(Service):
         former_info = b""
         if state is not None:
             former_info = state.set_info(channel, info)
-        since = None
-        if command.recover and options.may_recover:
-            since = Position(command.epoch, command.offset)
         try:
             return self.channels.subscriptions.subscribe(
                 connection,
                 channel,
                 options,
-                since,
+                _recovery_position(command, options),
                 command.delta,
                 command.reject_unrecovered,
             )
@@ -641,6 +651,14 @@ class ChannelCommands(Service):
     def _answers_for(self, connection: Connection) -> ChannelAnswers:
         """Return the object that makes the answers for a connection."""
         return self.answers[connection.encoding.dialect.name]
+
+
+def _recovery_position(command: Subscribe, options: ChannelSettings) -> Position | None:
+    """Return the position of a client that comes back; None if it is new, or
+    recovers nothing."""
+    if command.recover and options.may_recover:
+        return Position(command.epoch, command.offset)
+    return None
 
 
 def _presence_of(options: ChannelSettings) -> tuple[str, bool]:

@@ -348,15 +348,11 @@ class Connections(Service, dict=True):
         if connection is None:
             return Joined.UNKNOWN
 
-        def report_joined(is_new: bool, position: Position | None) -> None:
-            """Tell the listeners that the connection is in the channel."""
-            for listener in self._on_join:
-                listener(connection, channel, query.about, is_new, position)
-
         subscriptions = self.channels.subscriptions
         try:
+            report = partial(self._report_joined, connection, query, True)
             if subscriptions.join_with_position(
-                connection, channel, partial(report_joined, True), query.since
+                connection, channel, report, query.since
             ):
                 return Joined.JOINED
             is_new = subscriptions.join(query.app, channel, connection)
@@ -368,10 +364,21 @@ class Connections(Service, dict=True):
         # It may have ended meanwhile.
         if channel not in self.channels.members.channels_of(connection):
             return Joined.UNKNOWN
-        report_joined(is_new, position=None)
+        self._report_joined(connection, query, is_new, position=None)
         if is_new:
             return Joined.JOINED
         return Joined.MEMBER
+
+    def _report_joined(
+        self,
+        connection: Connection,
+        query: JoinChannel,
+        is_new: bool,
+        position: Position | None,
+    ) -> None:
+        """Tell the listeners that the connection is in the channel."""
+        for listener in self._on_join:
+            listener(connection, query.channel, query.about, is_new, position)
 
     def leave(self, app: str, connection_id: str, channel: str) -> Left:
         """Take a connection out of a channel."""

@@ -177,23 +177,9 @@ class ChannelConsent(Service):
         Returns the event to publish, which the back end may have changed, and
         whether the history gets it.
         """
-        facts: dict[str, Any] = {"channel": channel}
-        if event.data:
-            facts["data"] = Raw(event.data)
-        else:
-            facts["data"] = event.text
-        # The type of data that has no type of its own.
-        if event.type != "custom":
-            facts["type"] = event.type
+        facts = _publication_facts(event, channel)
         answer = self._ask("publish", connection, channel, facts, AllowedPublication)
-
-        # The back end may have changed the content, and may have added tags.
-        if answer.data is not UNSET:
-            event = _with_data(event, answer.data)
-        if answer.tags:
-            part = event.channel or ChannelPart(channel)
-            event = replace(event, channel=replace(part, tags=encode_tags(answer.tags)))
-        return event, not answer.skip_history
+        return _as_answered(event, channel, answer), not answer.skip_history
 
     def review(self, connection: ChannelClient, channel: str, event: Event) -> Event:
         """Let the back end of the app review an event that a client publishes.
@@ -210,6 +196,15 @@ class ChannelConsent(Service):
         if app not in self.reviews.apps:
             return event
 
+        return self._review_by_back_end(connection, channel, event)
+
+    def _review_by_back_end(
+        self, connection: ChannelClient, channel: str, event: Event
+    ) -> Event:
+        """Return the event as the back end wants it. Raises
+        :class:`ChannelRefused` if it rejects the event."""
+        app = connection.app or ""
+        user = connection.user
         decision = self.reviews.decide(app, _facts_of(event, channel))
         if decision.action == "undecided":
             raise ChannelRefused(
@@ -267,6 +262,30 @@ def _after_refusal(connection: Connection, refused: BackEndRefused) -> ChannelRe
         connection.disconnect(*refused.disconnect)
         return ChannelRefused("ended")
     return ChannelRefused("denied", str(refused), refused.error)
+
+
+def _publication_facts(event: Event, channel: str) -> dict[str, Any]:
+    """Describe an event to the back end that decides about it."""
+    facts: dict[str, Any] = {"channel": channel}
+    if event.data:
+        facts["data"] = Raw(event.data)
+    else:
+        facts["data"] = event.text
+    # The type of data that has no type of its own.
+    if event.type != "custom":
+        facts["type"] = event.type
+    return facts
+
+
+def _as_answered(event: Event, channel: str, answer: AllowedPublication) -> Event:
+    """Return an event with the content and the tags that the back end gave
+    it."""
+    if answer.data is not UNSET:
+        event = _with_data(event, answer.data)
+    if answer.tags:
+        part = event.channel or ChannelPart(channel)
+        event = replace(event, channel=replace(part, tags=encode_tags(answer.tags)))
+    return event
 
 
 def _facts_of(event: Event, channel: str) -> dict[str, Any]:

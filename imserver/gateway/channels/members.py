@@ -4,7 +4,7 @@ refused."""
 import logging
 import re
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from heapq import nsmallest
 from itertools import islice
 from math import isfinite
@@ -402,15 +402,22 @@ class ChannelMembers(Service):
 
         # A channel exists on this node as long as it has members here.
         if channel not in hub_app.channels:
-            check_name(channel)
-            settings = self.here.settings(app)
-            limit = 0 if settings is None else settings.max_channels
-            if limit and len(hub_app.channels) >= limit:
-                raise ChannelRefused(
-                    "full",
-                    f"the app has {limit} channels on this node, which is its limit",
-                )
+            self._check_new_channel(app, channel, channel_count=len(hub_app.channels))
         return self.membership.join(hub_app, channel, connection)
+
+    def _check_new_channel(self, app: str, channel: str, channel_count: int) -> None:
+        """Raise :class:`ChannelRefused` if this node cannot have a channel, too.
+
+        It has ``channel_count`` channels of the app.
+        """
+        check_name(channel)
+        settings = self.here.settings(app)
+        limit = 0 if settings is None else settings.max_channels
+        if limit and channel_count >= limit:
+            raise ChannelRefused(
+                "full",
+                f"the app has {limit} channels on this node, which is its limit",
+            )
 
     def report_to(
         self,
@@ -676,13 +683,8 @@ class ChannelMembers(Service):
 
         after = read_cursor(query.after)
         total = len(local.members)
-        following = (
-            (connection, joined)
-            for connection, joined in local.members.items()
-            if (joined, birth) > after
-        )
         # A list, because members may come and go while others are served.
-        rows = list(islice(following, query.limit))
+        rows = list(islice(_members_after(local, after, birth), query.limit))
 
         members = []
         for number, (connection, joined) in enumerate(rows, 1):
@@ -754,11 +756,7 @@ class ChannelMembers(Service):
         pages, _ = others.query("channel_members", members_query, older)
 
         shares = list(read(answers, UsersHere).values())
-        for page in read(pages, MembersHere).values():
-            shares.append(
-                UsersHere(page.total, [member.user for member in page.members])
-            )
-        return shares
+        return shares + _users_of_pages(read(pages, MembersHere).values())
 
     def _users_here(self, query: ChannelUsersQuery) -> UsersHere:
         """Answer a query about the users in a channel on this node."""
@@ -801,17 +799,7 @@ class ChannelMembers(Service):
             answers, missing = self.others.query("channel_names", query)
             parts += read(answers, ChannelNamesAnswer).values()
 
-        members = _members_by_channel(parts)
-        total = sum(part.total for part in parts)
-        channels = sorted(members)
-        has_more = len(channels) > limit
-        if not after and not has_more:
-            # The page has all channels, so each of them can count once.
-            total = len(channels)
-        counts = [
-            ChannelCount(channel, members[channel]) for channel in channels[:limit]
-        ]
-        return ChannelPage(total, counts, has_more, tuple(missing))
+        return _channel_page(parts, after, limit, missing)
 
     def _page_here(self, query: ChannelNamesQuery) -> ChannelNamesAnswer:
         """Answer a query about the channels with members on this node."""
@@ -863,6 +851,46 @@ def _members_by_channel(answers: Iterable[ChannelNamesAnswer]) -> dict[str, int]
     return members
 
 
+def _channel_page(
+    parts: Sequence[ChannelNamesAnswer], after: str, limit: int, missing: Sequence[str]
+) -> ChannelPage:
+    """Merge the channels of all nodes into one page.
+
+    ``after`` is the last name of the page before. ``missing`` has the nodes
+    that did not answer.
+    """
+    members = _members_by_channel(parts)
+    total = sum(part.total for part in parts)
+    channels = sorted(members)
+    has_more = len(channels) > limit
+    if not after and not has_more:
+        # The page has all channels, so each of them can count once.
+        total = len(channels)
+    counts = [ChannelCount(channel, members[channel]) for channel in channels[:limit]]
+    return ChannelPage(total, counts, has_more, tuple(missing))
+
+
+def _users_of_pages(pages: Iterable[MembersHere]) -> list[UsersHere]:
+    """Return the users of pages of members, of nodes that know no query for
+    users."""
+    return [
+        UsersHere(page.total, [each.user for each in page.members]) for page in pages
+    ]
+
+
+def _members_after(
+    local: LocalChannel, after: tuple[float, int], birth: int
+) -> Iterator[tuple[Connection, float]]:
+    """Find the members of a channel on this node after a cursor, each with the
+    time of its joining.
+
+    ``birth`` identifies this node in cursors.
+    """
+    for connection, joined in local.members.items():
+        if (joined, birth) > after:
+            yield connection, joined
+
+
 def page_of(
     shares: Iterable[MembersHere], limit: int, missing: tuple[str, ...] = ()
 ) -> MemberPage:
@@ -872,14 +900,8 @@ def page_of(
     ``limit`` members, and as many as fit into its bytes. ``missing`` has the
     nodes that did not answer.
     """
-    total = 0
-    rows: list[tuple[float, int, ChannelMember]] = []
-    for share in shares:
-        total += share.total
-        rows += [(member.joined, share.birth, member) for member in share.members]
-    # By the time of joining, and then by node.
-    rows.sort(key=lambda row: row[:2])
-
+    shares = list(shares)
+    rows = _by_joining(shares)
     sizes = (_size_of(member) for _, _, member in rows)
     page = rows[: min(limit, count_fitting(sizes))]
     next_cursor = ""
@@ -887,7 +909,19 @@ def page_of(
         joined, birth, _ = page[-1]
         next_cursor = cursor(joined, birth)
     members = [member for _, _, member in page]
+    total = sum(share.total for share in shares)
     return MemberPage(total, members, next_cursor, missing)
+
+
+def _by_joining(
+    shares: Iterable[MembersHere],
+) -> list[tuple[float, int, ChannelMember]]:
+    """Sort the members of all nodes by the time of joining, and then by node."""
+    rows: list[tuple[float, int, ChannelMember]] = []
+    for share in shares:
+        rows += [(member.joined, share.birth, member) for member in share.members]
+    rows.sort(key=lambda row: row[:2])
+    return rows
 
 
 def _size_of(member: ChannelMember) -> int:

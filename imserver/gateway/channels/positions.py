@@ -7,7 +7,7 @@ is sent.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 import gevent
@@ -258,28 +258,8 @@ class OrderedDelivery:
             self._to_all(local, publication)
             return
 
-        event = publication.event
-        offset = 0
-        if event.channel is not None:
-            offset = event.channel.offset
-        ready = []
-        for connection in members:
-            if (
-                connection is publication.except_connection
-                or connection.user in publication.except_users
-            ):
-                continue
-            # A list of collected publications, the last offset that the member
-            # has, or None; see `ChannelPosition.waiting`.
-            waits = waiting.get(connection)
-            if isinstance(waits, list):
-                # When it has its answer, it receives the texts so far of all
-                # streamed messages. So their pieces are not collected.
-                if event.kind != "stream":
-                    waits.append(event)
-            elif waits is None or not 0 < offset <= waits:
-                ready.append(connection)
-        self.send(local, ready, event)
+        ready = _ready_members(members, publication, waiting)
+        self.send(local, ready, publication.event)
         if waiting:
             self._end_waits(local)
 
@@ -398,26 +378,39 @@ class OrderedDelivery:
         Tries until the history answers, or the channel has no members here any
         more. Then delivers them.
         """
-        page = None
-        since = Position(state.epoch, state.offset)
+        found = None
         try:
-            while local.members and page is None:
-                since = Position(state.epoch, state.offset)
-                page = self._history.read(local.app.name, local.name, since, -1)
-                if page is None:
-                    gevent.sleep(_AGAIN_SECONDS)
+            found = self._read_missing(local, state)
         except Exception:
             log.exception("missing publications could not be read")
 
         state.filling = False
-        if page is None:
+        if found is None:
             return
+        since, page = found
         if state.epoch == since.epoch:
             self._deliver_page(local, state, since, page)
         else:
             # The epoch has changed while the history was read, so the page
             # does not fit to the position any more.
             self._fill_soon(local, state)
+
+    def _read_missing(
+        self, local: LocalChannel, state: ChannelPosition
+    ) -> tuple[Position, HistoryPage] | None:
+        """Read the publications after the position of this node, until the
+        history answers.
+
+        Returns them with that position; None: the channel has no members here
+        any more.
+        """
+        while local.members:
+            since = Position(state.epoch, state.offset)
+            page = self._history.read(local.app.name, local.name, since, -1)
+            if page is not None:
+                return since, page
+            gevent.sleep(_AGAIN_SECONDS)
+        return None
 
     def _deliver_page(
         self,
@@ -440,13 +433,7 @@ class OrderedDelivery:
             self._restart_members(local, state, page.position)
             return
 
-        for event in page.publications:
-            channel_part = event.channel
-            if channel_part is not None and channel_part.offset > state.offset:
-                # A publication from a node says whom to leave out. A
-                # publication from the history does not.
-                publication = Publication(local.name, event)
-                state.early.setdefault(channel_part.offset, publication)
+        _collect_missed(local, state, page)
         self._deliver_early(local, state)
         if state.offset < page.position.offset:
             # The history does not retain all missing publications any more.
@@ -537,11 +524,63 @@ class OrderedDelivery:
             # One round trip for the whole batch.
             positions = self._history.positions(app, [local.name for local in batch])
             for local, newest in zip(batch, positions or (), strict=False):
-                state = local.position
-                if state is None or state.offset < 0:
-                    continue  # no position is known here
-                if newest != Position(state.epoch, state.offset):
-                    self._fill_soon(local, state)
+                self._fill_if_behind(local, newest)
+
+    def _fill_if_behind(self, local: LocalChannel, newest: Position) -> None:
+        """Read missing publications of a channel if its position here is not the
+        newest one."""
+        state = local.position
+        if state is None or state.offset < 0:
+            return  # no position is known here
+        if newest != Position(state.epoch, state.offset):
+            self._fill_soon(local, state)
+
+
+def _ready_members(
+    members: Iterable[Connection],
+    publication: Publication,
+    waiting: Mapping[Connection, list[Event] | int | None],
+) -> list[Connection]:
+    """Return the members that receive a publication at once.
+
+    For a member that waits for its answer, the publication is collected.
+    """
+    event = publication.event
+    offset = 0
+    if event.channel is not None:
+        offset = event.channel.offset
+    ready = []
+    for connection in members:
+        if (
+            connection is publication.except_connection
+            or connection.user in publication.except_users
+        ):
+            continue
+        # A list of collected publications, the last offset that the member
+        # has, or None; see `ChannelPosition.waiting`.
+        waits = waiting.get(connection)
+        if isinstance(waits, list):
+            # When it has its answer, it receives the texts so far of all
+            # streamed messages. So their pieces are not collected.
+            if event.kind != "stream":
+                waits.append(event)
+        elif waits is None or not 0 < offset <= waits:
+            ready.append(connection)
+    return ready
+
+
+def _collect_missed(
+    local: LocalChannel, state: ChannelPosition, page: HistoryPage
+) -> None:
+    """Put the publications of a page that this node has not delivered among
+    the early ones."""
+    for event in page.publications:
+        channel_part = event.channel
+        if channel_part is not None and channel_part.offset > state.offset:
+            # A publication from a node says whom to leave out. A publication
+            # from the history does not.
+            publication = Publication(local.name, event)
+            state.early.setdefault(channel_part.offset, publication)
 
 
 def _take_delayed(state: ChannelPosition, connection: Connection) -> list[Event]:

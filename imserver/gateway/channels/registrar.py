@@ -118,25 +118,33 @@ class Registrar(Service):
 
         entered = Flag()
         self._entering[key] = entered
-        life = self._registry.generation()
         try:
-            # The registry only has to know that there is a member.
-            report = ReportedMembers(*key, members=1)
-            members_elsewhere = self._registry.report_channels([report])
-            has_stored = members_elsewhere is not None
-            if has_stored and life == self._registry.generation():
-                self._reported.add(key)
-            else:
-                # Without the registry, the other nodes learn it from this one,
-                # and send it every publication.
-                message = ChannelsUnsettled(self._node_messages.own_epoch)
-                self._node_messages.broadcast(message)
-            return members_elsewhere is None or not members_elsewhere[0]
+            return self._store_first_member(key)
         finally:
             # The number of members may have changed during the report.
             self._changed[key] = None
             del self._entering[key]
             entered.set()
+
+    def _store_first_member(self, key: _Key) -> bool:
+        """Tell the registry that a channel has a member on this node.
+
+        If the registry does not answer, tells all other nodes. The result is
+        the one of :meth:`report_join`.
+        """
+        life = self._registry.generation()
+        # The registry only has to know that there is a member.
+        report = ReportedMembers(*key, members=1)
+        members_elsewhere = self._registry.report_channels([report])
+        has_stored = members_elsewhere is not None
+        if has_stored and life == self._registry.generation():
+            self._reported.add(key)
+        else:
+            # Without the registry, the other nodes learn it from this one, and
+            # send it every publication.
+            message = ChannelsUnsettled(self._node_messages.own_epoch)
+            self._node_messages.broadcast(message)
+        return members_elsewhere is None or not members_elsewhere[0]
 
     def unsettled(self) -> bool:
         """Whether the registry does not know all channels here yet.
@@ -220,12 +228,7 @@ class Registrar(Service):
             for key in keys
             if key not in self._entering
         ]
-        for entry in entries:
-            if not entry.members:
-                # Before the report: a connection that joins during the report
-                # must report after it.
-                self._reported.discard((entry.app, entry.channel))
-
+        self._forget_empty(entries)
         members_elsewhere = self._registry.report_channels(entries)
         # After a loss of data meanwhile, the registry may not have the report.
         if members_elsewhere is None or life != self._registry.generation():
@@ -236,6 +239,16 @@ class Registrar(Service):
             (entry.app, entry.channel) for entry in entries if entry.members
         )
         return True
+
+    def _forget_empty(self, entries: Iterable[ReportedMembers]) -> None:
+        """Forget that the registry knows the channels without members.
+
+        It comes before the report: a connection that joins during the report
+        must report after it.
+        """
+        for entry in entries:
+            if not entry.members:
+                self._reported.discard((entry.app, entry.channel))
 
     def _announce_empty(
         self, entries: Sequence[ReportedMembers], members_elsewhere: Sequence[int]
@@ -257,9 +270,7 @@ class Registrar(Service):
         take_turns(len(self._registry.leases()))
         life = self._registry.generation()
         self._reported.clear()
-        keys: list[_Key] = []
-        for name, app in self._hub.apps.items():
-            keys += [(name, channel) for channel in app.channels]
+        keys = self._keys_here()
         for first in range(0, len(keys), REPORTED_CHANNELS):
             started = monotonic()
             if not self._report(keys[first : first + REPORTED_CHANNELS]):
@@ -269,3 +280,10 @@ class Registrar(Service):
             report_seconds = monotonic() - started
             gevent.sleep(_REPORT_PAUSE_SECONDS + 2 * report_seconds)
         self._life = life
+
+    def _keys_here(self) -> list[_Key]:
+        """List the channels that have members on this node."""
+        keys: list[_Key] = []
+        for name, app in self._hub.apps.items():
+            keys += [(name, channel) for channel in app.channels]
+        return keys

@@ -8,7 +8,7 @@ learns that it must reload.
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Final
 
@@ -69,6 +69,11 @@ class Subscribed(Struct, frozen=True):
     recovered: bool = False
     delta: bool = False
 
+    def misses_publications(self, since: Position | None) -> bool:
+        """Whether a client that comes back at ``since`` has lost some of the
+        publications after it."""
+        return self.position is not None and since is not None and not self.recovered
+
     def events(self) -> Sequence[Event]:
         """Return the publications as the subscriber receives them."""
         events = self.publications
@@ -115,15 +120,7 @@ def _recovery(request: _JoinRequest, page: HistoryPage) -> tuple[bool, Sequence[
     newest = page.position
     missed = page.publications
     if request.recovers_newest:
-        if since == newest and newest.offset > 0:
-            return True, []  # the client has it already
-        offsets = [
-            event.channel.offset for event in missed if event.channel is not None
-        ]
-        if offsets == [newest.offset]:
-            return True, missed
-        # The history does not retain the newest publication any more.
-        return False, []
+        return _recovery_of_newest(since, page)
 
     if request.options.history:
         return page.whole, missed  # the message log says so itself
@@ -134,6 +131,24 @@ def _recovery(request: _JoinRequest, page: HistoryPage) -> tuple[bool, Sequence[
         return False, missed
     # Offsets have no gaps, so their difference is the number of publications.
     return newest.offset - since.offset == len(missed), missed
+
+
+def _recovery_of_newest(
+    since: Position | None, page: HistoryPage
+) -> tuple[bool, Sequence[Event]]:
+    """Decide whether a client recovers the newest publication of a channel.
+
+    The arguments and the result are those of :func:`_recovery`.
+    """
+    newest = page.position
+    if since == newest and newest.offset > 0:
+        return True, []  # the client has it already
+    missed = page.publications
+    offsets = [event.channel.offset for event in missed if event.channel is not None]
+    if offsets == [newest.offset]:
+        return True, missed
+    # The history does not retain the newest publication any more.
+    return False, []
 
 
 class ChannelSubscriptions(Service, dict=True):
@@ -233,12 +248,7 @@ class ChannelSubscriptions(Service, dict=True):
             # The connection may have ended while the history was read.
             if connection not in subscription.local.members:
                 raise ChannelRefused("ended")
-            misses_publications = (
-                subscription.position is not None
-                and since is not None
-                and not subscription.recovered
-            )
-            if reject_unrecovered and misses_publications:
+            if reject_unrecovered and subscription.misses_publications(since):
                 self.members.leave(app, channel, connection)
                 raise ChannelRefused("unrecoverable")
         except ChannelRefused:
@@ -273,12 +283,22 @@ class ChannelSubscriptions(Service, dict=True):
                 if connection not in subscription.local.members:
                     raise ChannelRefused("ended")
         except BaseException:
-            for channel in subscriptions:
-                self.members.leave(app, channel, connection)
-            for channel in wanted:
-                self._stop_waiting(app, channel)
+            self._undo(connection, subscriptions, wanted)
             raise
         return subscriptions
+
+    def _undo(
+        self, connection: Connection, joined: Iterable[str], wanted: Iterable[str]
+    ) -> None:
+        """End all subscriptions of a connection, because one was refused.
+
+        ``joined`` are the channels that it has joined already.
+        """
+        app = connection.app or ""
+        for channel in joined:
+            self.members.leave(app, channel, connection)
+        for channel in wanted:
+            self._stop_waiting(app, channel)
 
     def answered(
         self, connection: Connection, channel: str, subscription: Subscribed
@@ -340,21 +360,29 @@ class ChannelSubscriptions(Service, dict=True):
         # has its answer. So no publication is lost while the history is read.
         self.ordered.wait(local, request.connection, delta)
         self.members.report_join(local, request.connection)
-        delivered = -1  # leaves the position of a channel that is not stored
-        try:
-            page = self._read_missed(request)
-            if options.history:
-                delivered = self.histories.stored.follow(request.app)
-        except BaseException:
-            self.members.leave(request.app, request.channel, request.connection)
-            raise
-
+        page, delivered = self._read_or_leave(request)
         if local.position is None:
             # All members have left meanwhile.
             raise ChannelRefused("ended")
         local.position.offset = max(local.position.offset, delivered)
         recovered, publications = _recovery(request, page)
         return Subscribed(local, options, page.position, publications, recovered, delta)
+
+    def _read_or_leave(self, request: _JoinRequest) -> tuple[HistoryPage, int]:
+        """Read what a new member has missed; if that fails, it leaves.
+
+        The number is the offset of the last publication that the message log
+        has delivered here; -1 if the channel is not stored, whose position
+        stays.
+        """
+        try:
+            page = self._read_missed(request)
+            if request.options.history:
+                return page, self.histories.stored.follow(request.app)
+            return page, -1
+        except BaseException:
+            self.members.leave(request.app, request.channel, request.connection)
+            raise
 
     def _read_missed(self, request: _JoinRequest) -> HistoryPage:
         """Read the newest position of a channel with history, and what the
@@ -404,12 +432,8 @@ class ChannelSubscriptions(Service, dict=True):
         if the log of a stored channel does not answer.
         """
         app = connection.app or ""
-        state = connection.dialect_state
         options = self.options.of(app, channel)
-        can_recover = state is not None and state.resubscribes(channel)
-        if not can_recover or not options.has_history:
-            return False
-        if self.members.has(connection, channel):
+        if not self._can_get_position(connection, channel, options):
             return False
 
         # Otherwise the caller subscribes it without a position.
@@ -427,16 +451,42 @@ class ChannelSubscriptions(Service, dict=True):
             self._stop_waiting(app, channel)
             return False
 
-        # First the answer, then what it has missed, then what has come
-        # meanwhile.
-        if since is None or not subscription.recovered:
-            answer(position)
-        else:
-            answer(Position(position.epoch, since.offset))
-            for event in subscription.publications:
-                self.here.fanout.to_connection(connection, event)
+        self._answer_with_position(connection, subscription, position, since, answer)
         self.ordered.release(local, connection, position, options.history != "")
         return True
+
+    def _can_get_position(
+        self, connection: Connection, channel: str, options: ChannelSettings
+    ) -> bool:
+        """Whether a connection may join a channel with a position in its
+        history."""
+        state = connection.dialect_state
+        can_recover = state is not None and state.resubscribes(channel)
+        if not can_recover or not options.has_history:
+            return False
+        return not self.members.has(connection, channel)
+
+    def _answer_with_position(
+        self,
+        connection: Connection,
+        subscription: Subscribed,
+        position: Position,
+        since: Position | None,
+        answer: Callable[[Position], object],
+    ) -> None:
+        """Answer a subscription of the back end, and send what was missed.
+
+        ``position`` is the one of the subscription, and ``since`` the one that
+        the back end named.
+        """
+        # First the answer, then what the connection has missed. What has come
+        # meanwhile follows later.
+        if since is None or not subscription.recovered:
+            answer(position)
+            return
+        answer(Position(position.epoch, since.offset))
+        for event in subscription.publications:
+            self.here.fanout.to_connection(connection, event)
 
     def _stop_waiting(self, app: str, channel: str) -> None:
         """Clean up after a refused subscription.
