@@ -137,19 +137,39 @@ def select(
     # publications.
     first = top - len(publications) + 1  # the offset of the oldest one
     if reverse:
-        stop = len(publications)
-        if since is not None:
-            stop = max(0, min(since.offset - first, stop))
-        events = list(islice(publications, stop))[::-1]
+        events = _newest_first(publications, first, since)
     else:
-        start = 0
-        if since is not None:
-            start = max(0, since.offset - first + 1)
-        events = list(islice(publications, start, None))
+        events = _oldest_first(publications, first, since)
 
     if limit < 0:  # no limit
         return events
     return events[:limit]
+
+
+def _newest_first(
+    publications: Sequence[Event], first: int, since: Position | None
+) -> list[Event]:
+    """Return the publications before a position, the newest one first.
+
+    ``first`` is the offset of the oldest publication. ``since`` None: all.
+    """
+    stop = len(publications)
+    if since is not None:
+        stop = max(0, min(since.offset - first, stop))
+    return list(islice(publications, stop))[::-1]
+
+
+def _oldest_first(
+    publications: Sequence[Event], first: int, since: Position | None
+) -> list[Event]:
+    """Return the publications after a position, the oldest one first.
+
+    ``first`` is the offset of the oldest publication. ``since`` None: all.
+    """
+    start = 0
+    if since is not None:
+        start = max(0, since.offset - first + 1)
+    return list(islice(publications, start, None))
 
 
 def _new_epoch() -> str:

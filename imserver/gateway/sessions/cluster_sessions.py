@@ -284,11 +284,7 @@ class ClusterSessions(Sessions):
         try:
             registration = self._registry.register(session)
             if registration is not None and registration.refused:
-                # Older sessions block this one. If they are dead, register the
-                # session in their place.
-                others = registration.others
-                if not self._is_any_alive(others, login):
-                    registration = self._registry.register(session, others)
+                registration = self._register_beside(session, login, registration)
         except PeerBusy:
             # Nobody knows whether the older session is alive. The client may
             # try again.
@@ -306,6 +302,19 @@ class ClusterSessions(Sessions):
         # `superseded`: Redis has carried out this login after a later one of
         # the user, while this node still waited.
         return registration, is_replaced or registration.superseded
+
+    def _register_beside(
+        self, session: Session, login: Login, refused: SessionRegistration
+    ) -> SessionRegistration | None:
+        """Register a session in the place of the older ones that block it, if
+        these are dead.
+
+        Otherwise returns ``refused``, the answer of the registry. Raises
+        PeerBusy if nobody knows whether they are alive.
+        """
+        if self._is_any_alive(refused.others, login):
+            return refused
+        return self._registry.register(session, refused.others)
 
     def _refuse_without_registry(self, session: Session) -> None:
         """Raise SessionRefused if sessions must not begin while the registry does

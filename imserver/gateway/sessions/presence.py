@@ -10,7 +10,7 @@ from msgspec import Struct
 from imserver.gateway.cluster.nodes import NodeQueries, OtherNodes, Registry, read
 from imserver.gateway.cluster.registry import Lease, SessionRef, is_found
 from imserver.gateway.config.declared import about
-from imserver.gateway.hub.hub import Hub
+from imserver.gateway.hub.hub import App, Hub
 from imserver.gateway.model import SYSTEM_PREFIX, Service, is_of_device
 from imserver.gateway.sessions.connection_ids import ConnectionTable
 from imserver.gateway.transport.connection import Connection
@@ -284,15 +284,12 @@ class Presence(Service):
         query = NamesQuery(app, after, limit + 1)
         here = self._names_here(query)
         answers, missing = self._query("names", query)
-        total = here.count
+        shares = [here, *read(answers, NamesAnswer).values()]
         names = here.names
         if answers:
-            all_names = set(names)
-            for answer in read(answers, NamesAnswer).values():
-                total += answer.count
-                all_names.update(answer.names)
-            names = sorted(all_names)
+            names = sorted(set().union(*(share.names for share in shares)))
         has_more = len(names) > limit
+        total = sum(share.count for share in shares)
         if after is None and not has_more:
             # The page has all users, so a user of two nodes counts once.
             total = len(names)
@@ -310,9 +307,7 @@ class Presence(Service):
             query = SessionsQuery(app, users[first : first + BATCH_USERS])
             part = self._sessions_here(query)
             answers, silent = self._query("sessions", query, self._nodes_of(query))
-            for answer in read(answers, list[list[SessionInfo]]).values():
-                for user_sessions, sessions_there in zip(part, answer, strict=False):
-                    user_sessions += sessions_there  # changes the list in `part`
+            _add_sessions(part, read(answers, list[list[SessionInfo]]).values())
             sessions += part
             missing |= dict.fromkeys(silent)
         return UserSessions(sessions, tuple(missing))
@@ -404,18 +399,27 @@ class Presence(Service):
         if app is None:
             return AppCount(0, 0, 0, [])
         users = len(app.users)
-        if app.several:  # a user has several sessions
-            sessions = sum(len(app.sessions_of(user)) for user in app.users)
-        else:
-            sessions = users
         channels = len(app.channels)
         # Too many names would make the answer long, so only their number is
         # told.
-        if channels <= NAMED_CHANNELS:
-            names = list(app.channels)
-        else:
-            names = []
-        return AppCount(users, sessions, channels, names, app.memberships)
+        names = list(app.channels) if channels <= NAMED_CHANNELS else []
+        return AppCount(users, _count_sessions(app), channels, names, app.memberships)
+
+
+def _count_sessions(app: App) -> int:
+    """Count the addressed sessions of an app on this node."""
+    if app.several:  # a user has several sessions
+        return sum(len(app.sessions_of(user)) for user in app.users)
+    return len(app.users)
+
+
+def _add_sessions(
+    part: Sequence[list[SessionInfo]], answers: Iterable[list[list[SessionInfo]]]
+) -> None:
+    """Add the sessions on other nodes to those of each user in ``part``."""
+    for answer in answers:
+        for user_sessions, sessions_there in zip(part, answer, strict=False):
+            user_sessions += sessions_there  # changes the list in `part`
 
 
 def _divide_by_certainty(

@@ -2,7 +2,7 @@
 banning."""
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from time import monotonic, time
 from typing import Final
@@ -38,7 +38,7 @@ from imserver.gateway.model import (
     is_of_device,
 )
 from imserver.gateway.sessions.connection_ids import NAMED_BY_ID
-from imserver.gateway.storage.contract import Changes
+from imserver.gateway.storage.contract import BanRow, Changes
 from imserver.gateway.storage.store import Store
 from imserver.gateway.transport.connection import Connection, app_and_user
 from imserver.gateway.transport.dispatch import CommandRow, CommandTable
@@ -289,32 +289,29 @@ class Sessions:
     def commands(self) -> CommandTable:
         """Return the commands of clients that this service runs."""
 
-        def login(connection: Connection, command: Login) -> Reply:
-            """Log a connection in, and return the reply to the client."""
-            code = self.login(connection, command)
-            if log.isEnabledFor(logging.DEBUG):
-                ids = {"connection": connection.peer}
-                log.debug(
-                    "login of %r in %r: %d", command.user, command.app, code, extra=ids
-                )
-            if code == ReplyCode.OK:
-                return Reply.OK
-            return Reply(code)
-
-        def heartbeat(connection: Connection, _command: Heartbeat) -> Reply:
-            """Note that the client is alive."""
-            self.heartbeat(connection)
-            return Reply.OK
-
-        def ping(_connection: Connection, _command: Ping) -> Reply:
-            return _PONG
-
         # A login and a ping are the commands that need no session.
         return {
-            Login: CommandRow(login, needs_session=False),
-            Heartbeat: CommandRow(heartbeat),
-            Ping: CommandRow(ping, needs_session=False),
+            Login: CommandRow(self._run_login, needs_session=False),
+            Heartbeat: CommandRow(self._run_heartbeat),
+            Ping: CommandRow(_run_ping, needs_session=False),
         }
+
+    def _run_login(self, connection: Connection, command: Login) -> Reply:
+        """Log a connection in, and return the reply to the client."""
+        code = self.login(connection, command)
+        if log.isEnabledFor(logging.DEBUG):
+            ids = {"connection": connection.peer}
+            log.debug(
+                "login of %r in %r: %d", command.user, command.app, code, extra=ids
+            )
+        if code == ReplyCode.OK:
+            return Reply.OK
+        return Reply(code)
+
+    def _run_heartbeat(self, connection: Connection, _command: Heartbeat) -> Reply:
+        """Note that the client is alive."""
+        self.heartbeat(connection)
+        return Reply.OK
 
     def login(
         self,
@@ -432,15 +429,28 @@ class Sessions:
             return ()  # the older connection stays open
         rivals = _rivals(app, login, connection)
         if app.policy == "refuse" and rivals:
-            is_any_alive = self._any_alive(rivals)
-            # Sessions that began during the wait count as alive.
-            pinged = rivals
-            rivals = _rivals(app, login, connection)
-            if is_any_alive or any(rival not in pinged for rival in rivals):
-                raise SessionRefused(ReplyCode.FAILED, "policy", CloseCode.REFUSED)
-            # The user may have been banned during the wait.
-            self._require_no_ban(login.app, login.user)
+            return self._require_dead(app, connection, login, rivals)
         return rivals
+
+    def _require_dead(
+        self,
+        app: App,
+        connection: Connection,
+        login: Login,
+        rivals: list[Connection],
+    ) -> list[Connection]:
+        """Ping the older sessions of a user, and return them if all are dead.
+
+        Raises SessionRefused if one is alive. Sessions that began during the
+        wait count as alive.
+        """
+        is_any_alive = self._any_alive(rivals)
+        rivals_now = _rivals(app, login, connection)
+        if is_any_alive or any(rival not in rivals for rival in rivals_now):
+            raise SessionRefused(ReplyCode.FAILED, "policy", CloseCode.REFUSED)
+        # The user may have been banned during the wait.
+        self._require_no_ban(login.app, login.user)
+        return rivals_now
 
     def _require_no_ban(self, app: str, user: str) -> None:
         """Raise SessionRefused if a user is banned."""
@@ -714,16 +724,25 @@ class Sessions:
         of newly banned users are looked for, which may mean a walk over all
         connections. Never switches greenlets.
         """
+        for (app, seconds, reason), users in self._take_bans(changes.bans).items():
+            query = CloseSessions(app, users, ban_seconds=seconds, reason=reason)
+            self.close_here(query)
+
+    def _take_bans(
+        self, rows: Iterable[BanRow]
+    ) -> dict[tuple[str, float, str], list[str]]:
+        """Apply bans, and return the users who were not banned before.
+
+        They are under the app, the seconds and the reason of their bans.
+        """
         new_bans: dict[tuple[str, float, str], list[str]] = {}
-        for row in changes.bans:
+        for row in rows:
             if row.seconds > 0 and not self.is_banned(row.app, row.user):
                 key = (row.app, row.seconds, row.reason)
                 new_bans.setdefault(key, []).append(row.user)
             # The app may be created later, so it need not exist here.
             self.ban(row.app, row.user, row.seconds, row.reason)
-        for (app, seconds, reason), users in new_bans.items():
-            query = CloseSessions(app, users, ban_seconds=seconds, reason=reason)
-            self.close_here(query)
+        return new_bans
 
     def _query(
         self, others: OtherNodes, kind: str, query: CloseSessions | Unban
@@ -956,6 +975,11 @@ class Sessions:
             if all(not rival.is_open for rival in rivals):
                 break
         return False
+
+
+def _run_ping(_connection: Connection, _command: Ping) -> Reply:
+    """Answer a ping of a client."""
+    return _PONG
 
 
 def _users_closed_somewhere(query: CloseSessions, closed: Sequence[int]) -> set[str]:

@@ -8,9 +8,9 @@ No node imports redis-py, because any module of it takes 19 MB and 0.3 s of CPU
 
 import _socket
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Literal
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from gevent import socket
 from hiredis import Reader
@@ -189,12 +189,27 @@ def _read(url: str) -> RedisAddress:
     """
     scheme, _, after_scheme = url.partition("://")
     transport, _, variant = scheme.partition("+")
+    if transport == "unix":
+        return _unix_address(after_scheme)
+    return _network_address(transport, variant, after_scheme)
+
+
+def _unix_address(after_scheme: str) -> RedisAddress:
+    """Read the address of a Unix socket, without ``unix://``."""
+    before_query, _, _ = after_scheme.partition("?")
+    _, _, path = before_query.partition("/")
+    options = _options(f"unix://{after_scheme}")
+    return RedisAddress("single", (), options, text=f"unix:/{path}")
+
+
+def _network_address(transport: str, variant: str, after_scheme: str) -> RedisAddress:
+    """Read an address with hosts. The arguments are its parts.
+
+    ``transport`` says whether to use TLS, and ``variant`` to what the hosts
+    belong: ``sentinel``, ``cluster``, or ``""`` for a single server.
+    """
     before_query, mark, query = after_scheme.partition("?")
     authority, slash, whole_path = before_query.partition("/")
-    if transport == "unix":
-        options = _options(f"unix://{after_scheme}")
-        return RedisAddress("single", (), options, text=f"unix:/{whole_path}")
-
     credentials, at, hosts_text = authority.rpartition("@")
     hosts = _hosts(hosts_text, variant)
     service, path = _service_and_path(variant, whole_path)
@@ -207,9 +222,8 @@ def _read(url: str) -> RedisAddress:
         raise ValueError("a Redis Cluster has no numbered databases")
 
     shown_scheme = f"{transport}+{variant}" if variant else transport
-    kind: Any = {"": "single", "sentinel": "sentinel", "cluster": "cluster"}[variant]
     return RedisAddress(
-        kind,
+        _KINDS[variant],
         hosts,
         options,
         tls=transport == "rediss",
@@ -217,6 +231,14 @@ def _read(url: str) -> RedisAddress:
         sentinel_options=sentinel_options,
         text=f"{shown_scheme}://{hosts_text}{slash}{whole_path}",
     )
+
+
+_KINDS: Final[Mapping[str, Any]] = {
+    "": "single",
+    "sentinel": "sentinel",
+    "cluster": "cluster",
+}
+"""The kind of an address, by the variant in its scheme."""
 
 
 def _hosts(text: str, variant: str) -> tuple[tuple[str, int], ...]:
@@ -288,13 +310,7 @@ def _options(url: str) -> dict[str, Any]:
     query. Raises ValueError for an unknown parameter.
     """
     parts = urlsplit(url)
-    options: dict[str, Any] = {}
-    database = parts.path.replace("/", "")
-    if parts.scheme == "unix":
-        options["path"] = unquote(parts.path)
-    elif database.isdecimal():
-        options["db"] = int(database)
-
+    options = _database_options(parts)
     options |= _read_query(parts.query)
     _require_known_check(options.get("ssl_cert_reqs", "none"))
     for name, text in (("username", parts.username), ("password", parts.password)):
@@ -302,6 +318,17 @@ def _options(url: str) -> dict[str, Any]:
             options[name] = unquote(text)
     # An empty value counts as not given.
     return {name: value for name, value in options.items() if value != ""}
+
+
+def _database_options(parts: SplitResult) -> dict[str, Any]:
+    """Return the database that the path of a URL names, or the path of a Unix
+    socket."""
+    database = parts.path.replace("/", "")
+    if parts.scheme == "unix":
+        return {"path": unquote(parts.path)}
+    if database.isdecimal():
+        return {"db": int(database)}
+    return {}
 
 
 def _require_known_check(text: str) -> None:
@@ -365,21 +392,26 @@ def open_socket(host: str, port: int, seconds: float) -> DirectSocket:
 
     problem: OSError = OSError(f"{host} has no address")
     for family, _, _, _, address in addresses:
-        sock = DirectSocket(family, socket.SOCK_STREAM)
         try:
-            # A command should leave at once, without waiting for more.
-            if port:
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.settimeout(seconds)
-            sock.connect(address)
-            return sock
+            return _connected(family, address, seconds)
         except OSError as error:
             problem = error
-            sock.close()
-        except BaseException:
-            sock.close()
-            raise
     raise problem
+
+
+def _connected(family: int, address: Any, seconds: float) -> DirectSocket:
+    """Connect to one address, within ``seconds``. Raises OSError."""
+    sock = DirectSocket(family, socket.SOCK_STREAM)
+    try:
+        # A command should leave at once, without waiting for more.
+        if family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.settimeout(seconds)
+        sock.connect(address)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 def _addresses_of(host: str, port: int) -> Sequence[Any]:

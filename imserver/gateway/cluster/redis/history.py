@@ -180,16 +180,31 @@ class RedisHistory:
                 return None
             cursor, keys = replies[0]
             for key in keys:
-                match = _KEY.fullmatch(key, len(start))
-                if match is None:
-                    continue
-                if is_own(decoded(match[1])):
-                    replies = self.pipeline.execute_all([("DEL", key)])
-                elif match[2] == _LIST:
-                    replies = self._erase(key, user, name)
-                # Redis did not answer.
-                if replies is None:
+                if not self._erase_key(key, start, user, name, is_own):
                     return None
+        return True
+
+    def _erase_key(
+        self,
+        key: bytes,
+        start: bytes,
+        user: str,
+        name: str,
+        is_own: Callable[[str], bool],
+    ) -> bool:
+        """Remove a user from the data under a key. Returns False if Redis did
+        not answer.
+
+        ``start`` is the part of the key up to the app. Keys with other data stay
+        as they are.
+        """
+        match = _KEY.fullmatch(key, len(start))
+        if match is None:
+            return True
+        if is_own(decoded(match[1])):
+            return self.pipeline.execute_all([("DEL", key)]) is not None
+        if match[2] == _LIST:
+            return self._erase(key, user, name) is not None
         return True
 
     def _erase(self, key: bytes, user: str, name: str) -> Any:

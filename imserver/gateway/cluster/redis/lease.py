@@ -301,6 +301,15 @@ class LeaseKeeper(Service):
             self.lease, epoch=0, unsettled=past != 0 or self.lease.unsettled
         )
         joining = self._take_epoch(lease, self._highest_epoch())
+        self._begin_life(joining, past)
+        try:
+            self.refresh()
+        except LeaseLost:
+            raise RedisUnavailable("the new lease was lost at once") from None
+
+    def _begin_life(self, joining: _Joining, past: int) -> None:
+        """Take the epoch that Redis has given. ``past`` is the one before; 0:
+        there was none."""
         self.lease = joining.lease
         if past:
             self.past_epochs = (*self.past_epochs, past)[-_PAST_EPOCHS:]
@@ -310,10 +319,6 @@ class LeaseKeeper(Service):
         self._until = joining.began + self.lease_seconds
         self._renewed_at = joining.began
         self._listed_at = 0.0
-        try:
-            self.refresh()
-        except LeaseLost:
-            raise RedisUnavailable("the new lease was lost at once") from None
 
     def _highest_epoch(self) -> int:
         """Return the highest epoch that this node knows, of any node.
@@ -407,11 +412,16 @@ class LeaseKeeper(Service):
             self._renewed_at = began
 
         renewal = _Renewal(*reply)
-        redis_ms = int(renewal.redis_ms)
-        # Redis has read its clock at the earliest when the request began.
+        self._note_clock(int(renewal.redis_ms), began, began_unix)
+        return self._apply(renewal)
+
+    def _note_clock(self, redis_ms: int, began: float, began_unix: float) -> None:
+        """Compare the clock of Redis with the one of this node.
+
+        Redis has read its clock at the earliest when the request ``began``.
+        """
         self._redis_ms = redis_ms - began * SECOND_MS
         self.clock_seconds = _clock_difference(redis_ms, began_unix, time.time())
-        return self._apply(renewal)
 
     def _apply(self, renewal: _Renewal) -> bool:
         """Take over what Redis has said of the nodes of the cluster.
@@ -439,20 +449,23 @@ class LeaseKeeper(Service):
         RedisUnavailable.
         """
         epoch = self.lease.epoch
-        node = self.lease.node
         self._until = 0.0
-        if not epoch:
-            return
+        if epoch:
+            self.link.exchange(self._leave_commands(epoch, clean))
+
+    def _leave_commands(self, epoch: int, clean: bool) -> list[Command]:
+        """Return the commands that remove the lease of this node and what
+        belongs to it."""
         commands: list[Command] = [
             ("EVALSHA", LEAVE, *lease_keys(epoch), epoch, int(clean)),
-            ("HDEL", SERVERS, node),
+            ("HDEL", SERVERS, self.lease.node),
             ("HDEL", ACTION_SERVERS, self.lease.clients),
         ]
         if clean:
             # Otherwise the node that cleans up reads them.
             commands.append(("DEL", written_key("buckets", epoch)))
             commands.append(("DEL", written_key("channel-buckets", epoch)))
-        self.link.exchange(commands)
+        return commands
 
     def _joining(self, lease: Lease, data: bytes, highest: int) -> Command:
         """Return the command that takes an epoch above ``highest``.

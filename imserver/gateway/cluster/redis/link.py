@@ -428,11 +428,7 @@ class ServerLink(RedisLink):
         try:
             opening: list[Command] = []
             if self._socket is None:
-                self._connect()
-                if self._tracked is not None:
-                    self._tracked.enabled = False  # until the server has agreed
-                    self._tracked.forget()
-                opening = self._opening()
+                opening = self._reconnect()
                 commands = [*opening, *commands]
 
             assert self._socket is not None
@@ -454,6 +450,14 @@ class ServerLink(RedisLink):
             # commands.
             self.close()
             raise
+
+    def _reconnect(self) -> list[Command]:
+        """Connect, and return the commands with which a connection begins."""
+        self._connect()
+        if self._tracked is not None:
+            self._tracked.enabled = False  # until the server has agreed
+            self._tracked.forget()
+        return self._opening()
 
     def _opening(self) -> list[Command]:
         """Return the first commands of a connection.
@@ -739,22 +743,30 @@ def _send_loaded(
     again with the text of the script.
     """
     replies = send(commands)
-    indexes = []
-    calls: list[Command] = []
+    # EVAL has the text of the script, and loads it again.
+    calls = _calls_with_text(commands, replies)
+    if calls:
+        for index, reply in zip(calls, send([*calls.values()]), strict=True):
+            replies[index] = reply
+    return replies
+
+
+def _calls_with_text(
+    commands: Sequence[Command], replies: Sequence[Any]
+) -> dict[int, Command]:
+    """Return the commands to repeat because Redis has lost their scripts.
+
+    Each has the text of its script, and is under the index of its command.
+    """
+    calls: dict[int, Command] = {}
     for index, reply in enumerate(replies):
         if not _lacks_script(reply):
             continue
         words = words_of(commands[index])
         if words[0] == "EVALSHA":
             _, digest, *arguments = words
-            indexes.append(index)
-            calls.append(("EVAL", TEXT_OF[digest], *arguments))
-
-    # EVAL has the text of the script, and loads it again.
-    if calls:
-        for index, reply in zip(indexes, send(calls), strict=True):
-            replies[index] = reply
-    return replies
+            calls[index] = ("EVAL", TEXT_OF[digest], *arguments)
+    return calls
 
 
 def _lacks_script(reply: object) -> bool:

@@ -85,7 +85,6 @@ class OwnMarks:
         sessions there.
         """
         epoch = self._keeper.lease.epoch
-        table = self._keeper.table
         if self._begun_at != (epoch, self._recovery.generation):
             # In the new epoch or generation all sessions are registered again
             # anyway, and that sets the marks.
@@ -95,17 +94,26 @@ class OwnMarks:
             # before its lease says that there are some.
             return not self._keeper.lease.marks
 
-        nodes = f",{','.join(map(str, table.reachable))},"
-        commands: list[Command] = [
-            ("EVALSHA", SET_MARK, 1, key, life, epoch, table.last_epoch, nodes)
-            for key, life in zip(self._link.marks, self._lives, strict=True)
-        ]
-        replies = self._pipeline.execute_all(commands)
-        if replies is None or 0 in replies:  # 0: the marks have begun anew
+        if not self._store(epoch, self._lives):
             return False
         self._are_set = True
         self._keeper.report_marks()
         return True
+
+    def _store(self, epoch: int, lives: Sequence[Any]) -> bool:
+        """Store the marks on all servers, whose data have these ``lives``.
+
+        Returns False if a server did not answer, or if its marks have begun
+        anew.
+        """
+        table = self._keeper.table
+        nodes = f",{','.join(map(str, table.reachable))},"
+        commands: list[Command] = [
+            ("EVALSHA", SET_MARK, 1, key, life, epoch, table.last_epoch, nodes)
+            for key, life in zip(self._link.marks, lives, strict=True)
+        ]
+        replies = self._pipeline.execute_all(commands)
+        return not (replies is None or 0 in replies)
 
     def are_lost(self) -> bool:
         """Whether a server lacks a mark that this node has left.
@@ -167,13 +175,7 @@ class OtherMarks:
         leases = self._keeper.table.reachable
         # The table makes another mapping for each change.
         if leases is not self._leases:
-            self._leases = leases
-            own_epoch = self._keeper.lease.epoch
-            epochs = [lease.epoch for lease in leases.values() if lease.marks]
-            expected = tuple(sorted(epoch for epoch in epochs if epoch != own_epoch))
-            if expected != self._expected:
-                self._expected = expected
-                self._forget()
+            self._note_leases(leases)
 
         # A new connection may lead to another server.
         state = (self._link.connects, self._recovery.generation)
@@ -181,6 +183,17 @@ class OtherMarks:
             self._state = state
             self._forget()
         return self._expected
+
+    def _note_leases(self, leases: Mapping[int, Lease]) -> None:
+        """Find the epochs whose marks must be there, after nodes have
+        changed."""
+        self._leases = leases
+        own_epoch = self._keeper.lease.epoch
+        epochs = [lease.epoch for lease in leases.values() if lease.marks]
+        expected = tuple(sorted(epoch for epoch in epochs if epoch != own_epoch))
+        if expected != self._expected:
+            self._expected = expected
+            self._forget()
 
     def _forget(self) -> None:
         """Count all servers as not proven."""

@@ -182,6 +182,18 @@ def _next_scan(command: Command, reply: list[Any], masters: int) -> list[Any]:
     return [b"%d" % (next_cursor * masters + index), reply[1]]
 
 
+def _join_scans(replies: list[Any], commands: Sequence[Command], masters: int) -> None:
+    """Replace the replies of one master to SCANs, as :func:`_next_scan` does.
+
+    ``replies`` are those to the ``commands``.
+    """
+    for position, command in enumerate(commands):
+        reply = replies[position]
+        # The cursor in the reply is that of one master.
+        if command[0] == "SCAN" and isinstance(reply, list):
+            replies[position] = _next_scan(command, reply, masters)
+
+
 class _Redirects(Struct):
     """The news about slots in the replies of one round.
 
@@ -489,15 +501,21 @@ class ClusterLink(RedisLink):
                 gevent.sleep(_ROUND_SECONDS)
             is_first_round = False
 
-        # One master that answers is enough for a result.
-        failed = exchange.failed
+        self._note_failed(exchange.failed)
+        return exchange.replies
+
+    def _note_failed(self, failed: Mapping[Server, RedisUnavailable]) -> None:
+        """Leave out the masters that have failed in an exchange.
+
+        One master that answers is enough for a result. Raises RedisUnavailable
+        if none has.
+        """
         if self._masters.keys() <= failed.keys():
             self.close()
             raise next(iter(failed.values()))
         if self._shared:
             for server, error in failed.items():
                 self._leave_out(server, error)
-        return exchange.replies
 
     def _exchange_round(
         self, exchange: _Exchange, commands: Sequence[Command], redirects: _Redirects
@@ -588,16 +606,10 @@ class ClusterLink(RedisLink):
         finally:
             gevent.killall(list(jobs.values()), block=False)
 
-        # The cursor in the reply to a SCAN is that of one master.
         for server, part in parts.items():
             result = results[server]
-            if isinstance(result, RedisUnavailable):
-                continue
-            for position, index in enumerate(part):
-                command = commands[index]
-                reply = result[position]
-                if command[0] == "SCAN" and isinstance(reply, list):
-                    result[position] = _next_scan(command, reply, masters)
+            if not isinstance(result, RedisUnavailable):
+                _join_scans(result, [commands[index] for index in part], masters)
         return results
 
     def _exchange_part(
@@ -713,10 +725,7 @@ class ClusterLink(RedisLink):
             )
 
         slots = _read_slots(reply, host)
-        without_slots = self._links.keys() - set(slots)
-        for server in without_slots:
-            self._unused_links.append(self._links.pop(server))
-
+        self._drop_links(set(slots))
         masters = [master for master in dict.fromkeys(slots) if master is not None]
         for master in masters:
             self._link(master)
@@ -726,6 +735,11 @@ class ClusterLink(RedisLink):
             master: ("EXISTS", _probe_key(slots, master)) for master in masters
         }
         self._map_marks()
+
+    def _drop_links(self, with_slots: set[Server | None]) -> None:
+        """Put the links to all other servers aside, to be closed later."""
+        for server in self._links.keys() - with_slots:
+            self._unused_links.append(self._links.pop(server))
 
     def _ask_for_slots(
         self, failed: Collection[Server], source: Server | None
@@ -740,11 +754,15 @@ class ClusterLink(RedisLink):
             (reply,) = self._links[source].exchange([("CLUSTER", "SLOTS")])
             host, _ = source
             return host, reply
-        servers = list(dict.fromkeys([*self._masters, *self._address.hosts]))
-        servers.sort(key=lambda server: server in failed)  # failed ones last
-        addresses = [self._at(server) for server in servers]
+        addresses = self._addresses_to_ask(failed)
         seconds = self.seconds / min(len(addresses), _MOST_SHARES)
         return ask_first(addresses, seconds, "CLUSTER", "SLOTS")
+
+    def _addresses_to_ask(self, failed: Collection[Server]) -> list[RedisAddress]:
+        """Return the addresses of all known servers, ``failed`` ones last."""
+        servers = list(dict.fromkeys([*self._masters, *self._address.hosts]))
+        servers.sort(key=lambda server: server in failed)
+        return [self._at(server) for server in servers]
 
     def _link(self, server: Server) -> ServerLink:
         """Return the link to a master, which is made at the first call."""

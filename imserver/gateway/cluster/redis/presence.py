@@ -167,10 +167,15 @@ def record_of(node: str, session: Session, logout: bool) -> bytes:
     try:
         return _encoder.encode(record)
     except UnicodeEncodeError:
-        # JSON has no lone surrogates, which a client may send in a name.
-        record.user_id = session.user.encode("utf-8", "replace").decode()
-        record.device_info = session.device.encode("utf-8", "replace").decode()
-        return _encoder.encode(record)
+        return _encode_replaced(record, session)
+
+
+def _encode_replaced(record: Record, session: Session) -> bytes:
+    """Encode a record without the lone surrogates that a client may have sent
+    in a name, because JSON has none."""
+    record.user_id = session.user.encode("utf-8", "replace").decode()
+    record.device_info = session.device.encode("utf-8", "replace").decode()
+    return _encoder.encode(record)
 
 
 def marked_offline(data: bytes, nodes: Collection[str]) -> bytes | None:
@@ -453,11 +458,7 @@ class Lookup:
         long as the key says that the user's bucket is unchanged."""
 
         self._dedupe_seconds = max(int(dedupe_seconds), 1)
-        lifetime = str(self._dedupe_seconds).encode()
-        self._accept_tail = b"\r\n$1\r\n1\r\n$2\r\nEX\r\n$%d\r\n%b\r\n" % (
-            len(lifetime),
-            lifetime,
-        )
+        self._accept_tail = _tail_of_accept(self._dedupe_seconds)
         """The end of the command that remembers an accepted id: the words ``1
         EX seconds`` as Redis reads them."""
         self._tokens = count(1)
@@ -518,14 +519,29 @@ class Lookup:
             for index, refs in enumerate(results)
             if not refs and marks.mark_of(commands[index]) not in keys
         ]
-        if missed:
-            repeated = [commands[index] for index in missed]
-            new_results = self._find_after_marks(marks.beside(repeated), repeated)
-            if new_results is None:
-                return None
-            for index, refs in zip(missed, new_results, strict=True):
-                results[index] = refs
+        if missed and not self._find_again(commands, missed, results):
+            return None
         return results
+
+    def _find_again(
+        self,
+        commands: Sequence[Command],
+        missed: Sequence[int],
+        results: list[tuple[SessionRef, ...]],
+    ) -> bool:
+        """Repeat look-ups together with the marks of their servers.
+
+        ``missed`` has the indexes of these look-ups. Their new results replace
+        the ones before. Returns False if the registry did not answer.
+        """
+        repeated = [commands[index] for index in missed]
+        keys = self._marks.beside(repeated)
+        new_results = self._find_after_marks(keys, repeated)
+        if new_results is None:
+            return False
+        for index, refs in zip(missed, new_results, strict=True):
+            results[index] = refs
+        return True
 
     def _find_after_marks(
         self, keys: Sequence[str], commands: Sequence[Command]
@@ -731,15 +747,30 @@ class Lookup:
 
         # Only the script tells who has an id that is taken.
         taken = [index for index, reply in enumerate(replies) if reply is None]
-        if taken:
-            scripts = [_claim_command(keys[index], tokens[index]) for index in taken]
-            holders = self._pipeline.execute_all(scripts)
-            if holders is None:
-                self._remember_unanswered(keys, tokens)
-                return None
-            for index, holder in zip(taken, holders, strict=True):
-                replies[index] = holder
+        if taken and not self._find_holders(keys, tokens, taken, replies):
+            return None
         return list(map(_read_claim, keys, tokens, replies))
+
+    def _find_holders(
+        self,
+        keys: Sequence[str],
+        tokens: Sequence[str],
+        taken: Sequence[int],
+        replies: list[Any],
+    ) -> bool:
+        """Ask who has the message ids that are taken.
+
+        ``taken`` has their indexes. The answers replace their ``replies``.
+        Returns False if the registry did not answer.
+        """
+        scripts = [_claim_command(keys[index], tokens[index]) for index in taken]
+        holders = self._pipeline.execute_all(scripts)
+        if holders is None:
+            self._remember_unanswered(keys, tokens)
+            return False
+        for index, holder in zip(taken, holders, strict=True):
+            replies[index] = holder
+        return True
 
     def settle(self, claim: Claim, accepted: bool, result: bytes = b"") -> None:
         """End a claim of this node, when it is known what became of the
@@ -834,6 +865,12 @@ def _claim_command(key: str, token: str) -> Command:
 _IF_FREE: Final = b"\r\n$2\r\nNX\r\n$2\r\nEX\r\n$2\r\n%d\r\n" % CLAIM_SECONDS
 """The end of the command of a claim: the words ``NX EX seconds``, as Redis
 reads them. The id must be free, and the claim ends by itself."""
+
+
+def _tail_of_accept(seconds: int) -> bytes:
+    """Return the words ``1 EX seconds`` of a SET, as Redis reads them."""
+    lifetime = str(seconds).encode()
+    return b"\r\n$1\r\n1\r\n$2\r\nEX\r\n$%d\r\n%b\r\n" % (len(lifetime), lifetime)
 
 
 def _plain_claim(key: str, token: str) -> Command:
@@ -1094,21 +1131,8 @@ class ChannelLookup(Service):
         generation = self.recovery.generation
         others: list[int] = []
         for first in range(0, len(channels), _BATCH):
-            commands: list[Command] = []
-            buckets: dict[bytes, None] = {}  # an ordered set
-            for report in channels[first : first + _BATCH]:
-                app = encoded(report.app)
-                channel = encoded(report.channel)
-                number = channel_bucket_number(channel)
-                buckets[b"%d:%b" % (number, app)] = None
-                key = channel_bucket_key(app, number)
-                values = (channel, epoch, report.members, dead)
-                commands.append(("EVALSHA", ENTER_CHANNEL, 1, key, *values))
-
-            # The buckets are recorded before the channels are written, because the
-            # cleanup after a dead node finds channels by their buckets.
-            record = ("SADD", written_key("channel-buckets", epoch), *buckets)
-            replies = self.pipeline.execute_all([record, *commands])
+            batch = channels[first : first + _BATCH]
+            replies = self.pipeline.execute_all(_report_commands(batch, epoch, dead))
             if replies is None:
                 return None
             others += map(int, replies[1:])
@@ -1169,16 +1193,44 @@ class ChannelLookup(Service):
             unsettled[lease.epoch] = 0
         if not unsettled and epochs <= live.keys():
             return members_by_epoch
+        return [_with_unsettled(nodes, unsettled, live) for nodes in members_by_epoch]
 
-        # Reported numbers replace the 0 of a node that is not settled.
-        results = []
-        for nodes in members_by_epoch:
-            result = dict(unsettled)
-            for epoch, members in nodes.items():
-                if epoch in live:
-                    result[epoch] = members
-            results.append(result)
-        return results
+
+def _with_unsettled(
+    nodes: Mapping[int, int], unsettled: Mapping[int, int], live: Collection[int]
+) -> dict[int, int]:
+    """Return the live nodes with members of a channel, and the unsettled ones.
+
+    Reported numbers replace the 0 of a node that is not settled.
+    """
+    result = dict(unsettled)
+    for epoch, members in nodes.items():
+        if epoch in live:
+            result[epoch] = members
+    return result
+
+
+def _report_commands(
+    batch: Sequence[ReportedMembers], epoch: int, dead: str
+) -> list[Command]:
+    """Return the commands that store a batch of a report.
+
+    ``epoch`` is the one of this node, and ``dead`` has the dead ones. The
+    buckets are recorded before the channels are written, because the cleanup
+    after a dead node finds channels by their buckets.
+    """
+    commands: list[Command] = []
+    buckets: dict[bytes, None] = {}  # an ordered set
+    for report in batch:
+        app = encoded(report.app)
+        channel = encoded(report.channel)
+        number = channel_bucket_number(channel)
+        buckets[b"%d:%b" % (number, app)] = None
+        key = channel_bucket_key(app, number)
+        values = (channel, epoch, report.members, dead)
+        commands.append(("EVALSHA", ENTER_CHANNEL, 1, key, *values))
+    record = ("SADD", written_key("channel-buckets", epoch), *buckets)
+    return [record, *commands]
 
 
 def _parse_nodes(value: Any) -> dict[int, int]:

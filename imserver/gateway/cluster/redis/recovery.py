@@ -129,11 +129,7 @@ class DeadNodeCleanup(Service):
         }
         self._forget_epochs(epochs, dead)
         if users or addresses:
-            log.info(
-                "dead-node cleanup: %d users of %s marked offline",
-                users,
-                ", ".join(sorted(addresses)),
-            )
+            _log_cleaned(users, addresses)
 
     def _find_buckets(self, leases: Mapping[int, Lease | None]) -> BucketsByApp:
         """Return the buckets that may have sessions of dead epochs.
@@ -339,6 +335,15 @@ class DeadNodeCleanup(Service):
         records = replies[: len(keys)]
         refs_of_users = replies[len(keys) :]
         return list(zip(records, refs_of_users, strict=True))
+
+
+def _log_cleaned(users: int, nodes: Iterable[str]) -> None:
+    """Log how many users of dead nodes were marked offline."""
+    log.info(
+        "dead-node cleanup: %d users of %s marked offline",
+        users,
+        ", ".join(sorted(nodes)),
+    )
 
 
 def _add_bucket(member: bytes, buckets_by_app: BucketsByApp) -> None:

@@ -23,6 +23,7 @@ from imserver.gateway.cluster.redis.connection import (
 )
 from imserver.gateway.cluster.redis.history import RedisHistory
 from imserver.gateway.cluster.redis.lease import LeaseKeeper
+from imserver.gateway.cluster.redis.link import RedisLink
 from imserver.gateway.cluster.redis.marks import OtherMarks, OwnMarks
 from imserver.gateway.cluster.redis.masters import open_link
 from imserver.gateway.cluster.redis.pipeline import Pipeline
@@ -129,10 +130,7 @@ class RedisRegistry:
         self._commands = SessionCommands(self.keeper, single)
         self._written = WrittenBuckets(self.keeper)
 
-        marks = OtherMarks(self.keeper, data_link, self.recovery)
-        lookup = Lookup(
-            self.pipeline, self.keeper, self.recovery, tracked, marks, dedupe_seconds
-        )
+        lookup = self._make_lookup(data_link, tracked, dedupe_seconds)
         # These are the hot methods. As attributes they cost no further call.
         self.find = lookup.find
         self.find_in_apps = lookup.find_in_apps
@@ -154,6 +152,15 @@ class RedisRegistry:
         its end."""
         self._recorder: gevent.Greenlet[..., None] | None = None
         """Extends the readable records."""
+
+    def _make_lookup(
+        self, data_link: RedisLink, tracked: TrackedKeys, dedupe_seconds: float
+    ) -> Lookup:
+        """Return the look-ups of users and the claims of message ids."""
+        marks = OtherMarks(self.keeper, data_link, self.recovery)
+        return Lookup(
+            self.pipeline, self.keeper, self.recovery, tracked, marks, dedupe_seconds
+        )
 
     def _make_keeper(self, cluster: ClusterSettings) -> LeaseKeeper:
         """Return the keeper of this node's lease.
@@ -343,8 +350,20 @@ class RedisRegistry:
         if registration is None or not registration.refused:
             return registration
 
-        # The caller asks the nodes of the blocking sessions. So this node must
-        # know the nodes that joined just now.
+        return self._register_beside_dead(session, replacing, registration)
+
+    def _register_beside_dead(
+        self,
+        session: Session,
+        replacing: Collection[SessionRef],
+        registration: SessionRegistration,
+    ) -> SessionRegistration | None:
+        """Register a refused session again if dead sessions block it.
+
+        Otherwise returns the refusal, ``registration``. Its caller asks the
+        nodes of the blocking sessions. So this node must know the nodes that
+        joined just now.
+        """
         table = self.keeper.table
         others = registration.others
         live_leases(table, self.recovery, [ref.epoch for ref in others])
@@ -501,10 +520,7 @@ class RedisRegistry:
         """
         waiting = iter(sessions)
         has_failed = False
-        extent = self._extent
-        self._extent = UNREGISTERED
-        if extent == EVERYTHING:
-            self._marks.begin()
+        extent = self._begin_extent()
         while batch := list(islice(waiting, _REREGISTER_SESSIONS)):
             started = monotonic()
             generation = self.recovery.generation
@@ -532,6 +548,17 @@ class RedisRegistry:
             self.recovery.request(UNREGISTERED)
         if extent == EVERYTHING and not self._marks.set():
             self.recovery.request(EVERYTHING)
+
+    def _begin_extent(self) -> Extent:
+        """Return which sessions must be registered again now.
+
+        If they are all sessions, new marks are begun.
+        """
+        extent = self._extent
+        self._extent = UNREGISTERED
+        if extent == EVERYTHING:
+            self._marks.begin()
+        return extent
 
     def _send_again(
         self, batch: Sequence[Session], generation: int

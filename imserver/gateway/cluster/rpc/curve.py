@@ -34,6 +34,17 @@ _ZAP_MIN_PARTS: Final = 5
 _ZAP_CURVE_PARTS: Final = 9
 
 
+_WATCHED_EVENTS: Final = (
+    zmq.Event.ACCEPTED
+    | zmq.Event.HANDSHAKE_SUCCEEDED
+    | zmq.Event.HANDSHAKE_FAILED_NO_DETAIL
+    | zmq.Event.HANDSHAKE_FAILED_PROTOCOL
+    | zmq.Event.HANDSHAKE_FAILED_AUTH
+    | zmq.Event.DISCONNECTED
+)
+"""The events of a connection from its beginning to its end."""
+
+
 class CurveKeys(NamedTuple):
     """The two key pairs of a cluster, for the encryption of ZeroMQ. Each key
     has 32 bytes.
@@ -115,15 +126,7 @@ class Authenticator:
         ``name`` identifies the socket within this process.
         """
         address = f"inproc://{name}.monitor"
-        events = (
-            zmq.Event.ACCEPTED
-            | zmq.Event.HANDSHAKE_SUCCEEDED
-            | zmq.Event.HANDSHAKE_FAILED_NO_DETAIL
-            | zmq.Event.HANDSHAKE_FAILED_PROTOCOL
-            | zmq.Event.HANDSHAKE_FAILED_AUTH
-            | zmq.Event.DISCONNECTED
-        )
-        socket.monitor(address, events)
+        socket.monitor(address, _WATCHED_EVENTS)
 
         # ZeroMQ reports its events over a socket within the process.
         zmq_socket = ZmqSocket(self._context, zmq.PAIR)

@@ -36,6 +36,7 @@ from imserver.gateway.cluster.rpc.wire import (
     FAILED,
     OK,
     REASONS,
+    Answer,
     ControlClient,
     DataSender,
     SocketFull,
@@ -351,17 +352,21 @@ class Peer:
 
         has_stalled = self._has_stalled(now)
         if has_stalled and self.link.admits_calls:
-            self.link.trip()
-            self._note_open_circuit()
-            log.warning(
-                "peer %s: send queue stalled, circuit open, retrying", self.lease.node
-            )
+            self._trip()
         if has_stalled or not self.link.admits_calls:
             return True
 
         # The peer may have ended without a word: the data channel is one-way.
         since = self._unanswered_since
         return bool(since) and now - since > seconds.silence
+
+    def _trip(self) -> None:
+        """Open the circuit of the node, because its send queue has stalled."""
+        self.link.trip()
+        self._note_open_circuit()
+        log.warning(
+            "peer %s: send queue stalled, circuit open, retrying", self.lease.node
+        )
 
     def _has_stalled(self, now: float) -> bool:
         """Whether ZeroMQ has accepted no items for too long.
@@ -584,12 +589,7 @@ class ControlChannel:
         # From here on this query may be the probe of the circuit breaker. So
         # each way out reports how it ended.
         try:
-            if not self._calls.acquire(timeout=max(0.0, seconds)):
-                raise TimeoutError
-            try:
-                code, answer = self.call(kind, body, started + seconds)
-            finally:
-                self._calls.release()
+            code, answer = self._call_in_turn(kind, body, started, seconds)
         except TimeoutError:
             self.breaker.failed()
             raise PeerUnavailable(node, "no answer in time") from None
@@ -606,6 +606,20 @@ class ControlChannel:
         else:
             self.breaker.succeeded()
         return self._checked(code, answer)
+
+    def _call_in_turn(
+        self, kind: str, body: bytes, started: float, seconds: float
+    ) -> Answer:
+        """Query the peer once there is a free place among the parallel queries.
+
+        Raises TimeoutError ``seconds`` after the query was ``started``.
+        """
+        if not self._calls.acquire(timeout=max(0.0, seconds)):
+            raise TimeoutError
+        try:
+            return self.call(kind, body, started + seconds)
+        finally:
+            self._calls.release()
 
     def query_slowly(self, kind: str, body: bytes, seconds: float) -> bytes:
         """Query a peer whose answer waits for a client.

@@ -469,6 +469,10 @@ class Rpc:
             return OK, b""
 
         self.counters.answered += 1
+        return self._answer_by_kind(kind, body)
+
+    def _answer_by_kind(self, kind: str, body: bytes) -> Answer:
+        """Let the function for queries answer. Its exceptions are logged."""
         try:
             answer = self._answer(kind, body)
         except UnknownQuery:
@@ -548,11 +552,16 @@ class PeerTable:
         # A process that has taken a new epoch keeps its queue.
         peer = self._take_renewed(lease)
         if peer is None:
-            number = self._last_numbers.pop(lease.epoch, 0)
-            queue = SendQueue(*self._limits)
-            peer = Peer(rpc_context, lease, number, queue, self._wake)
+            peer = self._new_peer(lease)
         self._peers[lease.epoch] = peer
         return peer
+
+    def _new_peer(self, lease: Lease) -> Peer:
+        """Return a peer with an empty queue, which continues the numbers of an
+        earlier peer of the node."""
+        number = self._last_numbers.pop(lease.epoch, 0)
+        queue = SendQueue(*self._limits)
+        return Peer(self._rpc, lease, number, queue, self._wake)
 
     def _take_renewed(self, lease: Lease) -> Peer | None:
         """Take the peer with an earlier epoch of the same process out of the

@@ -288,13 +288,7 @@ class ControlServer(zerorpc.Server):  # type: ignore[misc]
         if len(parts) != _QUERY_PARTS:
             raise ValueError("another shape")
         head, name, query = read_query(parts[2])
-        if name != "ask" or head.v != _PROTOCOL or head.response_to is not None:
-            raise ValueError("another shape")
-        # Two queries with one id at one time would share a channel of zerorpc:
-        # the second one would take the answer to the first one.
-        if not head.message_id or head.message_id in self._in_work:
-            raise ValueError("another shape")
-
+        self._check_query(head, name)
         identity = parts[:1]
         if len(self._in_work) >= CALLS_AT_ONCE:
             self._refuse_busy(head.message_id, identity)
@@ -305,6 +299,15 @@ class ControlServer(zerorpc.Server):  # type: ignore[misc]
         event.identity = identity
         self._in_work.add(head.message_id)
         return event
+
+    def _check_query(self, head: _Head, name: str) -> None:
+        """Raise ValueError unless a message with this head is a new query."""
+        if name != "ask" or head.v != _PROTOCOL or head.response_to is not None:
+            raise ValueError("another shape")
+        # Two queries with one id at one time would share a channel of zerorpc:
+        # the second one would take the answer to the first one.
+        if not head.message_id or head.message_id in self._in_work:
+            raise ValueError("another shape")
 
     def _refuse_busy(self, message_id: bytes, identity: list[bytes]) -> None:
         """Answer a query at once by the code BUSY.
