@@ -378,14 +378,7 @@ class Tenants:
         and BadTenant if the app cannot have the settings. Raises
         StorageUnavailable, after which the change may or may not be in effect.
         """
-        tenant = self.find(name)
-        if tenant is None:
-            raise UnknownTenant(name)
-        if tenant.configured:
-            raise BadTenant(
-                f"app {name}: is defined in the configuration; change it there"
-            )
-
+        tenant = self._registered(name)
         dropped = tuple(self._canonical_name(each, name) for each in unset)
         remaining = self._remaining(tenant, dropped)
         changed = self._checked(name, before=remaining, fields=fields)
@@ -394,6 +387,20 @@ class Tenants:
         if not self._store.change_app(name, stored_fields(changed), columns):
             raise UnknownTenant(name)
         return self.get(name) or tenant
+
+    def _registered(self, name: str) -> Tenant:
+        """Return a registered app, which may be changed by the API.
+
+        Raises UnknownTenant, and BadTenant if the app is configured.
+        """
+        tenant = self.find(name)
+        if tenant is None:
+            raise UnknownTenant(name)
+        if tenant.configured:
+            raise BadTenant(
+                f"app {name}: is defined in the configuration; change it there"
+            )
+        return tenant
 
     def _remaining(
         self, tenant: TenantSettings, dropped: Collection[str]

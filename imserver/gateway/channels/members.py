@@ -686,12 +686,21 @@ class ChannelMembers(Service):
         # A list, because members may come and go while others are served.
         rows = list(islice(_members_after(local, after, birth), query.limit))
 
+        return MembersHere(total, self._describe_each(rows, query.channel), birth)
+
+    def _describe_each(
+        self, rows: Sequence[tuple[Connection, float]], channel: str
+    ) -> list[ChannelMember]:
+        """Describe members of a channel, and serve others meanwhile.
+
+        A row has a member and the time of its joining.
+        """
         members = []
         for number, (connection, joined) in enumerate(rows, 1):
-            members.append(self._describe(connection, query.channel, joined))
+            members.append(self._describe(connection, channel, joined))
             if not number % _MEMBERS_PER_TURN and is_long_turn():
                 serve_others()
-        return MembersHere(total, members, birth)
+        return members
 
     def _describe(
         self, connection: Connection, channel: str, joined: float
@@ -908,9 +917,12 @@ def page_of(
     if page and len(rows) > len(page):
         joined, birth, _ = page[-1]
         next_cursor = cursor(joined, birth)
-    members = [member for _, _, member in page]
-    total = sum(share.total for share in shares)
-    return MemberPage(total, members, next_cursor, missing)
+    return MemberPage(
+        total=sum(share.total for share in shares),
+        members=[member for _, _, member in page],
+        next=next_cursor,
+        missing=missing,
+    )
 
 
 def _by_joining(

@@ -438,12 +438,8 @@ class ChannelSubscriptions(Service, dict=True):
 
         # Otherwise the caller subscribes it without a position.
         request = _JoinRequest(app, connection, channel, options, since)
-        try:
-            subscription = self._join_with_history(request)
-        except ChannelRefused as refused:
-            self._stop_waiting(app, channel)
-            if options.history and refused.reason == "unavailable":
-                raise
+        subscription = self._join_if_history_answers(request)
+        if subscription is None:
             return False
         local = subscription.local
         position = subscription.position
@@ -454,6 +450,20 @@ class ChannelSubscriptions(Service, dict=True):
         self._answer_with_position(connection, subscription, position, since, answer)
         self.ordered.release(local, connection, position, options.history != "")
         return True
+
+    def _join_if_history_answers(self, request: _JoinRequest) -> Subscribed | None:
+        """Subscribe a connection; None if it was refused.
+
+        Raises :class:`ChannelRefused` if the log of a stored channel does not
+        answer.
+        """
+        try:
+            return self._join_with_history(request)
+        except ChannelRefused as refused:
+            self._stop_waiting(request.app, request.channel)
+            if request.options.history and refused.reason == "unavailable":
+                raise
+            return None
 
     def _can_get_position(
         self, connection: Connection, channel: str, options: ChannelSettings

@@ -17,7 +17,7 @@ from importlib.machinery import PathFinder
 from importlib.util import find_spec, module_from_spec
 from operator import attrgetter
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from msgspec import Struct
 from msgspec.structs import fields
@@ -220,28 +220,44 @@ def declarations_of(features: tuple[FeatureRow, ...]) -> Declarations:
 
     Forked nodes share the object of their supervisor.
     """
-    of_node: list[tuple[str, type[Struct]]] = []
-    of_apps: list[type[Struct]] = []
-    core_keys: set[str] = set()
+    sections = _sections_of(features)
+    present = {feature.name for feature in features}
+    return Declarations(
+        sections.of_node,
+        sections.of_apps,
+        sections.core_keys,
+        absent=partial(_absent_keys, present),
+        dialects=_dialect_names(features),
+    )
+
+
+class _Sections(NamedTuple):
+    """The sections of settings that features declare.
+
+    - ``of_node``: sections of the node, each with its name.
+    - ``of_apps``: sections of each app.
+    - ``core_keys``: settings of the core that features read.
+    """
+
+    of_node: list[tuple[str, type[Struct]]]
+    of_apps: list[type[Struct]]
+    core_keys: set[str]
+
+
+def _sections_of(features: Sequence[FeatureRow]) -> _Sections:
+    """Sort the sections of settings of all features by their kind."""
+    sections = _Sections(of_node=[], of_apps=[], core_keys=set())
     for feature in features:
         for name, kind in feature.settings.sections.items():
             if kind is None:
                 # The feature reads a setting that the core declares.
-                core_keys.add(name.removeprefix("apps.*."))
+                sections.core_keys.add(name.removeprefix("apps.*."))
             elif name == "apps.*":
                 _require_defaults(feature, kind)
-                of_apps.append(kind)
+                sections.of_apps.append(kind)
             else:
-                of_node.append((name, kind))
-
-    present = {feature.name for feature in features}
-    return Declarations(
-        of_node,
-        of_apps,
-        core_keys,
-        absent=partial(_absent_keys, present),
-        dialects=_dialect_names(features),
-    )
+                sections.of_node.append((name, kind))
+    return sections
 
 
 def _dialect_names(features: Sequence[FeatureRow]) -> list[str]:

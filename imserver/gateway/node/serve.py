@@ -172,18 +172,21 @@ def banner(
     It has the addresses, the settings, the lines of ``more``, and the ``notes``
     of the node.
     """
-    lines = {
-        **addresses,
-        "server": config.server.http,
-        "data": str(Path(config.server.data_dir).absolute()),
-        "log": config.app.log_file or "console",
-        **more,
-    }
+    lines = {**addresses, **_facts_of(config), **more}
     # The first line identifies the process.
     text = [f"imserver {running_version()}, pid {os.getpid()}"]
     text += [f"  {name:<10} {line}" for name, line in lines.items()]
     text += [f"  {line}" for line in notes]
     return "\n".join(text)
+
+
+def _facts_of(config: Config) -> dict[str, str]:
+    """Return the settings that the banner shows, each with its name."""
+    return {
+        "server": config.server.http,
+        "data": str(Path(config.server.data_dir).absolute()),
+        "log": config.app.log_file or "console",
+    }
 
 
 class _Signals:

@@ -4,6 +4,7 @@ banning."""
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import chain
 from time import monotonic, time
 from typing import Final
 from weakref import ref
@@ -773,18 +774,15 @@ class Sessions:
             for user in query.users:
                 self.ban(query.app, user, query.ban_seconds, query.reason)
 
-        counts = []
-        addressed: list[Connection] = []
-        for user in query.users:
-            sessions = [
-                session for session in app.sessions_of(user) if query.concerns(session)
-            ]
-            counts.append(len(sessions))
-            addressed += sessions
+        sessions_of = [
+            [session for session in app.sessions_of(user) if query.concerns(session)]
+            for user in query.users
+        ]
+        counts = list(map(len, sessions_of))
         # All connections are found before the first one is closed, because its end
         # changes the hub.
         unaddressed = self._find_unaddressed(app, query, counts)
-        self._close_each((*unaddressed, *addressed), query.app)
+        self._close_each((*unaddressed, *chain.from_iterable(sessions_of)), query.app)
         return counts
 
     def _close_each(self, connections: Collection[Connection], app: str) -> None:

@@ -58,19 +58,12 @@ class RowQuery(Struct, frozen=True):
         Example: ``SELECT id, name FROM lamp WHERE (app = %s) AND (id > %s)
         ORDER BY id``.
         """
-        texts = []
-        values: list[Any] = []
-        for text, values_of_text in (self.scope, *conditions):
-            if text:  # an empty condition is true for all rows
-                texts.append(f"({text})")
-                values += values_of_text
-
-        where = f" WHERE {' AND '.join(texts)}" if texts else ""
+        where, values = _where((self.scope, *conditions))
         order = ", ".join(self.order)
         statement = (
             f"SELECT {', '.join(columns)} FROM {self.table}{where} ORDER BY {order}"
         )
-        return statement, tuple(values)
+        return statement, values
 
     def behind(self, engine: str, key: Row) -> Clause:
         """Return the condition for the rows after the row with this key, and
@@ -100,6 +93,21 @@ def _behind_written_out(order: Sequence[str], key: Row) -> Clause:
         choices.append(f"{equal}{column} > %s")
         values += key[: number + 1]
     return " OR ".join(choices), values
+
+
+def _where(clauses: Iterable[Clause]) -> Clause:
+    """Join conditions to a WHERE, and return it with all values.
+
+    It is ``""`` if all of them are empty.
+    """
+    texts = []
+    values: list[Any] = []
+    for text, values_of_text in clauses:
+        if text:  # an empty condition is true for all rows
+            texts.append(f"({text})")
+            values += values_of_text
+    where = f" WHERE {' AND '.join(texts)}" if texts else ""
+    return where, tuple(values)
 
 
 def pages(

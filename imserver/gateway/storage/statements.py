@@ -250,27 +250,32 @@ class Statements(ABC):
         if not values:
             return list  # called without arguments, it returns no rows
 
-        engine = self.engine
-        if engine == "postgresql":
+        if self.engine == "postgresql":
             kind = type(values[0])
-            text = _for_list(engine, statement, _ARRAYS[kind], many)
+            text = _for_list(self.engine, statement, _ARRAYS[kind], many)
             return self.ask(text, (_as_array(kind, values), *first))
 
-        answers = []
-        for chunk in chunks(values):
-            # Few different sizes, so that an engine can reuse its plan. NULL
-            # equals nothing.
-            filled = padded(chunk, None)
-            # SQLite has the list in a WITH before the other parameters.
-            if engine == "sqlite":
-                parameters = (*filled, *first)
-            else:
-                parameters = (*first, *filled)
-            text = _for_list(engine, statement, len(filled))
-            answers.append(self.ask(text, parameters))
+        answers = [
+            self._ask_in_part(statement, first, chunk) for chunk in chunks(values)
+        ]
         if len(answers) == 1:
             return answers[0]
         return partial(_rows_of_all, answers)
+
+    def _ask_in_part(
+        self, statement: str, first: Sequence[Any], values: Sequence[Any]
+    ) -> Callable[[], list[Row]]:
+        """Begin a query for a part of the values, on SQLite or MySQL."""
+        # Few different sizes, so that an engine can reuse its plan. NULL
+        # equals nothing.
+        filled = padded(values, None)
+        # SQLite has the list in a WITH before the other parameters.
+        if self.engine == "sqlite":
+            parameters = (*filled, *first)
+        else:
+            parameters = (*first, *filled)
+        text = _for_list(self.engine, statement, len(filled))
+        return self.ask(text, parameters)
 
 
 def _in_ascii_lower_case(text: str) -> str:

@@ -7,7 +7,7 @@ Importing this loads no database library.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, ClassVar, Final, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 from msgspec import Struct, json
 from msgspec.structs import force_setattr
@@ -50,6 +50,20 @@ other kinds have an empty text."""
 _USER_AS: Final[dict[str, str]] = {"big": "account", "byt": "bytes"}
 """The first letters of the kind of a column with a user → ``user_as``; other
 kinds have the user as text."""
+
+
+def _exported_in(columns: list[list[str]]) -> tuple[str, ...]:
+    """Return the names of the columns that an export reads."""
+    return tuple(name for name, _, *words in columns if "out" in words)
+
+
+def _empty_in(columns: list[list[str]]) -> tuple[tuple[str, Any], ...]:
+    """Return the columns that an import leaves empty, each with its value."""
+    return tuple(
+        (name, _EMPTY.get(kind, ""))
+        for name, kind, *words in columns
+        if "empty" in words
+    )
 
 
 def _is_of_key(kind: str) -> bool:
@@ -152,26 +166,19 @@ class Table(Struct, frozen=True, kw_only=True):
         A column is a list of its name, its kind, and its words, as ``["member",
         "name255*", "out", "user"]``.
         """
-        empty = []  # columns that an import leaves empty, each with its value
-        users = []  # columns with users, each with its kind
-        for name, kind, *words in columns:
-            if "empty" in words:
-                empty.append((name, _EMPTY.get(kind, "")))
-            if "user" in words:
-                users.append((name, kind))
-
-        of_user = self._take_user(users)
+        of_user = self._take_user(
+            [(name, kind) for name, kind, *words in columns if "user" in words]
+        )
         # If the table has no rows of users, the reason also says why nothing
         # is erased or exported.
         reason = of_user if isinstance(of_user, Reason) else ()
         erase = f"DELETE FROM {self.name} WHERE {self.of_app} AND {of_user}"
-        exported = tuple(name for name, _, *words in columns if "out" in words)
         self._fill(
             key=tuple(name for name, kind, *_ in columns if _is_of_key(kind)),
             of_user=of_user,
             erase_user=reason or (erase,),
-            columns=exported or reason,
-            imported=tuple(empty),
+            columns=_exported_in(columns) or reason,
+            imported=_empty_in(columns),
         )
 
     def _fill(self, **values: object) -> None:

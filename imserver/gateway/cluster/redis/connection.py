@@ -218,8 +218,7 @@ def _network_address(transport: str, variant: str, after_scheme: str) -> RedisAd
     # valid URL.
     options = _options(f"{transport}://{credentials}{at}host/{path}{mark}{query}")
     sentinel_options = _take_sentinel_options(options)
-    if variant == "cluster" and options.pop("db", 0):
-        raise ValueError("a Redis Cluster has no numbered databases")
+    _refuse_numbered_database(variant, options)
 
     shown_scheme = f"{transport}+{variant}" if variant else transport
     return RedisAddress(
@@ -231,6 +230,15 @@ def _network_address(transport: str, variant: str, after_scheme: str) -> RedisAd
         sentinel_options=sentinel_options,
         text=f"{shown_scheme}://{hosts_text}{slash}{whole_path}",
     )
+
+
+def _refuse_numbered_database(variant: str, options: dict[str, Any]) -> None:
+    """Raise ValueError if the options name a database of a Redis Cluster.
+
+    The number 0 is allowed there, and removed.
+    """
+    if variant == "cluster" and options.pop("db", 0):
+        raise ValueError("a Redis Cluster has no numbered databases")
 
 
 _KINDS: Final[Mapping[str, Any]] = {

@@ -485,24 +485,29 @@ class ClusterLink(RedisLink):
             unanswered=range(len(commands)),
             failed=dict(self._absent),
         )
+        self._exchange_rounds(exchange, commands, end)
+        self._note_failed(exchange.failed)
+        return exchange.replies
+
+    def _exchange_rounds(
+        self, exchange: _Exchange, commands: Sequence[Command], end: float
+    ) -> None:
+        """Send commands until each has its reply, or until the time ``end``."""
         redirects = _Redirects()
         is_first_round = True
         while exchange.unanswered:
             redirects = self._exchange_round(exchange, commands, redirects)
             if not exchange.unanswered:
-                break
+                return
             if monotonic() > end:
                 exchange.refuse(
                     exchange.unanswered, "slots of the Redis Cluster are being moved"
                 )
-                break
+                return
             # One redirect is usual and is followed at once.
             if not is_first_round:
                 gevent.sleep(_ROUND_SECONDS)
             is_first_round = False
-
-        self._note_failed(exchange.failed)
-        return exchange.replies
 
     def _note_failed(self, failed: Mapping[Server, RedisUnavailable]) -> None:
         """Leave out the masters that have failed in an exchange.
@@ -629,23 +634,27 @@ class ClusterLink(RedisLink):
         positions = []
         for index in part:
             command = commands[index]
-            if command[0] == "SCAN":
-                # The cursor of this master, see _next_scan().
-                command = ("SCAN", int(command[1]) // masters, *command[2:])
-            elif command[0] == "EXISTS":
-                command = self._masters[server]
-            elif slot_of(command) in importing:
+            if slot_of(command) in importing:
                 # Without it, a master refuses commands for a slot that it is still
                 # taking over.
                 sent.append(("ASKING",))
             positions.append(len(sent))
-            sent.append(command)
+            sent.append(self._form_for(server, command, masters))
         try:
             replies = self._link(server).exchange(sent)
         except RedisUnavailable as error:
             return error
         # The replies to ASKING are of no use.
         return [replies[position] for position in positions]
+
+    def _form_for(self, server: Server, command: Command, masters: int) -> Command:
+        """Return a command in the form that this master needs."""
+        if command[0] == "SCAN":
+            # The cursor of this master, see _next_scan().
+            return ("SCAN", int(command[1]) // masters, *command[2:])
+        if command[0] == "EXISTS":
+            return self._masters[server]
+        return command
 
     def _update_map(self, redirects: _Redirects, failed: Collection[Server]) -> None:
         """Read the map of slots again, after the news in ``redirects``.

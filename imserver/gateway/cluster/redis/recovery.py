@@ -116,9 +116,7 @@ class DeadNodeCleanup(Service):
         """
         self._clean_channels(epochs)
         leases = self._read_leases(epochs)
-        addresses = {
-            lease.node: lease.clients for lease in leases.values() if lease is not None
-        }
+        addresses = _addresses_in(leases.values())
         users = 0
         for app, buckets in self._find_buckets(leases).items():
             users += self._clean_app(app, buckets, epochs, addresses)
@@ -335,6 +333,11 @@ class DeadNodeCleanup(Service):
         records = replies[: len(keys)]
         refs_of_users = replies[len(keys) :]
         return list(zip(records, refs_of_users, strict=True))
+
+
+def _addresses_in(leases: Iterable[Lease | None]) -> dict[str, str]:
+    """Return the nodes of these leases, each with its address for clients."""
+    return {lease.node: lease.clients for lease in leases if lease is not None}
 
 
 def _log_cleaned(users: int, nodes: Iterable[str]) -> None:

@@ -111,27 +111,15 @@ class RedisRegistry:
         tracked = TrackedKeys()
         data_link = open_link(address, cluster.redis_seconds, self.counters, tracked)
         self.keeper = self._make_keeper(cluster)
-        self.pipeline = Pipeline(
-            data_link,
-            may_send=self.keeper.alive,
-            on_failure=lambda: self.recovery.request(UNREGISTERED),
-        )
-        self.recovery = RegistryRecovery(
-            keeper=self.keeper,
-            pipeline=self.pipeline,
-            data_link=data_link,
-            apps=apps,
-            reregister=self._reregister,
-            leases_changed=lambda: gevent.spawn(self._events.leases_changed),
-            marks_are_lost=lambda: self._marks.are_lost(),
-        )
+        self.pipeline = self._make_pipeline(data_link)
+        self.recovery = self._make_recovery(data_link, apps)
 
         self._marks = OwnMarks(self.pipeline, self.keeper, data_link, self.recovery)
         self._commands = SessionCommands(self.keeper, single)
         self._written = WrittenBuckets(self.keeper)
 
-        lookup = self._make_lookup(data_link, tracked, dedupe_seconds)
         # These are the hot methods. As attributes they cost no further call.
+        lookup = self._make_lookup(data_link, tracked, dedupe_seconds)
         self.find = lookup.find
         self.find_in_apps = lookup.find_in_apps
         self.find_and_claim = lookup.find_and_claim
@@ -152,6 +140,28 @@ class RedisRegistry:
         its end."""
         self._recorder: gevent.Greenlet[..., None] | None = None
         """Extends the readable records."""
+
+    def _make_pipeline(self, data_link: RedisLink) -> Pipeline:
+        """Return the pipeline by which all calls share round trips."""
+        return Pipeline(
+            data_link,
+            may_send=self.keeper.alive,
+            on_failure=lambda: self.recovery.request(UNREGISTERED),
+        )
+
+    def _make_recovery(
+        self, data_link: RedisLink, apps: Collection[str]
+    ) -> RegistryRecovery:
+        """Return the part that renews the lease and repairs the registry."""
+        return RegistryRecovery(
+            keeper=self.keeper,
+            pipeline=self.pipeline,
+            data_link=data_link,
+            apps=apps,
+            reregister=self._reregister,
+            leases_changed=lambda: gevent.spawn(self._events.leases_changed),
+            marks_are_lost=lambda: self._marks.are_lost(),
+        )
 
     def _make_lookup(
         self, data_link: RedisLink, tracked: TrackedKeys, dedupe_seconds: float
@@ -532,13 +542,10 @@ class RedisRegistry:
 
             took = monotonic() - started
             for session, reply in zip(batch, replies, strict=True):
-                registration = self._commands.registration(session, reply, generation)
+                registration = self._take_again(session, reply, generation)
                 if registration is None:
                     has_failed = True
                     continue
-                for command in self._commands.after_register(session, registration):
-                    self.pipeline.post(command)
-                self.counters.reregistered += 1
                 yield session, registration
             # All nodes may do the same at once: the busier Redis is, the longer
             # the pause.
@@ -548,6 +555,18 @@ class RedisRegistry:
             self.recovery.request(UNREGISTERED)
         if extent == EVERYTHING and not self._marks.set():
             self.recovery.request(EVERYTHING)
+
+    def _take_again(
+        self, session: Session, reply: Any, generation: int
+    ) -> SessionRegistration | None:
+        """Return the result of registering a session again; None: it failed."""
+        registration = self._commands.registration(session, reply, generation)
+        if registration is None:
+            return None
+        for command in self._commands.after_register(session, registration):
+            self.pipeline.post(command)
+        self.counters.reregistered += 1
+        return registration
 
     def _begin_extent(self) -> Extent:
         """Return which sessions must be registered again now.
