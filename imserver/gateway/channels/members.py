@@ -729,18 +729,22 @@ class ChannelMembers(Service):
         nodes = self._nodes_in(counts)
         local = self.here.hub.channel(app, channel)
         count_here = self.here.hub.member_count(app, channel)
-        count = count_here + sum((counts or {}).get(lease.epoch, 0) for lease in nodes)
+        count = count_here + _add_up_members(counts, nodes)
         if count > most:
             return count, count
         # All members are here.
         if self.others is None or not nodes:
-            if local is None:
-                return 0, 0
-            return count_here, self.membership.users_of(local)
+            return count_here, self._users_in(local)
 
         query = ChannelUsersQuery(app, channel)
         elsewhere = self._query_users(self.others, nodes, query, most)
         return _add_up_users([self._users_here(query), *elsewhere])
+
+    def _users_in(self, local: LocalChannel | None) -> int:
+        """Count the users in a channel on this node; None has none."""
+        if local is None:
+            return 0
+        return self.membership.users_of(local)
 
     def _query_users(
         self,
@@ -835,6 +839,12 @@ def infos_of(connection: Connection, channel: str) -> tuple[bytes, bytes]:
     if state is None:
         return b"", b""
     return state.info, (state.channel_infos or {}).get(channel, b"")
+
+
+def _add_up_members(counts: Mapping[int, int] | None, nodes: Iterable[Lease]) -> int:
+    """Add up the members on these nodes, of which ``counts`` has the numbers by
+    the epoch of a node."""
+    return sum((counts or {}).get(lease.epoch, 0) for lease in nodes)
 
 
 def _add_up_users(shares: Iterable[UsersHere]) -> tuple[int, int]:

@@ -109,6 +109,14 @@ class _JoinRequest(Struct, frozen=True, gc=False):
         return self.options.recovery_mode == "cache" and self.since is not None
 
 
+def _require_members(connection: Connection, joined: Iterable[Subscribed]) -> None:
+    """Raise :class:`ChannelRefused` unless a connection is still in these
+    channels. It may have ended while a later channel was joined."""
+    for subscription in joined:
+        if connection not in subscription.local.members:
+            raise ChannelRefused("ended")
+
+
 def _recovery(request: _JoinRequest, page: HistoryPage) -> tuple[bool, Sequence[Event]]:
     """Decide whether a client recovers all publications that it has missed.
 
@@ -278,10 +286,7 @@ class ChannelSubscriptions(Service, dict=True):
                 options = self.options.of(app, channel)
                 request = _JoinRequest(app, connection, channel, options, since)
                 subscriptions[channel] = self._join(request)
-            # It may have ended while a later channel was joined.
-            for subscription in subscriptions.values():
-                if connection not in subscription.local.members:
-                    raise ChannelRefused("ended")
+            _require_members(connection, subscriptions.values())
         except BaseException:
             self._undo(connection, subscriptions, wanted)
             raise

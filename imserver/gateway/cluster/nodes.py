@@ -588,11 +588,11 @@ class Overview(Struct, frozen=True):
         own_node = next(iter(leases))  # this node is the first
         states[own_node] = dict(self.own_state(query))
 
-        result = {}
-        for node, lease in leases.items():
-            # A node without an answer has its lease alone.
-            state = states.get(node, {})
-            result[node] = {**state, "lease": _plain_lease(lease)}
+        # A node without an answer has its lease alone.
+        result = {
+            node: {**states.get(node, {}), "lease": _plain_lease(lease)}
+            for node, lease in leases.items()
+        }
         return result, missing
 
     def metrics(self) -> tuple[list[str], list[str]]:

@@ -166,16 +166,21 @@ def _frames(log: IO[bytes], head: _Head) -> Iterator[_Frame]:
         if len(frame) != frame_bytes:
             return
 
-        is_of_log = frame[_FRAME_SALTS] == head.salts
-        sums = frame[_FRAME_SUMS]
-        summed = frame[_FRAME_SUMMED] + frame[_FRAME_PAGE]
-        yield _Frame(
-            is_right=is_of_log and sums == _checksums(head.order, seed, summed),
-            is_commit=is_of_log and frame[_FRAME_PAGES] != _NO_COMMIT,
-        )
+        yield _checked_frame(frame, head, seed)
         # Each checksum continues from the one that the frame before it names,
         # even if that frame is damaged.
-        seed = sums
+        seed = frame[_FRAME_SUMS]
+
+
+def _checked_frame(frame: bytes, head: _Head, seed: bytes) -> _Frame:
+    """Check a frame. ``seed`` is the checksum from which its own continues."""
+    is_of_log = frame[_FRAME_SALTS] == head.salts
+    sums = frame[_FRAME_SUMS]
+    summed = frame[_FRAME_SUMMED] + frame[_FRAME_PAGE]
+    return _Frame(
+        is_right=is_of_log and sums == _checksums(head.order, seed, summed),
+        is_commit=is_of_log and frame[_FRAME_PAGES] != _NO_COMMIT,
+    )
 
 
 def _checksums(order: str, seed: bytes, content: bytes) -> bytes:

@@ -291,6 +291,24 @@ def _check_parents(
             )
 
 
+def _check_relations(
+    table: Table,
+    columns: Sequence[str],
+    rows: Sequence[Row],
+    ids: Iterable[Any],
+    parents: set[int],
+) -> None:
+    """Raise BadRows if the parent of a row is missing.
+
+    The rows of the parent table come first, and their ``ids`` become
+    ``parents``.
+    """
+    if table.name == Table.PARENT:
+        parents.update(ids)
+    for column in table.parents:
+        _check_parents(table, column, _values_of(column, columns, rows), parents)
+
+
 def _check_columns(table: str, needed: set[str], columns: Sequence[str]) -> None:
     """Raise BadRows if imported rows of a table lack one of the columns."""
     missing = needed.difference(columns)
@@ -369,11 +387,7 @@ class ImportedRows:
         is_shared = _is_key_shared(table, columns)
         key_columns: Collection[str] = table.key if is_shared else id_columns
         ids = _checked_ids(name, key_columns, columns, rows)
-        # The rows of the parent table come first, and name its ids.
-        if name == Table.PARENT:
-            parents.update(ids)
-        for column in table.parents:
-            _check_parents(table, column, _values_of(column, columns, rows), parents)
+        _check_relations(table, columns, rows, ids, parents)
 
         if is_shared:
             return _first_stored(sql, name, table.key[0], ids)

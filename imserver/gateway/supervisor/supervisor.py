@@ -205,13 +205,17 @@ class Supervisor(Service, dict=True):
             if children.settled and not children.ending:
                 self._look_after_served(now)
 
-            seconds = self._pause_seconds(now)
-            for number in self._signals.wait(seconds, self._permits):
-                self._handle(signal.Signals(number))
+            self._handle_signals(now)
         if children.failure is not None:
             raise children.failure
         self._report(logging.INFO, "all nodes have ended")
         return self._status or min(children.bad_ends, 1)
+
+    def _handle_signals(self, now: float) -> None:
+        """Wait for signals until the next turn, and handle them."""
+        seconds = self._pause_seconds(now)
+        for number in self._signals.wait(seconds, self._permits):
+            self._handle(signal.Signals(number))
 
     def _look_after_served(self, now: float) -> None:
         """Do the work of a turn in which all nodes serve."""

@@ -228,11 +228,18 @@ class RedisHistory:
             already_read += count
 
             pairs = _replacements(publications, user, name)
-            if pairs:
-                replace = ("EVALSHA", REPLACE_PUBLICATIONS, 1, key, *pairs)
-                if self.pipeline.execute_all([replace]) is None:
-                    return None
+            if pairs and not self._replace(key, pairs):
+                return None
         return True
+
+    def _replace(self, key: bytes, pairs: Sequence[Any]) -> bool:
+        """Replace publications in a list. Returns False if Redis did not
+        answer.
+
+        ``pairs`` has each publication, followed by the new one.
+        """
+        replace = ("EVALSHA", REPLACE_PUBLICATIONS, 1, key, *pairs)
+        return self.pipeline.execute_all([replace]) is not None
 
     def _reading(
         self, app: str, channel: str, since: Position | None, limit: int, reverse: bool

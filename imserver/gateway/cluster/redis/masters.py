@@ -4,7 +4,7 @@ serves a command."""
 import logging
 import re
 from binascii import crc_hqx
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import count
@@ -271,15 +271,28 @@ class _Exchange(Struct):
                 unanswered.update(part)
                 redirects.sources.add(None)
                 continue
-            for index, reply in zip(part, result, strict=True):
-                redirect = _redirect(reply)
-                if redirect is None:
-                    self.replies[index] = reply
-                else:
-                    unanswered.add(index)
-                    redirects.note(server, redirect)
+            unanswered.update(self._take_replies(server, part, result, redirects))
         self.unanswered = sorted(unanswered)
         return redirects
+
+    def _take_replies(
+        self,
+        server: Server,
+        part: Sequence[int],
+        result: list[Any],
+        redirects: _Redirects,
+    ) -> Iterator[int]:
+        """Store the replies of a master, and note its redirects.
+
+        Yields the indexes of the commands that it has redirected.
+        """
+        for index, reply in zip(part, result, strict=True):
+            redirect = _redirect(reply)
+            if redirect is None:
+                self.replies[index] = reply
+            else:
+                redirects.note(server, redirect)
+                yield index
 
 
 class ClusterLink(RedisLink):

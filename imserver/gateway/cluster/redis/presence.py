@@ -734,11 +734,7 @@ class Lookup:
         epoch = self._keeper.lease.epoch
         tokens = [f"?{epoch}.{next(self._tokens)}" for _ in keys]
         if self._unanswered:
-            # A claim that is repeated must have the token of the first time.
-            tokens = [
-                self._unanswered.pop(key, token)
-                for key, token in zip(keys, tokens, strict=True)
-            ]
+            tokens = self._repeated_tokens(keys, tokens)
 
         replies = self._pipeline.execute_all(list(map(_plain_claim, keys, tokens)))
         if replies is None:
@@ -750,6 +746,16 @@ class Lookup:
         if taken and not self._find_holders(keys, tokens, taken, replies):
             return None
         return list(map(_read_claim, keys, tokens, replies))
+
+    def _repeated_tokens(self, keys: Sequence[str], tokens: Sequence[str]) -> list[str]:
+        """Return the tokens of these claims.
+
+        A claim that is repeated must have the token of the first time.
+        """
+        return [
+            self._unanswered.pop(key, token)
+            for key, token in zip(keys, tokens, strict=True)
+        ]
 
     def _find_holders(
         self,

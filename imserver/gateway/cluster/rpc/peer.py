@@ -347,8 +347,7 @@ class Peer:
             self._used = False
             self._idle_since = now
         elif not self.waits and now - self._idle_since > seconds.idle:
-            self._disconnect_data(round(SECOND_MS * seconds.idle_linger))
-            self.control.disconnect()
+            self._disconnect_idle()
 
         has_stalled = self._has_stalled(now)
         if has_stalled and self.link.admits_calls:
@@ -359,6 +358,12 @@ class Peer:
         # The peer may have ended without a word: the data channel is one-way.
         since = self._unanswered_since
         return bool(since) and now - since > seconds.silence
+
+    def _disconnect_idle(self) -> None:
+        """Close the channels, because nothing was sent for a while."""
+        linger_seconds = self._rpc.seconds.idle_linger
+        self._disconnect_data(round(SECOND_MS * linger_seconds))
+        self.control.disconnect()
 
     def _trip(self) -> None:
         """Open the circuit of the node, because its send queue has stalled."""

@@ -220,13 +220,17 @@ class Rpc:
             )
             self.data_address = self._listen(data, "data", address, data_port)
         except StartError:
-            self._authenticator.close()
-            control.close()
-            data.close()
-            self._terminate()
+            self._close_after_failed_start(control, data)
             raise
 
         self._serve(context, control, data)
+
+    def _close_after_failed_start(self, *sockets: ZmqSocket) -> None:
+        """Close what a start has opened."""
+        self._authenticator.close()
+        for socket in sockets:
+            socket.close()
+        self._terminate()
 
     def _serve(
         self, context: zerorpc.Context, control: ZmqSocket, data: ZmqSocket
