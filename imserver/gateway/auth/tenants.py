@@ -705,13 +705,23 @@ def _only_by_key(given: Mapping[str, Any], hints: Mapping[str, Any]) -> Iterator
             yield name
             continue
 
-        section = struct_in(hint)
-        is_table = get_origin(bare(hint)) is dict
-        # A table of rows, or a list of them, is changed as a whole.
-        if section is None or is_table or isinstance(value, list):
+        section = _section_in(hint, value)
+        if section is None:
             continue
         for inner in _only_by_key_within(section, value):
             yield f"{name}.{inner}"
+
+
+def _section_in(hint: Any, value: Any) -> type[msgspec.Struct] | None:
+    """Return the type of a section of settings, by the ``hint`` of its setting.
+
+    None if the setting is changed as a whole: it is no section, or it is a table
+    of rows, or a list of them.
+    """
+    is_table = get_origin(bare(hint)) is dict
+    if is_table or isinstance(value, list):
+        return None
+    return struct_in(hint)
 
 
 def _only_by_key_within(section: Any, value: Mapping[str, Any] | None) -> Iterator[str]:

@@ -206,12 +206,7 @@ class ChannelConsent(Service):
         app = connection.app or ""
         user = connection.user
         decision = self.reviews.decide(app, _facts_of(event, channel))
-        if decision.action == "undecided":
-            raise ChannelRefused(
-                "unavailable", "the back end has not reviewed it in time"
-            )
-        if decision.action == "reject":
-            raise _rejected(decision.reason or "the back end has rejected it")
+        _require_accepted(decision)
         # The client may have gone, or logged in as another user, meanwhile.
         if not connection.is_open or (connection.app, connection.user) != (app, user):
             raise ChannelRefused("ended")
@@ -329,6 +324,15 @@ def _replaced(event: Event, decision: ReviewDecision) -> Event:
         text = decision.body.decode()
         return replace(event, type=decision.type, text=text, data=b"")
     return replace(event, type=decision.type, text="", data=decision.body)
+
+
+def _require_accepted(decision: ReviewDecision) -> None:
+    """Raise :class:`ChannelRefused` if the back end does not let an event
+    pass."""
+    if decision.action == "undecided":
+        raise ChannelRefused("unavailable", "the back end has not reviewed it in time")
+    if decision.action == "reject":
+        raise _rejected(decision.reason or "the back end has rejected it")
 
 
 def _rejected(reason: str) -> ChannelRefused:

@@ -125,13 +125,16 @@ class LeaseTable:
 
         live = _leases_by_epoch(live_leases)
         has_changed = live.keys() != self.live.keys()
-        # A node that has left in good order is not overdue.
+        self._set(live, self._reachable_without(left_epochs))
+        return has_changed
+
+    def _reachable_without(self, left_epochs: Collection[bytes]) -> dict[int, Lease]:
+        """Return the reachable nodes, by epoch, but not those that have left in
+        good order, which are not overdue."""
         left = set(map(int, left_epochs))
-        remaining = {
+        return {
             epoch: lease for epoch, lease in self.reachable.items() if epoch not in left
         }
-        self._set(live, remaining)
-        return has_changed
 
     def _set(self, live: Mapping[int, Lease], remaining: Mapping[int, Lease]) -> None:
         """Set the live leases.

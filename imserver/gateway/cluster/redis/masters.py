@@ -295,6 +295,19 @@ class _Exchange(Struct):
                 yield index
 
 
+def _results_of(
+    jobs: Mapping[Server, "gevent.Greenlet[..., list[Any] | RedisUnavailable]"],
+) -> dict[Server, list[Any] | RedisUnavailable]:
+    """Wait for the exchanges with all masters, and return their results.
+
+    If the caller is killed meanwhile, they end, too.
+    """
+    try:
+        return {server: job.get() for server, job in jobs.items()}
+    finally:
+        gevent.killall(list(jobs.values()), block=False)
+
+
 class ClusterLink(RedisLink):
     """A link to a Redis Cluster, see :class:`RedisLink`.
 
@@ -619,10 +632,7 @@ class ClusterLink(RedisLink):
             )
             for server, part in parts.items()
         }
-        try:
-            results = {server: job.get() for server, job in jobs.items()}
-        finally:
-            gevent.killall(list(jobs.values()), block=False)
+        results = _results_of(jobs)
 
         for server, part in parts.items():
             result = results[server]

@@ -303,6 +303,15 @@ def parse_refs(value: bytes | None) -> tuple[SessionRef, ...]:
     return (_parse_ref(value),)
 
 
+def _listed(refs: Iterable[SessionRef]) -> str:
+    """Return sessions as a text, in which a script can search for one of them.
+
+    Example: ``,12.7,12.9,``, to be searched for ``,12.7,``.
+    """
+    texts = [f"{ref.epoch}.{ref.id}," for ref in refs]
+    return "," + "".join(texts)
+
+
 def _parse_ref(ref: bytes) -> SessionRef:
     """Parse one stored session, such as ``14.2.1060.phone``."""
     epoch, id, number, *device = ref.split(b".", _DOTS)
@@ -959,11 +968,9 @@ class SessionCommands(Service):
             tail = b"\0%b\0%b" % (encoded(session.app), user)
             writes = (record, RECORD_SECONDS, REPLACED, tail)
 
-        # In the form ",12.7,12.9," so that the script can search for ",12.7,".
         dead_sessions = ""
         if replacing:
-            texts = [f"{ref.epoch}.{ref.id}," for ref in replacing]
-            dead_sessions = "," + "".join(texts)
+            dead_sessions = _listed(replacing)
 
         # The command may reach Redis late. As long as this node waits for the
         # answer, the session still counts as one that begins now.

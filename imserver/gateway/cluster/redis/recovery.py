@@ -307,11 +307,9 @@ class DeadNodeCleanup(Service):
         for key, (record, refs) in zip(
             keys, self._read_records(app, users, keys), strict=True
         ):
-            if not isinstance(record, bytes) or refs is not None:
-                continue  # there is no record, or the user has logged in
-            marked = marked_offline(record, nodes)
-            if marked is not None:
-                changes.append(("EVALSHA", REPLACE_RECORD, 1, key, record, marked))
+            change = _offline_change(key, record, refs, nodes)
+            if change is not None:
+                changes.append(change)
         if changes:
             _execute_paced(self.pipeline, changes)
         self.counters.cleaned_users += len(users)
@@ -347,6 +345,22 @@ def _log_cleaned(users: int, nodes: Iterable[str]) -> None:
         users,
         ", ".join(sorted(nodes)),
     )
+
+
+def _offline_change(
+    key: bytes, record: Any, refs: Any, nodes: Collection[str]
+) -> Command | None:
+    """Return the command that marks a user of one of these nodes offline.
+
+    None if there is no readable ``record`` under the ``key``, if it is that of
+    another node, or if the user has logged in: then ``refs`` has sessions.
+    """
+    if not isinstance(record, bytes) or refs is not None:
+        return None
+    marked = marked_offline(record, nodes)
+    if marked is None:
+        return None
+    return ("EVALSHA", REPLACE_RECORD, 1, key, record, marked)
 
 
 def _add_bucket(member: bytes, buckets_by_app: BucketsByApp) -> None:
