@@ -203,7 +203,13 @@ class Presence(Service):
         if self.others is None or not user or not apps:
             return False
 
-        rows = self.others.registry.find_in_apps(apps, user) or ()
+        return self._is_online_elsewhere(self.others, apps, user)
+
+    def _is_online_elsewhere(
+        self, others: OtherNodes, apps: Sequence[str], user: str
+    ) -> bool:
+        """Whether a user has a session in one of these apps on another node."""
+        rows = others.registry.find_in_apps(apps, user) or ()
         refs_of = dict(zip(apps, rows, strict=False))
         if any(map(is_found, refs_of.values())):
             return True
@@ -255,13 +261,9 @@ class Presence(Service):
         registry is not sure. Returns the users, and the nodes that did not
         answer.
         """
-        rows: Sequence[tuple[SessionRef, ...]] | None = None
-        # The registry does not know users of the server's own apps, such as
-        # visitors of its pages.
-        if not app.startswith(SYSTEM_PREFIX):
-            rows = others.registry.find(app, users)
         online: set[str] = set()
         unsure = users
+        rows = _find_registered(others, app, users)
         if rows is not None:
             online, unsure = _divide_by_certainty(users, rows)
         if not unsure:
@@ -411,6 +413,20 @@ def _count_sessions(app: App) -> int:
     if app.several:  # a user has several sessions
         return sum(len(app.sessions_of(user)) for user in app.users)
     return len(app.users)
+
+
+def _find_registered(
+    others: OtherNodes, app: str, users: list[str]
+) -> Sequence[tuple[SessionRef, ...]] | None:
+    """Return the sessions that the registry knows of each user; None if it does
+    not answer, or does not know such users.
+
+    It does not know users of the server's own apps, such as visitors of its
+    pages.
+    """
+    if app.startswith(SYSTEM_PREFIX):
+        return None
+    return others.registry.find(app, users)
 
 
 def _add_sessions(

@@ -551,6 +551,11 @@ class RedisRegistry:
             # the pause.
             gevent.sleep(_REREGISTER_PAUSE_SECONDS + 2 * took)
 
+        self._end_extent(extent, has_failed)
+
+    def _end_extent(self, extent: Extent, has_failed: bool) -> None:
+        """Leave the marks after all sessions were registered again, or request
+        that sessions are registered once more."""
         if has_failed:
             self.recovery.request(UNREGISTERED)
         if extent == EVERYTHING and not self._marks.set():
