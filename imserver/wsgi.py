@@ -152,8 +152,9 @@ def _take_body(environ: dict[str, Any], node: Node) -> HttpResponse | None:
     limit = unread_body_limit(node.servers.api, method, path, headers, client)
     stream = environ["wsgi.input"]
     try:
-        body = None  # a body that is too large is not even read
-        if int(length) <= limit:
+        if int(length) > limit:
+            body = None  # it is not even read
+        else:
             body = _read_body(stream, limit)
     except TimeoutError:
         refusal = _refuse(Problems.TIMEOUT)
@@ -162,7 +163,11 @@ def _take_body(environ: dict[str, Any], node: Node) -> HttpResponse | None:
         refusal = _refuse(Problems.BAD_REQUEST)
     else:
         if body is not None:
-            _put_body(environ, body)
+            # The views read a body whose length is known.
+            environ.pop("HTTP_TRANSFER_ENCODING", None)
+            environ.pop("wsgi.input_terminated", None)
+            environ["wsgi.input"] = BytesIO(body)
+            environ["CONTENT_LENGTH"] = str(len(body))
             return None
         request = HttpRequest(
             method=method,
@@ -178,15 +183,6 @@ def _take_body(environ: dict[str, Any], node: Node) -> HttpResponse | None:
     if hasattr(stream, "_chunked_input_error"):
         stream._chunked_input_error = True
     return refusal
-
-
-def _put_body(environ: dict[str, Any], body: bytes) -> None:
-    """Put a body that was read into the environment of its request."""
-    # The views read a body whose length is known.
-    environ.pop("HTTP_TRANSFER_ENCODING", None)
-    environ.pop("wsgi.input_terminated", None)
-    environ["wsgi.input"] = BytesIO(body)
-    environ["CONTENT_LENGTH"] = str(len(body))
 
 
 def _read_body(stream: Any, limit: int) -> bytes | None:

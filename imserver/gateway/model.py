@@ -395,20 +395,19 @@ class Signal(Event, frozen=True, gc=False, omit_defaults=True):
             if value:
                 data[key] = value
         channel = self.channel
-        if channel is not None and channel.stream is not None:
-            self._add_piece(data, channel.stream, channel.thread)
-        return encode_json(data)
+        if channel is None or channel.stream is None:
+            return encode_json(data)
 
-    def _add_piece(self, data: dict[str, Any], stream: StreamPart, thread: int) -> None:
-        """Add the fields of a piece of a streamed message."""
+        stream = channel.stream
         data |= {"stream": stream.id, "piece": stream.piece, "text": self.text}
         if self.type != "text":
             data["type"] = self.type
-        if thread:
-            data["thread"] = thread
+        if channel.thread:
+            data["thread"] = channel.thread
         for flag in ("whole", "done"):
             if getattr(stream, flag):
                 data[flag] = True
+        return encode_json(data)
 
 
 Backlog = list[Any] | tuple[Callable[[], None], ...]

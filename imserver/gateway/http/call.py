@@ -1102,7 +1102,10 @@ def authorise(api: Api, route: Route, call: Call) -> None:
     # Back ends are neither users nor staff, and are never banned.
     person = principal.user or principal.staff
     if person:
-        _require_not_banned(api, principal.app, person)
+        ban = api.sessions.ban_of(principal.app, person)
+        if ban:
+            raise ApiProblem(Problems.BANNED, ban.text)
+
     if principal.user:
         _authorise_user(api, route, call)
     elif route.user == "required" and not call.user:
@@ -1113,14 +1116,6 @@ def authorise(api: Api, route: Route, call: Call) -> None:
         name, need = route.need_with
         if call.params.get(name) == "true" and not principal.may(need):
             raise ApiProblem(Problems.FORBIDDEN)
-
-
-def _require_not_banned(api: Api, app: str, person: str) -> None:
-    """Raise :class:`ApiProblem` if a user or a member of the staff is
-    banned."""
-    ban = api.sessions.ban_of(app, person)
-    if ban:
-        raise ApiProblem(Problems.BANNED, ban.text)
 
 
 def _authorise_user(api: Api, route: Route, call: Call) -> None:
@@ -1138,19 +1133,9 @@ def _authorise_user(api: Api, route: Route, call: Call) -> None:
             raise ApiProblem(Problems.NOT_ALLOWED, "The token belongs to another user")
         call.user = principal.user
 
-    # A muted user may still read and change settings.
-    if route.voice:
-        _require_unmuted(api, route.voice, call)
-
-
-def _require_unmuted(api: Api, voice: Any, call: Call) -> None:
-    """Raise :class:`ApiProblem` if the user is muted, and others would receive
-    the content of the request.
-
-    ``voice`` is True, or the function of the route that tells whether they
-    would.
-    """
-    principal = call.principal
+    voice = route.voice
+    if not voice:
+        return
     mute = api.mutes.mute_of(principal.app, principal.user)
     if mute is not None and (voice is True or voice(call.input)):
         raise ApiProblem(Problems.MUTED, mute.text)

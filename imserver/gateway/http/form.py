@@ -230,6 +230,7 @@ def read_multipart(body: bytes, content_type: str) -> list[tuple[str, str]]:
     """
     # Imported on first use: few clients send multipart forms, and werkzeug is
     # large.
+    from werkzeug.formparser import FormDataParser
     from werkzeug.http import parse_options_header
 
     kind, options = parse_options_header(content_type)
@@ -240,23 +241,6 @@ def read_multipart(body: bytes, content_type: str) -> list[tuple[str, str]]:
     if _head_bytes(body, boundary) > MAX_HEAD_BYTES:
         raise BadBody("too large for a form")
 
-    pairs = _parse_multipart(body, kind, options)
-    if any(name is None for name, _ in pairs):
-        raise BadBody("a field has no name")
-    if any("\0" in name or "\0" in value for name, value in pairs):
-        raise BadBody("a field contains U+0000")
-    return pairs
-
-
-def _parse_multipart(
-    body: bytes, kind: str, options: Mapping[str, str]
-) -> list[tuple[str, str]]:
-    """Parse a multipart form by the library werkzeug. Raises BadBody.
-
-    ``kind`` and ``options`` are the parts of its content type.
-    """
-    from werkzeug.formparser import FormDataParser
-
     parser = FormDataParser(
         _discard,
         max_form_memory_size=MAX_FORM_BYTES,
@@ -264,11 +248,17 @@ def _parse_multipart(
         silent=False,
     )
     try:
-        _, form, _ = parser.parse(BytesIO(body), kind, len(body), dict(options))
+        _, form, _ = parser.parse(BytesIO(body), kind, len(body), options)
     # The parser raises errors of several kinds, also HTTP errors.
     except Exception as error:
         raise BadBody(str(error)) from None
-    return list(form.items(multi=True))
+
+    pairs = list(form.items(multi=True))
+    if any(name is None for name, _ in pairs):
+        raise BadBody("a field has no name")
+    if any("\0" in name or "\0" in value for name, value in pairs):
+        raise BadBody("a field contains U+0000")
+    return pairs
 
 
 def _head_bytes(body: bytes, boundary: bytes) -> int:
@@ -320,7 +310,19 @@ def parse_body(
         if has_nul(body):
             raise BadBody("a text contains U+0000")
         fields = parse_json(body)
-        return _params_of_json(fields), fields, None
+        # The parameters of the originals' routes, as texts.
+        params = {}
+        for name, value in fields.items():
+            if name in ("userid", "msgid", "message", "cursor"):
+                if not isinstance(value, str):
+                    raise BadBody(f"{name}: expected a text")
+                params[name] = value
+            # Routes read the number from a text, as in a form.
+            elif name == "banseconds":
+                if type(value) not in (int, float):
+                    raise BadBody(f"{name}: expected a number")
+                params[name] = str(value)
+        return params, fields, None
     if kind == "multipart/form-data":
         pairs = read_multipart(body, content_type)
         # Backwards, so that the first field of a name counts.
@@ -329,25 +331,6 @@ def parse_body(
     if kind and kind != FORM and body:
         raise BadBody("neither a form nor JSON")
     return parse_form(body), None, None
-
-
-def _params_of_json(fields: Mapping[str, Any]) -> dict[str, str]:
-    """Return the parameters of a JSON object that routes want as texts.
-
-    Raises BadBody if such a parameter has another type.
-    """
-    params = {}
-    for name, value in fields.items():
-        if name in ("userid", "msgid", "message", "cursor"):
-            if not isinstance(value, str):
-                raise BadBody(f"{name}: expected a text")
-            params[name] = value
-        # Routes read the number from a text, as in a form.
-        elif name == "banseconds":
-            if type(value) not in (int, float):
-                raise BadBody(f"{name}: expected a number")
-            params[name] = str(value)
-    return params
 
 
 # --- ids of apps --------------------------------------------------------------

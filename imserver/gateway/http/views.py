@@ -11,7 +11,6 @@ from flask import Blueprint, Response, g, request
 from msgspec.structs import replace
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTooLarge
 
-from imserver.gateway.auth.principal import Principal
 from imserver.gateway.errors import Problems
 from imserver.gateway.http.call import (
     Api,
@@ -65,33 +64,24 @@ def _answer(api: Api, table: Mapping[str, Mapping[str, Endpoint]]) -> Response |
     # Flask knows no such path, so it has made an exception. With it, the
     # request would be a cycle of a hundred objects.
     request.routing_exception = None
+    route = endpoint.route
     http_request = as_request()
-    if request.method == "OPTIONS" and endpoint.route.method != "OPTIONS":
+    if request.method == "OPTIONS" and route.method != "OPTIONS":
         return to_response(answer(api, endpoint, http_request))
+
     principal = admit(api, endpoint, http_request)
     if isinstance(principal, HttpResponse):
         return to_response(principal)
-    return to_response(_answer_with_body(api, endpoint, http_request, principal))
-
-
-def _answer_with_body(
-    api: Api, endpoint: Endpoint, admitted: HttpRequest, principal: Principal
-) -> HttpResponse:
-    """Read the body of an admitted request of Flask, and answer the request.
-
-    The body is read only now, because the principal decides how long it may be.
-    """
-    route = endpoint.route
     try:
         # One byte more: werkzeug cuts a chunked body off at the limit without
         # an error.
         body = _body_of(route, body_limit(api, route, principal) + 1)
     except RequestEntityTooLarge:
-        too_large = replace(admitted, too_large=True)
-        return answer(api, endpoint, too_large, principal)
+        too_large = replace(http_request, too_large=True)
+        return to_response(answer(api, endpoint, too_large, principal))
     except (HTTPException, OSError, ValueError):  # incomplete, or invalid chunks
-        return route.style.refuse(Problems.BAD_REQUEST, admitted)
-    return answer(api, endpoint, as_request(body), principal)
+        return to_response(route.style.refuse(Problems.BAD_REQUEST, http_request))
+    return to_response(answer(api, endpoint, as_request(body), principal))
 
 
 def _endpoint_in(rows: Mapping[str, Endpoint], method: str) -> Endpoint | None:
@@ -215,34 +205,9 @@ def _open_stream(
 
     request.max_content_length = body_bytes
     body = request.get_data(cache=False, parse_form_data=False)
-    ours, theirs = _make_pair()
-    streams.adopt(ours, _head_for_gate(body))
-    # The other end writes a whole HTTP response, which Flask needs in parts.
-    head, first_bytes = _read_head(theirs)
-    status, headers = _parse_head(head)
-    content = _content(theirs, first_bytes)
-    response = Response(content, status, direct_passthrough=True)
-    response.headers.clear()
-    response.headers.extend(headers)
-    return response
-
-
-def _make_pair() -> tuple[_socket.socket, socket.socket]:
-    """Make a pair of sockets: a plain one, and one of gevent.
-
-    Streams write to plain sockets, not to sockets of gevent.
-    """
-    ours, theirs = socket.socketpair()
-    plain = _socket.socket(ours.family, ours.type, ours.proto, ours.detach())
-    plain.setblocking(False)
-    return plain, theirs
-
-
-def _head_for_gate(body: bytes) -> Head:
-    """Convert Flask's request to the form that streams get."""
     http_request = as_request()
-    return Head(
-        method=http_request.method,
+    full_head = Head(
+        method=method,
         path=http_request.path,
         version="1.1",
         host=request.remote_addr or "",
@@ -251,6 +216,20 @@ def _head_for_gate(body: bytes) -> Head:
         query=http_request.query.decode("latin-1"),
         body=body,
     )
+    ours, theirs = socket.socketpair()
+    # Streams write to plain sockets, not to sockets of gevent.
+    plain = _socket.socket(ours.family, ours.type, ours.proto, ours.detach())
+    plain.setblocking(False)
+    streams.adopt(plain, full_head)
+
+    # The other end writes a whole HTTP response, which Flask needs in parts.
+    head, first_bytes = _read_head(theirs)
+    status, headers = _parse_head(head)
+    content = _content(theirs, first_bytes)
+    response = Response(content, status, direct_passthrough=True)
+    response.headers.clear()
+    response.headers.extend(headers)
+    return response
 
 
 def _read_head(sock: socket.socket) -> tuple[bytes, bytes]:

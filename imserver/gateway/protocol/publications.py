@@ -175,7 +175,11 @@ def _copies(before: bytes, after: bytes) -> list[tuple[int, int, int]]:
     stop = size - suffix_size
     origin_of_block: dict[bytes, int] = {}
     if stop - position >= _BLOCK:
-        origin_of_block = _blocks_of(before)
+        # From the end, so that of equal blocks the first one counts.
+        origin_of_block = {
+            before[origin : origin + _BLOCK]: origin
+            for origin in range(len(before) - _BLOCK, -1, -_BLOCK)
+        }
     while origin_of_block and position + _BLOCK <= stop:
         origin = origin_of_block.get(after[position : position + _BLOCK])
         if origin is None:
@@ -192,15 +196,6 @@ def _copies(before: bytes, after: bytes) -> list[tuple[int, int, int]]:
 
     _add(copies, after, stop, size, len(before) - suffix_size)
     return copies
-
-
-def _blocks_of(text: bytes) -> dict[bytes, int]:
-    """Split a text into blocks: each block, and where it begins."""
-    # From the end, so that of equal blocks the first one counts.
-    return {
-        text[origin : origin + _BLOCK]: origin
-        for origin in range(len(text) - _BLOCK, -1, -_BLOCK)
-    }
 
 
 def _end_of_copy(before: bytes, after: bytes, end: int, stop: int, gap: int) -> int:

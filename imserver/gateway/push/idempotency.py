@@ -25,7 +25,6 @@ from __future__ import annotations
 import struct
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
-from functools import partial
 from hashlib import blake2b
 from time import monotonic
 from typing import TYPE_CHECKING, Final, TypeVar, overload
@@ -450,9 +449,22 @@ class Idempotency:
         answers: dict[int, T | IdReused] = {}
 
         def carry_out_one(index: int, claim: Claimed) -> None:
-            """Execute one request, and keep its answer."""
-            run = partial(carry_out, index)
-            answers[index] = self._carry_out_once(run, claim, digests[index])
+            """Carry out one request, and settle its claim."""
+            if isinstance(claim, IdReused):
+                answers[index] = claim
+                return
+            # A repeat: what the first request has done is only read.
+            if not isinstance(claim, int):
+                answers[index], _, _ = carry_out(index, claim)
+                return
+
+            outcomes: Sequence[Outcome] = ()
+            result = b""
+            try:
+                answers[index], outcomes, result = carry_out(index, None)  # no repeat
+            finally:
+                accepted = not ACCEPTED.isdisjoint(outcomes)
+                self.settle(claim, accepted, digests[index], result, for_all=True)
 
         # An iterator: after an error it has the claims that are not settled
         # yet.
@@ -473,33 +485,6 @@ class Idempotency:
             if isinstance(claims[index], Waiting):
                 carry_out_one(index, self.claim(app, id, digest))
         return [answers[index] for index in range(len(requests))]
-
-    def _carry_out_once(
-        self,
-        carry_out: Callable[[First | None], RequestResult[T]],
-        claim: Claimed,
-        digest: int,
-    ) -> T | IdReused:
-        """Execute one request, and settle its claim.
-
-        ``claim`` is ours (a number), or tells what the first request has done.
-        ``digest`` is the hash of the request.
-        """
-        if isinstance(claim, IdReused):
-            return claim
-        # A repeat: what the first request has done is only read.
-        if not isinstance(claim, int):
-            answer, _, _ = carry_out(claim)
-            return answer
-
-        outcomes: Sequence[Outcome] = ()
-        result = b""
-        try:
-            answer, outcomes, result = carry_out(None)  # no repeat
-        finally:
-            accepted = not ACCEPTED.isdisjoint(outcomes)
-            self.settle(claim, accepted, digest, result, for_all=True)
-        return answer
 
     # --- this node ------------------------------------------------------------
 

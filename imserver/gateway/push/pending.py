@@ -106,8 +106,15 @@ class PendingPushes(Service):
         Returns False if there is no room for it. Never switches greenlets.
         """
         push = PendingPush(event, device, self.clock() + seconds)
-        if not self._has_room(app, push.size):
+        pushes, used_bytes = self._used.get(app, (0, 0))
+        # The space that other apps do not use.
+        free = self.limit_pushes - self.count + pushes
+        free_bytes = self.limit_bytes - self.bytes + used_bytes
+        if pushes + 1 > APP_SHARE * free:
             return False
+        if used_bytes + push.size > APP_SHARE * free_bytes:
+            return False
+
         queue = self._queues.get((app, user))
         if queue is None:
             queue = _Queue()
@@ -117,19 +124,6 @@ class PendingPushes(Service):
         self._next_expiry = min(self._next_expiry, push.until)
         self._filled.set()
         return True
-
-    def _has_room(self, app: str, size: int) -> bool:
-        """Tell whether an app may have another pending push, of ``size`` bytes.
-
-        An app gets only a share of the space that other apps do not use.
-        """
-        pushes, used_bytes = self._used.get(app, (0, 0))
-        free = self.limit_pushes - self.count + pushes
-        free_bytes = self.limit_bytes - self.bytes + used_bytes
-        return (
-            pushes + 1 <= APP_SHARE * free
-            and used_bytes + size <= APP_SHARE * free_bytes
-        )
 
     def _change_counts(self, app: str, pushes: int, size: int) -> None:
         """Add to the counts of all apps and of one app; negative numbers

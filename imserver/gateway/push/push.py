@@ -497,25 +497,12 @@ class Publishing(Service, dict=True):
         )
         if not key:
             return [self._publish(publication, channel) for channel in channels]
-        return self._publish_by_key(publication, channels, digest, all_or_none)
 
-    def _publish_by_key(
-        self,
-        publication: _Publication,
-        channels: Sequence[str],
-        digest: int,
-        all_or_none: bool,
-    ) -> list[Published]:
-        """Publish a publication with a key: each channel has its own claim of
-        the key.
-
-        A channel that is named twice gets one publication. :meth:`to_channels`
-        explains the other arguments.
-        """
+        # Each channel has its own claim of the key. A channel that is named
+        # twice gets one publication.
         names = list(dict.fromkeys(channels))
         requests = [
-            (msgspec.json.encode((publication.key, channel)).decode(), digest)
-            for channel in names
+            (msgspec.json.encode((key, channel)).decode(), digest) for channel in names
         ]
 
         def publish_to(index: int, first: First | None) -> RequestResult[Published]:
@@ -523,7 +510,7 @@ class Publishing(Service, dict=True):
             return self._publish_once(publication, names[index], first)
 
         results = self.ids.carry_out_each(
-            publication.app, requests, publish_to, all_or_none=all_or_none
+            app, requests, publish_to, all_or_none=all_or_none
         )
         published: dict[str, Published] = {}
         for channel, result in zip(names, results, strict=True):
@@ -650,42 +637,32 @@ class Publishing(Service, dict=True):
             if users:
                 outcomes += self.to_users(app, users, event, ttl_seconds)
                 users = []
-            outcome = self._to_target(
-                app, target, event, except_users, ttl_seconds, key
-            )
-            outcomes.append(outcome)
+            if target.user is not UNSET:
+                # It has a device: users without one were collected above.
+                device = None if target.device is UNSET else target.device
+                outcomes += self.to_users(
+                    app, [target.user], event, ttl_seconds, device
+                )
+            elif target.connection is not UNSET:
+                outcomes.append(self.connections.push(app, target.connection, event))
+            elif target.channel is not UNSET:
+                outcome = self.channels.publishing.publish(
+                    app, target.channel, event, except_users, key=key
+                )
+                outcomes.append(outcome)
+            elif target.group is not UNSET:
+                group = int(target.group)
+                outcomes.append(
+                    self._to_group(app, group, event, except_users, ttl_seconds)
+                )
+            else:
+                outcomes.append(
+                    self.reach.to_app(app, event, except_users=except_users)
+                )
 
         if users:
             outcomes += self.to_users(app, users, event, ttl_seconds)
         return outcomes
-
-    def _to_target(
-        self,
-        app: str,
-        target: Target,
-        event: Event,
-        except_users: tuple[str, ...],
-        ttl_seconds: float,
-        key: str,
-    ) -> Outcome:
-        """Send an event to one target, which may be of any kind.
-
-        :meth:`to_targets` explains the arguments.
-        """
-        if target.user is not UNSET:
-            device = None if target.device is UNSET else target.device
-            (outcome,) = self.to_users(app, [target.user], event, ttl_seconds, device)
-            return outcome
-        if target.connection is not UNSET:
-            return self.connections.push(app, target.connection, event)
-        if target.channel is not UNSET:
-            return self.channels.publishing.publish(
-                app, target.channel, event, except_users, key=key
-            )
-        if target.group is not UNSET:
-            group = int(target.group)
-            return self._to_group(app, group, event, except_users, ttl_seconds)
-        return self.reach.to_app(app, event, except_users=except_users)
 
     def _to_group(
         self,
@@ -718,7 +695,14 @@ class Publishing(Service, dict=True):
                 break
             after = members[-1]
 
-        return _outcome_of_group(outcomes)
+        # The outcomes of all members together make one outcome.
+        if outcomes <= {Outcome.NOT_SENT}:
+            return Outcome.NOT_SENT
+        if outcomes <= {Outcome.NOT_SENT, Outcome.FAILED}:
+            return Outcome.FAILED
+        if outcomes & {Outcome.FAILED, Outcome.PARTLY}:
+            return Outcome.PARTLY
+        return Outcome.SENT
 
     def to_users(
         self,
@@ -773,36 +757,22 @@ class Publishing(Service, dict=True):
             return outcomes
 
         self._report_absent(app, users, events, outcomes)
-        return [
-            self._outcome_for_caller(app, user, event, outcome, ttl_seconds, device)
-            for user, event, outcome in zip(users, events, outcomes, strict=True)
-        ]
-
-    def _outcome_for_caller(
-        self,
-        app: str,
-        user: str,
-        event: Event,
-        outcome: Outcome,
-        ttl_seconds: float,
-        device: str | None,
-    ) -> Outcome:
-        """Let a push that has not reached its user wait for a login.
-
-        Returns the outcome that the caller of :meth:`to_each` gets.
-        """
-        is_pending = (
-            ttl_seconds > 0
-            and outcome in _NOT_REACHED
-            and self.pending.add(app, user, event, ttl_seconds, device)
-        )
-        if is_pending:
-            return Outcome.PENDING
-        # It is not known whether the user is online. To this caller that is a
-        # temporary failure.
-        if outcome is _UNKNOWN:
-            return Outcome.FAILED
-        return outcome
+        results: list[Outcome] = []
+        for user, event, outcome in zip(users, events, outcomes, strict=True):
+            is_pending = (
+                ttl_seconds > 0
+                and outcome in _NOT_REACHED
+                and self.pending.add(app, user, event, ttl_seconds, device)
+            )
+            if is_pending:
+                results.append(Outcome.PENDING)
+            elif outcome is _UNKNOWN:
+                # It is not known whether the user is online. To this caller
+                # that is a temporary failure.
+                results.append(Outcome.FAILED)
+            else:
+                results.append(outcome)
+        return results
 
     def _to_channel_of_user(
         self,
@@ -870,14 +840,3 @@ class Publishing(Service, dict=True):
             (user, event) for user, event, outcome in rows if outcome is _NOT_SENT
         ]
         self.on_absent(app, absent)
-
-
-def _outcome_of_group(outcomes: set[Outcome]) -> Outcome:
-    """Make one outcome of the outcomes of all members."""
-    if outcomes <= {Outcome.NOT_SENT}:
-        return Outcome.NOT_SENT
-    if outcomes <= {Outcome.NOT_SENT, Outcome.FAILED}:
-        return Outcome.FAILED
-    if outcomes & {Outcome.FAILED, Outcome.PARTLY}:
-        return Outcome.PARTLY
-    return Outcome.SENT

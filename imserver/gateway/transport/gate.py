@@ -262,26 +262,19 @@ class Origins:
             return ""
         if self.demo and self._is_own(name):
             return ""
-        if name and name == self._forwarded_host(host, headers):
-            return ""
+        if self._proxies.trusts(host):
+            forwarded = headers.get("x-forwarded-host", "")
+        else:
+            forwarded = ""
+        if name and forwarded:
+            first_host = forwarded.split(",")[0].strip()
+            if name == host_name(first_host):
+                return ""
 
         # Interned: all connections of one page share the string.
         if 0 < len(name) <= HOST_CHARACTERS:
             return sys.intern(name)
         return OPAQUE
-
-    def _forwarded_host(self, host: str, headers: Mapping[str, str]) -> str:
-        """Return the host that the browser asked a trusted proxy for; ``""``:
-        there is none.
-
-        The proxy may have replaced the Host header that the browser sent.
-        """
-        if not self._proxies.trusts(host):
-            return ""
-        forwarded = headers.get("x-forwarded-host", "")
-        if not forwarded:
-            return ""
-        return host_name(forwarded.split(",")[0].strip())
 
     def allows(self, origin: str, dialect: str) -> bool:
         """Tell whether pages of a host may connect by a dialect.
@@ -559,7 +552,13 @@ class Gate:
         extension = ""
         bits = 0  # no compression
         if self._deflate and not upgraded:
-            extension, bits = _compression_for(headers)
+            offers = headers.get("sec-websocket-extensions")
+            if offers:
+                # Imported here because the module takes 1.5 MB, and few nodes
+                # need it.
+                from imserver.gateway.transport.parser import negotiate
+
+                extension, bits = negotiate(offers)
         encoding = self._encodings.get((path.dialect, bits))
         if encoding is None:
             encoding = Encoding(
@@ -658,21 +657,6 @@ class Gate:
         return CloseCode.NODE_FULL
 
 
-def _compression_for(headers: Mapping[str, str]) -> tuple[str, int]:
-    """Choose one of the compressions that a client offers.
-
-    Returns the header value of the answer and the bits of the window; ``""``
-    and 0: no compression.
-    """
-    offers = headers.get("sec-websocket-extensions")
-    if not offers:
-        return "", 0
-    # Imported here because the module takes 1.5 MB, and few nodes need it.
-    from imserver.gateway.transport.parser import negotiate
-
-    return negotiate(offers)
-
-
 def adopt(
     context: ConnectionContext,
     gate: Gate,
@@ -701,20 +685,15 @@ def adopt(
         try:
             if admission.opened is not None:
                 admission.opened(connection, admission.head)
-            _feed_in_pieces(connection, rest)
+            for start in range(0, len(rest), SMALL_RECEIVE_BYTES):
+                if start:
+                    serve_others()
+                # A piece may have closed the connection.
+                if connection.is_open:
+                    connection.feed(rest[start : start + SMALL_RECEIVE_BYTES])
         except Exception:
             log.exception("serving failed", extra={"connection": connection.peer})
             connection.lost()
         finally:
             context.poller.release(connection)
     return connection
-
-
-def _feed_in_pieces(connection: Connection, data: bytes) -> None:
-    """Serve bytes of a client, and let others run between the pieces."""
-    for start in range(0, len(data), SMALL_RECEIVE_BYTES):
-        if start:
-            serve_others()
-        # A piece may have closed the connection.
-        if connection.is_open:
-            connection.feed(data[start : start + SMALL_RECEIVE_BYTES])

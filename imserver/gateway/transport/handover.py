@@ -250,34 +250,26 @@ class HandOver(Service, dict=True):
         sock.settimeout(WRITE_SECONDS)
         reader = Reader(sock, data)
         handler = OneRequestHandler(sock, address, self._server, reader)  # type: ignore[call-arg]
-        keep_alive = _serve_one(handler, sock, address, unwritten)
+        keep_alive = False
+        try:
+            if unwritten:
+                sock.sendall(unwritten)
+            # A tuple (status, response) refuses the request. True: the
+            # connection stays open.
+            result = handler.handle_one_request()
+            if isinstance(result, tuple):
+                _, refusal = result
+                sock.sendall(refusal)
+            keep_alive = result is True
+        except OSError as exc:
+            log.debug("%s", exc, extra={"connection": f"{address[0]}:{address[1]}"})
+        except Exception:
+            extra = {"connection": f"{address[0]}:{address[1]}"}
+            log.exception("serving failed", extra=extra)
+
         raw = _socket.socket(family, kind, proto, sock.detach())
         raw.setblocking(False)
         if keep_alive:
             give_back(raw, bytes(reader.unread))
         else:
             give_back(raw, None)
-
-
-def _serve_one(handler: Any, sock: Any, address: Any, unwritten: bytes) -> bool:
-    """Write the earlier answers, then serve one request.
-
-    ``handler`` is a handler of pywsgi. Returns whether the connection stays
-    open. Errors are logged.
-    """
-    try:
-        if unwritten:
-            sock.sendall(unwritten)
-        # A tuple (status, response) refuses the request. True: the connection
-        # stays open.
-        result = handler.handle_one_request()
-        if isinstance(result, tuple):
-            _, refusal = result
-            sock.sendall(refusal)
-        return result is True
-    except OSError as exc:
-        log.debug("%s", exc, extra={"connection": f"{address[0]}:{address[1]}"})
-    except Exception:
-        extra = {"connection": f"{address[0]}:{address[1]}"}
-        log.exception("serving failed", extra=extra)
-    return False

@@ -232,33 +232,23 @@ def _read_target(parsed: ParsedHead, mounts: Mounts) -> None:
     path, this path is added.
     """
     if parsed.url[:1] != b"/":
-        _remove_scheme_and_host(parsed)
+        _, separator, host_and_target = parsed.url.partition(b"://")
+        if separator:
+            parsed.altered = True
+            host_and_path, mark, query = host_and_target.partition(b"?")
+            _host, _, path = host_and_path.partition(b"/")
+            parsed.url = b"/" + path + mark + query
+
     if mounts:
-        _add_mount(parsed, mounts)
+        host_and_port = parsed.headers.get("host", "")
+        host = host_and_port.partition(":")[0].lower().removesuffix(".")
+        mount = mounts.get(host) or mounts.get("")  # "": all other hosts
+        if mount and parsed.url[:1] == b"/":
+            parsed.url = mount.encode() + parsed.url
+            parsed.altered = True
+
     path, _, parsed.query = parsed.url.partition(b"?")
     parsed.path = path.decode("latin-1")
-
-
-def _remove_scheme_and_host(parsed: ParsedHead) -> None:
-    """Shorten a target such as ``http://host/path``, which a client of a proxy
-    writes, to ``/path``."""
-    _, separator, host_and_target = parsed.url.partition(b"://")
-    if separator:
-        parsed.altered = True
-        host_and_path, mark, query = host_and_target.partition(b"?")
-        _host, _, path = host_and_path.partition(b"/")
-        parsed.url = b"/" + path + mark + query
-
-
-def _add_mount(parsed: ParsedHead, mounts: Mounts) -> None:
-    """Add the path below which the host of a request is mounted, if there is
-    one."""
-    host_and_port = parsed.headers.get("host", "")
-    host = host_and_port.partition(":")[0].lower().removesuffix(".")
-    mount = mounts.get(host) or mounts.get("")  # "": all other hosts
-    if mount and parsed.url[:1] == b"/":
-        parsed.url = mount.encode() + parsed.url
-        parsed.altered = True
 
 
 def _read_framing(parsed: ParsedHead) -> None:

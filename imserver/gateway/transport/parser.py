@@ -208,12 +208,19 @@ class MessageParser:
         data = bytes(frame.data)
         if opcode >= Opcode.CLOSE:
             return FrameMessage(opcode, data)
-        self._check_order(opcode)
-        # Only the first frame of a message says what it is.
-        if opcode == Opcode.TEXT:
-            self._utf8 = codecs.getincrementaldecoder("utf-8")()
-        elif opcode != Opcode.CONT:
-            self._utf8 = None
+        if opcode == Opcode.CONT:
+            if self._fragments is None:
+                raise Violation(
+                    CloseCode.PROTOCOL_ERROR, "unexpected continuation frame"
+                )
+        elif self._fragments is not None:
+            raise Violation(CloseCode.PROTOCOL_ERROR, "expected a continuation frame")
+        else:
+            # Only the first frame of a message says what it is.
+            if opcode == Opcode.TEXT:
+                self._utf8 = codecs.getincrementaldecoder("utf-8")()
+            else:
+                self._utf8 = None
 
         if self._size() + len(data) > self._limit:
             raise Violation(CloseCode.TOO_BIG, "message too big")
@@ -237,15 +244,3 @@ class MessageParser:
         if self._utf8 is None:
             return FrameMessage(Opcode.BINARY, fragments)
         return FrameMessage(Opcode.TEXT, fragments)
-
-    def _check_order(self, opcode: int) -> None:
-        """Refuse a frame that does not follow the last one.
-
-        A continuation needs a begun message, and a new message must not begin
-        in another one. Raises :class:`Violation`.
-        """
-        is_continuation = opcode == Opcode.CONT
-        if is_continuation and self._fragments is None:
-            raise Violation(CloseCode.PROTOCOL_ERROR, "unexpected continuation frame")
-        if not is_continuation and self._fragments is not None:
-            raise Violation(CloseCode.PROTOCOL_ERROR, "expected a continuation frame")

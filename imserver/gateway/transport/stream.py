@@ -257,21 +257,12 @@ class Streams(Service):
 
         self._limit_silence(sock)
         self.metrics.streams += 1
-        self._open(stream, head, row.open)
-
-    def _open(
-        self, stream: Stream, head: Head, open_stream: Callable[[Stream, Head], None]
-    ) -> None:
-        """Let the function of the path open the stream. An error closes it.
-
-        May switch greenlets.
-        """
         # No reader may serve the stream meanwhile.
         stream.reading = True
         try:
-            open_stream(stream, head)
+            row.open(stream, head)
         except Exception:
             log.exception("opening a stream failed", extra={"connection": stream.peer})
             stream.close(CloseCode.INTERNAL_ERROR)
         finally:
-            self.context.poller.release(stream)
+            context.poller.release(stream)

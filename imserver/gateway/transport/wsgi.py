@@ -223,8 +223,13 @@ class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
         if not raw:
             return False
         head = parse_head(raw, listener.mounts)
-        if listener.gate.origins.demo and self._refuse_in_demo_mode(head):
-            return False
+        origins = listener.gate.origins
+        if origins.demo:
+            objection = origins.objection(head.headers, head.path)
+            if objection is not None:
+                self._end(problem_response(objection, CORS))
+                return False
+
         has_body = head.chunked or bool(head.length)
         if not has_body and self._streamed(head):
             return False
@@ -236,16 +241,6 @@ class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
             return self._read_body(sock, raw, head)
         if head.altered:
             reader.put_back(plain_request(reader.read(len(raw)), head, b""))
-        return True
-
-    def _refuse_in_demo_mode(self, head: ParsedHead) -> bool:
-        """Refuse a request that another website may have sent. Returns whether
-        it was refused."""
-        origins = self.server.listener_context.gate.origins
-        objection = origins.objection(head.headers, head.path)
-        if objection is None:
-            return False
-        self._end(problem_response(objection, CORS))
         return True
 
     def _read_body(self, sock: Any, raw: bytes, head: ParsedHead) -> bool:

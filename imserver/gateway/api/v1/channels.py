@@ -229,7 +229,12 @@ def _publish(
     key = key_of(call) or request.id
     digest = 0
     if key:
-        digest = _digest_without_channels(request)
+        content = _fields_of(msgspec.json.encode(request))
+        # Each channel has its own claim of the key. A repetition may name more
+        # or fewer channels.
+        content.pop("channel", None)
+        content.pop("channels", None)
+        digest = digest_of(msgspec.json.encode(content))
 
     publications = core.publishing.to_channels(
         call.app,
@@ -250,20 +255,6 @@ def _publish(
         _channel_result(channel, publication)
         for channel, publication in zip(channels, publications, strict=True)
     ]
-
-
-def _digest_without_channels(
-    request: ChannelPublishRequest | ChannelBroadcastRequest,
-) -> int:
-    """Return a hash of a request, which a repetition must have, too.
-
-    It leaves out the channels: each of them has its own claim of the key, and a
-    repetition may name more or fewer channels.
-    """
-    content = _fields_of(msgspec.json.encode(request))
-    content.pop("channel", None)
-    content.pop("channels", None)
-    return digest_of(msgspec.json.encode(content))
 
 
 def _channel_result(channel: str, published: Published) -> ChannelResult:

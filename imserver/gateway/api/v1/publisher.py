@@ -12,7 +12,7 @@ so that many pushes share one question to Redis.
 import logging
 import re
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from operator import attrgetter
 from typing import Annotated, Any, Final
 
@@ -49,7 +49,6 @@ from imserver.gateway.push.idempotency import (
     UNTRACKED,
     Claimed,
     First,
-    Idempotency,
     IdReused,
     Waiting,
 )
@@ -297,33 +296,11 @@ class Publisher:
             if is_long_turn():
                 serve_others()
 
-        batch = self._execute(commands, principal, connection)
-        invalid = sum([isinstance(command, bytes) for command in commands])
-        if invalid:
-            # The app of a command that cannot be read is unknown.
-            batch.counts["", True] += invalid
-        self._count_pushes(principal, host_of(connection.peer), batch.counts)
-
-        # Answers to pushes are encoded here. All others were encoded when they
-        # were made.
-        return [
-            result if isinstance(result, bytes) else _answer(command, result)
-            for command, result in zip(commands, batch.results, strict=True)
-        ]
-
-    def _execute(
-        self,
-        commands: Iterable[PublisherCommand | bytes],
-        principal: Principal,
-        connection: Connection,
-    ) -> "_CommandBatch":
-        """Execute commands in order. Returns the batch with their results.
-
-        A command of bytes is invalid: they are its refusal. Switches greenlets.
-        """
-        batch = _CommandBatch(self._api, principal)
+        batch = _CommandBatch(api, principal)
+        host = host_of(connection.peer)
         for command in commands:
             if isinstance(command, bytes):
+                # The command is invalid: these are the bytes of its refusal.
                 batch.results.append(command)
             elif command.publish is not UNSET:
                 batch.add(command.publish)
@@ -334,26 +311,32 @@ class Publisher:
                 batch.send_waiting()
                 batch.results.append(self._run_route(command, principal, connection))
         batch.send_waiting()
-        return batch
 
-    def _count_pushes(
-        self, by: Principal, host: str, counts: Mapping[tuple[str, bool], int]
-    ) -> None:
-        """Count the pushes of a batch as uses of the key.
-
-        ``counts`` is app, and whether pushes were refused → their number.
-        """
+        invalid = sum([isinstance(command, bytes) for command in commands])
+        if invalid:
+            # The app of a command that cannot be read is unknown.
+            batch.counts["", True] += invalid
         # The audit of keys has pushes under this name.
         route = f"{PublisherDialect.path} publish"
-        for (app, refused), number in counts.items():
+        for (app, refused), number in batch.counts.items():
             self._count(
-                by,
+                principal,
                 app=app,
                 host=host,
                 route=route,
                 refused=refused,
                 number=number,
             )
+
+        # Answers to pushes are encoded here. All others were encoded when they
+        # were made.
+        answers = []
+        for command, result in zip(commands, batch.results, strict=True):
+            if isinstance(result, bytes):
+                answers.append(result)
+            else:
+                answers.append(_answer(command, result))
+        return answers
 
     def _run_route(
         self, command: PublisherCommand, principal: Principal, connection: Connection
@@ -587,7 +570,13 @@ def _send_each(
         # The claims are settled also after an error, because repetitions of
         # these pushes wait for that.
         for index, outcome in zip(mine, outcomes, strict=True):
-            _settle(core.idempotency, claims[index], digests[index], outcome)
+            claim = claims[index]
+            if claim and isinstance(claim, int):
+                is_accepted = outcome in ACCEPTED
+                core.idempotency.settle(
+                    claim, is_accepted, digests[index], _RESULTS[outcome]
+                )
+
     failure = _NOT_ACCEPTED
     if quota is not None:
         failure = spent(quota)
@@ -599,14 +588,6 @@ def _send_each(
         if not isinstance(claim, int):
             results[index] = _result_of_repeat(api, pushes[index], claim)
     return results
-
-
-def _settle(
-    ids: Idempotency, claim: Claimed | Waiting, digest: int, outcome: Outcome
-) -> None:
-    """Settle a claim of this node after its push, unless the push has no id."""
-    if claim and isinstance(claim, int):
-        ids.settle(claim, outcome in ACCEPTED, digest, _RESULTS[outcome])
 
 
 def _result_of_repeat(

@@ -340,27 +340,21 @@ class Sent(Struct, gc=False):
         left_out = None  # the outcome whose results are left out
         if only_missed:
             left_out = Outcome.SENT
-        results = self._results_except(left_out)
-        count = outcomes.count(Outcome.SENT) + outcomes.count(Outcome.PARTLY)
-        return b'"sent":%d,"results":%b' % (count, encode_json(results))
-
-    def _results_except(self, left_out: Outcome | None) -> list[Any]:
-        """Make the results of all targets, except those with the outcome
-        ``left_out``; None: of all."""
-        push = self.push
-        outcomes = self.outcomes
+        results: list[Any]
         if push.users is not UNSET:
-            # A list of users may be long, so no Target is made for each.
-            return [
+            results = [
                 _UserResult(_User(user), STATUSES[outcome])
                 for user, outcome in zip(push.users, outcomes, strict=True)
                 if outcome is not left_out
             ]
-        return [
-            Result(target, STATUSES[outcome])
-            for target, outcome in zip(targets_of(push), outcomes, strict=True)
-            if outcome is not left_out
-        ]
+        else:
+            results = [
+                Result(target, STATUSES[outcome])
+                for target, outcome in zip(targets_of(push), outcomes, strict=True)
+                if outcome is not left_out
+            ]
+        count = outcomes.count(Outcome.SENT) + outcomes.count(Outcome.PARTLY)
+        return b'"sent":%d,"results":%b' % (count, encode_json(results))
 
 
 class StoredPush(Struct, frozen=True):

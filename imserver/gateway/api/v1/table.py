@@ -21,7 +21,7 @@ from imserver.gateway.api.v1 import (
 )
 from imserver.gateway.api.v1.push import IDEMPOTENCY_KEY, key_of
 from imserver.gateway.auth.authority import bearer, is_token
-from imserver.gateway.auth.principal import Needs, Principal
+from imserver.gateway.auth.principal import Needs
 from imserver.gateway.clock import is_long_turn, serve_others
 from imserver.gateway.config.declared import about
 from imserver.gateway.config.values import Declarations
@@ -46,7 +46,6 @@ from imserver.gateway.http.reply import PROBLEM, BatchAnswers
 from imserver.gateway.http.wire import read_commands
 from imserver.gateway.transport.http1 import (
     MAX_PUBLIC_BODY_BYTES,
-    HttpRequest,
     HttpResponse,
     HttpRoutes,
     row_of,
@@ -159,20 +158,14 @@ def batch(api: Api, call: Call) -> HttpResponse:
         single_request = replace(
             request, headers=headers, body=bytes(body), query=b"", given_id=request.id
         )
-        response = _run_command(api, name, call.principal, single_request)
+        endpoint = api.commands.get(name)
+        if endpoint is None:
+            message = f"There is no command `{name[:_NAME_SHOWN]}`"
+            response = PROBLEM.refuse(Problems.NOT_FOUND, single_request, message)
+        else:
+            response = api.run(endpoint, call.principal, single_request)
         answers.add(_result(response), too_large)
     return call.reply(b'{"results":[%b]}' % b",".join(answers.parts))
-
-
-def _run_command(
-    api: Api, name: str, principal: Principal, request: HttpRequest
-) -> HttpResponse:
-    """Run the command ``name`` of a batch, or refuse it if there is none."""
-    endpoint = api.commands.get(name)
-    if endpoint is not None:
-        return api.run(endpoint, principal, request)
-    message = f"There is no command `{name[:_NAME_SHOWN]}`"
-    return PROBLEM.refuse(Problems.NOT_FOUND, request, message)
 
 
 def _result(response: HttpResponse) -> bytes:

@@ -86,30 +86,16 @@ def send_message(api: Api, call: Call) -> HttpResponse:
             _report_absent(api, app, [target])
         return _ANSWERS[outcome]
 
-    return _send_from_user(api, call, sender, target)
-
-
-def _send_from_user(
-    api: Api, call: Call, sender: str, target: UserPush
-) -> HttpResponse:
-    """Send a message of a user to another user.
-
-    Raises RequestRefused if the rate of the sender is used up, or if the back
-    end rejects the text. May switch greenlets.
-    """
-    app = call.app
-    core = api.core
-    user = target.user
     api.rates.require_message(app, sender)
     relations = core.relations
     if not relations.may_reach(app, sender, user):
         return _BLOCKED
     # Asked before the message is sent: afterwards the answer might be another.
     may_know = relations.may_see_presence(app, sender, user)
-    target.text = _reviewed(api, call, user, target.text)
+    target.text = _reviewed(api, call, user, message)
     outcome = core.pushes.from_user(app, sender, target)
     if outcome is Outcome.SENT:
-        _report_message(api, app, sender, user, target.msg_id, target.text)
+        _report_message(api, app, sender, user, msg_id, target.text)
     elif outcome is Outcome.NOT_SENT:
         _report_absent(api, app, [target], sender)
     if not may_know:
@@ -162,7 +148,11 @@ def _reviewed(api: Api, call: Call, to: str, text: str) -> str:
     sender = call.principal.user
     if not sender:
         return text
-    _require_unmuted(api, app, sender)
+    mute = api.core.mutes.mute_of(app, sender)
+    if mute is not None:
+        data = {"refused": "muted", "reason": mute.text, "until": mute.until}
+        raise RequestRefused(refusal(ReplyCode.UNAUTHORIZED, data))
+
     reviews = api.core.reviews
     if app not in reviews.apps:
         return text
@@ -183,15 +173,6 @@ def _reviewed(api: Api, call: Call, to: str, text: str) -> str:
     if decision.action == "replace":
         return decision.body.decode()
     return text
-
-
-def _require_unmuted(api: Api, app: str, user: str) -> None:
-    """Raise RequestRefused if a user is muted: the answer says why and until
-    when."""
-    mute = api.core.mutes.mute_of(app, user)
-    if mute is not None:
-        data = {"refused": "muted", "reason": mute.text, "until": mute.until}
-        raise RequestRefused(refusal(ReplyCode.UNAUTHORIZED, data))
 
 
 def _report_message(
@@ -273,11 +254,12 @@ def send_message_batch(api: Api, call: Call) -> HttpResponse:
         return BAD_PARAMETER
     if len(targets or users or ()) > limits.batch_targets:
         return BAD_PARAMETER
-
     api.core.metrics.pushes.require(app)
     if targets is not None:
         users = [target.user for target in targets]
-        _drop_too_long(targets, limits.push_characters)
+        for target in targets:
+            if len(target.text) + len(target.msg_id) > limits.push_characters:
+                target.user = ""  # a push without a user is not sent
         outcomes = pushes.to_each(app, targets)
     else:
         users = users or []
@@ -293,22 +275,6 @@ def send_message_batch(api: Api, call: Call) -> HttpResponse:
     pairs = zip(targets, outcomes, strict=True)
     absent = [target for target, outcome in pairs if outcome is Outcome.NOT_SENT]
     _report_absent(api, app, absent)
-    return _batch_answer(users, outcomes)
-
-
-def _drop_too_long(targets: Iterable[UserPush], most_characters: int) -> None:
-    """Take the user out of each message that is too long: a push without a user
-    is not sent."""
-    for target in targets:
-        if len(target.text) + len(target.msg_id) > most_characters:
-            target.user = ""
-
-
-def _batch_answer(users: Sequence[str], outcomes: Sequence[Outcome]) -> HttpResponse:
-    """Make the answer to a batch, with a result for each user.
-
-    ``users`` and ``outcomes`` are in the order of the request.
-    """
     # A batch may have thousands of results, so the outcomes are not looked up
     # for each of them.
     sent = Outcome.SENT
@@ -335,8 +301,14 @@ def _read_batch(api: Api, call: Call) -> None:
     Sets the input, the cost and the app of the call. May switch greenlets.
     Raises RequestRefused.
     """
-    if _has_too_many_values(call.body) or has_nul(call.body):
+    has_many = len(call.body) > MOST_BATCH_OBJECTS
+    if has_many and call.body.count(b"{") > MOST_BATCH_OBJECTS:
         raise RequestRefused(BAD_PARAMETER)
+    if has_many and values_in(call.body) > MOST_BATCH_VALUES:
+        raise RequestRefused(BAD_PARAMETER)
+    if has_nul(call.body):
+        raise RequestRefused(BAD_PARAMETER)
+
     try:
         batch = msgspec.json.decode(call.body, type=Batch)
     except (ValueError, RecursionError):
@@ -347,15 +319,6 @@ def _read_batch(api: Api, call: Call) -> None:
     # Each message counts as a request against the rate.
     call.cost = max(1, len(batch.messages or ()))
     call.app = app_from_json(api.core.tenants, batch.appID)
-
-
-def _has_too_many_values(body: bytes) -> bool:
-    """Tell whether JSON has so many values that all other clients would wait
-    while it is decoded."""
-    # A short body is not searched: each object takes two bytes at least.
-    if len(body) <= MOST_BATCH_OBJECTS:
-        return False
-    return body.count(b"{") > MOST_BATCH_OBJECTS or values_in(body) > MOST_BATCH_VALUES
 
 
 def _batch_in_any_spelling(body: bytes, most: int) -> Batch:

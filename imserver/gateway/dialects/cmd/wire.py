@@ -203,7 +203,16 @@ def _login_with_anything(data: bytes) -> Login:
     fields = Fields.of(data)
     user = fields.text("userid")
     token = fields.text("servicetoken")
-    app = _app_of_login(fields)
+    app = str(fields.number("appid"))
+    name = fields.values.get("app")
+    if isinstance(name, str) and name:
+        app = name
+        # Apps of other dialects have such names. They are refused like any unknown
+        # app.
+        if ":" in name:
+            # Apps of other dialects have such names. They are refused like any
+            # unknown app.
+            app = ""
     if not 0 < len(user.encode()) <= MAX_USER_BYTES:
         raise Refused(errors.ReplyCode.BAD_USER)
 
@@ -214,19 +223,6 @@ def _login_with_anything(data: bytes) -> Login:
     cursor = fields.id("cursor")
     acks = fields.values.get("acks") is True
     return Resume(app, user, token, device, cursor, acks)
-
-
-def _app_of_login(fields: Fields) -> str:
-    """Return the app that a login names: its name, or else its number."""
-    app = str(fields.number("appid"))
-    name = fields.values.get("app")
-    if not isinstance(name, str) or not name:
-        return app
-    # Apps of other dialects have such names. They are refused like any unknown
-    # app.
-    if ":" in name:
-        return ""
-    return name
 
 
 def _device(fields: Fields) -> str:

@@ -10,7 +10,7 @@ receives what it missed. The stream's own events have the names ``ready`` and
 """
 
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Annotated, Any, Final, Protocol, runtime_checkable
 
@@ -278,7 +278,11 @@ class EventStreams:
             ``proved_user`` is the user whom a token in the query has proved;
             ``""``: none has.
             """
-            by = _label_of(principal, query.app, proved_user)
+            by = principal.label
+            # The token was in the query, which identify() has not read.
+            if proved_user and principal.kind == "nobody":
+                apps = frozenset({query.app})
+                by = Principal("session", apps=apps, user=proved_user).label
             content_type = f"{_TEXT}; charset=utf-8"
             return stream_head(self._log, head, request.host, content_type, by)
 
@@ -341,14 +345,31 @@ class EventStreams:
         request.by = principal.label
         if principal.kind == "key" and not principal.scopes:
             raise ApiProblem(*refusal(principal, Needs.ANYONE_OR_READ))
+
         names = filter(None, query.channels.split(","))
         channels = tuple(dict.fromkeys(names))
-        _check_channels(channels, app, principal)
+        if channels and not principal.may(Needs.READ, app):
+            raise ApiProblem(
+                Problems.FORBIDDEN, "`channels` needs an API key with the scope read"
+            )
+        # As many as a WebSocket may have.
+        if len(channels) > MAX_CHANNELS_OF_A_CONNECTION:
+            raise ApiProblem.invalid(
+                f"More than {MAX_CHANNELS_OF_A_CONNECTION} channels"
+            )
+        if any(len(name.encode()) > Limit.CHANNEL_BYTES for name in channels):
+            raise ApiProblem.invalid(
+                f"A channel has more than {Limit.CHANNEL_BYTES} bytes"
+            )
 
         # The header has either a key, or the token of the user.
         if not (query.token or principal.key):
             query.token = bearer(request.headers.get("authorization", ""))
-        _read_last_id(query, request.headers)
+        last_id = request.headers.get("last-event-id", "").strip()
+        # A text of another form is not an id of this server, and is ignored.
+        is_number = last_id.isascii() and last_id.isdecimal()
+        if is_number and len(last_id) <= _MAX_ID_DIGITS:
+            query.cursor = int(last_id)
         query.app = app
         return query, channels, principal
 
@@ -393,20 +414,17 @@ class EventStreams:
         if decision.claims is not None:
             proved_user = user
         stream.begin(self._encoding_of(request.app), head(proved_user))
-        self._subscribe(stream, request.app, channels)
+        try:
+            for channel in channels:
+                self._channels.subscriptions.join(request.app, channel, stream)
+        except ChannelRefused as refused:
+            stream.close(CloseCode.NOT_ALLOWED, str(refused))
         if not stream.is_open:
             return
+
         stream.send(self._ready(stream, request, channels, start))
         if self._starts is not None and start is not None:
             self._starts.send(stream, start)
-
-    def _subscribe(self, stream: Stream, app: str, channels: Iterable[str]) -> None:
-        """Subscribe a stream to channels. The first refusal closes it."""
-        try:
-            for channel in channels:
-                self._channels.subscriptions.join(app, channel, stream)
-        except ChannelRefused as refused:
-            stream.close(CloseCode.NOT_ALLOWED, str(refused))
 
     def _user_of(self, stream: Stream, request: EventsQuery, named: str) -> str:
         """Return the user who logs in.
@@ -466,45 +484,6 @@ class EventStreams:
         if start is None:
             return ready(about, retry_ms)
         return ready(about, retry_ms, start.cursor)
-
-
-def _label_of(principal: Principal, app: str, proved_user: str) -> str:
-    """Return the label of who has a stream, for the log.
-
-    A token in the query has proved the user, but identify() has not read it.
-    """
-    if proved_user and principal.kind == "nobody":
-        apps = frozenset({app})
-        return Principal("session", apps=apps, user=proved_user).label
-    return principal.label
-
-
-def _read_last_id(query: EventsQuery, headers: Mapping[str, str]) -> None:
-    """Set the cursor of a query to the id of the last event that the client
-    has, if a header names it.
-
-    A text of another form is not an id of this server, and is ignored.
-    """
-    last_id = headers.get("last-event-id", "").strip()
-    is_number = last_id.isascii() and last_id.isdecimal()
-    if is_number and len(last_id) <= _MAX_ID_DIGITS:
-        query.cursor = int(last_id)
-
-
-def _check_channels(channels: Sequence[str], app: str, principal: Principal) -> None:
-    """Refuse channels that a request for a stream may not name.
-
-    Only a key of a back end may choose channels. Raises :class:`ApiProblem`.
-    """
-    if channels and not principal.may(Needs.READ, app):
-        raise ApiProblem(
-            Problems.FORBIDDEN, "`channels` needs an API key with the scope read"
-        )
-    # As many as a WebSocket may have.
-    if len(channels) > MAX_CHANNELS_OF_A_CONNECTION:
-        raise ApiProblem.invalid(f"More than {MAX_CHANNELS_OF_A_CONNECTION} channels")
-    if any(len(name.encode()) > Limit.CHANNEL_BYTES for name in channels):
-        raise ApiProblem.invalid(f"A channel has more than {Limit.CHANNEL_BYTES} bytes")
 
 
 routes = Resource("events", lambda _, api: api, hot=False)
