@@ -132,14 +132,8 @@ def marked(settings: Struct, mark: str, above: str = "") -> Iterator[tuple[str, 
             continue
         if has_mark:
             yield path, value
-        elif isinstance(value, Struct):
-            yield from marked(value, mark, f"{path}.")
-        elif isinstance(value, dict):
-            for key, entry in value.items():
-                yield from marked(entry, mark, f"{path}.{key}.")
         else:
-            for number, item in enumerate(value):
-                yield from marked(item, mark, f"{path}[{number}].")
+            yield from _marked_inside(value, mark, path)
 
     for section, values in _of_features(settings):
         prefix = above
@@ -147,6 +141,21 @@ def marked(settings: Struct, mark: str, above: str = "") -> Iterator[tuple[str, 
             # In the settings of an app, features have no sections of their own.
             prefix = f"{above}{section}."
         yield from marked(values, mark, prefix)
+
+
+def _marked_inside(value: Any, mark: str, path: str) -> Iterator[tuple[str, Any]]:
+    """List the marked settings in a struct, or in a dict or list of structs.
+
+    ``path`` is the name of the value itself.
+    """
+    if isinstance(value, Struct):
+        yield from marked(value, mark, f"{path}.")
+    elif isinstance(value, dict):
+        for key, entry in value.items():
+            yield from marked(entry, mark, f"{path}.{key}.")
+    else:
+        for number, item in enumerate(value):
+            yield from marked(item, mark, f"{path}[{number}].")
 
 
 @cache
@@ -213,10 +222,8 @@ def _plain(value: Any, name: str, hint: Any, hide: bool, by_name: bool) -> Any:
     is a secret. With ``by_name``, so is any text whose name sounds like a
     secret.
     """
-    if hide and value:
-        sounds_secret = by_name and _sounds_secret(name, value)
-        if marks_of(hint).get("secret", sounds_secret):
-            return HIDDEN
+    if hide and value and _is_secret(value, name, hint, by_name):
+        return HIDDEN
     if isinstance(value, Struct):
         # plain() adds the settings of features. The marks and names of the
         # fields are those of this call.
@@ -231,6 +238,15 @@ def _plain(value: Any, name: str, hint: Any, hide: bool, by_name: bool) -> Any:
         # Items of a list have no names of their own.
         return [_plain(item, "", type(item), hide, by_name) for item in value]
     return msgspec.to_builtins(value, builtin_types=())
+
+
+def _is_secret(value: Any, name: str, hint: Any, by_name: bool) -> bool:
+    """Tell whether a value is a secret; :func:`_plain` explains the arguments.
+
+    The mark of the setting decides, also if it says that it is no secret.
+    """
+    sounds_secret = by_name and _sounds_secret(name, value)
+    return bool(marks_of(hint).get("secret", sounds_secret))
 
 
 def _sounds_secret(name: str, value: Any) -> bool:

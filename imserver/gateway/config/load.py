@@ -112,8 +112,7 @@ def load_with_locations(
     values |= overriding
     warnings += locations.warnings
     if DATA_DIR not in overriding and path is not None:
-        data_dir = values.get(DATA_DIR, Config().server.data_dir)
-        values[DATA_DIR] = _beside(path, data_dir, warnings)
+        values[DATA_DIR] = _data_dir_of_file(path, values, warnings)
 
     config = _build(values, tuple(warnings), declared, locations)
     check_config(config, locations)
@@ -176,7 +175,13 @@ def _declare(
     file. Raises ConfigError.
     """
     row = CORE.rows["features"]
-    features = _named_features(row, document, environ, locations)
+    features = _features_in_file(row, document, locations)
+    # The environment overrides the file.
+    variable = f"{ENVIRONMENT_PREFIX}{row.name.upper()}"
+    if variable in environ:
+        locations.forget(row.name)
+        value = _from_text(row, environ[variable], variable)
+        features = CORE.convert(row, value, Locations(variable))
     try:
         return declare(features)
     except StartError as error:
@@ -184,26 +189,19 @@ def _declare(
         raise locations.wrong(row.name, str(error)) from None
 
 
-def _named_features(
-    row: Row, document: Any, environ: Mapping[str, str], locations: Locations
+def _features_in_file(
+    row: Row, document: Any, locations: Locations
 ) -> tuple[str, ...] | None:
-    """Read the setting ``features``, whose row is ``row``. None means all
-    features.
+    """Read the setting ``features`` of a file, whose row is ``row``.
 
-    Remembers where the setting was found. Raises ConfigError.
+    Remembers where the setting was found. None means all features. Raises
+    ConfigError.
     """
     features: tuple[str, ...] | None = None
     for written, content in document.items():
         if fold(written) == row.name:
             locations.note(row.name, document, written)
             features = CORE.convert(row, content, locations)
-
-    # The environment overrides the file.
-    variable = f"{ENVIRONMENT_PREFIX}{row.name.upper()}"
-    if variable in environ:
-        locations.forget(row.name)
-        value = _from_text(row, environ[variable], variable)
-        features = CORE.convert(row, value, Locations(variable))
     return features
 
 
@@ -221,6 +219,16 @@ def settings_file(environ: Mapping[str, str]) -> str | None:
     return None
 
 
+def _data_dir_of_file(path: str, values: Mapping[str, Any], warnings: list[str]) -> str:
+    """Return the path of the data folder that a settings file means.
+
+    ``values`` are the settings; without one, the default counts as if it was in
+    the file. ``warnings`` may get a text.
+    """
+    data_dir = values.get(DATA_DIR, Config().server.data_dir)
+    return _beside(path, data_dir, warnings)
+
+
 def _beside(path: str, data_dir: str, warnings: list[str]) -> str:
     """Return the path of the data folder, as seen from the current folder.
 
@@ -234,14 +242,21 @@ def _beside(path: str, data_dir: str, warnings: list[str]) -> str:
         return data_dir
     # A file "lock" shows that a server has used a folder for its data.
     if Path(data_dir, "lock").is_file() and not beside.exists():
-        used = Path(data_dir).absolute()
-        warnings.append(
-            f"{path}: {DATA_DIR} is relative to this file, so it is "
-            f"{beside.absolute()}; the folder {used} has the data of a server, too, "
-            "and is not used: if they are this server's, stop it and move the folder "
-            "there"
-        )
+        warnings.append(_unused_folder(path, beside, Path(data_dir)))
     return str(beside)
+
+
+def _unused_folder(path: str, beside: Path, used: Path) -> str:
+    """Make the warning that the folder ``used`` has data, but is not used.
+
+    ``beside`` is the folder that the file at ``path`` means.
+    """
+    return (
+        f"{path}: {DATA_DIR} is relative to this file, so it is "
+        f"{beside.absolute()}; the folder {used.absolute()} has the data of a server, "
+        "too, and is not used: if they are this server's, stop it and move the folder "
+        "there"
+    )
 
 
 def dump(settings: Config | TenantSettings, declared: Declarations) -> str:
@@ -339,9 +354,7 @@ def _read_document(
     values: dict[str, Any] = {}
     for written, content in document.items():
         location = f"{locations.source}, line {document.lines[written]}"
-        section = declared.names.get(fold(written))
-        if section is None:
-            raise _unknown(str(written), location, declared)
+        section = _section_of(written, location, declared)
         if section in declared.rows:
             # It is a setting without a section, such as "features".
             locations.note(section, document, written)
@@ -354,6 +367,17 @@ def _read_document(
                 f"{type(content).__name__}"
             )
     return values
+
+
+def _section_of(written: object, location: str, declared: Declarations) -> str:
+    """Return the name of the section that a file spells ``written``.
+
+    It may also be a setting without a section. Raises ConfigError.
+    """
+    section = declared.names.get(fold(written))
+    if section is None:
+        raise _unknown(str(written), location, declared)
+    return section
 
 
 def _read_section(
@@ -421,14 +445,9 @@ def _from_environment(
     with the prefix that is no setting only makes a warning: containers may set
     others. Raises ConfigError for wrong values.
     """
-    by_variable = {
-        folded.replace(".", ""): row for folded, row in declared.by_folded.items()
-    }
-    no_settings = (ENVIRONMENT_FILE, ENVIRONMENT_KEY)
+    by_variable = _rows_by_variable(declared)
     values: dict[str, Any] = {}
-    for variable in sorted(environ):
-        if not variable.startswith(ENVIRONMENT_PREFIX) or variable in no_settings:
-            continue
+    for variable in _our_variables(environ):
         name = variable.removeprefix(ENVIRONMENT_PREFIX)
         row = by_variable.get(fold(name))
         if row is None:
@@ -444,6 +463,27 @@ def _from_environment(
         value = _from_text(row, environ[variable], variable)
         warnings += _set_from(variable, values, declared, row, value)
     return values
+
+
+def _rows_by_variable(declared: Declarations) -> dict[str, Row]:
+    """Index the settings by the folded names of their variables.
+
+    The variables have no prefix here, and no dot after the section.
+    """
+    return {folded.replace(".", ""): row for folded, row in declared.by_folded.items()}
+
+
+def _our_variables(environ: Mapping[str, str]) -> list[str]:
+    """List the variables that may be settings, in the order of their names.
+
+    Two others with the prefix name the settings file and the key of commands.
+    """
+    no_settings = (ENVIRONMENT_FILE, ENVIRONMENT_KEY)
+    return [
+        variable
+        for variable in sorted(environ)
+        if variable.startswith(ENVIRONMENT_PREFIX) and variable not in no_settings
+    ]
 
 
 def _set_from(
@@ -556,20 +596,28 @@ def _build(
     ``values`` is canonical name → converted value. Raises ConfigError if a
     required setting is missing.
     """
+    sections = _by_section(values)
     parts: dict[str, Any] = {"warnings": warnings}
+    # Settings without a section, such as "features".
+    parts |= {name: value for name, value in values.items() if "." not in name}
+    parts["of_features"] = _settings_of_features(sections, declared, locations)
+    parts |= _settings_of_core(sections)
+    if "apps" not in parts:
+        parts["apps"] = _default_apps(declared)
+    return Config(**parts)
+
+
+def _by_section(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Group settings by their section: section → key → value.
+
+    Settings without a section are left out.
+    """
     sections: dict[str, dict[str, Any]] = {}
     for name, value in values.items():
         section, _, key = name.partition(".")
         if key:
             sections.setdefault(section, {})[key] = value
-        else:
-            parts[section] = value
-    parts["of_features"] = _settings_of_features(sections, declared, locations)
-
-    parts |= _settings_of_core(sections)
-    if "apps" not in parts:
-        parts["apps"] = _default_apps(declared)
-    return Config(**parts)
+    return sections
 
 
 def _settings_of_core(sections: Mapping[str, dict[str, Any]]) -> dict[str, Any]:

@@ -24,10 +24,12 @@ from imserver.gateway.config.settings import (
     NO_PORT,
     PUBLIC_SIGN_KEY,
     AppName,
+    BackEndSettings,
     ChannelSettings,
     Config,
     JwtSettings,
     ListenSettings,
+    ServerSettings,
     TenantSettings,
 )
 from imserver.gateway.errors import StartError
@@ -272,19 +274,17 @@ class Declarations:
         of_apps = list(self._declared_of_apps(core_keys))
         self.app_hints: Mapping[str, Any] = dict(of_apps)
         """Name of a setting of an app → its type."""
-        self._app_keys = {fold(name) for name in (*self.app_hints, *RENAMED_OF_APPS)}
+        self._app_keys = _folded((*self.app_hints, *RENAMED_OF_APPS))
         """The folded names of all settings of an app, also the old names."""
 
         # A list first: the mapping would hide a setting that is declared twice.
         rows = tuple(self._declared_rows())
-        app_names = [f"apps.*.{name}" for name, _ in of_apps]
-        _require_unique([*(row.name for row in rows), *app_names])
+        _require_unique(_names_in_manual(rows, of_apps))
         self.rows: Mapping[str, Row] = {row.name: row for row in rows}
         """Canonical name → setting, in the order of the manual."""
         self.by_folded: Mapping[str, Row] = self._rows_by_folded_name()
         """Folded ``section.key``, also of an old name → setting."""
-        section_names = [name.partition(".")[0] for name in self.rows]
-        self.names: Mapping[str, str] = {fold(name): name for name in section_names}
+        self.names: Mapping[str, str] = _sections_by_folded_name(self.rows)
         """Folded name of a section → its name."""
 
     def _rows_by_folded_name(self) -> dict[str, Row]:
@@ -324,10 +324,7 @@ class Declarations:
         In a section, the settings of features come after the settings of the
         core. Sections that only features have come last.
         """
-        of_features: dict[str, list[type[msgspec.Struct]]] = {}
-        for name, kind in self.sections:
-            of_features.setdefault(name, []).append(kind)
-
+        of_features = self._kinds_by_section()
         for name, hint in hints_of(Config).items():
             info = inspect.type_info(hint)
             if isinstance(info, inspect.StructType):
@@ -341,6 +338,13 @@ class Declarations:
         for name, kinds in of_features.items():
             for kind in kinds:
                 yield from _rows_of(name, kind)
+
+    def _kinds_by_section(self) -> dict[str, list[type[msgspec.Struct]]]:
+        """Group the structs of features by the section that has their keys."""
+        kinds: dict[str, list[type[msgspec.Struct]]] = {}
+        for name, kind in self.sections:
+            kinds.setdefault(name, []).append(kind)
+        return kinds
 
     def nearest(self, written: object) -> str:
         """Find the known section or setting whose name is most similar.
@@ -493,6 +497,32 @@ class Declarations:
         return ""
 
 
+def _folded(names: Iterable[str]) -> set[str]:
+    """Fold names, so that all spellings of a name become one."""
+    return {fold(name) for name in names}
+
+
+def _sections_by_folded_name(settings: Iterable[str]) -> dict[str, str]:
+    """Index the names of sections by their folded names.
+
+    ``settings`` are canonical names, such as ``app.http_port``.
+    """
+    sections = [name.partition(".")[0] for name in settings]
+    return {fold(name): name for name in sections}
+
+
+def _names_in_manual(
+    rows: Iterable[Row], of_apps: Iterable[tuple[str, Any]]
+) -> list[str]:
+    """List the names of all settings as the manual has them.
+
+    ``of_apps`` is name and type of each setting of an app, which becomes
+    ``apps.*.name``. A name that is declared twice comes twice.
+    """
+    names = [row.name for row in rows]
+    return names + [f"apps.*.{name}" for name, _ in of_apps]
+
+
 def _require_unique(names: Iterable[str]) -> None:
     """Raise StartError if a setting is declared twice, in any spelling."""
     folded_names: set[str] = set()
@@ -544,8 +574,8 @@ def _shape(hint: Any, value: Any, name: str, locations: Locations) -> Any:
         # The type in ``Annotated[…]``, without its limits and marks.
         kind = kind.type
     if isinstance(kind, inspect.LiteralType) and value not in kind.values:
-        choices = ", ".join(str(choice) or "(empty)" for choice in kind.values)
-        raise locations.wrong(name, f"expected one of {choices}; got {value!r}")
+        problem = f"expected one of {_in_words(kind.values)}; got {value!r}"
+        raise locations.wrong(name, problem)
     if isinstance(kind, inspect.VarTupleType) and isinstance(value, list):
         return _shape_items(hint, value, name, locations)
     if isinstance(kind, inspect.DictType) and isinstance(value, dict):
@@ -554,6 +584,11 @@ def _shape(hint: Any, value: Any, name: str, locations: Locations) -> Any:
         return _shape_struct(kind.cls, value, name, locations)
     _check_type(hint, value, name, locations)
     return value
+
+
+def _in_words(choices: Iterable[Any]) -> str:
+    """List the values that a setting may have, for people."""
+    return ", ".join(str(choice) or "(empty)" for choice in choices)
 
 
 def _spelled_out(value: Any, extra: Mapping[str, Any]) -> Any:
@@ -613,16 +648,13 @@ def _shape_dict(
     reads ``5001`` and ``"5001"`` as two keys.
     """
     key_hint, value_hint = get_args(bare(hint))
-    # The mark ``empty`` of the keys allows "" as a key.
-    marks = getattr(_kind(key_hint), "extra", None) or {}
-    may_be_empty = bool(marks.get("empty"))
+    may_be_empty = _may_be_empty(key_hint)
     shaped: dict[Any, Any] = {}
     for key, item in value.items():
         inner = f"{name}.{key}"
         locations.note(inner, value, key)
         if key == "" and not may_be_empty:
-            location = locations.of(inner).removesuffix(".")
-            raise ConfigError(f"{location}: expected a name, got ''")
+            raise _empty_key(inner, locations)
         shaped_key = _shape(key_hint, key, inner, locations)
         if shaped_key in shaped:
             raise ConfigError(
@@ -630,6 +662,24 @@ def _shape_dict(
             )
         shaped[shaped_key] = _shape(value_hint, item, inner, locations)
     return shaped
+
+
+def _may_be_empty(key_hint: Any) -> bool:
+    """Tell whether a mapping may have the key ``""``.
+
+    The type of its keys then has the mark ``empty``.
+    """
+    marks = getattr(_kind(key_hint), "extra", None) or {}
+    return bool(marks.get("empty"))
+
+
+def _empty_key(setting: str, locations: Locations) -> ConfigError:
+    """Make the error about an empty key.
+
+    ``setting`` is the name of its value in messages, which ends with a dot.
+    """
+    location = locations.of(setting).removesuffix(".")
+    return ConfigError(f"{location}: expected a name, got ''")
 
 
 def _shape_fields(
@@ -659,17 +709,21 @@ def _shape_fields(
         locations.note(inner, value, key)
         if field is None:
             closest = field_by_folded[_closest(fold(key), field_by_folded)]
-            location = locations.of(inner).removesuffix(inner)
-            raise ConfigError(
-                f"{location}unknown key '{prefix}{key}'; the nearest known key is "
-                f"'{prefix}{closest}'"
-            )
+            raise _unknown_key(inner, f"{prefix}{closest}", locations)
         if field in shaped:
             raise ConfigError(f"{locations.of(inner)} is given twice, in two spellings")
         if renamed:
             locations.note_old(inner, key)
         shaped[field] = _shape(hints[field], item, inner, locations)
     return shaped
+
+
+def _unknown_key(written: str, closest: str, locations: Locations) -> ConfigError:
+    """Make the error about an unknown key, which proposes the closest one."""
+    location = locations.of(written).removesuffix(written)
+    return ConfigError(
+        f"{location}unknown key '{written}'; the nearest known key is '{closest}'"
+    )
 
 
 def _fields_by_folded_name(
@@ -711,13 +765,19 @@ def _problem_in_words(text: str, hint: Any, value: Any, name: str) -> str:
             problem = f"expected {words}"
             expected = problem
 
-    # A scalar in place of a whole object or list may be the secret in it.
-    may_be_secret = (
-        "object" in expected or "array" in expected or name.endswith(_SECRETS)
-    )
-    if isinstance(value, str | int | float) and not may_be_secret:
+    is_scalar = isinstance(value, str | int | float)
+    if is_scalar and not _may_be_secret(expected, name):
         problem = f"{expected}, got {value!r}"
     return f"{problem[:1].lower()}{problem[1:]}"
+
+
+def _may_be_secret(expected: str, name: str) -> bool:
+    """Tell whether the wrong value of the setting ``name`` may be a secret.
+
+    ``expected`` says what the setting wants. A scalar in place of a whole
+    object or list may be the secret in it.
+    """
+    return "object" in expected or "array" in expected or name.endswith(_SECRETS)
 
 
 def _pattern_in_words(hint: Any) -> str:
@@ -923,12 +983,26 @@ def _check_channels(tenant: TenantSettings, locations: Locations, app: str) -> N
         if namespace == "user" and row.subscribe not in ("", "members"):
             problem = "only the user of the channel may subscribe"
             raise locations.wrong(f"{setting}.subscribe", problem)
-        for option in ("subscribe", "publish"):
-            asks_back_end = getattr(row, option) == "back_end"
-            if asks_back_end and not getattr(tenant.back_ends, option):
-                problem = f"back_end needs the address back_ends.{option} of the app"
-                raise locations.wrong(f"{setting}.{option}", problem)
+        _check_questions(row, tenant.back_ends, setting, locations)
         _check_history(row, setting, locations)
+
+
+def _check_questions(
+    row: ChannelSettings,
+    back_ends: BackEndSettings,
+    setting: str,
+    locations: Locations,
+) -> None:
+    """Raise ConfigError if a namespace asks a back end without an address.
+
+    ``subscribe`` and ``publish`` may have the value ``back_end``: then the back
+    end decides.
+    """
+    for option in ("subscribe", "publish"):
+        asks_back_end = getattr(row, option) == "back_end"
+        if asks_back_end and not getattr(back_ends, option):
+            problem = f"back_end needs the address back_ends.{option} of the app"
+            raise locations.wrong(f"{setting}.{option}", problem)
 
 
 def _check_namespace(namespace: str, setting: str, locations: Locations) -> None:
@@ -962,8 +1036,7 @@ def _check_urls_of_app(tenant: TenantSettings, locations: Locations, app: str) -
     ``webhook.secret`` and ``webhook.secret_file``. Raises ConfigError.
     """
     webhook = tenant.webhook
-    urls = {f"webhook.{key}": url for key, url in webhook.urls.items()}
-    urls |= {f"back_ends.{key}": url for key, url in tenant.back_ends.urls.items()}
+    urls = _urls_of_app(tenant)
     has_one_secret = bool(webhook.secret) != bool(webhook.secret_file)
     if urls and not has_one_secret:
         raise locations.wrong(f"{app}webhook", EITHER_SECRET)
@@ -974,6 +1047,15 @@ def _check_urls_of_app(tenant: TenantSettings, locations: Locations, app: str) -
             raise locations.wrong(f"{app}{key}", problem)
 
 
+def _urls_of_app(tenant: TenantSettings) -> dict[str, str]:
+    """Return the addresses of an app's back ends and webhooks, by the names of
+    their settings."""
+    urls = {f"webhook.{key}": url for key, url in tenant.webhook.urls.items()}
+    for key, url in tenant.back_ends.urls.items():
+        urls[f"back_ends.{key}"] = url
+    return urls
+
+
 def _check_headers(tenant: TenantSettings, locations: Locations, app: str) -> None:
     """Check the headers of clients that requests to back ends repeat.
 
@@ -982,17 +1064,27 @@ def _check_headers(tenant: TenantSettings, locations: Locations, app: str) -> No
     overlap. Raises ConfigError.
     """
     back_ends = tenant.back_ends
-    # A client could otherwise set headers that the server itself sets.
     for option in ("headers", "emulated_headers"):
-        for header in getattr(back_ends, option):
-            if not _HEADER.fullmatch(header) or _OWN_HEADER.match(header):
-                problem = f"expected headers of clients such as Cookie, got {header!r}"
-                raise locations.wrong(f"{app}back_ends.{option}", problem)
+        setting = f"{app}back_ends.{option}"
+        _check_header_names(getattr(back_ends, option), setting, locations)
     trusted = {header.lower() for header in back_ends.headers}
     for header in back_ends.emulated_headers:
         if header.lower() in trusted:
             problem = f"{header} is in headers, so clients must not set it"
             raise locations.wrong(f"{app}back_ends.emulated_headers", problem)
+
+
+def _check_header_names(
+    headers: Iterable[str], setting: str, locations: Locations
+) -> None:
+    """Raise ConfigError for a header that no client may set.
+
+    A client could otherwise set headers that the server itself sets.
+    """
+    for header in headers:
+        if not _HEADER.fullmatch(header) or _OWN_HEADER.match(header):
+            problem = f"expected headers of clients such as Cookie, got {header!r}"
+            raise locations.wrong(setting, problem)
 
 
 def check_config(config: Config, locations: Locations) -> None:
@@ -1083,11 +1175,16 @@ def _check_listening(config: Config, locations: Locations) -> None:
     _check_extra_hosts(config, locations)
 
     _check_echo_path(config.debug.echo_path, locations)
-    _check_address(config.server.host, "server.host", locations)
-    for number, row in enumerate(config.server.extra_listen):
-        _check_address(row.host, f"server.extra_listen[{number}].host", locations)
+    _check_addresses(config.server, locations)
     _check_origins(config.server.origins, "server.origins", locations)
     _check_networks(config.server.trusted_proxies, "server.trusted_proxies", locations)
+
+
+def _check_addresses(server: ServerSettings, locations: Locations) -> None:
+    """Check the addresses at which the node listens. Raises ConfigError."""
+    _check_address(server.host, "server.host", locations)
+    for number, row in enumerate(server.extra_listen):
+        _check_address(row.host, f"server.extra_listen[{number}].host", locations)
 
 
 def _check_echo_path(path: str, locations: Locations) -> None:

@@ -30,16 +30,24 @@ def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> WrittenMappin
     for key_node, value_node in node.value:
         line = key_node.start_mark.line + 1
         key = loader.construct_object(key_node, deep=True)
-        if not isinstance(key, Hashable):
-            raise ConfigError(f"line {line}: a key must be a plain word")
-        if key in mapping:
-            raise ConfigError(
-                f"line {line}: the key {key!r} was already given in line "
-                f"{mapping.lines[key]}"
-            )
+        _require_new_key(key, line, mapping)
         mapping[key] = loader.construct_object(value_node, deep=True)
         mapping.lines[key] = line
     return mapping
+
+
+def _require_new_key(key: Any, line: int, mapping: WrittenMapping) -> None:
+    """Raise ConfigError if a mapping has the key, or cannot have it.
+
+    The key is in ``line``.
+    """
+    if not isinstance(key, Hashable):
+        raise ConfigError(f"line {line}: a key must be a plain word")
+    if key in mapping:
+        raise ConfigError(
+            f"line {line}: the key {key!r} was already given in line "
+            f"{mapping.lines[key]}"
+        )
 
 
 def _construct_text(_loader: _Loader, node: yaml.ScalarNode) -> Any:

@@ -6,7 +6,7 @@ Loaded only if Redis is configured.
 
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from math import ceil
 from time import monotonic, time
@@ -67,6 +67,11 @@ _ONE_DATABASE: Final = (
 _OTHER_DATABASE: Final = (
     f"the cluster uses another database for apps and keys: {_ONE_DATABASE}"
 )
+
+
+def _listed(names: Iterable[str]) -> str:
+    """Write names in the order of the alphabet, with commas."""
+    return ", ".join(sorted(names))
 
 
 class ClusterLinks:
@@ -306,13 +311,7 @@ class ClusterMember:
         # With the lease in the registry, this node is a member.
         clients = f"{address}:{port}"
         own_lease = self._make_lease(address, clients, public_ws_url, features)
-        events = RegistryEvents(
-            sessions=self.sessions.registered_sessions,
-            reregister=self._reregister,
-            replaced=self.sessions.replaced,
-            leases_changed=self._leases_changed,
-        )
-        lease = links.registry.start(own_lease, events)
+        lease = links.registry.start(own_lease, self._make_events())
         self._leases_changed()
         self.database.foresee(lease)
         self.registrar.start()
@@ -321,6 +320,15 @@ class ClusterMember:
         # A dead node that still has a lease must not hold up the start.
         for call in self._on_join:
             gevent.spawn(call, links.others).join(_JOIN_SECONDS)
+
+    def _make_events(self) -> RegistryEvents:
+        """Tell the registry which functions to call when something happens."""
+        return RegistryEvents(
+            sessions=self.sessions.registered_sessions,
+            reregister=self._reregister,
+            replaced=self.sessions.replaced,
+            leases_changed=self._leases_changed,
+        )
 
     def _answer_queries(self) -> None:
         """Register the answers to the queries of other nodes."""
@@ -434,13 +442,13 @@ class ClusterMember:
         if waiting:
             log.info(
                 "features that wait until all nodes have them: %s (without them: %s)",
-                ", ".join(sorted(waiting)),
-                ", ".join(sorted(absent)),
+                _listed(waiting),
+                _listed(absent),
             )
         else:
             log.info(
                 "all nodes have the features that waited: %s",
-                ", ".join(sorted(self._waiting_features)),
+                _listed(self._waiting_features),
             )
         self._waiting_features = waiting
 

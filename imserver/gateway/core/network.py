@@ -35,26 +35,33 @@ def gate_policy(config: Config, max_connections: int, demo: bool) -> GatePolicy:
     of this node. ``demo`` says whether the server is in demo mode.
     """
     server = config.server
-    app = config.app
-    # Pages of the server's own hosts may always connect.
-    hosts = [server.host]
-    hosts += [row.host for row in server.extra_listen]
-    hosts += [row.host for row in server.extra_hosts]
-    addresses = [app.http_url, app.websocket_url, server.public_ws_url]
-    for host in hosts:
-        if ":" in host:
-            # An address such as "::" needs brackets as a host name.
-            addresses.append(f"[{host}]")
-        else:
-            addresses.append(host)
     return GatePolicy(
         limit=max_connections,
         limit_per_address=config.limits.max_connections_per_address,
         any_origin=server.origin_policy == "any",
         origins=server.origins,
         demo=demo,
-        hosts=tuple(addresses),
+        hosts=_own_addresses(config),
     )
+
+
+def _own_addresses(config: Config) -> tuple[str, ...]:
+    """List the addresses and hosts of the server.
+
+    Pages of these hosts may always connect.
+    """
+    server = config.server
+    hosts = [server.host]
+    hosts += [row.host for row in server.extra_listen]
+    hosts += [row.host for row in server.extra_hosts]
+    addresses = [config.app.http_url, config.app.websocket_url, server.public_ws_url]
+    for host in hosts:
+        if ":" in host:
+            # An address such as "::" needs brackets as a host name.
+            addresses.append(f"[{host}]")
+        else:
+            addresses.append(host)
+    return tuple(addresses)
 
 
 def build_network(

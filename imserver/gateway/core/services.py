@@ -89,10 +89,7 @@ class NodeState:
         begins to stop."""
         self.stage = "setup"
         """The part that starts or stops now, for operators. It has no meaning
-        while the
-
-        node serves.
-        """
+        while the node serves."""
         self.drained = False
         """True while an operator wants no clients here. Owned by
         :class:`imserver.gateway.core.network.Draining`."""

@@ -173,30 +173,31 @@ class NodeStatus(Service):
         ``apps`` is app → number of its users.
         """
         node = self.core.node
-        unready = self.unready()
-        details: dict[str, Any] = {
+        times = os.times()
+        return {
             "apps": apps,
             "version": node.version,
-            "ready": unready is None,
-        }
-        if unready is not None:
-            details["unready"] = to_builtins(unready)
-        times = os.times()
-        ids = self.core.idempotency
-        details |= {
+            **self._readiness(),
             "clustered": self.database is not None,
             "maxConnections": self.core.network.gate.limit,
             "uptimeSeconds": round(time() - node.started_at, 1),
             "cpuSeconds": round(times.user + times.system, 3),
             "memoryBytes": resident_bytes(),
             "metrics": self._counters(),
-            "msgIDs": {
-                "kept": len(ids),
-                "repeats": ids.repeats,
-                "evicted": ids.evicted,
-            },
+            "msgIDs": self._message_ids(),
         }
-        return details
+
+    def _readiness(self) -> dict[str, Any]:
+        """Say whether this node can serve clients, and if not, why."""
+        unready = self.unready()
+        if unready is None:
+            return {"ready": True}
+        return {"ready": False, "unready": to_builtins(unready)}
+
+    def _message_ids(self) -> dict[str, int]:
+        """Count the ids of messages that this node remembers."""
+        ids = self.core.idempotency
+        return {"kept": len(ids), "repeats": ids.repeats, "evicted": ids.evicted}
 
     def _counters(self) -> dict[str, Any]:
         """Return the counters of the core, then the counters of features."""

@@ -104,9 +104,6 @@ def document(
     for row in rows:
         operation = _operation(row, references, schemas, demo)
         paths.setdefault(row.path, {})[row.method.lower()] = operation
-
-    # Queries have no schemas of their own.
-    queries = _names_of_queries(rows)
     return {
         "openapi": "3.1.0",
         "info": _info(),
@@ -114,12 +111,19 @@ def document(
         "tags": _chapters(rows),
         "paths": paths,
         "components": {
-            "schemas": {
-                name: schema for name, schema in schemas.items() if name not in queries
-            },
+            "schemas": _without_queries(schemas, rows),
             "securitySchemes": _SECURITY_SCHEMES,
         },
     }
+
+
+def _without_queries(
+    schemas: Mapping[str, Any], rows: Iterable[Operation]
+) -> dict[str, Any]:
+    """Leave out the schemas of queries, which the document has as
+    parameters."""
+    queries = _names_of_queries(rows)
+    return {name: schema for name, schema in schemas.items() if name not in queries}
 
 
 def _info() -> dict[str, Any]:
@@ -192,11 +196,7 @@ def _schemas(
     Returns type → the reference to its schema (``{"$ref": …}``), and name →
     schema. ``numbers`` is name of a setting → its limit on this server.
     """
-    kinds = itertools.chain.from_iterable(
-        (row.query, row.body, row.answer) for row in rows
-    )
-    unique = dict.fromkeys([Problem, *kinds])
-    types: list[Any] = [kind for kind in unique if kind is not None]
+    types = _types_of(rows)
     kind_schemas, components = msgspec.json.schema_components(
         types, ref_template=_SCHEMAS + "{name}"
     )
@@ -205,6 +205,15 @@ def _schemas(
     schemas = _filled(components, numbers, titled)
     references = dict(zip(types, filled_references, strict=True))
     return references, dict(sorted(_published(schemas, titled).items()))
+
+
+def _types_of(rows: Iterable[Operation]) -> list[Any]:
+    """List the types of all requests and answers, each once."""
+    kinds = itertools.chain.from_iterable(
+        (row.query, row.body, row.answer) for row in rows
+    )
+    unique = dict.fromkeys([Problem, *kinds])
+    return [kind for kind in unique if kind is not None]
 
 
 def _filled(
@@ -222,7 +231,15 @@ def _filled(
         return numbers.get(schema, schema)
     if not isinstance(schema, dict):
         return schema
+    return _filled_object(schema, numbers, titled)
 
+
+def _filled_object(
+    schema: Mapping[str, Any],
+    numbers: Mapping[str, int],
+    titled: dict[str, dict[str, Any]],
+) -> dict[str, Any]:
+    """Return an object of a schema as :func:`_filled` does."""
     filled = {name: _filled(value, numbers, titled) for name, value in schema.items()}
     if isinstance(filled.get("description"), str):
         filled["description"] = _markdown(filled["description"])
@@ -289,15 +306,12 @@ def _operation(
     ``references`` is type → the reference to its schema. ``schemas`` is name →
     schema. With ``demo``, no key is needed.
     """
-    # A docstring: the first paragraph is the summary.
-    summary, _, description = inspect.cleandoc(row.text).partition("\n\n")
-    if row.reach == "all":
-        description += "\n\nThe key must reach all apps."
+    summary, description = _texts_of(row)
     operation: dict[str, Any] = {
         "operationId": operation_id(row),
         "tags": [row.tag],
-        "summary": " ".join(summary.split()).rstrip("."),
-        "description": _markdown(description),
+        "summary": summary,
+        "description": description,
         "security": _security(row.need, demo),
         "parameters": _parameters(row, schemas),
         "responses": _responses(row, references),
@@ -308,6 +322,17 @@ def _operation(
     if content:
         operation["requestBody"] = {"required": True, "content": content}
     return operation
+
+
+def _texts_of(row: Operation) -> tuple[str, str]:
+    """Return the summary and the description of an operation.
+
+    They come from a docstring, whose first paragraph is the summary.
+    """
+    summary, _, description = inspect.cleandoc(row.text).partition("\n\n")
+    if row.reach == "all":
+        description += "\n\nThe key must reach all apps."
+    return " ".join(summary.split()).rstrip("."), _markdown(description)
 
 
 def _body_content(row: Operation, references: Mapping[Any, Any]) -> dict[str, Any]:
@@ -341,10 +366,17 @@ def examples_of(row: Operation) -> tuple[Any, Any]:
         request = route_examples.get("request")
     if row.answer_example is not None:
         return request, msgspec.to_builtins(row.answer_example)
-    # Several operations may answer with the same Struct, and share its example.
-    answer_name = getattr(row.answer, "__name__", "")
-    shared_answer = examples.get("answers", {}).get(answer_name)
+    shared_answer = _shared_answer(row, examples)
     return request, route_examples.get("answer", shared_answer)
+
+
+def _shared_answer(row: Operation, examples: Mapping[str, Any]) -> Any:
+    """Return the example of all answers with the Struct of an operation.
+
+    Several operations may answer with the same Struct. None: it has no example.
+    """
+    answer_name = getattr(row.answer, "__name__", "")
+    return examples.get("answers", {}).get(answer_name)
 
 
 @cache
@@ -471,11 +503,7 @@ def _responses(row: Operation, references: Mapping[Any, Any]) -> dict[str, Any]:
     success = _success(row, references)
     responses = {str(row.status): success}
     for status in row.also:
-        other = success | {"description": HTTPStatus(status).phrase}
-        # The client has the content already.
-        if status == HTTPStatus.NOT_MODIFIED:
-            other.pop("content", None)
-        responses[str(status)] = other
+        responses[str(status)] = _with_status(success, status)
 
     # Several problems may share a status: they are one answer with examples.
     status_of = attrgetter("status")
@@ -485,18 +513,23 @@ def _responses(row: Operation, references: Mapping[Any, Any]) -> dict[str, Any]:
     return responses
 
 
+def _with_status(success: Mapping[str, Any], status: int) -> dict[str, Any]:
+    """Describe a successful answer with another status than the usual one."""
+    other = {**success, "description": HTTPStatus(status).phrase}
+    # The client has the content already.
+    if status == HTTPStatus.NOT_MODIFIED:
+        other.pop("content", None)
+    return other
+
+
 def _success(row: Operation, references: Mapping[Any, Any]) -> dict[str, Any]:
     """Describe the usual answer of an operation, which does not refuse.
 
     ``references`` is type → the reference to its schema.
     """
-    headers = [*row.answer_headers]
-    if row.limited:
-        headers += RATE_HEADERS
-    headers.append(REQUEST_ID)
     response: dict[str, Any] = {
         "description": HTTPStatus(row.status).phrase,
-        "headers": {header.name: _header(header) for header in headers},
+        "headers": _headers_of_success(row),
     }
     # An answer 204 has no content.
     if row.answer is not None or row.content_type != JSON:
@@ -508,6 +541,15 @@ def _success(row: Operation, references: Mapping[Any, Any]) -> dict[str, Any]:
             for link in row.links
         }
     return response
+
+
+def _headers_of_success(row: Operation) -> dict[str, Any]:
+    """Describe the headers of the usual answer, by their names."""
+    headers = [*row.answer_headers]
+    if row.limited:
+        headers += RATE_HEADERS
+    headers.append(REQUEST_ID)
+    return {header.name: _header(header) for header in headers}
 
 
 def _success_content(row: Operation, references: Mapping[Any, Any]) -> dict[str, Any]:

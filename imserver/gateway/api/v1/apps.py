@@ -280,7 +280,7 @@ def _type(
     if kind in (tuple, dict):
         inner = _container_type(inner, entry, limits)
     elif kind is Literal and not empty:
-        inner = Literal[tuple(choice for choice in get_args(inner) if choice != "")]
+        inner = _without_empty(inner)
     elif isinstance(inner, type) and issubclass(inner, Struct):
         inner = group(inner)
 
@@ -290,6 +290,11 @@ def _type(
     if meta:
         return Annotated[inner, Meta(**meta)]
     return inner
+
+
+def _without_empty(choices: Any) -> Any:
+    """Return a ``Literal`` without the choice ``""``."""
+    return Literal[tuple(choice for choice in get_args(choices) if choice != "")]
 
 
 def _limits_of_requests(marks: Mapping[str, Any], default: Any) -> dict[str, Any]:
@@ -517,17 +522,11 @@ def _shown(tenant: Tenant, declared: Declarations) -> AppShown:
     # Settings of features are beside the settings of the core.
     for settings in tenant.of_features:
         fields |= asdict(settings)
-    if tenant.wants_accounts(tenant.name):
-        account_tokens = "required"
-    else:
-        account_tokens = "ignored"
     fields |= {
         "app": tenant.name,
         "configured": tenant.configured,
         "locked": tenant.locked,
-        "login_policy": tenant.policy,
-        "account_tokens": account_tokens,
-        "max_user_bytes": tenant.user_bytes_of(tenant.name),
+        **_in_force(tenant),
     }
     for old_name, new_name in RENAMED_OF_APPS.items():
         if new_name in fields:
@@ -535,6 +534,19 @@ def _shown(tenant: Tenant, declared: Declarations) -> AppShown:
     kind = shapes_of(declared).shown
     shown: AppShown = msgspec.convert(fields, kind, from_attributes=True)
     return shown
+
+
+def _in_force(tenant: Tenant) -> dict[str, Any]:
+    """Return the settings whose default depends on the app, with the values in
+    force."""
+    account_tokens = "ignored"
+    if tenant.wants_accounts(tenant.name):
+        account_tokens = "required"
+    return {
+        "login_policy": tenant.policy,
+        "account_tokens": account_tokens,
+        "max_user_bytes": tenant.user_bytes_of(tenant.name),
+    }
 
 
 routes = Resource("apps", lambda _, api: api)
@@ -684,19 +696,12 @@ def operations(declared: Declarations) -> tuple[Operation, ...]:
     The route functions above have Structs without settings. Here requests and
     answers get the settings that the features of the node declare.
     """
-    shapes = shapes_of(declared)
     shop = _example_app(declared)
     examples = _examples_with(shop)
     renamed = {
         old: new for old, new in RENAMED_OF_APPS.items() if new in declared.app_hints
     }
-    # The Struct in the code → the Struct of this node.
-    own_shapes: dict[Any, Any] = {
-        AppCreate: shapes.create,
-        AppSet: shapes.set,
-        AppShown: shapes.shown,
-        AppsAnswer: shapes.page,
-    }
+    own_shapes = _own_shapes(shapes_of(declared))
     rows = []
     for row in routes.rows:
         if row.body in own_shapes:
@@ -708,6 +713,16 @@ def operations(declared: Declarations) -> tuple[Operation, ...]:
             row = structs.replace(row, answer=answer, answer_example=example)
         rows.append(row)
     return tuple(rows)
+
+
+def _own_shapes(shapes: Shapes) -> dict[Any, Any]:
+    """Return the Struct in the code → the Struct of this node."""
+    return {
+        AppCreate: shapes.create,
+        AppSet: shapes.set,
+        AppShown: shapes.shown,
+        AppsAnswer: shapes.page,
+    }
 
 
 def _examples_with(shop: AppShown) -> dict[str, Any]:
