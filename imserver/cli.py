@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from errno import EPIPE
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import click
 
@@ -116,6 +116,17 @@ _FOR_THE_SERVER: Final = ("--config", "--data-dir", "--url", "--key-file")
 """Long options that say which server is meant. Each has a value."""
 
 
+class _Words(NamedTuple):
+    """The words of a command line."""
+
+    name: list[str]
+    """The name of the command, such as ``app list``."""
+    server_options: list[str]
+    """The options in front of its parts, which say which server is meant."""
+    remaining: list[str]
+    """All words after the name."""
+
+
 class _Commands(GroupOfRows):
     """The commands of ``imserver``."""
 
@@ -139,6 +150,16 @@ class _Commands(GroupOfRows):
         command's name. So ``-c FILE app list`` is parsed as ``app list -c
         FILE``.
         """
+        words = self._sort_words(ctx, args)
+        if not words.name:  # ``-c FILE`` alone runs the server
+            return super().parse_args(ctx, args)
+        return super().parse_args(
+            ctx, [*words.name, *words.server_options, *words.remaining]
+        )
+
+    def _sort_words(self, ctx: click.Context, args: list[str]) -> _Words:
+        """Tell the name of the command from the options in front of its
+        parts."""
         command: click.Command | None = self
         name = list[str]()
         server_options = list[str]()
@@ -155,9 +176,7 @@ class _Commands(GroupOfRows):
             command = command.get_command(ctx, word)
             if word in ctx.help_option_names:
                 server_options = []  # the help of a group does not take them
-        if not name:  # ``-c FILE`` alone runs the server
-            return super().parse_args(ctx, args)
-        return super().parse_args(ctx, [*name, *server_options, *remaining])
+        return _Words(name, server_options, remaining)
 
     def hint(self, ctx: click.Context, name: str) -> str:
         """Return a sentence for an unknown command, which may help.
@@ -458,15 +477,18 @@ def _check_production(path: str | None) -> None:
         apps = {tenant.name: tenant for tenant in tenants.all()}
         deployment = production.Deployment(settings, file, bool(store.keys()), apps)
         findings = production.findings(deployment)
-        lines = [f"{setting}: {finding}" for setting, finding in findings]
-        rows = [
-            {"setting": setting, "finding": finding} for setting, finding in findings
-        ]
         # This is printed inside the block, because the end of :func:`opened`
         # fails if no server has run here yet.
-        CommandLine.data(rows, "\n".join(lines) or "no insecure settings")
+        _print_findings(findings)
     if findings:
         sys.exit(1)
+
+
+def _print_findings(findings: Sequence[tuple[str, str]]) -> None:
+    """Print insecure settings. Each finding is a setting, and what is wrong."""
+    lines = [f"{setting}: {finding}" for setting, finding in findings]
+    rows = [{"setting": setting, "finding": finding} for setting, finding in findings]
+    CommandLine.data(rows, "\n".join(lines) or "no insecure settings")
 
 
 @main.command()

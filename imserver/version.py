@@ -29,18 +29,7 @@ def full_version(root: Path = _ROOT) -> str:
     if not (root / ".git").exists():
         return __version__
     release = f"v{__version__}"
-    command = (
-        "git",
-        "-C",
-        str(root),
-        "describe",
-        "--tags",
-        "--always",
-        "--dirty",
-        "--abbrev=12",
-        "--match",
-    )
-    text = _output_of((*command, release))
+    text = _describe(root, release)
     if not text:  # no git, or the checkout of another user
         return f"{__version__}.dev0+unknown"
     # The checkout is exactly the commit of the tag, without changes.
@@ -51,6 +40,28 @@ def full_version(root: Path = _ROOT) -> str:
     if not text.startswith("v"):  # git found no tag
         commit = f"g{text}"
     return f"{__version__}.dev0+{commit.replace('-', '.')}"
+
+
+def _describe(root: Path, tag: str) -> str:
+    """Return git's name of the current commit, by its distance to a tag.
+
+    Without the tag before it, the name is the commit. ``""``: git does not
+    answer.
+    """
+    return _output_of(
+        (
+            "git",
+            "-C",
+            str(root),
+            "describe",
+            "--tags",
+            "--always",
+            "--dirty",
+            "--abbrev=12",
+            "--match",
+            tag,
+        )
+    )
 
 
 def _output_of(command: tuple[str, ...]) -> str:

@@ -664,16 +664,20 @@ def open_logs(config: Config, node: str = "") -> Logs:
         raise StartError(
             f"app.log_file: {path} cannot be written: {error.strerror}"
         ) from None
-    if config.log.format == "json":
-        handler.setFormatter(JsonFormatter(node))
-    else:
-        handler.setFormatter(TextFormatter(node))
+    handler.setFormatter(_formatter_of(config, node))
     # Other libraries log from "info" on, and this server as its setting says.
     root = logging.getLogger()
     root.setLevel(logging.INFO)
     root.addHandler(handler)
     logging.getLogger("imserver").setLevel(config.log.level.upper())
     return Logs(handler, RequestLog(handler, config.log, node))
+
+
+def _formatter_of(config: Config, node: str) -> logging.Formatter:
+    """Make the object that formats lines as the settings say."""
+    if config.log.format == "json":
+        return JsonFormatter(node)
+    return TextFormatter(node)
 
 
 def log_greenlet_errors(hub: Hub) -> None:

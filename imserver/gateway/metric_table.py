@@ -503,16 +503,23 @@ def render(core: Any, name: str, more: Iterable[Metric] = ()) -> str:
     node = _labels(node=name)
     for metric in (*METRICS, *more):
         value = metric.read(core)
-        if value is None:
-            continue
-        labels = metric.label.split()
-        # Names of apps that nobody has registered are no labels.
-        if isinstance(value, Mapping) and "app" in labels:
-            value = _of_apps(labels, value, apps)
-        lines.append(f"# HELP {metric.name} {metric.help}")
-        lines.append(f"# TYPE {metric.name} {metric.kind}")
-        lines += _samples(metric, value, node)
+        if value is not None:
+            lines.append(f"# HELP {metric.name} {metric.help}")
+            lines.append(f"# TYPE {metric.name} {metric.kind}")
+            lines += _samples(metric, _with_known_apps(metric, value, apps), node)
     return "\n".join((*lines, ""))
+
+
+def _with_known_apps(metric: Metric, value: Any, apps: Set[str]) -> Any:
+    """Return the value of a metric without names of apps that are not
+    registered.
+
+    Such names are no labels. ``apps`` are the registered apps.
+    """
+    labels = metric.label.split()
+    if isinstance(value, Mapping) and "app" in labels:
+        return _of_apps(labels, value, apps)
+    return value
 
 
 def _of_apps(

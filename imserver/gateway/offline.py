@@ -136,16 +136,20 @@ def opened(
                 yield settings, store, tenants
 
             # The command may have written something meanwhile.
-            if was_empty and any(folder.glob("*")):
-                click.echo(
-                    f"imserver: created the data folder {folder.absolute()}", err=True
-                )
+            is_created = was_empty and any(folder.glob("*"))
+            if is_created:
+                _report_folder(folder)
             elif is_lost and not store.has_database:
                 _fail_without_server(folder)
     except UnknownTenant as error:
         fail(f"app {error} does not exist")
     except (StartError, StorageUnavailable, BadTenant) as error:
         fail(error)
+
+
+def _report_folder(folder: Path) -> None:
+    """Tell the person that the command has created the data folder."""
+    click.echo(f"imserver: created the data folder {folder.absolute()}", err=True)
 
 
 def _fail_without_server(folder: Path) -> NoReturn:

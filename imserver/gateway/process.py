@@ -21,7 +21,7 @@ import msgspec
 from gevent import monkey
 from msgspec import Struct
 
-from imserver.gateway.config.settings import Config, ServerSettings
+from imserver.gateway.config.settings import Config, LimitSettings, ServerSettings
 from imserver.gateway.errors import StartError
 from imserver.gateway.threads import synchronise
 
@@ -206,12 +206,11 @@ def plan_processes(config: Config) -> tuple[Config, str]:
     number = cores()
     files = openable_files() - SPARE_FILES_OF_A_CLUSTER
     limits = config.limits
+    machine = "1 core"
+    why = "this machine has one core"
     if number > 1:
         machine = f"{number} cores"
         why = f"one for each of {machine}"
-    else:
-        machine = "1 core"
-        why = "this machine has one core"
 
     # Several processes find each other's users in Redis.
     if not config.clustered:
@@ -225,9 +224,14 @@ def plan_processes(config: Config) -> tuple[Config, str]:
         # Together they have as many connections as the settings want.
         connections_each = -(-wanted // number)
         limits = msgspec.structs.replace(limits, max_connections=connections_each)
-    server = msgspec.structs.replace(config.server, processes=number)
-    planned = msgspec.structs.replace(config, server=server, limits=limits)
+    planned = _with_processes(config, number, limits)
     return planned, f"processes: {number} ({why})"
+
+
+def _with_processes(config: Config, number: int, limits: LimitSettings) -> Config:
+    """Return the settings for a number of processes, with the limits of each."""
+    server = msgspec.structs.replace(config.server, processes=number)
+    return msgspec.structs.replace(config, server=server, limits=limits)
 
 
 def _why_more_than_cores(machine: str, connections: int, files: int) -> str:
@@ -277,6 +281,21 @@ def fingerprint_of(secret: bytes) -> str:
     return hashlib.sha256(key).hexdigest()[:_FINGERPRINT_CHARACTERS]
 
 
+def _owner_of(lock: int) -> str:
+    """Read the process id in a file ``lock``, which is open.
+
+    The text is ``unknown`` if the file is empty.
+    """
+    written = os.pread(lock, _PID_BYTES, 0).decode("ascii", "replace")
+    return written.strip() or "unknown"
+
+
+def _write_owner(lock: int) -> None:
+    """Write the id of this process into a file ``lock``, for operators."""
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+
+
 class DataDirectory:
     """The data directory of the server. A lock in it prevents a second server.
 
@@ -317,14 +336,20 @@ class DataDirectory:
         else:
             is_ours = self._first
         if not is_ours:
-            written = os.pread(lock, _PID_BYTES, 0).decode("ascii", "replace")
+            owner = _owner_of(lock)
             os.close(lock)
-            owner = written.strip() or "unknown"
-            problem = f"{self.path} is in use by another server (pid {owner})"
-            if self._shared:
-                problem += ", which is not a node of a cluster"
-            raise StartError(f"server.data_dir: {problem}")
+            raise self._in_use(owner)
         self._lock = lock
+
+    def _in_use(self, owner: str) -> StartError:
+        """Make the error that another server has the lock.
+
+        ``owner`` is its process id.
+        """
+        problem = f"{self.path} is in use by another server (pid {owner})"
+        if self._shared:
+            problem += ", which is not a node of a cluster"
+        return StartError(f"server.data_dir: {problem}")
 
     def _open_lock(self) -> int:
         """Create the directory, and open its file ``lock``.
@@ -339,9 +364,7 @@ class DataDirectory:
             lock = open_private(file)
             self._first = _locked(lock, fcntl.LOCK_EX)
             if self._first:
-                os.ftruncate(lock, 0)
-                # Operators find the process by this file.
-                os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+                _write_owner(lock)
         except OSError as error:
             if lock >= 0:
                 os.close(lock)

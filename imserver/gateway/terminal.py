@@ -354,8 +354,7 @@ def request_json(
     try:
         if parts.scheme == "unix":
             connection.sock.connect(parts.path)
-            parts = parts._replace(path="")  # it was the path of the socket
-        whole_path = parts.path.rstrip("/") + path
+        whole_path = _path_below(parts, path)
         connection.request(method, whole_path, body or None, _headers_of(key, body))
         answer = connection.getresponse()
         return answer.status, msgspec.json.decode(answer.read() or b"null")
@@ -387,6 +386,17 @@ def _make_connection(parts: SplitResult, seconds: float) -> "HTTPConnection":
         connection.sock = socket.socket(socket.AF_UNIX)
         connection.sock.settimeout(seconds)
     return connection
+
+
+def _path_below(parts: SplitResult, path: str) -> str:
+    """Return a path of the API below the path of the server's URL.
+
+    ``parts`` are the parts of the URL. Of a Unix socket, its path is that of
+    the socket.
+    """
+    if parts.scheme == "unix":
+        return path
+    return parts.path.rstrip("/") + path
 
 
 def _headers_of(key: str, body: bytes) -> dict[str, str]:
@@ -453,6 +463,25 @@ _AS_JSON: Final = "imserver.json"
 def _note_json(context: click.Context, _option: click.Parameter, wanted: bool) -> None:
     """Remember in the context of a command whether ``--json`` was given."""
     context.meta[_AS_JSON] = wanted
+
+
+def _hidden_option(
+    name: str, field: str, note: Callable[[click.Context, click.Parameter, Any], None]
+) -> Callable[[Command], Command]:
+    """Make a deprecated option, whose value is a number.
+
+    It is parsed before all other options. Then ``note`` gets the number, or
+    None. The function of the command does not get it.
+    """
+    return click.option(
+        name,
+        field,
+        type=int,
+        hidden=True,
+        is_eager=True,
+        expose_value=False,
+        callback=note,
+    )
 
 
 class CommandLine:
@@ -575,15 +604,7 @@ class CommandLine:
             )
             if not old:
                 return option(command)
-            hidden = click.option(
-                old,
-                f"old_{field}",
-                type=int,
-                hidden=True,
-                is_eager=True,
-                expose_value=False,
-                callback=note_old,
-            )
-            return option(hidden(command))
+            deprecated = _hidden_option(old, f"old_{field}", note_old)
+            return option(deprecated(command))
 
         return add

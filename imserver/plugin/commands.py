@@ -79,13 +79,12 @@ class ServerApi:
             if settings is not None:
                 self._key = _key_of(settings)
 
-        # Where the key comes from, for texts of errors.
+        self._key_source = "the settings"
+        """Where the key comes from, for texts of errors."""
         if key_file:
             self._key_source = "--key-file"
         elif named_key:
             self._key_source = "IMSERVER_KEY"
-        else:
-            self._key_source = "the settings"
 
     @staticmethod
     def options(command: Command) -> Command:

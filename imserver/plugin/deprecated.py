@@ -426,6 +426,55 @@ class _Files(Struct, ArchivedFiles, frozen=True):
         return bool(_call((module, write), self.config, self.store, files))
 
 
+def _files_of(
+    exports: Named | None,
+    imports: Named | None,
+    files: tuple[str, str, str] | None,
+    config: Config,
+    store: Any,
+) -> tuple[object, ...]:
+    """Make the object for the files in archives, if a feature has any.
+
+    :class:`_Files` explains the arguments.
+    """
+    if exports or imports or files:
+        return (_Files(config, store, exports, imports, files),)
+    return ()
+
+
+class _PartsOfCommands(Struct, frozen=True):
+    """Makes the objects that a feature of 1.0 has in a command.
+
+    ``files_of`` makes those for the files in archives. The other fields are
+    arguments of ``Feature`` of 1.0.
+    """
+
+    erasing: Callable[..., AbstractContextManager[Erasure]] | None
+    acts: Named | None
+    files_of: Callable[[Config, Any], tuple[object, ...]]
+    push_services: Callable[..., tuple[object, ...]]
+
+    @contextmanager
+    def open(
+        self, config: Config, store: Any, tenants: Callable[[], Any]
+    ) -> Iterator[tuple[object, ...]]:
+        """Open the objects, as a context.
+
+        ``erasing`` of 1.0 is a context of its own, which ends with this one.
+        """
+        with ExitStack() as stack:
+            parts: list[object] = []
+            if self.erasing is not None:
+                erasure = stack.enter_context(self.erasing(config, store))
+                if erasure is not None:
+                    parts.append(erasure)
+            if self.acts is not None:
+                parts.append(_Acts(partial(_call, self.acts, store)))
+            parts += self.files_of(config, store)
+            parts += self.push_services(config, tenants())
+            yield tuple(parts)
+
+
 class _Acts(Observer):
     """Calls a function with each act."""
 
@@ -478,31 +527,13 @@ def _feature(
 
     # The functions below turn arguments of 1.0 into fields of a row. Each calls
     # functions of the plug-in only when the node or the command needs them.
-    def files_of(config: Config, store: Any) -> tuple[object, ...]:
-        """Make the object for the files in archives, if there are any."""
-        if exports or imports or files:
-            return (_Files(config, store, exports, imports, files),)
-        return ()
-
-    @contextmanager
-    def offline(
-        config: Config, store: Any, tenants: Callable[[], Any]
-    ) -> Iterator[tuple[object, ...]]:
-        """Open the objects that the feature has in a command, as a context.
-
-        ``erasing`` of 1.0 is a context of its own, which ends with this one.
-        """
-        with ExitStack() as stack:
-            parts: list[object] = []
-            if erasing is not None:
-                erasure = stack.enter_context(erasing(config, store))
-                if erasure is not None:
-                    parts.append(erasure)
-            if acts is not None:
-                parts.append(_Acts(partial(_call, acts, store)))
-            parts += files_of(config, store)
-            parts += push_services(config, tenants())
-            yield tuple(parts)
+    files_of = partial(_files_of, exports, imports, files)
+    parts_of_commands = _PartsOfCommands(
+        erasing=erasing,
+        acts=acts,
+        files_of=files_of,
+        push_services=push_services,
+    )
 
     def answer(base: Core) -> tuple[object, ...]:
         """Make the objects that answer questions of the core."""
@@ -533,7 +564,7 @@ def _feature(
         answers=answer,
         wire=wire or {},
         tables=(*tables, *migrations),
-        offline=offline,
+        offline=parts_of_commands.open,
     )
 
 

@@ -3,7 +3,7 @@ table."""
 
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from time import monotonic
 from typing import Final
@@ -247,16 +247,24 @@ class Runner(Store.Rows):
             # Each lease has another end. So a node sees that its lease is lost.
             lease_end: int = max(int(now) + self._lease_seconds, stored_end + 1)
             expected_end = stored_end if known_end is None else known_end
-            changes = "".join(f", {column} = %s" for column in progress)
-            statement = (
-                f"UPDATE {self._table} "
-                f"SET leased = %s{changes} "
-                f"WHERE {_ROW} AND leased = %s AND {self._due_condition(sql)}"
-            )
+            statement = self._lease_statement(sql, progress)
             values = (lease_end, *progress.values(), app, id, expected_end)
             if sql.execute(statement, values):
                 return lease_end
         raise Runner.Lost("it was cancelled, or another node does it")
+
+    def _lease_statement(self, sql: PooledStatements, columns: Iterable[str]) -> str:
+        """Write the statement that leases a row and sets ``columns``.
+
+        Its values are the new end, the columns, app and id of the row, and the
+        end that the lease has now. A row that is not due is not leased.
+        """
+        changes = "".join(f", {column} = %s" for column in columns)
+        return (
+            f"UPDATE {self._table} "
+            f"SET leased = %s{changes} "
+            f"WHERE {_ROW} AND leased = %s AND {self._due_condition(sql)}"
+        )
 
     @Store.writing
     def _give_back(

@@ -217,19 +217,23 @@ class NodeProcess:
         They are merged with defaults: free ports, and a folder of the node's
         own.
         """
-        defaults = {
-            **self._features,
-            "app": {"log_file": str(self.log), "http_port": 0, "websocket_port": 0},
-            "server": {"data_dir": str(self.folder / "data")},
-            "drain": {"close_seconds": 0},
-            "storage": {"seconds": _STORAGE_SECONDS},
-        }
+        defaults = self._defaults()
         if "redis" in settings:
             cluster = {"app": {"rpc_port": 0}, "cluster": {"advertise": "127.0.0.1"}}
             defaults = merged(defaults, cluster)
         # JSON is YAML.
         text = json.dumps(merged(defaults, settings))
         self.config_file.write_text(text, encoding="utf-8")
+
+    def _defaults(self) -> dict[str, Any]:
+        """Return the settings of a node for tests: it writes into its folder."""
+        return {
+            **self._features,
+            "app": {"log_file": str(self.log), "http_port": 0, "websocket_port": 0},
+            "server": {"data_dir": str(self.folder / "data")},
+            "drain": {"close_seconds": 0},
+            "storage": {"seconds": _STORAGE_SECONDS},
+        }
 
     # --- clients --------------------------------------------------------------
 
@@ -426,6 +430,18 @@ def _headers(key: str) -> dict[str, str]:
 # --- contracts ----------------------------------------------------------------
 
 
+def _damaged(sample: bytes, dice: random.Random) -> bytes:
+    """Damage a sample: a few places get other bytes, fewer or more than
+    before."""
+    payload = bytearray(sample)
+    for _ in range(dice.randint(1, _MOST_DAMAGES)):
+        start = dice.randrange(len(payload) + 1)
+        inserted = dice.randbytes(dice.randrange(_MOST_INSERTED))
+        end = start + dice.randrange(_MOST_REPLACED)
+        payload[start:end] = inserted
+    return bytes(payload)
+
+
 class CodecContract:
     """The contract of a codec as tests. Check a dialect by a class of your
     tests::
@@ -521,14 +537,7 @@ class CodecContract:
         dice = random.Random(0)
         for sample in self.requests:
             for _ in range(_DAMAGED_COPIES):
-                # A few places get other bytes, fewer or more than before.
-                payload = bytearray(sample)
-                for _ in range(dice.randint(1, _MOST_DAMAGES)):
-                    start = dice.randrange(len(payload) + 1)
-                    inserted = dice.randbytes(dice.randrange(_MOST_INSERTED))
-                    end = start + dice.randrange(_MOST_REPLACED)
-                    payload[start:end] = inserted
-                self.check_request(self.decode(bytes(payload)))
+                self.check_request(self.decode(_damaged(sample, dice)))
 
     def test_its_requests_become_their_commands(self) -> None:
         for payload, expected in self.requests.items():
@@ -674,10 +683,15 @@ def _expected_tables(store: Store, tables: Sequence[Table]) -> _ExpectedTables:
                 of_app.add(table.name)
         if isinstance(table.erase_user, Reason):
             stays_of_user.add(table.name)
-        assert store.rows(f"SELECT {', '.join(columns)} FROM {table.name}"), (
-            f"fill() has stored no row in {table.name}"
-        )
+        _require_row(store, table.name, columns)
     return _ExpectedTables(of_user, of_app, stays_of_user)
+
+
+def _require_row(store: Store, table: str, columns: Iterable[str]) -> None:
+    """Fail if a table has no row in the store."""
+    assert store.rows(f"SELECT {', '.join(columns)} FROM {table}"), (
+        f"fill() has stored no row in {table}"
+    )
 
 
 def _exported(
@@ -714,7 +728,17 @@ def _check_rows(
     assert exported("shop", "ann").keys() == expected.of_user
     assert exported("shop").keys() == expected.of_app
 
-    # Check the rows that an erasure of a user leaves.
+    _check_erasure(store, exported, expected)
+    _check_deletion(store, exported, expected)
+
+
+def _check_erasure(
+    store: Store, exported: Callable[..., Any], expected: _ExpectedTables
+) -> None:
+    """Erase a user, and check which rows are left.
+
+    ``exported`` reads the rows of an app or a user.
+    """
     bob = exported("shop", "bob")
     tea = exported("tea")
     store.delete_rows_of_user("shop", "ann")
@@ -723,8 +747,16 @@ def _check_rows(
         "rows of others were erased"
     )
 
-    # Check the rows that the deletion of an app leaves, and whether they can be
-    # imported.
+
+def _check_deletion(
+    store: Store, exported: Callable[..., Any], expected: _ExpectedTables
+) -> None:
+    """Delete an app, and check which rows are left, and whether its rows can be
+    imported.
+
+    ``exported`` reads the rows of an app.
+    """
+    tea = exported("tea")
     store.delete_app("shop")
     pages = list(store.rows_of_app("shop"))
     store.delete_rows("shop")

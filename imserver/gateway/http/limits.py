@@ -42,6 +42,17 @@ _BYTES_PER_VALUE: Final = 8
 bytes."""
 
 
+def _longest_message(settings: LimitSettings) -> int:
+    """Compute how many bytes of a body one message may take."""
+    # A push has an eighth of `outbox_bytes`, and JSON takes up to six bytes for
+    # a character.
+    return max(
+        MOST_ONE_BODY_BYTES,
+        settings.outbox_bytes,
+        _JSON_GROWTH * settings.message_bytes,
+    )
+
+
 class Limits:
     """The limits of requests of a node. Owner:
     :class:`imserver.gateway.http.call.Api`, which sets them again."""
@@ -63,13 +74,7 @@ class Limits:
         """Longest body that is read from a known principal."""
         self.public_body_bytes = min(MAX_PUBLIC_BODY_BYTES, self.body_bytes)
         """Longest body that is read from anybody."""
-        # A push has an eighth of `outbox_bytes`, and JSON takes up to six bytes
-        # for a character.
-        longest_message = max(
-            MOST_ONE_BODY_BYTES,
-            settings.outbox_bytes,
-            _JSON_GROWTH * settings.message_bytes,
-        )
+        longest_message = _longest_message(settings)
         self.one_body_bytes = min(longest_message, self.body_bytes)
         """Longest body of a route that takes one message, or a few fields."""
         self.push_characters = settings.push_characters

@@ -352,16 +352,12 @@ class Resource(Generic[S]):
             fields of the request: of the query for GET, else of the JSON body.
             """
             row = dict(more)
-            schema = row.pop("schema", None)
+            schema = row.pop("schema", None) or _usual_schema(path)
             base = row.pop("base", self._base)
-            answer = function.__annotations__.get("return", HttpResponse)
             run = function
             # Other functions read the request and make the response themselves.
-            if _fields_of(function) or "HttpResponse" not in str(answer):
-                usual_name = f"{path.title().replace('/', '')}Query"
-                run, shape = _read_signature(
-                    row, function, schema or (usual_name, ""), base
-                )
+            if _has_signature(function):
+                run, shape = _read_signature(row, function, schema, base)
                 row.setdefault("answer_example", self._examples.get(row["answer"]))
                 row["query" if method == "GET" else "body"] = shape
                 row.update(returns=True, refusals=self._refusals)
@@ -391,12 +387,8 @@ class Resource(Generic[S]):
         if need is None:
             raise TypeError(f"{path} does not say what it needs")
 
-        # A muted user gets this refusal if others would receive the content.
-        problems = [*self._problems, *more.get("problems", ())]
-        if more.get("voice"):
-            problems.append(Problems.MUTED)
         # The fields of the route win over the defaults of the resource.
-        row = {**self._usual, **more, "problems": tuple(dict.fromkeys(problems))}
+        row = {**self._usual, **more, "problems": self._problems_with(more)}
         operation = Operation(
             method=method,
             path=PREFIX + path,
@@ -408,6 +400,28 @@ class Resource(Generic[S]):
         )
         self.rows.append(operation)
         return operation
+
+    def _problems_with(self, more: Mapping[str, Any]) -> tuple[HttpProblem, ...]:
+        """List the refusals of the resource, then those of a route, each
+        once."""
+        problems = [*self._problems, *more.get("problems", ())]
+        # A muted user gets this refusal if others would receive the content.
+        if more.get("voice"):
+            problems.append(Problems.MUTED)
+        return tuple(dict.fromkeys(problems))
+
+
+def _usual_schema(path: str) -> tuple[str, str]:
+    """Return the name and the text of the Struct of a request, which has no
+    own ones."""
+    return f"{path.title().replace('/', '')}Query", ""
+
+
+def _has_signature(function: Any) -> bool:
+    """Tell whether a route function takes fields or returns the body of its
+    answer."""
+    answer = function.__annotations__.get("return", HttpResponse)
+    return bool(_fields_of(function)) or "HttpResponse" not in str(answer)
 
 
 def _read_signature(
@@ -552,15 +566,9 @@ def route_of(row: Operation) -> Route:
     An operation is what the API reference describes. A route has the rules by
     which the server answers it, and some follow from the operation.
     """
-    reach: AppRule = ""
-    if row.names_app or row.read is not None or row.reach == "all":
-        reach = row.reach
     shape = None
     if row.read is None:
         shape = _shape_read_by(row)
-    token_in = ""
-    if row.query is not None and "token" in row.query.__struct_fields__:
-        token_in = "?token"
     # A function that returns no body makes the whole response, with its status.
     status = 0
     if row.returns:
@@ -570,7 +578,7 @@ def route_of(row: Operation) -> Route:
         row.path,
         row.need,
         row.function,
-        app=reach,
+        app=_app_rule_of(row),
         user=row.on_behalf,
         hot=row.hot,
         shape=shape,
@@ -578,7 +586,7 @@ def route_of(row: Operation) -> Route:
         service=row.service,
         style=PROBLEM,
         limited=row.limited,
-        token_in=token_in,
+        token_in=_token_in(row),
         status=status,
         refusals=row.refusals,
         on_publisher=row.on_publisher,
@@ -587,6 +595,23 @@ def route_of(row: Operation) -> Route:
         deprecated=row.deprecated,
         takes_many=row.takes_many,
     )
+
+
+def _app_rule_of(row: Operation) -> AppRule:
+    """Return the rule which apps a principal must reach for an operation."""
+    if row.names_app or row.read is not None or row.reach == "all":
+        return row.reach
+    return ""
+
+
+def _token_in(row: Operation) -> str:
+    """Return where a request may have a token beside the header.
+
+    ``?token`` is the query. ``""``: nowhere.
+    """
+    if row.query is not None and "token" in row.query.__struct_fields__:
+        return "?token"
+    return ""
 
 
 def _act_of(row: Operation) -> str:

@@ -65,18 +65,26 @@ def bind_raw(host: str, port: int, reuse_port: bool) -> _socket.socket:
     )[0]
     sock = _socket.socket(family, kind, proto)
     try:
-        # A server that starts again must not wait until old connections are
-        # forgotten.
-        sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
-        sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
-        if reuse_port:
-            sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEPORT, 1)
+        _set_options(sock, reuse_port)
         sock.bind(address)
     except OSError:
         sock.close()
         raise
     sock.setblocking(False)
     return sock
+
+
+def _set_options(sock: _socket.socket, reuse_port: bool) -> None:
+    """Set the options of a TCP socket that will listen.
+
+    With ``reuse_port``, other processes may listen on its port, too.
+    """
+    # A server that starts again must not wait until old connections are
+    # forgotten.
+    sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
+    sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
+    if reuse_port:
+        sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEPORT, 1)
 
 
 def bind_unix(path: str, mode: str, backlog: int) -> _socket.socket:
