@@ -96,11 +96,7 @@ def every(
     does not answer, the line has the level debug. :data:`JOBS` counts how long
     ``work`` takes.
     """
-    # A partial has the function that it calls in "func".
-    function = getattr(work, "func", work)
-    path = f"{function.__module__}.{function.__qualname__}"
-    # for a nested function, the name of the function that makes it
-    name = path.removeprefix("imserver.").partition(".<")[0]
+    name = _job_name(work)
 
     def run() -> None:
         """Greenlet: call the work at each tick, and log its failures."""
@@ -116,6 +112,17 @@ def every(
             JOBS.took(name, perf_counter() - started)
 
     return run
+
+
+def _job_name(work: Callable[[], object]) -> str:
+    """Return the name of a function in :data:`JOBS`, with its module.
+
+    A nested function has the name of the function that makes it.
+    """
+    # A partial has the function that it calls in "func".
+    function = getattr(work, "func", work)
+    path = f"{function.__module__}.{function.__qualname__}"
+    return path.removeprefix("imserver.").partition(".<")[0]
 
 
 def take_turns(nodes: int) -> None:

@@ -30,6 +30,7 @@ from imserver.gateway.node.feature_list import (
     tables_of,
 )
 from imserver.gateway.storage.store import Store
+from imserver.gateway.storage.tables import StoreTables
 from imserver.gateway.terminal import Command as Command
 from imserver.gateway.terminal import fail
 
@@ -122,8 +123,7 @@ def opened(
             settings = load_settings(path, data_dir)
             folder = Path(settings.server.data_dir)
             features = load_features(settings)
-            tables = tables_of(features)
-            store = Store(settings.storage, str(folder), threaded=False, tables=tables)
+            store = _make_store(settings, folder, tables_of(features))
             stack.callback(store.close)
             tenants = _tenants_of(settings, store, features)
             store.start()
@@ -145,6 +145,11 @@ def opened(
         fail(f"app {error} does not exist")
     except (StartError, StorageUnavailable, BadTenant) as error:
         fail(error)
+
+
+def _make_store(settings: Config, folder: Path, tables: StoreTables) -> Store:
+    """Make the store of a command, which has one thread. It is not open yet."""
+    return Store(settings.storage, str(folder), threaded=False, tables=tables)
 
 
 def _report_folder(folder: Path) -> None:

@@ -46,19 +46,30 @@ def run(path: str | None, overrides: dict[str, Any]) -> int:
         check_ports(settings)
         if processes_line:
             announce(processes_line)
-        if settings.server.processes > 1:
-            # Imported here: a single node does not need it.
-            from imserver.gateway.supervisor import supervisor
-
-            return supervisor.run(settings, read_again, announce)
-        # Imported here: a supervisor imports it later, with other modules.
-        from imserver.gateway.node import serve
-
-        serve.run(settings, read_again, announce)
+        return _serve(settings, read_again, announce)
     except StartError as error:
         from imserver.gateway.terminal import fail  # it imports click
 
         fail(error)
+    return 0
+
+
+def _serve(
+    settings: Config, read_again: Callable[[], Config], announce: Callable[..., None]
+) -> int:
+    """Serve until a signal, as one node or as the supervisor of several.
+
+    Returns the exit status. Raises StartError.
+    """
+    if settings.server.processes > 1:
+        # Imported here: a single node does not need it.
+        from imserver.gateway.supervisor import supervisor
+
+        return supervisor.run(settings, read_again, announce)
+    # Imported here: a supervisor imports it later, with other modules.
+    from imserver.gateway.node import serve
+
+    serve.run(settings, read_again, announce)
     return 0
 
 

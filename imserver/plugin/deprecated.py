@@ -544,11 +544,6 @@ def _feature(
             *files_of(base.config, base.store),
         )
 
-    def measure() -> Iterator[Any]:
-        """Yield the metrics, whose readers get the core with rooms."""
-        for metric in metrics():
-            yield replace(metric, read=_with_rooms(metric.read))
-
     rows = [_route_with_rooms(row) for row in (*routes, *operations)]
     rows_of_commands = _rows_of_commands(commands or {}, doctor or {}, rows_check)
     return FeatureRow(
@@ -557,7 +552,7 @@ def _feature(
         dialects=dialects,
         routes=rows,
         views=None if views is None else views.load,
-        metrics=measure,
+        metrics=partial(_metrics_with_rooms, metrics),
         uses=uses,
         settings=settings or SettingsRow(),
         commands=tuple(rows_of_commands),
@@ -566,6 +561,13 @@ def _feature(
         tables=(*tables, *migrations),
         offline=parts_of_commands.open,
     )
+
+
+def _metrics_with_rooms(metrics: Callable[[], Iterable[Any]]) -> Iterator[Any]:
+    """Convert the metrics of a feature of 1.0, whose readers get the core with
+    rooms."""
+    for metric in metrics():
+        yield replace(metric, read=_with_rooms(metric.read))
 
 
 def _route_with_rooms(row: Any) -> Any:

@@ -100,8 +100,7 @@ def load_with_locations(
     declared = _declare(document, environ, locations, declare)
     values = _read_document(document, locations, declared)
     if original is not None:
-        original_settings, _ = original
-        _add_original(values, original_settings, declared, locations)
+        _add_original(values, original, declared, locations)
 
     # The environment overrides the file, and the command line overrides both.
     overriding = _from_environment(environ, warnings, declared)
@@ -145,15 +144,17 @@ def _warnings_about(config: Config, original: Any, locations: Locations) -> list
 
 def _add_original(
     values: dict[str, Any],
-    original_settings: Mapping[str, Any],
+    original: Any,
     declared: Declarations,
     locations: Locations,
 ) -> None:
     """Add the settings that were read from a file of another server.
 
+    ``original`` is the result of a :data:`ReadOther`.
     A file may have keys of both servers. Where our own key is given, it wins.
     Raises ConfigError.
     """
+    original_settings, _ = original
     for name, value in original_settings.items():
         row = declared.rows.get(name)
         if row is None:
@@ -352,21 +353,35 @@ def _read_document(
     unknown keys and wrong values.
     """
     values: dict[str, Any] = {}
-    for written, content in document.items():
-        location = f"{locations.source}, line {document.lines[written]}"
-        section = _section_of(written, location, declared)
-        if section in declared.rows:
-            # It is a setting without a section, such as "features".
-            locations.note(section, document, written)
-            _set(values, declared, declared.rows[section], content, locations)
-        elif isinstance(content, dict | None):
-            _read_section(values, written, content or {}, locations, declared)
-        else:
-            raise ConfigError(
-                f"{location}: {section}: expected settings, got "
-                f"{type(content).__name__}"
-            )
+    for written in document:
+        _read_key(values, document, written, locations, declared)
     return values
+
+
+def _read_key(
+    values: dict[str, Any],
+    document: Any,
+    written: object,
+    locations: Locations,
+    declared: Declarations,
+) -> None:
+    """Add the settings of one key of a YAML file to ``values``.
+
+    The key is the name of a section, or of a setting without a section, such as
+    "features". ``written`` is the key as it was written. Raises ConfigError.
+    """
+    content = document[written]
+    location = f"{locations.source}, line {document.lines[written]}"
+    section = _section_of(written, location, declared)
+    if section in declared.rows:
+        locations.note(section, document, written)
+        _set(values, declared, declared.rows[section], content, locations)
+    elif isinstance(content, dict | None):
+        _read_section(values, written, content or {}, locations, declared)
+    else:
+        raise ConfigError(
+            f"{location}: {section}: expected settings, got {type(content).__name__}"
+        )
 
 
 def _section_of(written: object, location: str, declared: Declarations) -> str:
@@ -457,8 +472,7 @@ def _from_environment(
             )
             continue
 
-        # Only the spelling of an old name differs from the canonical name.
-        if fold(name) != fold(row.name).replace(".", ""):
+        if _is_old_name(name, row):
             warnings.append(f"{variable}: {OLD_NAME.format(row.name)}")
         value = _from_text(row, environ[variable], variable)
         warnings += _set_from(variable, values, declared, row, value)
@@ -471,6 +485,13 @@ def _rows_by_variable(declared: Declarations) -> dict[str, Row]:
     The variables have no prefix here, and no dot after the section.
     """
     return {folded.replace(".", ""): row for folded, row in declared.by_folded.items()}
+
+
+def _is_old_name(name: str, row: Row) -> bool:
+    """Tell whether a variable, without its prefix, has an old name of a
+    setting."""
+    # Only the spelling of an old name differs from the canonical name.
+    return fold(name) != fold(row.name).replace(".", "")
 
 
 def _our_variables(environ: Mapping[str, str]) -> list[str]:

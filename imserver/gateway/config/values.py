@@ -403,11 +403,7 @@ class Declarations:
         it is ``""``, messages have the names of the settings alone. Raises
         ConfigError.
         """
-        if above:
-            prefix = f"{above}."
-        else:
-            prefix = ""
-
+        prefix = _prefix(above)
         # This comes first, because its text is better than "unknown key".
         for key in fields:
             if fold(key) not in self._app_keys and self.is_absent(f"apps.*.{key}"):
@@ -531,6 +527,17 @@ def _require_unique(names: Iterable[str]) -> None:
         if folded in folded_names:
             raise StartError(f"the setting {name} is declared twice")
         folded_names.add(folded)
+
+
+def _prefix(above: str) -> str:
+    """Return the beginning of the names in a section or an app, with a dot.
+
+    ``above`` is the name of it in messages. If it is ``""``, so is the
+    beginning.
+    """
+    if above:
+        return f"{above}."
+    return ""
 
 
 def _rows_of(section: str, kind: type[msgspec.Struct]) -> Iterator[Row]:
@@ -697,10 +704,7 @@ def _shape_fields(
     Raises ConfigError if a key is unknown or is given twice.
     """
     field_by_folded = _fields_by_folded_name(hints, renamed)
-    prefix = ""
-    if name:
-        prefix = f"{name}."
-
+    prefix = _prefix(name)
     shaped: dict[str, Any] = {}
     for key, item in value.items():
         field = field_by_folded.get(fold(key))

@@ -124,6 +124,18 @@ class ClusterLinks:
         )
 
 
+def _channel_parts(core: Services) -> NodeParts:
+    """Collect the services of this node that its channels use."""
+    return NodeParts(
+        hub=core.hub,
+        fanout=core.fanout,
+        metrics=core.metrics,
+        table=core.connection_table,
+        settings=core.tenants.by_name.get,
+        history_apps=core.tenants.history_apps,
+    )
+
+
 class ClusterMember:
     """This node as a member of the cluster.
 
@@ -193,14 +205,7 @@ class ClusterMember:
         registry = links.registry
         self.registrar = Registrar(registry, links.node_messages, core.hub)
         core.registrar = self.registrar
-        parts = NodeParts(
-            hub=core.hub,
-            fanout=core.fanout,
-            metrics=core.metrics,
-            table=core.connection_table,
-            settings=core.tenants.by_name.get,
-            history_apps=core.tenants.history_apps,
-        )
+        parts = _channel_parts(core)
         self._members = ChannelMembers(parts, links.others, self.registrar)
         channel_nodes = ChannelNodes(links.others, self.registrar)
         channels = build_channels(parts, self._members, registry.history, channel_nodes)

@@ -220,12 +220,8 @@ class Core(Services):
         Raises :class:`StartError` with a one-line message.
         """
         # The data folder first: its lock keeps a second server away.
-        config = self.config
         secret = self.node.start()
-        self.proxies = TrustedProxies(config.server.trusted_proxies)
-        self.network = build_network(config, self.node, self.metrics, self.proxies)
-        self.outgoing = Outgoing()
-        self.dispatcher = Dispatcher(self.metrics)
+        self._make_sockets()
         # Apps, keys and logins. They need the sockets, and pushes need them.
         links = self._make_foundation(secret)
         self._make_identity(secret)
@@ -243,6 +239,17 @@ class Core(Services):
         self.draining = Draining(self)
         self.status = NodeStatus(self, database)
         self.overview = self._make_overview()
+
+    def _make_sockets(self) -> None:
+        """Build the services for connections, requests to others, and commands.
+
+        Raises StartError.
+        """
+        config = self.config
+        self.proxies = TrustedProxies(config.server.trusted_proxies)
+        self.network = build_network(config, self.node, self.metrics, self.proxies)
+        self.outgoing = Outgoing()
+        self.dispatcher = Dispatcher(self.metrics)
 
     def _make_idempotency(self, links: ClusterLinks | None) -> Idempotency:
         """Make the memory of ids that pushes must not be sent with again.
@@ -443,12 +450,8 @@ class Core(Services):
         Returns the links to the other nodes, or None on a node alone.
         """
         config = self.config
-        network = self.network
-        hub = Hub(_policies_of(config), network.context.connections)
-        self.hub = hub
-        self.fanout = Fanout(
-            hub, network.flusher, self.metrics, config.hub.notice_members
-        )
+        self._make_hub()
+        hub = self.hub
         self.connection_ids = ConnectionIds(secret, new_birth())
         self.connection_table = ConnectionTable(hub, self.connection_ids)
         tenants = Tenants(
@@ -465,6 +468,16 @@ class Core(Services):
             return self._make_links(secret)
         self._make_solo_registry()
         return None
+
+    def _make_hub(self) -> None:
+        """Build the table of the users here, and the service that sends to
+        them."""
+        config = self.config
+        network = self.network
+        self.hub = Hub(_policies_of(config), network.context.connections)
+        self.fanout = Fanout(
+            self.hub, network.flusher, self.metrics, config.hub.notice_members
+        )
 
     def _make_links(self, secret: Secret) -> ClusterLinks:
         """Build the registry of a cluster, and the links to the other nodes.

@@ -9,7 +9,8 @@ killed, its pending pushes are lost.
 
 import itertools
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from time import monotonic
 from typing import Final
 
@@ -212,14 +213,23 @@ class PendingPushes(Service):
         queues = list(self._queues.items())
         next_epochs = itertools.cycle(epochs)
         for ((app, user), queue), epoch in zip(queues, next_epochs, strict=False):
-            # The remaining time is passed, because clocks of nodes differ.
-            for number, push in tuple(queue.pushes.items()):
-                seconds = push.until - self.clock()
-                if seconds > 0:
-                    message = ToPending(app, user, push.event, seconds, push.device)
-                    node_messages.send(epoch, message)
-                self._drop(app, queue, number)
+            send = partial(node_messages.send, epoch)
+            self._pass_queue(app, user, queue, send)
             gevent.sleep(0)
+
+    def _pass_queue(
+        self, app: str, user: str, queue: _Queue, send: Callable[[ToPending], object]
+    ) -> None:
+        """Pass the pushes of a user to another node, and drop them here.
+
+        ``send`` sends a message to this node.
+        """
+        # The remaining time is passed, because clocks of nodes differ.
+        for number, push in tuple(queue.pushes.items()):
+            seconds = push.until - self.clock()
+            if seconds > 0:
+                send(ToPending(app, user, push.event, seconds, push.device))
+            self._drop(app, queue, number)
 
     def _add_passed(self, message: ToPending) -> None:
         """Add a push that a node passes on because it stops."""
@@ -258,11 +268,15 @@ class PendingPushes(Service):
         for app, users in users_of.items():
             # The users of an app are looked up together, in the whole cluster.
             for start in range(0, len(users), LOOK_USERS):
-                batch = users[start : start + LOOK_USERS]
-                are_online = self.presence.are_online(app, batch)
-                for user, is_online in zip(batch, are_online, strict=True):
-                    if is_online:
-                        self.deliver(app, user)
+                self._deliver_to_online(app, users[start : start + LOOK_USERS])
+
+    def _deliver_to_online(self, app: str, users: Sequence[str]) -> None:
+        """Deliver the pushes of those users who are online. Switches
+        greenlets."""
+        are_online = self.presence.are_online(app, users)
+        for user, is_online in zip(users, are_online, strict=True):
+            if is_online:
+                self.deliver(app, user)
 
     def _expire(self) -> None:
         """Drop the pushes whose time is over, and find the next expiry.

@@ -160,16 +160,21 @@ def adopt_from_environ(
     if not isinstance(decision, Refusal):
         admitted(sock, decision, rest)
         return True
-    try:
-        sock.send(frames.encode_close(code, decision.problem.message))
-    except OSError as exc:
-        log.debug(
-            "%s disconnected before it was refused: %s",
-            environ.get("REMOTE_ADDR"),
-            exc,
-        )
-    sock.close()
+    close_frame = frames.encode_close(code, decision.problem.message)
+    _refuse(sock, close_frame, environ.get("REMOTE_ADDR"))
     return True
+
+
+def _refuse(sock: _socket.socket, close_frame: bytes, address: str | None) -> None:
+    """Send a close frame to a client, and close its socket.
+
+    ``address`` is that of the client, for the log.
+    """
+    try:
+        sock.send(close_frame)
+    except OSError as exc:
+        log.debug("%s disconnected before it was refused: %s", address, exc)
+    sock.close()
 
 
 class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]

@@ -636,14 +636,18 @@ def set_app(api: Api, call: Call, request: AppSet) -> AppShown:
     if call.principal.staff:
         _require_no_key(api, {**dict.fromkeys(request.unset), **fields})
 
-    # Such an app is changed in its file.
     tenant = tenants.find(request.app)
-    if tenant is not None and tenant.configured:
-        raise ApiProblem(Problems.APP_CONFIGURED)
+    _require_not_configured(tenant)
     if request.merge and tenant is not None:
         _fill_groups(fields, plain(tenant), declared)
     changed = tenants.change(request.app, fields, tuple(request.unset))
     return _shown(changed, declared)
+
+
+def _require_not_configured(tenant: Tenant | None) -> None:
+    """Raise :class:`ApiProblem` for an app that is changed in its file."""
+    if tenant is not None and tenant.configured:
+        raise ApiProblem(Problems.APP_CONFIGURED)
 
 
 def _require_known(names: Iterable[str], declared: Declarations) -> None:
@@ -702,17 +706,31 @@ def operations(declared: Declarations) -> tuple[Operation, ...]:
         old: new for old, new in RENAMED_OF_APPS.items() if new in declared.app_hints
     }
     own_shapes = _own_shapes(shapes_of(declared))
-    rows = []
-    for row in routes.rows:
-        if row.body in own_shapes:
-            body = own_shapes[row.body]
-            row = structs.replace(row, body=body, deprecated=renamed)
-        if row.answer in own_shapes:
-            answer = own_shapes[row.answer]
-            example = examples.get(row.path, shop)
-            row = structs.replace(row, answer=answer, answer_example=example)
-        rows.append(row)
-    return tuple(rows)
+    return tuple(
+        _with_settings(row, own_shapes, examples.get(row.path, shop), renamed)
+        for row in routes.rows
+    )
+
+
+def _with_settings(
+    row: Operation,
+    own_shapes: Mapping[Any, Any],
+    example: AppShown | AppsAnswer,
+    renamed: Mapping[str, str],
+) -> Operation:
+    """Return an operation whose request and answer have the settings of the
+    node.
+
+    ``own_shapes`` is from :func:`_own_shapes`. ``example`` is an example of the
+    answer. ``renamed`` is old name of a setting → its name.
+    """
+    if row.body in own_shapes:
+        body = own_shapes[row.body]
+        row = structs.replace(row, body=body, deprecated=renamed)
+    if row.answer in own_shapes:
+        answer = own_shapes[row.answer]
+        row = structs.replace(row, answer=answer, answer_example=example)
+    return row
 
 
 def _own_shapes(shapes: Shapes) -> dict[Any, Any]:

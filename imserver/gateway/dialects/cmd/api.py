@@ -407,18 +407,22 @@ def _list_room(api: Api, call: Call, room: str, cursor: str) -> dict[str, Any]:
     users = dict.fromkeys(
         member.user for member in page.members if member.user not in stored
     )
-    visible = api.core.relations.visible(app, call.principal.user, users)
-
-    names: list[str] = []
+    names = _visible_to(api, call, users)
     is_first_page = not cursor
     if is_first_page:
-        names += stored
-    names += [user for user in users if user in visible]
+        names = [*stored, *names]
     entries = [{"ID": NumberedRooms.id_of(name)} for name in names]
     answer: dict[str, Any] = {"userList": entries}
     if page.next:
         answer["next"] = page.next
     return answer
+
+
+def _visible_to(api: Api, call: Call, users: Collection[str]) -> list[str]:
+    """Return the users whose presence the acting user may see, in their
+    order."""
+    visible = api.core.relations.visible(call.app, call.principal.user, users)
+    return [user for user in users if user in visible]
 
 
 def _configured_members(api: Api, app: str, room: str) -> Sequence[str]:
@@ -437,7 +441,6 @@ def _list_visible(api: Api, call: Call, after: str | None) -> dict[str, Any]:
     enough visible users are found. Each page costs a request of the user's
     rate. May switch greenlets.
     """
-    user = call.principal.user
     more = True
     visible_users = list[str]()
     missing = dict[str, None]()
@@ -447,8 +450,7 @@ def _list_visible(api: Api, call: Call, after: str | None) -> dict[str, Any]:
         api.rates.charge(call.principal, call.request.host, int(page.more))
         names = sorted(page.users)
         more = page.more
-        visible = api.core.relations.visible(call.app, user, names)
-        visible_users += [name for name in names if name in visible]
+        visible_users += _visible_to(api, call, names)
         missing |= dict.fromkeys(page.missing)
         if names:
             after = names[-1]
@@ -599,11 +601,7 @@ def kick(api: Api, call: Call) -> HttpResponse:
     if ban_seconds is None:
         return BAD_PARAMETER
     closed = api.core.sessions.close(call.app, [user], ban_seconds=ban_seconds)
-    # For observers, a kick with a ban is the act "ban".
-    call.user = user
-    if ban_seconds:
-        call.act = "ban"
-        call.facts = {"seconds": ban_seconds}
+    _note_ban(call, user, ban_seconds)
     data: dict[str, object] = {
         "kickResults": closed.total > 0,
         "kickCount": closed.total,
@@ -611,6 +609,17 @@ def kick(api: Api, call: Call) -> HttpResponse:
     if closed.missing:
         data["missingNodes"] = list(closed.missing)
     return success(data)
+
+
+def _note_ban(call: Call, user: str, ban_seconds: float) -> None:
+    """Tell observers who was kicked, and for how long the ban is.
+
+    For them, a kick with a ban is the act "ban".
+    """
+    call.user = user
+    if ban_seconds:
+        call.act = "ban"
+        call.facts = {"seconds": ban_seconds}
 
 
 def _ban_seconds_of(call: Call) -> float | None:
