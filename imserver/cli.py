@@ -521,12 +521,16 @@ def _print_codes(problems: Sequence[HttpProblem]) -> None:
     columns = "code, name, client may: reconnect, meaning"
     click.echo(table(columns, CLOSE.values(), reconnect=reconnect))
 
+    _print_reply_codes()
+    click.echo("\nHTTP problems outside the dialects' routes\n")
+    click.echo(table("status, code, temporary, message", problems, temporary=temporary))
+
+
+def _print_reply_codes() -> None:
+    """Print the table of the reply codes, with its title."""
     click.echo("\nReply codes of the cmd dialect and its HTTP API\n")
     for code, text in (("code", "text"), *REPLY_TEXT.items()):
         click.echo(f"{code:<4}  {text}")
-
-    click.echo("\nHTTP problems outside the dialects' routes\n")
-    click.echo(table("status, code, temporary, message", problems, temporary=temporary))
 
 
 @main.command()

@@ -219,13 +219,18 @@ def plan_processes(config: Config) -> tuple[Config, str]:
         number = 1
     elif limits.max_connections > files > 0:
         wanted = number * limits.max_connections
-        number = -(-wanted // files)  # rounded up
+        number = _divided_up(wanted, files)
         why = _why_more_than_cores(machine, wanted, files + SPARE_FILES_OF_A_CLUSTER)
         # Together they have as many connections as the settings want.
-        connections_each = -(-wanted // number)
+        connections_each = _divided_up(wanted, number)
         limits = msgspec.structs.replace(limits, max_connections=connections_each)
     planned = _with_processes(config, number, limits)
     return planned, f"processes: {number} ({why})"
+
+
+def _divided_up(number: int, divisor: int) -> int:
+    """Divide, and round the result up."""
+    return -(-number // divisor)
 
 
 def _with_processes(config: Config, number: int, limits: LimitSettings) -> Config:

@@ -359,13 +359,18 @@ def request_json(
         answer = connection.getresponse()
         return answer.status, msgspec.json.decode(answer.read() or b"null")
     except client.HTTPException:  # its text may have bytes that a terminal obeys
-        fail(f"{url} does not answer: the answer is not HTTP")
+        _fail_unanswered(url, "the answer is not HTTP")
     except OSError as error:
-        fail(f"{url} does not answer: {error.strerror or error}")
+        _fail_unanswered(url, error.strerror or error)
     except ValueError as error:
-        fail(f"{url} does not answer: {error}")
+        _fail_unanswered(url, error)
     finally:
         connection.close()
+
+
+def _fail_unanswered(url: str, reason: object) -> NoReturn:
+    """End the command, because the server at a URL does not answer."""
+    fail(f"{url} does not answer: {reason}")
 
 
 def _make_connection(parts: SplitResult, seconds: float) -> "HTTPConnection":

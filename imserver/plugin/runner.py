@@ -191,9 +191,16 @@ class Runner(Store.Rows):
         except Exception as error:
             pause = self._pause_after(error, app, id)
         finally:
-            lease_end, _ = self._leases.pop(row)
-            with suppress(StorageUnavailable):
-                self._give_back(app, id, lease_end, int(pause))
+            self._end_lease(app, id, int(pause))
+
+    def _end_lease(self, app: str, id: str, pause: int) -> None:
+        """Give a lease back, so that it ends after ``pause`` seconds.
+
+        If the database is away, it ends by itself.
+        """
+        lease_end, _ = self._leases.pop((app, id))
+        with suppress(StorageUnavailable):
+            self._give_back(app, id, lease_end, pause)
 
     def _pause_after(self, error: Exception, app: str, id: str) -> float:
         """Log that work has failed, and return the seconds until the next try.

@@ -114,6 +114,17 @@ class Answer(NamedTuple):
         return json.loads(self.body)
 
 
+def _folder_for(stack: ExitStack, folder: Path | None) -> Path:
+    """Return the folder of a node, which exists afterwards.
+
+    None: a temporary folder, which the end of the stack removes.
+    """
+    if folder is None:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 class NodeProcess:
     """A node in its own process, from the construction to the end of ``with``.
 
@@ -146,10 +157,7 @@ class NodeProcess:
         """
         # What is on this stack is undone in the reverse order.
         with ExitStack() as started:
-            self.folder = folder or Path(
-                started.enter_context(tempfile.TemporaryDirectory())
-            )
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self.folder = _folder_for(started, folder)
             self.log = self.folder / "server.log"
             self.config_file = self.folder / "config.yaml"
             self._output = self.folder / "output.txt"

@@ -105,10 +105,7 @@ def load_with_locations(
     # The environment overrides the file, and the command line overrides both.
     overriding = _from_environment(environ, warnings, declared)
     overriding |= _from_command_line(overrides or {}, declared)
-    for name in overriding:
-        # An error about this setting must not name a line of the file.
-        locations.forget(name)
-    values |= overriding
+    _override(values, overriding, locations)
     warnings += locations.warnings
     if DATA_DIR not in overriding and path is not None:
         values[DATA_DIR] = _data_dir_of_file(path, values, warnings)
@@ -117,6 +114,16 @@ def load_with_locations(
     check_config(config, locations)
     more_warnings = _warnings_about(config, original, locations)
     return _with_warnings(config, more_warnings), locations
+
+
+def _override(
+    values: dict[str, Any], overriding: Mapping[str, Any], locations: Locations
+) -> None:
+    """Replace settings of the file by others of the same names."""
+    for name in overriding:
+        # An error about this setting must not name a line of the file.
+        locations.forget(name)
+    values |= overriding
 
 
 def _with_warnings(config: Config, warnings: Iterable[str]) -> Config:

@@ -4,7 +4,15 @@ the types. Errors name the location, the setting and the remedy."""
 import ipaddress
 import re
 import unicodedata
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    Callable,
+    Collection,
+    Container,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from functools import cache
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, get_args
@@ -580,9 +588,8 @@ def _shape(hint: Any, value: Any, name: str, locations: Locations) -> Any:
         value = _spelled_out(value, kind.extra or {})
         # The type in ``Annotated[…]``, without its limits and marks.
         kind = kind.type
-    if isinstance(kind, inspect.LiteralType) and value not in kind.values:
-        problem = f"expected one of {_in_words(kind.values)}; got {value!r}"
-        raise locations.wrong(name, problem)
+    if isinstance(kind, inspect.LiteralType):
+        _check_choice(kind.values, value, name, locations)
     if isinstance(kind, inspect.VarTupleType) and isinstance(value, list):
         return _shape_items(hint, value, name, locations)
     if isinstance(kind, inspect.DictType) and isinstance(value, dict):
@@ -593,9 +600,13 @@ def _shape(hint: Any, value: Any, name: str, locations: Locations) -> Any:
     return value
 
 
-def _in_words(choices: Iterable[Any]) -> str:
-    """List the values that a setting may have, for people."""
-    return ", ".join(str(choice) or "(empty)" for choice in choices)
+def _check_choice(
+    choices: Collection[Any], value: Any, name: str, locations: Locations
+) -> None:
+    """Raise ConfigError if a value is none of the choices of its setting."""
+    if value not in choices:
+        expected = ", ".join(str(choice) or "(empty)" for choice in choices)
+        raise locations.wrong(name, f"expected one of {expected}; got {value!r}")
 
 
 def _spelled_out(value: Any, extra: Mapping[str, Any]) -> Any:

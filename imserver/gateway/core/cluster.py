@@ -74,6 +74,17 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(sorted(names))
 
 
+def _make_registry(config: Config, tenants: Tenants) -> RedisRegistry:
+    """Make the registry. ``tenants`` learns of apps that other nodes create."""
+    return RedisRegistry(
+        redis=config.redis,
+        cluster=config.cluster,
+        apps=tuple(config.apps),
+        dedupe_seconds=config.api.dedupe_seconds,
+        created=tenants.created,
+    )
+
+
 class ClusterLinks:
     """The links to the other nodes: the registry in Redis, and messages."""
 
@@ -90,13 +101,7 @@ class ClusterLinks:
         self.fingerprints = tuple(map(fingerprint_of, secret.accepted))
         """The fingerprints of the secret of this node, then of the second
         secret that it accepts."""
-        registry = RedisRegistry(
-            redis=config.redis,
-            cluster=cluster,
-            apps=tuple(config.apps),
-            dedupe_seconds=config.api.dedupe_seconds,
-            created=tenants.created,
-        )
+        registry = _make_registry(config, tenants)
         self.registry = registry
         # One-way messages and queries share the connections of the RPC.
         messages = NodeMessages(registry)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -577,12 +578,21 @@ class Core(Services):
         """
         for answers in self._answers:
             self._services += answers(self)
-        self.accounts = next(iter(self.all_of(AccountLookup)), AccountLookup())
-        self.relations = next(iter(self.all_of(Relations)), Relations())
-        # The default is made only if it is needed: it follows all apps.
-        self.reviews = next(iter(self.all_of(Reviews)), None) or Reviews(self.tenants)
-        self.back_ends = next(iter(self.all_of(BackEnds)), BackEnds())
+        self.accounts = self._first_of(AccountLookup, AccountLookup)
+        self.relations = self._first_of(Relations, Relations)
+        self.reviews = self._first_of(Reviews, partial(Reviews, self.tenants))
+        self.back_ends = self._first_of(BackEnds, BackEnds)
         self.observer = observer_of(self.all_of(Observer))
+
+    def _first_of(self, kind: type[S], make_default: Callable[[], S]) -> S:
+        """Return the first service or answer of a type.
+
+        Without one, the default is made: some defaults follow all apps, so they
+        are made only if they are needed.
+        """
+        for service in self.all_of(kind):
+            return service
+        return make_default()
 
     def _make_push(self) -> None:
         """Build the services that push to targets of all kinds.

@@ -3,7 +3,7 @@ the closing of silent connections. It also drains a node: at its end, or while
 an operator wants no clients there."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from time import monotonic
 from typing import Any, Final
 
@@ -80,18 +80,7 @@ def build_network(
     origins = Origins(proxies, policy)
     gate = Gate(proxies, origins, websocket.deflate, policy)
     ended: list[OnEnded] = []
-
-    def end(connection: Connection, code: int) -> None:
-        """Report the end of a connection to the gate, the log and the
-        listeners.
-
-        ``code`` is its close code. Never switches greenlets.
-        """
-        gate.left(connection.peer)
-        if log.isEnabledFor(logging.DEBUG):
-            _log_end(connection, code)
-        for listener in ended:
-            listener(connection, code)
+    end = _make_end(gate, ended)
 
     # Who reads and writes: sockets without a greenlet of their own.
     readers = poller.make(get_hub().loop, config.hub.readers)
@@ -108,6 +97,27 @@ def build_network(
         opened={},
         ended=ended,
     )
+
+
+def _make_end(gate: Gate, listeners: Iterable[OnEnded]) -> OnEnded:
+    """Make the function that is called when a connection has ended.
+
+    ``listeners`` may get more functions later.
+    """
+
+    def end(connection: Connection, code: int) -> None:
+        """Report the end of a connection to the gate, the log and the
+        listeners.
+
+        ``code`` is its close code. Never switches greenlets.
+        """
+        gate.left(connection.peer)
+        if log.isEnabledFor(logging.DEBUG):
+            _log_end(connection, code)
+        for listener in listeners:
+            listener(connection, code)
+
+    return end
 
 
 def _make_flusher(config: Config, readers: poller.Poller) -> Flusher:

@@ -143,10 +143,15 @@ class Sweep(Service):
                 continue
 
             next_round = monotonic() + self.ping_seconds
-            for connection in _open_in_batches(self.context.connections):
-                if not connection.encoding.dialect.pinged:
-                    connection.ping()
+            self._ping_all()
             round_ends.append(monotonic())
+
+    def _ping_all(self) -> None:
+        """Ping all clients of dialects with a heartbeat command. May switch
+        greenlets."""
+        for connection in _open_in_batches(self.context.connections):
+            if not connection.encoding.dialect.pinged:
+                connection.ping()
 
     def _close_unanswered(self, round_end: float) -> None:
         """Close connections that have not answered the pings of a round.

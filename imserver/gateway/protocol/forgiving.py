@@ -134,6 +134,14 @@ def has_nul(document: bytes) -> bool:
     """
     if document.find(b"\\u0000") < 0:  # takes 0.06 µs less than "in"
         return False
+    return _has_nul_in_texts(document)
+
+
+def _has_nul_in_texts(document: bytes) -> bool:
+    """Search a document with an escaped U+0000, see :func:`has_nul`.
+
+    The escape may be in message content, or may itself be escaped.
+    """
     # A value takes at least one byte, so the values of a short document need
     # not be counted.
     is_long = len(document) > MOST_VALUES_WITH_NUL

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import count
 from random import getrandbits
@@ -578,6 +578,13 @@ class Rerouting(Service):
             looks += 1
             gevent.sleep(retry_pause(looks, _FIRST_LOOK_SECONDS, _LONGEST_LOOK_SECONDS))
 
+        return self._forward(item, epochs)
+
+    def _forward(self, item: ToUser, epochs: Collection[int]) -> bool:
+        """Forward one push to the nodes that have its user now.
+
+        Returns whether at least one node gets it.
+        """
         onward = replace(item, hops=item.hops + 1, alone=len(epochs) == 1)
         sent = sum(self.node_messages.send(epoch, onward) for epoch in epochs)
         self.rerouted += sent > 0

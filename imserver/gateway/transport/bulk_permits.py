@@ -144,10 +144,7 @@ class BulkPermits:
         The nodes that have waited longest get them.
         """
         now = monotonic()
-        overdue = [fd for fd, end in self._ends.items() if end <= now]
-        for fd in overdue:
-            del self._ends[fd]
-
+        self._end_overdue(now)
         while self._waiting and len(self._ends) < self._most:
             fd = next(iter(self._waiting))
             del self._waiting[fd]
@@ -156,6 +153,12 @@ class BulkPermits:
             with suppress(OSError):
                 self._lines[fd].send(_GRANT)
                 self._ends[fd] = now + self._hold_seconds
+
+    def _end_overdue(self, now: float) -> None:
+        """End the permits that are held for too long."""
+        overdue = [fd for fd, end in self._ends.items() if end <= now]
+        for fd in overdue:
+            del self._ends[fd]
 
 
 class BulkPermit:

@@ -23,6 +23,7 @@ from imserver.gateway.transport.http1 import (
     MAX_PUBLIC_BODY_BYTES,
     Body,
     HttpRequest,
+    HttpResponse,
     HttpRoutes,
     Mounts,
     ParsedHead,
@@ -123,11 +124,15 @@ class ListenerContext(Struct, frozen=True):
             self.client(address, head.headers),
             too_large=True,
         )
-        response = route(request)
-        lines = header_block(response)
-        size = len(response.body)
-        response_start = response_head(response.status, lines, size, keep_alive=False)
-        return response_start + response.body
+        return _last_response(route(request))
+
+
+def _last_response(response: HttpResponse) -> bytes:
+    """Make the bytes of a response, after which the connection is closed."""
+    lines = header_block(response)
+    size = len(response.body)
+    head = response_head(response.status, lines, size, keep_alive=False)
+    return head + response.body
 
 
 class HandOver(Service, dict=True):

@@ -597,8 +597,14 @@ class Body:
         first_line = start + 2
         if raw[start:first_line] == b"\r\n":
             return bytes(raw[first_line:])
+        return self._drop_trailer_lines(start)
 
-        # Header lines come before the empty line.
+    def _drop_trailer_lines(self, start: int) -> bytes | None:
+        """Drop the header lines that end a chunked body, from index ``start``.
+
+        Returns the same values as :meth:`feed`.
+        """
+        raw = self._raw
         end = raw.find(HEAD_END, start)
         if end < 0:
             trailer = raw[start:]

@@ -290,15 +290,7 @@ def check_url(url: str, allow_loopback: bool, pages: bool = False) -> re.Match[s
     scheme, which public pages have. Returns the match of :data:`_URL` with its
     parts. Raises :class:`BadUrl`.
     """
-    if len(url) <= PublicRequests.URL_CHARACTERS:
-        match = _URL.fullmatch(url)
-    else:
-        match = None
-    if match is None or not 0 < _port_of(match) <= _MOST_PORT:
-        raise BadUrl(
-            f"expected an https:// URL of up to {PublicRequests.URL_CHARACTERS} ASCII characters"
-        )
-
+    match = _match_of(url)
     scheme = match["scheme"]
     if not allow_loopback:
         _check_scheme_and_port(match, pages)
@@ -312,6 +304,21 @@ def check_url(url: str, allow_loopback: bool, pages: bool = False) -> re.Match[s
         # A name, whose addresses are checked after the look-up.
         return match
     _check_addresses([host], scheme, allow_loopback, pages)
+    return match
+
+
+def _match_of(url: str) -> re.Match[str]:
+    """Return the match of :data:`_URL` with the parts of a URL.
+
+    Raises :class:`BadUrl` for another text, or for a port that does not exist.
+    """
+    match = None
+    if len(url) <= PublicRequests.URL_CHARACTERS:
+        match = _URL.fullmatch(url)
+    if match is None or not 0 < _port_of(match) <= _MOST_PORT:
+        raise BadUrl(
+            f"expected an https:// URL of up to {PublicRequests.URL_CHARACTERS} ASCII characters"
+        )
     return match
 
 
@@ -577,12 +584,8 @@ class PublicRequests(Outgoing):
             family = socket.AF_INET6 if ":" in address else socket.AF_INET
             sock = socket.socket(family)
             try:
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                sock.connect((address, port))
-            except BaseException as error:
-                sock.close()
-                if not isinstance(error, OSError):
-                    raise
+                _connect_or_close(sock, address, port)
+            except OSError as error:
                 problem = error
             else:
                 return sock
@@ -605,6 +608,16 @@ class PublicRequests(Outgoing):
         for connections in idle.values():
             for connection in connections:
                 connection.close()
+
+
+def _connect_or_close(sock: socket.socket, address: str, port: int) -> None:
+    """Connect a socket to an address. An error closes it. Raises OSError."""
+    try:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.connect((address, port))
+    except BaseException:
+        sock.close()
+        raise
 
 
 def _request_of(

@@ -17,6 +17,7 @@ import logging
 import select
 from abc import ABC, abstractmethod
 from collections import deque
+from collections.abc import Mapping
 from typing import Any, Final
 
 import gevent
@@ -66,6 +67,14 @@ class Parked(ABC):
     @abstractmethod
     def lost(self) -> None:
         """Close, because serving this object raised an error."""
+
+
+def _end(parked: Parked, extra: Mapping[str, str]) -> None:
+    """End an object that failed. ``extra`` names it in the log."""
+    try:
+        parked.lost()
+    except Exception:
+        log.exception("closing failed", extra=extra)
 
 
 class Readers(ABC):
@@ -122,10 +131,7 @@ class Readers(ABC):
                 except Exception:
                     extra = {"connection": getattr(parked, "peer", "listener")}
                     log.exception("serving failed", extra=extra)
-                    try:
-                        parked.lost()
-                    except Exception:
-                        log.exception("closing failed", extra=extra)
+                    _end(parked, extra)
                 parked.reading = False
                 if parked.masked:
                     self.unmask(parked)
@@ -337,15 +343,19 @@ class EpollPoller(Readers):
                     # again, and then the error is reported again.
                     self.remove(parked)
                 return
-            self.remove(parked)
-            self._hung_up.append(parked)
-            if len(self._hung_up) == 1:
-                self._later.start(self._serve_hung_up)
+            self._add_hung_up(parked)
         elif events & select.EPOLLIN:
             if parked.reading:
                 self.mask(parked)
             else:
                 self.ready.append(parked)
+
+    def _add_hung_up(self, parked: Parked) -> None:
+        """Let :meth:`_serve_hung_up` queue a socket whose peer has closed."""
+        self.remove(parked)
+        self._hung_up.append(parked)
+        if len(self._hung_up) == 1:
+            self._later.start(self._serve_hung_up)
 
     def _serve_hung_up(self) -> None:
         """Callback of the timer: queue some of the sockets whose peer has

@@ -114,6 +114,23 @@ class PublisherState(DialectState, kw_only=True):
     commands wait. None: it has not stopped."""
 
 
+def _decoder_of_commands(
+    names: dict[str, str],
+) -> msgspec.json.Decoder[PublisherCommand]:
+    """Make the decoder of commands: name of a field → name of its route.
+
+    The bodies of these routes stay undecoded.
+    """
+    kind = msgspec.defstruct(
+        "PublisherCommand",
+        [(field, Raw | UnsetType, UNSET) for field in names],
+        bases=(PublisherCommand,),
+        rename=names,
+        forbid_unknown_fields=True,
+    )
+    return msgspec.json.Decoder(kind)
+
+
 class Publisher:
     """Serves publisher connections."""
 
@@ -138,15 +155,7 @@ class Publisher:
             for name, endpoint in api.commands.items()
             if endpoint.route.on_publisher
         }
-        kind = msgspec.defstruct(
-            "PublisherCommand",
-            [(field, Raw | UnsetType, UNSET) for field in names],
-            bases=(PublisherCommand,),
-            rename=names,
-            forbid_unknown_fields=True,
-        )
-        decoder: msgspec.json.Decoder[PublisherCommand] = msgspec.json.Decoder(kind)
-        self._decoder = decoder
+        self._decoder = _decoder_of_commands(names)
         self._names = ("publish", "ping", *names.values())
         self._bodies_of = attrgetter("publish", "ping", *names)
         """The values of these fields, each UNSET or the body of a command."""
