@@ -657,13 +657,7 @@ def open_logs(config: Config, node: str = "") -> Logs:
     if several processes write to one place. Raises :class:`StartError` if the
     log file cannot be written.
     """
-    path = config.app.log_file
-    try:
-        handler = LineHandler(path)
-    except OSError as error:
-        raise StartError(
-            f"app.log_file: {path} cannot be written: {error.strerror}"
-        ) from None
+    handler = _make_handler(config.app.log_file)
     handler.setFormatter(_formatter_of(config, node))
     # Other libraries log from "info" on, and this server as its setting says.
     root = logging.getLogger()
@@ -671,6 +665,19 @@ def open_logs(config: Config, node: str = "") -> Logs:
     root.addHandler(handler)
     logging.getLogger("imserver").setLevel(config.log.level.upper())
     return Logs(handler, RequestLog(handler, config.log, node))
+
+
+def _make_handler(path: str) -> LineHandler:
+    """Make the object that writes lines to a file; ``""``: to standard error.
+
+    Raises :class:`StartError` if the file cannot be written.
+    """
+    try:
+        return LineHandler(path)
+    except OSError as error:
+        raise StartError(
+            f"app.log_file: {path} cannot be written: {error.strerror}"
+        ) from None
 
 
 def _formatter_of(config: Config, node: str) -> logging.Formatter:

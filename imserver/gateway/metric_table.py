@@ -504,10 +504,17 @@ def render(core: Any, name: str, more: Iterable[Metric] = ()) -> str:
     for metric in (*METRICS, *more):
         value = metric.read(core)
         if value is not None:
-            lines.append(f"# HELP {metric.name} {metric.help}")
-            lines.append(f"# TYPE {metric.name} {metric.kind}")
+            lines += _heading(metric)
             lines += _samples(metric, _with_known_apps(metric, value, apps), node)
     return "\n".join((*lines, ""))
+
+
+def _heading(metric: Metric) -> tuple[str, str]:
+    """Return the lines that explain a metric to Prometheus."""
+    return (
+        f"# HELP {metric.name} {metric.help}",
+        f"# TYPE {metric.name} {metric.kind}",
+    )
 
 
 def _with_known_apps(metric: Metric, value: Any, apps: Set[str]) -> Any:

@@ -120,14 +120,8 @@ def opened(
     logging.getLogger("imserver").addHandler(logging.NullHandler())
     try:
         with ExitStack() as stack:
-            settings = load_settings(path, data_dir)
+            settings, store, tenants = _open(stack, path, data_dir)
             folder = Path(settings.server.data_dir)
-            features = load_features(settings)
-            store = _make_store(settings, folder, tables_of(features))
-            stack.callback(store.close)
-            tenants = _tenants_of(settings, store, features)
-            store.start()
-
             # The store makes the data folder only when something is written.
             was_empty = not any(folder.glob("*"))
             # Nothing shows that the command runs in the folder of a server.
@@ -145,6 +139,21 @@ def opened(
         fail(f"app {error} does not exist")
     except (StartError, StorageUnavailable, BadTenant) as error:
         fail(error)
+
+
+def _open(stack: ExitStack, path: str | None, data_dir: str | None) -> Opened:
+    """Open what a command needs. The end of the stack closes the store.
+
+    Raises StartError and StorageUnavailable.
+    """
+    settings = load_settings(path, data_dir)
+    folder = Path(settings.server.data_dir)
+    features = load_features(settings)
+    store = _make_store(settings, folder, tables_of(features))
+    stack.callback(store.close)
+    tenants = _tenants_of(settings, store, features)
+    store.start()
+    return settings, store, tenants
 
 
 def _make_store(settings: Config, folder: Path, tables: StoreTables) -> Store:

@@ -47,6 +47,19 @@ class Finding(Struct, frozen=True):
     mend: str = ""
 
 
+def _source_of_key(key_file: str | None, named_key: str) -> str:
+    """Say where the key of a command comes from.
+
+    ``named_key`` is the key of the file or of the environment; ``""``: neither
+    has one.
+    """
+    if key_file:
+        return "--key-file"
+    if named_key:
+        return "IMSERVER_KEY"
+    return "the settings"
+
+
 class ServerApi:
     """``/api/v1`` of a running server, for commands. An error ends the command,
     with one line.
@@ -79,12 +92,8 @@ class ServerApi:
             if settings is not None:
                 self._key = _key_of(settings)
 
-        self._key_source = "the settings"
+        self._key_source = _source_of_key(key_file, named_key)
         """Where the key comes from, for texts of errors."""
-        if key_file:
-            self._key_source = "--key-file"
-        elif named_key:
-            self._key_source = "IMSERVER_KEY"
 
     @staticmethod
     def options(command: Command) -> Command:

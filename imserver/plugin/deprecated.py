@@ -365,16 +365,21 @@ def _rows_of_commands(
     ``commands`` is words of a command → module, function and help. ``doctor``
     is option of ``imserver doctor`` → the same, and the name of its value.
     """
-    for words, (module, attribute, text) in commands.items():
-        # "app export" is the command "export" below "app".
-        parent, _, name = words.rpartition(" ")
-        function = f"{module}:{attribute}"
-        yield CommandOf(name, function, text, cast("Any", parent))
+    yield from _rows_of_words(commands)
     for option, (module, attribute, text, metavar) in doctor.items():
         function = f"{module}:{attribute}"
         yield CommandOf(option, function, text, DOCTOR, metavar)
     if rows_check is not None:
         yield CommandOf("rows", ":".join(rows_check), parent=DOCTOR)
+
+
+def _rows_of_words(commands: Mapping[str, tuple[str, str, str]]) -> Iterator[CommandOf]:
+    """Convert the commands that have words, such as ``app export``."""
+    for words, (module, attribute, text) in commands.items():
+        # "app export" is the command "export" below "app".
+        parent, _, name = words.rpartition(" ")
+        function = f"{module}:{attribute}"
+        yield CommandOf(name, function, text, cast("Any", parent))
 
 
 class _Files(Struct, ArchivedFiles, frozen=True):
@@ -519,12 +524,7 @@ def _feature(
     Raises StartError if the feature needs a newer face: ``face`` is the version
     that it was made for.
     """
-    if face > _LAST_FACE:
-        raise StartError(
-            f"it was made for version {face} of imserver.plugin: "
-            "install a newer imserver"
-        )
-
+    _require_known_face(face)
     # The functions below turn arguments of 1.0 into fields of a row. Each calls
     # functions of the plug-in only when the node or the command needs them.
     files_of = partial(_files_of, exports, imports, files)
@@ -561,6 +561,15 @@ def _feature(
         tables=(*tables, *migrations),
         offline=parts_of_commands.open,
     )
+
+
+def _require_known_face(version: int) -> None:
+    """Raise StartError if a feature needs a newer face than this server has."""
+    if version > _LAST_FACE:
+        raise StartError(
+            f"it was made for version {version} of imserver.plugin: "
+            "install a newer imserver"
+        )
 
 
 def _metrics_with_rooms(metrics: Callable[[], Iterable[Any]]) -> Iterator[Any]:

@@ -719,6 +719,10 @@ def _exported(
     return {table.name: rows[table.name] for table in tables if table.name in rows}
 
 
+_OWNERS_OF_ROWS: Final = (("shop", "ann"), ("shop", "bob"), ("tea", "ann"))
+"""App and user: for each of them, the tables of a feature get rows."""
+
+
 def _check_rows(
     store: Store, tables: Sequence[Table], fill: Callable[[Store, str, str], object]
 ) -> None:
@@ -728,7 +732,7 @@ def _check_rows(
     """
     exported = partial(_exported, store, tables)
     store.add_app("shop", {})
-    for app, user in (("shop", "ann"), ("shop", "bob"), ("tea", "ann")):
+    for app, user in _OWNERS_OF_ROWS:
         fill(store, app, user)
     expected = _expected_tables(store, tables)
 

@@ -473,10 +473,7 @@ def _from_environment(
         name = variable.removeprefix(ENVIRONMENT_PREFIX)
         row = by_variable.get(fold(name))
         if row is None:
-            _refuse_absent(variable, declared)
-            warnings.append(
-                f"environment: {variable} is not a setting and has no effect"
-            )
+            warnings.append(_no_setting(variable, declared))
             continue
 
         if _is_old_name(name, row):
@@ -530,12 +527,16 @@ def _set_from(
     return locations.warnings
 
 
-def _refuse_absent(variable: str, declared: Declarations) -> None:
-    """Raise ConfigError if a variable is a setting of a feature that this node
-    does not have."""
+def _no_setting(variable: str, declared: Declarations) -> str:
+    """Make the warning about a variable that is no setting of this node.
+
+    Raises ConfigError if it is a setting of a feature that the node does not
+    have.
+    """
     absent = declared.absent_variable(variable.removeprefix(ENVIRONMENT_PREFIX))
     if absent:
         raise ConfigError(f"{variable}: {absent}: {NO_FEATURE}")
+    return f"environment: {variable} is not a setting and has no effect"
 
 
 _SCALARS: Final[dict[type[inspect.Type], type[int | float]]] = {

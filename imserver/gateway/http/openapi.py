@@ -100,16 +100,16 @@ def document(
     """
     rows = tuple(operations)
     references, schemas = _schemas(rows, numbers)
-    paths: dict[str, dict[str, Any]] = {}
+    operations_by_path: dict[str, dict[str, Any]] = {}
     for row in rows:
         operation = _operation(row, references, schemas, demo)
-        paths.setdefault(row.path, {})[row.method.lower()] = operation
+        operations_by_path.setdefault(row.path, {})[row.method.lower()] = operation
     return {
         "openapi": "3.1.0",
         "info": _info(),
         "servers": [{"url": root or "/"}],
         "tags": _chapters(rows),
-        "paths": paths,
+        "paths": operations_by_path,
         "components": {
             "schemas": _without_queries(schemas, rows),
             "securitySchemes": _SECURITY_SCHEMES,
