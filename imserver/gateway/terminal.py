@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
 import click
@@ -217,6 +217,13 @@ class Duration(click.ParamType[int]):
             return 0
         if not self._unit:
             self.fail(problem, param, ctx)
+        return self._seconds_of_units(value, number)
+
+    def _seconds_of_units(self, value: str, number: int) -> int:
+        """Convert a number without a letter, and warn that this is deprecated.
+
+        ``value`` is the text of the number.
+        """
         seconds = number * self._unit
         deprecated_form(f"{value} without a letter", in_words(seconds))
         return seconds
@@ -470,6 +477,39 @@ def _note_json(context: click.Context, _option: click.Parameter, wanted: bool) -
     context.meta[_AS_JSON] = wanted
 
 
+class _DeprecatedOption(NamedTuple):
+    """An option whose value is a number of units, and which another option
+    replaces."""
+
+    name: str
+    unit: int
+    """How many seconds a unit has."""
+    new_name: str
+    """The option that replaces it."""
+    kind: Duration
+    """The type of the other option."""
+    key: str
+    """The key of its value in the context of the command."""
+
+    def note(
+        self, context: click.Context, option: click.Parameter, number: int | None
+    ) -> None:
+        """Convert the value of the deprecated option, and remember it."""
+        # Called first, because the deprecated option is eager.
+        if number is not None:
+            text = in_words(number * self.unit)
+            seconds = self.kind.convert(text, option, context)
+            deprecated_form(self.name, f"{self.new_name} {in_words(seconds)}")
+            context.meta[self.key] = seconds
+
+    def prefer(
+        self, context: click.Context, _option: click.Parameter, value: int | None
+    ) -> int | None:
+        """Return the value of the deprecated option, if it was given."""
+        seconds: int | None = context.meta.pop(self.key, value)
+        return seconds
+
+
 def _hidden_option(
     name: str, field: str, note: Callable[[click.Context, click.Parameter, Any], None]
 ) -> Callable[[Command], Command]:
@@ -576,24 +616,8 @@ class CommandLine:
         kind = Duration(least, most, unit)
         if old:
             kind = Duration(least, most)
-        given = f"{__name__}.{field}"  # a key in the context of the command
-
-        def note_old(
-            context: click.Context, option: click.Parameter, number: int | None
-        ) -> None:
-            """Convert the value of the deprecated option, and remember it."""
-            # Called first, because the deprecated option is eager.
-            if number is not None:
-                seconds = kind.convert(in_words(number * unit), option, context)
-                deprecated_form(old, f"{name} {in_words(seconds)}")
-                context.meta[given] = seconds
-
-        def prefer_old(
-            context: click.Context, _option: click.Parameter, value: int | None
-        ) -> int | None:
-            """Return the value of the deprecated option, if it was given."""
-            seconds: int | None = context.meta.pop(given, value)
-            return seconds
+        key = f"{__name__}.{field}"
+        deprecated = _DeprecatedOption(old, unit, name, kind, key)
 
         def add(command: Command) -> Command:
             """Add the option, and the deprecated one, to a command."""
@@ -605,11 +629,11 @@ class CommandLine:
                 show_default=default is not None,
                 metavar="TIME",
                 help=text,
-                callback=prefer_old,
+                callback=deprecated.prefer,
             )
             if not old:
                 return option(command)
-            deprecated = _hidden_option(old, f"old_{field}", note_old)
-            return option(deprecated(command))
+            hidden = _hidden_option(old, f"old_{field}", deprecated.note)
+            return option(hidden(command))
 
         return add

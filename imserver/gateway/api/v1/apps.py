@@ -393,8 +393,7 @@ def shapes_of(declared: Declarations) -> Shapes:
     create = _extend(AppCreate, settings, forbid_unknown_fields=True)
 
     names = given.__struct_fields__
-    unset: tuple[Any, ...] = ("unset", _type_of_unset(names), [])
-    change = _extend(AppSet, settings, unset, forbid_unknown_fields=True)
+    change = _shape_of_change(settings, names)
     shown = _extend(AppShown, *_with_old_names(_shown_settings(kinds, declared)))
     page = _extend(AppsAnswer, ("apps", list[shown]))  # type: ignore[valid-type]
     return Shapes(
@@ -404,6 +403,16 @@ def shapes_of(declared: Declarations) -> Shapes:
         page=page,
         settings=frozenset(names),
     )
+
+
+def _shape_of_change(settings: Field, names: Iterable[str]) -> type[Struct]:
+    """Make the Struct of a request that changes settings.
+
+    ``settings`` is the field with the new settings. ``names`` are the settings
+    that may be reset.
+    """
+    unset: tuple[Any, ...] = ("unset", _type_of_unset(names), [])
+    return _extend(AppSet, settings, unset, forbid_unknown_fields=True)
 
 
 def _type_of_unset(names: Iterable[str]) -> Any:
