@@ -669,7 +669,13 @@ def read_answer(
         size += len(data)
         if size > limit:
             raise Unreachable("the answer is too long")
-        _parse(parser, data)
+        try:
+            parser.feed_data(data)
+        except HttpParserCallbackError as error:
+            # The library hides what the callbacks of ``answer`` raise.
+            raise error.__context__ or error from None
+        except HttpParserError as error:
+            raise Unreachable(f"the answer is no HTTP: {error}") from None
         # The real answer follows one such as "100 Continue".
         if answer.is_complete and parser.get_status_code() in _INTERIM_STATUSES:
             answer.is_complete = False
@@ -680,21 +686,6 @@ def read_answer(
     # The rest of an answer that was cut is still to come.
     is_reusable = stays_open and not answer.is_cut
     return is_reusable, parser.get_status_code()
-
-
-def _parse(parser: HttpResponseParser, data: bytes) -> None:
-    """Parse a piece of an answer.
-
-    Raises :class:`Unreachable` if it is no HTTP, and the errors of the
-    callbacks of the answer.
-    """
-    try:
-        parser.feed_data(data)
-    except HttpParserCallbackError as error:
-        # The error that a callback of the answer has raised.
-        raise error.__context__ or error from None
-    except HttpParserError as error:
-        raise Unreachable(f"the answer is no HTTP: {error}") from None
 
 
 def _require_end(answer: AnswerReader) -> None:
