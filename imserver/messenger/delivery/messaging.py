@@ -546,32 +546,7 @@ def facts_of(draft: Draft) -> dict[str, Any]:
 
     Empty fields are left out.
     """
-    facts: dict[str, Any] = {"kind": draft.kind, "sender": draft.sender}
-    target = {
-        "to": draft.to_user,
-        "conversation": draft.conversation,
-        "room": draft.room,
-    }
-    facts |= {name: value for name, value in target.items() if value}
-    facts |= _content_facts(draft)
-    # Further fields, which most messages do not have.
-    message_fields = {
-        "client_msg_id": draft.client_msg_id,
-        "about": draft.about,
-        "thread": draft.thread,
-        "meta": Raw(draft.meta),
-    }
-    facts |= {name: value for name, value in message_fields.items() if value}
-    return facts
-
-
-def _content_facts(draft: Draft) -> dict[str, Any]:
-    """Return the content of a draft as clients see it.
-
-    It has the type, and one of ``text``, ``data`` and ``base64``. An empty text
-    is content, too.
-    """
-    # The view needs a message, whose ids do not matter.
+    # A message without an id shows the content as clients see it.
     content = Message(
         id=0,
         conversation=0,
@@ -581,13 +556,30 @@ def _content_facts(draft: Draft) -> dict[str, Any]:
         type=draft.type,
         body=draft.body,
     ).view()
+    facts: dict[str, Any] = {"kind": draft.kind, "sender": draft.sender}
+    target = {
+        "to": draft.to_user,
+        "conversation": draft.conversation,
+        "room": draft.room,
+    }
+    facts |= {name: value for name, value in target.items() if value}
+    # An empty text is content, too.
     payload = {
         "type": content.type,
         "text": content.text,
         "data": content.data,
         "base64": content.base64,
     }
-    return {name: value for name, value in payload.items() if value is not None}
+    facts |= {name: value for name, value in payload.items() if value is not None}
+    # Further fields, which most messages do not have.
+    message_fields = {
+        "client_msg_id": draft.client_msg_id,
+        "about": draft.about,
+        "thread": draft.thread,
+        "meta": Raw(draft.meta),
+    }
+    facts |= {name: value for name, value in message_fields.items() if value}
+    return facts
 
 
 def _completed(stored: MessageLog, app: str, user: str, command: Send) -> Send | None:

@@ -80,7 +80,6 @@ class MessageSearch:
             seconds = monotonic() - began_at
             self._time.charge((app, user), int(seconds * SECOND_MS))
 
-        # The newest entries fill the page; older ones may not fit.
         count = count_fitting(map(page_size, reversed(page)))
         entries = page[len(page) - count :]
         if count < len(page):

@@ -98,7 +98,6 @@ class EntrySearch(Store.Rows):
         which may be empty. Each step is a transaction of its own.
         """
         conditions = _Conditions(user, search)
-        limit = search.limit
         start = read_log(self._store, app, _start, nothing=None)
         if start is None or conditions.match_nothing:
             return [], 0
@@ -109,20 +108,7 @@ class EntrySearch(Store.Rows):
         scan_begin = indexed if search.text else 0
         scan = _Scan(self._store, head.number, conditions, scan_begin, FIRST_STRETCH)
         look_up = _LookUp(self._store, head.number, conditions, scan)
-
-        found: list[Entry] = []
-        deadline = monotonic() + SEARCH_SECONDS
-        while upto > floor:
-            method = scan if upto >= scan.begin else look_up
-            # One more than fits on the page, to know whether another page
-            # follows.
-            entries, upto = method.step(floor, upto, limit + 1 - len(found))
-            found = entries + found
-            if len(found) > limit:
-                return found[-limit:], found[-limit].id
-            if monotonic() > deadline and upto > floor:
-                return found, upto + 1
-        return found, 0
+        return _newest_page(scan, look_up, floor, upto, search.limit)
 
     def _range_of(self, search: Search, head: LogHead) -> tuple[int, int]:
         """Return the range of ids in which messages can match a search.
@@ -137,6 +123,29 @@ class EntrySearch(Store.Rows):
         return self._store.read_or(
             (head.floor, upto), partial(time_window, head, upto, filter)
         )
+
+
+def _newest_page(
+    scan: "_Scan", look_up: "_LookUp", floor: int, upto: int, limit: int
+) -> tuple[list[Entry], int]:
+    """Search from the id ``upto`` back to ``floor``, until a page is full.
+
+    A page has at most ``limit`` entries. Returns it, and the id to continue
+    from; 0: the search is complete. If the time is over, the page may not be
+    full.
+    """
+    found: list[Entry] = []
+    deadline = monotonic() + SEARCH_SECONDS
+    while upto > floor:
+        method = scan if upto >= scan.begin else look_up
+        # One more than fits on the page, to know whether another page follows.
+        entries, upto = method.step(floor, upto, limit + 1 - len(found))
+        found = entries + found
+        if len(found) > limit:
+            return found[-limit:], found[-limit].id
+        if monotonic() > deadline and upto > floor:
+            return found, upto + 1
+    return found, 0
 
 
 def _start(sql: Statements, head: LogHead) -> tuple[LogHead, int]:
@@ -276,14 +285,19 @@ class _Scan(Service):
         if len(entries) == count:  # older entries of the stretch were not read
             next_upto = entries[0].id - 1
         hits = self._conditions.matching(entries)
+        self._adapt_stretch(monotonic() - began_at)
+        return hits, next_upto
 
-        seconds = monotonic() - began_at
-        # A step must be short, because a transaction makes writers wait.
+    def _adapt_stretch(self, seconds: float) -> None:
+        """Choose how many ids the next step scans.
+
+        ``seconds`` is the time of the last step. A step must be short, because
+        a transaction makes writers wait.
+        """
         if seconds < _SHORT_SECONDS:
             self._stretch *= STRETCH_GROWTH
         elif seconds > STRETCH_GROWTH * _SHORT_SECONDS:
             self._stretch = max(self._stretch // 2, _SHORTEST_STRETCH)
-        return hits, next_upto
 
     def _read(self, after: int, upto: int, count: int, sql: Statements) -> list[Entry]:
         """Read the newest entries with ``after < id <= upto`` that may match.
@@ -365,8 +379,14 @@ class _LookUp:
             ids = self._ids_in(part, terms)
             self._unchecked = sorted(id for id in ids if floor < id <= upto)
             self._before_unchecked = max(part.segments[0] * SEGMENT - 1, floor)
+        return self._check_some()
 
-        # The index does not know who may read a message, and may be wrong.
+    def _check_some(self) -> tuple[list[Entry], int]:
+        """Check the newest of the unchecked messages.
+
+        Returns the hits, and the id from which the search goes on. The index
+        does not know who may read a message, and may be wrong.
+        """
         ids_to_check = self._unchecked[-_CHECKED_AT_ONCE:]
         self._unchecked = self._unchecked[:-_CHECKED_AT_ONCE]
         hits: list[Entry] = []
@@ -462,6 +482,7 @@ class _LookUp:
         # Segment → the offsets of its messages with all terms until now.
         offsets_of: dict[int, set[int]] = {}
         for number, term in enumerate(self._terms):
+            # The part has the rows of the first terms.
             pages: Iterable[Sequence[Row]] = [part.rows]
             if term not in terms_read:
                 pages = self._rows_with(term, list(offsets_of))
@@ -472,9 +493,7 @@ class _LookUp:
             if number:
                 for segment in offsets:
                     offsets[segment] &= offsets_of[segment]
-            offsets_of = {
-                segment: common for segment, common in offsets.items() if common
-            }
+            offsets_of = _without_empty(offsets)
         return offsets_of
 
     def _remove_foreign(self, offsets_of: dict[int, set[int]]) -> None:
@@ -572,6 +591,11 @@ def _look_up(
             if is_long_turn():
                 serve_others()
     return offsets_of
+
+
+def _without_empty(offsets_of: Mapping[int, set[int]]) -> dict[int, set[int]]:
+    """Leave out the segments in which no message is left."""
+    return {segment: offsets for segment, offsets in offsets_of.items() if offsets}
 
 
 def _ids_of(offsets_of: Mapping[int, Iterable[int]]) -> list[int]:

@@ -143,24 +143,16 @@ class SegmentContent:
             self.conversation_of[offset] = conversation
             if kind != NUMBERS["message"]:
                 continue
-            if (
-                type == TEXT_TYPE
-                and body is not None
-                and len(body) <= LONG_TEXT
-                and body.isascii()
-            ):
+            if body is None:
+                self.long.add(offset)
+            elif type == TEXT_TYPE and len(body) <= LONG_TEXT and body.isascii():
                 offsets.append(offset)
                 bodies.append(body)
                 characters += len(body)
-            elif body is None:
-                self.long.add(offset)
             else:
                 text = searched_text(type, body)
                 characters += len(text)
-                if len(text) > LONG_TEXT:
-                    self.long.add(offset)
-                else:
-                    self._put(offset, self._within_limits(offset, terms_of(text)))
+                self._put_text(offset, text)
 
             if characters > _PAUSE_CHARACTERS:
                 self._put_lines(offsets, _spaced(SEPARATOR.join(bodies)))
@@ -170,6 +162,13 @@ class SegmentContent:
                 pause()
 
         self._put_lines(offsets, _spaced(SEPARATOR.join(bodies)))
+
+    def _put_text(self, offset: int, text: str) -> None:
+        """Add the terms of a text, or note that its message is long."""
+        if len(text) > LONG_TEXT:
+            self.long.add(offset)
+        else:
+            self._put(offset, self._within_limits(offset, terms_of(text)))
 
     def add_part(self, part: ContentPart, gone: Collection[int], pause: Pause) -> None:
         """Add the entries of a part, which this node has prepared in advance.
@@ -190,9 +189,7 @@ class SegmentContent:
             ids = part.ids[begin : begin + at_once]
             lines_of_ids = lines[begin : begin + at_once]
             if gone:
-                for index, id in enumerate(ids):
-                    if id in gone:
-                        lines_of_ids[index] = ""
+                _blank_lines(lines_of_ids, ids, gone)
             self._put_lines([id - self._first for id in ids], lines_of_ids)
             pause()
         if part.others:
@@ -267,16 +264,20 @@ class SegmentContent:
         for bucket, terms in self.buckets(pause).items():
             yield bucket, self.packed(terms)
             pause()
+        yield CONVERSATIONS, self._conversations_row()
 
-        # The conversations, each once, and for each entry the number of its
-        # conversation.
+    def _conversations_row(self) -> bytes:
+        """Return the row with the conversations of the entries.
+
+        It has the conversations, each once, and for each entry the number of
+        its conversation.
+        """
         number_of: dict[int, int] = {}
         numbers = [_NO_CONVERSATION] * SEGMENT
         for offset, conversation in self.conversation_of.items():
             numbers[offset] = number_of.setdefault(conversation, len(number_of))
         count = len(number_of)
-        row = struct.pack(f"<H{count}q{SEGMENT}H", count, *number_of, *numbers)
-        yield CONVERSATIONS, row
+        return struct.pack(f"<H{count}q{SEGMENT}H", count, *number_of, *numbers)
 
     def packed(self, terms: Terms) -> bytes:
         """Return the row with these terms; ``b""`` without terms.
@@ -288,9 +289,7 @@ class SegmentContent:
         if len(row) <= MOST_ROW_BYTES:
             return row
         for most in _FEWER_TERMS:
-            counts: Counter[int] = Counter()
-            for offsets in terms.values():
-                counts.update(listed(offsets))
+            counts = _term_counts(terms)
             gone = {offset for offset, count in counts.items() if count > most}
             self.long |= gone
             terms = merged_terms(terms, gone, {})
@@ -298,6 +297,22 @@ class SegmentContent:
             if len(row) <= MOST_ROW_BYTES:
                 break
         return row
+
+
+def _term_counts(terms: Terms) -> Counter[int]:
+    """Return, for the offset of each message, the number of its terms."""
+    counts: Counter[int] = Counter()
+    for offsets in terms.values():
+        counts.update(listed(offsets))
+    return counts
+
+
+def _blank_lines(lines: list[str], ids: Sequence[int], gone: Collection[int]) -> None:
+    """Empty the lines of the messages ``gone``. ``ids`` has the id of each
+    line."""
+    for index, id in enumerate(ids):
+        if id in gone:
+            lines[index] = ""
 
 
 def _row_of(terms: Terms) -> bytes:

@@ -20,7 +20,7 @@ messages, whatever the index has. :meth:`WordIndex.merge` updates the index
 later. So only the node with the claim writes the index itself.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from time import monotonic
 from typing import Final, Literal
@@ -179,20 +179,28 @@ class WordIndex(Store.Rows):
         end = claim.first + SEGMENT
         # Entries that this node has stored lately need not be read again.
         parts, changed = self._recent.take(app, max(claim.first, 1), end)
-        if parts and claim.floor < parts[0].first:
-            # Before the last of these messages was stored, only this node can
-            # have changed them. Later changes were noted.
-            changed.update(id for id, _ in claim.changes)
-            for part in parts:
-                content.add_part(part, changed, pause)
-            # The texts of changed messages are read from the database.
-            self._add_messages(app, sorted(changed), content, pause)
-        else:
-            nothing: list[ContentRow] = []
-            for first in range(claim.first, end, _BLOCK):
-                rows = read_log(self._store, app, partial(_block, first), nothing)
-                content.add(rows, pause)
+        if not parts or claim.floor >= parts[0].first:
+            self._add_segment(app, claim.first, content, pause)
+            return content
+
+        # Before the last of these messages was stored, only this node can have
+        # changed them. Later changes were noted.
+        changed.update(id for id, _ in claim.changes)
+        for part in parts:
+            content.add_part(part, changed, pause)
+        # The texts of changed messages are read from the database.
+        self._add_messages(app, sorted(changed), content, pause)
         return content
+
+    def _add_segment(
+        self, app: str, first: int, content: SegmentContent, pause: Pause
+    ) -> None:
+        """Read the messages of the segment that begins at ``first``, and add
+        them to ``content``."""
+        nothing: list[ContentRow] = []
+        for block in range(first, first + SEGMENT, _BLOCK):
+            rows = read_log(self._store, app, partial(_block, block), nothing)
+            content.add(rows, pause)
 
     def merge(self, app: str, pause: Pause = _pause) -> bool:
         """Update one segment of the index, or remove expired segments.
@@ -211,10 +219,7 @@ class WordIndex(Store.Rows):
         content = SegmentContent(claim.first)
         ids = sorted({id for id, _ in claim.changes})
         self._add_messages(app, ids, content, pause)
-        # Offsets of messages whose old terms are removed: changed and expired
-        # messages.
-        gone = {id - claim.first for id in ids}
-        gone.update(range(claim.floor + 1 - claim.first))
+        gone = _gone_offsets(claim, ids)
         rows = self._changed_rows(claim, content, gone, pause)
         finish = partial(_finish_merge, claim=claim, content=content, gone=gone)
         return self._write(rows, partial(_replace, claim), finish)
@@ -268,9 +273,7 @@ class WordIndex(Store.Rows):
             row_of: dict[int, bytes] = dict(self._store.read_or(nothing, read_rows))
             # Rows that stay as they are need not be written.
             for bucket in range(begin, end):
-                terms: Terms = {}
-                if bucket in row_of:
-                    terms = decode_terms(row_of[bucket])
+                terms = _terms_in(row_of.get(bucket))
                 merged = merged_terms(terms, gone, added.get(bucket, {}))
                 if merged != terms:
                     yield bucket, content.packed(merged)
@@ -308,6 +311,24 @@ class WordIndex(Store.Rows):
             return is_ours
 
         return self._store.write_or(False, end)
+
+
+def _terms_in(row: bytes | None) -> Terms:
+    """Decode the terms of a row. None: there is no such row."""
+    if row is None:
+        return {}
+    return decode_terms(row)
+
+
+def _gone_offsets(claim: SegmentClaim, changed: Iterable[int]) -> set[int]:
+    """Return the offsets of the messages whose old terms are removed.
+
+    These are the messages that have ``changed``, and the expired messages of
+    the segment.
+    """
+    gone = {id - claim.first for id in changed}
+    gone.update(range(claim.floor + 1 - claim.first))
+    return gone
 
 
 # --- the claim ----------------------------------------------------------------
@@ -405,13 +426,21 @@ def _claim_changes(sql: Statements, head: LogHead) -> SegmentClaim | None:
 
     # No segment has expired in part, so the index is as far as the log.
     _set_position(sql, log, "floor", head.floor)
+    changed = _first_changed(sql, log, end)
+    if changed is None:
+        return None
+    return _claim(sql, head, position, changed // SEGMENT)
+
+
+def _first_changed(sql: Statements, log: int, end: int) -> int | None:
+    """Return the oldest changed message before the id ``end``, if any."""
     statement = (
         "SELECT id FROM word_change WHERE log = %s AND id < %s ORDER BY id LIMIT 1"
     )
     rows = sql.query(statement, (log, end))
-    if not rows:
-        return None
-    return _claim(sql, head, position, rows[0][0] // SEGMENT)
+    if rows:
+        return int(rows[0][0])
+    return None
 
 
 def _set_position(
@@ -551,6 +580,7 @@ def _finish_merge(
         for offset, conversation in former_long
         if offset not in gone
     }
+    # The messages that have become long.
     for offset in content.long:
         conversation = content.conversation_of.get(offset)
         # The text of the message was not read. The message has become long,

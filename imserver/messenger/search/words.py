@@ -107,11 +107,19 @@ def searched_text(type: str, body: bytes) -> str:
     if body.count(b",") > MOST_SEARCHED_COMMAS:
         return ""
 
-    texts: list[str] = []
-    # (name of the field, value). JSON that is only a text counts as `text`.
-    waiting: list[tuple[str, Any]] = []
     with suppress(ValueError, RecursionError):
-        waiting.append(("text", msgspec.json.decode(body)))
+        return "\n".join(_texts_in(msgspec.json.decode(body)))
+    return ""
+
+
+def _texts_in(content: Any) -> list[str]:
+    """Return the texts of the searched fields of decoded JSON.
+
+    JSON that is only a text counts as the field ``text``.
+    """
+    texts: list[str] = []
+    # (name of the field, value).
+    waiting: list[tuple[str, Any]] = [("text", content)]
     while waiting:
         name, value = waiting.pop()
         if isinstance(value, dict):
@@ -120,7 +128,7 @@ def searched_text(type: str, body: bytes) -> str:
             waiting += ((name, item) for item in value)
         elif isinstance(value, str) and name in WORD_FIELDS:
             texts.append(value)
-    return "\n".join(texts)
+    return texts
 
 
 class Term(Struct, frozen=True):
@@ -259,25 +267,34 @@ def merged_terms(terms: Terms, gone: set[int], more: Terms) -> Terms:
     The messages with the offsets ``gone`` are removed, and the terms ``more``
     are added. A list that needs no change is not copied.
     """
-    merged: Terms = {}
-    for term, offsets in terms.items():
-        # Most terms are in one message, without a list.
-        if isinstance(offsets, int):
-            if offsets not in gone:
-                merged[term] = offsets
-        elif gone.isdisjoint(offsets):
-            merged[term] = offsets
-        else:
-            remaining = [offset for offset in offsets if offset not in gone]
-            if len(remaining) > 1:
-                merged[term] = remaining
-            elif remaining:
-                merged[term] = remaining[0]
+    merged = _terms_without(terms, gone)
     for term, offsets in more.items():
         if term in merged:
             offsets = sorted({*listed(merged[term]), *listed(offsets)})
         merged[term] = offsets
     return merged
+
+
+def _terms_without(terms: Terms, gone: set[int]) -> Terms:
+    """Return the terms of a bucket without those of some messages.
+
+    ``gone`` has the offsets of these messages.
+    """
+    remaining_terms: Terms = {}
+    for term, offsets in terms.items():
+        # Most terms are in one message, without a list.
+        if isinstance(offsets, int):
+            if offsets not in gone:
+                remaining_terms[term] = offsets
+        elif gone.isdisjoint(offsets):
+            remaining_terms[term] = offsets
+        else:
+            remaining = [offset for offset in offsets if offset not in gone]
+            if len(remaining) > 1:
+                remaining_terms[term] = remaining
+            elif remaining:
+                remaining_terms[term] = remaining[0]
+    return remaining_terms
 
 
 def listed(offsets: int | list[int]) -> Sequence[int]:
@@ -391,7 +408,18 @@ def newest_part(
         return indexed * SEGMENT, None
 
     begin = max(newest - most + 1, after // SEGMENT, 0)
-    segments, others = _with_changed(sql, log, range(begin, newest + 1))
+    part = _part_with(sql, log, range(begin, newest + 1), terms)
+    return indexed * SEGMENT, part
+
+
+def _part_with(
+    sql: Statements, log: int, segments: range, terms: Sequence[Term]
+) -> IndexPart:
+    """Read segments of the index, with the rows of some terms.
+
+    If too many of their messages have changed, there are fewer segments.
+    """
+    segments, others = _with_changed(sql, log, segments)
     rows = []
     # Long messages are compared, too, like changed ones.
     for row in rows_of(sql, log, buckets_with(terms) | {LONG}, segments):
@@ -404,7 +432,7 @@ def newest_part(
             ]
         else:
             rows.append(row)
-    return indexed * SEGMENT, IndexPart(segments, others, rows)
+    return IndexPart(segments, others, rows)
 
 
 def _with_changed(
