@@ -348,6 +348,7 @@ def create(api: AskApi, call: Call, request: AskRequest) -> AskShown:
         client_msg_id=request.client_msg_id,
     )
     sent = api.messages.send(call, message, question)
+    # A repeated request has asked its question before.
     if not sent.repeated:
         api.log.asks.counts["ask"] += 1
     # Wakes the task that closes questions at their deadlines.
@@ -602,11 +603,11 @@ def voters(
         raise ApiProblem(Problems.NOT_ALLOWED, "the poll is anonymous")
     more_requests = poll.voters // _VOTERS_PER_REQUEST
     api.messages.rates.charge(call.principal, call.request.host, more_requests)
-    users: list[str] = []
     # A user who has left the group sees no counts, and no voters.
-    if choice < len(poll.counts):
-        # One user more shows whether there are more.
-        users = api.log.asks.voters(call.app, id, choice, after, limit + 1)
+    if choice >= len(poll.counts):
+        return VotersShown([], more=False)
+    # One user more shows whether there are more.
+    users = api.log.asks.voters(call.app, id, choice, after, limit + 1)
     return VotersShown(users[:limit], more=len(users) > limit)
 
 

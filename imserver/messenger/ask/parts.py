@@ -165,11 +165,8 @@ class Waits:
         if not signals:
             del self._signals[app, message]
         self.count -= 1
-        # Counters without waits are removed, so that they do not pile up.
-        for counter, key in ((self._payers, payer), (self._apps, app)):
-            counter[key] -= 1
-            if not counter[key]:
-                del counter[key]
+        _count_down(self._payers, payer)
+        _count_down(self._apps, app)
         if app not in self._apps:
             self._positions.pop(app, None)
             self._watch(self._news, self._apps.keys())
@@ -306,3 +303,10 @@ def build(core: Core) -> Parts:
     )
     asks = AskParts(waits=waits, deadlines=deadlines, reminders=reminders)
     return Parts((asks,), run=(waits.run, deadlines.run))
+
+
+def _count_down(counter: Counter[str], key: str) -> None:
+    """Count one less. A count of 0 is removed, so that they do not pile up."""
+    counter[key] -= 1
+    if not counter[key]:
+        del counter[key]

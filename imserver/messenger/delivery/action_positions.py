@@ -184,14 +184,7 @@ class ActionPositions(Store.Rows):
         for table in ("talk_position", "room_position"):
             of_app = f"FROM {table} WHERE app = %s"
             deleted += sql.execute(f"DELETE {of_app} AND id < %s", (app, floor))
-            ((count,),) = sql.query(f"SELECT COUNT(*) {of_app}", (app,))
-            beyond = int(count) - most
-            if beyond <= 0:
-                continue
-            # Find the last one to delete, so that one range deletes all.
-            nth_oldest = f"SELECT id {of_app} ORDER BY id LIMIT 1 OFFSET %s"
-            ((last,),) = sql.query(nth_oldest, (app, beyond - 1))
-            deleted += sql.execute(f"DELETE {of_app} AND id <= %s", (app, last))
+            deleted += _delete_beyond(sql, of_app, app, most)
         return deleted
 
     def forget(self, app: str, user: str) -> None:
@@ -230,6 +223,22 @@ def _read_positions(
     for room, id in sql.query_in(statement, (app, user), rooms):
         positions[text_of(room)] = int(id)
     return positions
+
+
+def _delete_beyond(sql: Statements, of_app: str, app: str, most: int) -> int:
+    """Delete the oldest positions of an app in a table beyond ``most``.
+
+    ``of_app`` is the part of a statement that names the table and the app.
+    Returns the number of deleted positions.
+    """
+    ((count,),) = sql.query(f"SELECT COUNT(*) {of_app}", (app,))
+    beyond = int(count) - most
+    if beyond <= 0:
+        return 0
+    # Find the last one to delete, so that one range deletes all.
+    nth_oldest = f"SELECT id {of_app} ORDER BY id LIMIT 1 OFFSET %s"
+    ((last,),) = sql.query(nth_oldest, (app, beyond - 1))
+    return sql.execute(f"DELETE {of_app} AND id <= %s", (app, last))
 
 
 def _delete_oldest(sql: Statements, app: str, user: str, room: str, most: int) -> None:

@@ -1092,12 +1092,7 @@ class LogFollower:
         read. Apps without subscriptions are forgotten. It may switch greenlets.
         """
         before = monotonic() - QUIET_SECONDS
-        quiet = [
-            app for app, followed in self.apps.items() if _is_quiet(followed, before)
-        ]
-        for app in quiet:
-            self.forget_unwanted(app)
-        quiet = [app for app in quiet if app in self.apps]
+        quiet = self._quiet_apps(before)
         if not quiet:
             return
 
@@ -1118,6 +1113,18 @@ class LogFollower:
                 and _is_quiet(followed, before)
             ):
                 self._fill(app, followed, seconds=0.0)
+
+    def _quiet_apps(self, before: float) -> list[str]:
+        """Return the apps that have had no news since ``before``.
+
+        Those without subscriptions are forgotten.
+        """
+        quiet = [
+            app for app, followed in self.apps.items() if _is_quiet(followed, before)
+        ]
+        for app in quiet:
+            self.forget_unwanted(app)
+        return [app for app in quiet if app in self.apps]
 
 
 def _is_quiet(followed: _Followed, before: float) -> bool:

@@ -186,6 +186,7 @@ class LateReceivers(Service):
                 del self._waiting[connection]
 
         for id, (send, connections) in ready.items():
+            # One stream that cannot be sent must not stop the others.
             try:
                 send(id, connections)
             except Exception:

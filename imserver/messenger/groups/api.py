@@ -326,9 +326,8 @@ def _check_members(groups: Groups, call: Call, users: Sequence[str]) -> set[str]
     if call.user and users:
         blocked = groups.relations.blocked_by(call.app, call.user, users)
         if blocked:
-            named = ", ".join(f"`{user}`" for user in blocked[:MOST_NAMED])
             raise ApiProblem(
-                Problems.NOT_ALLOWED, f"`members`: not allowed for {named}"
+                Problems.NOT_ALLOWED, f"`members`: not allowed for {_named(blocked)}"
             )
     # A back end adds everybody directly.
     if call.is_back_end:
@@ -352,8 +351,14 @@ def _check_accounts(groups: Groups, call: Call, users: Sequence[str]) -> None:
         if user not in accounts and user != call.principal.user
     ]
     if unknown:
-        named = ", ".join(f"`{user}`" for user in unknown[:MOST_NAMED])
-        raise ApiProblem(Problems.UNKNOWN_ACCOUNT, f"There is no account {named}")
+        raise ApiProblem(
+            Problems.UNKNOWN_ACCOUNT, f"There is no account {_named(unknown)}"
+        )
+
+
+def _named(users: Sequence[str]) -> str:
+    """Return the first users, for an error. The others are left out."""
+    return ", ".join(f"`{user}`" for user in users[:MOST_NAMED])
 
 
 @routes.post(

@@ -358,6 +358,7 @@ class Groups(Service, dict=True):
         conversations = self.store.part(MessageLog).conversations
         memberships = _memberships_in_groups(conversations, app, user)
         if member:
+            # Only the groups that both have in common.
             groups_of_member = _memberships_in_groups(conversations, app, member)
             memberships = {
                 id: row for id, row in memberships.items() if id in groups_of_member
@@ -434,10 +435,11 @@ class Groups(Service, dict=True):
         self._charge_search(payer, began_at)
 
         roles = _roles_of(conversations, app, by)
-        groups = []
-        for each in found:
-            role = roles.get(each.id, "")  # "": the caller is no member
-            groups.append(OpenGroup(_group(each, role), members=sizes[each.id]))
+        groups = [
+            # The role "": the caller is no member.
+            OpenGroup(_group(each, roles.get(each.id, "")), members=sizes[each.id])
+            for each in found
+        ]
         return groups, next_below
 
     def find_mentionable(
@@ -470,9 +472,7 @@ class Groups(Service, dict=True):
             if is_full or monotonic() - began_at > SEARCH_SECONDS:
                 has_more = True
                 break
-            # None means that the mention would reach too many users.
-            reached = conversations.reached(app, each.id, group) or ()
-            count = len(set(reached) - {by})
+            count = _count_reached(conversations, app, each.id, group, by)
             if count:
                 mentionable.append(_mentioned(each, members=count))
         self._charge_search(payer, began_at)
@@ -552,8 +552,7 @@ class Groups(Service, dict=True):
         members: list[GroupMemberShown] = []
         while len(members) < limit and monotonic() < ends_at:
             page = self._page(app, group, after, _SEARCH_STEP)
-            matching = self._named(app, [each.user for each in page], words)
-            members += [each for each in page if each.user in matching]
+            members += self._matching(app, page, words)
             is_last_page = len(page) < _SEARCH_STEP
             if is_last_page and len(members) <= limit:
                 return members, ""
@@ -564,6 +563,13 @@ class Groups(Service, dict=True):
             members = members[:limit]
             after = members[-1].user
         return members, after
+
+    def _matching(
+        self, app: str, members: Sequence[GroupMemberShown], words: Sequence[str]
+    ) -> list[GroupMemberShown]:
+        """Return the members among these whose names contain all words."""
+        matching = self._named(app, [each.user for each in members], words)
+        return [each for each in members if each.user in matching]
 
     def _named(self, app: str, users: Sequence[str], words: Sequence[str]) -> set[str]:
         """Return the users among these whose names contain all words.
@@ -682,6 +688,7 @@ class Groups(Service, dict=True):
         removed = self._removals.among(app, group, users)
         if removed and not self._is_led_by(app, group, by):
             raise NotAllowed("only the owner and admins add somebody who was removed")
+
         # The log checks the right under its lock.
         joined = log.groups.join(app, group, users, by, most=self.limit, right=right)
         new_members = _unless_rejected(joined).users
@@ -747,14 +754,7 @@ class Groups(Service, dict=True):
         """
         view = self._visible_group(app, group, by)
         self._check_gathering(app, by)
-        muted: set[str] = set()
-        if view.muted_until > time():
-            muted.add(by)
-        roles: dict[str, str] = {}
-        if by:
-            roles[by] = view.role
-        # The check asks only for the role and the mute of `by`.
-        state = GroupState(roles, view.open, view.options, muted)
+        state = _state_for(view, by)
         refusal = _needs_option(by, "invite", _INVITING)(state)
         if refusal is not None:
             raise NotAllowed(refusal.detail)
@@ -932,16 +932,8 @@ class Groups(Service, dict=True):
             right = _not_of_everybody(right, users)
 
         def record_removals(transaction: Any, gone: Sequence[str]) -> None:
-            """Store that the users were removed, in the transaction that does
-            it."""
-            now = int(time())
-            # `insert_new` would keep the row of an earlier removal, with its
-            # older time.
-            _forget(transaction.sql, app, group, gone, now)
-            rows = [(app, group, user, now) for user in gone]
-            transaction.sql.insert_new(
-                "removed_member", "app, conversation, member, created", rows
-            )
+            """Store the removals in the transaction that removes."""
+            _record_removals(transaction.sql, app, group, gone)
 
         change = log.groups.leave(
             app, group, users, by, heir=True, right=right, record_more=record_removals
@@ -1082,6 +1074,32 @@ class Groups(Service, dict=True):
         return self.store.part(MessageLog)
 
 
+def _record_removals(
+    sql: Statements, app: str, group: int, users: Sequence[str]
+) -> None:
+    """Store that users were removed from a group now."""
+    now = int(time())
+    # `insert_new` would keep the row of an earlier removal, with its older
+    # time.
+    _forget(sql, app, group, users, now)
+    rows = [(app, group, user, now) for user in users]
+    sql.insert_new("removed_member", "app, conversation, member, created", rows)
+
+
+def _state_for(group: Group, by: str) -> GroupState:
+    """Return the state of a group, for checks of what ``by`` may do.
+
+    It has only the role and the mute of ``by``.
+    """
+    muted: set[str] = set()
+    if group.muted_until > time():
+        muted.add(by)
+    roles: dict[str, str] = {}
+    if by:
+        roles[by] = group.role
+    return GroupState(roles, group.open, group.options, muted)
+
+
 def _payer(app: str, by: str) -> tuple[str, str] | None:
     """Return the key of the user whose time of search is limited.
 
@@ -1101,6 +1119,19 @@ def _memberships_in_groups(
         for row in conversations.memberships(app, user)
         if row.left_id is None and row.kind_of_conversation == "group"
     }
+
+
+def _count_reached(
+    conversations: ConversationReader, app: str, mentioned: int, group: int, by: str
+) -> int:
+    """Return the number of users whom a mention of a group would reach.
+
+    The message goes to another ``group``. Its sender ``by`` does not count. 0
+    also if the mention would reach too many users.
+    """
+    # None: too many.
+    reached = conversations.reached(app, mentioned, group) or ()
+    return len(set(reached) - {by})
 
 
 def _mentioned(group: Conversation, members: int) -> MentionedGroup:

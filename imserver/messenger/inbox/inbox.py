@@ -85,19 +85,26 @@ class Inbox(Struct, frozen=True):
         """
         if by_user:
             self.changes.require((app, user))
-        if not self.store.has_database:
-            # A change would create the database.
-            raise ArrangementRefused(problem=Problems.UNKNOWN_CONVERSATION)
         conversation = change.conversation
-        # A former member still has the conversation in the list.
-        conversations = self.store.part(MessageLog).conversations
-        if conversations.member(app, conversation, user, or_left=True) is None:
+        if not self._has_conversation(app, user, conversation):
             raise ArrangementRefused(problem=Problems.UNKNOWN_CONVERSATION)
 
         after, has_changed = self.stored.change(app, user, change, self.limits)
         if has_changed:
             self._send(app, user, "arrangement", after, besides, conversation)
         return after
+
+    def _has_conversation(self, app: str, user: str, conversation: int) -> bool:
+        """Tell whether a user was ever in a conversation. Switches greenlets.
+
+        A former member still has the conversation in the list.
+        """
+        if not self.store.has_database:
+            # A change would create the database.
+            return False
+        conversations = self.store.part(MessageLog).conversations
+        member = conversations.member(app, conversation, user, or_left=True)
+        return member is not None
 
     def set_folders(
         self,

@@ -130,22 +130,17 @@ class ArrangementRows(Store.Rows):
         key = (app, user)
         # This comes first, because it locks the user's rows.
         version = _raise_version(sql, app, user)
-        rows = sql.query(
-            f"SELECT {_COLUMNS} FROM arrangement {_OF_USER} = %s",
-            (*key, change.conversation),
-        )
-        before = Arrangement(
+        stored = _read(sql, key, change.conversation)
+        before = stored or Arrangement(
             change.conversation, version=0, pinned=0, archived=0, marked=0
         )
-        if rows:
-            before = _arrangement(rows[0])
         after = _changed(before, change)
         if after == before:
             return before, False
 
         _check_limits(sql, key, before, after, limits)
         after = replace(after, version=version)
-        _write(sql, key, after, is_new=not rows)
+        _write(sql, key, after, is_new=stored is None)
         return after, True
 
     @Store.writing
@@ -302,6 +297,20 @@ def _count(
     return int(sql.query(statement, (*key, *values))[0][0])
 
 
+def _read(
+    sql: PooledStatements, key: tuple[str, str], conversation: int
+) -> Arrangement | None:
+    """Read the arrangement of a conversation. None: nothing is stored.
+
+    ``key`` is the app and the user.
+    """
+    statement = f"SELECT {_COLUMNS} FROM arrangement {_OF_USER} = %s"
+    rows = sql.query(statement, (*key, conversation))
+    if rows:
+        return _arrangement(rows[0])
+    return None
+
+
 def _changed(before: Arrangement, change: Arrange) -> Arrangement:
     """Return an arrangement after a change.
 
@@ -319,14 +328,19 @@ def _changed(before: Arrangement, change: Arrange) -> Arrangement:
             after = replace(after, pinned=0)
     if change.marked is not None:
         after = replace(after, marked=change.marked)
-    # An empty draft removes the stored one.
-    if change.draft == NO_DRAFT:
-        after = replace(after, draft=UNSET)
-    elif change.draft is not None:
-        after = replace(after, draft=change.draft)
     if change.folders is not None:
         after = replace(after, folders=sorted(set(change.folders)) or UNSET)
-    return after
+    return _with_draft(after, change.draft)
+
+
+def _with_draft(arrangement: Arrangement, draft: UnsentText | None) -> Arrangement:
+    """Return an arrangement with another draft; None: the draft stays."""
+    # An empty draft removes the stored one.
+    if draft == NO_DRAFT:
+        return replace(arrangement, draft=UNSET)
+    if draft is not None:
+        return replace(arrangement, draft=draft)
+    return arrangement
 
 
 def _arrangement(row: Row) -> Arrangement:

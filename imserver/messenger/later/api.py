@@ -240,13 +240,17 @@ def create(api: LaterApi, call: Call, request: ScheduleRequest) -> ScheduledShow
     if when is None:
         raise ApiProblem.invalid("Give one of `at`, `seconds` and `awaits`")
     if draft.conversation:
-        conversations = api.core.store.part(MessageLog).conversations
-        member = conversations.member(call.app, draft.conversation, call.user)
-        if member is None:
-            raise ApiProblem(Problems.UNKNOWN_CONVERSATION)
+        _require_member(api, call, draft.conversation)
     id = draft.client_msg_id or token_hex(_ID_BYTES)
     row = ScheduledMessage(app=call.app, member=call.user, id=id, **content_of(draft))
     return _add(api, call, row, when)
+
+
+def _require_member(api: LaterApi, call: Call, conversation: int) -> None:
+    """Raise ApiProblem unless the acting user is in the conversation."""
+    conversations = api.core.store.part(MessageLog).conversations
+    if conversations.member(call.app, conversation, call.user) is None:
+        raise ApiProblem(Problems.UNKNOWN_CONVERSATION)
 
 
 @routes.post(
@@ -307,20 +311,29 @@ def change(api: LaterApi, call: Call, request: RescheduleRequest) -> ScheduledSh
     _count_change(api, call)
     # Another request may change the message after it was read. Then it is read
     # and changed again.
-    while True:
-        before = api.later.rows.get(call.app, call.user, request.id)
-        if before is None:
-            raise _problem_of_missing(api, call, request.id)
-        if when is not None and when.awaits:
-            _require_presence(api, call, before)
-        after = before
-        if request.text is not UNSET:
-            after = _with_text(api, call, before, request.text, request.mentions)
-        row = api.later.rows.change(before, after, when)
-        if row is not None:
-            break
+    row = _try_change(api, call, request, when)
+    while row is None:
+        row = _try_change(api, call, request, when)
     api.later.changed(row)
     return _show(row)
+
+
+def _try_change(
+    api: LaterApi, call: Call, request: RescheduleRequest, when: When | None
+) -> ScheduledMessage | None:
+    """Read a scheduled message, and store it with its changes.
+
+    Returns None if another request has changed it meanwhile. Raises ApiProblem.
+    """
+    before = api.later.rows.get(call.app, call.user, request.id)
+    if before is None:
+        raise _problem_of_missing(api, call, request.id)
+    if when is not None and when.awaits:
+        _require_presence(api, call, before)
+    after = before
+    if request.text is not UNSET:
+        after = _with_text(api, call, before, request.text, request.mentions)
+    return api.later.rows.change(before, after, when)
 
 
 def _with_text(

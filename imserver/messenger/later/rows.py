@@ -155,9 +155,7 @@ class ScheduledRows(Store.Rows):
         row = _row(sql, *message.key)
         if row is not None:
             return row
-        count = "SELECT count(*) FROM scheduled_message WHERE app = %s AND member = %s"
-        if sql.query(count, (message.app, message.member))[0][0] >= MOST_WAITING:
-            raise ServiceRefused(problem=HTTP_TOO_MANY_SCHEDULED)
+        _check_count(sql, message.app, message.member)
         due = when.due(now)
         columns = f"{_ROWS.columns}, look"
         row = replace(message, due=due, awaits=when.awaits, created=now, version=1)
@@ -191,13 +189,9 @@ class ScheduledRows(Store.Rows):
             state=WAITS,
             reason="",
         )
-        # All columns are written. The version shows whether somebody else was
-        # quicker.
-        columns = _ROWS.columns.split(", ")
-        sets = ", ".join(f"{column} = %s" for column in (*columns, "look"))
-        statement = f"UPDATE scheduled_message SET {sets} WHERE {_KEY} AND version = %s"
+        # The version shows whether somebody else was quicker.
         values = (*_ROWS.values(row), due, *before.key, before.version)
-        if sql.execute(statement, values):
+        if sql.execute(_update_all(), values):
             return row
         return None
 
@@ -366,6 +360,23 @@ class ScheduledRows(Store.Rows):
                     replace(row, version=row.version + 1, awaits=False, due=now)
                 )
         return changed
+
+
+def _check_count(sql: Statements, app: str, user: str) -> None:
+    """Raise ServiceRefused if the user has too many scheduled messages."""
+    count = "SELECT count(*) FROM scheduled_message WHERE app = %s AND member = %s"
+    if sql.query(count, (app, user))[0][0] >= MOST_WAITING:
+        raise ServiceRefused(problem=HTTP_TOO_MANY_SCHEDULED)
+
+
+def _update_all() -> str:
+    """Return the statement that writes all columns of a message.
+
+    It changes nothing if the row has another version.
+    """
+    columns = _ROWS.columns.split(", ")
+    sets = ", ".join(f"{column} = %s" for column in (*columns, "look"))
+    return f"UPDATE scheduled_message SET {sets} WHERE {_KEY} AND version = %s"
 
 
 def _row(

@@ -177,10 +177,7 @@ class ScheduledMessages:
         is_awaiting = self._look_for_awaited()
         due, seconds_to_next = self.rows.due()
 
-        # Messages whose results take too long are given up.
-        self._sending = {
-            row: until for row, until in self._sending.items() if until > monotonic()
-        }
+        self._give_up_late()
         if len(self._sending) >= _MOST_SENDING:
             # A result wakes the greenlet earlier.
             return LOOK_SECONDS
@@ -190,13 +187,13 @@ class ScheduledMessages:
                 if row not in self._sending:
                     self._send(row)
 
-        # Look more often while messages await somebody.
-        longest_pause = LOOK_SECONDS
-        if is_awaiting:
-            longest_pause = _PRESENCE_SECONDS
-        if seconds_to_next is None:
-            return longest_pause
-        return min(seconds_to_next, longest_pause)
+        return _pause_until(seconds_to_next, is_awaiting)
+
+    def _give_up_late(self) -> None:
+        """Stop waiting for results that take too long."""
+        self._sending = {
+            row: until for row, until in self._sending.items() if until > monotonic()
+        }
 
     def _look_for_awaited(self) -> bool:
         """Make messages due whose receivers are connected to this node.
@@ -246,11 +243,7 @@ class ScheduledMessages:
         if self.core.sessions.is_banned(row.app, row.member):
             self._process_result(row, Rejected(BANNED))
             return
-        draft: Draft | None
-        if row.reminds:
-            draft = self._reminder(row)
-        else:
-            draft = _draft(row)
+        draft = self._draft_of(row)
         # The message of a reminder may be gone.
         if draft is None:
             self._process_result(row, Rejected(RejectReason.UNKNOWN_MESSAGE))
@@ -277,6 +270,13 @@ class ScheduledMessages:
                 to_account=to_account,
                 source=source,
             )
+
+    def _draft_of(self, row: ScheduledMessage) -> Draft | None:
+        """Return the draft of a message or reminder; None: its message is
+        gone."""
+        if row.reminds:
+            return self._reminder(row)
+        return _draft(row)
 
     def _needs_account(self, row: ScheduledMessage) -> bool:
         """Tell whether the receiver of a first message must have an account."""
@@ -322,6 +322,7 @@ class ScheduledMessages:
             self._signal(row.app, row.member, {"id": row.id, "gone": True})
         elif isinstance(result, Rejected) and result.reason != RejectReason.WITHDRAWN:
             after = self.rows.refuse(row, result.reason)
+            # None: the message was changed or deleted meanwhile.
             if after is not None:
                 self.counts["refuse"] += 1
                 self.changed(after)
@@ -359,3 +360,17 @@ def build(core: Core) -> Parts:
     changes = core.buckets.make(SCHEDULE_CHANGES, CHANGES, CHANGE_SECONDS)
     messages = ScheduledMessages(core, core.service(MessageServices), changes)
     return Parts((messages,), run=(messages.run,))
+
+
+def _pause_until(seconds_to_next: float | None, is_awaiting: bool) -> float:
+    """Return the seconds until the next look.
+
+    ``seconds_to_next`` is the time until a message is due; None: no message
+    waits. While messages await somebody, looks are more frequent.
+    """
+    longest_pause = LOOK_SECONDS
+    if is_awaiting:
+        longest_pause = _PRESENCE_SECONDS
+    if seconds_to_next is None:
+        return longest_pause
+    return min(seconds_to_next, longest_pause)

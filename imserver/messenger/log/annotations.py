@@ -264,9 +264,7 @@ def change_reaction(
     has_reacted = bool(sql.query(f"SELECT id {_REACTION}", row))
     if has_reacted is not remove:
         return Change(target.state.id)
-    # The message has a total for each emoji: its count, and its first users.
-    _, all_totals = take_reactions(target.meta)
-    totals = {total.emoji: total for total in all_totals}
+    totals = _totals_of(target.meta)
     if not remove and emoji not in totals and len(totals) >= MOST_EMOJI:
         return Rejected(RejectReason.FULL, f"at most {MOST_EMOJI} different emoji")
 
@@ -298,11 +296,21 @@ def change_reaction(
     # Readers get the totals with the message.
     users = _named_users(transaction, target.id, before, user, count)
     totals[emoji] = ReactionTotal(emoji, count, users)
-    sql.execute(
-        "UPDATE message SET meta = %s WHERE log = %s AND id = %s",
-        (with_reactions(target.meta, entry.id, totals.values()), log, target.id),
-    )
+    meta = with_reactions(target.meta, entry.id, totals.values())
+    sql.execute(_NEW_META, (meta, log, target.id))
     return Change(target.state.id, entry)
+
+
+_NEW_META: Final = "UPDATE message SET meta = %s WHERE log = %s AND id = %s"
+
+
+def _totals_of(meta: bytes) -> dict[str, ReactionTotal]:
+    """Return emoji → its total, from the ``meta`` of a message.
+
+    A total has the number of users, and names the first ones.
+    """
+    _, totals = take_reactions(meta)
+    return {total.emoji: total for total in totals}
 
 
 def _named_users(

@@ -15,7 +15,7 @@ the first answer wins. The answers to a poll are votes:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from time import time
 from typing import Any, Final, Literal, get_args
 
@@ -577,8 +577,7 @@ class _Question:
         A vote adds no entry of its own. Only a count does, and counts of a poll
         have a pause between them.
         """
-        options = len(self.ask.options)
-        if choices is None or any(not 0 <= index < options for index in choices):
+        if choices is None or not self._has_options(choices):
             return Rejected(RejectReason.INVALID, "the poll has no such option")
         # Each option is a bit.
         bits = polls.bits_of(choices)
@@ -601,6 +600,11 @@ class _Question:
         self.transaction.is_unseen = True
         self.acts.append("vote")
         return self._voted(self._count_when_due(poll, now), bits)
+
+    def _has_options(self, indexes: Iterable[int]) -> bool:
+        """Tell whether the question has options with all these indexes."""
+        options = len(self.ask.options)
+        return all(0 <= index < options for index in indexes)
 
     def _count_when_due(self, poll: Ask.Poll, now: int) -> AskChange:
         """Count the votes now, or store when the next count is due.
@@ -665,13 +669,7 @@ class _Question:
         transaction = self.transaction
         message = self.message
         if "state" in changed:
-            poll = self._counted()
-            if poll is not None:
-                changed = {**changed, "poll": poll}
-                if poll.anonymous:
-                    # After the last count nobody may learn who voted for what.
-                    polls.forget(transaction.sql, transaction.log, [message.id])
-
+            changed = self._with_last_count(changed)
         entry = record(
             transaction,
             message.state,
@@ -693,6 +691,21 @@ class _Question:
             statement = "DELETE FROM ask_deadline WHERE log = %s AND id = %s"
             transaction.sql.execute(statement, (transaction.log, message.id))
         return AskChange(message.state.id, entry, ask=self.ask)
+
+    def _with_last_count(self, changed: dict[str, Any]) -> dict[str, Any]:
+        """Count the votes of a poll that is being closed.
+
+        Returns the changed fields, with the poll; as they are if this is no
+        poll.
+        """
+        poll = self._counted()
+        if poll is None:
+            return changed
+        if poll.anonymous:
+            # After the last count nobody may learn who voted for what.
+            transaction = self.transaction
+            polls.forget(transaction.sql, transaction.log, [self.message.id])
+        return {**changed, "poll": poll}
 
     def _write(self, press: Entry) -> None:
         """Write the question into its message, after a change by ``press``."""

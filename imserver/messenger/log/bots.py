@@ -96,10 +96,14 @@ def _bot_with(
     for id, column, bot_name in sorted(rows, key=lambda row: ids.index(row[0])):
         if named_bot and (bot_name is None or text_of(bot_name) != named_bot):
             continue
-        commands = _decode_commands(bytes(column))
-        if any(each.name == command for each in commands):
+        if _has_command(bytes(column), command):
             return int(id)
     return None
+
+
+def _has_command(commands: bytes, name: str) -> bool:
+    """Tell whether a bot has a command. ``commands`` are JSON."""
+    return any(each.name == name for each in _decode_commands(commands))
 
 
 def values_of(meta: bytes) -> set[str]:

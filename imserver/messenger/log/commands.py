@@ -22,13 +22,21 @@ def buttons_objection(rows: Sequence[Sequence[Button]]) -> str:
         return f"at most {MAX_BUTTON_ROWS} rows of 1 to {MAX_BUTTONS} buttons"
     buttons = list(chain.from_iterable(rows))
     for button in buttons:
-        if not button.text.strip() or len(button.text) > Limit.BUTTON:
-            return f"a text has 1 to {Limit.BUTTON} characters"
-        if not button.value or len(button.value.encode()) > Limit.BUTTON:
-            return f"a value has 1 to {Limit.BUTTON} bytes"
+        wrong = _button_objection(button)
+        if wrong:
+            return wrong
     # A press names its button by the value.
     if len({button.value for button in buttons}) < len(buttons):
         return "two buttons have the same value"
+    return ""
+
+
+def _button_objection(button: Button) -> str:
+    """Return why a message cannot have this button; ``""`` if it can."""
+    if not button.text.strip() or len(button.text) > Limit.BUTTON:
+        return f"a text has 1 to {Limit.BUTTON} characters"
+    if not button.value or len(button.value.encode()) > Limit.BUTTON:
+        return f"a value has 1 to {Limit.BUTTON} bytes"
     return ""
 
 

@@ -233,17 +233,8 @@ class ConversationReader(Store.Rows):
         pairs = {
             pair_of(user, other): other for other in others if other not in in_groups
         }
-        # Each conversation is read up to the first message of the other.
-        hint = sql.on_sqlite(SQLITE_BY_CONVERSATION)
-        statement = (
-            "SELECT c.pair FROM conversation c WHERE c.log = %s "
-            f"AND EXISTS (SELECT 1 FROM message m {hint} "
-            "WHERE m.log = c.log AND m.conversation = c.id "
-            f"AND m.sender <> %s AND m.kind = {NUMBERS['message']}) "
-            "AND c.pair IN {}"
-        )
-        rows = sql.query_in(statement, (head.number, user), list(pairs))
-        have_written = {pairs[bytes(row[0])] for row in rows}
+        answered = _pairs_with_message(sql, head.number, user, list(pairs))
+        have_written = {pairs[pair] for pair in answered}
         return in_groups | have_written
 
     @in_log(list)
@@ -655,6 +646,25 @@ class UnreadMessages:
                 continue
             if not self._replies.is_silent(user, self.ids[index]):
                 yield index
+
+
+def _pairs_with_message(
+    sql: Statements, log: int, user: str, pairs: Sequence[bytes]
+) -> list[bytes]:
+    """Return the pairs among these with a message that is not of the user.
+
+    A pair is the key of a conversation of two.
+    """
+    # Each conversation is read up to the first message of the other.
+    hint = sql.on_sqlite(SQLITE_BY_CONVERSATION)
+    statement = (
+        "SELECT c.pair FROM conversation c WHERE c.log = %s "
+        f"AND EXISTS (SELECT 1 FROM message m {hint} "
+        "WHERE m.log = c.log AND m.conversation = c.id "
+        f"AND m.sender <> %s AND m.kind = {NUMBERS['message']}) "
+        "AND c.pair IN {}"
+    )
+    return [bytes(row[0]) for row in sql.query_in(statement, (log, user), pairs)]
 
 
 def read_positions(

@@ -66,9 +66,7 @@ class UserEraser(WritingPart):
 
         # Entries that others write about this user later have greater ids.
         last, notices = self._begin(app, name)
-        # `meta` may have the id of the user with letters or with escapes.
-        spellings = (msgspec.json.encode(user), json.dumps(user).encode())
-        needles = list(dict.fromkeys(spellings))
+        needles = _spellings_of(user)
 
         # Then the entries, piece by piece.
         after = 0
@@ -145,6 +143,13 @@ class UserEraser(WritingPart):
         return ids, upto
 
 
+def _spellings_of(user: str) -> list[bytes]:
+    """Return the spellings of a user id in ``meta``: with letters, and with
+    escapes."""
+    spellings = (msgspec.json.encode(user), json.dumps(user).encode())
+    return list(dict.fromkeys(spellings))
+
+
 # --- in the transaction -------------------------------------------------------
 
 
@@ -170,16 +175,16 @@ def _rename_pairs(user: str, name: str, transaction: AppTransaction) -> bool:
             one = name
         if other == user:
             other = name
-        sql.execute(
-            "UPDATE conversation SET pair = %s WHERE log = %s AND id = %s",
-            (pair_of(one, other), log, id),
-        )
-        sql.execute(
-            "UPDATE membership SET member = %s "
-            "WHERE log = %s AND member = %s AND conversation = %s",
-            (name, log, user, id),
-        )
+        sql.execute(_NEW_PAIR, (pair_of(one, other), log, id))
+        sql.execute(_NEW_MEMBER, (name, log, user, id))
     return bool(rows)
+
+
+_NEW_PAIR: Final = "UPDATE conversation SET pair = %s WHERE log = %s AND id = %s"
+_NEW_MEMBER: Final = (
+    "UPDATE membership SET member = %s "
+    "WHERE log = %s AND member = %s AND conversation = %s"
+)
 
 
 def _withdraw_some(user: str, transaction: AppTransaction) -> bool:
@@ -406,17 +411,9 @@ def _forget_copies(
     """
     sql = transaction.sql
     log = transaction.log
-    conditions = [sql.contains("meta")] * len(needles)
-    conditions += [sql.contains("annotations")] * len(needles)
     # Other copies may contain the same text by accident. They are written as
     # they were.
-    has_user = " OR ".join(conditions)
-    rows = sql.query(
-        "SELECT act, id, meta, annotations FROM removed_message "
-        f"WHERE log = %s AND sender <> %s AND ({has_user})",
-        (log, user, *needles, *needles),
-    )
-
+    rows = _copies_with(sql, log, user, needles)
     for act, id, meta, annotations in rows:
         renamed = _renamed_copy(bytes(meta), user, name)
         remaining = _without_reactions_of(bytes(annotations), user)
@@ -426,6 +423,23 @@ def _forget_copies(
             (renamed, remaining, log, text_of(act), id),
         )
     return False
+
+
+def _copies_with(
+    sql: Statements, log: int, user: str, needles: Sequence[bytes]
+) -> list[Row]:
+    """Return the copies of others' messages that contain one of ``needles``.
+
+    Each is (act, id, meta, annotations).
+    """
+    conditions = [sql.contains("meta")] * len(needles)
+    conditions += [sql.contains("annotations")] * len(needles)
+    has_user = " OR ".join(conditions)
+    return sql.query(
+        "SELECT act, id, meta, annotations FROM removed_message "
+        f"WHERE log = %s AND sender <> %s AND ({has_user})",
+        (log, user, *needles, *needles),
+    )
 
 
 def _without_reactions_of(annotations: bytes, user: str) -> bytes:

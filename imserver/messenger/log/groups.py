@@ -111,10 +111,7 @@ class GroupWriter(WritingPart):
         # Rows first: the group, and its members.
         bits = _with_options(bits=0, given=options or {})
         state = transaction.make_conversation(GROUP, (), name, bits)
-        transaction.admit(state, [owner], OWNER, bots=bots)
-        transaction.admit(state, all_users[1:], MEMBER, bots=bots)
-        if bots:
-            transaction.set_bots(state, tuple(bots))
+        _admit_first(transaction, state, all_users, bots)
 
         # Then the entry that tells clients about the group.
         created = _creation_of(state, name, all_users, is_open, everybody)
@@ -155,13 +152,7 @@ class GroupWriter(WritingPart):
         - ``everybody``: the users become members because the group is
           everybody's. None of them is a bot.
         """
-        # The users whose roles the permission check sees.
-        checked_users: Sequence[str] = users
-        if invited_by:
-            checked_users = [*users, invited_by]
-        elif everybody:
-            # They are very many, and the check does not need their roles.
-            checked_users = ()
+        checked_users = _users_to_check(users, invited_by, everybody)
         state = (
             _users_refusal(users)
             or _role_refusal(role)
@@ -239,13 +230,7 @@ class GroupWriter(WritingPart):
 
         if heir and is_owner_leaving:
             _promote_heir(transaction, state, leaving, by)
-        count = count_members(transaction.sql, transaction.log, conversation)
-        count -= len(leaving)
-        if not count:
-            # The handle would mention nobody, and becomes free for others.
-            transaction.set_group(conversation, "handle", "")
-        left = GroupMeta(users=tuple(leaving), members=count)
-        entry = record(transaction, state, "leave", by, left.to_bytes())
+        entry = _record_leave(transaction, state, leaving, by)
         # Afterwards, because the leaving users read the entry about it.
         end_members(transaction, state, leaving)
         if record_more is not None:
@@ -283,12 +268,8 @@ class GroupWriter(WritingPart):
         stored = _stored_texts(transaction, conversation)
         for text in TEXT_BYTES:
             value = given.get(text)
-            if value is None or value == stored[text]:
-                continue
-            transaction.set_group(conversation, text, value)
-            change = "rename" if text == "name" else text
-            changed = GroupMeta.changing(change, {text: value})
-            entry = record(transaction, state, "group", by, changed.to_bytes())
+            if value is not None and value != stored[text]:
+                entry = _set_text(transaction, state, text, value, by)
         return Change(state.id, entry)
 
     @in_transaction
@@ -371,14 +352,7 @@ class GroupWriter(WritingPart):
             return Change(state.id)
 
         transaction.set_group(conversation, "options", after)
-        # Each option is a bit: the bits that differ are the changed options.
-        changed_bits = before ^ after
-        values = {
-            name: value
-            for name, value in options_of(after).items()
-            if OPTIONS[name][0] & changed_bits
-        }
-        changed = GroupMeta.changing("options", values)
+        changed = GroupMeta.changing("options", _changed_options(before, after))
         entry = record(transaction, state, "group", by, changed.to_bytes())
         return Change(state.id, entry)
 
@@ -453,6 +427,22 @@ def _creation_of(
     )
 
 
+def _admit_first(
+    transaction: AppTransaction,
+    state: ConversationState,
+    users: Sequence[str],
+    bots: Sequence[str],
+) -> None:
+    """Add the first members of a new group. The first user is the owner.
+
+    ``bots`` are the bots among them.
+    """
+    transaction.admit(state, users[:1], OWNER, bots=bots)
+    transaction.admit(state, users[1:], MEMBER, bots=bots)
+    if bots:
+        transaction.set_bots(state, tuple(bots))
+
+
 def _unless_member(role: str) -> str | UnsetType:
     """Return the role for an entry about a group.
 
@@ -461,6 +451,64 @@ def _unless_member(role: str) -> str | UnsetType:
     if role == MEMBER:
         return UNSET
     return role
+
+
+def _set_text(
+    transaction: AppTransaction,
+    state: ConversationState,
+    text: GroupText,
+    value: str,
+    by: str,
+) -> Entry:
+    """Set a text of a group, and return the entry about it."""
+    transaction.set_group(state.id, text, value)
+    change = "rename" if text == "name" else text
+    changed = GroupMeta.changing(change, {text: value})
+    return record(transaction, state, "group", by, changed.to_bytes())
+
+
+def _changed_options(before: int, after: int) -> dict[str, str]:
+    """Return option → new value, for the options that have changed.
+
+    Each option is a bit: the bits that differ are the changed options.
+    """
+    changed_bits = before ^ after
+    return {
+        name: value
+        for name, value in options_of(after).items()
+        if OPTIONS[name][0] & changed_bits
+    }
+
+
+def _record_leave(
+    transaction: AppTransaction, state: ConversationState, users: Sequence[str], by: str
+) -> Entry:
+    """Add the entry that these members leave, and return it.
+
+    If nobody remains, the group loses its handle.
+    """
+    count = count_members(transaction.sql, transaction.log, state.id)
+    count -= len(users)
+    if not count:
+        # The handle would mention nobody, and becomes free for others.
+        transaction.set_group(state.id, "handle", "")
+    left = GroupMeta(users=tuple(users), members=count)
+    return record(transaction, state, "leave", by, left.to_bytes())
+
+
+def _users_to_check(
+    users: Sequence[str], invited_by: str, everybody: bool
+) -> Sequence[str]:
+    """Return the users whose roles the permission check of a join sees.
+
+    The arguments are those of :meth:`GroupWriter.join`.
+    """
+    if invited_by:
+        return [*users, invited_by]
+    if everybody:
+        # They are very many, and the check does not need their roles.
+        return ()
+    return users
 
 
 def _new_bots(

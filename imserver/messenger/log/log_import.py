@@ -103,13 +103,7 @@ class LogImport:
         They are later than the entry that is being imported."""
 
         # Times of storage must not go back, so begin at the last one.
-        last = transaction.sql.query(
-            "SELECT stored_at FROM message WHERE log = %s ORDER BY id DESC LIMIT 1",
-            (transaction.log,),
-        )
-        self._stored_at = 0
-        if last:
-            self._stored_at = last[0][0]
+        self._stored_at = _last_stored_at(transaction)
         self._reactions: list[tuple[int, int, str, str, int]] = []
         """New rows of the table ``reaction``: (log, message, emoji, user,
         id)."""
@@ -201,10 +195,8 @@ class LogImport:
             reacted = MessageMeta(
                 reacted=last_reaction, reactions=tuple(totals.values())
             )
-        # A long key is cut, perhaps inside a character, which is left out.
-        client_id = key.encode()[: Limit.CLIENT_MSG_ID_BYTES].decode(errors="ignore")
         meta = with_keys(draft.meta, reacted)
-        draft = replace(draft, meta=meta, client_msg_id=client_id)
+        draft = replace(draft, meta=meta, client_msg_id=_client_id_of(key))
 
         entry = self._enter(key, state, draft)
         if edit:
@@ -289,10 +281,7 @@ class LogImport:
         values = self._transaction.log, self.find(own)
         for id, about, emoji, user in self._transaction.sql.query(statement, values):
             if emoji is None:  # a message
-                # A draft names a conversation. `_revise` adds the recall to the
-                # conversation of the message.
-                recall = Draft(sender=by, kind="recall", type="", conversation=1)
-                self._annotate(key, id, time_ms, partial(_revise, draft=recall))
+                self._annotate(key, id, time_ms, _recall_by(by))
             else:
                 end = partial(
                     change_reaction,
@@ -413,14 +402,7 @@ class LogImport:
         if state is None:
             return
         transaction = self._transaction
-        # Users who never were members are not in `former_roles`.
-        former_roles = self._roles(group, users, time_ms)
-        excluded = {
-            user
-            for user, former_role in former_roles.items()
-            if only_first or former_role != _LEFT
-        }
-        new = [user for user in dict.fromkeys(users) if user not in excluded]
+        new = self._joining(group, users, time_ms, only_first)
         if not new:
             return
         self._begin(time_ms)
@@ -428,6 +410,22 @@ class LogImport:
         transaction.admit(state, new, role, start_of_history(transaction, group, new))
         joined = GroupMeta(users=tuple(new), role=role, members=members)
         self._record(key, state, "join", by, time_ms, joined)
+
+    def _joining(
+        self, group: int, users: Sequence[str], time_ms: int, only_first: bool
+    ) -> list[str]:
+        """Return the users who are not members at this time, each once.
+
+        ``only_first``: only users who never were members.
+        """
+        # Users who never were members are not in `former_roles`.
+        former_roles = self._roles(group, users, time_ms)
+        excluded = {
+            user
+            for user, former_role in former_roles.items()
+            if only_first or former_role != _LEFT
+        }
+        return [user for user in dict.fromkeys(users) if user not in excluded]
 
     def leave(
         self, key: str, group: int, users: Sequence[str], by: str, time_ms: int
@@ -503,20 +501,26 @@ class LogImport:
         roles: dict[str, str | None] = {}
         # In the order in which they began: the last membership counts.
         for member, _, left, role, entry, changed_ms in sorted(rows, key=itemgetter(1)):
-            if changed_ms == time_ms:
-                # Then the order of the calls counts.
-                is_later = entry in self._ahead
-            else:
-                # An entry that has expired is not later.
-                is_later = (changed_ms or 0) > time_ms
             user = text_of(member)
-            if is_later:
+            if self._is_later(entry, changed_ms, time_ms):
                 roles[user] = None
             elif left is None:
                 roles[user] = text_of(role)
             else:
                 roles[user] = _LEFT
         return roles
+
+    def _is_later(
+        self, entry: int | None, changed_ms: int | None, time_ms: int
+    ) -> bool:
+        """Tell whether an entry with its time is later than ``time_ms``.
+
+        At the same time, the order of the calls counts. Both are None if the
+        entry has expired: then it is not later.
+        """
+        if changed_ms == time_ms:
+            return entry in self._ahead
+        return (changed_ms or 0) > time_ms
 
     def _state_for_change(self, key: str, group: int) -> ConversationState | None:
         """Return the group that an entry changes.
@@ -555,14 +559,18 @@ class LogImport:
             return None
 
         # The draft names a user: look for the conversation of the two.
-        pair = pair_of(draft.sender, draft.to_user)
-        state = self._state(pair)
+        state = self._state(pair_of(draft.sender, draft.to_user))
         if state is None:
-            self._begin(draft.time_ms)
-            users = tuple(sorted((draft.sender, draft.to_user)))
-            state = self._transaction.make_conversation(USER, users)
-            self._states[state.id] = state
-            self._states[pair] = state
+            return self._make_pair(draft)
+        return state
+
+    def _make_pair(self, draft: Draft) -> ConversationState:
+        """Make the conversation of the sender and the receiver of a draft."""
+        self._begin(draft.time_ms)
+        users = tuple(sorted((draft.sender, draft.to_user)))
+        state = self._transaction.make_conversation(USER, users)
+        self._states[state.id] = state
+        self._states[pair_of(draft.sender, draft.to_user)] = state
         return state
 
     def _begin(self, time_ms: int) -> None:
@@ -609,6 +617,15 @@ class LogImport:
         self.added += 1
 
 
+def _last_stored_at(transaction: AppTransaction) -> int:
+    """Return when the last entry was stored, in Unix seconds; 0: no entry."""
+    statement = "SELECT stored_at FROM message WHERE log = %s ORDER BY id DESC LIMIT 1"
+    rows = transaction.sql.query(statement, (transaction.log,))
+    if rows:
+        return int(rows[0][0])
+    return 0
+
+
 def _revise(
     transaction: AppTransaction,
     target: TargetMessage,
@@ -635,12 +652,30 @@ def _revise(
     return Change(target.state.id, entry)
 
 
+def _recall_by(user: str) -> partial[Change | Rejected]:
+    """Return the change that recalls a message.
+
+    A draft must name a conversation, but the recall gets into the conversation
+    of the message.
+    """
+    recall = Draft(sender=user, kind="recall", type="", conversation=1)
+    return partial(_revise, draft=recall)
+
+
 def _digest(key: str) -> bytes:
     """Return the digest by which the entry of a key is found.
 
     The server as sender, with an empty name, has no other drafts with such ids.
     """
     return resend_of(sender="", client_msg_id=key)
+
+
+def _client_id_of(key: str) -> str:
+    """Return the client's id of a message with a key.
+
+    A long key is cut, perhaps inside a character, which is left out.
+    """
+    return key.encode()[: Limit.CLIENT_MSG_ID_BYTES].decode(errors="ignore")
 
 
 def _valid_reactions(

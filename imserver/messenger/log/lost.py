@@ -16,7 +16,7 @@ from typing import Any, Final
 from msgspec import Struct
 
 from imserver.gateway.storage.numbers import beyond, far_number, move_keys_on, raise_all
-from imserver.gateway.storage.statements import Statements, text_of
+from imserver.gateway.storage.statements import Row, Statements, text_of
 
 _MOST_RANGES: Final = 20
 """The most lost ranges that a head stores. More are merged."""
@@ -89,15 +89,7 @@ def move_on(known: Mapping[str, int], sql: Statements) -> dict[str, LostRange]:
     far = far_number()
     # First, because MySQL commits the transaction with this statement.
     move_keys_on("account", sql, far)
-    for app in sorted(known):
-        sql.insert_new(
-            "log", "app, part, last_id, last_conversation, floor", [(app, 0, 0, 0, 0)]
-        )
-    # Locking all heads stops other writers meanwhile.
-    rows = sql.query(
-        "SELECT app, number, last_id, last_conversation, lost FROM log WHERE part = 0 "
-        f"ORDER BY app{sql.for_update}"
-    )
+    rows = _locked_heads(sql, sorted(known))
     if not any(last_id < known.get(text_of(app), 0) for app, _, last_id, _, _ in rows):
         return {}
 
@@ -109,6 +101,22 @@ def move_on(known: Mapping[str, int], sql: Statements) -> dict[str, LostRange]:
         ranges[app] = _move_log_on(sql, columns, known.get(app, 0), far)
     raise_all(sql, far, "event_feed", "last_id")
     return ranges
+
+
+def _locked_heads(sql: Statements, apps: Sequence[str]) -> list[Row]:
+    """Lock the heads of all logs, and return them. This stops other writers.
+
+    Missing heads of these apps are made. A head is (app, number, last_id,
+    last_conversation, lost).
+    """
+    for app in apps:
+        sql.insert_new(
+            "log", "app, part, last_id, last_conversation, floor", [(app, 0, 0, 0, 0)]
+        )
+    return sql.query(
+        "SELECT app, number, last_id, last_conversation, lost FROM log WHERE part = 0 "
+        f"ORDER BY app{sql.for_update}"
+    )
 
 
 def _move_log_on(

@@ -166,8 +166,14 @@ class MessageLog(Store.Rows):
         log_and_floor = self._raise_floor(app, last_expired)
         if log_and_floor is None:  # the app has no log
             return 0
-        # Small transactions, so that writers wait only briefly.
         log, floor = log_and_floor
+        return self._delete_expired(log, floor)
+
+    def _delete_expired(self, log: int, floor: int) -> int:
+        """Delete the entries up to an id, and return their number.
+
+        Small transactions let writers wait only briefly.
+        """
         deleted = 0
         while (count := self._delete_some(log, floor)) is not None:
             deleted += count

@@ -738,10 +738,10 @@ def with_other_name(meta: bytes, user: str, name: str) -> bytes:
     fields = fields_of(meta)
     answers = changed_in_ask(meta).get("answers")
     if isinstance(answers, list):
-        without_text = [
+        without_texts = [
             _without_text_of(user, item) for item in answers if _is_object(item)
         ]
-        fields["ask"] = {**fields["ask"], "answers": without_text}
+        fields["ask"] = {**fields["ask"], "answers": without_texts}
 
     # Other keys may have the same text by accident.
     renamed = dict(fields)

@@ -12,7 +12,7 @@ In an anonymous poll a row has the choices as ``secret``, which no export reads,
 and no time. Its rows are deleted when it closes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from msgspec.structs import replace
@@ -113,22 +113,32 @@ def count(
     options are counted. ``now`` is in Unix milliseconds.
     """
     sql.execute(f"DELETE FROM ask_tally WHERE {_OF_POLL}", (log, message))
-    counts = [0] * len(ask.options)
-    voters = 0
+    voters, counts = _sums_of_votes(sql, log, message, len(ask.options))
+    users: tuple[tuple[str, ...], ...] = ()
+    if not poll.anonymous:
+        users = _last_users(sql, log, message, len(ask.options))
+    return replace(poll, voters=voters, counts=counts, users=users, time=now)
+
+
+def _sums_of_votes(
+    sql: Statements, log: int, message: int, options: int
+) -> tuple[int, tuple[int, ...]]:
+    """Return how many users have voted in a poll, and for each option.
+
+    ``options`` is the number of options.
+    """
     statement = (
         "SELECT choices, secret, count(*) FROM ask_vote "
         f"WHERE {_OF_POLL} GROUP BY choices, secret"
     )
+    voters = 0
+    counts = [0] * options
     # Equal votes share a row, and are counted together.
     for choices, secret, number in sql.query(statement, (log, message)):
         voters += number
         for choice in choices_of(choices | secret):
             counts[choice] += number
-
-    users: tuple[tuple[str, ...], ...] = ()
-    if not poll.anonymous:
-        users = _last_users(sql, log, message, len(counts))
-    return replace(poll, voters=voters, counts=tuple(counts), users=users, time=now)
+    return voters, tuple(counts)
 
 
 def _last_users(
@@ -179,16 +189,22 @@ def with_own_votes(
     if not polls:
         return entries
 
-    statement = (
-        "SELECT id, choices + secret FROM ask_vote "
-        "WHERE log = %s AND member = %s AND id IN {}"
-    )
-    messages = list(dict.fromkeys(polls.values()))
-    votes: dict[int, int] = dict(sql.query_in(statement, (log, user), messages))
+    votes = _votes_of(sql, log, user, polls.values())
     as_read = list(entries)
     for index, poll in polls.items():
         as_read[index] = _voted(entries[index], int(votes.get(poll, 0)))
     return as_read
+
+
+def _votes_of(
+    sql: Statements, log: int, user: str, polls: Iterable[int]
+) -> dict[int, int]:
+    """Return poll → the choices of a user as bits, for polls with a vote."""
+    statement = (
+        "SELECT id, choices + secret FROM ask_vote "
+        "WHERE log = %s AND member = %s AND id IN {}"
+    )
+    return dict(sql.query_in(statement, (log, user), list(dict.fromkeys(polls))))
 
 
 def _poll_of(entry: Entry) -> int:

@@ -321,14 +321,7 @@ class EntryReader(Store.Rows):
         if not rows:
             return PublicationPage([], more=False, last=0, extent=_extent_of(head))
         conversation, last = rows[0]
-        # The range of ids is `after < id <= upto`.
-        after = head.floor
-        upto = head.last_id
-        if since is not None and reverse:
-            upto = min(upto, since - 1)
-        elif since is not None:
-            after = max(after, since)
-
+        after, upto = _range_of_page(head, since, reverse)
         # Nothing is read if the range has no entry of the channel.
         ids: Sequence[Row] = ()
         if limit and after < min(upto, last):
@@ -364,6 +357,19 @@ class EntryReader(Store.Rows):
         entries."""
         statement = "SELECT id, stored_at FROM message WHERE log = %s AND id IN {}"
         return {row[0]: row[1] for row in sql.query_in(statement, (head.number,), ids)}
+
+
+def _range_of_page(head: LogHead, since: int | None, reverse: bool) -> tuple[int, int]:
+    """Return the range of ids of a page: ``after < id <= upto``.
+
+    The page begins at the id ``since``; None: at the end of the log from which
+    it is filled. ``reverse``: it is filled from the newest id.
+    """
+    if since is None:
+        return head.floor, head.last_id
+    if reverse:
+        return head.floor, min(head.last_id, since - 1)
+    return max(head.floor, since), head.last_id
 
 
 def fetch(
@@ -435,18 +441,20 @@ def _without_later(
         for entry in entries
         if entry.kind == "edit" and entry.conversation in left_ids
     ]
-    metas = sql.query_in(
-        "SELECT id, meta FROM message WHERE log = %s AND id IN {}",
-        (log,),
-        edited_messages,
-    )
-    last_edits = {id: MessageMeta.of(bytes(meta)).edited for id, meta in metas}
+    last_edits = _last_edits(sql, log, edited_messages)
     as_left = list(entries)
     for index, entry in enumerate(entries):
         left_id = left_ids.get(entry.conversation)
         if left_id is not None:
             as_left[index] = _as_of(entry, left_id, last_edits)
     return as_left
+
+
+def _last_edits(sql: Statements, log: int, ids: Sequence[int]) -> dict[int, int]:
+    """Return message → the id of its last edit; 0: it was never edited."""
+    statement = "SELECT id, meta FROM message WHERE log = %s AND id IN {}"
+    metas = sql.query_in(statement, (log,), ids)
+    return {id: MessageMeta.of(bytes(meta)).edited for id, meta in metas}
 
 
 def _left_ids(

@@ -320,18 +320,18 @@ def _remove(transaction: AppTransaction, act: str, message: int) -> int:
     recall = transaction.enter(state, draft)
     transaction.write_conversations()
 
-    size = len(annotations)
-    copies = []
-    for row in rows:
-        meta, body = row[-2:]
-        size += len(body) + len(meta)
-        copies.append((log, act, *_copy_of(row, message, recall.id, annotations)))
-    sql.execute_many(
-        f"INSERT INTO {_COPIES} (log, act, id, message, recall, sender, kind, type, about, meta, body, "
-        "annotations) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
-        copies,
-    )
-    return size
+    copies = [
+        (log, act, *_copy_of(row, message, recall.id, annotations)) for row in rows
+    ]
+    sql.execute_many(_NEW_COPY, copies)
+    contents = sum(len(body) + len(meta) for *_, meta, body in rows)
+    return len(annotations) + contents
+
+
+_NEW_COPY: Final = (
+    f"INSERT INTO {_COPIES} (log, act, id, message, recall, sender, kind, type, about, meta, body, "
+    "annotations) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
+)
 
 
 def _copy_of(
@@ -454,17 +454,9 @@ def _restore(transaction: AppTransaction, message: int, copies: Sequence[Row]) -
     """
     sql = transaction.sql
     log = transaction.log
-    rows = sql.query(
-        "SELECT conversation, meta FROM message WHERE log = %s AND id = %s",
-        (log, message),
-    )
-    if not rows:
+    conversation = _conversation_of_removed(sql, log, message)
+    if conversation is None:
         return
-    # A recall by the author is final.
-    conversation, recall_meta = rows[0]
-    if MessageMeta.of(bytes(recall_meta)).recalled:
-        return
-
     if not _bring_back(sql, log, message, copies):
         return  # it has expired
 
@@ -492,6 +484,24 @@ def _restore(transaction: AppTransaction, message: int, copies: Sequence[Row]) -
     )
     transaction.enter(state, edit)
     transaction.write_conversations()
+
+
+def _conversation_of_removed(sql: Statements, log: int, message: int) -> int | None:
+    """Return the conversation of a removed message that can be restored.
+
+    Returns None if it has expired, or if its author has recalled it since.
+    """
+    rows = sql.query(
+        "SELECT conversation, meta FROM message WHERE log = %s AND id = %s",
+        (log, message),
+    )
+    if not rows:
+        return None
+    # A recall by the author is final.
+    conversation, recall_meta = rows[0]
+    if MessageMeta.of(bytes(recall_meta)).recalled:
+        return None
+    return int(conversation)
 
 
 def _bring_back(sql: Statements, log: int, message: int, copies: Sequence[Row]) -> bool:

@@ -18,6 +18,7 @@ from imserver.messenger.log.contract import Entry, Rejected, RejectReason
 from imserver.messenger.log.meta import (
     ERASED,
     REMOVED,
+    Ask,
     MessageMeta,
     ask_in,
     with_edit,
@@ -63,16 +64,17 @@ def fixed_among(sql: Statements, log: int, ids: Collection[int]) -> set[int]:
     fixed: set[int] = set()
     for id, meta in sql.query_in(statement, (log,), list(ids)):
         ask = ask_in(bytes(meta))
-        if ask is None:
-            continue
-        is_open_poll = ask.poll is not None and not ask.state
-        if is_open_poll:  # its last votes may not be counted yet
-            is_answered = polls.has_votes(sql, log, id)
-        else:
-            is_answered = ask.count > 0
-        if ask.fixed or is_answered:
+        if ask is not None and (_is_answered(sql, log, id, ask) or ask.fixed):
             fixed.add(id)
     return fixed
+
+
+def _is_answered(sql: Statements, log: int, message: int, ask: Ask) -> bool:
+    """Tell whether somebody has answered a question, or voted in a poll."""
+    is_open_poll = ask.poll is not None and not ask.state
+    if is_open_poll:  # its last votes may not be counted yet
+        return polls.has_votes(sql, log, message)
+    return ask.count > 0
 
 
 def revise(sql: Statements, log: int, entries: Sequence[Entry]) -> None:

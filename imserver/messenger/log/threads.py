@@ -17,7 +17,7 @@ from imserver.gateway.cluster.history import count_fitting
 from imserver.gateway.config.declared import about
 from imserver.gateway.config.settings import MAX_USER_BYTES
 from imserver.gateway.model import Limit
-from imserver.gateway.storage.statements import Statements, text_objection, text_of
+from imserver.gateway.storage.statements import Row, Statements, text_objection, text_of
 from imserver.messenger.log.contract import (
     Draft,
     Entry,
@@ -330,14 +330,24 @@ class ThreadWriter(Service):
             list(replies_of_user),
             many=True,
         )
-        # A user may have several memberships, each with its range of ids.
-        followers = set()
-        for member, joined_id, left_id in memberships:
-            user = text_of(member)
-            until = Limit.ID if left_id is None else left_id
-            if any(joined_id < id <= until for id in replies_of_user.get(user, ())):
-                followers.add(user)
-        return followers
+        return _members_at(memberships, replies_of_user)
+
+
+def _members_at(
+    memberships: Iterable[Row], replies_of_user: Mapping[str, Sequence[int]]
+) -> set[str]:
+    """Return the users who were members at one of their replies.
+
+    A user may have several memberships (user, joined_id, left_id), each with
+    its range of ids.
+    """
+    members = set()
+    for member, joined_id, left_id in memberships:
+        user = text_of(member)
+        until = Limit.ID if left_id is None else left_id
+        if any(joined_id < id <= until for id in replies_of_user.get(user, ())):
+            members.add(user)
+    return members
 
 
 def _replies_by_user(
@@ -569,16 +579,7 @@ def _thread(sql: Statements, head: LogHead, user: str, root: int) -> Thread | No
     if conversation is None:
         return None
 
-    statement = (
-        "SELECT read_id, follows FROM thread_reader "
-        "WHERE log = %s AND member = %s AND root = %s"
-    )
-    # Without a row, the user has never followed the thread.
-    read = 0
-    follows = 0
-    for row in sql.query(statement, (head.number, user, root)):  # at most one
-        read, follows = row
-
+    read, follows = _reader_row(sql, head.number, user, root)
     messages = fetch(sql, head.number, readable_sizes(sql, head, user, [root]), user)
     last = _last(sql, head, root)
     unread = 0
@@ -592,8 +593,21 @@ def _thread(sql: Statements, head: LogHead, user: str, root: int) -> Thread | No
         last=last,
         read=read,
         unread=unread,
-        follows=bool(follows),
+        follows=follows,
     )
+
+
+def _reader_row(sql: Statements, log: int, user: str, root: int) -> tuple[int, bool]:
+    """Return the read position of a user in a thread, and whether they follow
+    it."""
+    statement = (
+        "SELECT read_id, follows FROM thread_reader "
+        "WHERE log = %s AND member = %s AND root = %s"
+    )
+    for read, follows in sql.query(statement, (log, user, root)):
+        return read, bool(follows)
+    # Without a row, the user has never followed the thread.
+    return 0, False
 
 
 def _conversation_of(

@@ -459,11 +459,7 @@ class LogWriter:
             queue.paused = False
         self._closed = True
         self._wake()
-        if self._greenlet is not None:
-            self._greenlet.join(_CLOSE_SECONDS)
-            if self._greenlet is not None:
-                self._greenlet.kill(block=False)
-
+        self._end_greenlet()
         # The time is over, or nothing is left.
         closed = StorageUnavailable("the database is closed")
         if self._current is not None:
@@ -476,6 +472,16 @@ class LogWriter:
                 self.connection.close()
         except NotStored:
             log.debug("the log's connection stays open: it is in use")
+
+    def _end_greenlet(self) -> None:
+        """Wait until the greenlet has stored all drafts, then end it.
+
+        It sets the attribute to None when it ends by itself.
+        """
+        if self._greenlet is not None:
+            self._greenlet.join(_CLOSE_SECONDS)
+            if self._greenlet is not None:
+                self._greenlet.kill(block=False)
 
     # --- greenlet -------------------------------------------------------------
 
@@ -789,15 +795,18 @@ class LogWriter:
         else:
             gevent.sleep(self.seconds)
             self._answer_unsure(transaction)
-        # Each round refuses the requests that have waited for a whole round.
         while True:
-            waiting = (self._singles, self._changes, *self._queues.values())
-            for queue in waiting:
-                # Requests that are taken meanwhile are subtracted.
-                queue.stale = len(queue.requests)
-            gevent.sleep(2 * self.seconds)
-            for queue in waiting:
-                _refuse(queue, queue.stale, error)
+            self._refuse_stale(error)
+
+    def _refuse_stale(self, error: StorageUnavailable) -> None:
+        """Wait, and refuse the requests that have waited all that time."""
+        waiting = (self._singles, self._changes, *self._queues.values())
+        for queue in waiting:
+            # Requests that are taken meanwhile are subtracted.
+            queue.stale = len(queue.requests)
+        gevent.sleep(2 * self.seconds)
+        for queue in waiting:
+            _refuse(queue, queue.stale, error)
 
     def _give_up(
         self, transaction: WriteTransaction, error: StorageUnavailable

@@ -1,13 +1,14 @@
 """``imserver search rebuild``, which makes the index of words anew, and the
 findings of ``imserver doctor`` about the log."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from time import gmtime, strftime, time
 from typing import Final
 
 import click
 
 from imserver.gateway.storage.statements import PooledStatements, text_of
+from imserver.gateway.storage.store import Store
 from imserver.messenger.log.lost import ranges_of
 from imserver.messenger.log.message_log import MessageLog
 from imserver.messenger.search.word_index import WordIndex
@@ -35,15 +36,23 @@ def rebuild(path: str | None, data_dir: str | None, app: str | None) -> None:
     """
     with opened(path, data_dir) as (settings, store, _):
         words = store.part(WordIndex)
-        apps = store.part(MessageLog).entries.apps()
-        if app is not None and app not in apps:
-            fail(f"app {app} has no messages")
-        if app is not None:
-            apps = [app]
-        for name in apps:
+        for name in _apps_with_messages(store, app):
             segments = _rebuild_index(words, name)
             record_act(settings, store, "search.rebuild", name)
             click.echo(f"segments of {name}: {segments}")
+
+
+def _apps_with_messages(store: Store, app: str | None) -> Sequence[str]:
+    """Return the apps with messages; of them only ``app``, unless it is None.
+
+    The command fails if this app has no messages.
+    """
+    apps = store.part(MessageLog).entries.apps()
+    if app is None:
+        return apps
+    if app not in apps:
+        fail(f"app {app} has no messages")
+    return [app]
 
 
 def _rebuild_index(words: WordIndex, app: str) -> int:

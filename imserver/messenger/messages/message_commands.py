@@ -245,11 +245,7 @@ class MessageCommands(Service, dict=True):
         if command.version >= 0:
             marks = self.receipts.marks(app, user, command.version)
         if connection.log_subscription is None:
-            # Another session of the user receives the pushes, so nothing will
-            # be pushed here.
-            entries, more = self._catch_up.page(app, user, command.after, command.limit)
-            anew = self._catch_up.must_begin_anew(connection, command.after)
-            return Reply(ReplyCode.OK, _page(entries, more, anew, marks))
+            return self._page_without_pushes(connection, command, marks)
 
         def answer_page(messages: list[Message], more: bool, anew: bool) -> bool:
             """Answer with the page. Returns whether it was the last one."""
@@ -260,6 +256,18 @@ class MessageCommands(Service, dict=True):
             connection, command.after, command.limit, answer_page, checks=True
         )
         return None
+
+    def _page_without_pushes(
+        self, connection: Connection, command: Sync, marks: MarksAnswer | UnsetType
+    ) -> Reply:
+        """Return a page of missed entries to a session that gets no pushes.
+
+        Another session of the user receives them. Switches greenlets.
+        """
+        app, user = app_and_user(connection)
+        entries, more = self._catch_up.page(app, user, command.after, command.limit)
+        anew = self._catch_up.must_begin_anew(connection, command.after)
+        return Reply(ReplyCode.OK, _page(entries, more, anew, marks))
 
     def _subscribe(self, connection: Connection, cursor: int) -> None:
         """Let a connection follow the log, unless it does. May switch greenlets.
@@ -283,27 +291,15 @@ class MessageCommands(Service, dict=True):
 
         The page has messages before an id, after an id, or of some types.
         """
-        app, user = app_and_user(connection)
-        conversation = command.conversation
-        before = command.before
-        limit = command.limit
         if command.types:
-            # Only a search finds messages by their type.
-            search = Search(
-                text="",
-                conversation=conversation,
-                before=before,
-                limit=limit,
-                filter=SearchFilter(types=command.types),
-            )
-            entries, next_before = self.searches.search(app, user, search)
-            return _search_page(entries, next_before)
+            return self.search(connection, _search_of_types(command))
 
+        app, user = app_and_user(connection)
         after = None
         if command.after >= 0:
             after = command.after
         entries, more = self._log.entries.history(
-            app, user, conversation, before, limit, after
+            app, user, command.conversation, command.before, command.limit, after
         )
         return Reply(ReplyCode.OK, _page(entries, more, anew=False))
 
@@ -399,6 +395,20 @@ class MessageCommands(Service, dict=True):
             view.id = result.entry.id
             view.seq = result.entry.seq
         return Reply(ReplyCode.OK, view)
+
+
+def _search_of_types(command: History) -> Search:
+    """Return the search for a page of messages of some types.
+
+    Only a search finds messages by their type.
+    """
+    return Search(
+        text="",
+        conversation=command.conversation,
+        before=command.before,
+        limit=command.limit,
+        filter=SearchFilter(types=command.types),
+    )
 
 
 def _search_page(entries: list[Entry], before: int) -> Reply:
@@ -519,16 +529,10 @@ class AskCommands(Service):
         if not self.core.store.has_database:
             return Rejected(RejectReason.UNKNOWN_MESSAGE)
         if by_user:
-            mute = self.messaging.mute_of(app, user)
-            if mute is not None:
-                return mute
-            if not self.core.sender_rates.take(app, user):
-                raise TooManyMessages("the user has sent too many messages")
-            if text and app in self.core.reviews.apps:
-                reviewed = self._review(app, user, message, text)
-                if isinstance(reviewed, Rejected):
-                    return reviewed
-                text = reviewed
+            checked = self._checked_text(app, user, message, text)
+            if isinstance(checked, Rejected):
+                return checked
+            text = checked
 
         asks = self.core.store.part(MessageLog).asks
         result = asks.answer(
@@ -537,6 +541,23 @@ class AskCommands(Service):
         if isinstance(result, AskChange):
             self._notify_of_vote(app, user, message, result, besides)
         return result
+
+    def _checked_text(
+        self, app: str, user: str, message: int, text: str
+    ) -> str | Rejected:
+        """Check that a user may answer now, and return the text of the answer.
+
+        The review of the back end may have changed the text. Switches
+        greenlets. Raises TooManyMessages and ReviewUnavailable.
+        """
+        mute = self.messaging.mute_of(app, user)
+        if mute is not None:
+            return mute
+        if not self.core.sender_rates.take(app, user):
+            raise TooManyMessages("the user has sent too many messages")
+        if text and app in self.core.reviews.apps:
+            return self._review(app, user, message, text)
+        return text
 
     def _notify_of_vote(
         self,

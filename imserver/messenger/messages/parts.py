@@ -152,14 +152,7 @@ def _make_services(
     asks = AskCommands(core, messaging, signals)
     commands = MessageCommands(core.sessions, messaging, receipts, search, store)
 
-    retention = Retention(
-        settings=settings_of(core.config, RetentionSettings),
-        settings_of=core.tenants.get,
-        store=store,
-        metrics=core.metrics,
-        positions=messaging.positions,
-        observers=messaging.observers,
-    )
+    retention = _make_retention(core, messaging)
     streams, channel_streams = _make_streams(core, messaging, signals)
     services = MessageServices(
         log=store.part(MessageLog),
@@ -181,6 +174,18 @@ def _make_services(
         rows.update(runner.commands())
     answers = (channel_log, LogPushes(messaging, core.idempotency))
     return services, answers, rows
+
+
+def _make_retention(core: Core, messaging: Messaging) -> Retention:
+    """Make the service that deletes expired entries."""
+    return Retention(
+        settings=settings_of(core.config, RetentionSettings),
+        settings_of=core.tenants.get,
+        store=core.store,
+        metrics=core.metrics,
+        positions=messaging.positions,
+        observers=messaging.observers,
+    )
 
 
 def _make_streams(

@@ -50,25 +50,29 @@ class Retention(Struct, frozen=True):
         words = self.store.part(WordIndex)
         deleted = 0
         for app in stored.entries.apps():
-            seconds, most = self.limits_of(app)
-            if not (seconds or most):
-                continue
-            count = stored.expire(
-                app,
-                older_than_seconds=seconds,
-                more_than=most,
-                upto=self._needed_after(app),
-            )
-            if count:
-                log.info("%d entries of app %s have expired", count, app)
-                self.metrics.expired += count
-                deleted += count
-                # The index must not have words of deleted entries.
-                words.settle(app)
+            deleted += self._expire_entries(stored, words, app)
 
         for app in sorted(self.positions.written):
             self.positions.expire(app, stored.entries.extent(app).floor)
         return deleted
+
+    def _expire_entries(self, stored: MessageLog, words: WordIndex, app: str) -> int:
+        """Delete the expired entries of an app, and return their number."""
+        seconds, most = self.limits_of(app)
+        if not (seconds or most):
+            return 0
+        count = stored.expire(
+            app,
+            older_than_seconds=seconds,
+            more_than=most,
+            upto=self._needed_after(app),
+        )
+        if count:
+            log.info("%d entries of app %s have expired", count, app)
+            self.metrics.expired += count
+            # The index must not have words of deleted entries.
+            words.settle(app)
+        return count
 
     def _needed_after(self, app: str) -> int | None:
         """Return the id after which entries must stay; None: all may expire.

@@ -506,7 +506,10 @@ class StreamedMessages:
             )
 
         # The text and the tags must fit into the message at the end.
-        limit = self._limit_of(app, part.name)
+        limit = self._max_bytes
+        target_limit = self._target.limit(app, part.name)
+        if target_limit:
+            limit = min(limit, target_limit)
         beginning = bytearray(text.encode())
         size = len(beginning) + len(part.tags)
         if size > limit:
@@ -538,13 +541,6 @@ class StreamedMessages:
         self._streams.add(stream)
         self._target.publish(app, [stream.so_far()])
         return id
-
-    def _limit_of(self, app: str, channel: str) -> int:
-        """Return the most bytes of a streamed message to a channel."""
-        target_limit = self._target.limit(app, channel)
-        if target_limit:
-            return min(self._max_bytes, target_limit)
-        return self._max_bytes
 
     def _sizes_of(self, app: str, owner: str) -> list[_Size]:
         """Return the sizes that count the bytes of a new stream.
@@ -794,8 +790,9 @@ class StreamedMessages:
         """Close a stream of this node for a reader. May switch greenlets."""
         record = self._find(query.app, query.stream)
         if record is None:
-            is_closed = self._find_closed(query.app, query.stream, "") is not None
-            return ClosedStream("repeated" if is_closed else "unknown")
+            if self._find_closed(query.app, query.stream, "") is not None:
+                return ClosedStream("repeated")
+            return ClosedStream("unknown")
         try:
             if not self._target.may_stop(record.stream, query.user):
                 return ClosedStream("not_allowed")
@@ -948,18 +945,20 @@ class StreamedMessages:
             seconds = None if is_idle else max(0.0, check_at - monotonic())
             self._streams.news.wait(seconds)
             self._streams.news.clear()
-
-            gaps = self._streams.gaps
-            self._streams.gaps = {}
-            for id, (app, channel) in gaps.items():
-                gevent.spawn(self._read_copy, app, channel, id)
-
+            self._fill_gaps()
             if monotonic() >= check_at:
                 try:
                     self.look(monotonic())
                 except Exception:
                     log.exception("the open streams could not be checked")
                 check_at = monotonic() + until_beat(LOOK_SECONDS)
+
+    def _fill_gaps(self) -> None:
+        """Begin to read the copies that lack pieces, each in a greenlet."""
+        gaps = self._streams.gaps
+        self._streams.gaps = {}
+        for id, (app, channel) in gaps.items():
+            gevent.spawn(self._read_copy, app, channel, id)
 
     def look(self, now: float) -> None:
         """Check all streams for time-outs. May switch greenlets.
@@ -1025,13 +1024,7 @@ class StreamedMessages:
         """
         may_write: dict[tuple[str, str, str], bool] = {}
         """(app, sender, conversation) → the result of the check."""
-        due = [
-            (record.checked, id)
-            for id, record in self._own.items()
-            if record.checked + CHECK_SECONDS <= now
-        ]
-        # The streams that have waited longest come first.
-        for _, id in sorted(due):
+        for id in self._streams_to_check(now):
             record = self._own.get(id)
             if record is None or record.ended:
                 continue
@@ -1043,6 +1036,18 @@ class StreamedMessages:
             record.checked = now
             if not may_write[key]:
                 self._end(id, record, incomplete=True)
+
+    def _streams_to_check(self, now: float) -> list[str]:
+        """Return the streams of this node whose senders must be checked.
+
+        The streams that have waited longest come first.
+        """
+        due = [
+            (record.checked, id)
+            for id, record in self._own.items()
+            if record.checked + CHECK_SECONDS <= now
+        ]
+        return [id for _, id in sorted(due)]
 
     def _state_here(self, query: StreamQuery) -> StreamState:
         """Answer another node with the state of a stream of this node."""
@@ -1061,6 +1066,7 @@ class StreamedMessages:
         """
         assert self._others is not None
         lease = self._table.node_of(id, self._others)
+        # Without an owner, the stream is over.
         state: StreamState | None = StreamState(over=True)
         if lease is not None:
             state = self._others.query_behind(

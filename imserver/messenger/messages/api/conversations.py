@@ -380,8 +380,7 @@ def history(
             limit=limit,
             filter=SearchFilter(types=type_names),
         )
-        entries, next_before = api.search.search(call.app, call.user, search)
-        return MessagesAnswer([shown_entry(entry) for entry in entries], next_before)
+        return _found(api, call, search)
 
     first_after = None
     if after is not UNSET:
@@ -396,6 +395,12 @@ def history(
         else:
             answer.after = entries[-1].id
     return answer
+
+
+def _found(api: MessageServices, call: Call, search: Search) -> MessagesAnswer:
+    """Return the messages that a search of the acting user finds."""
+    entries, before = api.search.search(call.app, call.user, search)
+    return MessagesAnswer([shown_entry(entry) for entry in entries], before)
 
 
 @routes.get("/conversations/pins")
@@ -442,8 +447,7 @@ def search(api: MessageServices, call: Call, request: SearchQuery) -> MessagesAn
             "`text`: empty without a filter, or it contains U+0000"
         )
     search = Search(text, request.conversation, request.before, request.limit, filter)
-    entries, before = api.search.search(call.app, call.user, search)
-    return MessagesAnswer([shown_entry(entry) for entry in entries], before)
+    return _found(api, call, search)
 
 
 def _types_of(text: str) -> tuple[str, ...]:

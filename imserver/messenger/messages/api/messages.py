@@ -3,7 +3,7 @@ as read, received or hidden."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from itertools import chain
 from types import MappingProxyType
@@ -31,6 +31,7 @@ from imserver.gateway.storage.store import Store
 from imserver.messenger.delivery.messaging import Messaging
 from imserver.messenger.delivery.receipts import Receipts
 from imserver.messenger.log.annotations import emoji_objection
+from imserver.messenger.log.asks import AskChange
 from imserver.messenger.log.commands import (
     MAX_BUTTON_ROWS,
     MAX_BUTTONS,
@@ -498,19 +499,30 @@ def _meta(
         if wrong:
             raise ApiProblem.invalid(f"`mentions`: {wrong}")
 
-    buttons = tuple(tuple(map(_stored_button, row)) for row in request.buttons)
-    if buttons:
-        # Only checked here, so that the error names this field.
-        _bytes("buttons", msgspec.json.encode, buttons)
-        wrong = buttons_objection(buttons)
-        if wrong:
-            raise ApiProblem.invalid(f"`buttons`: {wrong}")
-
+    buttons: tuple[tuple[Button, ...], ...] = ()
+    if request.buttons:
+        buttons = _stored_buttons(request.buttons)
     meta = replace(of_new, mentions=tuple(request.mentions), buttons=buttons)
     stored = _bytes("mentions", MessageMeta.to_bytes, meta)
     if not more:
         return stored
     return _bytes("mentions", partial(with_more, stored), more)
+
+
+def _stored_buttons(
+    rows: Iterable[Iterable[ButtonShape]],
+) -> tuple[tuple[Button, ...], ...]:
+    """Return rows of buttons as the log stores them.
+
+    Raises :class:`ApiProblem` if they are not valid.
+    """
+    buttons = tuple(tuple(map(_stored_button, row)) for row in rows)
+    # Only checked here, so that the error names this field.
+    _bytes("buttons", msgspec.json.encode, buttons)
+    wrong = buttons_objection(buttons)
+    if wrong:
+        raise ApiProblem.invalid(f"`buttons`: {wrong}")
+    return buttons
 
 
 def _stored_button(button: ButtonShape) -> Button:
@@ -614,6 +626,11 @@ def press(
     _require_may_write(api, call)
     if isinstance(pressed, Rejected):
         raise ApiProblem(pressed.problem, pressed.explanation)
+    return _shown_press(pressed)
+
+
+def _shown_press(pressed: AskChange) -> StoredAnswer:
+    """Return the answer to a press that has answered a question."""
     entry = pressed.entry
     if entry is None:
         # The user has given this answer before.
@@ -639,13 +656,8 @@ def _store(api: MessageApi, call: Call, command: Send) -> StoredAnswer:
     result = api.messaging.store(
         call.app, draft, by_user=not call.is_back_end, to_account=to_account
     )
-    if isinstance(result, TooManyMessages):
-        # The rate of the user allows another message soon.
-        raise ApiProblem(Problems.TOO_MANY_REQUESTS, headers=(("Retry-After", "1"),))
-    if isinstance(result, StorageUnavailable):
-        raise result
-    if isinstance(result, Rejected):
-        raise ApiProblem(result.problem, result.explanation)
+    if isinstance(result, StorageUnavailable | Rejected):
+        raise _refusal_of(result)
     entry = result.entry
     return StoredAnswer(
         id=entry.id,
@@ -653,6 +665,16 @@ def _store(api: MessageApi, call: Call, command: Send) -> StoredAnswer:
         seq=entry.seq,
         repeated=result.repeated,
     )
+
+
+def _refusal_of(result: StorageUnavailable | Rejected) -> Exception:
+    """Return the error of a message that was not stored."""
+    if isinstance(result, TooManyMessages):
+        # The rate of the user allows another message soon.
+        return ApiProblem(Problems.TOO_MANY_REQUESTS, headers=(("Retry-After", "1"),))
+    if isinstance(result, StorageUnavailable):
+        return result
+    return ApiProblem(result.problem, result.explanation)
 
 
 def _draft_of(api: MessageApi, call: Call, command: Send) -> Draft:
