@@ -170,6 +170,25 @@ class LateReceivers(Service):
         Returns False if no outbox is empty. Connections that wait for the same
         stream share its encoding. May switch greenlets.
         """
+        ready = self._take_ready()
+        for id, (send, connections) in ready.items():
+            # One stream that cannot be sent must not stop the others.
+            try:
+                send(id, connections)
+            except Exception:
+                logging.getLogger(__name__).exception(
+                    "an open stream could not be sent"
+                )
+            if is_long_turn():
+                serve_others()
+        return bool(ready)
+
+    def _take_ready(self) -> dict[str, tuple[SendSoFar, list[Connection]]]:
+        """Take one stream of each waiting connection with an empty outbox.
+
+        Returns stream → how to send it, and the connections that get it. Closed
+        connections are forgotten.
+        """
         ready: dict[str, tuple[SendSoFar, list[Connection]]] = {}
         for connection, streams in tuple(self._waiting.items()):
             if not connection.is_open:
@@ -184,18 +203,7 @@ class LateReceivers(Service):
             connections.append(connection)
             if not streams:
                 del self._waiting[connection]
-
-        for id, (send, connections) in ready.items():
-            # One stream that cannot be sent must not stop the others.
-            try:
-                send(id, connections)
-            except Exception:
-                logging.getLogger(__name__).exception(
-                    "an open stream could not be sent"
-                )
-            if is_long_turn():
-                serve_others()
-        return bool(ready)
+        return ready
 
 
 def _has_space(outbox: list[bytes] | Backlog | None, size: int) -> bool:

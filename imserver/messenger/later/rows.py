@@ -237,12 +237,8 @@ class ScheduledRows(Store.Rows):
         Returns also the seconds until the next message is due; None: no message
         waits. While no message is due, no contents are read.
         """
-        statement = (
-            f"SELECT min(look), {sql.clock} * 1000 FROM scheduled_message "
-            "WHERE state = %s"
-        )
         # One cheap query tells whether anything is due.
-        ((first_look, now),) = sql.query(statement, (WAITS,))
+        first_look, now = _first_look(sql)
         if first_look is None:
             return [], None
         if first_look > now:
@@ -367,6 +363,18 @@ def _check_count(sql: Statements, app: str, user: str) -> None:
     count = "SELECT count(*) FROM scheduled_message WHERE app = %s AND member = %s"
     if sql.query(count, (app, user))[0][0] >= MOST_WAITING:
         raise ServiceRefused(problem=HTTP_TOO_MANY_SCHEDULED)
+
+
+def _first_look(sql: Statements) -> tuple[Any, Any]:
+    """Return when the first waiting message is due, and the time now.
+
+    Both are Unix milliseconds. The first is None if no message waits.
+    """
+    statement = (
+        f"SELECT min(look), {sql.clock} * 1000 FROM scheduled_message WHERE state = %s"
+    )
+    ((first_look, now),) = sql.query(statement, (WAITS,))
+    return first_look, now
 
 
 def _update_all() -> str:

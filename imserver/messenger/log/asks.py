@@ -583,7 +583,13 @@ class _Question:
         bits = polls.bits_of(choices)
         if not poll.many and bits.bit_count() > 1:
             return Rejected(RejectReason.INVALID, "the poll takes one choice")
+        return self._store_vote(user, poll, bits)
 
+    def _store_vote(self, user: str, poll: Ask.Poll, bits: int) -> AskChange | Rejected:
+        """Store the choices of a user, as bits; 0 withdraws the vote.
+
+        Returns :class:`AskRefused` if the poll is closed.
+        """
         sql = self.transaction.sql
         log = self.transaction.log
         message = self.message.id

@@ -318,8 +318,7 @@ def _erase_some(
     # In the order of the log, as they were written.
     for entry in entries:
         renamed = with_other_name(entry.meta, user, name)
-        is_notice = entry.conversation in notices and entry.kind in _WITH_CONTENT
-        if is_notice or entry.sender == user:
+        if _is_own(entry, user, notices):
             sender = name if entry.sender else ""  # the server keeps its empty name
             new_senders.append((sender, log, entry.id))
             own_entries.erase(entry, renamed)
@@ -329,6 +328,16 @@ def _erase_some(
     for conversation in empty:
         sql.execute(_NO_TEXTS, (log, conversation))
     return False
+
+
+def _is_own(entry: _Entry, user: str, notices: tuple[int, int]) -> bool:
+    """Tell whether an entry counts as the user's own.
+
+    The user has sent it, or is its only reader: nobody else reads the
+    conversations ``notices``.
+    """
+    is_notice = entry.conversation in notices and entry.kind in _WITH_CONTENT
+    return is_notice or entry.sender == user
 
 
 _NEW_SENDER: Final = (

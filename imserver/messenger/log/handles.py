@@ -205,12 +205,16 @@ def _groups_of(
     # Only guests are restricted.
     if not (groups and accounts_among(sql, app, [sender], "AND guest = 1")):
         return groups
+    # A guest may use only the handles of their own groups.
+    of_guest = _own_among(sql, log, sender, list(groups.values()))
+    return {handle: id for handle, id in groups.items() if id in of_guest}
 
+
+def _own_among(sql: Statements, log: int, user: str, groups: Sequence[int]) -> set[int]:
+    """Return the groups among these in which a user is a member now."""
     statement = (
         "SELECT conversation FROM membership WHERE log = %s AND member = %s "
         "AND left_id IS NULL AND conversation IN {}"
     )
-    # A guest may use only the handles of their own groups.
-    memberships = sql.query_in(statement, (log, sender), list(groups.values()))
-    of_guest = {conversation for (conversation,) in memberships}
-    return {handle: id for handle, id in groups.items() if id in of_guest}
+    rows = sql.query_in(statement, (log, user), groups)
+    return {conversation for (conversation,) in rows}

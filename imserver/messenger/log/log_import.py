@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from imserver.gateway.config.settings import MAX_USER_BYTES
 from imserver.gateway.model import Limit
-from imserver.gateway.storage.statements import text_objection, text_of
+from imserver.gateway.storage.statements import Row, text_objection, text_of
 from imserver.messenger.log.annotations import (
     MOST_EMOJI,
     MOST_USERS,
@@ -487,17 +487,7 @@ class LogImport:
         that it began or ended after ``time_ms``, so an earlier entry must not
         change it.
         """
-        # `m` is the entry with which the membership began or ended.
-        statement = (
-            "SELECT s.member, s.joined_id, s.left_id, s.role, m.id, m.time_ms "
-            "FROM membership s LEFT JOIN message m "
-            "ON m.log = s.log AND m.id = coalesce(s.left_id, s.joined_id + 1) "
-            "WHERE s.log = %s AND s.conversation = %s AND s.member IN {}"
-        )
-        values = (self._transaction.log, group)
-        names = list(dict.fromkeys(users))
-        rows = self._transaction.sql.query_in(statement, values, names, many=True)
-
+        rows = _memberships_with_entries(self._transaction, group, users)
         roles: dict[str, str | None] = {}
         # In the order in which they began: the last membership counts.
         for member, _, left, role, entry, changed_ms in sorted(rows, key=itemgetter(1)):
@@ -615,6 +605,26 @@ class LogImport:
         """Remember the entry of a key, and count it."""
         self._ids[_digest(key)] = id, conversation
         self.added += 1
+
+
+def _memberships_with_entries(
+    transaction: AppTransaction, group: int, users: Sequence[str]
+) -> Sequence[Row]:
+    """Return the memberships of these users in a group.
+
+    Each is (user, joined_id, left_id, role), with the id and the time of the
+    entry with which it began or ended.
+    """
+    # `m` is that entry.
+    statement = (
+        "SELECT s.member, s.joined_id, s.left_id, s.role, m.id, m.time_ms "
+        "FROM membership s LEFT JOIN message m "
+        "ON m.log = s.log AND m.id = coalesce(s.left_id, s.joined_id + 1) "
+        "WHERE s.log = %s AND s.conversation = %s AND s.member IN {}"
+    )
+    values = (transaction.log, group)
+    names = list(dict.fromkeys(users))
+    return transaction.sql.query_in(statement, values, names, many=True)
 
 
 def _last_stored_at(transaction: AppTransaction) -> int:

@@ -260,22 +260,31 @@ class MarkStore(Store.Rows):
             return []
         statement = _POSITIONS.format(sql.on_sqlite(SQLITE_BY_GROUP))
         rows = sql.query(statement, (head.number, conversation, user))
-        # A member who joined after an entry cannot have read it, so a position
-        # is at least the start of the membership.
-        starts = _Positions((start, count) for start, _, _, count in rows)
-        reads = _Positions((max(start, read), count) for start, read, _, count in rows)
-        received = _Positions(
-            (max(start, received), count) for start, _, received, count in rows
-        )
+        return _receipt_counts(rows, ids)
 
-        counts = []
-        for id in ids:
-            members = starts.below(id)
-            # All members, without the members who have not come so far.
-            have_received = members - received.below(id)
-            have_read = members - reads.below(id)
-            counts.append(ReceiptCount(id, members, have_received, have_read))
-        return counts
+
+def _receipt_counts(rows: Sequence[Row], ids: Iterable[int]) -> list[ReceiptCount]:
+    """Count the members who may read, have received and have read each message.
+
+    ``rows`` have members with the same positions: (start of the membership,
+    read, received, number of members).
+    """
+    # A member who joined after an entry cannot have read it, so a position is
+    # at least the start of the membership.
+    starts = _Positions((start, count) for start, _, _, count in rows)
+    reads = _Positions((max(start, read), count) for start, read, _, count in rows)
+    received = _Positions(
+        (max(start, received), count) for start, _, received, count in rows
+    )
+
+    counts = []
+    for id in ids:
+        members = starts.below(id)
+        # All members, without the members who have not come so far.
+        have_received = members - received.below(id)
+        have_read = members - reads.below(id)
+        counts.append(ReceiptCount(id, members, have_received, have_read))
+    return counts
 
 
 def _complete_version(kinds: Iterable[Sequence[Row]], version: int) -> tuple[int, bool]:

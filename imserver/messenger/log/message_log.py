@@ -228,13 +228,8 @@ class MessageLog(Store.Rows):
         if head.last_id - head.floor <= most:
             return 0
         last = head.last_id - most
-        # Counting with this index takes a sixth of the time, because it does
-        # not read the bodies.
-        hint = sql.on_sqlite(SQLITE_BY_CONVERSATION)
-        statement = f"SELECT count(*) FROM message {hint} WHERE log = %s AND id > %s"
-        count = sql.query(statement, (head.number, last))[0][0]
         # Without a gap, there are as many entries as ids.
-        if count >= most:
+        if _count_after(sql, head.number, last) >= most:
             return last
 
         statement = (
@@ -282,3 +277,12 @@ class MessageLog(Store.Rows):
             sql.execute(statement, (log, upto))
         statement = "DELETE FROM message WHERE log = %s AND id <= %s"
         return sql.execute(statement, (log, upto))
+
+
+def _count_after(sql: Statements, log: int, id: int) -> int:
+    """Return the number of entries with greater ids."""
+    # Counting with this index takes a sixth of the time, because it does not
+    # read the bodies.
+    hint = sql.on_sqlite(SQLITE_BY_CONVERSATION)
+    statement = f"SELECT count(*) FROM message {hint} WHERE log = %s AND id > %s"
+    return int(sql.query(statement, (log, id))[0][0])

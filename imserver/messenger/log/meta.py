@@ -24,6 +24,7 @@ plug-in or an import. All keys keep their order. Functions that begin with
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 import msgspec
@@ -207,16 +208,9 @@ class _Stored(Struct, frozen=True, omit_defaults=True):
         valid: dict[str, Any] = {}
         for key in msgspec.structs.fields(cls):
             value = values.get(key.name)
-            # One invalid user must not hide the others.
-            if isinstance(value, list) and key.type == tuple[str, ...]:
-                value = [item for item in value if isinstance(item, str)]
-            if value is None:
-                continue
-            try:
-                encoded = msgspec.json.encode(value)
-                valid[key.name] = msgspec.json.decode(encoded, type=key.type)
-            except (ValueError, RecursionError):
-                continue
+            if value is not None:
+                with suppress(ValueError, RecursionError):
+                    valid[key.name] = _decoded_as(key.type, value)
         return cls(**valid)
 
     def _values(self) -> dict[str, Any]:
@@ -228,6 +222,17 @@ class _Stored(Struct, frozen=True, omit_defaults=True):
             if value != default:
                 values[name] = value
         return values
+
+
+def _decoded_as(type: Any, value: Any) -> Any:
+    """Return a JSON value as a value of this type.
+
+    Raises ValueError or RecursionError if it is none.
+    """
+    # One invalid user must not hide the others.
+    if isinstance(value, list) and type == tuple[str, ...]:
+        value = [item for item in value if isinstance(item, str)]
+    return msgspec.json.decode(msgspec.json.encode(value), type=type)
 
 
 class MessageMeta(_Stored, frozen=True, omit_defaults=True):

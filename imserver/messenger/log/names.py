@@ -81,12 +81,20 @@ def _is_allowed(text: str, index: int) -> bool:
     # Empty at the beginning and at the end of the text.
     before = text[index - 1 : index]
     after = text[index + 1 : index + 2]
+    return _may_join(before, character, after)
+
+
+def _may_join(before: str, joiner: str, after: str) -> bool:
+    """Tell whether a joiner is allowed between two characters.
+
+    ``""`` in place of a character is the beginning or the end of the text.
+    """
     if _INVISIBLE.match(before) or _INVISIBLE.match(after):
         return False
     if _is_joined(before) and _is_joined(after):
         return True
     # Only one of the two joiners combines emoji.
-    if character != _JOINER:
+    if joiner != _JOINER:
         return False
     return (before in _MODIFIERS or _is_emoji(before)) and _is_emoji(after)
 

@@ -7,7 +7,7 @@ from an index, with a query for each engine; the entries are read afterwards.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from msgspec.structs import replace
 
@@ -230,23 +230,10 @@ class EntryReader(Store.Rows):
         # The range of ids, and the end of it from which the page is filled.
         if after is None:
             first = head.floor
-            order = "DESC"
+            order: Literal["ASC", "DESC"] = "DESC"
         else:
             first = max(after, head.floor)
             order = "ASC"
-
-        # A user may have several memberships, if they have left and joined
-        # again.
-        hint = sql.on_sqlite(SQLITE_BY_CONVERSATION)
-        statement = (
-            f"SELECT m.id, {_SIZE} FROM membership s, message m {hint} "
-            "WHERE s.log = %s AND s.member = %s AND s.conversation = %s "
-            f"AND {VISIBLE} AND m.id > %s AND m.id <= %s "
-            f"AND m.kind NOT IN ({NUMBERS['reaction']}, {NUMBERS['press']}) "
-            "AND NOT EXISTS (SELECT 1 FROM hidden h "
-            "WHERE h.log = m.log AND h.member = %s AND h.id = m.id) "
-            f"ORDER BY m.id {order} LIMIT %s"
-        )
         values = (
             head.number,
             user,
@@ -257,7 +244,7 @@ class EntryReader(Store.Rows):
             limit + 1,
         )
 
-        rows = sql.query(statement, values)
+        rows = sql.query(_history_of(sql, order), values)
         entries, has_more = page_of(sql, head, rows, limit, user)
         if after is None:  # the query had the newest entries first
             entries.reverse()
@@ -357,6 +344,24 @@ class EntryReader(Store.Rows):
         entries."""
         statement = "SELECT id, stored_at FROM message WHERE log = %s AND id IN {}"
         return {row[0]: row[1] for row in sql.query_in(statement, (head.number,), ids)}
+
+
+def _history_of(sql: Statements, order: Literal["ASC", "DESC"]) -> str:
+    """Return the statement for a page of the history of a conversation.
+
+    It selects (id, size) of its entries. A user may have several memberships,
+    if they have left and joined again.
+    """
+    hint = sql.on_sqlite(SQLITE_BY_CONVERSATION)
+    return (
+        f"SELECT m.id, {_SIZE} FROM membership s, message m {hint} "
+        "WHERE s.log = %s AND s.member = %s AND s.conversation = %s "
+        f"AND {VISIBLE} AND m.id > %s AND m.id <= %s "
+        f"AND m.kind NOT IN ({NUMBERS['reaction']}, {NUMBERS['press']}) "
+        "AND NOT EXISTS (SELECT 1 FROM hidden h "
+        "WHERE h.log = m.log AND h.member = %s AND h.id = m.id) "
+        f"ORDER BY m.id {order} LIMIT %s"
+    )
 
 
 def _range_of_page(head: LogHead, since: int | None, reverse: bool) -> tuple[int, int]:

@@ -459,14 +459,13 @@ class ThreadStore(Store.Rows):
         newest_first = sorted(sizes.items(), reverse=True)
         entries, is_cut = page_of(sql, head, newest_first, limit, user)
 
-        next_before = 0
         if is_cut:  # the page has no room for all readable replies
-            next_before = entries[-1].id
-        elif len(ids) > limit:
+            return entries[::-1], entries[-1].id
+        if len(ids) > limit:
             # Continue before all replies that were looked at. The last ones may
             # not be readable.
-            next_before = ids[limit - 1]
-        return entries[::-1], next_before
+            return entries[::-1], ids[limit - 1]
+        return entries[::-1], 0
 
     @in_log(lambda: ([], False))
     def of_user(

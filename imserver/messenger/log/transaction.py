@@ -1116,21 +1116,30 @@ class AppTransaction:
         """
         senders = {sender for _, sender in first_messages}
         guests = accounts_among(self.sql, self.app, senders, "AND guest = 1")
-        unwelcome = {
+        of_guests = {
             (user, guest)
             for user, guest in first_messages
             if guest in guests
             and user != guest
             and not are_friends(self.sql, user, guest)
         }
-        # Whoever has blocked a person does not want that person's bots.
+        return of_guests | self._of_blocked_owners(first_messages, senders)
+
+    def _of_blocked_owners(
+        self, first_messages: set[tuple[str, str]], senders: set[str]
+    ) -> set[tuple[str, str]]:
+        """Return the first messages of bots whose owners are blocked.
+
+        Whoever has blocked a person does not want that person's bots.
+        """
         owners = owners_among(self.sql, self.app, senders)
         pairs = {(user, owners[bot]) for user, bot in first_messages if bot in owners}
         blocks = self.blocks(pairs)()
-        for user, bot in first_messages:
-            if (user, owners.get(bot)) in blocks:
-                unwelcome.add((user, bot))
-        return unwelcome
+        return {
+            (user, bot)
+            for user, bot in first_messages
+            if (user, owners.get(bot)) in blocks
+        }
 
 
 def _key_of(draft: Draft) -> int | bytes:

@@ -219,6 +219,7 @@ class WordIndex(Store.Rows):
         content = SegmentContent(claim.first)
         ids = sorted({id for id, _ in claim.changes})
         self._add_messages(app, ids, content, pause)
+
         gone = _gone_offsets(claim, ids)
         rows = self._changed_rows(claim, content, gone, pause)
         finish = partial(_finish_merge, claim=claim, content=content, gone=gone)

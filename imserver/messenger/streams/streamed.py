@@ -80,17 +80,24 @@ class ConversationStreams(StreamTarget):
         try:
             if to:
                 return self._relations.may_write(stream.app, sender, to)
-            conversations = self._store.part(MessageLog).conversations
-            conversation = conversations.get(stream.app, group)
-            role = self._role(stream.app, group, sender)
-            if conversation is None or not role:
-                return False
-            # The option `reply` of a group is for replies in threads.
-            part = stream.head.channel
-            in_thread = part is not None and part.thread > 0
-            return conversation.may_write(role, in_thread)
+            return self._may_write_in(group, stream)
         except StorageUnavailable:
             return True  # until the next check
+
+    def _may_write_in(self, group: int, stream: OpenStream) -> bool:
+        """Tell whether the sender of a stream may write in a group.
+
+        Switches greenlets. Raises StorageUnavailable.
+        """
+        conversations = self._store.part(MessageLog).conversations
+        conversation = conversations.get(stream.app, group)
+        role = self._role(stream.app, group, stream.head.sender)
+        if conversation is None or not role:
+            return False
+        # The option `reply` of a group is for replies in threads.
+        part = stream.head.channel
+        in_thread = part is not None and part.thread > 0
+        return conversation.may_write(role, in_thread)
 
     def may_stop(self, stream: OpenStream, user: str) -> bool:
         """Tell whether a user may stop a stream. May switch greenlets.

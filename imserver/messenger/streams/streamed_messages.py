@@ -641,9 +641,7 @@ class StreamedMessages:
             for id in ids[first : first + self._target.together]:
                 record = self._find(query.app, id, query.sender)
                 if record is None:
-                    if self._find_closed(query.app, id, query.sender) is not None:
-                        for index in indexes[id]:
-                            results[index] = AppendedPiece(AppendStatus.CLOSED)
+                    self._answer_if_closed(query, id, indexes[id], results)
                     continue
 
                 # The pieces of one request are one event.
@@ -662,6 +660,22 @@ class StreamedMessages:
             if is_long_turn():
                 serve_others()
         return results
+
+    def _answer_if_closed(
+        self,
+        query: AppendPieces,
+        id: str,
+        indexes: Iterable[int],
+        results: list[AppendedPiece],
+    ) -> None:
+        """Set the results of pieces of a stream that was closed lately.
+
+        ``indexes`` are their places in ``results``, which otherwise stays as it
+        is.
+        """
+        if self._find_closed(query.app, id, query.sender) is not None:
+            for index in indexes:
+                results[index] = AppendedPiece(AppendStatus.CLOSED)
 
     def _check_senders(self, app: str, ids: Iterable[str], sender: str) -> None:
         """End the streams whose senders may not write any more.

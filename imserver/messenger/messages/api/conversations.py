@@ -431,15 +431,14 @@ def search(api: MessageServices, call: Call, request: SearchQuery) -> MessagesAn
     search looks at `name`, `title`, `text` and `caption`. The searches of a
     user may take 15 seconds in a minute.
     """
-    text = request.text
-    types = _types_of(request.types)
     filter = SearchFilter(
         sender=request.sender,
-        types=types,
+        types=_types_of(request.types),
         link=request.link,
         since=request.since,
         until=request.until,
     )
+    text = request.text
     # Spaces alone are no words, even with a filter.
     lacks_words = not text.strip() and (text or filter == NO_FILTER)
     if lacks_words or "\0" in text + request.sender:
