@@ -381,15 +381,7 @@ def _question_of(api: AskApi, call: Call, request: AskRequest) -> dict[str, Any]
     Fields with their default values are left out. Raises ApiProblem if one of
     the named users may not answer.
     """
-    ask: dict[str, Any] = {}
-    if request.need > 1:
-        ask["need"] = request.need
-    if request.options:
-        ask["options"] = [
-            {"text": option.text, "value": option.value} for option in request.options
-        ]
-    if request.free_text:
-        ask["text"] = True
+    ask = _accepted_answers(request)
     if request.of is not UNSET:
         ask["of"] = _answerers(api, call, request, request.of)
 
@@ -405,6 +397,23 @@ def _question_of(api: AskApi, call: Call, request: AskRequest) -> dict[str, Any]
     if request.seconds:
         ask["until"] = api.log.asks.time_ms() + request.seconds * _SECOND_MS
     return ask
+
+
+def _accepted_answers(request: AskRequest) -> dict[str, Any]:
+    """Return the fields of a new question about its answers.
+
+    These are how many it needs, the options, and whether it takes free text.
+    """
+    fields: dict[str, Any] = {}
+    if request.need > 1:
+        fields["need"] = request.need
+    if request.options:
+        fields["options"] = [
+            {"text": option.text, "value": option.value} for option in request.options
+        ]
+    if request.free_text:
+        fields["text"] = True
+    return fields
 
 
 def _poll_of(request: AskRequest) -> dict[str, bool]:

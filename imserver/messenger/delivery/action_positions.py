@@ -264,17 +264,24 @@ def _raise_positions(
     Stored positions are never lowered. ``key`` names the columns of the primary
     key. ``rows`` have the values of these columns, then the id.
     """
-    # A smaller id leaves the stored row as it is.
-    if sql.engine != "mysql":
-        clause = (
-            f"ON CONFLICT ({', '.join(key)}) DO UPDATE SET id = excluded.id "
-            f"WHERE {table}.id < excluded.id"
-        )
-    else:
-        clause = "ON DUPLICATE KEY UPDATE id = GREATEST(id, VALUES(id))"
+    clause = _unless_smaller(sql, table, key)
     for chunk in chunks(rows, _ROWS_PER_STATEMENT):
         values = ", ".join([marks_of(len(key) + 1)] * len(chunk))
         statement = (
             f"INSERT INTO {table} ({', '.join(key)}, id) VALUES {values} {clause}"
         )
         sql.execute(statement, list(chain.from_iterable(chunk)))
+
+
+def _unless_smaller(sql: Statements, table: str, key: Sequence[str]) -> str:
+    """Return the end of an INSERT that raises the id of an existing row.
+
+    A smaller id leaves the stored row as it is. ``key`` names the columns of
+    the primary key.
+    """
+    if sql.engine == "mysql":
+        return "ON DUPLICATE KEY UPDATE id = GREATEST(id, VALUES(id))"
+    return (
+        f"ON CONFLICT ({', '.join(key)}) DO UPDATE SET id = excluded.id "
+        f"WHERE {table}.id < excluded.id"
+    )

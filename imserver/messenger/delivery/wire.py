@@ -202,11 +202,7 @@ def _read_any_send(data: bytes) -> Send:
     client_id = _client_id(fields)
     # A forward has the content of another message, and no content of its own.
     if "forward" in fields.values:
-        if any(name in fields.values for name in _NOT_FORWARDED):
-            raise Refused(ReplyCode.BAD_PARAMETER)
-        return Send(
-            to, conversation, "forward", id=client_id, about=fields.needed_id("forward")
-        )
+        return _forward(fields, to, conversation, client_id)
 
     type, body = _content(fields)
     about = fields.id("replyto")
@@ -225,6 +221,18 @@ def _read_any_send(data: bytes) -> Send:
         meta=_meta(fields, is_new=True),
         thread=thread,
         also=also,
+    )
+
+
+def _forward(fields: Fields, to: str, conversation: int, client_id: str) -> Send:
+    """Read a forward: the message, whose content the server copies.
+
+    Raises :class:`Refused` if the command has content of its own.
+    """
+    if any(name in fields.values for name in _NOT_FORWARDED):
+        raise Refused(ReplyCode.BAD_PARAMETER)
+    return Send(
+        to, conversation, "forward", id=client_id, about=fields.needed_id("forward")
     )
 
 

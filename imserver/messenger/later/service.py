@@ -321,11 +321,7 @@ class ScheduledMessages:
             self.counts["send"] += 1
             self._signal(row.app, row.member, {"id": row.id, "gone": True})
         elif isinstance(result, Rejected) and result.reason != RejectReason.WITHDRAWN:
-            after = self.rows.refuse(row, result.reason)
-            # None: the message was changed or deleted meanwhile.
-            if after is not None:
-                self.counts["refuse"] += 1
-                self.changed(after)
+            self._refuse(row, result.reason)
         elif isinstance(result, StorageUnavailable) and result.until:
             # The app has used up its quota of stored messages.
             after = self.rows.refuse(row, QUOTA, AGAIN_MS)
@@ -333,6 +329,15 @@ class ScheduledMessages:
                 self.changed(after)
         # In all other cases nodes try the message again when the lease ends. A
         # message that was WITHDRAWN was changed or deleted meanwhile.
+
+    def _refuse(self, row: ScheduledMessage, reason: str) -> None:
+        """Store why a message is refused, and notify the devices of its
+        author."""
+        after = self.rows.refuse(row, reason)
+        # None: the message was changed or deleted meanwhile.
+        if after is not None:
+            self.counts["refuse"] += 1
+            self.changed(after)
 
 
 def _draft(row: ScheduledMessage) -> Draft:

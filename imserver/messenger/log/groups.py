@@ -161,8 +161,7 @@ class GroupWriter(WritingPart):
         if isinstance(state, Rejected):
             return state
 
-        members = transaction.members(conversation, users)
-        new = [user for user in dict.fromkeys(users) if user not in members]
+        new = _not_members(transaction, conversation, users)
         if not new:
             return Change(conversation)
         count = count_members(transaction.sql, transaction.log, conversation)
@@ -222,9 +221,9 @@ class GroupWriter(WritingPart):
         if users is None:
             leaving = _first_leaving(transaction, conversation)
         else:
-            members = transaction.members(conversation, users)
-            leaving = [user for user in dict.fromkeys(users) if user in members]
-            is_owner_leaving = any(members[user][1] == OWNER for user in leaving)
+            roles = _roles_among(transaction, conversation, users)
+            leaving = list(roles)
+            is_owner_leaving = OWNER in roles.values()
         if not leaving:
             return Change(conversation)
 
@@ -494,6 +493,22 @@ def _record_leave(
         transaction.set_group(state.id, "handle", "")
     left = GroupMeta(users=tuple(users), members=count)
     return record(transaction, state, "leave", by, left.to_bytes())
+
+
+def _roles_among(
+    transaction: AppTransaction, conversation: int, users: Sequence[str]
+) -> dict[str, str]:
+    """Return user → role, for the members among these users, in their order."""
+    members = transaction.members(conversation, users)
+    return {user: members[user][1] for user in users if user in members}
+
+
+def _not_members(
+    transaction: AppTransaction, conversation: int, users: Sequence[str]
+) -> list[str]:
+    """Return the users among these who are no members yet, each once."""
+    members = transaction.members(conversation, users)
+    return [user for user in dict.fromkeys(users) if user not in members]
 
 
 def _users_to_check(

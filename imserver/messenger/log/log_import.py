@@ -355,15 +355,21 @@ class LogImport:
         created = GroupMeta(change="create", name=name, users=tuple(all_users))
         self._record(key, state, "group", owner, time_ms, created)
 
+        self._set_properties(state.id, description, avatar, is_open)
+        return state.id
+
+    def _set_properties(
+        self, group: int, description: str, avatar: str, is_open: bool
+    ) -> None:
+        """Set the properties of a new group that differ from the defaults."""
         transaction = self._transaction
         if description:
-            transaction.set_group(state.id, "description", description)
+            transaction.set_group(group, "description", description)
         if avatar:
-            transaction.set_group(state.id, "avatar", avatar)
+            transaction.set_group(group, "avatar", avatar)
         # 1 in the column `open` means that anybody may join.
         if is_open:
-            transaction.set_group(state.id, "open", 1)
-        return state.id
+            transaction.set_group(group, "open", 1)
 
     def _make_group(
         self, name: str, users: Sequence[str], admins: Container[str]

@@ -308,16 +308,8 @@ def _remove(transaction: AppTransaction, act: str, message: int) -> int:
     # The recall removes the content of the edits, too, so they are copied.
     rows += sql.query(_EDITS, (log, message))
     annotations = _annotations_of(sql, log, message)
-    draft = Draft(
-        sender="",
-        kind="recall",
-        type="",
-        about=message,
-        meta=REMOVED,
-        conversation=conversation,
-    )
     # `rows` still have the old content, which the recall removes.
-    recall = transaction.enter(state, draft)
+    recall = transaction.enter(state, _recall_of(message, conversation))
     transaction.write_conversations()
 
     copies = [
@@ -332,6 +324,18 @@ _NEW_COPY: Final = (
     f"INSERT INTO {_COPIES} (log, act, id, message, recall, sender, kind, type, about, meta, body, "
     "annotations) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
 )
+
+
+def _recall_of(message: int, conversation: int) -> Draft:
+    """Return the recall of a removed message, by the server."""
+    return Draft(
+        sender="",
+        kind="recall",
+        type="",
+        about=message,
+        meta=REMOVED,
+        conversation=conversation,
+    )
 
 
 def _copy_of(

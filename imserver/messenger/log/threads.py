@@ -445,16 +445,10 @@ class ThreadStore(Store.Rows):
         ``before`` of the next page; 0: there are no earlier replies. Returns
         None if the user cannot read the thread.
         """
-        statement = (
-            "SELECT id FROM thread_reply "
-            "WHERE log = %s AND root = %s AND id > %s AND id <= %s "
-            "ORDER BY id DESC LIMIT %s"
-        )
         if _conversation_of(sql, head, user, root) is None:
             return None
 
-        values = (head.number, root, head.floor, last_before(head, before), limit + 1)
-        ids = [row[0] for row in sql.query(statement, values)]
+        ids = _last_replies(sql, head, root, before, limit + 1)
         sizes = readable_sizes(sql, head, user, ids[:limit])
         newest_first = sorted(sizes.items(), reverse=True)
         entries, is_cut = page_of(sql, head, newest_first, limit, user)
@@ -549,6 +543,22 @@ class ThreadStore(Store.Rows):
             (upto, head.number, user, root, upto),
         )
         return _thread(sql, head, user, root)
+
+
+def _last_replies(
+    sql: Statements, head: LogHead, root: int, before: int, limit: int
+) -> list[int]:
+    """Return the ids of the last replies of a thread, the newest first.
+
+    There are at most ``limit``, with ids before ``before``; 0: the end.
+    """
+    statement = (
+        "SELECT id FROM thread_reply "
+        "WHERE log = %s AND root = %s AND id > %s AND id <= %s "
+        "ORDER BY id DESC LIMIT %s"
+    )
+    values = (head.number, root, head.floor, last_before(head, before), limit)
+    return [row[0] for row in sql.query(statement, values)]
 
 
 def _fitting_messages(

@@ -388,13 +388,18 @@ class MessageCommands(Service, dict=True):
             # A change would create the database.
             result = Rejected(RejectReason.UNKNOWN_MESSAGE)
         if isinstance(result, Rejected):
-            return Reply(result.reply_code, RefusedView.of(result), result.reason)
+            return _refusal(result)
 
         view = AnnotatedView(result.conversation)
         if result.entry is not None:
             view.id = result.entry.id
             view.seq = result.entry.seq
         return Reply(ReplyCode.OK, view)
+
+
+def _refusal(rejected: Rejected) -> Reply:
+    """Return the reply to a command that the log or a service has refused."""
+    return Reply(rejected.reply_code, RefusedView.of(rejected), rejected.reason)
 
 
 def _search_of_types(command: History) -> Search:
@@ -495,7 +500,7 @@ class AskCommands(Service):
             besides=connection,
         )
         if isinstance(result, Rejected):
-            return Reply(result.reply_code, RefusedView.of(result), result.reason)
+            return _refusal(result)
 
         view = AnsweredView(result.conversation, result.ask)
         if result.entry is not None:

@@ -150,17 +150,23 @@ class RecentEntries:
 
         # Without all entries of the segment, the index reads the database.
         has_all = run.first <= first and end <= run.end
+        parts = self._take_parts(run, end)
+        changed: set[int] = set()
+        if has_all:
+            parts = [part for part in parts if part.first >= first]
+            changed = {id for id in run.changed if first <= id < end}
+        else:
+            parts = []
+        run.changed = {id for id in run.changed if id >= end}
+        run.first = min(end, run.end)
+        return parts, changed
+
+    def _take_parts(self, run: _Run, end: int) -> list[ContentPart]:
+        """Take the parts that begin before the id ``end`` from a run."""
         parts: list[ContentPart] = []
         while run.parts and run.parts[0].first < end:
             part = run.parts.popleft()
             run.bytes -= part.size
             self._bytes -= part.size
-            if has_all and part.first >= first:
-                parts.append(part)
-
-        changed: set[int] = set()
-        if has_all:
-            changed = {id for id in run.changed if first <= id < end}
-        run.changed = {id for id in run.changed if id >= end}
-        run.first = min(end, run.end)
-        return parts, changed
+            parts.append(part)
+        return parts

@@ -306,26 +306,30 @@ class _Scan(Service):
         because SQL compares only roughly.
         """
         user = self._conditions.user
+        condition, values = self._conditions.sql(sql.engine, with_words=True)
+        rows = sql.query(
+            self._statement(condition),
+            (self._log, user, after, upto, user, *values, count),
+        )
+        if rows:
+            return fetch(sql, self._log, [row[0] for row in rows], user)
+        return []
+
+    def _statement(self, condition: str) -> str:
+        """Return the statement that selects the ids of messages of the user.
+
+        ``condition`` leaves out most messages that do not match the search.
+        """
         in_conversation = ""
         if self._conditions.conversation:
             number = int(self._conditions.conversation)
             in_conversation = f"AND s.conversation = {number} "
-
-        # SQL leaves out most messages that do not match.
-        condition, values = self._conditions.sql(sql.engine, with_words=True)
-        statement = (
+        return (
             "SELECT m.id FROM membership s, message m "
             f"WHERE s.log = %s AND s.member = %s {in_conversation}"
             f"AND {VISIBLE} AND m.id > %s AND m.id <= %s "
             f"AND {_IS_FOUND} AND {condition} ORDER BY m.id DESC LIMIT %s"
         )
-
-        rows = sql.query(
-            statement, (self._log, user, after, upto, user, *values, count)
-        )
-        if rows:
-            return fetch(sql, self._log, [row[0] for row in rows], user)
-        return []
 
 
 class _LookUp:

@@ -479,13 +479,7 @@ def offsets_with(terms: bytes, term: Term) -> set[int]:
     """
     hits: set[int] = set()
     if term.is_prefix:
-        if term.text.encode() not in terms:
-            return hits
-        for text, offsets in decode_terms(terms).items():
-            if text.startswith(term.text):
-                hits.update(listed(offsets))
-        return hits
-
+        return _offsets_with_prefix(terms, term.text)
     # Search in the bytes: decoding the row would take six times as long. The
     # bytes may also be the end of a longer term, which makes wrong hits.
     key = encode_terms(term.text)
@@ -493,6 +487,19 @@ def offsets_with(terms: bytes, term: Term) -> set[int]:
     while at >= 0:
         hits.update(_offsets_at(terms, at + len(key)))
         at = terms.find(key, at + 1)
+    return hits
+
+
+def _offsets_with_prefix(terms: bytes, prefix: str) -> set[int]:
+    """Return the offsets of the messages that have a term with this
+    beginning."""
+    hits: set[int] = set()
+    # Most rows have no such term, and need not be decoded.
+    if prefix.encode() not in terms:
+        return hits
+    for text, offsets in decode_terms(terms).items():
+        if text.startswith(prefix):
+            hits.update(listed(offsets))
     return hits
 
 
