@@ -20,7 +20,7 @@ from imserver.plugin.http import (
     page_and_cursor,
     read_cursor,
 )
-from imserver.plugin.identity import Needs
+from imserver.plugin.identity import Needs, Principal
 from imserver.plugin.services import Core
 from imserver.plugin.settings import TenantSettings
 
@@ -142,22 +142,27 @@ def rights(api: AdminApi, call: Call, request: NoQuery) -> RightsAnswer:
     apps = None
     if principal.apps is not None:
         apps = sorted(principal.apps)
+    return RightsAnswer(
+        kind=principal.kind,
+        id=principal.staff or principal.key,
+        apps=apps,
+        rights=sorted(principal.rights),
+        routes=_routes_for(api.api, principal),
+        version=api.core.node.version,
+    )
+
+
+def _routes_for(api: Api, principal: Principal) -> list[str]:
+    """The routes that a principal may use, such as ``POST keys/create``."""
     routes = []
-    for (method, path), endpoint in api.api.endpoints.items():
+    for (method, path), endpoint in api.endpoints.items():
         route = endpoint.route
         if not path.startswith("/api/v1/") or not principal.may(route.need):
             continue
         # Some routes are only for principals that reach all apps.
         if principal.apps is None or route.app != "all":
             routes.append(f"{method} {path.removeprefix('/api/v1/')}")
-    return RightsAnswer(
-        kind=principal.kind,
-        id=principal.staff or principal.key,
-        apps=apps,
-        rights=sorted(principal.rights),
-        routes=routes,
-        version=api.core.node.version,
-    )
+    return routes
 
 
 @routes.get("/find", Needs.PEOPLE, reach="optional")
@@ -331,10 +336,16 @@ class _SchemaReader(Struct):
             self.add(value["$ref"].rpartition("/")[2])  # #/components/schemas/NAME
         text = value.get("description")
         if isinstance(text, str):
-            # Each paragraph has a translation of its own.
-            parts = [self.texts.get(part, part) for part in text.split("\n\n")]
-            value["description"] = "\n\n".join(parts)
+            value["description"] = self._translated(text)
         return {key: self._read(each) for key, each in value.items()}
+
+    def _translated(self, text: str) -> str:
+        """A text in the language of the page.
+
+        Each paragraph has a translation of its own.
+        """
+        parts = [self.texts.get(part, part) for part in text.split("\n\n")]
+        return "\n\n".join(parts)
 
 
 # --- connections --------------------------------------------------------------

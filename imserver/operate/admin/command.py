@@ -35,9 +35,7 @@ def drain(url: str, key_file: str | None, back: bool, yes: bool, node: str) -> N
     """
     api = ServerApi(url, key_file)
     nodes = _nodes(api)
-    # The server marks the node that answers as ``own``.
-    own_node = next(name for name, state in nodes.items() if state["own"])
-    node = node or own_node
+    node = node or _own_node(nodes)
     if node not in nodes:
         fail(f"there is no node {node}: the nodes are {', '.join(nodes)}")
 
@@ -50,6 +48,11 @@ def drain(url: str, key_file: str | None, back: bool, yes: bool, node: str) -> N
         _confirm_outage(node, nodes[node]["connections"], yes)
     api.post("nodes/drain", {"node": node})
     _wait_until_drained(api, node)
+
+
+def _own_node(nodes: dict[str, dict[str, Any]]) -> str:
+    """The name of the node that answers, which the server marks as ``own``."""
+    return next(name for name, state in nodes.items() if state["own"])
 
 
 def _serves_without(node: str, nodes: Mapping[str, Any]) -> bool:

@@ -307,13 +307,7 @@ class Finder:
         if not principal.may(Needs.OPERATE):
             return
         members = self._core.channels.members
-        # A page begins after a name. So this is a name just before all names
-        # that begin with the text: for "news" it is "newr" and the highest
-        # character.
-        before = text[:-1]
-        last = ord(text[-1])
-        if last:
-            before += chr(last - 1) + "\U0010ffff"
+        before = _name_before(text)
         for app in apps[:_MOST_CHANNEL_APPS]:
             for row in members.channels(app, before, limit).channels:
                 if row.channel.startswith(text):
@@ -332,11 +326,22 @@ class Finder:
         resolve = self._core.tenants.resolve
         for row in (*self._core.keys.configured, *self._core.store.keys()):
             matches = row.id.lower().startswith(text) or text in row.note.lower()
-            if not matches:
-                continue
-            if _reaches(principal, set(map(resolve, row.apps))):
+            if matches and _reaches(principal, set(map(resolve, row.apps))):
                 scopes = " ".join(row.scopes)
                 yield row.id, ",".join(row.apps), row.note or row.id, scopes
+
+
+def _name_before(prefix: str) -> str:
+    """A name just before all names that begin with ``prefix``.
+
+    A page begins after a name. For ``news`` the name is ``newr`` and the
+    highest character.
+    """
+    before = prefix[:-1]
+    last = ord(prefix[-1])
+    if last:
+        before += chr(last - 1) + "\U0010ffff"
+    return before
 
 
 def _reaches(principal: Principal, apps: set[str]) -> bool:

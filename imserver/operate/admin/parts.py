@@ -199,6 +199,7 @@ class Nodes:
         state: Mapping[str, Any] = core.status.state(debug=False, detail=True)
         metrics: Mapping[str, Any] = state["metrics"]
         disk_bytes, free_bytes = _disk_of(core.config.server.data_dir)
+        clients = state["managerInfo"]
         reason = ""
         since = 0
         unready = core.status.unready()  # None: the node can serve clients
@@ -210,8 +211,8 @@ class Nodes:
             started=int(time() - state["uptimeSeconds"]),
             reason=reason,
             drained=core.node.drained,
-            connections=state["managerInfo"]["clientsLen"],
-            users=state["managerInfo"]["usersLen"],
+            connections=clients["clientsLen"],
+            users=clients["usersLen"],
             memory=state["memoryBytes"],
             cpu=state["cpuSeconds"],
             cpus=os.cpu_count() or 1,

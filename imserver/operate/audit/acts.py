@@ -104,6 +104,21 @@ def facts_of(given: Any, answer: Any = None, user: str = "") -> dict[str, Any]:
     ``given`` is the input as a struct, or the parameters of a request by name.
     ``user`` is the user whom the act names already, and who is not repeated.
     """
+    facts, users, fields = _sorted_input(given)
+    # If both have an id, the id of the request is stored: the answer to a
+    # recall has the id of the entry of the recall.
+    facts = _facts_of_answer(answer) | facts
+    if fields:
+        facts["fields"] = fields[:_MOST_VALUES]
+    other_users = [each for each in users if each not in ("", user)]
+    if other_users:
+        facts["users"] = other_users[:MOST_USERS]
+    return facts
+
+
+def _sorted_input(given: Any) -> tuple[dict[str, Any], list[str], list[str]]:
+    """The facts in the input of an act, the users in it, and the names of
+    other fields."""
     facts: dict[str, Any] = {}
     users: list[str] = []
     fields: list[str] = []
@@ -117,16 +132,7 @@ def facts_of(given: Any, answer: Any = None, user: str = "") -> dict[str, Any]:
             facts[name] = [setting for setting, _ in _given(value)]
         elif name not in _UNNAMED:
             fields.append(name)
-
-    # If both have an id, the id of the request is stored: the answer to a
-    # recall has the id of the entry of the recall.
-    facts = _facts_of_answer(answer) | facts
-    if fields:
-        facts["fields"] = fields[:_MOST_VALUES]
-    other_users = [each for each in users if each not in ("", user)]
-    if other_users:
-        facts["users"] = other_users[:MOST_USERS]
-    return facts
+    return facts, users, fields
 
 
 def _facts_of_answer(answer: Any) -> dict[str, Any]:
@@ -234,10 +240,15 @@ def _names(act: Act) -> Iterator[Name]:
     users = facts.pop("users", ())
     if facts:
         yield _name_of_facts(act, facts, by, target)
-    for number, thing in enumerate(_things(act.name, facts)):
-        yield _name(f"about/{number}", app="", member=_clean(thing, _MEMBER_BYTES))
-    for number, user in enumerate(users):
-        yield _name(f"users/{number}", app, _clean(user, _MEMBER_BYTES))
+    # A thing belongs to no app.
+    yield from _numbered("about", "", _things(act.name, facts))
+    yield from _numbered("users", app, users)
+
+
+def _numbered(part: str, app: str, members: Iterable[str]) -> Iterator[Name]:
+    """Names of the parts ``about/0``, ``about/1`` and so on of an act."""
+    for number, member in enumerate(members):
+        yield _name(f"{part}/{number}", app, _clean(member, _MEMBER_BYTES))
 
 
 _Person = tuple[str, str] | None

@@ -1,6 +1,6 @@
 """``/api/v1/audit``: the acts in the audit log."""
 
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 from urllib.parse import urlencode
 
 import msgspec
@@ -11,6 +11,9 @@ from imserver.operate.audit.rows import AuditQuery, page_of
 from imserver.plugin.http import Api, ApiProblem, Call, HttpResponse, Resource, about
 from imserver.plugin.identity import Needs
 from imserver.plugin.storage import Store
+
+if TYPE_CHECKING:
+    from imserver.operate.audit.verification import Verification
 
 NDJSON: Final = "application/x-ndjson"
 ACTS_PER_REQUEST: Final = 10
@@ -173,18 +176,23 @@ def _check(service: AuditApi, call: Call) -> AuditCheck:
 
     reaches_all_apps = call.principal.apps is None
     if reaches_all_apps:
-        number, digest = result.head
-        return AuditCheck(
-            acts=result.rows,
-            since=result.since,
-            until=result.until,
-            head=f"{number}:{digest}",
-            wrong=result.wrong,
-        )
+        return _full_check(result)
     # The numbers of broken rows would tell something about other apps.
     if result.wrong:
         return AuditCheck(wrong=["the chain is broken"])
     return AuditCheck()
+
+
+def _full_check(result: "Verification") -> AuditCheck:
+    """All results of a verification."""
+    number, digest = result.head
+    return AuditCheck(
+        acts=result.rows,
+        since=result.since,
+        until=result.until,
+        head=f"{number}:{digest}",
+        wrong=result.wrong,
+    )
 
 
 def _names(store: Store, acts: list[ActShown]) -> dict[str, dict[str, str]]:

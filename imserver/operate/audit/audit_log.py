@@ -112,11 +112,7 @@ class AuditLog(Observer, ArchivedFiles):
                 if act.by.kind != "node":
                     self._write_line(act)
                 return
-            waiting = _Waiting(act, NewAct(*entry_of(act), done_at=monotonic()), Flag())
-            self._queue.append(waiting)
-            if self._writer is None:
-                self._writer = gevent.spawn(self._write)
-
+            waiting = self._put_in_queue(act)
             # While the database fails, waiting would only delay the answer.
             is_late = self._fails
             if not is_late and act.by.kind != "node":
@@ -126,6 +122,15 @@ class AuditLog(Observer, ArchivedFiles):
         # The act is done already. So an error here must not become the answer.
         except Exception:
             log.exception("the act %s is missing in the audit log", act.name)
+
+    def _put_in_queue(self, act: Act) -> _Waiting:
+        """Let the writer store an act, and start the writer if there is none."""
+        new = NewAct(*entry_of(act), done_at=monotonic())
+        waiting = _Waiting(act, new, Flag())
+        self._queue.append(waiting)
+        if self._writer is None:
+            self._writer = gevent.spawn(self._write)
+        return waiting
 
     def _log_once(self, waiting: _Waiting) -> None:
         """Write an act to the server's log, unless it is there already."""
@@ -202,19 +207,27 @@ class AuditLog(Observer, ArchivedFiles):
                 failures += 1
                 pause = retry_pause(failures, _MIN_PAUSE_SECONDS, _MAX_PAUSE_SECONDS)
                 gevent.sleep(pause)
-            except Exception:
-                if len(waiting) == 1:
-                    refused = waiting[0]
-                    log.exception(
-                        "the act %s cannot be stored in the audit log", refused.act.name
-                    )
-                    self._log_once(refused)
-                    return
-                # The database refuses one of the acts. Store each alone, so
-                # that all others are stored.
-                for each in waiting:
-                    self._store_batch([each])
+            except Exception as error:
+                self._store_alone(waiting, error)
                 return
+
+    def _store_alone(self, waiting: list[_Waiting], error: Exception) -> None:
+        """Store each of the acts alone, because the database refuses one.
+
+        So all others are stored. One act alone is the refused act; it becomes a
+        line in the server's log, with the error of the database.
+        """
+        if len(waiting) == 1:
+            (refused,) = waiting
+            log.error(
+                "the act %s cannot be stored in the audit log",
+                refused.act.name,
+                exc_info=error,
+            )
+            self._log_once(refused)
+            return
+        for each in waiting:
+            self._store_batch([each])
 
     def expire(self) -> None:
         """Remove acts that are older than the configured number of days.

@@ -1,7 +1,7 @@
 """``imserver audit``: who has changed what."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final
@@ -145,6 +145,11 @@ def list_acts(
         if wanted["user"]:
             wanted["user"] = _user_of(store, tenants, wanted["app"], wanted["user"])
         acts = _read_acts(store, wanted, limit)
+    _print_acts(acts)
+
+
+def _print_acts(acts: Sequence[ActShown]) -> None:
+    """Print acts as a table or as JSON."""
     if not acts:
         CommandLine.data(
             [],

@@ -226,15 +226,22 @@ def remove_before(age_ms: int, sql: PooledStatements) -> int:
         return 0
 
     last_number, digest = too_old[-1]
-    # Rows are deleted in the order of their numbers, so what stays is one
-    # chain.
-    sql.execute("DELETE FROM audit_name WHERE number <= %s", (last_number,))
-    sql.execute("DELETE FROM audit WHERE number <= %s", (last_number,))
+    _move_anchor(sql, last_number, _as_text(digest))
+    return len(too_old)
+
+
+def _move_anchor(sql: PooledStatements, number: int, digest: str) -> None:
+    """Make an act the anchor of the chain, and delete all acts up to it.
+
+    Rows are deleted in the order of their numbers, so the remaining rows are
+    one chain.
+    """
+    sql.execute("DELETE FROM audit_name WHERE number <= %s", (number,))
+    sql.execute("DELETE FROM audit WHERE number <= %s", (number,))
     sql.execute(
         "UPDATE audit_head SET anchor = %s, anchor_hash = %s WHERE one = 1",
-        (last_number, _as_text(digest)),
+        (number, digest),
     )
-    return len(too_old)
 
 
 # --- reading ------------------------------------------------------------------
@@ -461,10 +468,19 @@ def page_of(store: Store, query: AuditQuery) -> tuple[Acts, int]:
     # Acts have descending numbers. One of the searches may have ended early;
     # only down to the higher number have all of them looked at the acts.
     following = max(following, following_removals)
-    all_acts = sorted((*acts, *removals), key=lambda act: -act[0].number)
-    page = [act for act in all_acts if act[0].number >= following]
-    if len(page) > query.limit:
-        del page[query.limit :]
+    return _merged_page([*acts, *removals], following, query.limit)
+
+
+def _merged_page(acts: Acts, following: int, limit: int) -> tuple[Acts, int]:
+    """The newest of these acts down to the number ``following``.
+
+    Returns at most ``limit`` of them, and the number after which the next page
+    begins.
+    """
+    newest_first = sorted(acts, key=lambda act: -act[0].number)
+    page = [act for act in newest_first if act[0].number >= following]
+    if len(page) > limit:
+        del page[limit:]
         last, _ = page[-1]
         following = last.number
     return page, following

@@ -130,8 +130,7 @@ def _erase(
     request: dict[str, object] = {**person}
     if seconds:
         request["seconds"] = seconds
-    if reason:
-        request["reason"] = reason
+    request |= facts_of(reason)
     answer = server.post("users/erase", request)
     if not answer["erased"]:
         text = _progress_text(name, seconds, is_planned="ends" in answer)
@@ -315,6 +314,33 @@ def _delete_later(
     takes the deletion back, which ends the command. ``record`` stores an act in
     the audit log. Raises Unavailable and NotWaiting.
     """
+    with _ctrl_c() as pressed:
+        deletion.plan(name, seconds, reason)
+        record("apps.delete", name, seconds=seconds, **facts_of(reason))
+        click.echo(
+            f"{name} is locked, and will be deleted in {seconds} seconds. Ctrl-C cancels the deletion",
+            err=True,
+        )
+        _wait_until_deleted(store, deletion, erasures, record, name, pressed)
+    # Without a row, the app is deleted, or somebody has taken it back.
+    if not store.is_deleted(name):
+        fail(f"the deletion was cancelled: {_UNDONE}")
+
+
+def _wait_until_deleted(
+    store: Store,
+    deletion: AppDeletion,
+    erasures: list[Erasure],
+    record: Callable[..., None],
+    name: str,
+    pressed: Event,
+) -> None:
+    """Wait for the planned deletion of an app, or delete the app when it is
+    due.
+
+    ``pressed`` is set by Ctrl-C, which takes the deletion back. Raises
+    Unavailable and NotWaiting.
+    """
     problems: list[Unavailable] = []
 
     def begin(app: str, _: str) -> None:
@@ -331,24 +357,14 @@ def _delete_later(
             problems.append(error)
             raise
 
-    with _ctrl_c() as pressed:
-        deletion.plan(name, seconds, reason)
-        record("apps.delete", name, seconds=seconds, **facts_of(reason))
-        click.echo(
-            f"{name} is locked, and will be deleted in {seconds} seconds. Ctrl-C cancels the deletion",
-            err=True,
-        )
-        # The row of the planned deletion exists until the deletion has ended.
-        runner = due_runner(store, f"id = '' AND {DUE}", begin)
-        while deletion.waiting.get(name) is not None:
-            runner.look()
-            if problems:
-                raise problems[0]
-            if pressed.wait(_LOOK_SECONDS) and deletion.waiting.get(name) is not None:
-                _undo(deletion, record, name)
-    # Without a row, the app is deleted, or somebody has taken it back.
-    if not store.is_deleted(name):
-        fail(f"the deletion was cancelled: {_UNDONE}")
+    # The row of the planned deletion exists until the deletion has ended.
+    runner = due_runner(store, f"id = '' AND {DUE}", begin)
+    while deletion.waiting.get(name) is not None:
+        runner.look()
+        if problems:
+            raise problems[0]
+        if pressed.wait(_LOOK_SECONDS) and deletion.waiting.get(name) is not None:
+            _undo(deletion, record, name)
 
 
 def _facts_due(deletion: AppDeletion, app: str) -> dict[str, str]:

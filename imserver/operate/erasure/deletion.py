@@ -279,6 +279,11 @@ def delete_app(
         contents = api.deletion.contents(app)
         planned = api.deletion.plan(app, seconds, reason)
         return view(AppDeleted, contents, app=app, ends=planned.ends)
+    return _delete_now(api, app, reason)
+
+
+def _delete_now(api: DeletionApi, app: str, reason: str) -> AppDeleted:
+    """Delete an app at once, as far as the services answer."""
     try:
         contents = api.deletion.delete(app, api.core.erasures, reason)
     except DeletionGoesOn as error:

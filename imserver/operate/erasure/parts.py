@@ -163,10 +163,7 @@ class UserErasure:
         before the erasure begins, because this node may die during it.
         """
         core = self._core
-        who = call.principal, call.app, user, call.request.host, call.request.id
-        core.observer.acted(Act(act, *who, facts_of(reason), gone=True))
-        call.act = ""  # otherwise the API would store the act again
-
+        self._store_act(call, act, user, reason)
         if core.store.has_database:
             # If this node dies after this step, another node continues.
             core.user_erasures.begin(call.app, user)
@@ -179,6 +176,12 @@ class UserErasure:
             log.warning("an erasure in %s goes on later: %s", call.app, error)
             return ErasedAnswer(erased=False)
         return ErasedAnswer()
+
+    def _store_act(self, call: Call, act: str, user: str, reason: str) -> None:
+        """Store the act of an erasure in the audit log, without its user."""
+        who = call.principal, call.app, user, call.request.host, call.request.id
+        self._core.observer.acted(Act(act, *who, facts_of(reason), gone=True))
+        call.act = ""  # otherwise the API would store the act again
 
     def erase(self, app: str, user: str, reason: str = "") -> None:
         """Erase a user of any kind. ``reason`` is for the audit log.

@@ -365,14 +365,7 @@ class Cards(Service, dict=True):
         states = self.relations.states(viewer, others)
         known_users = self.relations.known(app, viewer, others, states)
 
-        # Users see themselves whole.
-        seen_whole: Collection[str] = {
-            account.user for account in accounts if account.id == viewer_id
-        }
-        if not viewer:
-            # A back end sees the same data of each user as the user. It knows
-            # all users.
-            seen_whole = known_users
+        seen_whole = _users_seen_whole(accounts, viewer, known_users)
         shows_emails = self.accounts.rules_of(app).show_emails
         view = _View(
             viewer_id=viewer_id,
@@ -412,6 +405,20 @@ class Cards(Service, dict=True):
 def _may_be_listed(account: Account) -> bool:
     """Whether lists of people may have the account: a findable member."""
     return account.findable and not (account.bot or account.guest)
+
+
+def _users_seen_whole(
+    accounts: Sequence[Account], viewer: str, known_users: Collection[str]
+) -> Collection[str]:
+    """The users whose data ``viewer`` sees completely.
+
+    Users see themselves whole. A back end (``viewer`` ``""``) sees the same
+    data of each user as the user. It knows all users.
+    """
+    if not viewer:
+        return known_users
+    viewer_id = id_of(viewer)
+    return {account.user for account in accounts if account.id == viewer_id}
 
 
 def _visible_names(

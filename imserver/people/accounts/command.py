@@ -231,8 +231,12 @@ def show(path: str | None, data_dir: str | None, target: str) -> None:
     document: dict[str, Any] = {_json_name(name): value for name, value in fields}
     document["devices"] = names
     rows = fields + [("device", name) for name in names]
-    lines = [f"{name:{_NAME_CHARACTERS}} {value}" for name, value in rows]
-    CommandLine.data(document, "\n".join(lines))
+    CommandLine.data(document, _table_of(rows))
+
+
+def _table_of(rows: Sequence[tuple[str, str]]) -> str:
+    """Lines of names and values; the values are below each other."""
+    return "\n".join(f"{name:{_NAME_CHARACTERS}} {value}" for name, value in rows)
 
 
 def _json_name(name: str) -> str:

@@ -54,6 +54,8 @@ CENTURY: Final = 36525 * 86400
 """The length of the ban for a lock without an end, in seconds."""
 
 Kind = Literal["person", "guest", "bot"]
+_CONDITION_OF_LOCK: Final = {True: "locked_until > %s", False: "locked_until <= %s"}
+"""Whether an account is locked at a time → the condition for that."""
 _CONDITION_OF_KIND: Final[dict[Kind, str]] = {
     "person": "{is_no_guest} AND bot = 0",
     "guest": "guest = 1",
@@ -269,10 +271,7 @@ def _conditions(
         # The form of this condition depends on the engine.
         conditions.append(condition.format(is_no_guest=IS_NO_GUEST[sql.engine]))
     if wanted.locked is not None:
-        if wanted.locked:
-            conditions.append("locked_until > %s")
-        else:
-            conditions.append("locked_until <= %s")
+        conditions.append(_CONDITION_OF_LOCK[wanted.locked])
         values.append(now)
     text = wanted.text.strip()
     if text:
@@ -303,11 +302,10 @@ def _conditions_of_text(
         values.append(id)
     if contacts:
         conditions.append(contains("email"))
-        values.append(text.lower())
         # Accounts without a number have an invented value there.
         conditions.append(f"(phone > %s AND {contains('phone')})")
-        values.append(_ABOVE_NO_PHONE)
-        values.append(text.translate(SEPARATORS) or text)
+        number = text.translate(SEPARATORS) or text
+        values += (text.lower(), _ABOVE_NO_PHONE, number)
     return conditions, values
 
 

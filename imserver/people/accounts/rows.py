@@ -263,25 +263,30 @@ class AccountStore(Store.Rows):
         count.
         """
 
-        def read(sql: PooledStatements) -> list[Row]:
-            """Read the accounts with these words in their stored names."""
-            has_all = " AND ".join([sql.contains("folded")] * len(words))
-            # Nodes of the release before, and imports of apps, do not fold
-            # names. Such accounts are selected, too, and checked below.
-            statement = (
-                f"{_ACCOUNTS} WHERE app = %s "
-                f"AND (folded IS NULL OR ({has_all})) "
-                f"AND id IN {{}}"
-            )
-            return sql.query_in(statement, (app, *words), ids)
-
-        rows: list[Row] = self._store.read_or([], read)
+        rows = self._rows_named(app, ids, words)
         matching = [
             account
             for account in map(_account, rows)
             if _contains_all(_as_others_see(account), words)
         ]
         return sorted(matching, key=lambda account: account.id)
+
+    @Store.reading_or([])
+    def _rows_named(
+        self, sql: PooledStatements, app: str, ids: Sequence[int], words: Sequence[str]
+    ) -> list[Row]:
+        """The rows of accounts with these words in their stored names.
+
+        Nodes of the release before, and imports of apps, do not fold names.
+        Such accounts are selected, too.
+        """
+        has_all = " AND ".join([sql.contains("folded")] * len(words))
+        statement = (
+            f"{_ACCOUNTS} WHERE app = %s "
+            f"AND (folded IS NULL OR ({has_all})) "
+            f"AND id IN {{}}"
+        )
+        return sql.query_in(statement, (app, *words), ids)
 
     @Store.reading_or(0)
     def last_id(self, sql: PooledStatements) -> int:
@@ -870,12 +875,8 @@ class AccountStore(Store.Rows):
 
         before = (_state(sql, one, two), _state(sql, two, one))
         after, result = change_states(before)
-        for account, old_state, new_state in zip(
-            (one, two), before, after, strict=True
-        ):
-            is_added = new_state and not old_state
-            if is_added and _count_relations(sql, account) >= limit:
-                return "full"
+        if _exceeds_limit(sql, (one, two), before, after, limit):
+            return "full"
 
         if after != before and condition is not None and not condition(sql):
             return "unknown"
@@ -1317,6 +1318,21 @@ def _count_relations(sql: PooledStatements, account: int) -> int:
     """To how many others an account has a relation."""
     rows = sql.query("SELECT count(*) FROM relation WHERE account = %s", (account,))
     return int(rows[0][0])
+
+
+def _exceeds_limit(
+    sql: PooledStatements,
+    accounts: tuple[int, int],
+    before: States,
+    after: States,
+    limit: int,
+) -> bool:
+    """Whether a change of states gives one of two accounts too many relations."""
+    for account, old_state, new_state in zip(accounts, before, after, strict=True):
+        is_added = new_state and not old_state
+        if is_added and _count_relations(sql, account) >= limit:
+            return True
+    return False
 
 
 def _replace_state(

@@ -17,6 +17,7 @@ from imserver.people.bots.api import CHAPTER
 from imserver.people.bots.bots import IncomingHooks, UnknownHook
 from imserver.people.bots.declared import HTTP_TOO_MANY_BOTS
 from imserver.people.bots.parts import bots_of
+from imserver.people.bots.rows import IncomingHook
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import (
     PROBLEM,
@@ -172,14 +173,7 @@ def _attachment_text(given: Any) -> str:
     """
     if not isinstance(given, dict):
         return ""
-    parts = [
-        _string(given.get("pretext")),
-        _link(given.get("title_link"), _string(given.get("title"))),
-        _string(given.get("text")),
-    ]
-    fields = given.get("fields")
-    if isinstance(fields, list):
-        parts += map(_field_text, fields)
+    parts = _texts_before_blocks(given)
     parts.append(_block_text(given.get("blocks"), depth=0))
     # A picture becomes a link to it.
     image = _string(given.get("image_url"))
@@ -195,6 +189,19 @@ def _field_text(field: Any) -> str:
     title = _string(field.get("title"))
     value = _string(field.get("value"))
     return f"{title}: {value}".strip(": ")
+
+
+def _texts_before_blocks(attachment: dict[str, Any]) -> list[str]:
+    """The title, the text and the fields of an attachment."""
+    texts = [
+        _string(attachment.get("pretext")),
+        _link(attachment.get("title_link"), _string(attachment.get("title"))),
+        _string(attachment.get("text")),
+    ]
+    fields = attachment.get("fields")
+    if isinstance(fields, list):
+        texts += map(_field_text, fields)
+    return texts
 
 
 def _wrapped_text(element: dict[str, Any], kind: str) -> str:
@@ -282,7 +289,11 @@ def _read(api: HookApi, call: Call) -> None:
     # From here on it is checked as a message of any other back end.
     call.input = call.decode_json(_message, msgspec.json.encode(message))
     call.input.conversation = hook.group
+    _act_as_bot(api, call, hook)
 
+
+def _act_as_bot(api: HookApi, call: Call, hook: IncomingHook) -> None:
+    """Make the bot of a webhook the acting user of a request."""
     call.app = api.core.tenants.resolve(hook.app)
     call.user = str(hook.id)
     accounts_of(api.core).tokens.know_bot(call.app, call.user)

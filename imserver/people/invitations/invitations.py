@@ -389,9 +389,7 @@ class Invitations:
             raise UnknownInvitation(code) from None
 
         self._show_end(app, invitation, message, "accepted")
-        if is_new:
-            return InvitationAccepted("joined", invitation.group, invitation.user)
-        return InvitationAccepted("already", invitation.group, invitation.user)
+        return _accepted_by_member(invitation, is_new)
 
     def _require_may_accept(
         self, app: str, user: str, invitation: InvitationShown
@@ -540,6 +538,15 @@ class Invitations:
             conversation=message.conversation,
         )
         self._messaging.store(app, draft, by_user=False)
+
+
+def _accepted_by_member(
+    invitation: InvitationShown, is_new: bool
+) -> InvitationAccepted:
+    """The result for a user who is a member now, or was one before."""
+    if is_new:
+        return InvitationAccepted("joined", invitation.group, invitation.user)
+    return InvitationAccepted("already", invitation.group, invitation.user)
 
 
 def _empty_preview(invitation: InvitationShown) -> InvitationPreview:

@@ -259,25 +259,35 @@ class InvitationMails:
         if mail is None or invitation is None or _has_expired(invitation):
             self.runner.end(app, code)
             return
+        content = self._content_for(app, mail, invitation)
+        if content is not None:
+            self._send(app, mail, content)
+
+    def _content_for(
+        self, app: str, mail: InvitationMail, invitation: InvitationShown
+    ) -> Mail | None:
+        """The mail of a valid invitation.
+
+        Returns None, and ends the mail, if its inviter may not invite any more,
+        or was deleted.
+        """
         try:
             group = self._groups.check_inviting(app, id_of(mail.group), mail.user)
         except (UnknownGroup, NotAllowed):
-            self.runner.end(app, code)
-            return
+            self.runner.end(app, mail.code)
+            return None
         name = self._inviter_name(app, mail.user)
         if name is None:
-            self._rows.remove(app, code)
-            return
-
-        content = _content(
+            self._rows.remove(app, mail.code)
+            return None
+        return _content(
             mail,
-            link=f"{self._page()}#invite={code}",
+            link=f"{self._page()}#invite={mail.code}",
             site=self._site,
             name=name,
             group=group.name,
             guests=invitation.guests,
         )
-        self._send(app, mail, content)
 
     def _inviter_name(self, app: str, inviter: str) -> str | None:
         """The nickname of an inviter; ``""`` for a back end.

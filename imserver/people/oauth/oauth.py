@@ -494,8 +494,7 @@ class OAuth:
             if (row.app, row.provider) != (app, name):
                 raise ProviderRefused("the browser came back to another provider")
             row.found = self._identified(row, code, problem, issuer)
-            settings, _ = self._provider(app, name)
-            title = settings.title or name
+            title = self._title(app, name)
         except ImserverError as error:
             if isinstance(error, ProviderRefused):
                 self._problem(app, name, error)
@@ -556,6 +555,11 @@ class OAuth:
             nickname=nickname,
             code=secret,
         )
+
+    def _title(self, app: str, name: str) -> str:
+        """The name of a provider for people. Raises UnknownProvider."""
+        settings, _ = self._provider(app, name)
+        return settings.title or name
 
     def _identified(
         self, row: _Running, code: str, problem: str, issuer: str
