@@ -138,16 +138,20 @@ class ArchiveWriter:
         """
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for name in (NAME, _DIRECTORY, CHECKSUMS):
-            flags = os.O_RDWR | os.O_CREAT
-            descriptor = os.open(self.folder / name, flags, _OWN_MODE)
-            self._files.append(os.fdopen(descriptor, "r+b"))
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._open_file(name)
 
         self.state = self._read_state()
         # Bytes that were written after the last save are cut off.
         for file, length in zip(self._files, self.state.lengths, strict=True):
             file.truncate(length)
             file.seek(length)
+
+    def _open_file(self, name: str) -> None:
+        """Open a file of the folder, or make it, and lock it. Raises OSError."""
+        flags = os.O_RDWR | os.O_CREAT
+        descriptor = os.open(self.folder / name, flags, _OWN_MODE)
+        self._files.append(os.fdopen(descriptor, "r+b"))
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def _read_state(self) -> ArchiveState:
         """The state at the last save; a new one if it is missing or broken."""
@@ -188,13 +192,7 @@ class ArchiveWriter:
         # The checksums are written before the last two entries, so they do not
         # name these.
         if entry.name not in (CHECKSUMS, MANIFEST):
-            line = EntryChecksum(
-                name=entry.name,
-                bytes=entry.size,
-                sha256=entry.digest.hexdigest(),
-                rows=rows,
-            )
-            checksums.write(msgspec.json.encode(line) + b"\n")
+            checksums.write(entry.checksum_line(rows))
 
         state.entries += 1
         state.rows += rows
@@ -368,6 +366,21 @@ class _Entry:
         # The next entry begins after this one.
         self._file.seek(end)
 
+        return self._directory_record()
+
+    def checksum_line(self, rows: int) -> bytes:
+        """The line about the entry in the file of checksums, which has ``rows``
+        rows."""
+        line = EntryChecksum(
+            name=self.name,
+            bytes=self.size,
+            sha256=self.digest.hexdigest(),
+            rows=rows,
+        )
+        return msgspec.json.encode(line) + b"\n"
+
+    def _directory_record(self) -> bytes:
+        """The record of the entry for the directory of a zip file."""
         name = self.name.encode()
         record = _CENTRAL.pack(
             b"PK\1\2",

@@ -184,13 +184,21 @@ def import_app(path: str | None, data_dir: str | None, app: str, file: Path) -> 
         archived = [each for _, each in parts]
         report = partial(click.echo, err=True)
         job = Import(archived, store, tenants, archive, app=name, report=report)
-        try:
-            job.run()
-        except ImserverError as error:
-            fail(error)
-        for table, why in job.left_out.items():
-            click.echo(f"not imported: {table}: {why}", err=True)
+        _run_import(job)
         record_act(config, store, "apps.import", name)
     click.echo(
         f"app {name} imported; accounts have no passwords until somebody sets them"
     )
+
+
+def _run_import(job: Import) -> None:
+    """Import an archive, and print what is left out.
+
+    Ends the command if the archive cannot be imported.
+    """
+    try:
+        job.run()
+    except ImserverError as error:
+        fail(error)
+    for table, why in job.left_out.items():
+        click.echo(f"not imported: {table}: {why}", err=True)

@@ -8,7 +8,7 @@ rows, files and acts, and the settings without secrets.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import file_digest
 from itertools import chain
 from pathlib import Path
@@ -127,17 +127,21 @@ class ArchiveMaker(Service, dict=True):
         try:
             self.run(writer.open)
             self._written = self.run(writer.names)
-            stages = [self._write_rows, self._write_files]
-            if self.subject.user:
-                stages += [self._write_conversations, self._write_page]
-            for number, stage in enumerate(stages):
-                if number < writer.state.stage:
-                    continue  # An earlier attempt has done it.
-                stage()
-                self._end_stage(number)
+            self._run_stages()
             return self.run(writer.finish, self._manifest())  # type: ignore[no-any-return]
         finally:
             self.run(writer.close)
+
+    def _run_stages(self) -> None:
+        """Write all parts of the archive that no earlier attempt has written."""
+        stages = [self._write_rows, self._write_files]
+        if self.subject.user:
+            stages += [self._write_conversations, self._write_page]
+        for number, stage in enumerate(stages):
+            if number < self.writer.state.stage:
+                continue  # An earlier attempt has done it.
+            stage()
+            self._end_stage(number)
 
     def _end_stage(self, number: int) -> None:
         """Store that a stage is done, so that no later attempt repeats it."""
@@ -185,14 +189,12 @@ class ArchiveMaker(Service, dict=True):
         ended entry survives a crash; the next attempt continues after its last
         row.
         """
-        store = self.store
         subject = self.subject
-        writer = self.writer
-        state = writer.state
+        state = self.writer.state
         if subject.user:
-            pages = store.rows_of_user(subject.app, subject.user, state.position)
+            pages = self.store.rows_of_user(subject.app, subject.user, state.position)
         else:
-            pages = store.rows_of_app(subject.app, state.position)
+            pages = self.store.rows_of_app(subject.app, state.position)
 
         table = ""  # of the entry that is being written; "": no entry
         rows = 0
@@ -204,16 +206,28 @@ class ArchiveMaker(Service, dict=True):
             if not table:
                 table = page.table
                 rows = 0
-                self.run(writer.begin, f"rows/{table}/{state.part + 1:06}.jsonl")
-            self.run(self._write_lines, page.columns, page.rows)
-            # The page of the archive shows the profile, in a later stage.
-            if subject.user and page.table == "account":
-                state.profile = dict(zip(page.columns, page.rows[0], strict=True))
+                self._begin_part(table)
+            self._write_page_of_rows(table, page.columns, page.rows)
             rows = rows + len(page.rows)
             position = page.position
             self._proceed(state)
         if table:
             self._end_part(table, rows, position)
+
+    def _begin_part(self, table: str) -> None:
+        """Begin an entry with rows of a table."""
+        number = self.writer.state.part + 1
+        self.run(self.writer.begin, f"rows/{table}/{number:06}.jsonl")
+
+    def _write_page_of_rows(
+        self, table: str, columns: Sequence[str], rows: Sequence[Row]
+    ) -> None:
+        """Write rows of a table into the current entry."""
+        self.run(self._write_lines, columns, rows)
+        # The page of the archive shows the profile, in a later stage.
+        if self.subject.user and table == "account":
+            profile = dict(zip(columns, rows[0], strict=True))
+            self.writer.state.profile = profile
 
     def _write_lines(self, columns: Iterable[str], rows: Iterable[Row]) -> None:
         """Write rows into the current entry. Blocks on the disk."""

@@ -12,7 +12,7 @@ from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from tempfile import mkstemp
-from typing import Any, Final, TypeVar
+from typing import IO, Any, Final, TypeVar
 from zipfile import BadZipFile, ZipFile
 
 import msgspec
@@ -84,14 +84,7 @@ class Archive:
             raise BadArchive(
                 f"{path} is no archive of imserver, or is damaged: {error}"
             ) from None
-        if self.manifest.format != FORMAT or self.manifest.version > VERSION:
-            raise BadArchive(
-                f"{path}: its format has version {self.manifest.version}, this server reads {VERSION}"
-            )
-        if self.manifest.user:
-            raise BadArchive(
-                f"{path} is the archive of the user {self.manifest.user}: only an app can be imported"
-            )
+        _check_manifest(path, self.manifest)
         self.digest = sha256(manifest).hexdigest()
 
     def entries(self) -> Iterator[EntryChecksum]:
@@ -124,10 +117,9 @@ class Archive:
             digest, _ = self._digest_of(CHECKSUMS)
             if digest != self.manifest.checksums:
                 raise BadArchive(f"the entry {CHECKSUMS} was changed")
+            # The checksums are verified now, so they can be trusted.
             for entry in self.entries():
-                # The checksums were verified above, so they can be trusted.
-                if self._digest_of(entry.name) != (entry.sha256, entry.bytes):
-                    raise BadArchive(f"the entry {entry.name} was changed")
+                self._verify_entry(entry)
                 if entry.name.startswith(_ROWS):
                     table = table_of(entry.name)
                     rows_by_table[table] = rows_by_table.get(table, 0) + entry.rows
@@ -135,6 +127,11 @@ class Archive:
             raise BadArchive(f"the archive is damaged: {error}") from None
         if rows_by_table != self.manifest.tables:
             raise BadArchive("the archive does not have the rows of its manifest")
+
+    def _verify_entry(self, entry: EntryChecksum) -> None:
+        """Raise BadArchive if an entry does not have its checksum and size."""
+        if self._digest_of(entry.name) != (entry.sha256, entry.bytes):
+            raise BadArchive(f"the entry {entry.name} was changed")
 
     def _digest_of(self, name: str) -> tuple[str, int]:
         """The SHA-256 of an entry in hexadecimal, and its size in bytes."""
@@ -154,6 +151,26 @@ def table_of(name: str) -> str:
     """The table of an entry with rows: ``account`` for
     ``rows/account/000001.jsonl``."""
     return name.split("/")[1]
+
+
+def _check_manifest(path: Path, manifest: Manifest) -> None:
+    """Raise BadArchive if this server cannot import an archive."""
+    if manifest.format != FORMAT or manifest.version > VERSION:
+        raise BadArchive(
+            f"{path}: its format has version {manifest.version}, this server reads {VERSION}"
+        )
+    if manifest.user:
+        raise BadArchive(
+            f"{path} is the archive of the user {manifest.user}: only an app can be imported"
+        )
+
+
+def _size_of(row: dict[str, Any]) -> int:
+    """The characters of the texts in a row.
+
+    Other values are small, and are limited by the number of rows.
+    """
+    return sum(len(value) for value in row.values() if isinstance(value, str))
 
 
 class Import(Service, dict=True):
@@ -198,18 +215,22 @@ class Import(Service, dict=True):
 
         self._begin(earlier)
         try:
-            for number, entry in enumerate(self.archive.entries()):
-                if entry.name.startswith(_ROWS):
-                    # Also called for complete entries, which it counts.
-                    self._import_rows(number, entry)
-                elif number >= self._progress.entry:
-                    self._import_file(number, entry)
+            self._import_entries()
             self._finish()
         except Unavailable:
             raise  # the progress stays, so that the command can be repeated
         except ImserverError:
             self.store.write(self._discard)
             raise
+
+    def _import_entries(self) -> None:
+        """Import the entries of the archive that are not stored yet."""
+        for number, entry in enumerate(self.archive.entries()):
+            if entry.name.startswith(_ROWS):
+                # Also called for complete entries, which it counts.
+                self._import_rows(number, entry)
+            elif number >= self._progress.entry:
+                self._import_file(number, entry)
 
     def _begin(self, earlier: ImportProgress | None) -> None:
         """Check the archive and the app, and store that the import has begun.
@@ -359,9 +380,7 @@ class Import(Service, dict=True):
                 size = 0
             columns = list(line)
             rows.append(tuple(line.values()))
-            # Other values than texts are small, and are limited by the row
-            # count.
-            size += sum(len(value) for value in line.values() if isinstance(value, str))
+            size += _size_of(line)
         if rows:
             yield columns, rows
 
@@ -420,6 +439,12 @@ class Import(Service, dict=True):
             raise BadArchive(f"another process imports into the app {self.app}")
         self._rows.add(sql, table, columns, rows)
 
+    def _store_file(self, name: str, content: IO[bytes]) -> None:
+        """Store a file by the first feature that knows its name."""
+        for feature in self.archived:
+            if feature.write(self.app, name, content):
+                break
+
     def _import_file(self, number: int, entry: EntryChecksum) -> None:
         """Store a file by the feature that knows its name.
 
@@ -433,9 +458,7 @@ class Import(Service, dict=True):
                 for piece in self.archive.pieces(entry.name):
                     file.write(piece)
             with open(path, "rb") as content:
-                for feature in self.archived:
-                    if feature.write(self.app, entry.name, content):
-                        break
+                self._store_file(entry.name, content)
         finally:
             Path(path).unlink(missing_ok=True)
 

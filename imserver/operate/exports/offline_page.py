@@ -121,12 +121,8 @@ def shown(
     if entry.kind in _NOTES:
         word = _words(_NOTES[entry.kind])
         return f'<div class="note">{word} · {_time(entry.time_ms)}</div>\n'.encode()
-    # The entry of a recall that is about itself is a recalled message.
-    if entry.kind == "recall" and entry.about == entry.id:
-        content = f'<p class="soft">{_words("recalled")}</p>'
-    elif entry.kind == "message":
-        content = _content(entry, files)
-    else:
+    content = _content(entry, files)
+    if not content:
         return b""
 
     own = ""
@@ -159,6 +155,16 @@ def _reactions(entry: Message) -> str:
 
 
 def _content(entry: Message, files: Mapping[str, str]) -> str:
+    """The content of an entry as HTML; ``""`` if it is no message."""
+    # The entry of a recall that is about itself is a recalled message.
+    if entry.kind == "recall" and entry.about == entry.id:
+        return f'<p class="soft">{_words("recalled")}</p>'
+    if entry.kind == "message":
+        return _content_of_message(entry, files)
+    return ""
+
+
+def _content_of_message(entry: Message, files: Mapping[str, str]) -> str:
     """The content of a message as HTML.
 
     It is the text of the message. If the message names an upload in ``files``,

@@ -71,12 +71,8 @@ def _view(core: Core, api: Api, route: Route, is_own: bool) -> Callable[[], Resp
             return _problem_response(http_request, ApiProblem(error.problem))
 
         still_holds = partial(core.still_holds, call.app, call.principal.user, proof)
-        response = Response(
-            while_it_holds(pieces, still_holds), HTTPStatus.OK, direct_passthrough=True
-        )
-        response.headers.clear()
-        response.headers.extend(_headers_of(job, size, http_request.id))
-        return response
+        headers = _headers_of(job, size, http_request.id)
+        return _streamed(while_it_holds(pieces, still_holds), headers)
 
     return view
 
@@ -113,6 +109,14 @@ def _name_of(job: Job) -> str:
     if name.isascii():
         return name
     return "export"
+
+
+def _streamed(pieces: Iterator[bytes], headers: dict[str, str]) -> Response:
+    """A response with these pieces, and with these headers alone."""
+    response = Response(pieces, HTTPStatus.OK, direct_passthrough=True)
+    response.headers.clear()
+    response.headers.extend(headers)
+    return response
 
 
 def while_it_holds(

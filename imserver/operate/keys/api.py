@@ -538,19 +538,19 @@ def deprecated(
     if replacements:
         since, uses = uses_of_routes(api.core.store, tuple(replacements))
 
-    reached_apps = call.principal.apps  # None: all apps
-
-    def may_see(use: DeprecatedUse) -> bool:
-        """Whether the caller reaches the app of a use, and asks for it."""
-        if reached_apps is not None and use.app not in reached_apps:
-            return False
-        return call.app in ("", use.app)
-
     rows = []
     for name, instead in replacements.items():
-        visible = [use for use in uses.get(name, ()) if may_see(use)]
+        visible = [use for use in uses.get(name, ()) if _may_see(call, use)]
         rows.append(Deprecated(name, instead, visible))
     return DeprecatedAnswer(since, rows)
+
+
+def _may_see(call: Call, use: DeprecatedUse) -> bool:
+    """Whether the caller reaches the app of a use, and asks for it."""
+    reached_apps = call.principal.apps  # None: all apps
+    if reached_apps is not None and use.app not in reached_apps:
+        return False
+    return call.app in ("", use.app)
 
 
 def _replacements(api: Api) -> dict[str, str]:

@@ -18,6 +18,7 @@ from imserver.plugin.commands import (
     opened,
     settings_options,
 )
+from imserver.plugin.storage import Store
 
 _HOUR: Final = 3600
 _MOST_LINES: Final = 1000
@@ -64,10 +65,7 @@ def usage(path: str | None, data_dir: str | None, seconds: int, name: str) -> No
     """
     now = int(time()) // MINUTE
     with opened(path, data_dir) as (_, store, _):
-        stored = store.keys()
-        # Keys of the settings have no row, and ids such as ``config:1f2e``.
-        if not name.startswith("config:") and name not in [row.id for row in stored]:
-            fail(f"no key has the id {name}")
+        _require_key(store, name)
         since = now - seconds // MINUTE
         rows = uses_of(store, name, since=since, until=now, skip=0, limit=_MOST_LINES)
     if not rows:
@@ -75,6 +73,16 @@ def usage(path: str | None, data_dir: str | None, seconds: int, name: str) -> No
         return
     columns = "minute: time, address, route, app, answered, refused"
     CommandLine.rows(columns, rows, **_TEXTS)
+
+
+def _require_key(store: Store, id: str) -> None:
+    """End the command if no stored key has this id.
+
+    Keys of the settings have no row, and ids such as ``config:1f2e``.
+    """
+    stored = store.keys()
+    if not id.startswith("config:") and id not in [row.id for row in stored]:
+        fail(f"no key has the id {id}")
 
 
 class _Row(DeprecatedUse, frozen=True):
@@ -104,7 +112,14 @@ def deprecated(url: str, key_file: str | None, app: str) -> None:
 
         CommandLine.rows(columns, rows, **_TEXTS)
         fail("version 2.0 will refuse these requests")
-    # Nothing deprecated was used. Say since when the server knows that.
+    _print_no_uses(answer)
+
+
+def _print_no_uses(answer: Mapping[str, Any]) -> None:
+    """Print since when the server knows that nothing deprecated was used.
+
+    Ends the command if the server does not know it.
+    """
     names = ", ".join(feature["name"] for feature in answer["deprecated"])
     if not answer["since"]:
         fail(

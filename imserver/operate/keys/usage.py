@@ -2,7 +2,14 @@
 reads the stored rows."""
 
 import logging
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import (
+    Callable,
+    Container,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from itertools import count
 from time import time
 from typing import Annotated, Final
@@ -137,20 +144,27 @@ def uses_of_routes(
     if not stored or stored[0][0] is None:  # the table is empty
         return 0, {}
     first, last = stored[0]
+    uses: dict[str, list[DeprecatedUse]] = {}
+    for row in _joined_days(_uses_by_day(store, routes, first, last)):
+        uses.setdefault(row.route, []).append(view(DeprecatedUse, row))
+    return first * MINUTE, uses
+
+
+def _joined_days(rows: Iterable[_UseOfRoute]) -> Iterable[_UseOfRoute]:
+    """Join the uses of each user of a route; ``rows`` are of one day each.
+
+    The newest days come first, so the oldest users are left out above
+    :data:`MOST_SPANS`.
+    """
     spans: dict[tuple[str, str, str, str], _UseOfRoute] = {}
-    for row in _uses_by_day(store, routes, first, last):
+    for row in rows:
         who = row.route, row.key, row.app, row.address
         later = spans.get(who)  # of days that were read before
         if later:
             spans[who] = _joined(row, later)
-        # The newest days come first, so the oldest users are left out.
         elif len(spans) < MOST_SPANS:
             spans[who] = row
-
-    uses: dict[str, list[DeprecatedUse]] = {}
-    for row in spans.values():
-        uses.setdefault(row.route, []).append(view(DeprecatedUse, row))
-    return first * MINUTE, uses
+    return spans.values()
 
 
 def _uses_by_day(

@@ -4,7 +4,7 @@ from time import time
 
 import click
 
-from imserver.operate.quotas.declared import quotas_of
+from imserver.operate.quotas.declared import QuotaSettings, quotas_of
 from imserver.operate.quotas.quotas import DAY, STORED_DAYS, UsageRows, day_of
 from imserver.plugin.commands import CommandLine, fail, opened, settings_options
 
@@ -40,8 +40,12 @@ def usage(path: str | None, data_dir: str | None, seconds: int, name: str) -> No
             begin = int(time()) - seconds
             rows = UsageRows(store).days(app, begin // DAY + 1)
     if not CommandLine.wants_json():
-        quotas = quotas_of(tenant)
-        pushes = quotas.pushes_per_day or "any number"
-        messages = quotas.messages_per_day or "any number"
-        click.echo(f"pushes of a day: {pushes}, stored messages of a day: {messages}")
+        _print_quotas(quotas_of(tenant))
     CommandLine.rows("day, pushes, messages", rows, day=day_of)
+
+
+def _print_quotas(quotas: QuotaSettings) -> None:
+    """Print the quotas of an app in one line."""
+    pushes = quotas.pushes_per_day or "any number"
+    messages = quotas.messages_per_day or "any number"
+    click.echo(f"pushes of a day: {pushes}, stored messages of a day: {messages}")

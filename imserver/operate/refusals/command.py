@@ -126,8 +126,7 @@ def _explain(api: ServerApi, query: Mapping[str, str], whom: str) -> None:
         # An empty line ends each section.
         lines += [f"{user} is account {', '.join(ids)} of {app}.", ""]
     if holds:
-        lines += ["Now", *_hold_lines(holds), *_undo_commands(app, holds)]
-        lines += [*_lift_command(holds, whom, query["address"]), ""]
+        lines += _lines_of_now(app, holds, whom, query["address"])
     if refusals:
         lines += _history_lines(refusals, whom, shows_end=bool(holds))
     elif not holds:
@@ -251,6 +250,20 @@ def _undo_commands(app: str, holds: Iterable[Mapping[str, Any]]) -> list[str]:
     ]
 
 
+def _lines_of_now(
+    app: str, holds: Sequence[Mapping[str, Any]], whom: str, address: str
+) -> list[str]:
+    """The limits in force, and the commands that end them; an empty line
+    ends the section."""
+    return [
+        "Now",
+        *_hold_lines(holds),
+        *_undo_commands(app, holds),
+        *_lift_command(holds, whom, address),
+        "",
+    ]
+
+
 def _refusal_lines(row: Mapping[str, Any], whom: str, shows_end: bool) -> Iterable[str]:
     """A refusal in a few lines: when, who, why, and how to lift it.
 
@@ -267,14 +280,21 @@ def _refusal_lines(row: Mapping[str, Any], whom: str, shows_end: bool) -> Iterab
         yield f"    Limit: {row['limit']}{until}"
     if row["detail"]:
         yield f"    Detail: {row['detail']}"
-    # The server answers with a command for ``APP/USER``.
     if row["lift"]:
-        lift = row["lift"]
-        if "/" in whom:  # a user was typed, so the command can name it
-            lift = lift.replace("APP/USER", whom)
-        yield f"    {lift}"
+        yield f"    {_command_for(row['lift'], whom)}"
     if row["request"]:
         yield f"    In the log: {row['request']}"
+
+
+def _command_for(command: str, whom: str) -> str:
+    """The command that lifts a limit, for the user that was typed.
+
+    The server answers with a command for ``APP/USER``. It stays as it is if
+    only an address was typed.
+    """
+    if "/" in whom:
+        return command.replace("APP/USER", whom)
+    return command
 
 
 def _times(row: Mapping[str, Any]) -> str:
@@ -318,11 +338,14 @@ def _until(seconds: float) -> str:
         return ""
     if seconds_left > _YEAR:
         return " for good"
-    if seconds_left < 2 * _MINUTE:
-        words = f"{seconds_left:.0f} s"
-    elif seconds_left < 2 * _HOUR:
-        words = f"{seconds_left / _MINUTE:.0f} min"
-    else:
-        words = f"{seconds_left / _HOUR:.0f} h"
     end = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
-    return f" until {end} UTC (in {words})"
+    return f" until {end} UTC (in {_in_one_unit(seconds_left)})"
+
+
+def _in_one_unit(seconds: float) -> str:
+    """A duration in words, such as ``90 s``, ``5 min`` or ``3 h``."""
+    if seconds < 2 * _MINUTE:
+        return f"{seconds:.0f} s"
+    if seconds < 2 * _HOUR:
+        return f"{seconds / _MINUTE:.0f} min"
+    return f"{seconds / _HOUR:.0f} h"

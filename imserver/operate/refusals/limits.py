@@ -1,7 +1,7 @@
 """The limits that refuse somebody now: bans, mutes, locks of accounts, rates.
 One act lifts all except mutes, on all nodes."""
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import chain
 from time import time
 from typing import Annotated, ClassVar, Final, Literal
@@ -13,7 +13,7 @@ from imserver.operate.refusals.log import RefusalLog, RefusalRow, Wanted, merged
 from imserver.plugin import Parts
 from imserver.plugin.errors import Problems, ServiceRefused
 from imserver.plugin.http import about
-from imserver.plugin.identity import Needs, Principal
+from imserver.plugin.identity import Needs, Principal, Rate
 from imserver.plugin.runtime import Service, network_of
 from imserver.plugin.services import Core
 from imserver.plugin.storage import Erasure
@@ -356,12 +356,8 @@ class Refusals(Service, dict=True):
             return [], []
         # Without a name or network, the query would be for everybody.
         lists, missing = self.core.ask_others(_RATES, query, list[Hold])
-        holds: dict[tuple[str, str], Hold] = {}
-        for hold in chain(*lists.values(), self._rates_here(query, likely=True)):
-            before = holds.get((hold.name, hold.who))
-            if before is None or before.until < hold.until:
-                holds[hold.name, hold.who] = hold
-        return list(holds.values()), missing
+        holds = chain(*lists.values(), self._rates_here(query, likely=True))
+        return _latest(holds), missing
 
     def _rates_here(self, query: RatesQuery, likely: bool = False) -> list[Hold]:
         """The rates that refuse somebody on this node.
@@ -386,16 +382,29 @@ class Refusals(Service, dict=True):
                 buckets.forget(payer)
             if not wait_seconds:  # it does not refuse
                 continue
-            rate = buckets.rate
-            hold = Hold(
-                "rate",
-                name=rate.name,
-                who=_payer_as_text(payer),
-                until=now + wait_seconds,
-                detail=f"{rate.counted} of one {rate.payer}: {rate.limit}",
-            )
-            holds.append(hold)
+            holds.append(_hold_of_rate(buckets.rate, payer, now + wait_seconds))
         return holds
+
+
+def _latest(holds: Iterable[Hold]) -> list[Hold]:
+    """The hold of each rate and payer that ends last."""
+    latest: dict[tuple[str, str], Hold] = {}
+    for hold in holds:
+        before = latest.get((hold.name, hold.who))
+        if before is None or before.until < hold.until:
+            latest[hold.name, hold.who] = hold
+    return list(latest.values())
+
+
+def _hold_of_rate(rate: Rate, payer: object, until: float) -> Hold:
+    """The hold of a rate that refuses a payer until this Unix time."""
+    return Hold(
+        "rate",
+        name=rate.name,
+        who=_payer_as_text(payer),
+        until=until,
+        detail=f"{rate.counted} of one {rate.payer}: {rate.limit}",
+    )
 
 
 def _payer_as_text(payer: object) -> str:

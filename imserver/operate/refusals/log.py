@@ -347,13 +347,19 @@ def merged(lists: Iterable[Iterable[RefusalRow]]) -> list[RefusalRow]:
         before = rows.get(row.key)
         if before is None:
             rows[row.key] = row
-            continue
-        newer = before
-        if row.last > before.last:
-            newer = row
-        # The rows of this node are still in its log, so they must not be
-        # changed.
-        count = row.count + before.count
-        first = min(row.first, before.first)
-        rows[row.key] = replace(newer, count=count, first=first)
+        else:
+            rows[row.key] = _joined(row, before)
     return sorted(rows.values(), key=lambda row: row.last, reverse=True)
+
+
+def _joined(row: RefusalRow, before: RefusalRow) -> RefusalRow:
+    """One row of two; with equal times, the details come from ``before``.
+
+    A new row is made, because the rows of this node are still in its log.
+    """
+    newer = before
+    if row.last > before.last:
+        newer = row
+    count = row.count + before.count
+    first = min(row.first, before.first)
+    return replace(newer, count=count, first=first)

@@ -1,6 +1,6 @@
 """Reports, and what moderators do."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from time import time
 from typing import Annotated, Any, Final, Literal
 
@@ -470,20 +470,28 @@ def show(
     report = context.report
     messages = _messages_of(context)
     holds = parts.moderation.holds(call.app, [report.user])
-    _, _, closer = report.closed_by.rpartition("/")  # staff:APP/USER
-    users = [report.user, closer]
-    users += (each.user for each in context.reporters)
-    users += (each.sender for each in messages)
     return view(
         ReportDetail,
         report,
         people=context.reporters,
         messages=messages,
-        names=_names_of(parts, call.app, users, holds),
+        names=_names_of(parts, call.app, _users_in(context, messages), holds),
         groups=parts.reports.groups(call.app, [report.conversation]),
         ban=parts.moderation.ban_of(call.app, report.user),
         holds=holds,
     )
+
+
+def _users_in(
+    context: ReportInContext, messages: Sequence[ReportedMessage]
+) -> list[str]:
+    """The users whom the answer about a report names."""
+    report = context.report
+    _, _, closer = report.closed_by.rpartition("/")  # staff:APP/USER
+    users = [report.user, closer]
+    users += (each.user for each in context.reporters)
+    users += (each.sender for each in messages)
+    return users
 
 
 @reports.post(
@@ -737,14 +745,21 @@ def holds(
     """
     after = read_cursor(cursor) or ""
     if users:
-        # The id of a user may have a comma, so the whole text may be one id.
-        named = {users, *users.split(",")}
-        ids = sorted(user for user in named if user > after)[: limit + 1]
+        ids = _named_users(users, after)[: limit + 1]
     else:
         ids = parts.moderation.users_with_holds(call.app, after, limit + 1)
     page, following = page_and_cursor(ids, limit, str)
     holds = parts.moderation.holds(call.app, page)
     return HoldsAnswer(holds, following, _names_of(parts, call.app, page, holds))
+
+
+def _named_users(users: str, after: str) -> list[str]:
+    """The users in a list such as ``ann,bob`` that come after ``after``.
+
+    The id of a user may have a comma, so the whole text may be one id.
+    """
+    named = {users, *users.split(",")}
+    return sorted(user for user in named if user > after)
 
 
 @moderation.get("/moderation/rules", Needs.ANYONE, base=None)

@@ -204,16 +204,22 @@ def remove(words: Sequence[str], reason: str) -> None:
     if len(words) < 2:
         given = " ".join(words)
         raise click.UsageError(f"expected {expected}, got {given!r}")
-    if len(words) == 2:
-        whom, group = words
-        person = [whom]
-    else:
-        # APP GROUP USER is an older form.
-        app, group, *users = words
-        person = [app, *users]
+    person, group = _person_and_group(words)
     app, user = ServerApi.person(person, expected)
     _, name = _ask_of("moderation/remove", app, user, group=group, reason=reason)
     click.echo(f"{name} is no member of group {group} any more")
+
+
+def _person_and_group(words: Sequence[str]) -> tuple[Sequence[str], str]:
+    """Split ``APP/USER GROUP`` into the words of the person, and the group.
+
+    ``APP GROUP USER`` is an older form.
+    """
+    if len(words) == 2:
+        person, group = words
+        return [person], group
+    app, group, *users = words
+    return [app, *users], group
 
 
 @_command
@@ -350,17 +356,28 @@ def _say_report(row: Mapping[str, Any]) -> None:
     for reporter in row["people"]:
         _say_reporter(reporter, names)
     if row["evidence"]:
-        _say("the message said:")
-        # It is the text at the first report. The message may have changed
-        # since.
-        lines = row["evidence"].splitlines()
-        _say(*lines, indent="  ")
+        _say_evidence(row["evidence"])
     for message in row["messages"]:
         _say_message(message, names)
     if row["closed"]:
-        when = _when(row["closed"])
-        by = row["closed_by"]
-        _say(f"closed {when} by {by}: {row['outcome']}", row["note"])
+        _say_closing(row)
+
+
+def _say_evidence(text: str) -> None:
+    """Print the text of a message at the first report.
+
+    The message may have changed since.
+    """
+    _say("the message said:")
+    lines = text.splitlines()
+    _say(*lines, indent="  ")
+
+
+def _say_closing(row: Mapping[str, Any]) -> None:
+    """Print who has closed a report, and with which outcome."""
+    when = _when(row["closed"])
+    by = row["closed_by"]
+    _say(f"closed {when} by {by}: {row['outcome']}", row["note"])
 
 
 def _say_mute(hold: Mapping[str, Any]) -> None:

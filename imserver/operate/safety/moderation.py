@@ -3,6 +3,7 @@ them from groups."""
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from heapq import nsmallest
 from math import inf
 from time import time
@@ -261,22 +262,19 @@ class Moderation(Service, dict=True):
         """
         unlocked = set(self.core.authority.unlocked(app, users))
         bans = self.core.sessions.bans(app)
+        make_hold = partial(self._hold, app)
         holds = list[UserHold]()
         for user in users:
             ban = bans.get(user)
             if ban is not None and user in unlocked:
-                holds.append(
-                    self._hold(
-                        app, user, kind="ban", until=ban.until, reason=ban.reason
-                    )
-                )
+                hold = make_hold(user, kind="ban", until=ban.until, reason=ban.reason)
+                holds.append(hold)
             mute = self.core.mutes.mute_of(app, user)
             if mute is not None:
-                holds.append(
-                    self._hold(
-                        app, user, kind="mute", until=mute.until, reason=mute.reason
-                    )
+                hold = make_hold(
+                    user, kind="mute", until=mute.until, reason=mute.reason
                 )
+                holds.append(hold)
         return holds
 
     def _hold(
@@ -364,18 +362,14 @@ class Moderation(Service, dict=True):
         Unix seconds; 0 for other acts. ``facts`` are further fields of the
         event.
         """
-        words = []
         if until:
             facts = {"until": until, **facts}
-            end = datetime.fromtimestamp(until, UTC)
-            words.append(f"Muted until {end:%Y-%m-%d %H:%M UTC}")
-        if reason:
-            words.append(reason)
+        words = _words_of_act(until, reason)
         if user and words:
             moderation = Draft.Meta.Moderation(act, until=until)
             draft = Draft(
                 sender="",  # the server
-                body=": ".join(words).encode(),
+                body=words.encode(),
                 time_ms=int(time() * _SECOND_MS),
                 meta=Draft.Meta(moderation=moderation).to_bytes(),
                 to_user=user,
@@ -408,6 +402,20 @@ class Moderation(Service, dict=True):
             **facts,
         }
         self.core.store.write(lambda sql: record(sql, app, user, body))
+
+
+def _words_of_act(until: int, reason: str) -> str:
+    """The text that tells a user of an act; ``""`` if there is nothing to tell.
+
+    ``until`` is the end of a mute, in Unix seconds; 0 for other acts.
+    """
+    words = []
+    if until:
+        end = datetime.fromtimestamp(until, UTC)
+        words.append(f"Muted until {end:%Y-%m-%d %H:%M UTC}")
+    if reason:
+        words.append(reason)
+    return ": ".join(words)
 
 
 def _ids_by_sender(entries: Sequence[Entry]) -> dict[str, list[int]]:

@@ -5,7 +5,7 @@ that are removed already. All times come from the clock of the database, because
 the clocks of nodes differ.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from secrets import token_hex
 from time import monotonic
 from typing import Final
@@ -165,17 +165,7 @@ class Removals(Store.Rows):
         otherwise for :data:`UNDO_SECONDS`. ``user`` is their sender; ``""`` for
         several.
         """
-        # The messages are given by their ids, so nothing is searched by time.
-        new = Removal(
-            app=app,
-            id=token_hex(_ID_BYTES),
-            user=user,
-            state=DONE,
-            since=0,
-            until=0,
-            reached=0,
-            last=0,
-        )
+        new = _removal_of_ids(app, user)
         undo_seconds = UNDO_SECONDS
         if undecided:
             undo_seconds = 0
@@ -249,15 +239,18 @@ class Removals(Store.Rows):
             if removal.state == UNDER_WAY:
                 self._remove(removal)
             elif removal.state == UNDOING:
-                while self._log.removals.restore(app, act):
-                    self.runner.proceed(app, act)
-                self.runner.end(app, act)
+                self._repeat(self._log.removals.restore, app, act)
             elif self.change_state(removal, ENDING, (DONE, ENDING)):
-                while self._log.removals.finish(app, act):
-                    self.runner.proceed(app, act)
-                self.runner.end(app, act)
+                self._repeat(self._log.removals.finish, app, act)
             else:
                 return
+
+    def _repeat(self, step: Callable[[str, str], object], app: str, act: str) -> None:
+        """Repeat a step of a removal until it returns nothing, and end the
+        removal."""
+        while step(app, act):
+            self.runner.proceed(app, act)
+        self.runner.end(app, act)
 
     def _remove(self, removal: Removal) -> None:
         """Search the messages of a removal, and remove them.
@@ -301,6 +294,20 @@ class Removals(Store.Rows):
             # last removed one.
             return done[-1]
         return searched_to
+
+
+def _removal_of_ids(app: str, user: str) -> Removal:
+    """A removal of messages by their ids, so nothing is searched by time."""
+    return Removal(
+        app=app,
+        id=token_hex(_ID_BYTES),
+        user=user,
+        state=DONE,
+        since=0,
+        until=0,
+        reached=0,
+        last=0,
+    )
 
 
 def _is_under_way(sql: Statements, app: str, id: str) -> bool:

@@ -185,17 +185,7 @@ class Reports(Store.Rows):
         self._tenants = core.tenants
         self._observer = core.observer
         self._accounts = core.accounts
-        self._rates = core.buckets.make(
-            USER_REPORTS, REPORTS, REPORT_SECONDS, core.attempt
-        )
-        self._appeals = core.buckets.make(
-            USER_APPEALS, APPEALS, APPEAL_SECONDS, core.attempt
-        )
-        # An appeal of somebody who is not known yet counts for the address.
-        accounts = core.config.accounts
-        self._addresses = core.buckets.make(
-            ADDRESS_APPEALS, APPEALS_OF_ADDRESS, accounts.rate_seconds, core.attempt
-        )
+        self._make_rates(core)
         self._staff_of = staff_of
         self._moderators: dict[str, tuple[float, tuple[str, ...]]] = {}
         """App → the monotonic time of the read, and the owners and moderators
@@ -212,6 +202,20 @@ class Reports(Store.Rows):
         node has no such page."""
         if url and "pages" in core.features:
             self._chat = f"{url}/home/messages"
+
+    def _make_rates(self, core: Core) -> None:
+        """Make the rates of reports and of appeals."""
+        self._rates = core.buckets.make(
+            USER_REPORTS, REPORTS, REPORT_SECONDS, core.attempt
+        )
+        self._appeals = core.buckets.make(
+            USER_APPEALS, APPEALS, APPEAL_SECONDS, core.attempt
+        )
+        # An appeal of somebody who is not known yet counts for the address.
+        accounts = core.config.accounts
+        self._addresses = core.buckets.make(
+            ADDRESS_APPEALS, APPEALS_OF_ADDRESS, accounts.rate_seconds, core.attempt
+        )
 
     def rules_of(self, app: str) -> SafetySettings:
         """The rules of an app."""
@@ -321,28 +325,13 @@ class Reports(Store.Rows):
         ``message 7`` or ``user ann``; a report joins the open report with an
         equal subject. Raises ServiceRefused if too many reports are open.
         """
-        now = int(time())
-        new_id = token_hex(_ID_BYTES)
+        row = _open_row(report.message, user, conversation, evidence)
         new = _NewReport(
             app=app,
             subject=subject,
             reporter=reporter,
             report=report,
-            row=ReportShown(
-                id=new_id,
-                user=user,
-                message=report.message,
-                conversation=conversation,
-                reporters=0,
-                reasons={},
-                opened=now,
-                changed=now,
-                closed=0,
-                closed_by="",
-                outcome="",
-                note="",
-                evidence=evidence,
-            ),
+            row=row,
             record=self._observer.recorder(app, "report"),
         )
         stored = self._store.write(partial(_store, new))
@@ -350,7 +339,7 @@ class Reports(Store.Rows):
             raise ServiceRefused(problem=HTTP_TOO_MANY_REPORTS)
 
         id, recent_users = stored
-        if id == new_id:
+        if id == row.id:
             # An owner was not told of a report about themselves. If two persons
             # were reported in this span, every owner was told of one of them.
             if len(recent_users) < 2:
@@ -382,10 +371,7 @@ class Reports(Store.Rows):
         Owners and moderators of the app are found again every
         :data:`_STAFF_SECONDS`.
         """
-        read_at, users = self._moderators.get(app, (0.0, ()))
-        if not read_at or monotonic() - read_at > _STAFF_SECONDS:
-            users = (*self._staff_of(app, "owner"), *self._staff_of(app, "moderator"))
-            self._moderators[app] = monotonic(), users
+        users = self._staff(app)
         if not users:
             return
         data = msgspec.json.encode(OpenReports(self._count(app)))
@@ -393,6 +379,14 @@ class Reports(Store.Rows):
         signal = Signal("safety.reports", "", "", data=data)
         followers = ToFollowers(app, users, group=0, signal=signal)
         self._messages.signals.send(followers)
+
+    def _staff(self, app: str) -> tuple[str, ...]:
+        """The owners and moderators of an app, as they were found last."""
+        read_at, users = self._moderators.get(app, (0.0, ()))
+        if not read_at or monotonic() - read_at > _STAFF_SECONDS:
+            users = (*self._staff_of(app, "owner"), *self._staff_of(app, "moderator"))
+            self._moderators[app] = monotonic(), users
+        return users
 
     def _notice_of(
         self, app: str, id: str, report: Report, user: str, conversation: int
@@ -404,13 +398,7 @@ class Reports(Store.Rows):
         https://…``.
         """
         name = self.names(app, [user]).get(user, user)
-        if report.message:
-            subject = f"A message of {name}"
-        else:
-            subject = name
-        event = "was reported"
-        if report.reason == APPEAL:
-            event = "asks to lift a ban"
+        event = _event_of(report, name)
         # There is at most one group. Another conversation is not named.
         groups = self.groups(app, [conversation])
         in_group = "".join(f' in "{group}"' for group in groups.values())
@@ -419,7 +407,7 @@ class Reports(Store.Rows):
         moderation = Draft.Meta.Moderation("report", report=id)
         return Draft(
             sender="",  # the server
-            body=f"{subject} {event}{in_group} ({report.reason}).{page}".encode(),
+            body=f"{event}{in_group} ({report.reason}).{page}".encode(),
             time_ms=int(time() * _SECOND_MS),
             meta=Draft.Meta(moderation=moderation).to_bytes(),
         )
@@ -538,16 +526,23 @@ class Reports(Store.Rows):
             return ReportInContext(report, reporters, messages=[], copies={})
 
         messages = self._around(app, report, reporters)
+        copies = self._copies_of(app, messages)
+        return ReportInContext(report, reporters, messages, copies)
+
+    def _copies_of(self, app: str, messages: Sequence[Entry]) -> dict[int, Entry]:
+        """Id → the copy of each recalled message.
+
+        A recalled message has no content any more. The log keeps a copy for a
+        while.
+        """
         removals = self._store.part(MessageLog).removals
-        # A recalled message has no content any more. The log keeps a copy for a
-        # while.
         copies = {}
         for entry in messages:
             if entry.kind == "recall":
                 copy = removals.copy(app, entry.id)
                 if copy is not None:
                     copies[entry.id] = copy
-        return ReportInContext(report, reporters, messages, copies)
+        return copies
 
     @Store.reading_or(([], []))
     def _rows(
@@ -575,19 +570,23 @@ class Reports(Store.Rows):
         entries = self._store.part(MessageLog).entries
         message = report.message
         for reporter in reporters:
-            if not entries.readable(app, reporter.user, [message]):
-                continue
-
-            # These entries are also edits and reactions, so more are read than
-            # are shown.
-            key = app, reporter.user, report.conversation
-            older, _ = entries.history(*key, before=message, limit=_LOOK)
-            newer, _ = entries.history(*key, before=0, limit=_LOOK, after=message)
-            before = _messages(older)[-AROUND:]
-            reported = entries.find(app, [message])
-            after = _messages(newer)[:AROUND]
-            return [*before, *reported, *after]
+            if entries.readable(app, reporter.user, [message]):
+                return self._around_for(app, report, reporter.user)
         return []
+
+    def _around_for(self, app: str, report: ReportShown, user: str) -> list[Entry]:
+        """The reported message and the messages around it, as a user sees them."""
+        entries = self._store.part(MessageLog).entries
+        message = report.message
+        # These entries are also edits and reactions, so more are read than are
+        # shown.
+        key = app, user, report.conversation
+        older, _ = entries.history(*key, before=message, limit=_LOOK)
+        newer, _ = entries.history(*key, before=0, limit=_LOOK, after=message)
+        before = _messages(older)[-AROUND:]
+        reported = entries.find(app, [message])
+        after = _messages(newer)[:AROUND]
+        return [*before, *reported, *after]
 
     def close(self, app: str, id: str, by: str, outcome: str, note: str) -> None:
         """Close a report, with the action that a moderator has taken
@@ -652,6 +651,36 @@ class _NewReport(Struct, frozen=True):
     report: Report
     row: ReportShown
     record: RecordEvent | None
+
+
+def _open_row(message: int, user: str, conversation: int, evidence: str) -> ReportShown:
+    """The row of a new report about a user, or about a message of the user."""
+    now = int(time())
+    return ReportShown(
+        id=token_hex(_ID_BYTES),
+        user=user,
+        message=message,
+        conversation=conversation,
+        reporters=0,
+        reasons={},
+        opened=now,
+        changed=now,
+        closed=0,
+        closed_by="",
+        outcome="",
+        note="",
+        evidence=evidence,
+    )
+
+
+def _event_of(report: Report, name: str) -> str:
+    """The beginning of a notice, such as ``A message of Ann was reported``."""
+    subject = name
+    if report.message:
+        subject = f"A message of {name}"
+    if report.reason == APPEAL:
+        return f"{subject} asks to lift a ban"
+    return f"{subject} was reported"
 
 
 def _store(new: _NewReport, sql: PooledStatements) -> tuple[str, set[str]] | None:

@@ -125,16 +125,6 @@ def log(
 
     A later call replaces the change. A reload of the settings replaces it, too.
     """
-    if part:
-        _require_part(watch, part)
-    if seconds and level is None and share is None and trace is None:
-        raise ApiProblem.invalid("it names neither `level` nor `share` nor `trace`")
-    if trace is not None and watch.trace is None:
-        raise ApiProblem.invalid(
-            "`trace`: `tracing.endpoint` of the settings names no collector"
-        )
-    if name and not watch.calls.has(name):
-        raise ApiProblem.invalid("`name`: there is no such route or command")
     wish = LogWish(
         level=level,
         part=part,
@@ -143,8 +133,25 @@ def log(
         name=name,
         trace=trace,
     )
+    _check(watch, wish)
     missing = watch.log(wish)
     return LogDone(seconds, missing)
+
+
+def _check(watch: Watch, wish: LogWish) -> None:
+    """Refuse a change of the log that names nothing to change, or names
+    something that the server does not have. Raises ApiProblem."""
+    if wish.part:
+        _require_part(watch, wish.part)
+    changes_nothing = wish.level is None and wish.share is None and wish.trace is None
+    if wish.seconds and changes_nothing:
+        raise ApiProblem.invalid("it names neither `level` nor `share` nor `trace`")
+    if wish.trace is not None and watch.trace is None:
+        raise ApiProblem.invalid(
+            "`trace`: `tracing.endpoint` of the settings names no collector"
+        )
+    if wish.name and not watch.calls.has(wish.name):
+        raise ApiProblem.invalid("`name`: there is no such route or command")
 
 
 def _require_part(watch: Watch, part: str) -> None:

@@ -264,8 +264,15 @@ class Watch:
         if not wish.name:
             self._logger.setLevel(level)
             return
-        # The logger passes on the lines that the calls or other code need. A
-        # filter of the handlers then removes those that nobody wants.
+        self._filter_lines(level, before)
+
+    def _filter_lines(self, level: int, before: int) -> None:
+        """Write lines from ``level`` on for some calls, and from ``before`` on
+        for other code.
+
+        The logger passes on the lines that the calls or other code need. A
+        filter of the handlers then removes those that nobody wants.
+        """
         self._logger.setLevel(min(level, before))
         self._filter = LevelFilter(self._logger.name, level, before)
         for handler in logging.getLogger().handlers:
