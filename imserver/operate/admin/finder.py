@@ -220,8 +220,7 @@ class Finder:
         Returns at most ``limit`` things of each kind of each feature, exact ids
         first. ``apps`` are resolved names of apps that the principal reaches.
         """
-        services = [(each.finds, each.find) for each in self._core.all_of(Finds)]  # type: ignore[type-abstract]
-        finds: list[tuple[str, _Find]] = [*self._finds.items(), *reversed(services)]
+        finds = self._all_finds()
         hits: list[HitShown] = []
         for kind in get_args(Kind):
             for kind_of_find, find in finds:
@@ -229,6 +228,12 @@ class Finder:
                     things = find(principal, text, apps, limit)
                     hits += _first_hits(kind, things, limit)
         return _without_repeated_users(hits)
+
+    def _all_finds(self) -> list[tuple[str, _Find]]:
+        """The functions that search, each with the kind of things that it
+        finds."""
+        services = [(each.finds, each.find) for each in self._core.all_of(Finds)]  # type: ignore[type-abstract]
+        return [*self._finds.items(), *reversed(services)]
 
     # --- the core -------------------------------------------------------------
 
@@ -243,15 +248,7 @@ class Finder:
         if not principal.may(Needs.OPERATE):
             return
         resolve = self._core.tenants.resolve
-        wanted = text.lower()
-        names = [
-            name
-            for name in self._core.tenants.names()
-            if wanted in name.lower() and resolve(name) in apps
-        ]
-        # False sorts before True, so the exact name comes first.
-        names.sort(key=lambda name: (name != text, name))
-        for name in names:
+        for name in self._app_names(text, apps):
             target = resolve(name)
             detail = ""
             if target != name:
@@ -296,6 +293,20 @@ class Finder:
         info = self._live.find(text)
         if info is not None and info.app in apps:
             yield text, info.app, info.user or text, f"{info.dialect} · {info.node}"
+
+    def _app_names(self, text: str, apps: Sequence[str]) -> list[str]:
+        """The names and aliases of ``apps`` that contain the text; the name that
+        is the text comes first."""
+        resolve = self._core.tenants.resolve
+        wanted = text.lower()
+        names = [
+            name
+            for name in self._core.tenants.names()
+            if wanted in name.lower() and resolve(name) in apps
+        ]
+        # False sorts before True.
+        names.sort(key=lambda name: (name != text, name))
+        return names
 
     def _channels(
         self, principal: Principal, text: str, apps: Sequence[str], limit: int

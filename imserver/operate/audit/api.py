@@ -104,12 +104,7 @@ def audit(service: AuditApi, call: Call) -> HttpResponse:
     """
     request: AuditQuery = call.input
     store = service.store
-    app = _app_of(call)
-    if request.user and not app:
-        raise ApiProblem.invalid("`app`: name the app of the user")
-    # The link to the next page must not verify the chain again.
-    wanted = msgspec.structs.replace(request, app=app, check=False)
-
+    wanted = _wanted_of(call)
     # Lines of JSON have no place for the result of the check.
     has_lines = NDJSON in call.request.headers.get("accept", "")
     check = None
@@ -120,6 +115,18 @@ def audit(service: AuditApi, call: Call) -> HttpResponse:
     if has_lines:
         return _lines(call, wanted, rows, following)
     return call.reply(AuditAnswer(rows, following, _names(store, rows), check))
+
+
+def _wanted_of(call: Call) -> AuditQuery:
+    """The acts that a caller wants. Raises ApiProblem.
+
+    The chain is not to be verified, also by the link to the next page.
+    """
+    request: AuditQuery = call.input
+    app = _app_of(call)
+    if request.user and not app:
+        raise ApiProblem.invalid("`app`: name the app of the user")
+    return msgspec.structs.replace(request, app=app, check=False)
 
 
 def _app_of(call: Call) -> str:
@@ -216,8 +223,12 @@ def _users_by_app(acts: list[ActShown]) -> dict[str, set[str]]:
         # The maker may belong to another app than the target.
         if act.by.app and act.by.id:
             users_by_app.setdefault(act.by.app, set()).add(act.by.id)
-        others = (act.facts or {}).get("users", ())
-        # None and "" stand for erased and missing users.
-        targets = [user for user in (act.user, *others) if user]
-        users_by_app.setdefault(act.app, set()).update(targets)
+        users_by_app.setdefault(act.app, set()).update(_targets_of(act))
     return users_by_app
+
+
+def _targets_of(act: ActShown) -> list[str]:
+    """The users to whom an act was done, and who were not erased."""
+    others = (act.facts or {}).get("users", ())
+    # None and "" stand for erased and missing users.
+    return [user for user in (act.user, *others) if user]

@@ -164,16 +164,11 @@ def shown(row: AuditRow, names: Sequence[Name]) -> ActShown:
     values = _NameValues(
         commitments=_decode(entry.names), stored={name.part: name for name in names}
     )
-    maker_app = values.of("by", "app")
-    if maker_app is None:
-        # The app of the maker was erased with the id. Nearly all makers act in
-        # their own app, so the app of the act takes its place.
-        maker_app = entry.app
     return ActShown(
         number=row.number,
         time=row.time,
         name=entry.name,
-        by=ActMaker(kind=entry.kind, id=values.of("by"), app=maker_app),
+        by=_maker_shown(entry, values),
         app=entry.app,
         user=values.of("user"),
         address=values.of("address", "text"),
@@ -202,6 +197,16 @@ class _NameValues(Struct, frozen=True):
         if part in self.stored:
             return getattr(self.stored[part], field)
         return None
+
+
+def _maker_shown(entry: Entry, values: _NameValues) -> ActMaker:
+    """The maker of an act as operators see them."""
+    app = values.of("by", "app")
+    if app is None:
+        # The app of the maker was erased with the id. Nearly all makers act in
+        # their own app, so the app of the act takes its place.
+        app = entry.app
+    return ActMaker(kind=entry.kind, id=values.of("by"), app=app)
 
 
 def _facts_shown(values: _NameValues) -> dict[str, Any] | None:

@@ -130,6 +130,12 @@ def append(batch: ActBatch, sql: PooledStatements) -> None:
     sql.execute(statement, (last.number, last.time, last.hash))
 
 
+def _row_of(act: AuditRow) -> Row:
+    """The row of an act, with the values of :data:`_COLUMNS`."""
+    chain_values = (act.number, act.time, act.previous, act.hash)
+    return (*chain_values, *_OF_ACTS.values(act.entry))
+
+
 def _insert_acts(
     acts: Sequence[AuditRow], new_acts: Sequence[NewAct], sql: PooledStatements
 ) -> None:
@@ -137,11 +143,10 @@ def _insert_acts(
 
     The names have a table of their own, so that they can be erased alone.
     """
-    rows: list[Row] = []
+    rows = []
     names: list[Row] = []
     for act, new in zip(acts, new_acts, strict=True):
-        chain_values = (act.number, act.time, act.previous, act.hash)
-        rows.append((*chain_values, *_OF_ACTS.values(act.entry)))
+        rows.append(_row_of(act))
         for name in new.names:
             names.append((*_OF_NAMES.values(name), name.text.encode(), act.number))
     sql.execute_many(_insert("audit", _COLUMNS), rows)
@@ -282,14 +287,18 @@ def _find(sql: PooledStatements, where: str, *values: int) -> Acts:
     return _with_names(sql, list(map(_row, rows)))
 
 
-def _with_names(sql: PooledStatements, acts: Sequence[AuditRow]) -> Acts:
-    """Add to each act its names that were not erased."""
-    names_by_act: dict[int, list[Name]] = {act.number: [] for act in acts}
+def _name_rows(sql: PooledStatements, numbers: Sequence[int]) -> Sequence[Row]:
+    """The rows of the names in these acts; the last column is the act."""
     columns = _readable(sql, f"{_OF_NAMES.columns}, text, number")
     # ``query_in`` puts the placeholders of the numbers in the place of ``{}``.
     statement = f"SELECT {columns} FROM audit_name WHERE number IN {{}}"
-    rows = sql.query_in(statement, (), list(names_by_act), many=True)
-    for row in rows:
+    return sql.query_in(statement, (), numbers, many=True)
+
+
+def _with_names(sql: PooledStatements, acts: Sequence[AuditRow]) -> Acts:
+    """Add to each act its names that were not erased."""
+    names_by_act: dict[int, list[Name]] = {act.number: [] for act in acts}
+    for row in _name_rows(sql, list(names_by_act)):
         number = row[-1]
         names_by_act[number].append(_name(row))
     return [(act, names_by_act[act.number]) for act in acts]
@@ -338,15 +347,16 @@ def _row(row: Row) -> AuditRow:
     except _NOT_READ:
         pass
 
-    # This entry has another hash than the row, so the row counts as changed.
-    unreadable = Entry(_UNREADABLE, kind="", app="", request="", names=b"{}")
-    return AuditRow(
-        number=number,
-        time=0,
-        entry=unreadable,
-        previous=_as_text(previous),
-        hash=_as_text(digest),
-    )
+    return _unreadable(number, _as_text(previous), _as_text(digest))
+
+
+def _unreadable(number: int, previous: str, digest: str) -> AuditRow:
+    """The act in the place of an unreadable row, with its hashes.
+
+    The entry has another hash than the row, so the row counts as changed.
+    """
+    entry = Entry(_UNREADABLE, kind="", app="", request="", names=b"{}")
+    return AuditRow(number=number, time=0, entry=entry, previous=previous, hash=digest)
 
 
 def _name(row: Row) -> Name:
@@ -771,11 +781,15 @@ def last_maker(store: Store, app: str, user: str, names: Sequence[str]) -> str:
         for row, names_in_act in acts:
             act = shown(row, names_in_act)
             # The search also finds acts that the user has done to others.
-            targets = (act.user, *(act.facts or {}).get("users", ()))
-            if act.number > newest and user in targets:
+            if act.number > newest and _is_target(user, act):
                 newest = act.number
                 maker = act.by
     return _maker_label(maker)
+
+
+def _is_target(user: str, act: ActShown) -> bool:
+    """Whether an act was done to a user."""
+    return user in (act.user, *(act.facts or {}).get("users", ()))
 
 
 def _maker_label(maker: ActMaker) -> str:

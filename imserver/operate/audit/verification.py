@@ -126,11 +126,7 @@ class ChainCheck(Service):
         names must fit their commitments.
         """
         number = row.number
-        result = self.result
-        result.rows += 1
-        # An unreadable row has the time 0, which is no time of an act.
-        result.since = result.since or row.time
-        result.until = row.time or result.until
+        self._count(row)
         if number <= self.number:
             self.complain(
                 f"row {number} was inserted: the chain begins after row {self.number}"
@@ -180,6 +176,16 @@ class ChainCheck(Service):
         self.result.names += len(names)
         self.result.erased += len(erased)
 
+    def _count(self, row: AuditRow) -> None:
+        """Count a row in the result.
+
+        An unreadable row has the time 0, which is no time of an act.
+        """
+        result = self.result
+        result.rows += 1
+        result.since = result.since or row.time
+        result.until = row.time or result.until
+
     def end(self, end: ChainHead) -> None:
         """Compare the last row with the head, and check that the wanted head
         existed.
@@ -188,6 +194,12 @@ class ChainCheck(Service):
         last act. It shows that rows at the end were removed, which no hash of a
         row would show.
         """
+        self._compare_with_head(end)
+        self.result.head = (end.number, end.hash)
+        self._check_wanted()
+
+    def _compare_with_head(self, end: ChainHead) -> None:
+        """Note how the last row differs from the head."""
         if end.number > self.number:
             self.complain(f"rows {self.number + 1} to {end.number} are missing")
         elif end.number < self.number:
@@ -196,8 +208,6 @@ class ChainCheck(Service):
             )
         elif end.hash != self._hash:
             self.complain(f"the head has another hash than row {end.number}")
-        self.result.head = (end.number, end.hash)
-        self._check_wanted()
 
     def _check_wanted(self) -> None:
         """Complain if no row with the number of the wanted head was verified.

@@ -112,6 +112,14 @@ class ArchiveState(Struct):
     profile: dict[str, Any] = {}
     """The account of the user."""
 
+    def count_entry(self, size: int, rows: int, table: str) -> None:
+        """Count an entry of this size with rows of a table; ``""``: a file."""
+        self.entries += 1
+        self.rows += rows
+        self.size += size
+        if table:
+            self.counts[table] = self.counts.get(table, 0) + rows
+
 
 class ArchiveWriter:
     """Owner of a folder with an archive that grows, and of its open files.
@@ -194,11 +202,7 @@ class ArchiveWriter:
         if entry.name not in (CHECKSUMS, MANIFEST):
             checksums.write(entry.checksum_line(rows))
 
-        state.entries += 1
-        state.rows += rows
-        state.size += entry.size
-        if table:
-            state.counts[table] = state.counts.get(table, 0) + rows
+        state.count_entry(entry.size, rows, table)
         self._entry = None
 
     def save(self, at_once: bool = False) -> bool:
@@ -256,9 +260,13 @@ class ArchiveWriter:
         os.fsync(archive.fileno())
 
         self.close()
+        self._remove_other_files()
+        return self.folder / NAME
+
+    def _remove_other_files(self) -> None:
+        """Remove the files that only a continued archive needs."""
         for name in (_DIRECTORY, CHECKSUMS, _STATE):
             (self.folder / name).unlink(missing_ok=True)
-        return self.folder / NAME
 
     def _write_entry(self, name: str, pieces: Iterable[bytes]) -> None:
         """Write a complete entry."""

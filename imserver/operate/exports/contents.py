@@ -399,14 +399,18 @@ class ArchiveMaker(Service, dict=True):
 
     # --- the page -------------------------------------------------------------
 
-    def _write_page(self) -> None:
-        """Write the profile, the list of conversations, and the page with links
-        to them."""
-        profile = {
+    def _profile(self) -> dict[str, Any]:
+        """The fields of the user's account, with ``app`` and ``user``."""
+        return {
             "app": self.subject.app,
             "user": self.subject.user,
             **self.writer.state.profile,
         }
+
+    def _write_page(self) -> None:
+        """Write the profile, the list of conversations, and the page with links
+        to them."""
+        profile = self._profile()
         self._write_entry("profile.json", [msgspec.json.format(encode(profile))])
         self._write_entry("conversations.jsonl", self._list_of_conversations())
         # The titles are read while the page is written.

@@ -308,20 +308,26 @@ class Import(Service, dict=True):
                 "app with --app"
             )
 
+    def _row_entries(self) -> list[EntryChecksum]:
+        """The entries with rows, those of accounts first.
+
+        Rows of other tables name accounts. So the ids of accounts must be known
+        first.
+        """
+        entries = [
+            entry for entry in self.archive.entries() if entry.name.startswith(_ROWS)
+        ]
+        entries.sort(key=lambda entry: table_of(entry.name) != "account")
+        return entries
+
     def _require_free_keys(self) -> None:
         """Refuse rows that cannot be stored on this server. Raises BadArchive.
 
         These are rows that no export could have written, and rows with a key
         (such as the id of an account) that is already used here.
         """
-        entries = [
-            entry for entry in self.archive.entries() if entry.name.startswith(_ROWS)
-        ]
-        # Rows of other tables name accounts. So the ids of accounts must be
-        # known first.
-        entries.sort(key=lambda entry: table_of(entry.name) != "account")
         account_ids: set[int] = set()
-        for entry in entries:
+        for entry in self._row_entries():
             if self._rows.reason(table_of(entry.name)):
                 continue  # Rows of this table are not imported.
             rows = self._check_rows(entry, account_ids)
@@ -415,12 +421,16 @@ class Import(Service, dict=True):
             done = self._progress.done
         for columns, rows in self._batches(entry, skip=done):
             done += len(rows)
-            after = ImportProgress(self.archive.digest, entry=number, done=done)
-            if done == entry.rows:
-                after = ImportProgress(self.archive.digest, entry=number + 1)
+            after = self._progress_in(number, done, most=entry.rows)
             self.store.write(partial(self._store_rows, table, columns, rows, after))
             self._progress = after
         self.report(f"{entry.name}: rows {entry.rows}")
+
+    def _progress_in(self, number: int, done: int, most: int) -> ImportProgress:
+        """The progress when ``done`` of ``most`` rows of an entry are stored."""
+        if done == most:
+            return ImportProgress(self.archive.digest, entry=number + 1)
+        return ImportProgress(self.archive.digest, entry=number, done=done)
 
     def _store_rows(
         self,

@@ -272,15 +272,19 @@ def _contents(tables: Mapping[str, int]) -> bytes:
         f'<li><a target="view" href="profile.json">{_words("profile")}</a></li>'
         f'<li><a target="view" href="audit.jsonl">{_words("acts")}</a></li>'
     )
+    return (
+        f"</ul><h2>{_words('about')}</h2><ul>{about}</ul>"
+        f"<h2>{_words('rows')}</h2><ul class='soft'>\n{_counts(tables)}"
+    ).encode()
+
+
+def _counts(tables: Mapping[str, int]) -> str:
+    """The lines with the tables and their numbers of rows."""
     records = _words("records")
-    rows = "".join(
+    return "".join(
         f"<li>rows/{escape(table)}: {count} {records}</li>\n"
         for table, count in sorted(tables.items())
     )
-    return (
-        f"</ul><h2>{_words('about')}</h2><ul>{about}</ul>"
-        f"<h2>{_words('rows')}</h2><ul class='soft'>\n{rows}"
-    ).encode()
 
 
 def _frame(name: str) -> str:

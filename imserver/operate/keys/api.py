@@ -1,6 +1,7 @@
 """API keys: list, create, rotate, revoke, and what each of them did."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from time import time
 from typing import Annotated, Final, Literal, get_args
 
@@ -358,11 +359,7 @@ def create(api: KeysApi, call: Call, request: KeyCreate) -> KeyCreated:
         raise ApiProblem.invalid(
             "`apps`: the figures that `metrics` reads are those of all apps"
         )
-    apps = _reached_apps(api, principal, request.apps)
-    expires = api.end_of(principal, request.expires_seconds)
-    scopes = tuple(dict.fromkeys(request.scopes))
-    row, secret = KeyRow.make(scopes, apps, request.note, expires)
-    row = replace(row, maker=api.maker_of(principal))
+    row, secret = _make_row(api, principal, request)
     stored = api.core.store.add_key(row, principal.key)
     # The key or the account may have lost this right, which this node may not
     # know yet.
@@ -370,6 +367,17 @@ def create(api: KeysApi, call: Call, request: KeyCreate) -> KeyCreated:
         raise ApiProblem(Problems.FORBIDDEN, "You may make no keys any more")
     _name_act(call, stored)
     return KeyCreated(_shown(stored), secret)
+
+
+def _make_row(
+    api: KeysApi, principal: Principal, request: KeyCreate
+) -> tuple[KeyRow, str]:
+    """Make the row of a requested key, and the key itself. Raises ApiProblem."""
+    apps = _reached_apps(api, principal, request.apps)
+    expires = api.end_of(principal, request.expires_seconds)
+    scopes = tuple(dict.fromkeys(request.scopes))
+    row, secret = KeyRow.make(scopes, apps, request.note, expires)
+    return replace(row, maker=api.maker_of(principal)), secret
 
 
 def _reached_apps(
@@ -485,20 +493,22 @@ def usage(
         api.core.store, row.id, since=start, until=end, skip=skip, limit=limit + 1
     )
     times = [use.time for use in rows[:limit]]
-
-    def continuation(last: KeyUse) -> str:
-        """The cursor after a row, such as ``29410000.3``.
-
-        It is the minute of the row, and how many rows of this minute were
-        listed.
-        """
-        listed = times.count(last.time)
-        if last.time == end * MINUTE:
-            listed += skip  # earlier pages have shown these rows of the minute
-        return f"{last.time // MINUTE}.{listed}"
-
-    page, after = page_and_cursor(rows, limit, continuation)
+    cursor_of = partial(_continuation, times, end * MINUTE, skip)
+    page, after = page_and_cursor(rows, limit, cursor_of)
     return UsageAnswer(list(page), after)
+
+
+def _continuation(times: Sequence[int], end: int, skip: int, last: KeyUse) -> str:
+    """The cursor after a row, such as ``29410000.3``.
+
+    It is the minute of the row, and how many rows of this minute were listed.
+    ``times`` are the times of the rows on this page. Earlier pages have shown
+    ``skip`` rows of the minute ``end``, with which this page begins.
+    """
+    listed = times.count(last.time)
+    if last.time == end:
+        listed += skip
+    return f"{last.time // MINUTE}.{listed}"
 
 
 def _start_of(cursor: str) -> tuple[int, int]:

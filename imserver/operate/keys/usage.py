@@ -323,19 +323,8 @@ class KeyUsage(Service, dict=True):
                 continue
             if self.tenants.get(app) is None:  # a client may name anything
                 app = ""
-            number = self._number()
-            row = (
-                minute,
-                self.node,
-                number,
-                key,
-                route,
-                app,
-                address,
-                answered,
-                refused,
-            )
-            self._rows.append(row)
+            row_id = (minute, self.node, self._number())
+            self._rows.append((*row_id, key, route, app, address, answered, refused))
         # If the database does not answer for long, the oldest rows are lost.
         del self._rows[:-_MOST_ROWS]
 

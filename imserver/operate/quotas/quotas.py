@@ -179,15 +179,7 @@ class Quotas:
         """
         with self._turn:
             counted = {app: self._counted(app) for app in self._quotas}
-            new_counts = {}
-            for app, now in counted.items():
-                before = self._stored[app]
-                if now != before:
-                    new_counts[app] = Used(
-                        self._day,
-                        pushes=now.pushes - before.pushes,
-                        messages=now.messages - before.messages,
-                    )
+            new_counts = self._new_counts(counted)
             if new_counts:
                 self.rows.add(self._day, new_counts)
                 # While the database worked, an app may have lost its quotas.
@@ -201,6 +193,22 @@ class Quotas:
             if counted:
                 self._set_stops(self.rows.read(self._day, list(counted)))
 
+    def _new_counts(self, counted: Mapping[str, Used]) -> dict[str, Used]:
+        """What each app has used on this node since its counts were stored.
+
+        Apps that have used nothing are left out.
+        """
+        new_counts = {}
+        for app, now in counted.items():
+            before = self._stored[app]
+            if now != before:
+                new_counts[app] = Used(
+                    self._day,
+                    pushes=now.pushes - before.pushes,
+                    messages=now.messages - before.messages,
+                )
+        return new_counts
+
     def _set_stops(self, used: Mapping[str, Used]) -> None:
         """Set the count of this node at which each app stops.
 
@@ -211,16 +219,17 @@ class Quotas:
         for app, quotas in self._quotas.items():
             everywhere = used.get(app, Used(self._day))
             here = self._stored[app]
-            if quotas.pushes_per_day:
-                rest = quotas.pushes_per_day - everywhere.pushes
-                text = _spent(quotas.pushes_per_day, "pushes", ends)
-                self._pushes.stop_at(app, here.pushes + rest, ends, text)
+            pushes = quotas.pushes_per_day
+            if pushes:
+                count = here.pushes + pushes - everywhere.pushes
+                self._pushes.stop_at(app, count, ends, _spent(pushes, "pushes", ends))
             else:
                 self._pushes.go_on(app)
-            if quotas.messages_per_day:
-                rest = quotas.messages_per_day - everywhere.messages
-                text = _spent(quotas.messages_per_day, "stored messages", ends)
-                self._messages.stop_at(app, here.messages + rest, ends, text)
+            messages = quotas.messages_per_day
+            if messages:
+                count = here.messages + messages - everywhere.messages
+                text = _spent(messages, "stored messages", ends)
+                self._messages.stop_at(app, count, ends, text)
             else:
                 self._messages.go_on(app)
 

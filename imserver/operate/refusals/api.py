@@ -202,15 +202,22 @@ def lift(
     names = refusals.names_of(call.app, user)
     _require_may_act_on(refusals, call, names)
     # The refusals of the user show the addresses whose rates are lifted, too.
-    rows: list[RefusalRow] = []
-    if names:
-        wanted = Wanted(apps=frozenset({call.app}), names=names)
-        rows, _ = refusals.select(wanted)
+    rows = _refusals_of(refusals, call.app, names)
     lifted, missing = refusals.lift(call.principal, call.app, names, address, rows)
     call.facts = {"lifted": list(map(_words_of, lifted))}
     if address:
         call.facts["address"] = address
     return LiftAnswer(list(map(_shown_hold, lifted)), missing)
+
+
+def _refusals_of(
+    refusals: Refusals, app: str, names: frozenset[str]
+) -> list[RefusalRow]:
+    """The refusals of a user on all nodes; none if there are no ``names``."""
+    if not names:
+        return []
+    rows, _ = refusals.select(Wanted(apps=frozenset({app}), names=names))
+    return rows
 
 
 def _require_may_act_on(refusals: Refusals, call: Call, names: Collection[str]) -> None:

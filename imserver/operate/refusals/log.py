@@ -121,7 +121,9 @@ class Wanted(Struct, frozen=True, array_like=True):
         return not self.request or row.request == self.request
 
 
-_Rows = OrderedDict[tuple[str, str, str], RefusalRow]
+_Who = tuple[str, str, str]
+"""The user, account and address that were refused."""
+_Rows = OrderedDict[_Who, RefusalRow]
 """(user, account, address) → row, for one payer. The latest comes last."""
 
 
@@ -143,6 +145,30 @@ class _Cause(Service):
 
     payers: OrderedDict[str, _Rows] = field(default_factory=OrderedDict)
     size: int = 0
+
+    def rows_of(self, payer: str) -> _Rows:
+        """The rows of a payer, who comes last from now on."""
+        rows = self.payers.get(payer)
+        if rows is None:
+            rows = OrderedDict()
+            self.payers[payer] = rows
+        else:
+            self.payers.move_to_end(payer)
+        return rows
+
+
+def _payer_of(kind: str, who: _Who) -> str:
+    """The payer of a refusal of this kind.
+
+    It is somebody who cannot choose a new name for each refusal, so that one
+    client cannot push out the rows of others.
+    """
+    user, account, address = who
+    if account:
+        return account
+    if user and kind == "command":
+        return user  # a session has proved the user; a login only claims it
+    return _network(address)
 
 
 class RefusalLog(Observer):
@@ -183,32 +209,11 @@ class RefusalLog(Observer):
             cause = _Cause()
             self._causes[key] = cause
 
-        user = refusal.user[:_NAME]
-        account = refusal.account
-        address = refusal.address[:_NAME]
-        # The payer is somebody who cannot choose a new name for each refusal,
-        # so that one client cannot push out the rows of others.
-        if account:
-            payer = account
-        elif user and refusal.kind == "command":
-            payer = user  # a session has proved the user; a login only claims it
-        else:
-            payer = _network(address)
-        rows = cause.payers.get(payer)
-        if rows is None:
-            rows = OrderedDict()
-            cause.payers[payer] = rows
-        else:
-            cause.payers.move_to_end(payer)
-
-        who = user, account, address
+        who = refusal.user[:_NAME], refusal.account, refusal.address[:_NAME]
+        rows = cause.rows_of(_payer_of(refusal.kind, who))
         row = rows.get(who)
         if row is None:
-            row = _new_row(key, who, now)
-            rows[who] = row
-            cause.size += 1
-            self.size += 1
-            self._bound(cause, rows)
+            row = self._add_row(key, who, cause, rows, now)
         else:
             rows.move_to_end(who)
 
@@ -259,6 +264,20 @@ class RefusalLog(Observer):
             for who in to_remove:
                 del rows[who]
             self._note_removal(cause, payer, len(to_remove))
+
+    def _add_row(
+        self, key: _CauseKey, who: _Who, cause: _Cause, rows: _Rows, now: float
+    ) -> RefusalRow:
+        """Add a row of a cause to the rows of its payer.
+
+        If there are too many rows, others are removed.
+        """
+        row = _new_row(key, who, now)
+        rows[who] = row
+        cause.size += 1
+        self.size += 1
+        self._bound(cause, rows)
+        return row
 
     def _bound(self, cause: _Cause, rows: _Rows) -> None:
         """Remove old rows if there are too many.

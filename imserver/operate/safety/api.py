@@ -432,15 +432,15 @@ def queue(
     before = _position_in(cursor)
     # One row more than the page shows whether another page follows.
     rows = parts.reports.page(call.app, state, before, limit + 1)
-
-    def cursor_of(row: ReportShown) -> str:
-        """The cursor of the page that begins after this report."""
-        return f"{row.changed} {row.id}"
-
-    page, following = page_and_cursor(rows, limit, cursor_of)
+    page, following = page_and_cursor(rows, limit, _cursor_after)
     names = parts.reports.names(call.app, [row.user for row in page])
     groups = parts.reports.groups(call.app, [row.conversation for row in page])
     return ReportsAnswer(list(page), following, names, groups)
+
+
+def _cursor_after(report: ReportShown) -> str:
+    """The cursor of the page that begins after this report."""
+    return f"{report.changed} {report.id}"
 
 
 def _position_in(cursor: str) -> tuple[int, str] | None:

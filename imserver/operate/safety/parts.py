@@ -24,6 +24,7 @@ from imserver.plugin.wire import Limit
 
 if TYPE_CHECKING:
     from imserver.people.accounts.accounts import Accounts
+    from imserver.people.accounts.contract import Account
 _MOST_OF_ROLE: Final = 20
 _LOAD_SECONDS: Final = 5.0
 _DAY_SECONDS: Final = 86_400.0
@@ -88,14 +89,15 @@ def build(core: Core) -> Parts:
     def expire() -> None:
         reports.expire(int(time()))
 
+    moderation = Moderation(
+        core,
+        mutes,
+        removals,
+        maker=_maker(core),
+        store_message=messages.messaging.store,
+    )
     parts = SafetyParts(
-        moderation=Moderation(
-            core,
-            mutes,
-            removals,
-            maker=_maker(core),
-            store_message=messages.messaging.store,
-        ),
+        moderation=moderation,
         removals=removals,
         reports=reports,
         remove=_remover(core),
@@ -145,6 +147,24 @@ def _nobody(app: str, role: StaffRole) -> list[str]:
     return []
 
 
+def _prove(accounts: "Accounts", app: str, proof: Proof) -> "Account":
+    """The account of a user who proves who they are.
+
+    The proof is a login with a password, or a token. A banned user with the
+    right password gets UserBanned, which is an AccountLocked. Raises these,
+    BadToken and ServiceRefused.
+    """
+    if not proof.login:
+        return accounts.tokens.holder(proof.token).account
+    return accounts.login(
+        app,
+        proof.login,
+        proof.password,
+        address=proof.address,
+        earlier=proof.token,
+    )
+
+
 def _banned(core: Core) -> Banned | None:
     """Make the function that identifies a banned user.
 
@@ -165,18 +185,7 @@ def _banned(core: Core) -> Banned | None:
         Raises ServiceRefused if the user is neither, or if the proof is wrong.
         """
         try:
-            if proof.login:
-                # A banned user with the right password gets UserBanned, which
-                # is an AccountLocked.
-                account = accounts.login(
-                    app,
-                    proof.login,
-                    proof.password,
-                    address=proof.address,
-                    earlier=proof.token,
-                )
-            else:
-                account = accounts.tokens.holder(proof.token).account
+            account = _prove(accounts, app, proof)
         except AccountLocked as refused:
             return refused.user
         except BadToken:  # the account of a valid token may be locked

@@ -683,6 +683,12 @@ def _event_of(report: Report, name: str) -> str:
     return f"{subject} was reported"
 
 
+def _insert_report(sql: PooledStatements, new: _NewReport) -> None:
+    """Insert the row of a report, unless its subject has an open one."""
+    values = (new.app, new.subject, *_REPORTS.values(new.row))
+    sql.insert_new("report", f"app, subject, {_REPORTS.columns}", [values])
+
+
 def _store(new: _NewReport, sql: PooledStatements) -> tuple[str, set[str]] | None:
     """Store a report, or add its reporter to the open report about its subject.
 
@@ -698,8 +704,7 @@ def _store(new: _NewReport, sql: PooledStatements) -> tuple[str, set[str]] | Non
             return None
         span_start = row.opened - row.opened % _NOTICE_SECONDS
         recent_users = _recently_reported(sql, app, since=span_start)
-        values = (app, new.subject, *_REPORTS.values(row))
-        sql.insert_new("report", f"app, subject, {_REPORTS.columns}", [values])
+        _insert_report(sql, new)
         # If another node has just stored a report about the subject,
         # nothing was inserted, and this is the id of that report.
         id = _open_report(sql, app, new.subject)

@@ -103,8 +103,8 @@ class Calls:
         for key, endpoint in endpoints.items():
             _, path = key
             rule = rule_of(path)
-            route = endpoint.route
             if rule.own_level or rule.trace is not None:
+                route = endpoint.route
                 self._routes[key] = route
                 function = partial(self._answer, rule, route)
                 endpoint.route = replace(route, function=function)
@@ -157,17 +157,7 @@ class Calls:
         no reply. A command that answers later gets one argument in ``answers``:
         the function that it is to call with its reply.
         """
-        watched = _WatchedCommand(
-            connection,
-            type(command).__name__,
-            began=perf_counter(),
-            has_line=random() < rule.lines,
-            tracer=self._tracer,
-        )
-        within: AbstractContextManager[object] = nullcontext()
-        if self._tracer is not None and random() < (rule.trace or 0.0):
-            watched.span = self._tracer.begin(watched.name)
-            within = self._tracer.within(watched.span)
+        watched = self._begin(rule, connection, command)
 
         def reply_later(reply: Reply) -> None:
             """Finish, and pass the reply on."""
@@ -179,7 +169,7 @@ class Calls:
             wrapped_answers = (reply_later,)
         token = OWN_LEVEL.set(rule.own_level)
         try:
-            with within:
+            with watched.within():
                 reply = row.run(connection, command, *wrapped_answers)
         except StorageUnavailable:
             # The dispatcher makes a reply with this code of the error.
@@ -198,6 +188,22 @@ class Calls:
             watched.finish(ReplyCode.OK)
         return reply
 
+    def _begin(
+        self, rule: CallRule, connection: Connection, command: Command
+    ) -> _WatchedCommand:
+        """Decide by chance whether a command gets a line of the log and a span,
+        and begin the span."""
+        watched = _WatchedCommand(
+            connection,
+            type(command).__name__,
+            began=perf_counter(),
+            has_line=random() < rule.lines,
+            tracer=self._tracer,
+        )
+        if self._tracer is not None and random() < (rule.trace or 0.0):
+            watched.span = self._tracer.begin(watched.name)
+        return watched
+
 
 class _WatchedCommand(Struct):
     """A command that runs now, with its line of the log and its span.
@@ -212,6 +218,12 @@ class _WatchedCommand(Struct):
     has_line: bool
     tracer: Tracer | None
     span: Any = None
+
+    def within(self) -> AbstractContextManager[object]:
+        """A context in which the span of the command is the current one."""
+        if self.tracer is None or self.span is None:
+            return nullcontext()
+        return self.tracer.within(self.span)
 
     def finish(self, code: int) -> None:
         """Write the line, and end the span, with the code of the reply."""

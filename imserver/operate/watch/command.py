@@ -139,15 +139,23 @@ def log(url: str, key_file: str | None, seconds: int, **wish: Any) -> None:
         if wish:
             until = wish.pop("until")
             end = f"until {_clock(until)}"
-    elif wish["level"] == "default":
-        wish = {}
-        answer = server.post("nodes/log", {"seconds": 0})
     else:
-        wish_for_a_while = {**wish, "seconds": seconds}
-        answer = server.post("nodes/log", wish_for_a_while)
+        answer, wish = _change_log(server, wish, seconds)
     given = _given(wish)
     CommandLine.data(given, _change_as_text(given, end))
     _end(answer)
+
+
+def _change_log(
+    server: ServerApi, wish: dict[str, Any], seconds: int
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Change the logs of all nodes, or end the change (the level ``default``).
+
+    Returns the answer of the server, and the wish that applies now.
+    """
+    if wish["level"] == "default":
+        return server.post("nodes/log", {"seconds": 0}), {}
+    return server.post("nodes/log", {**wish, "seconds": seconds}), wish
 
 
 def _change_as_text(given: Mapping[str, Any], end: str) -> str:

@@ -134,12 +134,8 @@ class Tracer:
         greenlets, and raises the errors of ``run``.
         """
         has_span = random() < share
-        context = None
-        headers = call.request.headers
-        # The header of a user does not count, because users must not choose
-        # which requests are traced.
-        if "traceparent" in headers and call.principal.kind in _BACK_ENDS:
-            context = _W3C.extract(headers, Context())
+        context = _context_of(call)
+        if context is not None:
             caller = get_current_span(context).get_span_context()
             if caller.is_valid:
                 has_span = caller.trace_flags.sampled
@@ -242,6 +238,18 @@ class Tracer:
         """Send the last spans, for at most two seconds. Switches greenlets."""
         with suppress(gevent.Timeout), gevent.Timeout(STOP_SECONDS):
             self._provider.shutdown()
+
+
+def _context_of(call: Call) -> Context | None:
+    """The trace that a back end names in the header ``traceparent``.
+
+    None if there is no such header. The header of a user does not count,
+    because users must not choose which requests are traced.
+    """
+    headers = call.request.headers
+    if "traceparent" in headers and call.principal.kind in _BACK_ENDS:
+        return _W3C.extract(headers, Context())
+    return None
 
 
 def _status_of(error: Exception, route: Route) -> int:

@@ -72,6 +72,17 @@ def read_rows(text: str) -> list[Mapping[str, Any]]:
         raise BadImport(f"this is neither JSON nor CSV: {error}") from None
 
 
+def _require_new(account: Account, seen: set[object]) -> None:
+    """Add the id and the identifiers of an account to ``seen``.
+
+    Raises BadField if one of them is there already.
+    """
+    keys = {account.id, *_identifiers(account)}
+    if keys & seen:
+        raise BadField("the id or an identifier is that of a row before")
+    seen |= keys
+
+
 def _read_json_lines(text: str) -> list[Mapping[str, Any]]:
     """Read a JSON object from each line that is not empty."""
     # No splitlines(): a JSON text may contain other line breaks, such as U+2028.
@@ -90,10 +101,7 @@ def accounts_of(rows: Sequence[Mapping[str, Any]], app: str) -> list[Imported]:
     for number, row in enumerate(rows, 1):
         try:
             imported = _imported(row, app)
-            keys = {imported.account.id, *_identifiers(imported.account)}
-            if keys & seen:
-                raise BadField("the id or an identifier is that of a row before")
-            seen |= keys
+            _require_new(imported.account, seen)
             accounts.append(imported)
         except BadField as error:
             errors.append(f"row {number}: {error}")

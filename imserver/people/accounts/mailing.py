@@ -16,6 +16,7 @@ from imserver.plugin.http import Call, HttpResponse
 from imserver.plugin.runtime import asset_path
 
 if TYPE_CHECKING:
+    from email.headerregistry import Address
     from email.message import EmailMessage
     from email.policy import EmailPolicy
     from smtplib import SMTP
@@ -211,17 +212,13 @@ def _message(sender: str, mail: Mail) -> EmailMessage:
     Raises ValueError if the receiver is no address, or if a header cannot be
     written.
     """
-    from email.headerregistry import Address
     from email.message import EmailMessage
     from email.utils import formatdate
 
     message = EmailMessage(_policy())
     message["Subject"] = mail.subject
     message["From"] = sender
-    try:
-        message["To"] = Address(addr_spec=mail.to)
-    except Exception as error:  # of any type, by the defect of the address
-        raise ValueError(f"{mail.to!r} is not an address: {error}") from error
+    message["To"] = _receiver(mail.to)
     message["Date"] = formatdate()
     message["Message-ID"] = _message_id(sender, mail)
     # Programs that answer mails, such as notes of absence, do not answer it.
@@ -234,6 +231,16 @@ def _message(sender: str, mail: Mail) -> EmailMessage:
     for name, value in mail.headers.items():
         message[name] = value
     return message
+
+
+def _receiver(address: str) -> Address:
+    """The receiver of a mail. Raises ValueError if this is no address."""
+    from email.headerregistry import Address
+
+    try:
+        return Address(addr_spec=address)
+    except Exception as error:  # of any type, by the defect of the address
+        raise ValueError(f"{address!r} is not an address: {error}") from error
 
 
 def _message_id(sender: str, mail: Mail) -> str:

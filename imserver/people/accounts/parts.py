@@ -132,6 +132,19 @@ def build(core: Core) -> Parts:
     )
 
 
+def _make_resets(
+    core: Core, accounts: Accounts, rows: AccountStore, mails: LinkMails
+) -> Resets:
+    """Build the resets of passwords by mail, with their rate of an account."""
+    return Resets(
+        accounts,
+        rows,
+        mails,
+        of_account=mails.buckets(RESET_MAILS),
+        own_page=partial(chat_page_of, core),
+    )
+
+
 def _make_parts(core: Core) -> AccountParts:
     """Build the services of accounts for routes and other features."""
     config = core.config
@@ -156,13 +169,7 @@ def _make_parts(core: Core) -> AccountParts:
         people=People(people, rows, accounts, core.sessions, core.presence),
         guests=_make_guests(core, accounts, messages),
         cards=Cards(config, accounts, rows, relations, core.presence, buckets),
-        resets=Resets(
-            accounts,
-            rows,
-            mails,
-            of_account=mails.buckets(RESET_MAILS),
-            own_page=partial(chat_page_of, core),
-        ),
+        resets=_make_resets(core, accounts, rows, mails),
         confirmations=_make_confirmations(core, accounts, mails),
         last_seen=LastSeen(rows, tokens.wanted_in),
     )

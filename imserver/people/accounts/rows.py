@@ -318,13 +318,7 @@ class AccountStore(Store.Rows):
         def read(sql: PooledStatements) -> list[Row]:
             """Read the rows of this page."""
             condition, needles = _contains_words(sql, words, at_word_starts)
-            statement = (
-                f"{_ACCOUNTS} WHERE app = %s AND id > %s AND id <= %s "
-                f"AND findable = 1 AND bot = 0 AND {IS_NO_GUEST[sql.engine]} "
-                f"AND locked_until <= %s "
-                f"AND {condition} "
-                "ORDER BY id DESC LIMIT %s"
-            )
+            statement = _search_statement(sql.engine, condition)
             return sql.query(statement, (app, after, upto, now, *needles, limit))
 
         rows: list[Row] = self._store.read_or([], read)
@@ -371,22 +365,30 @@ class AccountStore(Store.Rows):
         ``after`` of the next page, or None if this is the last page.
         """
 
-        def read(sql: PooledStatements) -> list[Row]:
-            """Read the rows of this page."""
-            statement = _directory_statement(sql.engine)
-            name, id = after
-            values = (app, name, name, id, now, by, by, by, limit)
-            return sql.query(statement, values)
-
         is_first_page = after == ("", 0)
         if is_first_page:
             self._fold_unfolded_names(app)
-        rows: list[Row] = self._store.read_or([], read)
+        rows = self._rows_in_directory(app, after, limit, now, by)
         accounts = list(map(_account, rows))
         if len(rows) < limit:
             return accounts, None
         last_id, *_, last_folded, _password = rows[-1]
         return accounts, (text_of(last_folded), last_id)
+
+    @Store.reading_or([])
+    def _rows_in_directory(
+        self,
+        sql: PooledStatements,
+        app: str,
+        after: tuple[str, int],
+        limit: int,
+        now: int,
+        by: int,
+    ) -> list[Row]:
+        """The rows of a page of the directory."""
+        name, id = after
+        values = (app, name, name, id, now, by, by, by, limit)
+        return sql.query(_directory_statement(sql.engine), values)
 
     def _fold_unfolded_names(self, app: str) -> None:
         """Store the folded names of accounts without them.
@@ -816,9 +818,7 @@ class AccountStore(Store.Rows):
         rows = sql.query_in(f"{_ACCOUNTS} WHERE id IN {{}}", (), ids)
         for kind in IDENTIFIERS:
             texts = [getattr(each.account, kind) for each in imported]
-            given = [text for text in texts if text]
-            statement = f"{_ACCOUNTS} WHERE app = %s AND {kind} IN {{}}"
-            rows += sql.query_in(statement, (app,), given)
+            rows += _rows_with(sql, app, kind, texts)
         # An account that collides in several ways is returned once.
         accounts = {account.id: account for account in map(_account, rows)}
         return list(accounts.values())
@@ -1168,6 +1168,29 @@ def _directory_statement(engine: str) -> str:
         f"AND id <> %s {_NO_BLOCK_BETWEEN} "
         "ORDER BY folded, id LIMIT %s"
     )
+
+
+def _search_statement(engine: str, condition: str) -> str:
+    """The statement that reads a page of a search.
+
+    ``condition`` selects the accounts by their names.
+    """
+    return (
+        f"{_ACCOUNTS} WHERE app = %s AND id > %s AND id <= %s "
+        f"AND findable = 1 AND bot = 0 AND {IS_NO_GUEST[engine]} "
+        f"AND locked_until <= %s "
+        f"AND {condition} "
+        "ORDER BY id DESC LIMIT %s"
+    )
+
+
+def _rows_with(
+    sql: PooledStatements, app: str, kind: Identifier, texts: Sequence[str]
+) -> list[Row]:
+    """The rows of accounts of an app with one of these identifiers."""
+    given = [text for text in texts if text]
+    statement = f"{_ACCOUNTS} WHERE app = %s AND {kind} IN {{}}"
+    return list(sql.query_in(statement, (app,), given))
 
 
 def _contains_words(

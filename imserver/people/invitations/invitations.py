@@ -339,14 +339,20 @@ class Invitations:
             raise UsedInvitation(code)
         row = self._valid(app, code)
 
-        maker = self._people.accounts.get(app, row.user)
         preview = _empty_preview(row)
-        if maker is not None:
-            preview.nickname = maker.nickname
-            preview.avatar = maker.avatar
+        self._show_maker(app, row, preview)
         if row.group:
             self._show_group(app, row, preview)
         return preview
+
+    def _show_maker(
+        self, app: str, invitation: InvitationShown, preview: InvitationPreview
+    ) -> None:
+        """Show the name and the picture of the maker, if the account exists."""
+        maker = self._people.accounts.get(app, invitation.user)
+        if maker is not None:
+            preview.nickname = maker.nickname
+            preview.avatar = maker.avatar
 
     def _show_group(
         self, app: str, row: InvitationShown, preview: InvitationPreview

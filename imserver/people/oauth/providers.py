@@ -195,10 +195,11 @@ class _Http:
             status, body = self._outgoing.get(url, self._seconds_left(), headers)
         except Unreachable as error:
             raise ProviderUnavailable(f"{name}: {error}") from None
-        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            raise ProviderUnavailable(f"{name} answered with the status {status}")
         if status != HTTPStatus.OK:
-            raise ProviderRefused(f"{name} answered with the status {status}")
+            text = f"{name} answered with the status {status}"
+            if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+                raise ProviderUnavailable(text)
+            raise ProviderRefused(text)
         return _json_object(body, name)
 
     def post(
@@ -372,9 +373,7 @@ class Oidc(Service):
         if lacks_profile and not has_account((subject,)):
             profile = _userinfo(http, endpoints, access, subject)
             claims = {**profile, **claims}
-        return identity(
-            (subject,), nickname=_name_in(claims), avatar=claims.get("picture")
-        )
+        return identity((subject,), _name_in(claims), claims.get("picture"))
 
     def _grant(self, http: _Http, request: AuthorizationRequest) -> _CodeGrant:
         """The grant of one login. The discovery document must have been read."""
