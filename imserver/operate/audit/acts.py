@@ -212,9 +212,13 @@ def entry_of(act: Act) -> tuple[Entry, tuple[Name, ...]]:
     # The log must not name the user any more from the first moment on.
     if act.gone:
         user = _clean(act.user or user_in(act.answer), _MEMBER_BYTES)
-        deleted = (entry.app, user)
-        names = tuple(name for name in names if (name.app, name.member) != deleted)
+        names = _names_without(names, entry.app, user)
     return entry, names
+
+
+def _names_without(names: tuple[Name, ...], app: str, user: str) -> tuple[Name, ...]:
+    """The names that do not belong to this user."""
+    return tuple(name for name in names if (name.app, name.member) != (app, user))
 
 
 def _names(act: Act) -> Iterator[Name]:

@@ -102,9 +102,7 @@ def erase(
         _compact(path, data_dir)
         return
 
-    app, _, user = (target or "").partition("/")
-    if not (app and user):
-        raise click.UsageError("expected APP/USER, or --compact")
+    app, user = _app_and_user(target or "")
     server = ServerApi(url, key_file)
     user, name = server.whom(app, user)
     person = {"app": app, "user": user}
@@ -115,6 +113,14 @@ def erase(
         )
     else:
         _erase(server, person, name, _seconds(after), reason)
+
+
+def _app_and_user(target: str) -> tuple[str, str]:
+    """Split ``APP/USER``. Raises UsageError."""
+    app, _, user = target.partition("/")
+    if not (app and user):
+        raise click.UsageError("expected APP/USER, or --compact")
+    return app, user
 
 
 def _erase(

@@ -287,20 +287,7 @@ class ArchiveWriter:
         size = end - start
         disk = 0  # a zip file may have several disks; this one has one
         disks = 1
-        archive.write(
-            _END64.pack(
-                b"PK\6\6",
-                _END64_REST_BYTES,
-                _VERSION,
-                _VERSION,
-                disk,
-                disk,
-                entries,
-                entries,
-                size,
-                start,
-            )
-        )
+        archive.write(_end64(disk, entries, size, start))
         archive.write(_LOCATOR.pack(b"PK\6\7", disk, end, disks))
 
         # Each number stands twice: for this disk, and for all disks together.
@@ -325,6 +312,25 @@ class ArchiveWriter:
 
 _LEVEL: Final = 6
 """The compression level of zlib; 9 is the highest."""
+
+
+def _end64(disk: int, entries: int, size: int, start: int) -> bytes:
+    """The record at the end of a zip file in the form of ZIP64.
+
+    ``size`` and ``start`` are those of the directory.
+    """
+    return _END64.pack(
+        b"PK\6\6",
+        _END64_REST_BYTES,
+        _VERSION,
+        _VERSION,
+        disk,
+        disk,
+        entries,
+        entries,
+        size,
+        start,
+    )
 
 
 class _Entry:

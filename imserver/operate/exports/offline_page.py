@@ -243,8 +243,7 @@ def index(
     yield from _items(links)
 
     yield f"</ul><h2>{_words('files')}</h2><ul>\n".encode()
-    links = ((escape(quote(file)), escape(file.rpartition("/")[2])) for file in files)
-    yield from _items(links)
+    yield from _items(map(_link_to_file, files))
 
     yield _contents(tables)
     yield f"</ul></nav>{_frame(name)}</body></html>\n".encode()
@@ -260,6 +259,11 @@ def _list_head(app: str, name: str, begun: int) -> bytes:
     about_archive = f"{escape(app)} · {_words('made')} {when}"
     heading = f"<h1>{escape(name)}</h1><small>{about_archive}</small>"
     return f"{head}<nav>{heading}<h2>{_words('conversations')}</h2><ul>\n".encode()
+
+
+def _link_to_file(name: str) -> tuple[str, str]:
+    """The address of a file of the archive, and its name without the folder."""
+    return escape(quote(name)), escape(name.rpartition("/")[2])
 
 
 def _contents(tables: Mapping[str, int]) -> bytes:

@@ -307,6 +307,11 @@ class KeyUsage(Service, dict=True):
             delete_before(self.database, before)
             self._cleaned = self._minute
 
+    def _note_last(self, key: str, use: LastUse) -> None:
+        """Note the last use of a key, which is written to the database later."""
+        self._last[key] = use
+        self._unwritten.add(key)
+
     def _take_all(self) -> None:
         """Make rows of the uses since the last call.
 
@@ -317,8 +322,7 @@ class KeyUsage(Service, dict=True):
         for (key, route, app, address), (answered, refused) in self.take().items():
             address = address[:_ADDRESS_CHARACTERS]
             if address:  # the address of a person is not stored
-                self._last[key] = LastUse(minute * MINUTE, address)
-                self._unwritten.add(key)
+                self._note_last(key, LastUse(minute * MINUTE, address))
             if not self.days:
                 continue
             if self.tenants.get(app) is None:  # a client may name anything

@@ -81,13 +81,24 @@ def _lift(api: ServerApi, query: Mapping[str, str]) -> None:
     mutes = _lift_mutes(api, app, holds)
     remaining = [hold for hold in holds if hold not in mutes]
 
-    lines = _hold_lines([*answer["lifted"], *mutes])
+    lines = _lines_after_lift(app, [*answer["lifted"], *mutes], remaining)
+    _say(lines or ["No limit is in force now."], answer)
+
+
+def _lines_after_lift(
+    app: str,
+    lifted: Sequence[Mapping[str, Any]],
+    remaining: Sequence[Mapping[str, Any]],
+) -> list[str]:
+    """The limits that were lifted, and the others with the commands that end
+    them."""
+    lines = _hold_lines(lifted)
     if lines:
         lines.insert(0, "Lifted")
     if remaining:
         lines += ["Still in force", *_hold_lines(remaining)]
         lines += _undo_commands(app, remaining)
-    _say(lines or ["No limit is in force now."], answer)
+    return lines
 
 
 def _lift_mutes(

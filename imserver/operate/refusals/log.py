@@ -94,6 +94,18 @@ class RefusalRow(Struct, array_like=True):
         """The fields that are equal in equal refusals."""
         return self.kind, self.reason, self.app, self.user, self.account, self.address
 
+    def count_again(self, refusal: Denial, now: float) -> None:
+        """Count a refusal.
+
+        The row shows how often it happened, and the details of the last time.
+        """
+        self.count += 1
+        self.last = now
+        self.limit = refusal.limit
+        self.until = refusal.until
+        self.detail = refusal.detail[:_DETAIL_CHARACTERS]
+        self.request = refusal.request[:_REQUEST_CHARACTERS]
+
 
 class Wanted(Struct, frozen=True, array_like=True):
     """A filter for refusals. An empty field does not restrict them.
@@ -217,13 +229,7 @@ class RefusalLog(Observer):
         else:
             rows.move_to_end(who)
 
-        # The row shows how often it happened, and the details of the last time.
-        row.count += 1
-        row.last = now
-        row.limit = refusal.limit
-        row.until = refusal.until
-        row.detail = refusal.detail[:_DETAIL_CHARACTERS]
-        row.request = refusal.request[:_REQUEST_CHARACTERS]
+        row.count_again(refusal, now)
 
     def select(self, wanted: Wanted) -> list[RefusalRow]:
         """The rows that pass the filter, in any order."""

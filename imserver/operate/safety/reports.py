@@ -388,6 +388,14 @@ class Reports(Store.Rows):
             self._moderators[app] = monotonic(), users
         return users
 
+    def _in_group(self, app: str, conversation: int) -> str:
+        """The words `` in "Chess"`` for a conversation of a group.
+
+        Another conversation is not named, so the words are ``""``.
+        """
+        groups = self.groups(app, [conversation])
+        return "".join(f' in "{group}"' for group in groups.values())
+
     def _notice_of(
         self, app: str, id: str, report: Report, user: str, conversation: int
     ) -> Draft:
@@ -399,9 +407,7 @@ class Reports(Store.Rows):
         """
         name = self.names(app, [user]).get(user, user)
         event = _event_of(report, name)
-        # There is at most one group. Another conversation is not named.
-        groups = self.groups(app, [conversation])
-        in_group = "".join(f' in "{group}"' for group in groups.values())
+        in_group = self._in_group(app, conversation)
         page = self._address_of(app, id)
 
         moderation = Draft.Meta.Moderation("report", report=id)

@@ -153,9 +153,7 @@ class Tracer:
             status = _status_of(error, route)
             raise
         finally:
-            span.set_attribute("http.request.method", route.method)
-            span.set_attribute("http.route", route.path)
-            span.set_attribute("request.id", call.request.id)
+            _describe(span, route, call)
             self._end(span, status, is_wrong=status >= _SERVER_ERROR)
 
     def replied(self, span: Span, connection: Connection, code: int) -> None:
@@ -216,11 +214,7 @@ class Tracer:
             """Send a request, and return status, body and headers."""
             if not get_current_span().is_recording() and random() >= self.share:
                 return request(method, url, body, headers, answer_bytes)
-            # The path is left out, because it may have a token.
-            about = {
-                "http.request.method": method,
-                "server.address": urlsplit(url).hostname or "",
-            }
+            about = _attributes_of(method, url)
             span = self._tracer.start_span(method, None, SpanKind.CLIENT, about)
             status = 0
             try:
@@ -238,6 +232,24 @@ class Tracer:
         """Send the last spans, for at most two seconds. Switches greenlets."""
         with suppress(gevent.Timeout), gevent.Timeout(STOP_SECONDS):
             self._provider.shutdown()
+
+
+def _describe(span: Span, route: Route, call: Call) -> None:
+    """Set the attributes of the span of a request."""
+    span.set_attribute("http.request.method", route.method)
+    span.set_attribute("http.route", route.path)
+    span.set_attribute("request.id", call.request.id)
+
+
+def _attributes_of(method: str, url: str) -> dict[str, str]:
+    """The attributes of the span of a request to another server.
+
+    The path is left out, because it may have a token.
+    """
+    return {
+        "http.request.method": method,
+        "server.address": urlsplit(url).hostname or "",
+    }
 
 
 def _context_of(call: Call) -> Context | None:

@@ -184,6 +184,23 @@ class Cards(Service, dict=True):
         if rules.find and not after:
             accounts = self._find_bot(app, viewer, text)
 
+        next_page = self._add_found(accounts, app, viewer, words, (part, upto))
+        return self._cards(app, viewer, accounts, found=True), next_page
+
+    def _add_found(
+        self,
+        accounts: list[Account],
+        app: str,
+        viewer: str,
+        words: Sequence[str],
+        position: tuple[int, int],
+    ) -> str:
+        """Search from a position on, until a page is full or the time is over.
+
+        The accounts are added to ``accounts``. Returns where the next page
+        begins, such as ``1.4096``; ``""`` means that this was the last page.
+        """
+        part, upto = position
         started_at = monotonic()
         while len(accounts) < MOST_FOUND and monotonic() - started_at < SEARCH_SECONDS:
             missing = MOST_FOUND - len(accounts)
@@ -201,12 +218,12 @@ class Cards(Service, dict=True):
             if upto:
                 continue
             if part == 1:
-                return self._cards(app, viewer, accounts, found=True), ""
+                return ""
             # All ids of part 0 were searched. Part 1 begins at the newest
             # account.
             part = 1
             upto = self.rows.last_id()
-        return self._cards(app, viewer, accounts, found=True), f"{part}.{upto}"
+        return f"{part}.{upto}"
 
     def _position_in(self, after: str) -> tuple[int, int]:
         """Read where a page of a search begins, such as ``1.4096``.

@@ -225,8 +225,7 @@ def show(path: str | None, data_dir: str | None, target: str) -> None:
     with _named(path, data_dir, target) as named:
         now = time()
         fields = _fields_of(named, now)
-        devices = AccountStore(named.store).devices(named.account.id, int(now))
-        names = [f"{each.name or '-'}, since {_time(each.since)}" for each in devices]
+        names = _devices_of(named, now)
 
     document: dict[str, Any] = {_json_name(name): value for name, value in fields}
     document["devices"] = names
@@ -237,6 +236,12 @@ def show(path: str | None, data_dir: str | None, target: str) -> None:
 def _table_of(rows: Sequence[tuple[str, str]]) -> str:
     """Lines of names and values; the values are below each other."""
     return "\n".join(f"{name:{_NAME_CHARACTERS}} {value}" for name, value in rows)
+
+
+def _devices_of(named: _Named, now: float) -> list[str]:
+    """The devices on which an account is logged in, in words."""
+    devices = AccountStore(named.store).devices(named.account.id, int(now))
+    return [f"{each.name or '-'}, since {_time(each.since)}" for each in devices]
 
 
 def _json_name(name: str) -> str:

@@ -201,10 +201,14 @@ class Bots(Struct, frozen=True):
         if fields:
             self.accounts.change(app, bot, fields)
         if commands is not None:
-            self.stored.set(app, id, "commands", msgspec.json.encode(commands))
+            self._set_commands(app, id, commands)
         if about is not None:
             self.stored.set(app, id, "description", about)
         return self.get(app, acting_user, bot)
+
+    def _set_commands(self, app: str, id: int, commands: Sequence[BotCommand]) -> None:
+        """Store the commands of a bot, as JSON."""
+        self.stored.set(app, id, "commands", msgspec.json.encode(commands))
 
     def _set_listed(self, app: str, id: int, is_listed: bool) -> None:
         """List a bot, or stop listing it. Raises BadField above

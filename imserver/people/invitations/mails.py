@@ -164,11 +164,7 @@ class InvitationMails:
         NotAllowed, UnknownAccount, ServiceRefused (no mails, no guests) and
         TooManyRequests.
         """
-        self._require_inviter(app, inviter)
-        if guests:
-            self._people.guests.require_guests(app)
-        self._groups.check_inviting(app, group, inviter)
-
+        self._require_may_invite(app, inviter, group, guests)
         refused: list[RefusedAddress] = []
         now = int(time())
         wanted = self._uninvited(app, group, emails, now, refused)
@@ -245,6 +241,16 @@ class InvitationMails:
         self._rows.forget_mails(now - STORED_SECONDS)
 
     # --- in the background ----------------------------------------------------
+
+    def _require_may_invite(
+        self, app: str, inviter: str, group: int, guests: bool
+    ) -> None:
+        """Raise UnknownGroup, NotAllowed, UnknownAccount or ServiceRefused if
+        nobody may be invited by this user."""
+        self._require_inviter(app, inviter)
+        if guests:
+            self._people.guests.require_guests(app)
+        self._groups.check_inviting(app, group, inviter)
 
     def _work(self, app: str, code: str) -> None:
         """Send the mail of one invitation, if the invitation is still valid.
