@@ -299,14 +299,17 @@ class Import(Service, dict=True):
             if self._rows.reason(page.table):
                 continue  # Rows of this table are not imported.
             first = dict(zip(page.columns, page.rows[0], strict=True))
-            # The row that an import changes last exists before the app has
-            # messages.
-            if self._rows.stays(page.table) and first["last_id"] == 0:
+            if self._is_without_messages(page.table, first):
                 continue
             raise BadArchive(
                 f"the app {self.app} is not empty, it has rows of the table {page.table}: name a new "
                 "app with --app"
             )
+
+    def _is_without_messages(self, table: str, row: dict[str, Any]) -> bool:
+        """Whether this is the row that an import changes last, of an app that
+        has no messages yet."""
+        return self._rows.stays(table) and row["last_id"] == 0
 
     def _row_entries(self) -> list[EntryChecksum]:
         """The entries with rows, those of accounts first.

@@ -1,7 +1,7 @@
 """Moderators remove messages of others, warn, mute and ban people, and remove
 them from groups."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from heapq import nsmallest
@@ -104,11 +104,9 @@ class Moderation(Service, dict=True):
         # Nothing is removed unless the principal may act on all of the senders.
         self.check(principal, app, *ids_by_sender)
 
-        user = ""  # of several senders
-        if len(ids_by_sender) == 1:
-            (user,) = ids_by_sender
         all_ids = [entry.id for entry in entries]
-        removal = self.removals.remove(app, user, all_ids, undecided)
+        only_sender = _only(ids_by_sender)
+        removal = self.removals.remove(app, only_sender, all_ids, undecided)
         act = "hide" if undecided else "delete"
         for sender, ids in ids_by_sender.items():
             self._announce(principal, app, sender, act, reason, messages=ids)
@@ -416,6 +414,14 @@ def _words_of_act(until: int, reason: str) -> str:
     if reason:
         words.append(reason)
     return ": ".join(words)
+
+
+def _only(senders: Collection[str]) -> str:
+    """The sender of all messages; ``""`` if there are several."""
+    if len(senders) == 1:
+        (sender,) = senders
+        return sender
+    return ""
 
 
 def _ids_by_sender(entries: Sequence[Entry]) -> dict[str, list[int]]:

@@ -250,6 +250,7 @@ class Reports(Store.Rows):
                 subject=f"user {report.user}",
             )
         entry = self._message(app, reporter, report.message)
+        text = entry.view().text or ""
         return self._store_report(
             app,
             reporter,
@@ -257,7 +258,7 @@ class Reports(Store.Rows):
             user=entry.sender,
             subject=f"message {report.message}",
             conversation=entry.conversation,
-            evidence=(entry.view().text or "")[:_EVIDENCE_CHARACTERS],
+            evidence=text[:_EVIDENCE_CHARACTERS],
         )
 
     def _check_form(self, app: str, report: Report) -> None:

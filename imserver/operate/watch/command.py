@@ -187,10 +187,11 @@ def _in_words(timing: Timing) -> str:
     clearer = _WORDS.get(f"{owner}.{work}".strip("."))
     if clearer:
         return clearer
-    words = [_words_of(work)]
-    if _words_of(owner):
-        words.insert(0, f"{_words_of(owner)}:")
-    return " ".join(filter(None, words))
+    words = _words_of(work)
+    words_of_owner = _words_of(owner)
+    if words_of_owner:
+        words = f"{words_of_owner}: {words}"
+    return words.strip()
 
 
 def _words_of(name: str) -> str:

@@ -211,9 +211,7 @@ def _imported(row: Mapping[str, Any], app: str) -> Imported:
     _check_columns(fields)
     password = _password_hash(fields)
     identifiers = _identifiers_in(fields)
-    nickname = clean_name(_text(fields, "nickname"))
-    avatar = _text(fields, "avatar")
-    check_shown(nickname, avatar)
+    nickname, avatar = _shown_fields(fields)
     account = Account(
         id=_id(fields.get("id")),
         app=app,
@@ -225,6 +223,15 @@ def _imported(row: Mapping[str, Any], app: str) -> Imported:
         name=identifiers["name"],
     )
     return Imported(account, password)
+
+
+def _shown_fields(fields: Mapping[str, Any]) -> tuple[str, str]:
+    """The nickname and the avatar in the fields of an account. Raises
+    BadField."""
+    nickname = clean_name(_text(fields, "nickname"))
+    avatar = _text(fields, "avatar")
+    check_shown(nickname, avatar)
+    return nickname, avatar
 
 
 def _check_columns(fields: Mapping[str, Any]) -> None:

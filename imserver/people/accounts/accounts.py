@@ -579,8 +579,8 @@ class Accounts(Service, dict=True):
         account_key: str | int = login
         hashed = ""
         if account_row is not None:
-            account_key = account_row[0].id
-            hashed = account_row[1]
+            account, hashed = account_row
+            account_key = account.id
         if device is not None and device.account != account_key:
             device = None
             self._logins.require(by_address(app, address))
@@ -596,7 +596,6 @@ class Accounts(Service, dict=True):
         buckets, payer = own_limit
         buckets.forget(payer)
 
-        account, _ = account_row
         self._strengthen_hash(account, hashed, password)
         return account
 

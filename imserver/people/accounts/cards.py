@@ -138,14 +138,20 @@ class Cards(Service, dict=True):
             self._by_account.require((app, viewer))
 
         account = self._account_with(app, text)
-        # Users who are not findable still find themselves, and back ends find
-        # everybody.
-        if viewer not in ("", account.user) and not account.findable:
-            raise UnknownAccount(text)
-        if not self.relations.may_reach(app, viewer, account.user):
+        if not self._may_find(app, viewer, account):
             raise UnknownAccount(text)
         (card,) = self._cards(app, viewer, [account], found=True)
         return card
+
+    def _may_find(self, app: str, viewer: str, account: Account) -> bool:
+        """Whether ``viewer`` may find an account by its identifier.
+
+        Users who are not findable still find themselves, and back ends find
+        everybody.
+        """
+        if viewer not in ("", account.user) and not account.findable:
+            return False
+        return self.relations.may_reach(app, viewer, account.user)
 
     def _account_with(self, app: str, identifier: str) -> Account:
         """The account with this identifier. Raises UnknownAccount."""

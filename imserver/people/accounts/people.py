@@ -215,10 +215,7 @@ class PeopleStore(Store.Rows):
             return None
         bots = sql.query("SELECT id FROM bot WHERE owner = %s", (id,))
         ids = [id, *(bot_id for (bot_id,) in bots)]
-        sql.execute_many(
-            "UPDATE account SET locked_until = %s, lock_reason = %s WHERE id = %s",
-            [(until, reason or None, account_id) for account_id in ids],
-        )
+        _lock_accounts(sql, ids, until, reason)
         # The event is about the account, not about its bots.
         act = "locked" if until else "unlocked"
         account = record_change(sql, record, act, app, id)
@@ -254,6 +251,16 @@ def _lock_row(
     if not may_act_on(account):
         raise NotBelow(account.role)
     return account
+
+
+def _lock_accounts(
+    sql: PooledStatements, ids: Sequence[int], until: int, reason: str
+) -> None:
+    """Lock accounts until a Unix second; 0 unlocks them."""
+    sql.execute_many(
+        "UPDATE account SET locked_until = %s, lock_reason = %s WHERE id = %s",
+        [(until, reason or None, id) for id in ids],
+    )
 
 
 def _conditions(

@@ -683,12 +683,7 @@ class AccountStore(Store.Rows):
         """
         if not sql.query(f"{_GUEST}{sql.for_update}", (id, app)):
             return None
-        fields: dict[str, Any] = {
-            kind: _identifier(kind, text) for kind, text in identifiers.items()
-        }
-        fields["password"] = password
-        fields["guest"] = 0
-        _change_to_member(sql, id, fields)
+        _change_to_member(sql, id, identifiers, password)
         delete_rows_of(sql, id, "account_device")
         _store_folded_names(sql, accounts_in(sql, app, (id,)))
         return record_change(sql, record, "changed", app, id)
@@ -1277,12 +1272,17 @@ def delete_rows_of(sql: PooledStatements, account: int, *tables: str) -> None:
 
 
 def _change_to_member(
-    sql: PooledStatements, id: int, fields: Mapping[str, Any]
+    sql: PooledStatements, id: int, identifiers: Mapping[Identifier, str], password: str
 ) -> None:
-    """Change these columns of a guest. Raises Taken.
+    """Give a guest identifiers and a password hash. Raises Taken.
 
     The new version of the account makes the tokens of the guest invalid.
     """
+    fields: dict[str, Any] = {
+        kind: _identifier(kind, text) for kind, text in identifiers.items()
+    }
+    fields["password"] = password
+    fields["guest"] = 0
     changes = ", ".join(f"{name} = %s" for name in fields)
     statement = f"UPDATE account SET {changes}, version = version + 1 WHERE id = %s"
     with _raising_taken():

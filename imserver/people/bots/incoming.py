@@ -277,10 +277,7 @@ def _read(api: HookApi, call: Call) -> None:
     The bot of the webhook becomes the acting user. Raises ApiProblem,
     UnknownHook and TooManyRequests.
     """
-    request = call.request
-    token = request.path.removeprefix(PATH)
-    hook = bots_of(api.core).incoming.with_token(token, request.host)
-
+    hook = _hook_of(api, call)
     fields = call.decode_json(_fields, _json_of(call))
     message: dict[str, Any] = {name: fields[name] for name in _TAKEN if name in fields}
     if not ("type" in fields or "data" in fields):
@@ -290,6 +287,14 @@ def _read(api: HookApi, call: Call) -> None:
     call.input = call.decode_json(_message, msgspec.json.encode(message))
     call.input.conversation = hook.group
     _act_as_bot(api, call, hook)
+
+
+def _hook_of(api: HookApi, call: Call) -> IncomingHook:
+    """The webhook in the path of a request. Raises UnknownHook and
+    TooManyRequests."""
+    request = call.request
+    token = request.path.removeprefix(PATH)
+    return bots_of(api.core).incoming.with_token(token, request.host)
 
 
 def _act_as_bot(api: HookApi, call: Call, hook: IncomingHook) -> None:

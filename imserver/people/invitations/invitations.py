@@ -194,20 +194,7 @@ class Invitations:
             self._groups.check_inviting(app, group, inviter)
         else:
             self._people.accounts.known(app, inviter)
-        now = int(time())
-        expires_at = 0
-        if seconds:
-            expires_at = now + seconds
-        invitation = InvitationShown(
-            code=token_urlsafe(CODE_BYTES),
-            group=str(group or ""),
-            user=inviter,
-            created=now,
-            expires_at=expires_at,
-            uses=0,
-            max_uses=uses,
-            guests=guests,
-        )
+        invitation = _new_invitation(inviter, group, seconds, uses, guests)
         if not self._rows.add(app, invitation, self._most, id_of(inviter)):
             raise TooManyInvitations(f"accounts.invitations {self._most}")
         return invitation
@@ -553,6 +540,26 @@ def _accepted_by_member(
     if is_new:
         return InvitationAccepted("joined", invitation.group, invitation.user)
     return InvitationAccepted("already", invitation.group, invitation.user)
+
+
+def _new_invitation(
+    inviter: str, group: int, seconds: int, uses: int, guests: bool
+) -> InvitationShown:
+    """An invitation that is valid from now on; see :meth:`Invitations.create`."""
+    now = int(time())
+    expires_at = 0
+    if seconds:
+        expires_at = now + seconds
+    return InvitationShown(
+        code=token_urlsafe(CODE_BYTES),
+        group=str(group or ""),
+        user=inviter,
+        created=now,
+        expires_at=expires_at,
+        uses=0,
+        max_uses=uses,
+        guests=guests,
+    )
 
 
 def _empty_preview(invitation: InvitationShown) -> InvitationPreview:

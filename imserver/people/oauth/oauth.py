@@ -491,8 +491,7 @@ class OAuth:
         key, row = self._claim_login(_STATE + secret_hash(state))
         row.step = "returned"
         try:
-            if (row.app, row.provider) != (app, name):
-                raise ProviderRefused("the browser came back to another provider")
+            _check_provider(row, app, name)
             row.found = self._identified(row, code, problem, issuer)
             title = self._title(app, name)
         except ImserverError as error:
@@ -801,6 +800,12 @@ def _check_return_path(return_to: str) -> None:
     """Raise BadField unless this is ``""`` or a path of our own pages."""
     if return_to and not _OWN_PATH.fullmatch(return_to):
         raise BadField("return_to: expected a path of this server, without a fragment")
+
+
+def _check_provider(row: _Running, app: str, name: str) -> None:
+    """Raise ProviderRefused if a login was begun with another provider."""
+    if (row.app, row.provider) != (app, name):
+        raise ProviderRefused("the browser came back to another provider")
 
 
 def _check_issuer(settings: ProviderSettings, issuer: str) -> None:
