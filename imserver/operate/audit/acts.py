@@ -317,6 +317,15 @@ def _facts_in(act: Act) -> dict[str, Any]:
     return dict(act.facts)
 
 
+def _kinds_of(name: str) -> dict[str, str]:
+    """Fact → the kind of thing that it names, in an act with this name."""
+    kinds = dict(_ABOUT)
+    subject = name.partition(".")[0]
+    if subject in _OF_ID:
+        kinds["id"] = _OF_ID[subject]
+    return kinds
+
+
 def _things(name: str, facts: Mapping[str, Any]) -> dict[str, None]:
     """The things that an act is about, each once and in order.
 
@@ -325,13 +334,8 @@ def _things(name: str, facts: Mapping[str, Any]) -> dict[str, None]:
     act, whose first part may say what its ``id`` is: ``keys.revoke`` is about a
     key.
     """
-    kinds = dict(_ABOUT)
-    subject = name.partition(".")[0]
-    if subject in _OF_ID:
-        kinds["id"] = _OF_ID[subject]
-
     things: dict[str, None] = {}
-    for fact, kind in kinds.items():
+    for fact, kind in _kinds_of(name).items():
         ids = facts.get(fact, ())
         if not isinstance(ids, list | tuple):
             ids = (ids,)

@@ -336,13 +336,18 @@ def verify_chain(
         with long_work("verifying") as say:
             result = verify(store.read, wanted, say)
 
+    _print_problems(result)
+    _print_result(result)
+    if result.wrong:
+        fail("somebody other than the server has changed the audit log")
+
+
+def _print_problems(result: Verification) -> None:
+    """Print what is wrong with the chain, one problem in a line."""
     for text in result.wrong:
         click.echo(text, err=True)
     if result.more:
         click.echo(f"… and {result.more} more", err=True)
-    _print_result(result)
-    if result.wrong:
-        fail("somebody other than the server has changed the audit log")
 
 
 def _parse_head(given_head: str) -> tuple[int, str]:

@@ -194,7 +194,7 @@ class Quotas:
                 self._set_stops(self.rows.read(self._day, list(counted)))
 
     def _new_counts(self, counted: Mapping[str, Used]) -> dict[str, Used]:
-        """What each app has used on this node since its counts were stored.
+        """The use of each app on this node since its counts were stored.
 
         Apps that have used nothing are left out.
         """

@@ -253,7 +253,11 @@ def check(config: Config, locations: Locations) -> Iterator[tuple[str, str]]:
         # A link made from the Host of a request could lead to an attacker.
         needs = "app.http_url with http:// or https://: links in mails begin with it"
         raise locations.lacks("smtp.host", needs)
-    accounts = settings_of(config, AccountSettings)
+    yield from _warnings(settings_of(config, AccountSettings))
+
+
+def _warnings(accounts: AccountSettings) -> Iterator[tuple[str, str]]:
+    """The settings that a careful operator would change, each with a reason."""
     if accounts.registration:
         yield (
             "accounts.registration",

@@ -119,10 +119,8 @@ class BotHooks(Service, dict=True):
         except Unreachable as error:
             return self._failure(sender, entry, str(error), is_final=False)
         if not 200 <= status < 300:
-            # Whether a repetition of the request would fail, too.
-            is_final = 400 <= status < 500 and status not in MISCONFIGURED
             problem = f"it answered with status {status}"
-            return self._failure(sender, entry, problem, is_final)
+            return self._failure(sender, entry, problem, _is_final(status))
 
         self.tally.delivered[hook.app] += 1
         if not self._send_answer(hook, entry, answer):
@@ -220,6 +218,11 @@ class BotHooks(Service, dict=True):
             return self.messaging.read(hook.app, hook.user, msgspec.json.encode(fields))
         except Refused:
             return None
+
+
+def _is_final(status: int) -> bool:
+    """Whether a repetition of a request that got this status would fail, too."""
+    return 400 <= status < 500 and status not in MISCONFIGURED
 
 
 def messages_of(content: bytes) -> Sequence[dict[str, Any]]:

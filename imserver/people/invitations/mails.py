@@ -434,17 +434,26 @@ def _content(
     inviter; ``""`` means that a back end invites. ``group`` is the name of the
     group. With ``guests``, the receiver may come in without an account.
     """
-    words = _words(mail.language)
     blanks = {"site": site, "name": name or site, "group": group}
-    texts = {key: text.format(**blanks) for key, text in words.items()}
+    texts = _filled_words(mail.language, blanks, guests)
+    html = _rendered("html", texts, mail.language, link)
+    text = _rendered("txt", texts, mail.language, link)
+    return Mail(mail.email, texts["subject"], text, html, id=_id_of_mail(mail))
+
+
+def _filled_words(
+    language: str, blanks: Mapping[str, str], guests: bool
+) -> dict[str, str]:
+    """The words of a mail in a language, with the names in their blanks.
+
+    The word ``how`` says how a receiver comes in, as a guest or as a member.
+    """
+    texts = {key: text.format(**blanks) for key, text in _words(language).items()}
     if guests:
         texts["how"] = texts["how_guests"]
     else:
         texts["how"] = texts["how_members"]
-
-    html = _rendered("html", texts, mail.language, link)
-    text = _rendered("txt", texts, mail.language, link)
-    return Mail(mail.email, texts["subject"], text, html, id=_id_of_mail(mail))
+    return texts
 
 
 def _rendered(kind: str, texts: Mapping[str, str], language: str, link: str) -> str:
