@@ -1038,14 +1038,14 @@ class _FollowedLog:
                 self._members.forget(conversation)
                 # Without it, the next message adds all members again.
                 first_senders.pop(conversation, None)
-            elif entry.room:
+            elif entry.room or entry.kind not in ("message", "recall", "press"):
                 # Nobody is notified of messages in rooms.
                 continue
             elif entry.kind == "message":
                 self._add_receivers(entry, receivers, first_senders)
             elif entry.kind == "recall":
                 ended[conversation] = self._users_of(entry)
-            elif entry.kind == "press" and _has_ended(entry.ask):
+            elif _has_ended(entry.ask):
                 # The press has ended its question: nobody needs to be notified
                 # of the question any more.
                 self._silent.add(entry.about)

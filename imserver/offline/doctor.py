@@ -9,7 +9,7 @@ import socket
 import sqlite3
 import ssl
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from errno import EADDRINUSE
 from http.client import OK, HTTPConnection, HTTPException
@@ -31,7 +31,7 @@ from imserver.gateway.cluster.redis.link import ask, connect
 from imserver.gateway.cluster.registry import advertised_address
 from imserver.gateway.command_rows import DOCTOR, CommandOf
 from imserver.gateway.config.declared import marked
-from imserver.gateway.config.settings import Config
+from imserver.gateway.config.settings import AppSettings, Config
 from imserver.gateway.errors import StartError
 from imserver.gateway.node.feature_list import load_features, offered_rows
 from imserver.gateway.offline import host_of, load_settings, opened, settings_options
@@ -134,10 +134,7 @@ def _files(config: Config) -> Findings:
     A process has a limit, and so has the machine.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = WANTED_FILES
-    # The operator has planned the number of connections.
-    if config.limits.max_connections:
-        wanted = config.limits.max_connections + SPARE_FILES_OF_A_CLUSTER
+    wanted = _wanted_files(config)
     is_limited = hard != resource.RLIM_INFINITY
     is_bad = is_limited and hard < wanted
     found = f"{hard} (the server raises its limit of {soft} to that)"
@@ -150,6 +147,14 @@ def _files(config: Config) -> Findings:
     mend = f"LimitNOFILE={wanted} in the unit, or: ulimit -Hn {wanted}"
     yield finding_of(is_bad, "open files", found, meaning, mend)
     yield from _files_of_machine(config, files_of_process=max(hard, wanted))
+
+
+def _wanted_files(config: Config) -> int:
+    """Return how many files a process should be able to open."""
+    if config.limits.max_connections:
+        # The operator has planned the number of connections.
+        return config.limits.max_connections + SPARE_FILES_OF_A_CLUSTER
+    return WANTED_FILES
 
 
 def _files_of_machine(config: Config, files_of_process: int) -> Findings:
@@ -213,18 +218,26 @@ def _ports(config: Config) -> Findings:
     all_ports: list[int] = []
     for _, _, ports in listeners:
         all_ports += ports
-    try:
-        planned, _ = plan_processes(config)
-        check_ports(planned)
-    except StartError as error:
-        # Ports that are too high are named below, one by one.
-        if max(all_ports) <= LAST_PORT:
-            mend = "change one of the ports"
-            yield Finding("fail", "ports", str(error), _NO_START, mend)
+    yield from _conflicts_of_ports(config, highest=max(all_ports))
     for name, host, ports in listeners:
         yield _check_listener(config, name, host, ports)
     existing_ports = [port for port in all_ports if port <= LAST_PORT]
     yield from _outgoing_ports(existing_ports)
+
+
+def _conflicts_of_ports(config: Config, highest: int) -> Findings:
+    """Check whether the ports of the settings differ from each other.
+
+    ``highest``: the highest of these ports.
+    """
+    try:
+        planned, _ = plan_processes(config)
+        check_ports(planned)
+    except StartError as error:
+        # Other findings name the ports that are too high, one by one.
+        if highest <= LAST_PORT:
+            mend = "change one of the ports"
+            yield Finding("fail", "ports", str(error), _NO_START, mend)
 
 
 def _check_listener(
@@ -240,21 +253,35 @@ def _check_listener(
         where += f" to {last}"
     # Each further process has the next ports, so the last one may not exist.
     if last > LAST_PORT:
-        found = f"there is no port above {LAST_PORT}"
-        meaning = f"each node listens on {PORTS_PER_NODE} ports"
-        highest = LAST_PORT + 1 - len(ports)
-        mend = f"set {name} to {highest} or less"
-        return Finding("fail", where, found, meaning, mend)
+        return _finding_of_high_port(name, where, len(ports))
 
-    family = socket.AF_INET
-    if ":" in host:
-        family = socket.AF_INET6
     for port in ports:
         try:
-            socket.create_server((host, port), family=family).close()
+            _listen_for_a_moment(host, port)
         except OSError as error:
             return _finding_of_taken_port(config, where, host, port, error)
     return Finding("ok", where, "free")
+
+
+def _finding_of_high_port(name: str, where: str, count: int) -> Finding:
+    """Return the finding about a setting whose last port does not exist.
+
+    ``where`` has the setting ``name`` and its ports. ``count``: how many ports
+    follow from it.
+    """
+    found = f"there is no port above {LAST_PORT}"
+    meaning = f"each node listens on {PORTS_PER_NODE} ports"
+    highest = LAST_PORT + 1 - count
+    mend = f"set {name} to {highest} or less"
+    return Finding("fail", where, found, meaning, mend)
+
+
+def _listen_for_a_moment(host: str, port: int) -> None:
+    """Listen on a port and close it again. Raises OSError if it is taken."""
+    family = socket.AF_INET
+    if ":" in host:
+        family = socket.AF_INET6
+    socket.create_server((host, port), family=family).close()
 
 
 def _finding_of_taken_port(
@@ -298,14 +325,18 @@ def _outgoing_ports(server_ports: Sequence[int]) -> Findings:
         if port in range_of_kernel and port not in reserved
     ]
     found = f"{low}-{high}"
-    listed = ",".join(map(str, at_risk))
+    listed = _comma_separated(at_risk)
     meaning = f"an outgoing connection may take {listed} before the server starts"
     # The command replaces the list of the kernel, so it also names the ports
     # that are reserved already.
     to_reserve = sorted(reserved.union(server_ports))
-    text = ",".join(map(str, to_reserve))
-    mend = _sysctl(_RESERVED_PORTS, text)
+    mend = _sysctl(_RESERVED_PORTS, _comma_separated(to_reserve))
     yield finding_of(bool(at_risk), "ip_local_port_range", found, meaning, mend)
+
+
+def _comma_separated(ports: Iterable[int]) -> str:
+    """Write ports as the kernel reads them, such as ``8080,9000``."""
+    return ",".join(map(str, ports))
 
 
 def _reserved_ports() -> set[int]:
@@ -350,10 +381,17 @@ def _unix_socket(name: str, path: str, is_running: bool) -> Finding:
     except StartError as error:
         # The file of the socket exists because the server has made it.
         if is_running:
-            found = f"a server listens on {path}"
-            return Finding("ok", name, found)
+            return Finding("ok", name, f"a server listens on {path}")
         mend = f"ss -lxp src {path}"
         return Finding("warn", name, str(error), _NO_START, mend)
+    return _finding_of_socket_folder(name, path)
+
+
+def _finding_of_socket_folder(name: str, path: str) -> Finding:
+    """Check whether this user may make a Unix socket in the folder of its path.
+
+    ``name``: the setting.
+    """
     folder = os.path.dirname(path)
     is_bad = not os.access(folder, os.W_OK | os.X_OK)
     meaning = (
@@ -408,10 +446,7 @@ def running_server(config: Config) -> Findings:
         status, answer = _get(host, port, "/ready", key="")
         version = _version(config, host, port)
     except (OSError, ValueError) as error:
-        found = f"runs (pid {pid}), and does not answer: {error}"
-        meaning = "the event loop of the server is blocked, or the machine is too busy"
-        mend = f"kill -USR2 {pid}  # writes the stacks of all greenlets to the log"
-        yield Finding("fail", "server", found, meaning, mend)
+        yield _finding_of_blocked_server(pid, error)
         return
     # The server answers also while it starts or stops.
     state = answer.get("status", f"at status {status}")
@@ -420,6 +455,14 @@ def running_server(config: Config) -> Findings:
     meaning = f"/ready says: {reason}"
     mend = "see the finding about this cause, or the log of the server"
     yield finding_of(status != OK, "server", found, meaning, mend)
+
+
+def _finding_of_blocked_server(pid: int, error: Exception) -> Finding:
+    """Return the finding about a server that runs but does not answer."""
+    found = f"runs (pid {pid}), and does not answer: {error}"
+    meaning = "the event loop of the server is blocked, or the machine is too busy"
+    mend = f"kill -USR2 {pid}  # writes the stacks of all greenlets to the log"
+    return Finding("fail", "server", found, meaning, mend)
 
 
 def _state(config: Config, host: str, port: int, query: str) -> dict[str, Any]:
@@ -484,15 +527,20 @@ def _listeners(config: Config) -> list[tuple[str, str, Sequence[int]]]:
     listeners: list[tuple[str, str, Sequence[int]]] = [
         ("app.http_port", host, (app.http_port,)),
         ("app.websocket_port", host, (app.websocket_port,)),
+        *_extra_listeners(config),
     ]
+    if config.clustered and app.rpc_port:
+        listeners.append(("app.rpc_port", *_listeners_for_nodes(config)))
+    return listeners
+
+
+def _extra_listeners(config: Config) -> Iterator[tuple[str, str, Sequence[int]]]:
+    """Yield (setting, host, port) of the further listeners in the settings."""
     for number, row in enumerate(config.server.extra_listen):
         # A row has a Unix socket or a port.
         if not row.socket:
             name = f"server.extra_listen[{number}]"
-            listeners.append((name, row.host or host, (row.port,)))
-    if config.clustered and app.rpc_port:
-        listeners.append(("app.rpc_port", *_listeners_for_nodes(config)))
-    return listeners
+            yield name, row.host or config.server.host, (row.port,)
 
 
 def _listeners_for_nodes(config: Config) -> tuple[str, range]:
@@ -526,13 +574,20 @@ def _socket_memory(_config: Config) -> Findings:
     pages = " ".join(value.split("\t"))
     found = f"{pages} pages: at most {_size(most)} of {_size(memory)}"
     meaning = "socket buffers may take more than half of the memory: slow receivers could end the server"
-    # The remedy allows a third of the memory. Linux saves memory of sockets
-    # from ``pressure`` on, until their buffers take less than ``low``.
+    mend = _sysctl(name, _safe_socket_memory(memory))
+    yield finding_of(most > memory // 2, name, found, meaning, mend)
+
+
+def _safe_socket_memory(memory: int) -> str:
+    """Return a value of ``net.ipv4.tcp_mem`` that allows a third of the memory.
+
+    Linux saves memory of sockets from ``pressure`` on, until their buffers take
+    less than ``low``.
+    """
     third_in_pages = memory // 3 // BYTES_PER_PAGE
     low = third_in_pages // 2
     pressure = third_in_pages * 3 // 4
-    mend = _sysctl(name, f"'{low} {pressure} {third_in_pages}'")
-    yield finding_of(most > memory // 2, name, found, meaning, mend)
+    return f"'{low} {pressure} {third_in_pages}'"
 
 
 def _size(amount: float) -> str:
@@ -556,12 +611,7 @@ def _redis(config: Config) -> Findings:
     try:
         info, round_trips, redis_time = _ask_redis(address)
     except Exception as error:
-        found = f"{address.text} does not answer: {error}"
-        meaning = (
-            "nodes do not find each other, and each node knows only its own logins"
-        )
-        mend = f"redis-cli -u {address.text} ping"
-        yield Finding("fail", "Redis", found, meaning, mend)
+        yield _finding_of_silent_redis(address, error)
         return
 
     yield _redis_version(info)
@@ -569,6 +619,14 @@ def _redis(config: Config) -> Findings:
     mend = "run Redis nearer to the nodes"
     yield _speed("Redis round trip", median(round_trips), meaning, mend)
     yield _clock("clock and Redis", redis_time - time())
+
+
+def _finding_of_silent_redis(address: RedisAddress, error: Exception) -> Finding:
+    """Return the finding about a Redis that does not answer."""
+    found = f"{address.text} does not answer: {error}"
+    meaning = "nodes do not find each other, and each node knows only its own logins"
+    mend = f"redis-cli -u {address.text} ping"
+    return Finding("fail", "Redis", found, meaning, mend)
 
 
 def _ask_redis(address: RedisAddress) -> tuple[str, list[float], float]:
@@ -581,12 +639,7 @@ def _ask_redis(address: RedisAddress) -> tuple[str, list[float], float]:
     try:
         sock = connect(address, PROBE_SECONDS)
         info = ask(sock, "INFO", "server").decode()
-        round_trips = []
-        # One round trip may be slow by chance.
-        for _ in range(_TRIES):
-            before = perf_counter()
-            ask(sock, "PING")
-            round_trips.append(perf_counter() - before)
+        round_trips = _round_trips(sock)
         seconds, microseconds = ask(sock, "TIME")
     finally:
         if sock is not None:
@@ -594,16 +647,25 @@ def _ask_redis(address: RedisAddress) -> tuple[str, list[float], float]:
     return info, round_trips, int(seconds) + int(microseconds) * _MICROSECOND
 
 
+def _round_trips(sock: socket.socket) -> list[float]:
+    """Return the seconds of some round trips to a Redis.
+
+    One round trip may be slow by chance.
+    """
+    round_trips = []
+    for _ in range(_TRIES):
+        before = perf_counter()
+        ask(sock, "PING")
+        round_trips.append(perf_counter() - before)
+    return round_trips
+
+
 def _redis_version(info: str) -> Finding:
     """Check whether Redis is new enough.
 
     ``info`` is its answer to INFO, with lines such as ``redis_version:7.2.4``.
     """
-    version = "unknown"
-    for line in info.splitlines():
-        name, _, value = line.partition(":")
-        if name == "redis_version":
-            version = value
+    version = _version_in(info)
     parts = version.split(".")[:2]
     # A version in an unknown form counts as old.
     numbers = tuple(int(part) for part in parts if part.isdecimal())
@@ -612,6 +674,16 @@ def _redis_version(info: str) -> Finding:
     meaning = f"{needed} or newer is needed"
     mend = "install a newer Redis"
     return finding_of(is_old, "Redis version", version, meaning, mend, fails=True)
+
+
+def _version_in(info: str) -> str:
+    """Return the version in Redis's answer to INFO, or ``unknown``."""
+    version = "unknown"
+    for line in info.splitlines():
+        name, _, value = line.partition(":")
+        if name == "redis_version":
+            version = value
+    return version
 
 
 def _speed(name: str, seconds: float, meaning: str, mend: str) -> Finding:
@@ -655,16 +727,22 @@ def _database(config: Config) -> Findings:
     try:
         state = probe(address, config.storage, _TRIES, looks=[check_rows])
     except Exception as error:
-        reason = str(error).splitlines()[0]
-        found = f"{address.shown} does not answer: {reason}"
-        meaning = "until the database answers, accounts, apps created at run time and stored messages fail"
-        mend = "check storage.url, and whether its user may log in from this machine"
-        yield Finding("fail", "database", found, meaning, mend)
+        yield _finding_of_silent_database(address, error)
         return
     yield from _findings_of_probe(address, state)
     yield from findings_in_rows
     if state.clock_difference is not None:
         yield _clock("clock and database", state.clock_difference)
+
+
+def _finding_of_silent_database(address: DatabaseAddress, error: Exception) -> Finding:
+    """Return the finding about a database that does not answer."""
+    # Drivers add lines with advice and links to the reason.
+    reason = str(error).splitlines()[0]
+    found = f"{address.shown} does not answer: {reason}"
+    meaning = "until the database answers, accounts, apps created at run time and stored messages fail"
+    mend = "check storage.url, and whether its user may log in from this machine"
+    return Finding("fail", "database", found, meaning, mend)
 
 
 def _findings_of_probe(address: DatabaseAddress, state: DatabaseState) -> Findings:
@@ -724,6 +802,15 @@ def _damage(database: Path) -> Findings:
         commits = 0
         damage = str(error)
 
+    yield _finding_of_lost_commits(database, commits, mend)
+    yield _finding_of_pages(database, damage, mend)
+
+
+def _finding_of_lost_commits(database: Path, commits: int, mend: str) -> Finding:
+    """Return the finding about the write-ahead log of SQLite.
+
+    ``commits``: how many of its commits cannot be read.
+    """
     name = "write-ahead log"
     found = "no damage"
     if commits:
@@ -731,8 +818,15 @@ def _damage(database: Path) -> Findings:
     meaning = "acknowledged messages are lost; the server does not start"
     # A copy without the write-ahead log leaves out the damaged commits.
     mend_log = mend + " alone"
-    yield finding_of(commits > 0, name, found, meaning, mend_log, fails=True)
+    return finding_of(commits > 0, name, found, meaning, mend_log, fails=True)
 
+
+def _finding_of_pages(database: Path, damage: str | None, mend: str) -> Finding:
+    """Return the finding about the pages of SQLite.
+
+    ``damage``: the first damage. It is ``""`` if there is none, and None if
+    not all pages could be read.
+    """
     name = "pages of SQLite"
     found = "no damage"
     if damage is None:  # not all pages could be read in this time
@@ -740,7 +834,7 @@ def _damage(database: Path) -> Findings:
     elif damage:
         found = f"{database}: {damage}"
     meaning = "some rows cannot be read, or are wrong"
-    yield finding_of(bool(damage), name, found, meaning, mend, fails=True)
+    return finding_of(bool(damage), name, found, meaning, mend, fails=True)
 
 
 def _disk(config: Config) -> Findings:
@@ -748,11 +842,8 @@ def _disk(config: Config) -> Findings:
 
     If the folder does not exist yet, the nearest folder above it is checked.
     """
-    data_dir = config.server.data_dir
-    wanted_folder = Path(data_dir).absolute()
-    folder = next(
-        each for each in (wanted_folder, *wanted_folder.parents) if os.path.exists(each)
-    )
+    wanted_folder = Path(config.server.data_dir).absolute()
+    folder = _existing_folder(wanted_folder)
     if not folder.is_dir():
         found = f"{folder} is not a folder"
         mend = "set server.data_dir to another folder"
@@ -770,6 +861,11 @@ def _disk(config: Config) -> Findings:
         yield _fsync_speed(folder)
     else:
         yield _finding_of_unwritable(folder, wanted_folder)
+
+
+def _existing_folder(wanted: Path) -> Path:
+    """Return the path, or the nearest one above it that exists."""
+    return next(each for each in (wanted, *wanted.parents) if os.path.exists(each))
 
 
 def _finding_of_unwritable(folder: Path, wanted_folder: Path) -> Finding:
@@ -886,9 +982,17 @@ def _look_up(setting: str, host: str) -> Finding:
         meaning = f"{setting} names it"
         mend = f"getent ahosts {host}"
         return Finding("fail", name, found, meaning, mend)
-    # If one of the name servers does not answer, this takes seconds.
     seconds = perf_counter() - before
     addresses = {str(address[0]) for *_, address in entries}
+    return _finding_of_addresses(name, addresses, seconds)
+
+
+def _finding_of_addresses(name: str, addresses: Set[str], seconds: float) -> Finding:
+    """Return the finding about the addresses of a host that DNS knows.
+
+    It is a warning if the answer took more than a second, which happens if one
+    of the name servers does not answer.
+    """
     listed = ", ".join(sorted(addresses))
     milliseconds = seconds * _SECOND_MS
     found = f"{listed} in {milliseconds:.0f} ms"
@@ -927,11 +1031,16 @@ def _urls_in(config: Config) -> list[tuple[str, str]]:
         if not name.startswith("apps."):
             urls.append((name, url))
     for app, settings in config.apps.items():
-        for name, url in marked(settings, "url"):
-            urls.append((f"apps.{app}.{name}", url))
-        for number, row in enumerate(settings.jwt):
-            urls.append((f"apps.{app}.jwt[{number}]", row.jwks_url or row.issuer))
+        urls += _urls_of_app(app, settings)
     return urls
+
+
+def _urls_of_app(app: str, settings: AppSettings) -> Iterator[tuple[str, str]]:
+    """Yield (setting, URL) of all URLs in the settings of an app."""
+    for name, url in marked(settings, "url"):
+        yield f"apps.{app}.{name}", url
+    for number, row in enumerate(settings.jwt):
+        yield f"apps.{app}.jwt[{number}]", row.jwks_url or row.issuer
 
 
 def _public_urls(config: Config) -> list[tuple[str, str]]:
@@ -976,7 +1085,14 @@ def _certificate(setting: str, host: str, port: int) -> Finding:
         meaning = f"clients of {setting} do not trust the certificate, or cannot reach the host"
         mend = f"openssl s_client -connect {host}:{port}"
         return Finding("fail", where, str(error), meaning, mend)
-    # A certificate that is renewed by itself is renewed weeks before its end.
+    return _finding_of_expiry(where, expires_at)
+
+
+def _finding_of_expiry(where: str, expires_at: float) -> Finding:
+    """Return the finding about a trusted certificate that expires.
+
+    Certificates that are renewed automatically are renewed weeks before.
+    """
     days = (expires_at - time()) / _DAY_SECONDS
     found = f"valid for {days:.0f} more days"
     meaning = "when it has expired, clients refuse to connect"
@@ -1046,6 +1162,12 @@ def _caveats_of_capacity(config: Config, is_running: bool) -> Iterator[str]:
             "takes half as much again."
         )
 
+    yield from _network_limits(config)
+    yield "Not measured: bandwidth, a proxy with TLS, the processor of a database server, webhooks, tokens."
+
+
+def _network_limits(config: Config) -> Iterator[str]:
+    """Yield sentences about the kernel's limits of connections."""
     backlog = config.server.backlog
     # The kernel has a limit of its own.
     queue = min(backlog, int(kernel("net.core.somaxconn") or backlog))
@@ -1057,7 +1179,6 @@ def _caveats_of_capacity(config: Config, is_running: bool) -> Iterator[str]:
     if high:
         count = int(high) - int(low) + 1
         yield f"From one address, a proxy can open at most {count:,} connections to a port."
-    yield "Not measured: bandwidth, a proxy with TLS, the processor of a database server, webhooks, tokens."
 
 
 class _Doctor(click.Command):
@@ -1095,10 +1216,7 @@ def _run_trials(
     command. ``given``: name of the parameter → its value. ``path`` and
     ``data_dir``: where the settings are.
     """
-    rows_by_parameter: dict[str | None, CommandOf] = {}
-    for feature in load_features(config):
-        for row in filter(_is_option, feature.commands):
-            rows_by_parameter[_option_of(row).name] = row
+    rows_by_parameter = _trials_of_features(config)
     for parameter, value in given.items():
         # The option is offered, because the feature is installed, but the
         # settings leave it out.
@@ -1110,6 +1228,15 @@ def _run_trials(
         try_out = rows_by_parameter[parameter].load()
         with opened(path, data_dir) as (settings, store, tenants):
             yield from try_out(settings, store, tenants, value)
+
+
+def _trials_of_features(config: Config) -> dict[str | None, CommandOf]:
+    """Return name of the parameter → row of the trial, for all features."""
+    rows_by_parameter: dict[str | None, CommandOf] = {}
+    for feature in load_features(config):
+        for row in filter(_is_option, feature.commands):
+            rows_by_parameter[_option_of(row).name] = row
+    return rows_by_parameter
 
 
 _NO_LIMIT: Final = 1e6
@@ -1219,11 +1346,16 @@ def show(findings: Iterable[Finding]) -> int:
     for finding in findings:
         if finding.level == "fail":
             failures += 1
-        # The levels have four columns, so that the names are aligned.
-        mark = click.style(f"{finding.level:4}", fg=_COLOURS[finding.level])
-        click.echo(f"{mark}  {finding.name}: {finding.found}")
-        if finding.meaning:
-            click.echo(f"      {finding.meaning}")
-        if finding.mend:
-            click.echo(f"      to mend: {finding.mend}")
+        _print(finding)
     return failures
+
+
+def _print(finding: Finding) -> None:
+    """Print a finding, and below it what it means and how to mend it."""
+    # The levels have four columns, so that the names are aligned.
+    mark = click.style(f"{finding.level:4}", fg=_COLOURS[finding.level])
+    click.echo(f"{mark}  {finding.name}: {finding.found}")
+    if finding.meaning:
+        click.echo(f"      {finding.meaning}")
+    if finding.mend:
+        click.echo(f"      to mend: {finding.mend}")
