@@ -113,8 +113,13 @@ def change(
         fields = _fields(settings, before, tenants.declared.app_hints, unset)
         tenant = tenants.change(name, fields, reset)
         record_act(config, store, "apps.set", name, settings=list(fields), unset=reset)
-    changed = {fold(each) for each in (*fields, *reset)}
     everything = read_value(dump(tenant, tenants.declared), name)
+    _print_changed(everything, names=(*fields, *reset))
+
+
+def _print_changed(everything: Mapping[str, Any], names: Iterable[str]) -> None:
+    """Print the settings of an app that were changed, as YAML."""
+    changed = {fold(each) for each in names}
     shown = {each: value for each, value in everything.items() if fold(each) in changed}
     # The values know in which line of the text they are. The output does not
     # need that.
@@ -140,9 +145,7 @@ def _fields(
     """
     fields: dict[str, Any] = {}
     for each in written:
-        setting, equals, value = each.partition("=")
-        if not equals:
-            fail(f"{each}: expected SETTING=VALUE")
+        setting, value = _split_assignment(each)
         # The last name is the field; the names above it lead to its mapping.
         *above, name = _path(setting, hints)
         mapping = _mapping_at(above, fields, before)
@@ -152,6 +155,14 @@ def _fields(
         if above and _mapping_at(above, fields, before).pop(name, None) is None:
             fail(f"{setting} is not set")
     return fields
+
+
+def _split_assignment(written: str) -> tuple[str, str]:
+    """Split ``setting=value``. Ends the command if there is no ``=``."""
+    setting, equals, value = written.partition("=")
+    if not equals:
+        fail(f"{written}: expected SETTING=VALUE")
+    return setting, value
 
 
 def _spelled(name: str, names: Iterable[str]) -> str:

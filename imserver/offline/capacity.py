@@ -167,16 +167,17 @@ def limits(costs: Costs, user: Behaviour, resources: Resources) -> list[UserLimi
     """
     # After a restart, all users log in at the same time.
     logins_per_second = _working(resources) * _SECOND_US / costs.login_cpu_us
+    restart_limit = UserLimit(
+        int(user.restart_seconds * logins_per_second),
+        "a restart",
+        f"{logins_per_second:,.0f} logins a second",
+        _more_work(resources),
+    )
     rows = [
         _memory_limit(costs, resources),
         _files_limit(resources),
         _processor_limit(costs, user, resources),
-        UserLimit(
-            int(user.restart_seconds * logins_per_second),
-            "a restart",
-            f"{logins_per_second:,.0f} logins a second",
-            _more_work(resources),
-        ),
+        restart_limit,
     ]
     if costs.stored_per_second and user.messages:
         rows.append(_storing_limit(costs, user, resources))
@@ -201,21 +202,13 @@ def _memory_limit(costs: Costs, resources: Resources) -> UserLimit:
     Each user takes memory of the process and of the kernel. If enough users are
     connected now, their real memory counts, too.
     """
-    process_bytes = costs.rss_connection_bytes
-    if resources.users >= ENOUGH_USERS:
-        real_bytes = resources.users_bytes / resources.users
-        process_bytes = max(process_bytes, real_bytes)
+    process_bytes = _bytes_of_user(costs, resources)
     kernel_bytes = costs.kernel_connection_bytes
     of_kernel = "of the kernel"
     if kernel_bytes is None:
         kernel_bytes = TYPICAL_KERNEL_BYTES
         of_kernel += " (a usual value: other programs disturbed the measurement)"
-    free = resources.free_bytes
-    if not resources.users:
-        # The processes do not run yet, so their own memory still counts as
-        # free.
-        free -= resources.processes * costs.rss_empty_mb * _MB
-    free = max(free, 0)
+    free = _free_for_users(costs, resources)
     found = f"{free / _GB:,.1f} GB for {process_bytes:,.0f} bytes with three channels"
     found += (
         f" ({costs.rss_opened_bytes:,.0f} without) and {kernel_bytes:,.0f} {of_kernel}"
@@ -223,6 +216,25 @@ def _memory_limit(costs: Costs, resources: Resources) -> UserLimit:
     more_users = int(free / (process_bytes + kernel_bytes))
     users = resources.users + more_users
     return UserLimit(users, "memory", found, "more memory")
+
+
+def _bytes_of_user(costs: Costs, resources: Resources) -> float:
+    """Return the memory of the process that a user takes, in bytes."""
+    measured_bytes = costs.rss_connection_bytes
+    if resources.users < ENOUGH_USERS:
+        return measured_bytes
+    real_bytes = resources.users_bytes / resources.users
+    return max(measured_bytes, real_bytes)
+
+
+def _free_for_users(costs: Costs, resources: Resources) -> float:
+    """Return the free bytes of memory, without those of the processes."""
+    free = resources.free_bytes
+    if not resources.users:
+        # The processes do not run yet, so their own memory still counts as
+        # free.
+        free -= resources.processes * costs.rss_empty_mb * _MB
+    return max(free, 0)
 
 
 def _files_limit(resources: Resources) -> UserLimit:
@@ -247,6 +259,21 @@ def _processor_limit(costs: Costs, user: Behaviour, resources: Resources) -> Use
     The rest of the cores is for peaks. The result is the time of the cores,
     divided by the time that a user takes in a second.
     """
+    second_us = _second_of_user_us(costs, user)
+    working = _working(resources)
+    return UserLimit(
+        int(working * SHARE * _SECOND_US / second_us),
+        "processor",
+        f"{SHARE:.0%} of {working} for {second_us:.2f} µs a second",
+        _more_work(resources),
+    )
+
+
+def _second_of_user_us(costs: Costs, user: Behaviour) -> float:
+    """Return the processor time that a connected user takes in a second.
+
+    It is in microseconds.
+    """
     message_us = costs.stored_cpu_us or costs.push_cpu_us
     # The cost of a stored message includes the delivery to one receiver.
     message_us += costs.delivery_cpu_us * max(user.receivers - 1, 0)
@@ -255,14 +282,7 @@ def _processor_limit(costs: Costs, user: Behaviour, resources: Resources) -> Use
     pushes_us = user.pushes * costs.push_cpu_us
     hour_us = messages_us + pushes_us + costs.login_cpu_us
     beats_us = costs.beat_cpu_us / HEARTBEAT_SECONDS
-    second_us = hour_us / _HOUR_SECONDS + beats_us
-    working = _working(resources)
-    return UserLimit(
-        int(working * SHARE * _SECOND_US / second_us),
-        "processor",
-        f"{SHARE:.0%} of {working} for {second_us:.2f} µs a second",
-        _more_work(resources),
-    )
+    return hour_us / _HOUR_SECONDS + beats_us
 
 
 def _storing_limit(costs: Costs, user: Behaviour, resources: Resources) -> UserLimit:
@@ -296,10 +316,7 @@ def free_memory(
     line of the file ``cgroup`` is ``0::/user.slice`` in version 2 of control
     groups, and ``4:memory:/user.slice`` in version 1.
     """
-    free = 0.0
-    for line in Path(processes, "meminfo").read_text("ascii").splitlines():
-        if line.startswith("MemAvailable"):
-            free = float(line.split()[1]) * _KIB
+    free = _free_of_machine(processes)
     for line in Path(processes, str(process), "cgroup").read_text("utf-8").splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers not in ("", "memory"):
@@ -311,6 +328,18 @@ def free_memory(
         # A group is also limited by the groups above it.
         for folder in (group, *group.parents):
             free = min(free, _free_in_group(folder, names))
+    return free
+
+
+def _free_of_machine(processes: Path) -> float:
+    """Return the bytes of memory that all programs may still take together.
+
+    ``processes``: the kernel's folder about processes.
+    """
+    free = 0.0
+    for line in Path(processes, "meminfo").read_text("ascii").splitlines():
+        if line.startswith("MemAvailable"):
+            free = float(line.split()[1]) * _KIB
     return free
 
 
@@ -385,11 +414,7 @@ def measure(config: Config, folder: Path, running: bool) -> Costs:
     Raises RuntimeError and OSError.
     """
     number = min(_MOST_CONNECTIONS, openable_files() - SPARE_FILES_OF_A_CLUSTER)
-    words = ["--connections", str(number)]
-    if has_redis(config):
-        words.append("--redis")
-    if {feature.name for feature in load_features(config)} >= _STORING:
-        words.append("--stored")
+    options = _options_of_bench(config, number)
 
     with TemporaryDirectory(
         prefix="capacity-", dir=folder, ignore_cleanup_errors=True
@@ -397,7 +422,7 @@ def measure(config: Config, folder: Path, running: bool) -> Costs:
         file = Path(temporary, "settings.yaml")
         file.write_text(json.dumps(_settings_of_measured(config)), "utf-8")
         program = [sys.executable, "-m", "imserver", "bench", "capacity"]
-        command = [*program, *words, "--config", str(file), "--json"]
+        command = [*program, *options, "--config", str(file), "--json"]
         with long_work(
             f"measuring logins, pushes and {number:,} connections of a server of its own"
         ):
@@ -407,6 +432,16 @@ def measure(config: Config, folder: Path, running: bool) -> Costs:
     except (ValueError, KeyError):
         click.echo(problems, nl=False, err=True)
         raise RuntimeError("the measurement failed") from None
+
+
+def _options_of_bench(config: Config, connections: int) -> list[str]:
+    """Return the options of the measurement that the settings decide."""
+    options = ["--connections", str(connections)]
+    if has_redis(config):
+        options.append("--redis")
+    if {feature.name for feature in load_features(config)} >= _STORING:
+        options.append("--stored")
+    return options
 
 
 def _run_bench(command: list[str], folder: str, running: bool) -> tuple[bytes, bytes]:
@@ -495,15 +530,7 @@ def show(
     rows = limits(costs, user, resources)
     lines = _lines_about(rows, costs, user, resources)
     if state:
-        bytes_of_each = ""
-        if users >= ENOUGH_USERS:
-            bytes_of_each = (
-                f": {resources.users_bytes / resources.users:,.0f} bytes each"
-            )
-        lines.append(
-            f"At present, the answering node serves {users:,} users in {now_bytes / _MB:,.0f} "
-            f"MB{bytes_of_each}."
-        )
+        lines.append(_line_about_present(users, now_bytes, resources))
     sentences = list(notes)
     document = {
         "users": rows[0].users,
@@ -513,6 +540,17 @@ def show(
         "notes": sentences,
     }
     CommandLine.data(document, "\n".join([*lines, *sentences]))
+
+
+def _line_about_present(users: int, now_bytes: float, resources: Resources) -> str:
+    """Say how many users the running node serves now, and in which memory."""
+    bytes_of_each = ""
+    if users >= ENOUGH_USERS:
+        bytes_of_each = f": {resources.users_bytes / resources.users:,.0f} bytes each"
+    return (
+        f"At present, the answering node serves {users:,} users in {now_bytes / _MB:,.0f} "
+        f"MB{bytes_of_each}."
+    )
 
 
 def _lines_about(
@@ -527,12 +565,13 @@ def _lines_about(
     everybody = _rounded(first.users * 100 / user.online)
     logins_cpu_seconds = first.users * costs.login_cpu_us / _SECOND_US
     seconds = logins_cpu_seconds / _working(resources)
+    table_of_limits = table(
+        "connected users: users, limited by: limit, found",
+        rows,
+        users="{:,}".format,
+    )
     return [
-        table(
-            "connected users: users, limited by: limit, found",
-            rows,
-            users="{:,}".format,
-        ),
+        table_of_limits,
         f"\nThis node can serve about {_rounded(first.users)} connected users. The first "
         f"limit is: {first.limit}.",
         f"To serve more users: {first.mend}.",
@@ -574,10 +613,7 @@ def _resources_of(
         connections = planned.limits.max_connections
         whose = ""  # the setting decides, not the limit of open files
     free = free_memory(process or "self")
-    address = database_address(config.storage, config.server.data_dir)
-    seconds = 0.0  # the measurement has found out the commits of SQLite
-    if not address.file:
-        seconds = commit_seconds(address, config.storage, _COMMIT_TRIES)
+    seconds = _commit_seconds_of_server(config)
     return Resources(
         free_bytes=free - processes * config.limits.node_outbox_bytes,
         connections=connections,
@@ -588,6 +624,18 @@ def _resources_of(
         users_bytes=users_bytes * processes,
         commit_seconds=seconds,
     )
+
+
+def _commit_seconds_of_server(config: Config) -> float:
+    """Return the time of a commit of a database server, or 0.0 for SQLite.
+
+    The measurement has found out the commits of SQLite. Raises the driver's
+    errors.
+    """
+    address = database_address(config.storage, config.server.data_dir)
+    if address.file:
+        return 0.0
+    return commit_seconds(address, config.storage, _COMMIT_TRIES)
 
 
 def _rounded(number: float) -> str:
