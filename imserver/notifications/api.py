@@ -497,10 +497,8 @@ def update_wishes(
     All sessions of the user are told of the change.
     """
     user_wishes = parts.rows.wishes_of(call.app, call.user)
-    if mail not in (UNSET, "never") and not _mail_possible(parts.core, call.app):
-        raise ApiProblem(
-            Problems.NOT_ALLOWED, "This server sends no mail to users of this app"
-        )
+    if mail not in (UNSET, "never"):
+        _require_mail(parts.core, call.app)
 
     # Some fields of the request are stored in another form.
     fields: dict[str, Any] = {
@@ -591,10 +589,7 @@ def update_conversation_wish(
     default_level = rows.wishes_of(app, user).level_of(conversation_row.kind)
     default_wish = ConversationWish(conversation, default_level)
     wish = stored.get((user, conversation), default_wish)
-    if level is not UNSET:
-        wish = replace(wish, level=level)
-    if mute_until is not UNSET:
-        wish = replace(wish, muted_until=mute_until)
+    wish = _changed_wish(wish, level, mute_until)
     rows.set_conversation_wish(app, user, wish, default_level)
     _send_wish(parts, call, wish)
     return _wish_shown(wish)
@@ -638,6 +633,25 @@ def _send_wish(parts: NotificationParts, call: Call, wish: ConversationWish) -> 
 # --- shapes -------------------------------------------------------------------
 
 
+def _require_mail(core: Core, app: str) -> None:
+    """Raise ApiProblem if the server sends no mail to users of the app."""
+    if not _mail_possible(core, app):
+        raise ApiProblem(
+            Problems.NOT_ALLOWED, "This server sends no mail to users of this app"
+        )
+
+
+def _changed_wish(
+    wish: ConversationWish, level: LevelOf | UnsetType, mute_until: MuteUntil | UnsetType
+) -> ConversationWish:
+    """Return a wish with the fields that a request gives."""
+    if level is not UNSET:
+        wish = replace(wish, level=level)
+    if mute_until is not UNSET:
+        wish = replace(wish, muted_until=mute_until)
+    return wish
+
+
 def _keys(parts: NotificationParts, app: str, request: EndpointAdd) -> tuple[str, str]:
     """Return the keys ``p256dh`` and ``auth`` of an endpoint that may be added.
 
@@ -648,11 +662,7 @@ def _keys(parts: NotificationParts, app: str, request: EndpointAdd) -> tuple[str
     device = parts.services.find(request.endpoint)
     if device is not None:
         service, token = device
-        objection = service.objection(app, token)
-        if objection:
-            raise ApiProblem.invalid(f"`endpoint`: {objection}")
-        if keys is not UNSET:
-            raise ApiProblem.invalid("`keys`: only with a URL")
+        _check_device(service.objection(app, token), has_keys=keys is not UNSET)
         return "", ""
 
     if keys is UNSET:
@@ -695,17 +705,25 @@ def _mail_possible(core: Core, app: str) -> bool:
     return has_server and accounts_of(core).tokens.wanted_in(app)
 
 
+def _check_device(objection: str, has_keys: bool) -> None:
+    """Raise ApiProblem if the device of an application may not be added.
+
+    ``objection``: why its push service refuses it; ``""``: it does not.
+    """
+    if objection:
+        raise ApiProblem.invalid(f"`endpoint`: {objection}")
+    if has_keys:
+        raise ApiProblem.invalid("`keys`: only with a URL")
+
+
 def _wishes_shown(parts: NotificationParts, call: Call, wishes: Wishes) -> WishesShown:
     """Return the wishes of the user of a request, as the API shows them.
 
     Switches greenlets. Raises StorageUnavailable.
     """
     mail_possible = _mail_possible(parts.core, call.app)
-    mail_confirmed = False
     # Without mail the account is not read.
-    if mail_possible:
-        account = accounts_of(parts.core).accounts.get(call.app, call.user)
-        mail_confirmed = account is not None and account.email_confirmed
+    mail_confirmed = mail_possible and _is_mail_confirmed(parts.core, call)
     quiet = QuietShape(
         begin=_time_of_day(wishes.quiet.begin),
         end=_time_of_day(wishes.quiet.end),
@@ -736,3 +754,12 @@ def _level_of_groups(wishes: Wishes) -> Literal["all", "mentions"]:
 def _wish_shown(wish: ConversationWish) -> ConversationWishShown:
     """Return the wish for one conversation, as the API shows it."""
     return ConversationWishShown(wish.conversation, wish.level, wish.muted_until)
+
+
+def _is_mail_confirmed(core: Core, call: Call) -> bool:
+    """Whether the user of a request has confirmed a mail address.
+
+    Switches greenlets. Raises StorageUnavailable.
+    """
+    account = accounts_of(core).accounts.get(call.app, call.user)
+    return account is not None and account.email_confirmed

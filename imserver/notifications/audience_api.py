@@ -261,13 +261,17 @@ def _target(
         return "users", AudienceTarget(users=tuple(sorted(set(request.users))))
     if request.group is UNSET:
         return "all", AudienceTarget()
+    _require_group(store, app, request.group)
+    return "group", AudienceTarget(group=request.group)
 
+
+def _require_group(store: Store, app: str, id: int) -> None:
+    """Raise ApiProblem if the app has no group with this id."""
     group = None
     if store.has_database:
-        group = store.part(MessageLog).conversations.get(app, request.group)
+        group = store.part(MessageLog).conversations.get(app, id)
     if group is None or group.kind != "group":
         raise ApiProblem(Problems.UNKNOWN_CONVERSATION)
-    return "group", AudienceTarget(group=request.group)
 
 
 def _shown(

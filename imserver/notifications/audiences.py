@@ -93,11 +93,7 @@ class AudienceRows(Store.Rows):
 
         ended_before = int(time()) - MAX_AGE_SECONDS
         sql.execute(_DELETE_OLD, (new.app, _FIRST_ENDED, ended_before))
-        count_active = (
-            "SELECT count(*) FROM notify_audience WHERE app = %s AND state < %s"
-        )
-        ((active,),) = sql.query(count_active, (new.app, _FIRST_ENDED))
-        if active >= most:
+        if _count_active(sql, new.app) >= most:
             return None
         # The database chooses the id, so it is left out here.
         columns = _ROWS.columns.removeprefix("id, ")
@@ -222,6 +218,15 @@ class AudienceRows(Store.Rows):
             self._store.write(partial(_erase_user, id, app, user))
 
 
+def _count_active(sql: PooledStatements, app: str) -> int:
+    """Return how many audiences of an app have not ended."""
+    ((active,),) = sql.query(
+        "SELECT count(*) FROM notify_audience WHERE app = %s AND state < %s",
+        (app, _FIRST_ENDED),
+    )
+    return int(active)
+
+
 def _erase_user(id: int, app: str, user: str, sql: PooledStatements) -> None:
     """Remove the name of a user from the unfinished audience with this id.
 
@@ -232,24 +237,32 @@ def _erase_user(id: int, app: str, user: str, sql: PooledStatements) -> None:
     for encoded, position in rows:
         target = json.decode(bytes(encoded), type=AudienceTarget)
         users = target.users  # in alphabetical order
-        index = bisect_left(users, user)
 
         # If the position is the erased user, it becomes the user before.
         last_user = text_of(position)
         if last_user == user and users:
-            if index:
-                last_user = users[index - 1]
-            else:
-                last_user = ""
+            last_user = _user_before(users, user)
         elif last_user == user:
             last_user = _user_with_endpoint_before(sql, app, user)
 
+        index = bisect_left(users, user)
         if user in users[index : index + 1]:
             target = replace(target, users=users[:index] + users[index + 1 :])
         sql.execute(
             "UPDATE notify_audience SET target = %s, last_user = %s WHERE id = %s",
             (json.encode(target), last_user, id),
         )
+
+
+def _user_before(users: Sequence[str], user: str) -> str:
+    """Return the last of some sorted users who comes before ``user``.
+
+    ``""`` if no user comes before.
+    """
+    index = bisect_left(users, user)
+    if index:
+        return users[index - 1]
+    return ""
 
 
 def _user_with_endpoint_before(sql: PooledStatements, app: str, user: str) -> str:
@@ -377,13 +390,18 @@ class Audiences(Service, dict=True):
             elif audience.state == "queued":
                 if not waiting_count:
                     self.rows.finish(audience.id)
-            elif (
-                waiting_count < self.pages.waiting
-                and self._free_at.get(audience.app, 0.0) <= now
-            ):
+            elif self._may_queue(audience.app, waiting_count, now):
                 self._turns[audience.id] = now
                 return audience
         return None
+
+    def _may_queue(self, app: str, waiting_count: int, now: float) -> bool:
+        """Whether the next page of an audience may be queued.
+
+        ``waiting_count``: the number of its deliveries that are not sent yet.
+        """
+        is_paid = self._free_at.get(app, 0.0) <= now
+        return waiting_count < self.pages.waiting and is_paid
 
     def _note_active(self, active: Sequence[Audience], now: float) -> None:
         """Note the unfinished audiences, and when to look at them again."""
@@ -414,12 +432,18 @@ class Audiences(Service, dict=True):
             audience, users, deliveries, is_last, self.node()
         )
         if is_stored and deliveries:
-            # The next page of the app waits until the budget of the app has
-            # paid for these deliveries.
-            begin = max(monotonic(), self._free_at.get(app, 0.0))
-            self._free_at[app] = begin + len(deliveries) / rules.audience_per_second
+            self._pay(app, len(deliveries) / rules.audience_per_second)
             self.wake({each.host for each in deliveries})
         return None
+
+    def _pay(self, app: str, seconds: float) -> None:
+        """Let the next page of an app wait.
+
+        By the end of the ``seconds``, the budget of the app has paid for the
+        deliveries of the page that was queued now.
+        """
+        begin = max(monotonic(), self._free_at.get(app, 0.0))
+        self._free_at[app] = begin + seconds
 
     def _deliveries_to(
         self, users: Sequence[str], audience: Audience, rules: AppNotifySettings
@@ -448,14 +472,10 @@ class Audiences(Service, dict=True):
         app = audience.app
         after = audience.last_user
         limit = self.pages.users
-        # The list of users is sorted, so the position in it is found by
-        # bisection.
         if audience.kind == "users":
             users = audience.target.users
-            if after:
-                begin = bisect_right(users, after)
-            else:
-                begin = 0
+            # The list of users is sorted, and ``""`` comes before all of them.
+            begin = bisect_right(users, after)
             return users[begin : begin + limit]
         if audience.kind == "all":
             return self.rows.users_with_endpoints(app, after, limit)

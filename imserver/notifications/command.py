@@ -65,11 +65,17 @@ def notify(
         if not endpoints:
             yield Finding("fail", label, "the user has no endpoint", "nothing was sent")
             return
+        yield from _test_endpoints(config, services, endpoints)
 
-        webpush = _make_webpush(config)
-        for endpoint in endpoints:
-            yield _test_endpoint(endpoint, services, webpush)
-        webpush.close()
+
+def _test_endpoints(
+    config: Config, services: DeviceServices, endpoints: Iterable[PushEndpoint]
+) -> Iterator[Finding]:
+    """Send a test to each endpoint of a user."""
+    webpush = _make_webpush(config)
+    for endpoint in endpoints:
+        yield _test_endpoint(endpoint, services, webpush)
+    webpush.close()
 
 
 def _make_webpush(config: Config) -> WebPush:
@@ -96,8 +102,13 @@ def _test_endpoint(
 
     began = perf_counter()
     result = _send(delivery, endpoint, services, webpush)
+    return _finding_of_result(label, result, seconds=perf_counter() - began)
+
+
+def _finding_of_result(label: str, result: PushResult, seconds: float) -> Finding:
+    """Return the finding about the answer of a push service."""
     if result.outcome == "taken":
-        took_ms = (perf_counter() - began) * SECOND_MS
+        took_ms = seconds * SECOND_MS
         text = f"accepted with status {result.status} in {took_ms:.0f} ms"
         return Finding("ok", label, text)
 
@@ -136,13 +147,9 @@ def mail(
     """
     smtp = settings_of(config, SmtpSettings)
     if not smtp.host:
-        yield Finding(
-            "fail",
-            f"mail to {address}",
-            "smtp.host is not set",
-            "nothing was sent",
-            "set it",
-        )
+        label = f"mail to {address}"
+        found = "smtp.host is not set"
+        yield Finding("fail", label, found, "nothing was sent", "set it")
         return
 
     label = f"mail to {address} by {smtp.host}:{smtp.port}"
@@ -153,12 +160,7 @@ def mail(
     try:
         send(smtp, Mail(address, subject, text))
     except NotSent as error:
-        yield Finding(
-            "fail",
-            label,
-            str(error),
-            "users get no mail",
-            "check section smtp, and the log of the mail server",
-        )
+        mend = "check section smtp, and the log of the mail server"
+        yield Finding("fail", label, str(error), "users get no mail", mend)
         return
     yield Finding("ok", label, f"accepted; the sender is {smtp.sender}")

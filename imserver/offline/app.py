@@ -268,11 +268,16 @@ def _has_secret(setting: str, value: Any, hints: Hints) -> bool:
     if struct_in(hint) is JwtSettings:
         return isinstance(value, list) and any(map(_is_shared_key, value))
     # Any other setting may have secret fields, also in an inner mapping.
-    secrets = set()
-    for option, mark in _options_of(hint).items():
-        if marks_of(mark).get("secret"):
-            secrets.add(fold(option))
-    return _names_secret(value, secrets)
+    return _names_secret(value, _secret_options(hint))
+
+
+def _secret_options(hint: Any) -> Set[str]:
+    """Return the folded names of the secret fields in the struct of a type."""
+    return {
+        fold(option)
+        for option, mark in _options_of(hint).items()
+        if marks_of(mark).get("secret")
+    }
 
 
 def _is_shared_key(row: Any) -> bool:

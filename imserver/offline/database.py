@@ -9,7 +9,7 @@ from time import monotonic, perf_counter, time
 from typing import Final
 
 from msgspec import Struct
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from imserver.gateway.config.settings import StorageSettings
@@ -52,18 +52,8 @@ def probe(
     engine = make_engine(address, settings)
     try:
         with engine.connect() as connection:
-            round_trips = []
-            for _ in range(tries):
-                before = perf_counter()
-                connection.execute(text("SELECT 1"))
-                round_trips.append(perf_counter() - before)
-            difference = None
-            # SQLite has the clock of this machine.
-            if address.engine != "sqlite":
-                clock = connection.execute(
-                    text(f"SELECT {CLOCK[address.engine]}")
-                ).scalar_one()
-                difference = float(clock) - time()
+            round_trips = _round_trips(connection, tries)
+            difference = _clock_difference(connection, address.engine)
             version = ".".join(map(str, engine.dialect.server_version_info or ()))
             laxness = laxness_of(connection)
             for look in looks:
@@ -78,6 +68,27 @@ def probe(
             )
     finally:
         engine.dispose()
+
+
+def _round_trips(connection: Connection, tries: int) -> list[float]:
+    """Return the seconds of some round trips to the database."""
+    round_trips = []
+    for _ in range(tries):
+        before = perf_counter()
+        connection.execute(text("SELECT 1"))
+        round_trips.append(perf_counter() - before)
+    return round_trips
+
+
+def _clock_difference(connection: Connection, engine: str) -> float | None:
+    """Return the seconds by which the clock of the database is ahead.
+
+    None for SQLite, which has the clock of this machine.
+    """
+    if engine == "sqlite":
+        return None
+    clock = connection.execute(text(f"SELECT {CLOCK[engine]}")).scalar_one()
+    return float(clock) - time()
 
 
 def commit_seconds(

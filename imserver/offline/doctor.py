@@ -26,12 +26,16 @@ import msgspec
 from sqlalchemy.exc import DBAPIError
 
 from imserver.gateway.clock import CLOCK_SECONDS
-from imserver.gateway.cluster.redis.connection import RedisAddress, address_of
+from imserver.gateway.cluster.redis.connection import (
+    DirectSocket,
+    RedisAddress,
+    address_of,
+)
 from imserver.gateway.cluster.redis.link import ask, connect
 from imserver.gateway.cluster.registry import advertised_address
 from imserver.gateway.command_rows import DOCTOR, CommandOf
 from imserver.gateway.config.declared import marked
-from imserver.gateway.config.settings import AppSettings, Config
+from imserver.gateway.config.settings import Config, TenantSettings
 from imserver.gateway.errors import StartError
 from imserver.gateway.node.feature_list import load_features, offered_rows
 from imserver.gateway.offline import host_of, load_settings, opened, settings_options
@@ -647,7 +651,7 @@ def _ask_redis(address: RedisAddress) -> tuple[str, list[float], float]:
     return info, round_trips, int(seconds) + int(microseconds) * _MICROSECOND
 
 
-def _round_trips(sock: socket.socket) -> list[float]:
+def _round_trips(sock: DirectSocket) -> list[float]:
     """Return the seconds of some round trips to a Redis.
 
     One round trip may be slow by chance.
@@ -1035,7 +1039,7 @@ def _urls_in(config: Config) -> list[tuple[str, str]]:
     return urls
 
 
-def _urls_of_app(app: str, settings: AppSettings) -> Iterator[tuple[str, str]]:
+def _urls_of_app(app: str, settings: TenantSettings) -> Iterator[tuple[str, str]]:
     """Yield (setting, URL) of all URLs in the settings of an app."""
     for name, url in marked(settings, "url"):
         yield f"apps.{app}.{name}", url

@@ -159,16 +159,24 @@ def init(
         text = _settings(app, key, secret, url, port, chat=None)
     _write(file, text)
 
-    option = f" -c {file}"
-    if folder.resolve() == Path.cwd():
-        option = ""
     next_steps = _NEXT
     if chat:
         next_steps = _NEXT_CHAT
+    option = _option_of_settings(folder, file)
     steps = next_steps.format(file=file, app=app, key=key, option=option, port=port)
     click.echo(steps, nl=False)
     if chat:
         _print_links(context, file)
+
+
+def _option_of_settings(folder: Path, file: Path) -> str:
+    """Return the option by which other commands find the new file.
+
+    It is ``""`` in the present folder, where they look by themselves.
+    """
+    if folder.resolve() == Path.cwd():
+        return ""
+    return f" -c {file}"
 
 
 def _check_app(app: str) -> None:
@@ -301,13 +309,8 @@ def _settings(
     ``url``: where people open the server; ``""``: not known. ``chat``: the name
     of the chat; None if the file has no chat.
     """
-    # If other machines open the server by http, there is no proxy in front of
-    # it. Then it must listen on all addresses.
-    is_open = url.lower().startswith("http:") and not is_loopback(
-        urlsplit(url).hostname or ""
-    )
     host = "127.0.0.1"
-    if is_open:
+    if _is_open(url):
         host = "0.0.0.0   "  # as long as the other one, to align the comments
     ws_port = port + _WS_PORT
     if ws_port > _LAST_PORT:
@@ -332,3 +335,12 @@ def _settings(
         url=url_line,
         chat=chat_lines,
     )
+
+
+def _is_open(url: str) -> bool:
+    """Whether other machines open the server by http.
+
+    Then there is no proxy in front of it, and it must listen on all addresses.
+    """
+    is_plain = url.lower().startswith("http:")
+    return is_plain and not is_loopback(urlsplit(url).hostname or "")

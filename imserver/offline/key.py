@@ -91,23 +91,14 @@ def create(
         )
     _check_options(scopes, apps, note)
     with opened(path, data_dir) as (settings, store, tenants):
-        for name in apps:
-            if tenants.get(name) is None:
-                fail(f"--app {name}: this app does not exist")
-        resolved_apps = tuple(dict.fromkeys(map(tenants.resolve, apps)))
+        resolved_apps = _resolved(apps, tenants)
         row, secret = KeyRow.make(scopes, resolved_apps, note, _end_of(expires))
         # Demo mode ends with the first key.
         ends_demo = settings.demo and not list(store.keys())
         store.add_key(row)
-        record_act(
-            settings,
-            store,
-            "keys.create",
-            _only_app_of(row),
-            key=row.id,
-            scopes=row.scopes,
-            apps=row.apps,
-        )
+        app = _only_app_of(row)
+        facts = {"key": row.id, "scopes": row.scopes, "apps": row.apps}
+        record_act(settings, store, "keys.create", app, **facts)
         closed = _open_in_demo_only(tenants)
     click.echo(
         f"The id of this key is {row.id}. Save the key: it is not shown again.",
@@ -116,6 +107,17 @@ def create(
     if ends_demo:
         _say_demo_ends(closed)
     click.echo(secret)
+
+
+def _resolved(apps: Iterable[str], tenants: Tenants) -> tuple[str, ...]:
+    """Return apps by their names in place of aliases, each once.
+
+    Ends the command if an app does not exist.
+    """
+    for name in apps:
+        if tenants.get(name) is None:
+            fail(f"--app {name}: this app does not exist")
+    return tuple(dict.fromkeys(map(tenants.resolve, apps)))
 
 
 def _check_options(scopes: Sequence[str], apps: Sequence[str], note: str) -> None:
@@ -213,19 +215,26 @@ def show(path: str | None, data_dir: str | None, name: str) -> None:
     state = _state_of(row)
     # The table of one key: its headings and its line of values.
     headings, values = lines_of(_COLUMNS, (row,), **_TEXTS)
-    lines = dict(zip(headings, values, strict=True))
+    text = _text_of_key(row, state, dict(zip(headings, values, strict=True)))
+    fields = {name: getattr(row, name) for name in _FIELDS}
+    CommandLine.data({"state": state, **fields}, text)
+
+
+def _text_of_key(row: KeyRow, state: str, values: dict[str, str]) -> str:
+    """Return a key as text, with a line for each of its fields.
+
+    ``values``: heading of a column of the list of keys → the key's value.
+    """
     # The address of the last use is shown in the line of its time.
-    address = lines.pop("from")
+    address = values.pop("from")
     lines = {
         "id": row.id,
         "state": state,
-        **lines,
-        "expires": lines["expires"] or "never",
-        "last used": _last_use(row, lines["last used"], address),
+        **values,
+        "expires": values["expires"] or "never",
+        "last used": _last_use(row, values["last used"], address),
     }
-    text = "\n".join(f"{label:<11}{text}" for label, text in lines.items() if text)
-    fields = {name: getattr(row, name) for name in _FIELDS}
-    CommandLine.data({"state": state, **fields}, text)
+    return "\n".join(f"{label:<11}{text}" for label, text in lines.items() if text)
 
 
 def _state_of(row: KeyRow) -> str:
@@ -281,19 +290,12 @@ def rotate(
             stored = store.rotate_key(name, row, grace)
         if stored is None:
             fail(f"no valid key has the id {name}")
-        record_act(
-            settings,
-            store,
-            "keys.rotate",
-            _only_app_of(stored),
-            key=name,
-            id=stored.id,
-            grace_seconds=grace,
-        )
+        app = _only_app_of(stored)
+        facts = {"key": name, "id": stored.id, "grace_seconds": grace}
+        record_act(settings, store, "keys.rotate", app, **facts)
+    ends = f"The key {name} has expired"
     if grace:
         ends = f"The key {name} expires at {day(int(time()) + grace)} UTC"
-    else:
-        ends = f"The key {name} has expired"
     click.echo(
         f"{ends}. The id of the new key is {stored.id}. Save it: it is not shown again.",
         err=True,

@@ -29,14 +29,11 @@ def manual_of(text: str, declared: Declarations) -> str:
     """The sections and keys (``section.key``) that the text has."""
     paragraphs = []
     for paragraph in text.split("\n\n"):
-        section = ""
-        match = re.search(r"^(\w+):", paragraph, re.MULTILINE)
-        if match:
-            section = match[1]
+        section = _section_of(paragraph)
         written.add(section)
         if section == "apps":
-            paragraph = _with_declared_entries(paragraph, declared)
             missing = "".join(_missing_entries(declared, text))
+            paragraph = _with_declared_entries(paragraph, declared)
             paragraph = paragraph.replace("apps:\n", f"{missing}apps:\n")
         elif section:
             paragraph = _with_declared_keys(paragraph, section, declared, written)
@@ -45,10 +42,23 @@ def manual_of(text: str, declared: Declarations) -> str:
         paragraphs.append(_completed(paragraph, section, declared, written))
     for name, kind in declared.sections:
         if name not in written:
-            comment = _comment("", kind.__doc__)
-            lines = [*comment, f"{name}:", _missing_keys(kind, written, name)]
-            paragraphs.append("\n".join(lines))
+            paragraphs.append(_paragraph_of_struct(name, kind, written))
     return "\n\n".join(paragraphs) + "\n"
+
+
+def _section_of(paragraph: str) -> str:
+    """Return the section that a paragraph of the manual has, or ``""``."""
+    match = re.search(r"^(\w+):", paragraph, re.MULTILINE)
+    if match:
+        return match[1]
+    return ""
+
+
+def _paragraph_of_struct(name: str, kind: type[Struct], written: set[str]) -> str:
+    """Write the paragraph of a section from the struct of its settings."""
+    comment = _comment("", kind.__doc__)
+    lines = [*comment, f"{name}:", _missing_keys(kind, written, name)]
+    return "\n".join(lines)
 
 
 def _completed(

@@ -13,7 +13,12 @@ from msgspec import Struct
 
 from imserver.gateway.cluster.redis.connection import RedisAddress, address_of
 from imserver.gateway.config.declared import marked
-from imserver.gateway.config.settings import Config, Finding, TenantSettings
+from imserver.gateway.config.settings import (
+    Config,
+    Finding,
+    ServerSettings,
+    TenantSettings,
+)
 from imserver.gateway.config.values import Locations, short_sign_key
 from imserver.gateway.node.feature_list import load_features
 from imserver.gateway.storage.address import database_address
@@ -86,8 +91,7 @@ def encryption(deployment: Deployment) -> Iterator[Finding]:
     proxies = [
         ipaddress.ip_network(each, strict=False) for each in server.trusted_proxies
     ]
-    hosts = [server.host, *(row.host for row in server.extra_listen if row.host)]
-    reachable = [host for host in hosts if not is_here(host)]
+    reachable = _reachable_hosts(server)
     if reachable and all(network.is_loopback for network in proxies):
         # A proxy on this machine needs no address that others can reach.
         why = f"{reachable[0]} accepts unencrypted connections, and no proxy on another machine is trusted; "
@@ -168,6 +172,12 @@ def readable_files(deployment: Deployment) -> Iterator[Finding]:
             )
 
 
+def _reachable_hosts(server: ServerSettings) -> list[str]:
+    """Return the hosts on which other machines reach the server."""
+    hosts = [server.host, *(row.host for row in server.extra_listen if row.host)]
+    return [host for host in hosts if not is_here(host)]
+
+
 def _secret_files(deployment: Deployment) -> dict[str, str]:
     """Return setting → the secret file or folder that it names, or ``""``.
 
@@ -179,24 +189,37 @@ def _secret_files(deployment: Deployment) -> dict[str, str]:
         "server.data_dir": config.server.data_dir,
         "server.secret_file": config.server.secret_file,
     }
-    # The file of the settings is secret only if it has a secret itself, for
-    # example a password in a URL.
-    if "@" in config.storage.url + config.redis.url or any(marked(config, "secret")):
+    if _has_secrets(config):
         files["configuration file"] = deployment.file
     database = database_address(config.storage, config.server.data_dir).file
     if config.storage.url and database is not None:
         files["storage.url"] = str(database)
     for name, app in deployment.apps.items():
-        # All algorithms except HS256 have public keys.
-        public = {
-            f"jwt[{number}].key_file"
-            for number, row in enumerate(app.jwt)
-            if row.algorithm != "HS256"
-        }
-        for setting, file in marked(app, "file"):
-            if setting not in public:
-                files[f"apps.{name}.{setting}"] = file
+        for setting, file in _secret_files_of_app(app):
+            files[f"apps.{name}.{setting}"] = file
     return files
+
+
+def _has_secrets(config: Config) -> bool:
+    """Whether the file of the settings has a secret itself.
+
+    It may be a password in a URL.
+    """
+    urls = config.storage.url + config.redis.url
+    return "@" in urls or any(marked(config, "secret"))
+
+
+def _secret_files_of_app(app: TenantSettings) -> Iterator[tuple[str, str]]:
+    """Yield (setting, file) of the private keys that an app names."""
+    # All algorithms except HS256 have public keys.
+    public = {
+        f"jwt[{number}].key_file"
+        for number, row in enumerate(app.jwt)
+        if row.algorithm != "HS256"
+    }
+    for setting, file in marked(app, "file"):
+        if setting not in public:
+            yield setting, file
 
 
 def cluster(deployment: Deployment) -> Iterator[Finding]:
@@ -206,16 +229,7 @@ def cluster(deployment: Deployment) -> Iterator[Finding]:
     """
     config = deployment.config
     if on_several_machines(config):
-        if database_address(config.storage, config.server.data_dir).engine == "sqlite":
-            yield (
-                "storage.url",
-                "nodes on several machines cannot share SQLite; use PostgreSQL or MySQL",
-            )
-        if not config.server.secret_file:
-            yield (
-                "server.secret_file",
-                "nodes on several machines need the same secret; name a file with it",
-            )
+        yield from _missing_on_several_machines(config)
     # All nodes trust the Redis, and the port of other nodes.
     if config.clustered:
         yield from _redis(address_of(config.redis))
@@ -256,6 +270,20 @@ def _redis(address: RedisAddress) -> Iterator[Finding]:
         yield "redis.url", why
 
 
+def _missing_on_several_machines(config: Config) -> Iterator[Finding]:
+    """Find what nodes on several machines lack: a database or a secret."""
+    if database_address(config.storage, config.server.data_dir).engine == "sqlite":
+        yield (
+            "storage.url",
+            "nodes on several machines cannot share SQLite; use PostgreSQL or MySQL",
+        )
+    if not config.server.secret_file:
+        yield (
+            "server.secret_file",
+            "nodes on several machines need the same secret; name a file with it",
+        )
+
+
 def database(deployment: Deployment) -> Iterator[Finding]:
     """Find settings that do not protect the link to a remote database.
 
@@ -270,12 +298,19 @@ def database(deployment: Deployment) -> Iterator[Finding]:
     options = dict(parse_qsl(url.query))
     # The host may be in the URL itself, or in its parameters.
     hosts = (url.hostname or options.get("host", ""), options.get("unix_socket", ""))
-    if all(_is_on_this_machine(host) for host in hosts):
-        return
-    if address.engine == "postgresql" and options.get("sslmode") != "verify-full":
+    if not all(_is_on_this_machine(host) for host in hosts):
+        yield from _lacks_of_remote(address.engine, options)
+
+
+def _lacks_of_remote(engine: str, options: Mapping[str, str]) -> Iterator[Finding]:
+    """Find a link to a remote database without verified encryption.
+
+    ``options``: the parameters of the database's URL.
+    """
+    if engine == "postgresql" and options.get("sslmode") != "verify-full":
         why = "the connection to PostgreSQL on another machine may be unencrypted, or lead to another server; "
         yield "storage.url", why + "add ?sslmode=verify-full"
-    if address.engine == "mysql" and not options.get("ssl_ca"):
+    if engine == "mysql" and not options.get("ssl_ca"):
         why = "the connection to the database on another machine is not encrypted, or leads to another server; "
         yield "storage.url", why + "add ?ssl_ca=/path/ca.pem"
 

@@ -39,11 +39,7 @@ def status(url: str, key_file: str | None, debug: bool, address: str | None) -> 
     if debug:
         path += "&isDebug=true"
     state_status, state = server.ask("GET", path, seconds=_ANSWER_SECONDS)
-    data = state.get("data")
-    if isinstance(data, dict):
-        # The route has this field for compatibility. It says nothing about this
-        # server.
-        data.pop("numGoroutine", None)
+    _drop_meaningless(state)
 
     is_healthy = health == OK
     answers = {"health": health, "ready": ready, "state": state}
@@ -55,6 +51,16 @@ def status(url: str, key_file: str | None, debug: bool, address: str | None) -> 
         )
     if not is_healthy or state_status != OK or code != ReplyCode.OK:
         sys.exit(1)
+
+
+def _drop_meaningless(state: Any) -> None:
+    """Remove a field that the route has only for compatibility.
+
+    It says nothing about this server.
+    """
+    data = state.get("data")
+    if isinstance(data, dict):
+        data.pop("numGoroutine", None)
 
 
 def _in_words(health: int, ready: Any, state: Any) -> str:

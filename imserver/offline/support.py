@@ -8,7 +8,7 @@ import platform
 import re
 import sys
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from http.client import OK, HTTPConnection, HTTPException
 from importlib.metadata import distributions
@@ -22,6 +22,7 @@ from imserver.gateway.config.declared import HIDDEN, plain
 from imserver.gateway.config.load import ENVIRONMENT_KEY, ENVIRONMENT_PREFIX, dump
 from imserver.gateway.config.settings import Config
 from imserver.gateway.errors import StartError
+from imserver.gateway.feature import FeatureRow
 from imserver.gateway.node.feature_list import declarations_of, load_features
 from imserver.gateway.offline import host_of, load_settings, settings_options
 from imserver.gateway.terminal import fail
@@ -125,6 +126,11 @@ def redacted_line(line: str) -> str:
     match = _TEXT_LINE.match(line)
     if match is not None:
         return match[1] + redacted_message(match[2])
+    return _redacted_traceback(line)
+
+
+def _redacted_traceback(line: str) -> str:
+    """Return a line of a traceback, redacted as :func:`redacted_line` does."""
     frame = _FRAME.match(line)
     if frame is not None:
         # Only the part of the path below the folder of the installation.
@@ -275,10 +281,7 @@ def _log(settings: Config) -> str:
     if not path:
         return "app.log_file is not set, so the log is in the console, in systemd or in the container\n"
     try:
-        with open(path, "rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - LOG_BYTES))
-            lines = file.read().decode("utf-8", "replace").splitlines()
+        lines = _last_lines(path)
     except OSError as error:
         return f"{path} cannot be read: {error.strerror}\n"
     if len(lines) > 1:
@@ -290,16 +293,20 @@ _MAY_READ: Final = frozenset({"admin", "read", "metrics"})
 """The scopes of keys that may read the metrics."""
 
 
+def _last_lines(path: str) -> list[str]:
+    """Read the lines at the end of a file. Raises OSError."""
+    with open(path, "rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - LOG_BYTES))
+        return file.read().decode("utf-8", "replace").splitlines()
+
+
 def _metrics(settings: Config) -> str:
     """Return the metrics of the running server.
 
     If it does not answer with them, a sentence says why.
     """
-    key = os.environ.get(ENVIRONMENT_KEY, "")
-    # The variable comes first, and then the first key that suffices.
-    for row in settings.api.keys:
-        if not key and not _MAY_READ.isdisjoint(row.scopes):
-            key = row.key
+    key = _key_for_metrics(settings)
     headers = {}
     if key:
         headers["Authorization"] = f"Bearer {key}"
@@ -333,6 +340,19 @@ def _write(file: Path, parts: Mapping[str, str], secrets: Iterable[str]) -> None
             archive.writestr(name, redacted(text, secrets))
 
 
+def _key_for_metrics(settings: Config) -> str:
+    """Return an API key that may read metrics, or ``""``.
+
+    The variable of the environment comes first, and then the first key of the
+    settings that suffices.
+    """
+    key = os.environ.get(ENVIRONMENT_KEY, "")
+    for row in settings.api.keys:
+        if not key and not _MAY_READ.isdisjoint(row.scopes):
+            key = row.key
+    return key
+
+
 @click.command()
 @settings_options
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False), required=False)
@@ -355,15 +375,20 @@ def support(path: str | None, data_dir: str | None, file: Path | None) -> None:
     if file.exists():
         fail(f"{file} exists already")
     # The secrets are removed from all parts together, when they are written.
-    parts = {
+    parts = _parts_of(settings, features)
+    try:
+        _write(file, parts, secrets_of(settings))
+    except OSError as error:
+        fail(f"{file} cannot be written: {error.strerror}")
+    click.echo(f"wrote {file}: {', '.join(parts)}; read it before you send it")
+
+
+def _parts_of(settings: Config, features: Sequence[FeatureRow]) -> dict[str, str]:
+    """Return name → text of the parts of the archive, with their secrets."""
+    return {
         "settings.yaml": dump(settings, declarations_of(features)),
         "versions.txt": _versions(),
         "doctor.txt": _doctor(settings),
         "log.txt": _log(settings),
         "metrics.txt": _metrics(settings),
     }
-    try:
-        _write(file, parts, secrets_of(settings))
-    except OSError as error:
-        fail(f"{file} cannot be written: {error.strerror}")
-    click.echo(f"wrote {file}: {', '.join(parts)}; read it before you send it")

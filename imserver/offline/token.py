@@ -3,7 +3,7 @@ back end does by itself."""
 
 import os
 import sys
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from time import time
 
@@ -87,12 +87,7 @@ def create(
     person: str | None,
 ) -> None:
     """Create a session token for a user of an app, and print it."""
-    # An earlier release had the app and the user in two options.
-    if name is None:
-        name, user = person_of(_words(person, option), "APP/USER")
-    else:
-        user = required_once("APP/USER", person, option)
-        deprecated_form("--app NAME USER", "APP/USER")
+    name, user = _app_and_user(name, option, person)
     with opened(path, data_dir) as (settings, store, tenants):
         tenant = _tenant(tenants, name)
         row = _row(tenant, kid)
@@ -110,6 +105,21 @@ def create(
                 facts["channel"] = channel
             record_act(settings, store, "tokens.create", tenant.name, user, **facts)
     click.echo(text)
+
+
+def _app_and_user(
+    name: str | None, option: str | None, person: str | None
+) -> tuple[str, str]:
+    """Return the app and the user of a command.
+
+    They are ``person``, in the form ``APP/USER``. An earlier release had the
+    app ``name`` and the user in two options.
+    """
+    if name is None:
+        return person_of(_words(person, option), "APP/USER")
+    user = required_once("APP/USER", person, option)
+    deprecated_form("--app NAME USER", "APP/USER")
+    return name, user
 
 
 def _signing_key(
@@ -190,24 +200,23 @@ def check(path: str | None, data_dir: str | None, name: str, shown: str) -> None
         if not CommandLine.wants_json():
             _print_parts(shown)
         # An issuer may have to be asked for its keys.
-        outgoing = Outgoing()
-        try:
-            claims = _claims_of(shown, tenant, settings, outgoing)
-            # The name of the app in the token may be an alias.
-            if tenants.resolve(claims.app) != tenant.name:
-                raise BadToken(f"the token is for another app, {claims.app!r}")
-        except (BadKey, BadToken, IssuerUnavailable) as error:
-            fail(f"refused: {error}")
-        finally:
-            outgoing.close()
+        with closing(Outgoing()) as outgoing:
+            try:
+                claims = _claims_of(shown, tenant, settings, outgoing)
+                # The name of the app in the token may be an alias.
+                if tenants.resolve(claims.app) != tenant.name:
+                    raise BadToken(f"the token is for another app, {claims.app!r}")
+            except (BadKey, BadToken, IssuerUnavailable) as error:
+                fail(f"refused: {error}")
+    _print_claims(tenant.name, claims)
+
+
+def _print_claims(app: str, claims: Claims) -> None:
+    """Print for which user and how long a token is valid."""
     # The seconds are for people; programs have their own clock.
     seconds = claims.expires_at - int(time())
-    answer = {
-        "app": tenant.name,
-        "user": claims.user,
-        "expires_at": claims.expires_at,
-    }
-    text = f"accepted: user {claims.user!r} of app {tenant.name}, for {seconds} more seconds"
+    answer = {"app": app, "user": claims.user, "expires_at": claims.expires_at}
+    text = f"accepted: user {claims.user!r} of app {app}, for {seconds} more seconds"
     CommandLine.data(answer, text)
 
 

@@ -82,12 +82,7 @@ def read_release(dist: Path, stack: ExitStack) -> Release:
         site = next(dist.glob("lib/python*/site-packages"), None)
         if site is not None:
             return _read_installed(dist, site)
-        wheel = dist
-        if dist.is_dir():
-            wheel = next(dist.glob("imserver-*.whl"))
-        with zipfile.ZipFile(wheel) as archive:
-            site = Path(stack.enter_context(TemporaryDirectory()))
-            archive.extractall(site)
+        site = _unpacked_wheel(dist, stack)
         # The name of a wheel begins with that of its distribution.
         names = {file.name.split("-")[0] for file in dist.glob("*.whl")}
         return _release_in(site, names, home=None)
@@ -95,6 +90,20 @@ def read_release(dist: Path, stack: ExitStack) -> Release:
         raise StartError(
             f"{dist} is neither a wheel nor the folder of a release"
         ) from None
+
+
+def _unpacked_wheel(dist: Path, stack: ExitStack) -> Path:
+    """Unpack the wheel of a release, and return the temporary folder.
+
+    Raises OSError, zipfile.BadZipFile, and StopIteration if there is no wheel.
+    """
+    wheel = dist
+    if dist.is_dir():
+        wheel = next(dist.glob("imserver-*.whl"))
+    with zipfile.ZipFile(wheel) as archive:
+        site = Path(stack.enter_context(TemporaryDirectory()))
+        archive.extractall(site)
+    return site
 
 
 def _read_installed(dist: Path, site: Path) -> Release:
@@ -141,15 +150,7 @@ def findings(config: Config, release: Release, dist: Path) -> Iterator[Finding]:
     yield from servers
     yield from findings_of_features(config)
     yield from _steps(config, release)
-    missing = ", ".join(sorted(_plug_ins() - release.names))
-    yield finding_of(
-        bool(missing),
-        "plug-ins",
-        missing or "none is missing",
-        "the new release does not have them",
-        "add the wheels of these plug-ins",
-        fails=True,
-    )
+    yield _check_plug_ins(release)
     yield from _obstacles(release, dist)
     if (dist / "SHA256SUMS").is_file():
         _run(["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"], dist)
@@ -182,6 +183,19 @@ def _numbers_of(version: str) -> tuple[int, int]:
     return major, minor
 
 
+def _check_plug_ins(release: Release) -> Finding:
+    """Check whether the new release has the plug-ins of this one."""
+    missing = ", ".join(sorted(_plug_ins() - release.names))
+    return finding_of(
+        bool(missing),
+        "plug-ins",
+        missing or "none is missing",
+        "the new release does not have them",
+        "add the wheels of these plug-ins",
+        fails=True,
+    )
+
+
 def _steps(config: Config, release: Release) -> Iterator[Finding]:
     """Say which migration steps of the database the release adds.
 
@@ -196,6 +210,12 @@ def _steps(config: Config, release: Release) -> Iterator[Finding]:
         text = f"{address.shown} does not answer: {str(error).splitlines()[0]}"
         yield Finding("fail", "database", text)
         return
+    words = _words_about_steps(taken, release)
+    yield Finding("ok", "steps of the database", words)
+
+
+def _words_about_steps(taken: dict[str, int], release: Release) -> str:
+    """Say which steps a release adds to the ``taken`` ones of a database."""
     words = "none is missing"
     missing = missing_steps(taken, release.package)
     if missing:
@@ -204,7 +224,7 @@ def _steps(config: Config, release: Release) -> Iterator[Finding]:
     newer = newer_steps(taken, release.package)
     if newer:
         words += f"; {named(newer)} stay, unused"
-    yield Finding("ok", "steps of the database", words)
+    return words
 
 
 def _taken_steps(address: DatabaseAddress, config: Config) -> dict[str, int]:
@@ -283,19 +303,13 @@ def _obstacles_to_installation(
         mend = f"give {target} in place of {dist}, or delete {target}"
         yield Finding("fail", "target", f"{target} exists already", meaning, mend)
     if dist.is_dir() and not _requirements_of(dist):
-        text = f"{dist} has no imserver-*-requirements.txt"
-        yield Finding(
-            "fail", "requirements", text, meaning, "download all files of the release"
-        )
+        found = f"{dist} has no imserver-*-requirements.txt"
+        mend = "download all files of the release"
+        yield Finding("fail", "requirements", found, meaning, mend)
     python = _python()
     if shutil.which(python) is None:
-        yield Finding(
-            "fail",
-            "Python",
-            f"{python} does not exist",
-            meaning,
-            "install this Python again",
-        )
+        found = f"{python} does not exist"
+        yield Finding("fail", "Python", found, meaning, "install this Python again")
 
 
 def _plug_ins() -> set[str]:
@@ -346,14 +360,8 @@ def _install(release: Release, dist: Path) -> Path:
 
     If that fails, the folder is deleted. Raises StartError.
     """
-    home = _home_of(release)
+    home = _free_home(release, dist)
     mark = home / _UNFINISHED
-    if mark.exists():  # the last run was interrupted, for example by a power cut
-        shutil.rmtree(home)
-    if home.exists():
-        raise StartError(
-            f"{home} exists already: give it in place of {dist}, or delete it"
-        )
     folder = None
     if dist.is_dir():
         folder = dist
@@ -376,6 +384,22 @@ def _install(release: Release, dist: Path) -> Path:
     return home
 
 
+def _free_home(release: Release, dist: Path) -> Path:
+    """Return the folder for a release, which does not exist.
+
+    Raises StartError if a whole installation is there.
+    """
+    home = _home_of(release)
+    # The last run was interrupted, for example by a power cut.
+    if (home / _UNFINISHED).exists():
+        shutil.rmtree(home)
+    if home.exists():
+        raise StartError(
+            f"{home} exists already: give it in place of {dist}, or delete it"
+        )
+    return home
+
+
 def _pip_commands(home: Path, dist: Path) -> list[list[str]]:
     """Return the commands that install a release into the folder ``home``.
 
@@ -390,15 +414,20 @@ def _pip_commands(home: Path, dist: Path) -> list[list[str]]:
     if (dist / "wheels").is_dir():
         pip.append("--no-index")
     commands = [[*pip, "--require-hashes", "-r", *_requirements_of(dist)]]
+    wanted = _wheels_of_plug_ins(dist)
+    if wanted:
+        commands.append([*pip, *wanted])
+    return commands
+
+
+def _wheels_of_plug_ins(dist: Path) -> list[str]:
+    """Return the wheels in a folder of the plug-ins that this release has."""
     plug_ins = _plug_ins()
-    wanted = [
+    return [
         wheel.name
         for wheel in dist.glob("imserver_*.whl")
         if wheel.name.split("-")[0] in plug_ins
     ]
-    if wanted:
-        commands.append([*pip, *wanted])
-    return commands
 
 
 def _run(
@@ -594,10 +623,7 @@ def upgrade(
     the command stops; with --back, it continues. Servers run the old release
     until you restart them.
     """
-    if CommandLine.wants_json() and not is_check:
-        raise click.UsageError("--json needs --check")
-    if back == (dist is not None):
-        fail("give either DIST or --back")
+    _refuse_contradictions(is_check, back, has_dist=dist is not None)
     try:
         config = load_settings(path, data_dir)
         link = None
@@ -658,3 +684,11 @@ def _switch_to(link: Path, release: Release, dist: Path, path: str | None) -> Pa
     _run(command, output=subprocess.DEVNULL)
     switch(link, home)
     return before
+
+
+def _refuse_contradictions(is_check: bool, back: bool, has_dist: bool) -> None:
+    """End the command if its arguments contradict each other."""
+    if CommandLine.wants_json() and not is_check:
+        raise click.UsageError("--json needs --check")
+    if back == has_dist:
+        fail("give either DIST or --back")

@@ -80,18 +80,26 @@ def backup(
         if everything:
             click.echo(whole.backup(settings, address, file, without))
             return
-        if address.file is None:
-            tool = TOOLS[address.engine][0]
-            raise StartError(
-                f"{address.shown} is not a SQLite database: add --everything, which copies any "
-                f"database with all its data, or use {tool}"
-            )
-        copies.backup(address.file, file)
+        copies.backup(_file_of(address), file)
     except StartError as error:
         fail(error)
     except OSError as error:
         fail(f"{file} cannot be written: {error.strerror}")
     click.echo(f"copied to {file}")
+
+
+def _file_of(address: DatabaseAddress) -> Path:
+    """Return the file of a SQLite database.
+
+    Raises StartError for all other databases.
+    """
+    if address.file is None:
+        tool = TOOLS[address.engine][0]
+        raise StartError(
+            f"{address.shown} is not a SQLite database: add --everything, which copies any "
+            f"database with all its data, or use {tool}"
+        )
+    return address.file
 
 
 def _back_up_by_schedule(
@@ -185,7 +193,8 @@ def check_backups(config: Config) -> Iterator[Finding]:
     else:
         seconds = time() - newest.created
         is_bad = not newest.is_proven or seconds > settings.max_age_seconds
-        found = f"the newest backup in {settings.folder} is {seconds / _HOUR_SECONDS:.1f} hours old"
+        hours = seconds / _HOUR_SECONDS
+        found = f"the newest backup in {settings.folder} is {hours:.1f} hours old"
         if not newest.is_proven:
             found = f"{newest.path} could not be restored on trial (imserver backup --check)"
     meaning = "data that was stored since then may be lost"

@@ -95,14 +95,20 @@ def delete_old(folder: Path, count: int) -> list[Path]:
     files = backups_of(folder)
     proven = [file.path for file in files if file.is_proven]
     unproven = [file.path for file in files if not file.is_proven]
-    to_delete = proven[count:] + unproven[count:]
-    before = time() - _DAY_SECONDS
-    for path in folder.iterdir():
-        if _is_leftover(path.name) and path.stat().st_mtime < before:
-            to_delete.append(path)
+    to_delete = [*proven[count:], *unproven[count:], *_old_leftovers(folder)]
     for path in to_delete:
         if path.is_dir():
             shutil.rmtree(path)
         else:
             path.unlink()
     return to_delete
+
+
+def _old_leftovers(folder: Path) -> list[Path]:
+    """Return the files of killed commands that are older than a day."""
+    before = time() - _DAY_SECONDS
+    return [
+        path
+        for path in folder.iterdir()
+        if _is_leftover(path.name) and path.stat().st_mtime < before
+    ]

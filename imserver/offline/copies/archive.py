@@ -177,9 +177,7 @@ def _write_members(
     """
     head = json.encode(BackupHead(_FORMAT, int(time()), secrets))
     members.add_bytes(_HEAD, head)
-    with database.open("rb") as file:
-        pieces = iter(partial(file.read, _PIECE_BYTES), b"")
-        members.add(_DATABASE, database.stat().st_size, pieces)
+    _write_database(members, database)
     count, absent = _write_files(members, files)
 
     members.add_bytes(_ABSENT, json.encode(absent[:_MOST_ABSENT]))
@@ -187,6 +185,13 @@ def _write_members(
     members.add_bytes(_CHECKSUM, members.digest.hexdigest().encode())
     members.add_bytes(_END, f"{count}".encode())
     return count, absent
+
+
+def _write_database(members: _Members, database: Path) -> None:
+    """Write the copy of the database as a member. Raises OSError."""
+    with database.open("rb") as file:
+        pieces = iter(partial(file.read, _PIECE_BYTES), b"")
+        members.add(_DATABASE, database.stat().st_size, pieces)
 
 
 def _write_files(

@@ -61,18 +61,26 @@ def backup(database: Path, copy: Path) -> None:
     need_space(copy.parent, database.stat().st_size)
     try:
         with whole_or_absent(copy) as unfinished:
-            with (
-                closing(_connect(database)) as source,
-                closing(sqlite3.connect(unfinished)) as target,
-            ):
-                source.backup(target)
-                # Without a write-ahead log the copy is one file.
-                target.execute("PRAGMA journal_mode=DELETE")
+            _copy_rows(database, unfinished)
             check(unfinished, is_own=True)
     except OSError as error:
         raise StartError(f"{copy} cannot be written: {error.strerror}") from None
     except sqlite3.Error as error:
         raise StartError(f"{database} cannot be copied: {error}") from None
+
+
+def _copy_rows(database: Path, unfinished: Path) -> None:
+    """Copy a consistent snapshot of a SQLite database into a file.
+
+    Raises sqlite3.Error.
+    """
+    with (
+        closing(_connect(database)) as source,
+        closing(sqlite3.connect(unfinished)) as target,
+    ):
+        source.backup(target)
+        # Without a write-ahead log the copy is one file.
+        target.execute("PRAGMA journal_mode=DELETE")
 
 
 @long_work("replacing the database")
@@ -102,13 +110,7 @@ def restore(
     unfinished = database.with_name(f"{database.name}.part")
     try:
         before = _name_for_replaced(folder, database)
-        if before.exists() and not database.exists():
-            # An interrupted call may have renamed some of the files only.
-            _set_aside(database, before)
-        # Where the database to be replaced is now.
-        replaced = database
-        if before.exists():
-            replaced = before
+        replaced = _place_of_replaced(database, before)
         _write_continuing_copy(copy, unfinished, replaced, numbers)
         # The copy must be complete on the disk before the old database is
         # touched.
@@ -127,6 +129,19 @@ def restore(
     if not before.exists():
         return f"restored {database}", None
     return f"restored {database}; the previous database is {before}", before
+
+
+def _place_of_replaced(database: Path, before: Path) -> Path:
+    """Return where the database to be replaced is now.
+
+    It is ``before``, its new name, if an interrupted call has renamed it. That
+    call may have renamed some of the files only; then the others follow here.
+    """
+    if before.exists() and not database.exists():
+        _set_aside(database, before)
+    if before.exists():
+        return before
+    return database
 
 
 def _install(unfinished: Path, database: Path) -> None:
@@ -321,11 +336,7 @@ def check(copy: Path, is_own: bool = False) -> None:
         with closing(_connect(copy)) as connection:
             if not is_own:
                 connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MOST_VALUE_BYTES)
-                # The first trigger, view or computed value ends the check.
-                for kind, name in connection.execute(_FOREIGN):
-                    raise StartError(
-                        f"{copy} has a {kind} that this server has not made: drop {name!a}"
-                    )
+                _refuse_foreign(connection, copy)
             (state,) = connection.execute("PRAGMA quick_check(1)").fetchone()
             if connection.execute("SELECT id FROM directory").fetchone() is None:
                 raise StartError(f"{copy} is damaged: it has no id")
@@ -333,6 +344,14 @@ def check(copy: Path, is_own: bool = False) -> None:
         raise StartError(f"{copy} is not a database of this server: {error}") from None
     if state != "ok":
         raise StartError(f"{copy} is damaged: {state}")
+
+
+def _refuse_foreign(connection: sqlite3.Connection, copy: Path) -> None:
+    """Refuse a copy with a trigger, view or computed value. Raises StartError."""
+    for kind, name in connection.execute(_FOREIGN):
+        raise StartError(
+            f"{copy} has a {kind} that this server has not made: drop {name!a}"
+        )
 
 
 def _given(database: Path, numbers: Sequence[GivenNumbers]) -> list[Any] | None:

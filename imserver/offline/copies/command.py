@@ -11,7 +11,7 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -58,6 +58,7 @@ from imserver.plugin.progress import long_work
 
 if TYPE_CHECKING:
     from imserver.offline.copies.move import Moved
+    from imserver.offline.copies.row_pages import TableSum
 
 _URL_VARIABLE: Final = "IMSERVER_STORAGE_URL"
 
@@ -242,10 +243,10 @@ def move(
     if to == "-":
         url = read_text("-").strip()
     begun_at = monotonic()
+    given = {}
+    if data_dir is not None:
+        given["server.data_dir"] = data_dir
     try:
-        given = {}
-        if data_dir is not None:
-            given["server.data_dir"] = data_dir
         settings, locations = load_with_locations(path, overrides=given)
         target_settings = _settings_of_target(path, given, url)
         source = address_of(settings)
@@ -265,10 +266,9 @@ def move(
         fail("interrupted: run the same command again to continue")
 
     _print_report(report, target, seconds=monotonic() - begun_at)
+    setting = locations.of("storage.url")
     if _URL_VARIABLE in os.environ:
         setting = f"the variable {_URL_VARIABLE}"
-    else:
-        setting = locations.of("storage.url")
     click.echo(
         f"now set {setting} to this address, and start the servers; {source.shown} is unchanged"
     )
@@ -312,9 +312,14 @@ def _print_report(report: Moved, target: DatabaseAddress, seconds: float) -> Non
         f"moved to {target.shown}: rows {report.rows}, tables {len(report.tables)}, in "
         f"{seconds:.0f} s; counts and checksums are equal"
     )
+    _print_tables(report.tables)
+
+
+def _print_tables(tables: Mapping[str, TableSum]) -> None:
+    """Print the rows and the checksum of each table, ordered by name."""
     # Most tables of a small server are empty.
     empty = 0
-    for name, table in sorted(report.tables.items()):
+    for name, table in sorted(tables.items()):
         if table.rows:
             click.echo(f"{name}  rows {table.rows}  {table.checksum}")
         else:
@@ -371,12 +376,7 @@ def _finish(
     ``store``: the restored database. Returns a report. Raises StartError.
     """
     try:
-        rows = []
-        if before is not None:
-            rows += erasures_of(before)
-        rows += read_journal(lock.path / JOURNAL)
-        if journal is not None:
-            rows += read_journal(journal)
+        rows = _erasures_since(before, lock.path / JOURNAL, journal)
         # A new data folder gets its secret here.
         keys = lock.secrets(settings.server).keys(PURPOSE)
         erasures = Erasures(store, lambda: keys)
@@ -397,6 +397,22 @@ def _finish(
 
 
 @long_work("erasing again")
+def _erasures_since(
+    before: Path | None, journal: Path, further_journal: Path | None
+) -> list[ErasureRow]:
+    """Return the erasures of the replaced database and of both journals.
+
+    None: there is no such file. Raises OSError and StartError.
+    """
+    rows = []
+    if before is not None:
+        rows += erasures_of(before)
+    rows += read_journal(journal)
+    if further_journal is not None:
+        rows += read_journal(further_journal)
+    return rows
+
+
 def _erase_again(
     settings: Config, store: Store, erasures: Erasures, rows: Iterable[ErasureRow]
 ) -> int:
@@ -404,10 +420,7 @@ def _erase_again(
 
     Returns how many users were erased. Raises Unavailable and StartError.
     """
-    rows_by_name = {row.name: row for row in rows}
-    for ended in erasures.ended():
-        rows_by_name.pop(ended.name, None)
-    missing = list(rows_by_name.values())
+    missing = _missing_from(erasures, rows)
     tables = tables_of(load_features(settings)).of_server()
     users = _users_of(erasures, store, missing, tables)
     with offline_parts(settings, store, Erasure) as named:
@@ -437,6 +450,14 @@ def _erase(
     store.delete_rows_of_user(app, user, spared_by(parts))
 
 
+def _missing_from(erasures: Erasures, rows: Iterable[ErasureRow]) -> list[ErasureRow]:
+    """Return the erasures in ``rows`` that the restored database lacks."""
+    rows_by_name = {row.name: row for row in rows}
+    for ended in erasures.ended():
+        rows_by_name.pop(ended.name, None)
+    return list(rows_by_name.values())
+
+
 def _users_of(
     erasures: Erasures,
     store: Store,
@@ -449,15 +470,8 @@ def _users_of(
     it is compared with the digests of all users. If a user was erased several
     times, only the first erasure is returned.
     """
-    newest_first = sorted(rows, key=lambda row: -row.ended)
-    # Of equal digests, the last row stays: the oldest erasure.
-    rows_by_digest = {row.digest: row for row in newest_first}
-    rows_by_app: dict[str, list[ErasureRow]] = {}
-    for row in rows_by_digest.values():
-        rows_by_app.setdefault(row.app, []).append(row)
-
     pairs: list[tuple[ErasureRow, str]] = []
-    for app, rows_of_app in rows_by_app.items():
+    for app, rows_of_app in _first_erasures(rows).items():
         users: set[str] = store.read_or(set(), partial(_users_in, app, tables))
         user_by_digest: dict[str, str] = {}
         for user in users:
@@ -468,6 +482,17 @@ def _users_of(
             if row.digest in user_by_digest:
                 pairs.append((row, user_by_digest[row.digest]))
     return pairs
+
+
+def _first_erasures(rows: Iterable[ErasureRow]) -> dict[str, list[ErasureRow]]:
+    """Return app → the first erasure of each of its digests."""
+    newest_first = sorted(rows, key=lambda row: -row.ended)
+    # Of equal digests, the last row stays: the oldest erasure.
+    rows_by_digest = {row.digest: row for row in newest_first}
+    rows_by_app: dict[str, list[ErasureRow]] = {}
+    for row in rows_by_digest.values():
+        rows_by_app.setdefault(row.app, []).append(row)
+    return rows_by_app
 
 
 def _users_in(app: str, tables: Sequence[Table], sql: PooledStatements) -> set[str]:
@@ -484,9 +509,12 @@ def _users_in(app: str, tables: Sequence[Table], sql: PooledStatements) -> set[s
             f"SELECT DISTINCT {column} FROM {table.name} WHERE {table.of_app}",
             (app,),
         )
-        for (user,) in rows:
-            if isinstance(user, int):  # the id of an account
-                users.add(str(user))
-            else:
-                users.add(text_of(user))
+        users.update(_user_of_cell(user) for (user,) in rows)
     return users
+
+
+def _user_of_cell(user: Any) -> str:
+    """Return the user in a cell of a table, as a text."""
+    if isinstance(user, int):  # the id of an account
+        return str(user)
+    return text_of(user)

@@ -76,7 +76,18 @@ def backup(
                 count, absent = write(file, copy, secrets, _read_files(parts))
         except ImserverError as error:
             raise StartError(str(error)) from None
-    done = f"copied the database to {file}; secrets {len(secrets)}, files {count}"
+    return _report_of_backup(file, len(secrets), count, absent)
+
+
+def _report_of_backup(
+    file: Path, secrets: int, files: int, absent: Sequence[str]
+) -> str:
+    """Say how much the new archive has, in numbers of secrets and files.
+
+    ``absent``: the names of files that could not be read. If there are any, the
+    same words are raised as a StartError.
+    """
+    done = f"copied the database to {file}; secrets {secrets}, files {files}"
     if absent:
         raise StartError(f"{done}, but {lack_of(absent)}")
     return done
@@ -182,8 +193,7 @@ def restore(
     folder = Path(settings.server.data_dir)
     # The database is extracted from the archive, and then copied once more.
     need_space(folder, archive.size + archive.database_size)
-    for leftover in folder.glob(f"{_PARTS}*"):  # of an interrupted restore
-        shutil.rmtree(leftover, ignore_errors=True)
+    _delete_leftovers(folder)
     with tempfile.TemporaryDirectory(prefix=_PARTS, dir=folder) as parts:
         copy = Path(parts, "database.db")
         archive.extract_database(copy)
@@ -246,6 +256,12 @@ def _copy_to_server(
         )
 
 
+def _delete_leftovers(folder: Path) -> None:
+    """Delete the temporary folders of restores that were interrupted."""
+    for leftover in folder.glob(f"{_PARTS}*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
 def _restore_around(
     settings: Config, archive: BackupArchive, store: Store
 ) -> list[str]:
@@ -262,14 +278,18 @@ def _restore_around(
                     done += _put_files(archive, feature, part)
     except ImserverError as error:
         raise StartError(f"{error}; run the same command again") from None
+    return [*done, *_left_out_of(settings, archive)]
+
+
+def _left_out_of(settings: Config, archive: BackupArchive) -> Iterator[str]:
+    """Say which files are not restored, because nobody has them or wants them."""
     if archive.absent:
-        done.append(lack_of(archive.absent))
+        yield lack_of(archive.absent)
     present = {feature.name for feature in load_features(settings)}
     for name in sorted(archive.features.keys() - present):
-        done.append(
+        yield (
             f"left out the files of the feature {name}, which the settings do not name"
         )
-    return done
 
 
 def _put_files(archive: BackupArchive, feature: str, part: ArchivedFiles) -> list[str]:

@@ -9,7 +9,15 @@ blocks, so it runs in a separate process, not in a node.
 
 import fcntl
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import (
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+    Set,
+)
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -29,7 +37,12 @@ from imserver.gateway.storage.migrations import feature_steps
 from imserver.gateway.storage.numbers import give_after, last_given
 from imserver.gateway.storage.row_layout import TableLayout, layout_of
 from imserver.gateway.storage.statements import PooledStatements, Row, T, text_of
-from imserver.gateway.storage.tables import StoreTables, Table, tables_in
+from imserver.gateway.storage.tables import (
+    FeatureTables,
+    StoreTables,
+    Table,
+    tables_in,
+)
 from imserver.offline.copies.backup import wait_until_alone
 from imserver.offline.copies.row_pages import (
     RowReader,
@@ -197,10 +210,8 @@ def move(
     with ExitStack() as stack:
         # A statement on a whole table takes longer than one of a server.
         patient = replace(settings, seconds=LONG_SECONDS)
-        source_end = _End(source, make_engine(source, patient))
-        stack.callback(source_end.engine.dispose)
-        target_end = _End(target, make_engine(target, patient))
-        stack.callback(target_end.engine.dispose)
+        source_end = _opened_end(source, patient, stack)
+        target_end = _opened_end(target, patient, stack)
         if target.file is not None:
             needed_bytes = source_end.number(_SIZES[source.engine])
             need_space(target.file.parent, needed_bytes)
@@ -211,6 +222,15 @@ def move(
             wait_until_alone(target_end.read, target.shown)
         moving = _Move(source_end, target_end, tables, note, without)
         return moving.run(stack, is_live, complete)
+
+
+def _opened_end(
+    address: DatabaseAddress, settings: StorageSettings, stack: ExitStack
+) -> _End:
+    """Return one of the two databases; ``stack`` closes its connections."""
+    end = _End(address, make_engine(address, settings))
+    stack.callback(end.engine.dispose)
+    return end
 
 
 def _are_same_database(source: DatabaseAddress, target: DatabaseAddress) -> bool:
@@ -282,11 +302,7 @@ class _Move:
             each for each in tables.of_others if each.feature not in without
         ]
         self._without = set(without)
-        ordered: list[Table] = []
-        for each in self._features:
-            ordered += each.tables
-        ordered += tables.of_server()
-        ordered.reverse()  # Parents before their children.
+        ordered = _parents_first(self._features, tables.of_server())
         self._tables = [
             table for table in ordered if table.name not in (*_OF_STEPS, _LAST)
         ]
@@ -303,12 +319,9 @@ class _Move:
         :func:`move`. Raises StartError.
         """
         strangers = self._check_source()
-        id = self._id_of(self._source)
-        if id is None:
-            raise StartError(
-                f"the database {self._source.address.shown} is damaged: it has no id"
-            )
-        resumed = self._prepare_target(id, begins_anew=complete is not None)
+        resumed = self._prepare_target(
+            self._id_of_source(), begins_anew=complete is not None
+        )
         positions = self._positions()
         if _MOVE not in positions:
             # The last run has copied and compared all rows. It was interrupted
@@ -327,11 +340,10 @@ class _Move:
         total = self._count_rows()
         self._copy(reader, writer, positions, total)
         self._continue_numbers(reader.layouts)
-        if is_live:
-            # Servers have changed the source meanwhile. The first reader still
-            # sees the rows as they were at the beginning.
-            expected = reader
-        else:
+        expected = reader
+        """The rows that the target must have. If servers change the source
+        meanwhile, this reader still sees them as they were at the beginning."""
+        if not is_live:
             # A new reader sees the present rows, and so finds changes that
             # somebody has made meanwhile.
             expected = stack.enter_context(closing(self._source.reader(self._tables)))
@@ -373,6 +385,15 @@ class _Move:
             writer.sql.commit()
 
     # --- what may be moved ----------------------------------------------------
+
+    def _id_of_source(self) -> str:
+        """Return the id of the source. Raises StartError if it has none."""
+        id = self._id_of(self._source)
+        if id is None:
+            raise StartError(
+                f"the database {self._source.address.shown} is damaged: it has no id"
+            )
+        return id
 
     def _check_source(self) -> tuple[str, ...]:
         """Refuse a source of another release, or without tables of this server.
@@ -449,14 +470,7 @@ class _Move:
 
         shown = self._source.address.shown
         records = self._source.read(read)
-        # The tables of an unknown feature would be lost without a word.
-        expected = {each.feature for each in self._features} | self._without
-        unexpected = sorted(records.keys() - expected)
-        if unexpected:
-            raise StartError(
-                f"the database {shown} has tables of {', '.join(unexpected)}, which the settings "
-                f"do not name: add the feature to features, or leave out its tables with --without {unexpected[0]}"
-            )
+        self._refuse_unknown_features(records.keys())
         if feature_steps.are_due(self._features, records):
             raise StartError(
                 f"the database {shown} lacks steps of a feature: start and stop its server once, then move it"
@@ -472,6 +486,21 @@ class _Move:
             return None
 
         return end.read(work)
+
+    def _refuse_unknown_features(self, recorded: Set[str]) -> None:
+        """Refuse a source with tables of a feature that the settings lack.
+
+        These tables would be lost without a word. ``recorded``: the features
+        with tables in the source. Raises StartError.
+        """
+        shown = self._source.address.shown
+        expected = {each.feature for each in self._features} | self._without
+        unexpected = sorted(recorded - expected)
+        if unexpected:
+            raise StartError(
+                f"the database {shown} has tables of {', '.join(unexpected)}, which the settings "
+                f"do not name: add the feature to features, or leave out its tables with --without {unexpected[0]}"
+            )
 
     def _prepare_target(self, source: str, begins_anew: bool) -> bool:
         """Make the tables of the target, unless it has rows already.
@@ -492,10 +521,7 @@ class _Move:
         state = positions.pop(_MOVE, None)
         if state is not None:
             self._refuse_other_move(json.decode(state, type=_Begun), source)
-            if _LAST in names and target.read(_is_used):
-                raise StartError(
-                    f"the database {target.address.shown} is not empty: a server has begun to use it meanwhile"
-                )
+            self._refuse_used_target(names)
         elif names - {_STATE}:
             # The target has tables, but no row about the move. So an earlier
             # run has copied all rows, and only the table of the state remains.
@@ -507,6 +533,16 @@ class _Move:
         if begins_anew or not positions:
             self._make_tables()
         return state is not None
+
+    def _refuse_used_target(self, names: Set[str]) -> None:
+        """Raise StartError if a server has used the unfinished target.
+
+        ``names``: the tables of the target.
+        """
+        if _LAST in names and self._target.read(_is_used):
+            raise StartError(
+                f"the database {self._target.address.shown} is not empty: a server has begun to use it meanwhile"
+            )
 
     def _store_begin(self, source: str) -> None:
         """Store in the target that a move of this source has begun."""
@@ -618,10 +654,7 @@ class _Move:
         }
         done = sum(position.rows for position in positions_by_table.values())
         for name, position in positions_by_table.items():
-            after: Row = ()  # an empty key: from the first row
-            if position.after:
-                after = tuple(msgpack.decode(bytes.fromhex(position.after)))
-            for page in reader.pages(name, after):
+            for page in reader.pages(name, _last_key(position)):
                 done += len(page)
                 last_row = page[-1]
                 key = msgpack.encode(reader.layouts[name].key_of(last_row)).hex()
@@ -712,12 +745,7 @@ class _Move:
             for name in target_reader.layouts:
                 sums[name] = sum_of(reader.pages(name), note)
                 copied = sum_of(target_reader.pages(name), note)
-                if copied != sums[name]:
-                    raise StartError(
-                        f"the copy of {name} differs: {sums[name].rows} rows, checksum "
-                        f"{sums[name].checksum}; {copied.rows} rows, checksum {copied.checksum}. "
-                        f"Something changed a database meanwhile: stop that program, and begin again with an empty database"
-                    )
+                _require_same_sum(name, sums[name], copied)
             return sums
 
     def _drop_state(self) -> None:
@@ -741,6 +769,39 @@ class _Move:
                 connection.connection.driver_connection.execute(  # type: ignore[union-attr]
                     "PRAGMA wal_checkpoint(TRUNCATE)"
                 )
+
+
+def _parents_first(
+    features: Iterable[FeatureTables], of_server: Iterable[Table]
+) -> list[Table]:
+    """Return all tables, those that others refer to first."""
+    ordered: list[Table] = []
+    for each in features:
+        ordered += each.tables
+    ordered += of_server
+    # Each declaration has the children before their parents.
+    ordered.reverse()
+    return ordered
+
+
+def _last_key(position: _Position) -> Row:
+    """Return the key of the last row that was copied.
+
+    It is empty before the first row.
+    """
+    if not position.after:
+        return ()
+    return tuple(msgpack.decode(bytes.fromhex(position.after)))
+
+
+def _require_same_sum(name: str, expected: TableSum, copied: TableSum) -> None:
+    """Raise StartError if the copy of the table ``name`` differs."""
+    if copied != expected:
+        raise StartError(
+            f"the copy of {name} differs: {expected.rows} rows, checksum "
+            f"{expected.checksum}; {copied.rows} rows, checksum {copied.checksum}. "
+            f"Something changed a database meanwhile: stop that program, and begin again with an empty database"
+        )
 
 
 def _is_used(sql: PooledStatements) -> bool:

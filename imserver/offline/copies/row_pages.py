@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 from msgspec import Struct, msgpack
@@ -75,13 +76,7 @@ class RowReader:
         self._usable = partial(usable, address, engine)
         with self._usable():
             if address.file is not None:
-                url = f"{address.file.absolute().as_uri()}?mode=rw"
-                self._connection: Any = sqlite3.connect(
-                    url, uri=True, isolation_level=None
-                )
-                # Texts arrive as their bytes, as from the other engines.
-                self._connection.text_factory = bytes
-                self._connection.execute("PRAGMA query_only=ON")
+                self._connection: Any = _open_sqlite(address.file)
                 self._connection.execute("BEGIN")
             else:
                 self._connection = engines.detached(engine)
@@ -98,17 +93,8 @@ class RowReader:
         the first row.
         """
         layout = self.layouts[table]
-        text_columns = {
-            column.name for column in layout.columns if column.kind.name == "text"
-        }
-        key: list[Any] = []
-        for name, value in zip(layout.key, after, strict=bool(after)):
-            if name in text_columns:  # plain texts are bytes
-                key.append(value.decode())
-            else:
-                key.append(value)
         query = layout.query
-        condition = query.behind(self._engine, tuple(key))
+        condition = query.behind(self._engine, _key_of_query(layout, after))
         changes = [column.kind.plain for column in layout.columns]
         with self._usable():
             cursor = self._cursor(*query.select(query.columns, condition))
@@ -138,6 +124,30 @@ class RowReader:
     def close(self) -> None:
         """Close the connection."""
         self._connection.close()
+
+
+def _open_sqlite(file: Path) -> sqlite3.Connection:
+    """Open the file of a SQLite database for reading only."""
+    url = f"{file.absolute().as_uri()}?mode=rw"
+    connection = sqlite3.connect(url, uri=True, isolation_level=None)
+    # Texts arrive as their bytes, as from the other engines.
+    connection.text_factory = bytes
+    connection.execute("PRAGMA query_only=ON")
+    return connection
+
+
+def _key_of_query(layout: TableLayout, after: Row) -> Row:
+    """Return a plain key in the form that queries compare: texts, not bytes."""
+    text_columns = {
+        column.name for column in layout.columns if column.kind.name == "text"
+    }
+    key: list[Any] = []
+    for name, value in zip(layout.key, after, strict=bool(after)):
+        if name in text_columns:  # plain texts are bytes
+            key.append(value.decode())
+        else:
+            key.append(value)
+    return tuple(key)
 
 
 def _begin_postgresql(connection: Any) -> None:
@@ -326,13 +336,9 @@ def _objection(
     error of the driver, the words have that error.
     """
     for row in rows:
-        for column, value in zip(layout.columns, row, strict=True):
-            if column.kind.name != "text" or value is None:
-                continue
-            problem = _problem_of_text(engine, value)
-            if problem:
-                where = _cell_name(layout, column.name, row)
-                return f"{where} {problem}: change this row"
+        problem_of_row = _objection_to_texts(engine, layout, row)
+        if problem_of_row:
+            return problem_of_row
     words = " ".join(str(error).split())
     first = _shown(layout.key_of(rows[0]))
     last = _shown(layout.key_of(rows[-1]))
@@ -344,6 +350,18 @@ def _objection(
     return (
         f"the target refuses rows of {layout.table} (one of {first} to {last}): {words}"
     )
+
+
+def _objection_to_texts(engine: str, layout: TableLayout, row: Row) -> str:
+    """Say which text of a row the target cannot store, or return ``""``."""
+    for column, value in zip(layout.columns, row, strict=True):
+        if column.kind.name != "text" or value is None:
+            continue
+        problem = _problem_of_text(engine, value)
+        if problem:
+            where = _cell_name(layout, column.name, row)
+            return f"{where} {problem}: change this row"
+    return ""
 
 
 def _problem_of_text(engine: str, value: bytes) -> str:

@@ -48,17 +48,7 @@ def restore_on_trial(settings: Config, file: Path) -> str:
         reason = getattr(error, "strerror", None) or error
         raise StartError(f"{file} cannot be restored on trial: {reason}") from None
 
-    seconds = monotonic() - begun_at
-    done = (
-        f"{file} was restored on trial in {seconds:.0f} s: rows {restored.rows}, "
-        f"tables {restored.tables}"
-    )
-    # The backup can be restored, but it is not complete.
-    if restored.absent:
-        raise StartError(f"{done}, but {lack_of(restored.absent)}")
-    hours = (time() - restored.created) / _HOUR_SECONDS
-    age = f"it was made {day(int(restored.created))} UTC, {hours:.1f} hours ago"
-    return "\n".join([done, *restored.lines, age])
+    return _report_of_trial(file, restored, seconds=monotonic() - begun_at)
 
 
 class _Restored(Struct, frozen=True):
@@ -73,6 +63,23 @@ class _Restored(Struct, frozen=True):
     created: float
     lines: list[str]
     absent: list[str]
+
+
+def _report_of_trial(file: Path, restored: _Restored, seconds: float) -> str:
+    """Say what was restored from a backup.
+
+    Raises StartError if files were missing when the backup was made.
+    """
+    done = (
+        f"{file} was restored on trial in {seconds:.0f} s: rows {restored.rows}, "
+        f"tables {restored.tables}"
+    )
+    # The backup can be restored, but it is not complete.
+    if restored.absent:
+        raise StartError(f"{done}, but {lack_of(restored.absent)}")
+    hours = (time() - restored.created) / _HOUR_SECONDS
+    age = f"it was made {day(int(restored.created))} UTC, {hours:.1f} hours ago"
+    return "\n".join([done, *restored.lines, age])
 
 
 def _restore(settings: Config, file: Path, folder: Path) -> _Restored:
