@@ -1,7 +1,7 @@
 """The tests of ``imserver doctor``: a notification to the devices of a user,
 and a mail."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from time import perf_counter, time
 

@@ -231,6 +231,7 @@ def shown_of(
             text = in_words(language, "of", name=author.name, text=text)
     else:
         text = in_words(language, "hidden", count)
+    title = _title_of(entry, conversation, author, language)
 
     # Browsers load the icon when they show the notification, so another host
     # would learn the reader's address.
@@ -241,7 +242,7 @@ def shown_of(
     content = Shown(
         kind="message",
         tag=tag_of(app, conversation.id),
-        title=_cut(_title_of(entry, conversation, author, language), TITLE_CHARACTERS),
+        title=_cut(title, TITLE_CHARACTERS),
         body=_cut(text, TEXT_CHARACTERS),
         icon=icon,
         conversation=conversation.id,
@@ -343,9 +344,8 @@ def _text_of_data(entry: Entry, language: str) -> str:
     if entry.type == "album" and about.items:
         key = _key_of_album(about.items, words)
         return in_words(language, key, len(about.items))
-    if entry.type in ("picture", "voice", "video", "file", "location"):
-        return words[entry.type]
-    return words["other"]
+    has_word = entry.type in ("picture", "voice", "video", "file", "location")
+    return words[entry.type if has_word else "other"]
 
 
 class _Item(Struct, frozen=True):
@@ -404,8 +404,18 @@ def body_of(shown: Shown) -> bytes:
             break
         shown = replace(shown, **removed)
         body = msgspec.json.encode(shown)
-    # A character may take six bytes in JSON, so the right length is searched by
-    # halves.
+    if len(body) <= MOST_BYTES:
+        return body
+    return _body_with_cut_texts(shown)
+
+
+def _body_with_cut_texts(shown: Shown) -> bytes:
+    """Encode a notification whose texts are too long.
+
+    A character may take six bytes in JSON, so the right length is searched by
+    halves.
+    """
+    body = msgspec.json.encode(shown)
     while len(body) > MOST_BYTES and shown.body:
         shown = replace(shown, body=_cut(shown.body, len(shown.body) // 2))
         body = msgspec.json.encode(shown)

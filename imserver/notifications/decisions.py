@@ -95,8 +95,7 @@ def decide(
         or due.user not in unread.reads
     ):
         return nothing_new(due, unread)
-    is_muted = wish.level == "nothing" or wish.muted_until * SECOND_MS > now
-    if is_muted or not is_reachable:
+    if _is_muted(wish, now) or not is_reachable:
         return nothing_new(due, unread)
 
     mentions = wish.level == "mentions"
@@ -166,6 +165,11 @@ def may_notify(
     return is_reachable and not is_muted and not quiet_until(wishes.quiet, now)
 
 
+def _is_muted(wish: ConversationWish, now: int) -> bool:
+    """Whether a user wants no notification of a conversation now."""
+    return wish.level == "nothing" or wish.muted_until * SECOND_MS > now
+
+
 def quiet_until(quiet: QuietHours, now: int) -> int:
     """Return when the quiet hours that ``now`` is in end (Unix milliseconds).
 
@@ -177,23 +181,25 @@ def quiet_until(quiet: QuietHours, now: int) -> int:
         return 0
     local = datetime.fromtimestamp(now / SECOND_MS, zone_of(quiet.zone))
     minute = local.hour * MINUTES_AN_HOUR + local.minute
-    day = local.date()
-    if quiet.begin < quiet.end:
-        is_quiet = quiet.begin <= minute < quiet.end
-    else:
-        # The hours span midnight: in the evening, they end tomorrow.
-        is_evening = minute >= quiet.begin
-        is_quiet = is_evening or minute < quiet.end
-        if is_evening:
-            day += timedelta(days=1)
-    if not is_quiet:
+    if not _is_in(quiet, minute):
         return 0
 
+    day = local.date()
+    # The hours span midnight: in the evening, they end tomorrow.
+    if quiet.end < quiet.begin <= minute:
+        day += timedelta(days=1)
     hour, minutes = divmod(quiet.end, MINUTES_AN_HOUR)
     # ``time`` does not accept the hour 24.
     end = datetime.combine(day, time(hour % _HOURS_A_DAY, minutes), local.tzinfo)
     # Where clocks go back, the end may be before ``now`` in its first hour.
     return max(int(end.timestamp() * SECOND_MS), now + _MINUTE_MS)
+
+
+def _is_in(quiet: QuietHours, minute: int) -> bool:
+    """Whether a minute of the day is in quiet hours, which may span midnight."""
+    if quiet.begin < quiet.end:
+        return quiet.begin <= minute < quiet.end
+    return minute >= quiet.begin or minute < quiet.end
 
 
 def mail_due(wishes: Wishes, now: int) -> int:

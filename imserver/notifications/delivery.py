@@ -485,18 +485,7 @@ class Host:
         self._settle()
         while waiting and self._may_send:
             endpoints = self._drop_outdated(waiting)
-            # A host that is not fast gets one request, which shows whether it
-            # works.
-            if self._is_fast:
-                width = min(self._width, len(waiting))
-            else:
-                width = 1
-            self._workers = [
-                gevent.spawn(self._send_until_check, waiting, endpoints)
-                for _ in range(width)
-            ]
-            gevent.joinall(self._workers)
-            self._workers = []
+            self._send_in_parallel(waiting, endpoints)
             if monotonic() > self._slice_ends and self._owner.has_others(self.pace):
                 break
         self._settle()
@@ -528,6 +517,25 @@ class Host:
             else:
                 waiting.append(delivery)
         return endpoints
+
+    def _send_in_parallel(
+        self, waiting: deque[Delivery], endpoints: dict[int, PushEndpoint]
+    ) -> None:
+        """Send waiting deliveries with several workers, and join them.
+
+        A host that is not fast gets one request, which shows whether it works.
+        Switches greenlets.
+        """
+        if self._is_fast:
+            width = min(self._width, len(waiting))
+        else:
+            width = 1
+        self._workers = [
+            gevent.spawn(self._send_until_check, waiting, endpoints)
+            for _ in range(width)
+        ]
+        gevent.joinall(self._workers)
+        self._workers = []
 
     def _drop_invalid(
         self, waiting: Iterable[Delivery], endpoints: Mapping[int, PushEndpoint]
@@ -792,7 +800,14 @@ class Host:
             self._count(delivery, "later", result.problem)
             next_try = int((steady_time() + pause) * SECOND_MS)
             self._results.retry.append((delivery.id, next_try))
+        self._note_failure(result.problem, service_pause)
 
+    def _note_failure(self, problem: str, service_pause: float) -> None:
+        """Count a failed request, and pause if all requests have failed.
+
+        ``service_pause``: the seconds for which the push service asks; 0: it
+        does not ask.
+        """
         self._failures += 1
         if self._is_fast:
             requests = self._width
@@ -801,7 +816,7 @@ class Host:
         # No other request has succeeded meanwhile, so the host is the cause.
         if self._failures >= requests:
             self._pause(service_pause)
-            _silence(self._name, result.problem)
+            _silence(self._name, problem)
 
     def _pause(self, service_pause: float) -> None:
         """Send nothing to the host for a time, which grows with each pause.

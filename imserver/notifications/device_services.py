@@ -96,16 +96,12 @@ def notice_of(delivery: Delivery) -> PushNotice:
     JSON.
     """
     content = msgspec.json.decode(delivery.body, type=Shown)
-    # The id alone is not enough: SQLite gives the number of a row again if the
-    # last row was removed.
-    named = b"%d %d %b" % (delivery.id, delivery.created, delivery.body)
-    notice_id = sha256(named).hexdigest()[:_ID_CHARACTERS]
     data = b""
     if content.data is not None:
         data = msgspec.json.encode(content.data)
     seconds_left = delivery.created + delivery.ttl - int(time())
     return PushNotice(
-        id=notice_id,
+        id=_notice_id(delivery),
         kind=delivery.kind,
         tag=content.tag,
         topic=delivery.topic,
@@ -126,3 +122,13 @@ def notice_of(delivery: Delivery) -> PushNotice:
         time_sensitive=content.time_sensitive,
         ttl=max(0, seconds_left),
     )
+
+
+def _notice_id(delivery: Delivery) -> str:
+    """Return an id that no other notification has.
+
+    The id of the row is not enough: SQLite gives the number of a row again if
+    the last row was removed.
+    """
+    named = b"%d %d %b" % (delivery.id, delivery.created, delivery.body)
+    return sha256(named).hexdigest()[:_ID_CHARACTERS]

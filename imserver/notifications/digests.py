@@ -203,10 +203,7 @@ def _unread(
     app = account.app
     user = account.user
     conversation = summary.conversation
-    if level == "mentions":
-        count = summary.mentions
-    else:
-        count = summary.unread
+    count = summary.mentions if level == "mentions" else summary.unread
     may_have_keywords = keywords and summary.unread
     if not count and not may_have_keywords:
         return []
@@ -227,13 +224,8 @@ def _unread(
 
     # In a busy group, messages that mention the user may be further back. The
     # mail then has their number, but no text.
-    is_further_back = (
-        level == "mentions"
-        and count > 0
-        and not unread
-        and has_earlier
-        and entries[0].id > after
-    )
+    has_counted = level == "mentions" and count > 0 and not unread
+    is_further_back = has_counted and has_earlier and entries[0].id > after
     if not messages and not is_further_back:
         return []
     unread_conversation = UnreadConversation(
@@ -331,9 +323,7 @@ def mail_of(
         for each in digest.conversations
     ]
     for unread, row in zip(digest.conversations, rows, strict=True):
-        # Not strict: without a preview, the row has no messages.
-        for entry, message in zip(unread.messages, row["messages"], strict=False):
-            message["answers"] = _answers(entry, account.user, words, answer_url)
+        _add_answers(unread, row, account.user, words, answer_url)
 
     total = sum(each.count for each in digest.conversations)
     subject = _subject(digest, [each["title"] for each in rows], total, words)
@@ -415,6 +405,19 @@ def stop_page(language: str, is_done: bool) -> str:
     return button_page(language, title, words["stop_question"], words["stop_button"])
 
 
+def _add_answers(
+    unread: UnreadConversation,
+    row: dict[str, Any],
+    user: str,
+    words: Mapping[str, str],
+    answer_url: Callable[[int], str],
+) -> None:
+    """Add the links by which the user answers questions to a row of the mail."""
+    # Not strict: without a preview, the row has no messages.
+    for entry, message in zip(unread.messages, row["messages"], strict=False):
+        message["answers"] = _answers(entry, user, words, answer_url)
+
+
 def answer_page(
     question: Ask,
     text: str,
@@ -435,10 +438,9 @@ def answer_page(
     """
     language = language_of(wishes.language)
     words = _words(language)
+    title = words["ask_from_system"]
     if asker:
         title = words["ask_title"].format(name=asker)
-    else:
-        title = words["ask_from_system"]
 
     may_answer = question.may_answer(user)
     outcome = ""
@@ -524,10 +526,8 @@ def _values_of(
     """
     words = _words(language)
     title = _title_of(unread, names, words)
-    if unread.level == "mentions":
-        note = _counted(words["mentions"], unread.count)
-    else:
-        note = _counted(words["messages"], unread.count)
+    kind = "mentions" if unread.level == "mentions" else "messages"
+    note = _counted(words[kind], unread.count)
 
     # Hidden messages are counted, but not shown.
     messages = unread.messages if preview else ()
@@ -536,6 +536,9 @@ def _values_of(
     earlier_count = unread.count - len(messages)
     if messages and earlier_count > 0:
         earlier = _counted(words["earlier"], earlier_count)
+    shown_messages = [
+        _values_of_message(entry, names, language, zone) for entry in messages
+    ]
     conversation = unread.conversation
     return {
         "title": title,
@@ -544,9 +547,7 @@ def _values_of(
         "is_group": conversation.kind == "group",
         "note": note,
         "url": f"{page}#c/{conversation.id}" if page else "",
-        "messages": [
-            _values_of_message(entry, names, language, zone) for entry in messages
-        ],
+        "messages": shown_messages,
         "earlier": earlier,
     }
 
