@@ -161,8 +161,9 @@ def may_notify(
         or due.user not in unread.reads
     ):
         return False
-    is_muted = wish.level == "nothing" or wish.muted_until * SECOND_MS > now
-    return is_reachable and not is_muted and not quiet_until(wishes.quiet, now)
+    return (
+        is_reachable and not _is_muted(wish, now) and not quiet_until(wishes.quiet, now)
+    )
 
 
 def _is_muted(wish: ConversationWish, now: int) -> bool:

@@ -263,8 +263,7 @@ class Mails(Service, dict=True):
                 later = replace(due, due=retry_at)
                 self._settle(app, due, later, meanwhile_ms=retry_at)
                 return
-            self.counts[app, MAIL, "refused"] += 1
-            self._refused(app, due.user, problem)
+            self._note_refused(app, due.user, problem)
             events = []
         else:
             events = self._note_sent(app, due.user)
@@ -358,6 +357,11 @@ class Mails(Service, dict=True):
         if not account.email or account.bot:
             return None
         return account
+
+    def _note_refused(self, app: str, user: str, problem: NotSent) -> None:
+        """Count and log a mail that the mail server has refused for good."""
+        self.counts[app, MAIL, "refused"] += 1
+        self._refused(app, user, problem)
 
     def _make_mail(self, account: Account, wishes: Wishes, after: int) -> Mail | None:
         """Write the mail with the unread messages of an account.

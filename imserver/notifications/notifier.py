@@ -17,6 +17,7 @@ from collections.abc import (
     Iterator,
     Mapping,
     Sequence,
+    Set,
 )
 from time import monotonic, time
 from typing import Final
@@ -312,9 +313,7 @@ class Notifier(Service, dict=True):
         positions = self.rows.apps()
         self.apps = frozenset(positions)
         # Nobody needs the lease while nobody can be notified.
-        is_granted = bool(positions) and LEASE in self.events.claim(
-            {LEASE: 0}, self.node(), DeliveryLease.SECONDS
-        )
+        is_granted = bool(positions) and self._claim_lease()
         is_unbroken = self.lease.renew(since, is_granted)
         if not is_unbroken:
             # Another node may have notified users meanwhile: begin at the
@@ -395,6 +394,14 @@ class Notifier(Service, dict=True):
 
     # --- deciding -------------------------------------------------------------
 
+    def _claim_lease(self) -> bool:
+        """Take or renew the lease in the database. Returns whether it is granted.
+
+        Switches greenlets. Raises StorageUnavailable.
+        """
+        granted = self.events.claim({LEASE: 0}, self.node(), DeliveryLease.SECONDS)
+        return LEASE in granted
+
     def decide(self, app: str, dues: Sequence[Due], silent: set[int]) -> None:
         """Decide about dues of an app, and store the notifications.
 
@@ -427,9 +434,12 @@ class Notifier(Service, dict=True):
         if decided.deliveries:
             self.wake({each.host for each in decided.deliveries})
         if decided.mail:
-            first_mail = min(decided.mail.values())
-            for mail_due in self._on_mail_due:
-                mail_due(app, first_mail)
+            self._report_mail_due(app, min(decided.mail.values()))
+
+    def _report_mail_due(self, app: str, at: int) -> None:
+        """Tell the listeners when the first mail to users of an app is due."""
+        for report in self._on_mail_due:
+            report(app, at)
 
     def _decide_each(
         self, dues: Sequence[Due], facts: _Facts, decided: _Decided
@@ -504,9 +514,7 @@ class Notifier(Service, dict=True):
         ``silent``: ids of messages about which nobody is notified. Switches
         greenlets. Raises StorageUnavailable.
         """
-        users_by_conversation: dict[int, list[str]] = {}
-        for due in dues:
-            users_by_conversation.setdefault(due.conversation, []).append(due.user)
+        users_by_conversation = _users_by_conversation(dues)
         users = list(dict.fromkeys(due.user for due in dues))
 
         wishes = self.rows.wishes(app, users)
@@ -575,16 +583,24 @@ class Notifier(Service, dict=True):
             for due in dues
             if due.user in group_wishes and (due.user, due.conversation) not in found
         ]
-        rows = self.store.part(MessageLog).conversations.find(
-            app, list({due.conversation for due in without_wish})
-        )
-        kinds = {row.id: row.kind for row in rows}
+        kinds = self._read_kinds(app, without_wish)
         for due in without_wish:
             kind = kinds.get(due.conversation, "")
             level = group_wishes[due.user].level_of(kind)
             wish = ConversationWish(due.conversation, level)
             found[due.user, due.conversation] = wish
         return found
+
+    def _read_kinds(self, app: str, dues: Iterable[Due]) -> dict[int, str]:
+        """Read the kinds of the conversations of dues.
+
+        Returns conversation → its kind. Conversations that are gone are left
+        out. Switches greenlets. Raises StorageUnavailable.
+        """
+        rows = self.store.part(MessageLog).conversations.find(
+            app, list({due.conversation for due in dues})
+        )
+        return {row.id: row.kind for row in rows}
 
     def _count_keywords_as_mentions(
         self,
@@ -807,12 +823,7 @@ class Notifier(Service, dict=True):
         """
         if not reminded:
             return
-        ids = sorted(set(reminded.values()))
-        # The property ``ask`` decodes the question, so it is read only once.
-        questions = {
-            each.id: (each, each.ask)
-            for each in self.store.part(MessageLog).entries.find(app, ids)
-        }
+        questions = self._read_questions(app, set(reminded.values()))
         # A question that was recalled is not found.
         found = {key: questions[id] for key, id in reminded.items() if id in questions}
         blocked = self.recipients.blocks(
@@ -824,6 +835,17 @@ class Notifier(Service, dict=True):
             if may_answer and (user, entry.sender) not in blocked:
                 chosen[key] = entry.id
                 entries[entry.id] = entry
+
+    def _read_questions(
+        self, app: str, ids: Set[int]
+    ) -> dict[int, tuple[Entry, Ask | None]]:
+        """Read messages with questions. Returns id → the message and its question.
+
+        The property ``ask`` decodes the question, so it is read only once.
+        Switches greenlets. Raises StorageUnavailable.
+        """
+        messages = self.store.part(MessageLog).entries.find(app, sorted(ids))
+        return {each.id: (each, each.ask) for each in messages}
 
 
 class _FollowedLog:
@@ -1074,11 +1096,7 @@ class _FollowedLog:
 
         if conversation not in first_senders:
             first_senders[conversation] = entry.sender
-            for number, user in enumerate(self._users_of(entry), 1):
-                if user and user != entry.sender:
-                    receivers.setdefault((user, conversation), entry.id)
-                if not number % _USERS_AT_ONCE:
-                    serve_others()
+            self._add_all_receivers(entry, receivers)
             return
 
         # The first entry has made everybody but its sender a receiver. So a
@@ -1091,6 +1109,19 @@ class _FollowedLog:
         if key not in receivers and first_sender in self._users_of(entry):
             receivers[key] = entry.id
 
+    def _add_all_receivers(
+        self, entry: Entry, receivers: dict[tuple[str, int], int]
+    ) -> None:
+        """Add all users of a message's conversation, except its sender.
+
+        May switch greenlets.
+        """
+        for number, user in enumerate(self._users_of(entry), 1):
+            if user and user != entry.sender:
+                receivers.setdefault((user, entry.conversation), entry.id)
+            if not number % _USERS_AT_ONCE:
+                serve_others()
+
     def _reminders_of(self, entries: Iterable[Entry]) -> dict[tuple[str, int], int]:
         """Find the users whom new entries remind of a question.
 
@@ -1098,11 +1129,7 @@ class _FollowedLog:
         who cannot answer the question are left out. Switches greenlets. Raises
         StorageUnavailable.
         """
-        reminder_by_question = {
-            entry.about: entry
-            for entry in entries
-            if entry.kind == "press" and entry.type in _REMINDING
-        }
+        reminder_by_question = _reminders_in(entries)
         if not reminder_by_question:
             return {}
 
@@ -1221,17 +1248,11 @@ class _Writer(Struct, frozen=True):
             return content
 
         message = self.entries[entry]
-        account = self.accounts.get(message.sender)
-        # Users without an account have only their id.
-        if account is None:
-            author = Author(message.sender)
-        else:
-            author = Author(account.nickname or message.sender, account.avatar)
         content = shown_of(
             self.facts.app,
             message,
             self.conversations[conversation],
-            author,
+            self._author_of(message),
             count,
             language,
             preview,
@@ -1239,6 +1260,16 @@ class _Writer(Struct, frozen=True):
         )
         self.shown[key] = content
         return content
+
+    def _author_of(self, message: Entry) -> Author:
+        """Return the name and the avatar of the sender of a message.
+
+        Users without an account have only their id.
+        """
+        account = self.accounts.get(message.sender)
+        if account is None:
+            return Author(message.sender)
+        return Author(account.nickname or message.sender, account.avatar)
 
 
 def _mentions_only(
@@ -1295,6 +1326,23 @@ def _note_notified(due: Due, entry: int, facts: _Facts, decided: _Decided) -> No
         notified_at=facts.now + facts.offset,
     )
     decided.changed.append((due, changed))
+
+
+def _users_by_conversation(dues: Iterable[Due]) -> dict[int, list[str]]:
+    """Return conversation → the users of its dues."""
+    users: dict[int, list[str]] = {}
+    for due in dues:
+        users.setdefault(due.conversation, []).append(due.user)
+    return users
+
+
+def _reminders_in(entries: Iterable[Entry]) -> dict[int, Entry]:
+    """Return question → the last of the entries that reminds of it."""
+    return {
+        entry.about: entry
+        for entry in entries
+        if entry.kind == "press" and entry.type in _REMINDING
+    }
 
 
 def _pairs_of(
@@ -1380,15 +1428,16 @@ def _end(due: Due, outcome: str, facts: _Facts, decided: _Decided) -> None:
     decided.ended.append(due)
     if due.notified and due.user in facts.badges:
         facts.badges[due.user] = max(facts.badges[due.user] - 1, 0)
-    if outcome == "end":
-        return
+    if outcome != "end":
+        decided.deliveries += _closing_deliveries(due, facts)
 
+
+def _closing_deliveries(due: Due, facts: _Facts) -> Iterator[Delivery]:
+    """Make the notifications that remove the last one from a user's devices."""
     shown = closing(facts.app, due.conversation)
     for endpoint in facts.endpoints.get(due.user, ()):
         content = replace(shown, badge=_badge_for(endpoint, facts))
-        decided.deliveries.append(
-            _about(due, endpoint, content, due.notified, TTL_SECONDS, facts)
-        )
+        yield _about(due, endpoint, content, due.notified, TTL_SECONDS, facts)
 
 
 def _about(

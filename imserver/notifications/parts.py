@@ -108,15 +108,6 @@ def build(core: Core) -> Parts:
     accounts_of(core).accounts.report_to(shared.rows.remove_endpoints)
     webhooks.report_to(pushes.absent)
 
-    def stop() -> None:
-        """End the services that add deliveries first, and then the sender."""
-        audiences.stop()
-        deliveries.stop()
-        mails.stop()
-        notifier.stop()
-        webpush.close()
-        shared.services.close()
-
     make_buckets = partial(core.buckets.make, seconds=AN_HOUR, shared=core.attempt)
     parts = NotificationParts(
         core=core,
@@ -136,8 +127,18 @@ def build(core: Core) -> Parts:
     return Parts(
         (parts, _erasure(parts)),
         run=(notifier.work.run, deliveries.run),
-        stop=stop,
+        stop=partial(_stop, parts),
     )
+
+
+def _stop(parts: NotificationParts) -> None:
+    """End the services that add deliveries first, and then the sender."""
+    parts.audiences.stop()
+    parts.deliveries.stop()
+    parts.mails.stop()
+    parts.notifier.stop()
+    parts.webpush.close()
+    parts.services.close()
 
 
 def _make_shared(core: Core, feeds: Feeds) -> _Shared:

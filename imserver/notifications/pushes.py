@@ -86,15 +86,21 @@ class PushNotifications(Struct, frozen=True):
         if rules is None or not rules.enabled:
             return
 
-        # Without endpoints there is nothing to store.
         try:
-            deliveries = self.deliveries(app, rules, wanted)
-            if deliveries:
-                self.rows.add_deliveries(deliveries)
-                self.wake()
+            self._queue(self.deliveries(app, rules, wanted))
         except StorageUnavailable as error:
             self.lost[app] += len(wanted)
             _lost(error)
+
+    def _queue(self, deliveries: Sequence[Delivery]) -> None:
+        """Store deliveries, and wake the greenlets that send them.
+
+        Without endpoints there is nothing to store. Switches greenlets. Raises
+        StorageUnavailable.
+        """
+        if deliveries:
+            self.rows.add_deliveries(deliveries)
+            self.wake()
 
     def deliveries(
         self,

@@ -93,10 +93,14 @@ class RecentDeliveries:
         )
         of_app = self._by_app.setdefault(delivery.app, deque(maxlen=MOST_RECENT))
         of_app.appendleft(recent)
+        self._note_for_user((delivery.app, delivery.user), recent)
 
-        # A few deliveries of each user are stored separately, because a large
-        # audience displaces them from the list of the app.
-        key = (delivery.app, delivery.user)
+    def _note_for_user(self, key: tuple[str, str], recent: RecentDelivery) -> None:
+        """Remember a delivery in the list of its user.
+
+        A few deliveries of each user are stored separately, because a large
+        audience displaces them from the list of the app. ``key``: (app, user).
+        """
         # Removed and added again, so that the user comes last.
         of_user = self._by_user.pop(key, None) or deque(maxlen=_MOST_OF_USER)
         of_user.appendleft(recent)

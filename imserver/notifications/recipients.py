@@ -33,12 +33,7 @@ class Recipients(Struct, frozen=True):
 
         ``pairs``: (user, sender). One query reads the blocks of a sender.
         """
-        by_sender: dict[str, list[str]] = {}
-        for user, sender in pairs:
-            # Nobody can block a back end, for example.
-            if self.relations.limits(app, sender):
-                by_sender.setdefault(sender, []).append(user)
-
+        by_sender = self._users_by_sender(app, pairs)
         blocked: set[tuple[str, str]] = set()
         for number, (sender, users) in enumerate(by_sender.items(), 1):
             blocking_users = self.relations.blocked_by(app, sender, users)
@@ -46,6 +41,19 @@ class Recipients(Struct, frozen=True):
             if not number % _SENDERS_A_TURN:
                 serve_others()
         return blocked
+
+    def _users_by_sender(
+        self, app: str, pairs: Iterable[tuple[str, str]]
+    ) -> dict[str, list[str]]:
+        """Return sender → the users of ``pairs``, if users can block the sender.
+
+        Nobody can block a back end, for example.
+        """
+        by_sender: dict[str, list[str]] = {}
+        for user, sender in pairs:
+            if self.relations.limits(app, sender):
+                by_sender.setdefault(sender, []).append(user)
+        return by_sender
 
     def are_over(self, app: str, items: Sequence[tuple[str, int, int]]) -> list[bool]:
         """Tell for messages whether their users need no notification any more.
@@ -70,6 +78,20 @@ class Recipients(Struct, frozen=True):
             for user, conversation, entry in items
         ]
 
+    def _read_positions(
+        self, app: str, items: Iterable[tuple[str, int, int]]
+    ) -> dict[tuple[str, int], int]:
+        """Return (user, conversation) → the position up to which the user has read.
+
+        ``items``: (user, conversation, entry). A user who has left the
+        conversation is missing.
+        """
+        users_by_conversation: dict[int, list[str]] = {}
+        for user, conversation, _ in items:
+            users_by_conversation.setdefault(conversation, []).append(user)
+        conversations = self.store.part(MessageLog).conversations
+        return conversations.read_positions(app, users_by_conversation)
+
     def _over(
         self, app: str, items: Sequence[tuple[str, int, int]]
     ) -> set[tuple[str, int, int]]:
@@ -79,11 +101,7 @@ class Recipients(Struct, frozen=True):
         """
         if not items:
             return set()
-        users_by_conversation: dict[int, list[str]] = {}
-        for user, conversation, _ in items:
-            users_by_conversation.setdefault(conversation, []).append(user)
-        conversations = self.store.part(MessageLog).conversations
-        positions = conversations.read_positions(app, users_by_conversation)
+        positions = self._read_positions(app, items)
         messages = self._find_messages(app, {entry for _, _, entry in items})
         pairs = {
             (user, messages[entry][0]) for user, _, entry in items if entry in messages

@@ -6,11 +6,11 @@ StorageUnavailable.
 """
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from hashlib import sha256
 from operator import itemgetter
 from time import time
-from typing import Final
+from typing import Any, Final
 
 from msgspec import Struct, field, json
 from msgspec.structs import replace
@@ -278,15 +278,7 @@ class NotificationRows(Store.Rows):
             (position, app, position),
         )
 
-        # A row exists for users who are due, or were notified and have not
-        # read.
-        statement = (
-            f"{_DUES.select} WHERE app = %s AND conversation = %s AND member IN {{}}"
-        )
-        rows = _rows_of(
-            sql, statement, app, [(due.user, due.conversation) for due in dues]
-        )
-        stored = {(row.user, row.conversation): row for row in map(_DUES.read, rows)}
+        stored = _stored_dues(sql, app, dues)
         inserts = []
         updates = []
         for due in dues:
@@ -338,11 +330,7 @@ class NotificationRows(Store.Rows):
         _follow(sql, new.app)
         rows = _endpoints_of_url(sql, new.app, new.url)
         if replaces and replaces != new.url:
-            replaced_ids = [
-                id
-                for id, user, _, _ in _endpoints_of_url(sql, new.app, replaces)
-                if text_of(user) == new.user
-            ]
+            replaced_ids = _own_endpoints_of_url(sql, new.app, new.user, replaces)
             if replaced_ids and not rows:
                 return _update_endpoint(sql, replaced_ids[0], _columns_of(new))
             _remove_endpoints(sql, replaced_ids)
@@ -355,12 +343,7 @@ class NotificationRows(Store.Rows):
         # The row is not updated, because deliveries that wait for the earlier
         # user must not be sent.
         _remove_endpoints(sql, [id for id, _, _, _ in rows])
-        columns = _columns_of(new)
-        new_id = sql.insert(
-            f"INSERT INTO notify_endpoint ({', '.join(columns)}) "
-            f"VALUES {marks_of(len(columns))}",
-            tuple(columns.values()),
-        )
+        new_id = _insert_endpoint(sql, _columns_of(new))
         beyond = self._endpoints_beyond(sql, new.app, new.user, most)
         _remove_endpoints(sql, beyond)
         return new_id
@@ -655,20 +638,7 @@ class NotificationRows(Store.Rows):
             [(app, one.user, one.conversation, one.due) for one in ended],
         )
         sql.execute_many(
-            _CHANGE_DUE,
-            [
-                (
-                    old.due,
-                    new.due,
-                    new.entry,
-                    new.notified,
-                    new.notified_at,
-                    app,
-                    new.user,
-                    new.conversation,
-                )
-                for old, new in changed
-            ],
+            _CHANGE_DUE, [_values_of_change(app, old, new) for old, new in changed]
         )
         add_deliveries_in(sql, deliveries)
         sql.execute_many(
@@ -708,20 +678,12 @@ class NotificationRows(Store.Rows):
 
         def store_results(sql: PooledStatements) -> dict[str, int]:
             """Returns app → the id of the last event in its feed."""
-            for chunk in chunks(sorted(set(results.done)), _AT_ONCE):
-                sql.execute(
-                    f"DELETE FROM notify_delivery WHERE id IN {marks_of(len(chunk))}",
-                    chunk,
-                )
+            _delete_deliveries(sql, results.done)
             sql.execute_many(_RETRY, [(next_try, id) for id, next_try in results.retry])
             # An endpoint that is gone takes its other waiting deliveries with
             # it.
             _remove_endpoints(sql, sorted(set(results.gone)))
-            for (audience, column), number in sorted(results.audiences.items()):
-                statement = (
-                    f"UPDATE notify_audience SET {column} = {column} + %s WHERE id = %s"
-                )
-                sql.execute(statement, (number, audience))
+            _count_for_audiences(sql, results.audiences)
             return add_events(sql, results.events, self._known)
 
         # Without a database there is nothing to store.
@@ -937,3 +899,72 @@ def add_deliveries_in(sql: PooledStatements, deliveries: Sequence[Delivery]) -> 
         f"INSERT INTO notify_delivery ({columns}) VALUES {marks}",
         [_DELIVERIES.values(one)[1:] for one in deliveries],
     )
+
+
+def _stored_dues(
+    sql: PooledStatements, app: str, dues: Iterable[Due]
+) -> dict[tuple[str, int], Due]:
+    """Return (user, conversation) → the stored row of a due.
+
+    A row exists for users who are due, or were notified and have not read.
+    """
+    statement = (
+        f"{_DUES.select} WHERE app = %s AND conversation = %s AND member IN {{}}"
+    )
+    rows = _rows_of(sql, statement, app, [(due.user, due.conversation) for due in dues])
+    return {(row.user, row.conversation): row for row in map(_DUES.read, rows)}
+
+
+def _values_of_change(app: str, old: Due, new: Due) -> tuple[Any, ...]:
+    """Return the values of the statement that changes the row of a due."""
+    return (
+        old.due,
+        new.due,
+        new.entry,
+        new.notified,
+        new.notified_at,
+        app,
+        new.user,
+        new.conversation,
+    )
+
+
+def _own_endpoints_of_url(
+    sql: PooledStatements, app: str, user: str, url: str
+) -> list[int]:
+    """Return the ids of the endpoints of a URL that belong to the user."""
+    return [
+        id
+        for id, owner, _, _ in _endpoints_of_url(sql, app, url)
+        if text_of(owner) == user
+    ]
+
+
+def _insert_endpoint(sql: PooledStatements, columns: Mapping[str, Any]) -> int:
+    """Insert the row of an endpoint. Returns its id."""
+    return sql.insert(
+        f"INSERT INTO notify_endpoint ({', '.join(columns)}) "
+        f"VALUES {marks_of(len(columns))}",
+        tuple(columns.values()),
+    )
+
+
+def _delete_deliveries(sql: PooledStatements, ids: Iterable[int]) -> None:
+    """Delete deliveries that are done."""
+    for chunk in chunks(sorted(set(ids)), _AT_ONCE):
+        sql.execute(
+            f"DELETE FROM notify_delivery WHERE id IN {marks_of(len(chunk))}",
+            chunk,
+        )
+
+
+def _count_for_audiences(
+    sql: PooledStatements, counts: Mapping[tuple[int, str], int]
+) -> None:
+    """Add numbers of results to the columns of audiences.
+
+    ``counts``: (id of the audience, column) → how much is added.
+    """
+    for (audience, column), number in sorted(counts.items()):
+        statement = f"UPDATE notify_audience SET {column} = {column} + %s WHERE id = %s"
+        sql.execute(statement, (number, audience))

@@ -127,6 +127,12 @@ class ReadableQuestion(Struct, frozen=True):
     question: Ask
     names: Mapping[str, str]
 
+    @property
+    def asker(self) -> str:
+        """The name of the author; ``""``: the back end of the app."""
+        sender = self.entry.sender
+        return self.names.get(sender) or sender
+
     def shows_reason(self, user: str) -> bool:
         """Whether the question itself shows why it takes no answer of a user.
 
@@ -170,8 +176,7 @@ class TokenApi(Struct, frozen=True):
         question = entry.ask
         if question is None:
             return None
-        users = {each.user for each in question.answers}
-        users.add(entry.sender)
+        users = {entry.sender, *(each.user for each in question.answers)}
         # A message of a back end has the sender "".
         names = store.names_of(app, sorted(users - {""}))
         return ReadableQuestion(entry, question, names)
@@ -234,13 +239,7 @@ def act(api: TokenApi, call: Call, request: ActRequest) -> ActAnswer:
         raise ApiProblem(Problems.BANNED)
     endpoint = _endpoint_of(api, token)
 
-    reply_id = 0
-    if request.action == "reply":
-        if request.text is UNSET or not request.text.strip():
-            raise ApiProblem.invalid("`text`: give the text of the reply")
-        reply_id = _reply(api, call, token, request.text)
-    elif request.text is not UNSET:
-        raise ApiProblem.invalid("`text`: only with `reply`")
+    reply_id = _reply_if_wanted(api, call, token, request)
     if bool(request.value) != (request.action == "answer"):
         raise ApiProblem.invalid("`value`: with `answer`, and only then")
     text: str | UnsetType = UNSET
@@ -254,6 +253,22 @@ def act(api: TokenApi, call: Call, request: ActRequest) -> ActAnswer:
     if result is None:
         raise ApiProblem(Problems.UNKNOWN_CONVERSATION)
     return ActAnswer(token.conversation, result.receipt.read, reply_id, text)
+
+
+def _reply_if_wanted(
+    api: TokenApi, call: Call, token: ActionToken, request: ActRequest
+) -> int:
+    """Send the reply of a request. Returns its id; 0: the action is no reply.
+
+    Raises ApiProblem if the text does not fit the action.
+    """
+    if request.action == "reply":
+        if request.text is UNSET or not request.text.strip():
+            raise ApiProblem.invalid("`text`: give the text of the reply")
+        return _reply(api, call, token, request.text)
+    if request.text is not UNSET:
+        raise ApiProblem.invalid("`text`: only with `reply`")
+    return 0
 
 
 def _endpoint_of(api: TokenApi, token: ActionToken) -> PushEndpoint:
@@ -331,18 +346,25 @@ def answer_question(api: TokenApi, call: Call) -> HttpResponse:
     if api.parts.core.sessions.is_banned(app, user):
         raise ApiProblem(Problems.BANNED)
 
-    form = call.form()
+    too_long = _answer_with_form(api, token, call.form())
+    return _answer_page(api, call, token, too_long)
+
+
+def _answer_with_form(api: TokenApi, token: AskToken, form: Mapping[str, str]) -> str:
+    """Answer a question with the fields of a form.
+
+    Returns a text that is too long, and is no answer. The page shows it again,
+    so that the user can shorten it. The result is ``""`` otherwise.
+    """
     value = form.get("value", "")
     text = form.get("text", "").strip()
-    too_long = ""
     if value:
-        api.answer(app, user, token.message, value)
+        api.answer(token.app, token.user, token.message, value)
     elif len(text) > Limit.ANSWER_CHARACTERS:
-        # The page shows the text again, so that the user can shorten it.
-        too_long = text
+        return text
     elif text:
-        api.answer(app, user, token.message, value="", text=text)
-    return _answer_page(api, call, token, too_long)
+        api.answer(token.app, token.user, token.message, value="", text=text)
+    return ""
 
 
 def _authenticate_question(api: TokenApi, call: Call) -> AskToken | None:
@@ -378,14 +400,11 @@ def _answer_page(
         return page_reply(call, gone_page(language), status=404)
 
     wishes = api.parts.rows.wishes_of(token.app, token.user)
-    sender = question.entry.sender
-    asker = question.names.get(sender) or sender
-    text = question.entry.body.decode(errors="replace")
     page = answer_page(
         question.question,
-        text,
+        question.entry.body.decode(errors="replace"),
         user=token.user,
-        asker=asker,
+        asker=question.asker,
         names=question.names,
         wishes=wishes,
         value=call.input.value,

@@ -251,15 +251,7 @@ class WebPush(Service, dict=True):
             # Give others a turn between loading the libraries for encryption
             # and for signing.
             serve_others()
-        headers = {
-            "Authorization": self.authorization(endpoint.url),
-            "Content-Type": "application/octet-stream",
-            "Content-Encoding": "aes128gcm",
-            "TTL": str(ttl),
-            "Urgency": urgency,
-        }
-        if topic:
-            headers["Topic"] = topic
+        headers = self._headers_of(endpoint.url, ttl, urgency, topic)
         try:
             status, answer, received = self.requests.exchange(
                 "POST", endpoint.url, content, headers, REQUEST_SECONDS, ANSWER_BYTES
@@ -275,6 +267,21 @@ class WebPush(Service, dict=True):
         if status in _GONE:
             return PushResult("gone", status)
         return _failure_of(status, answer, pause=retry_after(received, time()))
+
+    def _headers_of(
+        self, url: str, ttl: int, urgency: str, topic: str
+    ) -> dict[str, str]:
+        """Return the headers of a request, as :meth:`hand_over` describes them."""
+        headers = {
+            "Authorization": self.authorization(url),
+            "Content-Type": "application/octet-stream",
+            "Content-Encoding": "aes128gcm",
+            "TTL": str(ttl),
+            "Urgency": urgency,
+        }
+        if topic:
+            headers["Topic"] = topic
+        return headers
 
     def authorization(self, url: str) -> str:
         """Return the header ``Authorization`` of a request to an endpoint.
