@@ -118,6 +118,13 @@ class Absences(Struct, frozen=True):
         now = int(steady_time() * _SECOND_MS)
         if feed.next_due > now or not self.is_registry_up():
             return None
+        return self._due_work(feed, now)
+
+    def _due_work(self, feed: Feed, now: int) -> _Work | None:
+        """Read the absences that are due ``now``. None: there are none.
+
+        Switches greenlets. Raises StorageUnavailable.
+        """
         # The clock of the process that has stored the absences may have been
         # ahead.
         if not feed.next_due:
@@ -192,18 +199,12 @@ class Absences(Struct, frozen=True):
         a node does not say who is online.
         """
         users = [absence.user for absence in due]
-        online = self.presence.online(app, users)
-        # The consumer tries again later: nobody is reported who may be online.
-        if online.missing:
-            raise StorageUnavailable(
-                f"nodes do not answer: {', '.join(online.missing)}"
-            )
-
+        are_online = self._are_online(app, users)
         bots = {account.user for account in self.accounts_of(app, users) if account.bot}
         facts_of = self._facts_reader(app, due)
         reported = []
         over = []
-        for absence, is_online in zip(due, online.users, strict=True):
+        for absence, is_online in zip(due, are_online, strict=True):
             facts = None
             if not is_online and absence.user not in bots:
                 facts = facts_of(absence)
@@ -213,6 +214,19 @@ class Absences(Struct, frozen=True):
             body = msgspec.json.encode(facts)
             reported.append((absence, NewEvent(app, absence.user, "absent", body)))
         return reported, over
+
+    def _are_online(self, app: str, users: Sequence[str]) -> Sequence[bool]:
+        """Return for each user whether the user is online.
+
+        Raises StorageUnavailable if a node does not say it. The consumer then
+        tries again later: nobody is reported who may be online.
+        """
+        online = self.presence.online(app, users)
+        if online.missing:
+            raise StorageUnavailable(
+                f"nodes do not answer: {', '.join(online.missing)}"
+            )
+        return online.users
 
     def _facts_reader(
         self, app: str, due: Sequence[Absence]
@@ -282,25 +296,31 @@ def _facts(
     # ``unread`` counts all unread messages of the conversation, not only this
     # one.
     conversation = summary.conversation
+    stored_at = {
+        "id": entry.id,
+        "conversation": entry.conversation,
+        "seq": entry.seq,
+    }
     facts: dict[str, Any] = {
         "user": absence.user,
         "conversation": conversation.id,
         "kind": conversation.kind,
         "sender": entry.sender,
         "unread": summary.unread,
-        "stored": {
-            "id": entry.id,
-            "conversation": entry.conversation,
-            "seq": entry.seq,
-        },
+        "stored": stored_at,
     }
     if conversation.kind == "group":
         facts |= {"group": str(conversation.id), "name": conversation.name}
     if entry.kind == "message":
-        content = entry.view()
-        text = content.text or ""
-        facts |= {"type": content.type, "preview": text[:_PREVIEW_CHARACTERS]}
+        facts |= _facts_of_content(entry)
     return facts
+
+
+def _facts_of_content(entry: Entry) -> dict[str, Any]:
+    """Return the fields of an event about the content of a message."""
+    content = entry.view()
+    text = content.text or ""
+    return {"type": content.type, "preview": text[:_PREVIEW_CHARACTERS]}
 
 
 def _summary(

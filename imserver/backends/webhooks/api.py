@@ -32,7 +32,7 @@ from imserver.plugin.http import (
     read_cursor,
     view,
 )
-from imserver.plugin.identity import Needs
+from imserver.plugin.identity import Needs, Tenant
 from imserver.plugin.services import Core
 from imserver.plugin.storage import Statements
 from imserver.plugin.wire import base64url
@@ -183,11 +183,10 @@ class EventApi(Struct, frozen=True):
         parts_by_node = [self.webhooks.parts_of(with_receiver), *answers.values()]
         parts_by_app = zip(*parts_by_node, strict=True)
         counts = self._refused_events(with_receiver)
-        states = []
-        for app, parts in zip(with_receiver, parts_by_app, strict=True):
-            aside, dead, next_try = counts.get(app, (0, 0, 0))
-            state = _state(app, receivers[app], parts, aside, dead, next_try)
-            states.append(state)
+        states = [
+            _state(app, receivers[app], parts, *counts.get(app, (0, 0, 0)))
+            for app, parts in zip(with_receiver, parts_by_app, strict=True)
+        ]
         return states, missing
 
     def _refused_events(self, apps: Sequence[str]) -> dict[str, tuple[int, int, int]]:
@@ -220,10 +219,13 @@ def _state(
     dead ones. ``next_try``: when the next one is tried, in Unix seconds; 0: at
     once, or no event waits.
     """
-    # The newest answer of any node says how the receiver is now.
     all_answers = chain.from_iterable(part.answers for part in parts)
     newest = sorted(all_answers, key=attrgetter("time"))[::-1]
+    # The newest answer of any node says how the receiver is now.
     has_failed = bool(newest and newest[0].problem)
+    answers_shown = msgspec.convert(
+        newest[:MOST_ANSWERS], list[AnswerShown], from_attributes=True
+    )
     return WebhookShown(
         app=app,
         url=receiver.url,
@@ -234,9 +236,7 @@ def _state(
         aside=aside,
         next_try=next_try,
         dead=dead,
-        answers=msgspec.convert(
-            newest[:MOST_ANSWERS], list[AnswerShown], from_attributes=True
-        ),
+        answers=answers_shown,
     )
 
 
@@ -321,10 +321,7 @@ def dead(
     an event, and no contents.
     """
     text = read_cursor(cursor)
-    if text is None:
-        number = 0
-    else:
-        number = _read_number("cursor", text)
+    number = 0 if text is None else _read_number("cursor", text)
     # One more than fits on the page: it shows whether others follow.
     retries = dead_events.list_retries(
         api.core.store, call.app, dead=True, after=number, limit=limit + 1
@@ -333,17 +330,15 @@ def dead(
         retries, limit, lambda row: str(row.number), size_of=lambda row: len(row.body)
     )
     shown_event = _without_contents if call.principal.staff else msgspec.Raw
-    events = [
-        view(
-            DeadEvent,
-            row,
-            id=row.event,
-            since=row.first_failed,
-            event=shown_event(row.body),
-        )
-        for row in rows
-    ]
+    events = [_dead_event(row, shown_event(row.body)) for row in rows]
     return DeadAnswer(events, next_cursor)
+
+
+def _dead_event(
+    row: dead_events.RetryRow, event: dict[str, Any] | msgspec.Raw
+) -> DeadEvent:
+    """Return a dead event as the API shows it. ``event``: its fields."""
+    return view(DeadEvent, row, id=row.event, since=row.first_failed, event=event)
 
 
 @routes.post(
@@ -454,12 +449,7 @@ def set_address(
     The secret and the other settings do not change. The server sends waiting
     events to the new address at once.
     """
-    tenant = api.core.tenants.find(call.app)
-    if tenant is None:
-        raise ApiProblem(Problems.UNKNOWN_APP)
-    if tenant.configured:
-        raise ApiProblem(Problems.APP_CONFIGURED)
-
+    tenant = _changeable_app(api, call.app)
     # Empty settings are left out, as if they were not set.
     settings = {
         name: value for name, value in asdict(tenant.webhook).items() if value != ""
@@ -507,3 +497,16 @@ def _read_number(parameter: str, text: str) -> int:
     if not is_number or len(text) > _CURSOR_DIGITS:
         raise ApiProblem.invalid(f"`{parameter}`: not a cursor of this list")
     return int(text)
+
+
+def _changeable_app(api: EventApi, app: str) -> Tenant:
+    """Return an app whose settings a request may change.
+
+    Raises ApiProblem if it does not exist, or if the configuration defines it.
+    """
+    tenant = api.core.tenants.find(app)
+    if tenant is None:
+        raise ApiProblem(Problems.UNKNOWN_APP)
+    if tenant.configured:
+        raise ApiProblem(Problems.APP_CONFIGURED)
+    return tenant

@@ -321,11 +321,7 @@ def _decode_answer(
     document = without_nulls(content, 2)
     answer = msgspec.json.decode(document, type=_Answer)
     if answer == _Answer():
-        # An error in another form must not allow anything.
-        if msgspec.json.decode(document):
-            raise ValueError("it has neither result nor error nor disconnect")
-        meaning = _NOTHING_MEANS.get(call, b'{"result":{}}')
-        answer = msgspec.json.decode(meaning, type=_Answer)
+        answer = _meaning_of_nothing(call, document)
 
     result: T | None = None
     if answer.result is not UNSET:
@@ -344,3 +340,15 @@ def _select_headers(names: Iterable[str], headers: Mapping[str, str]) -> dict[st
     """
     values = {name: headers.get(name.lower(), "") for name in names}
     return {name: value for name, value in values.items() if value}
+
+
+def _meaning_of_nothing(call: BackEndCall, document: bytes) -> _Answer:
+    """Return the answer that an empty document means for a call.
+
+    Raises ValueError if the document is not empty. It may be an error in
+    another form, and must not allow anything.
+    """
+    if msgspec.json.decode(document):
+        raise ValueError("it has neither result nor error nor disconnect")
+    meaning = _NOTHING_MEANS.get(call, b'{"result":{}}')
+    return msgspec.json.decode(meaning, type=_Answer)

@@ -80,11 +80,7 @@ def events(
             return
 
         rows = list_retries(store, app, dead, after=0, limit=_LISTED_EVENTS)
-        counts = store.rows(
-            "SELECT count(*) FROM event_retry WHERE app = %s AND dead = 0", (app,)
-        )
-        # Without a database there is no row with a count.
-        aside = sum(count for (count,) in counts)
+        aside = _count_aside(store, app)
         next_time = 0
         if aside:
             next_time = store.read(partial(next_try, app=app))
@@ -100,6 +96,15 @@ def events(
         )
     if stored_events or entries:
         _say_waiting(name, stored_events, entries)
+
+
+def _count_aside(store: Store, app: str) -> int:
+    """Return how many refused events of an app are tried again."""
+    counts = store.rows(
+        "SELECT count(*) FROM event_retry WHERE app = %s AND dead = 0", (app,)
+    )
+    # Without a database there is no row with a count.
+    return sum(count for (count,) in counts)
 
 
 def _replay(settings: Config, store: Store, name: str, app: str, replay: str) -> None:
@@ -166,37 +171,24 @@ def webhook(
     tenant = tenants.find(app)
     label = f"webhook of {name}"
     if tenant is None:
-        yield Finding(
-            "fail",
-            label,
-            "there is no such app",
-            "nothing was sent",
-            "imserver app list",
-        )
+        yield _unsent(label, "there is no such app", "imserver app list")
         return
     url = tenant.webhook.url
     if not url:
-        yield Finding(
-            "fail",
-            label,
-            "webhook.url is not set",
-            "nothing was sent",
-            "set it for the app",
-        )
+        yield _unsent(label, "webhook.url is not set", "set it for the app")
         return
     # The secret may be in a file that this user may not read.
     try:
         secret = secret_of(tenant)
     except BadKey as bad:
-        yield Finding(
-            "fail",
-            label,
-            str(bad),
-            "nothing was sent",
-            "set webhook.secret for the app",
-        )
+        yield _unsent(label, str(bad), "set webhook.secret for the app")
         return
     yield _test(label, Receiver(app, url, secret, frozenset()))
+
+
+def _unsent(label: str, found: str, mend: str) -> Finding:
+    """Return the finding that no test event could be sent."""
+    return Finding("fail", label, found, "nothing was sent", mend)
 
 
 def _test(label: str, receiver: Receiver) -> Finding:
@@ -206,13 +198,7 @@ def _test(label: str, receiver: Receiver) -> Finding:
     signature.
     """
     now = int(time())
-    event = {
-        "id": f"test-{token_hex(_ID_BYTES)}",
-        "event": "test",
-        "app": receiver.app,
-        "time": now,
-        "node": "doctor",
-    }
+    event = _test_event(receiver.app, now)
     outgoing = Outgoing()
     # The finding also tells the operator how slow the receiver is.
     began = perf_counter()
@@ -220,7 +206,7 @@ def _test(label: str, receiver: Receiver) -> Finding:
         status, answer = outgoing.post(
             receiver.url,
             receiver.secret,
-            receiver.body(msgspec.json.encode(event)),
+            receiver.body(event),
             now,
             new_delivery_id(),
             POST_SECONDS,
@@ -232,6 +218,18 @@ def _test(label: str, receiver: Receiver) -> Finding:
 
     took = f"{(perf_counter() - began) * _SECOND_MS:.0f} ms"
     return _answered(label, receiver.url, status, answer, took)
+
+
+def _test_event(app: str, now: int) -> bytes:
+    """Return an event ``test`` as JSON. ``now``: the time in Unix seconds."""
+    event = {
+        "id": f"test-{token_hex(_ID_BYTES)}",
+        "event": "test",
+        "app": app,
+        "time": now,
+        "node": "doctor",
+    }
+    return msgspec.json.encode(event)
 
 
 def _answered(label: str, url: str, status: int, answer: bytes, took: str) -> Finding:

@@ -372,11 +372,18 @@ class LeasedWork:
             except Exception:
                 log.exception("%s failed", self._name)
 
-            until_renewal = renew_at - monotonic()
-            if self.news.wait(max(until_renewal, 0.0)):
-                # Further news of the next moments needs no look of its own.
-                until_look = began + LOOK_SECONDS - monotonic()
-                gevent.sleep(max(until_look, 0.0))
-                # Cleared only now: the next call of look covers news that came
-                # during the pause.
-                self.news.clear()
+            self._wait_for_news(renew_at, look_at=began + LOOK_SECONDS)
+
+    def _wait_for_news(self, renew_at: float, look_at: float) -> None:
+        """Wait for the next round: for news, but at most until ``renew_at``.
+
+        Further news of the next moments needs no look of its own. So the round
+        does not begin before ``look_at``. Both times are monotonic.
+        """
+        until_renewal = renew_at - monotonic()
+        if self.news.wait(max(until_renewal, 0.0)):
+            until_look = look_at - monotonic()
+            gevent.sleep(max(until_look, 0.0))
+            # Cleared only now: the next call of look covers news that came
+            # during the pause.
+            self.news.clear()

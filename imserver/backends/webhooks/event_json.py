@@ -77,6 +77,14 @@ def page_of(
         if event is not None:
             events_of_table.append((event, 0, row.id))
 
+    merged = _in_order_of_time(events_of_log, events_of_table)
+    return _first_of(merged, limit, limit_bytes)
+
+
+def _in_order_of_time(
+    *lists: list[tuple[Outbound, int, int]],
+) -> Iterable[tuple[Outbound, int, int]]:
+    """Merge lists of events by time. The order in each list stays."""
     now = int(time())
 
     def time_of(item: tuple[Outbound, int, int]) -> int:
@@ -86,8 +94,7 @@ def page_of(
         """
         return min(item[0].time, now)
 
-    merged = merge(events_of_log, events_of_table, key=time_of)
-    return _first_of(merged, limit, limit_bytes)
+    return merge(*lists, key=time_of)
 
 
 def _first_of(

@@ -13,7 +13,7 @@ import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
 from time import time
-from typing import Final
+from typing import Any, Final
 
 import gevent
 from gevent.event import AsyncResult
@@ -220,17 +220,8 @@ class EventStore(Store.Rows):
             )
         # A day after the last attempt.
         before = int(time()) - TRY_SECONDS - _DAY_SECONDS
-
-        def delete_some(sql: Statements) -> int:
-            """Delete some old events of each app. Returns their number."""
-            count = 0
-            for app, first, last in sql.query(_OLDEST_EVENTS, (before,)):
-                upto = min(first + _DELETED_TOGETHER, last)
-                count += sql.execute(_DELETE_EVENTS, (text_of(app), upto, before))
-            return count
-
         # Small transactions, so that others need not wait for long.
-        while self._store.write_or(0, delete_some):
+        while self._store.write_or(0, partial(_delete_some, before)):
             pass
 
     # --- feeds ----------------------------------------------------------------
@@ -252,12 +243,7 @@ class EventStore(Store.Rows):
         """
         now = sql.now  # an expression: the time of the database
         renewed, of_others = _owners_of(sql, sorted(begins), owner, seconds)
-        for chunk in chunks(sorted(renewed), _AT_ONCE):
-            sql.execute(
-                f"UPDATE event_feed SET lease_until = {now} + %s "
-                f"WHERE owner = %s AND app IN {marks_of(len(chunk))}",
-                (seconds, owner, *chunk),
-            )
+        _renew_leases(sql, sorted(renewed), owner, seconds)
         # The statement checks the lease again: another node may have taken the
         # feed meanwhile.
         take = (
@@ -506,6 +492,30 @@ class EventStore(Store.Rows):
 _INSERT_EVENT: Final = "INSERT INTO event (app, id, member, kind, time, body) VALUES (%s, %s, %s, %s, %s, %s)"
 
 
+def _delete_some(before: int, sql: Statements) -> int:
+    """Delete some events of each app that are older than ``before``.
+
+    Returns their number.
+    """
+    count = 0
+    for app, first, last in sql.query(_OLDEST_EVENTS, (before,)):
+        upto = min(first + _DELETED_TOGETHER, last)
+        count += sql.execute(_DELETE_EVENTS, (text_of(app), upto, before))
+    return count
+
+
+def _renew_leases(
+    sql: Statements, apps: Sequence[str], owner: str, seconds: int
+) -> None:
+    """Renew the leases that the node ``owner`` has, for ``seconds``."""
+    for chunk in chunks(apps, _AT_ONCE):
+        sql.execute(
+            f"UPDATE event_feed SET lease_until = {sql.now} + %s "
+            f"WHERE owner = %s AND app IN {marks_of(len(chunk))}",
+            (seconds, owner, *chunk),
+        )
+
+
 def add_events(
     sql: Statements, events: Sequence[NewEvent], known: Mapping[str, int]
 ) -> dict[str, int]:
@@ -517,26 +527,36 @@ def add_events(
     by_app: dict[str, list[NewEvent]] = {}
     for event in events:
         by_app.setdefault(event.app, []).append(event)
-
-    now = int(time())
-    last_ids = {}
     # In the order of names. Otherwise two transactions could each lock a feed
     # and wait for the other's feed for ever.
-    for app in sorted(by_app):
-        _make_feed(sql, app)
-        feed = _feed(sql, app, lock=True)
-        assert feed is not None
-        before = max(feed.last_id, known.get(app, 0))
-        # The ids follow the last one, even if the database has lost its row.
-        rows = [
-            (app, before + number, _member(event.user), event.kind, now, event.body)
-            for number, event in enumerate(by_app[app], 1)
-        ]
-        sql.execute_many(_INSERT_EVENT, rows)
-        last_id = before + len(rows)
-        sql.execute("UPDATE event_feed SET last_id = %s WHERE app = %s", (last_id, app))
-        last_ids[app] = last_id
-    return last_ids
+    now = int(time())
+    return {
+        app: _add_events_of_app(sql, app, by_app[app], known.get(app, 0), now)
+        for app in sorted(by_app)
+    }
+
+
+def _add_events_of_app(
+    sql: Statements, app: str, events: Sequence[NewEvent], known_id: int, now: int
+) -> int:
+    """Store events of an app in a transaction. Returns the id of the last one.
+
+    ``known_id``: an id that was given already; 0: not known. ``now``: the time
+    of the events in Unix seconds.
+    """
+    _make_feed(sql, app)
+    feed = _feed(sql, app, lock=True)
+    assert feed is not None
+    # The ids follow the last one, even if the database has lost its row.
+    before = max(feed.last_id, known_id)
+    rows = [
+        (app, before + number, _member(event.user), event.kind, now, event.body)
+        for number, event in enumerate(events, 1)
+    ]
+    sql.execute_many(_INSERT_EVENT, rows)
+    last_id = before + len(rows)
+    sql.execute("UPDATE event_feed SET last_id = %s WHERE app = %s", (last_id, app))
+    return last_id
 
 
 def _member(user: str) -> str:
@@ -652,22 +672,24 @@ def _put_aside(sql: Statements, app: str, rows: Sequence[RetryRow], dead: bool) 
     find = "SELECT event FROM event_retry WHERE app = %s AND event IN {}"
     events = sql.query_in(find, (app,), [row.event for row in rows])
     stored = {text_of(event) for (event,) in events}
-    inserts = []
-    for row in rows:
-        if row.event in stored:
-            continue
-        # An event that waits behind a refused one has no time of its own.
-        next_try = 0
-        if row.attempts:
-            next_try = row.first_failed + 1
-        # The database sets the number.
-        _number, *values = RETRIES.values(row)
-        inserts.append((app, *values, next_try, int(dead)))
-
+    inserts = [
+        (app, *_values_aside(row), int(dead)) for row in rows if row.event not in stored
+    ]
     columns = f"app, {RETRIES.columns.removeprefix('number, ')}, next_try, dead"
     marks = marks_of(columns.count(",") + 1)
     sql.execute_many(f"INSERT INTO event_retry ({columns}) VALUES {marks}", inserts)
     _delete_oldest_dead(sql, app)
+
+
+def _values_aside(row: RetryRow) -> tuple[Any, ...]:
+    """Return the values of an event that is put aside, and its next attempt."""
+    # An event that waits behind a refused one has no time of its own.
+    next_try = 0
+    if row.attempts:
+        next_try = row.first_failed + 1
+    # The database sets the number.
+    _number, *values = RETRIES.values(row)
+    return (*values, next_try)
 
 
 def _delete_oldest_dead(sql: Statements, app: str) -> None:

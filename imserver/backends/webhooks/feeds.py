@@ -187,6 +187,23 @@ class Feed(Service):
         # Feeds.added.
         self.event_head = max(self.event_head, event_id)
 
+    def wake(self) -> None:
+        """Wake the consumers that may have something to do."""
+        if self.sender is not None and (self.count or self.has_retries):
+            self.sender.wake()
+        if self.notifier is not None and self.noting.count:
+            self.notifier.wake()
+
+
+def _until_retry(feed: Feed) -> float | None:
+    """Return the seconds until events that were put aside are tried again.
+
+    None: there are no such events, as far as is known.
+    """
+    if feed.has_retries and feed.receiver.url:
+        return _RETRY_EVERY_SECONDS
+    return None
+
 
 class Feeds(Service, dict=True):
     """The feeds of all apps on one node.
@@ -374,15 +391,23 @@ class Feeds(Service, dict=True):
         rows = self.events.claim(begins, self.node(), DeliveryLease.SECONDS)
 
         for app, feed in tuple(self.feeds.items()):
-            feed.is_known = True
-            # After a break, another node may have delivered: begin at the
-            # stored positions.
-            if not feed.lease.renew(since, app in rows):
-                self._end_delivery(feed)
-            if app in rows and feed.sender is None:
-                self._begin_delivery(feed, rows[app])
+            self._renew_lease(feed, since, rows.get(app))
         for feed in tuple(self.feeds.values()):
             self.save(feed)
+
+    def _renew_lease(self, feed: Feed, since: float, row: FeedRow | None) -> None:
+        """Begin or end the delivery of a feed whose lease was asked for.
+
+        ``since``: when it was asked for (monotonic). ``row``: the stored feed;
+        None: another node has the lease.
+        """
+        feed.is_known = True
+        # After a break, another node may have delivered: begin at the stored
+        # positions.
+        if not feed.lease.renew(since, row is not None):
+            self._end_delivery(feed)
+        if row is not None and feed.sender is None:
+            self._begin_delivery(feed, row)
 
     def _begin_delivery(self, feed: Feed, row: FeedRow) -> None:
         """Begin to deliver a feed at the positions of its last owner.
@@ -397,20 +422,13 @@ class Feeds(Service, dict=True):
         # Not known yet: the first calls read the retries and the absences.
         feed.has_retries = True
         feed.next_due = 0
-
-        def until_retry() -> float | None:
-            """The seconds until events that were put aside are tried again."""
-            if feed.has_retries and feed.receiver.url:
-                return _RETRY_EVERY_SECONDS
-            return None
-
         feed.sender = Consumer(
             f"the webhook of {feed.app}",
             feed.lease,
             read=partial(self._next, feed),
             deliver=partial(self._deliver, feed),
             save=partial(self.save, feed),
-            until_due=until_retry,
+            until_due=partial(_until_retry, feed),
         )
         if self._make_notifier is None:
             feed.notifier = None
@@ -467,10 +485,7 @@ class Feeds(Service, dict=True):
             # The query switches: the feed may have ended meanwhile.
             if feed is not None and feed.sender is not None:
                 self._note_head(feed, head)
-                if feed.count or feed.has_retries:
-                    feed.sender.wake()
-                if feed.notifier is not None and feed.noting.count:
-                    feed.notifier.wake()
+                feed.wake()
 
     def _note_head(self, feed: Feed, head: FeedHead) -> None:
         """Note how far a feed has grown, as the database has answered.
@@ -523,14 +538,21 @@ class Feeds(Service, dict=True):
         feeds = [feed for feed in self.feeds.values() if feed.sender is not None]
         self.feeds.clear()
         try:
-            consumers = list(chain.from_iterable(feed.consumers for feed in feeds))
-            Consumer.stop_all(consumers)
-            for feed in feeds:
-                self.save(feed)
-            if feeds:
-                self.events.release([feed.app for feed in feeds], self.node())
+            self._give_back(feeds)
         except StorageUnavailable as error:
             log.debug("the leases of events could not be given back: %s", error)
+
+    def _give_back(self, feeds: Sequence[Feed]) -> None:
+        """Stop the consumers of feeds, store the positions, and end the leases.
+
+        Switches greenlets. Raises StorageUnavailable.
+        """
+        consumers = list(chain.from_iterable(feed.consumers for feed in feeds))
+        Consumer.stop_all(consumers)
+        for feed in feeds:
+            self.save(feed)
+        if feeds:
+            self.events.release([feed.app for feed in feeds], self.node())
 
     # --- sending --------------------------------------------------------------
 
@@ -652,14 +674,7 @@ class Feeds(Service, dict=True):
             if feed.count:
                 return Failure(problem.text, is_dead=True)
             return None
-
-        # A program that is just started refuses connections: try again soon.
-        if problem.is_refused:
-            return Failure(problem.text, longest_pause=REFUSED_PAUSE_SECONDS)
-        # After an hour without an answer the pauses may be longer.
-        if monotonic() - feed.sender.first_tried_at > _LONG_SECONDS:
-            return Failure(problem.text, longest_pause=MAX_RETRY_SECONDS)
-        return Failure(problem.text)
+        return _failure_of(problem, feed.sender.first_tried_at)
 
     def _send_one_by_one(self, feed: Feed, batch: _Batch, problem: PostProblem) -> bool:
         """Send each event of a batch alone, and put refused events aside.
@@ -892,6 +907,20 @@ class _Batch:
         # The positions behind a full page need neither ``seen`` nor
         # ``last_row``.
         return _Batch(page, seen=0, last_row=0, waiting=self._waiting)
+
+
+def _failure_of(problem: PostProblem, first_tried_at: float) -> Failure:
+    """Return the failure of a batch, with the longest pause before the next try.
+
+    ``first_tried_at``: when the batch was first tried (monotonic).
+    """
+    # A program that is just started refuses connections: try again soon.
+    if problem.is_refused:
+        return Failure(problem.text, longest_pause=REFUSED_PAUSE_SECONDS)
+    # After an hour without an answer the pauses may be longer.
+    if monotonic() - first_tried_at > _LONG_SECONDS:
+        return Failure(problem.text, longest_pause=MAX_RETRY_SECONDS)
+    return Failure(problem.text)
 
 
 def _is_row(event: Outbound) -> bool:

@@ -376,14 +376,24 @@ class LogHooks(Service, Generic[H], dict=True):
             app: entries.readers(app, self._seen[app], seen[app])
             for app in apps & self._seen.keys()
         }
+        self._look_for_senders(seen, readers)
+        for on_look in self._on_look:
+            on_look(heads, readers)
+        self._seen = seen
+
+    def _look_for_senders(
+        self, seen: Mapping[str, int], readers: Mapping[str, Collection[str]]
+    ) -> None:
+        """Tell each sender how far its log has grown.
+
+        ``seen``: app → the last entry. ``readers``: app → the bots that may
+        read one of its new entries.
+        """
         for sender in self.senders.values():
             hook = sender.hook
             # If the users are not bots, nobody knows who may read an entry.
             has_more = not self.are_bots or hook.user in readers.get(hook.app, ())
             sender.look(seen[hook.app], has_more)
-        for on_look in self._on_look:
-            on_look(heads, readers)
-        self._seen = seen
 
     def stored(self) -> MessageLog:
         """Return the stored messages."""

@@ -65,27 +65,30 @@ def rows() -> tuple[Metric, ...]:
                 label="app",
             )
 
+    waiting = Metric(
+        "imserver_webhook_waiting",
+        "gauge",
+        "Events that wait to be sent to back ends and bots",
+        _read("tally.waiting"),
+        label="app",
+    )
+    waiting_bytes = Metric(
+        "imserver_webhook_waiting_bytes",
+        "gauge",
+        "Bytes of these events, of all apps",
+        _read("tally.waiting_bytes"),
+    )
+    backlog = Metric(
+        "imserver_webhook_backlog",
+        "gauge",
+        "Durable events, and entries of logs, that this node has to deliver",
+        _read("feeds.backlog"),
+        label="app",
+    )
     return (
-        Metric(
-            "imserver_webhook_waiting",
-            "gauge",
-            "Events that wait to be sent to back ends and bots",
-            _read("tally.waiting"),
-            label="app",
-        ),
-        Metric(
-            "imserver_webhook_waiting_bytes",
-            "gauge",
-            "Bytes of these events, of all apps",
-            _read("tally.waiting_bytes"),
-        ),
-        Metric(
-            "imserver_webhook_backlog",
-            "gauge",
-            "Durable events, and entries of logs, that this node has to deliver",
-            _read("feeds.backlog"),
-            label="app",
-        ),
+        waiting,
+        waiting_bytes,
+        backlog,
         *counters("imserver_webhook", "tally", _EVENTS),
         *counters("imserver_authorise", "back_ends.authoriser", _AUTHORISE),
         *counters("imserver_review", "reviews", _REVIEWS),

@@ -1,7 +1,7 @@
 """The parts of webhooks on one node. They follow the settings of apps."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final, Literal
@@ -34,16 +34,6 @@ def erase_user(store: Store, app: str, user: str, name: str) -> None:
         return
     # The name in JSON, with and without escapes.
     spellings = (msgspec.json.encode(user), json.dumps(user).encode())
-
-    def is_about(member: Any, body: bytes) -> bool:
-        """Whether a row has an event of the user, or one that names the
-        user."""
-        if b'"change":"removed"' in body:
-            return False
-        if text_of(member) == user:
-            return True
-        return any(spelling in body for spelling in spellings)
-
     # Each table, with the column that numbers its rows.
     for table, number in (("event", "id"), ("event_retry", "number")):
         columns = f"{number}, member, body"
@@ -52,10 +42,23 @@ def erase_user(store: Store, app: str, user: str, name: str) -> None:
             erased = [
                 (app, row_number)
                 for row_number, member, body in rows
-                if is_about(member, bytes(body))
+                if _is_about(user, spellings, member, bytes(body))
             ]
             if erased:
                 _delete_rows(store, table, number, erased)
+
+
+def _is_about(user: str, spellings: Iterable[bytes], member: Any, body: bytes) -> bool:
+    """Whether a row has an event of the user, or one that names the user.
+
+    ``spellings``: of the user in JSON. ``member`` and ``body``: the columns of
+    the row. The event that the account was removed does not count.
+    """
+    if b'"change":"removed"' in body:
+        return False
+    if text_of(member) == user:
+        return True
+    return any(spelling in body for spelling in spellings)
 
 
 def _delete_rows(
@@ -214,9 +217,7 @@ def follow_apps(tenants: Tenants, webhooks: Webhooks) -> AppSecrets:
         """
         app = tenant.name
         # Each address of the settings is a hook of its own.
-        authorise = None
-        if tenant.webhook.authorise_url:
-            authorise = AuthoriseHook(app, tenant.webhook.authorise_url, secret)
+        authorise = _authorise_hook(tenant, secret)
         webhooks.reviews.set(app, _review_hook(tenant, secret))
         webhooks.back_ends.set(
             app, _back_end_hook(tenant, secret), authorise, is_ready=bool(secret)
@@ -281,6 +282,14 @@ def answers(base: Core) -> tuple[object, ...]:
     return webhooks, webhooks.reviews, webhooks.back_ends
 
 
+def _authorise_hook(tenant: Tenant, secret: bytes) -> AuthoriseHook | None:
+    """Return the hook that decides about logins; None: the app has none."""
+    url = tenant.webhook.authorise_url
+    if not url:
+        return None
+    return AuthoriseHook(tenant.name, url, secret)
+
+
 def build(core: Core) -> Parts:
     """Build the services of webhooks that use services of the core.
 
@@ -293,18 +302,15 @@ def build(core: Core) -> Parts:
     if "messages" in core.features:
         _follow_messages(core, webhooks)
 
-    expire = partial(webhooks.feeds.events.expire, webhooks.feeds.feeds)
+    expire = every(
+        core.config.storage.expire_seconds,
+        partial(webhooks.feeds.events.expire, webhooks.feeds.feeds),
+        "events could not be expired",
+    )
     return Parts(
         (_erasure(core.store),),
         configure=apps.configure,
-        run=(
-            webhooks.feeds.run,
-            every(
-                core.config.storage.expire_seconds,
-                expire,
-                "events could not be expired",
-            ),
-        ),
+        run=(webhooks.feeds.run, expire),
         stop=partial(webhooks.stop, LAST_SECONDS),
     )
 

@@ -390,10 +390,10 @@ class WebhookQueue:
                 return Failure(problem.text, longest_pause=REFUSED_PAUSE_SECONDS)
             return Failure(problem.text)
 
-        self._count_dropped(
-            batch.count,
-            f"the back end has not taken them for {REPEAT_SECONDS:g} s: {problem.text}",
+        why = (
+            f"the back end has not taken them for {REPEAT_SECONDS:g} s: {problem.text}"
         )
+        self._count_dropped(batch.count, why)
         self._sent = 0
         return Failure(problem.text, is_dead=True)
 

@@ -249,9 +249,13 @@ class ReviewRequests(Reviews):
             if decision is None:
                 self._fail(hook, question)
             else:
-                self.replaced[hook.app] += decision.action == "replace"
-                self.rejected[hook.app] += decision.action == "reject"
+                self._count(hook.app, decision)
                 self._decide(question, decision)
+
+    def _count(self, app: str, decision: ReviewDecision) -> None:
+        """Count a decision that replaces or rejects a message."""
+        self.replaced[app] += decision.action == "replace"
+        self.rejected[app] += decision.action == "reject"
 
     def _end_waiting(self, batch: _Batch) -> None:
         """Note that the messages of a batch wait no longer."""
@@ -385,18 +389,25 @@ def _replacement(question: _Question, answer: _Answer) -> ReviewDecision:
         body = answer.text.encode()
     else:
         assert answer.data is not UNSET  # one of the two is there
-        body = bytes(answer.data)
-        if type == "text":
-            raise ValueError("data is not text")
-        # The decoder of the answer has not checked it.
-        msgspec.json.decode(body)
-        body = msgspec.json.format(body, indent=-1)
+        body = _checked_data(type, bytes(answer.data))
 
     if len(type.encode()) > Limit.TYPE_BYTES or "\0" in type:
         raise ValueError(f"type has more than {Limit.TYPE_BYTES} bytes, or U+0000")
     if len(body) > CONTENT_BYTES:
         raise ValueError(f"it has more than {CONTENT_BYTES} bytes")
     return ReviewDecision("replace", type, body, is_text=is_text)
+
+
+def _checked_data(type: str, data: bytes) -> bytes:
+    """Return the ``data`` of an answer without spaces.
+
+    The decoder of the answer has not checked it. Raises ValueError or
+    RecursionError if it is not valid, or if the new type is ``text``.
+    """
+    if type == "text":
+        raise ValueError("data is not text")
+    msgspec.json.decode(data)
+    return msgspec.json.format(data, indent=-1)
 
 
 def _type_of_replacement(question: _Question, is_text: bool) -> str:

@@ -145,7 +145,6 @@ class Webhooks(Observer):
         Other nodes have parts, too: the API shows them together.
         """
         waiting = 0
-        stored = 0
         failures = 0
         # Events of connections are in the queue, durable ones in the feed.
         queue = self.queues.get(app)
@@ -153,11 +152,11 @@ class Webhooks(Observer):
             waiting = queue.waiting
             failures += queue.consumer.failures
         feed = self.feeds.feeds.get(app)
-        if feed is not None:
-            if feed.owned and feed.receiver.url:
-                stored = feed.count
-            if feed.sender is not None:
-                failures += feed.sender.failures
+        stored = 0
+        if feed is not None and feed.owned and feed.receiver.url:
+            stored = feed.count
+        if feed is not None and feed.sender is not None:
+            failures += feed.sender.failures
         answers = (*self.queues.answers.of(app), *self.feeds.answers.of(app))
         return NodePart(waiting, stored, failing=failures > 0, answers=answers)
 
