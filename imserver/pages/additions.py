@@ -1,7 +1,7 @@
 """The modules, style sheets and words that features add to the messages page.
 Needs no Flask."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from itertools import product
 from pathlib import Path
 from typing import ClassVar, Protocol, runtime_checkable
@@ -75,24 +75,24 @@ class Additions:
         they are loaded later. An address is ``""`` if the feature does not have
         the file. ``release``: the address of the release.
         """
-        files = self.files
-
-        def address(below: str) -> str:
-            """Return the address of a file; ``""`` if there is no such file."""
-            if below in files:
-                return f"{release}/{below}"
-            return ""
-
+        files = self.files  # reads the folders
         rows: list[dict[str, str | bool]] = []
         for name, stem in product(self.folders, ("page", "later")):
-            module = address(f"features/{name}/{stem}.js")
-            style = address(f"features/{name}/{stem}.css")
+            module = _address_of(f"features/{name}/{stem}.js", files, release)
+            style = _address_of(f"features/{name}/{stem}.css", files, release)
             # A feature may have nothing to load later.
             if module or style:
                 rows.append(
                     {"module": module, "style": style, "later": stem == "later"}
                 )
         return rows
+
+
+def _address_of(file: str, files: Container[str], release: str) -> str:
+    """Return the address of a file of a release; ``""`` if it has no such file."""
+    if file in files:
+        return f"{release}/{file}"
+    return ""
 
 
 def _read_words(feature: str, file: Path) -> dict[str, str]:

@@ -136,23 +136,35 @@ def resolve(
         seen_host = host
         http_path = "" if http is None else http.path
         websocket = _websocket_beside(host, ports, http_path)
-    # An operator may have configured the address with or without the path.
-    path = websocket.path.removesuffix(_WEBSOCKET_PATH) + _WEBSOCKET_PATH
-    scheme = _WEBSOCKET_SCHEMES.get(websocket.scheme, "")
-    websocket_url = f"{_prefix(scheme)}{websocket.host}{path}"
-    sources = ["'self'", *_sources(scheme, ("ws", "wss"), websocket.host)]
-
+    websocket_url, websocket_sources = _of_websocket(websocket)
     http_url = ""
+    http_sources: list[str] = []
     if http is not None:
-        http_scheme = _HTTP_SCHEMES.get(http.scheme, "")
-        http_url = f"{_prefix(http_scheme)}{http.host}{http.path}"
-        sources += _sources(http_scheme, ("http", "https"), http.host)
+        http_url, http_sources = _of_http(http)
     return Addresses(
         websocket=websocket_url,
         http=http_url,
         seen_host=seen_host,
-        sources=tuple(sources),
+        sources=("'self'", *websocket_sources, *http_sources),
     )
+
+
+def _of_websocket(configured: Configured) -> tuple[str, list[str]]:
+    """Return the URL of the WebSocket, and the sources of the policy for it.
+
+    An operator may have configured the address with or without the path.
+    """
+    path = configured.path.removesuffix(_WEBSOCKET_PATH) + _WEBSOCKET_PATH
+    scheme = _WEBSOCKET_SCHEMES.get(configured.scheme, "")
+    url = f"{_prefix(scheme)}{configured.host}{path}"
+    return url, _sources(scheme, ("ws", "wss"), configured.host)
+
+
+def _of_http(configured: Configured) -> tuple[str, list[str]]:
+    """Return the URL of the HTTP API, and the sources of the policy for it."""
+    scheme = _HTTP_SCHEMES.get(configured.scheme, "")
+    url = f"{_prefix(scheme)}{configured.host}{configured.path}"
+    return url, _sources(scheme, ("http", "https"), configured.host)
 
 
 def _websocket_beside(host: str, ports: tuple[int, int], path: str) -> Configured:

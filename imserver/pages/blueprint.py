@@ -11,7 +11,7 @@ from __future__ import annotations
 import mimetypes
 import random
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from http import HTTPStatus
 from os.path import normpath
@@ -82,11 +82,10 @@ def gateway(core: Core, seen: Seen) -> Response:
     if not live:
         abort(Problems.NOT_READY.status)
 
-    nodes = []
-    for lease in live:
-        address = websocket_address(lease.public_ws_url)
-        if address:
-            nodes.append((lease.connections, address))
+    addresses = [
+        (lease.connections, websocket_address(lease.public_ws_url)) for lease in live
+    ]
+    nodes = [(load, address) for load, address in addresses if address]
     url = less_loaded(nodes) or seen.websocket()
     response = to_response(HttpResponse(200, msgspec.json.encode({"url": url})))
     response.headers["Cache-Control"] = "no-store"
@@ -201,23 +200,10 @@ def create_pages(core: Core, document: Callable[[], bytes]) -> Blueprint:
     additions = additions_of(core)
     look = Look(settings_of(core.config, ChatSettings), core.config.root)
     chat = _Chat(core, seen, additions, look)
-
-    @cache
-    def references() -> Reference:
-        """Make the reference at the first request."""
-        # Most nodes never need it, and it takes memory.
-        from imserver.pages.reference import Reference
-
-        return Reference(document, seen)
-
-    def reference() -> AnyResponse:
-        """``GET /api/v1/docs``: the reference of the API."""
-        return references().page()
-
     rows: tuple[_Route, ...] = (
         *_routes_of_chat(chat),
         *_routes_of_release(_Released(additions)),
-        ("/api/v1/docs", "reference", reference),
+        ("/api/v1/docs", "reference", _view_of_reference(document, seen)),
         ("/status", "status", _status),
         ("/cluster", "cluster", _cluster),
         ("/favicon.ico", "icon", _icon),
@@ -238,6 +224,24 @@ def create_pages(core: Core, document: Callable[[], bytes]) -> Blueprint:
     # Refusals of other blueprints are explained, too.
     pages.after_app_request(explain)
     return pages
+
+
+def _view_of_reference(
+    document: Callable[[], bytes], seen: Seen
+) -> Callable[[], AnyResponse]:
+    """Return the view of ``GET /api/v1/docs``, the reference of the API.
+
+    The reference is made at the first request. Most nodes never need it, and it
+    takes memory.
+    """
+
+    @cache
+    def references() -> Reference:
+        from imserver.pages.reference import Reference
+
+        return Reference(document, seen)
+
+    return lambda: references().page()
 
 
 def _routes_of_chat(chat: _Chat) -> tuple[_Route, ...]:
@@ -440,11 +444,6 @@ class _Chat:
         else:
             app = room
             language = language_of_visitor()
-        text = {
-            key: text
-            for key, text in TEXT[language].items()
-            if not key.startswith(_OTHER_TEXTS)
-        }
         data = {
             "app": app,
             **self._credentials_for(room, language),
@@ -458,7 +457,7 @@ class _Chat:
         return self._render(
             "home.html",
             language,
-            text,
+            _texts_of_room(language),
             data,
             app=room,
             apps=rooms,
@@ -502,12 +501,7 @@ class _Chat:
         app = self._app_of_action()
         # The page lists the rooms with members in the settings, and the room in
         # the address.
-        rooms: list[str] = []
-        is_stored = False
-        tenant = self._tenants.get(self._tenants.resolve(f"{_ACTION_PREFIX}{app}"))
-        if tenant is not None:
-            rooms = list(tenant.room_members)
-            is_stored = tenant.store_conversations
+        rooms, is_stored = self._rooms_of_action(app)
         named_room = "" if room == _NO_ROOM else room
         if named_room and named_room not in rooms:
             rooms.append(named_room)
@@ -638,6 +632,17 @@ class _Chat:
             answer.headers["Cache-Control"] = _FOR_GOOD
         return answer
 
+    def _rooms_of_action(self, app: str) -> tuple[list[str], bool]:
+        """Return the rooms of an app of the action dialect.
+
+        They are the rooms with members in the settings. The second result says
+        whether the app stores conversations.
+        """
+        tenant = self._tenants.get(self._tenants.resolve(f"{_ACTION_PREFIX}{app}"))
+        if tenant is None:
+            return [], False
+        return list(tenant.room_members), tenant.store_conversations
+
     def _messages(
         self, language: str, app: str = GOCHAT, around: str = ""
     ) -> AnyResponse:
@@ -708,17 +713,13 @@ class _Chat:
             "publishUrl": f"{self._seen.http()}/api/v1/channels/publish",
             "demo": self._keys.demo,
         }
-        # The links to other languages keep the parameters.
-        query = {}
-        for name in ("appID", "channel", "token"):
-            query[name] = parameter(name.lower()) or None
         return self._render(
             "channels.html",
             language,
             _texts(language, "channels_", "self_mark", "people_more"),
             data,
             app=app,
-            query=query,
+            query=_query_of_channels(),
             has_messages=self._has_messages(),
             has_chat=bool(self._rooms) and self._logins.is_open(self._rooms[0]),
         )
@@ -789,11 +790,9 @@ class _Chat:
         )
         http_request.by = visitor.label
 
-        app = self._tenants.resolve(parameter("appid"))
-        user = parameter("userid")
-        is_own = (visitor.app, visitor.user) == (app, user)
+        named = (self._tenants.resolve(parameter("appid")), parameter("userid"))
         # With a token of another user, a visitor could take over that name.
-        if visitor.kind != "page" or not is_own:
+        if visitor.kind != "page" or (visitor.app, visitor.user) != named:
             abort(Problems.UNAUTHORIZED.status)
 
         answer = jsonify(
@@ -815,6 +814,23 @@ def _texts(language: str, *prefixes: str) -> dict[str, str]:
         for key, text in TEXT[language].items()
         if key in _CONVERSATION_TEXTS or key.startswith(all_prefixes)
     }
+
+
+def _texts_of_room(language: str) -> dict[str, str]:
+    """Return the texts that the page of an app needs: key → text."""
+    return {
+        key: text
+        for key, text in TEXT[language].items()
+        if not key.startswith(_OTHER_TEXTS)
+    }
+
+
+def _query_of_channels() -> dict[str, str | None]:
+    """Return the parameters that links to other languages keep."""
+    query = {}
+    for name in ("appID", "channel", "token"):
+        query[name] = parameter(name.lower()) or None
+    return query
 
 
 def _status() -> AnyResponse:
@@ -848,13 +864,18 @@ def _board(name: str, state_url: str) -> AnyResponse:
         "language": words["html_lang"],
         "text": text,
     }
+    meanings = _meanings_of_figures(name, words)
+    return render(f"{name}.html", language, data=data, here=name, meanings=meanings)
 
+
+def _meanings_of_figures(name: str, words: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return (label, meaning) of the figures on an operators' page."""
     meanings = []
     for prefix, figures in _MEANINGS[name].items():
         for figure in figures:
             label = words[f"{prefix}_{figure}"]
             meanings.append((label, words[f"{prefix}_means_{figure}"]))
-    return render(f"{name}.html", language, data=data, here=name, meanings=meanings)
+    return meanings
 
 
 def static(name: str) -> AnyResponse:
@@ -970,13 +991,19 @@ def _pack(
         return
 
     answer.direct_passthrough = False
+    compressed = _compress_once(path, version, content)
+    answer.close()  # closes the file, which need not be read any more
+    answer.set_data(compressed)
+    answer.headers["Content-Encoding"] = "gzip"
+
+
+def _compress_once(path: str, version: str, content: Callable[[], bytes]) -> bytes:
+    """Return the compressed content, as remembered for this path and version."""
     stored = _compressed.get(path)
     if stored is None or stored[0] != version:
         stored = (version, zlib.compress(content(), _BEST_LEVEL, _GZIP))
         _compressed[path] = stored
-    answer.close()  # closes the file, which need not be read any more
-    answer.set_data(stored[1])
-    answer.headers["Content-Encoding"] = "gzip"
+    return stored[1]
 
 
 _compressed: Final[dict[str, tuple[str, bytes]]] = {}
@@ -1019,13 +1046,20 @@ def explain(refused: Response) -> Response:
         if name in refused.headers:
             answer.headers[name] = refused.headers[name]
     answer.headers["Vary"] = "Accept, Accept-Language"
-    # Only the page of a wrong token has a form.
-    form = "'none'"
-    if problem.status == Problems.TOKEN_INVALID.status:
-        form = "'self'"
-    answer.headers["Content-Security-Policy"] = policy("'none'", form=form)
+    answer.headers["Content-Security-Policy"] = _policy_of_refusal(problem.status)
     answer.headers.update(HEADERS)
     return answer
+
+
+def _policy_of_refusal(status: int) -> str:
+    """Return the policy of the page that explains a refusal with this status.
+
+    Only the page of a wrong token has a form.
+    """
+    form = "'none'"
+    if status == Problems.TOKEN_INVALID.status:
+        form = "'self'"
+    return policy("'none'", form=form)
 
 
 def _wants_page() -> bool:

@@ -72,23 +72,27 @@ def read_picture(path: str) -> tuple[bytes, int]:
     """
     if not path:
         return b"", 0
-    try:
-        with Path(path).open("rb") as file:
-            # One byte more shows that the file is too large.
-            content = file.read(MOST_PICTURE_BYTES + 1)
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
-
+    content = _read_at_most(path, MOST_PICTURE_BYTES + 1)
     side = _side_of(content)
     if not _LEAST_PIXELS <= side <= _MOST_PIXELS:
         raise ConfigError(
             f"expected a square PNG of {_LEAST_PIXELS} to "
             f"{_MOST_PIXELS} pixels, which {path} is not"
         )
+    # One byte more than the limit shows that the file is too large.
     if len(content) > MOST_PICTURE_BYTES:
         limit = MOST_PICTURE_BYTES >> _MIB_SHIFT
         raise ConfigError(f"{path} has more than {limit} MiB")
     return content, side
+
+
+def _read_at_most(path: str, count: int) -> bytes:
+    """Read the first bytes of a file. Raises ConfigError."""
+    try:
+        with Path(path).open("rb") as file:
+            return file.read(count)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def _side_of(content: bytes) -> int:

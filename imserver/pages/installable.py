@@ -162,15 +162,11 @@ def files() -> tuple[str, ...]:
     icons += [path.name for path in (assets.STATIC / "icons").glob("unread-*.svg")]
     names = ["theme.css", *styles(), "favicon.svg"]
     names += [f"icons/{name}" for name in icons]
+    static_files = [f"static/{name}" for name in sorted(names)]
     later_styles = [
         address for address in _files_loaded_later() if address.endswith(".css")
     ]
-    return (
-        *modules(),
-        LOOK,
-        *(f"static/{name}" for name in sorted(names)),
-        *later_styles,
-    )
+    return (*modules(), LOOK, *static_files, *later_styles)
 
 
 _COMMENT: Final = re.compile(
@@ -245,12 +241,7 @@ def manifest(look: Look) -> Response:
     language = language_of_visitor()
     words = TEXT[language]
     page = url_for("pages.messages")
-    name = look.name
-    short_name = look.name
-    # The name of the server alone does not say what the application does.
-    if not look.has_name:
-        name = f"{look.name} · {words['messages_title']}"
-        short_name = words["messages_title"]
+    name, short_name = _names_of_application(look, words["messages_title"])
     colours = dict(_COLOURS)
     if look.colour:
         colours["theme_color"] = look.colour
@@ -271,6 +262,17 @@ def manifest(look: Look) -> Response:
     answer.headers["Cache-Control"] = "no-cache"
     answer.headers["Vary"] = "Accept-Language"
     return answer
+
+
+def _names_of_application(look: Look, title: str) -> tuple[str, str]:
+    """Return the long and the short name of the application.
+
+    ``title``: of the page. The name of the server alone does not say what the
+    application does.
+    """
+    if look.has_name:
+        return look.name, look.name
+    return f"{look.name} · {title}", title
 
 
 def _icons_of(look: Look) -> list[dict[str, str]]:
@@ -303,8 +305,9 @@ def worker(pages: Iterable[bytes], additions: Additions, look: Look) -> Response
     current = release(additions)
     releases = f"{request.script_root}{RELEASES}"
     code = b"\n".join([path.read_bytes() for path in _WORKER_PARTS])
+    version = _version_of_worker(code, current, pages)
     shell = {
-        "version": _version_of_worker(code, current, pages),
+        "version": version,
         "page": url_for("pages.messages"),
         "manifest": url_for("pages.manifest"),
         "languages": LANGUAGES,
@@ -312,10 +315,8 @@ def worker(pages: Iterable[bytes], additions: Additions, look: Look) -> Response
         "release": f"{releases}{current}/",
         "files": _stored_files(f"{releases}{current}", additions, look),
     }
-    answer = Response(
-        b"self.SHELL = " + msgspec.json.encode(shell) + b";\n" + code,
-        mimetype="text/javascript",
-    )
+    text = b"self.SHELL = " + msgspec.json.encode(shell) + b";\n" + code
+    answer = Response(text, mimetype="text/javascript")
     # The browser must notice a new version at each visit.
     answer.headers["Cache-Control"] = "no-cache"
     return answer
@@ -341,11 +342,10 @@ def _stored_files(base: str, additions: Additions, look: Look) -> list[str]:
         is_in_sheet = address.removeprefix("static/") in styles()
         if address.endswith(".json") or is_in_sheet:
             continue
-        if address.endswith((".js", ".css")):
-            stored.append(f"{base}/{address}")
-        else:
-            # Icons have no release in their address.
-            stored.append(f"{request.script_root}/{address}")
+        # Icons have no release in their address.
+        is_in_release = address.endswith((".js", ".css"))
+        folder = base if is_in_release else request.script_root
+        stored.append(f"{folder}/{address}")
 
     stored.append(url_for("pages.manifest"))
     stored += [url for url in (look.colours_url, look.picture_url) if url]

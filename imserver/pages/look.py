@@ -128,11 +128,18 @@ def palette(colour: str) -> tuple[dict[str, str], dict[str, str]]:
     """
     # The ground of the user's own messages, which is the same in both themes.
     mine = _readable(colour, _ON_MINE, -_STEP)
+    return _light_palette(colour, mine), _dark_palette(colour, mine)
 
+
+def _light_palette(colour: str, mine: str) -> dict[str, str]:
+    """Make the variables of the light theme.
+
+    ``mine``: the ground of the user's own messages.
+    """
     soft = _shade(colour, _SOFT_LIGHTNESS, _SOFT_SATURATION)
     soft = _readable(soft, _ON_LIGHT_SOFT, _STEP)
     jade = _readable(colour, (*_LIGHT_GROUNDS, soft), -_STEP)
-    light = {
+    return {
         "jade": jade,
         "jade-strong": _shade(jade, _lightness(jade) * _STRONG_SHARE),
         "jade-soft": soft,
@@ -140,19 +147,24 @@ def palette(colour: str) -> tuple[dict[str, str], dict[str, str]]:
         "mine": mine,
     }
 
-    # In the dark theme grounds become darker, and texts lighter.
-    dark_soft = _shade(colour, _DARK_SOFT_LIGHTNESS, _DARK_SOFT_SATURATION)
-    dark_soft = _readable(dark_soft, _ON_DARK_SOFT, -_STEP)
-    dark_jade = _readable(colour, (*_DARK_GROUNDS, dark_soft), _STEP)
-    strong_lightness = (1 + 2 * _lightness(dark_jade)) / _STRONG_STEPS
-    dark = {
-        "jade": dark_jade,
-        "jade-strong": _shade(dark_jade, strong_lightness),
-        "jade-soft": dark_soft,
+
+def _dark_palette(colour: str, mine: str) -> dict[str, str]:
+    """Make the variables of the dark theme.
+
+    Grounds become darker, and texts lighter. ``mine``: the ground of the user's
+    own messages.
+    """
+    soft = _shade(colour, _DARK_SOFT_LIGHTNESS, _DARK_SOFT_SATURATION)
+    soft = _readable(soft, _ON_DARK_SOFT, -_STEP)
+    jade = _readable(colour, (*_DARK_GROUNDS, soft), _STEP)
+    strong_lightness = (1 + 2 * _lightness(jade)) / _STRONG_STEPS
+    return {
+        "jade": jade,
+        "jade-strong": _shade(jade, strong_lightness),
+        "jade-soft": soft,
         "on-jade": _shade(colour, _ON_DARK_LIGHTNESS),
         "mine": mine,
     }
-    return light, dark
 
 
 def contrast(one: str, other: str) -> float:

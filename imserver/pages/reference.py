@@ -4,7 +4,7 @@ English and Chinese."""
 import json
 import re
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import copy_context
 from functools import lru_cache
 from typing import Any, Final
@@ -99,10 +99,7 @@ class Reference(Service):
         pages = self._pages
         key = (language, language_parameter(), placeholder)
         if key not in pages:
-            # The thread needs the request of this greenlet.
-            run = copy_context().run
-            arguments = (self._render, json.loads(document), language, placeholder)
-            pages[key] = get_hub().threadpool.apply(run, arguments)
+            pages[key] = self._render_in_thread(document, language, placeholder)
 
         answer = Response(
             headers={"Cache-Control": "no-store", "Vary": "Accept-Language"},
@@ -111,6 +108,14 @@ class Reference(Service):
         html = pages[key].replace(placeholder.encode(), escape(address).encode())
         answer.set_data(html)
         return answer
+
+    def _render_in_thread(self, document: bytes, language: str, address: str) -> bytes:
+        """Render the page of a document. Switches greenlets."""
+        # The thread needs the request of this greenlet.
+        run = copy_context().run
+        arguments = (self._render, json.loads(document), language, address)
+        html: bytes = get_hub().threadpool.apply(run, arguments)
+        return html
 
     def _render(self, document: Document, language: str, address: str) -> bytes:
         """Render the page of a document, in a thread.
@@ -128,16 +133,6 @@ class Reference(Service):
             _row_of(document, address, path, method, operation)
             for path, method, operation in operations_of(document)
         ]
-        chapters = []
-        # A chapter of the page has the operations of one tag.
-        for tag in document["tags"]:
-            rows = [row for row in operations if row["tag"] == tag["name"]]
-            chapters.append((tag, rows))
-        shapes = []
-        for name, schema in document["components"]["schemas"].items():
-            fields = fields_of(schema, document)
-            shapes.append((name, schema.get("description", ""), fields))
-
         # The script of the page sends these requests.
         trials = {row["id"]: row["trial"] for row in operations if row["trial"]}
         words = REFERENCE[language]
@@ -147,8 +142,8 @@ class Reference(Service):
             language,
             data={"operations": trials, "say": words_of_script},
             say=words,
-            chapters=chapters,
-            shapes=shapes,
+            chapters=_chapters_of(document, operations),
+            shapes=_shapes_of(document),
             info=document["info"],
             demo=_is_demo(document),
             translated=translated,
@@ -162,6 +157,26 @@ def _is_demo(document: Document) -> bool:
     An empty object among its security needs says so.
     """
     return any({} in each["security"] for _, _, each in operations_of(document))
+
+
+def _chapters_of(
+    document: Document, operations: Sequence[Document]
+) -> list[tuple[Document, list[Document]]]:
+    """Return the chapters of the page: a tag, and its rows of operations."""
+    chapters = []
+    for tag in document["tags"]:
+        rows = [row for row in operations if row["tag"] == tag["name"]]
+        chapters.append((tag, rows))
+    return chapters
+
+
+def _shapes_of(document: Document) -> list[tuple[str, str, Any]]:
+    """Return the name, the description and the fields of each named schema."""
+    shapes = []
+    for name, schema in document["components"]["schemas"].items():
+        fields = fields_of(schema, document)
+        shapes.append((name, schema.get("description", ""), fields))
+    return shapes
 
 
 def _row_of(
@@ -257,11 +272,7 @@ def curl_of(address: str, method: str, path: str, operation: Document) -> str:
     words = ["curl", *_curl_of_protocol(operation), *_curl_of_token(operation)]
     words += _curl_of_body(operation)
     words += _curl_of_method(method, operation)
-    # Headers that a request may leave out would only make the command long.
-    for parameter in operation["parameters"]:
-        if parameter["in"] == "header" and parameter["required"]:
-            header = f"{parameter['name']}: {parameter['example']}"
-            words.append(f"-H {shlex.quote(header)}")
+    words += _curl_of_headers(operation)
     words.append(shlex.quote(address + _filled(path, operation["parameters"])))
     return " ".join(words)
 
@@ -287,6 +298,17 @@ def _curl_of_token(operation: Document) -> Iterator[str]:
         yield '-H "Authorization: Bearer $TOKEN"'
 
 
+def _curl_of_headers(operation: Document) -> Iterator[str]:
+    """Yield the options with headers.
+
+    Headers that a request may leave out would only make the command long.
+    """
+    for parameter in operation["parameters"]:
+        if parameter["in"] == "header" and parameter["required"]:
+            header = f"{parameter['name']}: {parameter['example']}"
+            yield f"-H {shlex.quote(header)}"
+
+
 def _curl_of_body(operation: Document) -> Iterator[str]:
     """Yield the options with the body: an example, or a file if it is not JSON.
 
@@ -301,13 +323,18 @@ def _curl_of_body(operation: Document) -> Iterator[str]:
         yield "-d " + shlex.quote(example)
         return
     yield "-H " + shlex.quote(f"Content-Type: {next(iter(content))}")
-    # The example of the parameter `name` is the name of a file.
-    file = "file"
+    yield "--data-binary @" + shlex.quote(_file_of_example(operation))
+
+
+def _file_of_example(operation: Document) -> str:
+    """Return the name of the file that the command sends.
+
+    The example of the parameter `name` is the name of a file.
+    """
     for parameter in operation["parameters"]:
         if parameter["name"] == "name":
-            file = parameter["example"]
-            break
-    yield "--data-binary @" + shlex.quote(file)
+            return str(parameter["example"])
+    return "file"
 
 
 def _curl_of_method(method: str, operation: Document) -> Iterator[str]:
@@ -352,14 +379,7 @@ def _trial(method: str, path: str, operation: Document) -> Document | None:
         if parameter["in"] == "header" and parameter["required"]:
             return None
         if parameter["in"] in ("path", "query"):
-            parameters.append(
-                {
-                    "name": parameter["name"],
-                    "in": parameter["in"],
-                    "value": str(parameter.get("example", "")),
-                    "required": parameter["required"],
-                }
-            )
+            parameters.append(_field_of_trial(parameter))
 
     contents = operation.get("requestBody", {}).get("content", {})
     content = contents.get("application/json")
@@ -447,6 +467,16 @@ def _short(value: object) -> str:
     return str(value)
 
 
+def _field_of_trial(parameter: Document) -> Document:
+    """Return the field of the page in which the reader gives a parameter."""
+    return {
+        "name": parameter["name"],
+        "in": parameter["in"],
+        "value": str(parameter.get("example", "")),
+        "required": parameter["required"],
+    }
+
+
 def kind_of(schema: Document) -> str:
     """Return a short description of a schema.
 
@@ -456,13 +486,8 @@ def kind_of(schema: Document) -> str:
     shape = schema.get("$ref", "").removeprefix(_SCHEMAS)
     if shape:
         return str(shape)
-    if "anyOf" in schema:
-        # A dict, because two schemas may have the same description.
-        kinds = dict.fromkeys(map(kind_of, _not_null(schema["anyOf"])))
-        return " | ".join(kinds)
-    if "enum" in schema:
-        texts = [json.dumps(value, ensure_ascii=False) for value in schema["enum"]]
-        return " | ".join(texts)
+    if "anyOf" in schema or "enum" in schema:
+        return " | ".join(_variants_of(schema))
     if schema.get("type") == "array":
         return f"[{kind_of(schema.get('items', {}))}]"
     values = schema.get("additionalProperties")
@@ -501,3 +526,11 @@ def marked(paragraphs: Sequence[str]) -> Markup:
         text = str(escape(paragraph))
         lines.append(_CODE.sub(r"<code>\1</code>", text))
     return Markup("<br>".join(lines))
+
+
+def _variants_of(schema: Document) -> Iterable[str]:
+    """Return the descriptions of the schemas or values that a schema allows."""
+    if "anyOf" in schema:
+        # A dict, because two schemas may have the same description.
+        return dict.fromkeys(map(kind_of, _not_null(schema["anyOf"])))
+    return [json.dumps(value, ensure_ascii=False) for value in schema["enum"]]
