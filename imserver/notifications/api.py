@@ -500,17 +500,13 @@ def update_wishes(
     if mail not in (UNSET, "never"):
         _require_mail(parts.core, call.app)
 
-    # Some fields of the request are stored in another form.
     fields: dict[str, Any] = {
         "mail": mail,
         "preview": preview,
         "language": language,
         "groups": groups,
+        **_stored_forms(quiet, keywords),
     }
-    if keywords is not UNSET:
-        fields["keywords"] = clean_keywords(keywords)
-    if quiet is not UNSET:
-        fields["quiet"] = _quiet_hours(quiet)
     changes = {name: value for name, value in fields.items() if value is not UNSET}
     user_wishes = replace(user_wishes, **changes)
 
@@ -633,6 +629,21 @@ def _send_wish(parts: NotificationParts, call: Call, wish: ConversationWish) -> 
 # --- shapes -------------------------------------------------------------------
 
 
+def _stored_forms(
+    quiet: QuietShape | UnsetType, keywords: Keywords | UnsetType
+) -> dict[str, Any]:
+    """Return the wishes that are stored in another form than in the request.
+
+    Wishes that the request leaves out are left out here, too.
+    """
+    fields: dict[str, Any] = {}
+    if keywords is not UNSET:
+        fields["keywords"] = clean_keywords(keywords)
+    if quiet is not UNSET:
+        fields["quiet"] = _quiet_hours(quiet)
+    return fields
+
+
 def _require_mail(core: Core, app: str) -> None:
     """Raise ApiProblem if the server sends no mail to users of the app."""
     if not _mail_possible(core, app):
@@ -642,7 +653,9 @@ def _require_mail(core: Core, app: str) -> None:
 
 
 def _changed_wish(
-    wish: ConversationWish, level: LevelOf | UnsetType, mute_until: MuteUntil | UnsetType
+    wish: ConversationWish,
+    level: LevelOf | UnsetType,
+    mute_until: MuteUntil | UnsetType,
 ) -> ConversationWish:
     """Return a wish with the fields that a request gives."""
     if level is not UNSET:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from functools import cache
+from functools import cache, partial
 from time import time
 from typing import Any, Final
 from urllib.parse import quote
@@ -311,17 +311,15 @@ def mail_of(
     """
     language = language_of(wishes.language)
     words = _words(language)
-    rows = [
-        _values_of(
-            each,
-            digest.names,
-            language,
-            zone=wishes.quiet.zone,
-            preview=preview,
-            page=page,
-        )
-        for each in digest.conversations
-    ]
+    values_of = partial(
+        _values_of,
+        names=digest.names,
+        language=language,
+        zone=wishes.quiet.zone,
+        preview=preview,
+        page=page,
+    )
+    rows = [values_of(each) for each in digest.conversations]
     for unread, row in zip(digest.conversations, rows, strict=True):
         _add_answers(unread, row, account.user, words, answer_url)
 
@@ -531,11 +529,6 @@ def _values_of(
 
     # Hidden messages are counted, but not shown.
     messages = unread.messages if preview else ()
-    earlier = ""
-    """The text that there are earlier messages; ``""``: no such text."""
-    earlier_count = unread.count - len(messages)
-    if messages and earlier_count > 0:
-        earlier = _counted(words["earlier"], earlier_count)
     shown_messages = [
         _values_of_message(entry, names, language, zone) for entry in messages
     ]
@@ -548,8 +541,20 @@ def _values_of(
         "note": note,
         "url": f"{page}#c/{conversation.id}" if page else "",
         "messages": shown_messages,
-        "earlier": earlier,
+        "earlier": _text_of_earlier(unread.count, len(messages), words),
     }
+
+
+def _text_of_earlier(count: int, shown: int, words: Mapping[str, str]) -> str:
+    """Return the text that there are earlier messages than those ``shown``.
+
+    ``""``: there are none, or no message is shown. ``count``: of all unread
+    messages.
+    """
+    earlier_count = count - shown
+    if shown and earlier_count > 0:
+        return _counted(words["earlier"], earlier_count)
+    return ""
 
 
 def _values_of_message(

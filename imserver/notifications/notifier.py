@@ -454,15 +454,7 @@ class Notifier(Service, dict=True):
         reminded: dict[tuple[str, int], int] = {}
         questions = self._reminded_questions(dues, facts)
         for number, due in enumerate(dues, 1):
-            facts_of_due = (
-                due,
-                facts.unread.get(due.conversation),
-                facts.rules,
-                facts.wishes.get(due.user, _NO_WISHES),
-                facts.wish(due),
-                self._is_reachable(due.user, facts),
-                facts.now,
-            )
+            facts_of_due = self._facts_of(due, facts)
             decision = decide(*facts_of_due, facts.offset)
             question = questions.get(due.entry)
             # A reminder notifies about a question even if it was read, so the
@@ -507,6 +499,28 @@ class Notifier(Service, dict=True):
             for each in entries
             if each.kind == "press" and each.type in _REMINDING
         }
+
+    def _facts_of(
+        self, due: Due, facts: _Facts
+    ) -> tuple[
+        Due,
+        UnreadMessages | None,
+        AppNotifySettings | None,
+        Wishes,
+        ConversationWish,
+        bool,
+        int,
+    ]:
+        """Return the arguments of :func:`decide` and :func:`may_notify`."""
+        return (
+            due,
+            facts.unread.get(due.conversation),
+            facts.rules,
+            facts.wishes.get(due.user, _NO_WISHES),
+            facts.wish(due),
+            self._is_reachable(due.user, facts),
+            facts.now,
+        )
 
     def _read_facts(self, app: str, dues: Sequence[Due], silent: set[int]) -> _Facts:
         """Read the facts that decide about dues of an app.
@@ -754,13 +768,7 @@ class Notifier(Service, dict=True):
         # Each round checks one message of each user who has no message yet.
         while waiting:
             candidates, older = _next_candidates(waiting, facts, blocked, ahead)
-            pairs = {(user, sender) for (user, _), (_, sender) in candidates.items()}
-            self._read_blocks(facts.app, pairs, blocked)
-            allowed = {
-                (user, conversation): entry
-                for (user, conversation), (entry, sender) in candidates.items()
-                if not blocked[user, sender]
-            }
+            allowed = self._without_blocked(facts.app, candidates, blocked)
             self._read_messages(set(allowed.values()), older, facts, entries)
             for key, entry in allowed.items():
                 # Silent messages are not in ``entries``.
@@ -807,6 +815,26 @@ class Notifier(Service, dict=True):
                 silent.add(message.id)
             elif message.id in ids:
                 entries[message.id] = message
+
+    def _without_blocked(
+        self,
+        app: str,
+        candidates: Mapping[tuple[str, int], tuple[int, str]],
+        blocked: dict[tuple[str, str], bool],
+    ) -> dict[tuple[str, int], int]:
+        """Return the messages of ``candidates`` whose senders are not blocked.
+
+        ``candidates``: (user, conversation) → the id of a message, and its
+        sender. The blocks that were read are noted in ``blocked``. Switches
+        greenlets. Raises StorageUnavailable.
+        """
+        pairs = {(user, sender) for (user, _), (_, sender) in candidates.items()}
+        self._read_blocks(app, pairs, blocked)
+        return {
+            (user, conversation): entry
+            for (user, conversation), (entry, sender) in candidates.items()
+            if not blocked[user, sender]
+        }
 
     def _add_reminders(
         self,
@@ -1180,9 +1208,7 @@ class _Writer(Struct, frozen=True):
         answers, and the badge.
         """
         facts = self.facts
-        rules = facts.rules
-        wishes = facts.wishes.get(due.user, _NO_WISHES)
-        preview = rules is not None and rules.preview and wishes.preview
+        preview = _has_preview(due.user, facts)
         count = self._unread_count(due)
         ttl = ttl_of(self._notify_of(entry))
         # If the user was notified before, the number includes the conversation
@@ -1371,6 +1397,13 @@ def _unread_of(due: Due, facts: _Facts) -> Iterator[int]:
         mentions=facts.wish(due).level == "mentions",
         newest_first=True,
     )
+
+
+def _has_preview(user: str, facts: _Facts) -> bool:
+    """Whether the notifications of a user show texts of messages."""
+    rules = facts.rules
+    wishes = facts.wishes.get(user, _NO_WISHES)
+    return rules is not None and rules.preview and wishes.preview
 
 
 def _next_candidates(

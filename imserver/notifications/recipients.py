@@ -1,7 +1,7 @@
 """Checks whether a notification may still reach a user: when it is decided, and
 again right before it is sent."""
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 from msgspec import Struct
@@ -78,6 +78,22 @@ class Recipients(Struct, frozen=True):
             for user, conversation, entry in items
         ]
 
+    def _blocks_of_senders(
+        self,
+        app: str,
+        items: Iterable[tuple[str, int, int]],
+        messages: Mapping[int, tuple[str, Ask | None]],
+    ) -> set[tuple[str, str]]:
+        """Return (user, sender) for users who have blocked the sender of an entry.
+
+        ``items``: (user, conversation, entry). ``messages``: entry → its sender
+        and its question.
+        """
+        pairs = {
+            (user, messages[entry][0]) for user, _, entry in items if entry in messages
+        }
+        return self.blocks(app, pairs)
+
     def _read_positions(
         self, app: str, items: Iterable[tuple[str, int, int]]
     ) -> dict[tuple[str, int], int]:
@@ -103,11 +119,7 @@ class Recipients(Struct, frozen=True):
             return set()
         positions = self._read_positions(app, items)
         messages = self._find_messages(app, {entry for _, _, entry in items})
-        pairs = {
-            (user, messages[entry][0]) for user, _, entry in items if entry in messages
-        }
-        blocked = self.blocks(app, pairs)
-
+        blocked = self._blocks_of_senders(app, items, messages)
         over: set[tuple[str, int, int]] = set()
         for user, conversation, entry in items:
             position = positions.get((user, conversation))

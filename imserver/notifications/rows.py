@@ -284,8 +284,7 @@ class NotificationRows(Store.Rows):
         for due in dues:
             row = stored.get((due.user, due.conversation))
             if row is None:
-                new = Due(due.user, due.conversation, due.entry, due.due)
-                inserts.append((app, *_DUES.values(new)))
+                inserts.append(_values_of_new(app, due))
                 continue
             # The user is due already, for an earlier entry, which has its time.
             if row.due and due.entry not in reminders:
@@ -968,3 +967,9 @@ def _count_for_audiences(
     for (audience, column), number in sorted(counts.items()):
         statement = f"UPDATE notify_audience SET {column} = {column} + %s WHERE id = %s"
         sql.execute(statement, (number, audience))
+
+
+def _values_of_new(app: str, due: Due) -> tuple[Any, ...]:
+    """Return the values of a new row of a due: never notified before."""
+    new = Due(due.user, due.conversation, due.entry, due.due)
+    return (app, *_DUES.values(new))

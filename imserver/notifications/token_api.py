@@ -240,12 +240,7 @@ def act(api: TokenApi, call: Call, request: ActRequest) -> ActAnswer:
     endpoint = _endpoint_of(api, token)
 
     reply_id = _reply_if_wanted(api, call, token, request)
-    if bool(request.value) != (request.action == "answer"):
-        raise ApiProblem.invalid("`value`: with `answer`, and only then")
-    text: str | UnsetType = UNSET
-    if request.value:
-        text = _answer(api, token, endpoint, request.value)
-
+    text = _answer_if_wanted(api, token, endpoint, request)
     # Each action marks the conversation as read, up to the message.
     result = api.messages.receipts.note(
         token.app, token.user, token.conversation, read=token.entry
@@ -253,6 +248,21 @@ def act(api: TokenApi, call: Call, request: ActRequest) -> ActAnswer:
     if result is None:
         raise ApiProblem(Problems.UNKNOWN_CONVERSATION)
     return ActAnswer(token.conversation, result.receipt.read, reply_id, text)
+
+
+def _answer_if_wanted(
+    api: TokenApi, token: ActionToken, endpoint: PushEndpoint, request: ActRequest
+) -> str | UnsetType:
+    """Answer the question with the value of a request. Returns the result.
+
+    UNSET: the action is no answer. Raises ApiProblem if the value does not fit
+    the action.
+    """
+    if bool(request.value) != (request.action == "answer"):
+        raise ApiProblem.invalid("`value`: with `answer`, and only then")
+    if not request.value:
+        return UNSET
+    return _answer(api, token, endpoint, request.value)
 
 
 def _reply_if_wanted(

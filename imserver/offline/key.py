@@ -284,12 +284,7 @@ def rotate(
     _refuse_configured(name)
     row, secret = KeyRow.make(expires=_end_of(expires))
     with opened(path, data_dir) as (settings, store, _):
-        # Without a database no key exists that could be replaced.
-        stored = None
-        if store.address.exists:
-            stored = store.rotate_key(name, row, grace)
-        if stored is None:
-            fail(f"no valid key has the id {name}")
+        stored = _replace_key(store, name, row, grace)
         app = _only_app_of(stored)
         facts = {"key": name, "id": stored.id, "grace_seconds": grace}
         record_act(settings, store, "keys.rotate", app, **facts)
@@ -335,3 +330,18 @@ def _refuse_configured(name: str) -> None:
 def _keys(settings: Config, store: Store) -> list[KeyRow]:
     """Return the keys of the settings, and then the keys of the database."""
     return [*map(configured_key, settings.api.keys), *store.keys()]
+
+
+def _replace_key(store: Store, name: str, new: KeyRow, grace: int) -> KeyRow:
+    """Replace the key with the id ``name``, and return the stored new key.
+
+    ``grace``: the seconds after which the old key expires. Ends the command if
+    there is no such key.
+    """
+    stored = None
+    # Without a database no key exists that could be replaced.
+    if store.address.exists:
+        stored = store.rotate_key(name, new, grace)
+    if stored is None:
+        fail(f"no valid key has the id {name}")
+    return stored

@@ -91,11 +91,14 @@ def events(
     if dead or CommandLine.wants_json():
         return
     if aside:
-        click.echo(
-            f"refused events: {aside}; next try: {_time(next_time) or 'at once'}"
-        )
+        _say_aside(aside, next_time)
     if stored_events or entries:
         _say_waiting(name, stored_events, entries)
+
+
+def _say_aside(count: int, next_time: int) -> None:
+    """Print how many events were refused, and when the next one is tried."""
+    click.echo(f"refused events: {count}; next try: {_time(next_time) or 'at once'}")
 
 
 def _count_aside(store: Store, app: str) -> int:

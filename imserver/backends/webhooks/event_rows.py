@@ -241,20 +241,12 @@ class EventStore(Store.Rows):
         of the log). A feed that has ended (:meth:`expire`) begins there, too.
         Every other feed continues at its positions, even if its lease is old.
         """
-        now = sql.now  # an expression: the time of the database
         renewed, of_others = _owners_of(sql, sorted(begins), owner, seconds)
         _renew_leases(sql, sorted(renewed), owner, seconds)
-        # The statement checks the lease again: another node may have taken the
-        # feed meanwhile.
-        take = (
-            f"UPDATE event_feed SET owner = %s, lease_until = {now} + %s "
-            "WHERE app = %s "
-            f"AND (lease_until <= {now} OR lease_until > {now} + %s)"
-        )
         for app in sorted(begins.keys() - renewed - of_others):
             _make_feed(sql, app)
             _set_begin(sql, app, begins[app])
-            sql.execute(take, (owner, seconds, app, seconds))
+            _take_lease(sql, app, owner, seconds)
 
         statement = f"SELECT {_FEEDS.columns}, app FROM event_feed WHERE app IN {{}}"
         rows = sql.query_in(statement, (), sorted(begins))
@@ -514,6 +506,21 @@ def _renew_leases(
             f"WHERE owner = %s AND app IN {marks_of(len(chunk))}",
             (seconds, owner, *chunk),
         )
+
+
+def _take_lease(sql: Statements, app: str, owner: str, seconds: int) -> None:
+    """Give the lease of an app to the node ``owner``, for ``seconds``.
+
+    The statement checks the lease again: another node may have taken the feed
+    meanwhile.
+    """
+    now = sql.now  # an expression: the time of the database
+    sql.execute(
+        f"UPDATE event_feed SET owner = %s, lease_until = {now} + %s "
+        "WHERE app = %s "
+        f"AND (lease_until <= {now} OR lease_until > {now} + %s)",
+        (owner, seconds, app, seconds),
+    )
 
 
 def add_events(

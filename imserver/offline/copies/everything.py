@@ -196,13 +196,7 @@ def restore(
     _delete_leftovers(folder)
     with tempfile.TemporaryDirectory(prefix=_PARTS, dir=folder) as parts:
         copy = Path(parts, "database.db")
-        archive.extract_database(copy)
-        copies.check(copy)
-        storage_of_copy = StorageSettings(f"sqlite:///{copy}")
-        # This start takes the migration steps that an archive of an earlier
-        # release lacks. It refuses an archive that no server can use.
-        with started_store(storage_of_copy, parts, tables):
-            pass
+        storage_of_copy = _extract(archive, copy, tables)
         if address.file is not None:
             line, before = copies.restore(
                 address.file, copy, numbers_of_server(), folder
@@ -254,6 +248,24 @@ def _copy_to_server(
             without=without,
             complete=complete,
         )
+
+
+def _extract(
+    archive: BackupArchive, copy: Path, tables: StoreTables
+) -> StorageSettings:
+    """Extract the database of an archive to the file ``copy``.
+
+    Returns the settings with which a server opens it. Raises StartError if no
+    server can use it.
+    """
+    archive.extract_database(copy)
+    copies.check(copy)
+    storage = StorageSettings(f"sqlite:///{copy}")
+    # This start takes the migration steps that an archive of an earlier release
+    # lacks.
+    with started_store(storage, str(copy.parent), tables):
+        pass
+    return storage
 
 
 def _delete_leftovers(folder: Path) -> None:
