@@ -455,10 +455,17 @@ def running_server(config: Config) -> Findings:
     # The server answers also while it starts or stops.
     state = answer.get("status", f"at status {status}")
     found = f"{version} runs (pid {pid}) and is {state}"
+    yield _finding_of_readiness(found, is_ready=status == OK, answer=answer)
+
+
+def _finding_of_readiness(
+    found: str, is_ready: bool, answer: Mapping[str, Any]
+) -> Finding:
+    """Return the finding about a server that runs. ``answer``: of ``/ready``."""
     reason = answer.get("reason", "")
     meaning = f"/ready says: {reason}"
     mend = "see the finding about this cause, or the log of the server"
-    yield finding_of(status != OK, "server", found, meaning, mend)
+    return finding_of(not is_ready, "server", found, meaning, mend)
 
 
 def _finding_of_blocked_server(pid: int, error: Exception) -> Finding:

@@ -293,15 +293,7 @@ def _obstacles_to_installation(
     ``parent``: where the folder is made.
     """
     meaning = "the release cannot be installed"
-    try:
-        need_space(parent, SPACE_BYTES)
-    except StartError as error:
-        yield Finding("fail", "space", str(error), meaning, "free some space")
-    target = _home_of(release)
-    # An unfinished installation is deleted and begun again.
-    if target.exists() and not (target / _UNFINISHED).exists():
-        mend = f"give {target} in place of {dist}, or delete {target}"
-        yield Finding("fail", "target", f"{target} exists already", meaning, mend)
+    yield from _obstacles_of_folder(_home_of(release), dist, parent, meaning)
     if dist.is_dir() and not _requirements_of(dist):
         found = f"{dist} has no imserver-*-requirements.txt"
         mend = "download all files of the release"
@@ -355,6 +347,20 @@ def _python() -> str:
 
 
 @long_work("installing")
+def _obstacles_of_folder(
+    target: Path, dist: Path, parent: Path, meaning: str
+) -> Iterator[Finding]:
+    """Yield the obstacles to making the new folder ``target`` in ``parent``."""
+    try:
+        need_space(parent, SPACE_BYTES)
+    except StartError as error:
+        yield Finding("fail", "space", str(error), meaning, "free some space")
+    # An unfinished installation is deleted and begun again.
+    if target.exists() and not (target / _UNFINISHED).exists():
+        mend = f"give {target} in place of {dist}, or delete {target}"
+        yield Finding("fail", "target", f"{target} exists already", meaning, mend)
+
+
 def _install(release: Release, dist: Path) -> Path:
     """Install a release into a new folder beside this one. Returns the folder.
 

@@ -347,13 +347,11 @@ class _Chat:
         language = language_of_visitor()
         in_address = parameter("lang") or None
 
-        first_room = self._rooms[0] if self._rooms else ""
+        first_room = self._first_room(demo)
         example_app = "APP"
         apps: Sequence[str] = ()
         if demo:
             apps = self._tenants.names()
-            if _DEFAULT_APP in self._rooms:
-                first_room = _DEFAULT_APP
             example_app = first_room or example_app
 
         links = self._links_to_pages(in_address)
@@ -428,6 +426,15 @@ class _Chat:
         peer = parameter("to_uid") or _NOBODY
         room = parameter("groups_id") or _NO_ROOM
         return self._conversation(peer, room)
+
+    def _first_room(self, demo: bool) -> str:
+        """Return the room to which the start page links; ``""``: no room.
+
+        In ``demo`` mode it is the usual app, if that is a room.
+        """
+        if demo and _DEFAULT_APP in self._rooms:
+            return _DEFAULT_APP
+        return self._rooms[0] if self._rooms else ""
 
     def _page_of_room(self) -> AnyResponse:
         """``GET /home/index?appID=``: the page of an app for a visitor.
@@ -658,15 +665,7 @@ class _Chat:
         text = _texts(language, "messages_") | self._additions.words(language)
         release = installable.release(self._additions)
         base = f"{request.script_root}{installable.RELEASES}{release}"
-        data = {
-            "app": app,
-            "isEmbedded": bool(around),
-            "workerUrl": url_for("pages.worker"),
-            "notifications": "notifications" in self._features and not around,
-            "additions": self._additions.shown(base),
-            "languages": names_of_languages(),
-        }
-
+        data = self._data_of_messages(app, base, is_embedded=bool(around))
         start_modules = installable.start_modules()
         answer = self._render(
             "messages.html",
@@ -690,6 +689,23 @@ class _Chat:
             "; manifest-src 'self'; worker-src 'self'"
         )
         return answer
+
+    def _data_of_messages(
+        self, app: str, release: str, is_embedded: bool
+    ) -> dict[str, Any]:
+        """Return the data for the script of the page of messages.
+
+        ``release``: the address of the release.
+        """
+        has_notifications = "notifications" in self._features
+        return {
+            "app": app,
+            "isEmbedded": is_embedded,
+            "workerUrl": url_for("pages.worker"),
+            "notifications": has_notifications and not is_embedded,
+            "additions": self._additions.shown(release),
+            "languages": names_of_languages(),
+        }
 
     def channels(self) -> AnyResponse:
         """``GET /home/channels?appID=&channel=``: try out channels of an app.

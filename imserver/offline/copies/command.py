@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from imserver.gateway.config.settings import Config
+from imserver.gateway.config.values import Locations
 from imserver.gateway.errors import StartError, Unavailable
 from imserver.gateway.node.feature_list import (
     load_features,
@@ -256,22 +257,24 @@ def move(
         # If the target is the default file of the data folder, this file may
         # name another id.
         Path(settings.server.data_dir, ID_FILE).unlink(missing_ok=True)
-        with whole.started_store(
-            target_settings.storage, target_settings.server.data_dir, tables
-        ) as store:
-            record_act(target_settings, store, "database.move")
+        _record_move(target_settings, tables)
     except StartError as error:
         fail(error)
     except KeyboardInterrupt:
         fail("interrupted: run the same command again to continue")
 
     _print_report(report, target, seconds=monotonic() - begun_at)
-    setting = locations.of("storage.url")
-    if _URL_VARIABLE in os.environ:
-        setting = f"the variable {_URL_VARIABLE}"
+    setting = _place_of_url(locations)
     click.echo(
         f"now set {setting} to this address, and start the servers; {source.shown} is unchanged"
     )
+
+
+def _place_of_url(locations: Locations) -> str:
+    """Say where the operator has set the address of the database."""
+    if _URL_VARIABLE in os.environ:
+        return f"the variable {_URL_VARIABLE}"
+    return locations.of("storage.url")
 
 
 def _move(
@@ -296,6 +299,14 @@ def _move(
             )
     finally:
         lock.stop()
+
+
+def _record_move(settings: Config, tables: StoreTables) -> None:
+    """Record the move in the new database. Raises StartError."""
+    with whole.started_store(
+        settings.storage, settings.server.data_dir, tables
+    ) as store:
+        record_act(settings, store, "database.move")
 
 
 def _print_report(report: Moved, target: DatabaseAddress, seconds: float) -> None:
@@ -427,10 +438,7 @@ def _erase_again(
         parts = [erasure for _, erasure in reversed(named)]
         for row, user in users:
             erasures.repeat(row, user)
-            # The user's bots are erased with the user.
-            for program in programs_of(parts, row.app, user):
-                _erase(store, parts, row.app, program, name="")
-            _erase(store, parts, row.app, user, row.name)
+            _erase_with_bots(store, parts, row, user)
             erasures.end(row.app, user, row.ended)
     # Also erasures of users who are not in the copy, for the next restore.
     erasures.note(missing)
@@ -448,6 +456,15 @@ def _erase(
     for each in parts:
         each.user(app, user, name)
     store.delete_rows_of_user(app, user, spared_by(parts))
+
+
+def _erase_with_bots(
+    store: Store, parts: Sequence[Erasure], row: ErasureRow, user: str
+) -> None:
+    """Erase a user, and before that the user's bots. Raises Unavailable."""
+    for program in programs_of(parts, row.app, user):
+        _erase(store, parts, row.app, program, name="")
+    _erase(store, parts, row.app, user, row.name)
 
 
 def _missing_from(erasures: Erasures, rows: Iterable[ErasureRow]) -> list[ErasureRow]:

@@ -21,6 +21,7 @@ from imserver.gateway.node.feature_list import (
 )
 from imserver.gateway.offline import day
 from imserver.gateway.storage.address import DatabaseAddress, database_address
+from imserver.gateway.storage.tables import StoreTables
 from imserver.offline.copies import backup as copies
 from imserver.offline.copies import everything as whole
 from imserver.offline.copies.archive import BackupArchive, is_archive, lack_of
@@ -106,9 +107,7 @@ def _restore(settings: Config, file: Path, folder: Path) -> _Restored:
         lines = ["a copy of the database alone has no checksum"]
         created = file.stat().st_mtime
         copies.restore(address.file, copy, numbers_of_server())
-        # A server can open the result if this start succeeds.
-        with whole.started_store(trial.storage, str(data), tables_of(features)):
-            pass
+        _require_openable(trial, tables_of(features))
     rows, tables = _compare(copy, address.file)
     return _Restored(rows, tables, created, lines, absent)
 
@@ -177,3 +176,9 @@ def _counts(database: Path) -> dict[str, int]:
             count = connection.execute(f'SELECT count(*) FROM "{name}"')
             (counts[name],) = count.fetchone()
         return counts
+
+
+def _require_openable(trial: Config, tables: StoreTables) -> None:
+    """Raise StartError if a server cannot open the restored database."""
+    with whole.started_store(trial.storage, trial.server.data_dir, tables):
+        pass
