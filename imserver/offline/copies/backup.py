@@ -110,7 +110,7 @@ def restore(
     unfinished = database.with_name(f"{database.name}.part")
     try:
         before = _name_for_replaced(folder, database)
-        replaced = _place_of_replaced(database, before)
+        replaced = _path_of_replaced(database, before)
         _write_continuing_copy(copy, unfinished, replaced, numbers)
         # The copy must be complete on the disk before the old database is
         # touched.
@@ -131,7 +131,7 @@ def restore(
     return f"restored {database}; the previous database is {before}", before
 
 
-def _place_of_replaced(database: Path, before: Path) -> Path:
+def _path_of_replaced(database: Path, before: Path) -> Path:
     """Return where the database to be replaced is now.
 
     It is ``before``, its new name, if an interrupted call has renamed it. That

@@ -264,14 +264,14 @@ def move(
         fail("interrupted: run the same command again to continue")
 
     _print_report(report, target, seconds=monotonic() - begun_at)
-    setting = _place_of_url(locations)
+    setting = _name_of_url_setting(locations)
     click.echo(
         f"now set {setting} to this address, and start the servers; {source.shown} is unchanged"
     )
 
 
-def _place_of_url(locations: Locations) -> str:
-    """Say where the operator has set the address of the database."""
+def _name_of_url_setting(locations: Locations) -> str:
+    """Name the variable or the setting that has the address of the database."""
     if _URL_VARIABLE in os.environ:
         return f"the variable {_URL_VARIABLE}"
     return locations.of("storage.url")
