@@ -417,12 +417,17 @@ def _body_with_cut_texts(shown: Shown) -> bytes:
     """
     body = msgspec.json.encode(shown)
     while len(body) > MOST_BYTES and shown.body:
-        shown = replace(shown, body=_cut(shown.body, len(shown.body) // 2))
+        shown = replace(shown, body=_half_of(shown.body))
         body = msgspec.json.encode(shown)
     while len(body) > MOST_BYTES and shown.title:
-        shown = replace(shown, title=_cut(shown.title, len(shown.title) // 2))
+        shown = replace(shown, title=_half_of(shown.title))
         body = msgspec.json.encode(shown)
     return body
+
+
+def _half_of(text: str) -> str:
+    """Return the first half of a text."""
+    return _cut(text, len(text) // 2)
 
 
 def delivery_to(

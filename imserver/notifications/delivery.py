@@ -569,12 +569,7 @@ class Host:
         Their message was read meanwhile, or the user may not be notified of it
         now. Switches greenlets.
         """
-        by_app: dict[str, list[Delivery]] = {}
-        for delivery in deliveries:
-            # A closing notification is sent because its message was read.
-            if delivery.kind != "close":
-                by_app.setdefault(delivery.app, []).append(delivery)
-
+        by_app = _shown_by_app(deliveries)
         read_ids: set[int] = set()
         for app, of_app in by_app.items():
             messages = [
@@ -899,3 +894,15 @@ def _slot_of(delivery: Delivery) -> tuple[int, str | int]:
     the same topic. A delivery without a topic has a slot of its own.
     """
     return delivery.endpoint, delivery.topic or delivery.id
+
+
+def _shown_by_app(deliveries: Iterable[Delivery]) -> dict[str, list[Delivery]]:
+    """Return app → its deliveries that show something.
+
+    A closing notification is left out: it is sent because its message was read.
+    """
+    by_app: dict[str, list[Delivery]] = {}
+    for delivery in deliveries:
+        if delivery.kind != "close":
+            by_app.setdefault(delivery.app, []).append(delivery)
+    return by_app

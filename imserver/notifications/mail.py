@@ -159,19 +159,28 @@ class Mails(Service, dict=True):
             # Set before the query, which switches: note_due and _settle may
             # change it meanwhile.
             self._next[app] = inf
-            try:
-                due, next_due = self.rows.mails_due(app, now, DUE_AT_ONCE)
-            except BaseException:
-                self._next.pop(app, None)
-                raise
+            due = self._read_of_app(app, now)
             if due:
-                # There may be more users than were read.
-                self._next.pop(app, None)
                 return [(app, each) for each in due]
-            # _settle may have removed the app meanwhile, to read it again.
-            if next_due is not None and app in self._next:
-                self._next[app] = min(self._next[app], next_due)
         return None
+
+    def _read_of_app(self, app: str, now: int) -> Sequence[MailDue]:
+        """Read the users of an app whose mails are due, and note the next time.
+
+        Switches greenlets. Raises StorageUnavailable.
+        """
+        try:
+            due, next_due = self.rows.mails_due(app, now, DUE_AT_ONCE)
+        except BaseException:
+            self._next.pop(app, None)
+            raise
+        if due:
+            # There may be more users than were read.
+            self._next.pop(app, None)
+        # _settle may have removed the app meanwhile, to read it again.
+        elif next_due is not None and app in self._next:
+            self._next[app] = min(self._next[app], next_due)
+        return due
 
     def _deliver(self, batch: list[tuple[str, MailDue]]) -> Failure | None:
         """Send the mails of a batch, several at a time.

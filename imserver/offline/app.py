@@ -103,10 +103,8 @@ def change(
     defines the app, change the app in that file.
     """
     with opened(path, data_dir) as (config, store, tenants):
-        before = {}
         tenant = tenants.get(name)
-        if tenant is not None:
-            before = plain(tenant)
+        before = {} if tenant is None else plain(tenant)
         # A name with a dot resets a field of a setting, which is a change of
         # this setting.
         reset = [each for each in unset if "." not in each]

@@ -149,9 +149,7 @@ class Absences(Struct, frozen=True):
         events = self.feeds.events
         window = feed.noting
         if work.due:
-            reported, over = self._decide(app, work.due)
-            heads = events.end_absences(app, self.feeds.node(), reported, over)
-            self.feeds.added(heads)
+            self._report_due(app, work.due)
             return
 
         absences = self._find_absences(feed, work.entries)
@@ -163,6 +161,15 @@ class Absences(Struct, frozen=True):
 
     # --- who is offline -------------------------------------------------------
 
+    def _report_due(self, app: str, due: Sequence[Absence]) -> None:
+        """Add the events about absences that are due, unless they have ended.
+
+        Switches greenlets. Raises StorageUnavailable and NotOwner.
+        """
+        reported, over = self._decide(app, due)
+        heads = self.feeds.events.end_absences(app, self.feeds.node(), reported, over)
+        self.feeds.added(heads)
+
     def _find_absences(self, feed: Feed, entries: Iterable[Entry]) -> list[Absence]:
         """Find the users who should read one of these entries and are offline.
 
@@ -173,13 +180,7 @@ class Absences(Struct, frozen=True):
         if not users:
             return []
 
-        # A user may be connected to any node, so the registry is asked.
-        are_online = self.presence.are_online(feed.app, users)
-        offline = {
-            user
-            for user, is_online in zip(users, are_online, strict=True)
-            if not is_online
-        }
+        offline = self._offline_among(feed.app, users)
         due = int((steady_time() + feed.receiver.absent_seconds) * _SECOND_MS)
         return [
             Absence(user, conversation, entry_id, due)
@@ -188,6 +189,19 @@ class Absences(Struct, frozen=True):
         ]
 
     # --- absences that are due ------------------------------------------------
+
+    def _offline_among(self, app: str, users: Sequence[str]) -> set[str]:
+        """Return the users who are offline.
+
+        A user may be connected to any node, so the registry is asked. Switches
+        greenlets. Raises StorageUnavailable.
+        """
+        are_online = self.presence.are_online(app, users)
+        return {
+            user
+            for user, is_online in zip(users, are_online, strict=True)
+            if not is_online
+        }
 
     def _decide(
         self, app: str, due: Sequence[Absence]

@@ -631,7 +631,7 @@ def _end_feeds(apps: Collection[str], sql: Statements) -> list[tuple[str, int, i
     # A feed has a lease as long as a node delivers it. A lease of 0 means that
     # it has ended.
     is_old = f"lease_until > 0 AND lease_until <= {sql.now} - {TRY_SECONDS}"
-    rows = sql.query(
+    old_feeds = (
         "SELECT f.app, f.entry_id, f.event_id, coalesce(l.last_id, 0), f.last_id "
         "FROM event_feed f "
         "LEFT JOIN log l ON l.app = f.app AND l.part = 0 "
@@ -642,7 +642,7 @@ def _end_feeds(apps: Collection[str], sql: Statements) -> list[tuple[str, int, i
         f"WHERE app = %s AND {is_old}"
     )
     undelivered = []
-    for name, entry, event, last_entry, last_event in rows:
+    for name, entry, event, last_entry, last_event in sql.query(old_feeds):
         app = text_of(name)
         has_ended = app not in apps and sql.execute(end, (name,))
         if has_ended and (entry < last_entry or event < last_event):

@@ -284,12 +284,8 @@ class RowWriter:
         """
         layout = self.layouts[table]
         engine = self.sql.engine
-        name = layout.query.table
-        columns = ", ".join(layout.query.columns)
-        # MySQL quotes names in its own way.
-        if engine == "mysql":
-            name = name.replace('"', "`")
-            columns = columns.replace('"', "`")
+        name = _quoted(layout.query.table, engine)
+        columns = _quoted(", ".join(layout.query.columns), engine)
         if engine != "sqlite":
             _check_types(layout, rows)
         changes = [column.kind.stored.get(engine) for column in layout.columns]
@@ -306,6 +302,13 @@ class RowWriter:
 
 _TYPES: Final = {"number": int, "flag": int, "real": float}
 """Kind → the type of plain values. Values of other kinds are bytes."""
+
+
+def _quoted(names: str, engine: str) -> str:
+    """Return quoted names in the way of an engine. MySQL has its own quotes."""
+    if engine == "mysql":
+        return names.replace('"', "`")
+    return names
 
 
 def _check_types(layout: TableLayout, rows: list[Row]) -> None:
