@@ -174,6 +174,11 @@ def outcome_of(
     if is_closed or not question.answers:
         # For example "ask_expired".
         return in_words(language, f"ask_{question.state or 'answered'}")
+    return _last_answer_of(question, names, language)
+
+
+def _last_answer_of(question: Ask, names: Mapping[str, str], language: str) -> str:
+    """Return the text that somebody has answered a question, and how."""
     answer = question.answers[-1]
     name = names.get(answer.user) or answer.user
     text = _text_of_answer(question, answer.value, answer.text)

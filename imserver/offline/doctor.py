@@ -581,12 +581,17 @@ def _socket_memory(_config: Config) -> Findings:
         return
     _, _, most_pages = value.split()
     most = int(most_pages) * BYTES_PER_PAGE
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    memory = _memory_of_machine()
     pages = " ".join(value.split("\t"))
     found = f"{pages} pages: at most {_size(most)} of {_size(memory)}"
     meaning = "socket buffers may take more than half of the memory: slow receivers could end the server"
     mend = _sysctl(name, _safe_socket_memory(memory))
     yield finding_of(most > memory // 2, name, found, meaning, mend)
+
+
+def _memory_of_machine() -> int:
+    """Return the bytes of memory that the machine has."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _safe_socket_memory(memory: int) -> str:
@@ -860,18 +865,23 @@ def _disk(config: Config) -> Findings:
         mend = "set server.data_dir to another folder"
         yield Finding("fail", "data folder", found, _NO_START, mend)
         return
-    # The file stays if a restore is interrupted, so that no server starts with
-    # half of the data.
-    if (folder / RESTORING).exists():
-        found = f"a restore into {folder} was interrupted"
-        mend = "run imserver restore again"
-        yield Finding("fail", "restore", found, _NO_START, mend)
-
+    yield from _interrupted_restore(folder)
     yield _free_space(config, folder)
     if os.access(folder, os.W_OK):
         yield _fsync_speed(folder)
     else:
         yield _finding_of_unwritable(folder, wanted_folder)
+
+
+def _interrupted_restore(folder: Path) -> Findings:
+    """Check whether a restore into a data folder was interrupted.
+
+    Its file then stays, so that no server starts with half of the data.
+    """
+    if (folder / RESTORING).exists():
+        found = f"a restore into {folder} was interrupted"
+        mend = "run imserver restore again"
+        yield Finding("fail", "restore", found, _NO_START, mend)
 
 
 def _existing_folder(wanted: Path) -> Path:

@@ -205,11 +205,8 @@ def secrets_of(settings: Config) -> set[str]:
     secrets.add(os.environ.get(ENVIRONMENT_KEY, ""))
     server = settings.server
     default = str(Path(server.data_dir, "secret"))
-    for file in filter(None, (default, server.secret_file, server.second_secret_file)):
-        try:
-            secrets.add(Path(file).read_text(encoding="latin-1").strip())
-        except OSError:
-            continue  # it does not exist, or this user may not read it
+    for file in (default, server.secret_file, server.second_secret_file):
+        secrets.add(_read_secret(file))
     return {secret for secret in secrets if len(secret) >= LEAST_SECRET}
 
 
@@ -314,12 +311,7 @@ def _metrics(settings: Config) -> str:
         host_of(settings), settings.app.http_port or None, timeout=ASK_SECONDS
     )
     try:
-        connection.request("GET", "/metrics", headers=headers)
-        answer = connection.getresponse()
-        content = answer.read().decode("utf-8", "replace")
-        if answer.status == OK:
-            return content
-        return f"the server answers with status {answer.status}\n"
+        return _get_metrics(connection, headers)
     except (OSError, HTTPException) as error:
         return f"the server does not answer: {type(error).__name__}\n"
     finally:
@@ -338,6 +330,16 @@ def _write(file: Path, parts: Mapping[str, str], secrets: Iterable[str]) -> None
     ):
         for name, text in parts.items():
             archive.writestr(name, redacted(text, secrets))
+
+
+def _get_metrics(connection: HTTPConnection, headers: dict[str, str]) -> str:
+    """Ask for the metrics. Raises OSError and HTTPException."""
+    connection.request("GET", "/metrics", headers=headers)
+    answer = connection.getresponse()
+    content = answer.read().decode("utf-8", "replace")
+    if answer.status == OK:
+        return content
+    return f"the server answers with status {answer.status}\n"
 
 
 def _key_for_metrics(settings: Config) -> str:
@@ -392,3 +394,17 @@ def _parts_of(settings: Config, features: Sequence[FeatureRow]) -> dict[str, str
         "log.txt": _log(settings),
         "metrics.txt": _metrics(settings),
     }
+
+
+def _read_secret(file: str) -> str:
+    """Read the secret in a file.
+
+    The result is ``""`` if ``file`` is empty or does not exist, or if this user
+    may not read it.
+    """
+    if not file:
+        return ""
+    try:
+        return Path(file).read_text(encoding="latin-1").strip()
+    except OSError:
+        return ""

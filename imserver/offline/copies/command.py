@@ -490,15 +490,22 @@ def _users_of(
     pairs: list[tuple[ErasureRow, str]] = []
     for app, rows_of_app in _first_erasures(rows).items():
         users: set[str] = store.read_or(set(), partial(_users_in, app, tables))
-        user_by_digest: dict[str, str] = {}
-        for user in users:
-            # A user has a digest for each secret of the server.
-            for digest in erasures.digests(app, user):
-                user_by_digest[digest] = user
+        user_by_digest = _users_by_digest(erasures, app, users)
         for row in rows_of_app:
             if row.digest in user_by_digest:
                 pairs.append((row, user_by_digest[row.digest]))
     return pairs
+
+
+def _users_by_digest(
+    erasures: Erasures, app: str, users: Iterable[str]
+) -> dict[str, str]:
+    """Return digest → user. A user has a digest for each secret of the server."""
+    user_by_digest: dict[str, str] = {}
+    for user in users:
+        for digest in erasures.digests(app, user):
+            user_by_digest[digest] = user
+    return user_by_digest
 
 
 def _first_erasures(rows: Iterable[ErasureRow]) -> dict[str, list[ErasureRow]]:

@@ -410,11 +410,7 @@ class _Move:
             raise StartError(
                 f"the database {shown} is itself the target of an unfinished move"
             )
-        # A table of the server may be missing after a wrong restore.
-        missing = sorted(wanted - present)
-        if missing:
-            names = ", ".join(missing)
-            raise StartError(f"the database {shown} is damaged: it has no {names}")
+        _refuse_missing(shown, wanted - present)
         strangers = present - wanted - self._excluded(records)
         return tuple(sorted(strangers.difference(_OF_STEPS)))
 
@@ -769,6 +765,16 @@ class _Move:
                 connection.connection.driver_connection.execute(  # type: ignore[union-attr]
                     "PRAGMA wal_checkpoint(TRUNCATE)"
                 )
+
+
+def _refuse_missing(shown: str, missing: Set[str]) -> None:
+    """Raise StartError if tables of the server are missing in a database.
+
+    They may be missing after a wrong restore. ``shown``: the address.
+    """
+    if missing:
+        names = ", ".join(sorted(missing))
+        raise StartError(f"the database {shown} is damaged: it has no {names}")
 
 
 def _parents_first(
