@@ -123,8 +123,8 @@ def with_reloaded_settings(page: str) -> str:
     """The page, with the list of the settings that SIGHUP reads again."""
     names = ", ".join(f"`{name}`" for name in reloaded_settings())
     text = (
-        f"SIGHUP reads again: the section `apps`, {names}. No connection is dropped. "
-        "A file with an error changes nothing and is logged. All other"
+        f"SIGHUP reads again: the section `apps`, {names}. No connection is dropped. If "
+        "the file has an error, nothing changes, and the log says why. All other"
     )
     lines = textwrap.wrap(text, _LINE_CHARACTERS, break_on_hyphens=False)
     return _RELOADED.sub(lambda _: "\n".join(lines), page)
