@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator
 from functools import partial
 from html import escape
+from math import inf
 from pathlib import Path
 from time import time
 from typing import Any, ClassVar, Final, Literal, NamedTuple
@@ -361,10 +362,10 @@ class LiveMatrix:
             text_at(event, "type") == "m.room.create" for event in (*events, *state)
         )
         if is_new:
-            earliest_ms = progress.begin_ms
+            earliest_ms: float = progress.begin_ms
             end = ""
         elif at(news, "timeline", "limited"):
-            earliest_ms = 0
+            earliest_ms = -inf
             end = progress.since
         else:
             return
@@ -372,7 +373,7 @@ class LiveMatrix:
         yield from self._history(room, begin, end, earliest_ms)
 
     def _history(
-        self, room: str, begin: str, end: str, earliest_ms: int
+        self, room: str, begin: str, end: str, earliest_ms: float
     ) -> Iterator[Json]:
         """Yield the events of a room back in time, page by page.
 
@@ -380,12 +381,12 @@ class LiveMatrix:
         out. The pages end with the first one whose events are all before
         ``earliest_ms``.
         """
-        query = {"dir": "b", "limit": "100"}
-        if end:
-            query["to"] = end
         for _ in range(MOST_PAGES):
+            query = {"dir": "b", "limit": "100"}
             if begin:
                 query["from"] = begin
+            if end:
+                query["to"] = end
             page = self._get(f"rooms/{_quoted(room)}/messages", **query)
             chunk = list_at(page, "chunk")
             yield from chunk
