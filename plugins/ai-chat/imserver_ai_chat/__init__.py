@@ -144,12 +144,8 @@ class AiChat:
         self._log = core.store.part(MessageLog)
         self._rate = Buckets(MESSAGES, core.limits.messages_per_second)
         self._message_bytes = core.limits.message_bytes
-        self._ui = Form(
-            line=ui_line, chunked=ChunkedEncoding(UI), plain=StreamEncoding(UI)
-        )
-        self._ag_ui = Form(
-            line=ag_ui_line, chunked=ChunkedEncoding(AG_UI), plain=StreamEncoding(AG_UI)
-        )
+        self._ui = _form(ui_line, UI)
+        self._ag_ui = _form(ag_ui_line, AG_UI)
         core.queries.add(_OPEN_QUERY, OpenQuery, self._open_here)
 
     def paths(self, _serve: object) -> dict[str, StreamPath]:
@@ -196,8 +192,7 @@ class AiChat:
         """
         question = read_message(head.body)
         principal = self._user_of(head.headers, host_of(stream.peer))
-        close = partial(stream.close, CloseCode.NORMAL)
-        answer = self._new_answer(stream, principal, question.chat, form.line, close)
+        answer = self._new_answer_on_stream(stream, principal, question.chat, form)
         answer.thread = question.thread
         answer.run = question.run
         source = self._store_question(principal, question, answer)
@@ -283,8 +278,7 @@ class AiChat:
             self._refuse_without_answer(stream, head)
             return
 
-        close = partial(stream.close, CloseCode.NORMAL)
-        answer = self._new_answer(stream, principal, chat, self._ui.line, close)
+        answer = self._new_answer_on_stream(stream, principal, chat, self._ui)
         answer.stream = message or next(reversed(streams), "")
         source = AnswerSource(cursor)
         if message:
@@ -324,23 +318,28 @@ class AiChat:
         answer is neither stored nor open, it is given up after
         :data:`LOST_SECONDS`, and None is returned. May switch greenlets.
         """
-        entries = self._log.entries
-        name = answer.stream
-        # The name is the id of a stream or of a stored message.
-        sent = entries.sent(principal.app, answer.bot, name)
-        if sent:
-            id = sent.id
-        elif is_number(name):
-            id = int(name)
-        else:
-            id = 0
-        readable = entries.readable(principal.app, principal.user, [id])
+        id = self._id_of_answer(principal.app, answer.bot, name=answer.stream)
+        readable = self._log.entries.readable(principal.app, principal.user, [id])
         stored = next(filter(answer.is_of, readable), None)
-        if stored is None and name not in streams:
+        if stored is None and answer.stream not in streams:
             gevent.spawn_later(
                 LOST_SECONDS, self._give_up, answer, "the answer is lost"
             )
         return stored
+
+    def _id_of_answer(self, app: str, bot: str, name: str) -> int:
+        """Return the id of the stored message that an answer has; 0 if none is
+        stored.
+
+        ``name``: the id of a stream or of a stored message. May switch
+        greenlets.
+        """
+        sent = self._log.entries.sent(app, bot, name)
+        if sent:
+            return sent.id
+        if is_number(name):
+            return int(name)
+        return 0
 
     def _watch_bot(self, principal: Principal, chat: Chat, answer: Answer) -> None:
         """Greenlet: give up an answer that has not begun, if the bot is away.
@@ -365,6 +364,14 @@ class AiChat:
         if line:
             answer.connection.send(line)
         answer.close()
+
+    def _new_answer_on_stream(
+        self, stream: Stream, principal: Principal, chat: Chat, form: Form
+    ) -> Answer:
+        """Return the answer that an HTTP response will carry. It ends the
+        response."""
+        close = partial(stream.close, CloseCode.NORMAL)
+        return self._new_answer(stream, principal, chat, form.line, close)
 
     def _new_answer(
         self,
@@ -502,20 +509,35 @@ class AiChat:
 
         question = _question_of(asking)
         if question is None:
-            chat = Chat.of(asking.chat)
-        else:
-            chat = question.chat
+            self._resume_on_socket(connection, socket, asking, principal)
+            return
+        answer = self._new_answer_on_socket(
+            connection, socket, asking, principal, question.chat
+        )
+        answer.thread = question.thread
+        answer.run = question.run
+        answer.stream, answer.passed = asking.position()
+        source = self._store_question(principal, question, answer)
+        self._begin_on_socket(connection, socket, asking, principal, answer, source)
+
+    def _resume_on_socket(
+        self,
+        connection: Connection,
+        socket: Socket,
+        asking: Asking,
+        principal: Principal,
+    ) -> None:
+        """Stream the open answer of a chat, or tell the client that there is
+        none.
+
+        May switch greenlets. Raises ApiProblem and Unavailable.
+        """
+        chat = Chat.of(asking.chat)
         answer = self._new_answer_on_socket(connection, socket, asking, principal, chat)
-        if question is None:
-            source = self._find_open(principal, chat, answer)
-            if source is None:
-                connection.send(socket_frame("no-active", asking.request))
-                return
-        else:
-            answer.thread = question.thread
-            answer.run = question.run
-            answer.stream, answer.passed = asking.position()
-            source = self._store_question(principal, question, answer)
+        source = self._find_open(principal, chat, answer)
+        if source is None:
+            connection.send(socket_frame("no-active", asking.request))
+            return
         self._begin_on_socket(connection, socket, asking, principal, answer, source)
 
     def _new_answer_on_socket(
@@ -690,11 +712,7 @@ class AiChat:
         result = self._messaging.store(principal.app, draft, by_user=True)
         if isinstance(result, Appended):
             return result.entry
-        if isinstance(result, Rejected):
-            raise ApiProblem(result.problem, result.explanation)
-        if isinstance(result, StorageUnavailable):
-            raise result
-        raise ApiProblem(Problems.TOO_MANY_REQUESTS)
+        raise _error_of_refusal(result)
 
     def _require_rate(self, principal: Principal) -> None:
         """Count a message of a user. Raises ApiProblem if there are too
@@ -739,19 +757,28 @@ class AiChat:
         if not conversation:
             return call.reply({"messages": [], "before": 0})
 
+        return call.reply(self._page(principal, chat, conversation, int(before)))
+
+    def _page(
+        self, principal: Principal, chat: Chat, conversation: int, before: int
+    ) -> dict[str, Any]:
+        """Return the messages before an id, and the ``before`` of the page
+        before them.
+
+        ``before`` is 0 for the newest page, and after the oldest one. May
+        switch greenlets.
+        """
         page, has_more = self._log.entries.history(
-            principal.app, principal.user, conversation, int(before), PAGE
+            principal.app, principal.user, conversation, before, PAGE
         )
         entries = sorted(page, key=lambda entry: entry.id)
         messages = [
             _message_of(entry, chat.bot) for entry in entries if entry.kind == "message"
         ]
-        # With it the client asks for the page before; 0 means that there is
-        # none.
         next_before = 0
         if has_more and entries:
             next_before = entries[0].id
-        return call.reply({"messages": messages, "before": next_before})
+        return {"messages": messages, "before": next_before}
 
     def _conversation_of(self, principal: Principal, chat: Chat) -> int:
         """Return the conversation of a chat; 0 if nobody has written in it
@@ -800,12 +827,7 @@ class AiChat:
 
         It must be a user of the app that has the chats, and must not be banned.
         """
-        tenants = self._core.tenants
-        app = tenants.resolve(self._settings.app)
-        if tenants.find(app) is None:
-            raise ApiProblem(
-                Problems.UNKNOWN_APP, f"There is no app {app} (setting ai_chat.app)"
-            )
+        app = self._app_with_chats()
         # A visitor of a page has a name, but no account.
         if not principal.user or principal.kind == "page":
             raise ApiProblem(Problems.TOKEN_INVALID)
@@ -815,6 +837,37 @@ class AiChat:
         if ban:
             raise ApiProblem(Problems.BANNED, ban.text)
         return principal
+
+    def _app_with_chats(self) -> str:
+        """Return the app whose bots answer. Raises ApiProblem if there is no
+        such app."""
+        tenants = self._core.tenants
+        app = tenants.resolve(self._settings.app)
+        if tenants.find(app) is None:
+            raise ApiProblem(
+                Problems.UNKNOWN_APP, f"There is no app {app} (setting ai_chat.app)"
+            )
+        return app
+
+
+def _form(line: Callable[[Answer, Chunk], bytes], dialect: AnswerDialect) -> Form:
+    """Return the form of answers that ``line`` writes and a dialect ends."""
+    return Form(
+        line=line, chunked=ChunkedEncoding(dialect), plain=StreamEncoding(dialect)
+    )
+
+
+def _error_of_refusal(result: object) -> Exception:
+    """Return the error for a question that was not stored.
+
+    A result that is neither a rejection nor a failure of the storage means that
+    the user sends too much.
+    """
+    if isinstance(result, Rejected):
+        return ApiProblem(result.problem, result.explanation)
+    if isinstance(result, StorageUnavailable):
+        return result
+    return ApiProblem(Problems.TOO_MANY_REQUESTS)
 
 
 def _question_of(asking: Asking) -> Question | None:

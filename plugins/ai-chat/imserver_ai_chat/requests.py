@@ -98,13 +98,7 @@ def read_message(body: bytes, is_run: bool = False) -> Question:
     ``is_run``: the id of the run serves as the id of the message. Raises
     ApiProblem.
     """
-    try:
-        request = _decode(body)
-    except (ValueError, RecursionError) as error:
-        raise ApiProblem.invalid(str(error)) from None
-    if not request.messages or request.messages[-1].role != "user":
-        raise ApiProblem.invalid("`messages`: the last one is of the user")
-
+    request = _read_body(body)
     message = request.messages[-1]
     text = _text_of(message)
     if is_run:
@@ -120,6 +114,18 @@ def read_message(body: bytes, is_run: bool = False) -> Question:
     return Question(
         Chat.of(thread), text, client_msg_id=id, thread=thread, run=request.run_id
     )
+
+
+def _read_body(body: bytes) -> _Body:
+    """Decode a request. Raises ApiProblem if it does not end with a message of
+    the user."""
+    try:
+        request = _decode(body)
+    except (ValueError, RecursionError) as error:
+        raise ApiProblem.invalid(str(error)) from None
+    if not request.messages or request.messages[-1].role != "user":
+        raise ApiProblem.invalid("`messages`: the last one is of the user")
+    return request
 
 
 def _id_of_repetition(id: str, request: _Body) -> str:
