@@ -190,10 +190,7 @@ def import_archive(archive: Archive, wish: Wish) -> None:
     """
     # A long import must not fail at its end because of these files.
     for path in filter(None, (wish.links, wish.report)):
-        if not path.parent.is_dir():
-            fail(f"{path.parent} is not a folder")
-        if path.is_symlink() and path.is_file():
-            fail(f"{path} is a link to a file: name the file itself")
+        _require_writable(path)
     index = FileIndex(archive, wish.files)
     problems = archive.problems
     with closing(Spool()) as spool:
@@ -205,6 +202,15 @@ def import_archive(archive: Archive, wish: Wish) -> None:
     if wish.report is not None:
         write_csv(wish.report, report_rows(contents, problems))
     print_problems(problems, "not imported, or different:")
+
+
+def _require_writable(path: Path) -> None:
+    """End the command with an error if a file cannot be written to this
+    path."""
+    if not path.parent.is_dir():
+        fail(f"{path.parent} is not a folder")
+    if path.is_symlink() and path.is_file():
+        fail(f"{path} is a link to a file: name the file itself")
 
 
 class _Result(NamedTuple):
@@ -252,12 +258,11 @@ class _Arrival(Struct, frozen=True):
             destination = Destination(
                 config, store, tenant, archive.name, archive.problems
             )
-            file = PositionFile(config.server.data_dir, archive.name, tenant.name)
+            folder = config.server.data_dir
+            file = PositionFile(folder, archive.name, tenant.name)
             with closing(destination) as target, file.locked() as position:
-                page = ""  # nobody gets a link
-                if self.wish.links is not None or self.wish.mail:
-                    page = _links_page(tenant, target.page)
-                for warning in _warnings(config.server.data_dir, target.page):
+                page = self._page_of_links(tenant, target)
+                for warning in _warnings(folder, target.page):
                     click.echo(f"imserver: {warning}", err=True)
                 contents = self.survey()
                 result = self._import(target, contents, page, smtp)
@@ -267,6 +272,13 @@ class _Arrival(Struct, frozen=True):
             self._record(config, store, tenant.name, target.added)
         self._print_result(target.added, contents, result)
         return contents
+
+    def _page_of_links(self, tenant: Tenant, target: Destination) -> str:
+        """Return the page that the links for people open; ``""`` if nobody gets
+        a link."""
+        if self.wish.links is not None or self.wish.mail:
+            return _links_page(tenant, target.page)
+        return ""
 
     def _import(
         self, target: Destination, contents: Survey, page: str, smtp: SmtpSettings

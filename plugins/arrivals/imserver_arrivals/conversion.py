@@ -73,18 +73,23 @@ class Conversion:
                 stores=[removal_key(target) for target in targets], changes=targets
             )
         if isinstance(record, Group):
-            # By its newest messages a group is found whose first entry has
-            # expired.
-            newest = self.survey.of_groups[record.id].newest
-            return Keys(
-                stores=[self.group_key(record.id)],
-                looks_up=[self.key(id) for _, id in newest],
-            )
+            return self._keys_of_group(record)
         if isinstance(record, Pin):
             return Keys(
                 stores=[self.pin_key(record)], looks_up=[self.key(record.message)]
             )
         return Keys(stores=[self.key(record.id)])
+
+    def _keys_of_group(self, group: Group) -> Keys:
+        """Return the keys of a group.
+
+        By its newest messages a group is found whose first entry has expired.
+        """
+        newest = self.survey.of_groups[group.id].newest
+        return Keys(
+            stores=[self.group_key(group.id)],
+            looks_up=[self.key(id) for _, id in newest],
+        )
 
     def _keys_of_message(self, message: Message) -> Keys:
         """Return the keys of a message and of everything to which it refers.

@@ -66,16 +66,23 @@ def depart(
         _require_groups(store, app, groups)
         settings = settings_of(config, UploadSettings)
         with closing(Uploads(settings, config.server.data_dir, store)) as uploads:
-            with long_work("reading") as say:
-                archive = Departure(
-                    store, app, uploads, groups, lambda n: say(f"reading: {n} messages")
-                )
+            archive = _read_app(store, app, uploads, groups)
             with closing(archive):
                 _write_archive(archive, app, name, part)
                 record_act(config, store, f"{name}.export", app, groups=list(groups))
                 part.replace(file)
     click.echo(f"{file}: bytes {file.stat().st_size:,}")
     print_problems(archive.problems, "not written, or different:")
+
+
+def _read_app(
+    store: Store, app: str, uploads: Uploads, groups: tuple[int, ...]
+) -> Departure:
+    """Read an app in the form of an archive, and show the progress."""
+    with long_work("reading") as say:
+        return Departure(
+            store, app, uploads, groups, lambda n: say(f"reading: {n} messages")
+        )
 
 
 def _write_archive(archive: Departure, app: str, format: str, path: Path) -> None:

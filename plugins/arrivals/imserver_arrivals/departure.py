@@ -301,13 +301,7 @@ class Departure:
             self._look_up([entry.sender or _SERVER])
             self._spool.add(self._message(entry, group))
         elif entry.kind == "reaction" and entry.sender:
-            change = ReactionChange(
-                message=str(entry.about),
-                person=entry.sender,
-                emoji=entry.body.decode(errors="replace"),
-                is_added=entry.type == "add",
-            )
-            self._spool.add(change)
+            self._spool.add(_reaction_change(entry))
         elif entry.kind == "pin":
             self._apply_pin(entry)
         elif entry.sender:
@@ -355,13 +349,7 @@ class Departure:
         ``mentions``: the users, or ``all``.
         """
         self._look_up([user for user in mentions if user != "all"])
-        ids = {}
-        if "all" in mentions:
-            ids["all"] = EVERYBODY
-        for user in mentions:
-            account = self._people.get(user)
-            if account is not None:
-                ids[account.nickname] = user
+        ids = self._ids_by_name(mentions)
         if not ids:
             return text
 
@@ -373,6 +361,18 @@ class Departure:
             return mention(ids[match[1]])
 
         return around_code(text, partial(name.sub, mark))
+
+    def _ids_by_name(self, mentions: Collection[str]) -> dict[str, str]:
+        """Return the names that stand for mentioned people in a text, and their
+        users."""
+        ids = {}
+        if "all" in mentions:
+            ids["all"] = EVERYBODY
+        for user in mentions:
+            account = self._people.get(user)
+            if account is not None:
+                ids[account.nickname] = user
+        return ids
 
     def _messages(self) -> Iterator[Message | Change]:
         """Yield the messages with their reactions, and the changes.
@@ -400,6 +400,16 @@ class Departure:
                 yield record
         if message is not None:
             yield _with_reactions(message, reactions)
+
+
+def _reaction_change(entry: Entry) -> ReactionChange:
+    """Return the reaction that an entry of the log adds or takes back."""
+    return ReactionChange(
+        message=str(entry.about),
+        person=entry.sender,
+        emoji=entry.body.decode(errors="replace"),
+        is_added=entry.type == "add",
+    )
 
 
 def _with_reactions(
@@ -521,12 +531,12 @@ def _change(entry: Entry, group: str) -> Change | None:
         return replace(change, kind="leave")
     if entry.kind != "group":
         return None
+    about_nobody = replace(change, people=())
     if details.change == "rename":
-        name = details.name or ""
-        return replace(change, kind="name", people=(), text=name)
+        return replace(about_nobody, kind="name", text=details.name or "")
     if details.change == "description":
         text = details.description or ""
-        return replace(change, kind="description", people=(), text=text)
+        return replace(about_nobody, kind="description", text=text)
     return None
 
 

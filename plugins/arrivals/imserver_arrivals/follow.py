@@ -99,11 +99,7 @@ def follow_server(live: Live, address: str, has_back: bool, wish: Wish) -> None:
         file = PositionFile(config.server.data_dir, live.name, tenant.name)
         destination = Destination(config, store, tenant, live.name, problems)
         with closing(destination) as target, file.locked() as stored:
-            if stored.address not in ("", address):
-                raise LiveError(
-                    f"this app follows {stored.address}: remove {file.path} to begin again",
-                    is_final=True,
-                )
+            _require_address(address, stored, file)
             position = _first_position(store, tenant.name, file, stored, has_back)
             beginning = _beginning_in_words(stored.cursor)
             click.echo(f"following {address}, {beginning}; Ctrl-C ends it")
@@ -115,6 +111,15 @@ def follow_server(live: Live, address: str, has_back: bool, wish: Wish) -> None:
             follower = Follower(live, target, store, file, position, problems)
             _run_and_record(follower, target, record)
     print_counts(problems, "not imported, or different:")
+
+
+def _require_address(address: str, stored: Position, file: PositionFile) -> None:
+    """Raise LiveError if the stored position is that of another server."""
+    if stored.address not in ("", address):
+        raise LiveError(
+            f"this app follows {stored.address}: remove {file.path} to begin again",
+            is_final=True,
+        )
 
 
 class Follower:
@@ -195,14 +200,7 @@ class Follower:
 
         Raises LiveError, StorageUnavailable and OSError.
         """
-        position = self._position
-        with TemporaryDirectory(prefix="imserver-") as name:
-            folder = Path(name)
-            cursor = self._live.write(folder, position.cursor, SECONDS)
-            groups: dict[int, str] = {}
-            if any(folder.iterdir()):
-                groups = self._import_events(folder)
-        position = replace(position, cursor=cursor, groups=position.groups | groups)
+        position = self._receive(self._position)
         try:
             for ours in self._post(position):
                 position = replace(position, ours=ours)
@@ -213,6 +211,17 @@ class Follower:
                 with self._finishing():
                     self._file.write(position)
                 self._position = position
+
+    def _receive(self, position: Position) -> Position:
+        """Import the server's events after a position, and return the next
+        one."""
+        groups: dict[int, str] = {}
+        with TemporaryDirectory(prefix="imserver-") as name:
+            folder = Path(name)
+            cursor = self._live.write(folder, position.cursor, SECONDS)
+            if any(folder.iterdir()):
+                groups = self._import_events(folder)
+        return replace(position, cursor=cursor, groups=position.groups | groups)
 
     def _import_events(self, folder: Path) -> dict[int, str]:
         """Import the archive in a folder.

@@ -30,7 +30,7 @@ from .past import PastWriter
 from .people import People
 from .problems import Problems
 from .read_positions import ReadPositions
-from .records import Archive, Change, Group, Message, Pin
+from .records import Archive, Change, Group, Message, Pin, Removal
 from .spool import Spool, moment
 from .survey import Survey
 from .text import SECOND_MS
@@ -121,13 +121,8 @@ class Importer:
                 count += 1
                 if not count % BATCH:
                     done(count)
-            elif isinstance(record, Change):
-                for change in self._changes(record):
-                    self._add(change)
             else:
-                if isinstance(record, Group):
-                    self._created.add(record.id)
-                self._add(record)
+                self._add_other(record)
         self._store_batch()
         # Pins and last changes refer to everything else, so they come at the
         # end.
@@ -135,6 +130,16 @@ class Importer:
             for record_of_end in self._last_records(group):
                 self._add(record_of_end)
         self._store_batch()
+
+    def _add_other(self, record: Group | Change | Removal) -> None:
+        """Add a record that is not a message."""
+        if isinstance(record, Change):
+            for change in self._changes(record):
+                self._add(change)
+            return
+        if isinstance(record, Group):
+            self._created.add(record.id)
+        self._add(record)
 
     def groups(self) -> dict[int, str]:
         """Return the imported groups: conversation here → id of the group in
@@ -216,20 +221,24 @@ class Importer:
 
         Members who never joined join, and everybody else who was there leaves.
         """
-        activity = self._survey.of_groups[group.id]
         admins = set(group.admins)
-        members = sorted(activity.members)
-        ever_present = {
+        members = sorted(self._survey.of_groups[group.id].members)
+        usual_members = [each for each in members if each not in admins]
+        present_admins = [each for each in members if each in admins]
+        change = partial(_change_of_members, group.id, now)
+        left = sorted(self._ever_present(group).difference(members))
+        yield change("member", usual_members)
+        yield replace(change("member", present_admins), role="admin")
+        yield change("leave", left)
+
+    def _ever_present(self, group: Group) -> set[str]:
+        """Return everybody who was in a group at some time."""
+        activity = self._survey.of_groups[group.id]
+        return {
             *activity.joined,
             *activity.seen,
             *self._conversion.first_members(group),
         }
-        usual_members = [each for each in members if each not in admins]
-        present_admins = [each for each in members if each in admins]
-        change = partial(_change_of_members, group.id, now)
-        yield change("member", usual_members)
-        yield replace(change("member", present_admins), role="admin")
-        yield change("leave", sorted(ever_present.difference(members)))
 
     # --- messages -------------------------------------------------------------
 
@@ -246,14 +255,7 @@ class Importer:
         first = parts[:MOST_ITEMS]
         self._add(message, self._conversion.draft(message, first))
         for number, start in enumerate(range(MOST_ITEMS, len(parts), MOST_ITEMS), 1):
-            further = replace(
-                message,
-                id=f"{message.id}.{number}",
-                text="",
-                is_edited=False,
-                reactions=(),
-                files=(),
-            )
+            further = _without_content(message, id=f"{message.id}.{number}")
             its_parts = parts[start : start + MOST_ITEMS]
             self._add(further, self._conversion.draft(further, its_parts))
 
@@ -266,20 +268,25 @@ class Importer:
         because the message must be in the log then. ``draft``: of a message.
         """
         keys = self._conversion.keys(record)
-        batch = self._batch
-        limit = self._batch_weight
-        if batch.rows:
-            last_record, _ = batch.rows[-1]
-            if time_of(record) == time_of(last_record):
-                # Records with one time stay together as far as possible.
-                limit *= 2
-        if batch.weight >= limit or not batch.stores.isdisjoint(keys.changes):
+        is_full = self._batch.weight >= self._most_weight(record)
+        if is_full or not self._batch.stores.isdisjoint(keys.changes):
             self._store_batch()
-            batch = self._batch
+        batch = self._batch
         batch.rows.append((record, draft))
         batch.keys.update(keys.stores, keys.changes, keys.looks_up)
         batch.stores.update(keys.stores)
         batch.weight += _weight(record)
+
+    def _most_weight(self, record: Happening) -> int:
+        """Return the weight at which the batch is full for a record.
+
+        Records with one time stay together as far as possible.
+        """
+        if self._batch.rows:
+            last_record, _ = self._batch.rows[-1]
+            if time_of(record) == time_of(last_record):
+                return self._batch_weight * 2
+        return self._batch_weight
 
     def _store_batch(self) -> None:
         """Store the batch in one transaction, and begin the next one.
@@ -325,6 +332,11 @@ class Importer:
             self._problems.note_lost(why, group=group, count=count)
         for (what, group), count in writer.changed.items():
             self._problems.note(what, group=group, count=count)
+
+
+def _without_content(message: Message, id: str) -> Message:
+    """Return a message without its content, under another id."""
+    return replace(message, id=id, text="", is_edited=False, reactions=(), files=())
 
 
 def _change_of_members(

@@ -113,23 +113,27 @@ def checked_address(address: str, schemes: Collection[str] = ("https", "http")) 
     The token is a secret, so the connection must be encrypted, or stay on this
     machine. Raises LiveError for another address.
     """
-    try:
-        if not address.isprintable() or " " in address:
-            raise ValueError("the address has invalid characters")
-        parts = urlsplit(address)
-        host = parts.hostname or ""
-        _ = parts.port  # raises ValueError if it is not a port
-    except ValueError:
-        host = ""
-    if not host or parts.scheme not in schemes:
+    scheme, host = _scheme_and_host(address)
+    if not host or scheme not in schemes:
         raise LiveError("an address begins with https://", is_final=True)
-    is_encrypted = parts.scheme.endswith("s")
+    is_encrypted = scheme.endswith("s")
     is_local = host in ("localhost", "::1") or host.startswith("127.")
     if not (is_encrypted or is_local):
-        raise LiveError(
-            f"{parts.scheme}://{host} is not encrypted: use https", is_final=True
-        )
+        raise LiveError(f"{scheme}://{host} is not encrypted: use https", is_final=True)
     return address.rstrip("/")
+
+
+def _scheme_and_host(address: str) -> tuple[str, str]:
+    """Return the scheme and the host of an address; empty texts if it is not
+    valid."""
+    if not address.isprintable() or " " in address:
+        return "", ""
+    try:
+        parts = urlsplit(address)
+        _ = parts.port  # raises ValueError if it is not a port
+    except ValueError:
+        return "", ""
+    return parts.scheme, parts.hostname or ""
 
 
 class Server:
@@ -189,20 +193,7 @@ class Server:
             headers = headers | {"Content-Type": "application/json"}
             content = msgspec.json.encode(body)
         for attempt in range(1, _MOST_TRIES + 1):
-            try:
-                answer = self._pool.request(
-                    method,
-                    self._address + path,
-                    body=content,
-                    headers=headers,
-                    # Another server must not get the token.
-                    redirect=False,
-                    preload_content=False,
-                )
-            except (HTTPError, OSError, ValueError) as error:
-                raise LiveError(
-                    f"{self._host} does not answer: {_reason(error)}"
-                ) from None
+            answer = self._send(method, path, content, headers)
             if 200 <= answer.status < 300:
                 return answer
             answer.close()
@@ -210,6 +201,26 @@ class Server:
                 break
             _wait_before_repeating(answer, attempt)
         raise self._refusal(answer.status, path)
+
+    def _send(
+        self, method: str, path: str, content: bytes | None, headers: dict[str, str]
+    ) -> BaseHTTPResponse:
+        """Send a request once, and return the answer of any status.
+
+        Raises LiveError if there is none.
+        """
+        try:
+            return self._pool.request(
+                method,
+                self._address + path,
+                body=content,
+                headers=headers,
+                # Another server must not get the token.
+                redirect=False,
+                preload_content=False,
+            )
+        except (HTTPError, OSError, ValueError) as error:
+            raise LiveError(f"{self._host} does not answer: {_reason(error)}") from None
 
     def _refusal(self, status: int, path: str) -> LiveError:
         """Return the error for an answer with a status that is no success.

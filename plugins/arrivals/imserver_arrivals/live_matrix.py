@@ -124,12 +124,7 @@ class LiveMatrix:
         than the followed one.
         """
         self._server = Server(address, {"Authorization": f"Bearer {token}"})
-        for target in back.values():
-            if target.rstrip("/") != address.rstrip("/"):
-                raise LiveError(
-                    "messages can be posted back only to the followed server",
-                    is_final=True,
-                )
+        _require_same_server(back, address)
         self._back = back
         self._user = ""
         """The account of the token; ``""`` until the first call."""
@@ -153,10 +148,7 @@ class LiveMatrix:
         Waits up to ``seconds`` for events. Raises LiveError.
         """
         if not self._user:
-            # The answer from which on everything is new, if the first cursor
-            # does not say where to begin.
-            self._first_answer = self._sync("", 0)
-            self._user = text_at(self._get("account/whoami"), "user_id")
+            self._begin()
         is_first = cursor[:1] in ("", "@")
         if is_first:
             begin_ms = int(cursor[1:] or time() * SECOND_MS)
@@ -170,9 +162,16 @@ class LiveMatrix:
 
         self._write_archive(Round(folder, cursor, progress), rooms)
         progress.since = text_at(answer, "next_batch")
-        newest = list(progress.reactions.items())[-MOST_REACTIONS:]
-        progress.reactions = dict(newest)
-        return _encode(progress).decode()
+        return _cursor_of(progress)
+
+    def _begin(self) -> None:
+        """Ask for the present position and the account of the token.
+
+        From this position on everything is new, if the first cursor does not
+        say where to begin.
+        """
+        self._first_answer = self._sync("", 0)
+        self._user = text_at(self._get("account/whoami"), "user_id")
 
     def _first_rooms(self, cursor: str) -> Json:
         """Return the rooms to read with the first cursor.
@@ -265,19 +264,7 @@ class LiveMatrix:
         Waits up to ``seconds`` for an event. If ``since`` is ``""``, the answer
         only tells the present position, without the contents of rooms.
         """
-        rooms: Json = {"rooms": []}
-        if since:
-            rooms = _IN_ROOMS
-        query: dict[str, object] = {
-            "filter": _encode({**_FILTER, "room": rooms}).decode(),
-            # People must not see the account as present because of this
-            # request.
-            "set_presence": "offline",
-            "timeout": int(seconds * SECOND_MS),
-        }
-        if since:
-            query["since"] = since
-        answer = self._get("sync", **query)
+        answer = self._get("sync", **_query_of_sync(since, seconds))
         if not text_at(answer, "next_batch"):
             raise LiveError("the answer to /sync has no next_batch")
         for event in list_at(answer, "account_data", "events"):
@@ -322,12 +309,7 @@ class LiveMatrix:
             people |= {text_at(event, "sender"), text_at(event, "state_key")}
             changed.add(_about(event))
             _remember(event, progress)
-            # The archive needs the reaction that was taken back, too.
-            reaction = _ended_reaction(event, progress, ids)
-            if reaction is not None:
-                ids.add(text_at(reaction, "event_id"))
-                yield reaction, "all"
-            yield event, "all"
+            yield from _with_ended_reaction(event, progress, ids)
 
         yield from self._changed_messages(room, changed - ids - {""})
         yield from _events_of_state(state, people)
@@ -454,6 +436,46 @@ class LiveMatrix:
                 raise
 
 
+def _require_same_server(back: dict[str, str], address: str) -> None:
+    """Raise LiveError if messages are to be posted back to another server.
+
+    ``address``: the address of the followed server.
+    """
+    for target in back.values():
+        if target.rstrip("/") != address.rstrip("/"):
+            raise LiveError(
+                "messages can be posted back only to the followed server",
+                is_final=True,
+            )
+
+
+def _cursor_of(progress: Cursor) -> str:
+    """Return a cursor as text. Of its reactions it keeps only the newest
+    ones."""
+    newest = list(progress.reactions.items())[-MOST_REACTIONS:]
+    progress.reactions = dict(newest)
+    return _encode(progress).decode()
+
+
+def _query_of_sync(since: str, seconds: float) -> dict[str, object]:
+    """Return the parameters of ``/sync``.
+
+    Without ``since``, no contents of rooms are wanted.
+    """
+    rooms: Json = {"rooms": []}
+    if since:
+        rooms = _IN_ROOMS
+    query: dict[str, object] = {
+        "filter": _encode({**_FILTER, "room": rooms}).decode(),
+        # People must not see the account as present because of this request.
+        "set_presence": "offline",
+        "timeout": int(seconds * SECOND_MS),
+    }
+    if since:
+        query["since"] = since
+    return query
+
+
 def _content_of_post(nickname: str, text: str, id: int) -> Json:
     """Return the content of the event for a message of our app.
 
@@ -543,6 +565,20 @@ def _remember(event: Json, progress: Cursor) -> None:
         progress.reactions[text_at(event, "event_id")] = ReactionContent(
             text_at(event, "sender"), content
         )
+
+
+def _with_ended_reaction(
+    event: Json, progress: Cursor, ids: set[str]
+) -> Iterator[tuple[Json, Files]]:
+    """Yield an event, after the reaction that it takes back.
+
+    The archive needs this reaction, too. ``ids``: the events that were written.
+    """
+    reaction = _ended_reaction(event, progress, ids)
+    if reaction is not None:
+        ids.add(text_at(reaction, "event_id"))
+        yield reaction, "all"
+    yield event, "all"
 
 
 def _ended_reaction(event: Json, progress: Cursor, ids: set[str]) -> Json | None:

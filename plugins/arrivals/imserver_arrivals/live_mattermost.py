@@ -319,9 +319,7 @@ class LiveMattermost:
         if kind in ("user_updated", "new_user"):
             self._server.forget_people()
         elif kind in _OF_REACTIONS:
-            content = str((event.data or {}).get("reaction"))
-            reaction = msgspec.json.decode(content, type=ServerReaction)
-            self._reactions.append((kind, reaction))
+            self._reactions.append((kind, _reaction_of(event)))
         elif kind in _OF_POSTS | _OF_CHANNELS:
             self._note_due(event.channel, may_have_new_members=kind in _OF_CHANNELS)
 
@@ -332,6 +330,13 @@ class LiveMattermost:
         self._due[channel] = may_have_new_members or self._due.get(channel, False)
         if may_have_new_members:
             self._server.forget_channel(channel)
+
+
+def _reaction_of(event: MattermostEvent) -> ServerReaction:
+    """Return the reaction of an event, which has it as a text of JSON. Raises
+    ValueError."""
+    content = str((event.data or {}).get("reaction"))
+    return msgspec.json.decode(content, type=ServerReaction)
 
 
 def _drop_oldest(rows: dict[Any, Any], most: int) -> None:

@@ -7,7 +7,7 @@ came. The module :mod:`imserver_arrivals.slack` reads both. Files are in
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic, time
@@ -26,6 +26,7 @@ from .slack import (
     LISTS,
     UPLOADS,
     SlackFile,
+    SlackUser,
     id_of_ours,
     microseconds_of,
 )
@@ -107,36 +108,43 @@ class LiveSlack:
         Waits up to ``seconds`` for events. Raises LiveError.
         """
         news = SlackNews(folder)
-        end = monotonic() + seconds
         try:
-            # The cursor of the call before tells that its events are stored.
-            if self._server.is_connected and cursor == self._cursor:
-                self._server.acknowledge()
-            else:
-                self._connect(cursor, news)
-            behind = dict(self._position.behind)
-            wait_seconds = seconds
-            if behind:  # there are histories to read, too
-                wait_seconds = min(seconds, _SHORT_SECONDS)
-            self._server.receive(wait_seconds)
-            since = self._sort_events(news)
-            self._catch_up(news, behind, end)
-            self._read_reactions(news)
-            has_news = self._write_archive(news)
+            self._position = self._run_round(news, cursor, seconds)
         except LiveError:
             # Events of this round are lost with it: Slack sends them again to
             # the next connection, as they were not acknowledged.
             self._server.disconnect()
             raise
+        self._cursor = msgspec.json.encode(self._position).decode()
+        return self._cursor
+
+    def _run_round(self, news: SlackNews, cursor: str, seconds: float) -> SlackPosition:
+        """Receive events, write the archive, and return the next position.
+
+        Waits up to ``seconds`` for events. Raises LiveError.
+        """
+        end = monotonic() + seconds
+        # The cursor of the call before tells that its events are stored.
+        if self._server.is_connected and cursor == self._cursor:
+            self._server.acknowledge()
+        else:
+            self._connect(cursor, news)
         before = self._position
-        self._position = SlackPosition(
+        behind = dict(before.behind)
+        wait_seconds = seconds
+        if behind:  # there are histories to read, too
+            wait_seconds = min(seconds, _SHORT_SECONDS)
+        self._server.receive(wait_seconds)
+        since = self._sort_events(news)
+        self._catch_up(news, behind, end)
+        self._read_reactions(news)
+        has_news = self._write_archive(news)
+        return SlackPosition(
             since=max(since, before.since),
             first=before.first,
             behind=behind,
             round=before.round + has_news,
         )
-        self._cursor = msgspec.json.encode(self._position).decode()
-        return self._cursor
 
     def _write_archive(self, news: SlackNews) -> bool:
         """Write the rows of all channels and the lists. False if there is no
@@ -327,16 +335,22 @@ class LiveSlack:
                 # A history does not have replies. It tells when the last one
                 # came.
                 latest_us = microseconds_of(text_at(root, "latest_reply"))
-                if latest_us <= oldest * SECOND_US:
-                    continue
-                ts = text_at(root, "ts")
-                for thread in self._server.pages(
-                    "conversations.replies", "messages", ts=ts, **since
-                ):
-                    # The message with which the thread begins is in it.
-                    replies = [row for row in thread if text_at(row, "ts") != ts]
-                    self._write_history(news, id, replies, known)
+                if latest_us > oldest * SECOND_US:
+                    for replies in self._replies(text_at(root, "ts"), since):
+                        self._write_history(news, id, replies, known)
             self._write_history(news, id, page, known)
+
+    def _replies(self, ts: str, since: dict[str, str]) -> Iterator[list[Any]]:
+        """Yield the replies of a thread, page by page, without its first
+        message.
+
+        ``ts``: of the first message. ``since``: the channel, and the time of
+        the oldest reply.
+        """
+        for thread in self._server.pages(
+            "conversations.replies", "messages", ts=ts, **since
+        ):
+            yield [row for row in thread if text_at(row, "ts") != ts]
 
     def _write_history(
         self, news: SlackNews, id: str, page: list[Any], known: float
@@ -374,10 +388,9 @@ class LiveSlack:
         """
         rows_by_day: dict[str, list[dict[str, Any]]] = {}
         for row in rows:
-            moment = microseconds_of(text_at(row, "ts"))
-            if moment:
-                sent_at = datetime.fromtimestamp(moment / SECOND_US, UTC)
-                rows_by_day.setdefault(f"{sent_at:%Y-%m-%d}", []).append(row)
+            day = _day_of(row)
+            if day:
+                rows_by_day.setdefault(day, []).append(row)
             self._server.read_user(text_at(row, "user"))
             self._posted.add(id_of_ours(row.get("blocks")))
         if not rows_by_day or self._server.channel(id) is None:
@@ -408,10 +421,13 @@ class LiveSlack:
             if channel is not None:
                 lists[channel.file].append(channel)
                 news.people.update(channel.members or ())
-        people = sorted(news.people.intersection(self._server.users))
-        users = [self._server.users[id] for id in people]
-        for name, rows in {"users": users, **lists}.items():
+        for name, rows in {"users": self._users_of(news), **lists}.items():
             (news.folder / f"{name}.json").write_bytes(msgspec.json.encode(rows))
+
+    def _users_of(self, news: SlackNews) -> list[SlackUser]:
+        """Return the known users among the people of an archive."""
+        people = sorted(news.people.intersection(self._server.users))
+        return [self._server.users[id] for id in people]
 
     def _save_files(self, news: SlackNews, row: dict[str, Any]) -> None:
         """Save the files of a message as ``__uploads/F012AB/file``."""
@@ -421,6 +437,17 @@ class LiveSlack:
                 self._server.save(
                     file.url_private or "", news.folder / UPLOADS / file.id / "file"
                 )
+
+
+def _day_of(row: dict[str, Any]) -> str:
+    """Return the day of a message or an event, such as ``2024-01-20``.
+
+    ``""`` if the row has no time.
+    """
+    moment = microseconds_of(text_at(row, "ts"))
+    if not moment:
+        return ""
+    return f"{datetime.fromtimestamp(moment / SECOND_US, UTC):%Y-%m-%d}"
 
 
 def _append_array(path: Path, content: bytes) -> None:

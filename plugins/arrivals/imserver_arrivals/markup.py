@@ -130,10 +130,7 @@ class _Parser:
         A tag without content, such as ``br``, is a piece itself. Tags that are
         too deep are ignored, so their content belongs to the tag around them.
         """
-        if tag in _PARAGRAPHS:
-            self._end_paragraph()
-        elif tag in _LINES:
-            self._end_lines(1)
+        self._end_text_at(tag)
         if tag in _EMPTY:
             self._add_empty(tag, attributes)
             return
@@ -212,6 +209,14 @@ class _Parser:
         """Whether one of these tags is open."""
         return any(each.name in names for each in self._open)
 
+    def _end_text_at(self, tag: str) -> None:
+        """End the paragraph or the line, if the begin or end of a tag does
+        so."""
+        if tag in _PARAGRAPHS:
+            self._end_paragraph()
+        elif tag in _LINES:
+            self._end_lines(1)
+
     def _end_paragraph(self) -> None:
         """End the paragraph with an empty line. In a list, end the line."""
         if self._numbers:
@@ -249,10 +254,7 @@ class _Parser:
         if _SPOILER in tag.attributes and content and not self._is_in(self._drop):
             content = self._cover(content, tag.attributes[_SPOILER])
         self._pieces.append(content)
-        if tag.name in _PARAGRAPHS:
-            self._end_paragraph()
-        elif tag.name in _LINES:
-            self._end_lines(1)
+        self._end_text_at(tag.name)
         return tag.name
 
     def _converted(self, tag: _Tag, content: str) -> str:
@@ -264,9 +266,7 @@ class _Parser:
         if name in ("ul", "ol"):
             self._numbers.pop()
         elif name == "pre":
-            code = content.strip("\n")
-            content = f"```{self._language}\n{code}\n```"
-            self._language = ""
+            content = self._end_code(content)
         elif name == "blockquote":
             content = _quoted(content)
         elif name == "a":
@@ -275,6 +275,13 @@ class _Parser:
         elif name in _MARKS and not self._is_in("pre", "a", *_MARKS):
             content = marked(content, _MARKS[name])
         return content
+
+    def _end_code(self, content: str) -> str:
+        """Return a block of code that ends, with its marks and its language."""
+        code = content.strip("\n")
+        block = f"```{self._language}\n{code}\n```"
+        self._language = ""
+        return block
 
     def _anchor(self, address: str, label: str) -> str:
         """Return a link as a text.

@@ -17,7 +17,7 @@ edits and reactions of one room are kept in memory.
 """
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -291,14 +291,22 @@ class Matrix:
                 for table, row in tables.rows():
                     id = text_at(row, "room_id")
                     if table == "messages" and _ROOM.fullmatch(id):
-                        room = self._rooms.setdefault(id, Room(id))
-                        room.files[name] = True
-                        room.name = tables.texts.get("room_name", "")
-                        room.topic = tables.texts.get("topic", "")
+                        self._add_element_room(id, name, tables.texts)
                         return
             self.problems.note("file that is none of the export")
         except Exception as error:  # also of a decompressor
             self.problems.note_broken(name, error)
+
+    def _add_element_room(self, id: str, name: str, texts: Mapping[str, str]) -> None:
+        """Add a file that Element has written to its room.
+
+        ``name``: of the file. ``texts``: the texts in it, such as the name of
+        the room.
+        """
+        room = self._rooms.setdefault(id, Room(id))
+        room.files[name] = True
+        room.name = texts.get("room_name", "")
+        room.topic = texts.get("topic", "")
 
     # --- events of a room -----------------------------------------------------
 
@@ -314,9 +322,7 @@ class Matrix:
                 element_folder = name.rpartition("/")[0]
             for raw in self._values(name, self._broken, is_element_room):
                 try:
-                    event = self._reader.convert(raw, note_field)
-                    if not isinstance(raw.get("content", {}), dict):
-                        raise ValueError("its content is no object")
+                    event = self._event_of(raw, note_field)
                 except (ValueError, RecursionError) as error:
                     self._note_broken_event(name, raw, error)
                     continue
@@ -324,6 +330,14 @@ class Matrix:
                 event.version = room.version
                 event.element_folder = element_folder
                 yield event
+
+    def _event_of(self, raw: Any, note_field: Callable[[str], object]) -> MatrixEvent:
+        """Convert a value to an event. Raises ValueError and RecursionError if it
+        is broken."""
+        event = self._reader.convert(raw, note_field)
+        if not isinstance(raw.get("content", {}), dict):
+            raise ValueError("its content is no object")
+        return event
 
     def _note_broken_event(self, name: str, raw: object, error: Exception) -> None:
         """Note an event that cannot be read, as a lost message if it may be
@@ -343,18 +357,25 @@ class Matrix:
             for event in self._events(room):
                 self._survey_event(room, event)
             self._broken = Problems()  # each broken part is noted once
-
-            # A space is a room whose only purpose is to list other rooms.
-            if text_at(room.content("create"), "type") == "m.space":
-                self.problems.note("space (its rooms come)")
-                if room.messages:
-                    self.problems.note_lost("message in a space", count=room.messages)
-            elif not (room.is_joined or room.writers):
-                self.problems.note("room that nobody has entered")
-            else:
+            if self._is_imported(room):
                 self._describe(room)
                 room.kind = _kind_of(room)
         self._has_surveyed = True
+
+    def _is_imported(self, room: Room) -> bool:
+        """Whether a room becomes a group. Other rooms are noted.
+
+        A space does not become one: its only purpose is to list other rooms.
+        """
+        if text_at(room.content("create"), "type") == "m.space":
+            self.problems.note("space (its rooms come)")
+            if room.messages:
+                self.problems.note_lost("message in a space", count=room.messages)
+            return False
+        if room.is_joined or room.writers:
+            return True
+        self.problems.note("room that nobody has entered")
+        return False
 
     def _version_of(self, room: Room) -> int:
         """Return the version of a room, which says how the ids of events are
@@ -382,8 +403,7 @@ class Matrix:
         """
         # The id may be a digest, so it is made only if a marker can name it.
         if room.markers:
-            for reader in room.markers.get(event.id, ()):
-                room.read[reader] = max(event.time_ms, room.read.get(reader, 0))
+            _note_readers(room, event)
         self._people.setdefault(event.sender, Appearance())
         if event.type == "m.reaction":
             key, name = event.reaction
@@ -476,18 +496,25 @@ class Matrix:
         ``why`` is set if nobody may claim the account.
         """
         profile = self._profiles.get(id, {})
-        appearance = self._people.get(id, Appearance())
         # "@ann:example.org" → "ann" and "example.org"
         local, _, server = id[1:].partition(":")
-        nickname = text_at(profile, "displayname") or appearance.nickname or local
-        avatar = _media_of(text_at(profile, "avatar_url") or appearance.avatar)
-        person = records.Person(id, clean(nickname), avatar=avatar)
+        person = self._unclaimed_person(id, profile, default_nickname=local)
         why = _why_unclaimable(profile)
         if self._is_foreign(server):
             why = "of another server"
         if why:
             return replace(person, why=why)
         return replace(person, login=local, email=_email_in(profile))
+
+    def _unclaimed_person(
+        self, id: str, profile: Json, default_nickname: str
+    ) -> records.Person:
+        """Return a person with a nickname and a picture, whom nobody may
+        claim."""
+        appearance = self._people.get(id, Appearance())
+        nickname = text_at(profile, "displayname") or appearance.nickname
+        avatar = _media_of(text_at(profile, "avatar_url") or appearance.avatar)
+        return records.Person(id, clean(nickname or default_nickname), avatar=avatar)
 
     def _group(self, room: Room) -> records.Group:
         """Return the record of a room."""
@@ -499,10 +526,7 @@ class Matrix:
             kind=room.kind or "closed",
             name=name,
             description=clean(room.topic),
-            members=[
-                records.Member(user, room.role(user), room.read.get(user, -1))
-                for user in _people_in(room)
-            ],
+            members=list(_members_of(room)),
             pins=list(_pins(room)),
             # A room with this event was replaced by a newer one.
             is_archived="m.room.tombstone" in room.state,
@@ -594,16 +618,20 @@ class Matrix:
             self._notes.note(short, group=room.id)
             return None
         if self._is_redacted(room, relations, event.id, event.sender):
-            self._notes.note("deleted message", group=room.id)
-            redaction = relations.redactions[event.id]
-            return records.Removal(
-                room.id, redaction.sender, redaction.time_ms, event.id
-            )
+            return self._removal(room, relations, event)
         if MARK in event.content:
             # --follow has posted it there; it is in our log already.
             self._notes.note("message of ours", group=room.id)
             return None
         return self._message(room, relations, event)
+
+    def _removal(
+        self, room: Room, relations: Relations, event: MatrixEvent
+    ) -> records.Removal:
+        """Return the removal of a deleted message, and note it."""
+        self._notes.note("deleted message", group=room.id)
+        redaction = relations.redactions[event.id]
+        return records.Removal(room.id, redaction.sender, redaction.time_ms, event.id)
 
     def _removals(
         self, room: Room, relations: Relations, ids: set[str]
@@ -716,13 +744,14 @@ class Matrix:
                 return None
             return change(kind, [user])
         # The first name and topic belong to the group from its beginning.
-        if user == "" and text_at(event.unsigned, "replaces_state"):
-            name = clean(text_at(event.content, "name"))
-            if event.type == "m.room.name" and name:
-                return change("name", text=name)
-            if event.type == "m.room.topic":
-                topic = clean(text_at(event.content, "topic"))
-                return change("description", text=topic)
+        if user != "" or not text_at(event.unsigned, "replaces_state"):
+            return None
+        name = clean(text_at(event.content, "name"))
+        if event.type == "m.room.name" and name:
+            return change("name", text=name)
+        if event.type == "m.room.topic":
+            topic = clean(text_at(event.content, "topic"))
+            return change("description", text=topic)
         return None
 
     def _message(
@@ -866,8 +895,7 @@ class Matrix:
         if event.element_folder is None:
             return None
         folder = "/".join(filter(None, (event.element_folder, _FOLDERS[kind])))
-        seconds = event.time_ms // SECOND_MS % _HOUR_SECONDS
-        minute_and_second = "{:02}:{:02}".format(*divmod(seconds, _MINUTE_SECONDS))
+        minute_and_second = _minute_and_second(event.time_ms)
         beginning = f"{folder}/{body.rpartition('.')[0] or body}-"
         for file in self._element_files.get((folder, minute_and_second), ()):
             if file.startswith(beginning):
@@ -918,12 +946,7 @@ class Matrix:
         if is_reply:
             # The lines of the quote of the answered message, for old clients.
             body = re.sub(r"\A(?=> )(?:>.*(?:\n|\Z))+\n*", "", body)
-        # A newer client lists whom the text mentions. Other names are plain
-        # text.
-        mentionable: Collection[str] = self._people
-        ids = at(content, "m.mentions", "user_ids")
-        if isinstance(ids, list):
-            mentionable = ids
+        mentionable = self._mentionable_in(content)
 
         def mark_person(match: re.Match[str]) -> str:
             user = match[0]
@@ -936,6 +959,17 @@ class Matrix:
 
         body = _MXID.sub(mark_person, _mark_everybody(content, body))
         return _PERMALINK.sub(mark_link, body)
+
+    def _mentionable_in(self, content: Json) -> Collection[str]:
+        """Return the users whose names become mentions in a text.
+
+        A newer client lists whom the text mentions. Other names are plain text
+        then.
+        """
+        ids = at(content, "m.mentions", "user_ids")
+        if isinstance(ids, list):
+            return ids
+        return self._people
 
     def _name_of(self, person: str) -> str:
         """The name by which a text refers to somebody whom it cannot
@@ -963,11 +997,7 @@ class Matrix:
             return label or target
         if not _is_event(event):
             return label or None
-        mark = records.link(event, address)
-        # A label that is an address itself says nothing to people.
-        if label and "://" not in label:
-            return f"{label} ({mark})"
-        return mark
+        return _with_label(label, records.link(event, address))
 
     def records(self) -> Iterator[records.Record]:
         """Yield all records: people, emoji, groups, and then the messages of
@@ -981,6 +1011,12 @@ class Matrix:
         for room in rooms:
             yield from self._messages(room)
         self._notes = Problems()  # a second call notes nothing again
+
+
+def _note_readers(room: Room, event: MatrixEvent) -> None:
+    """Note who has read a room up to this event."""
+    for reader in room.markers.get(event.id, ()):
+        room.read[reader] = max(event.time_ms, room.read.get(reader, 0))
 
 
 def _kind_of(room: Room) -> records.GroupKind:
@@ -1012,6 +1048,12 @@ def _people_in(room: Room) -> list[str]:
     return joined or list(room.writers)
 
 
+def _members_of(room: Room) -> Iterator[records.Member]:
+    """Yield the members of a room, with their roles and what they have read."""
+    for user in _people_in(room):
+        yield records.Member(user, room.role(user), room.read.get(user, -1))
+
+
 def _why_unclaimable(profile: Json) -> str:
     """Return why nobody may claim the account of a person; ``""`` if they
     may."""
@@ -1032,6 +1074,16 @@ def _email_in(profile: Json) -> str:
         if text_at(contact, "medium") == "email":
             return text_at(contact, "address")
     return ""
+
+
+def _with_label(label: str, mark: str) -> str:
+    """Return the mark of a link to a message, with its label.
+
+    A label that is an address itself says nothing to people, and is left out.
+    """
+    if label and "://" not in label:
+        return f"{label} ({mark})"
+    return mark
 
 
 def _is_event(id: str) -> bool:
@@ -1068,6 +1120,12 @@ def _change_of_membership(event: MatrixEvent) -> Literal["join", "leave"] | None
     if membership in ("leave", "ban") and before == "join":
         return "leave"
     return None
+
+
+def _minute_and_second(time_ms: int) -> str:
+    """Return the minute and the second of a time, such as ``15:42``."""
+    seconds = time_ms // SECOND_MS % _HOUR_SECONDS
+    return "{:02}:{:02}".format(*divmod(seconds, _MINUTE_SECONDS))
 
 
 def _media_of(address: str) -> str:

@@ -86,16 +86,20 @@ def event_id(event: Json, version: int) -> str:
     redacted = {name: value for name, value in event.items() if name in names}
     redacted["content"] = _content_left(event, version)
 
-    # Each server must hash the same bytes, so the standard fixes the form of
-    # the JSON.
-    canonical = json.dumps(
-        redacted, ensure_ascii=False, separators=(",", ":"), sort_keys=True
-    )
-    digest = sha256(canonical.encode(errors="surrogatepass")).digest()
+    digest = sha256(_canonical(redacted)).digest()
     text = urlsafe_b64encode(digest)
     if version == _STANDARD_BASE64:
         text = b64encode(digest)
     return f"${text.decode().rstrip('=')}"
+
+
+def _canonical(event: Json) -> bytes:
+    """Return an event as JSON of the form that the standard fixes.
+
+    Each server must hash the same bytes.
+    """
+    text = json.dumps(event, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+    return text.encode(errors="surrogatepass")
 
 
 def _content_left(event: Json, version: int) -> Json:

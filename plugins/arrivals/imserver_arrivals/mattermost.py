@@ -307,6 +307,23 @@ def _props_of(raw: Raw) -> Props:
         return Props()
 
 
+def _prop(post: Post, field: str) -> str:
+    """Return a property of a post, such as ``addedUsername``; ``""`` if it is
+    no text."""
+    text = getattr(_props_of(post.props), field)
+    if isinstance(text, str):
+        return text
+    return ""
+
+
+def _set_bit(table: mmap, number: int) -> bool:
+    """Set a bit of a table. Returns whether it was set before."""
+    byte, bit = divmod(number, _BYTE_BITS)
+    was_set = bool(table[byte] >> bit & 1)
+    table[byte] |= 1 << bit
+    return was_set
+
+
 def _digest(*parts: object) -> str:
     """Return a digest of these values, as 24 hexadecimal digits for an id."""
     content = "\0".join(map(str, parts)).encode()
@@ -464,14 +481,21 @@ class Mattermost:
             outline = row.post or row.direct_post
             if outline is not None:
                 self._survey_post(outline, table, strangers)
-                continue
-            key = hash((line or b"").strip())
-            if key in seen:
-                self.problems.note("line that stands twice (counts once)")
-            else:
-                seen.add(key)
+            elif self._is_new_line(line or b"", seen):
                 self._add_line(row, number, strangers)
         self._add_strangers(strangers)
+
+    def _is_new_line(self, line: bytes, seen: set[int]) -> bool:
+        """Whether a line comes for the first time. Otherwise it is noted.
+
+        ``seen``: hashes of the lines before; its hash is added.
+        """
+        key = hash(line.strip())
+        if key in seen:
+            self.problems.note("line that stands twice (counts once)")
+            return False
+        seen.add(key)
+        return True
 
     def _add_strangers(self, strangers: dict[str, None]) -> None:
         """Add the people who have written, but have no line in the export.
@@ -528,8 +552,13 @@ class Mattermost:
             self._teams[row.team.name] = row.team
         elif row.emoji is not None:
             self._emoji[row.emoji.name] = row.emoji.image or ""
-        elif row.type not in ("version", "role", "scheme", *_POST_TYPES):
-            short = row.type[:NAME_CHARACTERS]
+        else:
+            self._note_line(row.type)
+
+    def _note_line(self, type: str) -> None:
+        """Note a line whose content is not imported, if people may miss it."""
+        if type not in ("version", "role", "scheme", *_POST_TYPES):
+            short = type[:NAME_CHARACTERS]
             self.problems.note(f"line of type {short} (not imported)")
 
     def _survey_post(
@@ -548,11 +577,8 @@ class Mattermost:
             self._add_direct(DirectChannel(post.channel_members), strangers)
 
         key = hash((group, author, post.create_at))
-        byte, bit = divmod(key % _BITS, _BYTE_BITS)
-        if table[byte] >> bit & 1:
+        if _set_bit(table, key % _BITS):
             self._twins.add(key)
-        table[byte] |= 1 << bit
-
         if post.is_pinned or post.replies:
             self._survey_replies(post, group, author, strangers)
 
@@ -805,9 +831,15 @@ class Mattermost:
                 f"post of type {short} (its text is imported)", group=group
             )
         yield self._message(post, context)
-        for reaction in self._reactions(post.ended_reactions, group):
+        yield from self._ended_reactions(post, context)
+
+    def _ended_reactions(self, post: Post, context: PostContext) -> Iterator[Removal]:
+        """Yield the removals of reactions that were taken back from a post."""
+        for reaction in self._reactions(post.ended_reactions, context.group):
             ended_ms = post.ended_at or post.create_at
-            yield Removal(group, reaction.person, ended_ms, id, reaction)
+            yield Removal(
+                context.group, reaction.person, ended_ms, context.id, reaction
+            )
 
     def _is_left_out(self, post: Post, context: PostContext) -> bool:
         """Whether a post is one of our app, or broken. Such a post is noted."""
@@ -827,24 +859,29 @@ class Mattermost:
 
         The texts of its attachments, which apps add to a post, follow its text.
         """
-        channel = self._channels.get(context.group)
-        team = ""
-        if channel is not None:
-            team = channel.team
-        attachments = attachments_in(_props_of(post.props).attachments)
-        texts = filter(None, (post.message, *attachments))
         paths = [file.path for file in post.attachments or () if file.path]
         return Message(
             id=context.id,
             group=context.group,
             person=context.author,
             time_ms=post.create_at,
-            text=self._text("\n".join(texts), team),
+            text=self._text_of_post(post, context.group),
             thread=context.thread,
             is_edited=bool(post.edit_at),
             reactions=list(self._reactions(post.reactions, context.group)),
             files=[File(path, path.rpartition("/")[2]) for path in paths],
         )
+
+    def _text_of_post(self, post: Post, group: str) -> str:
+        """Return the converted text of a post, with the texts of its
+        attachments."""
+        channel = self._channels.get(group)
+        team = ""
+        if channel is not None:
+            team = channel.team
+        attachments = attachments_in(_props_of(post.props).attachments)
+        texts = filter(None, (post.message, *attachments))
+        return self._text("\n".join(texts), team)
 
     def _reactions(
         self, reactions: list[PostReaction] | None, group: str
@@ -874,9 +911,7 @@ class Mattermost:
         what, field = _CHANGES[kind]
         text = context.author
         if field:
-            text = getattr(_props_of(post.props), field)
-        if not isinstance(text, str):
-            text = ""
+            text = _prop(post, field)
         change = partial(
             Change, context.id, context.group, context.author, post.create_at, what
         )

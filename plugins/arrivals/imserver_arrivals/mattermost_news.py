@@ -234,12 +234,8 @@ class MattermostNews:
             for reaction in (*(post.metadata.reactions or ()), *ended):
                 ids[reaction.user_id] = None
         text = "\n".join(post.message for post in thread)
-        # A name may end with these signs, but at the end of a sentence "@ann."
-        # is Ann.
-        names = {name.lower().rstrip("._-") for name in _NAME.findall(text)}
-        names -= {"", "all", "channel", "here"}
         self._server.read_users(ids)
-        mentioned = [user.id for user in self._server.users_named(names)]
+        mentioned = [user.id for user in self._server.users_named(_names_in(text))]
         self._people |= ids | dict.fromkeys(mentioned)
         if channel.team_id:
             self._add_named_channels(channel.team_id, set(_CHANNEL.findall(text)))
@@ -433,6 +429,16 @@ class MattermostNews:
             for name, channels in memberships.items()
         ]
         _put(file, kind, msgspec.to_builtins(user) | {"teams": teams})
+
+
+def _names_in(text: str) -> set[str]:
+    """Return the names of users that a text mentions, in lower case.
+
+    A name may end with a dot, for example, but at the end of a sentence
+    ``@ann.`` is Ann. Therefore these signs are left out.
+    """
+    names = {name.lower().rstrip("._-") for name in _NAME.findall(text)}
+    return names - {"", "all", "channel", "here"}
 
 
 def _put(file: IO[bytes], kind: str, row: Any) -> None:

@@ -81,14 +81,20 @@ def documents(file: IO[bytes], at: int = 0) -> Iterator[tuple[int, bytes]]:
             raise ValueError(f"a document of {size} bytes")
         # The block may end within the document.
         if len(block) - start < size:
-            file.seek(at)
-            block = file.read(max(_BLOCK, size))
+            block = _block_with(file, at, size)
             start = 0
-            if len(block) < size:
-                raise ValueError("the last document is cut")
         yield at, block[start : start + size]
         at += size
         start += size
+
+
+def _block_with(file: IO[bytes], at: int, size: int) -> bytes:
+    """Read a block that has a whole document. Raises ValueError if it is cut."""
+    file.seek(at)
+    block = file.read(max(_BLOCK, size))
+    if len(block) < size:
+        raise ValueError("the last document is cut")
+    return block
 
 
 class Dump:
@@ -342,16 +348,21 @@ class GridFile(io.RawIOBase):
             self._at = 0
         return self._at
 
+    def _content_of(self, chunk: Chunk) -> bytes:
+        """Return the bytes of the file that a chunk has."""
+        name, at = chunk.position
+        _, document = next(documents(self._dump.file(name), at))
+        return bytes(self._dump.decode(document).get("data") or b"")
+
     def readinto(self, buffer: Any) -> int:
         """Fill the buffer with bytes of one chunk, and return their number.
 
         0 means the end of the file.
         """
         while not self._unread and self._next_chunk < len(self._chunks):
-            name, at = self._chunks[self._next_chunk].position
+            chunk = self._chunks[self._next_chunk]
             self._next_chunk += 1
-            _, document = next(documents(self._dump.file(name), at))
-            self._unread = bytes(self._dump.decode(document).get("data") or b"")
+            self._unread = self._content_of(chunk)
         count = min(len(buffer), len(self._unread))
         buffer[:count] = self._unread[:count]
         self._unread = self._unread[count:]

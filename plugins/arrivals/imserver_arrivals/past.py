@@ -81,10 +81,10 @@ class PastWriter:
         conversion = self._conversion
         key = conversion.group_key(group.id)
         keys = conversion.keys(group)
-        for known_key in (key, *keys.looks_up):
-            number = self._past.conversation_of(known_key)
-            if number:
-                return number
+        existing = map(self._past.conversation_of, (key, *keys.looks_up))
+        number = next(filter(None, existing), 0)
+        if number:
+            return number
         first = conversion.first_members(group)
         return self._past.create_group(
             key,
@@ -108,13 +108,9 @@ class PastWriter:
 
         if change.kind == "leave":
             self._past.leave(key, group, users, actor, time_ms)
-        elif change.kind == "name":
-            self._past.describe(
-                key, group, "name", short_name(change.text), actor, time_ms
-            )
-        elif change.kind == "description":
-            text = self._conversion.description(change.text)
-            self._past.describe(key, group, "description", text, actor, time_ms)
+        elif change.kind in ("name", "description"):
+            text = self._text_of_change(change)
+            self._past.describe(key, group, change.kind, text, actor, time_ms)
         else:
             # An event of the archive tells of a "join". A "member" was found in
             # the group without such an event, and may have joined it by an
@@ -128,6 +124,12 @@ class PastWriter:
                 role=change.role,
                 only_first=change.kind == "member",
             )
+
+    def _text_of_change(self, change: Change) -> str:
+        """Return the new name or the new description of a group."""
+        if change.kind == "name":
+            return short_name(change.text)
+        return self._conversion.description(change.text)
 
     # --- annotations ----------------------------------------------------------
 

@@ -11,6 +11,8 @@ from secrets import token_urlsafe
 from time import time
 from typing import Final, NamedTuple
 
+from msgspec.structs import replace
+
 from imserver.people.accounts import (
     NICKNAME_CHARACTERS,
     Account,
@@ -106,20 +108,19 @@ class People:
 
         It has the person's name and address, so that the person can claim it.
         """
-        logins = dict(self._identifiers(person))
-        email = logins.get("email", "")
-        name = logins.get("name", "")
         nickname = nickname_of(person.nickname, person.login, person.id) or "?"
-        account = Account(0, self._app, "", nickname, email=email, name=name)
+        nameless = Account(0, self._app, "", nickname)
+        logins = dict(self._identifiers(person))
+        account = replace(
+            nameless, email=logins.get("email", ""), name=logins.get("name", "")
+        )
         self.new += 1
         try:
             return self._rows.add_linked(account, self._provider, person.id)
         except ServiceRefused:
             # Somebody has registered with the name or the address meanwhile.
             self._problems.note("identifier that another account has", person=person.id)
-            return self._rows.add_linked(
-                Account(0, self._app, "", nickname), self._provider, person.id
-            )
+            return self._rows.add_linked(nameless, self._provider, person.id)
 
     def _identifiers(self, person: Person) -> Iterator[tuple[Identifier, str]]:
         """Yield the identifiers with which a person logs in, such as ("name",

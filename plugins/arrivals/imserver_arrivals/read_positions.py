@@ -128,12 +128,12 @@ class ReadPositions:
             if not page:
                 return
             after = page[-1].user
-            users = [row.user for row in page]
-            positions = log.conversations.read_positions(app, {group: users})
+            due = {row.user: read_ids.get(row.user, last_id) for row in page}
+            positions = log.conversations.read_positions(app, {group: list(due)})
             behind = {
-                user: read_ids.get(user, last_id)
-                for user in users
-                if _is_behind(positions.get((user, group)), read_ids.get(user, last_id))
+                user: read_id
+                for user, read_id in due.items()
+                if _is_behind(positions.get((user, group)), read_id)
             }
             if not is_direct:
                 log.marks.advance(app, group, behind)

@@ -46,17 +46,21 @@ def _day(moment_ms: int) -> str:
 
 def print_survey(archive: Archive, contents: Survey) -> None:
     """Print how many people, groups, messages and files an archive has."""
-    members = sum(person.is_member for person in contents.people.values())
-    others = len(contents.people) - members
-    rows = [("people", members), ("bots, apps and people who have left", others)]
-    rows += [(words, contents.counts[kind]) for kind, words in _KINDS]
     click.echo(f"an archive of {archive.title}:")
-    for words, count in rows:
+    for words, count in _counts_of(contents):
         click.echo(f"{count:>10,}  {words}")
     if contents.last_ms:
         click.echo(
             f"            from {_day(contents.first_ms)} to {_day(contents.last_ms)}"
         )
+
+
+def _counts_of(contents: Survey) -> list[tuple[str, int]]:
+    """Return the numbers of people, groups and so on, each with its words."""
+    members = sum(person.is_member for person in contents.people.values())
+    others = len(contents.people) - members
+    rows = [("people", members), ("bots, apps and people who have left", others)]
+    return rows + [(words, contents.counts[kind]) for kind, words in _KINDS]
 
 
 def print_problems(problems: Problems, headline: str) -> None:
@@ -122,14 +126,11 @@ def report_rows(contents: Survey, problems: Problems) -> Iterator[Sequence[objec
     """
     yield ("kind", "id", "name", "becomes", *_COUNTS, "not imported, or different")
     for person in contents.people.values():
-        becomes = "account"
-        if not person.is_member:
-            becomes = f"account that nobody claims: {person.why or 'no login'}"
         yield _row(
             "person",
             person.id,
             person.nickname,
-            becomes,
+            _future_of_person(person),
             counts=contents.of_people.get(person.id, Counter()),
             lost=problems.of_people.get(person.id),
         )
@@ -143,6 +144,13 @@ def report_rows(contents: Survey, problems: Problems) -> Iterator[Sequence[objec
             counts=activity.counts,
             lost=problems.of_groups.get(group.id),
         )
+
+
+def _future_of_person(person: Person) -> str:
+    """Return what becomes of a person, in words."""
+    if person.is_member:
+        return "account"
+    return f"account that nobody claims: {person.why or 'no login'}"
 
 
 def _names_of(activity: Activity, people: Mapping[str, Person]) -> str:

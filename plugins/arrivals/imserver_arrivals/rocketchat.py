@@ -8,7 +8,7 @@ counted, but not imported.
 
 import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, ClassVar, Final, Literal
@@ -418,11 +418,6 @@ class RocketChat:
     def _group(self, room: _Room) -> Group:
         """Return the record of a room."""
         members = self._members_of(room)
-        kind = _KINDS[room.t]
-        # Rocket.Chat has one kind for direct rooms of two and of several
-        # people.
-        if len(members) > 2 and kind == "direct":
-            kind = "several"
         about = room.description or room.topic or room.announcement or ""
         creator = ""
         if room.u and room.u.id in self._people:
@@ -432,7 +427,7 @@ class RocketChat:
             name = self._title(room)
         return Group(
             id=room.id,
-            kind=kind,
+            kind=_kind_of(room, members),
             name=name,
             description=_converted_text(about, names={}),
             creator=creator,
@@ -494,14 +489,8 @@ class RocketChat:
         if kind in _CHANGES:
             change = Change(id, room.id, person, time_ms, _CHANGES[kind])
             yield from self._change_with_facts(change, message, notes)
-            return
-        if kind not in _TEXTS:
-            short = kind[:NAME_CHARACTERS]
-            if _EVENT.match(kind) or not message.msg:
-                notes.note(f"event {short}", group=room.id)
-                return
-            notes.note(f"kind {short} (imported as text)", group=room.id)
-        yield self._message(message, room, id, time_ms, notes)
+        elif kind in _TEXTS or _has_text(message, kind, notes):
+            yield self._message(message, room, id, time_ms, notes)
 
     def _change_with_facts(
         self, change: Change, message: _Message, notes: Problems
@@ -663,6 +652,17 @@ class RocketChat:
             yield File(id, name.replace("\n", " "))
 
 
+def _kind_of(room: _Room, members: Collection[str]) -> GroupKind:
+    """Return the kind of group that a room becomes.
+
+    Rocket.Chat has one kind for direct rooms of two and of several people.
+    """
+    kind = _KINDS[room.t]
+    if len(members) > 2 and kind == "direct":
+        return "several"
+    return kind
+
+
 def _person(user: _User, avatar: str) -> Person:
     """Return the record of a user. ``avatar``: the id of the picture, or
     ``""``.
@@ -679,9 +679,26 @@ def _person(user: _User, avatar: str) -> Person:
         return replace(person, why="federated")
     if not user.active:
         return replace(person, why="deactivated")
+    return replace(person, login=login, email=clean(_email_of(user)))
+
+
+def _email_of(user: _User) -> str:
+    """Return the first mail address of a user, or ``""``."""
     emails = (text_at(row, "address") for row in user.emails or ())
-    email = next(filter(None, emails), "")
-    return replace(person, login=login, email=clean(email))
+    return next(filter(None, emails), "")
+
+
+def _has_text(message: _Message, kind: str, notes: Problems) -> bool:
+    """Whether a message of an unknown kind is imported as a text.
+
+    Otherwise it is an event. Both are noted.
+    """
+    short = kind[:NAME_CHARACTERS]
+    if _EVENT.match(kind) or not message.msg:
+        notes.note(f"event {short}", group=message.rid)
+        return False
+    notes.note(f"kind {short} (imported as text)", group=message.rid)
+    return True
 
 
 def _is_left_out(message: _Message, room: _Room, notes: Problems) -> bool:
@@ -943,6 +960,15 @@ def _lines_of_attachment(
             yield f"> {line}"
 
 
+def _title_of(texts: Mapping[str, str]) -> str:
+    """Return the title of an attachment, as a link if it has an address."""
+    title = texts.get("title", "")
+    address = texts.get("title_link", "")
+    if title and address.startswith("http"):
+        return f"<{address}|{title}>"
+    return title
+
+
 def _text_of(attachment: Mapping[str, Any], names: Mapping[str, str]) -> str:
     """Return the text of an app, or of a quoted message, in an attachment.
 
@@ -952,14 +978,10 @@ def _text_of(attachment: Mapping[str, Any], names: Mapping[str, str]) -> str:
     texts = {
         name: value for name, value in attachment.items() if isinstance(value, str)
     }
-    title = texts.get("title")
-    address = texts.get("title_link", "")
-    if title and address.startswith("http"):
-        title = f"<{address}|{title}>"
     parts = (
         texts.get("author_name"),
         texts.get("pretext"),
-        title,
+        _title_of(texts),
         texts.get("text"),
         *lines_of_fields(list_at(attachment, "fields")),
         texts.get("image_url"),

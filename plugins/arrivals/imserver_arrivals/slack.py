@@ -13,7 +13,7 @@ have the form of the API.
 import hashlib
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -442,11 +442,7 @@ class SlackExport:
         messages do not name."""
         self._has_found_unlisted = False
         unread = self._sort_files()
-        # The name of an upload is "F012AB/plan.pdf", and F012AB its id.
-        self._uploads = {
-            name.partition("/")[0]: f"{self._top}{UPLOADS}/{name}"
-            for name in self._files.get(UPLOADS, ())
-        }
+        self._uploads = self._uploads_by_id()
         self._texts = Texts(known=set(), channels={})
 
         self.users = [
@@ -459,6 +455,16 @@ class SlackExport:
         self._read_lists()
         for name in unread:
             self._note_unread_file(name)
+
+    def _uploads_by_id(self) -> dict[str, str]:
+        """Return the names of uploads in the archive, by their ids.
+
+        ``__uploads/F012AB/plan.pdf`` is the upload with the id F012AB.
+        """
+        return {
+            name.partition("/")[0]: f"{self._top}{UPLOADS}/{name}"
+            for name in self._files.get(UPLOADS, ())
+        }
 
     def _top_of(self, path: Path) -> str:
         """Return the folder of the export in the archive, such as ``Team
@@ -510,12 +516,16 @@ class SlackExport:
             if f"{self._top}{file}.json" not in self._source.names:
                 continue
             for raw in self._raw_rows(f"{file}.json"):
-                row = _value_of(raw)
-                for id_field, name_field in fields:
-                    id = text_at(row, id_field)
-                    name = text_at(row, name_field)
-                    if id and name:
-                        self._bots.setdefault(id, name)
+                self._add_bots(_value_of(raw), fields)
+
+    def _add_bots(self, row: Any, fields: Sequence[tuple[str, str]]) -> None:
+        """Add the bots that a row names. ``fields``: fields with an id and a
+        name."""
+        for id_field, name_field in fields:
+            id = text_at(row, id_field)
+            name = text_at(row, name_field)
+            if id and name:
+                self._bots.setdefault(id, name)
 
     def _read_lists(self) -> None:
         """Read the lists of conversations, and find the folder of each."""
@@ -708,18 +718,24 @@ class SlackExport:
         Their ids are added to ``known``.
         """
         if message.kind == "bot_add":
-            # Other messages of the bot have only its id. This one has its name.
-            service = _SERVICE.search(message.text or "")
-            if service is not None and service["bot"] not in known:
-                known.add(service["bot"])
-                nickname = nickname_of(service["name"])
-                yield records.Person(service["bot"], nickname, why="in no list")
-
+            yield from self._new_bot(message, known)
         if sender not in known:
             nickname = self._nickname(message)
             if nickname:
                 known.add(sender)
                 yield records.Person(sender, nickname, why="in no list")
+
+    @staticmethod
+    def _new_bot(message: SlackMessage, known: set[str]) -> Iterator[Record]:
+        """Yield the record of a bot that somebody adds.
+
+        Other messages of the bot have only its id. This one has its name.
+        """
+        service = _SERVICE.search(message.text or "")
+        if service is not None and service["bot"] not in known:
+            known.add(service["bot"])
+            nickname = nickname_of(service["name"])
+            yield records.Person(service["bot"], nickname, why="in no list")
 
     def _change(self, message: SlackMessage, group: str, sender: str) -> Change:
         """Return the change of a group that a message reports.

@@ -128,13 +128,7 @@ class SlackServer:
         ``token`` has two lines: the app's token for Socket Mode (``xapp-…``),
         and the token of its bot for all other requests (``xoxb-…``).
         """
-        tokens = sorted(token.split(), key=_is_of_bot)
-        if len(tokens) < 2 or _is_of_bot(tokens[0]):
-            raise LiveError(
-                "Slack needs two tokens, one on each line: xapp-… and xoxb-…",
-                is_final=True,
-            )
-        app, bot = tokens[:2]
+        app, bot = _tokens_in(token)
         self._headers = {"Authorization": f"Bearer {bot}"}
         self._app = Server(address, {"Authorization": f"Bearer {app}"})
         self._web = Server(address, self._headers)
@@ -437,6 +431,21 @@ class SlackServer:
             del self._event_ids[next(iter(self._event_ids))]
 
 
+def _tokens_in(text: str) -> list[str]:
+    """Return the token of the app and that of its bot, which may be in any
+    order.
+
+    Raises LiveError if one is missing.
+    """
+    tokens = sorted(text.split(), key=_is_of_bot)
+    if len(tokens) < 2 or _is_of_bot(tokens[0]):
+        raise LiveError(
+            "Slack needs two tokens, one on each line: xapp-… and xoxb-…",
+            is_final=True,
+        )
+    return tokens[:2]
+
+
 def _may_come_later(error: LiveError, size: int) -> bool:
     """Whether a later try may fetch a file. ``size``: the bytes that came.
 
@@ -462,10 +471,14 @@ def _raise_if_needed(method: str, answer: dict[str, Any]) -> None:
         method in _REQUIRED_METHODS or is_temporary or (is_final and not may_fail)
     )
     if must_raise:
-        text = f"{error} {answer.get('needed') or ''}"
-        text = "".join(filter(str.isprintable, text))
-        text = text[:_MOST_ERROR_CHARACTERS].rstrip()
-        raise LiveError(f"Slack refuses {method}: {text}", is_final=is_final)
+        why = _printable(f"{error} {answer.get('needed') or ''}")
+        raise LiveError(f"Slack refuses {method}: {why}", is_final=is_final)
+
+
+def _printable(text: str) -> str:
+    """Return the beginning of a text of Slack, in a form that can be printed."""
+    text = "".join(filter(str.isprintable, text))
+    return text[:_MOST_ERROR_CHARACTERS].rstrip()
 
 
 def _close(socket: ClientConnection | None) -> None:

@@ -105,12 +105,17 @@ def survey(
             if not result.counts["message"] % _COUNTED_EACH:
                 done(result.counts["message"])
 
+    _complete_groups(result, archive.problems.note)
+    return result
+
+
+def _complete_groups(result: Survey, note: Note) -> None:
+    """Give members to groups that have none, when all records were read."""
     for id, activity in result.of_groups.items():
         if activity.lacks_members:
-            _admit_writers(result, id, archive.problems.note)
+            _admit_writers(result, id, note)
         if not result.groups[id].is_archived:
             _forget_most(activity)
-    return result
 
 
 def _is_accepted(result: Survey, record: Message | Change, problems: Problems) -> bool:
@@ -159,8 +164,7 @@ def _add_group(result: Survey, group: Group) -> None:
     """
     if group.id in result.groups:
         return
-    ids = [member.person for member in group.members if _is_id(member.person)]
-    members = list(dict.fromkeys(ids))
+    members = _ids_of_members(group)
     owner = _owner_of(group, members)
     fewest = 1
     if group.kind == "direct":
@@ -177,6 +181,12 @@ def _add_group(result: Survey, group: Group) -> None:
     result.counts[group.kind] += 1
     for id in (*members, owner):
         _add_stranger(result, id)
+
+
+def _ids_of_members(group: Group) -> list[str]:
+    """Return the members of a group with valid ids, each once."""
+    ids = [member.person for member in group.members if _is_id(member.person)]
+    return list(dict.fromkeys(ids))
 
 
 def _owner_of(group: Group, members: list[str]) -> str:
@@ -208,10 +218,7 @@ def _admit_writers(result: Survey, id: str, note: Note) -> None:
     activity = result.of_groups[id]
     members = _members_by_activity(activity)
     if len(members) > len(activity.members):
-        kind = "group"
-        if group.kind == "direct":
-            kind = "direct conversation"
-        note(f"{kind} without members (whoever wrote there is in it)", group=id)
+        _note_lacking_members(group, note)
     elif not (members or activity.owner):
         note("conversation of nobody", group=id)
     activity.members = members
@@ -223,6 +230,14 @@ def _admit_writers(result: Survey, id: str, note: Note) -> None:
         result.groups[id] = replace(group, kind="several")
         result.counts["direct"] -= 1
         result.counts["several"] += 1
+
+
+def _note_lacking_members(group: Group, note: Note) -> None:
+    """Note that the members of a group were found by its messages."""
+    kind = "group"
+    if group.kind == "direct":
+        kind = "direct conversation"
+    note(f"{kind} without members (whoever wrote there is in it)", group=group.id)
 
 
 def _members_by_activity(activity: Activity) -> list[str]:

@@ -131,6 +131,10 @@ def labelled(label: str, target: str) -> str:
     return f"[{label}]({target.replace('(', '%28').replace(')', '%29')})"
 
 
+_ALL: Final[tuple[str, str] | None] = ("all", "all")
+"""The user and the nickname that stand for everybody."""
+
+
 def with_people(
     text: str, named: Callable[[str], tuple[str, str] | None]
 ) -> tuple[str, list[str]]:
@@ -146,9 +150,8 @@ def with_people(
         sign, id = match.groups()
         if sign != "@":
             return match[0]
-        if id == EVERYBODY:
-            account: tuple[str, str] | None = ("all", "all")
-        else:
+        account = _ALL
+        if id != EVERYBODY:
             account = named(id)
         if account is None:
             return f"@{id}"

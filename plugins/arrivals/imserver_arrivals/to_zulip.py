@@ -24,6 +24,7 @@ from .records import (
     Archive,
     Change,
     Emoji,
+    File,
     Group,
     Message,
     Person,
@@ -187,10 +188,14 @@ class ZulipWriter:
             "is_bot": is_bot,
         }
         if person.avatar:
-            path = f"{_REALM}/{id}.png"
-            row = {"path": path, "user_profile_id": id, "realm_id": _REALM}
-            self._avatars.append(row)
-            self._files[f"avatars/{path}"] = person.avatar
+            self._add_avatar(id, person.avatar)
+
+    def _add_avatar(self, id: int, file: str) -> None:
+        """Add the picture of a person. ``file``: the id of the picture."""
+        path = f"{_REALM}/{id}.png"
+        row = {"path": path, "user_profile_id": id, "realm_id": _REALM}
+        self._avatars.append(row)
+        self._files[f"avatars/{path}"] = file
 
     def _new_id_of(self, person: Person) -> int:
         """Return the number of a new person, because ids of Zulip are numbers.
@@ -298,8 +303,7 @@ class ZulipWriter:
             if file.address or file.why or not file.id:
                 text = with_name(text, file)
                 continue
-            path = f"{_REALM}/{file.id}/{file_name(file.name)}"
-            self._files[f"uploads/{path}"] = file.id
+            path = self._path_of_upload(file)
             text += f"\n{_link_to_upload(file.name, path)}"
             row = _row_of_upload(id, file.name, path)
             yield Line("zerver_attachment", id, encode(row))
@@ -307,6 +311,13 @@ class ZulipWriter:
             row = self._row_of_reaction(id, reaction)
             yield Line("zerver_reaction", id, encode(row))
         yield Line("", id, encode(self._row_of(message, topic, text.strip())))
+
+    def _path_of_upload(self, file: File) -> str:
+        """Return the path of a file, whose bytes come at the end of the
+        archive."""
+        path = f"{_REALM}/{file.id}/{file_name(file.name)}"
+        self._files[f"uploads/{path}"] = file.id
+        return path
 
     def _row_of_reaction(self, id: int, reaction: Reaction) -> dict[str, Any]:
         """Return the row of a reaction to the message with this id."""

@@ -234,11 +234,7 @@ class Zulip:
         self.problems = Problems()
         self._source = source_of(path, self.problems)
         self._names = set(self._source.names)
-        tops = [name for name in self._names if name.rpartition("/")[2] == "realm.json"]
-        if not tops:
-            raise BadArchive(f"{path} is no export of Zulip: it has no realm.json")
-        # The folder of the export in the archive, with a slash at its end.
-        self._top = min(sorted(tops), key=len).removesuffix("realm.json")
+        self._top = self._top_of(path)
         self.parts = self._find_parts()
         """The files with messages, in the order of their numbers."""
         if not self.parts:
@@ -247,6 +243,18 @@ class Zulip:
             )
         self._readers: dict[type[Any], RecordReader[Any]] = {}
         self._realm: _Realm | None = None
+
+    def _top_of(self, path: Path) -> str:
+        """Return the folder of the export in the archive, with a slash at its
+        end.
+
+        ``""`` if it is the top of the archive. Raises BadArchive if no folder
+        has a ``realm.json``.
+        """
+        tops = [name for name in self._names if name.rpartition("/")[2] == "realm.json"]
+        if not tops:
+            raise BadArchive(f"{path} is no export of Zulip: it has no realm.json")
+        return min(sorted(tops), key=len).removesuffix("realm.json")
 
     def _find_parts(self) -> list[str]:
         """Return the names of the files with messages.
@@ -508,10 +516,7 @@ class _Realm:
         The subscriptions tell the members of channels and of conversations of
         several people.
         """
-        members: dict[int, dict[int, None]] = {}
-        for row in subscriptions:
-            if row.active and row.user_profile in self.people:
-                members.setdefault(row.recipient, {})[row.user_profile] = None
+        members = self._members_by_recipient(subscriptions)
         for recipient in recipients:
             if recipient.type in _PREFIXES:
                 people = members.get(recipient.id, {})
@@ -522,6 +527,16 @@ class _Realm:
             # The members of a conversation of two are clear from its id.
             if group[0] in "sh" and group in self._conversations:
                 self._conversations[group].people = members.get(id, {})
+
+    def _members_by_recipient(
+        self, subscriptions: list[_Subscription]
+    ) -> dict[int, dict[int, None]]:
+        """Return the known people who get the messages to each recipient."""
+        members: dict[int, dict[int, None]] = {}
+        for row in subscriptions:
+            if row.active and row.user_profile in self.people:
+                members.setdefault(row.recipient, {})[row.user_profile] = None
+        return members
 
     def _group_of_recipient(
         self, recipient: _Recipient, people: Mapping[int, None]
@@ -600,10 +615,8 @@ class _Realm:
             return ""
         if reaction.reaction_type == "zulip_extra_emoji":
             return f":{clean(code)}:"
-        try:
-            points = [int(part, 16) for part in code.split("-")[:_MOST_CODE_POINTS]]
-            character = clean("".join(map(chr, points)))
-        except (ValueError, OverflowError):
+        character = _character_of_code(code)
+        if character is None:
             return ""
         if reaction.emoji_name:
             self.emoji_names[reaction.emoji_name] = character
@@ -713,17 +726,13 @@ class _Realm:
                 continue
             # An empty row, for a conversation that is not a channel.
             channel = conversation.channel or _Channel(0)
-            creator = ""
-            person = self.people.get(channel.creator or 0)
-            if person is not None:
-                creator = person.id
             description, _ = texts.convert(channel.description or "")
             yield Group(
                 id=id,
                 kind=conversation.kind,
                 name=clean(channel.name or ""),
                 description=description,
-                creator=creator,
+                creator=self._creator_of(channel),
                 created_ms=_ms(channel.date_created),
                 members=[
                     self._member(user, conversation, channel)
@@ -731,6 +740,13 @@ class _Realm:
                 ],
                 is_archived=bool(channel.deactivated),
             )
+
+    def _creator_of(self, channel: _Channel) -> str:
+        """Return the person who has created a channel; ``""`` if unknown."""
+        person = self.people.get(channel.creator or 0)
+        if person is None:
+            return ""
+        return person.id
 
     def _member(
         self, user: int, conversation: _Conversation, channel: _Channel
@@ -782,6 +798,24 @@ class _Realm:
             reactions=self._reactions.get(message.id, ()),
             files=files,
         )
+
+
+def _character_of_code(code: str) -> str | None:
+    """Return the character with code points such as ``1f1e9-1f1ea``.
+
+    None if they are not valid.
+    """
+    try:
+        points = [int(part, 16) for part in code.split("-")[:_MOST_CODE_POINTS]]
+        return clean("".join(map(chr, points)))
+    except (ValueError, OverflowError):
+        return None
+
+
+def _inline_code(text: str) -> str:
+    """Return a piece of code within a line, between two backticks."""
+    code = text.strip("`").strip().replace("`", "'")
+    return f"`{code}`"
 
 
 _MEDIUM_RANK: Final = 3
@@ -1080,8 +1114,7 @@ class _Texts:
         # The name of the outermost group that has matched.
         kind = match.lastgroup
         if kind == "code":
-            code = match["code"].strip("`").strip().replace("`", "'")
-            return f"`{code}`"
+            return _inline_code(match["code"])
         if kind == "math":
             return f"`{match['math'].strip()}`"
         if kind == "name":
@@ -1095,10 +1128,12 @@ class _Texts:
         if kind == "address":
             return self._link("", match["address"])
         if kind == "emoji":
-            name = match["emoji"]
-            emoji = self._realm.emoji_names.get(name) or emoji_named(name)
-            return emoji or match[0]
+            return self._emoji(match["emoji"]) or match[0]
         return self._emphasis(match, kind, depth)
+
+    def _emoji(self, name: str) -> str:
+        """Return the character of an emoji; ``""`` if its name is unknown."""
+        return self._realm.emoji_names.get(name) or emoji_named(name)
 
     def _emphasis(self, match: re.Match[str], kind: str | None, depth: int) -> str:
         """Return bold or italic text, or text that is both, with our marks."""
