@@ -220,13 +220,7 @@ class Wish(Struct, frozen=True):
     @classmethod
     def read(cls, query: str) -> Wish:
         """Read a query such as ``offset=-1&live=sse``. Raises ApiProblem."""
-        try:
-            pairs = parse_qsl(
-                query, keep_blank_values=True, max_num_fields=_MOST_QUERY_FIELDS
-            )
-        except ValueError:
-            raise refusal(400, "the query has too many fields") from None
-
+        pairs = _pairs_in(query)
         values = dict(pairs)
         live = values.get("live", "")
         if sum(name == "offset" for name, _ in pairs) > 1:
@@ -316,6 +310,19 @@ def content_of(body: bytes, content_type: str, is_new: bool = False) -> Content 
     # are text.
     tags = _tags("encoding", "base64")
     return _content(body, base64=True, tags=tags)
+
+
+def _pairs_in(query: str) -> list[tuple[str, str]]:
+    """Return the fields of a query, such as ``[("offset", "-1")]``.
+
+    Raises ApiProblem if there are too many.
+    """
+    try:
+        return parse_qsl(
+            query, keep_blank_values=True, max_num_fields=_MOST_QUERY_FIELDS
+        )
+    except ValueError:
+        raise refusal(400, "the query has too many fields") from None
 
 
 def _json_content(body: bytes, is_new: bool) -> Content | None:

@@ -3,6 +3,7 @@ of each entry belongs to it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from msgspec import Struct
@@ -147,6 +148,33 @@ class StreamReader(Service):
         chunks = list[Chunk]()
         end = offset
         size = 0
+        for segment, page in self._pages(row, offset):
+            for entry in page.entries:
+                is_end = entry.type == END and not entry.body
+                if entry.id > segment.high or is_end:
+                    continue
+                chunk = _chunk_of(entry, offset, segment, as_json)
+                if chunk:
+                    chunks.append(chunk)
+                    end = chunk.end
+                    size += len(chunk.data)
+                if size >= most:
+                    return Page(chunks, next=end, is_last=False)
+
+        # An entry may have been stored since the last page was read. The end is
+        # the end at that time.
+        if row.is_closed:
+            tail = self.tail(row)
+        else:
+            tail = _end_of(row, page)
+        return Page(chunks, next=max(end, tail), is_last=True)
+
+    def _pages(self, row: StreamRow, offset: Offset) -> Iterator[tuple[Segment, Any]]:
+        """Yield the pages of the log with the entries after an offset.
+
+        Each comes with its segment. The last page of a segment may also have
+        entries behind the segment. Raises ApiProblem as :meth:`read` does.
+        """
         for segment in self.segments(row):
             has_more = True
             after = max(offset[0], segment.low)
@@ -158,27 +186,10 @@ class StreamReader(Service):
                 # A reader at the beginning gets what is left of the stream.
                 if offset[0] >= 0 and after < readable_from:
                     raise refusal(410, "what follows the offset has expired")
+                yield segment, page
                 has_more = page.more and page.entries[-1].id < segment.high
-                for entry in page.entries:
-                    after = entry.id
-                    is_end = entry.type == END and not entry.body
-                    if entry.id > segment.high or is_end:
-                        continue
-                    chunk = _chunk_of(entry, offset, segment, as_json)
-                    if chunk:
-                        chunks.append(chunk)
-                        end = chunk.end
-                        size += len(chunk.data)
-                    if size >= most:
-                        return Page(chunks, next=end, is_last=False)
-
-        # An entry may have been stored since the last page was read. The end is
-        # the end at that time.
-        if row.is_closed:
-            tail = self.tail(row)
-        else:
-            tail = _end_of(row, page)
-        return Page(chunks, next=max(end, tail), is_last=True)
+                if has_more:
+                    after = page.entries[-1].id
 
     def inside(self, source: StreamRow, at: Offset, sub: int) -> Offset:
         """Return the offset that is ``sub`` bytes after another one.

@@ -233,14 +233,22 @@ class DurableStreams:
             # again and gets it then.
             stream.close(CloseCode.GOING_AWAY)
         elif stream.is_open:
-            # A stream that is refused has an ordinary response, of any status.
-            requests = self._core.node.request_log
-            why = ApiProblem(Problems.BAD_REQUEST)
-            style = replace(STYLE, refuse=lambda *_: answer)
-            stream.refuse(
-                stream_refused(requests, head, host, why, style, request.by),
-                CloseCode.NORMAL,
-            )
+            self._send_answer(answer, request, stream, head)
+
+    def _send_answer(
+        self, answer: HttpResponse, request: HttpRequest, stream: Stream, head: Head
+    ) -> None:
+        """Send the answer to a GET.
+
+        A stream that is refused has an ordinary response, of any status.
+        """
+        requests = self._core.node.request_log
+        why = ApiProblem(Problems.BAD_REQUEST)
+        style = replace(STYLE, refuse=lambda *_: answer)
+        stream.refuse(
+            stream_refused(requests, head, request.host, why, style, request.by),
+            CloseCode.NORMAL,
+        )
 
     def _answer_or_refuse(
         self, request: HttpRequest, stream: Stream, head: Head
@@ -289,22 +297,36 @@ class DurableStreams:
             self._send_events(call, stream, head, row, offset, wish)
             return None
         if wish.offset is None and not wish.live:
-            # The reader only asks where the end is.
-            self._rows.renew(row)
-            page = Page([], next=offset, is_last=True)
-            return self._answer_with_page(row, page, "no-store")
+            return self._answer_with_end(row, offset)
 
         page = self._reader.read(row, offset)
         self._rows.renew(row)
         if not wish.live:
             return self._answer_page(call.request, row, page, wish)
 
-        if not page.chunks and not row.is_closed:
-            state = self._subscribe(call, stream, target)
-            if state is None:
-                return None
-            seconds = self._settings.long_poll_seconds
-            row, page = self._wait_for_entries(row, stream, state, offset, seconds)
+        if page.chunks or row.is_closed:
+            return self._answer_long_poll(row, page, wish)
+        return self._wait_and_answer(call, stream, row, offset, wish)
+
+    def _answer_with_end(self, row: StreamRow, offset: Offset) -> HttpResponse:
+        """Return the answer to a reader who only asks where the end is."""
+        self._rows.renew(row)
+        page = Page([], next=offset, is_last=True)
+        return self._answer_with_page(row, page, "no-store")
+
+    def _wait_and_answer(
+        self, call: Call, stream: Stream, row: StreamRow, offset: Offset, wish: Wish
+    ) -> HttpResponse | None:
+        """Wait for an entry after an offset, and return the answer with it.
+
+        None if the connection was closed. Switches greenlets. Raises
+        ChannelRefused.
+        """
+        state = self._subscribe(call, stream, call.input)
+        if state is None:
+            return None
+        seconds = self._settings.long_poll_seconds
+        row, page = self._wait_for_entries(row, stream, state, offset, seconds)
         return self._answer_long_poll(row, page, wish)
 
     def _answer_long_poll(self, row: StreamRow, page: Page, wish: Wish) -> HttpResponse:
@@ -326,12 +348,7 @@ class DurableStreams:
         304 if the client has the same answer already, which its ETag tells.
         """
         is_end = row.is_closed and page.is_last
-        stream = f"{row.app}\0{row.name}\0{row.begins}".encode()
-        name = blake2b(stream, digest_size=_ETAG_BYTES).hexdigest()
-        end = protocol.text_of_offset(page.next)
-        if is_end:
-            end += ":c"
-        etag = f'"{name}:{wish.offset_text}:{end}"'
+        etag = _etag_of(row, page, wish)
         if request.headers.get("if-none-match") == etag:
             return respond(304, ("ETag", etag))
         # Content before the end never changes, so caches may keep it.
@@ -465,13 +482,13 @@ class DurableStreams:
 
             # The pages of a slow client must not fill the memory.
             stream.wait_until_sent()
-            offset = page.next
             if page.is_last:
+                seconds = until - monotonic()
                 row, page = self._wait_for_entries(
-                    row, stream, state, offset, until - monotonic()
+                    row, stream, state, page.next, seconds
                 )
             else:
-                page = self._reader.read(row, offset)
+                page = self._reader.read(row, page.next)
 
     def _begin_events(
         self,
@@ -489,11 +506,7 @@ class DurableStreams:
         # Headers follow the last line of the head, and caches may keep a stream
         # of events.
         opening = opening.removesuffix(b"\r\n").replace(b"no-store", b"no-cache")
-        more = [("Cross-Origin-Resource-Policy", "cross-origin")]
-        if not protocol.is_text(row.content_type):
-            more.append((protocol.ENCODING, "base64"))
-        if dialect is _EVENTS:
-            more.append(("Transfer-Encoding", "chunked"))
+        more = _headers_of_events(row, dialect)
         lines = "".join(f"{name}: {text}\r\n" for name, text in more)
         stream.send_frame(opening + lines.encode() + b"\r\n")
 
@@ -527,21 +540,30 @@ class DurableStreams:
         wish = self._wish_of(call)
         head = self._rows.log.extent(target.app).head
         self._require_short(target, body)
-        content = None
-        if body:
-            content = protocol.content_of(body, wish.content_type, is_new=True)
-
-        if content is None:
-            outcome, row = self._rows.create(wish, head)
-            offset = self._reader.tail(row)
-        else:
-            outcome, row, offset = self._create_with_content(call, wish, head, content)
+        outcome, row, offset = self._create(call, wish, head)
         if outcome == "other":
             raise refusal(
                 409,
                 "the stream is there with other settings, or forks still read what it was",
             )
         return self._answer_create(call, row, offset, is_new=outcome == "new")
+
+    def _create(
+        self, call: Call, wish: StreamRow, head: int
+    ) -> tuple[Literal["new", "same", "other"], StreamRow, Offset]:
+        """Create a stream, with the body of the PUT as its first entry if it
+        has one.
+
+        Returns the outcome as :func:`rows.create` does, the row, and the end of
+        the stream. May switch greenlets. Raises ApiProblem.
+        """
+        content = None
+        if call.body:
+            content = protocol.content_of(call.body, wish.content_type, is_new=True)
+        if content is not None:
+            return self._create_with_content(call, wish, head, content)
+        outcome, row = self._rows.create(wish, head)
+        return outcome, row, self._reader.tail(row)
 
     def _answer_create(
         self, call: Call, row: StreamRow, offset: Offset, is_new: bool
@@ -654,17 +676,14 @@ class DurableStreams:
         of the fork exists. May switch greenlets. Raises ApiProblem.
         """
         headers = call.request.headers
-        app = call.request.path.split("/")[2]
-        parts = unquote(address).split("/stream/", 1)
-        if len(parts) < 2 or not parts[0].endswith(f"/{app}"):
-            raise refusal(404, "there is no such source")
+        parent = _name_of_source(call.request.path, address)
         sub = protocol.number_in(headers, "Stream-Fork-Sub-Offset", 0)
         offset_text = headers.get("stream-fork-offset", "")
         offset = _read_fork_offset(offset_text)
         if sub and offset is None:
             raise refusal(400, "Stream-Fork-Sub-Offset needs Stream-Fork-Offset")
         wish = replace(
-            wish, parent=parts[1], fork_offset=offset_text, fork_sub=sub, start=-1
+            wish, parent=parent, fork_offset=offset_text, fork_sub=sub, start=-1
         )
         # If the stream exists, it is only compared with the request. Its source
         # may have changed since.
@@ -686,12 +705,7 @@ class DurableStreams:
             offset = tail
         if offset > tail:
             raise refusal(400, "the fork begins behind the end of its source")
-        is_other_type = protocol.plain_type(wish.content_type) != protocol.plain_type(
-            source.content_type
-        )
-        if wish.content_type and is_other_type:
-            raise refusal(409, f"the source has the content type {source.content_type}")
-
+        _require_type_of(source, wish)
         start = offset
         if wish.fork_sub:
             start = self._reader.inside(source, offset, wish.fork_sub)
@@ -853,10 +867,7 @@ class DurableStreams:
         # The stream has refused it, and not the log.
         if isinstance(result, Rejected) and append.verdict.status:
             return append.verdict, None
-        if isinstance(result, Rejected):
-            raise ApiProblem(result.problem, result.explanation)
-        assert isinstance(result, Unavailable)
-        raise result
+        raise _error_of(result)
 
     def _require_rate(self, call: Call, append: Append) -> None:
         """Count an append of a client for the limit of the channel.
@@ -885,13 +896,19 @@ class DurableStreams:
             raise refusal(404, "there is no such stream")
         self._reader.find(target.app, target.name)
         self._rows.remove(target.app, target.name)
-        # This wakes its readers on all nodes. If it is refused, they learn of
-        # it when they ask again.
+        self._wake_readers(target)
+        return respond(204)
+
+    def _wake_readers(self, target: Target) -> None:
+        """Wake the readers of a deleted stream on all nodes.
+
+        If this is refused, they learn of it when they ask again. Switches
+        greenlets.
+        """
         waiting: AsyncResult[Any] = AsyncResult()
         end = Draft(sender="", type=END, room=target.name, body=b"", time_ms=_now_ms())
         self._messaging.send(target.app, end, waiting.set)
         waiting.get()
-        return respond(204)
 
     def head(self, call: Call) -> HttpResponse:
         """Answer a HEAD. May switch greenlets. Raises ApiProblem."""
@@ -955,6 +972,64 @@ class DurableStreams:
         """
         refuse = partial(stream_refused, self._core.node.request_log, style=STYLE)
         return {PATH: StreamPath("GET", self.serve, refuse)}
+
+
+def _headers_of_events(
+    row: StreamRow, dialect: DurableDialect
+) -> list[tuple[str, str]]:
+    """Return the further headers of an answer that is a stream of events."""
+    headers = [("Cross-Origin-Resource-Policy", "cross-origin")]
+    if not protocol.is_text(row.content_type):
+        headers.append((protocol.ENCODING, "base64"))
+    if dialect is _EVENTS:
+        headers.append(("Transfer-Encoding", "chunked"))
+    return headers
+
+
+def _etag_of(row: StreamRow, page: Page, wish: Wish) -> str:
+    """Return the ETag of a page: its stream, and the offsets of its begin and
+    end.
+
+    ``:c`` says that nothing follows, because the stream is closed.
+    """
+    stream = f"{row.app}\0{row.name}\0{row.begins}".encode()
+    name = blake2b(stream, digest_size=_ETAG_BYTES).hexdigest()
+    end = protocol.text_of_offset(page.next)
+    if row.is_closed and page.is_last:
+        end += ":c"
+    return f'"{name}:{wish.offset_text}:{end}"'
+
+
+def _name_of_source(path: str, address: str) -> str:
+    """Return the name of the stream at an address, the source of a fork.
+
+    ``path``: of the fork, which is in the same app. Raises ApiProblem.
+    """
+    app = path.split("/")[2]
+    parts = unquote(address).split("/stream/", 1)
+    if len(parts) < 2 or not parts[0].endswith(f"/{app}"):
+        raise refusal(404, "there is no such source")
+    return parts[1]
+
+
+def _require_type_of(source: StreamRow, wish: StreamRow) -> None:
+    """Refuse a fork with another content type than its source.
+
+    Raises ApiProblem. A fork without a type gets that of its source.
+    """
+    is_other_type = protocol.plain_type(wish.content_type) != protocol.plain_type(
+        source.content_type
+    )
+    if wish.content_type and is_other_type:
+        raise refusal(409, f"the source has the content type {source.content_type}")
+
+
+def _error_of(result: object) -> Exception:
+    """Return the error for an entry that the log has not stored."""
+    if isinstance(result, Rejected):
+        return ApiProblem(result.problem, result.explanation)
+    assert isinstance(result, Unavailable)
+    return result
 
 
 def _read_expiry(text: str) -> int:
