@@ -280,10 +280,10 @@ class AiChat:
 
         answer = self._new_answer_on_stream(stream, principal, chat, self._ui)
         answer.stream = message or next(reversed(streams), "")
-        source = AnswerSource(cursor)
+        stored = None
         if message:
             stored = self._find_stored(principal, answer, streams)
-            source = AnswerSource(cursor, stored)
+        source = AnswerSource(cursor, stored)
         self._begin(self._ui, stream, head, principal, answer, source)
 
     def _streams_to_resume(

@@ -262,8 +262,7 @@ class _Arrival(Struct, frozen=True):
             file = PositionFile(folder, archive.name, tenant.name)
             with closing(destination) as target, file.locked() as position:
                 page = self._page_of_links(tenant, target)
-                for warning in _warnings(folder, target.page):
-                    click.echo(f"imserver: {warning}", err=True)
+                _print_warnings(folder, target.page)
                 contents = self.survey()
                 result = self._import(target, contents, page, smtp)
                 if archive.name in FOLLOWED:
@@ -370,6 +369,12 @@ def _print_added(new: Mapping[str, int]) -> None:
         f"new: accounts {new['account']:,}, groups {new['group']:,}, messages {new['message']:,}, "
         f"reactions {new['reaction']:,}, files {new['file']:,}, emoji {new['emoji']:,}"
     )
+
+
+def _print_warnings(folder: str, page: str) -> None:
+    """Print what :func:`_warnings` yields."""
+    for warning in _warnings(folder, page):
+        click.echo(f"imserver: {warning}", err=True)
 
 
 def _warnings(folder: str, page: str) -> Iterator[str]:

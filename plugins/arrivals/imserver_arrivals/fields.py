@@ -190,8 +190,16 @@ def _typed(kind: Any, value: object, path: str, note: Note) -> Any:
         return msgspec.convert(value, kind, strict=False)
     except (ValueError, TypeError):
         # Only a part of the value may be wrong, or the type may be Raw, to
-        # which msgspec cannot convert. This is tried below.
+        # which msgspec cannot convert.
         pass
+    return _typed_in_parts(kind, value, path, note)
+
+
+def _typed_in_parts(kind: Any, value: object, path: str, note: Note) -> Any:
+    """Convert a value of which only a part may have the type.
+
+    The arguments and errors are those of :func:`_typed`.
+    """
     origin = get_origin(kind)
     choices = get_args(kind)
     if origin is Annotated:

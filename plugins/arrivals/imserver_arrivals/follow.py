@@ -254,11 +254,7 @@ class Follower:
             if not page:
                 return
             after = page[-1].id
-            entries = [
-                entry
-                for entry in page
-                if entry.conversation in position.groups and self._is_ours(entry)
-            ]
+            entries = self._ours_in(page, position)
             nicknames = self._nicknames_of(entries)
             for entry in entries:
                 nickname = nicknames.get(entry.sender) or entry.sender or "server"
@@ -268,6 +264,14 @@ class Follower:
                 yield entry.id
             # The page may end with entries that were not posted.
             yield after
+
+    def _ours_in(self, page: Sequence[Entry], position: Position) -> list[Entry]:
+        """Return the messages of our app in groups that came from the server."""
+        return [
+            entry
+            for entry in page
+            if entry.conversation in position.groups and self._is_ours(entry)
+        ]
 
     def _nicknames_of(self, entries: list[Entry]) -> dict[str, str]:
         """Return the nicknames of the senders of entries, by their users."""

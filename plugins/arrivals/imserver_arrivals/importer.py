@@ -173,15 +173,19 @@ class Importer:
         activity = self._survey.of_groups[group.id]
         if group.kind == "direct" or not activity.owner:
             return None
-        owner = self._conversion.user(activity.owner)
-        avatar = ""
-        picture = self._uploads.upload(group.avatar, owner, group.avatar, "picture")
-        if picture is not None:
-            avatar = f"/api/v1/uploads/{picture.id}"
+        avatar = self._upload_picture(group, self._conversion.user(activity.owner))
         # A message may be older than the time at which its group was created.
         times = filter(None, (group.created_ms, activity.first_ms))
         begin = min(times, default=self._survey.first_ms or _now())
         return replace(group, created_ms=shown_ms(begin), avatar=avatar)
+
+    def _upload_picture(self, group: Group, owner: str) -> str:
+        """Upload the picture of a group. Returns its address; ``""`` if there
+        is none."""
+        picture = self._uploads.upload(group.avatar, owner, group.avatar, "picture")
+        if picture is None:
+            return ""
+        return f"/api/v1/uploads/{picture.id}"
 
     def _changes(self, change: Change) -> Iterator[Change]:
         """Yield a change of the archive in the form that it has here.

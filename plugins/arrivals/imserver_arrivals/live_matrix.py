@@ -364,11 +364,7 @@ class LiveMatrix:
         ``earliest_ms``.
         """
         for _ in range(MOST_PAGES):
-            query = {"dir": "b", "limit": "100"}
-            if begin:
-                query["from"] = begin
-            if end:
-                query["to"] = end
+            query = _query_of_history(begin, end)
             page = self._get(f"rooms/{_quoted(room)}/messages", **query)
             chunk = list_at(page, "chunk")
             yield from chunk
@@ -395,10 +391,7 @@ class LiveMatrix:
         if state is None or at(news, "timeline", "limited"):
             state = {}
             events = self._server.get(list[Any], f"{_API}/rooms/{_quoted(room)}/state")
-        for event in events:
-            # Only events of the state have a key.
-            if isinstance(event, dict) and isinstance(event.get("state_key"), str):
-                state[text_at(event, "type"), event["state_key"]] = event
+        _add_to_state(state, events)
         self._states[room] = state
         return state
 
@@ -410,8 +403,7 @@ class LiveMatrix:
         """
         server = self._user.partition(":")[2]
         for id in _files_in(raw, server):
-            # The folders are laid out as in the media store of a server.
-            path = round.folder / "local_content" / id[:2] / id[2:4] / id[4:]
+            path = _path_of_file(round.folder, id)
             # If the cursor has changed since, an earlier archive has the file.
             is_stored = self._fetched.setdefault(id, round.cursor) != round.cursor
             if path.exists() or (only_new and is_stored):
@@ -473,6 +465,29 @@ def _query_of_sync(since: str, seconds: float) -> dict[str, object]:
     }
     if since:
         query["since"] = since
+    return query
+
+
+def _path_of_file(folder: Path, id: str) -> Path:
+    """Return the path of a file in an archive. The folders are laid out as in
+    the media store of a server."""
+    return folder / "local_content" / id[:2] / id[2:4] / id[4:]
+
+
+def _add_to_state(state: State, events: list[Any]) -> None:
+    """Change a state by events. Only events of a state have a key."""
+    for event in events:
+        if isinstance(event, dict) and isinstance(event.get("state_key"), str):
+            state[text_at(event, "type"), event["state_key"]] = event
+
+
+def _query_of_history(begin: str, end: str) -> dict[str, str]:
+    """Return the parameters for a page of a history, back in time."""
+    query = {"dir": "b", "limit": "100"}
+    if begin:
+        query["from"] = begin
+    if end:
+        query["to"] = end
     return query
 
 

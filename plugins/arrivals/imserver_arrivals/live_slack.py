@@ -386,6 +386,20 @@ class LiveSlack:
         The people in the rows are read, and become people of the archive. A
         channel that the bot does not see is left out.
         """
+        rows_by_day = self._sort_by_day(rows)
+        if not rows_by_day or self._server.channel(id) is None:
+            return
+        news.channels.add(id)
+        for day, rows_of_day in rows_by_day.items():
+            self._write_day(news, news.folder / id / f"{day}.json", rows_of_day)
+
+    def _sort_by_day(
+        self, rows: Iterable[dict[str, Any]]
+    ) -> dict[str, list[dict[str, Any]]]:
+        """Return rows by their days, and read the people in them.
+
+        Rows without a time are left out.
+        """
         rows_by_day: dict[str, list[dict[str, Any]]] = {}
         for row in rows:
             day = _day_of(row)
@@ -393,11 +407,7 @@ class LiveSlack:
                 rows_by_day.setdefault(day, []).append(row)
             self._server.read_user(text_at(row, "user"))
             self._posted.add(id_of_ours(row.get("blocks")))
-        if not rows_by_day or self._server.channel(id) is None:
-            return
-        news.channels.add(id)
-        for day, rows_of_day in rows_by_day.items():
-            self._write_day(news, news.folder / id / f"{day}.json", rows_of_day)
+        return rows_by_day
 
     def _write_day(
         self, news: SlackNews, path: Path, rows: list[dict[str, Any]]

@@ -440,11 +440,7 @@ class Matrix:
             return
         room.is_joined = True
         if event.time_ms >= self._people.get(user, Appearance()).time_ms:
-            self._people[user] = Appearance(
-                event.time_ms,
-                nickname=text_at(event.content, "displayname"),
-                avatar=text_at(event.content, "avatar_url"),
-            )
+            self._people[user] = _appearance_in(event)
 
     def _describe(self, room: Room) -> None:
         """Set the name and the topic of a room from its state.
@@ -676,14 +672,19 @@ class Matrix:
             elif kind == "m.replace":
                 self._add_edit(relations, event, message=about)
             elif event.type == "m.room.redaction":
-                # The field moved into the content in version 11 of rooms.
-                redacted = event.redacts or text_at(event.content, "redacts")
-                if redacted:
-                    relations.redactions.setdefault(redacted, event)
+                self._add_redaction(relations, event)
             elif event.type in (*_MESSAGES, "m.reaction") and not event.content:
                 # The server has taken its content, because it was redacted.
                 relations.redactions[event.id] = event
         return relations
+
+    @staticmethod
+    def _add_redaction(relations: Relations, event: MatrixEvent) -> None:
+        """Add the redaction of an event, unless there is an earlier one."""
+        # The field moved into the content in version 11 of rooms.
+        redacted = event.redacts or text_at(event.content, "redacts")
+        if redacted:
+            relations.redactions.setdefault(redacted, event)
 
     @staticmethod
     def _add_edit(relations: Relations, event: MatrixEvent, message: str) -> None:
@@ -744,14 +745,10 @@ class Matrix:
                 return None
             return change(kind, [user])
         # The first name and topic belong to the group from its beginning.
-        if user != "" or not text_at(event.unsigned, "replaces_state"):
-            return None
-        name = clean(text_at(event.content, "name"))
-        if event.type == "m.room.name" and name:
-            return change("name", text=name)
-        if event.type == "m.room.topic":
-            topic = clean(text_at(event.content, "topic"))
-            return change("description", text=topic)
+        if user == "" and text_at(event.unsigned, "replaces_state"):
+            what, text = _text_of_change(event)
+            if what is not None:
+                return change(what, text=text)
         return None
 
     def _message(
@@ -1013,6 +1010,15 @@ class Matrix:
         self._notes = Problems()  # a second call notes nothing again
 
 
+def _appearance_in(event: MatrixEvent) -> Appearance:
+    """Return how a member event shows its person."""
+    return Appearance(
+        event.time_ms,
+        nickname=text_at(event.content, "displayname"),
+        avatar=text_at(event.content, "avatar_url"),
+    )
+
+
 def _note_readers(room: Room, event: MatrixEvent) -> None:
     """Note who has read a room up to this event."""
     for reader in room.markers.get(event.id, ()):
@@ -1126,6 +1132,21 @@ def _minute_and_second(time_ms: int) -> str:
     """Return the minute and the second of a time, such as ``15:42``."""
     seconds = time_ms // SECOND_MS % _HOUR_SECONDS
     return "{:02}:{:02}".format(*divmod(seconds, _MINUTE_SECONDS))
+
+
+def _text_of_change(
+    event: MatrixEvent,
+) -> tuple[Literal["name", "description"] | None, str]:
+    """Return which text of its room an event changes, and the new text.
+
+    None if it changes neither the name nor the topic, or removes the name.
+    """
+    name = clean(text_at(event.content, "name"))
+    if event.type == "m.room.name" and name:
+        return "name", name
+    if event.type == "m.room.topic":
+        return "description", clean(text_at(event.content, "topic"))
+    return None, ""
 
 
 def _media_of(address: str) -> str:

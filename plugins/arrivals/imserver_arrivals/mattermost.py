@@ -428,17 +428,21 @@ class Mattermost:
             key=lambda name: (name.count("/"), not name.endswith(".jsonl"), name)
         )
         for name in names[:_MOST_TRIES]:
-            try:
-                with self._source.open(name) as file:
-                    # Fields of wrong types are not noted: "bool" does nothing.
-                    first = _FIRST_LINES.decode(file.readline(_BLOCK), bool)
-            except Exception:  # also of a decompressor
-                continue
-            if first.type == "version" and first.version == 1:
+            if self._begins_with_version(name):
                 return name
         raise BadArchive(
             f"{path} is no export of Mattermost: no file in it begins with the version, 1"
         )
+
+    def _begins_with_version(self, name: str) -> bool:
+        """Whether a file begins with the version of an export, which is 1."""
+        try:
+            with self._source.open(name) as file:
+                # Fields of wrong types are not noted: "bool" does nothing.
+                first = _FIRST_LINES.decode(file.readline(_BLOCK), bool)
+        except Exception:  # also of a decompressor
+            return False
+        return first.type == "version" and first.version == 1
 
     def _numbered_lines(self) -> Iterator[tuple[int, bytes | None]]:
         """Yield the lines of the export with their numbers, which count from 1.

@@ -4,7 +4,7 @@ The server defines the fields in ``model/post.go``, ``model/user.go``,
 ``model/channel.go`` and ``model/file_info.go``.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from itertools import count
 from typing import Any, Final, TypeVar
 
@@ -224,14 +224,19 @@ class MattermostServer:
         """
         if len(self._ids) > _MOST_NAMES:
             self._ids.clear()
-        new = [name for name in names if name not in self._ids]
-        for start in range(0, len(new), _PER_PAGE):
-            page = new[start : start + _PER_PAGE]
-            # Names that nobody has stay, so that they are asked for once.
-            self._ids.update(dict.fromkeys(page, ""))
-            self._learn(self.web.post(list[ServerUser], "/users/usernames", page))
+        self._read_names([name for name in names if name not in self._ids])
         ids = [self._ids[name] for name in names]
         return [self.users[id] for id in ids if id]
+
+    def _read_names(self, names: list[str]) -> None:
+        """Read the users who have these names.
+
+        Names that nobody has are remembered, so that they are asked for once.
+        """
+        for start in range(0, len(names), _PER_PAGE):
+            page = names[start : start + _PER_PAGE]
+            self._ids.update(dict.fromkeys(page, ""))
+            self._learn(self.web.post(list[ServerUser], "/users/usernames", page))
 
     def _learn(self, users: list[ServerUser]) -> None:
         """Remember users by their ids and by their names."""
@@ -253,14 +258,20 @@ class MattermostServer:
         if len(answer.order) < _MOST_SINCE:
             return posts
 
-        # There may be more: the pages have all posts; the newest come first.
+        # There may be more, and the pages have all posts.
+        for page in self._pages(path, since):
+            posts |= page.posts
+        return posts
+
+    def _pages(self, path: str, since: int) -> Iterator[PostList]:
+        """Yield the pages of a channel with posts since a time, the newest
+        first."""
         for number in count():
             page = self.web.get(PostList, f"{path}?page={number}&per_page={_PER_PAGE}")
-            posts |= page.posts
+            yield page
             times = [page.posts[id].create_at for id in page.order if id in page.posts]
             if len(times) < _PER_PAGE or min(times) <= since:
-                break
-        return posts
+                return
 
     def post(self, id: str) -> ServerPost | None:
         """Return a post. None if it was deleted, or if the account does not see

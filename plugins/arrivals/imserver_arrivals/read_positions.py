@@ -135,11 +135,11 @@ class ReadPositions:
                 for user, read_id in due.items()
                 if _is_behind(positions.get((user, group)), read_id)
             }
-            if not is_direct:
+            if is_direct:
+                for user, read_id in behind.items():
+                    log.marks.note(app, user, group, read=read_id)
+            else:
                 log.marks.advance(app, group, behind)
-                continue
-            for user, read_id in behind.items():
-                log.marks.note(app, user, group, read=read_id)
 
 
 def _is_behind(position: int | None, read_id: int) -> bool:

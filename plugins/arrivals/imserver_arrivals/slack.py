@@ -860,13 +860,9 @@ class SlackExport:
                 notes.note(f"row without a time in {name[:NAME_CHARACTERS]}")
                 continue
             try:
-                message = _read_row(_MESSAGES, raw, note_field)
-                if not message.time_us:
-                    raise ValueError("it has no time (ts)")
+                messages.append(_message_in(raw, note_field))
             except (ValueError, RecursionError) as error:
                 notes.note_broken(f"{where}, message {number}", error, messages=1)
-                continue
-            messages.append(message)
         messages.sort(key=lambda message: message.time_us)
         return messages
 
@@ -949,6 +945,15 @@ def _read_row(
     if isinstance(raw, Raw):
         return reader.decode(raw, note)
     return reader.convert(raw, note)
+
+
+def _message_in(raw: Any, note: Callable[[str], object]) -> SlackMessage:
+    """Convert a row to a message. Raises ValueError and RecursionError if it is
+    broken, or has no time."""
+    message = _read_row(_MESSAGES, raw, note)
+    if not message.time_us:
+        raise ValueError("it has no time (ts)")
+    return message
 
 
 def _value_of(raw: Any) -> Any:
@@ -1153,11 +1158,7 @@ class Texts(Struct):
         if sign == "#":
             return f"#{label or _escaped(self.channels.get(id, id))}"
         if sign == "!":
-            # "!subteam^S1" is a group of users, "!date^17…^{date}" a time.
-            word = id.partition("^")[0]
-            if word in ("here", "channel", "everyone"):
-                return mention(EVERYBODY)
-            return label or f"@{word}"
+            return _command(id, label)
         return _link(target, label)
 
 
@@ -1168,6 +1169,17 @@ def _emoji(match: re.Match[str]) -> str:
     if tone:
         name += f"::skin-tone-{tone}"
     return emoji_named(name) or match[0]
+
+
+def _command(content: str, label: str) -> str:
+    """Return the replacement for a tag such as ``<!here>``, without its sign.
+
+    ``subteam^S1`` is a group of users, and ``date^17…^{date}`` a time.
+    """
+    word = content.partition("^")[0]
+    if word in ("here", "channel", "everyone"):
+        return mention(EVERYBODY)
+    return label or f"@{word}"
 
 
 def _link(target: str, label: str) -> str:

@@ -203,13 +203,19 @@ class SlackServer:
         if not is_of_slack:
             return
         origin = f"{parts.scheme}://{parts.netloc}"
+        source = f"{parts.path}?{parts.query}".rstrip("?")
         path.parent.mkdir(parents=True, exist_ok=True)
+        self._download(origin, source, path)
+
+    def _download(self, origin: str, source: str, path: Path) -> None:
+        """Save a file of a server of Slack, as :meth:`save` does.
+
+        ``source``: its path and query. ``path``: where it is written.
+        """
         with path.open("wb") as file:
             try:
                 server = self._files.setdefault(origin, Server(origin, self._headers))
-                server.download(
-                    f"{parts.path}?{parts.query}".rstrip("?"), file, FILE_BYTES
-                )
+                server.download(source, file, FILE_BYTES)
             except LiveError as error:
                 path.unlink()
                 if _may_come_later(error, size=file.tell()):

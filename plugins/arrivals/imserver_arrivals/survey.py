@@ -227,9 +227,14 @@ def _admit_writers(result: Survey, id: str, note: Note) -> None:
     last = next(reversed(claimable or members), "")
     activity.owner = activity.owner or last
     if group.kind == "direct" and len(members) > _PAIR:
-        result.groups[id] = replace(group, kind="several")
-        result.counts["direct"] -= 1
-        result.counts["several"] += 1
+        _make_several(result, group)
+
+
+def _make_several(result: Survey, group: Group) -> None:
+    """Make a direct conversation one of several people."""
+    result.groups[group.id] = replace(group, kind="several")
+    result.counts["direct"] -= 1
+    result.counts["several"] += 1
 
 
 def _note_lacking_members(group: Group, note: Note) -> None:

@@ -228,14 +228,24 @@ def _text_of_attachment(attachment: dict[str, Any]) -> str:
     If all of them are missing, its fallback is returned, or ``""``.
     """
     texts = {key: text for key, text in attachment.items() if isinstance(text, str)}
-    title = texts.get("title", "")
-    link = texts.get("title_link", "")
-    if title and link:
-        title = f"[{title}]({link})"
-    lines = [texts.get("pretext"), texts.get("author_name"), title, texts.get("text")]
+    lines = [
+        texts.get("pretext"),
+        texts.get("author_name"),
+        _title_of(texts),
+        texts.get("text"),
+    ]
     lines += lines_of_fields(list_at(attachment, "fields"))
     lines += [texts.get("image_url"), texts.get("footer")]
     return "\n".join(filter(None, lines)) or texts.get("fallback", "")
+
+
+def _title_of(texts: Mapping[str, str]) -> str:
+    """Return the title of an addition, as a link if it has an address."""
+    title = texts.get("title", "")
+    link = texts.get("title_link", "")
+    if title and link:
+        return f"[{title}]({link})"
+    return title
 
 
 def lines_of_fields(rows: Iterable[object]) -> list[str]:

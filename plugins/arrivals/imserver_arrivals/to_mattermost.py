@@ -131,19 +131,18 @@ class MattermostWriter:
         channels. A line is ``{"type": "team", "team": {…}}``, for example.
         """
         yield {"type": "version", "version": 1, "info": {"generator": "imserver"}}
-        yield {"type": "team", "team": self._team_row()}
+        yield _row_of("team", self._team_row())
         for emoji in self._emoji:
             image = self._path(emoji.file, "image")
-            yield {"type": "emoji", "emoji": {"name": emoji.name, "image": image}}
+            yield _row_of("emoji", {"name": emoji.name, "image": image})
         for id, name in self._channels.items():
-            yield {"type": "channel", "channel": self._channel(self._groups[id], name)}
+            yield _row_of("channel", self._channel(self._groups[id], name))
         memberships = self._memberships()
         for id, person in self._people.items():
-            yield {"type": "user", "user": self._user(person, memberships.get(id, []))}
+            yield _row_of("user", self._user(person, memberships.get(id, [])))
         for id, group in self._groups.items():
             if id not in self._channels:
-                direct = self._direct_channel(group)
-                yield {"type": "direct_channel", "direct_channel": direct}
+                yield _row_of("direct_channel", self._direct_channel(group))
 
     def _team_row(self) -> dict[str, Any]:
         """Return the team, which only invited people may join."""
@@ -279,7 +278,7 @@ class MattermostWriter:
         else:
             kind = "direct_post"
             where = {"channel_members": self._names_in(group)}
-        return encode({"type": kind, kind: where | root | {"replies": replies}})
+        return encode(_row_of(kind, where | root | {"replies": replies}))
 
     def _posts(self, record: Message | Change) -> Iterator[dict[str, Any]]:
         """Yield the posts of a record.
@@ -311,15 +310,7 @@ class MattermostWriter:
                 "reply outside of a thread (leaves as a post)", group=message.group
             )
         text, attachments = self._text_and_files(message)
-        edit_at = 0
-        if message.is_edited:
-            edit_at = message.time_ms
-        own_post = post | {
-            "message": text[:MOST_TEXT],
-            "is_pinned": message.id in self._pins,
-            "edit_at": edit_at,
-            "reactions": self._reactions(message),
-        }
+        own_post = post | {"message": text[:MOST_TEXT]} | self._fields_of(message)
         if attachments:
             own_post["attachments"] = attachments
         yield own_post
@@ -365,6 +356,17 @@ class MattermostWriter:
             is_own = person == change.person
             yield _event_of_person(change, self._names[person], is_own)
 
+    def _fields_of(self, message: Message) -> dict[str, Any]:
+        """Return the fields that only the first post of a message has."""
+        edit_at = 0
+        if message.is_edited:
+            edit_at = message.time_ms
+        return {
+            "is_pinned": message.id in self._pins,
+            "edit_at": edit_at,
+            "reactions": self._reactions(message),
+        }
+
     def _reactions(self, message: Message) -> list[dict[str, Any]]:
         """Return the reactions to a message, with the names that emoji have
         there.
@@ -405,6 +407,11 @@ class MattermostWriter:
         """Return the mention of a person. An unknown person is named by the
         id."""
         return f"@{self._names.get(id, id)}"
+
+
+def _row_of(kind: str, content: Any) -> dict[str, Any]:
+    """Return a line of an export, such as ``{"type": "team", "team": {…}}``."""
+    return {"type": kind, kind: content}
 
 
 def _event_of_person(change: Change, name: str, is_own: bool) -> EventPost:

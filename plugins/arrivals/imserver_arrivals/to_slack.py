@@ -296,15 +296,21 @@ class SlackWriter:
                 "text": text,
             }
         for person in change.people:
-            event = {
-                "subtype": f"channel_{change.kind}",
-                "user": _user_id(person),
-                "text": f"<@{_user_id(person)}> {_WORDS[change.kind]}",
-            }
-            if person != change.person:
-                # Somebody else has added or removed the person.
-                event["inviter"] = user
-            yield event
+            yield _event_of_member(change, person)
+
+
+def _event_of_member(change: Change, person: str) -> dict[str, Any]:
+    """Return the row that tells that one person has joined or left."""
+    id = _user_id(person)
+    event = {
+        "subtype": f"channel_{change.kind}",
+        "user": id,
+        "text": f"<@{id}> {_WORDS[change.kind]}",
+    }
+    if person != change.person:
+        # Somebody else has added or removed the person.
+        event["inviter"] = _user_id(change.person)
+    return event
 
 
 # --- texts --------------------------------------------------------------------

@@ -155,18 +155,7 @@ class FileUploads:
             upload = self.upload(file.id, user, name)
         if upload is None:
             return {"type": "file", "name": name}
-
-        address = f"/api/v1/uploads/{upload.id}"
-        kind = upload.kind
-        # A voice message needs a length, and this was no spoken message there.
-        if kind == "voice":
-            kind = "file"
-        part = {"type": kind, "url": address, "name": name, "bytes": upload.bytes}
-        if upload.width:
-            part |= {"width": upload.width, "height": upload.height}
-        if upload.thumbnail_bytes:
-            part["thumbnail"] = f"{address}/thumbnail"
-        return part
+        return _part_of(upload, name)
 
     def add_emoji(self, own: OwnEmoji, emoji: Iterable[Emoji]) -> None:
         """Add an archive's own emoji to the app.
@@ -223,6 +212,21 @@ class FileUploads:
         if file is None:
             raise OSError("the file has no bytes")
         return file
+
+
+def _part_of(upload: Upload, name: str) -> dict[str, Any]:
+    """Return the part of a message's body that describes an upload."""
+    address = f"/api/v1/uploads/{upload.id}"
+    kind = upload.kind
+    # A voice message needs a length, and this was no spoken message there.
+    if kind == "voice":
+        kind = "file"
+    part = {"type": kind, "url": address, "name": name, "bytes": upload.bytes}
+    if upload.width:
+        part |= {"width": upload.width, "height": upload.height}
+    if upload.thumbnail_bytes:
+        part["thumbnail"] = f"{address}/thumbnail"
+    return part
 
 
 def _first_file(path: Path) -> Path | None:

@@ -562,8 +562,7 @@ class _Realm:
         """
         id = str(user.id)
         email = user.delivery_email or user.email or ""
-        # "ann.lee@example.org" → "Ann Lee"
-        name = user.full_name or re.sub(r"[._-]+", " ", email.partition("@")[0]).title()
+        name = user.full_name or _name_in(email)
         person = Person(id, clean(name), avatar=avatar)
         if is_bot:
             person = replace(person, why="bot")
@@ -798,6 +797,14 @@ class _Realm:
             reactions=self._reactions.get(message.id, ()),
             files=files,
         )
+
+
+def _name_in(email: str) -> str:
+    """Return the name that an address suggests.
+
+    ``ann.lee@example.org`` suggests ``Ann Lee``.
+    """
+    return re.sub(r"[._-]+", " ", email.partition("@")[0]).title()
 
 
 def _character_of_code(code: str) -> str | None:

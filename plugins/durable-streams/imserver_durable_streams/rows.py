@@ -210,11 +210,7 @@ def create(
         if row.state == LIVE and row.is_same(wish):
             return "same", row
         return "other", row
-    # A negative start means that a stream existed when the request came. It has
-    # ended since, and nobody has computed where the fork would begin.
-    if wish.start < 0:
-        return "other", wish
-    if wish.parent and not _is_live(sql, wish.app, wish.parent):
+    if not _may_begin(sql, wish):
         return "other", wish
 
     was_stream = row is not None
@@ -222,6 +218,17 @@ def create(
     wish = replace(wish, expires_ms=wish.renewed(sql) or wish.expires_ms)
     ROWS.put(sql, wish, app=wish.app, name=wish.name)
     return "new", wish
+
+
+def _may_begin(sql: Statements, wish: StreamRow) -> bool:
+    """Whether a new stream may begin. A fork needs a live source.
+
+    A negative start means that a stream existed when the request came. It has
+    ended since, and nobody has computed where the fork would begin.
+    """
+    if wish.start < 0:
+        return False
+    return not wish.parent or _is_live(sql, wish.app, wish.parent)
 
 
 def _lock_unexpired(sql: Statements, app: str, name: str) -> StreamRow | None:

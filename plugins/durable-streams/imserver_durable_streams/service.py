@@ -921,10 +921,7 @@ class DurableStreams:
         ]
         if row.is_closed:
             more.append((CLOSED, "true"))
-        if row.ttl >= 0:
-            more.append(("Stream-TTL", str(row.ttl)))
-        if row.expires_at:
-            more.append(("Stream-Expires-At", row.expires_at))
+        more += _headers_of_lifetime(row)
         return respond(200, *more, kind=row.content_type)
 
     # --- requests -------------------------------------------------------------
@@ -972,6 +969,16 @@ class DurableStreams:
         """
         refuse = partial(stream_refused, self._core.node.request_log, style=STYLE)
         return {PATH: StreamPath("GET", self.serve, refuse)}
+
+
+def _headers_of_lifetime(row: StreamRow) -> list[tuple[str, str]]:
+    """Return the headers that tell how long a stream lives, if it expires."""
+    headers = []
+    if row.ttl >= 0:
+        headers.append(("Stream-TTL", str(row.ttl)))
+    if row.expires_at:
+        headers.append(("Stream-Expires-At", row.expires_at))
+    return headers
 
 
 def _headers_of_events(
