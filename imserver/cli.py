@@ -92,8 +92,8 @@ COMMANDS: Final = (
         "Install another release, or go back to the previous one.",
     ),
 )
-"""The commands of the server, of its load tool and of its client, beside those
-that this module makes. A node never loads their modules."""
+"""The commands of the server, of its load tool and of its client. This module
+adds more commands. A node never loads their modules."""
 
 _OF_CLIENT: Final = {row.name for row in COMMANDS if row.absent == _NO_CLIENT}
 """Commands of the package of the client. Like other commands, they call the

@@ -632,7 +632,7 @@ class _Family(Struct, frozen=True):
 
 
 def _add_lines(text: str, families: dict[str, _Family]) -> None:
-    """Add the metrics of a node to those of other nodes.
+    """Add the metrics of a node to the metrics of other nodes.
 
     ``text`` is the result of :func:`render`. ``families`` is name of a metric →
     its lines.

@@ -228,7 +228,7 @@ def _bytes_of_user(costs: Costs, resources: Resources) -> float:
 
 
 def _free_for_users(costs: Costs, resources: Resources) -> float:
-    """Return the free bytes of memory, without those of the processes."""
+    """Return the free bytes of memory, without the bytes of the processes."""
     free = resources.free_bytes
     if not resources.users:
         # The processes do not run yet, so their own memory still counts as

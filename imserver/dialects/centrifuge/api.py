@@ -394,8 +394,8 @@ def unsubscribe(api: Api, app: str, request: _Unsubscribe) -> dict[str, Any]:
 
 
 def _end_each(api: Api, app: str, ids: list[str], channel: str) -> None:
-    """End the subscriptions of these connections to a channel, and tell those
-    that were subscribed. May switch greenlets."""
+    """End the subscriptions of these connections to a channel, and tell the
+    subscribers among them. May switch greenlets."""
     connections = api.core.connections
     event = _end_of_subscription(channel)
     answers = connections.leave_each(app, ids, channel)

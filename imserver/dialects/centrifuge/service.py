@@ -1102,8 +1102,8 @@ class CentrifugeService:
     def _channels_by_server(
         self, connection: Connection, state: CentrifugeState
     ) -> set[str]:
-        """The channels to which the server has subscribed a client, without
-        those that the client has left meanwhile."""
+        """The channels to which the server has subscribed a client. Channels
+        that the client has left meanwhile are missing."""
         return {
             name
             for name in state.by_server or ()

@@ -695,7 +695,8 @@ class Authority(Service):
     def _apps_of_page(
         self, apps: frozenset[str], origin: str, host: str
     ) -> frozenset[str]:
-        """Return those of ``apps`` that accept requests from a page of this origin.
+        """Return the apps among ``apps`` that accept requests from a page of
+        this origin.
 
         A browser at a listed address may show a page of anybody. So the app or the
         server must list the origin of the page, too.

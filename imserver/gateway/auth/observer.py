@@ -131,7 +131,7 @@ class Observer:
 
 class Observers(Observer):
     """Several observers in place of one. Each event goes, in their order, to
-    those that want it.
+    the observers that want it.
 
     An observer wants an event if it has a method of its own for it. A method
     inherited from :class:`Observer` is not called. So an event that only one of

@@ -280,10 +280,10 @@ class Tenants:
     def described(self, name: str) -> tuple[dict[str, Any], list[str]]:
         """Return the settings of an app, for a copy of it on another server.
 
-        The first result has the settings as :meth:`register` takes them, without
-        those that have their default value. The second one has the names of the
-        settings that are left out because a copy must not have them: secrets, and
-        files of this machine. Raises UnknownTenant.
+        The first result has the settings as :meth:`register` takes them.
+        Settings with their default value are left out. The second one has the
+        names of the settings that are left out because a copy must not have
+        them: secrets, and files of this machine. Raises UnknownTenant.
         """
         tenant = self.find(name)
         if tenant is None:
@@ -405,8 +405,8 @@ class Tenants:
     def _remaining(
         self, tenant: TenantSettings, dropped: Collection[str]
     ) -> dict[str, Any]:
-        """Return the settings of an app that differ from their defaults, without
-        those that are ``dropped``."""
+        """Return the settings of an app that differ from their defaults,
+        without the settings in ``dropped``."""
         current = plain(tenant, kind=TenantSettings)
         return {
             key: value
@@ -452,7 +452,8 @@ class Tenants:
     def _checked(
         self, name: str, before: dict[str, Any], fields: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Check new settings of an app together with those that it keeps.
+        """Check new settings of an app together with the settings that it
+        keeps.
 
         ``before`` has the settings that the app keeps, and ``fields`` the new ones.
         Returns the new ones in the form in which they are stored. Raises BadTenant

@@ -175,7 +175,7 @@ class ChannelCommands(Service):
     def permit(self, connection: Connection, channel: str, token: str) -> ChannelClaims:
         """Check a subscription with the options that the channel has now.
 
-        The result and the errors are those of :meth:`_permit`.
+        See :meth:`_permit` for the result and the errors.
         """
         options = self.channels.options.of(connection.app or "", channel)
         return self._permit(connection, channel, options, token)

@@ -148,8 +148,8 @@ class ChannelNodes(Service):
         return sent, len(receivers) - sent
 
     def _with_unsettled(self, receivers: set[int]) -> set[int]:
-        """Return the epochs ``receivers`` and those of all unsettled nodes, whose
-        members the registry may not know."""
+        """Return the epochs ``receivers`` and the epochs of all unsettled
+        nodes, whose members the registry may not know."""
         self._forget_settled()
         return receivers | self._unsettled.keys()
 
@@ -289,7 +289,7 @@ class ChannelPublishing(Service):
     ) -> Published:
         """Store a publication, if its channel has a history, and send it.
 
-        The arguments and errors are those of :meth:`publish_event`.
+        See :meth:`publish_event` for the arguments and errors.
         """
         check_known(options)
         # The message log stores only messages. The other history retains
@@ -397,8 +397,8 @@ class ChannelPublishing(Service):
         return Outcome.PARTLY if missed else Outcome.SENT
 
     def _count(self, app: str, channel: str, members_of: MembersOfNodes | None) -> int:
-        """Return the number of members of a channel on this node and on those
-        of ``members_of``."""
+        """Return the number of members of a channel on this node and on the
+        nodes of ``members_of``."""
         count = self.here.hub.member_count(app, channel)
         if self.nodes is None or not members_of:
             return count

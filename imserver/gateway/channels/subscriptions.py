@@ -90,9 +90,9 @@ class Subscribed(Struct, frozen=True):
 class _JoinRequest(Struct, frozen=True, gc=False):
     """A connection that is to join a channel.
 
-    ``options`` are those of the channel. ``since`` is the position of a client
-    that comes back; None: the client is new. ``delta`` means that the client
-    reads deltas.
+    ``options`` are the options of the channel. ``since`` is the position of a
+    client that comes back; None: the client is new. ``delta`` means that the
+    client reads deltas.
     """
 
     app: str
@@ -146,7 +146,7 @@ def _recovery_of_newest(
 ) -> tuple[bool, Sequence[Event]]:
     """Decide whether a client recovers the newest publication of a channel.
 
-    The arguments and the result are those of :func:`_recovery`.
+    See :func:`_recovery` for the arguments and the result.
     """
     newest = page.position
     if since == newest and newest.offset > 0:

@@ -131,7 +131,7 @@ def select(
     """Return the part of the ``publications`` that a reader asks for.
 
     They are all publications in the history, and the last of them has the
-    offset ``top``. The other arguments are those of :meth:`LocalHistory.read`.
+    offset ``top``. See :meth:`LocalHistory.read` for the other arguments.
     """
     # Offsets have no gaps, so the difference of two offsets is a number of
     # publications.

@@ -233,8 +233,8 @@ class NodeMessages:
     def peers(self) -> list[Lease]:
         """Return the leases of the other nodes.
 
-        These are the live nodes, and as draining those whose lease has run out
-        although they may still live.
+        These are the live nodes. A node whose lease has run out may still live,
+        and is listed as draining.
         """
         own_epoch = self.own_epoch
         leases = self._registry.reachable()
@@ -347,7 +347,7 @@ class NodeMessages:
 class StateQuery(Struct, frozen=True, array_like=True):
     """Asks a node for its part of ``/system/state``.
 
-    ``debug`` and ``detail`` are those of the HTTP request.
+    ``debug`` and ``detail`` are the parameters of the HTTP request.
     """
 
     debug: bool

@@ -289,8 +289,8 @@ class SoloRegistry:
     """The registry of a node without Redis, which knows only the lease of this
     node.
 
-    Sessions, channels and claims of such a node need no registry. Those of a
-    cluster are in
+    Sessions, channels and claims of such a node need no registry. A cluster
+    keeps them in
     :class:`imserver.gateway.cluster.redis.registry.RedisRegistry`.
     """
 

@@ -402,7 +402,7 @@ class Resource(Generic[S]):
         return operation
 
     def _problems_with(self, more: Mapping[str, Any]) -> tuple[HttpProblem, ...]:
-        """List the refusals of the resource, then those of a route, each
+        """List the refusals of the resource, then the refusals of a route, each
         once."""
         problems = [*self._problems, *more.get("problems", ())]
         # A muted user gets this refusal if others would receive the content.

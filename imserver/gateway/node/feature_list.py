@@ -161,7 +161,8 @@ def _find_entry(name: str) -> "tuple[EntryPoint, str]":
 def _refuse_section_of_core(name: str) -> None:
     """Raise StartError if the core has a section of settings with this name.
 
-    The settings of such a feature would be mixed up with those of the core.
+    The settings of such a feature would be mixed up with the settings of the
+    core.
     """
     if fold(name) in CORE_SETTINGS.names:
         raise StartError(
@@ -491,8 +492,8 @@ def _objection(
     """Return the first objection to the settings of the app ``name``; ``""``:
     none.
 
-    ``checks`` are those of the core and of features. ``has_log`` tells whether
-    the node has a message log.
+    ``checks`` are the checks of the core and of features. ``has_log`` tells
+    whether the node has a message log.
     """
     for check in checks:
         text = check(name, settings)
@@ -541,7 +542,7 @@ def _check_mounts(
 ) -> None:
     """Raise StartError if an address has a path under which nothing is served.
 
-    Addresses are those of the settings ``server.extra_listen`` and
+    The addresses come from the settings ``server.extra_listen`` and
     ``server.extra_hosts``.
     """
     prefixes = _served_prefixes(features)

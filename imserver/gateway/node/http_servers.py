@@ -839,8 +839,8 @@ def _rows_by_path(
     opened: Mapping[str, Opened],
     dialects: Sequence[Dialect],
 ) -> dict[str, list[DialectPath]]:
-    """Return the dialects of each path. The arguments are those of
-    :func:`ws_routes`."""
+    """Return the dialects of each path. See :func:`ws_routes` for the
+    arguments."""
     serve = within_limit(config, serve)
     # On /ws a parameter of the query, or the listener, chooses the dialect.
     rows_by_path: dict[str, list[DialectPath]] = {"/ws": []}

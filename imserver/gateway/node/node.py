@@ -211,7 +211,7 @@ class Node:
     def _periodic_functions(self) -> list[Callable[[], object]]:
         """Return the functions of the greenlets that run from start to stop.
 
-        First those of the core, then those of the features.
+        The ones of the core come first, then the ones of the features.
         """
         core = self.core
         settings = core.config.websocket

@@ -182,7 +182,7 @@ class Presence(Service):
     def _query(
         self, kind: str, query: object, leases: Iterable[Lease] | None = None
     ) -> tuple[dict[str, bytes], list[str]]:
-        """Query the other nodes, or only those of ``leases``.
+        """Query the other nodes, or only the nodes of ``leases``.
 
         Returns their answers by node, and the nodes that did not answer.
         """
@@ -432,7 +432,8 @@ def _find_registered(
 def _add_sessions(
     part: Sequence[list[SessionInfo]], answers: Iterable[list[list[SessionInfo]]]
 ) -> None:
-    """Add the sessions on other nodes to those of each user in ``part``."""
+    """Add the sessions on other nodes to the sessions of each user in
+    ``part``."""
     for answer in answers:
         for user_sessions, sessions_there in zip(part, answer, strict=False):
             user_sessions += sessions_there  # changes the list in `part`
@@ -441,7 +442,8 @@ def _add_sessions(
 def _divide_by_certainty(
     users: Sequence[str], rows: Sequence[tuple[SessionRef, ...]]
 ) -> tuple[set[str], list[str]]:
-    """Return the users who are online for sure, and those who may be.
+    """Return the users who are online for sure, and the users who may be
+    online.
 
     ``rows`` has what the registry has found for each user. Users for whom it
     has found nothing are in neither part.

@@ -120,7 +120,8 @@ def _page_bytes_of(database: Path) -> int:
 
 
 def _salts_of_first_frame(log: IO[bytes]) -> bytes:
-    """Return the salts of the first frame, which are those of the head."""
+    """Return the salts of the first frame, which equal the salts of the
+    head."""
     salts_at = _HEAD.size + _FRAME_SALTS.start
     return os.pread(log.fileno(), _SALTS_BYTES, salts_at)
 

@@ -334,7 +334,7 @@ def direct_statements(address: DatabaseAddress, engine: Engine) -> DirectStateme
 def _sqlite_statements(path: Path) -> SqliteStatements:
     """Open a SQLite file for the writer of the message log.
 
-    Its settings are those of the pool's connection, but for the checkpoints.
+    It has the settings of the pool's connection, but for the checkpoints.
     """
     file = sqlite3.connect(
         path,

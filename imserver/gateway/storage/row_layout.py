@@ -278,7 +278,7 @@ def _check_parents(
     """Raise BadRows if the parent of a row is missing.
 
     A parent is a row of another table to which the rows of this one belong,
-    such as the account of a device. ``ids`` has the values of ``column``, which
+    such as the user of a device. ``ids`` has the values of ``column``, which
     are ids of parents, and ``parents`` the parents that are known. A column
     outside the key may be 0, which means that the row has no parent.
     """
@@ -524,7 +524,8 @@ class ImportedRows:
     ) -> dict[str, ColumnLayout]:
         """Return the columns of a table that an export reads, by their names.
 
-        The limits of numbers in :attr:`Table.ranges` replace those of the type.
+        The limits of numbers in :attr:`Table.ranges` replace the limits of the
+        type.
         """
         table = self._tables[name]
         assert not isinstance(table.columns, Reason)

@@ -575,7 +575,8 @@ class PostgresqlStatements(DirectStatements):
             raise self.connection.OperationalError("the server has rolled back")
 
     def rollback(self) -> None:
-        """Drop the waiting statements, and undo those that were sent."""
+        """Drop the waiting statements, and undo the statements that were
+        sent."""
         self._waiting = []
         self.connection.rollback()
 
@@ -788,7 +789,7 @@ class RowsOf(Generic[S]):
         """Return the first row that a query finds, as a struct; None if it
         finds no row.
 
-        The arguments are those of :meth:`find`.
+        See :meth:`find` for the arguments.
         """
         rows = query(f"{self.select} {rest}", values)
         return self.read(rows[0]) if rows else None

@@ -755,8 +755,8 @@ class Store:
     def delete_rows_of_user(
         self, app: str, user: str, spared: Set[str] = frozenset()
     ) -> None:
-        """Delete the rows of a user in the tables of features, except in those
-        of ``spared``.
+        """Delete the rows of a user in the tables of features, except in the
+        tables of ``spared``.
 
         Raises StorageUnavailable.
         """
@@ -1089,7 +1089,7 @@ _RENEW_APP: Final = (
 
 
 def _storable_names(users: Sequence[str]) -> set[bytes]:
-    """Encode ids of users, without those that are too long for a login."""
+    """Encode ids of users. Ids that are too long for a login are left out."""
     names = [user.encode() for user in users]
     return {name for name in names if len(name) <= MAX_USER_BYTES}
 

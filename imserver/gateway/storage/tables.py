@@ -182,7 +182,7 @@ class Table(Struct, frozen=True, kw_only=True):
         )
 
     def _fill(self, **values: object) -> None:
-        """Set those of these fields that were not given."""
+        """Set each of these fields that was not given."""
         for field, value in values.items():
             if not getattr(self, field):
                 force_setattr(self, field, value)

@@ -278,7 +278,7 @@ class Children(Service, dict=True):
     # --- looking after them ---------------------------------------------------
 
     def _observe(self, now: float) -> None:
-        """Check the running children, and kill those that hang.
+        """Check the running children, and kill children that hang.
 
         A child hangs if its event loop has written no heartbeat for
         ``server.hang_seconds``. A child that has passed its deadline, for example

@@ -87,8 +87,8 @@ MessageId = Annotated[int, about("The id of a message.", ge=1, le=Limit.ID)]
 
 
 class PageSummary(Struct, kw_only=True, omit_defaults=True):
-    """What the page of a link says about itself. These fields come after those
-    of subclasses."""
+    """What the page of a link says about itself. These fields come after the
+    fields of subclasses."""
 
     title: Annotated[str, about("The title of the page, in one line.")]
     description: Annotated[
@@ -201,7 +201,7 @@ class Previews:
 
     def _shown(self, app: str, links: list[tuple[Entry, str]]) -> PreviewsAnswer:
         """The previews of links that exist, and the messages whose previews are
-        being made. Those that nobody makes are begun."""
+        being made. Previews that nobody makes are begun."""
         # Rows are found by the hash of a link.
         hashes = {url: hash_of(url) for _, url in links}
         rows = self.rows.current(app, set(hashes.values()))

@@ -516,7 +516,7 @@ def _users_to_check(
 ) -> Sequence[str]:
     """Return the users whose roles the permission check of a join sees.
 
-    The arguments are those of :meth:`GroupWriter.join`.
+    See :meth:`GroupWriter.join` for the arguments.
     """
     if invited_by:
         return [*users, invited_by]

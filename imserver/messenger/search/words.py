@@ -276,7 +276,7 @@ def merged_terms(terms: Terms, gone: set[int], more: Terms) -> Terms:
 
 
 def _terms_without(terms: Terms, gone: set[int]) -> Terms:
-    """Return the terms of a bucket without those of some messages.
+    """Return the terms of a bucket without the terms of some messages.
 
     ``gone`` has the offsets of these messages.
     """

@@ -9,8 +9,8 @@ from imserver.plugin.settings import Duration
 
 
 class BackupSettings(Struct, frozen=True):
-    """Section ``backups``: those that ``imserver backup`` makes when it is
-    called without a file."""
+    """Section ``backups``: the backups that ``imserver backup`` makes when it
+    is called without a file."""
 
     folder: Annotated[
         str,

@@ -317,7 +317,7 @@ _LEVEL: Final = 6
 def _end64(disk: int, entries: int, size: int, start: int) -> bytes:
     """The record at the end of a zip file in the form of ZIP64.
 
-    ``size`` and ``start`` are those of the directory.
+    ``size`` and ``start`` belong to the directory.
     """
     return _END64.pack(
         b"PK\6\6",

@@ -312,7 +312,7 @@ class Import(Service, dict=True):
         return self._rows.stays(table) and row["last_id"] == 0
 
     def _row_entries(self) -> list[EntryChecksum]:
-        """The entries with rows, those of accounts first.
+        """The entries with rows. The entries of accounts come first.
 
         Rows of other tables name accounts. So the ids of accounts must be known
         first.

@@ -271,7 +271,7 @@ class Watch:
         for other code.
 
         The logger passes on the lines that the calls or other code need. A
-        filter of the handlers then removes those that nobody wants.
+        filter of the handlers then removes records that nobody wants.
         """
         self._logger.setLevel(min(level, before))
         self._filter = LevelFilter(self._logger.name, level, before)

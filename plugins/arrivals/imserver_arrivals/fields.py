@@ -198,7 +198,7 @@ def _typed(kind: Any, value: object, path: str, note: Note) -> Any:
 def _typed_in_parts(kind: Any, value: object, path: str, note: Note) -> Any:
     """Convert a value of which only a part may have the type.
 
-    The arguments and errors are those of :func:`_typed`.
+    See :func:`_typed` for the arguments and errors.
     """
     origin = get_origin(kind)
     choices = get_args(kind)

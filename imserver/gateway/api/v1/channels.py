@@ -76,7 +76,7 @@ class ChannelBroadcastRequest(Sending, kw_only=True, omit_defaults=True):
 
 class HistoryPosition(Struct, kw_only=True):
     """A position in the history of a channel, if it has one. Its fields come
-    after those of subclasses."""
+    after the fields of subclasses."""
 
     offset: Offset | UnsetType = UNSET
     epoch: Epoch | UnsetType = UNSET

@@ -129,8 +129,8 @@ class LeaseTable:
         return has_changed
 
     def _reachable_without(self, left_epochs: Collection[bytes]) -> dict[int, Lease]:
-        """Return the reachable nodes, by epoch, but not those that have left in
-        good order, which are not overdue."""
+        """Return the reachable nodes, by epoch. Nodes that have left in good
+        order are not overdue, and are left out."""
         left = set(map(int, left_epochs))
         return {
             epoch: lease for epoch, lease in self.reachable.items() if epoch not in left

@@ -1102,8 +1102,8 @@ _BATCH: Final = 500
 
 
 class ChannelLookup(Service):
-    """Finds the nodes that have members of a channel, and reports those of this
-    node.
+    """Finds the nodes that have members of a channel, and reports the members
+    of this node.
 
     After a new connection to Redis, and in a new generation, other nodes may
     not have reported their channels again yet. So for the time of a lease, any

@@ -602,8 +602,8 @@ class RedisRegistry:
     def _reregister(self, extent: Extent) -> None:
         """Unregister sessions that have ended meanwhile, then register again.
 
-        ``extent`` says which sessions: all, or those that Redis does not know.
-        Raises Interrupted.
+        ``extent`` says which sessions: all, or only sessions that Redis does
+        not know. Raises Interrupted.
         """
         while self._unreported_ends:
             batch = list(islice(self._unreported_ends.values(), _REREGISTER_SESSIONS))

@@ -103,7 +103,8 @@ class Authenticator:
         keys: Iterable[CurveKeys],
         counters: RpcCounters,
     ) -> None:
-        """Begin to answer ZeroMQ. ``keys`` are those of the accepted secrets."""
+        """Begin to answer ZeroMQ. ``keys`` are the keys of the accepted
+        secrets."""
         self._context = context
         self._accepted = [[b"CURVE", pair.client_public] for pair in keys]
         self._counters = counters
