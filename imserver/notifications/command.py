@@ -141,7 +141,7 @@ def _send(
 def mail(
     config: Config, _store: Store, _tenants: Tenants, address: str
 ) -> Iterator[Finding]:
-    """Send a test mail to an address.
+    """Send a test mail.
 
     Yields one finding: whether the mail server has accepted the mail.
     """
