@@ -43,7 +43,7 @@ ENVIRONMENT_KEY: Final = "IMSERVER_KEY"
 
 Declare = Callable[[tuple[str, ...] | None], Declarations]
 """Returns the declarations of the core and of the features with these names;
-None: of all features. Raises StartError."""
+None means all features. Raises StartError."""
 
 ReadOther = Callable[
     [Any, str], tuple[dict[str, Any], Callable[[Config], Iterable[str]]] | None
@@ -200,7 +200,9 @@ def _declare(
 def _features_in_file(
     row: Row, document: Any, locations: Locations
 ) -> tuple[str, ...] | None:
-    """Read the setting ``features`` of a file, whose row is ``row``.
+    """Read the setting ``features`` of a file.
+
+    ``row`` describes the setting.
 
     Remembers where the setting was found. None means all features. Raises
     ConfigError.
@@ -241,11 +243,12 @@ def _beside(path: str, data_dir: str, warnings: list[str]) -> str:
     """Return the path of the data folder, as seen from the current folder.
 
     In a settings file, ``server.data_dir`` is relative to the folder of the
-    file. ``warnings`` gets a text if the server may have had its data in the
-    current folder until now.
+    file. A warning is added to ``warnings`` if the current folder has a data
+    folder of a server, but the folder of the settings file has none yet.
     """
     beside = Path(path).parent / data_dir
-    # A pipe, or another file that is not regular, is in no folder.
+    # A pipe has no folder of its own, so the path stays as it is. It also stays
+    # if both paths name the same folder.
     if not Path(path).is_file() or beside.absolute() == Path(data_dir).absolute():
         return data_dir
     # A file "lock" shows that a server has used a folder for its data.

@@ -294,8 +294,8 @@ class Api:
         function does not make the whole change.
 
         ``name``: the name of the act. ``answer``: the struct that the function
-        returned. ``given``: the input of the act (None: the input of the call).
-        May switch greenlets.
+        returned. ``given``: the input of the act; None means the input of the
+        call. May switch greenlets.
         """
         if given is None:
             given = call.input
@@ -668,10 +668,12 @@ def require_app(
     """Refuse a request for an app that its principal does not reach.
 
     ``need`` is what the route requires of principals. ``app`` is the name of
-    the app, an alias resolved to its target. ``rule`` also says whether the app
-    must exist. Raises :class:`ApiProblem`. May switch greenlets.
+    the app; an alias is already resolved to its target. The app must exist if
+    ``rule`` is ``known``, or if it is ``optional`` and ``app`` is not empty. If
+    ``rule`` is ``all``, the principal must reach all apps. Raises
+    :class:`ApiProblem`. May switch greenlets.
     """
-    # None: the principal reaches all apps.
+    # None means that the principal reaches all apps.
     apps = principal.apps
     if apps is not None and (app not in apps or rule == "all"):
         _require_more_than_apps(principal, need, app, rule)

@@ -356,7 +356,7 @@ def examples_of(row: Operation) -> tuple[Any, Any]:
     """Return the examples of the request and of the answer of an operation.
 
     They are in the row of the operation, or in ``examples.json`` of the package
-    of its service. None: there is no example.
+    of its service. The result is None if there is no example.
     """
     examples = _examples_in(sys.modules[row.service.__module__].__package__)
     route_examples = examples.get(f"{row.method} {row.path.removeprefix(PREFIX)}", {})

@@ -65,8 +65,8 @@ class Sweep(Service):
 
     def run_sweeps(self, sweep_seconds: float) -> None:
         """Greenlet: check all connections every ``sweep_seconds``."""
-        # More often if clients have little time to log in. So a late client is
-        # found at most half of this time later.
+        # If clients have little time to log in, the check runs more often. So a
+        # late client is found at most half of this time later.
         if self.login_seconds:
             login_sweep_seconds = max(self.login_seconds / 2, _LEAST_SWEEP_SECONDS)
             sweep_seconds = min(sweep_seconds, login_sweep_seconds)
@@ -227,7 +227,8 @@ class Pings:
             if not since:  # the last ping is answered
                 connection.ping()
             elif now - since < self._patience:
-                # Pinged again, but its time counts from the first ping.
+                # The client is pinged again, but its time counts from the first
+                # ping.
                 connection.send_frame(connection.encoding.ping_frame)
             else:
                 self._metrics.swept += 1

@@ -199,7 +199,7 @@ class Fanout:
     ) -> None:
         """Begin without notices.
 
-        ``notice_members`` is the number of users above which an app has none.
+        If an app has more than ``notice_members`` users, it gets no notices.
         """
         self._apps = hub.apps
         self._flusher = flusher
@@ -439,9 +439,10 @@ class Fanout:
         """Put an event into the outboxes of connections.
 
         ``event`` may be a part of a run. The connection ``skipped`` gets
-        nothing; it must be among them (None: skip none). Returns how many
-        receive it. This is the inner loop of every broadcast, and takes about
-        50 ns for each connection.
+        nothing; it must be one of ``connections``. None means that all of them
+        get the event. Returns how many connections receive the event. This is
+        the inner loop of every broadcast. It takes about 50 ns for each
+        connection.
         """
         sources: dict[Encoding, FrameSource] = {}
         is_bulk = len(connections) > BULK_CONNECTIONS

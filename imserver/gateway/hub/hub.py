@@ -475,7 +475,7 @@ class ChannelMembership(Service):
 
         A channel without members is forgotten.
         """
-        # The number of users may be another one now.
+        # The number of users may have changed.
         if channel.app.user_counts:
             channel.app.user_counts.pop(channel, None)
         del channel.members[connection]

@@ -103,7 +103,7 @@ class Dialect:
 
     readers: Readers | None = None
     """The commands that are read by name, from the codec and from features.
-    None: features cannot add commands."""
+    None means that features cannot add commands."""
 
     def joined(self, readers: Readers) -> Self:
         """Return a copy of this codec with more commands.

@@ -295,8 +295,8 @@ class Fields(Struct, frozen=True, gc=False):
         U+0000.
         """
         text = self.text(key)
-        # U+0000 is looked for here, because has_nul() takes a field `text` for
-        # message content. In a search it is none.
+        # has_nul() skips a field `text`, because it usually is the content of a
+        # message. Here the field is a search text, so it is checked for U+0000.
         if len(text.encode()) > most_bytes or "\0" in text:
             raise Refused(errors.ReplyCode.BAD_PARAMETER)
         return text

@@ -260,9 +260,9 @@ def _number(value: int) -> bytes:
 def compressed(event: Event, before: Event | None) -> Compressed:
     """Make a publication for a subscriber that reads deltas.
 
-    It has a delta if that is shorter, else the whole payload. ``before`` is the
-    last publication that the subscriber has received; None: the subscriber
-    needs the whole payload. Never switches greenlets.
+    The publication has a delta if the delta is shorter than the whole payload.
+    ``before`` is the last publication that the subscriber has received. None
+    means that the subscriber needs the whole payload. Never switches greenlets.
     """
     payload = payload_of(event)
     if before is None:

@@ -90,8 +90,8 @@ WAITING: Final = Waiting()
 class First(Struct, frozen=True, gc=False):
     """The result of the first request with this id.
 
-    ``result`` is as :meth:`Idempotency.settle` got it. ``b""``: this node does
-    not know the result.
+    ``result`` is the result that :meth:`Idempotency.settle` got. It is ``b""``
+    if this node does not know the result.
     """
 
     result: bytes
@@ -289,7 +289,7 @@ class Idempotency:
     def _remember(self, key: int, digest: int, result: bytes) -> None:
         """Remember the result of a request in the younger generation.
 
-        A full one becomes the older generation.
+        If the younger generation is full, it becomes the older generation.
         """
         self._young_results[key] = _pack_digest(digest) + result
         self._young_bytes += _ENTRY_BYTES + _DIGEST_BYTES + len(result)
@@ -453,7 +453,7 @@ class Idempotency:
             if isinstance(claim, IdReused):
                 answers[index] = claim
                 return
-            # A repeat: what the first request has done is only read.
+            # This is a repeat, so only the result of the first request is read.
             if not isinstance(claim, int):
                 answers[index], _, _ = carry_out(index, claim)
                 return
@@ -559,9 +559,9 @@ class Idempotency:
     ) -> bool:
         """Claim in the cluster an id that is claimed here already.
 
-        It waits while another node has claimed it. Returns False if the id is
-        not free; the claim here is then settled. If the registry does not
-        answer, the claim here is enough.
+        This method waits while another node has claimed the id. Returns False
+        if the id is not free; the claim here is then settled. If the registry
+        does not answer, the claim here is enough.
         """
         name = self.name(app, id, digest)
         deadline = monotonic() + CLAIM_SECONDS

@@ -36,8 +36,8 @@ _ENTRY_BYTES: Final = 400
 class PendingPush(Struct, gc=False):
     """One push to an absent user.
 
-    ``device`` is the only device that gets it (None: all). ``until`` is the
-    monotonic time at which it expires.
+    ``device`` is the only device that gets the push; None means all devices.
+    ``until`` is the monotonic time at which the push expires.
     """
 
     event: Event
@@ -108,7 +108,7 @@ class PendingPushes(Service):
         """
         push = PendingPush(event, device, self.clock() + seconds)
         pushes, used_bytes = self._used.get(app, (0, 0))
-        # The space that other apps do not use.
+        # The free space is what other apps do not use.
         free = self.limit_pushes - self.count + pushes
         free_bytes = self.limit_bytes - self.bytes + used_bytes
         if pushes + 1 > APP_SHARE * free:
@@ -156,7 +156,7 @@ class PendingPushes(Service):
             return
         with queue.turn:
             for number, push in tuple(queue.pushes.items()):
-                # It may have been removed during the delivery of another one.
+                # Another delivery may have removed the push meanwhile.
                 # An expired push is dropped and counted in the next round.
                 if number not in queue.pushes or push.until <= self.clock():
                     continue

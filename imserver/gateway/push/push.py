@@ -254,8 +254,8 @@ class Pushes(Service):
                 event = Event("msg", sender, text, msg_id)
                 outcome = self.reach.to_app(app, event, sender, except_users)
                 if outcome is _NOT_SENT:
-                    # It counts as sent if no node is known to have missed it,
-                    # even if no user is online.
+                    # The push counts as sent if no node is known to have
+                    # missed it, even if no user is online.
                     outcome = _SENT
                     self.metrics.pushes[app] += 1
         finally:
@@ -373,7 +373,7 @@ class LocalReach(Service):
         for push in pushes:
             user = push.user
             msg_id = push.msg_id
-            # None: the id was accepted before. 0: there is no id.
+            # None: the id was accepted before. 0: the push has no id.
             key = claim(app, msg_id)
             if key is None:
                 outcomes.append(_REPEATED)
@@ -538,7 +538,7 @@ class Publishing(Service, dict=True):
                 position = _read_position(first.result)
             else:
                 position = None
-            # No outcome: the claim of the first request stays.
+            # There is no outcome, so the claim of the first request stays.
             return Published(Outcome.REPEATED, position), (), b""
 
         published = self._publish(publication, channel)
@@ -638,7 +638,7 @@ class Publishing(Service, dict=True):
                 outcomes += self.to_users(app, users, event, ttl_seconds)
                 users = []
             if target.user is not UNSET:
-                # It has a device: users without one were collected above.
+                # Users without a device were collected above.
                 device = None if target.device is UNSET else target.device
                 outcomes += self.to_users(
                     app, [target.user], event, ttl_seconds, device

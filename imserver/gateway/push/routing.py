@@ -235,7 +235,7 @@ class ClusterReach(Service):
         message = ToApp(app, except_user, event, except_users)
         failed_count = self.node_messages.broadcast(message)
         if not reached_here and failed_count == peer_count:
-            # No other node receives it, if there is one.
+            # If there are other nodes, none of them receives the push.
             if failed_count:
                 return Outcome.FAILED
             return Outcome.NOT_SENT
@@ -298,8 +298,8 @@ class ClusterReach(Service):
     ) -> Outcome:
         """Deliver a push to the nodes of a user, or to one device of the user.
 
-        ``refs`` are the sessions as the registry knows them (None: it does not
-        answer).
+        ``refs`` are the sessions that the registry knows. None means that the
+        registry does not answer.
 
         After a flush of Redis or a lost lease, the registry may lack sessions
         of a user. They may be on this node, or on a node that has not
@@ -349,15 +349,15 @@ class ClusterReach(Service):
             # Only a push that goes to one node may be forwarded by it:
             # otherwise the user could get it twice.
             alone = len(epochs) == 1 and not unsure_epochs
-            # 0: it was not rerouted yet.
+            # 0 means that the push was not rerouted yet.
             item = ToUser(app, user, event, 0, alone, self._origin, number, device)
             reached += self._send_each(others, item)
 
         if reached:
             self.metrics.pushes[app] += 1
             return Outcome.SENT
-        # Also if there are no other nodes now: a node that starts meanwhile
-        # serves users by itself.
+        # This is so even if there are no other nodes now, because a node that
+        # starts meanwhile serves users by itself.
         if refs is None or unsure_epochs:
             return Outcome.UNKNOWN
         if others:
@@ -521,9 +521,9 @@ class Rerouting(Service):
         """Greenlet: deliver or forward the pushes to one user, until none
         waits.
 
-        They go one after the other, so that they keep their order. While this
-        node drains, a push waits ``patience`` seconds for its user to come
-        back.
+        The pushes are sent one by one, so that they keep their order. While
+        this node drains, a push waits ``patience`` seconds for its user to
+        come back.
         """
         queue = self._queues[app, user]
         until = monotonic() + self.patience
@@ -532,7 +532,7 @@ class Rerouting(Service):
                 item = queue[0]
                 if not self._deliver_or_forward(item, until):
                     self._report_unreached(item)
-                # It is removed last: a new push must wait behind it.
+                # The push is removed last: a new push must wait behind it.
                 queue.popleft()
                 self._count -= 1
         except Exception:
@@ -662,8 +662,8 @@ class ReorderDelay(Service):
 class _Guard(Struct, gc=False):
     """The guard of a user who has logged in.
 
-    ``until`` is when it ends. ``numbers`` is origin → the number of its last
-    push that has reached the user.
+    ``until`` is the time at which the guard ends. ``numbers`` has, for each
+    origin, the number of the last push that has reached the user.
     """
 
     until: float = 0.0
@@ -693,7 +693,7 @@ class ReorderGuard(Service):
         while self._ends and self._ends[0][0] <= now:
             _, ended = self._ends.popleft()
             guard = self._guards.get(ended)
-            # A later login of the user may have made it longer.
+            # A later login of the user may have made the guard longer.
             if guard is not None and guard.until <= now:
                 del self._guards[ended]
 
@@ -712,8 +712,8 @@ class ReorderGuard(Service):
         """Tell whether a later push of the same origin has reached the user
         here.
 
-        If the user is not guarded any more, it may have done so, and counts as
-        such.
+        If the user is not guarded any more, a later push may have reached the
+        user. The result is then True.
         """
         if not self._hub.is_online(app, user):
             return False

@@ -51,8 +51,8 @@ class Target(Struct, forbid_unknown_fields=True, omit_defaults=True, gc=False):
 def addressed(target: Target) -> Target:
     """Return the user or the group for which a channel stands.
 
-    They are ``user:<id>`` and ``group:<id>``. Returns any other target
-    unchanged.
+    The channel ``user:<id>`` stands for a user, and ``group:<id>`` for a group.
+    Any other target is returned unchanged.
     """
     if target.channel is UNSET:
         return target
@@ -101,8 +101,8 @@ class StoreResult(Struct, frozen=True):
 
 
 class StoredPushes:
-    """Stores pushes. This base class stores nothing; the messenger has
-    another."""
+    """Stores pushes. This base class stores nothing. The messenger has a
+    subclass that stores them."""
 
     def store_each(
         self, app: str, pushes: Sequence[PushToStore]

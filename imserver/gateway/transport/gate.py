@@ -314,10 +314,14 @@ class Origins:
             listener(limit, peer, origin)
 
     def log_refused(self, what: str, origin: str, setting: str, peer: str) -> None:
-        """Log that something was refused to pages of a host, at most once a
-        minute.
+        """Log that a page was refused, because its host is not allowed.
 
-        ``what`` was refused, and ``setting`` does not list the host ``origin``.
+        The same refusal is logged at most once a minute.
+
+        - ``what``: the refused action, such as a login.
+        - ``origin``: the host of the page.
+        - ``setting``: the setting that lists the allowed hosts.
+        - ``peer``: the address of the client.
         """
         if not self._pages.is_new(what, origin):
             return
