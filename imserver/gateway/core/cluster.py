@@ -515,8 +515,8 @@ class DatabaseCheck(Service):
     """Compares the database ids of all nodes: a cluster has one database.
 
     ``wrong`` is set if they have differed for longer than
-    :data:`_DIFFERS_SECONDS`. ``_since`` is the monotonic time since which they
-    differ; 0: they do not.
+    :data:`_DIFFERS_SECONDS`. ``_since`` is the monotonic time at which they
+    began to differ. 0 means that they do not differ.
     """
 
     store: Store

@@ -75,8 +75,8 @@ class NodeStatus(Service):
     def _objection(self) -> Unready | None:
         """Find out why this node cannot serve clients, without the time.
 
-        Several reasons may hold at once: the first one is returned. None: the
-        node can serve clients.
+        If several reasons hold at once, the first one is returned. The result
+        is None if the node can serve clients.
         """
         node = self.core.node
         # ``life`` is "starts" or "stops" otherwise, which makes "it starts".

@@ -91,8 +91,8 @@ class Limits:
     def messages_per_second(self, app: str) -> float:
         """Return how many messages a connection to an app may send in a second.
 
-        The stricter one of the server's and the app's limit counts. 0: no
-        limit.
+        The stricter one of the server's and the app's limit counts. The result
+        is 0 if there is no limit.
         """
         limits = [self._messages_per_second]
         tenant = self._tenants.get(app)
@@ -125,7 +125,8 @@ class Rates:
     """The limits of requests per second on one node.
 
     Each payer (see :func:`_payer`) has a bucket of tokens, and a request takes
-    one. ``per_second`` is the limit of requests; 0: no limit, and no headers.
+    one. ``per_second`` is the limit of requests. 0 means that there is no limit
+    and no headers.
     ``messages_per_second`` returns the limit of messages of an app.
     """
 
@@ -168,7 +169,8 @@ class Rates:
         """Take a token from a bucket. Raises :class:`ApiProblem` if it is
         empty.
 
-        ``number`` is the limit of this bucket; 0: the limit of all its buckets.
+        ``number`` is the limit of this bucket. 0 means the limit that all
+        buckets share.
         """
         try:
             buckets.require(payer, number=number)

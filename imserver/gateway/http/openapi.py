@@ -373,7 +373,8 @@ def examples_of(row: Operation) -> tuple[Any, Any]:
 def _shared_answer(row: Operation, examples: Mapping[str, Any]) -> Any:
     """Return the example of all answers with the Struct of an operation.
 
-    Several operations may answer with the same Struct. None: it has no example.
+    Several operations may answer with the same Struct. The result is None
+    if the Struct has no example.
     """
     answer_name = getattr(row.answer, "__name__", "")
     return examples.get("answers", {}).get(answer_name)

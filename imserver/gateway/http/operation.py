@@ -182,8 +182,8 @@ class Operation(Struct, frozen=True):
 
     @property
     def shape(self) -> type[Struct] | None:
-        """The Struct into which the request is read. None: there is no such
-        Struct."""
+        """The Struct into which the request is read. None means that there
+        is no such Struct."""
         return self.query or self.body
 
     @property

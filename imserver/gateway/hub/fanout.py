@@ -223,7 +223,8 @@ class Fanout:
     ) -> int:
         """Send to the addressed sessions of a user. Returns their number.
 
-        ``device`` is the only device that gets the event; None: all devices.
+        ``device`` is the only device that gets the event; None means all
+        devices.
 
         A session may subscribe to ``user:<user>``, or to the ``group:<id>``
         that ``event.channel`` names. Then it receives a publication of that
@@ -246,8 +247,8 @@ class Fanout:
         if event.channel is not None:
             event = self._without_channel(event)
         sessions: Any = entry if type(entry) is list else (entry,)
-        # Written out as in _send(), which saves 0.1 of the 1.5 µs of a push in
-        # bulk.
+        # This repeats the code of _send() in place of a call. That saves 0.1 of
+        # the 1.5 µs that a push in bulk takes.
         if event is not self._event:
             self._event = event
             self._sources = {}

@@ -351,7 +351,7 @@ class ChannelPosition(Struct, eq=False):
     publications that it receives later, or the last offset that it has.
 
     ``deltas``: a member that reads deltas → the offset of the last publication
-    that it has received (0: it has received none). None if no member reads
+    that it has received (0: it has not received any). None if no member reads
     deltas. ``last``: the last delivered publication, if a member reads deltas.
 
     ``before``: the previous epoch and the offset in it, because its

@@ -108,9 +108,9 @@ class Reach(Protocol):
     ) -> list[Outcome]:
         """Deliver to each user the event of ``events`` at the same index.
 
-        ``device`` is the only device that gets it; None: all devices. Returns
-        the outcomes. ``outcomes`` is an empty list to which they are added, so
-        that the caller has the known ones after an error.
+        ``device`` is the only device that gets it; None means all devices.
+        Returns the outcomes. ``outcomes`` is an empty list to which they are
+        added, so that the caller has the known outcomes after an error.
         """
 
     def to_each_once(
@@ -524,9 +524,10 @@ class Publishing(Service, dict=True):
     ) -> RequestResult[Published]:
         """Publish to a channel, unless it was done before under the same key.
 
-        ``first`` is what is known of the first time; None: this is the first.
-        Returns the publication, and the outcomes and the result to remember, as
-        :meth:`Idempotency.carry_out_each` needs them.
+        ``first`` is the result of the first request with this key. None means
+        that this request is the first. Returns the publication, the outcomes
+        and the result to remember, as :meth:`Idempotency.carry_out_each` needs
+        them.
         """
         is_stored = publication.with_history and self.channels.options.is_stored(
             publication.app, channel

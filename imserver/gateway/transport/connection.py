@@ -115,7 +115,7 @@ class Encoding:
         outbox; 0: the limit of the node.
         """
         self.outbox_bytes = outbox_bytes
-        """Limit of an outbox; 0: the limit of the node."""
+        """Limit of an outbox. 0 means the limit of the node."""
         self.dialect = dialect
         self.serve = serve
         self.deflate_bits = deflate_bits
@@ -344,7 +344,7 @@ class Connection(Writer):
         """Host of the page that opened the connection; ``""``: this server's
         own page, or no page."""
         self.since = 0
-        """Unix second of the login; 0: not logged in."""
+        """Unix second of the login. 0 means that no user is logged in."""
         self.number = 0
         """Number in the id of the connection; 0 if nobody has asked for its id.
         Owned by

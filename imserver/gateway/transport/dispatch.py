@@ -184,7 +184,7 @@ class Dispatcher:
                     reply = Reply(code or ReplyCode.SYSTEM)
                     reason = error
 
-        # Without a reply, the command has none, or answers later.
+        # If there is no reply, the command never replies, or it replies later.
         if reply is not None:
             self._reply(connection, request, started_at, reply, reason)
 
@@ -237,7 +237,7 @@ class Dispatcher:
         try:
             if row.answers:
                 return row.run(connection, command, answer)
-            # Observers learn of it before the reply is sent.
+            # Observers get the command before its reply is sent.
             reply = row.run(connection, command)
             if row.act:
                 self._report_act(connection, row.act, command, reply)

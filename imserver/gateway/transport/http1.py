@@ -623,9 +623,9 @@ class Body:
 def streams(parsed: ParsedHead, wanted: Streamed | None) -> bool:
     """Tell whether the application reads the body of a request in pieces.
 
-    ``wanted`` says for which routes (None: for none). A chunked body is always
-    read completely, up to the usual limit, because only :class:`Body` parses
-    chunks strictly enough.
+    ``wanted`` says for which routes the application does so. None means that it
+    does so for no route. A chunked body is always read completely, up to the
+    usual limit, because only :class:`Body` parses chunks strictly enough.
     """
     if (
         wanted is None
@@ -1021,8 +1021,8 @@ def keep_alive_response(response: HttpResponse) -> bytes:
     Each answer of the front server to a usual request is made here.
     """
     body = response.body
-    # The usual answer to a push has one header. Written out as in
-    # header_block(), to save a call.
+    # The usual answer to a push has one header. This
+    # repeats the code of header_block(), to save a call.
     if len(response.headers) == 1 and not response.content_type:
         ((name, value),) = response.headers
         lines = HEADERS + f"{name}: {value}\r\n".encode("latin-1")

@@ -111,7 +111,7 @@ class Reader:
         chunks and for a slow body, and OSError of the socket.
         """
         del self.unread[: len(raw)]
-        # None: the body is incomplete.
+        # None means that the body is incomplete.
         rest = body.feed(bytes(self.unread))
         while rest is None:
             self.unread.clear()
@@ -153,8 +153,8 @@ class Reader:
         """
         start = 0
         while True:
-            # 0: no line end yet. The search begins where the last one has
-            # ended.
+            # 0 means that no line end was found yet. The search begins where
+            # the last search has ended.
             end = self.unread.find(b"\n", start) + 1
             if end or 0 <= limit <= len(self.unread):
                 size = end or limit

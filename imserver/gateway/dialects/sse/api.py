@@ -113,8 +113,8 @@ def ready(
     """Encode the first event of a stream, which says that it has begun.
 
     ``about`` is its data. Stored messages after the id ``cursor`` are
-    delivered; None: the stream has no stored messages. The event is as ``retry:
-    2000``, ``id: 7``, ``event: ready``, ``data: {…}``, each on a line.
+    delivered. None means that the stream has no stored messages. The event
+    has the lines ``retry: 2000``, ``id: 7``, ``event: ready`` and ``data: {…}``.
     """
     position = b""
     if cursor is not None:
@@ -245,8 +245,8 @@ class EventStreams:
     def __init__(self, core: Core, messenger: StoresMessages | None) -> None:
         """Take the services of the node.
 
-        ``messenger`` knows where stored messages begin. None: this node stores
-        none.
+        ``messenger`` knows where stored messages begin. None means
+        that this node stores no messages.
         """
         self._sessions = core.sessions
         self._connections = core.connections
