@@ -219,10 +219,11 @@ class AskPresence(Command, frozen=True, gc=False):
 class AskHistory(Command, frozen=True, gc=False):
     """Request publications of a channel.
 
-    ``limit``: how many at most; -1: all, 0: only the position of the channel.
-    ``since``: the history epoch and offset after which they begin; None: from
-    the beginning. ``reverse``: newest first; then they begin before ``since``,
-    or with the newest one.
+    ``limit``: the largest number of publications. -1 means all of them, and 0
+    means only the position of the channel. ``since``: the history epoch and
+    offset after which the publications begin. None means from the beginning.
+    ``reverse``: the newest publication comes first. The publications then begin
+    before ``since``, or with the newest one.
     """
 
     channel: str
@@ -511,8 +512,9 @@ class DialectState(Struct, gc=False):
 class BadFrame(Exception):
     """A frame that is no request of its dialect.
 
-    ``reply`` is the payload of the answer; None: no answer. ``close`` is the
-    code with which the connection is closed; 0: it stays open.
+    ``reply`` is the payload of the answer. None means that there is no answer.
+    ``close`` is the code with which the connection is closed. 0 means that the
+    connection stays open.
     """
 
     TEXT: Final = "数据不合法".encode()

@@ -158,8 +158,8 @@ def cannot_listen(host: str, port: int, error: OSError) -> StartError:
 def listening_process(port: int) -> int | None:
     """Return the id of a process that listens on a port.
 
-    None: there is no such process, this user may not see it, or the system is
-    not Linux.
+    The result is None if there is no such process, if this user may not see the
+    process, or if the system is not Linux.
     """
     sockets = set[str]()
     for table in ("tcp", "tcp6"):
