@@ -242,8 +242,8 @@ class Finder:
     ) -> Iterator[_Hit]:
         """Apps whose names contain the text, also aliases.
 
-        An alias is shown with its app: ``→ shop``. The app that has exactly
-        this name comes first.
+        An alias is shown with its app: ``→ shop``. ``_app_names`` puts the app
+        with exactly this name first.
         """
         if not principal.may(Needs.OPERATE):
             return

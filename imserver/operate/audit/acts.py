@@ -256,7 +256,7 @@ def _numbered(part: str, app: str, members: Iterable[str]) -> Iterator[Name]:
 
 
 _Person = tuple[str, str] | None
-"""App and id of a person; None: nobody."""
+"""The app and the id of a person. None means nobody."""
 
 
 def _address_in(act: Act, by: _Person, target: _Person) -> Name:

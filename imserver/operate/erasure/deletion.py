@@ -68,14 +68,14 @@ class AppDeletion:
     def delete(self, app: str, erasures: Sequence[Erasure], reason: str = "") -> Any:
         """Delete an app: its keys, sessions and rows, and the data of features.
 
-        Returns the numbers of its contents.
+        Returns how much the app had of each kind of content.
 
-        Nodes close its sessions within ``storage.look_seconds``. Rows are
-        deleted after that, and after the last review of a message, so that no
-        node writes any more. If an app with this name was created again
-        meanwhile, its data stay. If the deletion fails after the first step, a
-        node continues it within minutes, like a planned deletion; you may also
-        call it again.
+        Nodes close the sessions of the app within ``storage.look_seconds``.
+        Then the last reviews of messages end. Rows are deleted only after both,
+        because no node writes rows of the app any more. If an app with this
+        name was created again meanwhile, its data stay. If the deletion fails
+        after the first step, a node continues it within minutes, like a planned
+        deletion; you may also call it again.
 
         Raises the errors of :meth:`contents`, and DeletionGoesOn.
         """

@@ -159,8 +159,8 @@ def store_progress(
 ) -> bool:
     """Replace the progress of an import.
 
-    Returns False, and stores nothing, if the stored progress is not ``before``.
-    Another process has continued the import then.
+    If the stored progress differs from ``before``, another process has
+    continued the import. The function then stores nothing and returns False.
     """
     statement = (
         "UPDATE archive_import SET entry = %s, done = %s, finished = %s "

@@ -123,10 +123,11 @@ def while_it_holds(
     pieces: Iterator[bytes], still_holds: Callable[[], bool], seconds: float = 1.0
 ) -> Iterator[bytes]:
     """Yield the pieces of a download while its receiver still has the right to
-    it.
+    read the download.
 
-    ``still_holds`` tells that. It is asked every ``seconds``, because each
-    answer may cost a query.
+    ``still_holds()`` returns whether the receiver still has this right. If the
+    right has ended, the download ends without an error. The function is called
+    only every ``seconds``, because each call may cost a query.
     """
     checked_at = monotonic()
     for piece in pieces:

@@ -116,7 +116,7 @@ class Watch:
         self._request_log = core.node.request_log
         self._settings = core.config.log
         self.log_state: LogState | None = None
-        """The temporary change that applies now. None: as configured."""
+        """The temporary change that applies now. None means: as configured."""
         self._logger = _all
         """The logger whose level was changed last."""
         self._filter = logging.Filter()

@@ -1089,8 +1089,9 @@ def record_change(
 ) -> Account | None:
     """Store the event about an account that this transaction has changed.
 
-    Returns the account in its new state, or None if it does not exist. ``app``
-    None means any app.
+    Returns the account in its new state, or None if the account does not exist.
+    If ``app`` is None, the account may be in any app. If ``record`` is None, no
+    event is stored.
     """
     row = _by_id(sql, app, id)
     if row is None:

@@ -347,7 +347,7 @@ class AccountTokens(AccountLookup):
         return self._accounts.programs_of(app, *users)
 
     def _bot(self, token: str) -> FullSession:
-        """The bot that a token belongs to, such as ``bot_17_Vq3…``.
+        """Return the session of the bot that owns a token (``bot_17_Vq3…``).
 
         May switch greenlets. Raises BadToken and StorageUnavailable.
         """
@@ -356,7 +356,8 @@ class AccountTokens(AccountLookup):
             raise BadToken("this is not a token of a bot")
         if len(secret) != _SECRET_CHARACTERS:
             raise BadToken("this is not a token of a bot")
-        # A greater number is no id. It must not reach the database.
+        # No account has an id above the limit, and the database would refuse
+        # a greater number. The secret of such a token matches no account.
         account = self._bots(min(int(id), Limit.ID), secret_hash(secret))
         if account is None or not self.wanted_in(account.app):
             raise BadToken("the bot does not exist, or its token was replaced")

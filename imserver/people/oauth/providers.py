@@ -343,7 +343,7 @@ class Oidc(Service):
     settings: ProviderSettings
     outgoing: Outgoing
     _endpoints: _Endpoints | None = None
-    """The discovery document that was read last; None: none was read yet."""
+    """The newest discovery document. None means that none was read yet."""
     _keys: Issuer | None = None
     """The keys of the provider. They are set with :attr:`_endpoints`."""
     _next_fetch: float = float("-inf")
