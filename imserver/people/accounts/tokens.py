@@ -356,8 +356,8 @@ class AccountTokens(AccountLookup):
             raise BadToken("this is not a token of a bot")
         if len(secret) != _SECRET_CHARACTERS:
             raise BadToken("this is not a token of a bot")
-        # No account has an id above the limit, and the database would refuse
-        # a greater number. The secret of such a token matches no account.
+        # No account has an id above the limit. A greater number must not reach
+        # the database, so the limit replaces the number.
         account = self._bots(min(int(id), Limit.ID), secret_hash(secret))
         if account is None or not self.wanted_in(account.app):
             raise BadToken("the bot does not exist, or its token was replaced")
