@@ -361,8 +361,8 @@ def _text_of_refusal(status: int, code: str, message: str, request: str) -> str:
 
 
 def _remedy_of(code: str, temporary: bool) -> str:
-    """What to do about a refusal. The API has more codes than have remedies
-    here."""
+    """The remedy for a refusal. Some codes of the API have no remedy of their
+    own here."""
     if code in PROBLEM_CODES:
         return PROBLEM_CODES[code].remedy
     if temporary:

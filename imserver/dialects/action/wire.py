@@ -265,7 +265,8 @@ class ActionDialect(Dialect):
     def encode_message_for(self, message: Message) -> tuple[bytes, bytes] | None:
         """Encode a stored message as the bytes before and after its receiver.
 
-        Its id is the id from its sender or, without one, its number in the log.
+        The id of the message is the id that its sender gave it. If the sender
+        gave no id, the number of the message in the log is used.
         Returns None for entries of other kinds, which are not sent.
         """
         if message.kind != "message":

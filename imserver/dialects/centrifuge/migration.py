@@ -825,7 +825,8 @@ def _document(file: str) -> dict[str, Any]:
     try:
         if file.endswith(".toml"):
             return tomllib.loads(text)
-        # A name need not end in .json, and standard input has none.
+        # The name of a file need not end in .json, and standard input has no
+        # name.
         if text.lstrip().startswith("{"):
             document = msgspec.json.decode(text)
         else:

@@ -1282,9 +1282,10 @@ def _other_channels(connection: Connection, admission: _Admission) -> Set[str]:
 def _result_by_server(
     subscription: SubscriptionAbout, position: Position | None
 ) -> SubscribeResult:
-    """What a client is told of a subscription that its back end has begun.
+    """Tell a client about a subscription that its back end has begun.
 
-    ``position``: from where the client recovers; None if it does not.
+    ``position``: the position from which the client recovers. None means that
+    the client does not recover.
     """
     result = SubscribeResult()
     if subscription.data:

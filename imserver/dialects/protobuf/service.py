@@ -397,7 +397,7 @@ class ProtobufService:
     def _refuse_user(
         self, connection: Connection, app: str, user: str
     ) -> LoginDecision:
-        """Refuse a user whose id is not that of an account."""
+        """Refuse a user if no account can have the user's id."""
         self._logins.refused(
             "user", app, user, connection.peer, "expected the id of an account"
         )

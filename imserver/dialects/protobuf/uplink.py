@@ -393,7 +393,9 @@ def draft_of(
 def _receiver_of_revised(
     user: str, command: ChatMessage, entries: dict[int, Entry] | None
 ) -> tuple[str, int] | Rejected | StorageUnavailable:
-    """The receiver of a recall or an edit: that of the entry which it changes.
+    """The receiver of a recall or an edit.
+
+    It is the receiver of the entry which the recall or the edit changes.
 
     Returns a user and a conversation. The conversation is 0 for a message
     between two users. Otherwise returns the reason why the change is refused.

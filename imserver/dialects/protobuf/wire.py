@@ -806,8 +806,9 @@ def _messages(page: Any) -> Iterable[pb.Message]:
 def _conversation(row: Any) -> pb.Conversation:
     """A row of a list of conversations, with its last entry.
 
-    ``place``: the position of the row in the list or, without one, the id of
-    its last entry. The next page begins behind it.
+    ``place``: the position of the row in the list. A row without a position
+    has the id of its last entry instead. The next page begins behind this
+    place.
     """
     peer_id, peer = _number_or_name(row.peer)
     last = None

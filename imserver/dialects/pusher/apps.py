@@ -69,8 +69,8 @@ class PusherApp(Struct, frozen=True):
     def allows(self, text: str, auth: str) -> bool:
         """Whether a signature permits what ``text`` describes.
 
-        ``auth`` has the form ``<key>:<signature>``, and the key must be that of
-        the app.
+        ``auth`` has the form ``<key>:<signature>``, and the key must belong
+        to the app.
         """
         key, _, signature = auth.partition(":")
         return key == self.settings.key and self.has_signed(text, signature)
@@ -257,7 +257,8 @@ class PusherApps:
 
 
 def _receiver_of(app: str, pusher: PusherApp | None) -> PusherReceiver | None:
-    """The receiver of the webhooks of an app; None if it has none."""
+    """The receiver of the webhooks of an app. The result is None if the app
+    has no address for webhooks."""
     if pusher is None or not pusher.settings.webhook_url:
         return None
     settings = pusher.settings

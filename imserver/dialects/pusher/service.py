@@ -464,8 +464,8 @@ class PusherService:
         channel: str,
         subscription: Subscribed,
     ) -> None:
-        """Send the cached event of a channel, which is its last publication, or
-        a notice that there is none."""
+        """Send the cached event of a channel: its last publication. A channel
+        without publications gets a notice that the cache is empty."""
         payload = None
         if subscription.publications:
             last = subscription.publications[-1]
@@ -878,7 +878,7 @@ def _first_of_user(rows: Iterable[ChannelMember], user: str) -> str:
 
 
 def _check_user_channel(connection: Connection, channel: str) -> None:
-    """Raise NotPermitted unless a channel is that of the user who has signed
+    """Raise NotPermitted unless a channel belongs to the user who has signed
     in on the connection."""
     if not connection.user or channel != USER_CHANNEL + connection.user:
         raise NotPermitted(

@@ -334,7 +334,7 @@ class Previews:
         self, app: str, link: str, sender: str, url: str, picture: str
     ) -> None:
         """Fetch the page of a link whose lease this node has, and store its
-        preview, or the fact that it has none.
+        preview, or the fact that the page has no preview.
 
         ``picture``: the id of the picture, which names the lease. Raises
         TooManyRequests and StorageUnavailable.

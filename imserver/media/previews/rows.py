@@ -119,7 +119,7 @@ class PreviewRows(Store.Rows):
         over.
         """
         # The picture was chosen when the lease was taken. So the row has this
-        # id only as long as the lease is that of this node.
+        # id only as long as this node has the lease.
         change = (
             f"UPDATE link_preview SET state = %s, until = {sql.now} + %s, content = %s "
             f"WHERE app = %s AND link = %s AND state = {MAKING} AND picture = %s"

@@ -132,8 +132,8 @@ class UploadFiles(ArchivedFiles):
         return True
 
     def _name_current_store(self, row: Upload) -> None:
-        """Let a row name the store of this server. Until now it may name that of
-        the server that wrote the archive."""
+        """Let a row name the store of this server. Until now the row may name the
+        store of the server that wrote the archive."""
         if row.store_name != self._storage.current:
             self._store.write(
                 partial(upload_rows.move, row=row, store_name=self._storage.current)
@@ -193,8 +193,9 @@ def _archived_name(row: Upload, is_thumbnail: bool, is_of_server: bool) -> str:
 
 
 def _read_export_name(name: str) -> tuple[str, bool]:
-    """The id of the file that has a path in an export, and whether the path is
-    that of its thumbnail. The id is ``""`` if it is no path of an upload."""
+    """The id of the file that has a path in an export, and whether the path
+    belongs to its thumbnail. The id is ``""`` if the path belongs to no
+    upload."""
     folder, _, rest = name.partition("/")
     if folder not in (FILES, THUMBNAILS):
         return "", False
@@ -202,8 +203,9 @@ def _read_export_name(name: str) -> tuple[str, bool]:
 
 
 def _file_name(row: Upload) -> str:
-    """The name of a file in an export: the name that the sender gave it or,
-    without one, a name made from its type, such as ``voice.ogg``."""
+    """The name of a file in an export. It is the name that the sender gave the
+    file. A file without a name gets a name made from its type, such as
+    ``voice.ogg``."""
     # A name that begins with a dot would hide the file.
     name = shown_name(row.name).lstrip(".")
     if name:

@@ -204,8 +204,8 @@ def _created(path: str) -> IO[bytes]:
 
 
 def _turned(image: Image, orientation: int) -> Image:
-    """The picture as it is displayed. ``orientation`` is that of EXIF; 1 is
-    upright."""
+    """The picture as it is displayed. ``orientation`` is the orientation in
+    EXIF; 1 means upright."""
     from PIL.Image import Transpose
 
     methods = (  # in the order of the orientations of EXIF

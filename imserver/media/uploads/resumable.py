@@ -489,7 +489,7 @@ def _state_in(lock: int) -> State:
     """The state of an upload, from its open state file. Raises TransferRefused
     if the upload is expired, was removed, or has no valid state."""
     status = os.fstat(lock)
-    # The time of the state file is that of the last request.
+    # The time of the state file is the time of the last request.
     was_removed = not status.st_nlink  # after this process had opened it
     if was_removed or status.st_mtime + STALE_SECONDS < time():
         raise TransferRefused(problem=HTTP_UNKNOWN_UPLOAD)

@@ -476,8 +476,8 @@ def _simple_actions(text: str) -> Iterator[dict[str, Any]]:
 def _next_name(row: dict[str, Any]) -> str:
     """The name of a part without a name; ``""`` if no name is left.
 
-    The names action, label, and that of the needed field may be left out, in
-    this order.
+    The name ``action``, the name ``label`` and the name of the needed field
+    may be left out, in this order.
     """
     unnamed = ("action", "label", ACTIONS.get(row.get("action", ""), ""))
     return next((field for field in unnamed if field not in row), "")

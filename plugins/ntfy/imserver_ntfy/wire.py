@@ -102,7 +102,8 @@ def read_since(text: str) -> Since | None:
 
 
 def _duration_in(text: str) -> float | None:
-    """The seconds of a duration such as ``1h30m``; None if a text is none."""
+    """The seconds of a duration such as ``1h30m``. The result is None if the
+    text is not a duration."""
     parts = re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", text)
     if "".join(map("".join, parts)) != text:
         return None
