@@ -59,8 +59,8 @@ _HANG_SECONDS: Final = 30.0
 node that hangs for this time (``server.hang_seconds``)."""
 _WATCH_PAUSE_SECONDS: Final = 1.0
 _DIFFERS_SECONDS: Final = 10.0
-"""How long databases may differ: in this time a node finds a database that
-another one has just created, and publishes its id."""
+"""How long the databases of two nodes may differ. In this time a node finds a
+database that another node has just created, and publishes the id of it."""
 _ONE_DATABASE: Final = (
     "give all nodes the same storage.url, or, on one machine, the same server.data_dir"
 )
@@ -91,7 +91,7 @@ class ClusterLinks:
     def __init__(
         self, config: Config, secret: Secret, store: Store, tenants: Tenants
     ) -> None:
-        """Make the links. They are not connected before the node joins.
+        """Make the links. The links are not connected before the node joins.
 
         ``secret`` authenticates the nodes to each other. ``tenants`` learns of
         apps that other nodes create.
@@ -116,7 +116,8 @@ class ClusterLinks:
         )
         self.rpc = rpc
         messages.attach(rpc)
-        # All nodes must use one database: it is checked before it is opened.
+        # All nodes must use one database, so the database is checked before it
+        # is opened.
         self.database = DatabaseCheck(store, registry)
         store.ask(self.database.objection)
         store.report_to(opened=registry.report_database)
@@ -144,8 +145,8 @@ def _channel_parts(core: Services) -> NodeParts:
 class ClusterMember:
     """This node as a member of the cluster.
 
-    It owns the services that reach other nodes, which start and stop together.
-    The services that all parts of a node use are also in ``core``.
+    It owns the services that reach other nodes. These services start and stop
+    together. A service that all parts of a node use is also in ``core``.
     """
 
     def __init__(self, links: ClusterLinks, core: Services) -> None:
@@ -160,11 +161,12 @@ class ClusterMember:
         """The features of this node that another node does not have, as last
         logged."""
         self._watchers: dict[int, gevent.Greenlet[..., None]] = {}
-        """Epoch of an overdue lease → the greenlet that asks its node whether
-        it lives."""
+        """Epoch of an overdue lease → the greenlet that asks the node of the
+        lease whether the node lives."""
         self._on_join: list[Callable[[OtherNodes], object]] = []
 
-        # It keeps pushes in order while their user moves to another node.
+        # The guard keeps pushes in order while their user moves to another
+        # node.
         guard = ReorderGuard(core.hub)
         self._make_sessions(guard)
         channel_nodes = self._make_channels()
@@ -177,8 +179,8 @@ class ClusterMember:
     def _make_sessions(self, guard: ReorderGuard) -> None:
         """Make the services that know the sessions of users.
 
-        One knows the sessions in the cluster, the other one how many users are
-        on other nodes.
+        One service knows the sessions in the cluster. The other service knows
+        how many users are on other nodes.
         """
         core = self._core
         cluster = core.config.cluster
@@ -291,30 +293,32 @@ class ClusterMember:
     def report_to(self, joined: Callable[[OtherNodes], object]) -> None:
         """Add a function that is called when this node has joined its cluster.
 
-        That is before clients connect. The function may switch greenlets. The
-        start of the node waits for it at most a second.
+        The call comes before clients connect. The function may switch
+        greenlets. The start of the node waits for it at most a second.
         """
         self._on_join.append(joined)
 
     def start(
         self, public_ws_url: str, port: int, only_local: bool, features: NodeFeatures
     ) -> None:
-        """Join the cluster: when this returns, live nodes know this one and
-        forward to it.
+        """Join the cluster. Afterwards live nodes know this node and forward
+        to it.
 
-        ``port`` is the port of its clients. ``only_local``: the RPC ports
-        listen on loopback, unless the settings name an address. ``features``:
-        the features of this node. Raises
+        ``port`` is the port of the clients of this node. ``only_local`` says
+        whether the RPC ports listen on loopback, unless the settings name an
+        address. ``features`` are the features of this node. Raises
         :class:`imserver.gateway.errors.StartError` if this node must not or
         cannot join.
         """
         core = self._core
         links = self._links
 
-        # First, so that this node answers queries as soon as others know it.
+        # The queries come first, so that this node answers them as soon as
+        # others know it.
         self._answer_queries()
 
-        # Then the RPC ports, whose addresses the lease names.
+        # The RPC ports are opened before the lease, because the lease names
+        # their addresses.
         address = advertised_address(core.config.cluster.advertise, only_local)
         self._listen_for_nodes(address)
 
@@ -327,7 +331,7 @@ class ClusterMember:
         self.registrar.start()
 
         self._greet_peers(lease)
-        # A dead node that still has a lease must not hold up the start.
+        # A dead node that still has a lease must not delay the start.
         for call in self._on_join:
             gevent.spawn(call, links.others).join(_JOIN_SECONDS)
 
@@ -375,8 +379,7 @@ class ClusterMember:
         core = self._core
         control_port = links.rpc.control_address.rpartition(":")[2]
         data_port = links.rpc.data_address.rpartition(":")[2]
-        # The ports are those that the system has given, if the settings leave
-        # them open.
+        # If the settings leave the ports open, the system has chosen them.
         return Lease(
             f"{address}:{control_port}",
             control=f"tcp://{address}:{control_port}",
@@ -398,8 +401,9 @@ class ClusterMember:
     def _greet_peers(self, lease: Lease) -> None:
         """Show the lease of this node to the other nodes.
 
-        From then on it receives their broadcasts. Otherwise they would learn of
-        it only when they read the registry again. Switches greenlets.
+        From then on this node receives their broadcasts. Otherwise the other
+        nodes would learn of this node only when they read the registry again.
+        Switches greenlets.
         """
         peers = self._links.node_messages.peers()
         if not peers:
@@ -413,7 +417,7 @@ class ClusterMember:
     def _hello(self, lease: Lease) -> bool:
         """Answer a node that joins, and add its lease.
 
-        Returns False if the node has another secret, so it is not added.
+        Returns False if the node has another secret. Such a node is not added.
         """
         if lease.fingerprint not in self._links.fingerprints:
             return False
@@ -465,9 +469,9 @@ class ClusterMember:
     def _watch(self, lease: Lease) -> None:
         """Greenlet: ask a node whose lease is overdue whether it lives.
 
-        It ends when the node has a new lease. A node that has not answered for
-        :data:`_HANG_SECONDS` counts as dead. Until then the node gets the
-        messages to all nodes, because it may still serve users.
+        The greenlet ends when the node has a new lease. A node that has not
+        answered for :data:`_HANG_SECONDS` counts as dead. Until then the node
+        gets the messages to all nodes, because it may still serve users.
         """
         registry = self._links.registry
         rpc = self._links.rpc
@@ -485,8 +489,7 @@ class ClusterMember:
         del self._watchers[lease.epoch]
 
     def _reregister(self, everything: bool) -> None:
-        """Write registrations to the registry again, because it may have lost
-        them.
+        """Write registrations again, because the registry may have lost them.
 
         ``everything`` is passed on to :meth:`ClusterSessions.reregister`.
         """
@@ -505,8 +508,8 @@ class ClusterMember:
         sessions_reported = self.sessions.flush(_FLUSH_SECONDS)
         channels_reported = self.registrar.stop(_FLUSH_SECONDS)
         self.sessions.stop()
-        # If something was not reported, the others must clean up after this
-        # node.
+        # If something was not reported, the other nodes must clean up after
+        # this node.
         self._links.registry.stop(channels_reported and sessions_reported)
         self._links.rpc.stop()
 
@@ -515,8 +518,8 @@ class DatabaseCheck(Service):
     """Compares the database ids of all nodes: a cluster has one database.
 
     ``wrong`` is set if they have differed for longer than
-    :data:`_DIFFERS_SECONDS`. ``_since`` is the monotonic time at which they
-    began to differ. 0 means that they do not differ.
+    :data:`_DIFFERS_SECONDS`. ``_since`` is the monotonic time at which the
+    databases began to differ. 0 means that they do not differ.
     """
 
     store: Store
@@ -542,10 +545,11 @@ class DatabaseCheck(Service):
             log.error("%s", _OTHER_DATABASE)
 
     def foresee(self, own: Lease) -> None:
-        """Warn if this node and another one would each make their own database.
+        """Warn if this node and another node would each create a database.
 
-        ``own`` is the lease of this node. Such nodes of one machine both work
-        until one of them stores something. Then the other one is not ready.
+        ``own`` is the lease of this node. Two such nodes of one machine both
+        work until one of them stores something. Then the other node is not
+        ready.
         """
         # The lease names the file only while it does not exist yet.
         if not own.file:
@@ -567,17 +571,17 @@ class DatabaseCheck(Service):
     def objection(self, database: str) -> str:
         """Tell why this node must not use the database with this id.
 
-        Returns ``""`` if it may (:meth:`Store.ask`).
+        Returns ``""`` if the node may use the database (:meth:`Store.ask`).
         """
         if self._differs(database):
             return _OTHER_DATABASE
         return ""
 
     def _differs(self, database: str) -> bool:
-        """Tell whether another node uses another database than this one.
+        """Tell whether another node uses another database than this node.
 
-        ``database`` is the id of ours. A node with an empty id does not use any
-        yet.
+        ``database`` is the id of the database of this node. A node with an
+        empty id does not use a database yet.
         """
         leases = self.registry.leases().values()
         return any(lease.database not in ("", database) for lease in leases)

@@ -98,8 +98,8 @@ class Parts(Struct, frozen=True):
       node serves and at SIGHUP. It may raise StartError or StorageUnavailable.
     - ``streams``: gets the function that serves messages, and returns path of
       streams → the function that serves the path.
-    - ``run``: functions of greenlets, from the start of the node until they are
-      killed.
+    - ``run``: functions that run in greenlets of their own, from the start of
+      the node until they are killed.
     - ``stop``: called when all connections and requests have ended, while the
       greenlets of the node still run. It stores positions, gives leases back,
       and ends threads. Features stop in the reverse order.
@@ -190,8 +190,8 @@ class Core(Services):
     def service(self, kind: type[S]) -> S:
         """Return the service of a feature, found by its exact type.
 
-        Answers to questions of the core are found in the same way. Raises
-        LookupError if no feature has one.
+        Objects that answer questions of the core are found in the same way.
+        Raises LookupError if no feature has an object of this type.
         """
         service = self.find(kind)
         if service is None:
@@ -253,9 +253,10 @@ class Core(Services):
         self.dispatcher = Dispatcher(self.metrics)
 
     def _make_idempotency(self, links: ClusterLinks | None) -> Idempotency:
-        """Make the memory of ids that pushes must not be sent with again.
+        """Make the memory of the ids of sent pushes.
 
-        In a cluster, the nodes share it through their registry.
+        A push whose id is remembered is not sent again. In a cluster, the nodes
+        share the memory through their registry.
         """
         registry = None
         if links is not None:
@@ -287,8 +288,11 @@ class Core(Services):
         return self.member.database
 
     def _report_ends(self) -> None:
-        """Let the services learn of each connection that ends, in this
-        order."""
+        """Add the functions that are called with each connection that has
+        ended.
+
+        They are called in the order in which they are added here.
+        """
         members = self.channels.members
         # ``+=`` adds to the list that the network has.
         ended = self.network.ended
@@ -364,11 +368,11 @@ class Core(Services):
     def still_holds(self, app: str, user: str, proof: str) -> bool:
         """Tell whether work for the maker of an earlier request may continue.
 
-        ``user`` is the maker; ``""``: a back end. The maker must not be banned,
-        and the ``proof`` of
-        :meth:`imserver.gateway.auth.authority.Authority.proof` must still be
-        valid: it says which key or token the request had. May switch greenlets.
-        Raises StorageUnavailable.
+        ``user`` is the maker. ``""`` means that a back end made the request.
+        ``proof`` says which key or token the request had. It comes from
+        :meth:`imserver.gateway.auth.authority.Authority.proof`. The work may
+        continue if that key or token is still valid, and the maker is not
+        banned. May switch greenlets. Raises StorageUnavailable.
         """
         if user and self.sessions.is_banned(app, user):
             return False
@@ -397,28 +401,29 @@ class Core(Services):
         core are erased, with the account. A later user of this name is another
         user. The bots of the user are erased, too.
 
-        With ``keeps_messages``, the messages stay with the others, under an id
-        that nobody gets again. It is for a bot, or for a guest who is long
-        unused.
+        With ``keeps_messages``, the messages stay in the conversations, under
+        an id that nobody gets again. Callers set it for a bot, or for a guest
+        who has been absent for long.
 
-        Switches greenlets. Raises Unavailable. It may be called again: after an
-        error it continues, otherwise it erases data that was added since.
+        Switches greenlets. Raises Unavailable. You may call this method again.
+        After an error, the next call continues the erasure. After a success,
+        it erases data that was added since.
         """
         store = self.store
         sessions = self.sessions
         is_recorded = store.has_database and not keeps_messages
-        # The messages get this name in place of the user. Without a name they
-        # stay under the id of the user.
+        # This name replaces the user in the messages. If it is empty, the
+        # messages keep the id of the user.
         name = ""
         if not keeps_messages:
             name = new_name()
         if is_recorded:
-            # An erasure that was begun before has its own name.
+            # If the erasure was begun before, this is the name of that time.
             name = self.user_erasures.begin(app, user)
             sessions.unban(app, [user])
 
-        # All is erased twice, because a request that was served meanwhile may
-        # have added something.
+        # Everything is erased twice, because a request that was served during
+        # the first time may have added data.
         for _ in range(2):
             self._erase_data_of(app, user, name)
         if is_recorded:
@@ -427,15 +432,16 @@ class Core(Services):
     def _erase_data_of(self, app: str, user: str, name: str) -> None:
         """End the sessions of a user, and erase the data of all parts.
 
-        ``name`` replaces the user in messages; ``""``: they keep their sender.
-        Switches greenlets. Raises Unavailable.
+        ``name`` replaces the user in messages. ``""`` means that the messages
+        keep their sender. Switches greenlets. Raises Unavailable.
         """
         for program in programs_of(self.erasures, app, user):
             self.erase_user(app, program, keeps_messages=True)
         self.sessions.close(app, [user])
         self.pending.forget_user(app, user)
-        # Erasures that may fail come first, and the account comes after them: a
-        # caller who tries again has to find it.
+        # Erasures that may fail come first, and the account is erased after
+        # them. After a failure, a caller who tries again still finds the
+        # account.
         self.registry.forget_user(app, user)
         for erasure in self.erasures:
             erasure.user(app, user, name)
@@ -536,7 +542,7 @@ class Core(Services):
         allowed = AllowLists()
         self.allowed = allowed
         allowed.learn(tenants.all())
-        # They forget what they know of an app that is deleted or changed.
+        # Each service forgets its data about an app that is deleted or changed.
         for service in (keys, logins, allowed):
             tenants.report_to(service.deleted, service.changed)
         self.mutes = MutedUsers()
@@ -587,8 +593,9 @@ class Core(Services):
     def _first_of(self, kind: type[S], make_default: Callable[[], S]) -> S:
         """Return the first service or answer of a type.
 
-        Without one, the default is made: some defaults follow all apps, so they
-        are made only if they are needed.
+        If there is no such object, the method makes the default and returns it.
+        Some defaults follow changes of all apps, so a default is made only if
+        it is needed.
         """
         for service in self.all_of(kind):
             return service
@@ -597,8 +604,8 @@ class Core(Services):
     def _make_push(self) -> None:
         """Build the services that push to targets of all kinds.
 
-        *Pending pushes* are those for absent users, who get them when they come
-        back.
+        A *pending push* is a push for an absent user. The user gets it at the
+        next login.
         """
         limits = self.limits
         channels = self.channels
@@ -611,8 +618,9 @@ class Core(Services):
             limit_bytes=limits.pending_bytes,
             node_messages=self.node_messages,
         )
-        # It must come after sessions.forget_app in build(): pushes that a
-        # closed session has not acknowledged become pending pushes.
+        # This function must be added after sessions.forget_app (in build()):
+        # pushes that a closed session has not acknowledged become pending
+        # pushes.
         self.tenants.report_to(self.pending.forget)
         self.publishing = Publishing(
             reach=self.reach,
@@ -626,8 +634,8 @@ class Core(Services):
     def _make_denials(self) -> None:
         """Report refused logins, requests and commands to the observers.
 
-        A feature may observe them, for an audit log. Without one, commands and
-        connections are not reported at all.
+        A feature may observe refusals, for an audit log. If no feature does so,
+        commands and connections are not reported at all.
         """
         denials = Denials(self.observer, self.sessions.banned_until)
         self.denials = denials
@@ -667,7 +675,8 @@ class Core(Services):
     def _make_overview(self) -> Overview:
         """Build the service that shows state and metrics of all nodes.
 
-        It asks the other nodes, and answers their queries about this one.
+        The service asks the other nodes, and answers their queries about this
+        node.
         """
         status = self.status
 
@@ -677,8 +686,8 @@ class Core(Services):
 
         def own_metrics() -> str:
             """Write the metrics of this node as text."""
-            # Imported at the first scrape: it takes half a megabyte, which a
-            # node without scrapes saves.
+            # Imported at the first scrape: the module takes half a megabyte. A
+            # node without scrapes saves this memory.
             from imserver.gateway.metric_table import render
 
             rows = chain.from_iterable(rows_of() for rows_of in self.metric_rows)
@@ -698,8 +707,10 @@ class Core(Services):
 
 
 def _policies_of(config: Config) -> dict[str, LoginPolicy]:
-    """Return the policies of the configured apps: what happens if a user logs
-    in twice."""
+    """Return the login policies of the configured apps.
+
+    A policy says what happens if a user logs in twice.
+    """
     # An alias has the policy of its target.
     return {
         name: tenant.policy_of(name)

@@ -69,8 +69,9 @@ def build_network(
 ) -> NetworkServices:
     """Build the sockets of a node, and set the limit of connections.
 
-    Nobody gets reports of connections that end yet. Raises StartError if a
-    limit is above what the process may open.
+    Ends of connections are reported to nobody until the list ``ended`` gets
+    functions. Raises StartError if a limit exceeds the number of files that the
+    process may open.
     """
     # Who may connect: the gate counts, and checks the pages of browsers.
     node.max_connections = connection_limit(config)
@@ -82,7 +83,7 @@ def build_network(
     ended: list[OnEnded] = []
     end = _make_end(gate, ended)
 
-    # Who reads and writes: sockets without a greenlet of their own.
+    # Who reads and writes: a connection has no greenlet of its own.
     readers = poller.make(get_hub().loop, config.hub.readers)
     flusher = _make_flusher(config, readers)
     context = ConnectionContext(readers, flusher, end, websocket.close_seconds)
@@ -121,7 +122,7 @@ def _make_end(gate: Gate, listeners: Iterable[OnEnded]) -> OnEnded:
 
 
 def _make_flusher(config: Config, readers: poller.Poller) -> Flusher:
-    """Make the object that writes what waits in outboxes."""
+    """Make the object that writes the frames that wait in outboxes."""
     limits = config.limits
     return Flusher(
         loop=get_hub().loop,
@@ -147,7 +148,7 @@ def _make_sweep(config: Config, context: ConnectionContext, metrics: Metrics) ->
 
 
 def _log_end(connection: Connection, code: int) -> None:
-    """Log the end of a connection, and whose it was if somebody was logged
+    """Log the end of a connection, with its user if somebody was logged
     in."""
     who = ""
     if connection.user is not None:
@@ -164,13 +165,13 @@ _CLOSES_PER_TURN: Final = 200
 """Limit of the clients that are closed before the loop serves others."""
 _LEAST_PAUSE_SECONDS: Final = 0.001
 _WAIT_PAUSE_SECONDS: Final = 0.01
-"""Time between two looks at a condition."""
+"""Time between two checks of a condition."""
 
 
 class Draining(Service):
     """Closes the clients of this node, which then go to other nodes.
 
-    It happens at the end of the node, or when an operator drains it. Owner of
+    The node does so at its end, or when an operator drains it. This class owns
     :attr:`NodeState.drained`.
     """
 
@@ -192,15 +193,15 @@ class Draining(Service):
     def close_clients(self) -> None:
         """Close all clients at the end of the node. Switches greenlets.
 
-        They are closed with 1001, spread over time so that they do not all
-        reconnect at once. Pushes that are on their way to these clients follow
-        them.
+        The close code is 1001. The closes are spread over time, so that the
+        clients do not all reconnect at once. Pushes that these clients have not
+        received yet follow them to their next node.
         """
         connections = self.core.network.context.connections
         rerouting = self.core.rerouting
         self._set_return_seconds(RETURN_SECONDS)
         self._close_all_clients(lambda: True)
-        # A second more than a client has for its own close frame.
+        # This is a second longer than a client has for its own close frame.
         close_seconds = self.core.config.websocket.close_seconds
         wait_while(lambda: bool(connections), close_seconds + 1)
         # The remaining clients have not answered.
@@ -220,7 +221,7 @@ class Draining(Service):
         node.drained = True
         # A load balancer has this time to notice that the node is not ready.
         gevent.sleep(self.core.config.drain.delay_seconds)
-        # An operator may call undrain() at each switch.
+        # An operator may have called undrain() while this greenlet slept.
         if not node.drained:
             return
         self.core.network.gate.full = True

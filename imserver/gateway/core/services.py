@@ -91,11 +91,11 @@ class NodeState:
         """The part that starts or stops now, for operators. It has no meaning
         while the node serves."""
         self.drained = False
-        """True while an operator wants no clients here. Owned by
-        :class:`imserver.gateway.core.network.Draining`."""
+        """True while an operator wants no clients here.
+        :class:`imserver.gateway.core.network.Draining` owns this value."""
         self.max_connections = 0
-        """Limit of the connections, by the number of files that this process
-        may open."""
+        """Limit of the connections. It depends on the number of files that
+        this process may open."""
         # If a port is 0, the servers set the port that they got.
         self.http_port = config.app.http_port
         self.ws_port = config.app.websocket_port
@@ -134,14 +134,14 @@ class NodeState:
     def draining(self) -> bool:
         """Whether the clients of this node have to go to other nodes.
 
-        It stops, or an operator has drained it.
+        They have to go if the node stops, or if an operator has drained it.
         """
         return self.life == "stops" or self.drained
 
     def key_for(self, purpose: str) -> bytes:
         """Return the first key of :meth:`keys_for`.
 
-        It is enough for texts that nobody verifies later.
+        The first key is enough for texts that nobody verifies later.
         """
         return self.keys_for(purpose)[0]
 
@@ -149,9 +149,9 @@ class NodeState:
 class NetworkServices(Struct, frozen=True):
     """The sockets of a node: who may connect, and who reads and writes.
 
-    ``sweep`` closes silent connections. ``opened`` is name of a dialect → its
-    function for new connections. ``ended`` are called with each connection that
-    has ended, in their order.
+    ``sweep`` closes silent connections. ``opened`` is name of a dialect → the
+    function of the dialect for new connections. ``ended`` are functions that
+    are called in their order, with each connection that has ended.
     """
 
     origins: Origins
@@ -166,7 +166,7 @@ class NetworkServices(Struct, frozen=True):
     def report_to(self, ponged: Callable[[Connection, bytes], object]) -> None:
         """Set the function that gets each pong with data, and its connection.
 
-        It replaces the function that was set before.
+        The new function replaces the function that was set before.
         """
         self.context.ponged = ponged
 
@@ -188,7 +188,7 @@ class Services:
     """The database: statements, and with ``store.part(MessageLog)`` the log of
     stored messages."""
     user_erasures: Erasures
-    """The erasures of users that have begun; it begins and ends them."""
+    """Begins and ends the erasures of users, and knows which have begun."""
     proxies: TrustedProxies
     """``proxies.trusts(host)`` returns whether the headers of a proxy are
     trusted."""
@@ -223,7 +223,8 @@ class Services:
     others: OtherNodes | None
     """Asks the other nodes."""
 
-    # Identity and permissions. Features answer first.
+    # Identity and permissions. If a feature has an object that answers such a
+    # question, the core asks that object.
     accounts: AccountLookup
     relations: Relations
     reviews: Reviews
@@ -263,8 +264,9 @@ class Services:
     ) -> tuple[dict[str, Any], list[str]]:
         """Query all other live nodes at the same time.
 
-        Returns node → its answer, of the type ``answer``; and the nodes that
-        did not answer in time. A node alone has no others. Switches greenlets.
+        Returns two values: node → its answer, of the type ``answer``; and the
+        nodes that did not answer in time. Both are empty on a node alone.
+        Switches greenlets.
         """
         if self.others is None:
             return {}, []

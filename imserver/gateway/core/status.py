@@ -29,10 +29,11 @@ Greenlet.add_spawn_callback(_greenlets.add)
 class Unready(Struct, frozen=True, omit_defaults=True):
     """Why a node cannot serve clients.
 
-    ``reason`` says it in words. ``dependency`` is the service that does not
+    ``reason`` says why, in words. ``dependency`` is the service that does not
     answer, ``redis`` or ``database``; ``""`` if all answer. ``stage`` is the
     part of the node that starts or ends now; ``""`` if the node serves.
-    ``since`` is the Unix second at which it was noticed, at most a second late.
+    ``since`` is the Unix second at which the node noticed the reason, at most a
+    second late.
     """
 
     reason: str
@@ -42,11 +43,12 @@ class Unready(Struct, frozen=True, omit_defaults=True):
 
 
 class NodeStatus(Service):
-    """Reads the state of the node off its services. Never switches greenlets.
+    """Reads the state of the node from its services. Never switches greenlets.
 
     ``database`` compares the databases of all nodes; None on a node alone.
-    ``_reason`` says why the node was not ready at the last look; ``""``: it was
-    ready. ``_since`` is the Unix second from which on that reason holds.
+    ``_reason`` says why the node was not ready at the last check. ``""`` means
+    that the node was ready. ``_since`` is the Unix second since which the node
+    has been not ready for that reason.
     """
 
     core: Services
@@ -61,7 +63,8 @@ class NodeStatus(Service):
     def unready(self) -> Unready | None:
         """Return why this node cannot serve clients, or None if it can.
 
-        It is also called once a second, so that the time ``since`` is right.
+        The node also calls this method once a second, so that the time
+        ``since`` is right.
         """
         objection = self._objection()
         if objection is None:
@@ -79,7 +82,8 @@ class NodeStatus(Service):
         is None if the node can serve clients.
         """
         node = self.core.node
-        # ``life`` is "starts" or "stops" otherwise, which makes "it starts".
+        # Here ``life`` is "starts" or "stops". So the reason is "it starts" or
+        # "it stops".
         if node.life != "serves":
             return Unready(f"it {node.life}", stage=node.stage)
         if node.drained:
@@ -93,7 +97,7 @@ class NodeStatus(Service):
         return None
 
     def _unready_database(self) -> Unready:
-        """Say whether the database is away, or only takes no writes."""
+        """Say whether the database does not answer, or only refuses writes."""
         state = "is away"
         if self.core.store.answers():
             state = "takes no writes: its disk is full or fails, or it is read-only"
@@ -154,7 +158,8 @@ class NodeStatus(Service):
         fields that the original server does not have.
         """
         apps = {name: len(app.users) for name, app in self.core.hub.apps.items()}
-        # The original shows these three, with Go's word for greenlets.
+        # The original server shows these three fields, with Go's word for
+        # greenlets.
         manager = self._manager_state(apps)
         if debug:
             manager |= self._clients_and_users()
@@ -168,7 +173,8 @@ class NodeStatus(Service):
         return state
 
     def _details(self, apps: dict[str, int]) -> dict[str, Any]:
-        """Return the fields of the state that the original does not have.
+        """Return the fields of the state that the original server does not
+        have.
 
         ``apps`` is app → number of its users.
         """
