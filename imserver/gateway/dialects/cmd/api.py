@@ -80,7 +80,7 @@ def send_message(api: Api, call: Call) -> HttpResponse:
 
     sender = call.principal.user
     if not sender:
-        # A back end may send to everybody, and hears about absent users.
+        # A back end may send to everybody, and is told which users are absent.
         outcome = core.pushes.from_back_end(app, target)
         if outcome is Outcome.NOT_SENT:
             _report_absent(api, app, [target])
@@ -90,7 +90,8 @@ def send_message(api: Api, call: Call) -> HttpResponse:
     relations = core.relations
     if not relations.may_reach(app, sender, user):
         return _BLOCKED
-    # Asked before the message is sent: afterwards the answer might be another.
+    # This must be asked before the message is sent, because the answer may
+    # change afterwards.
     may_know = relations.may_see_presence(app, sender, user)
     target.text = _reviewed(api, call, user, message)
     outcome = core.pushes.from_user(app, sender, target)
@@ -139,10 +140,10 @@ def send_message_all(api: Api, call: Call) -> HttpResponse:
 def _reviewed(api: Api, call: Call, to: str, text: str) -> str:
     """Return the text to send, after the back end has reviewed it.
 
-    Only texts of users are reviewed, and only if the app wants it. The back end
-    may replace the text. ``to`` is the receiver, or ``all``. May switch
-    greenlets. Raises RequestRefused if it rejects the text, or if the user is
-    muted.
+    Only texts of users are reviewed, and only if the app has reviews. The back
+    end may replace the text. ``to`` is the receiver, or ``all``. May switch
+    greenlets. Raises RequestRefused if the back end rejects the text, or if the
+    user is muted.
     """
     app = call.app
     sender = call.principal.user
@@ -167,7 +168,7 @@ def _reviewed(api: Api, call: Call, to: str, text: str) -> str:
     if decision.action == "reject":
         reason = {"reason": decision.reason}
         raise RequestRefused(refusal(ReplyCode.UNAUTHORIZED, reason))
-    # The back end does not answer. The sender may try again.
+    # The back end has not answered. The sender may try again.
     if decision.action == "undecided":
         raise RequestRefused(NOT_STORED)
     if decision.action == "replace":
@@ -191,7 +192,7 @@ def _report_absent(
 ) -> None:
     """Report pushes to users who are offline to the back end of the app.
 
-    It may send them a notification. May switch greenlets.
+    The back end may send these users a notification. May switch greenlets.
     """
     pushes = []
     for target in targets:
@@ -249,7 +250,7 @@ def send_message_batch(api: Api, call: Call) -> HttpResponse:
     assert isinstance(batch, Batch)
     targets = batch.messages
     users = batch.userIDs
-    # Exactly one of them must be given.
+    # The batch must have exactly one of ``messages`` and ``userIDs``.
     if (targets is None) == (users is None):
         return BAD_PARAMETER
     if len(targets or users or ()) > limits.batch_targets:
@@ -289,10 +290,10 @@ def send_message_batch(api: Api, call: Call) -> HttpResponse:
 
 
 MOST_BATCH_OBJECTS: Final = 140_000
-"""Limit of the opening braces of a batch, including braces in texts. Each may
-be an object of 80 bytes."""
+"""Limit of the opening braces of a batch, including braces in texts. Each brace
+may begin an object of 80 bytes."""
 MOST_BATCH_VALUES: Final = 500_000
-"""Limit of the values of a batch: each may be a text of 50 bytes."""
+"""Limit of the values of a batch. Each value may be a text of 50 bytes."""
 
 
 def _read_batch(api: Api, call: Call) -> None:
@@ -324,14 +325,14 @@ def _read_batch(api: Api, call: Call) -> None:
 def _batch_in_any_spelling(body: bytes, most: int) -> Batch:
     """Decode a batch whose keys may be in another letter case.
 
-    The original server accepts them. Raises RequestRefused, also if there are
-    more than ``most`` messages.
+    The original server accepts such keys. Raises RequestRefused if the batch is
+    invalid, or if it has more than ``most`` messages.
     """
     try:
         fields = _usual_spelling(parse_json(body))
         messages = fields.get("messages")
         if isinstance(messages, list):
-            # Before objects are made of them.
+            # The messages are counted before objects are made of them.
             if len(messages) > most:
                 raise RequestRefused(BAD_PARAMETER)
             fields["messages"] = [_usual_spelling(fold(item)) for item in messages]
@@ -341,10 +342,10 @@ def _batch_in_any_spelling(body: bytes, most: int) -> Batch:
 
 
 def _usual_spelling(fields: dict[str, Any]) -> dict[str, Any]:
-    """Rename folded keys to the spelling of :class:`Batch` and
-    :class:`UserPush`.
+    """Rename keys to the spelling of :class:`Batch` and :class:`UserPush`.
 
-    Unknown keys are left out.
+    The given keys are folded: all letters are in lower case. Unknown keys are
+    left out.
     """
     return {
         _SPELLING[name]: value for name, value in fields.items() if name in _SPELLING
@@ -396,9 +397,9 @@ def _page(
 def _list_room(api: Api, call: Call, room: str, cursor: str) -> dict[str, Any]:
     """Make the answer with a page of the users who belong to a room.
 
-    It has first the users in the app's settings, then members of the channel in
-    the order of joining. A user sees only members whose presence the user may
-    see. May switch greenlets.
+    The users in the app's settings come first. The members of the channel
+    follow, in the order of joining. A user sees only members whose presence
+    the user may see. May switch greenlets.
     """
     app = call.app
     stored = _configured_members(api, app, room)
@@ -436,10 +437,10 @@ def _configured_members(api: Api, app: str, room: str) -> Sequence[str]:
 def _list_visible(api: Api, call: Call, after: str | None) -> dict[str, Any]:
     """Make a page of the users whose presence the acting user may see.
 
-    It counts only such users. They come in the order of names, after the name
-    ``after`` (None: from the beginning). Pages of all users are read until
-    enough visible users are found. Each page costs a request of the user's
-    rate. May switch greenlets.
+    The page counts only such users. They come in the order of names, after the
+    name ``after``. None means from the beginning. The function reads pages of
+    all users until it has found enough visible users. Each such page costs a
+    request of the user's rate. May switch greenlets.
     """
     more = True
     visible_users = list[str]()
@@ -460,17 +461,20 @@ def _list_visible(api: Api, call: Call, after: str | None) -> dict[str, Any]:
 
 
 def _app_of_list(api: Api, params: Mapping[str, str]) -> str:
-    """Find the app of ``/user/list``. Rooms belong to apps of the action
-    dialect."""
+    """Find the app of ``/user/list``.
+
+    A request with a room is for an app of the action dialect, because only
+    these apps have rooms with numbers.
+    """
     if "groupsid" not in params:
         return app_named(api.core.tenants, params.get("appid", ""))
     tenants = api.core.tenants
-    # Without the number of an app, it is the app 1, as at the original.
+    # If the request names no app, the app is 1, as at the original server.
     return NumberedRooms.app_of(tenants, params) or tenants.resolve(f"{ACTION_PREFIX}1")
 
 
 def _last_user_of(cursor: str) -> str | None:
-    """Read the cursor of a page: the user after whom it begins.
+    """Read the cursor of a page: the user after whom the page begins.
 
     Returns None for the first page. Raises RequestRefused if the cursor is
     invalid.
@@ -488,7 +492,7 @@ def user_online(api: Api, call: Call) -> HttpResponse:
     """
     user = call.params.get("userid", "")
     online = False
-    # Somebody who may not know gets the answer for an absent user.
+    # A user who may not see the presence gets the answer for an absent user.
     if user in _visible_among(api, call, [user]):
         online = api.core.presence.is_online(_apps(api, call), user)
     return success({"online": online, "userID": user})
@@ -509,10 +513,10 @@ def user_online_batch(api: Api, call: Call) -> HttpResponse:
 
 
 def _online_among(api: Api, call: Call, users: Iterable[str]) -> set[str]:
-    """Find the users who are online in one of the apps, and visible to who
-    asks.
+    """Find the users who are online in one of the apps of the request.
 
-    May switch greenlets.
+    Users whose presence the principal may not see are left out. May switch
+    greenlets.
     """
     # A user who is online in one app is not looked for in the others.
     unseen = list(_visible_among(api, call, dict.fromkeys(users)))
@@ -543,7 +547,7 @@ def _visible_among(api: Api, call: Call, users: Collection[str]) -> Collection[s
 def _apps(api: Api, call: Call) -> list[str]:
     """Return the requested app, or all apps that the principal reaches.
 
-    Only apps that an ``appID`` can name are among them.
+    Apps that no ``appID`` can name are left out.
     """
     if call.app:
         return [call.app]
@@ -595,7 +599,7 @@ def kick(api: Api, call: Call) -> HttpResponse:
     """
     user = call.params.get("userid", "")
     if not user or not call.app:
-        call.act = ""  # nothing has changed
+        call.act = ""  # observers hear of no act: nothing has changed
         return success({"kickResults": False, "kickCount": 0})
     ban_seconds = _ban_seconds_of(call)
     if ban_seconds is None:
@@ -623,8 +627,10 @@ def _note_ban(call: Call, user: str, ban_seconds: float) -> None:
 
 
 def _ban_seconds_of(call: Call) -> float | None:
-    """Return how long a user shall be banned, or None if the parameter is
-    invalid."""
+    """Return for how many seconds a user shall be banned.
+
+    The result is None if the parameter is invalid.
+    """
     try:
         ban_seconds = float(call.params.get("banseconds") or 0)
     except ValueError:
@@ -653,7 +659,8 @@ _PROMETHEUS: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
 def _api_itself(_core: object, api: Api) -> Api:
-    """Return the API, which is the service of all these routes."""
+    """Return the API: the functions of these routes use the whole API as their
+    service."""
     return api
 
 

@@ -56,7 +56,7 @@ _MAX_CHANNEL_BYTES: Final = Limit.CHANNEL_BYTES
 _MAX_EPOCH_BYTES: Final = 64
 _MAX_TOKEN_BYTES: Final = 8192
 _MAX_POSITION_BYTES: Final = 128
-"""The longest position in a list of subscribers."""
+"""Size of the longest position of a page in a list of subscribers."""
 _MILLISECOND_NS: Final = 1_000_000
 
 
@@ -72,8 +72,10 @@ def _channel(fields: Fields) -> str:
 
 
 def _position(fields: Fields) -> tuple[str, int] | None:
-    """Read the epoch and the offset of a position. Returns None if the client
-    names no position. Raises Refused."""
+    """Read the epoch and the offset of a position in a channel's history.
+
+    Returns None if the client names no position. Raises Refused.
+    """
     if "epoch" not in fields.values:
         return None
     return fields.short_text("epoch", _MAX_EPOCH_BYTES), fields.id("offset")
@@ -98,10 +100,10 @@ def _unsubscribe(data: bytes) -> Unsubscribe:
 
 
 def _publish(data: bytes) -> Publish:
-    """Read ``{"channel":"news","text":"hello"}``, or with ``data`` for
-    ``text``.
+    """Read ``{"channel":"news","text":"hello"}``.
 
-    Raises Refused.
+    A publication may have ``data``, any JSON, in place of ``text``. Raises
+    Refused.
     """
     fields = Fields.verbatim(data)
     channel = _channel(fields)
@@ -174,16 +176,16 @@ _decode_login: Final = msgspec.json.Decoder(_Login).decode
 def _login(data: bytes) -> Login:
     """Read ``{"userID":"ann","appID":1,"serviceToken":"…"}``.
 
-    A login with other keys, or another spelling of these, goes to the slower
-    function. Raises Refused.
+    A login with other keys, or with another spelling of these keys, is read by
+    the slower function :func:`_login_with_anything`. Raises Refused.
     """
     try:
         usual = _decode_login(data)
     except (ValueError, RecursionError):
         return _login_with_anything(data)
 
-    # The user of a usual login is ASCII: its bytes are counted without encoding
-    # it.
+    # The user id of a usual login is ASCII. Its characters are bytes, so the id
+    # need not be encoded to count its bytes.
     user = usual.user
     if (
         user.isascii()
@@ -197,8 +199,8 @@ def _login(data: bytes) -> Login:
 def _login_with_anything(data: bytes) -> Login:
     """Read a login with keys in any letter case, and with additional fields.
 
-    The original does not have ``app``, ``device``, ``cursor`` and ``acks``.
-    Raises Refused.
+    The original server does not have the fields ``app``, ``device``, ``cursor``
+    and ``acks``. Raises Refused.
     """
     fields = Fields.of(data)
     user = fields.text("userid")
@@ -217,7 +219,8 @@ def _login_with_anything(data: bytes) -> Login:
         raise Refused(errors.ReplyCode.BAD_USER)
 
     device = _device(fields)
-    # With the cursor, the client asks for the stored messages after it.
+    # If the client gives a cursor, it asks for the stored messages after the
+    # cursor.
     if "cursor" not in fields.values:
         return Login(app, user, token, device)
     cursor = fields.id("cursor")
@@ -241,20 +244,20 @@ def _device(fields: Fields) -> str:
 
 
 def _heartbeat(data: bytes) -> Heartbeat:
-    """Read ``{"userID":"ann"}``. The user is not used, but it must be a
-    text."""
+    """Read ``{"userID":"ann"}``. The field ``userID`` has no effect, but it
+    must be a text."""
     if data != b"{}" and data != b"null":
         Fields.of(data).text("userid")
     return _HEARTBEAT
 
 
-# Commands without fields, made once: to make one takes 46 ns.
+# A command without fields is made only once, because making it takes 46 ns.
 _HEARTBEAT: Final = Heartbeat()
 _PING: Final = Ping()
 
 
 def _ping(_data: bytes) -> Ping:
-    """Return the command ``ping``, whatever its data are."""
+    """Return the command ``ping``. Its data are ignored."""
     return _PING
 
 
@@ -303,9 +306,10 @@ class CmdDialect(Dialect):
     def __init__(self) -> None:
         """Prepare the numbers of pushes and the encoded names of commands."""
         self._numbers = count(time_ns() // _MILLISECOND_NS)
-        """The ``seq`` of pushes. It rises, also over a restart."""
+        """Makes the ``seq`` of each push. The numbers rise, also after a
+        restart."""
         self._names = {name: encode_json(name) for name in COMMANDS}
-        """Name of a command → its JSON."""
+        """Name of a command → the name as JSON."""
 
     def joined(self, readers: Readers) -> Self:
         """Return the codec with the commands of features added."""
@@ -328,7 +332,7 @@ class CmdDialect(Dialect):
             name = frame.cmd or ""
             data = bytes(frame.data)
         except (ValueError, RecursionError):
-            # Another spelling than the documented one.
+            # The frame has another spelling than the documented one.
             try:
                 seq, name, data = Fields.frame(payload, "cmd")
             except (ValueError, RecursionError):
@@ -338,7 +342,8 @@ class CmdDialect(Dialect):
         if read is None:
             return Request(seq, name, None, errors.ReplyCode.NO_ROUTE)
         try:
-            # U+0000 can only be there as an escape, and few texts have escapes.
+            # JSON can contain U+0000 only as an escape, and few texts have
+            # escapes.
             if read is not _ping and BACKSLASH in data and has_nul(data):
                 return Request(seq, name, None, errors.ReplyCode.BAD_PARAMETER)
             return Request(seq, name, read(data))
@@ -352,7 +357,8 @@ class CmdDialect(Dialect):
         "response":{"code":200,"codeMsg":"Ok","data":"pong"}}``.
         """
         name = request.name
-        # An empty seq and missing data are not encoded: every ping has them.
+        # An empty ``seq`` and missing data are constants here. Every ping has
+        # them, so the encoder is not called for them.
         seq = b'""'
         if request.seq:
             seq = encode_json(request.seq)
@@ -387,8 +393,8 @@ class CmdDialect(Dialect):
 
         if event.type != "text":
             head = b'%b%b,"msg":' % (_HEADS[kind], encode_json(event.type))
-        # A message without an id has no number, as at the original. Other
-        # frames get one.
+        # As at the original server, a message without an id gets no number.
+        # Other frames get a number.
         seq = event.id
         if not seq and kind != "msg":
             seq = str(next(self._numbers))
@@ -461,16 +467,16 @@ def publication_view(event: Event) -> CmdPublicationView:
 class ChannelCmdDialect(CmdDialect):
     """The frames for connections that have subscribed to a channel themselves.
 
-    Publications are frames of their own, with the name of their channel and
-    their position.
+    On such a connection, a publication is a frame of its own kind. It has the
+    name and the position of the publication's channel.
     """
 
     def encode_event(self, event: Event) -> bytes | None:
         """Encode an event of a channel, or any other event.
 
         An event of a channel is a ``publication``, ``stream``, ``join``,
-        ``leave`` or ``unsubscribed``. Others are encoded as :class:`CmdDialect`
-        does.
+        ``leave`` or ``unsubscribed``. Other events are encoded as
+        :class:`CmdDialect` does.
         """
         part = event.channel
         kind = event.kind
@@ -517,8 +523,8 @@ class CmdState(DialectState, gc=False):
         """Tell whether the client subscribes to a channel again after a
         reconnect.
 
-        It does so for channels to which it has subscribed itself, but not for
-        channels to which a back end has subscribed it.
+        The client does so for channels to which it has subscribed itself, but
+        not for channels to which a back end has subscribed the client.
         """
         return channel in self.channels
 
@@ -560,8 +566,8 @@ class PresenceView(Struct, omit_defaults=True):
 class CmdAnswers(ChannelAnswers):
     """Makes the answers to commands about channels.
 
-    It owns the :class:`CmdState` of connections. ``codec`` encodes the events
-    of connections that subscribe.
+    This class owns the :class:`CmdState` of connections. ``codec`` encodes the
+    events of connections that subscribe.
     """
 
     dialect = CmdDialect.name
@@ -573,7 +579,7 @@ class CmdAnswers(ChannelAnswers):
     def state_of(self, connection: Connection) -> CmdState:
         """Return the state of a connection.
 
-        It is made when the connection first subscribes.
+        The state is made when the connection first subscribes.
         """
         state = connection.dialect_state
         if not isinstance(state, CmdState):
@@ -584,8 +590,8 @@ class CmdAnswers(ChannelAnswers):
     def refused(self, refused: ChannelRefused) -> Reply:
         """Make the answer to a refused command.
 
-        It has a reply code, the name of the reason, and the error of the back
-        end, if there is one.
+        The answer has a reply code and the name of the reason. If the back end
+        has given an error, the answer has that error, too.
         """
         data: dict[str, Any] = {"refused": refused.reason}
         if refused.error is not None:
@@ -603,11 +609,11 @@ class CmdAnswers(ChannelAnswers):
         _data: Raw | UnsetType,
         _end: int,
     ) -> Reply:
-        """Make the answer to a subscription, and remember it.
+        """Make the answer to a subscription, and remember the subscription.
 
         From now on the connection receives publications with the names of their
-        channels. If the client has asked for missed publications, and none is
-        lost, the answer has them.
+        channels. The client may have asked for missed publications. If no
+        publication is lost, the answer has all missed publications.
         """
         state = self.state_of(connection)
         # A second subscription to a channel changes nothing.
@@ -670,8 +676,8 @@ class CmdAnswers(ChannelAnswers):
     ) -> Raw:
         """Encode the answer with publications of a channel.
 
-        ``position`` is that of the newest publication, which the page need not
-        have.
+        ``position`` is the position of the channel's newest publication. The
+        page may end before that publication.
         """
         page = {
             "channel": command.channel,

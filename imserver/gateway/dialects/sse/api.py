@@ -1,5 +1,5 @@
 """``GET /api/v1/events``: an event stream for clients without a WebSocket. The
-module has its login and its codec.
+module has the login and the codec of the stream.
 
 The codec writes events as ``text/event-stream`` (the HTML standard, section
 9.2). A push or a notice is one event without a name, for a page's
@@ -68,7 +68,7 @@ class SseDialect(Dialect):
     ping = COMMENT
 
     def __init__(self, app: str) -> None:
-        """Take the name of the app, which each event has."""
+        """Take the name of the app. Each event contains this name."""
         self.app = app
 
     def encode_event(self, event: Event) -> bytes | None:
@@ -101,7 +101,8 @@ class SseDialect(Dialect):
         whether to reconnect.
         """
         row = CLOSE.get(code)
-        # A code that we do not know is of a feature: to reconnect is harmless.
+        # An unknown code comes from a feature. Then the client may reconnect,
+        # because that is harmless.
         reconnect = row is None or row.reconnect
         data = {"code": code, "reason": reason, "reconnect": reconnect}
         return b"event: end\ndata: %b\n\n" % encode(data)
@@ -266,20 +267,20 @@ class EventStreams:
     def open(self, stream: Stream, head: Head) -> None:
         """Begin the stream of a request, or refuse it.
 
-        The head of the answer is made only after the login, because it is
-        logged with the user. A refusal is a whole HTTP response in place of the
-        stream. May switch greenlets.
+        The head of the answer is made only after the login, because the log
+        then has the user of the request. A refusal is a whole HTTP response in
+        place of the stream. May switch greenlets.
         """
         request = stream_request(head, host_of(stream.peer))
 
         def make_head(proved_user: str) -> bytes:
             """Make the head of the answer, and log who has the stream.
 
-            ``proved_user`` is the user whom a token in the query has proved;
-            ``""``: none has.
+            ``proved_user`` is the user whom a token in the query has proved.
+            ``""`` means that no token has proved a user.
             """
             by = principal.label
-            # The token was in the query, which identify() has not read.
+            # The token was in the query, and identify() reads only the headers.
             if proved_user and principal.kind == "nobody":
                 apps = frozenset({query.app})
                 by = Principal("session", apps=apps, user=proved_user).label
@@ -352,7 +353,7 @@ class EventStreams:
             raise ApiProblem(
                 Problems.FORBIDDEN, "`channels` needs an API key with the scope read"
             )
-        # As many as a WebSocket may have.
+        # A stream may have as many channels as a WebSocket.
         if len(channels) > MAX_CHANNELS_OF_A_CONNECTION:
             raise ApiProblem.invalid(
                 f"More than {MAX_CHANNELS_OF_A_CONNECTION} channels"
@@ -362,7 +363,7 @@ class EventStreams:
                 f"A channel has more than {Limit.CHANNEL_BYTES} bytes"
             )
 
-        # The header has either a key, or the token of the user.
+        # The request must have a token, or a key in its header.
         if not (query.token or principal.key):
             query.token = bearer(request.headers.get("authorization", ""))
         last_id = request.headers.get("last-event-id", "").strip()
@@ -383,9 +384,9 @@ class EventStreams:
         """Log in, send the head of the answer, and subscribe to the channels.
 
         The event ``ready`` comes last. If the login is refused, the stream is
-        closed. ``head`` makes the head of the answer. It gets the user whom a
-        token has proved (``""``: no token has). May switch greenlets. Raises
-        :class:`ApiProblem` and StorageUnavailable.
+        closed. ``head`` makes the head of the answer. Its argument is the user
+        whom a token has proved, or ``""`` if no token has proved a user. May
+        switch greenlets. Raises :class:`ApiProblem` and StorageUnavailable.
         """
         # Calls that may switch greenlets come first. If the user is kicked
         # meanwhile, this login is refused.
@@ -398,7 +399,7 @@ class EventStreams:
             return
         user = self._user_of(stream, request, decision.user)
         start = self._start_of(request, user)
-        # The client may have gone while this greenlet waited.
+        # The client may have disconnected while this greenlet waited.
         if not stream.is_open:
             return
 
@@ -429,9 +430,9 @@ class EventStreams:
     def _user_of(self, stream: Stream, request: EventsQuery, named: str) -> str:
         """Return the user who logs in.
 
-        It is the user in the request, or else the user ``named`` by its token.
-        Raises ApiProblem if there is no user, or if the app does not accept the
-        user id.
+        The user in the request comes first. Otherwise the result is ``named``,
+        the user in the token of the request. Raises ApiProblem if there is no
+        user, or if the app does not accept the user id.
         """
         user = request.user or named
         if user and self._sessions.takes_user(request.app, user):
@@ -466,7 +467,8 @@ class EventStreams:
     ) -> bytes:
         """Encode the first event of a stream.
 
-        ``start`` is the position at which its stored messages begin, or None.
+        ``start`` is the position at which the stored messages of the stream
+        begin. None means that the stream has no stored messages.
         """
         about: dict[str, object] = {
             "event": "ready",
@@ -478,8 +480,8 @@ class EventStreams:
         }
         if request.with_id:
             about["connection"] = self._connections.id_of(stream)
-        # Each client gets another time after which it reconnects, so that not
-        # all clients come at once.
+        # Each client gets a random time after which it reconnects. So the
+        # clients do not all reconnect at once.
         retry_ms = random.randint(MIN_RETRY_MS, MAX_RETRY_MS)
         if start is None:
             return ready(about, retry_ms)
