@@ -74,11 +74,12 @@ class Api:
     """The parts that answer requests: permissions, limits, and all routes with
     their services.
 
-    Functions take services from ``core``, or have their own service, which is
-    made from it once. ``commands``: the commands that a batch may contain, by
-    name. ``document`` makes the OpenAPI document as JSON, from
-    ``limits.batch_targets``, whether demo mode is on, and the path of
-    ``app.http_url``. Owner: the node. One instance serves both HTTP servers.
+    The functions of routes take services from ``core``, or have a service of
+    their own, which is made from ``core`` once. ``commands`` are the commands
+    that a batch may contain, by name. ``document`` makes the OpenAPI document
+    as JSON. Its arguments are ``limits.batch_targets``, whether demo mode is
+    on, and the path of ``app.http_url``. The node owns the only instance, which
+    serves both HTTP servers.
     """
 
     def __init__(
@@ -150,19 +151,18 @@ class Api:
         )
 
     def call_of(self, endpoint: Endpoint, request: HttpRequest) -> Call:
-        """Admit, read and authorise a request whose body its caller reads, and
-        count it against the rate.
+        """Admit, read and authorise a request, and count it against the rate.
 
-        ``endpoint``: the route, as :meth:`bind` returns it. May switch
-        greenlets. Raises :class:`ApiProblem`, :class:`RequestRefused` and
-        Unavailable.
+        The caller reads the body of the request. ``endpoint`` is the route, as
+        :meth:`bind` returns it. May switch greenlets. Raises
+        :class:`ApiProblem`, :class:`RequestRefused` and Unavailable.
         """
         principal = admit(self, endpoint, request)
         if isinstance(principal, HttpResponse):
             raise RequestRefused(principal)
 
         call = None
-        # Every error below means a refusal, also an unexpected one.
+        # Every error below means a refusal, even an unexpected error.
         is_refused = True
         try:
             call = read(self, endpoint, request, principal)
@@ -179,11 +179,11 @@ class Api:
     def run(
         self, endpoint: Endpoint, principal: Principal, request: HttpRequest
     ) -> HttpResponse:
-        """Answer another request of a principal that was admitted for a first
-        one.
+        """Answer a second request of a principal that was admitted for a first
+        request.
 
-        It is a command of a batch, for example. The rules of the second route
-        apply, but the request does not count against its rate. May switch
+        The second request is a command of a batch, for example. The rules of
+        its route apply, but it does not count against the rate. May switch
         greenlets.
         """
         route = endpoint.route
@@ -213,8 +213,8 @@ class Api:
             key = by.key
         else:
             key = by.kind
-        # The address of a back end helps to find the old client; that of a
-        # person must not be kept.
+        # The address of a back end helps to find the old client. The address of
+        # a person must not be kept.
         if by.user or by.staff:
             host = ""
         else:
@@ -224,7 +224,7 @@ class Api:
         else:
             app = call.app
 
-        # The form "" is the whole route, if it is deprecated.
+        # If the whole route is deprecated, its form is "".
         if is_key or "" in endpoint.route.deprecated:
             self.uses.add((key, endpoint.name, app, host), refused)
         # Most requests use no deprecated form.
@@ -268,9 +268,9 @@ class Api:
         return Call.decode_json(decoder, body, self.limits.one_body_values)
 
     def identify(self, call: Call, need: Need, token: str) -> Principal:
-        """Return the principal of a request whose body may have the ``token``
-        of a user (``""``: no token).
+        """Return the principal of a request whose body may have a token.
 
+        ``token`` is the token of a user, or ``""`` if the body has no token.
         The user becomes the principal of the call, and the request counts
         against the rate of the user. May switch greenlets. Raises
         :class:`ApiProblem` if the request has no principal that is accepted,
@@ -278,7 +278,8 @@ class Api:
         """
         principal = call.principal
         host = call.request.host
-        # A key or a user in the headers wins over a token in the body.
+        # If the headers have a key or a user, the token in the body is not
+        # used.
         if token and not (principal.key or principal.user):
             principal = self.authority.identify(need, {}, host, token)
             call.act_as(principal)
@@ -318,7 +319,7 @@ class Api:
     def style_of(self, path: str) -> Style:
         """Return the form in which requests for a path are refused.
 
-        The path need not have a route: then it is the form of ``/api/v1``.
+        If the path has no route, the form is the form of ``/api/v1``.
         """
         for path_or_pattern in (path, *patterns_of(path)):
             if path_or_pattern in self._styles:
@@ -360,7 +361,7 @@ class Call(Struct):
     """The user for whom the request is made, in routes with a ``user`` rule.
     For observers: the user whom the act concerns."""
     cost: int = 1
-    """As how many requests this one counts against the rate."""
+    """The number of requests as which this request counts against the rate."""
     act: str | None = None
     """The name of the act for observers. None means the name in the route, and
     ``""`` means that the request has changed nothing."""
@@ -375,7 +376,7 @@ class Call(Struct):
         """Set another principal, if the headers have not proved who makes the
         request.
 
-        For example, a token in the body has proved it.
+        For example, a token in the body has proved who makes the request.
         """
         self.principal = principal
         self.request.by = principal.label
@@ -396,8 +397,8 @@ class Call(Struct):
     def texts(self, name: str) -> Sequence[str]:
         """Return all values of a parameter that may be given several times.
 
-        They are the items of a JSON list, or the fields of a form with this
-        name. Raises BadBody.
+        The values are the items of a JSON list, or the fields of a form with
+        this name. Raises BadBody.
         """
         # The body is a form: urlencoded, or already read as multipart.
         if self.fields is None:
@@ -421,7 +422,7 @@ class Call(Struct):
     def require_few_values(body: bytes, most: int = MAX_VALUES) -> None:
         """Refuse JSON with more than ``most`` values.
 
-        To make objects of so many values would block all other clients of the
+        Making objects of so many values would block all other clients of the
         process. Raises :class:`ApiProblem`.
         """
         # A value takes at least one byte, so short bodies need not be counted.
@@ -442,8 +443,8 @@ class Call(Struct):
     def require_few_commands(body: bytes, most: int) -> None:
         """Refuse a batch with more than ``most`` objects in ``commands``.
 
-        It counts them in the text, before objects are made. A short batch is
-        not checked. Raises :class:`ApiProblem`.
+        The objects are counted in the text of the batch, before Python objects
+        are made. A short batch is not checked. Raises :class:`ApiProblem`.
         """
         require_few_commands(body, most)
 
@@ -451,20 +452,21 @@ class Call(Struct):
     def decode_json(
         decoder: msgspec.json.Decoder[T], body: bytes, most_values: int = MAX_VALUES
     ) -> T:
-        """Decode JSON, and refuse it with the name of the field that is wrong.
+        """Decode JSON. A refusal names the field that is wrong.
 
-        Raises :class:`ApiProblem`, also if the body has more than
-        ``most_values`` values.
+        Raises :class:`ApiProblem` if the body is invalid, or if it has more
+        than ``most_values`` values.
         """
         Call.require_few_values(body, most_values)
-        # Databases cannot store U+0000. JSON can only write it with a
+        # Databases cannot store U+0000. JSON can only write U+0000 with a
         # backslash.
         if BACKSLASH in body and has_nul(body):
             raise ApiProblem.invalid("A text contains U+0000")
         try:
             return decoder.decode(body)
-        # The body is not UTF-8, or no JSON, or has another shape. The slower
-        # function below finds out where, or accepts more spellings.
+        # The body is not UTF-8, is not JSON, or has another shape. The slower
+        # function below finds out where the error is, or accepts more
+        # spellings.
         except (ValueError, RecursionError) as error:
             return decode_whole(decoder, body, error)
 
@@ -544,7 +546,7 @@ class Route(Struct, frozen=True):
     """Answers a request: it gets the service and the call. It is None if the
     route has its own view; then the row has only its rules."""
     app: AppRule = ""
-    """Which app a principal must reach."""
+    """Which app a principal must reach (:data:`AppRule`)."""
     user: UserRule = ""
     """Whether a request is made on behalf of a user."""
     hot: bool = False
@@ -556,7 +558,8 @@ class Route(Struct, frozen=True):
     ``call.app``. Without a shape and without this function, the parameters are
     read from query, form or JSON."""
     style: Style = CMD
-    """How the route refuses, and whether WebSocket listeners serve it."""
+    """How the route refuses, and whether WebSocket listeners serve the
+    route."""
     limited: bool = False
     """Whether requests count against the rate of their key, user or address."""
     app_of: Callable[[Any, Mapping[str, str]], str] | None = None
@@ -575,26 +578,30 @@ class Route(Struct, frozen=True):
     """A parameter, and the need of requests in which it is ``true``."""
     service: MakeService | None = None
     """Makes the first argument of ``function``, ``read``, ``app_of`` and
-    ``signer``. If it is None, they get None as their first argument."""
+    ``signer``. If ``service`` is None, their first argument is None."""
     signer: Callable[[Any, HttpRequest], Principal] | None = None
     """Finds the principal that has signed a request, if the row needs
     ``SIGNED``, or that has its credentials in an unusual place."""
     status: int = 0
     """If it is set, ``function`` gets ``call.input``, too, and returns the body
-    of an answer with this status. 0: ``function`` returns the whole answer."""
+    of an answer with this status. 0 means that ``function`` returns the whole
+    answer."""
     refusals: Mapping[type[Exception], Callable[[Any], ApiProblem]] = {}
-    """Class of an exception of ``function`` → makes its refusal."""
+    """Class of an exception of ``function`` → the function that makes the
+    refusal."""
     on_publisher: bool = False
-    """Whether publisher connections have it as a command, too."""
+    """Whether publisher connections have the route as a command, too."""
     act: str = ""
     """The name under which observers get each request that has succeeded.
-    ``""``: requests change nothing, or users and back ends make them all day.
-    An answer with ``refuses`` is no act."""
+    ``""`` means that observers get no request, because requests change nothing,
+    or are very frequent. An answer with ``refuses`` is no act."""
     success: bytes = b""
-    """Deprecated: how the body of an answer begins that does not refuse."""
+    """Deprecated: the first bytes of the body of an answer that does not
+    refuse."""
     voice: Voice = False
-    """Whether other users receive the content of a request. Then a muted user
-    may not make it. It may be a function that decides by ``call.input``."""
+    """Whether other users receive the content of a request. If so, a muted user
+    may not make the request. The value may be a function that decides by
+    ``call.input``."""
     deprecated: Mapping[str, str] = {}
     """Form of a request (``""``: every request) → what to use instead."""
     takes_many: bool = False
@@ -685,11 +692,13 @@ def require_app(
 def _require_more_than_apps(
     principal: Principal, need: Need, app: str, rule: AppRule
 ) -> None:
-    """Refuse a principal for some apps a request for all apps, or for another
-    app.
+    """Refuse a request for all apps, or for an app that is not in the list of
+    the principal.
 
-    It is permitted if the principal asks about all apps that it reaches, or has
-    the right in this app by something else than its list. Raises
+    ``rule`` is the rule of the route (:data:`AppRule`). With the rules ``any``
+    and ``optional``, a back end may ask about all apps that it reaches: ``app``
+    is then empty. Unless ``rule`` is ``all``, a principal is permitted, too,
+    that has the right in this app without being in its list. Raises
     :class:`ApiProblem`.
     """
     asks_about_its_apps = rule in ("any", "optional") and not app and not principal.user
@@ -699,8 +708,8 @@ def _require_more_than_apps(
     if principal.kind == "key" and rule == "all":
         message = "The key does not reach all apps"
     elif principal.kind == "key":
-        # The message does not name the app: it would show the target of an
-        # alias.
+        # The message does not name the app, because the name would show the
+        # target of an alias.
         message = "The key does not reach this app"
     raise ApiProblem(_NOT_REACHED.get(principal.kind, Problems.FORBIDDEN), message)
 
@@ -728,8 +737,9 @@ def _require_settings(api: Api, route: Route, call: Call) -> None:
     """Refuse a principal that may not give an app these settings.
 
     An alias belongs to its target. A principal that reaches only the target may
-    not change the alias: it could give the alias settings of its own, and then
-    detach it from the target. A principal for all apps may change it.
+    not change the alias. Otherwise the principal could give the alias settings
+    of its own, and then detach the alias from the target. A principal for all
+    apps may change the alias.
     """
     tenants = api.tenants
     principal = call.principal
@@ -739,7 +749,7 @@ def _require_settings(api: Api, route: Route, call: Call) -> None:
         raise ApiProblem(
             Problems.FORBIDDEN, "Changing an alias requires a key for all apps"
         )
-    # The app is to become an alias, which lets its clients into the target.
+    # The app shall become an alias. Then its clients could use the target.
     if request.settings.same_as is not UNSET:
         target = tenants.resolve(request.settings.same_as)
         require_app(api, principal, route.need, target, "named")
@@ -752,7 +762,7 @@ BULK_SECONDS: Final = 60.0
 """The longest time for which the answer to a large push waits for its
 delivery."""
 _BULK_PAUSE_SECONDS: Final = 0.005
-"""Time between two looks whether a large push was delivered."""
+"""Time between two checks whether a large push was delivered."""
 
 
 def answer(
@@ -781,14 +791,15 @@ def answer(
         assert type(admission) is Principal
         admitted = admission
 
-    # Changes if the function fills the outboxes of very many connections.
+    # This number changes if the function fills the outboxes of very many
+    # connections.
     filled = api.flusher.bulk_filled
     is_limited = route.limited and api.rates.per_second > 0
     response = _carry_out(api, endpoint, request, admitted, is_limited)
 
     if api.flusher.bulk_filled != filled:
-        # The answer to a large push comes after its delivery: its sender cannot
-        # send faster than that.
+        # The answer to a large push comes after its delivery. So the sender
+        # cannot send faster than the server delivers.
         deadline = monotonic() + BULK_SECONDS
         while not api.flusher.drained(filled) and monotonic() < deadline:
             gevent.sleep(_BULK_PAUSE_SECONDS)
@@ -806,8 +817,9 @@ def _carry_out(
 ) -> HttpResponse:
     """Read and check a request of an admitted principal, and run its function.
 
-    ``is_limited`` means that it counts against the rate of its principal.
-    Errors become refusals, so this never raises. May switch greenlets.
+    ``is_limited`` says whether the request counts against the rate of its
+    principal. The function never raises, because errors become refusals. May
+    switch greenlets.
     """
     route = endpoint.route
     call = None
@@ -822,7 +834,7 @@ def _carry_out(
 
         call = read(api, endpoint, request, principal)
         authorise(api, route, call)
-        # require() has counted it as one request already.
+        # require() has counted the call as one request already.
         if is_limited and call.cost > 1:
             api.rates.charge(principal, request.host, call.cost - 1)
 
@@ -838,7 +850,7 @@ def _carry_out(
             act = call.act
             if act is None:
                 act = route.act
-            if act:  # else nothing has changed
+            if act:  # otherwise nothing has changed
                 api.acted(act, call, result)
     except Exception as error:
         response = refused(api, route, request, error, principal, call)
@@ -852,7 +864,7 @@ def _carry_out(
 def admit(
     api: Api, endpoint: Endpoint, request: HttpRequest
 ) -> Principal | HttpResponse:
-    """Find out who makes a request. Nothing of the body is read.
+    """Find out who makes a request, without reading the body.
 
     Returns the principal, or the answer that refuses the request. May switch
     greenlets.
@@ -861,8 +873,8 @@ def admit(
     need = route.need
     if need is Needs.ANYONE:
         return NOBODY
-    # In demo mode, identify() would return this principal. Most requests need
-    # no call of it.
+    # In demo mode, identify() would return this principal. For most requests,
+    # this branch saves that call.
     if api.keys.demo and need.scope and need.users.isdisjoint(TOKEN_HOLDERS):
         request.by = DEMO.label
         return DEMO
@@ -895,8 +907,8 @@ def _admit_signed(
 ) -> Principal | HttpResponse:
     """Find out who makes a request by its signature.
 
-    ``signer`` is the route's function that checks it. Returns the principal, or
-    the answer that refuses the request. May switch greenlets.
+    ``signer`` is the route's function that checks the signature. Returns the
+    principal, or the answer that refuses the request. May switch greenlets.
     """
     route = endpoint.route
     try:
@@ -915,8 +927,8 @@ def _refuse_principal(
 ) -> HttpResponse:
     """Refuse a request whose principal may not use the route.
 
-    It is counted as a use of its key, and against the rate of its address:
-    somebody may be guessing keys.
+    The request is counted as a use of its key. It also counts against the rate
+    of its address, because somebody may be guessing keys.
     """
     route = endpoint.route
     api.count(endpoint, principal, None, request, refused=True)
@@ -933,7 +945,7 @@ def _refuse_principal(
 def with_key(route: Route, headers: Mapping[str, str]) -> Mapping[str, str]:
     """Return headers that have the API key of a request in ``authorization``.
 
-    It is for a route whose key may be in another header (``key_in``), or in
+    Some routes accept the key in another header (``key_in``), or in
     ``authorization`` with the scheme ``apikey`` in place of ``Bearer``.
     """
     key = headers.get(route.key_in, "")
@@ -949,7 +961,7 @@ def _token_of(route: Route, request: HttpRequest) -> str:
     """Return the token of a user, in a route that has it in an unusual place.
 
     The row names the place (``token_in``): a header, or ``?token`` for the
-    query. Returns ``""`` without a token.
+    query. Returns ``""`` if there is no token.
     """
     if route.token_in != "?token":
         return request.headers.get(route.token_in, "")
@@ -962,7 +974,7 @@ def _token_of(route: Route, request: HttpRequest) -> str:
 def body_limit(api: Api, route: Route, principal: Principal) -> int:
     """Return how many bytes of a body a route accepts from a principal.
 
-    Somebody unknown may send less, because the server has to keep the body in
+    An unknown client may send less, because the server has to keep the body in
     memory.
     """
     if principal.kind == "nobody":
@@ -987,7 +999,7 @@ def _require_room(
     :class:`ApiProblem`.
     """
     limit = body_limit(api, route, principal)
-    # If it is too large, the server has not read the body to its end.
+    # If the body is too large, the server has not read it to its end.
     if not request.too_large and len(request.body) <= limit:
         return
     message = ""
@@ -1014,8 +1026,8 @@ def read(
         route.read(endpoint.service, call)
         return call
 
-    # The parameters are read in this function, so that a push in the form of
-    # the original takes one call less.
+    # The parameters are read in this function. So a push in the form of the
+    # original server needs one function call less.
     body = request.body
     fields = None
     pairs = None
@@ -1077,8 +1089,8 @@ def _read_shape(
 def unpacked_body(call: Call, most_bytes: int) -> bytes:
     """Return the body of a request, decompressed to at most ``most_bytes``.
 
-    Only known principals may compress it, because a short body can become very
-    long. Raises :class:`ApiProblem`.
+    Only known principals may compress a body, because a short body can become
+    very long. Raises :class:`ApiProblem`.
     """
     encoding = call.request.headers.get("content-encoding", "identity").lower()
     if encoding in ("", "identity"):
@@ -1154,7 +1166,8 @@ def refused(
     """Make the answer to a request that ended with an error.
 
     Refusals are reported to observers, and internal errors are logged.
-    ``principal`` and ``call`` are given as far as they are known.
+    ``principal`` is :data:`NOBODY` if it is not known. ``call`` is None if the
+    request was not read.
     """
     error = _generalized(route, error)
     if isinstance(error, RequestRefused):
@@ -1178,8 +1191,11 @@ def refused(
 
 
 def _generalized(route: Route, error: Exception) -> Exception:
-    """Convert an error to a more general one that can be answered, if there is
-    one: a problem, or a whole answer."""
+    """Convert an error to a more general error that can be answered.
+
+    The result is a problem or a whole answer. If the error has no such form,
+    the result is ``error`` itself.
+    """
     refusal_of = route.refusals.get(type(error))
     if refusal_of is not None:
         error = refusal_of(error)

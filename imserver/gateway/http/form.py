@@ -30,15 +30,15 @@ MAX_FORM_BYTES = 2 << 20
 """Longest form that is not plain ASCII. The longest message takes 1.5 MiB if
 every character is escaped."""
 MAX_VALUES = 140_000
-"""Limit of commas, colons and brackets in JSON: each may be an object of 64
-bytes. No message has more."""
+"""Limit of commas, colons and brackets in JSON. Each of them may stand for an
+object of 64 bytes. No message has more of them."""
 _PERCENT, _PLUS, _NUL = b"%+\0"
 _SHORT_CHARACTERS: Final = 16_384
-"""Limit of the texts whose escapes a regular expression replaces."""
+"""The longest text whose escapes are replaced with a regular expression."""
 _MAX_SLOW_BYTES: Final = 1 << 20
-"""The longest JSON that the slow parser gets."""
+"""Size of the longest JSON that the slow parser gets."""
 _APP_NUMBERS: Final = 2**32
-"""The ids of apps in JSON are below it: whole numbers of 32 bits."""
+"""The ids of apps in JSON are below this number: they have 32 bits."""
 
 _escapes = re.compile("(?:%[0-9A-Fa-f]{2})+")
 _broken_escapes = re.compile(rb"%(?![0-9A-Fa-f]{2})")
@@ -70,8 +70,9 @@ def _unescape(text: str) -> str:
         return _escapes.sub(_decode_escapes, text)
 
     # A long text goes through the decoder of quoted-printable, which is written
-    # in C: 2 MiB of `%41b` take 10 ms instead of 180. That format writes "=41"
-    # for "%41". A broken escape stands for itself, so its % is escaped first.
+    # in C: 2 MiB of `%41b` take 10 ms instead of 180. Quoted-printable writes
+    # "=41" for "%41". A broken escape stays as it is, so its % is escaped
+    # first.
     encoded, _ = _broken_escapes.subn(b"%25", text.encode(), MAX_FIELDS)
     if _broken_escapes.search(encoded) is not None:
         raise BadBody("too many broken escapes")
@@ -237,7 +238,8 @@ def read_multipart(body: bytes, content_type: str) -> list[tuple[str, str]]:
     boundary = options.get("boundary", "").encode("latin-1", "replace")
     if len(body) > MAX_FORM_BYTES or not boundary:
         raise BadBody("too large for a form")
-    # Before the library sees it: the library is slow at many headers.
+    # The headers are counted before the library gets the body, because the
+    # library is slow if there are many headers.
     if _head_bytes(body, boundary) > MAX_HEAD_BYTES:
         raise BadBody("too large for a form")
 
@@ -249,7 +251,7 @@ def read_multipart(body: bytes, content_type: str) -> list[tuple[str, str]]:
     )
     try:
         _, form, _ = parser.parse(BytesIO(body), kind, len(body), options)
-    # The parser raises errors of several kinds, also HTTP errors.
+    # The parser raises errors of several kinds, for example HTTP errors.
     except Exception as error:
         raise BadBody(str(error)) from None
 
@@ -265,13 +267,13 @@ def _head_bytes(body: bytes, boundary: bytes) -> int:
     """Count the bytes that are slow to parse: the headers of all parts.
 
     The text before the first part counts, too. :data:`MAX_HEAD_BYTES` says how
-    they are counted. Raises :class:`BadBody` if there are too many parts.
+    the bytes are counted. Raises :class:`BadBody` if there are too many parts.
     """
     mark = b"--" + boundary
     total = 0
     start = 0
     # Each round counts the headers from `start` to the blank line after them.
-    # The first round is the preamble.
+    # The first round counts the preamble: the text before the first part.
     for _ in range(MAX_PARTS + 1):
         next_mark = body.find(mark, start)
         is_last = next_mark < 0
@@ -310,7 +312,7 @@ def parse_body(
         if has_nul(body):
             raise BadBody("a text contains U+0000")
         fields = parse_json(body)
-        # The parameters of the originals' routes, as texts.
+        # The routes of the original servers take all parameters as texts.
         params = {}
         for name, value in fields.items():
             if name in ("userid", "msgid", "message", "cursor"):
@@ -325,7 +327,8 @@ def parse_body(
         return params, fields, None
     if kind == "multipart/form-data":
         pairs = read_multipart(body, content_type)
-        # Backwards, so that the first field of a name counts.
+        # The fields are read backwards, so that the first field of a name
+        # counts.
         params = {name.lower(): value for name, value in reversed(pairs)}
         return params, None, pairs
     if kind and kind != FORM and body:
@@ -337,8 +340,8 @@ def parse_body(
 
 
 _is_number: Final = re.compile(r"[+-]?[0-9]{1,12}", re.ASCII).fullmatch
-"""Compiled once, because each push in the form of the original names its app by
-a number."""
+"""Matches the number of an app. The expression is compiled once, because each
+push in the form of the original server has such a number."""
 
 
 def app_number(text: str) -> str:
@@ -369,8 +372,8 @@ def app_named(tenants: Tenants, app_id: str) -> str:
 def app_from_json(tenants: Tenants, app_id: object) -> str:
     """Find the app of an ``appID`` in JSON.
 
-    It is a number of 32 bits, or a text as for :func:`app_named`. Raises
-    BadBody.
+    ``app_id`` is a number of 32 bits, or a text as for :func:`app_named`.
+    Raises BadBody.
     """
     if isinstance(app_id, str):
         return app_named(tenants, app_id)
@@ -382,7 +385,8 @@ def app_from_json(tenants: Tenants, app_id: object) -> str:
 class NumberedRooms:
     """The names of rooms in the routes of the original server.
 
-    Its clients use numbers as ids, and have their own apps.
+    The clients of the original server use numbers as ids. Apps of the action
+    dialect are for these clients.
     """
 
     @staticmethod
@@ -415,7 +419,7 @@ class NumberedRooms:
 def cursor_of(name: str) -> str:
     """Make the cursor of the page that comes after the entry with this name.
 
-    Clients pass it on unread, so it is base64.
+    Clients send the cursor back without reading it, so it is base64.
     """
     return base64url.encode(name.encode())
 

@@ -2,8 +2,9 @@
 their headers.
 
 Each key has a bucket of ``api.requests_per_second`` tokens. Each user with a
-token has such a bucket, too, and each client address of other requests (for
-IPv6, its network). A request takes one token, a batch one for each command.
+token has such a bucket. Other requests share a bucket for each client address,
+or for each network of IPv6. A request takes one token. A batch takes one token
+for each command.
 """
 
 import math
@@ -35,8 +36,8 @@ VALUES_PER_TARGET: Final = 10
 """Limit of the JSON values that name one target. A user, a device and the
 object around them have five."""
 _JSON_GROWTH: Final = 8
-"""As JSON, a message with its other fields takes at most this many times its
-bytes."""
+"""How many times longer a message may be as JSON with its other fields than the
+message alone."""
 _BYTES_PER_VALUE: Final = 8
 """A body above the usual limit may have one more value for each of this many
 bytes."""
@@ -54,8 +55,11 @@ def _longest_message(settings: LimitSettings) -> int:
 
 
 class Limits:
-    """The limits of requests of a node. Owner:
-    :class:`imserver.gateway.http.call.Api`, which sets them again."""
+    """The limits of requests of a node.
+
+    :class:`imserver.gateway.http.call.Api` owns them, and sets them again when
+    the configuration is read again.
+    """
 
     def __init__(self, settings: LimitSettings, tenants: Tenants) -> None:
         """Compute the limits. Apps may have stricter ones."""
@@ -65,9 +69,9 @@ class Limits:
     def set(self, settings: LimitSettings) -> None:
         """Compute the limits from the settings.
 
-        It is called again when the configuration was read again. Some limits
-        follow from others: a long message needs a long body, which has more
-        values.
+        This method is called again when the configuration was read again. Some
+        limits follow from others: a long message needs a long body, which has
+        more values.
         """
         self.batch_targets = settings.batch_targets
         self.body_bytes = settings.body_bytes
@@ -79,7 +83,7 @@ class Limits:
         """Longest body of a route that takes one message, or a few fields."""
         self.push_characters = settings.push_characters
         self.message_bytes = settings.message_bytes
-        """Longest message of a user: as over a connection."""
+        """Longest message of a user. The same limit applies on connections."""
         self._messages_per_second = settings.messages_per_second
         more_bytes = max(0, longest_message - MOST_ONE_BODY_BYTES)
         self.one_body_values = MAX_VALUES + more_bytes // _BYTES_PER_VALUE
@@ -91,14 +95,14 @@ class Limits:
     def messages_per_second(self, app: str) -> float:
         """Return how many messages a connection to an app may send in a second.
 
-        The stricter one of the server's and the app's limit counts. The result
-        is 0 if there is no limit.
+        The server and the app have limits, and the stricter limit counts. The
+        result is 0 if there is no limit.
         """
         limits = [self._messages_per_second]
         tenant = self._tenants.get(app)
         if tenant is not None:
             limits.append(tenant.messages_per_second)
-        # 0 is no limit, so it is not the smallest one.
+        # 0 means no limit, so it does not count as the smallest limit.
         return min(filter(None, limits), default=0.0)
 
 
@@ -125,8 +129,8 @@ class Rates:
     """The limits of requests per second on one node.
 
     Each payer (see :func:`_payer`) has a bucket of tokens, and a request takes
-    one. ``per_second`` is the limit of requests. 0 means that there is no limit
-    and no headers.
+    one token. ``per_second`` is the limit of requests. 0 means that there is no
+    limit, and that answers have no headers about it.
     ``messages_per_second`` returns the limit of messages of an app.
     """
 
@@ -151,14 +155,15 @@ class Rates:
         self._requests.set(per_second)
 
     def require(self, principal: Principal, host: str) -> None:
-        """Count a request. Raises :class:`ApiProblem` if it is one too many."""
+        """Count a request. Raises :class:`ApiProblem` if the request exceeds
+        the limit."""
         self._require(self._requests, _payer(principal, host))
 
     def require_message(self, app: str, user: str) -> None:
         """Count a message that a user sends over HTTP.
 
-        The limit is the same as on one connection, so HTTP is no way around it.
-        Raises :class:`ApiProblem`.
+        The limit is the same as on one connection. So users cannot avoid the
+        limit by HTTP. Raises :class:`ApiProblem`.
         """
         limit = self._messages_per_second(app)
         self._require(self._messages, (app, user), limit)
@@ -180,10 +185,10 @@ class Rates:
 
     def charge(self, principal: Principal, host: str, tokens: int) -> None:
         """Count more requests afterwards, for a request that did the work of
-        many.
+        many requests.
 
-        It never refuses. If the bucket has too few tokens, the next request
-        waits until the missing ones have come back.
+        This method never refuses. If the bucket has too few tokens, the server
+        refuses the next requests until the missing tokens have come back.
         """
         if self.per_second and tokens:
             self._requests.charge(_payer(principal, host), tokens)
@@ -207,9 +212,10 @@ class Rates:
 def _payer(principal: Principal, host: str) -> str | tuple[str, str]:
     """Return who pays for a request: the owner of the bucket of tokens.
 
-    It is a user (app and id), an API key, or the network of an address.
+    The payer is a user (app and id), an API key, or the network of an address.
     """
-    # Anybody gets a page token, so visitors of pages pay by their address.
+    # Anybody can get a page token. So the requests of a visitor of a page count
+    # for the address of the visitor.
     if principal.user and principal.kind != "page":
         return principal.app, principal.user
     if principal.staff:

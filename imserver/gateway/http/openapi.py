@@ -94,9 +94,9 @@ def document(
     """Make the OpenAPI document, of dicts and lists.
 
     ``numbers`` is name of a setting → its limit on this server. If a schema has
-    such a name in place of a number, it gets the number. ``demo`` says that no
-    key is needed. ``root`` is the path below which a proxy serves this server;
-    ``""``: no such path.
+    such a name in place of a number, the number replaces the name. ``demo`` is
+    True if requests need no key. ``root`` is the path below which a proxy
+    serves this server. ``""`` means that there is no such path.
     """
     rows = tuple(operations)
     references, schemas = _schemas(rows, numbers)
@@ -283,7 +283,8 @@ def _for_generators(schema: dict[str, Any]) -> dict[str, Any]:
         return schema | {"items": {}}
     values = schema.get("enum")
     if isinstance(values, list) and len(values) == 1 and isinstance(values[0], bool):
-        # The same meaning, in a form that the generators know.
+        # An enumeration of one value is a constant. The generators know the
+        # other form.
         others = {name: value for name, value in schema.items() if name != "enum"}
         return {"type": "boolean", "const": values[0]} | others
     return schema
@@ -338,7 +339,7 @@ def _texts_of(row: Operation) -> tuple[str, str]:
 def _body_content(row: Operation, references: Mapping[Any, Any]) -> dict[str, Any]:
     """Describe the body of a request: media type → its schema and example.
 
-    Empty: the operation has no body.
+    The result is empty if the operation has no body.
     """
     if row.body is not None:
         content: dict[str, Any] = {"schema": {**references[row.body], **row.rules}}
@@ -382,7 +383,8 @@ def _shared_answer(row: Operation, examples: Mapping[str, Any]) -> Any:
 
 @cache
 def _examples_in(package: str | None) -> dict[str, Any]:
-    """Read ``examples.json`` of a package. Empty: it has no such file."""
+    """Read ``examples.json`` of a package. The result is empty if the package
+    has no such file."""
     if not package:
         return {}
     file = files(package) / "examples.json"
@@ -406,7 +408,7 @@ def _security(need: Need, demo: bool) -> list[dict[str, list[str]]]:
         credentials.append({"key": [need.scope]})
     if need.users:
         credentials.append({"token": []})
-    # An empty entry: no credential is needed.
+    # An empty entry means that no credential is needed.
     if demo and need.scope:
         credentials.append({})
     return credentials
@@ -556,7 +558,7 @@ def _headers_of_success(row: Operation) -> dict[str, Any]:
 def _success_content(row: Operation, references: Mapping[Any, Any]) -> dict[str, Any]:
     """Describe the body of the usual answer: its schema and its example.
 
-    Without a Struct, the body is a text.
+    If the operation has no Struct for its answer, the body is a text.
     """
     content: dict[str, Any] = {"schema": {"type": "string"}}
     if row.answer is not None:
@@ -570,8 +572,9 @@ def _success_content(row: Operation, references: Mapping[Any, Any]) -> dict[str,
 def problems_of(row: Operation) -> tuple[HttpProblem, ...]:
     """List all refusals of a route, each once.
 
-    Some are its own. Others follow from its rules: a body can be too large, and
-    a token can be from an issuer that does not answer.
+    The route declares some refusals itself. Others follow from its rules: a
+    body can be too large, and a token can be from an issuer that does not
+    answer.
     """
     common = [*_ALWAYS]
     if row.body is not None:
@@ -591,7 +594,7 @@ def problems_of(row: Operation) -> tuple[HttpProblem, ...]:
 def _reads_tokens(row: Operation) -> bool:
     """Tell whether a route reads the token of a user.
 
-    A route for everybody does not, unless it accepts session tokens.
+    A route for everybody reads no token, unless it accepts session tokens.
     """
     users = row.need.users
     requires_account = "nobody" not in users and users & {"account", "bot"}

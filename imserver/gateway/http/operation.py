@@ -64,9 +64,10 @@ class Header(Struct, frozen=True):
 class Link(Struct, frozen=True):
     """A link of OpenAPI from an answer to the next operation of a client.
 
-    ``operation`` is the id of this operation. ``values`` is name of its
-    parameter → JSON pointer to the value in the answer, such as ``users/0``.
-    ``same`` are names of parameters that have the same value as in the request.
+    ``operation`` is the id of the next operation. ``values`` is name of a
+    parameter of the next operation → JSON pointer to the value in the answer,
+    such as ``users/0``. ``same`` are names of parameters that have the same
+    value as in the request.
     """
 
     name: str
@@ -76,7 +77,7 @@ class Link(Struct, frozen=True):
 
     @property
     def parameters(self) -> dict[str, str]:
-        """Name of a parameter → where its value comes from, in OpenAPI's words.
+        """Name of a parameter → the OpenAPI expression for its value.
 
         For example, ``{"app": "$request.query.app"}``.
         """
@@ -412,8 +413,10 @@ class Resource(Generic[S]):
 
 
 def _usual_schema(path: str) -> tuple[str, str]:
-    """Return the name and the text of the Struct of a request, which has no
-    own ones."""
+    """Return the name and the text of the Struct of a request.
+
+    A route uses them if it declares no name and text itself.
+    """
     return f"{path.title().replace('/', '')}Query", ""
 
 
@@ -500,7 +503,7 @@ def _shape_of(
 def _fields_with_defaults(
     names: Iterable[str], types: Mapping[str, Any], defaults: Mapping[str, Any]
 ) -> list[Any]:
-    """Describe the fields of a Struct, as msgspec wants them.
+    """Describe the fields of a Struct in the form that msgspec takes.
 
     A parameter with a default is a field that may be left out.
     """
@@ -516,11 +519,11 @@ def _fields_with_defaults(
 def _defaults_of(function: Any) -> dict[str, Any]:
     """Return name of a parameter → its default, for parameters that have one.
 
-    Parameters that are given by keyword only are among them.
+    The result includes parameters that are given by keyword only.
     """
     values = function.__defaults__ or ()
     count = function.__code__.co_argcount
-    # Python has the defaults of the last positional parameters.
+    # The defaults in ``__defaults__`` belong to the last positional parameters.
     names = function.__code__.co_varnames[count - len(values) : count]
     defaults = dict(zip(names, values, strict=True))
     defaults.update(function.__kwdefaults__ or {})
@@ -537,8 +540,8 @@ def _spread(function: Any, names: Sequence[str]) -> Any:
         """Call the route function with the fields of a request."""
         return function(service, call, **{name: getattr(shape, name) for name in names})
 
-    # Not by `wraps`, whose copies cost memory: readers of the hints of a route
-    # need only these two.
+    # `functools.wraps` would copy more attributes, which costs memory. Code
+    # that reads the hints of a route needs only these two.
     run.__annotations__ = function.__annotations__
     run.__wrapped__ = function  # type: ignore[attr-defined]
     return run
@@ -547,7 +550,8 @@ def _spread(function: Any, names: Sequence[str]) -> Any:
 def _shape_read_by(row: Operation) -> Shape:
     """Make the rule by which the query or the body of an operation is read.
 
-    It also says whether the request names its app, and must name it.
+    The rule also says whether the request has the name of an app, and whether
+    that name is required.
     """
     body = None
     if row.body is not None:
@@ -569,7 +573,8 @@ def route_of(row: Operation) -> Route:
     shape = None
     if row.read is None:
         shape = _shape_read_by(row)
-    # A function that returns no body makes the whole response, with its status.
+    # If the function does not return the body, it makes the whole response with
+    # the status.
     status = 0
     if row.returns:
         status = row.status
@@ -605,9 +610,9 @@ def _app_rule_of(row: Operation) -> AppRule:
 
 
 def _token_in(row: Operation) -> str:
-    """Return where a request may have a token beside the header.
+    """Return where a request may have a token, apart from the usual header.
 
-    ``?token`` is the query. ``""``: nowhere.
+    ``?token`` means the query. ``""`` means that there is no other place.
     """
     if row.query is not None and "token" in row.query.__struct_fields__:
         return "?token"

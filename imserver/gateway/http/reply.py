@@ -55,8 +55,9 @@ class BatchAnswers(Struct, eq=False):
     def add(self, answer: bytes, too_large: bytes) -> None:
         """Add the answer to a command.
 
-        If it does not fit any more, add ``too_large`` in its place: the command
-        was run nevertheless. Switches greenlets in a long turn.
+        If the answer exceeds the limit, ``too_large`` is added in its place.
+        The server has run the command nevertheless. Switches greenlets in a
+        long turn.
         """
         if self._size + len(answer) > MAX_BATCH_BYTES:
             answer = too_large
@@ -78,8 +79,8 @@ class RequestRefused(Exception):
 def refusal(code: int, data: Mapping[str, Any] = MappingProxyType({})) -> HttpResponse:
     """Refuse a request in the form of the original server.
 
-    Its envelope is ``{"code": …, "msg": …, "data": {}}`` with HTTP status 200.
-    ``code`` is a :class:`ReplyCode`, which has its own text.
+    The body is ``{"code": …, "msg": …, "data": {}}``, and the HTTP status is
+    200. ``code`` is a :class:`ReplyCode`. Each code has a text, the ``msg``.
     """
     text = encode_json(reply_text(code))
     body = b'{"code":%d,"msg":%b,"data":%b}' % (code, text, encode_json(dict(data)))
@@ -89,8 +90,8 @@ def refusal(code: int, data: Mapping[str, Any] = MappingProxyType({})) -> HttpRe
 def success(data: Any) -> HttpResponse:
     """Answer a request in the form of the original server.
 
-    ``data`` is a msgspec Struct, or a dict with its keys in the order of the
-    wire.
+    ``data`` is a msgspec Struct, or a dict. The keys of the dict have the order
+    that they shall have in the answer.
     """
     body = b'{"code":200,"msg":"Success","data":%b}' % encode_json(data)
     return HttpResponse(200, body)
@@ -127,10 +128,10 @@ REPEATED: Final = constant(success({}))
 class ApiProblem(Exception):
     """Raised to refuse a request with a problem.
 
-    ``detail`` replaces the usual message of the problem; ``""``: the usual
+    ``detail`` replaces the usual message of the problem. ``""`` means the usual
     message. ``headers`` are added to the answer. ``rate`` is the rate that
-    refuses the request, with the time until the next request is allowed. It is
-    None if no rate refuses it.
+    refuses the request, with the time until the next request is allowed.
+    ``rate`` is None if the request is refused for another reason.
     """
 
     def __init__(
@@ -159,9 +160,9 @@ class Style(Struct, frozen=True):
 
     ``refuse`` makes the answer to a refused request. Its arguments are the
     problem, the request, and a text that replaces the usual message of the
-    problem (``""``: the usual message). If ``everywhere`` is set, WebSocket
-    listeners serve the routes, too. ``options`` is the answer to OPTIONS on a
-    route of another method.
+    problem. If the text is ``""``, the message is the usual one. If
+    ``everywhere`` is set, WebSocket listeners serve the routes, too.
+    ``options`` is the answer to OPTIONS on a route of another method.
     """
 
     refuse: Callable[..., HttpResponse]
@@ -212,8 +213,8 @@ _STATUS_OF: Final = {
     CloseCode.NODE_FULL: Problems.NODE_FULL,
     CloseCode.INTERNAL_ERROR: Problems.INTERNAL_ERROR,
 }
-"""Close code → the HTTP refusal that means the same; any other:
-``not_ready``."""
+"""Close code → the HTTP refusal with the same meaning. Any other close code
+means ``not_ready``."""
 _STREAM_HEADERS: Final = (
     ("Cache-Control", "no-store, no-transform"),
     # nginx would buffer events until it has 4 KB.
@@ -226,7 +227,7 @@ _STREAM_HEADERS: Final = (
 
 
 def stream_request(head: Head, host: str) -> HttpRequest:
-    """Convert the head of a request for a stream to the form that routes get.
+    """Convert the head of a request for a stream to an :class:`HttpRequest`.
 
     ``host`` is the address of the client.
     """
@@ -245,13 +246,14 @@ def stream_head(
 ) -> bytes:
     """Make the head of the response that begins a stream, and log the request.
 
-    ``host`` is the address of the client. ``by`` is the label of the principal;
-    ``""``: it is not known yet.
+    ``host`` is the address of the client. ``by`` is the label of the principal.
+    ``""`` means that the principal is not known yet.
     """
     request = stream_request(head, host)
     _log_stream(log, request, status=200, size=0, by=by)
     headers = [("Content-Type", content_type), *_STREAM_HEADERS]
-    # No browser shows events as a page.
+    # A stream of events needs no headers of pages, because no browser shows
+    # events as a page.
     if not content_type.startswith("text/event-stream"):
         headers.append(SANDBOX)
     headers.append(("X-Request-Id", request.id))
@@ -271,8 +273,8 @@ def stream_refused(
 
     ``host`` is the address of the client. ``why`` is a problem, or the close
     code with which a WebSocket connection would have ended. ``style`` is the
-    form of the refusal. ``by`` is the label of the principal; ``""``: it is not
-    known.
+    form of the refusal. ``by`` is the label of the principal. ``""`` means that
+    the principal is not known.
     """
     request = stream_request(head, host)
     if isinstance(why, int):
@@ -280,7 +282,7 @@ def stream_refused(
     else:
         problem = why
     answer = style.refuse(problem.problem, request, problem.detail)
-    # The headers of the problem are added to those of the style.
+    # The headers of the problem are added to the headers of the style.
     lines = header_block(answer) + _header_lines_of(problem)
     size = len(answer.body)
     _log_stream(log, request, answer.status, size, by)
@@ -289,8 +291,8 @@ def stream_refused(
 
 
 def _header_lines_of(problem: ApiProblem) -> bytes:
-    """Encode the headers of a problem; one that is temporary asks the client to
-    retry later."""
+    """Encode the headers of a problem. If the problem is temporary, a header
+    asks the client to retry later."""
     headers = list(problem.headers)
     if problem.problem.temporary:
         headers.append(_RETRY_AFTER)

@@ -36,8 +36,8 @@ from imserver.gateway.transport.stream import Streams
 def create_api(api: Api) -> Blueprint:
     """Make the blueprint of Flask that answers every route of the API.
 
-    It finds the route in a dict, before Flask's routing: a hundred rules of
-    werkzeug would take a megabyte.
+    The blueprint finds the route in a dict, before Flask's routing, because a
+    hundred rules of werkzeug would take a megabyte.
     """
     blueprint = Blueprint("api", __name__)
     rows: dict[str, dict[str, Endpoint]] = {}
@@ -50,8 +50,8 @@ def create_api(api: Api) -> Blueprint:
 def _answer(api: Api, table: Mapping[str, Mapping[str, Endpoint]]) -> Response | None:
     """Answer the request of Flask, if its path and method are in the table.
 
-    ``table`` is path, or its pattern → method → route. Returns None if another
-    view answers the request.
+    ``table`` is path or pattern of a path → method → route. Returns None if
+    another view answers the request.
     """
     paths = (request.path, *patterns_of(request.path))
     rows = next((table[path] for path in paths if path in table), None)
@@ -61,8 +61,9 @@ def _answer(api: Api, table: Mapping[str, Mapping[str, Endpoint]]) -> Response |
     if endpoint is None:
         return None
 
-    # Flask knows no such path, so it has made an exception. With it, the
-    # request would be a cycle of a hundred objects.
+    # Flask knows no such path, so it has stored an exception in the request.
+    # With this exception, the request would be a reference cycle of a hundred
+    # objects.
     request.routing_exception = None
     route = endpoint.route
     http_request = as_request()
@@ -73,8 +74,8 @@ def _answer(api: Api, table: Mapping[str, Mapping[str, Endpoint]]) -> Response |
     if isinstance(principal, HttpResponse):
         return to_response(principal)
     try:
-        # One byte more: werkzeug cuts a chunked body off at the limit without
-        # an error.
+        # The limit for werkzeug is one byte higher, because werkzeug cuts off a
+        # chunked body at its limit without an error.
         body = _body_of(route, body_limit(api, route, principal) + 1)
     except RequestEntityTooLarge:
         too_large = replace(http_request, too_large=True)
@@ -125,9 +126,9 @@ def _body_of(route: Route, most_bytes: int) -> bytes:
 def to_response(finished: HttpResponse) -> Response:
     """Convert an answer of the API to a Flask response.
 
-    It gets the usual headers of the API, unless it is a page.
+    The response gets the usual headers of the API, unless it is a page.
     """
-    # From a number, werkzeug would make a reason in capitals.
+    # If the status were a number, werkzeug would write its reason in capitals.
     status = f"{finished.status} {phrase_of(finished.status)}"
     response = Response(finished.body, status)
     response.headers.clear()
@@ -145,7 +146,8 @@ def to_response(finished: HttpResponse) -> Response:
 def as_request(body: bytes = b"") -> HttpRequest:
     """Convert the current request of Flask to a request of the API.
 
-    Flask's ``g`` keeps it, because the log of requests names its principal.
+    Flask's ``g`` keeps the result, because the log of requests names the
+    principal of the request.
     """
     headers = {name.lower(): value for name, value in request.headers.items()}
     converted = HttpRequest(
@@ -198,8 +200,8 @@ def _open_stream(
     # A page of another origin asks whether it may send the token in a header.
     if request.method == "OPTIONS":
         return to_response(PREFLIGHT)
-    # Flask accepts HEAD with GET, but it would begin a session that nobody
-    # uses.
+    # Flask accepts HEAD with GET. But a HEAD request would begin a session that
+    # nobody uses.
     if request.method != method:
         raise MethodNotAllowed([method])
 
@@ -222,7 +224,8 @@ def _open_stream(
     plain.setblocking(False)
     streams.adopt(plain, full_head)
 
-    # The other end writes a whole HTTP response, which Flask needs in parts.
+    # The stream writes a whole HTTP response at the other end. Flask needs the
+    # status, the headers and the content of it separately.
     head, first_bytes = _read_head(theirs)
     status, headers = _parse_head(head)
     content = _content(theirs, first_bytes)

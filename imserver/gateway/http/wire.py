@@ -25,8 +25,8 @@ GZIP_BYTES: Final = 1024
 GZIP: Final = 31
 """``wbits`` of zlib: the header of gzip and the widest window."""
 _MAX_WHOLE_BYTES: Final = 256 << 10
-"""The longest body in which ``1.0`` may stand for 1. Each number costs 0.15
-µs."""
+"""Size of the longest body in which ``1.0`` may stand for 1. Each number costs
+0.15 µs."""
 _WHOLE_FLOATS: Final = 2**53
 """Up to this number every whole number has an exact float."""
 
@@ -35,8 +35,8 @@ def decode_whole(decoder: msgspec.json.Decoder[T], body: bytes, error: Exception
     """Decode JSON again, because whole numbers may be written as ``1.0``.
 
     JSON Schema counts ``1.0`` as an integer, but the decoder refuses it.
-    ``error`` is the refusal of the decoder. Raises :class:`ApiProblem`, also if
-    the body has another mistake.
+    ``error`` is the refusal of the decoder. Raises :class:`ApiProblem` if the
+    body is too long for this, or has another mistake.
     """
     if "got `float`" in str(error) and len(body) <= _MAX_WHOLE_BYTES:
         try:
@@ -81,15 +81,15 @@ UNCOUNTED_BYTES: Final = 65536
 """A batch up to this size has few commands, so they are decoded without
 counting them first."""
 MOST_BRACKETS: Final = 400_000
-"""Limit of the brackets of a batch. If all of them are nested, this many block
-the loop for 10 ms."""
+"""Limit of the brackets of a batch. If all brackets are nested, so many
+brackets block the loop for 10 ms."""
 
 
 def require_few_commands(body: bytes, most: int) -> None:
     """Refuse a batch with more than ``most`` commands.
 
-    Objects of them are not made for it: a million would block all other
-    clients. Raises :class:`ApiProblem`.
+    The function counts the commands without making objects of them, because a
+    million objects would block all other clients. Raises :class:`ApiProblem`.
     """
     if len(body) <= UNCOUNTED_BYTES:
         return
@@ -109,9 +109,9 @@ def require_few_commands(body: bytes, most: int) -> None:
 def read_commands(body: bytes, most: int) -> list[dict[str, Raw]]:
     """Decode the ``commands`` of a batch. Each is an object with one field.
 
-    For example, ``{"push": {…}}``. Its value stays undecoded. Lets the loop
-    serve others meanwhile. Raises :class:`ApiProblem`, also if there are more
-    than ``most`` commands.
+    An example of a command is ``{"push": {…}}``. The value of the field stays
+    undecoded. The loop serves others meanwhile. Raises :class:`ApiProblem` if
+    the batch is invalid, or if there are more than ``most`` commands.
     """
     require_few_commands(body, most)
     if is_long_turn():
@@ -139,7 +139,8 @@ def read_commands(body: bytes, most: int) -> list[dict[str, Raw]]:
 def inflate(body: bytes, limit: int) -> bytes:
     """Decompress a gzip body.
 
-    Raises :class:`ApiProblem` if it is broken or larger than ``limit`` bytes.
+    Raises :class:`ApiProblem` if the body is broken, or if its content is
+    larger than ``limit`` bytes.
     """
     inflater = zlib.decompressobj(GZIP)
     try:
@@ -148,7 +149,7 @@ def inflate(body: bytes, limit: int) -> bytes:
         raise ApiProblem.invalid("The body is not gzip") from None
     if len(content) > limit:
         raise ApiProblem(Problems.BODY_TOO_LARGE)
-    # It is cut off, or other bytes follow it.
+    # The gzip data are cut off, or other bytes follow them.
     if not inflater.eof or inflater.unused_data:
         raise ApiProblem.invalid("The body is not gzip")
     return content
@@ -208,8 +209,8 @@ def page_of(names: Sequence[str], cursor: str, limit: int) -> tuple[list[str], s
 
     The cursor is ``""`` on the last page.
     """
-    # The entry of the cursor may have been removed since: the page begins where
-    # it would be.
+    # The entry that the cursor names may have been removed since. Then the page
+    # begins at the place where that entry would be.
     start = bisect_right(names, read_cursor(cursor) or "")
     end = start + limit
     page = list(names[start:end])

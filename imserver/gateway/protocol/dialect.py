@@ -20,9 +20,9 @@ from imserver.gateway.model import (
 )
 
 Payload = bytes | Callable[[str, DialectState | None], bytes]
-"""A payload for all connections of a dialect, or a function that makes it for
-the user and the state of one connection. ``b""``: the connection gets
-nothing."""
+"""A payload for all connections of a dialect, or a function that makes the
+payload for the user and the state of one connection. ``b""`` means that the
+connection gets nothing."""
 
 Reader = Callable[[bytes], Command]
 """Makes a command from the data of a client. Raises
@@ -50,8 +50,8 @@ class Dialect:
     HTTP."""
     chosen_by: str = ""
     """The parameter of the query by which a client chooses this dialect on a
-    path of several dialects. ``""``: this is the dialect of clients that choose
-    none, unless their listener has a setting ``ws_dialect``."""
+    path of several dialects. ``""`` means that clients get this dialect if they
+    choose no dialect and their listener has no setting ``ws_dialect``."""
     app_path: str = ""
     """The pattern of the path with a segment that names the app; ``""`` if the
     dialect has no such path."""
@@ -81,7 +81,7 @@ class Dialect:
     room."""
     numbered: bool = False
     """Whether messages have a number (``add_number``), which the client
-    acknowledges. Only for a ``personal`` dialect."""
+    acknowledges. Only a ``personal`` dialect may set it."""
     several: bool = False
     """Whether a frame of a client may contain several requests
     (:meth:`split`)."""
@@ -115,8 +115,8 @@ class Dialect:
             raise StartError(f"the dialect {self.name} takes no commands of features")
         codec = object.__new__(type(self))
         for name, value in vars(self).items():
-            # A codec that copy() makes takes 0.03 µs more for each look-up of
-            # an attribute.
+            # The attributes are copied one by one. If copy() made the codec,
+            # each look-up of an attribute would take 0.03 µs more.
             setattr(codec, name, value)
         codec.readers = {**self.readers, **readers}
         return codec
@@ -153,8 +153,8 @@ class Dialect:
     def encode_ping(self, state: DialectState | None) -> bytes:
         """Encode the payload with which the server pings a client on a stream.
 
-        It is for a dialect without :attr:`ping`. Returns ``b""`` if the client
-        is not pinged.
+        A dialect without :attr:`ping` overrides this method. Returns ``b""`` if
+        the client is not pinged.
         """
         return b""
 

@@ -42,7 +42,7 @@ def refuse_constant(name: str) -> NoReturn:
 def _fold(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Make an object with keys in folded letter case, without nulls.
 
-    If keys are equal then, the last one is used.
+    If two keys are equal in folded case, the last one is used.
     """
     return {key.casefold(): value for key, value in pairs if value is not None}
 
@@ -78,8 +78,8 @@ SMALL_JSON_BYTES: Final = 65536
 at most two megabytes."""
 _skip: Final = msgspec.json.Decoder(Raw).decode
 _DIGITS: Final = bytes.maketrans(b"123456789E", b"000000000e")
-"""Makes 0 of each digit, and e of E, so that long numbers can be searched
-for."""
+"""Replaces each digit by 0, and E by e. Then one search finds any long
+number."""
 _LARGE_EXPONENTS: Final = (b"0e000", b"0e+000")
 _LONG_NUMBER: Final = b"0" * 200
 """A number that is out of range has an exponent of three digits, or 210 digits
@@ -89,9 +89,10 @@ before the point."""
 def check_json(document: bytes) -> None:
     """Raise ValueError or RecursionError if clients could not read a document.
 
-    A document such as a ``Raw`` is passed on unread. A large one is checked
-    without making objects. But only decoding shows whether a number is out of
-    range. So a document with a piece that looks like such a number is decoded.
+    The server passes such a document on without reading it. A large document is
+    checked without making objects. But only decoding shows whether a number is
+    out of range. So a document with a piece that looks like such a number is
+    decoded.
     """
     if len(document) > SMALL_JSON_BYTES:
         _skip(document)
@@ -118,8 +119,8 @@ MOST_VALUES_WITH_NUL: Final = 60_000
 """The most values of a document with an escaped U+0000. A push to 10,000
 devices has 50,000."""
 BACKSLASH: Final = ord("\\")
-"""A document without a backslash has no U+0000. To look for a backslash takes a
-third of the time of :func:`has_nul`."""
+"""A document without a backslash has no U+0000. Callers look for a backslash
+first, because that takes a third of the time of :func:`has_nul`."""
 _WITH_TEXTS: Final = (str, list, tuple)
 """The types of decoded values that are or contain texts."""
 
@@ -128,9 +129,9 @@ def has_nul(document: bytes) -> bool:
     """Tell whether a text in JSON contains U+0000, which PostgreSQL cannot
     store.
 
-    Message content may contain it, and is left out. Also True if ``document``
-    contains an escaped U+0000 and is not valid JSON, or has so many values that
-    a search would block the loop.
+    Message content may contain U+0000, so the search leaves it out. The result
+    is also True for a document with an escaped U+0000 that is not valid JSON,
+    or that has so many values that a search would block the loop.
     """
     if document.find(b"\\u0000") < 0:  # takes 0.06 µs less than "in"
         return False
@@ -148,13 +149,14 @@ def _has_nul_in_texts(document: bytes) -> bool:
     if is_long and values_in(document) > MOST_VALUES_WITH_NUL:
         return True
     try:
-        # As pairs: if a key occurs twice, both values are checked.
+        # Objects are parsed as pairs, because a key may occur twice. Then both
+        # values are checked.
         pending: list[Any] = [json.loads(document, object_pairs_hook=tuple)]
     except (ValueError, RecursionError):
         return True
 
-    # Without recursion, because a document may be deep. A tuple is an object,
-    # as pairs of key and value.
+    # The search uses no recursion, because a document may be deep. A tuple
+    # stands for an object: it has pairs of key and value.
     while pending:
         value = pending.pop()
         if isinstance(value, tuple):
@@ -173,13 +175,14 @@ def _has_nul_in_texts(document: bytes) -> bool:
 _ANY_JSON: Final = frozenset({"data", "info", "meta"})
 """Fields of Centrifugo whose value may be any JSON, also null."""
 MOST_FIELDS: Final = 10_000
-"""Limit of the fields of one object among which nulls are looked for. The
+"""Limit of the fields of one object in which the server looks for nulls. The
 channels of a connection are such fields."""
 
 
 def without_nulls(document: bytes, depth: int) -> bytes:
-    """Remove the fields of a JSON object that are null, in ``depth`` levels.
+    """Remove the fields of a JSON object that are null.
 
+    ``depth`` is the number of levels of objects in which fields are removed.
     Clients and back ends of Centrifugo may write null for a field that they
     leave out. A field whose value may be any JSON stays as it is. Raises
     ValueError or RecursionError.
@@ -229,8 +232,8 @@ class Fields(Struct, frozen=True, gc=False):
     def of(cls, data: bytes) -> Fields:
         """Read the fields of the object in a command's ``data``.
 
-        null has no fields. Raises :class:`Refused` 1001 if it is neither an
-        object nor null.
+        If ``data`` is null, there are no fields. Raises :class:`Refused` 1001
+        if ``data`` is neither an object nor null.
         """
         try:
             fields = parse(data)
@@ -247,8 +250,8 @@ class Fields(Struct, frozen=True, gc=False):
         """Read the fields of a JSON object, but keep its field ``data`` as it
         is.
 
-        In its value, keys keep their case, and nulls stay: it is content for
-        other clients.
+        The value of ``data`` is content for other clients. So its keys keep
+        their case, and its nulls stay.
         """
         fields = cls.of(data)
         if "data" in fields.values:
@@ -341,8 +344,8 @@ class Fields(Struct, frozen=True, gc=False):
     def receiver(self) -> tuple[str, int]:
         """Return the fields ``to`` and ``conversation``.
 
-        Exactly one of them must be given. The other one is ``""`` or 0 in the
-        result.
+        A request must have exactly one of these fields. In the result, a
+        missing ``to`` is ``""``, and a missing ``conversation`` is 0.
         """
         to = self.short_text("to", MAX_USER_BYTES)
         conversation = self.id("conversation")
@@ -353,14 +356,14 @@ class Fields(Struct, frozen=True, gc=False):
     def content(self) -> tuple[str, bytes]:
         """Return the type and the bytes of a message content.
 
-        It is the field ``text``, or any JSON in the field ``data``.
+        The content is the field ``text``, or any JSON in the field ``data``.
         """
         kind = self.short_text("type", Limit.TYPE_BYTES)
         if "data" not in self.values:
             return kind or "text", self.text("text").encode()
 
         kind = kind or "custom"
-        # Two contents, or JSON that claims to be a text.
+        # The request has two contents, or JSON whose type claims to be a text.
         if "text" in self.values or kind == "text":
             raise Refused(errors.ReplyCode.BAD_PARAMETER)
         value = self.values["data"]
@@ -374,7 +377,8 @@ class Fields(Struct, frozen=True, gc=False):
 
 
 _NOTHING: Final = frozenset((b"", b"null", b"false", b"0", b'""', b"[]", b"{}"))
-"""Values without a meaning. Libraries also send fields that nobody has set."""
+"""Values that mean that a field is not set. Libraries also send fields that
+nobody has set."""
 
 
 class Partial(Struct, frozen=True):
@@ -382,8 +386,9 @@ class Partial(Struct, frozen=True):
 
     ``not_supported`` are fields that this server does not support.
     ``in_base64`` are fields with JSON that may also be given in base64, in a
-    second field whose name is ``b64`` and the name of the field. The decoder
-    checks the object, unless ``late`` is set; then its caller calls
+    second field. The name of the second field is ``b64`` and the name of the
+    first field. If ``late`` is False, the object is checked when it is
+    decoded. If ``late`` is True, the caller of the decoder must call
     :meth:`check`.
     """
 

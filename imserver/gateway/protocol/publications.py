@@ -76,7 +76,8 @@ def payload_of(event: Event) -> bytes:
 def on_one_line(line: bytes) -> bytes:
     """Remove line ends from JSON, because they would end an event or a frame.
 
-    Outside of texts, where they are escaped, blanks mean the same.
+    In a text of JSON, line ends are escaped. Outside of texts, a line end means
+    no more than a blank.
     """
     if _LINE_END in line or _RETURN in line:  # 8 times as fast as b"\n" in line
         return line.translate(_BLANKS)
@@ -86,7 +87,7 @@ def on_one_line(line: bytes) -> bytes:
 def raw_or_none(document: bytes) -> Raw | None:
     """Return JSON to be put into a frame as it is.
 
-    Returns None for ``b""``, so that the field is left out.
+    Returns None if the document is ``b""``. Then the frame has no such field.
     """
     if document:
         return Raw(document)
@@ -100,7 +101,7 @@ _DIGITS: Final = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwx
 _DIGIT_BITS: Final = 6
 _DIGIT_MASK: Final = 2**_DIGIT_BITS - 1
 _BLOCK: Final = 16
-"""Bytes that must be equal in both texts to be found."""
+"""Number of equal bytes by which an equal part of both texts is found."""
 _STEP: Final = 64
 """Bytes that are compared together after an equal block."""
 _LEAST_COPY_BYTES: Final = 8
@@ -117,11 +118,11 @@ _CONTINUES: Final = 0b1000_0000
 def make_delta(before: bytes, after: bytes) -> bytes | None:
     """Make the delta: the instructions that make ``after`` from ``before``.
 
-    Returns None if it would not be shorter than ``after``, or if the texts are
-    too long. A delta begins with the size of ``after`` and a line end. Then
-    each part is either ``length@origin,`` (a copy from ``before``) or
-    ``length:text`` (new text). At the end is ``checksum;``. Both texts are
-    UTF-8, and so is the delta, because it splits no character. Never switches
+    Returns None if the delta would not be shorter than ``after``, or if the
+    texts are too long. A delta begins with the size of ``after`` and a line
+    end. Then each part is either ``length@origin,`` (a copy from ``before``) or
+    ``length:text`` (new text). ``checksum;`` ends the delta. Both texts are
+    UTF-8. The delta splits no character, so it is UTF-8, too. Never switches
     greenlets.
     """
     if max(len(before), len(after)) > MAX_BYTES:
@@ -158,8 +159,8 @@ def _checksum(text: bytes) -> int:
 def _copies(before: bytes, after: bytes) -> list[tuple[int, int, int]]:
     """Find the parts of ``after`` that are also in ``before``, in order.
 
-    Each is its start and its end in ``after``, and its start in ``before``
-    (``origin``).
+    Each part of the result is three numbers: the start of the part in
+    ``after``, its end in ``after``, and its start in ``before`` (``origin``).
     """
     size = len(after)
     prefix_size = _equal(before, after)
@@ -175,7 +176,8 @@ def _copies(before: bytes, after: bytes) -> list[tuple[int, int, int]]:
     stop = size - suffix_size
     origin_of_block: dict[bytes, int] = {}
     if stop - position >= _BLOCK:
-        # From the end, so that of equal blocks the first one counts.
+        # The dict is filled from the end of ``before``. So the first one of
+        # several equal blocks counts.
         origin_of_block = {
             before[origin : origin + _BLOCK]: origin
             for origin in range(len(before) - _BLOCK, -1, -_BLOCK)
@@ -201,10 +203,10 @@ def _copies(before: bytes, after: bytes) -> list[tuple[int, int, int]]:
 def _end_of_copy(before: bytes, after: bytes, end: int, stop: int, gap: int) -> int:
     """Extend a copy beyond its present end as far as the texts are equal.
 
-    It goes at most up to ``stop``. Returns its new end. ``gap`` is the position
-    of the copy in ``before`` minus its position in ``after``.
+    The new end is at most ``stop``. Returns the new end. ``gap`` is the
+    position of the copy in ``before`` minus its position in ``after``.
     """
-    # First in large steps, then byte by byte.
+    # The first loop goes in large steps, and the second one byte by byte.
     while True:
         next_end = end + _STEP
         if next_end > stop or after[end:next_end] != before[end + gap : next_end + gap]:
@@ -220,7 +222,7 @@ def _add(
 ) -> None:
     """Add a copy, if it is long enough.
 
-    It is shortened so that it splits no character.
+    The copy is shortened first, so that it splits no character.
     """
     while start < end and after[start] & _FIRST_TWO_BITS == _CONTINUES:
         start = start + 1

@@ -133,23 +133,24 @@ class Origins:
         self._on_refused.append(refused)
 
     def set_policy(self, policy: GatePolicy) -> None:
-        """Set the node's policy, and forget what was accepted by the old one.
+        """Set the node's policy, and forget what the old policy has accepted.
 
-        Demo mode remembers the last good headers and marks good heads; both may
-        be wrong now.
+        Demo mode remembers the last good headers and marks good heads. The new
+        policy may refuse them.
         """
         self._any = policy.any_origin
         self._own = frozenset(map(listed_host, policy.origins))
         self.demo = policy.demo
         # In demo mode only pages of the server itself may make requests.
         own_hosts = self._own.union(map(listed_host, policy.hosts), ("localhost",))
-        self._hosts = own_hosts - {""}  # "": a setting that is not valid
+        self._hosts = own_hosts - {""}  # "" stands for an invalid setting
         self._any_address = not self._hosts.isdisjoint(("0.0.0.0", "::"))
         self._good_host: str | None = None
-        """The Host header that demo mode has accepted last; None: none yet."""
+        """The Host header that demo mode has accepted last. None means that
+        demo mode has accepted no header yet."""
         self._good_origin: str | None = None
-        """The Origin header that demo mode has accepted last; None: none
-        yet."""
+        """The Origin header that demo mode has accepted last. None means that
+        demo mode has accepted no header yet."""
         self.accepted = object()
         """The mark of heads that demo mode has accepted. Another policy has
         another mark, so that the heads are checked again."""
@@ -157,7 +158,8 @@ class Origins:
     def set_apps(self, origins: Collection[str], any_origin: bool) -> None:
         """Set the origins that at least one app allows.
 
-        The login to any other app still refuses them.
+        ``any_origin`` says whether an app allows pages of all hosts. The login
+        to an app that does not allow an origin still refuses it.
         """
         self._apps = frozenset(origins)
         self._apps_any = any_origin
@@ -200,8 +202,8 @@ class Origins:
         return None
 
     def _warn_of_proxy(self) -> None:
-        """Log, once, that a proxy may make the server public, which demo mode
-        is not for."""
+        """Log, once, that a proxy may make the server public. Demo mode is not
+        for public servers."""
         self._warned = True
         log.warning(
             "DEMO MODE IS OPEN TO OTHERS: a request came through a proxy, and no API key exists, so "
@@ -218,14 +220,16 @@ class Origins:
         if self._any or self._apps_any or name in self._apps or self._is_own(name):
             self._good_origin = origin
             return True
-        # A page of this server at any of its addresses. The origin is not
-        # remembered as good, because the next request may name another host.
+        # The page may be a page of this server, at any of its addresses. Then
+        # the origin is not remembered as good, because the next request may
+        # name another host.
         return self._any_address and bool(name) and name == host_name(host)
 
     def _is_own(self, name: str, any_address: bool = False) -> bool:
         """Tell whether a host name means this server.
 
-        With ``any_address``, every IP address counts as one of this server.
+        With ``any_address``, every IP address counts as an address of this
+        server.
         """
         return (
             name in self._hosts
@@ -241,8 +245,8 @@ class Origins:
         Returns ``""`` for a page of this server, and for a request that no page
         has sent. Returns :data:`OPAQUE` if the page has no valid host, or if a
         page of another site has embedded the address, for example as an image.
-        The latter matters because a GET that opens a stream has effects, with
-        the cookies of the visitor.
+        An embedded address matters, because the browser sends the cookies of
+        the visitor, and a GET that opens a stream has effects.
 
         ``host`` is the address that the request came from. If it is a trusted
         proxy, its headers are evaluated.
@@ -279,8 +283,8 @@ class Origins:
     def allows(self, origin: str, dialect: str) -> bool:
         """Tell whether pages of a host may connect by a dialect.
 
-        It is for requests without an app. ``origin`` is the host; ``""``: an
-        own page, or no page.
+        Callers ask this for requests without an app. ``origin`` is the host.
+        ``""`` means a page of this server, or no page.
         """
         if not origin or self._any or origin in self._own:
             return True
@@ -294,9 +298,9 @@ class Origins:
         """Tell whether to complete the handshake of a page of the host
         ``origin``.
 
-        The node, an app or the dialect must allow it. The app is known only at
-        the login, so one app that allows the page is enough here.
-        ``any_origin`` says that the dialect allows pages of all hosts.
+        The node, an app or the dialect must allow the page. The app is known
+        only at the login, so it is enough here if any app allows the page.
+        ``any_origin`` says whether the dialect allows pages of all hosts.
         """
         return (
             (any_origin and not self.demo)
@@ -367,8 +371,8 @@ class Head(Struct, frozen=True):
     def params(self) -> dict[str, str]:
         """Decode the parameters of the query.
 
-        If a name occurs several times, the first value counts. Empty if there
-        are too many parameters.
+        If a name occurs several times, the first value counts. The result is
+        empty if there are too many parameters.
         """
         params: dict[str, str] = {}
         try:
@@ -385,18 +389,19 @@ MAX_PARAMETERS = 64
 """Limit of query parameters. A query with more counts as empty."""
 
 Opened = Callable[[Connection, Head], None]
-"""Called when a connection of a dialect begins, before its messages are served.
-It may send, close and switch."""
+"""A function that is called when a connection of a dialect begins, before its
+messages are served. The function may send, close the connection and switch
+greenlets."""
 
 
 class DialectPath(Struct, frozen=True):
     """A dialect on a path.
 
-    ``serve``: the function that serves its messages. ``message_bytes``: the
-    size of the largest message. ``outbox_bytes``: limit of an outbox; 0: the
-    limit of the node. ``opened``: called when a connection begins.
-    ``subprotocol``: the subprotocol that the 101 response confirms; ``""``: it
-    confirms none.
+    ``serve`` is the function that serves the messages of the dialect.
+    ``message_bytes`` is the size of the largest message. ``outbox_bytes`` is
+    the limit of an outbox. 0 means the limit of the node. ``opened`` is called
+    when a connection begins. ``subprotocol`` is the subprotocol that the 101
+    response confirms. ``""`` means that the response confirms no subprotocol.
     """
 
     dialect: Dialect
@@ -423,11 +428,11 @@ class Admission(Struct, frozen=True):
     """An upgrade to a WebSocket that the gate has accepted.
 
     ``accept`` is the value of Sec-WebSocket-Accept. The 101 response confirms
-    ``extension`` and ``subprotocol`` (``""``: it confirms none).
+    ``extension`` and ``subprotocol``, unless they are ``""``.
 
-    If ``close_code`` is not 0, the connection is closed with it at once after
-    the handshake. A browser can read a close code, but not the status of a
-    refused handshake.
+    If ``close_code`` is not 0, the connection is closed with this code right
+    after the handshake. A browser can read a close code, but not the status of
+    a refused handshake.
     """
 
     accept: str
@@ -438,8 +443,8 @@ class Admission(Struct, frozen=True):
     close_code: int = 0
     opened: Opened | None = None
     origin: str = ""
-    """Host of the page that opens the connection; ``""``: this server's own
-    page, or no page."""
+    """Host of the page that opens the connection. ``""`` means a page of this
+    server, or no page."""
     subprotocol: str = ""
 
 
@@ -452,7 +457,7 @@ def accept_token(key: str) -> str:
 def _refusal_of(head: Head) -> Refusal | None:
     """Refuse an upgrade request that is not valid (RFC 6455 section 4.2.1).
 
-    Returns None if it is valid.
+    Returns None if the request is valid.
     """
     # A body after an upgrade would look like frames.
     headers = head.headers
@@ -487,7 +492,7 @@ def host_of(peer: str) -> str:
 class Gate:
     """Decides which clients may connect by WebSocket.
 
-    It owns the number of connections per address.
+    The gate owns the counts of connections per address.
     """
 
     def __init__(
@@ -504,8 +509,9 @@ class Gate:
         self.proxies = proxies
         self.origins = origins
         self.paths: dict[str, DialectPath | Choose] = {}
-        """Path, or its pattern (:func:`pattern_of`) → its dialect, or the
-        function that selects one. The servers fill it before they listen."""
+        """Path, or pattern of a path (:func:`pattern_of`) → the dialect on it,
+        or the function that selects the dialect. The servers fill this mapping
+        before they listen."""
         self._deflate = deflate
         self._encodings: dict[tuple[Dialect, int], Encoding] = {}
         """(dialect, deflate window of the client) → the encoding that all such
@@ -513,7 +519,8 @@ class Gate:
         self.full = False
         """True while the node drains. Then all clients are refused."""
         self.per_address: Counter[str] = Counter()
-        """Network of an address (:func:`network_of`) → its connections."""
+        """Network of an address (:func:`network_of`) → the number of
+        connections from it."""
         # Each connection counts from entered() to left().
         self.connections = 0
         self.limit = policy.limit
@@ -522,7 +529,7 @@ class Gate:
     def set_policy(self, policy: GatePolicy) -> None:
         """Change limits and origins while the node runs.
 
-        It happens at SIGHUP, and at the end of demo mode.
+        The node does so at SIGHUP, and at the end of demo mode.
         """
         self.limit = policy.limit
         self._limit_per_address = policy.limit_per_address
@@ -540,9 +547,9 @@ class Gate:
         """Decide on an upgrade request.
 
         A request that is not valid is refused. A client that the limits or the
-        allowed origins refuse is admitted with a close code, because it can
-        read that code. ``upgraded``: another server has already answered it,
-        without extensions.
+        allowed origins refuse is admitted with a close code, because the client
+        can read that code. ``upgraded`` says whether another server has already
+        answered the request, without extensions.
         """
         headers = head.headers
         path = self._path_of(head)
@@ -584,8 +591,8 @@ class Gate:
     def _path_of(self, head: Head) -> DialectPath | HttpProblem:
         """Find the dialect on the path of a request.
 
-        Several dialects may share a path. Then a function chooses one by the
-        query, or refuses the request with an error, which is the result.
+        Several dialects may share a path. Then a function chooses a dialect by
+        the query, or refuses the request. The result of a refusal is an error.
         """
         path = self.paths.get(head.path) or self.paths.get(pattern_of(head.path))
         if path is None:
@@ -600,9 +607,9 @@ class Gate:
     def check_client(self, head: Head, dialect: Dialect) -> tuple[str, str, int]:
         """Check the client that requests a connection with this dialect.
 
-        Returns its ``peer``, the host of its page (``""``: a page of this
-        server, or no page), and the close code that refuses it (0: it is
-        accepted).
+        Returns three values: the ``peer`` of the client; the host of its page,
+        or ``""`` for a page of this server or no page; and the close code that
+        refuses the client, or 0 if the client is accepted.
         """
         # Behind a proxy, a header has the address of the client.
         host = self.proxies.client(head.host, head.headers.get("x-forwarded-for", ""))
@@ -631,10 +638,11 @@ class Gate:
                 del self.per_address[network]
 
     def _objection(self, dialect: Dialect, origin: str, host: str, peer: str) -> int:
-        """Return the close code that refuses a client; 0 if it is accepted.
+        """Return the close code that refuses a client, or 0 if the client is
+        accepted.
 
-        The limits come before the origin: a full node refuses everybody. A
-        refusal is reported to observers.
+        The limits are checked before the origin, because a full node refuses
+        everybody. A refusal is reported to observers.
         """
         if self.full:
             return CloseCode.GOING_AWAY
@@ -670,10 +678,11 @@ def adopt(
 ) -> Connection:
     """Make a parked WebSocket of a socket, after the handshake.
 
-    Both servers use it. The 101 response was sent, and the socket is
-    non-blocking. The poller may already watch it. ``rest`` are the bytes that
-    came after the head; they are served here. Lets others run between pieces of
-    ``rest``, because 64 KB of tiny frames would block the loop for 60 ms.
+    Both servers call this function. The 101 response was sent, and the socket
+    is non-blocking. The poller may already watch the socket. ``rest`` are the
+    bytes that came after the head, and are served here. Other greenlets run
+    between pieces of ``rest``, because 64 KB of tiny frames would block the
+    loop for 60 ms.
     """
     connection = Connection(
         context, sock, admission.peer, admission.encoding, monotonic()
@@ -684,7 +693,7 @@ def adopt(
     if admission.close_code:
         connection.close(admission.close_code)
     elif rest or admission.opened is not None:
-        # No reader may serve the connection meanwhile.
+        # No reader may serve the connection until the end of this function.
         connection.reading = True
         try:
             if admission.opened is not None:

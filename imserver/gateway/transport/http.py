@@ -1,9 +1,9 @@
 """The front server: parked HTTP connections, and their shared parts.
 
 An upgrade becomes a parked WebSocket. A request for a fast route is answered in
-the reader greenlet. Any other request goes with the bytes already read to
-pywsgi's handler (``transport.handover``), and the connection comes back after
-the answer.
+the reader greenlet. Any other request is passed on to pywsgi's handler
+(``transport.handover``), with the bytes that were read already. The connection
+comes back after the answer.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class FrontServer(Service):
 
     It owns the *parked* connections, which wait for a request without a
     greenlet. ``fast`` are the routes that are answered in the reader greenlet.
-    All others are handed over to the application.
+    Requests for all other routes are handed over to the application.
     """
 
     context: ConnectionContext
@@ -100,9 +100,10 @@ class FrontServer(Service):
     heads: KnownHeads
     parked: set[HttpConnection] = field(default_factory=set)
     draining: bool = False
-    """True: answers announce the end of their connection."""
+    """Whether answers announce the end of their connection."""
     ended: bool = False
-    """True: no connection waits for a next request any more."""
+    """Whether connections end after each answer, without waiting for a next
+    request."""
 
     def accept(self, sock: _socket.socket, address: Any) -> None:
         """Park a new connection of a listener."""
@@ -112,8 +113,8 @@ class FrontServer(Service):
         """Park a new connection of a listener for proxies with the PROXY
         protocol.
 
-        A connection of anybody else is closed, because its header could lie
-        about the client.
+        If the peer is not a trusted proxy, the connection is closed, because
+        its header could lie about the client.
         """
         if self.listener.gate.proxies.trusts(address[0]):
             self.park(ProxiedConnection(self, sock, address))
@@ -128,7 +129,8 @@ class FrontServer(Service):
     def expire(self) -> None:
         """Close the parked connections whose time limit has passed.
 
-        Their head or body is unfinished, or they are idle for too long.
+        Such a connection has an unfinished head or body, or has been idle for
+        too long.
         """
         now = monotonic()
         for connection in tuple(self.parked):
@@ -141,10 +143,10 @@ class FrontServer(Service):
 
     def end_idle(self) -> None:
         """Serve requests that have arrived, and end connections that wait for
-        one.
+        a request.
 
-        A connection that was not served yet may still send a request;
-        :attr:`busy` counts it.
+        A connection that was not served yet may still send a request. Until
+        then, :attr:`busy` is True.
         """
         self.ended = True
         for connection in tuple(self.parked):
@@ -164,7 +166,7 @@ class FrontServer(Service):
         return bool(self.hand_over.busy or self.parked)
 
     def close(self) -> None:
-        """Close the connections that are left."""
+        """Close the remaining connections."""
         for connection in tuple(self.parked):
             connection.lost()
 
@@ -205,8 +207,8 @@ class HttpConnection(Writer):
         self._parsed: ParsedHead | None = None
         """The head of the unfinished body."""
         self._answers_read: Flag | None = None
-        """Set when the client has taken its answers, for the greenlet that
-        waits for this. None: no greenlet waits."""
+        """Wakes the greenlet that waits until the client has taken its answers.
+        None means that no greenlet waits."""
         self.outbox = None
         self.state = CONNECTED
         self.deadline = monotonic() + front.listener.limits.handshake_seconds
@@ -319,8 +321,8 @@ class HttpConnection(Writer):
         complete.
 
         Returns None while the body is incomplete, or if the connection ends.
-        Otherwise it returns the bytes after the request, which are to be served
-        next.
+        Otherwise the method returns the bytes after the request. The caller
+        serves these bytes next.
         """
         parsed = self._parsed
         body = self._body
@@ -348,8 +350,8 @@ class HttpConnection(Writer):
     def _count_bytes(self, size: int) -> None:
         """Count the bytes of an unfinished body against the node's budget.
 
-        If the budget is exceeded, the flusher ends the connections that hold
-        most.
+        If the budget is exceeded, the flusher ends the connections with the
+        most bytes.
         """
         flusher = self._front.context.flusher
         flusher.budget.set(self, size)
@@ -379,7 +381,7 @@ class HttpConnection(Writer):
                     # Raises BadHead, unless the head is incomplete.
                     end_of_head(data, limits.header_bytes)
                     if not self._buffer:
-                        # The head has begun now, and so has its time limit.
+                        # The head and its time limit begin now.
                         self.deadline = monotonic() + limits.handshake_seconds
                     self._buffer = data
                     return
@@ -401,7 +403,8 @@ class HttpConnection(Writer):
                 # A cached head is one object, so it is checked only once.
                 parsed.accepted = origins.accepted
 
-            # rest: the bytes after this request; None: nothing more to serve
+            # `rest` are the bytes after this request, or None if nothing
+            # remains to be served.
             length = parsed.length or 0
             if len(data) - end < length and streams(parsed, front.listener.streamed):
                 self.fresh = False
@@ -441,8 +444,8 @@ class HttpConnection(Writer):
     def _begin_body(self, parsed: ParsedHead, raw: bytes, data: bytes) -> bytes | None:
         """Start to read a body that is incomplete, chunked or too large.
 
-        ``data`` are its bytes that have arrived. Returns the same values as
-        :meth:`_feed_body`.
+        ``data`` are the bytes of the body that have arrived. Returns the same
+        values as :meth:`_feed_body`.
         """
         self._buffer = raw
         self._parsed = parsed
@@ -495,7 +498,7 @@ class HttpConnection(Writer):
         started_at = perf_counter()
         host = self.address[0]
         if "x-forwarded-for" in headers:
-            # It counts only if a trusted proxy has written it.
+            # The header counts only if a trusted proxy has written it.
             host = front.listener.client(self.address, headers)
         if type(body) is not bytes:
             body = bytes(body)
@@ -518,8 +521,8 @@ class HttpConnection(Writer):
             )
             whole = head + response.body
 
-        # Without the header, a request has an id only if somebody has asked for
-        # it.
+        # If the request has no header with an id, it gets an id only when
+        # somebody asks for the id.
         seconds = perf_counter() - started_at
         if "x-request-id" in headers:
             request_id = request.id
@@ -540,7 +543,8 @@ class HttpConnection(Writer):
         self._answer(whole, keep_alive)
         # The client takes a large answer before it gets the next one.
         if size > LARGE_BYTES and rest and keep_alive:
-            # In the buffer, so that its bytes count while they wait.
+            # The rest is put into the buffer, so that its bytes count while
+            # they wait.
             self._buffer = rest
             if not self._await_client():
                 return None
@@ -558,7 +562,7 @@ class HttpConnection(Writer):
     ) -> None:
         """Pass a request without a fast route on, together with the socket.
 
-        It goes to an event stream, or else to the application.
+        The receiver is an event stream, or otherwise the application.
         """
         event_streams = self._front.listener.streams
         if event_streams is None or not event_streams.serves(parsed.method, path):
@@ -605,7 +609,8 @@ class HttpConnection(Writer):
         """Convert a request to the form of the gate, which decides who may
         connect.
 
-        ``body`` is only for a stream, whose request may have one.
+        ``body`` is the body of a request for a stream. Other requests need none
+        here.
         """
         return Head(
             parsed.method,
@@ -652,8 +657,9 @@ class HttpConnection(Writer):
         self.deadline = monotonic() + self._front.listener.limits.keepalive_seconds
         if rest:
             self.reading = True
-            # In another greenlet, because the next request may wait for its
-            # client, and the caller would count as a running request meanwhile.
+            # Another greenlet serves the rest, because the next request may
+            # wait for its client. Until then, the greenlet of the caller would
+            # count as a running request.
             gevent.spawn_raw(self._serve_rest, rest)
 
     def _serve_rest(self, rest: bytes) -> None:
@@ -677,9 +683,9 @@ class HttpConnection(Writer):
 
     @property
     def outbox_bytes(self) -> int:
-        """The limit of the outbox: none.
+        """The limit of the outbox in bytes. There is none.
 
-        An answer may have any size, and :meth:`_await_client` limits how many
+        An answer may have any size. :meth:`_await_client` limits how many
         answers wait.
         """
         return sys.maxsize
@@ -694,14 +700,14 @@ class HttpConnection(Writer):
         return size
 
     def flushed(self) -> None:
-        """Note that everything is written, which may have been the last
-        answer."""
+        """Note that everything is written. If the connection is closing, its
+        last answer is then complete."""
         if self.state is CLOSING:
             self.finish()
 
     def abandon(self, code: int) -> None:
-        """End TCP, because the peer does not read its answers, or holds too
-        many bytes."""
+        """End TCP, because the peer does not read its answers, or because the
+        server keeps too many bytes for it."""
         self.lost()
 
     def _answer(self, data: bytes, keep_alive: bool) -> None:
@@ -799,9 +805,10 @@ class HttpConnection(Writer):
 class ProxiedConnection(HttpConnection):
     """A connection that begins with a header of the PROXY protocol.
 
-    In this header a proxy names the client. A wrong header, or no header in
-    time, ends the connection without an answer. Exactly the header is read
-    before the first request. After that, this is a connection like any other.
+    In this header a proxy names the client. If the header is wrong, or does not
+    come in time, the connection ends without an answer. Only the bytes of the
+    header are read before the first request. After that, this is a connection
+    like any other.
     """
 
     __slots__ = ("_header",)
@@ -810,7 +817,8 @@ class ProxiedConnection(HttpConnection):
         """Begin to wait for the header."""
         super().__init__(front, sock, address)
         self._header: bytes | None = b""
-        """The part of the header that has arrived; None: the header is read."""
+        """The part of the header that has arrived. None means that the whole
+        header was read."""
 
     def on_readable(self) -> None:
         """Read the header first, and then requests."""

@@ -43,9 +43,9 @@ HEAD_END: Final = b"\r\n\r\n"
 """The end of the last header line, and the empty line that ends a head."""
 HEAD_END_BYTES: Final = 4
 _MOST_LINE_ENDS: Final = 101
-"""Line ends in the largest head: the request line, 99 header lines and the
-empty line. ``http.client``, which pywsgi uses, counts the empty line as the
-hundredth header line."""
+"""The most line ends of a head: the request line, 99 header lines and the empty
+line. ``http.client``, which pywsgi uses, counts the empty line as the hundredth
+header line."""
 _MOST_TRAILER_BYTES: Final = 8192
 _CARRIAGE_RETURN: Final = 0x0D
 
@@ -108,8 +108,8 @@ class ParsedHead(Struct):
     upgrade: bool = False
     accepted: object = None
     """The mark that demo mode sets on a head that it has accepted, see
-    :attr:`imserver.gateway.transport.gate.Origins.accepted`. None: it has not
-    checked the head."""
+    :attr:`imserver.gateway.transport.gate.Origins.accepted`. None means that
+    demo mode has not accepted the head."""
 
     def on_url(self, url: bytes) -> None:
         """Add a part of the target. The parser calls it."""
@@ -118,8 +118,8 @@ class ParsedHead(Struct):
     def on_header(self, name: bytes, value: bytes) -> None:
         """Add a header. The parser calls it.
 
-        A header that comes twice is a list (RFC 9110 section 5.3), but two
-        hosts are an error: ValueError.
+        A header that comes twice is a list (RFC 9110 section 5.3). Raises
+        ValueError if the request has two headers Host.
         """
         key = _USUAL_NAMES.get(name) or name.decode("latin-1").lower()
         # Other white space belongs to the value (RFC 9110 section 5.5).
@@ -150,7 +150,8 @@ def _tokens(value: str) -> list[str]:
 def end_of_head(data: bytes | bytearray, limit: int) -> int:
     """Return the size of the head at the start of ``data``.
 
-    It is also the index of the body. Returns 0 while the head is incomplete.
+    The size is also the index of the body. Returns 0 while the head is
+    incomplete.
     Raises :class:`BadHead` as soon as ``data`` cannot become a valid head of at
     most ``limit`` bytes.
     """
@@ -170,15 +171,15 @@ def end_of_head(data: bytes | bytearray, limit: int) -> int:
 
 
 Mounts = Mapping[str, str]
-"""Host name → the path under which its requests are served; ``""``: the path of
-all other hosts."""
+"""Host name → the path under which requests for this host are served. The key
+``""`` stands for all other hosts."""
 NO_MOUNTS: Final[Mounts] = {}
 
 
 def parse_head(data: bytes, mounts: Mounts = NO_MOUNTS) -> ParsedHead:
     """Parse one whole request head.
 
-    ``mounts`` are the paths below which its listener serves some hosts. Raises
+    ``mounts`` are the paths below which the listener serves some hosts. Raises
     :class:`BadHead` for malformed or ambiguous heads. Bare LF, folded headers,
     repeated lengths, and a length together with chunks are refused (RFC 9112
     sections 2.2, 5.2 and 6.3). The caller has to remove line ends before the
@@ -190,7 +191,8 @@ def parse_head(data: bytes, mounts: Mounts = NO_MOUNTS) -> ParsedHead:
     if data[:1] in b"\r\n":
         raise BadHead(Problems.BAD_REQUEST, "no request line")
     request_line, line_end, header_lines = data.partition(b"\r\n")
-    # Exactly two are valid (RFC 9112 section 3), but the parser accepts more.
+    # A request line has exactly two blanks (RFC 9112 section 3), but the parser
+    # accepts more.
     if request_line.count(b" ") != 2:
         raise BadHead(Problems.BAD_REQUEST, "no request line")
     if not request_line.isascii():
@@ -254,12 +256,12 @@ def _read_target(parsed: ParsedHead, mounts: Mounts) -> None:
 def _read_framing(parsed: ParsedHead) -> None:
     """Find out where the body of a request ends.
 
-    Sets its length or that it comes in chunks, and whether its connection stays
-    open afterwards. Raises :class:`BadHead`.
+    Sets the length of the body, or that the body comes in chunks. Also sets
+    whether the connection stays open afterwards. Raises :class:`BadHead`.
     """
     headers = parsed.headers
-    # Read here, because the parser drops its result when a message without a
-    # body is complete.
+    # The header Connection is read here, because the parser drops its result
+    # when a message without a body is complete.
     if "connection" in headers:
         options = _tokens(headers["connection"])
         parsed.keep_alive = "close" not in options and (
@@ -275,12 +277,13 @@ def _read_framing(parsed: ParsedHead) -> None:
         if headers["transfer-encoding"].lower() != "chunked":
             raise BadHead(Problems.NOT_IMPLEMENTED, "unknown transfer encoding")
         parsed.chunked = True
-        # An HTTP/1.0 server in between may not know chunks, and so find another
-        # end of the request (RFC 9112 section 6.1).
+        # A server of HTTP/1.0 between the client and this server may not know
+        # chunks. It would find another end of the request (RFC 9112 section
+        # 6.1).
         if parsed.version == "1.0":
             parsed.keep_alive = False
 
-    # The connection ends, but its header does not just say "close".
+    # The connection ends, but its header is not exactly "close".
     if not parsed.keep_alive and headers.get("connection", "close").lower() != "close":
         parsed.altered = True
 
@@ -327,11 +330,12 @@ CACHED_OF_HANDSHAKES: Final = frozenset(
 )
 """Header names that a cached head of a handshake may have, besides its key."""
 MAX_HEADS: Final = 256
-"""Limit of cached heads. With one more the cache is cleared."""
+"""Limit of cached heads. If the cache is full, it is cleared."""
 MAX_BYTES: Final = 1024
 """Largest cached head in bytes."""
 MAX_LINES: Final = 30
-"""Most lines of a cached head, with its key far below the limit of any head."""
+"""The most lines of a cached head. A head with so many lines and its key is far
+below the limit of any head."""
 
 _NAME: Final = b"uthorization: "
 """The name of the header without its first letter, which may be upper or lower
@@ -348,8 +352,8 @@ _usual_handshake_key = re.compile(rb"[A-Za-z0-9+/]{22}==").fullmatch
 class KnownHeads(Struct, eq=False):
     """Parses heads, and remembers the heads that clients repeat.
 
-    The module says which heads. Callers must not change a result, because it is
-    shared.
+    The docstring of the module says which heads are remembered. Callers must
+    not change a result, because it is shared.
     """
 
     _mounts: Mounts = NO_MOUNTS
@@ -359,8 +363,8 @@ class KnownHeads(Struct, eq=False):
     def read(self, data: bytes) -> ParsedHead:
         """Parse one whole request head, as :func:`parse_head` does.
 
-        The cache has it without the line of its ``Authorization`` or
-        ``Sec-WebSocket-Key``, so it never has a secret.
+        The cache has the head without the line of its ``Authorization`` or
+        ``Sec-WebSocket-Key``. So the cache never has a secret.
         """
         if data.startswith(b"GET "):
             return self._read_handshake(data)
@@ -385,7 +389,7 @@ class KnownHeads(Struct, eq=False):
     def _read_handshake(self, data: bytes) -> ParsedHead:
         """Parse the head of a GET.
 
-        It is cached only if it has a valid ``Sec-WebSocket-Key``.
+        The head is cached only if it has a valid ``Sec-WebSocket-Key``.
         """
         start = data.find(_HANDSHAKE_KEY)
         # The line of the header begins with a line end itself, which is skipped
@@ -421,7 +425,7 @@ class KnownHeads(Struct, eq=False):
         """Cache a head, if it is one of the public heads that the module
         describes.
 
-        ``data`` are its bytes without the key.
+        ``data`` are the bytes of the head without the key.
         """
         if head.method == "GET":
             names = CACHED_OF_HANDSHAKES
@@ -434,8 +438,8 @@ class KnownHeads(Struct, eq=False):
         if len(data) > MAX_BYTES or data.count(b"\r\n") > MAX_LINES:
             return
 
-        # Usual clients have a few heads. Somebody who sends many different ones
-        # only slows down the others for a moment.
+        # Usual clients have a few heads. If somebody sends many different
+        # heads, other clients are only slower for a moment.
         if len(self.heads) >= MAX_HEADS:
             self.heads.clear()
         self.heads[data] = head
@@ -444,8 +448,8 @@ class KnownHeads(Struct, eq=False):
 MAX_LINE_BYTES = 256
 """Longest line with the size of a chunk, with its CRLF."""
 MAX_PUBLIC_BODY_BYTES = 65536
-"""Bodies up to this size are read from everybody. Above it the API decides the
-limit."""
+"""Bodies up to this size are read from everybody. The API decides whether a
+larger body is read."""
 
 BODY_SECONDS: Final = 60
 """Time limit for a request's body."""
@@ -460,9 +464,9 @@ BODY_BYTES_PER_SECOND: Final = 1024
 def body_deadline(begun: float, received: int, now: float) -> float:
     """Return the monotonic time until which more bytes of a body must arrive.
 
-    ``begun`` is when the head was complete. ``received`` is how many bytes have
-    arrived, and ``now`` when the last of them arrived. A client that sends very
-    slowly on purpose is refused in this way.
+    ``begun`` is the time at which the head was complete. ``received`` is how
+    many bytes have arrived, and ``now`` the time at which the last byte
+    arrived. The deadline stops clients that send very slowly on purpose.
     """
     by_silence = now + BODY_SILENCE_SECONDS
     by_rate = begun + BODY_SILENCE_SECONDS + received / BODY_BYTES_PER_SECOND
@@ -482,8 +486,8 @@ class Body:
     """A body while it is read. The connection that reads it owns it.
 
     ``content`` are the decoded bytes so far. ``too_large`` says that the body
-    will exceed ``limit`` bytes. It is not read further then, and the connection
-    cannot be used afterwards.
+    will exceed ``limit`` bytes. Then the body is not read further, and the
+    connection cannot be used afterwards.
     """
 
     __slots__ = ("_limit", "_raw", "_size", "begun", "content", "too_large")
@@ -501,7 +505,8 @@ class Body:
             self._size = -1
         else:
             self._size = head.length or 0
-        """Bytes of the whole body; -1: not known, it comes in chunks."""
+        """Bytes of the whole body. -1 means that the size is not known, because
+        the body comes in chunks."""
         self._raw = bytearray()
         """Bytes of chunks that are not decoded yet."""
         self.content = bytearray()
@@ -515,16 +520,16 @@ class Body:
     def deadline(self, now: float) -> float:
         """Return the monotonic time until which more bytes must arrive.
 
-        The connection refuses a later body.
+        If the bytes come later, the connection refuses the request.
         """
         return body_deadline(self.begun, self.held_bytes, now)
 
     def feed(self, data: bytes) -> bytes | None:
         """Add bytes that have arrived.
 
-        Returns None while the body is incomplete. Then returns the bytes after
-        the body, or ``b""`` if it is too large. Raises :class:`BadHead` for
-        invalid chunks.
+        Returns None while the body is incomplete. When the body is complete,
+        the result is the bytes after the body. If the body is too large, the
+        result is ``b""``. Raises :class:`BadHead` for invalid chunks.
         """
         if self.too_large:
             return b""
@@ -563,8 +568,8 @@ class Body:
             # A chunk ends with CRLF.
             stop = begin + size
             next_begin = stop + 2
-            # The chunk is incomplete. If its data are too long, that is an
-            # error already.
+            # The chunk is incomplete. But data that are longer than the chunk
+            # are an error already.
             if len(raw) < next_begin:
                 if len(raw) > stop and raw[stop] != _CARRIAGE_RETURN:
                     raise BadHead(Problems.BAD_REQUEST, "chunk longer than it says")
@@ -578,7 +583,7 @@ class Body:
         """Raise :class:`BadHead` if a line with a size can no longer become
         valid.
 
-        So a client that sends nonsense does not have to be waited for.
+        So the server does not wait for a client that sends invalid data.
         """
         raw = self._raw
         may_become_size = (
@@ -590,7 +595,7 @@ class Body:
     def _read_trailer(self, start: int) -> bytes | None:
         """Read the end of a chunked body, which begins at index ``start``.
 
-        It is an empty line, before which header lines may come. These are
+        The end is an empty line. Header lines may come before it, and are
         dropped. Returns the same values as :meth:`feed`.
         """
         raw = self._raw
@@ -623,9 +628,10 @@ class Body:
 def streams(parsed: ParsedHead, wanted: Streamed | None) -> bool:
     """Tell whether the application reads the body of a request in pieces.
 
-    ``wanted`` says for which routes the application does so. None means that it
-    does so for no route. A chunked body is always read completely, up to the
-    usual limit, because only :class:`Body` parses chunks strictly enough.
+    ``wanted`` says for which routes the application does so. None means that
+    the application does so for no route. A chunked body is always read
+    completely, up to the usual limit, because only :class:`Body` parses chunks
+    strictly enough.
     """
     if (
         wanted is None
@@ -641,9 +647,10 @@ def plain_head(raw: bytes, head: ParsedHead) -> bytes:
     """Make a head that servers with a less strict parser read in the same way.
 
     ``raw`` is the received head of a request with a streamed body. In the
-    result the target is a path in ASCII, and ``Connection: close`` stands
-    alone. ``Expect`` stays, because the reader of the body answers it. It is
-    removed from a request of HTTP/1.0, which does not have it.
+    result the target is a path in ASCII, and the header Connection is just
+    ``close``. ``Expect`` stays, because the reader of the body answers it. But
+    a request of HTTP/1.0 loses ``Expect``, because that version does not have
+    this header.
     """
     is_old = head.version == "1.0"
     if not head.altered and not (is_old and "expect" in head.headers):
@@ -656,12 +663,12 @@ def plain_head(raw: bytes, head: ParsedHead) -> bytes:
 def plain_request(raw: bytes, head: ParsedHead, content: bytes | bytearray) -> bytes:
     """Make a whole request that less strict servers read in the same way.
 
-    It has the body ``content`` with its length, and a head as
+    The request has the body ``content`` with its length, and a head as
     :func:`plain_head` makes it. ``raw`` is the received head. The body of a
-    HEAD has no meaning, and is dropped.
+    HEAD request has no meaning, and is dropped.
     """
     if content and head.method == "HEAD":
-        content = b""  # and the head is rewritten
+        content = b""  # the head is rewritten, too
     elif not head.chunked and not head.altered and "expect" not in head.headers:
         return raw + content
     # A body without a length gets one, because its chunks are decoded.
@@ -692,7 +699,8 @@ def _rewrite_head(
         head.version.encode(),
     )
     remaining = []
-    # Without the request line, and the two empty texts behind the last lines.
+    # The slice leaves out the request line, and the two empty texts after the
+    # last line.
     for line in raw.split(b"\r\n")[1:-2]:
         name = line.partition(b":")[0].strip().lower()
         if name not in dropped:

@@ -100,13 +100,13 @@ def given_fields(kind: Shape) -> list[Field]:
     """Make the fields of a request for a group of settings.
 
     A *group* is a struct of settings, such as ``webhook``. All fields may be
-    left out. Settings that name a file are not among them: only the
-    configuration file may have them.
+    left out. The result has no settings that name a file, because only the
+    configuration file may have such settings.
     """
     defaults = {field.name: field.default for field in structs.fields(kind)}
     fields: list[Field] = []
     for name, hint in hints_of(kind).items():
-        # Somebody with a key must not read files of the server.
+        # The holder of a key must not read files of the server.
         if marks_of(hint).get("file"):
             continue
         json_type = _type(
@@ -128,7 +128,8 @@ def given_group(kind: Shape) -> Shape:
 def given_entry(kind: Shape) -> Shape:
     """Make the Struct of a request for an entry of a list or mapping.
 
-    A field that is left out has its default. In a group it would not change.
+    If a request leaves out a field of an entry, the field has its default. If
+    it leaves out a field of a group, the field does not change.
     """
     hints = hints_of(kind)
     fields = [
@@ -168,7 +169,7 @@ def shown_group(kind: Shape) -> Shape:
 def shown_entry(kind: Shape) -> Shape:
     """Make the Struct of an answer with an entry of a list or mapping.
 
-    If it has no secrets, it is the Struct of requests.
+    If the entry has no secrets, the result is the Struct of requests.
     """
     hidden = [hint for hint in hints_of(kind).values() if _is_hidden(hint)]
     if hidden:
@@ -179,8 +180,8 @@ def shown_entry(kind: Shape) -> Shape:
 def _fields_shown(kind: Shape) -> list[Field]:
     """Make the fields of an answer, without secrets and files.
 
-    A field with the mark ``omit`` has a default, and answers leave it out if it
-    has this value. All other fields are required.
+    A field with the mark ``omit`` has a default. If its value is the default,
+    answers leave the field out. All other fields are required.
     """
     hints = hints_of(kind)
     required: list[Field] = []
@@ -234,7 +235,8 @@ def _with_defaults(kind: Shape, type_of: Callable[[Any], Any]) -> list[Field]:
     for declared in msgspec.structs.fields(kind):
         name = declared.name
         hint = hints.get(name)
-        # It is no setting, such as the field with the settings of features.
+        # A field without a hint is no setting. An example is the field with the
+        # settings of features.
         if hint is None:
             continue
         if declared.required:
@@ -272,8 +274,9 @@ def _type(
 
     ``group`` makes the Struct of a group of settings, and ``entry`` the Struct
     of an entry of a list or mapping. With ``limits``, the type has the limits
-    of requests, and shows the ``default`` in the document (``""``: none). With
-    ``empty``, a choice may be ``""``, which means the default.
+    of requests, and the document shows the ``default``. If ``default`` is
+    ``""``, the document shows no default. With ``empty``, a choice may be
+    ``""``, which means the default.
     """
     inner = bare(hint)
     kind = get_origin(inner)
@@ -490,8 +493,8 @@ def _with_old_names(fields: list[Field]) -> list[Field]:
     old_fields: list[Field] = []
     for old_name, new_name in RENAMED_OF_APPS.items():
         if new_name in by_name:
-            # A field of a request has a default, and one of an answer may have
-            # none.
+            # A field of a request always has a default. A field of an answer
+            # may have no default.
             _, hint, *default = by_name[new_name]
             old_fields.append((old_name, Annotated[hint, deprecated], *default))
     return fields + old_fields
@@ -525,7 +528,7 @@ def _shown(tenant: Tenant, declared: Declarations) -> AppShown:
     """Convert an app to the form of an answer.
 
     A setting whose default depends on the app has the value that is in force.
-    Renamed settings are also there under their old names.
+    Renamed settings are also in the answer under their old names.
     """
     fields = {name: getattr(tenant, name) for name in TenantSettings.__struct_fields__}
     # Settings of features are beside the settings of the core.
@@ -654,7 +657,8 @@ def set_app(api: Api, call: Call, request: AppSet) -> AppShown:
 
 
 def _require_not_configured(tenant: Tenant | None) -> None:
-    """Raise :class:`ApiProblem` for an app that is changed in its file."""
+    """Raise :class:`ApiProblem` for an app of the configuration file. Such an
+    app can only be changed in the file."""
     if tenant is not None and tenant.configured:
         raise ApiProblem(Problems.APP_CONFIGURED)
 
@@ -675,8 +679,8 @@ def _fill_groups(
 ) -> None:
     """Complete groups of settings, such as ``webhook``, by their former values.
 
-    ``fields`` are the settings of a request. A field that a group in it leaves
-    out keeps its value.
+    ``fields`` are the settings of a request. If a group in ``fields`` leaves
+    out a field, the field keeps its former value.
     """
     for name, value in former.items():
         is_given = name in fields
@@ -687,7 +691,8 @@ def _fill_groups(
 def _require_no_key(api: Api, changes: Mapping[str, Any]) -> None:
     """Refuse a change of settings that only an API key may change.
 
-    ``changes`` is name of a setting → its new value; None: its default.
+    ``changes`` is name of a setting → its new value. None means that the
+    setting gets its default.
     """
     only_by_key = api.tenants.only_by_key(changes)
     if only_by_key:
@@ -743,7 +748,8 @@ def _with_settings(
 
 
 def _own_shapes(shapes: Shapes) -> dict[Any, Any]:
-    """Return the Struct in the code → the Struct of this node."""
+    """Return Struct of the route functions → Struct of this node, which has the
+    settings of the features."""
     return {
         AppCreate: shapes.create,
         AppSet: shapes.set,

@@ -230,8 +230,9 @@ def _publish(
     digest = 0
     if key:
         content = _fields_of(msgspec.json.encode(request))
-        # Each channel has its own claim of the key. A repetition may name more
-        # or fewer channels.
+        # A claim is the right to publish with this key. Each channel has a
+        # claim of its own, because a repetition may name more or fewer
+        # channels.
         content.pop("channel", None)
         content.pop("channels", None)
         digest = digest_of(msgspec.json.encode(content))
@@ -260,7 +261,8 @@ def _publish(
 def _channel_result(channel: str, published: Published) -> ChannelResult:
     """Make the result for one channel.
 
-    It has the position of the publication if the channel has a history.
+    If the channel has a history, the result has the position of the
+    publication.
     """
     status = STATUSES[published.outcome]
     position = published.position

@@ -203,7 +203,7 @@ def counts(
 
     Counts of one app, or a page of all apps that the key reaches.
     """
-    # With an app there is only one row, and no next page.
+    # If the request names an app, there is only one row, and no next page.
     if app:
         names = [call.app]
         next_cursor = ""
@@ -381,8 +381,8 @@ def disconnect(api: Api, call: Call, request: DisconnectRequest) -> DisconnectAn
 def _close_connections(
     api: Api, app: str, ids: Iterable[str]
 ) -> list[ConnectionClosed]:
-    """Close connections by their ids, one by one: each may be on another
-    node."""
+    """Close connections by their ids, one by one, because each connection may
+    be on another node."""
     results = []
     for id in ids:
         outcome = api.core.connections.close(app, id, CloseCode.KICKED)

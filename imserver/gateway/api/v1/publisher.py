@@ -57,10 +57,10 @@ from imserver.gateway.transport.gate import DialectPath, Head, host_of
 from imserver.gateway.transport.http1 import HttpRequest, HttpResponse
 
 BATCH: Final = 256
-"""The most commands that are served together. Then other connections have their
-turn."""
+"""The most commands of a connection that are served together. After them, other
+connections have their turn."""
 MAX_WAITING: Final = 4 * BATCH
-"""The most commands of a connection that wait. Then its socket is not read."""
+"""If so many commands of a connection wait, its socket is not read."""
 _SWITCHING_PROTOCOLS: Final = 101
 Seq = Annotated[int, Meta(ge=-(2**53), le=2**53)] | Annotated[str, Meta(max_length=128)]
 
@@ -87,7 +87,7 @@ class PublishRefusal(Struct):
 
 
 class _Numbered(Struct):
-    """The ``seq`` of a command that cannot be read otherwise."""
+    """The ``seq`` of a command. The rest of the command cannot be read."""
 
     seq: Seq = 0
 
@@ -101,8 +101,8 @@ _number_of = msgspec.json.Decoder(_Numbered)
 class PublisherState(DialectState, kw_only=True):
     """The commands of a publisher connection that wait.
 
-    ``headers`` are the credentials of the connection. ``running``: a greenlet
-    serves the commands. Owner: :class:`Publisher`.
+    ``headers`` are the credentials of the connection. ``running`` says whether
+    a greenlet serves the commands. :class:`Publisher` owns this state.
     """
 
     headers: dict[str, str]
@@ -110,8 +110,8 @@ class PublisherState(DialectState, kw_only=True):
     waiting_bytes: int = 0
     running: bool = False
     space_freed: Flag | None = None
-    """Wakes the greenlet that reads the socket and has stopped because too many
-    commands wait. None: it has not stopped."""
+    """Wakes the greenlet that reads the socket, if it has stopped because too
+    many commands wait. None means that the greenlet has not stopped."""
 
 
 def _decoder_of_commands(
@@ -181,7 +181,7 @@ class Publisher:
     def opened(self, connection: Connection, head: Head) -> None:
         """Begin to serve a connection: check its key, and log the request.
 
-        The connection is closed when its key ends.
+        The server closes the connection when the key is revoked or expires.
         """
         headers = {"authorization": head.headers.get("authorization", "")}
         connection.dialect_state = PublisherState(headers=headers)
@@ -248,8 +248,9 @@ class Publisher:
     def _run_waiting(self, connection: Connection, state: PublisherState) -> None:
         """Greenlet: serve commands until no command waits.
 
-        The first message of a read starts it, but it runs only after the read.
-        So all messages of the read are served together.
+        The first message of a read of the socket starts this greenlet, but the
+        greenlet runs only after the read. So all messages of the read are
+        served together.
         """
         waiting = state.waiting
         try:
@@ -263,7 +264,7 @@ class Publisher:
                     frames = b"".join([frame(answer) for answer in answers])
                     connection.send_frame(frames)
 
-                # Let the reader go on, if serve() waits.
+                # If serve() waits, it may continue.
                 space_freed = state.space_freed
                 state.space_freed = None
                 if space_freed is not None:
@@ -397,14 +398,15 @@ class Publisher:
     ) -> PublisherCommand | bytes:
         """Decode one command, and count it against the rate of its principal.
 
-        Returns the bytes of the refusal if it is invalid or over the rate.
+        Returns the bytes of the refusal if the command is invalid or exceeds
+        the rate.
         """
         try:
             command = Call.decode_json(
                 self._decoder, payload, self._api.limits.many_values
             )
             bodies = self._bodies_of(command)
-            # Exactly one body must be given.
+            # A command must have exactly one body.
             if bodies.count(UNSET) != len(bodies) - 1:
                 names = ", ".join(f"`{name}`" for name in self._names)
                 raise ApiProblem.invalid(f"Give one of {names}")
@@ -435,7 +437,7 @@ def _answer(command: PublisherCommand | bytes, sent: PushResult | ApiProblem) ->
 def _refused(seq: Seq | None, problem: ApiProblem) -> bytes:
     """Encode the answer to a refused command.
 
-    ``seq`` is None if it is unknown, which is null in the answer.
+    ``seq`` is None if it is unknown. Then it is null in the answer.
     """
     row = problem.problem
     refusal = PublishRefusal(row.code, problem.detail or row.message, row.temporary)
@@ -448,11 +450,11 @@ def _refused(seq: Seq | None, problem: ApiProblem) -> bytes:
 class _CommandBatch(Service):
     """Executes the commands of one batch of a connection, in order.
 
-    Pushes that follow each other are collected and executed together. Pushes to
-    one user each, in one app, share one question to the registry, and pushes
-    that are stored share one transaction. A refused command does not stop the
-    others. ``results`` has for each command so far its result, or its encoded
-    answer.
+    Pushes that follow each other are collected and executed together. Live
+    pushes of one app that have one user each share one question to the
+    registry. Stored pushes share one transaction. A refused command does not
+    stop the others. ``results`` has an entry for each command that was added:
+    its result, or its encoded answer.
     """
 
     _api: Api
@@ -473,8 +475,9 @@ class _CommandBatch(Service):
     def add(self, push: PushRequest) -> None:
         """Add the next push.
 
-        It waits for more pushes of its kind. A push that cannot be collected is
-        executed at once, after the waiting ones. May switch greenlets.
+        The push waits for more pushes of its kind. If a push cannot be
+        collected, the waiting pushes are executed first, and then this push.
+        May switch greenlets.
         """
         api = self._api
         id = push.id
@@ -489,7 +492,8 @@ class _CommandBatch(Service):
             )
             is_alone = not (push.store or is_plain)
             is_other_kind = (push.store, app) != (self._is_stored, self._app)
-            # A second push with an id must see the result of the first.
+            # If two pushes have one id, the second push must find the result of
+            # the first push.
             if self._waiting and (is_alone or is_other_kind or id in self._ids):
                 self.send_waiting()
             if is_alone:
@@ -558,15 +562,15 @@ def _send_each(
     app = pushes[0].app
     keys = [checked.key for checked in pushes]
     digests = [0] * len(pushes)
-    # A claim is our right to execute the push with an id. Without an id there
-    # is nothing to claim.
+    # A claim is the right of this node to execute the push with an id. A push
+    # without an id needs no claim.
     claims: list[Claimed | Waiting] = [UNTRACKED] * len(pushes)
     if any(keys):  # most pushes have no id
         digests = [checked.digest for checked in pushes]
         claims = core.idempotency.claim_each(app, keys, digests)
     # The indexes of the pushes that are not repetitions.
     mine = [index for index, claim in enumerate(claims) if isinstance(claim, int)]
-    # The outcomes of an error, or if the quota is used up.
+    # These outcomes stay if an error is raised, or if the quota is used up.
     outcomes: Sequence[Outcome] = [_FAILED] * len(mine)
 
     quota = core.metrics.pushes.spent(app)
@@ -604,9 +608,9 @@ def _result_of_repeat(
 ) -> PushResult | ApiProblem:
     """Return the result of a push whose id is not ours to execute.
 
-    The id was used before, or another push has claimed it now. All claims of
-    the caller are settled, so this may wait for the other push. May switch
-    greenlets.
+    The id was used before, or another push with this id is being executed.
+    The function may wait for that push, because all claims of the caller are
+    settled: their outcomes are recorded. May switch greenlets.
     """
     try:
         if isinstance(claim, Waiting):

@@ -38,8 +38,8 @@ from imserver.gateway.push.targets import PushToStore, StoreResult, Target, addr
 from imserver.gateway.transport.http1 import HttpResponse
 
 _decode_text: Final = msgspec.json.Decoder(str).decode
-"""Made once, as :data:`imserver.gateway.model.encode_json`, because it is
-called for each push."""
+"""Decodes a text in JSON. The decoder is made once, because it is called for
+each push."""
 
 IDEMPOTENCY_KEY: Final = Header(
     "Idempotency-Key",
@@ -55,8 +55,8 @@ SENDING_PROBLEMS: Final = (
     Problems.ID_REUSED,
     Problems.NOT_ACCEPTED,
 )
-"""The refusals of every route that sends, besides the refusals of requests that
-name an app."""
+"""The refusals of every route that sends. Such a route also has the refusals of
+all requests that name an app."""
 
 
 _REPLAYED: Final = (("Idempotent-Replayed", "true"),)
@@ -167,7 +167,7 @@ def _check_stored(push: PushRequest) -> None:
         raise ApiProblem.invalid(
             "With `store` there is no `code`, `note`, `ttl_seconds` or `except_users`"
         )
-    # Each of them is a user, on all devices.
+    # Each target is a user, on all devices.
     if push.users is not UNSET:
         return
 
@@ -273,14 +273,15 @@ def _payload(raw: Any, most_bytes: int) -> tuple[str, bytes]:
     data = bytes(raw)
     try:
         if data[:1] == b'"':
-            # Not even with escapes can a string of this length be short enough.
+            # A string of this length is too long, even if each character of it
+            # is an escape.
             if len(data) > MOST_ESCAPE_BYTES * (most_bytes + 1):
                 return "", data
             return _decode_text(data), b""
         on_one_line = msgspec.json.format(data, indent=-1)
         if len(on_one_line) <= most_bytes:
-            # The decoder has only skipped over it, and clients must get valid
-            # JSON.
+            # The decoder has only skipped this JSON. It is checked here,
+            # because clients must get valid JSON.
             check_json(on_one_line)
         return "", on_one_line
     except (ValueError, RecursionError) as error:
@@ -318,8 +319,8 @@ class _UserResult(Struct, gc=False):
 class Sent(Struct, gc=False):
     """The results of a push that was sent.
 
-    ``outcomes`` has one for each target. If ``replayed`` is set, they come from
-    an earlier request with the same key.
+    ``outcomes`` has one outcome for each target. If ``replayed`` is set, the
+    outcomes come from an earlier request with the same key.
     """
 
     push: PushRequest
@@ -329,7 +330,8 @@ class Sent(Struct, gc=False):
     def answer(self, only_missed: bool = False) -> bytes:
         """Encode the answer as JSON without braces: ``"sent":1,"results":[…]``.
 
-        If ``only_missed`` is set, it leaves out the results ``sent``.
+        If ``only_missed`` is set, the answer leaves out results with the status
+        ``sent``.
         """
         push = self.push
         outcomes = self.outcomes
@@ -360,7 +362,7 @@ class Sent(Struct, gc=False):
 class StoredPush(Struct, frozen=True):
     """The results of a push that was stored in the message log.
 
-    If ``replayed`` is set, it had been stored before.
+    If ``replayed`` is set, an earlier request had stored the push.
     """
 
     results: list[Result]
@@ -370,7 +372,7 @@ class StoredPush(Struct, frozen=True):
         """Encode the answer as JSON without braces, as :meth:`Sent.answer`
         does.
 
-        It always has all results, because clients need the positions.
+        The answer always has all results, because clients need the positions.
         """
         count = sum(result.status == "stored" for result in self.results)
         return b'"sent":%d,"results":%b' % (count, encode_json(self.results))
@@ -400,7 +402,8 @@ def send(api: Api, checked: CheckedPush) -> PushResult:
 
     digest = checked.digest
     claim = core.idempotency.claim(app, key, digest)
-    # A number is our claim. Anything else is about the first push.
+    # If the value is a number, it is the claim of this push. Otherwise it
+    # describes the first push with this key.
     if not isinstance(claim, int):
         return repeated(push, claim)
 
@@ -409,8 +412,8 @@ def send(api: Api, checked: CheckedPush) -> PushResult:
     outcomes: list[Outcome] = []
     try:
         pushes = core.metrics.pushes
-        # Whether an app has spent its quota of pushes is looked up only if
-        # quotas are set at all.
+        # The quota of the app is looked up only if some app has a quota of
+        # pushes.
         if pushes.stops:
             quota = pushes.spent(app)
             if quota is not None:
@@ -429,8 +432,8 @@ def send(api: Api, checked: CheckedPush) -> PushResult:
                 app, targets_of(push), event, except_users, seconds, key
             )
     finally:
-        # The claim is settled also after an error, because repetitions of this
-        # push wait for that.
+        # To settle a claim is to record the outcome. The claim is settled even
+        # after an error, because repetitions of this push wait for the outcome.
         is_accepted = not ACCEPTED.isdisjoint(outcomes)
         core.idempotency.settle(claim, is_accepted, digest, bytes(outcomes))
     if _FAILED in outcomes and nothing_accepted(outcomes):
@@ -441,8 +444,8 @@ def send(api: Api, checked: CheckedPush) -> PushResult:
 def repeated(push: PushRequest, first: First | IdReused | None) -> Sent:
     """Return the results of the first request with this key.
 
-    ``first`` is the record of it (:data:`Claimed`). Raises :class:`ApiProblem`
-    if the first request was a different one.
+    ``first`` is the record of the first request (:data:`Claimed`). Raises
+    :class:`ApiProblem` if the first request was a different push.
     """
     if isinstance(first, IdReused):
         raise ApiProblem(Problems.ID_REUSED)
@@ -473,7 +476,7 @@ class CheckedPush(Struct, frozen=True, gc=False):
         """A hash of the push, which shows whether a repeated key means the same
         push.
 
-        It is 0 without a key.
+        The result is 0 if the push has no key.
         """
         if self.key:
             return hash(encode_json(self.push))
@@ -510,7 +513,8 @@ def _stored(
     if isinstance(result, HttpProblem):
         return ApiProblem(result)
     results = []
-    # A result that is stored has a position, and all others may have a reason.
+    # The result of a stored message has a position. All other results may have
+    # a reason.
     for target, each in zip(push.targets, result.results, strict=True):
         row = Result(target, STATUSES[each.outcome], UNSET, each.reason or UNSET)  # type: ignore[arg-type]
         if each.outcome is Outcome.STORED:

@@ -145,8 +145,8 @@ class PresenceOfChannel(Struct):
 class Named(NamedTuple):
     """A connection that a request names by its id, or by its user.
 
-    Without a ``user``, the request names the connection itself. Without a
-    ``connection``, the user is absent.
+    If ``user`` is UNSET, the request names the connection itself. If
+    ``connection`` is UNSET, the user is absent.
     """
 
     connection: str | UnsetType
@@ -156,9 +156,9 @@ class Named(NamedTuple):
 class NamedConnections(NamedTuple):
     """The connections that a request names.
 
-    ``entries`` are in the order of the request, also for absent users. ``ids``
-    are the ids of the connections among them. ``missing`` are the nodes that
-    did not answer.
+    ``entries`` are in the order of the request. Absent users have entries, too.
+    ``ids`` are the ids of the connections in ``entries``. ``missing`` are the
+    nodes that did not answer.
     """
 
     entries: list[Named]
@@ -286,7 +286,8 @@ def presence(
     For a channel without subscribers, the answer is an empty page, not an
     error.
     """
-    # The cursor is a time of joining, so a page follows exactly.
+    # The cursor is a time of joining. So the next page continues exactly after
+    # the last entry.
     after = read_cursor(cursor) or ""
     page = api.channels.members.page(call.app, channel, after, limit)
     rows = [
@@ -313,8 +314,10 @@ def presence(
 
 
 def _raw(text: str) -> Raw | UnsetType:
-    """Return the JSON that a connection gives about itself; unset if it is
-    empty."""
+    """Return the JSON that a connection gives about itself.
+
+    The result is UNSET if the text is empty.
+    """
     if not text:
         return UNSET
     return Raw(text)

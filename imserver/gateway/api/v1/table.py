@@ -52,8 +52,8 @@ from imserver.gateway.transport.http1 import (
 )
 
 _SOME_BODY_BYTES: Final = 8 * MAX_PUBLIC_BODY_BYTES
-"""Bytes that are read of a body whose sender is not verified yet: a few
-messages."""
+"""How many bytes of a body are read if its sender is not verified yet. A few
+messages fit into them."""
 _NAME_SHOWN: Final = 100
 """Limit of the characters of a command's name in a refusal."""
 
@@ -154,7 +154,8 @@ def batch(api: Api, call: Call) -> HttpResponse:
         headers = {}
         if key:
             headers = {"idempotency-key": f"{key}/{number}"}
-        # The request that the command would be without the batch.
+        # This is the request that the client would have sent for the command
+        # without a batch.
         single_request = replace(
             request, headers=headers, body=bytes(body), query=b"", given_id=request.id
         )
@@ -210,14 +211,14 @@ def document_of(operations: Iterable[Operation]) -> Callable[[int, bool, str], b
         The arguments are explained at
         :func:`imserver.gateway.http.openapi.document`.
         """
-        # Imported when a document is first requested: with the page that reads
-        # it, the module takes half a megabyte.
+        # The module is imported when a document is first requested. With the
+        # page that shows the document, it takes half a megabyte.
         from imserver.gateway.http.openapi import document
 
         numbers = {"limits.batch_targets": batch_targets}
         arguments = (documented, numbers, demo, root)
-        # Python takes 0.15 s for it. A thread does it, so that the loop serves
-        # others meanwhile.
+        # Making the document takes 0.15 s. A thread makes it, so that the loop
+        # serves others meanwhile.
         content = get_hub().threadpool.apply(document, arguments)
         return msgspec.json.encode(content)
 
@@ -251,8 +252,9 @@ def routes_of(operations: Iterable[Operation]) -> tuple[Route, ...]:
 def routes_at(api: Api, everywhere: bool = False, hot: bool = False) -> HttpRoutes:
     """Return the functions that answer requests, by method and path.
 
-    With ``hot``, only rows that the front server answers itself. With
-    ``everywhere``, only rows that WebSocket listeners serve, too.
+    If ``hot`` is set, the result has only routes that the front server answers
+    itself. If ``everywhere`` is set, the result has only routes that WebSocket
+    listeners serve, too.
     """
     rows = {}
     for endpoint in api.endpoints.values():
@@ -272,9 +274,9 @@ def unread_body_limit(
 
     The body is read before :func:`imserver.gateway.http.call.admit` decides
     about the request. With a known key, from a listed address and in demo mode,
-    the limit is that of the route. With the token of a user, which is not
-    verified here, it is a few messages. Otherwise it is the size that a form
-    without identity needs. Never switches greenlets.
+    the result is the limit of the route. With the token of a user, which is not
+    verified here, the result is the size of a few messages. Otherwise it is the
+    size that a form without identity needs. Never switches greenlets.
     """
     public = api.limits.public_body_bytes
     endpoint = row_of(api.endpoints, method, path)
