@@ -121,7 +121,7 @@ class Encoding:
         self.deflate_bits = deflate_bits
         self.limit_bytes = limit_bytes
         self.opcode = _TEXT if dialect.text else _BINARY
-        # Text or binary frames, as the dialect says.
+        # The frames are text or binary frames, as the dialect says.
         self._heads = _HEADS[self.opcode]
         if dialect.ping:
             self.ping_frame = self.frame(dialect.ping)
@@ -129,8 +129,8 @@ class Encoding:
             self.ping_frame = frames.encode(b"", Opcode.PING)
         """The frame with which the server pings a client."""
         self._variants: dict[Dialect, Encoding] = {dialect: self}
-        """Dialect → the encoding that differs only in its dialect. All these
-        encodings share the table."""
+        """Dialect → the encoding that differs from this one only in its
+        dialect. All these encodings share the table."""
 
     def with_dialect(self, dialect: Dialect) -> Encoding:
         """Return the encoding that differs from this one only in its dialect.
@@ -170,13 +170,14 @@ class Encoding:
         """Translate one of our close codes into the code and reason of the
         dialect.
 
-        If ``reason`` is empty, it is the dialect's own text for the code, or
-        else the name of the code.
+        If ``reason`` is empty, the result has the dialect's own text for the
+        code, or otherwise the name of the code.
         """
         dialect = self.dialect
         name = errors.close_reason(code)
         reason = reason or name
-        # A reason other than the name is about this case, so it stays.
+        # If the reason is not the name of the code, it is about this case, so
+        # it stays.
         if name and reason == name:
             reason = dialect.close_reasons.get(code, reason)
         return dialect.close_codes.get(code, code), reason
@@ -186,9 +187,9 @@ class Encoding:
     ) -> bytes:
         """Make the close frame for one of our close codes.
 
-        The code and the reason are translated for the dialect, unless they are
-        ``as_given``. In some dialects a last message with the code comes before
-        it.
+        The code and the reason are translated for the dialect, unless
+        ``as_given`` is set. In some dialects a last message with the code comes
+        before the close frame.
         """
         if not as_given:
             code, reason = self.translate_close(code, reason)
@@ -204,8 +205,8 @@ class ConnectionContext:
     callbacks.
 
     ``ended(connection, close_code)`` is called once when a connection leaves
-    service. ``ponged(connection, data)`` is called for each pong with data.
-    Neither may block.
+    service: it serves no messages any more. ``ponged(connection, data)`` is
+    called for each pong with data. Neither function may block.
     """
 
     __slots__ = (
@@ -259,24 +260,25 @@ class ConnectionContext:
 RECEIVE_BYTES = 16384
 """Bytes per read while a large message arrives."""
 SMALL_RECEIVE_BYTES = 4096
-"""Bytes per read otherwise. A flood of tiny frames must not delay other
-connections."""
+"""Bytes per read while no large message arrives. A flood of tiny frames must
+not delay other connections."""
 _LARGE_ANSWER_BYTES: Final = 4096
 """An answer above this size is written before the next of several commands."""
 _SENT_LOOK_SECONDS: Final = 0.05
-"""How often to look whether an outbox is empty."""
+"""Time between two checks whether an outbox is empty."""
 
 
 class Connection(Writer):
     """A WebSocket. It owns the socket, the outbox and the parser.
 
     The session fields belong to the hub. ``is_open`` says whether the
-    connection is in service. ``peer`` is ``"address:port"`` of the client.
-    ``last_seen`` is the monotonic time of the last sign of life, as its dialect
-    defines it; 0: not used, because the node pings the client instead.
-    ``pinged_at`` is the time of the first unanswered ping; 0: no ping is
-    unanswered. Any received data answers a ping. ``parser`` has an unfinished
-    frame or message; None between messages.
+    connection is in service: whether its messages are served. ``peer`` is
+    ``"address:port"`` of the client. ``last_seen`` is the monotonic time of the
+    last sign of life, as the dialect defines it. 0 means that the time is not
+    used, because the node pings the client instead. ``pinged_at`` is the time
+    of the first unanswered ping. 0 means that all pings are answered. Any
+    received data answers a ping. ``parser`` has an unfinished frame or message.
+    It is None between messages.
     """
 
     __slots__ = (
@@ -329,32 +331,33 @@ class Connection(Writer):
         self.user: str | None = None
         self.device = ""
         self.kind = "session"
-        """The kind of the principal that has proved its user. Owned by
-        :class:`imserver.gateway.auth.login.Logins`."""
+        """The kind of the principal that has logged in.
+        :class:`imserver.gateway.auth.login.Logins` owns this value."""
         self.session: Any = None
         """The session in the registry of a cluster; None on a single node."""
         self.dialect_state: DialectState | None = None
-        """Owned by the service of its dialect."""
+        """The state that belongs to the service of the dialect."""
         self.log_subscription: LogSubscription | None = None
-        """Owned by the messenger."""
+        """The state that belongs to the messenger."""
         self.channels: tuple[Any, ...] = ()
         """The channels of the connection, in the order of joining. Owned by
         :mod:`imserver.gateway.hub.hub`."""
         self.origin = ""
-        """Host of the page that opened the connection; ``""``: this server's
-        own page, or no page."""
+        """Host of the page that opened the connection. ``""`` means a page of
+        this server, or no page."""
         self.since = 0
         """Unix second of the login. 0 means that no user is logged in."""
         self.number = 0
         """Number in the id of the connection; 0 if nobody has asked for its id.
-        Owned by
-        :class:`imserver.gateway.sessions.connection_ids.ConnectionTable`."""
+        :class:`imserver.gateway.sessions.connection_ids.ConnectionTable` owns
+        this value."""
         context.connections.add(self)
         context.pinged += is_pinged
 
     @property
     def is_addressed(self) -> bool:
-        """Whether it has a session that receives messages to its user."""
+        """Whether the connection has a session that receives messages to its
+        user."""
         return self.state is ADDRESSED
 
     # --- reading (reader greenlets) -------------------------------------------
@@ -365,7 +368,7 @@ class Connection(Writer):
         A reader calls it when the socket has data. It may switch greenlets if a
         command blocks.
         """
-        # A parser, other than the rest of a small frame, expects much data.
+        # A parser expects much data, unless it is the rest of a small frame.
         try:
             if self.parser is None or type(self.parser) is frames.Rest:
                 data = self.sock.recv(SMALL_RECEIVE_BYTES)
@@ -394,7 +397,8 @@ class Connection(Writer):
             if type(parser) is not frames.Rest:
                 self._parse(data)
                 return
-            # The beginning of a small frame, of which more has arrived now.
+            # The parser has the beginning of a small frame. More bytes of the
+            # frame have arrived now.
             data = parser.data + data
             self.parser = None
             self.context.flusher.budget.set(self, self.held_bytes())
@@ -410,7 +414,8 @@ class Connection(Writer):
         serve = self.encoding.serve
         limit = self.encoding.limit_bytes
         while size - start >= 6:
-            # Negative: the frame is not masked, which is a violation.
+            # If the length is negative, the frame is not masked. That is a
+            # violation of the protocol.
             length = data[start + 1] - 128
             body = start + 6
             if length == 126 and size - start >= 8:
@@ -447,10 +452,10 @@ class Connection(Writer):
     def _feed_rest(self, data: bytes) -> None:
         """Handle data that does not begin with a whole small message.
 
-        It is a control frame, a part of a frame, or a large frame.
+        The data are a control frame, a part of a frame, or a large frame.
         """
         if frames.is_control(data):
-            # Most are pongs without data, which need nothing more.
+            # Most control frames are pongs without data. They need no action.
             if len(data) > frames.EMPTY_BYTES or data[0] != frames.FINAL_PONG:
                 mask = data[frames.HEAD_BYTES : frames.EMPTY_BYTES]
                 payload = apply_mask(data[frames.EMPTY_BYTES :], mask)
@@ -462,8 +467,8 @@ class Connection(Writer):
 
         encoding = self.encoding
         if frames.begins_small(data, encoding.limit_bytes):
-            # It is kept as it is until the next read, which nearly always
-            # completes it.
+            # The beginning of the frame is kept unparsed until the next read,
+            # which nearly always completes the frame.
             self.parser = frames.Rest(data)
             self._count_bytes()
             return
@@ -499,8 +504,8 @@ class Connection(Writer):
     def wait_until_sent(self) -> None:
         """Wait until the outbox is empty or the connection has ended.
 
-        A caller that sends large pages waits before each, so that never two of
-        them are in the outbox. Switches greenlets.
+        A caller that sends large pages waits before each page. So the outbox
+        never has two large pages. Switches greenlets.
         """
         while self.outbox is not None and self.is_open:
             gevent.sleep(_SENT_LOOK_SECONDS)
@@ -510,9 +515,9 @@ class Connection(Writer):
         served.
 
         If this turn of the loop is long, others are served first. The outbox is
-        also written first if the last answer in it is large, or if the client
-        does not read, so that its limit is checked before it grows. May switch
-        greenlets.
+        written first if the last answer in it is large, or if the client does
+        not read. So the limit of the outbox is checked before the outbox grows.
+        May switch greenlets.
         """
         outbox = self.outbox
         needs_writing = outbox is not None and (
@@ -526,8 +531,8 @@ class Connection(Writer):
     def _count_bytes(self) -> None:
         """Count the bytes of unfinished frames against the node's budget.
 
-        If the budget is exceeded, the flusher ends the connections that hold
-        most.
+        If the budget is exceeded, the flusher ends the connections with the
+        most bytes.
         """
         budget = self.context.flusher.budget
         budget.set(self, self.held_bytes())
@@ -583,13 +588,15 @@ class Connection(Writer):
 
     @property
     def outbox_bytes(self) -> int:
-        """The limit of this connection's outbox; 0: the limit of the node."""
+        """The limit of this connection's outbox in bytes. 0 means the limit of
+        the node."""
         return self.encoding.outbox_bytes
 
     def held_bytes(self) -> int:
         """Return the bytes in the backlog and in an unfinished frame.
 
-        A *backlog* is an outbox that the client does not take.
+        A *backlog* is an outbox that the kernel has not accepted, because the
+        client reads slowly.
         """
         size = 0
         if type(self.outbox) is Backlog:
@@ -604,11 +611,11 @@ class Connection(Writer):
         """Start the close handshake (RFC 6455 section 7). The outbox is written
         first.
 
-        If ``reason`` is empty, it is the name of the code in ``errors.CLOSE``.
-        Clients of a foreign protocol receive the code of that protocol
-        (:attr:`Dialect.close_codes`). With ``as_given``, the code is of that
-        protocol already. TCP ends when the peer ends it, or after
-        ``websocket.close_seconds``.
+        If ``reason`` is empty, the reason is the name of the code in
+        ``errors.CLOSE``. Clients of a foreign protocol receive the code of that
+        protocol (:attr:`Dialect.close_codes`). With ``as_given``, ``code`` is
+        already a code of that protocol. TCP ends when the peer ends it, or
+        after ``websocket.close_seconds``.
         """
         if self.is_open:
             last_frames = self._last_frames(code, reason, as_given)
@@ -624,8 +631,8 @@ class Connection(Writer):
     def disconnect(self, code: int, reason: str) -> None:
         """End the connection, because a back end of its app has requested it.
 
-        If the dialect passes the codes of back ends on, its clients get this
-        code and reason. Otherwise they get our code 4502.
+        If the dialect passes on the codes of back ends, the client gets this
+        code and reason. Otherwise the client gets our code 4502.
         """
         if self.encoding.dialect.close_codes_of_back_ends:
             self.close(code, reason or errors.DISCONNECTED, as_given=True)
@@ -645,7 +652,7 @@ class Connection(Writer):
     def flushed(self) -> None:
         """Note that everything is written.
 
-        If the close frame was in it, our half of TCP ends, and the peer has to
+        If the close frame is written, our half of TCP ends, and the peer has to
         end its half. Ending TCP at once could send a reset that destroys the
         close frame.
         """
@@ -667,8 +674,9 @@ class Connection(Writer):
         if self.is_open and type(backlog) is Backlog:
             last_frames = self._last_frames(code)
             self._end(code)
-            # A frame of which a part is written must be completed, or the
-            # client would read the close frame as its rest.
+            # If a part of a frame is written, the rest of the frame must
+            # follow. Otherwise the client would read the close frame as that
+            # rest.
             backlog.cut(last_frames)
             self.context.flusher.budget.set(self, self.held_bytes())
         else:
@@ -677,7 +685,8 @@ class Connection(Writer):
     def _kill(self, code: int) -> None:
         """End TCP now, and forget the connection.
 
-        If it was in service, ``code`` is for the log and the counters.
+        If the connection was in service, ``code`` is for the log and the
+        counters.
         """
         if self.state is CLOSED:
             return
@@ -704,8 +713,7 @@ class Connection(Writer):
             context.ended(self, code)
 
     def lost(self) -> None:
-        """End the connection, because TCP has ended by the peer or by an
-        error."""
+        """End the connection, because the peer or an error has ended TCP."""
         self._kill(errors.CloseCode.LOST)
 
 

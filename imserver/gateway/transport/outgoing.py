@@ -1,11 +1,11 @@
-"""HTTP requests to the outside: signed ones to back ends, documents of issuers
-and providers, and requests to URLs that users give.
+"""HTTP requests to the outside: signed requests to back ends, documents of
+issuers and providers, and requests to URLs that users give.
 
 Requests to URLs of users go only to addresses of the public internet, and only
 over https, except to pages. Each connection resolves its host, checks every
-address and connects to a checked one. So an attacker gains nothing by a name
-that resolves differently a moment later. TLS verifies the name. Redirects are
-not followed.
+address and connects to a checked address. So an attacker gains nothing by a
+name that resolves differently a moment later. TLS verifies the name. Redirects
+are not followed.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ def signature(secret: bytes, body: bytes, timestamp: int) -> str:
     """Make the header ``Imserver-Signature`` of a body, as
     ``t=1735689600,v1=5f2c…``.
 
-    By it the receiver can check who wrote the body, and in which Unix second.
-    It is the HMAC-SHA256 of ``<timestamp>.<body>``.
+    With this header the receiver can check who wrote the body, and in which
+    Unix second. ``v1`` is the HMAC-SHA256 of ``<timestamp>.<body>``.
     """
     signed = hmac.digest(secret, b"%d.%b" % (timestamp, body), hashlib.sha256)
     return f"t={timestamp},v1={signed.hex()}"
@@ -77,7 +77,7 @@ def signature(secret: bytes, body: bytes, timestamp: int) -> str:
 class Outgoing:
     """Sends requests to other servers, over connections that are reused.
 
-    A node has one, which owns the connections.
+    A node has one such object, which owns the connections.
     """
 
     def __init__(self) -> None:
@@ -103,7 +103,7 @@ class Outgoing:
 
         ``delivery`` is the id of the delivery, for the receiver. Redirects are
         not followed. Switches greenlets. Raises :class:`Unreachable` if there
-        is no complete answer within ``seconds``, or if it has more than
+        is no complete answer within ``seconds``, or if the answer has more than
         ``answer_bytes``.
         """
         signed_headers = {
@@ -196,12 +196,13 @@ class Outgoing:
                 preload_content=False,
             )
             try:
-                # One byte more, to notice an answer that is too long.
+                # One byte more is read, to notice an answer that is too long.
                 content = answer.read(answer_bytes + 1, decode_content=False)
                 if len(content) > answer_bytes:
                     raise Unreachable(f"the answer has more than {answer_bytes} bytes")
             except BaseException:
-                # Also after a timeout: the rest of the answer may still come.
+                # The connection is closed even after a timeout, because the
+                # rest of the answer may still come.
                 answer.close()
                 raise
             answer.release_conn()  # for the next request
@@ -253,8 +254,8 @@ and reserved networks."""
 _NOT_PUBLIC_V6: Final = tuple(
     map(IPv6Network, ("2001::/23", "2001:db8::/32", "3fff::/20"))
 )
-"""The networks in 2000::/3 that are not public: of protocols (also Teredo), and
-documentation."""
+"""The networks in 2000::/3 that are not public: networks of protocols, such as
+Teredo, and networks for documentation."""
 
 
 class BadUrl(ImserverError):
@@ -264,8 +265,8 @@ class BadUrl(ImserverError):
 def is_public(text: str) -> bool:
     """Tell whether an address is of the public internet.
 
-    If an IPv6 address contains an IPv4 address (mapped, NAT64, 6to4), only this
-    one counts. Raises ValueError.
+    If an IPv6 address contains an IPv4 address (mapped, NAT64, 6to4), only the
+    IPv4 address counts. Raises ValueError if the text is no address.
     """
     address = ip_address(text)
     if isinstance(address, IPv6Address):
@@ -285,10 +286,10 @@ def is_public(text: str) -> bool:
 def check_url(url: str, allow_loopback: bool, pages: bool = False) -> re.Match[str]:
     """Check a URL that a user has given, without a look-up of its host.
 
-    With ``allow_loopback``, addresses of this machine are allowed, also with
+    With ``allow_loopback``, addresses of this machine are allowed, even with
     http. With ``pages``, http is allowed, but only the usual port of the
-    scheme, which public pages have. Returns the match of :data:`_URL` with its
-    parts. Raises :class:`BadUrl`.
+    scheme, because public pages have this port. Returns the match of
+    :data:`_URL` with the parts of the URL. Raises :class:`BadUrl`.
     """
     match = _match_of(url)
     scheme = match["scheme"]
@@ -301,7 +302,7 @@ def check_url(url: str, allow_loopback: bool, pages: bool = False) -> re.Match[s
     except ValueError:
         if match["v6"]:
             raise BadUrl("the IPv6 address is not valid") from None
-        # A name, whose addresses are checked after the look-up.
+        # The host is a name. Its addresses are checked after the look-up.
         return match
     _check_addresses([host], scheme, allow_loopback, pages)
     return match
@@ -323,8 +324,11 @@ def _match_of(url: str) -> re.Match[str]:
 
 
 def _check_scheme_and_port(match: re.Match[str], pages: bool) -> None:
-    """Check that a URL is https, or with ``pages`` that its port is the usual
-    one. Raises :class:`BadUrl`."""
+    """Check that a URL is https. With ``pages``, check instead that its port is
+    the usual port of the scheme.
+
+    Raises :class:`BadUrl`.
+    """
     scheme = match["scheme"]
     if pages:
         if _port_of(match) != _DEFAULT_PORTS[scheme]:
@@ -358,7 +362,7 @@ def _check_addresses(
 def look_up(host: str, port: int) -> list[str]:
     """Look up the addresses of a host. Switches greenlets. Raises OSError.
 
-    It uses no thread, so that a name server that hangs delays nobody else.
+    The look-up uses no thread. So a name server that hangs delays nobody else.
     """
     from gevent.resolver.ares import Resolver
 
@@ -380,7 +384,7 @@ class AnswerReader(Service):
 
     At most ``limit`` bytes of the body are read. With ``cut``, a longer answer
     counts as complete with these bytes, and ``is_cut`` is set. Without ``cut``,
-    it raises :class:`Unreachable`.
+    a longer answer raises :class:`Unreachable`.
     """
 
     limit: int
@@ -395,7 +399,7 @@ class AnswerReader(Service):
 
     def on_message_begin(self) -> None:
         """Begin an answer."""
-        # Another answer may have come before: one of the status 1xx.
+        # An answer with a status 1xx may have come before this answer.
         self.headers = {}
         self.has_head = False
         self.is_complete = False
@@ -428,13 +432,13 @@ class PublicRequests(Outgoing):
     """Sends requests to URLs that users give, which must be of the public
     internet.
 
-    A node has one, which owns the connections. ``allow_loopback`` and ``pages``
-    are explained at :func:`check_url`. With ``pages``, only the beginning of a
-    long answer is read, which is enough for a page or a file. ``resolve``
-    replaces the look-up of names in tests. ``connections`` is the limit of idle
+    Each object owns its connections. ``allow_loopback`` and ``pages`` are
+    explained at :func:`check_url`. With ``pages``, only the beginning of a long
+    answer is read, which is enough for a page or a file. ``resolve`` replaces
+    the look-up of names in tests. ``connections`` is the limit of idle
     connections to one host.
 
-    Why not urllib3: docs/dependencies.md.
+    docs/dependencies.md says why this class does not use urllib3.
     """
 
     URL_CHARACTERS = 1000
@@ -456,8 +460,8 @@ class PublicRequests(Outgoing):
         self._resolve = resolve
         self._most_idle = connections
         self._idle: dict[str, list[socket.socket]] = {}
-        """Origin → its connections without a request. The origin that was used
-        last comes last."""
+        """Origin → the idle connections to it. The origin that was used most
+        recently comes last."""
 
     @staticmethod
     def ascii_host(name: str) -> str:
@@ -541,7 +545,7 @@ class PublicRequests(Outgoing):
 
         If there are too many connections or origins, some are closed.
         """
-        # Taken out and put back, so that the origin comes last.
+        # The entry is removed and added again, so that the origin comes last.
         idle = self._idle.pop(origin, [])
         self._idle[origin] = idle
         if len(idle) < self._most_idle:
@@ -576,8 +580,8 @@ class PublicRequests(Outgoing):
         Raises :class:`BadUrl` and OSError.
         """
         addresses = self._resolve(host, port)
-        # All are checked before the first is used, and no second look-up could
-        # give others.
+        # All addresses are checked before the first address is used. There is
+        # no second look-up, which could give other addresses.
         _check_addresses(addresses, scheme, self._allow_loopback, self._pages)
         problem = OSError("the host has no address")
         for address in addresses:
@@ -631,7 +635,7 @@ def _request_of(
     Raises UnicodeError for a header that is not latin-1.
     """
     target = (parts["target"] or "/").partition("#")[0]
-    if not target.startswith("/"):  # a query without a path
+    if not target.startswith("/"):  # the URL has a query, but no path
         target = f"/{target}"
     lines = [f"{method} {target} HTTP/1.1", f"Host: {parts['address']}"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
@@ -644,7 +648,7 @@ def _request_of(
 
 _LENGTH_HEADERS: Final = ("content-length", "transfer-encoding")
 _INTERIM_STATUSES: Final = range(100, 200)
-"""After an answer with such a status another one follows."""
+"""After an answer with such a status, another answer follows."""
 
 
 def read_answer(
@@ -676,14 +680,14 @@ def read_answer(
             raise error.__context__ or error from None
         except HttpParserError as error:
             raise Unreachable(f"the answer is no HTTP: {error}") from None
-        # The real answer follows one such as "100 Continue".
+        # After an answer such as "100 Continue", the real answer follows.
         if answer.is_complete and parser.get_status_code() in _INTERIM_STATUSES:
             answer.is_complete = False
             answer.has_head = False
 
     options = answer.headers.get("connection", "").lower()
     stays_open = parser.get_http_version() == "1.1" and "close" not in options
-    # The rest of an answer that was cut is still to come.
+    # If an answer was cut, its rest would come next over this connection.
     is_reusable = stays_open and not answer.is_cut
     return is_reusable, parser.get_status_code()
 
@@ -691,7 +695,8 @@ def read_answer(
 def _require_end(answer: AnswerReader) -> None:
     """Raise :class:`Unreachable` if an answer may not end here.
 
-    Its connection has ended. Only an answer without a length ends with it.
+    The connection of the answer has ended. Only an answer without a length may
+    end together with its connection.
     """
     has_length = not answer.headers.keys().isdisjoint(_LENGTH_HEADERS)
     if not answer.has_head or has_length:

@@ -2,9 +2,10 @@
 then this module adopts the socket.
 
 Only this module uses gevent-websocket. Its frame layer is not used
-(docs/decisions). The handler would hold an environ, a stream and buffers for
-each connection and close the socket at its end. So the file descriptor and the
-bytes read too far are taken from it, and it ends without anything to close.
+(docs/decisions). The handler of the library would keep an environ, a stream and
+buffers for each connection, and close the socket at its end. So this module
+takes the file descriptor, and the bytes that were read too far, from the
+handler. The handler then ends, and has nothing to close.
 """
 
 from __future__ import annotations
@@ -56,10 +57,10 @@ from imserver.gateway.transport.one_request import (
 log = logging.getLogger(__name__)
 
 _HEADER_PREFIX: Final = "HTTP_"
-"""Begins the keys of request headers in a WSGI environment."""
+"""The beginning of the keys of request headers in a WSGI environment."""
 WS_DIALECT_KEY = "imserver.ws_dialect"
-"""WSGI environment key: dialect of the listener for clients whose query names
-none."""
+"""The key of the WSGI environment for the dialect that the listener has for
+clients whose query names no dialect."""
 
 
 def head_of(environ: Mapping[str, Any]) -> Head:
@@ -104,18 +105,18 @@ def _detached(gevent_socket: Any) -> _socket.socket:
 def take_socket(handler: Any) -> tuple[_socket.socket, bytes]:
     """Take the socket of an upgraded connection from its handler.
 
-    Returns it, and the bytes that the handler has read beyond the head.
+    Returns the socket, and the bytes that the handler has read beyond the head.
     """
     if isinstance(handler.rfile, Reader):
         rest = bytes(handler.rfile.unread)
-    else:  # the buffered reader of another server's handler
+    else:  # another server's handler has a buffered reader
         handler.socket.settimeout(0)
         try:
             rest = bytes(handler.rfile.peek())
         except (BlockingIOError, TimeoutError):
             rest = b""
     sock = _detached(handler.socket)
-    # So that the library closes nothing when the handler ends.
+    # With this mark, the library closes nothing when the handler ends.
     handler.websocket.closed = True
     handler.websocket.stream = None
     return sock, rest
@@ -124,8 +125,8 @@ def take_socket(handler: Any) -> tuple[_socket.socket, bytes]:
 def objection_to(environ: Mapping[str, Any], gate: Gate) -> HttpProblem | None:
     """Return the error with which demo mode refuses a request, or None.
 
-    Another server has read the request. :meth:`Origins.objection` has the
-    rules.
+    Callers use it for requests that another server has read.
+    :meth:`Origins.objection` has the rules.
     """
     if not gate.origins.demo:
         return None
@@ -138,9 +139,9 @@ def adopt_from_environ(
 ) -> bool:
     """Adopt a WebSocket that another server has upgraded.
 
-    It is gunicorn's worker, by the handler of gevent-websocket. Returns False
-    if the request is no such WebSocket. The handshake is complete, so a client
-    is refused by a close code.
+    The other server is a worker of gunicorn, with the handler of
+    gevent-websocket. Returns False if the request is no such WebSocket. The
+    handshake is complete, so a client is refused by a close code.
     """
     websocket = environ.get("wsgi.websocket")
     if websocket is None:
@@ -168,7 +169,7 @@ def adopt_from_environ(
 def _refuse(sock: _socket.socket, close_frame: bytes, address: str | None) -> None:
     """Send a close frame to a client, and close its socket.
 
-    ``address`` is that of the client, for the log.
+    ``address`` is the address of the client, for the log.
     """
     try:
         sock.send(close_frame)
@@ -185,15 +186,15 @@ class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
     websocket: Any
 
     def __init__(self, sock: Any, address: Any, server: WsgiServer) -> None:
-        """Let pywsgi read from our reader, which parses strictly."""
+        """Let pywsgi read from our reader, whose parser is strict."""
         self._reader = Reader(sock, b"")
         super().__init__(sock, address, server, self._reader)  # type: ignore[call-arg]
 
     def handle_one_request(self) -> Any:
         """Wait for a whole request, and pass it to pywsgi.
 
-        It is parsed as strictly as the front server does. Returns None if the
-        connection ends.
+        The request is parsed as strictly as in the front server. Returns None
+        if the connection ends.
         """
         sock: Any = self.socket
         if self._reader.unread:
@@ -218,9 +219,9 @@ class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
     def _read_whole(self, sock: Any) -> bool:
         """Read a whole request, and put it into the reader for pywsgi.
 
-        It gets a form that pywsgi reads in the same way. Returns False if
-        pywsgi has nothing to serve: there is no request, or it is answered
-        here, or a stream has taken it. Raises BadHead and OSError.
+        The request gets a form that pywsgi reads in the same way. Returns False
+        if pywsgi has nothing to serve: there is no request, or the request is
+        answered here, or a stream has taken it. Raises BadHead and OSError.
         """
         listener = self.server.listener_context
         reader = self._reader
@@ -261,8 +262,8 @@ class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
             sock.sendall(CONTINUE)
         if not self._reader.await_body(raw, head, body):
             return False
-        # The gate refuses an upgrade with a body. It would not see an empty
-        # body that came in chunks.
+        # The gate refuses an upgrade with a body. But the gate would not see an
+        # empty body that came in chunks, so it is refused here.
         if head.upgrade and head.chunked:
             raise BadHead(Problems.BAD_REQUEST, "an upgrade with a body")
         if body.too_large:
@@ -273,7 +274,7 @@ class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
     def _await_head(self) -> bytes:
         """Wait for the head of a request (:meth:`Reader.await_head`).
 
-        Returns ``b""`` if none comes.
+        Returns ``b""`` if no head comes.
         """
         server = self.server
         limits = self.server.listener_context.limits
@@ -307,7 +308,8 @@ class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
                 if self.idle:
                     sock._sock.recv(1, _socket.MSG_PEEK)
             except BlockingIOError:
-                # Nothing has arrived. The handler now reads an end.
+                # Nothing has arrived. The handler now reads the end of the
+                # stream.
                 sock.shutdown(_socket.SHUT_RD)
 
     def _is_last(self) -> bool:
@@ -317,7 +319,7 @@ class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
     def _streamed(self, head: ParsedHead, body: bytes = b"") -> bool:
         """Pass the socket to a stream if the request is for a stream.
 
-        Returns whether it was passed.
+        Returns whether the socket was passed.
         """
         streams = self.server.listener_context.streams
         if streams is None or "upgrade" in head.headers:
@@ -358,7 +360,7 @@ class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
     def _linger(self, sock: Any) -> None:
         """End this half of TCP, and drop the bytes that the client still sends.
 
-        It takes a limited time. Unread bytes would cause a reset, which might
+        The wait has a time limit. Unread bytes would cause a reset, which might
         overtake the answer.
         """
         try:
@@ -375,10 +377,10 @@ class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
             )
 
     def upgrade_websocket(self) -> Any:
-        """Decide on a request.
+        """Decide whether a request is upgraded to a WebSocket.
 
-        Returns None if it asks for no upgrade, and the body of the answer if
-        the upgrade is refused.
+        Returns None if the request asks for no upgrade, and the body of the
+        answer if the upgrade is refused.
         """
         assert self.environ is not None
         head = head_of(self.environ)
@@ -408,7 +410,7 @@ class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
     def run_websocket(self) -> None:
         """Adopt the socket after the handshake.
 
-        The handler ends then, and nothing of it stays in memory.
+        Then the handler ends, and its objects are freed.
         """
         assert self.environ is not None
         sock, rest = take_socket(self)
@@ -424,10 +426,11 @@ class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
     def _refuse(self, refusal: Refusal) -> list[bytes]:
         """Begin the answer that refuses an upgrade. Returns its body.
 
-        It is a problem as JSON, and the connection ends after it.
+        The body is a problem as JSON. The connection ends after the answer.
         """
         content = problem_body(refusal.problem)
-        # The client may send frames next, which are no requests.
+        # The connection ends, because the client may send frames next, which
+        # are no requests.
         self.close_connection = True
         headers = [
             *challenged(refusal.problem, refusal.headers),
@@ -477,9 +480,10 @@ class WsgiServer(WSGIServer):
         self.waiting: set[WsgiHandler] = set()
         """The handlers that wait for a next request."""
         self.draining = False
-        """True: answers announce the end of their connection."""
+        """Whether answers announce the end of their connection."""
         self.ended = False
-        """True: no connection waits for a next request any more."""
+        """Whether connections end after each answer, without waiting for a next
+        request."""
         self.listener_context = context
         self.metrics = metrics
         self.port = port_of(listener)
@@ -487,7 +491,8 @@ class WsgiServer(WSGIServer):
     def handle(self, client_socket: Any, address: Any) -> None:
         """Serve one connection.
 
-        A peer of a Unix socket, which has no address, gets one.
+        A peer of a Unix socket has no address, so :data:`LOCAL_PEER` stands for
+        it.
         """
         super().handle(client_socket, address or LOCAL_PEER)  # type: ignore[arg-type]
 
