@@ -4,20 +4,21 @@ read values by them.
 A setting is a field of a struct. A mark is an entry of ``extra`` in the
 :class:`msgspec.Meta` of its type:
 
-- ``secret``: the value is never shown. False: it may be shown, although its
-  name sounds like a secret.
+- ``secret``: the value is never shown. False means that the value may be shown,
+  although the name of the setting sounds like a secret.
 - ``file``: the setting names a file with a secret, so only the configuration
   file may have it.
 - ``url``: the server sends requests to this address.
 - ``host``: the server connects to this host.
 - ``free_bytes``: this many bytes must stay free on the disk of the data folder.
-- ``unique``: no two apps have the same value. It is a setting that a feature
-  declares, in groups only.
+- ``unique``: no two apps have the same value. Only a setting that a feature
+  declares in a group has this mark.
 - ``ends_demo``: an app with this setting ends demo mode, because its users or
   back end prove who they are.
-- ``by_key``: somebody who acts by a role may not change it, because it decides
-  who logs in as whom, or takes more of the server.
-- ``by_feature``: the core reads it, but apps have it only with a feature that
+- ``by_key``: only an API key may change the setting, not an account with a
+  role. Such a setting decides who logs in as whom, or lets the app use more of
+  the server.
+- ``by_feature``: the core reads the setting, but apps have it only if a feature
   names it.
 - ``omit``: an answer of ``/api/v1`` leaves out the default.
 - ``number``, ``auto``: spellings, see :mod:`imserver.gateway.config.values`.
@@ -39,8 +40,8 @@ SecretFile = Annotated[str, Meta(extra={"file": True})]
 """The type of a setting: the path of a file with a secret. Only the
 configuration file may have it."""
 Url = Annotated[str, Meta(extra={"url": True, "api": {"pattern": "^(https?://|$)"}})]
-"""The type of a setting: an address to which the server sends requests; empty:
-it sends none."""
+"""The type of a setting: an address to which the server sends requests. If it
+is empty, the server sends no requests."""
 
 _MARKS: Final = frozenset(
     {"api", "by_feature", "by_key", "ends_demo", "number", "omit", "unique", "url"}
@@ -105,8 +106,9 @@ def bare(hint: Any) -> Any:
 def struct_in(hint: Any) -> type[Struct] | None:
     """Return the struct in a type: the type itself, or the type of its items.
 
-    For example, it is ``KeySettings`` in ``tuple[KeySettings, ...]``. Of a
-    mapping, it is the type of the values. None: the type contains no struct.
+    For example, the result is ``KeySettings`` for ``tuple[KeySettings, ...]``.
+    For a mapping, it is the type of the values. None means that the type
+    contains no struct.
     """
     inner = bare(hint)
     if get_origin(inner) in (tuple, list):
@@ -121,9 +123,9 @@ def struct_in(hint: Any) -> type[Struct] | None:
 def marked(settings: Struct, mark: str, above: str = "") -> Iterator[tuple[str, Any]]:
     """List name and value of each setting that has a mark and is not empty.
 
-    Settings of features are included. Names are as ``webhook.secret`` and
-    ``jwt[0].key``. ``above`` is the beginning of all names, and ends with a
-    dot.
+    Settings of features are included. Examples of names are ``webhook.secret``
+    and ``jwt[0].key``. ``above`` is the beginning of all names. It is empty or
+    ends with a dot.
     """
     for name, has_mark in _fields_with(type(settings), mark):
         value = getattr(settings, name)
@@ -173,8 +175,8 @@ def _fields_with(kind: type[Struct], mark: str) -> tuple[tuple[str, bool], ...]:
         inner = struct_in(hint)
         if inner is None:
             continue
-        # Features may have marked settings inside it, which the type does not
-        # show.
+        # The type does not show the settings of features. A struct with such
+        # settings may have marked settings.
         if OF_FEATURES in inner.__struct_fields__ or _fields_with(inner, mark):
             fields.append((name, False))
     return tuple(fields)
@@ -186,8 +188,8 @@ def plain(
     """Return the settings as plain values, as the configuration file has them.
 
     If ``hide`` is set, secrets are replaced by :data:`HIDDEN`. ``kind`` is a
-    base class of the struct whose fields alone are settings; None: all fields
-    are.
+    base class of the struct. Then only the fields of this class are settings.
+    None means that all fields of the struct are settings.
     """
     hints = hints_of(kind or type(settings))
     written = _plain_fields(settings, hints, hide, by_name=False)
@@ -219,14 +221,14 @@ def _plain(value: Any, name: str, hint: Any, hide: bool, by_name: bool) -> Any:
 
     ``name`` and ``hint`` are the name and the type of its setting. If ``hide``
     is set, a secret becomes :data:`HIDDEN`. A setting with the mark ``secret``
-    is a secret. With ``by_name``, so is any text whose name sounds like a
-    secret.
+    is a secret. If ``by_name`` is set, a text is also a secret if its name
+    sounds like a secret.
     """
     if hide and value and _is_secret(value, name, hint, by_name):
         return HIDDEN
     if isinstance(value, Struct):
-        # plain() adds the settings of features. The marks and names of the
-        # fields are those of this call.
+        # plain() adds the settings of features. The other fields are written
+        # with the arguments of this call.
         fields = _plain_fields(value, hints_of(type(value)), hide, by_name)
         return plain(value, hide) | fields
     if isinstance(value, dict):
@@ -243,7 +245,8 @@ def _plain(value: Any, name: str, hint: Any, hide: bool, by_name: bool) -> Any:
 def _is_secret(value: Any, name: str, hint: Any, by_name: bool) -> bool:
     """Tell whether a value is a secret; :func:`_plain` explains the arguments.
 
-    The mark of the setting decides, also if it says that it is no secret.
+    If the setting has the mark ``secret``, the mark decides, even if it is
+    False.
     """
     sounds_secret = by_name and _sounds_secret(name, value)
     return bool(marks_of(hint).get("secret", sounds_secret))

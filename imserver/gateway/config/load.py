@@ -1,5 +1,5 @@
-"""Reads the settings. The command line overrides the environment, which
-overrides the file and the defaults.
+"""Reads the settings. The command line overrides the environment. The
+environment overrides the file, and the file overrides the defaults.
 
 Keys are compared without underscores, dashes and letter case, so the original
 server's ``httpPort`` or ``minIDleConns`` are accepted unchanged.
@@ -48,12 +48,13 @@ None means all features. Raises StartError."""
 ReadOther = Callable[
     [Any, str], tuple[dict[str, Any], Callable[[Config], Iterable[str]]] | None
 ]
-"""Reads the settings of another server: from the text of its file, or from a
-YAML document, out of which it takes the keys of such files.
+"""Reads the settings of another server.
 
-Its second argument is the name of the file, for messages. It returns the
-settings under our names, and a function that lists the entries without effect;
-None if the document has no keys of the other server. Both functions may raise
+The first argument is the text of a file of that server, or a YAML document. The
+function takes the keys of that server out of a document. The second argument is
+the name of the file, for messages. The function returns the settings under our
+names, and a function that lists the entries without effect. It returns None if
+the document has no keys of the other server. Both functions may raise
 :class:`ConfigError`."""
 
 
@@ -71,13 +72,15 @@ def load_with_locations(
     others: Callable[[], Mapping[str, ReadOther]] = dict,
     parse: Callable[[str, str], Any] | None = None,
 ) -> tuple[Config, Locations]:
-    """Read and check all settings. Returns them, and the locations of the
-    settings from the file. Raises :class:`ConfigError` with a one-line message.
+    """Read and check all settings.
+
+    Returns the settings, and the locations of the settings from the file.
+    Raises :class:`ConfigError` with a one-line message.
 
     - ``path``: a YAML file with the keys of this server or of an original's
-      ``app.yaml``, or ``conf/app.ini`` of the client dialect's original. None:
-      the file of :func:`settings_file`, if there is one.
-    - ``environ``: the environment; None: the environment of the process.
+      ``app.yaml``, or ``conf/app.ini`` of the client dialect's original. None
+      means the file of :func:`settings_file`, if there is one.
+    - ``environ``: the environment. None means the environment of the process.
     - ``overrides``: the command line, such as ``{"app.http_port": 8080}``.
     - ``declare``: returns the settings that the named features declare.
     - ``others``: returns suffix of the files of another server → the function
@@ -90,8 +93,9 @@ def load_with_locations(
     locations = Locations(path or "configuration")
     warnings: list[str] = []
 
-    # The settings of the file. It may be a file of another server whose place
-    # ours takes: "original" is what _parse() has read of such settings.
+    # The settings of the file come first. The file may be a file of another
+    # server that ours replaces. Then "original" has the settings of that
+    # server, as _parse() returns them.
     document: Any = {}
     original: Any = None
     if path is not None:
@@ -135,9 +139,9 @@ def _with_warnings(config: Config, warnings: Iterable[str]) -> Config:
 def _warnings_about(config: Config, original: Any, locations: Locations) -> list[str]:
     """List warnings that only the complete settings show.
 
-    They are about a short ``jwt.sign_key``, and about entries of the file of
-    another server that have no effect here. ``original`` is None if the file is
-    our own.
+    The warnings are about a short ``jwt.sign_key``, and about entries of the
+    file of another server that have no effect here. ``original`` is None if the
+    file is our own.
     """
     warnings = []
     weakness = short_sign_key(config)
@@ -157,18 +161,18 @@ def _add_original(
 ) -> None:
     """Add the settings that were read from a file of another server.
 
-    ``original`` is the result of a :data:`ReadOther`.
-    A file may have keys of both servers. Where our own key is given, it wins.
-    Raises ConfigError.
+    ``original`` is the result of a :data:`ReadOther`. A file may have keys of
+    both servers. If a setting has our own key, too, the value of our own key is
+    used. Raises ConfigError.
     """
     original_settings, _ = original
     for name, value in original_settings.items():
         row = declared.rows.get(name)
         if row is None:
-            # This node leaves out the feature that has the setting.
+            # The setting belongs to a feature that this node does not have.
             continue
-        # Also a value that is not used is converted: if it is invalid, people
-        # shall know.
+        # A value that is not used is converted, too. If the value is invalid,
+        # the operator gets an error.
         converted = declared.convert(row, value, locations)
         values.setdefault(name, converted)
 
@@ -218,8 +222,9 @@ def _features_in_file(
 def settings_file(environ: Mapping[str, str]) -> str | None:
     """Find the settings file if the command line names none.
 
-    It is the file that the variable IMSERVER_CONFIG names, else
-    :data:`DEFAULT_FILE` in the current directory. None: there is no such file.
+    The result is the file that the variable IMSERVER_CONFIG names, or else
+    :data:`DEFAULT_FILE` in the current directory. None means that there is no
+    such file.
     """
     path = environ.get(ENVIRONMENT_FILE)
     if path:
@@ -232,8 +237,9 @@ def settings_file(environ: Mapping[str, str]) -> str | None:
 def _data_dir_of_file(path: str, values: Mapping[str, Any], warnings: list[str]) -> str:
     """Return the path of the data folder that a settings file means.
 
-    ``values`` are the settings; without one, the default counts as if it was in
-    the file. ``warnings`` may get a text.
+    ``values`` are the settings of the file. If they do not name a data folder,
+    the default counts as if the file had it. A warning may be added to
+    ``warnings``.
     """
     data_dir = values.get(DATA_DIR, Config().server.data_dir)
     return _beside(path, data_dir, warnings)
@@ -247,8 +253,8 @@ def _beside(path: str, data_dir: str, warnings: list[str]) -> str:
     folder of a server, but the folder of the settings file has none yet.
     """
     beside = Path(path).parent / data_dir
-    # A pipe has no folder of its own, so the path stays as it is. It also stays
-    # if both paths name the same folder.
+    # A pipe has no folder of its own, so the path does not change. The path
+    # does not change either if both paths name the same folder.
     if not Path(path).is_file() or beside.absolute() == Path(data_dir).absolute():
         return data_dir
     # A file "lock" shows that a server has used a folder for its data.
@@ -273,7 +279,7 @@ def _unused_folder(path: str, beside: Path, used: Path) -> str:
 def dump(settings: Config | TenantSettings, declared: Declarations) -> str:
     """Format the settings of a server or of an app as YAML, as in a file.
 
-    Secrets are hidden, also in URLs. Settings that no feature of this node
+    Secrets are hidden, even in URLs. Settings that no feature of this node
     reads are left out.
     """
     from imserver.gateway.config.yaml import write_yaml
@@ -282,7 +288,7 @@ def dump(settings: Config | TenantSettings, declared: Declarations) -> str:
     # The settings of a single app have no key "apps": they are the app.
     apps = written.get("apps", {"": written})
     for app in apps.values():
-        # Without the settings that no feature of the node reads.
+        # Settings that no feature of the node reads are left out.
         for name in app.keys() - declared.app_hints.keys():
             del app[name]
     return hide_secrets(write_yaml(written))
@@ -340,10 +346,10 @@ def _parse(
 
 
 def _parse_yaml(text: str, path: str, parse: Callable[[str, str], Any]) -> Any:
-    """Parse the sections of a YAML file; None: it has no content.
+    """Parse the sections of a YAML file.
 
-    They are in a WrittenMapping, which has the lines of the keys. Raises
-    ConfigError.
+    The result is a WrittenMapping, which has the lines of the keys. It is None
+    if the file has no content. Raises ConfigError.
     """
     document: Any = parse(text, path)
     if document is not None and not isinstance(document, dict):
@@ -397,7 +403,7 @@ def _read_key(
 def _section_of(written: object, location: str, declared: Declarations) -> str:
     """Return the name of the section that a file spells ``written``.
 
-    It may also be a setting without a section. Raises ConfigError.
+    The result may also be a setting without a section. Raises ConfigError.
     """
     section = declared.names.get(fold(written))
     if section is None:
@@ -432,7 +438,8 @@ def _read_section(
 def _unknown(written: str, location: str, declared: Declarations) -> ConfigError:
     """Make the error about a key that nothing declares.
 
-    It proposes the most similar key, unless the key is of an absent feature.
+    If the key belongs to a feature that this node does not have, the error says
+    so. Otherwise the error proposes the most similar key.
     """
     if declared.is_absent(written):
         return ConfigError(f"{location}: {written}: {NO_FEATURE}")
@@ -467,8 +474,8 @@ def _from_environment(
     """Convert the settings of the environment: canonical name → value.
 
     The variable of ``app.http_port`` is ``IMSERVER_APP_HTTP_PORT``. A variable
-    with the prefix that is no setting only makes a warning: containers may set
-    others. Raises ConfigError for wrong values.
+    with the prefix that is no setting only makes a warning, because containers
+    may set other variables. Raises ConfigError for wrong values.
     """
     by_variable = _rows_by_variable(declared)
     values: dict[str, Any] = {}
@@ -504,7 +511,8 @@ def _is_old_name(name: str, row: Row) -> bool:
 def _our_variables(environ: Mapping[str, str]) -> list[str]:
     """List the variables that may be settings, in the order of their names.
 
-    Two others with the prefix name the settings file and the key of commands.
+    Two variables with the prefix are left out: they name the settings file, and
+    the API key for commands.
     """
     no_settings = (ENVIRONMENT_FILE, ENVIRONMENT_KEY)
     return [
@@ -533,8 +541,8 @@ def _set_from(
 def _no_setting(variable: str, declared: Declarations) -> str:
     """Make the warning about a variable that is no setting of this node.
 
-    Raises ConfigError if it is a setting of a feature that the node does not
-    have.
+    Raises ConfigError if the variable is a setting of a feature that the node
+    does not have.
     """
     absent = declared.absent_variable(variable.removeprefix(ENVIRONMENT_PREFIX))
     if absent:
@@ -596,10 +604,12 @@ def _type_beside_none(union: inspect.UnionType) -> inspect.Type:
 def _scalar_of(text: str, scalar: type, where: str) -> Any:
     """Convert a text to a number or a flag.
 
-    ``scalar`` is its type. The error begins with ``where``. Raises ConfigError.
+    ``scalar`` is the type of the result. The error begins with ``where``.
+    Raises ConfigError.
     """
     try:
-        # Not strict: the text "1" is the number 1, and "true" is a flag.
+        # The conversion is not strict: the text "1" is the number 1, and "true"
+        # is a flag.
         return msgspec.convert(text.strip(), scalar, strict=False)
     except msgspec.ValidationError:
         raise ConfigError(
@@ -670,7 +680,7 @@ def _settings_of_core(sections: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
 def _default_apps(declared: Declarations) -> dict[str, TenantSettings]:
     """Make the apps of a node whose settings name none.
 
-    They have the defaults of the features of this node, too.
+    These apps have the defaults of the features of this node, too.
     """
     of_features = declared.app_of({}).of_features
     return {

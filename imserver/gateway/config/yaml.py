@@ -1,8 +1,8 @@
 """Reads and writes YAML: safe types, unique keys, and the line of each key for
 messages.
 
-Only this module uses a YAML library. It is loaded if there is a text to read or
-write, so a server with default settings does not need it.
+Only this module uses a YAML library. The module is loaded if there is a text to
+read or write, so a server with default settings does not need it.
 """
 
 import re
@@ -24,7 +24,7 @@ def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> WrittenMappin
     Raises ConfigError for a repeated key, which YAML libraries accept, and for
     a key that is a list or a mapping.
     """
-    # It resolves the merge key "<<" of YAML.
+    # This call resolves the merge key "<<" of YAML.
     loader.flatten_mapping(node)
     mapping = WrittenMapping()
     for key_node, value_node in node.value:
@@ -37,9 +37,9 @@ def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> WrittenMappin
 
 
 def _require_new_key(key: Any, line: int, mapping: WrittenMapping) -> None:
-    """Raise ConfigError if a mapping has the key, or cannot have it.
+    """Raise ConfigError if a mapping has the key already, or cannot have it.
 
-    The key is in ``line``.
+    ``line`` is the number of the key's line.
     """
     if not isinstance(key, Hashable):
         raise ConfigError(f"line {line}: a key must be a plain word")
@@ -51,14 +51,14 @@ def _require_new_key(key: Any, line: int, mapping: WrittenMapping) -> None:
 
 
 def _construct_text(_loader: _Loader, node: yaml.ScalarNode) -> Any:
-    """Return a value as the text that was written."""
+    """Return a value as text, exactly as it is in the file."""
     return node.value
 
 
 def _construct_number(loader: _Loader, node: yaml.ScalarNode) -> Any:
     """Read a number. A time such as 22:10 stays text.
 
-    YAML 1.1 would read it in base 60, as 1330.
+    YAML 1.1 would read 22:10 as a number in base 60, which is 1330.
     """
     if ":" in node.value:
         return node.value
@@ -67,7 +67,7 @@ def _construct_number(loader: _Loader, node: yaml.ScalarNode) -> Any:
 
 for _tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float"):
     _Loader.add_constructor(_tag, _construct_number)
-# A day stays text, as in JSON.
+# A date stays text, as in JSON.
 _Loader.add_constructor("tag:yaml.org,2002:timestamp", _construct_text)
 _Loader.add_constructor(
     yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _construct_mapping

@@ -1,10 +1,10 @@
 """Pending pushes: pushes to absent users, which wait for a login.
 
-They wait in the memory of this node until a login or until they expire. When
-the user logs in on any node, they are delivered within about a second, in the
-order of the pushes. A later push to the same user is queued behind them. A node
-that stops passes its pending pushes to other nodes of its cluster. If a node is
-killed, its pending pushes are lost.
+Pending pushes wait in the memory of this node until the user logs in or they
+expire. When the user logs in on any node, the pushes are delivered within about
+a second, in their order. A later push to the same user is queued behind them. A
+node that stops passes its pending pushes to other nodes of its cluster. If a
+node is killed, its pending pushes are lost.
 """
 
 import itertools
@@ -28,7 +28,8 @@ LOOK_SECONDS: Final = 1.0
 LOOK_USERS: Final = 1000
 """Number of users looked up together."""
 APP_SHARE: Final = 0.75
-"""Part of the free space (not used by other apps) that one app may use."""
+"""Part of the free space that one app may use. The free space is the space that
+other apps do not use."""
 _ENTRY_BYTES: Final = 400
 """Memory of a push, without its content."""
 
@@ -53,7 +54,7 @@ class PendingPush(Struct, gc=False):
 class _Queue(Struct, eq=False):
     """The pending pushes of one user: number → push, the oldest first.
 
-    ``turn`` is locked while a greenlet delivers them.
+    ``turn`` is locked while a greenlet delivers these pushes.
     """
 
     pushes: dict[int, PendingPush] = field(default_factory=dict)
@@ -63,9 +64,10 @@ class _Queue(Struct, eq=False):
 class PendingPushes(Service):
     """The pushes to absent users that wait on this node.
 
-    There are at most ``limit_pushes``, with ``limit_bytes``. An app takes at
-    most :data:`APP_SHARE` of the free space, so that no app can use all of it.
-    ``to_user`` is the method of the reach that delivers a push.
+    At most ``limit_pushes`` pushes wait, with at most ``limit_bytes`` together.
+    An app takes at most :data:`APP_SHARE` of the free space, so that no app can
+    use all of it. ``to_user`` is the method that delivers a push to a user
+    (``Reach.to_user``).
     """
 
     to_user: Callable[[str, str, Event, str | None], Outcome]
@@ -81,7 +83,7 @@ class PendingPushes(Service):
     """The number of pushes that expired before their user logged in."""
     _queues: dict[tuple[str, str], _Queue] = field(default_factory=dict)
     _used: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """App → its pushes, and their bytes."""
+    """App → the number of its pushes, and their bytes."""
     _numbers: Iterator[int] = field(default_factory=itertools.count)
     _next_expiry: float = float("inf")
     _filled: Flag = field(default_factory=Flag)
@@ -104,11 +106,12 @@ class PendingPushes(Service):
     ) -> bool:
         """Keep a push for ``seconds``, until its user logs in.
 
-        Returns False if there is no room for it. Never switches greenlets.
+        Returns False if there is no space for the push. Never switches
+        greenlets.
         """
         push = PendingPush(event, device, self.clock() + seconds)
         pushes, used_bytes = self._used.get(app, (0, 0))
-        # The free space is what other apps do not use.
+        # The free space is the space that other apps do not use.
         free = self.limit_pushes - self.count + pushes
         free_bytes = self.limit_bytes - self.bytes + used_bytes
         if pushes + 1 > APP_SHARE * free:
@@ -222,7 +225,7 @@ class PendingPushes(Service):
     ) -> None:
         """Pass the pushes of a user to another node, and drop them here.
 
-        ``send`` sends a message to this node.
+        ``send`` sends a message to the other node.
         """
         # The remaining time is passed, because clocks of nodes differ.
         for number, push in tuple(queue.pushes.items()):
@@ -271,8 +274,7 @@ class PendingPushes(Service):
                 self._deliver_to_online(app, users[start : start + LOOK_USERS])
 
     def _deliver_to_online(self, app: str, users: Sequence[str]) -> None:
-        """Deliver the pushes of those users who are online. Switches
-        greenlets."""
+        """Deliver the pushes of users who are online. Switches greenlets."""
         are_online = self.presence.are_online(app, users)
         for user, is_online in zip(users, are_online, strict=True):
             if is_online:
@@ -281,7 +283,7 @@ class PendingPushes(Service):
     def _expire(self) -> None:
         """Drop the pushes whose time is over, and find the next expiry.
 
-        So a look at all queues is needed only when a push expires.
+        So all queues are searched only when a push expires.
         """
         now = self.clock()
         next_expiry = float("inf")

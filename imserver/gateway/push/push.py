@@ -49,8 +49,8 @@ _UNKNOWN: Final = Outcome.UNKNOWN
 _SETTLED: Final = ACCEPTED | {_REPEATED}
 _NOT_REACHED: Final = (_NOT_SENT, _UNKNOWN)
 _YIELD_PUSHES: Final = 1024
-"""Pushes between two looks at the sockets, 4 to 8 ms. With 256, `bench push
---bulk 1000` cost 7 % more."""
+"""How many pushes are sent before the loop serves its sockets. They take 4 to 8
+ms. With 256, `bench push --bulk 1000` cost 7 % more."""
 
 _Item = TypeVar("_Item")
 _MEMBERS_PER_READ: Final = 1000
@@ -60,8 +60,9 @@ _MEMBERS_PER_READ: Final = 1000
 def nothing_accepted(outcomes: Collection[Outcome]) -> bool:
     """Tell whether delivery has failed, and no target has accepted the push.
 
-    A target that accepted it before counts, too. Then every API answers with a
-    temporary error, and the id may be used again.
+    A target that accepted the push before counts as accepting. If the result is
+    True, every API answers with a temporary error, and the id may be used
+    again.
     """
     return (
         Outcome.FAILED in outcomes
@@ -84,9 +85,9 @@ class UserPush(Struct, forbid_unknown_fields=True, gc=False):
 class Reach(Protocol):
     """Delivers to users, on this node or on all nodes.
 
-    It counts the pushes that were sent. The outcome UNKNOWN means that the
-    registry, which knows the nodes of users, does not answer. Every call may
-    switch greenlets.
+    The reach counts the pushes that were sent. The outcome UNKNOWN means that
+    the registry, which knows the nodes of users, does not answer. Every call
+    may switch greenlets.
     """
 
     def to_user(
@@ -108,9 +109,10 @@ class Reach(Protocol):
     ) -> list[Outcome]:
         """Deliver to each user the event of ``events`` at the same index.
 
-        ``device`` is the only device that gets it; None means all devices.
-        Returns the outcomes. ``outcomes`` is an empty list to which they are
-        added, so that the caller has the known outcomes after an error.
+        ``device`` is the only device that gets the event. None means all
+        devices. Returns the outcomes. The outcomes are also added to the empty
+        list ``outcomes``, so that the caller has the known outcomes after an
+        error.
         """
 
     def to_each_once(
@@ -135,9 +137,10 @@ class Reach(Protocol):
 class Pushes(Service):
     """Sends pushes with message ids, each id only once.
 
-    It claims the id, delivers through ``reach``, and settles the claim: it
-    remembers the id of an accepted push. ``channels`` delivers in apps whose
-    channels of users have a history. Every call may switch greenlets.
+    A call claims the id of a push, delivers the push through ``reach``, and
+    settles the claim: the id of an accepted push is remembered. ``channels``
+    delivers in apps where the channels of users have a history. Every call may
+    switch greenlets.
     """
 
     ids: Idempotency
@@ -163,8 +166,8 @@ class Pushes(Service):
         user = push.user
         msg_id = push.msg_id
         channels = self._stores(app)
-        # Claimed on this node only: the reach claims in the cluster, in one
-        # query with the lookup.
+        # The id is claimed on this node only. The reach claims it in the
+        # cluster, in the query that finds the user.
         key = self.ids.claim(app, msg_id, None, channels is None)
         if key is None:
             return _REPEATED
@@ -218,9 +221,9 @@ class Pushes(Service):
         if self._stores(app):
             return [self.from_back_end(app, push) for push in _paced(pushes)]
         outcomes, waiting = self.reach.to_each_once(app, pushes)
-        # Rare: the same id twice in this call, or in another call at this
-        # moment. No claim is held during the wait, so that two calls never wait
-        # for each other.
+        # Sometimes an id comes twice in this call, or another call has claimed
+        # it now. This call has no open claims while it waits, so that two calls
+        # never wait for each other.
         for index in waiting:
             outcomes[index] = self.from_back_end(app, pushes[index])
         return outcomes
@@ -236,8 +239,8 @@ class Pushes(Service):
     ) -> Outcome:
         """Push to all users of an app except some.
 
-        ``sender`` and ``except_users`` do not get it. ``by_user``: the sender
-        makes the request, and not the back end.
+        ``sender`` and ``except_users`` do not get the push. ``by_user`` says
+        whether the sender makes the request, and not the back end.
         """
         if by_user:
             claimed_id = _id_of_user(sender, msg_id)
@@ -303,9 +306,9 @@ def _paced(items: Iterable[_Item]) -> Iterator[_Item]:
 def _id_of_user(user: str, msg_id: str) -> str:
     """Return the name under which the message id of a user is claimed.
 
-    It never equals an id of the back end or of another user: no id contains
-    U+0000. Otherwise a user could claim an id of others, and their push would
-    count as a repeat.
+    The name contains U+0000, which no id contains. So the name never equals an
+    id of the back end, or a name for another user. Otherwise a user could claim
+    an id of others, and their push would count as a repeat.
     """
     if not msg_id:
         return ""
@@ -342,10 +345,10 @@ class LocalReach(Service):
         """Deliver to each user the event of ``events`` at the same index.
 
         The outcomes are added to ``outcomes``, so that a caller has the known
-        ones after an error. A user ``""`` gets nothing.
+        outcomes after an error. A user ``""`` gets nothing.
         """
-        # Names are looked up once per call, not once per user; also in
-        # to_each_once().
+        # Names are looked up once per call, not once per user. to_each_once()
+        # does so, too.
         to_sessions = self.fanout.to_sessions
         if outcomes is None:
             outcomes = []
@@ -373,7 +376,8 @@ class LocalReach(Service):
         for push in pushes:
             user = push.user
             msg_id = push.msg_id
-            # None: the id was accepted before. 0: the push has no id.
+            # None means that the id was accepted before. 0 means that the push
+            # has no id.
             key = claim(app, msg_id)
             if key is None:
                 outcomes.append(_REPEATED)
@@ -453,7 +457,7 @@ class Publishing(Service, dict=True):
         self.stored_pushes: StoredPushes = StoredPushes()
 
     def ask(self, stored_pushes: StoredPushes) -> None:
-        """Use this object to store pushes from now on: the messenger."""
+        """Use this object of the messenger to store pushes from now on."""
         self.stored_pushes = stored_pushes
 
     def to_channels(
@@ -473,11 +477,11 @@ class Publishing(Service, dict=True):
 
         The results are in the order of the channels.
 
-        ``key`` identifies the request (``""``: no key): for each key, a channel
-        gets one publication. A repeated one has the outcome REPEATED, and its
-        position if this node knows it. ``digest`` is the hash of the request
-        (:func:`digest_of`), which distinguishes it from others with the same
-        key.
+        ``key`` identifies the request. ``""`` means that it has no key. For
+        each key, a channel gets one publication. A repeated publication has the
+        outcome REPEATED, and its position if this node knows the position.
+        ``digest`` is the hash of the request (:func:`digest_of`). It
+        distinguishes requests with the same key.
 
         A publication that was REFUSED or has FAILED has a ``refusal``: a
         :class:`ChannelRefused`, or :class:`IdReused` if the key belongs to
@@ -506,7 +510,7 @@ class Publishing(Service, dict=True):
         ]
 
         def publish_to(index: int, first: First | None) -> RequestResult[Published]:
-            """Publish to one channel, if it is no repeat."""
+            """Publish to one channel, unless the request is a repeat."""
             return self._publish_once(publication, names[index], first)
 
         results = self.ids.carry_out_each(
@@ -522,7 +526,7 @@ class Publishing(Service, dict=True):
     def _publish_once(
         self, publication: _Publication, channel: str, first: First | None
     ) -> RequestResult[Published]:
-        """Publish to a channel, unless it was done before under the same key.
+        """Publish to a channel, unless a request with this key did so before.
 
         ``first`` is the result of the first request with this key. None means
         that this request is the first. Returns the publication, the outcomes
@@ -552,8 +556,8 @@ class Publishing(Service, dict=True):
     def _publish(self, publication: _Publication, channel: str) -> Published:
         """Publish to one of several channels.
 
-        ``user:<id>`` and ``group:<id>`` stand for a user and a group, who have
-        no ordinary channel. A refusal is the result, and not an error.
+        ``user:<id>`` and ``group:<id>`` are not ordinary channels: they stand
+        for a user and a group. A refusal is the result, and not an error.
         """
         app = publication.app
         event = publication.event
@@ -595,7 +599,7 @@ class Publishing(Service, dict=True):
     ) -> Published:
         """Publish to the channel of a group, or of a user without a history.
 
-        Its members receive a push.
+        The members of the group, or the user, receive a push.
         """
         (outcome,) = self.to_targets(
             publication.app, [target], publication.event, publication.except_users
@@ -616,10 +620,10 @@ class Publishing(Service, dict=True):
     ) -> list[Outcome]:
         """Send an event to each target, in order.
 
-        A user or connection that several targets name receives the event
-        several times. ``except_users`` do not receive it through channels,
-        groups and ``all``. Absent users receive it if they log in within
-        ``ttl_seconds``. ``key`` is the key of the request, for
+        If several targets name a user or a connection, it receives the event
+        several times. ``except_users`` do not receive the event through
+        channels, groups and ``all``. Absent users receive the event if they log
+        in within ``ttl_seconds``. ``key`` is the key of the request, for
         :meth:`ChannelPublishing.publish_event`.
         """
         outcomes: list[Outcome] = []
@@ -726,8 +730,9 @@ class Publishing(Service, dict=True):
     ) -> list[Outcome]:
         """Send to each user the event of ``events`` at the same index.
 
-        It goes to all devices of the user, or to one (``device``). A push to an
-        absent user is pending for ``ttl_seconds``: it waits for a login.
+        The event goes to all devices of the user. If ``device`` is not None, it
+        goes to this device only. A push to an absent user is pending for
+        ``ttl_seconds``: the push waits for a login.
         """
         # The users of a system are connections.
         if app.startswith(SYSTEM_PREFIX):
@@ -768,8 +773,8 @@ class Publishing(Service, dict=True):
             if is_pending:
                 results.append(Outcome.PENDING)
             elif outcome is _UNKNOWN:
-                # It is not known whether the user is online. To this caller
-                # that is a temporary failure.
+                # It is not known whether the user is online. For the caller
+                # this is a temporary failure.
                 results.append(Outcome.FAILED)
             else:
                 results.append(outcome)
@@ -787,9 +792,9 @@ class Publishing(Service, dict=True):
     ) -> Published:
         """Push an event to a user whose channel has a history.
 
-        It is published to the channel, and sent to the sessions that do not
-        subscribe. The push to these sessions may be pending for
-        ``ttl_seconds``.
+        The event is published to the channel, and sent to the sessions that do
+        not subscribe to the channel. The push to these sessions may be pending
+        for ``ttl_seconds``.
         """
         if self.pending.count:
             self._deliver_pending(app, (user,))
@@ -804,8 +809,8 @@ class Publishing(Service, dict=True):
         if to_user in _NOT_REACHED:
             self._report_absent(app, [user], [event], [to_user])
             if ttl_seconds:
-                # With its channel, the event does not go to subscribers of the
-                # channel, because they receive the publication.
+                # If the event names its channel, the subscribers of the channel
+                # do not get the push, because they receive the publication.
                 event = replace(event, channel=ChannelPart(f"{USER_CHANNEL}{user}"))
                 is_pending = self.pending.add(app, user, event, ttl_seconds)
 
@@ -816,8 +821,8 @@ class Publishing(Service, dict=True):
         return _refused(ChannelRefused("unavailable", "the registry does not answer"))
 
     def _deliver_pending(self, app: str, users: Sequence[str]) -> None:
-        """Deliver the pending pushes of these users first, so that the order is
-        kept."""
+        """Deliver the pending pushes of these users. A caller does so before it
+        sends a new push, so that the pushes keep their order."""
         pending = self.pending
         for user in users:
             if pending.waits_for(app, user):
@@ -832,7 +837,7 @@ class Publishing(Service, dict=True):
     ) -> None:
         """Report the users who are not online to ``on_absent``.
 
-        ``outcomes`` tell who it is.
+        The outcome of such a user, at the same index, is NOT_SENT.
         """
         if self.on_absent is None or _NOT_SENT not in outcomes:
             return

@@ -1,12 +1,12 @@
 """Routing of pushes in a cluster: find the user's nodes, forward, reroute, keep
 the order.
 
-Messages from one node to another keep their order. A user's move to another
-node breaks it: a push on its way to the old node must be rerouted, while a
-later push goes directly to the new node. So each push carries its sender's
-number. The sender waits a little after a move (:class:`ReorderDelay`), and the
-new node drops a rerouted push that a later push has overtaken
-(:class:`ReorderGuard`).
+Messages from one node to another keep their order. But a user may move to
+another node. Then a push on its way to the old node must be rerouted, while a
+later push goes directly to the new node. So each push has a number from the
+node that sends it. The sending node waits a little after a move
+(:class:`ReorderDelay`). The new node drops a rerouted push that a later push
+has overtaken (:class:`ReorderGuard`).
 """
 
 from __future__ import annotations
@@ -55,10 +55,10 @@ class ClusterReach(Service):
     """Delivers to users on all nodes. It finds the nodes of users in the
     registry.
 
-    While the registry does not answer, only users of this node are reached, and
-    the outcome of others is UNKNOWN. The outcome of users whom the registry
-    does not know is UNKNOWN, too, until all nodes have registered their
-    sessions again.
+    While the registry does not answer, only users of this node are reached. The
+    outcome of other users is then UNKNOWN. If the registry has lost its data,
+    the outcome of users whom it does not know is UNKNOWN, too, until all nodes
+    have registered their sessions again.
     """
 
     registry: RedisRegistry
@@ -87,7 +87,7 @@ class ClusterReach(Service):
         """Deliver to a user, unless a push with this id was accepted before.
 
         One query finds the user and claims the id. If another push with this id
-        is on its way, this waits for its outcome.
+        is on its way, this method waits for the outcome of that push.
         """
         if not event.id:
             return self.to_user(app, user, event)
@@ -118,8 +118,8 @@ class ClusterReach(Service):
                 and refs[0].epoch == own_epoch
                 and not self._routes.may_be_elsewhere(app, user)
             ):
-                # Most pushes. By push(), one with Redis takes 1.03 of the CPU
-                # (six pairs).
+                # Most pushes come here. If push() did this, a push with Redis
+                # would take 3 % more CPU (measured in six pairs of runs).
                 if self.fanout.to_sessions(app, user, event):
                     self.metrics.pushes[app] += 1
                     outcome = Outcome.SENT
@@ -132,7 +132,8 @@ class ClusterReach(Service):
                 seconds = self._routes.record_push(app, user, epoch, own_epoch)
                 if seconds:
                     gevent.sleep(seconds)
-                    # Without an answer, the sessions found before stay.
+                    # If the registry does not answer, the sessions of the first
+                    # look-up are used.
                     (refs,) = self._look_up(app, [user]) or [refs]
             outcome = self.push(app, user, event, refs)
         finally:
@@ -161,8 +162,8 @@ class ClusterReach(Service):
     def _push_batch(self, app: str, pushes: Sequence[UserPush]) -> list[Outcome | None]:
         """Send the pushes of one batch.
 
-        The outcome of a push is None if another push has claimed its id now;
-        then it was not sent.
+        The outcome of a push is None if another push holds its id now. Then the
+        push was not sent.
         """
         refs = self.find(app, [push.user for push in pushes])
         # An absent user gets nothing, so the id of such a push is not claimed
@@ -170,12 +171,12 @@ class ClusterReach(Service):
         absent: set[int] = set()
         if refs is not None:
             absent.update(index for index, sessions in enumerate(refs) if not sessions)
-        # A claim that is neither a number nor Waiting is that of a repeat.
+        # A claim that is neither a number nor Waiting belongs to a repeat.
         outcomes: list[Outcome | None] = [Outcome.REPEATED] * len(pushes)
         ids = [push.msg_id for push in pushes]
         claims = self.ids.claim_each(app, ids, only_here=absent)
 
-        settled = 0  # the number of claims that need no release any more
+        settled = 0  # how many claims need no release any more
         try:
             for index, (push, id_claim) in enumerate(zip(pushes, claims, strict=True)):
                 if isinstance(id_claim, Waiting):
@@ -201,7 +202,8 @@ class ClusterReach(Service):
     ) -> list[Outcome]:
         """Deliver to each user the event of ``events`` at the same index.
 
-        ``outcomes`` is a list that the caller has after an error, too.
+        The outcomes are added to the list ``outcomes``, so that the caller has
+        the known outcomes after an error.
         """
         if outcomes is None:
             outcomes = []
@@ -209,7 +211,7 @@ class ClusterReach(Service):
         for start in range(0, len(users), BATCH_TARGETS):
             batch = users[start : start + BATCH_TARGETS]
             refs = self.find(app, batch)
-            # The events go on with the next batch.
+            # The iterator of the events continues in the next batch.
             rows = zip(batch, next_events, strict=False)
             for index, (user, event) in enumerate(rows):
                 if not user:
@@ -267,8 +269,8 @@ class ClusterReach(Service):
         if not longest:
             return refs
 
-        # Earlier pushes are rerouted meanwhile. As other users may move
-        # meanwhile, the sessions are looked up again.
+        # During this time earlier pushes are rerouted. Other users may move
+        # during it, so the sessions are looked up again.
         gevent.sleep(longest)
         return self._look_up(app, users)
 
@@ -346,8 +348,8 @@ class ClusterReach(Service):
             epochs |= unsure_epochs
         others = epochs - {own_epoch}
         if others:
-            # Only a push that goes to one node may be forwarded by it:
-            # otherwise the user could get it twice.
+            # A node may forward a push only if no other node has the push.
+            # Otherwise the user could get the push twice.
             alone = len(epochs) == 1 and not unsure_epochs
             # 0 means that the push was not rerouted yet.
             item = ToUser(app, user, event, 0, alone, self._origin, number, device)
@@ -356,8 +358,8 @@ class ClusterReach(Service):
         if reached:
             self.metrics.pushes[app] += 1
             return Outcome.SENT
-        # This is so even if there are no other nodes now, because a node that
-        # starts meanwhile serves users by itself.
+        # The outcome is UNKNOWN even if there are no other nodes now, because a
+        # node that is just starting may already serve users.
         if refs is None or unsure_epochs:
             return Outcome.UNKNOWN
         if others:
@@ -392,7 +394,7 @@ class ClusterReach(Service):
 def _epochs_with(refs: tuple[SessionRef, ...] | None, device: str | None) -> set[int]:
     """Return the nodes that have sessions of a user, by their epochs.
 
-    With a ``device``, only sessions on this device count.
+    If ``device`` is not None, only sessions on this device count.
     """
     return {
         ref.epoch
@@ -426,24 +428,25 @@ MAX_REROUTED = 10_000
 """Limit of the pushes on a node that wait to find their users."""
 _LOGIN_LOOKS: Final = 100
 _LOGIN_LOOK_SECONDS: Final = 0.01
-"""Time between two looks whether a login that waits for the registry has
-ended. After :data:`_LOGIN_LOOKS` of them, the user is looked for elsewhere."""
+"""Time between two checks whether a login that waits for the registry has
+ended. After :data:`_LOGIN_LOOKS` checks, the user is looked for elsewhere."""
 _FIRST_LOOK_SECONDS: Final = 0.02
 _LONGEST_LOOK_SECONDS: Final = 0.1
 """The shortest and the longest pause between two look-ups of a user who is
 nowhere."""
 RETURN_SECONDS: Final = 3.0
-"""How long pushes to a node that drains wait for users whom it has closed to
-come back elsewhere."""
+"""How long pushes wait on a node that drains. In this time the users whose
+connections the node has closed come back on other nodes."""
 
 
 class Rerouting(Service):
     """Delivers pushes of other nodes, and reroutes pushes whose user has moved.
 
-    Between the lookup and the arrival of a push, its user may have logged in on
-    another node, or a login here may still wait for the registry. Such a push
-    waits for the login, or is forwarded to the user's node, in the order of
-    arrival. It waits in the queue of its user.
+    Between the look-up and the arrival of a push, its user may have logged in
+    on another node, or a login here may still wait for the registry. Such a
+    push waits in the queue of its user. When a login here ends, the push is
+    delivered here. Otherwise it is forwarded to the user's node, in the order
+    of arrival.
     """
 
     registry: RedisRegistry
@@ -456,21 +459,21 @@ class Rerouting(Service):
     rerouted: int = 0
     """Number of pushes forwarded to the node to which their user had moved."""
     unreached: int = 0
-    """Number of accepted pushes that reached nobody, overtaken ones
-    included."""
+    """Number of accepted pushes that reached nobody. Overtaken pushes
+    count, too."""
     _on_unreached: list[Callable[[str, str, Event], object]] = field(
         default_factory=list
     )
     patience: float = 0.0
     """How many seconds a push waits for a user who is on no node. While this
-    node drains, it is :data:`RETURN_SECONDS`. Set by
-    :class:`imserver.gateway.core.network.Draining`."""
+    node drains, the value is :data:`RETURN_SECONDS`.
+    :class:`imserver.gateway.core.network.Draining` sets it."""
 
     def report_to(self, unreached: Callable[[str, str, Event], object]) -> None:
         """Call a function for each push whose user was found on no node.
 
-        It is called only if no other node has the push. It gets the app, the
-        user and the event, and must not switch greenlets.
+        The function is called only if no other node has the push. Its arguments
+        are the app, the user and the event. It must not switch greenlets.
         """
         self._on_unreached.append(unreached)
 
@@ -488,7 +491,7 @@ class Rerouting(Service):
         queue = self._queues.get((item.app, item.user))
         if queue is None and self._deliver_here(item):
             return
-        # There are too many already, so this one is dropped.
+        # Too many pushes wait already, so this push is dropped.
         if self._count >= MAX_REROUTED:
             self.unreached += 1
             return
@@ -532,7 +535,8 @@ class Rerouting(Service):
                 item = queue[0]
                 if not self._deliver_or_forward(item, until):
                     self._report_unreached(item)
-                # The push is removed last: a new push must wait behind it.
+                # The push is removed only now, because a new push must wait
+                # behind it until it is sent.
                 queue.popleft()
                 self._count -= 1
         except Exception:
@@ -567,7 +571,7 @@ class Rerouting(Service):
         looks = 0
         while True:
             refs = self.registry.find(item.app, [item.user])
-            # The user may have logged in here meanwhile.
+            # The user may have logged in here during the look-up.
             if self._deliver_here(item):
                 return True
             if refs is None or not item.alone or item.hops >= MAX_HOPS:
@@ -617,9 +621,9 @@ GUARD_SECONDS = 10.0
 class ReorderDelay(Service):
     """Delays a push if its user has just moved to another node.
 
-    It remembers, for the most recent users of other nodes, to which node this
-    node has sent its last push. A push to a user of this node is delivered at
-    once, so no later push waits for it.
+    For the most recent users of other nodes, this object remembers to which
+    node this node has sent the last push. A push to a user of this node is
+    delivered at once, so no later push waits for it.
     """
 
     _clock: Callable[[], float] = monotonic
@@ -627,13 +631,15 @@ class ReorderDelay(Service):
         default_factory=dict
     )
     """App and user → the epoch of the node, the time of the last push, and the
-    end of the wait (0: no wait); the oldest push first."""
+    end of the wait. The end is 0 if pushes need not wait. The oldest push comes
+    first."""
 
     def record_push(self, app: str, user: str, epoch: int, own: int = 0) -> float:
         """Record a push to a node, and return how many seconds it must wait.
 
-        ``epoch`` is the epoch of that node, and ``own`` the epoch of this node
-        (0: record the push in any case). Never switches greenlets.
+        ``epoch`` is the epoch of that node, and ``own`` the epoch of this node.
+        If ``own`` is 0, the push is recorded in any case. Never switches
+        greenlets.
         """
         if epoch == own and (app, user) not in self._routes:
             return 0.0
@@ -673,9 +679,9 @@ class _Guard(Struct, gc=False):
 class ReorderGuard(Service):
     """Drops rerouted pushes that a later push has overtaken.
 
-    It remembers recent logins on this node, and the pushes delivered to these
-    users. ``origin`` identifies the node that sent a push, and ``number``
-    counts its pushes. Never switches greenlets.
+    The guard remembers recent logins on this node, and the pushes that were
+    delivered to these users. ``origin`` identifies the node that sent a push,
+    and ``number`` counts the pushes of that node. Never switches greenlets.
     """
 
     _hub: Hub

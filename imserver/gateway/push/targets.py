@@ -67,8 +67,9 @@ def addressed(target: Target) -> Target:
 class PushToStore(Struct, frozen=True, gc=False):
     """A push that is stored: a message for each target, a user or a group.
 
-    ``key`` names the push (``""``: no key): it is stored once for each key.
-    ``digest`` distinguishes it from another push with the same key.
+    ``key`` names the push, which is stored once for each key. ``""`` means that
+    the push has no key. ``digest`` distinguishes the push from another push
+    with the same key.
     """
 
     targets: Sequence[Target]
@@ -80,7 +81,8 @@ class PushToStore(Struct, frozen=True, gc=False):
 class TargetResult(Struct, frozen=True, gc=False):
     """The result of the message for one target.
 
-    It is STORED at this position, REFUSED for this ``reason``, or FAILED.
+    The message is STORED at this position, REFUSED for this ``reason``, or has
+    FAILED.
     """
 
     outcome: Outcome
@@ -118,15 +120,16 @@ class StoredPushes:
 class UserChannels:
     """Makes a push to a user a publication to the channel of the user.
 
-    The subscribers of the channel receive it from there, with its position. The
-    other sessions of the user receive it as any push. Every call may switch
-    greenlets. ``to_user``: the method of the reach.
+    The subscribers of the channel receive the publication with its position.
+    The other sessions of the user receive the event like any push. Every call
+    may switch greenlets. ``to_user`` is the method that delivers a push to a
+    user (``Reach.to_user``).
     """
 
     def __init__(
         self, channels: Channels, to_user: Callable[[str, str, Event], Outcome]
     ) -> None:
-        """Take the channels, and the method of the reach."""
+        """Take the channels, and the method that delivers a push to a user."""
         self._channels = channels
         self._to_user = to_user
         self.apps = channels.options.history_apps
@@ -164,7 +167,7 @@ class UserChannels:
 
         outcome = self._to_user(app, user, event)
         if published.outcome is Outcome.NOT_SENT:
-            # No history has it, so only the other sessions count.
+            # No history has the event, so only the other sessions count.
             published = Published(outcome)
         return published, outcome
 
