@@ -26,17 +26,18 @@ _TURN_SECONDS = 0.001
 _LEAST_SWEEP_SECONDS: Final = 0.5
 
 Check = Callable[[Connection], float | None]
-"""Called for each session of a dialect in each sweep. It returns after how many
-seconds without any traffic the session is closed. It returns None if the
-session must send heartbeats instead. It may close the session. Never switches
-greenlets."""
+"""A function that each sweep calls for each session of a dialect. It returns
+after how many seconds without any traffic the session is closed. It returns
+None if the session must send heartbeats instead. The function may close the
+session. It never switches greenlets."""
 
 
 def _open_in_batches(connections: Iterable[Connection]) -> Iterable[Connection]:
     """Yield the connections that are in service, and let others run now and
     then.
 
-    It iterates over a copy, because connections come and go meanwhile.
+    The function iterates over a copy, because connections come and go while
+    others run.
     """
     for index, connection in enumerate(tuple(connections)):
         if index and index % _BATCH == 0:
@@ -49,9 +50,9 @@ class Sweep(Service):
     """Closes silent connections, and pings clients.
 
     ``heartbeat_seconds`` is how long a session may be silent. ``login_seconds``
-    is the time in which a client must log in; 0: as long as a session may be
-    silent. ``ping_seconds`` is the time between two pings, and ``pong_seconds``
-    the time in which a client must answer a ping.
+    is the time in which a client must log in. 0 means as long as a session may
+    be silent. ``ping_seconds`` is the time between two pings, and
+    ``pong_seconds`` the time in which a client must answer a ping.
     """
 
     context: ConnectionContext
@@ -61,7 +62,7 @@ class Sweep(Service):
     ping_seconds: float
     pong_seconds: float
     checks: dict[str, Check] = field(default_factory=dict)
-    """Dialect → its check."""
+    """Name of a dialect → the check for its sessions."""
 
     def run_sweeps(self, sweep_seconds: float) -> None:
         """Greenlet: check all connections every ``sweep_seconds``."""
@@ -101,7 +102,7 @@ class Sweep(Service):
             elif silent_seconds and connection.user is not None:
                 self._check_traffic(connection, now - silent_seconds)
             elif dialect.pinged:
-                # Only before the login is last_seen above 0.
+                # last_seen is above 0 only before the login.
                 if 0 < connection.last_seen < (oldest_login or oldest_heartbeat):
                     self._close(connection, CloseCode.LOGIN_TIMEOUT)
             elif connection.last_seen < oldest_heartbeat:
@@ -122,8 +123,9 @@ class Sweep(Service):
     def run_pings(self) -> None:
         """Greenlet: ping all clients of dialects with a heartbeat command.
 
-        It does so in rounds, and closes the clients that do not answer within
-        ``pong_seconds``. For the other clients see :class:`Pings`.
+        The greenlet pings in rounds, and closes the clients that do not answer
+        within ``pong_seconds``. :class:`Pings` pings the clients of other
+        dialects.
         """
         round_ends: deque[float] = deque()
         """The end times of the rounds of pings whose answers are not checked
@@ -180,9 +182,9 @@ _PING_BATCH: Final = 500
 class Pings:
     """Pings the clients of dialects without a heartbeat command.
 
-    Each is pinged every ``ping_seconds``. A connection without a sign of life
-    for ``silent_seconds`` is closed at the next check, up to ``ping_seconds``
-    later. All received data is a sign of life, also a pong.
+    Each client is pinged every ``ping_seconds``. A connection without a sign of
+    life for ``silent_seconds`` is closed at the next check, up to
+    ``ping_seconds`` later. All received data is a sign of life, even a pong.
     """
 
     def __init__(
@@ -197,13 +199,14 @@ class Pings:
         self._context = context
         self._metrics = metrics
         self._step_seconds = ping_seconds / SLOTS
-        # Two checks of one connection are about one period apart. Half a period
-        # less, so that a delay of the loop does not add another period.
+        # Two checks of one connection are about one period apart. The patience
+        # is half a period shorter, so that a delay of the loop does not add
+        # another period.
         self._patience = max(silent_seconds - ping_seconds / 2, ping_seconds / 2)
 
     def run(self) -> None:
-        """Greenlet: run one step after the other, each for a part of the
-        connections.
+        """Greenlet: run one step after the other. Each step is for a part of
+        the connections.
 
         If the loop was late, the missed steps follow at once.
         """
@@ -227,8 +230,8 @@ class Pings:
             if not since:  # the last ping is answered
                 connection.ping()
             elif now - since < self._patience:
-                # The client is pinged again, but its time counts from the first
-                # ping.
+                # The client is pinged again, but its time limit counts from the
+                # first unanswered ping.
                 connection.send_frame(connection.encoding.ping_frame)
             else:
                 self._metrics.swept += 1
@@ -239,7 +242,8 @@ class Pings:
     def _connections_of(self, slot: int) -> Iterator[Connection]:
         """Yield the connections of a slot whose clients are pinged.
 
-        They are in service. A connection that still has to log in is left out.
+        All these connections are in service. A connection that still has to log
+        in is left out.
         """
         if not self._context.pinged:
             return
@@ -248,8 +252,8 @@ class Pings:
             connection = poller.at(fd)
             if not isinstance(connection, Connection) or connection.state >= CLOSING:
                 continue
-            # Only before the login is last_seen above 0. A client that comes
-            # back would answer a ping before that in the name of its last
-            # session.
+            # last_seen is above 0 only before the login. A client that comes
+            # back must not be pinged then, because it would answer in the name
+            # of its last session.
             if connection.encoding.dialect.pinged and not connection.last_seen:
                 yield connection

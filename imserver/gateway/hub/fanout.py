@@ -43,8 +43,8 @@ class UnackedMessages(Protocol):
     def ack(self, connection: Connection, number: int) -> int:
         """Record that the client has the messages up to a number.
 
-        Returns the id of the last stored message among them, or 0 if none of
-        them is stored.
+        Returns the id of the last stored message among these messages. If none
+        of these messages is stored, the result is 0.
         """
 
     def clear(self) -> list[Event]:
@@ -57,7 +57,7 @@ class UnackedMessages(Protocol):
 class AckedState(DialectState, gc=False):
     """The state of a connection whose client may acknowledge messages.
 
-    ``unacked`` is None if it does not.
+    ``unacked`` is None if the client does not acknowledge messages.
     """
 
     unacked: UnackedMessages | None = None
@@ -72,7 +72,7 @@ cannot express the event."""
 _NUMBERED = ("msg", "message")
 """Kinds of events and of stored messages that clients acknowledge."""
 _NOTICES_SHARE: Final = 8
-"""The notices of a second fill at most this part of an outbox: an eighth."""
+"""The notices of a second fill at most an eighth of an outbox."""
 
 
 def make(encoding: Encoding, event: Event | Part) -> FrameSource:
@@ -145,7 +145,7 @@ def _numbered(
 ) -> bytes:
     """Make the frame of a message that the client acknowledges.
 
-    It gets the next number of the connection, and is recorded as not
+    The message gets the next number of the connection, and is recorded as not
     acknowledged yet.
     """
     state = connection.dialect_state
@@ -171,7 +171,7 @@ def frame_for(source: FrameSource, connection: Connection) -> bytes:
 class Run(Protocol):
     """Stored messages that are delivered together.
 
-    A connection gets all of them or a part.
+    A connection gets all of these messages, or a part of them.
     """
 
     def pick(self, encoding: Encoding, indexes: Sequence[int]) -> FrameSource:
@@ -179,7 +179,7 @@ class Run(Protocol):
 
 
 class Part(Struct, eq=False, gc=False):
-    """Messages of a run, by their indexes in it."""
+    """Some messages of a run, named by their indexes in the run."""
 
     run: Run
     indexes: Sequence[int]
@@ -188,10 +188,10 @@ class Part(Struct, eq=False, gc=False):
 class Fanout:
     """Puts events into the outboxes of connections.
 
-    It owns the *notices* of apps that wait: users see there who comes and goes.
-    ``notice_members``: apps with more users have no notices. ``notice_bytes``
-    is the limit of the bytes of notices that one connection may cause per
-    second, an eighth of an outbox.
+    It owns the *notices* of apps that wait to be sent. A notice tells users who
+    comes and goes. An app with more than ``notice_members`` users has no
+    notices. ``notice_bytes`` is the limit of the bytes of notices that one
+    connection may cause per second, an eighth of an outbox.
     """
 
     def __init__(
@@ -271,9 +271,9 @@ class Fanout:
     def _to_some_of(self, app: App, user: str, event: Event, device: str | None) -> int:
         """Send to the sessions of a user, one by one. Returns their number.
 
-        It is needed if only the sessions on ``device`` get the event, or if
-        channels of users or groups have subscribers in the app.
-        :meth:`to_sessions` has the rules.
+        :meth:`to_sessions` calls this method if only the sessions on ``device``
+        get the event, or if channels of users or groups have subscribers in the
+        app. :meth:`to_sessions` explains the rules.
         """
         # Sessions that subscribe to the user's channel, or to the channel of
         # the event, get a publication. "plain" is the push for all others.
@@ -291,8 +291,8 @@ class Fanout:
             )
         for session in sessions:
             if event_channel is not None and session in event_channel.members:
-                # The publication reaches the subscribers of the user's own
-                # channel from there.
+                # Subscribers of the user's own channel receive the publication
+                # from that channel.
                 if event_channel is not user_channel:
                     self._send(session, event)
             elif user_channel is not None and session in user_channel.members:
@@ -305,7 +305,7 @@ class Fanout:
     def _without_channel(self, event: Event) -> Event:
         """Return the push for sessions that have not subscribed.
 
-        It is one object for one event, so it is encoded once.
+        The result is one object for each event, so it is encoded only once.
         """
         if self._named is not event:
             self._named = event
@@ -315,8 +315,8 @@ class Fanout:
     def _send(self, connection: Connection, event: Event) -> None:
         """Put an event into the outbox of one connection."""
         encoding = connection.encoding
-        # The frames of the last event are kept: the next session often gets the
-        # same.
+        # The frames of the last event are kept, because the next session often
+        # gets the same event.
         if event is not self._event:
             self._event = event
             self._sources = {}
@@ -490,7 +490,8 @@ class Fanout:
     def takes_notices(self, app: App) -> bool:
         """Tell whether an app has enter and exit notices.
 
-        It is not quiet, and has few enough users on all nodes.
+        An app has notices if it is not quiet, and if it does not have too many
+        users on all nodes.
         """
         return not app.quiet and len(app.users) + app.elsewhere <= self.notice_members
 
@@ -499,10 +500,10 @@ class Fanout:
     ) -> None:
         """Send a notice to all users of the app at the end of this turn.
 
-        It is sent together with the app's other notices, and before other
-        events of the app. The user of an enter notice does not receive it.
-        ``newcomer`` is the session of that user. It does not receive the
-        notices that already waited either.
+        The notice is sent together with the app's other notices, and before
+        other events of the app. The user of an enter notice does not receive
+        the notice. ``newcomer`` is the session of that user. This session does
+        not receive the notices that already waited either.
         """
         if not self.takes_notices(app):
             return
@@ -517,8 +518,8 @@ class Fanout:
     def flush_notices(self) -> None:
         """Put all waiting notices into outboxes.
 
-        Nearly always an app has one notice, which all its users but one get. If
-        several wait, each session gets them joined.
+        Nearly always an app has one notice, and all its users except one get
+        it. If several notices wait, each session gets them joined.
         """
         waiting = self._waiting
         self._waiting = []
@@ -533,8 +534,8 @@ class Fanout:
             if len(notices) != 1 or others_came:
                 self._spread_notices(app, notices, newcomers, entering)
             else:
-                # The usual case: one notice, for all users but the one who
-                # enters.
+                # In the usual case there is one notice, for all users except
+                # the user who enters.
                 except_user = next(iter(entering), "")
                 reached = self._spread(app, notices[0], except_user)
                 self._metrics.deliveries += reached
@@ -546,11 +547,11 @@ class Fanout:
         newcomers: dict[Connection, int],
         entering: set[str],
     ) -> None:
-        """Send several notices. Most sessions get all of them, joined.
+        """Send several notices. Most sessions get all notices, joined.
 
-        ``newcomers`` is session → how many of the first notices it does not
-        get. ``entering`` are the users who do not get the notices of their own
-        entry.
+        ``newcomers`` is session → how many of the first notices the session
+        does not get. ``entering`` are the users who do not get the notices of
+        their own entry.
         """
         encoded: dict[Encoding, list[FrameSource]] = {}
         joined: dict[Encoding, bytes | None] = {}

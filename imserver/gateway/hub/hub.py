@@ -29,16 +29,17 @@ without a subscription. Only these users and members may subscribe to them."""
 
 
 _TIME_STEP_SECONDS: Final = 0.000_002
-"""The least difference between the times of two joins of channels on a node."""
+"""The smallest difference between the join times of two members of channels on
+this node."""
 
 
 class App(Struct, eq=False):
     """The online users of one app. The hub owns it.
 
-    ``users`` is user → the addressed session, or a list of several. An
-    *addressed* session receives pushes to its user. Nearly all users have one
-    session, and a list for each would cost 64 bytes. Only sessions in service
-    are included.
+    ``users`` is user → the addressed session, or a list of several addressed
+    sessions. An *addressed* session receives pushes to its user. Nearly all
+    users have one session. It is stored without a list, because a list would
+    take 64 bytes for each user. Only sessions in service are included.
     """
 
     name: str
@@ -51,10 +52,11 @@ class App(Struct, eq=False):
     users."""
     users: dict[str, Connection | list[Connection]] = field(default_factory=dict)
     memberships: int = 0
-    """Number of subscriptions to its channels on this node."""
+    """Number of subscriptions to channels of the app on this node."""
     elsewhere: int = 0
-    """Number of users on other nodes, as their leases say. After a notice that
-    the leases do not include yet, as the notices say."""
+    """Number of users on other nodes, by the leases of these nodes. After a
+    notice that the leases do not include yet, the number is the number in the
+    notices."""
     lag: int = 0
     """Seconds until the leases include the last notice."""
     several: int = 0
@@ -71,8 +73,8 @@ class App(Struct, eq=False):
     node. In most apps it is empty, so that a push to a user need not look for
     subscribers."""
     user_counts: dict[LocalChannel, int] = field(default_factory=dict)
-    """Cache: channel → number of its users, until its members or their users
-    change."""
+    """Cache: channel → number of its users. An entry is dropped when the
+    members of the channel, or their users, change."""
 
     def __post_init__(self) -> None:
         """Leave out notices in apps of systems."""
@@ -113,9 +115,9 @@ class Hub:
     def report_to(self, forgotten: Callable[[Connection], object]) -> None:
         """Call a function with each session that is no longer addressed.
 
-        Its connection stays open. The function must not switch greenlets. The
-        latest function is called first, because the services that it uses end
-        after it.
+        The connection of the session may stay open. The function must not
+        switch greenlets. The function that was added last is called first,
+        because it belongs to a service that uses earlier services.
         """
         self._on_forgotten.insert(0, forgotten)
 
@@ -125,10 +127,11 @@ class Hub:
             listener(connection)
 
     def open(self, name: str, policy: str, is_registered: bool = True) -> App:
-        """Return the app of this name, which is made if it is missing.
+        """Return the app of this name. If there is no such app, make it.
 
-        An app that is not registered ends with its last user, unless it is
-        registered meanwhile. ``policy`` is for a new app.
+        If ``is_registered`` is False, the new app ends with its last user,
+        unless it is registered before. ``policy`` is the login policy of a new
+        app.
         """
         app = self.apps.get(name)
         if app is None:
@@ -164,7 +167,7 @@ class Hub:
     def close_unregistered(self, name: str) -> None:
         """Remove an app if it is not registered, and nobody uses it.
 
-        It has neither users nor members of channels then.
+        An app that nobody uses has neither users nor members of channels.
         """
         app = self.apps.get(name)
         if app is None or app.is_registered:
@@ -173,13 +176,15 @@ class Hub:
             del self.apps[name]
 
     def registered(self) -> Iterator[App]:
-        """Iterate over all registered apps. Do not switch meanwhile."""
+        """Iterate over all registered apps. Do not switch greenlets during the
+        iteration."""
         return (app for app in self.apps.values() if app.is_registered)
 
     def connections(self) -> set[Connection]:
         """Return all connections of this node, with or without a login.
 
-        It is the set itself: do not change it, and copy it to switch greenlets.
+        The result is the set of the node itself. Do not change it. Copy it if
+        you switch greenlets while you use it.
         """
         return self._connections
 
@@ -207,8 +212,8 @@ class Hub:
         return []
 
     def channel(self, app: str, name: str) -> LocalChannel | None:
-        """Return a channel of an app; None if it has no members on this
-        node."""
+        """Return a channel of an app, or None if the channel has no members on
+        this node."""
         hub_app = self.apps.get(app)
         if hub_app is None:
             return None
@@ -229,7 +234,7 @@ class Hub:
     def attach(self, app: App, connection: Connection, user: str, device: str) -> None:
         """Make a connection a session that gets no pushes to its user.
 
-        Its requests are answered.
+        The server answers the requests of the session.
         """
         self._begin(app, connection, user, device, ATTACH)
 
@@ -243,7 +248,7 @@ class Hub:
     ) -> None:
         """Set the session fields of a connection.
 
-        ``event`` is JOIN for an addressed session, else ATTACH.
+        ``event`` is JOIN for an addressed session. Otherwise it is ATTACH.
         """
         connection.state = CONNECTION_TRANSITIONS[connection.state][event]
         connection.app = app.name
@@ -258,7 +263,8 @@ class Hub:
     def forget(self, connection: Connection) -> None:
         """Stop addressing a session.
 
-        Its requests are still answered. Its later end takes no user offline.
+        The server still answers the requests of the session. When the session
+        ends later, its user does not go offline.
         """
         self.leave(connection)
         connection.state = CONNECTION_TRANSITIONS[connection.state][FORGET]
@@ -267,11 +273,12 @@ class Hub:
     def detach(self, connection: Connection) -> bool:
         """End a session but keep its connection.
 
-        Returns whether its user is offline now, because it was the last
-        session.
+        Returns whether the user is offline now, because this was the user's
+        last session.
         """
         went_offline = self.leave(connection)
-        # The listeners still see whose session it was.
+        # The listeners are called before the fields are cleared, because they
+        # read the user of the session.
         self._report_forgotten(connection)
         connection.state = CONNECTION_TRANSITIONS[connection.state][LEAVE]
         connection.app = None
@@ -314,7 +321,8 @@ class Hub:
     def leave(self, connection: Connection) -> bool:
         """Remove a session from the addressed sessions of its user.
 
-        Returns whether its user is offline now, because it was the last one.
+        Returns whether the user is offline now, because this was the user's
+        last session.
         """
         if connection.app is None or connection.user is None:
             return False
@@ -339,23 +347,25 @@ class Hub:
 
 class ChannelPosition(Struct, eq=False):
     """The position up to which this node has delivered a channel with history.
-    Owner: ``OrderedDelivery``.
+    ``OrderedDelivery`` owns it.
 
-    ``offset``: the offset of the last delivered publication, in the epoch
-    ``epoch`` of the history (-1: not known yet).
+    ``offset`` is the offset of the last delivered publication, in the epoch
+    ``epoch`` of the history. -1 means that the offset is not known yet.
 
-    ``early``: offset → a publication that arrived before one with a lower
-    offset.
+    ``early`` is offset → a publication that arrived before a publication with a
+    lower offset.
 
-    ``waiting``: a new member that must not receive all publications → the
-    publications that it receives later, or the last offset that it has.
+    ``waiting`` is a new member that must not receive all publications → the
+    publications that the member receives later, or the last offset that the
+    member has.
 
-    ``deltas``: a member that reads deltas → the offset of the last publication
-    that it has received (0: it has not received any). None if no member reads
-    deltas. ``last``: the last delivered publication, if a member reads deltas.
+    ``deltas`` is a member that reads deltas → the offset of the last
+    publication that the member has received. 0 means that the member has not
+    received any publication. ``deltas`` is None if no member reads deltas.
+    ``last`` is the last delivered publication, if a member reads deltas.
 
-    ``before``: the previous epoch and the offset in it, because its
-    publications may come late.
+    ``before`` is the previous epoch and the offset in it, because publications
+    of that epoch may come late.
     """
 
     epoch: str = ""
@@ -396,8 +406,8 @@ class ChannelMembership(Service):
     """The channels of this node and their members. Never switches greenlets.
 
     It owns ``App.channels``, ``App.own_channels`` and ``Connection.channels``.
-    The latter is a tuple, because a dict of three channels would take 140 bytes
-    more.
+    ``Connection.channels`` is a tuple, because a dict of three channels would
+    take 140 bytes more.
     """
 
     channels: int = 0
@@ -410,8 +420,9 @@ class ChannelMembership(Service):
     def join(self, app: App, name: str, connection: Connection) -> LocalChannel | None:
         """Add a connection to a channel.
 
-        Returns the channel, or None if the connection is a member already, or
-        not in service in the app.
+        Returns the channel. Returns None if the connection is a member already.
+        Also returns None if the connection is closing, or has no session in the
+        app.
         """
         if connection.state >= CLOSING or connection.app != app.name:
             return None
@@ -450,7 +461,7 @@ class ChannelMembership(Service):
     def leave_all(self, connection: Connection) -> tuple[LocalChannel, ...]:
         """Remove a connection from all its channels.
 
-        Returns them in the order of joining.
+        Returns the channels in the order of joining.
         """
         channels: tuple[LocalChannel, ...] = connection.channels
         connection.channels = ()

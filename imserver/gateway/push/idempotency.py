@@ -3,8 +3,8 @@ carried out once.
 
 An id is *claimed* before delivery and *settled* after it, on this node and in
 the cluster. The id is remembered if a target accepted the push. Otherwise it is
-released, so that it may be used again. A repeat that arrives in between waits
-for the outcome. There are two kinds of ids:
+released, so that it may be used again. If a repeat arrives between the two, it
+waits for the outcome. There are two kinds of ids:
 
 - a *message id* (``msgID`` of the original): a repeat is recognised by its id
   alone;
@@ -44,8 +44,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 UNTRACKED: Final = 0
-"""The key of an empty id. Such a push is never a repeat, and its id is never
-remembered."""
+"""The key of an empty id. A push with an empty id is never a repeat, and its id
+is never remembered."""
 CLAIM_SECONDS: Final = 10.0
 """How long a repeat waits for the result of the same id on another node."""
 LOOK_SECONDS: Final = 0.05
@@ -58,8 +58,8 @@ MAX_FIRST_BYTES: Final = 16 << 20
 
 _HASH_MASK: Final = 2**60 - 1
 _SHARD_IDS: Final = 10_300
-"""The number of ids that just fills a dict as CPython sizes it. A few more
-would double the dict."""
+"""The number of ids that just fills a dict of CPython. A few more ids would
+double the size of the dict."""
 _ENTRY_BYTES: Final = 150
 """Memory of a remembered result, without its bytes."""
 _DIGEST_BYTES: Final = 8
@@ -81,7 +81,7 @@ def digest_of(content: bytes) -> int:
 
 
 class Waiting(Struct, frozen=True):
-    """The result of a claim whose id another push or request holds now."""
+    """The result of a claim, if another push or request holds the id now."""
 
 
 WAITING: Final = Waiting()
@@ -98,20 +98,20 @@ class First(Struct, frozen=True, gc=False):
 
 
 Claimed = int | First | IdReused | None
-"""The result of a claim, one of these: the key of the claim, if the id was
-free; the result of the first request, for a repeat; IdReused, if a different
-request has this id; None, if a message with this id was accepted."""
+"""The result of a claim. If the id was free, it is the key of the claim. For a
+repeat, it is the result of the first request. If a different request has this
+id, it is IdReused. If a message with this id was accepted, it is None."""
 RequestResult = tuple[T, Sequence[Outcome], bytes]
 """The answer to a request, its outcomes, and the result to remember for
-repeats (``b""``: none)."""
+repeats. The result ``b""`` is not remembered."""
 
 
 class _PendingClaim(Struct):
     """An id that is claimed and not settled.
 
-    ``claim`` is the claim of the id in the cluster (None: it is claimed on this
-    node only). ``settled`` is set when the claim is settled; None if no repeat
-    waits for that.
+    ``claim`` is the claim of the id in the cluster. None means that the id is
+    claimed on this node only. ``settled`` is a flag that is set when the claim
+    is settled. It is None if no repeat waits for that.
     """
 
     claim: Claim | None = None
@@ -119,21 +119,21 @@ class _PendingClaim(Struct):
 
 
 class Idempotency:
-    """The ids accepted in the last ``seconds``, at most ``limit`` of them. The
-    oldest are dropped first.
+    """The ids that were accepted in the last ``seconds``, at most ``limit`` of
+    them. The oldest ids are dropped first.
 
-    ``shared``: a message id is unique among all apps, as in the original;
-    otherwise within its app. The id of a request always is unique within its
-    app. ``registry``: the registry of a cluster node. Repeats on this node are
-    found in its own memory first. While the registry does not answer, claims
-    count on this node only.
+    If ``shared`` is set, a message id is unique among all apps, as in the
+    original server. Otherwise it is unique within its app. The id of a request
+    always is unique within its app. ``registry`` is the registry of a cluster
+    node. Repeats on this node are found in its own memory first. While the
+    registry does not answer, claims count on this node only.
 
     The node that carried out a request remembers its result for a while. Other
-    nodes find the results of :meth:`carry_out_each` in the registry. For other
-    requests they know only that they were accepted. Results are stored in two
-    generations: when the younger one is full, it becomes the older one, and the
-    previous older one is dropped. Owner: the node. :meth:`settle` never
-    switches greenlets.
+    nodes find the results of :meth:`carry_out_each` in the registry. About
+    other requests the other nodes know only that they were accepted. Results
+    are stored in two generations. When the younger generation is full, the
+    older generation is dropped, and the younger one takes its place. The node
+    owns this object. :meth:`settle` never switches greenlets.
     """
 
     def __init__(
@@ -164,13 +164,13 @@ class Idempotency:
         # ms).
         self._shard_count = -(-limit // _SHARD_IDS)
         self._shards: list[dict[int, int]] = [{} for _ in range(self._shard_count)]
-        """Hash → the second in which it was accepted; shared objects, so they
-        cost nothing."""
+        """Hash → the second in which the id was accepted. All ids of a second
+        share one object, so the seconds take nearly no memory."""
         self._order: deque[int] = deque()
         """The hashes of accepted ids from the oldest to the newest."""
         self._pending: dict[int, _PendingClaim | None] = {}
-        """Claimed hash → its claim in the cluster, and the flag that its
-        repeats wait for; None if it has neither."""
+        """Claimed hash → the claim in the cluster, and the flag for repeats
+        that wait. None if there is neither a claim nor a flag."""
         self._second = int(clock())
         self._next_expiry = self._second + seconds
         self._young_results: dict[int, bytes] = {}
@@ -203,15 +203,17 @@ class Idempotency:
     ) -> Claimed:
         """Claim an id: the right to execute the push or request with this id.
 
-        Returns the key for :meth:`settle` if the id is free. For a repeat it
-        returns what is known of the first one (:data:`Claimed`). ``digest`` is
-        the hash of a request; None for a message id. With ``only_here``, the id
-        is claimed on this node, but not in the cluster. May switch greenlets
-        while another push or request has claimed the id, and in a cluster.
+        Returns the key for :meth:`settle` if the id is free. For a repeat, the
+        result describes the first push or request (:data:`Claimed`). ``digest``
+        is the hash of a request. None means that the id is a message id. With
+        ``only_here``, the id is claimed on this node, but not in the cluster.
+        May switch greenlets while another push or request has claimed the id,
+        and in a cluster.
         """
         if not id:
             return UNTRACKED
-        # Same code as _key(), inlined: claim and settle run for every push.
+        # This repeats the code of _key() to save a call, because claim() and
+        # settle() run for every push.
         if digest is None:
             key = (hash(id) if self.shared else hash((app, id))) & _HASH_MASK
         else:
@@ -230,8 +232,8 @@ class Idempotency:
             self.repeats += 1
             return self._repeat_of(key, digest)
 
-        # The id is claimed here before the cluster is asked, because that
-        # switches greenlets.
+        # The id is claimed here first, because asking the cluster switches
+        # greenlets.
         self._pending[key] = None
         if self.registry is None or only_here:
             return key
@@ -247,13 +249,13 @@ class Idempotency:
         result: bytes = b"",
         for_all: bool = False,
     ) -> None:
-        """End the claim with this key (:data:`UNTRACKED`: do nothing).
+        """End the claim with this key. If it is :data:`UNTRACKED`, do nothing.
 
         The id is remembered if a target has ``accepted`` the push or request.
         Otherwise it may be claimed again. ``digest`` (see :func:`digest_of`)
-        and ``result`` of a request are remembered with its id (an empty
-        ``result`` is not). With ``for_all``, the result is remembered on all
-        nodes.
+        and ``result`` of a request are remembered with its id. An empty
+        ``result`` is not remembered. With ``for_all``, the result is remembered
+        on all nodes.
         """
         if not key:
             return
@@ -304,12 +306,14 @@ class Idempotency:
     def name(self, app: str, id: str, digest: int | None = None) -> str:
         """Return the name under which an id is claimed in the cluster.
 
-        ``digest`` is the hash of a request; None for a message id.
+        ``digest`` is the hash of a request. None means that the id is a message
+        id.
         """
         if digest is not None:
-            # No name of an app contains U+0000, so this equals neither the name
-            # of another app's request nor that of a message id (outside demo
-            # mode, where an id may be any text).
+            # No name of an app contains U+0000. So the result never equals the
+            # name of another app's request. It never equals the name of a
+            # message id either, except in demo mode, where an id may be any
+            # text.
             return f"\0{app}\0{id}"
         if self.shared or not app:
             return id
@@ -328,10 +332,10 @@ class Idempotency:
 
         The results are in the order of the ids, as :meth:`claim` returns them.
         This method does not wait for an id that another push or request has
-        claimed. The result is then WAITING: claim such ids one by one after all
-        claims of this call are settled. ``digests`` are the hashes of requests;
-        None for message ids. ``only_here`` are indexes of ids that are not
-        claimed in the cluster.
+        claimed. The result is then WAITING. The caller claims such ids one by
+        one after all claims of this call are settled. ``digests`` are the
+        hashes of requests. None means that the ids are message ids.
+        ``only_here`` are indexes of ids that are not claimed in the cluster.
         """
         claims: list[Claimed | Waiting] = []
         shared: list[tuple[int, int]] = []
@@ -352,8 +356,8 @@ class Idempotency:
                 claims.append(WAITING)
                 continue
 
-            # As in claim(), which would compute the key again: 0.2 µs for each
-            # push.
+            # This repeats code of claim(). A call of claim() would compute the
+            # key again, which takes 0.2 µs for each push.
             shard = self._shards[key % self._shard_count]
             if key in shard and not self._has_expired(key):
                 self.repeats += 1
@@ -399,7 +403,7 @@ class Idempotency:
         becomes WAITING.
         """
         repeats: list[tuple[int, int]] = []
-        # Without an answer of the registry, the claims hold on this node only.
+        # If the registry does not answer, the claims count on this node only.
         answers = registry.claim(names) or ()
         for (index, key), claim in zip(shared, answers, strict=False):
             if claim.state == "mine":
@@ -438,10 +442,11 @@ class Idempotency:
         greenlets.
 
         ``requests`` has the id and the digest of each request. ``carry_out``
-        executes one: it gets its index, and the result of the first request
-        (None: the request is not a repeat). With ``all_or_none``,
-        :class:`IdReused` is raised if an id is known to belong to another
-        request. Otherwise the result of such a request is IdReused.
+        executes a request. It gets the index of the request, and the result of
+        the first request with this id. None means that the request is not a
+        repeat. If an id is known to belong to another request, the result of
+        the request is IdReused. With ``all_or_none``, :class:`IdReused` is
+        raised instead.
         """
         ids = [id for id, _ in requests]
         digests = [digest for _, digest in requests]
@@ -466,8 +471,8 @@ class Idempotency:
                 accepted = not ACCEPTED.isdisjoint(outcomes)
                 self.settle(claim, accepted, digests[index], result, for_all=True)
 
-        # An iterator: after an error it has the claims that are not settled
-        # yet.
+        # After an error, this iterator still has the claims that are not
+        # settled yet.
         unsettled = enumerate(claims)
         try:
             if all_or_none and any(isinstance(claim, IdReused) for claim in claims):
@@ -478,9 +483,9 @@ class Idempotency:
         finally:
             self.release([claim for _, claim in unsettled])
 
-        # Requests whose id another request has claimed come last, because
-        # nobody may wait while holding a claim: two calls could wait for each
-        # other.
+        # If another request has claimed an id, the request with this id comes
+        # last. A call must not wait while it has a claim, because two calls
+        # could wait for each other.
         for index, (id, digest) in enumerate(requests):
             if isinstance(claims[index], Waiting):
                 carry_out_one(index, self.claim(app, id, digest))
@@ -495,7 +500,7 @@ class Idempotency:
         return hash((app, id, True)) & _HASH_MASK
 
     def _entry_of(self, key: int) -> _PendingClaim:
-        """Return the entry of a claimed id, which is made when it is first
+        """Return the entry of a claimed id. The entry is made when it is first
         needed."""
         id_claim = self._pending[key]
         if id_claim is None:
@@ -504,9 +509,11 @@ class Idempotency:
         return id_claim
 
     def _repeat_of(self, key: int, digest: int | None) -> First | IdReused | None:
-        """Return what is known of the first request with an id.
+        """Return the result of the first request with an id, as far as this
+        node knows it.
 
-        Returns None for a message id (``digest`` None), which has no result.
+        If ``digest`` is None, the id is a message id, which has no result. The
+        method then returns None.
         """
         if digest is None:
             return None
@@ -515,7 +522,8 @@ class Idempotency:
     def _result_of(self, key: int, digest: int) -> First | IdReused:
         """Return the result of the request that was accepted under this key.
 
-        Returns IdReused if that was another request, with another digest.
+        Returns IdReused if the accepted request was another request, with
+        another digest.
         """
         entry = self._young_results.get(key) or self._old_results.get(key)
         if entry is None:
@@ -527,7 +535,7 @@ class Idempotency:
     def _has_expired(self, key: int) -> bool:
         """Tell whether a remembered id has expired.
 
-        If so, it and all older ones are deleted.
+        If so, this id and older ids are deleted.
         """
         now = self._clock()
         if now < self._shards[key % self._shard_count][key] + self._seconds:
@@ -560,8 +568,8 @@ class Idempotency:
         """Claim in the cluster an id that is claimed here already.
 
         This method waits while another node has claimed the id. Returns False
-        if the id is not free; the claim here is then settled. If the registry
-        does not answer, the claim here is enough.
+        if the id is not free. The claim on this node is then settled. If the
+        registry does not answer, the claim on this node is enough.
         """
         name = self.name(app, id, digest)
         deadline = monotonic() + CLAIM_SECONDS
@@ -597,13 +605,15 @@ class Idempotency:
     ) -> None:
         """Settle claims on this node whose ids were accepted in the cluster.
 
-        ``requests`` are the ids of requests, in the order of ``keys``; empty
-        for message ids. Switches greenlets to read the results of requests.
+        ``requests`` are the ids of requests, in the order of ``keys``. It is
+        empty if the ids are message ids. Switches greenlets to read the results
+        of requests.
         """
         entries = [b""] * len(keys)
         try:
             if requests:
-                # The digest is not a part of the name: any number will do.
+                # A digest marks the ids as ids of requests. Its value is not a
+                # part of the name.
                 names = [self.name(app, id, digest=0) for id in requests]
                 entries = registry.results(names)
         finally:
