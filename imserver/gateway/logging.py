@@ -1,10 +1,10 @@
 """Logging of a process: line formats, the log file, and the request log.
 
-Everything uses the standard library's ``logging``, except the request log,
-which collects its lines first because the fast push routes write to it
-(:class:`RequestLog`). Use ``extra={"connection": …, "request": …}`` to name the
-connection or request of a line, and ``extra={"detail": text}`` for multi-line
-details.
+Everything uses the standard library's ``logging``, except the request log
+(:class:`RequestLog`). The fast push routes write to the request log, so it
+collects its lines first. Use ``extra={"connection": …, "request": …}`` to name
+the connection or request of a line, and ``extra={"detail": text}`` for
+multi-line details.
 """
 
 import logging
@@ -76,8 +76,8 @@ _log = logging.getLogger(__name__)
 class Stamps:
     """Formats times in Unix seconds, such as ``2026-01-31T12:00:00.123+08:00``.
 
-    They are local times. All but the milliseconds is formatted once per second,
-    because that is expensive.
+    The texts have the local time. Formatting is expensive, so all parts except
+    the milliseconds are formatted only once per second.
     """
 
     def __init__(self) -> None:
@@ -89,7 +89,8 @@ class Stamps:
     def __call__(self, moment: float) -> str:
         """Format a time in Unix seconds.
 
-        The head and the zone are made anew only if the second is another one.
+        The text before the milliseconds and the time zone are formatted again
+        only if the second has changed.
         """
         second = int(moment)
         if second != self._second:
@@ -124,7 +125,7 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Format a record as text.
 
-        Its message is one line, whatever is in it: line ends are escaped.
+        The message is always one line, because line ends in it are escaped.
         Details and tracebacks follow on lines of their own.
         """
         stamp = self._stamp(record.created)
@@ -144,8 +145,8 @@ class TextFormatter(logging.Formatter):
 class JsonFormatter(logging.Formatter):
     """Formats a record as a JSON object on one line.
 
-    It has time, level, logger and message; and node, ids, detail and traceback
-    if there are any.
+    The object has time, level, logger and message. It also has node, ids,
+    detail and traceback, if the record has them.
     """
 
     def __init__(self, node: str) -> None:
@@ -180,9 +181,9 @@ class JsonFormatter(logging.Formatter):
 
 
 def as_json(line: dict[str, Any]) -> bytes:
-    """Encode a line as a JSON object, also if its texts are not valid Unicode.
+    """Encode a line as a JSON object, even if its texts are not valid Unicode.
 
-    Names of files may have bytes that are not UTF-8; they are escaped then.
+    Names of files may have bytes that are not UTF-8. Such bytes are escaped.
     """
     try:
         return msgspec.json.encode(line)
@@ -204,7 +205,8 @@ class LineHandler(logging.Handler):
     """
 
     def __init__(self, path: str) -> None:
-        """Open the file at ``path``; ``""``: standard error. Raises OSError."""
+        """Open the file at ``path``. ``""`` means standard error. Raises
+        OSError."""
         super().__init__()
         self.lost = 0
         self._path = path
@@ -314,8 +316,8 @@ class RateLimitedLog:
     def __call__(self, *arguments: object) -> None:
         """Log the warning, or count it as suppressed.
 
-        ``arguments`` are for the format. Within a minute of the last line, it
-        is only counted.
+        ``arguments`` are for the format. Within a minute of the last line, the
+        warning is only counted.
         """
         now = self._clock()
         if self._next and now < self._next:
@@ -344,7 +346,7 @@ class OncePerMinute(Struct, eq=False):
     def is_new(self, subject: str, cause: str) -> bool:
         """Tell whether to log the line with this subject and cause.
 
-        If so, it counts as logged.
+        If so, the line counts as logged.
         """
         now = monotonic()
         if now >= self._until:
@@ -370,7 +372,7 @@ def _without_token(path: str) -> str:
 def request_id(given: str) -> str:
     """Return the client's request id (``X-Request-Id``), or a new one.
 
-    A new one is made if it is missing or invalid.
+    If the given id is missing or invalid, a new id is made.
     """
     if given and _REQUEST_ID.fullmatch(given):
         return given
@@ -380,9 +382,10 @@ def request_id(given: str) -> str:
 class RequestLog:
     """The log of HTTP requests, with one line per request.
 
-    The hot path only appends. Lines are written after 250 lines, and by
-    :meth:`flush`, which the node calls once a second: a timer would wake it
-    more often.
+    A request only appends an entry to a list. The lines are written when 250
+    entries wait, and by :meth:`flush`. The node calls :meth:`flush` once a
+    second together with its other periodic work, because a timer would wake
+    the node more often.
     """
 
     def __init__(
@@ -390,8 +393,8 @@ class RequestLog:
     ) -> None:
         """Choose the format of the lines.
 
-        ``handler`` writes them. ``node`` is a name in each line; ``""``: no
-        name.
+        ``handler`` writes the lines. ``node`` is a name in each line. ``""``
+        means that lines have no such name.
         """
         self._handler = handler
         self._node = node
@@ -400,7 +403,8 @@ class RequestLog:
         else:
             self._lines = self._text_lines
         self.settings = settings
-        """The settings of the log. All but the format may change."""
+        """The settings of the log. All settings except the format may
+        change."""
         self.shares: Mapping[str, float] = {}
         """Route → the share of its requests that get a line, if it differs from
         the general share. May change."""
@@ -432,8 +436,9 @@ class RequestLog:
 
         ``path`` is without the query, which may have tokens. ``seconds`` is the
         time until the answer, and ``bytes_out`` the length of its body. ``by``
-        is the label of the principal; ``""``: unknown. ``route`` is the path or
-        the pattern of the route, under which the request is counted.
+        is the label of the principal, or ``""`` if the principal is unknown.
+        ``route`` is the path or the pattern of the route. The request is
+        counted under this name.
         """
         waiting = self._waiting
         waiting.append(
@@ -471,8 +476,8 @@ class RequestLog:
     def _gets_line(self, entry: _Entry) -> bool:
         """Tell whether a request gets a line.
 
-        Each request that failed or took long gets one, and a share of the
-        others.
+        Each request that failed or took long gets a line. A share of the other
+        requests gets a line, too.
         """
         # An entry is a plain tuple, because each request makes one.
         _, _, _, status, seconds, _, _, _, _, route = entry
@@ -505,7 +510,8 @@ class RequestLog:
         # Formatting would take a tenth of the time of a push. So parts that
         # many lines share are made once.
         lines = []
-        # The times for which ``stamp`` is right: a millisecond, none at first.
+        # ``stamp`` is right for the times of one millisecond. At first it is
+        # right for no time.
         since = 1.0
         until = 0.0
         stamp = ""
@@ -550,7 +556,7 @@ class RequestLog:
     def _middle(self, peer: str, method: str, path: str, status: int) -> str:
         """Return the part of a line that equal requests of one peer share.
 
-        It has level, logger, peer, method, path and status, and is cached.
+        The part has level, logger, peer, method, path and status. It is cached.
         """
         middle = shown(
             f" INFO    {_REQUEST_LOGGER}: {peer} {method} {_without_token(path)} "
@@ -566,7 +572,8 @@ class RequestLog:
         """Return the end of a line, which names the principal: ``
         by=key:a1b2``.
 
-        It is ``""`` for a principal that has proved nothing, and is cached.
+        The result is ``""`` for a principal that has proved nothing. Results
+        are cached.
         """
         if by == _NOBODY:
             name = ""
@@ -581,7 +588,7 @@ class RequestLog:
     def _json_lines(self, waiting: list[_Entry]) -> bytes:
         """Format requests as JSON objects, one on each line.
 
-        They have the same facts as the lines of text. Fields that are empty are
+        The objects have the same facts as the lines of text. Empty fields are
         left out.
         """
         lines = []
@@ -668,9 +675,10 @@ def open_logs(config: Config, node: str = "") -> Logs:
 
 
 def _make_handler(path: str) -> LineHandler:
-    """Make the object that writes lines to a file; ``""``: to standard error.
+    """Make the object that writes lines to a file.
 
-    Raises :class:`StartError` if the file cannot be written.
+    If ``path`` is ``""``, the object writes to standard error. Raises
+    :class:`StartError` if the file cannot be written.
     """
     try:
         return LineHandler(path)

@@ -40,8 +40,8 @@ class Histogram:
         """Begin with empty buckets. ``bounds`` are their upper bounds."""
         self.bounds = bounds
         self.counts = [0] * (len(bounds) + 1)
-        """Per bucket, not cumulative. The last one counts values above all
-        bounds."""
+        """The number of values in each bucket, not cumulative. The last number
+        counts values above all bounds."""
         self.total = 0.0
 
     def observe(self, value: float) -> None:
@@ -69,8 +69,8 @@ class Histogram:
 class Slow(Struct, frozen=True):
     """A slow piece of work.
 
-    ``time`` is when it ended, in Unix seconds, and ``seconds`` how long it
-    took. ``by`` is the label of the principal, or the address of the
+    ``time`` is the Unix second at which the work ended, and ``seconds`` is how
+    long it took. ``by`` is the label of the principal, or the address of the
     connection. ``request`` is the id of the request.
     """
 
@@ -88,21 +88,22 @@ class Timings(dict[str, Histogram]):
     """Name → the distribution of durations, in seconds.
 
     It also has the slowest recent duration of each name. A name is the path of
-    a route, a command or a method, so the code bounds their number. The
-    observer owns it.
+    a route, a command or a method, so the number of names is limited. The
+    object that observes the durations owns this mapping.
     """
 
     def __init__(self) -> None:
         """Begin without durations."""
         super().__init__()
         self.heard: Callable[[str, float], None] = _ignore_time
-        """Called with the name and the seconds of a transaction, in the
-        greenlet that has waited for it. May change."""
+        """A function that is called with the name and the seconds of each
+        transaction, in the greenlet that has waited for the transaction. May
+        change."""
         self.fast: defaultdict[type, list[float]] = defaultdict(list)
-        """Class → seconds that hot paths append here, for :meth:`fold`, each
-        below :data:`SLOW_SECONDS`. They count under the name of the class.
-        Counting 250 together takes 61 ns each; counting one by one by
-        :meth:`took` takes 383 ns."""
+        """Class → durations below :data:`SLOW_SECONDS` that frequent work
+        appends here. :meth:`fold` counts them under the name of the class. If
+        250 durations are counted together, each takes 61 ns. :meth:`took`
+        would take 383 ns for each."""
         self.slowest: dict[str, Slow] = {}
         """Name → the slowest piece of work, if it took at least
         :data:`SLOW_SECONDS`. Read-only for others."""
@@ -121,7 +122,7 @@ class Timings(dict[str, Histogram]):
     def fold(self) -> None:
         """Count the durations in ``fast``. Never switches greenlets.
 
-        It is called once a second, and before they are read.
+        The node calls it once a second, and before durations are read.
         """
         for kind, seconds in self.fast.items():
             if seconds:
@@ -132,7 +133,7 @@ class Timings(dict[str, Histogram]):
         """Count many durations at once, and sort them. Never switches
         greenlets.
 
-        Each is below :data:`SLOW_SECONDS`.
+        Each duration is below :data:`SLOW_SECONDS`.
         """
         self[name].observe_all(seconds)
 
@@ -152,8 +153,8 @@ class Timings(dict[str, Histogram]):
 class _Stop(Struct, frozen=True):
     """The stop of an app that has used up a quota.
 
-    When its count is ``count``, it may not continue until the Unix second
-    ``until``. ``text`` says why.
+    When the count of the app is ``count``, the app may not continue until the
+    Unix second ``until``. ``text`` says why.
     """
 
     count: int
@@ -192,7 +193,7 @@ class CountsByApp(dict[str, int]):
         self.stops.pop(app, None)
 
     def spent(self, app: str) -> QuotaSpent | None:
-        """Return why the app has to stop now; None if it may continue.
+        """Return why the app has to stop now, or None if it may continue.
 
         Never switches greenlets.
         """
@@ -204,7 +205,7 @@ class CountsByApp(dict[str, int]):
     def require(self, app: str) -> None:
         """Raise QuotaSpent if the app has to stop. Never switches greenlets.
 
-        Hot paths look at :attr:`stops` first.
+        Frequently called code checks first whether :attr:`stops` is empty.
         """
         spent = self.spent(app)
         if spent is not None:
@@ -346,7 +347,7 @@ class Metrics(Struct, eq=False):
     def watch_collector(self) -> Callable[[], None]:
         """Measure garbage collections, which block the loop.
 
-        It ends when the returned function is called.
+        The returned function ends the measurement.
         """
         started = 0.0
 
@@ -363,7 +364,8 @@ class Metrics(Struct, eq=False):
             longest = max(self.collector_pause_max_seconds, pause)
             self.collector_pause_max_seconds = longest
 
-        # Python calls it at the start and at the end of each collection.
+        # Python calls the function at the start and at the end of each
+        # collection.
         gc.callbacks.append(collecting)
         return partial(gc.callbacks.remove, collecting)
 
@@ -382,7 +384,8 @@ class Metrics(Struct, eq=False):
             elif isinstance(value, CountsByApp):
                 value = value.total
             elif isinstance(value, dict | list):
-                # A copy, because the counters go on.
+                # The snapshot gets a copy, because the counters continue to
+                # change.
                 value = value.copy()
             numbers[name] = value
         return numbers
@@ -391,7 +394,7 @@ class Metrics(Struct, eq=False):
 def resident_bytes() -> int:
     """Return the resident memory of this process in bytes.
 
-    It is 0 if the system does not report it.
+    The result is 0 if the system does not report the memory.
     """
     try:
         with open("/proc/self/statm", encoding="ascii") as statm:

@@ -41,7 +41,7 @@ Opened = tuple[Config, Store, Tenants]
 def settings_options(command: Command) -> Command:
     """Add the options by which a command finds the data of a server.
 
-    They are ``--config`` and ``--data-dir``, for :func:`opened`.
+    The options are ``--config`` and ``--data-dir``, for :func:`opened`.
     """
     command = click.option(
         "--data-dir",
@@ -60,7 +60,7 @@ def settings_options(command: Command) -> Command:
 def load_settings(path: str | None, data_dir: str | None) -> Config:
     """Load the settings that these options name.
 
-    None: the option was not given. Raises ConfigError.
+    An argument is None if the option was not given. Raises ConfigError.
     """
     overrides = {}
     if data_dir is not None:
@@ -95,8 +95,8 @@ def rows_below(parent: str) -> Iterator[CommandOf]:
     """List the commands of features under a parent, such as ``imserver user``.
 
     If a distribution cannot be loaded, its rows are missing, and a warning
-    names it. Features of other distributions come last, so callers should read
-    no further than they need.
+    names the distribution. Features of other distributions come last. Callers
+    should read no more rows than they need, because the later rows take longer.
     """
     for row in offered_rows():
         if isinstance(row, Exception):
@@ -112,9 +112,10 @@ def opened(
     """Open the settings, the database and the apps of a server for a command.
 
     An error inside is printed in one line, and the command ends with status 1.
-    ``path`` and ``data_dir`` are the options of the command; None: not given.
-    With ``reads``, the command only reads. Then a folder without settings and
-    without a database is an error, because no server has used it.
+    ``path`` and ``data_dir`` are the options of the command. None means that an
+    option was not given. If ``reads`` is set, the command only reads. Then a
+    folder without settings and without a database is an error, because no
+    server has used it.
     """
     # A command prints errors itself, and does not log them.
     logging.getLogger("imserver").addHandler(logging.NullHandler())
@@ -129,7 +130,7 @@ def opened(
             if not (reads and is_lost and not store.has_database):
                 yield settings, store, tenants
 
-            # The command may have written something meanwhile.
+            # The command may have written something since then.
             is_created = was_empty and any(folder.glob("*"))
             if is_created:
                 _report_folder(folder)
@@ -157,7 +158,8 @@ def _open(stack: ExitStack, path: str | None, data_dir: str | None) -> Opened:
 
 
 def _make_store(settings: Config, folder: Path, tables: StoreTables) -> Store:
-    """Make the store of a command, which has one thread. It is not open yet."""
+    """Make the store of a command. The store has one thread, and is not open
+    yet."""
     return Store(settings.storage, str(folder), threaded=False, tables=tables)
 
 
@@ -189,7 +191,8 @@ def record_act(
     ``user``. ``facts`` are JSON. The command is already done, so an error here
     is printed and does not end it.
     """
-    # Who runs a command may do everything, and is named by the system user.
+    # The person who runs a command may do everything. The name of the system
+    # user identifies this person.
     by = Principal("command", ALL_SCOPES, apps=None, key=_system_user())
     act = Act(name, by, app, user, facts=facts)
     with offline_parts(settings, store, Observer) as observers:
@@ -239,7 +242,7 @@ def _tenants_of(
 ) -> Tenants:
     """Load the apps of these settings and this database.
 
-    A command serves nobody, so they have no hub of connections.
+    A command serves no clients, so these apps have no hub of connections.
     """
     objection = objection_of(features)
     return Tenants(
@@ -252,8 +255,10 @@ def _tenants_of(
 
 
 def _system_user() -> str:
-    """Return the name of the system user who runs this process, or the
-    number."""
+    """Return the name of the system user who runs this process.
+
+    If the user has no name, the result is the number of the user.
+    """
     try:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:

@@ -28,21 +28,21 @@ from imserver.gateway.threads import synchronise
 _log = logging.getLogger(__name__)
 
 SPARE_FILES_OF_A_CLUSTER: Final = 320
-"""Open files of a node with Redis and 60 other nodes, which take three each,
-other than connections."""
+"""Open files of a node with Redis and 60 other nodes, without the connections
+of clients. Each other node takes three files."""
 
 _SPARE_FILES: Final = 64
-"""Open files of a node without Redis other than connections: for logs,
-listeners and requests."""
+"""Open files of a node without Redis, without the connections of clients: for
+logs, listeners and requests."""
 
 _FINGERPRINT_CHARACTERS: Final = 32
 _PID_BYTES: Final = 20
-"""The longest process id in a lock file."""
+"""Size of the longest process id in a lock file."""
 _SHARED_LOCK_SECONDS: Final = 1.0
-"""How long a node waits for another one of its cluster that starts."""
+"""How long a node waits for another node of its cluster that starts."""
 _LOCK_PAUSE_SECONDS: Final = 0.01
 _OTHERS: Final = 0o077
-"""The permissions of others than the owner."""
+"""The permissions of all users except the owner."""
 _FOR_OWNER: Final = 0o700
 _FILE_FOR_OWNER: Final = 0o600
 _FOR_ALL: Final = 0o777
@@ -55,24 +55,25 @@ _INODE_AFTER_STATE: Final = 5
 
 SECRET_BYTES: Final = 32
 RESTORING: Final = "restoring"
-"""The file of a data folder in which a restore has begun. ``imserver restore``
-ends it; no server starts."""
+"""The name of a file in a data folder in which a restore has begun. No server
+starts with such a folder. ``imserver restore`` ends the restore."""
 _BLOCKED_SIGNALS: Final = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
 def hold_signals() -> None:
     """Let the signals that would end this process wait.
 
-    Operators send them as soon as the file ``lock`` has the process id, which
-    is before the server serves. They wait until :func:`take_signals`.
+    An operator may send a signal as soon as the file ``lock`` has the process
+    id. The server does not serve yet then. The signals wait until
+    :func:`take_signals` is called.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED_SIGNALS)
 
 
 def take_signals() -> None:
-    """Take the signals that waited, and all others from now on.
+    """Take the signals that waited, and all signals from now on.
 
-    Their handlers are installed.
+    The caller has installed their handlers before.
     """
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _BLOCKED_SIGNALS)
 
@@ -80,7 +81,8 @@ def take_signals() -> None:
 def raise_file_limit() -> int:
     """Let this process open as many files as the system permits.
 
-    It raises the soft limit to the hard limit, and returns it.
+    The function raises the soft limit to the hard limit, and returns the new
+    soft limit.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
@@ -129,13 +131,14 @@ def connection_limit(config: Config) -> int:
 def cores(cpu_quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
     """Return how many cores this process may use.
 
-    They are the cores of its CPU set, within the quota of its container.
+    The number is the size of its CPU set, but at most the quota of its
+    container.
     """
     if hasattr(os, "sched_getaffinity"):
         number = len(os.sched_getaffinity(0))
     else:
         number = os.cpu_count() or 1
-    with suppress(OSError, ValueError):  # no such file; or the quota is "max"
+    with suppress(OSError, ValueError):  # no such file, or the quota is "max"
         quota, period = cpu_quota.read_text(encoding="ascii").split()
         number = min(number, -(-int(quota) // int(period)))
     return max(number, 1)
@@ -144,8 +147,8 @@ def cores(cpu_quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
 def cannot_listen(host: str, port: int, error: OSError) -> StartError:
     """Make the error about an address that is not available.
 
-    On Linux it names the process that listens on the port, if this user may see
-    it.
+    On Linux the error names the process that listens on the port, if this user
+    may see that process.
     """
     text = f"cannot listen on {host}:{port}: {error.strerror or error}"
     if error.errno == errno.EADDRINUSE:
@@ -179,13 +182,13 @@ def listening_process(port: int) -> int | None:
 def _listening_sockets(table: str, port: int) -> Iterator[str]:
     """List the sockets that listen on a port.
 
-    They are named as the links in ``/proc/PID/fd``: ``socket:[12345]``.
-    ``table`` is the text of ``/proc/net/tcp``.
+    The names of the sockets are the targets of the links in ``/proc/PID/fd``,
+    such as ``socket:[12345]``. ``table`` is the text of ``/proc/net/tcp``.
     """
     for line in table.splitlines()[1:]:
         # A line has the number of the socket, its address and port in
-        # hexadecimal digits, those of the peer, its state, and more fields:
-        # "0: 0100007F:1F90 00000000:0000 0A …".
+        # hexadecimal digits, the address and port of the peer, the state, and
+        # more fields: "0: 0100007F:1F90 00000000:0000 0A …".
         _, address, _, state, *others = line.split()
         if address.endswith(f":{port:04X}") and state == _LISTENS:
             yield f"socket:[{others[_INODE_AFTER_STATE]}]"
@@ -221,7 +224,7 @@ def plan_processes(config: Config) -> tuple[Config, str]:
         wanted = number * limits.max_connections
         number = _divided_up(wanted, files)
         why = _why_more_than_cores(machine, wanted, files + SPARE_FILES_OF_A_CLUSTER)
-        # Together they have as many connections as the settings want.
+        # All processes together have as many connections as the settings want.
         connections_each = _divided_up(wanted, number)
         limits = msgspec.structs.replace(limits, max_connections=connections_each)
     planned = _with_processes(config, number, limits)
@@ -255,7 +258,7 @@ class Secret(Struct, frozen=True):
     """The server's secret, from which keys are derived.
 
     ``second`` is a second secret that is accepted while an operator changes the
-    secret; ``b""``: none.
+    secret. ``b""`` means that there is no second secret.
     """
 
     first: bytes
@@ -272,7 +275,7 @@ class Secret(Struct, frozen=True):
     def keys(self, purpose: str) -> tuple[bytes, ...]:
         """Return the keys for one purpose.
 
-        The first key signs new texts. Each of them verifies.
+        The first key signs new texts. Each of the keys verifies texts.
         """
         return tuple(derive_key(each, purpose) for each in self.accepted)
 
@@ -280,7 +283,7 @@ class Secret(Struct, frozen=True):
 def fingerprint_of(secret: bytes) -> str:
     """Return the text by which nodes compare their secrets.
 
-    It does not reveal the secret.
+    The text does not reveal the secret.
     """
     key = derive_key(secret, "cluster fingerprint")
     return hashlib.sha256(key).hexdigest()[:_FINGERPRINT_CHARACTERS]
@@ -304,10 +307,11 @@ def _write_owner(lock: int) -> None:
 class DataDirectory:
     """The data directory of the server. A lock in it prevents a second server.
 
-    ``shared``: nodes of one cluster may share the directory; other servers are
-    locked out. The file ``lock`` contains the process id of the first owner.
-    After a stop of that owner it is empty; after a crash it names a dead
-    process. The next owner that starts alone writes its own id.
+    If ``shared`` is set, nodes of one cluster may share the directory, but
+    other servers are locked out. The file ``lock`` contains the process id of
+    the first owner. After a stop of that owner, the file is empty. After a
+    crash, it names a dead process. The next owner that starts alone writes its
+    own id.
     """
 
     def __init__(self, path: str, shared: bool = False) -> None:
@@ -315,17 +319,19 @@ class DataDirectory:
         self.path = Path(path)
         self._shared = shared
         self._first = False
-        """Whether this process is the first owner, whose id the file ``lock``
-        has."""
+        """Whether this process is the first owner. The file ``lock`` has the
+        id of the first owner."""
         self._lock = -1
-        """The descriptor of the file ``lock``; -1: this process has no lock."""
+        """The descriptor of the file ``lock``. -1 means that this process has
+        no lock."""
 
     def start(self, restores: bool = False) -> None:
         """Create the directory and take its lock. Never switches greenlets.
 
-        ``restores``: the caller is a restore, which may continue an interrupted
-        one. A server must not use such a directory. Raises StartError, also if
-        another server has the lock.
+        ``restores`` says whether the caller is a restore. A restore may
+        continue an interrupted restore, but a server must not use the directory
+        of an interrupted restore. Raises StartError, for example if another
+        server has the lock.
         """
         if not restores and (self.path / RESTORING).exists():
             raise StartError(
@@ -335,8 +341,8 @@ class DataDirectory:
 
         lock = self._open_lock()
         if self._shared:
-            # This makes an exclusive lock of the first node a shared one, so
-            # that other nodes of the cluster can take it, too.
+            # If this is the first node, its exclusive lock becomes a shared
+            # lock, so that other nodes of the cluster can take the lock, too.
             is_ours = _locked(lock, fcntl.LOCK_SH, _SHARED_LOCK_SECONDS)
         else:
             is_ours = self._first
@@ -349,7 +355,7 @@ class DataDirectory:
     def _in_use(self, owner: str) -> StartError:
         """Make the error that another server has the lock.
 
-        ``owner`` is its process id.
+        ``owner`` is the process id of that server.
         """
         problem = f"{self.path} is in use by another server (pid {owner})"
         if self._shared:
@@ -395,10 +401,10 @@ class DataDirectory:
             self._lock = -1
 
     def secrets(self, server: ServerSettings) -> Secret:
-        """Read the secret of a server, and the second one if the settings name
-        it.
+        """Read the secret of a server, and the second secret if the settings
+        name one.
 
-        Raises StartError, as :meth:`secret`.
+        Raises StartError for the same reasons as :meth:`secret`.
         """
         first = self.secret(server.secret_file)
         if not server.second_secret_file:
@@ -412,9 +418,10 @@ class DataDirectory:
         """Read the server's secret, from ``secret_file`` or from this
         directory.
 
-        There the first start creates it. Raises StartError if it cannot be read
-        or has less than 32 bytes, or if it is missing while a server runs,
-        which has it in memory.
+        The first start creates the secret in this directory. Raises StartError
+        if the secret cannot be read, or has less than 32 bytes. Also raises
+        StartError if the secret is missing while a server runs, because that
+        server still has the secret in memory.
         """
         if secret_file:
             path = Path(secret_file)
@@ -452,8 +459,8 @@ class DataDirectory:
 def _read_secret(path: Path) -> bytes:
     """Read the secret in a file.
 
-    A warning is logged if others on this machine can read it. Raises StartError
-    if it cannot be read, or is too short.
+    A warning is logged if others on this machine can read the file. Raises
+    StartError if the file cannot be read, or if the secret is too short.
     """
     try:
         secret = path.read_bytes().strip()
@@ -466,7 +473,7 @@ def _read_secret(path: Path) -> bytes:
             f"the secret {path} has {len(secret)} bytes; it needs at least "
             f"{SECRET_BYTES}"
         )
-    # Others on this machine could sign tokens with it.
+    # Others on this machine could sign tokens with the secret.
     if path.stat().st_mode & _OTHERS:
         _log.warning(
             "the secret %s can be read by others than its owner; chmod 600 it", path
@@ -477,7 +484,7 @@ def _read_secret(path: Path) -> bytes:
 def make_folder(folder: Path, mode: int = _FOR_OWNER) -> None:
     """Create a folder for its owner only, and the folders above it.
 
-    They survive a power failure. Raises OSError.
+    The folders survive a power failure. Raises OSError.
     """
     if not folder.exists():
         make_folder(folder.parent, _FOR_ALL)
@@ -488,7 +495,8 @@ def make_folder(folder: Path, mode: int = _FOR_OWNER) -> None:
 def write_all(descriptor: int, content: bytes) -> None:
     """Write the whole content. Raises OSError.
 
-    A disk that is nearly full accepts a part before it refuses the rest.
+    One write is not enough: a disk that is nearly full accepts a part before it
+    refuses the rest.
     """
     while content:
         written = os.write(descriptor, content)
@@ -499,15 +507,15 @@ def open_private(path: Path, like: Path | None = None) -> int:
     """Open a file for reading and writing, or create it for its owner only.
 
     Returns its descriptor. If root creates the file, the server must be able to
-    open it. So the file gets the owner of the file ``like``; None: the owner of
-    the folder. Raises OSError.
+    open it. So the file gets the owner of the file ``like``. If ``like`` is
+    None, the file gets the owner of the folder. Raises OSError.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
     try:
         descriptor = os.open(path, flags | os.O_EXCL, _FILE_FOR_OWNER)
     except FileExistsError:
-        # It keeps its owner: the user of the server could have made it a link
-        # to a file of root.
+        # The file keeps its owner, because the user of the server could have
+        # replaced the file by a link to a file of root.
         return os.open(path, flags, _FILE_FOR_OWNER)
     if os.geteuid() == 0:
         with suppress(OSError):  # root of a container may lack the right
@@ -519,8 +527,9 @@ def open_private(path: Path, like: Path | None = None) -> int:
 def write_private(path: Path, content: bytes) -> None:
     """Write a file for its owner only.
 
-    Its content survives a power failure once this returns; its name does once
-    the folder is synchronised. Raises OSError.
+    When this function returns, the content survives a power failure. The name
+    of the file survives a power failure after the folder is synchronised.
+    Raises OSError.
     """
     descriptor = open_private(path)
     try:
@@ -534,8 +543,9 @@ def write_private(path: Path, content: bytes) -> None:
 def _locked(descriptor: int, kind: int, seconds: float = 0.0) -> bool:
     """Try to take a lock on a file, and tell whether this process has it.
 
-    ``kind`` is shared or exclusive. Nodes that share the lock take it
-    exclusively for a moment at their start, so it waits up to ``seconds``.
+    ``kind`` is ``LOCK_SH`` (shared) or ``LOCK_EX`` (exclusive). Nodes that
+    share the lock take it exclusively for a moment at their start. So this
+    function waits up to ``seconds`` for the lock.
     """
     deadline = time.monotonic() + seconds
     while True:
@@ -545,8 +555,8 @@ def _locked(descriptor: int, kind: int, seconds: float = 0.0) -> bool:
         except OSError:
             if time.monotonic() >= deadline:
                 return False
-        # The function that gevent has patched would start an event loop, also
-        # in a supervisor, which must not have one.
+        # The function that gevent has patched would start an event loop. A
+        # supervisor must not have an event loop.
         monkey.get_original("time", "sleep")(_LOCK_PAUSE_SECONDS)
 
 
@@ -556,9 +566,9 @@ def _write_secret(path: Path) -> None:
     The folder is synchronised, so the secret survives a power failure. Raises
     OSError.
     """
-    # Written under another name first, so that nobody reads a partial secret,
-    # even after a crash. If several servers start at once in one directory, the
-    # secret of the first one stays.
+    # The secret is written under another name first, so that nobody reads a
+    # partial secret, even after a crash. If several servers start at once in
+    # one directory, the secret of the first server stays.
     draft = path.with_name(f"{path.name}.{secrets.token_hex(_DRAFT_BYTES)}")
     write_private(draft, secrets.token_hex(SECRET_BYTES).encode() + b"\n")
     try:
@@ -575,7 +585,7 @@ def derive_key(secret: bytes, purpose: str) -> bytes:
     """Derive a key of 32 bytes for one purpose, by HKDF with SHA-256 (RFC
     5869).
 
-    It reveals nothing about the secret or other keys.
+    The key reveals nothing about the secret or other keys.
     """
     key = hmac.digest(b"imserver", secret, hashlib.sha256)
     return hmac.digest(key, purpose.encode() + b"\x01", hashlib.sha256)

@@ -20,14 +20,15 @@ def run(path: str | None, overrides: dict[str, Any]) -> int:
     """Serve until a signal, with the settings of a file and of the command
     line.
 
-    If the settings want several processes, this one supervises them. Returns
-    the exit status.
+    If the settings want several processes, this process supervises them.
+    Returns the exit status.
     """
 
     def read(parse: Callable[[str, str], Any] | None = None) -> tuple[Config, str]:
         """Read the settings, and the line about the number of processes.
 
-        ``parse`` parses the file; None: in this process.
+        ``parse`` is the function that parses the file. None means that this
+        process parses the file.
         """
         settings, locations = feature_list.load_with_locations(
             path, overrides=overrides, parse=parse
@@ -66,7 +67,8 @@ def _serve(
         from imserver.gateway.supervisor import supervisor
 
         return supervisor.run(settings, read_again, announce)
-    # Imported here: a supervisor imports it later, with other modules.
+    # Imported here: a supervisor imports this module later, together with other
+    # modules.
     from imserver.gateway.node import serve
 
     serve.run(settings, read_again, announce)
@@ -92,13 +94,13 @@ def in_child(work: Callable[[Callable[..., None]], object]) -> Any:
 
     ``work`` gets a function ``give``, and calls it with the values. So this
     process never loads the modules that only ``work`` needs: click and YAML
-    take 2 MB of a node. Raises StartError if ``work`` raises it. If the child
-    ends without a call of ``give``, because it has printed help, this process
-    ends with its status.
+    take 2 MB of a node. Raises StartError if ``work`` raises it. The child ends
+    without a call of ``give`` if it has printed help, for example. Then this
+    process ends with the status of the child.
     """
     receiver, sender = os.pipe()
-    # os.fork is the function of gevent here. It makes an event loop, which a
-    # supervisor that forks must not have.
+    # gevent has replaced os.fork by its own function, which makes an event
+    # loop. A supervisor that forks must not have an event loop.
     child = posix.fork()
     if not child:
         _work_in_child(work, sender)

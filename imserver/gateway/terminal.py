@@ -35,7 +35,7 @@ class CommandGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command that a word names, as click does.
 
-        An unknown command is an error with the names that are like it.
+        If the command is unknown, the error suggests similar names.
         """
         name = args[0]
         is_name = not name.startswith("-") and not ctx.resilient_parsing
@@ -48,7 +48,7 @@ class CommandGroup(click.Group):
     def hint(self, ctx: click.Context, name: str) -> str:
         """Return a hint for somebody who typed an unknown name.
 
-        It begins with a space. ``""``: there is no hint.
+        A hint begins with a space. ``""`` means that there is no hint.
         """
         likely = get_close_matches(name, self.likely_names(ctx))
         if likely:
@@ -68,8 +68,8 @@ class GroupOfRows(CommandGroup):
 
     The module of a row is imported when its command runs. ``rows`` is called
     for each look-up, and yields the rows. If two rows have one name, the first
-    one counts. A command of the same name that was added by a decorator comes
-    before all rows. The group reads no more rows than it needs.
+    row counts. A command that a decorator has added comes before rows of the
+    same name. The group reads no more rows than it needs.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class GroupOfRows(CommandGroup):
     ) -> None:
         """Write the list of commands in a help text, for click.
 
-        No command of a row is imported for it.
+        The list needs no import of a row's command.
         """
         lines: dict[str, str] = {}
         for name, command in self.commands.items():
@@ -131,7 +131,7 @@ def _load(row: CommandOf) -> click.Command:
 def deprecated_form(old: str, new: str) -> None:
     """Warn that a form of a command will be removed in 2.0.
 
-    The warning names its replacement.
+    The warning names the form that replaces it.
     """
     click.echo(f"imserver: {old} is deprecated until 2.0: use {new}", err=True)
 
@@ -403,8 +403,8 @@ def _make_connection(parts: SplitResult, seconds: float) -> "HTTPConnection":
 def _path_below(parts: SplitResult, path: str) -> str:
     """Return a path of the API below the path of the server's URL.
 
-    ``parts`` are the parts of the URL. Of a Unix socket, its path is that of
-    the socket.
+    ``parts`` are the parts of the URL. If the URL names a Unix socket, its path
+    is the path of the socket.
     """
     if parts.scheme == "unix":
         return path
@@ -412,7 +412,10 @@ def _path_below(parts: SplitResult, path: str) -> str:
 
 
 def _headers_of(key: str, body: bytes) -> dict[str, str]:
-    """Return the headers of a request with a key (``""``: none) and JSON."""
+    """Return the headers of a request with JSON.
+
+    ``key`` is the API key. ``""`` means that the request has no key.
+    """
     headers = {}
     if key:
         headers["Authorization"] = f"Bearer {key}"
@@ -456,7 +459,8 @@ def table(columns: str, rows: Iterable[Any], **texts: Callable[[Any], object]) -
     ``columns`` are the fields that are printed, in order, as ``id, first
     failed, from: used_from``. The head of a column is the name of its field,
     with spaces, or the text before the colon. ``texts`` is field → the function
-    that makes a text of its value; without one, it is ``str()``.
+    that makes a text of its value. Without such a function, ``str()`` makes the
+    text.
     """
     lines = lines_of(columns, rows, **texts)
     # Each column is as wide as its widest cell.
@@ -485,17 +489,19 @@ class _DeprecatedOption(NamedTuple):
     unit: int
     """How many seconds a unit has."""
     new_name: str
-    """The option that replaces it."""
+    """The option that replaces the deprecated option."""
     kind: Duration
-    """The type of the other option."""
+    """The type of the new option."""
     key: str
-    """The key of its value in the context of the command."""
+    """The key of the deprecated option's value in the context of the
+    command."""
 
     def note(
         self, context: click.Context, option: click.Parameter, number: int | None
     ) -> None:
         """Convert the value of the deprecated option, and remember it."""
-        # Called first, because the deprecated option is eager.
+        # click calls this before prefer(), because the deprecated option is
+        # eager.
         if number is not None:
             text = in_words(number * self.unit)
             seconds = self.kind.convert(text, option, context)
@@ -515,8 +521,9 @@ def _hidden_option(
 ) -> Callable[[Command], Command]:
     """Make a deprecated option, whose value is a number.
 
-    It is parsed before all other options. Then ``note`` gets the number, or
-    None. The function of the command does not get it.
+    click parses this option before all other options, and calls ``note`` with
+    the number, or with None if the option was not given. The function of the
+    command does not get the number.
     """
     return click.option(
         name,
@@ -554,7 +561,7 @@ class CommandLine:
 
     @staticmethod
     def data(value: Any, text: str) -> None:
-        """Print a value as JSON with ``--json``, else this text."""
+        """Print this text, or the value as JSON with ``--json``."""
         if CommandLine.wants_json():
             click.echo(msgspec.json.format(msgspec.json.encode(value)).decode())
         elif text:
@@ -608,10 +615,10 @@ class CommandLine:
         function, which gets seconds. ``text`` is the help of the option.
         ``least`` and ``most`` are the limits of the seconds.
 
-        ``old`` is the name of a deprecated option, whose value is a number of
-        units of ``unit`` seconds; ``""``: there is no such option. With a
-        ``unit`` but without ``old``, the option ``name`` itself accepts such a
-        number, which is deprecated, too.
+        ``old`` is the name of a deprecated option. The value of that option is
+        a number of units of ``unit`` seconds. ``""`` means that there is no
+        such option. If ``unit`` is given without ``old``, the option ``name``
+        itself accepts such a number. This form is deprecated, too.
         """
         kind = Duration(least, most, unit)
         if old:

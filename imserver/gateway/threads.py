@@ -19,7 +19,7 @@ T = TypeVar("T")
 def synchronise(path: Path) -> None:
     """Write a file, or the names in a folder, to the disk.
 
-    Then they survive a power failure. Raises OSError.
+    Then the file, or the names, survive a power failure. Raises OSError.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -37,8 +37,8 @@ def synchronise(path: Path) -> None:
 class Threads:
     """Runs work that blocks in up to ``number`` threads.
 
-    The threads are started with the first work. 0: there are no threads, and
-    callers do the work themselves.
+    The threads are started with the first work. If ``number`` is 0, there are
+    no threads, and callers do the work themselves.
     """
 
     synchronise = staticmethod(synchronise)
@@ -75,15 +75,17 @@ class Threads:
         self._pool.spawn(work).get()
 
         if failed:
-            # The list must not keep the exception. Its traceback refers to this
-            # frame, which has the list: that would be a cycle of objects.
+            # The list must not keep the exception. The traceback of the
+            # exception refers to this frame, and the frame refers to the list.
+            # So the objects would be a reference cycle.
             raise failed.pop()
         return returned[0]
 
     def close(self, seconds: float = 1.0) -> bool:
         """End the threads.
 
-        Returns False if one of them is blocked; it ends with the process.
+        Returns False if a thread is blocked. Such a thread ends with the
+        process.
         """
         with suppress(TimeoutError), gevent.Timeout(seconds, TimeoutError):
             if self._pool is not None:

@@ -70,8 +70,8 @@ class BulkPermits:
     def line(self) -> Iterator[_socket.socket | None]:
         """Make a line to a child process, and yield the child's end of it.
 
-        Fork the child inside the block: the supervisor closes that end after
-        it. Yields None if nodes need no permits.
+        Fork the child inside the ``with`` block. The supervisor closes the
+        child's end after the block. Yields None if nodes need no permits.
         """
         if not self._most:
             yield None
@@ -99,7 +99,8 @@ class BulkPermits:
         self._poll.register(file, _READABLE)
         end = monotonic() + seconds
         while True:
-            # Wakes up when a permit ends, so that the next node gets it.
+            # The wait ends when a permit ends, so that the next node gets that
+            # permit.
             wake_at = min([end, *self._ends.values()])
             pause_seconds = max(wake_at - monotonic(), 0.0)
             ready = [fd for fd, _ in self._poll.poll(pause_seconds * _SECOND_MS)]
@@ -116,7 +117,7 @@ class BulkPermits:
     def _read(self, fd: int) -> None:
         """Read what a node says over its line.
 
-        It asks for a permit, returns it, or has ended.
+        The node asks for a permit, returns its permit, or has ended.
         """
         try:
             # Only the last of several words counts.
@@ -141,7 +142,7 @@ class BulkPermits:
         """End the permits that are held for too long, and give free permits to
         nodes.
 
-        The nodes that have waited longest get them.
+        The nodes that have waited longest get the free permits.
         """
         now = monotonic()
         self._end_overdue(now)
@@ -190,19 +191,19 @@ class BulkPermit:
         self._asks = False
         """Whether the node has asked and has no permit yet."""
         self._end = 0.0
-        """Monotonic time until which the node may write; 0: it has no permit;
-        infinity: it needs none."""
+        """Monotonic time until which the node may write. 0 means that it has no
+        permit. Infinity means that it needs no permit."""
         self._granted_at = 0.0
         """Monotonic time at which the permit began."""
         self._watcher = loop.io(line.fileno(), _READABLE, ref=False)
         self._watcher.start(self._read)
-        # It repeats, because a one-shot timer that has fired would fire at once
-        # when restarted.
+        # The timer repeats, because a one-shot timer that has fired would fire
+        # at once when it is restarted.
         self._timer = loop.timer(wait_seconds, wait_seconds, ref=False)
 
     def request(self) -> bool:
-        """Tell whether the node may write now, and ask for a permit if it may
-        not.
+        """Tell whether the node may write now. If it may not, ask for a
+        permit.
 
         When the permit comes, ``granted`` is called.
         """

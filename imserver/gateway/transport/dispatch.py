@@ -33,20 +33,20 @@ class CommandRow(Struct, frozen=True):
     ``run(connection, command)`` runs the command and returns the reply, or None
     if the command has no reply.
 
-    ``needs_session``: whether the client must have logged in. ``without_user``:
-    whether a session without a user is enough.
+    ``needs_session`` says whether the client must have logged in.
+    ``without_user`` says whether a session without a user is enough.
 
-    ``answers``: whether ``run`` gets a third argument, a function that sends
-    the reply. Then None means that ``run`` calls this function once, possibly
-    later. Such a reply may arrive after the replies to later requests.
+    ``answers`` says whether ``run`` gets a third argument, a function that
+    sends the reply. Then None means that ``run`` calls this function once,
+    possibly later. Such a reply may arrive after the replies to later requests.
 
-    ``refusals``: exceptions of ``run`` that are replies, with their codes. A
-    ServiceRefused that is not in it is a reply with its own code.
+    ``refusals`` are exceptions of ``run`` that are replies, with their codes. A
+    ServiceRefused that is not among them is a reply with its own code.
 
-    ``act``: the name under which observers get each command that has succeeded,
-    before its reply. ``""``: observers do not get it, because the command
-    changes nothing, or because users do it all day. A command with an act
-    cannot have ``answers``.
+    ``act`` is the name under which observers get each command that has
+    succeeded, before its reply. ``""`` means that observers do not get the
+    command, because it changes nothing, or because users send it very often. A
+    command with an act cannot have ``answers``.
     """
 
     run: Callable[..., Reply | None]
@@ -119,7 +119,7 @@ class Dispatcher:
     def add(self, rows: CommandTable) -> None:
         """Add the commands of a service.
 
-        Raises StartError if another service has one of them.
+        Raises StartError if another service has one of these commands.
         """
         for command in self.table.keys() & rows.keys():
             raise StartError(f"the command {command.__name__} has a row already")
@@ -144,8 +144,9 @@ class Dispatcher:
                 connection.close(bad.close)
             return
 
-        # As run() does, but with the time of the command. It is written out,
-        # because each command of a client passes here.
+        # This repeats the code of run(), and also measures the time of the
+        # command. run() is not called, because the call would take time for
+        # each command of a client.
         command = request.command
         reply: Reply | None
         reason: Exception | None = None
@@ -199,8 +200,8 @@ class Dispatcher:
         """Send the reply to a request, and count it.
 
         ``started_at`` is the time at which its command began
-        (``perf_counter``); 0: no command was run. ``reason`` is the exception
-        that is the reason of a refusal.
+        (``perf_counter``). 0 means that no command was run. ``reason`` is the
+        exception that is the reason of a refusal.
         """
         if started_at:
             seconds = perf_counter() - started_at

@@ -67,7 +67,7 @@ _FLUSH_TAIL_BYTES: Final = 4
 def heads(opcode: int) -> tuple[bytes, ...]:
     """Make the heads of small frames with this opcode, indexed by payload size.
 
-    They are for unmasked final frames, and sizes below :data:`HEADS`.
+    The heads are for unmasked final frames, and for sizes below :data:`HEADS`.
     """
     # A slice to -0 would be empty, so it ends with None for the size 0.
     return tuple(encode(bytes(size), opcode)[: -size or None] for size in range(HEADS))
@@ -98,7 +98,7 @@ def encode_close(code: int, reason: str = "") -> bytes:
     """
     if code == CloseCode.NO_CODE:
         return b"\x88\x00"
-    # Ignores the rest of a character that was cut in the middle.
+    # If a character was cut in the middle, the decoder ignores its rest.
     fitting = reason.encode()[: SMALL_BYTES - 2].decode(errors="ignore")
     return encode(struct.pack("!H", code) + fitting.encode(), Opcode.CLOSE)
 
@@ -154,8 +154,8 @@ def is_control(data: bytes) -> bool:
     """Tell whether ``data`` is exactly one whole control frame of a client.
 
     Nearly all frames of clients that only receive are pongs, and each
-    connection ends with a close frame. To create a parser for each would take
-    forty times as long.
+    connection ends with a close frame. Creating a parser for each frame would
+    take forty times as long.
     """
     # The frame is final, has no reserved bits, is masked, has at most 125 bytes
     # and is complete (RFC 6455 sections 5.2 and 5.5).
@@ -209,8 +209,8 @@ def read_close(data: bytes) -> int:
 def begins_small(data: bytes, limit: int) -> bool:
     """Tell whether ``data`` can be the beginning of a small frame.
 
-    It has a whole message of at most :data:`REST_BYTES` and at most ``limit``
-    bytes.
+    A small frame has a whole message, of at most :data:`REST_BYTES` and at most
+    ``limit`` bytes.
     """
     if not _FINAL_TEXT <= data[0] <= _FINAL_BINARY:
         return False

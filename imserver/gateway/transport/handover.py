@@ -53,7 +53,7 @@ gate, bytes after the head)."""
 
 GiveBack = Callable[[_socket.socket, bytes | None], None]
 """Takes the socket back after the answer: (socket, bytes that were read beyond
-the request). None instead of the bytes: end the connection."""
+the request). None in place of the bytes means that the connection ends."""
 
 
 class ListenerContext(Struct, frozen=True):
@@ -61,12 +61,13 @@ class ListenerContext(Struct, frozen=True):
     servers.
 
     ``routes`` are routes that have a form of their own for a refusal.
-    ``admitted`` puts an upgraded socket into service. ``ws_dialect`` is the
-    dialect of clients whose query names no dialect; ``""``: such clients have
-    no dialect. ``streams`` are the event streams of the listener; None: it
-    serves no streams. ``streamed`` says which bodies the application reads in
-    pieces (:func:`imserver.gateway.transport.http1.streams`). ``mounts`` are
-    hosts whose requests are served under a path.
+    ``admitted`` makes a connection of an upgraded socket. ``ws_dialect`` is the
+    dialect of clients whose query names no dialect. ``""`` means that such
+    clients have no dialect. ``streams`` are the event streams of the listener.
+    None means that the listener serves no streams. ``streamed`` says which
+    bodies the application reads in pieces
+    (:func:`imserver.gateway.transport.http1.streams`). ``mounts`` are hosts
+    whose requests are served under a path.
     """
 
     gate: Gate
@@ -138,7 +139,8 @@ def _last_response(response: HttpResponse) -> bytes:
 class HandOver(Service, dict=True):
     """Runs requests in the WSGI application, a limited number at a time.
 
-    It owns the greenlets. Other requests wait until a greenlet is free.
+    It owns the greenlets of these requests. Other requests wait until a
+    greenlet is free.
     """
 
     application: Callable[..., Any]
@@ -148,9 +150,9 @@ class HandOver(Service, dict=True):
     metrics: Metrics
 
     def __post_init__(self) -> None:
-        """Begin without requests. The server of pywsgi is made for the
-        first."""
-        # The names are fixed, so no name is looked up.
+        """Begin without requests. The server of pywsgi is made for the first
+        request."""
+        # The names are constants, so that no name is looked up.
         self._environ = {
             **self.environ,
             "SERVER_NAME": "localhost",
@@ -168,7 +170,8 @@ class HandOver(Service, dict=True):
     def full(self) -> bool:
         """Whether no more requests may wait.
 
-        16 wait for each that may run, or all of them have more than 64 MB.
+        That is so if 16 requests wait for each request that may run, or if all
+        waiting requests have more than 64 MB together.
         """
         return (
             len(self._waiting) >= _WAITING_PER_RUNNING * self.limit
@@ -190,9 +193,10 @@ class HandOver(Service, dict=True):
     ) -> None:
         """Let the application answer the request at the start of ``data``.
 
-        It begins as soon as fewer requests than the limit run. ``address`` is
-        the address of the client. ``unwritten`` are earlier answers, which are
-        written to the socket first. ``give_back`` is called after the answer.
+        The request begins as soon as fewer requests than the limit run.
+        ``address`` is the address of the client. ``unwritten`` are earlier
+        answers, which are written to the socket first. ``give_back`` is called
+        after the answer.
         """
         self._waiting.append((address, sock, unwritten, data, give_back))
         self._waiting_bytes += len(data)
@@ -211,9 +215,9 @@ class HandOver(Service, dict=True):
             self.running.add(greenlet)
             self.metrics.http_running += 1
             greenlet.rawlink(self._done)
-            # In the next turn of the loop. Otherwise gevent would begin up to
-            # 50 waiting requests, such as pipelined ones, before it serves its
-            # sockets.
+            # The greenlet starts in the next turn of the loop. Otherwise gevent
+            # would begin up to 50 waiting requests, such as pipelined requests,
+            # before it serves its sockets.
             greenlet.start_later(0)
 
     def _done(self, greenlet: gevent.Greenlet[..., None]) -> None:
@@ -234,8 +238,8 @@ class HandOver(Service, dict=True):
 
         :meth:`serve` explains the arguments.
         """
-        # Imported here: pywsgi takes 1.5 MB, which a node without such requests
-        # saves.
+        # Imported here: pywsgi takes 1.5 MB. A node without such requests saves
+        # this memory.
         from imserver.gateway.transport.one_request import (
             WRITE_SECONDS,
             OneRequestHandler,
@@ -259,8 +263,8 @@ class HandOver(Service, dict=True):
         try:
             if unwritten:
                 sock.sendall(unwritten)
-            # A tuple (status, response) refuses the request. True: the
-            # connection stays open.
+            # If the result is a tuple (status, response), pywsgi refuses the
+            # request. If it is True, the connection stays open.
             result = handler.handle_one_request()
             if isinstance(result, tuple):
                 _, refusal = result

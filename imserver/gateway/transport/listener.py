@@ -31,7 +31,8 @@ def bind(host: str, port: int, backlog: int, reuse_port: bool) -> socket.socket:
     """Make a TCP socket that listens.
 
     Port 0 takes any free port. ``backlog`` is how many connections may wait in
-    its queue. With ``reuse_port``, other processes may listen at the same port.
+    the queue of the socket. With ``reuse_port``, other processes may listen at
+    the same port.
     Raises :class:`StartError`.
     """
     try:
@@ -43,8 +44,10 @@ def bind(host: str, port: int, backlog: int, reuse_port: bool) -> socket.socket:
 
 
 def wrapped(raw: _socket.socket) -> socket.socket:
-    """Convert a socket to one of gevent, or of the standard library without
-    gevent."""
+    """Convert a socket to a socket of gevent.
+
+    Without gevent, the result is a socket of the standard library.
+    """
     sock = socket.socket(raw.family, raw.type, raw.proto, raw.detach())
     sock.setblocking(False)
     return sock
@@ -54,11 +57,11 @@ def bind_raw(host: str, port: int, reuse_port: bool) -> _socket.socket:
     """Make a bound TCP socket that does not listen yet. Raises OSError.
 
     The socket and the look-up of the name are without gevent. The look-up may
-    block, which does not matter at the start. With gevent it would start a
-    thread and a loop, which the supervisor must not have.
+    block, which does not matter at the start. With gevent, the look-up would
+    start a thread and a loop. The supervisor must not have them.
     """
-    # For text, Python would load `encodings.idna`, which takes 0.3 MB. Bytes
-    # are taken as they are.
+    # If the name were a text, Python would load `encodings.idna`, which takes
+    # 0.3 MB. Bytes are used unchanged.
     name = host.encode() if host.isascii() else host
     family, kind, proto, _, address = _socket.getaddrinfo(
         name, port, 0, _socket.SOCK_STREAM, 0, _socket.AI_PASSIVE
@@ -90,8 +93,9 @@ def _set_options(sock: _socket.socket, reuse_port: bool) -> None:
 def bind_unix(path: str, mode: str, backlog: int) -> _socket.socket:
     """Make a Unix socket that listens, without gevent.
 
-    It takes the place of a socket that an ended server has left. ``mode`` are
-    its permissions in octal, such as ``660``. Raises :class:`StartError`.
+    If an ended server has left a socket at this path, the new socket replaces
+    it. ``mode`` are the permissions of the socket in octal, such as ``660``.
+    Raises :class:`StartError`.
     """
     refuse_taken(path)
     sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
@@ -99,7 +103,8 @@ def bind_unix(path: str, mode: str, backlog: int) -> _socket.socket:
         with suppress(FileNotFoundError):
             os.unlink(path)
         sock.bind(path)
-        # Before listen(), so that nobody can connect with other permissions.
+        # This comes before listen(), so that nobody can connect with other
+        # permissions.
         os.chmod(path, int(mode, _OCTAL))
         sock.listen(backlog)
     except OSError as error:
@@ -112,7 +117,8 @@ def bind_unix(path: str, mode: str, backlog: int) -> _socket.socket:
 def refuse_taken(path: str) -> None:
     """Raise :class:`StartError` if the path of a Unix socket is taken.
 
-    Another server listens there, or the path is no socket.
+    The path is taken if another server listens there, or if the file at the
+    path is no socket.
     """
     with closing(_socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)) as probe:
         probe.setblocking(False)
@@ -135,7 +141,7 @@ def _no_unix(path: str, reason: str | None) -> StartError:
 
 
 def port_of(sock: Any) -> int:
-    """Return the port of a listening socket; 0 for a Unix socket."""
+    """Return the port of a listening socket, or 0 for a Unix socket."""
     if sock.family == _socket.AF_UNIX:
         return 0
     return int(sock.getsockname()[1])
@@ -155,11 +161,11 @@ def text_of(address: Any) -> str:
 
 
 class Reserve:
-    """A spare file descriptor, for when the process has no other one.
+    """A spare file descriptor, for a process that has no free descriptor.
 
-    With it, a listener can still accept a connection and answer 503. It is a
-    socket without gevent, because ``os.close`` of gevent might not close it at
-    once.
+    With the spare descriptor, a listener can still accept a connection and
+    answer 503. The descriptor belongs to a socket without gevent, because
+    ``os.close`` of gevent might not close it at once.
     """
 
     def __init__(self) -> None:
@@ -169,7 +175,7 @@ class Reserve:
     def turn_away(self, listening: _socket.socket) -> None:
         """Accept one connection, answer 503 and close it.
 
-        It uses the spare descriptor, and then opens another one.
+        The method uses the spare descriptor, and then opens another one.
         """
         self.close()  # now one descriptor is free
         try:
@@ -206,7 +212,7 @@ class Listener(Parked):
     """
 
     PAUSE_SECONDS = 0.5
-    """How long it accepts nothing after an error."""
+    """How long the listener accepts nothing after an error."""
 
     def __init__(
         self,
@@ -218,7 +224,7 @@ class Listener(Parked):
     ) -> None:
         """Begin to accept connections from a socket that listens.
 
-        The socket moves into a plain one, which the poller watches.
+        The file descriptor moves to a plain socket, which the poller watches.
         """
         self.port = port_of(sock)
         self.address = text_of(sock.getsockname())
@@ -230,18 +236,19 @@ class Listener(Parked):
         self._metrics = metrics
         self._accepted = accepted
         self._reserve = Reserve()
-        # It repeats, because a one-shot timer that has fired would fire at once
-        # when restarted.
+        # The timer repeats, because a one-shot timer that has fired would fire
+        # at once when it is restarted.
         self._pause = loop.timer(0.0, self.PAUSE_SECONDS)
         poller.add(self)
 
     def on_readable(self) -> None:
         """Accept the connections that wait, up to a limit per turn.
 
-        So a flood of connections does not stop all others. If the process has
-        no file descriptor left, one client gets 503, and the listener pauses.
+        Because of the limit, a flood of connections does not stop other work.
+        If the process has no file descriptor left, one client gets 503, and the
+        listener pauses.
         """
-        if self.sock.fileno() < 0:  # it is closed
+        if self.sock.fileno() < 0:  # the socket is closed
             return
         for _ in range(_ACCEPTED_PER_TURN):
             try:

@@ -1,5 +1,5 @@
-"""pywsgi's handler for one request of the WSGI application, on a socket of
-either server, and its reader."""
+"""pywsgi's handler for one request of the WSGI application, and the reader of
+this handler. Both HTTP servers use them."""
 
 import errno
 import logging
@@ -27,14 +27,14 @@ log = logging.getLogger(__name__)
 WRITE_SECONDS: Final = 30
 """Time after which a client that does not read its answer is dropped."""
 _LEAST_SECONDS: Final = 0.001
-"""Least time-out of a socket. With 0 it would not wait, but raise
-BlockingIOError."""
+"""The smallest time-out of a socket. With 0, the socket would not wait, but
+raise BlockingIOError."""
 
 
 class Reader:
     """The file from which pywsgi reads a request.
 
-    It gives the bytes that were read before, then bytes of the socket.
+    The file has the bytes that were read before, then the bytes of the socket.
     ``unread`` are the bytes that were received, but not read by pywsgi yet.
     """
 
@@ -92,7 +92,7 @@ class Reader:
                 return b""
 
             self._skip_line_ends()
-            # The head has begun with these bytes, and so has its time.
+            # The head and its time limit begin with these bytes.
             if not has_begun and self.unread:
                 deadline = monotonic() + seconds
 
@@ -192,10 +192,11 @@ class OneRequestHandler(WSGIHandler):
     """
 
     _parts: list[bytes] | None = None
-    """The parts of an answer that are collected for one write; None: parts are
-    written at once."""
+    """The parts of an answer that are collected for one write. None means that
+    each part is written at once."""
     cut_short = False
-    """True if the answer was sent before the body had arrived."""
+    """True if the answer was sent before the whole body of the request had
+    arrived."""
 
     def handle_one_request(self) -> Any:
         """Serve a request.
@@ -204,8 +205,8 @@ class OneRequestHandler(WSGIHandler):
         response) if pywsgi refuses the request.
         """
         result = super().handle_one_request()
-        # pywsgi answers 414 if a line has over 8 KiB. Here that is a head that
-        # is too large.
+        # pywsgi answers 414 if a line has over 8 KiB. This server answers as
+        # for any head that is too large.
         is_too_long = isinstance(result, tuple) and result[0] == "414"
         if is_too_long:
             return ("431", problem_response(Problems.HEADERS_TOO_LARGE))
@@ -223,7 +224,8 @@ class OneRequestHandler(WSGIHandler):
     def _is_last(self) -> bool:
         """Tell whether the connection ends with this answer.
 
-        Its client expects to send more requests, so the answer has to say it.
+        Otherwise the client would expect to send more requests. So the answer
+        has to say that the connection ends.
         """
         return self._lacks_body()
 
@@ -252,8 +254,8 @@ class OneRequestHandler(WSGIHandler):
                 self.cut_short = True
                 self.close_connection = True
                 body: Any = self.wsgi_input
-                # So pywsgi takes the body as read. Otherwise it would read and
-                # drop the rest.
+                # With this length, pywsgi takes the body as read. Otherwise
+                # pywsgi would read and drop the rest.
                 body.content_length = body.position
 
     def log_request(self) -> None:

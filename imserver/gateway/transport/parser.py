@@ -34,10 +34,10 @@ from imserver.gateway.transport.frames import (
 )
 
 _WINDOW_BITS: Final = 15
-"""The largest window, which can read the data of any smaller one."""
+"""The largest window. With it, data of any smaller window can be read."""
 _GROWTH_BYTES: Final = 1000
-"""Incompressible data grows by less than one byte in this many bytes: by 5
-bytes in each block of many thousand."""
+"""Incompressible data grows by less than one byte for so many bytes: it grows
+by 5 bytes in each block of many thousand bytes."""
 _END_BYTES: Final = 16
 """Incompressible data also grows by up to this many bytes at its end."""
 _FACTORY: Final = ServerPerMessageDeflateFactory(
@@ -49,9 +49,9 @@ def negotiate(header: str) -> tuple[str, int]:
     """Accept a client's offer to compress messages (permessage-deflate, RFC
     7692).
 
-    ``header`` is its ``Sec-WebSocket-Extensions``, and the first usable offer
-    in it is accepted. Returns the value of the header in the response, and the
-    bits of our window. Returns ``""`` and 0 if no offer is usable.
+    ``header`` is the client's ``Sec-WebSocket-Extensions``. The first usable
+    offer in it is accepted. Returns the value of the header in the response,
+    and the bits of our window. Returns ``""`` and 0 if no offer is usable.
     """
     try:
         offers = parse_extension(header)
@@ -113,9 +113,10 @@ class MessageParser:
             self._extensions.append(inflate)
         self._reader = StreamReader()
         self._fragments: bytearray | None = None
-        """The fragments of the current message; None between messages."""
+        """The fragments of the current message, or None between messages."""
         self._utf8: codecs.IncrementalDecoder | None = None
-        """Checks the text of the current message; None for a binary one."""
+        """Checks the text of the current message. It is None for a binary
+        message."""
         self.between = True
         self._run = self._parse()
         next(self._run)  # to its first yield
@@ -234,7 +235,8 @@ class MessageParser:
             if frame.fin:
                 return FrameMessage(opcode, data)
             self._fragments = bytearray()
-        # Not a list, in which very many empty fragments would take memory.
+        # The fragments are not a list, because very many empty fragments in a
+        # list would take memory.
         self._fragments += data
         if not frame.fin:
             return None

@@ -37,10 +37,11 @@ class Parked(ABC):
     """A socket in the poller: of a listener, an HTTP connection or a WebSocket.
 
     ``sock`` becomes :data:`NO_SOCKET` when the socket is passed to another
-    object. The other fields belong to the poller. ``reading``: a reader serves
-    the object. ``masked``: the socket became ready while it was served, and is
-    not watched for reading until the reader has finished. ``interest``: the
-    events that are watched otherwise; 0: it was never watched.
+    object. The other fields belong to the poller. ``reading`` says whether a
+    reader serves the object. ``masked`` is True if the socket became ready
+    while it was served. Then it is not watched for reading until the reader has
+    finished. ``interest`` are the events that are watched while the socket is
+    not masked. 0 means that the socket was never watched.
     """
 
     __slots__ = ("fd", "interest", "masked", "reading", "sock")
@@ -78,11 +79,11 @@ def _end(parked: Parked, extra: Mapping[str, str]) -> None:
 
 
 class Readers(ABC):
-    """The pool of greenlets that serve ready sockets. Owner of the queue.
+    """The pool of greenlets that serve ready sockets. It owns the queue.
 
-    ``idle_readers``: how many greenlets stay while they are idle. There may be
-    more greenlets, one for each blocked connection, so that other connections
-    need not wait.
+    ``idle_readers`` is how many greenlets stay while they are idle. There may
+    be more greenlets, one for each blocked connection, so that other
+    connections need not wait.
     """
 
     def __init__(self, idle_readers: int) -> None:
@@ -111,7 +112,8 @@ class Readers(ABC):
     def _run(self) -> None:
         """Greenlet of a reader: serve the queue until it is empty, then wait.
 
-        It waits in ``_idle``, and ends if enough other readers wait there.
+        The greenlet waits in ``_idle``. It ends if enough other readers wait
+        there.
         """
         ready = self.ready
         idle = self._idle
@@ -120,8 +122,8 @@ class Readers(ABC):
         while True:
             while ready:
                 parked = ready.popleft()
-                # A blocked reader still serves it, so its messages stay in
-                # order.
+                # A blocked reader still serves this socket. No other reader may
+                # serve it, because its messages must stay in order.
                 if parked.reading:
                     self.mask(parked)
                     continue
@@ -142,9 +144,10 @@ class Readers(ABC):
             greenlet.switch(hub)
 
     def release(self, parked: Parked) -> None:
-        """End the serving of an object outside of the queue.
+        """Note that an object is no longer served, which was served without the
+        queue.
 
-        If it was masked, its socket is watched again.
+        If the object was masked, its socket is watched again.
         """
         parked.reading = False
         if parked.masked:
@@ -193,9 +196,10 @@ _GONE = int(
 class EpollPoller(Readers):
     """All parked sockets in one level-triggered epoll instance.
 
-    ``_parked`` is a list indexed by file descriptor; a dictionary would take 60
-    bytes more per socket. A socket whose peer has closed is removed from epoll,
-    which would report it repeatedly, and waits in ``_hung_up``.
+    ``_parked`` is a list indexed by file descriptor. A dictionary would take 60
+    bytes more per socket. If a peer has closed, epoll would report its socket
+    again and again. So such a socket is removed from epoll, and waits in
+    ``_hung_up``.
     """
 
     def __init__(self, loop: Any, readers: int) -> None:
@@ -278,7 +282,8 @@ class EpollPoller(Readers):
     def unmask(self, parked: Parked) -> None:
         """Watch a masked socket again.
 
-        It may have been closed meanwhile, or removed because of its peer.
+        The socket may have been closed since then, or it may have been removed
+        from epoll because its peer has closed.
         """
         parked.masked = False
         if self.at(parked.fd) is parked:
@@ -288,8 +293,8 @@ class EpollPoller(Readers):
             and parked.interest
             and not self._epoll.closed
         ):
-            # It was removed because its peer has closed or it has an error.
-            # Registered again, its end is reported again.
+            # The socket was removed because its peer has closed or it has an
+            # error. If it is registered again, epoll reports its end again.
             self._register(parked)
 
     def close(self) -> None:
@@ -328,11 +333,11 @@ class EpollPoller(Readers):
     def _handle_other(self, parked: Parked, events: int) -> None:
         """Handle a socket that is more than readable.
 
-        It is writable, its peer has closed, or it has an error.
+        The socket is writable, its peer has closed, or it has an error.
         """
         if events & _WRITE:
             parked.on_writable()
-            if self.at(parked.fd) is not parked:  # it has ended
+            if self.at(parked.fd) is not parked:  # the object has ended
                 return
 
         if events & _GONE:
@@ -361,7 +366,8 @@ class EpollPoller(Readers):
         """Callback of the timer: queue some of the sockets whose peer has
         closed.
 
-        Each is queued again and again, until its owner closes it.
+        Each of these sockets is queued again and again, until its owner closes
+        it.
         """
         hung_up = self._hung_up
         ready = self.ready
@@ -369,10 +375,10 @@ class EpollPoller(Readers):
         for _ in range(min(len(hung_up), _HUNG_UP_PER_TURN)):
             parked = hung_up.popleft()
             if parked.reading:
-                # Its reader registers the socket again afterwards, and then its
-                # end is reported again.
+                # The reader registers the socket again when it has finished.
+                # Then epoll reports the end of the socket again.
                 parked.masked = True
-            elif parked.sock.fileno() == parked.fd:  # it is not closed yet
+            elif parked.sock.fileno() == parked.fd:  # the socket is still open
                 if id(parked) not in queued:
                     ready.append(parked)
                 hung_up.append(parked)
@@ -471,7 +477,7 @@ class WatcherPoller(Readers):
     def _readable(self, fd: int) -> None:
         """Callback of a watcher: note a readable socket.
 
-        At the end of the turn it is queued together with others.
+        At the end of the turn, the socket is queued together with others.
         """
         entry = self._watchers.get(fd)
         if entry is None:

@@ -61,7 +61,7 @@ class TrustedProxies:
     def client(self, host: str, forwarded_for: str) -> str:
         """Return the address of the client behind trusted proxies.
 
-        It is the last address in X-Forwarded-For that is not a trusted proxy.
+        The result is the last address in X-Forwarded-For that is no trusted proxy.
         ``host`` is the address of the peer itself. ``forwarded_for`` is the
         value of the header; ``""`` if it is missing. The header counts only if
         the peer is a trusted proxy. If an entry is not an address, the result
@@ -135,7 +135,8 @@ def read_proxy_header(data: bytes) -> tuple[int, tuple[str, int] | None] | None:
 def _read_binary(data: bytes) -> tuple[int, tuple[str, int] | None] | None:
     """Read a header of version 2, which is binary.
 
-    Returns and raises as :func:`read_proxy_header` does.
+    Returns None while the header is incomplete, and (size, None) if it names no
+    client. Raises the same errors as :func:`read_proxy_header`.
     """
     if len(data) < _HEAD.size:
         return None
@@ -162,7 +163,8 @@ def _read_binary(data: bytes) -> tuple[int, tuple[str, int] | None] | None:
 def _read_line(data: bytes) -> tuple[int, tuple[str, int] | None] | None:
     """Read a header of version 1: ``PROXY TCP4 192.0.2.7 192.0.2.1 51234 443``.
 
-    Returns and raises as :func:`read_proxy_header` does.
+    Returns None while the header is incomplete, and (size, None) if it names no
+    client. Raises the same errors as :func:`read_proxy_header`.
     """
     end = data.find(b"\r\n", 0, _LINE_BYTES)
     if end < 0:
@@ -188,8 +190,8 @@ def _read_line(data: bytes) -> tuple[int, tuple[str, int] | None] | None:
 def network_of(address: str) -> str:
     """Return the text that stands for one customer in limits by address.
 
-    It is an IPv4 address itself. Of an IPv6 address it is the network of its
-    first 64 bits, which belong to one customer.
+    For an IPv4 address, the text is the address itself. For an IPv6 address, it
+    is the network of its first 64 bits, which belong to one customer.
     """
     if ":" not in address:
         return address
@@ -206,8 +208,8 @@ def network_of(address: str) -> str:
 def is_here(host: str) -> bool:
     """Tell whether a host is this machine.
 
-    It is ``localhost`` or an address of the loopback network. No names are
-    looked up.
+    This machine is ``localhost``, or an address of the loopback network. No
+    names are looked up.
     """
     return host == "localhost" or is_loopback(host.strip("[]"))
 

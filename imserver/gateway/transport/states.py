@@ -16,7 +16,7 @@ class ImpossibleTransition(Exception):
 class Transitions(dict[Cause, State], Generic[Cause, State]):
     """The transitions out of one state: event → the next state.
 
-    An event that is not in it raises :class:`ImpossibleTransition`.
+    An event that is not in this mapping raises :class:`ImpossibleTransition`.
     """
 
     def __init__(self, state: State, row: Mapping[Cause, State]) -> None:
@@ -34,7 +34,7 @@ class ConnectionState(IntEnum):
     ``CLOSING``: messages of its client are served."""
 
     CONNECTED = 0
-    """It has no session. The state of an HTTP connection in service."""
+    """It has no session. An HTTP connection in service has this state, too."""
     ADDRESSED = 1
     """It has a session that receives messages to its user."""
     UNADDRESSED = 2
@@ -87,13 +87,13 @@ CONNECTION_TRANSITIONS: Final = {
             CLOSE: CLOSING,
             END: CLOSED,
         },
-        # A service that waited may leave a session whose connection has ended
-        # meanwhile.
+        # While a service waits, a connection may end. Afterwards the service
+        # may still leave the session of this connection.
         CLOSING: {FORGET: CLOSING, LEAVE: CLOSING, FLUSH: DRAINING, END: CLOSED},
         DRAINING: {FORGET: DRAINING, LEAVE: DRAINING, END: CLOSED},
         CLOSED: {FORGET: CLOSED, LEAVE: CLOSED, END: CLOSED},
     }.items()
 }
-"""State → event → the next state. The only way to change a state:
-``connection.state = CONNECTION_TRANSITIONS[connection.state][event]``. It calls
-nothing, because each login does it."""
+"""State → event → the next state. The only way to change a state is
+``connection.state = CONNECTION_TRANSITIONS[connection.state][event]``. There is
+no function for this, because each login does it, and a call would take time."""

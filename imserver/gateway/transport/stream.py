@@ -41,10 +41,10 @@ _SECOND_MS: Final = 1000
 class StreamEncoding(Encoding):
     """How the payloads of a stream are written.
 
-    Each is as its dialect encodes it, between the bytes ``before`` and
-    ``behind``. ``serve`` serves the commands that the client sends in requests,
-    at most ``limit_bytes`` at once. If ``limit_bytes`` is 0, the client only
-    receives.
+    The dialect encodes each payload. The bytes ``before`` come before it, and
+    the bytes ``behind`` after it. ``serve`` serves the commands that the client
+    sends in requests, at most ``limit_bytes`` at once. If ``limit_bytes`` is 0,
+    the client only receives.
     """
 
     __slots__ = ("_before", "_behind")
@@ -57,7 +57,7 @@ class StreamEncoding(Encoding):
         before: bytes = b"",
         behind: bytes = b"",
     ) -> None:
-        """Set what comes around each payload. The class explains the
+        """Set the bytes before and behind each payload. The class explains the
         arguments."""
         self._before = before
         self._behind = behind
@@ -80,8 +80,8 @@ class StreamEncoding(Encoding):
     ) -> bytes:
         """Make the last payload, which has one of our close codes.
 
-        The code is translated into the dialect's own, unless it is
-        ``as_given``. Returns ``b""`` if the dialect has no such payload.
+        The code is translated into a code of the dialect, unless ``as_given``
+        is set. Returns ``b""`` if the dialect has no such payload.
         """
         if not as_given:
             code, reason = self.translate_close(code, reason)
@@ -117,7 +117,7 @@ class Stream(Connection):
         """
         self.dialect_state = None
         self.encoding = encoding
-        # 0: the node pings the client, and so does not look at this time.
+        # 0 means that this time is not used, because the node pings the client.
         self.last_seen = 0.0
         self.send_frame(head)
 
