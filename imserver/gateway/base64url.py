@@ -16,8 +16,8 @@ it."""
 _STRICT_ALPHABET: Final = bytes.maketrans(b"-_+/=", b"+/" + _REFUSED * 3)
 _EITHER_ALPHABET: Final = bytes.maketrans(b"-_", b"+/")
 _LAST_CHARACTERS: Final = {2: "AQgw", 3: "AEIMQUYcgkosw048"}
-"""Length of the last group → the characters that may end it. Only in these are
-the bits zero that the content does not fill."""
+"""Length of the last group → the characters that may end the group. In these
+characters, the bits that the content does not fill are zero."""
 _GROUP: Final = 4
 """The characters that stand for three bytes."""
 
@@ -42,8 +42,8 @@ def decode(text: str) -> bytes:
 def decode_any_form(text: str) -> bytes:
     """Decode base64 that another program made.
 
-    It may have padding, and the standard alphabet. It is for keys of browsers
-    and of operators, never for tokens. Raises ValueError.
+    The text may have padding, and the standard alphabet. Callers use this for
+    keys of browsers and of operators, never for tokens. Raises ValueError.
     """
     return _strictly_decoded(text.rstrip("="), _EITHER_ALPHABET)
 
@@ -56,8 +56,8 @@ def _strictly_decoded(text: str, alphabet: bytes) -> bytes:
     padding = b"=" * (-len(text) % _GROUP)
     try:
         standard = text.encode("ascii").translate(alphabet)
-        # It takes half the time of urlsafe_b64decode, which skips characters
-        # that are no base64.
+        # This takes half the time of urlsafe_b64decode, which also skips
+        # characters that are no base64.
         return a2b_base64(standard + padding, strict_mode=True)
     except ValueError:
         raise ValueError("this is no base64url") from None

@@ -20,11 +20,11 @@ CLOCK_SECONDS: Final = 1.0
 """Difference of the clocks of two machines above which tokens expire too early
 or too late."""
 _A_MOMENT: Final = 1e-9
-"""A pause after which the loop has looked at its sockets."""
+"""A pause in which the loop serves its sockets once."""
 _MAX_DOUBLINGS: Final = 20
-"""How often a pause between attempts is doubled at most."""
+"""The most times that a pause between attempts is doubled."""
 _GOLDEN_RATIO: Final = 0.618_033_988_749_895
-"""Multiples of it, without their whole part, are spread evenly."""
+"""Multiples of this number, without their whole part, are spread evenly."""
 _TOO_EARLY: Final = 0.25
 """If a tick is due within this part of its period, it counts as the tick that
 has just passed."""
@@ -49,8 +49,8 @@ def serve_others() -> None:
 def is_long_turn(seconds: float = 0.005) -> bool:
     """Tell whether the loop has not looked at its sockets for too long.
 
-    By default that is 5 ms. Work that can be interrupted then calls
-    :func:`serve_others`. Never switches greenlets.
+    By default, 5 ms is too long. If the result is True, work that can be
+    interrupted calls :func:`serve_others`. Never switches greenlets.
     """
     return time() - get_hub().loop.now() > seconds
 
@@ -58,9 +58,9 @@ def is_long_turn(seconds: float = 0.005) -> bool:
 def retry_pause(failures: int, first: float, longest: float) -> float:
     """Return how many seconds to wait after this number of failures in a row.
 
-    It is ``first`` after the first failure, then twice as long each time, up to
-    ``longest``. The pauses vary by half at random, so that attempts that failed
-    together are not repeated together.
+    The pause is ``first`` after the first failure, then twice as long each
+    time, up to ``longest``. The pauses vary by half at random, so that attempts
+    that failed together are not repeated together.
     """
     doublings = min(failures - 1, _MAX_DOUBLINGS)
     pause = min(first * 2.0**doublings, longest)
@@ -70,12 +70,12 @@ def retry_pause(failures: int, first: float, longest: float) -> float:
 def until_beat(seconds: float = 1.0) -> float:
     """Return the seconds until this process's next tick with that period.
 
-    They are between 0.25 and 1.25 periods. A sleeping process loses its data
-    from the processor's caches. So ten tasks at ten moments cost several times
-    as much as at one moment. Therefore the ticks of all periods that are whole
-    numbers of seconds, or half a second, coincide. The ticks of the processes
-    of a machine are spread over a second, so that they do not query each other
-    at the same time.
+    The result is between 0.25 and 1.25 periods. A sleeping process loses its
+    data from the processor's caches. So ten tasks at ten moments cost several
+    times as much as at one moment. Therefore the ticks of all periods that are
+    whole numbers of seconds, or half a second, coincide. The ticks of the
+    processes of a machine are spread over a second, so that they do not query
+    each other at the same time.
     """
     # Successive process ids give offsets that are far from each other.
     offset = os.getpid() * _GOLDEN_RATIO % 1.0
@@ -91,10 +91,10 @@ def every(
 ) -> Callable[[], None]:
     """Return the function of a greenlet that calls ``work`` again and again.
 
-    It calls it at each tick of :func:`until_beat`, until it is killed.
-    ``failure`` is the text of the log line if ``work`` raises. If a service
-    does not answer, the line has the level debug. :data:`JOBS` counts how long
-    ``work`` takes.
+    The greenlet calls ``work`` at each tick of :func:`until_beat`, until the
+    greenlet is killed. ``failure`` is the text of the log line if ``work``
+    raises. If a service does not answer, the line has the level debug.
+    :data:`JOBS` counts how long ``work`` takes.
     """
     name = _job_name(work)
 

@@ -17,11 +17,12 @@ DOCTOR: Final = "doctor"
 class CommandOf(Struct, frozen=True):
     """One command of ``imserver``, or the addition of a feature to one.
 
-    ``name``: the word that people type. ``parent``: the command of which it is
-    a subcommand; ``""``: ``imserver`` itself. ``function``: the command of
-    click as ``"module:attribute"``. It is imported when the command runs, so a
-    list of commands imports none of them. ``help``: the first line of its help.
-    ``absent``: the error text if the package with the module is not installed.
+    ``name`` is the word that people type. ``parent`` is the command that has
+    this command as a subcommand. ``""`` means ``imserver`` itself. ``function``
+    is the command of click as ``"module:attribute"``. It is imported when the
+    command runs, so a list of commands imports no command. ``help`` is the
+    first line of the help. ``absent`` is the error text if the package with the
+    module is not installed.
 
     With the parent ``doctor``, ``function`` is a function that yields findings
     (:class:`imserver.plugin.commands.Finding`). A name such as ``--files`` is

@@ -154,8 +154,9 @@ class Ping(Command, frozen=True, gc=False):
 class Resume(Login, frozen=True, gc=False):
     """A login of a client that uses stored messages.
 
-    ``cursor`` is the greatest id of an entry that the client has; 0: none.
-    ``acks``: the client acknowledges messages.
+    ``cursor`` is the greatest id of an entry that the client has. 0 means that
+    the client has no entry. ``acks`` says whether the client acknowledges
+    messages.
     """
 
     cursor: int = 0
@@ -165,12 +166,14 @@ class Resume(Login, frozen=True, gc=False):
 class Subscribe(Command, frozen=True, gc=False):
     """Subscribe to a channel.
 
-    ``token``: a subscription token; ``""``: none. ``recover``: the client has
-    all publications up to ``offset`` of the history epoch ``epoch``, and wants
-    the later ones. ``positioned``, ``recoverable``: it wants to know the
-    position of the channel. ``delta``: it can read deltas. ``data``: JSON for
-    the back end; ``b""``: none. ``reject_unrecovered``: refuse the subscription
-    if some of the later publications are lost.
+    ``token`` is a subscription token. ``""`` means that there is no token. If
+    ``recover`` is set, the client has all publications up to ``offset`` of the
+    history epoch ``epoch``, and wants the later publications. ``positioned``
+    and ``recoverable`` say whether the client wants to know the position of the
+    channel. ``delta`` says whether the client can read deltas. ``data`` is JSON
+    for the back end. ``b""`` means that there is no JSON. If
+    ``reject_unrecovered`` is set, the subscription is refused if some of the
+    later publications are lost.
     """
 
     channel: str
@@ -206,9 +209,9 @@ class Publish(Command, frozen=True, gc=False):
 class AskPresence(Command, frozen=True, gc=False):
     """Request the subscribers of a channel.
 
-    ``limit`` is how many at most; 0: as many as an answer may have. ``after``
-    is the cursor of an earlier answer, after which they begin; ``""``: from the
-    beginning.
+    ``limit`` is the largest number of subscribers. 0 means as many as an answer
+    may have. ``after`` is the cursor of an earlier answer, after which the
+    subscribers begin. ``""`` means from the beginning.
     """
 
     channel: str
@@ -235,9 +238,9 @@ class AskHistory(Command, frozen=True, gc=False):
 class Request(Struct, gc=False):
     """One decoded client frame.
 
-    ``seq`` and ``name``: the id of the request and the name of the command,
-    which the reply repeats. ``command``: None if the dialect refuses the
-    request. Then ``code`` is the reply code (:class:`ReplyCode`).
+    ``seq`` is the id of the request, and ``name`` the name of the command. The
+    reply repeats both. ``command`` is None if the dialect refuses the request.
+    Then ``code`` is the reply code (:class:`ReplyCode`).
     """
 
     seq: str
@@ -247,11 +250,11 @@ class Request(Struct, gc=False):
 
 
 class Reply(Struct, gc=False):
-    """The answer to one request: a reply code (:class:`ReplyCode`) and data;
-    None: no data.
+    """The answer to one request: a reply code (:class:`ReplyCode`) and data.
 
-    ``why``: the reason of a refusal, if several reasons have the same code;
-    ``""``: the code says enough. Only operators see it.
+    If the data are None, the answer has no data. ``why`` is the reason of a
+    refusal, if several reasons have the same code. ``""`` means that the code
+    says enough. Only operators see the reason.
     """
 
     code: int
@@ -269,11 +272,13 @@ Answer = Callable[[Reply], None]
 class StreamPart(Struct, frozen=True, gc=False, array_like=True, omit_defaults=True):
     """The part of an event that is about its streamed message.
 
-    ``id``: the id of the streamed message. ``piece``: the number of the last
-    piece that the text of the event contains; 0: none yet. ``whole``: the text
-    is the whole message so far; otherwise it is only this piece. ``done``: the
-    message is over. ``incomplete``: its publisher did not finish it.
-    ``stopped``: the reader who has stopped it; ``""``: nobody.
+    ``id`` is the id of the streamed message. ``piece`` is the number of the
+    last piece that the text of the event contains. 0 means that it contains no
+    piece yet. ``whole`` says whether the text is the whole message so far.
+    Otherwise the text is only this piece. ``done`` says whether the message is
+    over. ``incomplete`` says whether the publisher did not finish the message.
+    ``stopped`` is the reader who has stopped the message. ``""`` means that
+    nobody has stopped it.
     """
 
     id: str
@@ -287,13 +292,14 @@ class StreamPart(Struct, frozen=True, gc=False, array_like=True, omit_defaults=T
 class ChannelPart(Struct, frozen=True, gc=False, array_like=True, omit_defaults=True):
     """The part of an event that is about its channel.
 
-    ``name``: the name of the channel. ``offset``: the number of a publication
-    in the history of its channel; 0: the channel has no history. ``epoch``: the
-    epoch of that history. ``info``: JSON about the client that published,
-    joined or left; ``b""``: it was the back end. ``tags``: a JSON object of
-    strings. ``stream``: the part about a streamed message; None: the event has
-    none. ``thread``: the id of the message in whose thread a streamed answer is
-    a reply; 0: none.
+    ``name`` is the name of the channel. ``offset`` is the number of a
+    publication in the history of its channel. 0 means that the channel has no
+    history. ``epoch`` is the epoch of that history. ``info`` is JSON about the
+    client that published, joined or left. ``b""`` means that the back end did
+    so. ``tags`` is a JSON object of strings. ``stream`` is the part about a
+    streamed message. None means that the event has no such part. If a streamed
+    answer is a reply in a thread, ``thread`` is the id of the message that the
+    thread is about. Otherwise ``thread`` is 0.
     """
 
     name: str
@@ -308,14 +314,15 @@ class ChannelPart(Struct, frozen=True, gc=False, array_like=True, omit_defaults=
 class Event(Struct, frozen=True, gc=False, omit_defaults=True):
     """A message from the server to a client that is not a reply.
 
-    ``sender`` and ``text``: its author and text. ``id``: for a push, the
-    message id that the caller gave; ``""``: the dialect makes one. ``kind`` is
-    one of:
+    ``sender`` is the author of the message, and ``text`` its text. ``id`` is
+    the message id that the caller of a push gave. ``""`` means that the dialect
+    makes an id. ``kind`` is one of:
 
     - ``"msg"``: a message.
     - ``"enter"``, ``"exit"``: somebody has entered or left an app.
     - ``"left"``: somebody has left a room.
-    - ``"online"``, ``"offline"``: of a group of the client dialect.
+    - ``"online"``, ``"offline"``: a group of the client dialect is online or
+      offline.
     - ``"join"``, ``"leave"``: somebody has joined or left a channel.
     - ``"stream"``: a part of a streamed message. Its end is a ``"msg"`` with
       the whole text.
@@ -331,8 +338,8 @@ class Event(Struct, frozen=True, gc=False, omit_defaults=True):
     """Type of the payload: ``text``, ``image``, … or a type of the back end's
     own."""
     data: bytes = b""
-    """The payload as JSON if it is not a string; else ``b""``, and ``text`` is
-    the payload."""
+    """The payload as JSON, if the payload is not a string. Otherwise ``data``
+    is ``b""``, and ``text`` is the payload."""
     code: int = 0
     """Number of a push in the client dialect."""
     note: str = ""
@@ -342,15 +349,15 @@ class Event(Struct, frozen=True, gc=False, omit_defaults=True):
     channel: ChannelPart | None = None
     """Set in all events of a channel."""
     notify: bytes = b""
-    """The field ``notify`` of a push (:mod:`imserver.gateway.notify`), as JSON;
-    ``b""`` without this field."""
+    """The field ``notify`` of a push (:mod:`imserver.gateway.notify`), as JSON.
+    ``b""`` means that the push has no such field."""
 
 
 class Compressed(Event, frozen=True, gc=False, omit_defaults=True):
     """A publication for a subscriber that reads deltas.
 
-    ``data``: the whole payload. If ``delta`` is True, it is the difference from
-    the payload of the previous publication.
+    ``data`` is the whole payload. If ``delta`` is True, ``data`` is the
+    difference from the payload of the previous publication.
     """
 
     delta: bool = False
@@ -382,12 +389,12 @@ class Signal(Event, frozen=True, gc=False, omit_defaults=True):
     def as_json(self) -> bytes:
         """Encode the JSON that clients get.
 
-        It has neither the kind nor empty fields. A signal of a streamed message
-        also has the piece.
+        The JSON has neither the kind nor empty fields. A signal of a streamed
+        message also has the piece.
         """
         if self.kind == "hidden":
             return encode_json({"ids": self.ids})
-        # A kind of a feature has its whole content there.
+        # A signal of a feature has its whole content in ``data``.
         if self.data:
             return self.data
         data: dict[str, Any] = {"from": self.sender}
@@ -420,9 +427,10 @@ class LogSubscription(Struct, gc=False):
     """The subscription of a connection to the log of its user.
 
     ``backlog`` is None while the subscription is live: entries are delivered
-    when they are stored. Before that the client has not requested all earlier
-    entries, and nothing may overtake them. Then it is a tuple of waiting
-    acknowledgements, or a list that also collects new messages, in order.
+    when they are stored. Before the subscription is live, the client has not
+    requested all earlier entries, and no new entry may overtake them. During
+    this time ``backlog`` is a tuple of waiting acknowledgements, or a list that
+    also collects new messages, in order.
     """
 
     backlog: Backlog | None = ()
@@ -442,8 +450,9 @@ class ClientFacts(Struct, gc=False):
     """The facts about a client for a back end that decides for it.
 
     ``transport`` is ``websocket``, ``http_stream`` or ``sse``. ``headers`` are
-    the headers of its first request and of its ``connect`` that the back end
-    gets. ``meta`` is JSON about it for the back end only (``b""``: empty).
+    the headers that the back end gets. They come from the client's first
+    request and from its ``connect``. ``meta`` is JSON about the client for the
+    back end only. ``b""`` means that there is no such JSON.
     """
 
     transport: str
@@ -454,12 +463,13 @@ class ClientFacts(Struct, gc=False):
 class DialectState(Struct, gc=False):
     """The state of a connection that its dialect owns.
 
-    Each dialect with state has a subclass. ``channels_from_log``: stored
-    messages of the connection's rooms are delivered to it from the log.
-    ``info`` is JSON about the connection for others in its channels; ``b""``:
-    none. ``channel_infos`` is channel → JSON about the connection for others in
-    this channel; None: there is none for any channel. ``facts`` are facts for
-    the back end that decides for the client; None: no back end does.
+    Each dialect with state has a subclass. ``channels_from_log`` says whether
+    the connection receives stored messages of its rooms from the log. ``info``
+    is JSON about the connection for others in its channels. ``b""`` means that
+    there is no such JSON. ``channel_infos`` is channel → JSON about the
+    connection for others in this channel. None means that no channel has such
+    JSON. ``facts`` are facts for the back end that decides for the client. None
+    means that no back end does so.
     """
 
     channels_from_log: bool = False
@@ -490,7 +500,7 @@ class DialectState(Struct, gc=False):
     def resubscribes(self, channel: str) -> bool:
         """Tell whether the client subscribes to a channel again by itself.
 
-        That matters if the server ends its subscription, or its connection
+        The server asks this when it ends the subscription, or the connection
         (:meth:`reconnects`).
         """
         return False
@@ -499,7 +509,7 @@ class DialectState(Struct, gc=False):
         """Tell whether the client gets a subscription again only by
         reconnecting.
 
-        It is so if the server has subscribed it.
+        It is so if the server has subscribed the client.
         """
         return False
 
@@ -534,26 +544,27 @@ class Outcome(IntEnum):
     NOT_SENT = 0
     """No receiver is online. The message id may be used again."""
     SENT = 1
-    """A receiver has got it."""
+    """A receiver has got the push."""
     REPEATED = 2
     """The message id was accepted before. Nothing was delivered again."""
     FAILED = 3
     """The user is on another node, which has not received it. The message id
     may be used again."""
     PARTLY = 4
-    """For an app or a room: some nodes have received it, at least one has
-    not."""
+    """For an app or a room: some nodes have received the push, but at least one
+    node has not."""
     PENDING = 5
-    """No receiver is online. It is delivered if the user logs in within the
-    time limit."""
+    """No receiver is online. The push is delivered if the user logs in within
+    the time limit."""
     STORED = 6
-    """It is in the message log. Sessions that use stored messages receive it
-    from there."""
+    """The push is in the message log. Sessions that use stored messages receive
+    it from the log."""
     REFUSED = 7
-    """It can never be accepted: it is too long for its channel, for example."""
+    """The push can never be accepted: it is too long for its channel, for
+    example."""
     UNKNOWN = 8
-    """The user is not on this node, and the registry does not say whether on
-    another one. The message id may be used again."""
+    """The user is not on this node. The registry does not say whether the user
+    is on another node. The message id may be used again."""
 
 
 ACCEPTED: Final = frozenset(

@@ -150,8 +150,8 @@ class Locations(Service):
     def note_item(self, name: str, item: object) -> None:
         """Remember the line of an item of a list.
 
-        It is the line of the first key of the item. An item that is no mapping
-        has no keys; then the method does nothing.
+        The line is the line of the item's first key. If the item is no mapping,
+        it has no keys, and the method does nothing.
         """
         lines = getattr(item, "lines", None)
         if lines:
@@ -167,8 +167,8 @@ class Locations(Service):
         key = name.rpartition(".")[2]
         written_key = str(written).rpartition(".")[2]
         if fold(written_key) != fold(key):
-            # The location without the canonical name, which people did not
-            # write.
+            # The canonical name is removed from the location, because the file
+            # does not have it.
             location = self.of(name).removesuffix(name)
             self.warnings.append(f"{location}{written}: {OLD_NAME.format(key)}")
 
@@ -220,8 +220,8 @@ def _is_within(name: str, whole: str) -> bool:
     """
     if not name.startswith(whole):
         return False
-    # The name must go on with a separator: "api.keys" only begins like
-    # "api.key".
+    # After ``whole``, the name must have a separator. "api.keys" begins with
+    # "api.key", but is not within it.
     inner = name[len(whole) :]
     return inner[:1] in ("", ".", "[")
 
@@ -285,7 +285,8 @@ class Declarations:
         self._app_keys = _folded((*self.app_hints, *RENAMED_OF_APPS))
         """The folded names of all settings of an app, also the old names."""
 
-        # A list first: the mapping would hide a setting that is declared twice.
+        # The rows are a list first, because a mapping would hide a setting that
+        # is declared twice.
         rows = tuple(self._declared_rows())
         _require_unique(_names_in_manual(rows, of_apps))
         self.rows: Mapping[str, Row] = {row.name: row for row in rows}
@@ -298,8 +299,8 @@ class Declarations:
     def _rows_by_folded_name(self) -> dict[str, Row]:
         """Index the settings by their folded names, and by folded old names.
 
-        If an old name has become the name of another setting, it means that
-        setting.
+        If the old name of a setting is now the name of another setting, the
+        name means the other setting.
         """
         by_folded: dict[str, Row] = {}
         for old, name in RENAMED.items():
@@ -326,8 +327,8 @@ class Declarations:
                     yield name, hint
 
     def _declared_rows(self) -> Iterator[Row]:
-        """List all settings of the node, as the manual has them. Apps have
-        others.
+        """List all settings of the node, in the order of the manual. Settings
+        of apps are left out.
 
         In a section, the settings of features come after the settings of the
         core. Sections that only features have come last.
@@ -396,7 +397,7 @@ class Declarations:
         ``setting`` is the name of the app in messages, such as ``apps.shop``.
         """
         if not isinstance(fields, dict):
-            # It raises: no other value is the settings of an app.
+            # This call raises, because the settings of an app are a mapping.
             _check_type(TenantSettings, fields, setting, locations)
         shaped = self._shape_app(fields, above=setting, locations=locations)
         return self.app_of(shaped)
@@ -486,13 +487,13 @@ class Declarations:
 
         ``variable`` is the name of an environment variable without
         ``IMSERVER_``, for example ``ACME_DOMAINS``. Returns ``""`` if it names
-        none.
+        no section or key of an absent feature.
         """
         folded = fold(variable)
         for written in self._absent():
-            # Variables have no dot between section and key. Of a section
-            # without its keys, all variables that begin with its name are its
-            # own.
+            # Variables have no dot between section and key. If a section is
+            # listed without keys, all variables that begin with its name belong
+            # to it.
             name = fold(written)
             is_named = folded == name.replace(".", "")
             is_in_section = "." not in name and folded.startswith(name)
@@ -540,8 +541,8 @@ def _require_unique(names: Iterable[str]) -> None:
 def _prefix(above: str) -> str:
     """Return the beginning of the names in a section or an app, with a dot.
 
-    ``above`` is the name of it in messages. If it is ``""``, so is the
-    beginning.
+    ``above`` is the name of the section or app in messages. If it is ``""``,
+    the result is ``""``, too.
     """
     if above:
         return f"{above}."
@@ -798,7 +799,7 @@ def _may_be_secret(expected: str, name: str) -> bool:
 def _pattern_in_words(hint: Any) -> str:
     """Describe in words which values a type with a pattern accepts.
 
-    Returns ``""`` if the description of the type does not say it.
+    Returns ``""`` if the type has no such description.
     """
     for meta in getattr(hint, "__metadata__", ()):
         if isinstance(meta, msgspec.Meta) and meta.pattern and meta.description:
@@ -849,8 +850,8 @@ STORAGE_SCHEMES: Final = ("sqlite", "postgresql", "postgres", "mysql", "mariadb"
 MIN_KEY_CHARACTERS: Final = 20
 """Shortest accepted API key. Shorter keys can be guessed."""
 MIN_SIGN_KEY_BYTES: Final = 32
-"""Least length of the key that signs our tokens. A shorter key can be guessed
-by the holder of one token. GoChat accepts shorter keys, so the server only
+"""The smallest length of the key that signs our tokens. The holder of one token
+can guess a shorter key. GoChat accepts shorter keys, so the server only
 warns."""
 MAKE_SECRET: Final = "openssl rand -hex 32"
 """Shell command for a new secret, suggested in error texts."""
@@ -975,7 +976,8 @@ def _check_issuer(row: JwtSettings, setting: str, locations: Locations) -> None:
             "an entry with an issuer needs the audience; without it tokens for other "
             "services would be accepted",
         )
-    # Over http somebody in between could replace the keys.
+    # With http, somebody between the issuer and this server could replace the
+    # keys.
     for name, url in (("issuer", row.issuer), ("jwks_url", row.jwks_url)):
         if url and not ISSUER_URL.match(url):
             raise locations.wrong(
@@ -1243,7 +1245,7 @@ def _conflict_of(
     row: ListenSettings, ports: Sequence[int], sockets: Sequence[str]
 ) -> str:
     """Say what is wrong with a listener: it conflicts with another one, or with
-    itself. ``""``: nothing is.
+    itself. ``""`` means that nothing is wrong.
 
     ``ports`` and ``sockets`` belong to all listeners.
     """
@@ -1321,7 +1323,8 @@ def _check_app_name(name: str, locations: Locations) -> None:
     """Raise ConfigError if an app may not have this name."""
     if valid_name(name):
         return
-    # The name is shown cut and quoted: it may be very long, or invisible.
+    # The error shows the name cut and quoted, because it may be very long, or
+    # invisible.
     location = locations.of(f"apps.{name}").removesuffix(name)
     raise ConfigError(
         f"{location}{name[:APP_CHARACTERS]!r}: an app's name has 1 to "
@@ -1391,8 +1394,8 @@ def _check_networks(
 ) -> None:
     """Raise ConfigError if a text is no network of IP addresses.
 
-    A network is as ``10.0.0.0/8`` or ``fd00::/8``. A single address is one,
-    too.
+    Examples of networks are ``10.0.0.0/8`` and ``fd00::/8``. A single address
+    counts as a network, too.
     """
     for network in networks:
         try:

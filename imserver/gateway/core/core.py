@@ -291,7 +291,7 @@ class Core(Services):
         """Add the functions that are called with each connection that has
         ended.
 
-        They are called in the order in which they are added here.
+        The order of the calls is the order in this method.
         """
         members = self.channels.members
         # ``+=`` adds to the list that the network has.

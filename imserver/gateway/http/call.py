@@ -583,9 +583,9 @@ class Route(Struct, frozen=True):
     """Finds the principal that has signed a request, if the row needs
     ``SIGNED``, or that has its credentials in an unusual place."""
     status: int = 0
-    """If it is set, ``function`` gets ``call.input``, too, and returns the body
-    of an answer with this status. 0 means that ``function`` returns the whole
-    answer."""
+    """The status of the answer. If it is set, ``function`` gets ``call.input``,
+    too, and returns the body of the answer. If it is 0, ``function`` returns
+    the whole answer."""
     refusals: Mapping[type[Exception], Callable[[Any], ApiProblem]] = {}
     """Class of an exception of ``function`` → the function that makes the
     refusal."""

@@ -83,7 +83,7 @@ class Limits:
         """Longest body of a route that takes one message, or a few fields."""
         self.push_characters = settings.push_characters
         self.message_bytes = settings.message_bytes
-        """Longest message of a user. The same limit applies on connections."""
+        """Longest message of a user, over HTTP as over a connection."""
         self._messages_per_second = settings.messages_per_second
         more_bytes = max(0, longest_message - MOST_ONE_BODY_BYTES)
         self.one_body_values = MAX_VALUES + more_bytes // _BYTES_PER_VALUE

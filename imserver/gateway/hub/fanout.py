@@ -271,9 +271,9 @@ class Fanout:
     def _to_some_of(self, app: App, user: str, event: Event, device: str | None) -> int:
         """Send to the sessions of a user, one by one. Returns their number.
 
-        :meth:`to_sessions` calls this method if only the sessions on ``device``
-        get the event, or if channels of users or groups have subscribers in the
-        app. :meth:`to_sessions` explains the rules.
+        The caller :meth:`to_sessions` explains the rules. It calls this method
+        if only the sessions on ``device`` get the event, or if channels of
+        users or groups have subscribers in the app.
         """
         # Sessions that subscribe to the user's channel, or to the channel of
         # the event, get a publication. "plain" is the push for all others.

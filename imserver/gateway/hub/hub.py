@@ -116,8 +116,8 @@ class Hub:
         """Call a function with each session that is no longer addressed.
 
         The connection of the session may stay open. The function must not
-        switch greenlets. The function that was added last is called first,
-        because it belongs to a service that uses earlier services.
+        switch greenlets. The hub calls the newest function first, because it
+        belongs to a service that uses earlier services.
         """
         self._on_forgotten.insert(0, forgotten)
 

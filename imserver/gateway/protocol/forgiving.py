@@ -387,9 +387,8 @@ class Partial(Struct, frozen=True):
     ``not_supported`` are fields that this server does not support.
     ``in_base64`` are fields with JSON that may also be given in base64, in a
     second field. The name of the second field is ``b64`` and the name of the
-    first field. If ``late`` is False, the object is checked when it is
-    decoded. If ``late`` is True, the caller of the decoder must call
-    :meth:`check`.
+    first field. The decoder checks the object, unless ``late`` is set. If
+    ``late`` is set, the caller of the decoder must call :meth:`check`.
     """
 
     not_supported: ClassVar[tuple[str, ...]] = ()

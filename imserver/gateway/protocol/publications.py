@@ -159,8 +159,8 @@ def _checksum(text: bytes) -> int:
 def _copies(before: bytes, after: bytes) -> list[tuple[int, int, int]]:
     """Find the parts of ``after`` that are also in ``before``, in order.
 
-    Each part of the result is three numbers: the start of the part in
-    ``after``, its end in ``after``, and its start in ``before`` (``origin``).
+    The result has three numbers for each part: its start and its end in
+    ``after``, and its start in ``before`` (``origin``).
     """
     size = len(after)
     prefix_size = _equal(before, after)

@@ -274,11 +274,11 @@ class Connection(Writer):
     The session fields belong to the hub. ``is_open`` says whether the
     connection is in service: whether its messages are served. ``peer`` is
     ``"address:port"`` of the client. ``last_seen`` is the monotonic time of the
-    last sign of life, as the dialect defines it. 0 means that the time is not
-    used, because the node pings the client instead. ``pinged_at`` is the time
-    of the first unanswered ping. 0 means that all pings are answered. Any
-    received data answers a ping. ``parser`` has an unfinished frame or message.
-    It is None between messages.
+    last sign of life, as the dialect defines it. If the node pings the client
+    instead, ``last_seen`` is 0. ``pinged_at`` is the time of the first
+    unanswered ping. If all pings are answered, ``pinged_at`` is 0. Any received
+    data answers a ping. ``parser`` has an unfinished frame or message. It is
+    None between messages.
     """
 
     __slots__ = (

@@ -607,9 +607,9 @@ class Gate:
     def check_client(self, head: Head, dialect: Dialect) -> tuple[str, str, int]:
         """Check the client that requests a connection with this dialect.
 
-        Returns three values: the ``peer`` of the client; the host of its page,
-        or ``""`` for a page of this server or no page; and the close code that
-        refuses the client, or 0 if the client is accepted.
+        Returns the ``peer`` of the client, the host of its page, and the close
+        code that refuses the client. The host is ``""`` for a page of this
+        server, or if there is no page. The code is 0 if the client is accepted.
         """
         # Behind a proxy, a header has the address of the client.
         host = self.proxies.client(head.host, head.headers.get("x-forwarded-for", ""))

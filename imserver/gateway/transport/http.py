@@ -683,7 +683,7 @@ class HttpConnection(Writer):
 
     @property
     def outbox_bytes(self) -> int:
-        """The limit of the outbox in bytes. There is none.
+        """The limit of the outbox in bytes: a number that no outbox reaches.
 
         An answer may have any size. :meth:`_await_client` limits how many
         answers wait.

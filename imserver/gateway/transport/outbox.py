@@ -228,7 +228,7 @@ SLICE_SECONDS = 0.002
 """Limit of the time for which output is written before the loop serves its
 sockets."""
 PIECE_CONNECTIONS = 32
-"""How many connections are written before the clock is checked again."""
+"""The flusher checks the clock after so many connections."""
 
 
 class Flusher:
