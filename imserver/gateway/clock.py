@@ -49,7 +49,7 @@ def serve_others() -> None:
 def is_long_turn(seconds: float = 0.005) -> bool:
     """Tell whether the loop has not looked at its sockets for too long.
 
-    By default, 5 ms is too long. If the result is True, work that can be
+    More than ``seconds`` is too long. If the result is True, work that can be
     interrupted calls :func:`serve_others`. Never switches greenlets.
     """
     return time() - get_hub().loop.now() > seconds

@@ -23,9 +23,9 @@ class StartError(ImserverError):
 class CloseRow(msgspec.Struct, frozen=True):
     """A reason to close a connection.
 
-    ``reconnect``: whether a client should reconnect (with backoff). For this
-    server's own codes the range says it: reconnect after 4000-4499, do not
-    reconnect after 4500-4999.
+    ``reconnect`` says whether a client should reconnect (with backoff). The
+    ranges of this server's own codes show the same: reconnect after 4000-4499,
+    do not reconnect after 4500-4999.
     """
 
     code: int
@@ -125,7 +125,7 @@ without a reason."""
 def close_reason(code: int) -> str:
     """Return the name of a close code of this server.
 
-    It is ``""`` if the code is not one of them.
+    The result is ``""`` if the code is no close code of this server.
     """
     if code not in CLOSE:
         return ""
@@ -461,11 +461,12 @@ class ServiceRefused(ImserverError):
     problem of its own: ``class UnknownGroup(ServiceRefused,
     problem=HttpProblem(…))``.
 
-    ``problem``: the answer of HTTP routes. The reply code of a command follows
-    from its status. ``detail``: the message in place of the usual message of
-    the problem; ``""``: the usual message. ``{}`` in it stands for the text of
-    the exception. ``login``: the reason in metrics and in the log if a login
-    ends with this error; None: no login does.
+    ``problem`` is the answer of HTTP routes. The reply code of a command
+    follows from the status of the problem. ``detail`` is the message in place
+    of the usual message of the problem. ``""`` means the usual message. ``{}``
+    in ``detail`` stands for the text of the exception. ``login`` is the reason
+    in metrics and in the log if a login ends with this error. None means that
+    no login ends with this error.
     """
 
     problem: HttpProblem
@@ -480,8 +481,8 @@ class ServiceRefused(ImserverError):
     ) -> None:
         """Set the problem of a subclass.
 
-        A subclass without a problem has that of its base, with ``detail`` and
-        ``login``.
+        A subclass without a problem has the problem, ``detail`` and ``login``
+        of its base class.
         """
         if problem is not None:
             cls.problem = problem
@@ -516,14 +517,14 @@ class ServiceRefused(ImserverError):
 class Unavailable(ServiceRefused):
     """A service that a request needs does not answer.
 
-    That is temporary: the request may be repeated.
+    The failure is temporary: the request may be repeated.
     """
 
 
 class StorageUnavailable(Unavailable, problem=Problems.STORAGE_UNAVAILABLE):
     """The database does not answer in time.
 
-    ``until`` is when to try again, in Unix seconds; 0: soon.
+    ``until`` is the Unix second at which to try again. 0 means soon.
     """
 
     until: int = 0

@@ -36,11 +36,12 @@ class SettingsRow(Struct, frozen=True):
       feature has in it. Others may have keys in the section, too. The section
       ``"apps.*"`` is the settings of an app. (``settings_of`` and
       ``app_settings_of`` of :mod:`imserver.gateway.config.settings` read them.)
-      None in place of the struct, as in ``"apps.*.webhook"`` → None: the core
-      declares this key of an app, because its login rules read it, and marks it
-      with ``by_feature``. Without this feature the key has no effect.
-    - ``objection``: checks the settings of an app beyond types. None: there is
-      nothing to check.
+      An entry may have None in place of the struct, as in ``"apps.*.webhook"``
+      → None. Then the core declares this key of an app, because its login rules
+      read the key, and marks the key with ``by_feature``. Without this feature
+      the key has no effect.
+    - ``objection``: checks the settings of an app beyond types. None means that
+      there is nothing to check.
     - ``check``: raises ConfigError if settings of the node contradict each
       other or settings of apps. It yields the settings that a careful operator
       would change, each with the reason (``check-config --production``).
@@ -56,8 +57,9 @@ class SettingsRow(Struct, frozen=True):
     def keys(self) -> Iterator[str]:
         """The names of the settings of the feature.
 
-        A name is ``section`` if the core has no keys in it, else
-        ``section.key``. It is ``apps.*.key`` for settings of apps.
+        If the core has no keys in a section, the name is ``section``.
+        Otherwise it is ``section.key``. The name of a setting of apps is
+        ``apps.*.key``.
         """
         for name, kind in self.sections.items():
             if kind is not None and (name == "apps.*" or fold(name) in CORE.names):

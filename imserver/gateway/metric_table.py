@@ -47,7 +47,7 @@ class Metric(Struct, frozen=True):
     def unit(self) -> str:
         """The unit, which is part of the name.
 
-        It is ``"seconds"``, ``"bytes"``, or ``""`` for plain numbers.
+        The unit is ``"seconds"``, ``"bytes"``, or ``""`` for plain numbers.
         """
         words = self.name.split("_")
         for unit in ("seconds", "bytes"):
@@ -147,8 +147,10 @@ def _requests(core: Any) -> dict[str, int]:
 
 
 def _database_up(core: Any) -> int | None:
-    """Return 1 if the database is healthy, 0 if not; None without a
-    database."""
+    """Return 1 if the database is healthy, and 0 if it is not.
+
+    The result is None if the node has no database.
+    """
     if not core.store.id:
         return None
     return int(core.store.healthy())

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 MAX_NOTIFY_BYTES: Final = 2048
-"""Limit of all fields together, as JSON: push services take 4096 bytes of
+"""Limit of all fields together, as JSON. Push services accept 4096 bytes of
 encrypted content."""
 MAX_TTL_SECONDS: Final = 28 * 86_400
 """The longest time for which common push services hold a notification."""
@@ -110,7 +110,8 @@ class Notify(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True
 
     @staticmethod
     def of_event(notify: bytes) -> Notify | None:
-        """Read the notification of an event; None if it has no notification."""
+        """Read the notification of an event. The result is None if the event
+        has no notification."""
         if notify in (b"", b"false"):
             return None
         return msgspec.json.decode(notify, type=Notify)
@@ -164,10 +165,10 @@ class PushNotice(Struct, frozen=True):
     - ``tag``: a later notification with the same tag replaces this one on the
       device.
     - ``topic``: at most 32 characters of base64url. The notification replaces
-      one with the same topic that waits at the service.
+      a notification with the same topic that waits at the service.
     - ``title``, ``body``, ``icon`` and ``url``: the first line, the lines
-      below, the address of a picture, and the address that a click opens;
-      ``""``: none.
+      below, the address of a picture, and the address that a click opens.
+      ``""`` means that the notification has no such part.
     - ``actions``: the buttons, each as (name, text of the button, address that
       it opens).
     - ``conversation`` and ``entry``: the ids of the conversation and of the
@@ -176,10 +177,11 @@ class PushNotice(Struct, frozen=True):
     - ``badge``: the number of conversations with unread messages that the user
       was notified about; None if it is unknown.
     - ``token``: lets the device act (``POST /api/v1/notifications/act``).
-    - ``data``: the JSON of a push; ``b""``: it has none.
-    - ``silent``: nothing is shown or heard.
-    - ``time_sensitive``: the device shows it even while it lets others wait.
-    - ``ttl``: the seconds for which the service may keep it.
+    - ``data``: the JSON of a push. ``b""`` means that the push has no JSON.
+    - ``silent``: whether the device shows nothing and plays no sound.
+    - ``time_sensitive``: whether the device shows the notification even while
+      it lets other notifications wait.
+    - ``ttl``: the seconds for which the service may keep the notification.
     """
 
     id: str
@@ -209,9 +211,9 @@ class PushResult(Struct, frozen=True):
     - ``outcome``: ``taken``: the service has accepted the notification.
       ``gone``: the device no longer exists. ``later``: the notification may be
       sent again. ``refused``: it will never be accepted.
-    - ``status``: the HTTP status; 0 without an answer.
-    - ``retry_after``: the seconds for which the service wants no request; None
-      if it has not said.
+    - ``status``: the HTTP status, or 0 if there is no answer.
+    - ``retry_after``: the seconds for which the service wants no request. None
+      means that the service has named no time.
     - ``problem``: the reason, for log lines.
     - ``gone_since``: the Unix second at which the device ceased to exist. A
       device that was registered later stays. 0: the time is unknown, and the
@@ -240,7 +242,8 @@ class PushService(Protocol):
     def objection(self, app: str, token: str) -> str:
         """Return why an app cannot have a device with this token.
 
-        It is ``""`` if it can. Never switches greenlets.
+        The result is ``""`` if the app can have the device. Never switches
+        greenlets.
         """
 
     def host(self, app: str, token: str) -> str:
@@ -253,7 +256,7 @@ class PushService(Protocol):
     def send(self, app: str, token: str, notice: PushNotice) -> PushResult:
         """Send a notification. Switches greenlets.
 
-        It never raises because of an answer of the service.
+        The method never raises because of an answer of the service.
         """
 
     def close(self) -> None:

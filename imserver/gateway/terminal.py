@@ -164,9 +164,10 @@ class Duration(click.ParamType[int]):
     """The type of an argument: a time span, such as ``10m`` or ``90d``, in
     seconds.
 
-    ``least`` and ``most`` are its limits in seconds; ``most`` None: no upper
-    limit. A number without a letter, which is the deprecated form, counts units
-    of ``unit`` seconds; 0: such a number is refused.
+    ``least`` and ``most`` are the limits of the time span in seconds. If
+    ``most`` is None, there is no upper limit. A number without a letter is the
+    deprecated form. It counts units of ``unit`` seconds. If ``unit`` is 0, such
+    a number is refused.
     """
 
     name = "time"
@@ -188,7 +189,7 @@ class Duration(click.ParamType[int]):
         """
         if isinstance(value, int):
             return value  # a default is in seconds already
-        # The limits hold for a text of somebody.
+        # The limits apply only to a text that somebody has typed.
         seconds = self._read(value, param, ctx)
         if seconds < self._least:
             self.fail(f"{value}: expected at least {in_words(self._least)}", param, ctx)
@@ -201,8 +202,8 @@ class Duration(click.ParamType[int]):
     ) -> int:
         """Convert a text to seconds. Another text ends the command.
 
-        A number without a letter is accepted only if the option has a unit for
-        it, with a warning.
+        A number without a letter is accepted only if the option has a unit.
+        Then a warning is printed.
         """
         match = re.fullmatch(r"(\d{1,9})([smhdw]?)", value)
         problem = f"{value}: expected a number with s, m, h, d or w, such as 90d"
@@ -232,8 +233,8 @@ class Duration(click.ParamType[int]):
 def in_words(seconds: int) -> str:
     """Write a time span as :class:`Duration` reads it, without a fraction.
 
-    It has the largest unit that divides it: 90 seconds are ``90s``, 120 seconds
-    are ``2m``.
+    The text has the largest unit that divides the time span: 90 seconds are
+    ``90s``, and 120 seconds are ``2m``.
     """
     for letter, length in (("d", _DAY), ("h", _HOUR), ("m", _MINUTE)):
         if seconds and seconds % length == 0:
@@ -244,7 +245,8 @@ def in_words(seconds: int) -> str:
 def fail(error: object) -> NoReturn:
     """Print an error and exit with status 1.
 
-    Control characters in it are escaped, because it may have forged names.
+    Control characters in the error are escaped, because the error may contain
+    forged names.
     """
     lines = map(shown, str(error).split("\n"))
     text = "\n".join(lines)
@@ -255,8 +257,9 @@ def fail(error: object) -> NoReturn:
 def given_once(name: str, argument: str | None, option: str | None) -> str | None:
     """Return a value that may be an argument or an option.
 
-    None: it is given as neither. If both have different values, the command
-    ends with an error. ``name`` is the name of the value, for the error.
+    The result is None if neither is given. If both have different values, the
+    command ends with an error. ``name`` is the name of the value, for the
+    error.
     """
     if argument is not None and option is not None and argument != option:
         raise click.UsageError(f"{name} is given twice: {argument} and {option}")
@@ -268,7 +271,7 @@ def given_once(name: str, argument: str | None, option: str | None) -> str | Non
 def required_once(name: str, argument: str | None, option: str | None) -> str:
     """Return a required value that may be an argument or an option.
 
-    If it is given as neither, the command ends with an error.
+    If neither is given, the command ends with an error.
     """
     value = given_once(name, argument, option)
     if value is None:
@@ -294,7 +297,7 @@ def read_text(path: str) -> str:
 def read_key(path: str | None) -> str:
     """Return the API key in a file, or else in the environment.
 
-    ``""``: there is no key.
+    The result is ``""`` if there is no key.
     """
     if path is None:
         key = os.environ.get(ENVIRONMENT_KEY, "")
@@ -309,9 +312,9 @@ def read_key(path: str | None) -> str:
 def server_address(url: str) -> str:
     """Return the address of a server, from an option.
 
-    Without a scheme it gets ``http://``. The address of a Unix socket, such as
-    ``unix:/run/imserver/im.sock``, stays as it is. Another address ends the
-    command.
+    If the option has no scheme, the result begins with ``http://``. The address
+    of a Unix socket, such as ``unix:/run/imserver/im.sock``, does not change.
+    If the option is no address, the command ends with an error.
     """
     if url.startswith("unix:/"):
         return url
@@ -330,7 +333,7 @@ def _is_http_address(address: str) -> bool:
     try:
         parts = urlsplit(address)
         port = parts.port
-    except ValueError:  # the port, or the brackets
+    except ValueError:  # the port or the brackets are wrong
         return False
     return parts.scheme in ("http", "https") and bool(parts.hostname) and port != 0
 
@@ -349,9 +352,10 @@ def request_json(
 ) -> tuple[int, Any]:
     """Send a request to a running server.
 
-    Returns the status and the JSON of the answer; None for an empty body.
-    Without an answer, the command ends. ``url`` is the address of the server,
-    from :func:`server_address`. ``key`` is the API key; ``""``: none.
+    Returns the status and the JSON of the answer. The JSON is None if the body
+    is empty. If there is no answer, the command ends. ``url`` is the address of
+    the server, from :func:`server_address`. ``key`` is the API key. ``""``
+    means that the request has no key.
     """
     # Imported here: a node saves the memory.
     from http import client
@@ -381,10 +385,10 @@ def _fail_unanswered(url: str, reason: object) -> NoReturn:
 
 
 def _make_connection(parts: SplitResult, seconds: float) -> "HTTPConnection":
-    """Make a connection to the server of a URL, which is not connected yet.
+    """Make a connection to the server of a URL.
 
-    ``parts`` are the parts of the URL. ``seconds`` is how long each operation
-    may take.
+    The connection is not open yet. ``parts`` are the parts of the URL.
+    ``seconds`` is how long each operation may take.
     """
     # Imported here: a node saves the memory.
     from http import client

@@ -61,12 +61,11 @@ class TrustedProxies:
     def client(self, host: str, forwarded_for: str) -> str:
         """Return the address of the client behind trusted proxies.
 
-        The result is the last address in X-Forwarded-For that is no trusted
-    proxy.
-        ``host`` is the address of the peer itself. ``forwarded_for`` is the
-        value of the header; ``""`` if it is missing. The header counts only if
-        the peer is a trusted proxy. If an entry is not an address, the result
-        is the address of the proxy that sent it.
+        The result is the last address in X-Forwarded-For that is not a trusted
+        proxy. ``host`` is the address of the peer itself. ``forwarded_for`` is
+        the value of the header, or ``""`` if it is missing. The header counts
+        only if the peer is a trusted proxy. If an entry is not an address, the
+        result is the address of the proxy that sent it.
         """
         if not forwarded_for or not self.trusts(host):
             return host
