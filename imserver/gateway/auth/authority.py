@@ -5,8 +5,9 @@ A back end sends ``Authorization: Bearer <key>``. Keys are configured
 (``api.keys``) or made at run time and stored (``imserver key create``). Memory
 holds only their SHA-256 digests. A key is found by its digest, so the cost does
 not grow with the number of keys and the lookup time reveals nothing about a
-key. The node still knows a key that has expired. So it refuses its requests
-with the reason, and logs them under the name of the key.
+key. The node still knows a key that has expired. So the node can name the
+reason when it refuses such a key, and logs the request under the name of the
+key.
 
 Without any key the node is in demo mode: every local program may do everything,
 and the transport refuses foreign hosts and origins. A stored key ends demo mode
@@ -65,8 +66,9 @@ TOKEN_HOLDERS: Final = frozenset({"account", "guest", "bot"})
 
 Resolve = Callable[[str], str]
 KeyUse = tuple[str, str, str, str]
-"""The id of a key, a route as method and pattern of its path, the app (``""``:
-none), and an address."""
+"""Four texts: the id of a key, the route (its method and the pattern of its
+path), the app (``""``: the request names no app), and the address of the
+client."""
 
 CONFIGURED: Final = "config:"
 """The prefix of ids of keys in the settings."""
@@ -78,13 +80,13 @@ rows already."""
 _MAX_APP_CHARACTERS: Final = 255
 """Longer names of apps are not counted: a client may name any text."""
 _KEY_ID_DIGITS: Final = 8
-"""How many digits of its digest are the id of a configured key."""
+"""The id of a configured key has this many digits of the digest of the key."""
 _BEARER: Final = "Bearer "
 _BEARER_LENGTH: Final = len(_BEARER)
 _ADDRESSES_CACHED: Final = 1024
 
 _MAKER: Final = "The account that made the API key is locked or banned"
-"""The reason why a key is refused whose maker is banned."""
+"""The text with which a key is refused if its maker is banned."""
 
 
 class _Key(Struct, frozen=True):
@@ -96,7 +98,8 @@ class _Key(Struct, frozen=True):
     expires: int = 0
     """Unix seconds; 0: never."""
     maker: tuple[str, str] | None = None
-    """The app and the user who made it; None: no account did."""
+    """The app and the user who made it; None means that no account has made the
+    key."""
 
     def principal(self, resolve: Resolve, now: float) -> Principal:
         """Return the principal of a request with this key at the Unix second
@@ -137,7 +140,7 @@ class KeyUses(Service):
         counts.
 
         ``use`` names the key, the route, the app and the address. ``refused``
-        tells whether the requests were refused.
+        means that the requests were refused.
         """
         if not self.wanted:
             return
@@ -168,9 +171,9 @@ class KeyUses(Service):
 def configured_key(row: KeySettings) -> KeyRow:
     """Return a key of the settings in the form of a row of the database.
 
-    So both kinds of keys are listed alike. The id of a configured key is made
-    of :data:`CONFIGURED` and the first digits of its digest, for example
-    ``config:1f0e8a2c``.
+    So keys from the settings and keys from the database are listed in the same
+    form. The id of a configured key is made of :data:`CONFIGURED` and the first
+    digits of its digest, for example ``config:1f0e8a2c``.
     """
     digest = hashlib.sha256(row.key.encode()).hexdigest()
     return KeyRow(
@@ -210,7 +213,8 @@ class Keys:
         self._holders: dict[Connection, str] = {}
         """Connection → the id of the key with which it was opened."""
         self._next_end = inf
-        """When the next key expires, in Unix seconds; infinite if none does."""
+        """When the next key expires, in Unix seconds; infinity if no key
+        expires."""
         self._configured: dict[bytes, _Key] = {}
         """Digest → the key of the settings."""
         self._stored: dict[bytes, _Key] = {}
@@ -248,8 +252,9 @@ class Keys:
     def learn(self, changes: Changes) -> bool:
         """Apply keys that were created or revoked in the database, on any node.
 
-        Returns whether that ended demo mode. A revoked key ends it, too: the server
-        must not open to everybody because its last key was revoked.
+        Returns whether the change ended demo mode. A revoked key ends demo
+        mode, too: otherwise the server would open to everybody when its last
+        key is revoked.
         """
         if not changes.keys:
             return False
@@ -266,8 +271,9 @@ class Keys:
     def _key_of_row(self, row: KeyRow) -> _Key:
         """Return the key that a row of the database describes.
 
-        Its maker is the account that has made it, as app and user; None: no
-        account has made it. An alias in place of the app is resolved.
+        The maker of the key is the account that has made the key, as app and
+        user. None means that no account has made it. If the row names an alias,
+        the result names the app of the alias.
         """
         maker = None
         if row.maker:
@@ -327,16 +333,16 @@ class Keys:
         """End the keys that have expired, and refuse keys of banned accounts.
 
         A key that an account has made is refused while that account is banned
-        or locked. ``is_banned(app, user)`` tells so. Called once a second;
-        never switches greenlets.
+        or locked. ``is_banned(app, user)`` returns whether an account is banned
+        or locked. Called once a second; never switches greenlets.
         """
         barred_keys = frozenset(
             key.id
             for key in self._stored.values()
             if key.maker and is_banned(*key.maker)
         )
-        # Nothing is made anew in most seconds: only if a ban has begun or
-        # ended, or if a key has expired since the last call.
+        # The principals are made anew only if a ban has begun or ended, or if a
+        # key has expired since the last call. In most seconds nothing is done.
         if barred_keys != self._barred_keys or self._clock() >= self._next_end:
             self._barred_keys = barred_keys
             self._resolve_all()
@@ -401,10 +407,10 @@ class Authority(Service):
         """Return the principal of a request: what it has proved about its
         maker.
 
-        Only the kinds of proof that ``need``, the requirement of the route,
-        accepts are read. A valid token of a user counts even if the route does
-        not accept it, so that the refusal can say why. A request that proves
-        nothing gets :data:`NOBODY`.
+        ``need`` is the requirement of the route. Only the kinds of proof that
+        ``need`` accepts are read. A valid token of a user counts even if the
+        route does not accept it, so that the refusal can say why. A request
+        that proves nothing gets :data:`NOBODY`.
 
         ``host`` is the address of the client. ``token`` is a token that was
         sent outside the header ``authorization``; ``""`` if there is no such
@@ -441,10 +447,10 @@ class Authority(Service):
         """Return the principal of a request while the server is in demo mode.
 
         In demo mode anybody may do what a key may do. Tokens of accounts are
-        checked all the same, because their requests act for one user. A bad
-        token is ignored if the route accepts session tokens.
+        still checked, because their requests act for one user. A bad token is
+        ignored if the route accepts session tokens.
         """
-        # The route takes no tokens of accounts or bots, so none is read.
+        # The route takes no tokens of accounts or bots, so no token is read.
         if need.scope and need.users.isdisjoint(TOKEN_HOLDERS):
             return DEMO
 
@@ -489,9 +495,9 @@ class Authority(Service):
     def still_holds(self, app: str, user: str, proof: str) -> bool:
         """Whether the token or key of a proof is still valid.
 
-        ``proof`` is a text of :meth:`proof`. A new password, a logout, a new
-        token of a bot, or the end of a session token or key makes it invalid.
-        May switch greenlets. Raises StorageUnavailable.
+        ``proof`` is a text of :meth:`proof`. A proof becomes invalid by a new
+        password, a logout, a new token of a bot, or the end of a session token
+        or key. May switch greenlets. Raises StorageUnavailable.
         """
         kind, _, value = proof.partition(":")
         if kind == "account":
@@ -551,8 +557,8 @@ class Authority(Service):
         """Return the user whose token this is.
 
         Returns None if the credential does not look like a token that ``need``
-        accepts. Returns :data:`BAD_TOKEN` if it looks like one, and is invalid. May
-        switch greenlets.
+        accepts. Returns :data:`BAD_TOKEN` if the credential looks like such a
+        token, but is invalid. May switch greenlets.
         """
         if "page" in need.users and credential.startswith(PAGE_TOKEN_PREFIX):
             return self._page_visitor(credential)
@@ -573,13 +579,13 @@ class Authority(Service):
         return None
 
     def _user_of_web_token(self, need: Need, credential: str) -> Principal:
-        """Return the user of this JSON Web Token; :data:`BAD_TOKEN` if it is
-        invalid.
+        """Return the user of this JSON Web Token, or :data:`BAD_TOKEN` if the
+        token is invalid.
 
         Account tokens and session tokens look alike, so one kind is tried after
-        the other. A valid token of a kind that the route does not accept is
-        found, too, so that :func:`refusal` can name the kinds that it accepts.
-        A client would throw away a token that is called invalid.
+        the other. A valid token is found even if the route does not accept its
+        kind. Then :func:`refusal` can name the kinds that the route accepts. If
+        the server called the token invalid, the client would throw it away.
         """
         accepts_accounts = "account" in need.users
         accepts_sessions = "session" in need.users
@@ -590,7 +596,6 @@ class Authority(Service):
             if session is not None:
                 return self._user_of(session)
         # A route for anybody refuses no user, so it needs no name for the refusal.
-        # A route for anybody refuses no user, so it needs no name for the refusal.
         if accepts_sessions or not is_for_anybody:
             user = self._user_of_session_token(credential)
             if user is not None:
@@ -600,17 +605,19 @@ class Authority(Service):
         return BAD_TOKEN
 
     def _user_of_session_token(self, credential: str) -> Principal | None:
-        """Return the user of a session token; None if it is invalid."""
+        """Return the user of a session token, or None if the token is
+        invalid."""
         claims = self.logins.session_of(credential)
         if claims is None:
             return None
         return Principal("session", apps=frozenset({claims.app}), user=claims.user)
 
     def _page_visitor(self, token: str) -> Principal | None:
-        """Return the visitor of one of our own pages, whose page token this is.
+        """Return the visitor to whom one of our own pages has given this page
+        token.
 
-        None if the token is invalid, or if the app is no longer open, which
-        means that anybody may log in to it.
+        The result is None if the token is invalid, or if the app is no longer
+        open. An app is open if anybody may log in to it.
         """
         content = self.pages.read(token)
         if content is None:
@@ -640,7 +647,7 @@ class Authority(Service):
     def _session(self, credential: str) -> AccountSession | None:
         """Return the login of the account or bot with this token.
 
-        None if the token is invalid. May switch greenlets. Raises
+        The result is None if the token is invalid. May switch greenlets. Raises
         StorageUnavailable.
         """
         try:
@@ -652,9 +659,9 @@ class Authority(Service):
         """Return the account with this token, as a principal that acts by its
         role.
 
-        None if the credential does not look like a token. An account without
-        the right that ``need`` names is returned as a user. So the route
-        refuses it, and :func:`refusal` explains why.
+        The result is None if the credential does not look like a token. An
+        account without the right that ``need`` names is returned as a user. So
+        the route refuses the account, and :func:`refusal` explains why.
         """
         if not is_token(credential):
             return None
@@ -672,7 +679,8 @@ class Authority(Service):
         account = session.account
         user = account.user
         apps = frozenset({self.logins.resolve(account.app)})
-        # The role demands more of its account than a password.
+        # The role requires more of its account than a password, for example a
+        # second factor.
         if session.lacks:
             return Principal("account", apps=apps, user=user, lacks=session.lacks)
         rights = RIGHTS[account.role]
@@ -698,8 +706,8 @@ class Authority(Service):
         """Return the apps among ``apps`` that accept requests from a page of
         this origin.
 
-        A browser at a listed address may show a page of anybody. So the app or the
-        server must list the origin of the page, too.
+        A browser at a listed address may show a page from any site. So the app
+        or the server must list the origin of the page, too.
         """
         accepting = frozenset(
             app for app in apps if self.logins.lists_origin(app, origin)
@@ -710,7 +718,8 @@ class Authority(Service):
 
 
 def _next_end_of(keys: Iterable[_Key], now: float) -> float:
-    """Return when the next of these keys expires; infinite if none does."""
+    """Return when the next of these keys expires; infinity if no key
+    expires."""
     ends = (key.expires for key in keys if key.expires > now)
     return min(ends, default=inf)
 
@@ -776,7 +785,7 @@ def bearer(authorization: str) -> str:
     """Return the key or token in an Authorization header, for example ``abc``
     for ``Bearer abc``.
 
-    ``""`` if the header has another form.
+    The result is ``""`` if the header has another form.
     """
     kind = authorization[:_BEARER_LENGTH]
     if kind == _BEARER or kind.lower() == _BEARER.lower():
@@ -826,8 +835,8 @@ class AllowLists:
             self.apps_of.cache_clear()
 
     def _apps_of(self, host: str) -> frozenset[str]:
-        """Return the apps that list an address. Empty if ``host`` is no IP
-        address."""
+        """Return the apps that list an address. The result is empty if ``host``
+        is not an IP address."""
         if not self._networks:
             return frozenset()
         try:

@@ -1,7 +1,7 @@
 """Tokens of subscriptions to channels.
 
 They are JSON Web Tokens that a key of the app has signed, like session tokens.
-They need no ``app``.
+Unlike session tokens, they need no claim ``app``.
 """
 
 from collections.abc import Sequence
@@ -32,10 +32,12 @@ class ChannelClaims(Partial, frozen=True):
     end.
 
     - ``sub``: the user.
-    - ``channel``: the channel; ``""``: none is named.
+    - ``channel``: the channel; ``""`` if the token names no channel.
     - ``info``: JSON about the client, which other subscribers receive.
     - ``data``: JSON for the client itself.
-    - ``expire_at``: see :func:`token_end`.
+    - ``exp``, ``expire_at``: the end of the token and of the subscription, see
+      :func:`token_end`.
+    - ``nbf``: the Unix second from which the token is valid.
     - ``client``: the id of the only connection that may use the token; ``""``:
       any connection of the user may use it.
     """
@@ -63,7 +65,7 @@ class ChannelClaims(Partial, frozen=True):
 
     @property
     def expires_at(self) -> int:
-        """The second at which the subscription ends; 0: never."""
+        """The Unix second at which the subscription ends; 0: it never ends."""
         return token_end(self.exp, self.expire_at)
 
 
@@ -93,7 +95,7 @@ def _read(payload: VerifiedPayload, now: float) -> ChannelClaims:
     """Decode verified claims, and check their times. Raises TokenExpired and
     BadToken."""
     claims = decode_claims(_decode_channel, payload)
-    # Written so that a NaN has expired.
+    # The comparison is written with ``not``, so that a NaN counts as expired.
     has_expired = bool(claims.exp) and not claims.exp > now
     if has_expired or 0 < (claims.expire_at or 0) <= now:
         raise TokenExpired("the token has expired")

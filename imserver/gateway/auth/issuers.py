@@ -44,14 +44,14 @@ REFRESH_SECONDS: Final = 600.0
 RETRY_SECONDS: Final = 10.0
 """Least time between two fetches from one issuer."""
 MAX_AGE_SECONDS: Final = 86400.0
-"""Age at which keys are no longer used if the issuer could not be reached
-since."""
+"""Keys of this age are no longer used, because the issuer could not be reached
+since they were fetched."""
 _MAX_KEYS: Final = 100
 """Limit of the keys of an issuer. Further keys are ignored."""
 _MAX_UNKNOWN: Final = 1000
 """How many unknown ids of keys are remembered for an issuer."""
 _LEAST_SECONDS: Final = 0.001
-"""Time limit of a fetch when no time is left: it must not be 0."""
+"""Time limit of a fetch when no time is left. A time limit must not be 0."""
 
 
 class _Discovery(Struct):
@@ -84,13 +84,14 @@ class Issuer(Service, dict=True):
         """Start without keys. The first token makes the first fetch."""
         self._keys: tuple[Key, ...] = ()
         self._fetched_at = float("-inf")
-        """When a fetch has succeeded last, by ``clock``."""
+        """When the last successful fetch was made, by ``clock``."""
         self._next_fetch = float("-inf")
         """When the next fetch may begin, by ``clock``."""
         self._problem = "its keys were not fetched yet"
-        """Why there are no keys, for the error text."""
+        """The reason why there are no keys, for the text of errors."""
         self._fetching: Flag | None = None
-        """Set at the end of the fetch that runs now; None: no fetch runs."""
+        """A flag that is set when the running fetch ends; None if no fetch
+        runs."""
         self._unknown: dict[str, None] = {}
         """Key ids that the issuer does not have. Emptied by the next successful
         fetch."""
@@ -122,22 +123,23 @@ class Issuer(Service, dict=True):
     def _renew_keys(self, age: float) -> None:
         """Fetch keys that were fetched ``age`` seconds ago.
 
-        Waits for them if the cached ones are too old to be used. Raises
-        IssuerUnavailable if they stay too old.
+        Waits for the new keys if the cached keys are too old to be used. Raises
+        IssuerUnavailable if no new keys could be fetched.
         """
         if age > MAX_AGE_SECONDS:
             self._fetch()
             if self.clock() - self._fetched_at > MAX_AGE_SECONDS:
                 raise IssuerUnavailable(f"issuer {self.url}: {self._problem}")
         elif self._may_fetch():
-            # The cached keys serve meanwhile.
+            # The cached keys are used meanwhile.
             gevent.spawn(self._fetch)
 
     def _fetch_key(self, kid: str) -> tuple[Key, ...]:
-        """Fetch the keys, because one with a new id is needed, and return it.
+        """Fetch the keys again, and return the key with the id ``kid``, which
+        is not cached.
 
-        Returns no key if the issuer does not have it. That is remembered, so that
-        invented ids do not cause a fetch each.
+        The result is empty if the issuer has no such key. The id is then
+        remembered as unknown, so that invented ids do not cause a fetch each.
         """
         fetched_before = self._fetched_at
         self._fetch()
@@ -161,7 +163,7 @@ class Issuer(Service, dict=True):
         return tuple(key for key in self._keys if not kid or key.kid == kid)
 
     def _may_fetch(self) -> bool:
-        """Whether a fetch may begin: none runs, and the last one was long
+        """Whether a fetch may begin: no fetch runs, and the last fetch was long
         enough ago."""
         return self._fetching is None and self.clock() >= self._next_fetch
 
@@ -176,7 +178,8 @@ class Issuer(Service, dict=True):
             return
         if not self._may_fetch():
             return
-        # Set before the first wait, so that the others find it.
+        # The flag is set before the first wait, so that other greenlets find
+        # it.
         self._fetching = Flag()
         self._next_fetch = self.clock() + RETRY_SECONDS
         try:
@@ -188,7 +191,8 @@ class Issuer(Service, dict=True):
     def _replace_keys(self) -> None:
         """Read the keys of the issuer in place of the cached ones.
 
-        A failure is logged, and kept for the error of logins that need a key.
+        A failure is logged. Its text is also kept for the errors of logins that
+        need a key.
         """
         try:
             self._keys = self._read_keys()
@@ -222,7 +226,8 @@ class Issuer(Service, dict=True):
             raise Unreachable(
                 f"{document_url} is the document of another issuer, {discovery.issuer}"
             )
-        # Over plain http, somebody on the way could replace the keys.
+        # If the keys came over plain http, somebody in the network could
+        # replace them.
         if not Issuer.accepts(discovery.jwks_uri):
             raise Unreachable(
                 f"{document_url} names keys without https, {discovery.jwks_uri}"
@@ -247,7 +252,7 @@ class Issuers(Service):
     """The OpenID Connect issuers of all apps.
 
     Apps with the same issuer share its keys. The audience of a token says for
-    which app it is. Owner of the issuers.
+    which app the token is. Owner of the issuers.
     """
 
     outgoing: Outgoing
@@ -263,10 +268,11 @@ class Issuers(Service):
     ) -> Claims | None:
         """Verify a token of an issuer, and return its content.
 
-        ``rows`` are the entries of ``jwt`` of the app. None if no entry has the
-        issuer of the token. If several entries name it, the entry with the
-        token's audience counts. ``now`` has Unix seconds. For ``bare`` see
-        :func:`read_issued`.
+        ``rows`` are the entries of ``jwt`` of the app. The result is None if no
+        entry has the issuer of the token. If several entries name the issuer,
+        the entry with the token's audience counts. ``now`` is the time in Unix
+        seconds. ``bare`` means that the token is from a client of Centrifugo,
+        see :func:`read_issued`.
 
         Waits at most :data:`FETCH_SECONDS` for keys. Raises BadToken and
         IssuerUnavailable.
@@ -280,8 +286,8 @@ class Issuers(Service):
     def channel_claims(
         self, rows: Sequence[JwtSettings], token: str, now: float
     ) -> ChannelClaims | None:
-        """Verify the token of a subscription, as :meth:`claims` verifies that
-        of a login."""
+        """Verify the token of a subscription, as :meth:`claims` verifies the
+        token of a login."""
         choice = self._choose_entry(rows, token)
         if choice is None:
             return None
@@ -294,7 +300,8 @@ class Issuers(Service):
         """Return the keys that may have signed a token, and the entry that
         verifies it.
 
-        None if no entry has its issuer. Raises BadToken and IssuerUnavailable.
+        The result is None if no entry has the issuer of the token. Raises
+        BadToken and IssuerUnavailable.
         """
         head = unverified(token)
         of_issuer = [row for row in rows if row.issuer and row.issuer == head.issuer]
@@ -311,7 +318,8 @@ class Issuers(Service):
         return issuer.keys_for(head.kid), row
 
     def _add_issuer(self, row: JwtSettings) -> Issuer:
-        """Make the cache of an issuer's keys, for this and later logins."""
+        """Make the cache for the keys of an issuer, for this login and later
+        logins."""
         issuer = Issuer(row.issuer, row.jwks_url, self.outgoing)
         self._issuers[row.issuer, row.jwks_url] = issuer
         return issuer

@@ -1,10 +1,10 @@
 """JSON Web Tokens (RFC 7519): one reader and one maker for all parts of the
 server.
 
-The key selects the algorithm, never the token's header: one key, one algorithm
-(RFC 8725, section 3.1). Tokens of HMAC with SHA-256 need no library. PyJWT and
-its cryptography are loaded when a token or key of another algorithm is read:
-a node without such keys saves 6 MB.
+Each key has one algorithm. The key selects the algorithm, never the header of
+the token (RFC 8725, section 3.1). Tokens of HMAC with SHA-256 need no library.
+PyJWT and its cryptography are loaded when a token or key of another algorithm
+is read: a node without such keys saves 6 MB.
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ if TYPE_CHECKING:
 
 VerifiedPayload = NewType("VerifiedPayload", bytes)
 """The claims of a token as JSON, after a key has verified its signature. Only
-this module makes one. ``decode_claims`` reads claims from nothing else."""
+this module makes a VerifiedPayload. ``decode_claims`` reads claims from nothing
+else."""
 
 NO_CLAIMS: Final = VerifiedPayload(b"")
 MAX_TOKEN_CHARACTERS: Final = 8192
-"""Longer tokens are refused unread."""
+"""Longer tokens are refused without being read."""
 PUBLIC_KEY_ALGORITHMS: Final = frozenset(
     {
         "RS256",
@@ -45,7 +46,7 @@ PUBLIC_KEY_ALGORITHMS: Final = frozenset(
         "EdDSA",
     }
 )
-"""Algorithms whose verifying key is public."""
+"""Algorithms that verify a token with a public key."""
 EDWARDS_NAMES: Final = ("EdDSA", "Ed25519", "Ed448")
 """``EdDSA``, and the names of RFC 9864 for the same algorithm. The key decides
 on the curve."""
@@ -61,14 +62,16 @@ _SECRETS_CACHED: Final = 1024
 
 
 class BadToken(ImserverError):
-    """A token is invalid. The text gives the log the reason."""
+    """A token is invalid. The text of the exception is the reason, for the
+    log."""
 
 
 class Key(Struct, frozen=True):
     """A key that verifies tokens.
 
     ``verifier`` is the key object of PyJWT, or the bytes of a secret. ``kid``
-    is the id of the key; ``""``: it has none.
+    is the id of the key; ``""`` means that the key has no id. ``algorithm`` is
+    for example ``HS256``.
     """
 
     algorithm: str
@@ -83,7 +86,7 @@ class _Head(Struct):
 
 
 class JsonWebToken(Struct, frozen=True):
-    """A token, taken apart: the header, the content and the signature.
+    """The parts of a token: the header, the content and the signature.
 
     ``header`` and ``unverified_payload`` are JSON, as bytes. Anybody can write
     a token, so ``unverified_payload`` decides nothing before a key has verified
@@ -97,17 +100,18 @@ class JsonWebToken(Struct, frozen=True):
 
     @staticmethod
     def read(token: str) -> JsonWebToken:
-        """Take a token apart, such as ``eyJhbGciOi….eyJzdWIiOi….c2lnbmF0…``.
+        """Split a token into its parts, such as
+        ``eyJhbGciOi….eyJzdWIiOi….c2lnbmF0…``.
 
-        Raises BadToken unless it is three parts of base64url, each in its one
-        form (:mod:`imserver.gateway.base64url`).
+        Raises BadToken unless the token has three parts in base64url, each in
+        its only valid form (:mod:`imserver.gateway.base64url`).
         """
         parts = token.split(".")
         if len(parts) != _PARTS or len(token) > MAX_TOKEN_CHARACTERS:
             raise BadToken("this is not a token")
 
-        # The signature covers the texts of the first two parts, not their
-        # content.
+        # The signature is made of the base64url texts of the first two parts,
+        # not of their decoded content.
         header, payload, signature = parts
         try:
             return JsonWebToken(
@@ -162,8 +166,9 @@ class JsonWebToken(Struct, frozen=True):
             algorithm = ECDSA(SHA256())
 
         def sign(content: bytes) -> bytes:
-            """Sign in the form that tokens have."""
-            # A token has the two numbers side by side (RFC 7518, section 3.4).
+            """Return the signature in the form in which tokens have it."""
+            # In a token, the two numbers of the signature follow each other
+            # (RFC 7518, section 3.4).
             numbers = decode_dss_signature(key.sign(content, algorithm))
             return b"".join(number.to_bytes(_P256_BYTES, "big") for number in numbers)
 
@@ -173,7 +178,8 @@ class JsonWebToken(Struct, frozen=True):
         """Return the payload if one of ``secrets`` has signed it by HMAC with
         SHA-256.
 
-        None if no secret has. The header is not read.
+        The result is None if no secret has signed the payload. The header is
+        not read.
         """
         for secret in secrets:
             expected = hmac.digest(secret, self.signed, "sha256")
@@ -185,9 +191,10 @@ class JsonWebToken(Struct, frozen=True):
         """Return the id of the key that has signed the token, according to its
         header.
 
-        ``""`` if the header names no key. Raises BadToken.
+        The result is ``""`` if the header names no key. Raises BadToken.
         """
-        # Not by PyJWT, which decodes and checks the whole token for it.
+        # PyJWT is not used here, because it decodes and checks the whole token
+        # to find the key id.
         try:
             return msgspec.json.decode(self.header, type=_Head).kid
         except (ValueError, RecursionError) as error:
@@ -208,8 +215,8 @@ def verified_payload(token: str, keys: Sequence[Key]) -> VerifiedPayload:
 
     parts = JsonWebToken.read(token)
     if parts.header in _USUAL_HEADERS:
-        # Several times as fast as PyJWT. A usual header has no kid, so all
-        # secrets are tried.
+        # This is several times as fast as PyJWT. A usual header has no kid, so
+        # all secrets are tried.
         secrets = [key.verifier for key in keys if key.algorithm == "HS256"]
         payload = parts.verified_by(secrets)
         if payload is not None:

@@ -1,5 +1,5 @@
-"""Logins: they decide about each login, in every dialect, and end its session
-in time.
+"""The class Logins, which decides about each login, in every dialect, and ends
+its session in time.
 
 This module checks what depends on the app: existence, login rule, dialects,
 origins, token, connection quota and back end. Login policies and bans belong to
@@ -62,8 +62,8 @@ log = logging.getLogger(__name__)
 _APPS_SHOWN: Final = 20
 """How many apps :meth:`Logins.exposure` names."""
 MAX_REFUSALS_LOGGED: Final = 100
-"""Limit of log lines about refused logins per minute. Strangers could fill the
-log without it."""
+"""Limit of log lines about refused logins per minute. Without a limit,
+strangers could fill the log."""
 _USER_SHOWN: Final = 64
 """Limit of the characters of a user id or app in a report of a refusal."""
 _DETAIL_SHOWN: Final = 200
@@ -126,7 +126,7 @@ class Logins(Service):
     _quota: ConnectionQuota = field(default_factory=ConnectionQuota)
     _expiry: Expiry = field(default_factory=_expiry_from_now)
     _entrances: list[Entrance] = field(default_factory=list)
-    """The other ways into apps, see :meth:`add_entrance`."""
+    """The other ways to get into apps, see :meth:`add_entrance`."""
 
     def resolve(self, app: str) -> str:
         """Return the app that an alias stands for; any other name is returned
@@ -136,7 +136,8 @@ class Logins(Service):
     def add_entrance(self, entrance: Entrance) -> None:
         """Add another way into apps, which a feature checks.
 
-        It is described at the start of the node. Called before :meth:`prepare`.
+        The log of the start describes it. This must be called before
+        :meth:`prepare`.
         """
         self._entrances.append(entrance)
 
@@ -190,7 +191,7 @@ class Logins(Service):
                 return ALLOWED
             return self._denied("token", BAD_TOKEN, app, user, request)
 
-        # Checks that no token can change come before the token: verifying one
+        # Checks that do not depend on the token come first. Verifying a token
         # costs most, and may wait for an issuer.
         denied = self._denied_without_token(rule, app, user, dialect, request)
         if denied is not None:
@@ -210,16 +211,16 @@ class Logins(Service):
                 return decision
 
         if isinstance(request, Connection) and request.state < CLOSING:
-            # Only an open connection counts: it may have closed while the back
-            # end was asked.
+            # Only an open connection is counted. The connection may have closed
+            # while the back end was asked.
             self._quota.take(app, limit, request)
         return decision
 
     def _denied_without_token(
         self, rule: Rule, app: str, user: str, dialect: str, request: LoginRequest
     ) -> LoginDecision | None:
-        """Return the refusal of a login that no token can change; None: the
-        token decides."""
+        """Return the refusal of a login that is refused whatever its token is.
+        None means that the token decides."""
         if rule.closed:
             return self._denied("closed", NOT_ALLOWED, app, user, request)
         # The keys of the app are missing, or its back end cannot be asked. The
@@ -234,7 +235,7 @@ class Logins(Service):
         """Return the refusal because of the dialect, or of the page that sent
         the request.
 
-        None if the app allows both.
+        The result is None if the app allows the dialect and the page.
         """
         if rule.dialects and dialect not in rule.dialects:
             return self._denied("dialect", WRONG_DIALECT, app, user, request)
@@ -298,11 +299,12 @@ class Logins(Service):
             return self._denied("undecided", UNDECIDED, app, attempt.user, request)
         if not answer.allow:
             return self._denied("back end", NOT_ALLOWED, app, attempt.user, request)
-        # Others may have logged in while the back end was asked.
+        # Other clients may have logged in while the back end was asked.
         if self._quota.full(app, limit, request):
             return self._denied("limit", APP_FULL, app, attempt.user, request)
 
-        # 0 means no end, so it must not count as the first.
+        # 0 means that there is no end, so it must not count as the earliest
+        # end.
         ends = filter(None, (decision.expires_at, answer.expires_at))
         return replace(
             decision, expires_at=min(ends, default=0), user=user or answer.user
@@ -340,8 +342,8 @@ class Logins(Service):
     def rule_of(self, app: str) -> Rule | None:
         """Return the login rule of an app, whose name must not be an alias.
 
-        None if the app does not exist, or if it is locked, so that nobody may
-        log in. Never switches greenlets.
+        The result is None if the app does not exist, or if the app is locked,
+        so that nobody may log in. Never switches greenlets.
         """
         rule = self._rules.get(app)
         if rule is None:
@@ -356,8 +358,8 @@ class Logins(Service):
     def session_of(self, token: str) -> Claims | None:
         """Verify a session token outside a login, and return its content.
 
-        None if it is invalid. The app of the result is no alias. May wait for
-        the keys of an issuer. Raises IssuerUnavailable.
+        The result is None if the token is invalid. The app of the result is not
+        an alias. May wait for the keys of an issuer. Raises IssuerUnavailable.
         """
         rule = self._rule_of_session_token(token)
         if rule is None or not (rule.keys or rule.issuers):
@@ -386,8 +388,8 @@ class Logins(Service):
         """Return the rule of the app that lists the issuer and the audience of
         a token.
 
-        Tokens of an issuer need not name an app. None if no app lists both, or
-        if several apps do.
+        Tokens of an issuer need not name an app. The result is None if no app
+        lists the issuer and the audience, or if several apps list them.
         """
         try:
             head = unverified(token)
@@ -419,9 +421,9 @@ class Logins(Service):
     def exposure(self) -> list[str]:
         """Describe who may log in, and how to change it, for the log of the start.
 
-        There is one line for each app that is open or has a login rule, open apps
-        first, and one line for all closed apps. Long lists are cut. Empty in demo
-        mode.
+        There is one line for each app that is open or has a login rule, open
+        apps first, and one line for all closed apps. Long lists are cut. The
+        list is empty in demo mode.
         """
         if self.keys.demo:
             return []
@@ -450,7 +452,8 @@ class Logins(Service):
 
     @property
     def takes_unregistered(self) -> bool:
-        """Whether clients may connect to systems that are not registered."""
+        """Whether clients may connect to systems that are not registered. That
+        is so only in demo mode."""
         return self.keys.demo
 
     def lists_origin(self, app: str, origin: str) -> bool:
@@ -466,11 +469,11 @@ class Logins(Service):
         return self.origins.lists(name)
 
     def log_page(self, origin: str, host: str) -> None:
-        """Log that no app accepts requests of a page from an address that it
-        lists.
+        """Log that a page made a request from a listed address, but no app
+        lists the page.
 
-        ``origin`` is the header of the request, and ``host`` its address. Never
-        switches greenlets.
+        ``origin`` is the header ``origin`` of the request, and ``host`` is the
+        address of the client. Never switches greenlets.
         """
         setting = "server.origins, or to origins of an app"
         page = host_name(origin) or OPAQUE
@@ -488,8 +491,9 @@ class Logins(Service):
     def _bad_origin(self, rule: Rule, request: LoginRequest) -> LoginDecision:
         """Refuse a login because of its page.
 
-        The log names the setting that would allow it, so this does not call
-        :meth:`refused`.
+        The log line names the setting that would allow the page.
+        :meth:`refused` would write another line, so this method does not call
+        it.
         """
         if rule.origins is None:
             setting = "server.origins"
@@ -499,7 +503,8 @@ class Logins(Service):
         peer = request.peer
         self.origins.log_refused(f"login to {rule.name}", page, setting, peer)
         self.metrics.login_refused("origin", rule.name)
-        # Features, such as the list of refusals, learn of it, too.
+        # Features, such as the list of refusals, are told about the refusal,
+        # too.
         self.observer.refused(
             Denial(
                 kind="login",
@@ -544,17 +549,18 @@ class Logins(Service):
     ) -> None:
         """Count a refused login by its reason, tell the observer, and log it.
 
-        - ``app``, ``user``: any text of a client.
-        - ``peer``: its address, with or without a port.
-        - ``detail``: more about the reason; it may quote a token.
+        - ``app``, ``user``: the names that the client has sent, which may be
+          any text.
+        - ``peer``: the address of the client, with or without a port.
+        - ``detail``: more about the reason, which may quote a token.
         - ``account``: the id of the account that wanted to log in.
         - ``limit``: the limit that has refused it.
         - ``until``: when that limit ends (Unix seconds; 0: unknown).
 
         Never switches greenlets.
         """
-        # Texts of clients are cut. Only names of known apps become a metric,
-        # because a client may send any number of names.
+        # Texts of clients are cut. Only known apps are counted by name, because
+        # a client may send any number of names.
         known_app = ""
         if self.tenants.get(app) is not None:
             known_app = app
@@ -575,7 +581,8 @@ class Logins(Service):
             request=_connection_of(peer),
         )
         self.observer.refused(denial)
-        # A line per cause and minute, and at most MAX_REFUSALS_LOGGED per minute.
+        # Each cause is logged once per minute. At most MAX_REFUSALS_LOGGED
+        # lines are logged per minute.
         if log.isEnabledFor(logging.INFO) and self._logged.is_new(
             app, f"{reason} {user}{account} {detail}"
         ):
@@ -607,9 +614,9 @@ class Logins(Service):
     def began(self, connection: Connection, decision: LoginDecision) -> None:
         """Apply a login decision to the session that has begun or was renewed.
 
-        It gets its end, its place in the connection quota and the message rate
-        of its app. App, user and device of the connection must be set. Never
-        switches greenlets.
+        The session gets its end, its place in the connection quota and the
+        message rate of its app. App, user and device of the connection must be
+        set. Never switches greenlets.
         """
         if connection.state >= CLOSING:
             return
@@ -622,9 +629,9 @@ class Logins(Service):
         if decision.expires_at or self._expiry.ends:
             self._expiry.end_at(connection, decision.expires_at)
 
-        # A quiet rule counts and observes nothing. But the connection must
-        # lose the message rate of an earlier app, and observers that know it
-        # must learn of the change.
+        # If the rule is quiet, nothing is counted or observed. But the
+        # connection must lose the message rate of an earlier app, and observers
+        # that know the connection must learn of the change.
         rule = self._rules.get(connection.app or "")
         if rule is None or (
             rule.quiet
@@ -674,8 +681,8 @@ class Logins(Service):
         for name in self._rules.keys() - tenants.keys():
             del self._rules[name]
             self.account_apps.discard(name)
-        # Also apps that stay the same: the content of a key file may have
-        # changed.
+        # Apps with unchanged settings are compiled, too, because the content of
+        # a key file may have changed.
         for tenant in tenants.values():
             self._compile(tenant)
         self._update_gate()
@@ -721,8 +728,8 @@ class Logins(Service):
         )
 
     def _entrances_of(self, tenant: Tenant) -> str:
-        """Describe the other ways into an app; ``""`` if the app has no other
-        way."""
+        """Describe the ways into an app other than a login; ``""`` if the app
+        has no such way."""
         entrances = (entrance(tenant) for entrance in self._entrances)
         return "; ".join(filter(None, entrances))
 
@@ -771,7 +778,7 @@ def _who_may_log_in(rule: Rule, entrances: str) -> str:
         return "OPEN, anybody may log in as anybody: to close it set jwt, account_tokens or open: false"
     if rule.closed and entrances:
         return entrances
-    # Each proof is enough.
+    # A login needs only one of these proofs.
     proofs = {
         "a session token (jwt)": rule.keys or rule.issuers,
         "an account": rule.accounts,
@@ -785,7 +792,8 @@ def _who_may_log_in(rule: Rule, entrances: str) -> str:
 def _about_others(rules: Sequence[tuple[Rule, str]]) -> list[str]:
     """Describe who may log in to each of these apps, in a line for each.
 
-    An app comes with its other ways in. Further lines of a long list are cut.
+    Each pair in ``rules`` has the rule of an app, and the other ways into the
+    app in words. A long list is cut.
     """
     lines = [
         f"app {rule.name}: {_who_may_log_in(rule, how)}"
@@ -800,7 +808,7 @@ def _about_others(rules: Sequence[tuple[Rule, str]]) -> list[str]:
 def _about_closed(names: Sequence[str]) -> str:
     """Return the line about the apps to which nobody may log in.
 
-    It names the first apps, and says how many others there are.
+    The line names the first apps, and says how many other apps there are.
     """
     shown = ", ".join(names[:_APPS_SHOWN])
     names_cut = len(names) - _APPS_SHOWN
@@ -815,8 +823,8 @@ def _about_closed(names: Sequence[str]) -> str:
 def _explanation(app: str, known_app: str, detail: str) -> str:
     """Return the detail of a refused login for observers.
 
-    An unknown app is named in it. ``known_app`` is ``""`` if the app is
-    unknown.
+    ``known_app`` is ``""`` if the app is unknown. Then the result names the
+    unknown ``app`` in place of the detail.
     """
     if app and not known_app:
         return f"app {app[:_USER_SHOWN]!r}"
@@ -824,8 +832,8 @@ def _explanation(app: str, known_app: str, detail: str) -> str:
 
 
 def _connection_of(peer: str) -> str:
-    """Return the address of a connection; ``""`` if it names none, because it
-    has no port."""
+    """Return ``peer`` if it is the address and port of a connection. The result
+    is ``""`` if ``peer`` has no port, so that it names no connection."""
     return "" if peer == host_of(peer) else peer
 
 
@@ -836,7 +844,7 @@ def _log_refused(
     shown_reason: str = reason
     if detail:
         shown_reason = f"{reason} ({detail})"
-    # Quoted, because it may be any text of a client.
+    # The user is quoted, because it may be any text of a client.
     shown_user = repr(denial.user)
     if denial.account:
         shown_user = f"account {denial.account}"

@@ -42,8 +42,8 @@ class PageTokens:
 
     def __init__(self, config: Config, secret: Secret) -> None:
         self._keys = [*reversed(secret.keys("page tokens"))]
-        """Oldest first: the library signs with the last key, and verifies with
-        all of them."""
+        """The keys, oldest first. The library signs with the last key, and
+        verifies with all keys."""
         self.reload(config)
 
     @cached_property
@@ -67,7 +67,7 @@ class PageTokens:
     def read(self, token: str) -> tuple[str, str] | None:
         """Return the app and the user that a valid page token names.
 
-        None if the token is invalid or has expired.
+        The result is None if the token is invalid or has expired.
         """
         if not token.startswith(PAGE_TOKEN_PREFIX):
             return None
@@ -121,10 +121,11 @@ class LoginTokens(Service):
         greenlets.
 
         - ``user``: the user who logs in; ``""``: the user that the token names.
-        - ``bare``: a token that a key of the app has signed needs neither
-          ``app`` nor ``exp``.
+        - ``bare``: whether a token that a key of the app has signed may lack
+          the claims ``app`` and ``exp``, as in dialects such as Centrifugo's.
         - ``device``: what the client calls its device.
-        - ``may_lack_user``: such a token need not name a user either.
+        - ``may_lack_user``: whether a token that a key of the app has signed
+          may name no user.
 
         Raises BadToken, StorageUnavailable if the app has accounts, and
         IssuerUnavailable. Page tokens are refused if the app has a login rule,
@@ -136,7 +137,7 @@ class LoginTokens(Service):
         if rule.keys or rule.issuers:
             claims = self.read_session_token(rule, token, bare)
             return self.proven(rule, user, claims, may_lack_user)
-        # Without a login rule, only page tokens have a meaning.
+        # The app has no login rule, so only page tokens are checked.
         if not token.startswith(PAGE_TOKEN_PREFIX):
             return ALLOWED
         if rule.open and self.pages.fits(rule.name, user, token):
@@ -149,9 +150,10 @@ class LoginTokens(Service):
         """Verify an account token, or else a token that a key of the app has
         signed.
 
-        ``device`` is what the client calls its device. The device of the result
-        is the device at the login of the account. If ``device`` is a part of
-        that device, or if a bot names it, the result has ``device``.
+        ``device`` is what the client calls its device. The result has
+        ``device`` if the account is a bot, or if ``device`` is a part of the
+        device with which the account has logged in. Otherwise the result has
+        the device of that login.
         """
         try:
             session = self.accounts.holder(token)
@@ -174,13 +176,15 @@ class LoginTokens(Service):
     def read_session_token(self, rule: Rule, token: str, bare: bool = False) -> Claims:
         """Verify a token that a key or an issuer of the app has signed.
 
-        ``bare`` means that a token of a key needs neither ``app`` nor ``exp``.
-        May wait for the issuer's keys. Raises BadToken and IssuerUnavailable.
+        ``bare`` means that a token signed by a key may lack the claims ``app``
+        and ``exp``. May wait for the issuer's keys. Raises BadToken and
+        IssuerUnavailable.
         """
         if rule.issuers:
             claims = self.issuers.claims(rule.name, rule.issuers, token, time(), bare)
             if claims is not None:
-                return claims  # otherwise no issuer of the app has signed it
+                return claims
+        # No issuer of the app has signed the token, so a key must have signed it.
         if bare:
             return read_bare_token(token, rule.keys, time(), rule.name)
         return read_token(token, rule.keys, time())
@@ -203,8 +207,8 @@ class LoginTokens(Service):
     ) -> LoginDecision:
         """Allow a login if a verified token names its user and its app.
 
-        ``user`` is the user who asks for the login; ``""``: the user of the
-        token. ``may_lack_user`` means that the token need not name a user.
+        ``user`` is the user who asks for the login; ``""`` means the user of
+        the token. ``may_lack_user`` means that the token need not name a user.
         Raises BadToken.
         """
         # U+0000 separates users from other names inside the server.

@@ -36,11 +36,13 @@ class Act(Struct, frozen=True):
     - ``request``: the id of the request.
     - ``facts``: further facts as JSON: ids, numbers and reasons, but no texts
       of users and no secrets. ``users`` in it has the ids of other users of the
-      app. None: the receiver makes the facts of ``given`` and ``answer``.
-    - ``gone``: the act has deleted the user, so no record may have the name.
+      app. None means that the receiver makes the facts from ``given`` and
+      ``answer``.
+    - ``gone``: whether the act has deleted the user, so that no record may have
+      the name of the user.
     - ``given``: the struct or the parameters of the request or command.
-    - ``answer``: the struct that answers it. Like ``given``, it may have texts
-      and secrets, which no record may have.
+    - ``answer``: the struct that answers the request or command. ``given`` and
+      ``answer`` may have texts and secrets, which must not get into records.
     """
 
     name: str
@@ -62,12 +64,13 @@ class Denial(Struct, frozen=True):
       :data:`imserver.gateway.errors.LoginRefusal`. For a command it is the
       reason of the refusal, else the name of the reply code or close code. For
       a request it is the ``code`` of the problem.
-    - ``app``, ``user``, ``account`` (an id) and ``address``: whom it concerns;
-      ``""``: unknown. They may be any text of a client, and are cut to a short
-      one.
-    - ``limit``: the rate, setting or list that has refused it; ``""``: none.
-    - ``until``: the Unix second at which the limit ends; 0: unknown, or the
-      limit ends only by an act of somebody.
+    - ``app``, ``user``, ``account`` (an id) and ``address``: whom the refusal
+      concerns; ``""`` if that is unknown. A client may have sent any text for
+      them, so long texts are cut.
+    - ``limit``: the name of the rate, setting or list that causes the refusal;
+      ``""`` if there is another cause.
+    - ``until``: the Unix second at which the limit ends. 0 means that the end
+      is unknown, or that the limit stays until somebody lifts it.
     - ``detail``: more about the refusal, in words.
     - ``request``: the id of the request, or the address and port of the
       connection. The log has the same text.
@@ -93,11 +96,11 @@ class Observer:
     """
 
     known: Collection[Connection] = ()
-    """The connections whose end is reported to it."""
+    """The connections about whose end the observer wants to be told."""
 
     def observes(self, settings: TenantSettings) -> bool:
-        """Whether it receives the logins to an app with these settings. Never
-        switches greenlets."""
+        """Whether this observer receives the logins to an app with these
+        settings. Never switches greenlets."""
         return False
 
     def began(self, connection: Connection) -> None:
@@ -116,8 +119,8 @@ class Observer:
         switch greenlets."""
 
     def recorder(self, app: str, kind: str) -> RecordEvent | None:
-        """The function that stores an event of this kind; None if nobody wants
-        it. Never switches greenlets."""
+        """Return the function that stores an event of this kind, or None if
+        nobody wants such events. Never switches greenlets."""
         return None
 
     def acted(self, act: Act) -> None:
@@ -130,12 +133,12 @@ class Observer:
 
 
 class Observers(Observer):
-    """Several observers in place of one. Each event goes, in their order, to
-    the observers that want it.
+    """Several observers that act as one. Each event goes to the observers that
+    want it, in their order.
 
     An observer wants an event if it has a method of its own for it. A method
-    inherited from :class:`Observer` is not called. So an event that only one of
-    them wants costs no more than with one observer.
+    inherited from :class:`Observer` is not called. So an event that only one
+    observer wants costs no more than with a single observer.
     """
 
     def __init__(self, observers: Sequence[Observer]) -> None:
@@ -160,7 +163,7 @@ class Observers(Observer):
     @property
     def known(self) -> Collection[Connection]:  # type: ignore[override]
         """The sessions of the first observer that knows any session."""
-        for each in self._sessions:  # a loop, because each login calls it
+        for each in self._sessions:  # a loop is fast, and each login runs this code
             known = each.known
             if known:
                 return known
@@ -191,7 +194,7 @@ class Observers(Observer):
         """Return a function that records an event with all observers that want
         it.
 
-        None if no observer records events of this kind.
+        The result is None if no observer records events of this kind.
         """
         functions = []
         for each in self._recorders:
@@ -200,14 +203,15 @@ class Observers(Observer):
                 functions.append(record)
         if not functions:
             return None
-        # Usually one observer records. Then no further call is needed.
+        # Usually only one observer records such events, so its function is
+        # returned directly.
         if len(functions) == 1:
             return functions[0]
 
         def record_all(
             sql: PooledStatements, app: str, user: str, facts: Mapping[str, Any]
         ) -> None:
-            """Let each observer record the message in the same transaction."""
+            """Let each observer record the event in the same transaction."""
             for record in functions:
                 record(sql, app, user, facts)
 
@@ -247,7 +251,8 @@ def report_commands(observer: Observer) -> Callable[[Connection, str, Command], 
         user = connection.user or ""
         by = Principal(cast(Kind, connection.kind), apps=frozenset({app}), user=user)
         address = host_of(connection.peer)
-        # The user has acted on nobody else, so it is also the user concerned.
+        # The user has acted on nobody else, so the user is also the user of the
+        # act.
         observer.acted(Act(name, by, app, user, address, given=command))
 
     return acted
@@ -270,9 +275,11 @@ _LIMITS: Final = {
     errors.CloseCode.BANNED: "",
     errors.CloseCode.TOKEN_INVALID: "",
 }
-"""Close codes that end a session because something was refused → the limit."""
+"""Close code that ends a session because something was refused → the name of
+the limit that was exceeded."""
 CLOSES: Final = {code: errors.close_reason(code) for code in _LIMITS}
-"""Close codes that end a session because something was refused → the reason."""
+"""Close code that ends a session because something was refused → the reason of
+the refusal."""
 
 
 def _limit_of(error: Exception | None) -> tuple[str, float]:
@@ -301,7 +308,7 @@ class Denials(Service):
     def connection(self, limit: str, peer: str, detail: str = "") -> None:
         """Report a connection that the gate has refused, before any login.
 
-        ``limit`` is the setting that refuses it.
+        ``limit`` is the name of the setting because of which the gate refuses.
         """
         if limit.startswith("limits."):
             reason = "limit"
@@ -326,12 +333,13 @@ class Denials(Service):
     ) -> None:
         """Report a command whose reply refuses it.
 
-        ``error`` is the exception that has caused the reply; None: there was
-        none.
+        ``error`` is the exception that has caused the reply, or None if no
+        exception has caused it.
         """
         app = connection.app
-        # Without an app there is no session. A refused login was reported by
-        # Logins, and a connection may not do anything else before its login.
+        # Without an app, the connection has no session. Before the login a
+        # connection may only log in, and Logins has already reported a refused
+        # login.
         if app is None:
             return
 
@@ -344,7 +352,8 @@ class Denials(Service):
     def ended(self, connection: Connection, code: int) -> None:
         """Report the end of a session, if a limit has ended it.
 
-        ``code`` is the close code, which tells.
+        ``code`` is the close code. It tells whether a limit has ended the
+        session.
         """
         app = connection.app
         if code not in CLOSES or app is None:
@@ -391,15 +400,16 @@ class Denials(Service):
     ) -> None:
         """Report an HTTP request that was refused with a problem.
 
-        ``app`` and ``user`` are the ones that the request names, if they were
-        read. ``rate`` is the rate that refuses it; None: another cause.
+        ``app`` and ``user`` are the names in the request, or ``""`` if they
+        were not read. ``rate`` is the error of the rate that refuses the
+        request, or None if there is another cause.
         """
         app = app or principal.app
         user = principal.user or principal.staff or user
         limit, until = _limit_of(rate)
         if problem is errors.Problems.BANNED:
-            # No rate refuses a banned user, so the time of the ban is the
-            # better one.
+            # A banned user is refused until the end of the ban, whatever the
+            # rates say.
             until = self.banned_until(app, user)
         text = f"{request.method} {request.path}: {detail or problem.message}"
         denial = Denial(

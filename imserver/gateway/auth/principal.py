@@ -12,7 +12,8 @@ from msgspec.structs import force_setattr
 from imserver.gateway.errors import ImserverError
 
 Role = Literal["", "moderator", "owner"]
-"""``""``: a member."""
+"""The role of an account in its app. ``""`` means a member without a special
+role."""
 Right = Literal["moderate", "people", "operate", "own"]
 """What a route may ask of a user with a role.
 
@@ -54,8 +55,8 @@ SCOPES: Final[Mapping[str, frozenset[str]]] = {
     "metrics": frozenset({"metrics"}),
     "admin": frozenset({"push", "read", "metrics", "admin", "any"}),
 }
-"""Scope of a key → the scopes of routes that it satisfies. ``any``: a key for
-requests about an app."""
+"""Scope of a key → the scopes of routes that it satisfies. ``any`` is the scope
+of routes that accept any key, for requests about an app."""
 ALL_SCOPES: Final = SCOPES["admin"]
 
 
@@ -78,10 +79,10 @@ class Principal(Struct, frozen=True):
     node      a node by itself: its id as ``key``
     ========= ====================================================================
 
-    ``apps``: names of apps, without aliases; None: all apps. Users (``session``
-    to ``page``) have exactly one app and a ``user``. ``rights``: what ``staff``
-    may do in its only app. ``lacks``: what an ``account`` lacks to act by its
-    role, in words.
+    ``apps`` has names of apps, without aliases; None means all apps. Users
+    (``session`` to ``page``) have exactly one app and a ``user``. ``rights``
+    says what ``staff`` may do in its only app. ``lacks`` says, in words, what
+    an ``account`` needs before it may act by its role.
     """
 
     kind: Kind
@@ -94,11 +95,11 @@ class Principal(Struct, frozen=True):
     rights: frozenset[Right] = NO_RIGHTS
     lacks: str = ""
     label: str = ""
-    """Who it is, for the log and the audit log: its kind, and the id of a key,
-    user, account or node.
+    """The name of the principal for the log and the audit log: its kind, and
+    the id of its key, user, account or node.
 
-    Ids of users come with their app. It is made here, once for all requests
-    with one key.
+    The id of a user has the app before it, as in ``account:chat/17``. The label
+    is made only once for all requests with one key.
     """
 
     def __post_init__(self) -> None:
@@ -110,7 +111,7 @@ class Principal(Struct, frozen=True):
             label = f"{self.kind}:{self.key}"
         else:
             label = self.kind
-        # The struct is frozen for everybody else.
+        # The struct is frozen, so only this function can set the field.
         force_setattr(self, "label", label)
 
     def may(self, need: Need, app: str | None = None) -> bool:
@@ -120,8 +121,8 @@ class Principal(Struct, frozen=True):
         ``app`` must not be an alias. None means that the app is not known yet,
         so only the scope or the kind of the principal is checked.
         """
-        # First the kind of the principal, then its app. A route for anybody
-        # asks for no app.
+        # The kind of the principal is checked first, then its app. A route for
+        # anybody needs no app.
         if need.scope not in self.scopes and (
             self.kind not in need.users
             or (self.kind == "staff" and need.right not in self.rights)
@@ -145,8 +146,8 @@ class Principal(Struct, frozen=True):
 
         A back end acts on all users. An account that acts by its role acts on
         lower roles: an owner on moderators and members, a moderator on members.
-        No account acts on itself or on its equals: API keys and commands do
-        that.
+        No account may act on itself or on accounts with the same role. API keys
+        and commands may.
         """
         return self.kind != "staff" or RIGHTS[role] < self.rights
 
@@ -166,10 +167,12 @@ class Need(Struct, frozen=True):
     """The requirement of a route: a principal with ``scope``, or one of the
     kinds in ``users``.
 
-    ``users``: kinds of users that may act, each in its own app; ``nobody``
-    admits everybody. ``address``: back ends may be identified by their address.
-    ``right``: accounts whose role has it may act as a back end of their app
-    (``users`` has ``staff``).
+    - ``users``: the kinds of users that may act, each in its own app;
+      ``nobody`` admits everybody.
+    - ``address``: whether a back end may be identified by its address alone.
+    - ``right``: accounts whose role has this right may act as a back end of
+      their app. Then ``users`` has ``staff``. ``""`` means that no role is
+      accepted.
     """
 
     scope: str = ""

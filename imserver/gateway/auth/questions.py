@@ -1,6 +1,6 @@
 """Questions that the core asks features: who holds a token, whether users may
-reach each other, and whether a client or a message may pass. Each has answers
-for a node where no feature answers."""
+reach each other, and whether a client or a message may pass. Each class here is
+a base class, which answers on a node where no feature answers."""
 
 from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Final, Literal, TypeVar
@@ -16,7 +16,8 @@ from imserver.gateway.transport.connection import Connection
 GOCHAT: Final = "gochat"
 """The app of GoChat's clients."""
 BOT_TOKEN_PREFIX: Final = "bot_"
-"""The beginning of the tokens of bots. No other credential begins so."""
+"""The beginning of the tokens of bots. No other credential begins in this
+way."""
 
 
 class Holder(Struct, frozen=True, kw_only=True):
@@ -28,11 +29,13 @@ class Holder(Struct, frozen=True, kw_only=True):
     bot: bool = False
     """Whether it is the account of a bot."""
     guest: bool = False
-    """Whether its user came by an invitation, without a password."""
+    """Whether it is the account of a guest, who came by an invitation and has
+    no password."""
     role: Role = ""
-    """Its role in the app."""
+    """The role of the account in its app."""
     locked_until: int = 0
-    """Until when it is locked, in Unix seconds; 0: it is not locked."""
+    """The Unix second until which the account is locked; 0: it is not
+    locked."""
 
     @property
     def user(self) -> str:
@@ -41,7 +44,7 @@ class Holder(Struct, frozen=True, kw_only=True):
 
     @property
     def kind(self) -> Literal["account", "guest", "bot"]:
-        """The kind of principal that its user is."""
+        """The kind of the principal of this account's user."""
         if self.bot:
             return "bot"
         if self.guest:
@@ -49,7 +52,7 @@ class Holder(Struct, frozen=True, kw_only=True):
         return "account"
 
     def is_locked(self, now: float) -> bool:
-        """Whether it is locked at this Unix second."""
+        """Whether the account is locked at the Unix second ``now``."""
         return self.locked_until > now
 
 
@@ -57,10 +60,12 @@ class AccountSession(Struct, frozen=True):
     """A login of an account, and the token that proves it until ``expires_at``
     (Unix seconds; 0: the token does not expire).
 
-    ``device``: the name of the device at login. ``device_id``: the number of
-    the login; 0: the token does not name it. ``lacks``: the condition that the
-    account does not meet to act by its role, in words; ``""``: it may act.
-    ``bot_prefix``: the prefix of the tokens of bots.
+    - ``device``: the name of the device at login.
+    - ``device_id``: the number of the login; 0 if the token does not name the
+      login.
+    - ``lacks``: what the account needs before it may act by its role, in words;
+      ``""`` if nothing is missing.
+    - ``bot_prefix``: the prefix of the tokens of bots.
     """
 
     bot_prefix: ClassVar[str] = BOT_TOKEN_PREFIX
@@ -87,13 +92,13 @@ class AccountLookup:
         raise BadToken("this server has no accounts")
 
     def proof_of(self, token: str) -> str:
-        """The proof of a token, which :meth:`still_holds` checks later. It is
-        not the token itself. Raises BadToken."""
+        """Return the proof of a token, which :meth:`still_holds` checks later.
+        The proof is not the token itself. Raises BadToken."""
         raise BadToken("this server has no accounts")
 
     def still_holds(self, app: str, user: str, proof: str) -> bool:
-        """Whether the token of a user from which a proof was made is still
-        valid."""
+        """Whether a token of this user is still valid. ``proof`` is the result
+        of :meth:`proof_of` for that token."""
         return False
 
     def those_of(
@@ -101,9 +106,9 @@ class AccountLookup:
     ) -> Sequence[Holder]:
         """The existing accounts of these users, in the order of their ids.
 
-        ``words``: only accounts whose name contains all of these words. The
-        nickname counts, and the user name if others may find the account. The
-        words come from
+        If ``words`` are given, the result has only accounts whose name contains
+        all of these words. The nickname counts, and the user name if others may
+        find the account. The words come from
         :meth:`imserver.gateway.storage.statements.Statements.words`.
         """
         return []
@@ -118,12 +123,12 @@ class Relations:
     """Answers what one user of an app may know about another user, and do to
     them.
 
-    Every route and command that names or shows a user asks it. ``by`` ``""`` is
-    a back end: it acts for the app, and nothing is hidden from it. Every
-    question but :meth:`limits` may switch greenlets and raise
-    StorageUnavailable. This base class answers for a node where nobody blocks
-    others or hides: everybody may do everything, and no question switches
-    greenlets.
+    Every route and command that names or shows a user asks this class. ``by``
+    is the user who asks; ``""`` means a back end. A back end acts for the app,
+    so nothing is hidden from it. Every question but :meth:`limits` may switch
+    greenlets and raise StorageUnavailable. This base class answers for a node
+    where nobody blocks others or hides: everybody may do everything, and no
+    question switches greenlets.
     """
 
     def limits(self, app: str, by: str) -> bool:
@@ -137,8 +142,8 @@ class Relations:
         return []
 
     def may_reach(self, app: str, by: str, user: str) -> bool:
-        """Whether something of ``by`` other than a stored message may reach
-        ``user``."""
+        """Whether ``by`` may send ``user`` something other than a stored
+        message, such as a push."""
         return True
 
     def may_write(self, app: str, by: str, user: str) -> bool:
@@ -152,8 +157,8 @@ class Relations:
         return True
 
     def strangers_among(self, app: str, by: str, users: Collection[str]) -> set[str]:
-        """The users among ``users`` whom ``by`` may not add to a group: they
-        join by an invitation."""
+        """Return the users among ``users`` whom ``by`` may not add to a group.
+        They can only join by an invitation."""
         return set()
 
     def blockers(self, app: str, by: str, limit: int) -> tuple[str, ...]:
@@ -178,9 +183,13 @@ channel, a call of its own."""
 
 
 class LoginAnswer(Struct, frozen=True):
-    """The answer of a back end about a login. ``allow``: the client may log in.
-    ``expires_at``: the Unix second at which the session ends; 0: it ends with
-    its connection. ``user``: the user, if the client named none."""
+    """The answer of a back end about a login.
+
+    - ``allow``: whether the client may log in.
+    - ``expires_at``: the Unix second at which the session ends; 0: the session
+      ends with its connection.
+    - ``user``: the user who logs in, if the client named no user.
+    """
 
     allow: bool = False
     expires_at: int = 0
@@ -188,15 +197,16 @@ class LoginAnswer(Struct, frozen=True):
 
 
 class BackEndUnavailable(ImserverError):
-    """There is no valid answer: the client may try again."""
+    """The back end has given no valid answer. The client may try again."""
 
 
 class BackEndRefused(ImserverError):
-    """The back end has answered with an ``error`` for the client, or with the
-    wish to end its connection.
+    """The back end has refused: with an ``error`` for the client, or by asking
+    to close the connection.
 
-    ``error``: None if it ends the connection. ``disconnect``: the close code,
-    from 3000 to 4999, and the reason; None: the connection stays.
+    ``error`` is None if the connection is to be closed. ``disconnect`` has the
+    close code, from 3000 to 4999, and the reason; None means that the
+    connection stays open.
     """
 
     def __init__(
@@ -235,17 +245,23 @@ class BackEnds:
         return False
 
     def headers_of(self, app: str, given: Mapping[str, str]) -> dict[str, str] | None:
-        """The headers of a new client that requests about it repeat, by their
-        names in lower case. None: the app has no back end. Never switches
-        greenlets.
+        """Return the headers of a new client that the server repeats in its
+        requests to the back end about this client.
 
-        ``given``: the headers of the request that has opened the connection.
+        The keys of the result are names in lower case. The result is None if
+        the app has no back end. Never switches greenlets.
+
+        ``given`` has the headers of the request that has opened the connection.
         """
         return None
 
     def emulated_headers_of(self, app: str, given: Mapping[str, str]) -> dict[str, str]:
-        """The headers set in the SDK of a client that requests about it repeat.
-        Never switches greenlets."""
+        """Return the headers to repeat from ``given``, which a client has set
+        in its SDK.
+
+        The server repeats them in its requests to the back end about this
+        client. Never switches greenlets.
+        """
         return {}
 
     def ask(
@@ -267,10 +283,13 @@ class BackEnds:
 class ReviewDecision(Struct, frozen=True):
     """The decision about a message.
 
-    ``action``: ``allow`` passes it. ``replace`` passes this ``type`` and
-    ``body`` in its place; ``is_text``: the body is text, otherwise JSON.
-    ``reject`` refuses it for this ``reason``. ``undecided``: there is no valid
-    answer, and the sender may try again.
+    ``action`` has one of these values:
+
+    - ``allow``: the message passes.
+    - ``replace``: a message with this ``type`` and ``body`` passes in its
+      place. ``is_text`` means that the body is text; otherwise it is JSON.
+    - ``reject``: the message is refused for this ``reason``.
+    - ``undecided``: there is no valid answer, and the sender may try again.
     """
 
     action: Literal["allow", "replace", "reject", "undecided"]
@@ -284,7 +303,8 @@ ALLOWED: Final = ReviewDecision("allow")
 UNDECIDED: Final = ReviewDecision("undecided")
 
 Then = Callable[[ReviewDecision], None]
-"""Gets the decision; called once, and must not switch."""
+"""A function that gets the decision. It is called once, and must not switch
+greenlets."""
 
 
 class Reviews:
@@ -292,8 +312,8 @@ class Reviews:
     delivered.
 
     This base class decides nothing: messages that a back end should review stay
-    undecided. An app without reviews costs one look-up in :attr:`apps`; callers
-    may ask only about the apps there.
+    undecided. For an app without reviews, a caller only looks into
+    :attr:`apps`: callers may ask only about the apps there.
     """
 
     apps: Container[str]
@@ -302,7 +322,8 @@ class Reviews:
     def __init__(self, tenants: Tenants | None = None) -> None:
         """Begin to follow which apps have a review.
 
-        ``tenants`` has all apps; None in commands, which send nothing.
+        ``tenants`` has all apps. It is None in commands, which send no
+        messages.
         """
         names: set[str] = set()
         self.apps = names
@@ -318,7 +339,7 @@ class Reviews:
         if tenants is not None:
             for tenant in tenants.all():
                 learn(tenant)
-            # Also apps that are created, changed or deleted later.
+            # From now on, follow apps that are created, changed or deleted.
             tenants.report_to(names.discard, learn)
 
     def decide(self, app: str, facts: Mapping[str, Any]) -> ReviewDecision:

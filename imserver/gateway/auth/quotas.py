@@ -23,18 +23,22 @@ class ConnectionQuota(Service):
     _counts: dict[str, int] = field(default_factory=dict)
 
     def full(self, app: str, limit: int, request: object) -> bool:
-        """Whether the app is at its ``limit`` of connections; 0: there is no
-        limit. A connection that counts already may log in again. ``request``:
-        the connection or HTTP request that asks for a login."""
+        """Whether the app has reached its ``limit`` of connections; 0 means
+        that there is no limit.
+
+        ``request`` is the connection or HTTP request that asks for a login. For
+        a connection that is already counted, the result is False, so that it
+        may log in again.
+        """
         if limit <= 0 or self._counts.get(app, 0) < limit:
             return False
         is_counted = isinstance(request, Connection) and self.taken.get(request) == app
         return not is_counted
 
     def take(self, app: str, limit: int, connection: Connection) -> None:
-        """Count a connection for an app, and no longer for an earlier app. It
-        is counted before its login completes, so that simultaneous logins
-        cannot exceed the limit."""
+        """Count a connection for an app, and no longer for an earlier app. The
+        connection is counted before its login is complete, so that simultaneous
+        logins cannot exceed the limit."""
         if self.taken:
             self.leave(connection)
         if limit:
@@ -82,8 +86,8 @@ class LimitedEncoding(Encoding):
     __slots__ = ("_per_second", "plain")
 
     def __init__(self, plain: Encoding, per_second: float) -> None:
-        """Do as ``plain`` does, with at most ``per_second`` messages from each
-        connection."""
+        """Make an encoding that works like ``plain``, but accepts at most
+        ``per_second`` messages from each connection."""
         self.plain = plain
         """The encoding without the limit."""
         serve = limited(plain.serve, per_second)
@@ -112,9 +116,10 @@ class LimitedEncoding(Encoding):
 class Ending(Service):
     """The sessions that end at the Unix second ``second``.
 
-    ``listed`` may contain sessions that are over, or that end at another time
-    now. ``count`` is the number of the others. The list is compacted when less
-    than half of it counts. A set would take 24 more bytes per session.
+    ``count`` is the number of these sessions. ``listed`` may also contain
+    sessions that are over, or that end at another time now. The list is
+    compacted when fewer than half of its sessions count. A set would take 24
+    more bytes per session.
     """
 
     second: int
@@ -125,14 +130,14 @@ class Ending(Service):
 class Expiry:
     """The times at which sessions end. Sessions without an end cost nothing.
 
-    Times are whole Unix seconds of the clock that tokens are checked against.
+    Times are whole Unix seconds, of the clock by which tokens are checked.
     Sessions that end in the same second share an entry, so a check costs one
     dictionary access per second. Owner of these times.
     """
 
     def __init__(self, now: float) -> None:
-        """Start with no session. ``now`` is the time from which sessions may
-        end."""
+        """Start with no session. ``now`` is the current time in Unix seconds;
+        sessions can end from then on."""
         self._checked_until = int(now)
         self.ends: dict[Connection, Ending] = {}
         """Connection → the entry of its end. Read-only for others. (One object
@@ -147,7 +152,8 @@ class Expiry:
         return connection in self.ends
 
     def end_at(self, connection: Connection, expires_at: int) -> None:
-        """End a session at a Unix second, instead of an earlier choice.
+        """Let a session end at a Unix second. An earlier end of the session is
+        cancelled.
 
         0 means that the session has no end.
         """
@@ -189,7 +195,7 @@ class Expiry:
             ending = self._due.pop(second)
             for connection in ending.listed:
                 if self.ends.get(connection) is not ending:
-                    continue  # it has ended before, or was renewed
+                    continue  # this session has ended before, or was renewed
                 del self.ends[connection]
                 if connection.is_open:
                     connection.close(CloseCode.TOKEN_INVALID)

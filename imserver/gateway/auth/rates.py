@@ -30,15 +30,15 @@ from imserver.gateway.process import open_private, write_all
 log: Final = logging.getLogger(__name__)
 
 LASTING_SECONDS: Final = 600
-"""A rate over at least this time outlasts a restart."""
+"""The counts of a rate over at least this time are kept over a restart."""
 MAX_PAYERS: Final = 100_000
 """Limit of the payers of one rate. Beyond it a node forgets the payer that paid
 longest ago."""
 _SECOND: Final = 1_000_000_000
 """Nanoseconds: what the monotonic clock counts."""
 _FULL_STAYS: Final = 10 * _SECOND
-"""How long a full bucket stays: to make one for each message would cost
-more."""
+"""How long a full bucket is kept. It would cost more to make a new bucket for
+each message."""
 _WRITE_SECONDS: Final = 60
 """Time between two writes of the file. A node that is killed loses the counts
 since its last write."""
@@ -50,12 +50,16 @@ _MAX_BLAKE_KEY_BYTES: Final = 64
 class Rate(Struct, frozen=True):
     """A rate, as a row of the table: what is counted, and for whom.
 
-    All texts but ``name`` are words for the documentation. ``name``: its name
-    in Redis, where the nodes of a cluster count together. ``counted``: the acts
-    that take a token. ``payer``: whose bucket it is. ``limit``: the setting
-    with the number of tokens and their time. ``above``: the result if there are
-    too few tokens, an error over HTTP or a close code. ``burst``: a full bucket
-    has this many times the limit.
+    All texts except ``name`` are words for the documentation.
+
+    - ``name``: the name of the rate in Redis, where the nodes of a cluster
+      count together.
+    - ``counted``: the acts that take a token.
+    - ``payer``: who has a bucket of this rate.
+    - ``limit``: the setting with the number of tokens and their time.
+    - ``above``: the result if there are too few tokens: an HTTP status or a
+      close code.
+    - ``burst``: a full bucket has this many times the limit.
     """
 
     name: str
@@ -133,7 +137,8 @@ Shared = Callable[[str, float, float, float], float | None]
 
 
 def _no_digest(_: Hashable) -> bytes:
-    """The digest of a node that has counted nothing before its start."""
+    """Return no bytes. This is the digest on a node without counts from before
+    its start."""
     return b""
 
 
@@ -142,8 +147,8 @@ class Buckets:
 
     A payer, such as a user, a key or an address, pays with one token of its
     bucket for each request. A bucket gets ``number`` tokens every ``seconds``;
-    0: no limit. It is stored as the time at which it will be full again: each
-    token that is taken moves this time into the future.
+    0: no limit. The bucket is stored as the time at which it will be full
+    again. Each token that is taken moves this time into the future.
 
     With ``shared`` the nodes of a cluster count together, in :meth:`require`,
     :meth:`give_back`, :meth:`forget` and :meth:`wait`, which may switch
@@ -158,7 +163,7 @@ class Buckets:
         seconds: float = 1.0,
         shared: Shared | None = None,
     ) -> None:
-        """Start with full buckets, see the class for the arguments."""
+        """Start with full buckets. The class explains the arguments."""
         self.rate = rate
         self.seconds = seconds
         self._shared = shared
@@ -186,8 +191,8 @@ class Buckets:
     def _times_of(self, number: float) -> tuple[int, int]:
         """Return two times for a limit of ``number`` tokens, in nanoseconds.
 
-        In the first one a bucket gets one token. In the second one an empty
-        bucket becomes full.
+        The first is the time in which a bucket gets one token. The second is
+        the time in which an empty bucket becomes full.
         """
         token_time = max(int(self.seconds * _SECOND / number), 1)
         return token_time, int(max(number * self.rate.burst, 1) * token_time)
@@ -267,7 +272,7 @@ class Buckets:
     def charge(self, payer: Hashable, tokens: int = 1) -> None:
         """Take tokens even if there are too few.
 
-        The missing ones are paid before the next request.
+        The missing tokens must be filled up before the next request is allowed.
         """
         now = monotonic_ns()
         full_before = max(self._find_full_at(payer), now)
@@ -297,7 +302,8 @@ class Buckets:
     def wait(self, payer: Hashable) -> int:
         """Return the seconds until a payer has a token, rounded up.
 
-        0 if the payer has a token, or if its limit is not known here.
+        The result is 0 if the payer has a token, or if this rate has no limit
+        here.
         """
         if not self.number:
             return 0
@@ -335,7 +341,7 @@ class Buckets:
         if full_at or not self._before:
             return full_at
 
-        # From the counts before a restart, the payer moves to the others.
+        # The payer is moved from the counts before the restart to ``_full_at``.
         counted_before = self._before.pop(self._digest(payer), 0)
         if counted_before:
             self._full_at[payer] = counted_before
@@ -343,8 +349,11 @@ class Buckets:
 
     @property
     def is_lasting(self) -> bool:
-        """Whether its counts are kept over a restart of this node. Counts in
-        Redis, and buckets that are full within seconds, are not kept."""
+        """Whether the counts of this rate are kept over a restart of this node.
+
+        Counts in Redis, and buckets that are full again within seconds, are not
+        kept.
+        """
         return (
             self._shared is None and self.number > 0 and self.seconds >= LASTING_SECONDS
         )
@@ -383,11 +392,11 @@ class Buckets:
     def _count_shared(self, payer: Hashable, tokens: float) -> float | None:
         """Take tokens in Redis, for all nodes.
 
-        With 0 ``tokens`` it only asks whether there is a token; a negative
-        number puts tokens back. Returns 0 if there were enough tokens,
-        otherwise the seconds until there are enough. Returns None if nodes do
-        not count together, or if Redis does not answer, so that this node has
-        to count by itself.
+        0 ``tokens`` only asks whether there is a token. A negative number puts
+        tokens back. Returns 0 if there were enough tokens, otherwise the
+        seconds until there are enough. Returns None if nodes do not count
+        together, or if Redis does not answer, so that this node has to count by
+        itself.
         """
         if self._shared is None or not self.number:
             return None
@@ -401,8 +410,8 @@ class Buckets:
         too many.
 
         A bucket is forgotten when it has been full for :data:`_FULL_STAYS`, or
-        when there are more than :data:`MAX_PAYERS`. Called after each new
-        bucket, so they become fewer.
+        when there are more than :data:`MAX_PAYERS`. It is called after each new
+        bucket and may forget two, so the number of buckets falls.
         """
         full_at = self._full_at
         for oldest in tuple(itertools.islice(full_at, 2)):
@@ -413,7 +422,7 @@ class Buckets:
 
 
 State = dict[str, dict[bytes, float]]
-"""Name of a rate → what :meth:`Buckets.state` returns."""
+"""Name of a rate → the result of :meth:`Buckets.state`."""
 
 
 class _Person(Struct, frozen=True):
@@ -450,8 +459,8 @@ class _Person(Struct, frozen=True):
         )
 
     def pays_as(self, payer: Hashable) -> bool:
-        """Whether a name or a network of the person is this payer, or one of
-        its ids."""
+        """Whether this payer is a name or a network of the person, or contains
+        one as an id."""
         if not isinstance(payer, tuple):
             return payer in self.networks_alone
         app, *ids = payer
@@ -462,7 +471,8 @@ class _Person(Struct, frozen=True):
     def likely_payers(self) -> set[Hashable]:
         """Return the payers that the person may be.
 
-        They are made of each of the ids, and of a name together with a network.
+        Each has a single name or network of the person, or a name together with
+        a network.
         """
         payers: set[Hashable] = set(self.networks_alone)
         for app in self.apps:
@@ -476,7 +486,7 @@ class _Person(Struct, frozen=True):
 class BucketList(Struct, eq=False):
     """The buckets of a node whose payers may wait for longer than seconds.
 
-    It leaves out the rates of a connection per second: such a bucket is full
+    Rates of a connection per second are left out, because such a bucket is full
     again before anybody looks. Owner of the list.
     """
 
@@ -566,12 +576,14 @@ def _payers_of(person: _Person, buckets: Buckets) -> dict[Hashable, None]:
 class SenderRates(Struct, eq=False):
     """The users with a rate of messages on this node.
 
-    A feature names a user when it has verified their token here, with the
-    buckets that count for them. Owner of the list. Never switches greenlets.
+    When a feature has verified the token of a user here, it adds the user with
+    the buckets that count for this user. Owner of the list. Never switches
+    greenlets.
     """
 
     known: dict[tuple[str, str], Buckets] = field(default_factory=dict)
-    """App and user → the buckets that count for them. Read-only for others."""
+    """App and user → the buckets that count for this user. Read-only for
+    others."""
 
     def limit(self, app: str, user: str, buckets: Buckets) -> None:
         """Count the messages of a user from now on.
@@ -597,15 +609,16 @@ class SenderRates(Struct, eq=False):
 class LastingRates:
     """Keeps counts per hour or day over a restart of a node without Redis.
 
-    They are in the file ``rates`` in the data folder. The file names nobody:
-    payers are digests, whose key is made from the server's secret. Owner of the
-    file.
+    The counts are in the file ``rates`` in the data folder. The file has no
+    names: each payer is a digest, made with a key from the server's secret.
+    Owner of the file.
     """
 
     def __init__(
         self, buckets: BucketList, folder: Path, key_for: Callable[[str], bytes]
     ) -> None:
-        """``key_for(purpose)`` makes a key from the server's secret."""
+        """Begin without reading the file. ``key_for(purpose)`` makes a key from
+        the server's secret."""
         self._buckets = buckets
         self._file = folder / "rates"
         self._key_for = key_for
@@ -628,8 +641,7 @@ class LastingRates:
     def write(self) -> None:
         """Write the file, and log a failure. Switches greenlets."""
         content = self._buckets.state(self._digest)
-        # A new file takes the place of the old one, which so is never
-        # incomplete.
+        # A new file replaces the old one, so that the file is never incomplete.
         new = self._file.with_name("rates.new")
         try:
             descriptor = open_private(new)
@@ -657,7 +669,8 @@ class LastingRates:
 
 
 class Mute(Struct, frozen=True):
-    """A user sends nothing in the whole app until this Unix second.
+    """The mute of a user, who may send nothing in the whole app until this Unix
+    second.
 
     ``reason`` is shown to the user.
     """

@@ -23,16 +23,19 @@ class LoginDecision(Struct, frozen=True, gc=False):
 
     - ``code``: the reply code, for dialects that answer a login.
     - ``close``: the close code, for other dialects. Over HTTP it decides the
-      status: 4504 becomes 401, 4505 becomes 403, and others become 503.
-    - ``final``: close the connection even if the dialect can answer.
-    - ``expires_at``: the Unix second at which the session ends; 0: it ends with
-      its connection.
-    - ``user``: the user, if the request named none.
-    - ``device``: the device that the token names; ``""``: none. It overrides
-      the device that the client sends.
-    - ``claims``: the content of the verified token; None: no token was
+      status: 4504 becomes 401, 4505 becomes 403, and any other code becomes
+      503.
+    - ``final``: whether the connection is closed even if the dialect can
+      answer.
+    - ``expires_at``: the Unix second at which the session ends; 0: the session
+      ends with its connection.
+    - ``user``: the user who logs in, if the request named no user.
+    - ``device``: the device that the token names; ``""`` if the token names no
+      device. It replaces the device that the client sends.
+    - ``claims``: the content of the verified token; None if no token was
       verified.
-    - ``expired``: the token is genuine, and its client needs another one.
+    - ``expired``: whether the login is refused because a genuine token has
+      expired, so that the client needs a new one.
     """
 
     code: int = ReplyCode.OK
@@ -82,8 +85,8 @@ class LoginRequest(Protocol):
 
 
 Entrance = Callable[[Tenant], str]
-"""Describes another way into an app than a login: who uses it, and what for. It
-returns ``""`` if the app does not have this way."""
+"""A function that describes a way into an app other than a login: who uses it,
+and what for. It returns ``""`` if the app does not have this way."""
 
 
 def load_app_keys(
@@ -103,17 +106,19 @@ def load_app_keys(
 class Rule:
     """The login rule of an app. Owner of the encodings with its message rate.
 
-    ``has_entrance``: there is another way into the app (:data:`Entrance`).
-    ``is_observed``: an observer receives its logins. The attributes are:
+    ``has_entrance`` means that there is another way into the app
+    (:data:`Entrance`). ``is_observed`` means that an observer receives its
+    logins. The attributes are:
 
     - ``open``: anybody may log in.
     - ``closed``: nobody may log in, because the app has no login rule.
     - ``plain``: the app is open, and has no further checks.
     - ``quiet``: the rule is plain, and nobody observes its logins.
-    - ``broken``: the app requires tokens, but their keys are missing.
-    - ``by_back_end``: its back end decides about logins.
-    - ``asks_back_end``: its back end decides about logins, messages or other
-      acts of clients.
+    - ``broken``: the app requires tokens, but the keys that verify them are
+      missing.
+    - ``by_back_end``: the back end of the app decides about logins.
+    - ``asks_back_end``: the back end of the app decides about logins, messages
+      or other acts of clients.
     - ``accounts``: a login needs a token, and account tokens are accepted.
     - ``only_accounts``: all users are accounts, except in demo mode.
     - ``issuers``: the entries of ``jwt`` with an issuer.
@@ -130,7 +135,8 @@ class Rule:
         has_entrance: bool = False,
         is_observed: bool = False,
     ) -> None:
-        """Compile the settings of an app. ``demo``: the server is in demo mode."""
+        """Compile the settings of an app. ``demo`` means that the server is in
+        demo mode."""
         self.tenant = tenant
         self.name = tenant.name
         self.user_bytes = tenant.user_bytes_of(tenant.name)
@@ -143,7 +149,8 @@ class Rule:
         self.plain = self.open and not self._has_further_checks
         self.quiet = self.plain and not is_observed
         self._encodings: dict[Encoding, LimitedEncoding] = {}
-        """Encoding of a dialect → the same with the message rate of the app."""
+        """Encoding of a dialect → the same encoding with the message rate of
+        the app."""
 
     @property
     def _has_further_checks(self) -> bool:
@@ -193,7 +200,8 @@ class Rule:
     def trusts(self, head: Unverified) -> bool:
         """Whether the app lists the issuer and the audience that a token names.
 
-        ``head`` has them, as the token says before anybody has verified it.
+        ``head`` has the issuer and the audience as the token names them, before
+        anybody has verified the token.
         """
         return any(
             row.issuer == head.issuer and row.audience in head.audiences
@@ -203,7 +211,7 @@ class Rule:
     def limit(self, connection: Connection) -> None:
         """Apply the message rate of the app to the connection.
 
-        It replaces the rate of another app, in which the connection was before.
+        It replaces the rate of an app in which the connection was before.
         """
         encoding = connection.encoding
         if isinstance(encoding, LimitedEncoding):
@@ -230,7 +238,8 @@ def check_apps(config: Config, locations: Locations, objection: AppObjection) ->
     for name, settings in config.apps.items():
         error_text = objection(name, settings)
         if error_text:
-            # It begins with the name of the setting: "jwt: the key is empty".
+            # The error begins with the name of the setting: "jwt: the key is
+            # empty".
             setting, _, problem = error_text.partition(": ")
             raise StartError(f"{locations.of(f'apps.{name}.{setting}')}: {problem}")
 

@@ -55,8 +55,8 @@ request can set it."""
 SETTINGS_BYTES: Final = 32768
 """Limit of one registered app's settings, in bytes of JSON."""
 AppObjection = Callable[[str, TenantSettings], str]
-"""Checks an app's name and settings beyond their syntax: the error text, ``""``
-if they are valid."""
+"""A function that checks an app's name and settings beyond their syntax. It
+returns the error text, or ``""`` if the name and the settings are valid."""
 
 
 log = logging.getLogger(__name__)
@@ -68,14 +68,14 @@ class BadTenant(
     """An app cannot have this name or these settings, or cannot be deleted.
 
     The text is one line with the reason. ``is_full`` tells whether the reason
-    is that there are too many apps. It stays until release 2.0.
+    is that there are too many apps. This attribute is kept until release 2.0.
     """
 
     is_full = False
 
 
 class UnknownTenant(ServiceRefused, LookupError, problem=Problems.UNKNOWN_APP):
-    """No such app."""
+    """No app has this name."""
 
 
 class TooManyTenants(BadTenant, problem=Problems.TOO_MANY_APPS):
@@ -88,8 +88,8 @@ class Tenant(TenantSettings, frozen=True, kw_only=True):
     """One app with its settings.
 
     ``stored`` means that it comes from the database, ``configured`` that it
-    comes from the configuration file. ``locked`` means that it is about to be
-    deleted, so that nobody gets in.
+    comes from the configuration file. ``locked`` means that the app is about to
+    be deleted, so that nobody can log in.
     """
 
     name: str
@@ -138,10 +138,12 @@ class Tenants:
         self._hub = hub
         self._objection = objection
         self.by_name: dict[str, Tenant] = {}
-        """Name → app. Read-only for others, who look up with each push."""
+        """Name → app. Read-only for others. Each push is looked up here, so it
+        is a plain dictionary."""
         self._configured: dict[str, Tenant] = {}
         self._hidden: dict[str, Tenant] = {}
-        """Stored apps whose names are configured."""
+        """The stored apps that are hidden, because the configuration has apps
+        of the same names."""
         self.aliases: dict[str, str] = {}
         """Alias → the app that it stands for. Read-only outside."""
         self.history_apps: set[str] = set()
@@ -160,7 +162,8 @@ class Tenants:
         deleted: Callable[[str], object] | None = None,
         changed: Callable[[Tenant], object] | None = None,
     ) -> None:
-        """From now on call these functions, which must not switch greenlets.
+        """Call these functions from now on when apps change. They must not
+        switch greenlets.
 
         ``deleted`` gets the name of each deleted app, when the app can no
         longer be found. ``changed`` gets each new or changed app, when it is in
@@ -174,8 +177,8 @@ class Tenants:
     def reload(self, config: Config) -> None:
         """Replace the configured apps by the apps in ``config``.
 
-        Sessions stay logged in. A stored app with the name of a configured one
-        is hidden, and comes back when the configured one goes.
+        Sessions stay logged in. A stored app with the name of a configured app
+        is hidden. It comes back when the configured app is removed.
         """
         self._limit = config.limits.registered_apps
         before = self._configured
@@ -194,7 +197,8 @@ class Tenants:
             self._report_change(name, before.get(name))
 
     def _report_change(self, name: str, before: Tenant | None) -> None:
-        """Put an app into effect that a reload may have changed or removed."""
+        """Tell the listeners about an app that a reload may have changed or
+        removed."""
         tenant = self.get(name)
         if tenant is None:
             self.aliases.pop(name, None)
@@ -235,14 +239,14 @@ class Tenants:
     # --- lookups --------------------------------------------------------------
 
     def get(self, name: str) -> Tenant | None:
-        """The app of this name, from this node's memory. Never switches
-        greenlets."""
+        """Return the app of this name, or None. Only the memory of this node is
+        read. Never switches greenlets."""
         return self.by_name.get(name)
 
     def created(self, name: str) -> int:
         """Return when a registered app was created, in Unix seconds.
 
-        0 if the app is not registered, which means that it is unknown or
+        The result is 0 if the app is not registered: it is unknown or
         configured. Never switches greenlets.
         """
         if name in self._configured:
@@ -281,9 +285,10 @@ class Tenants:
         """Return the settings of an app, for a copy of it on another server.
 
         The first result has the settings as :meth:`register` takes them.
-        Settings with their default value are left out. The second one has the
-        names of the settings that are left out because a copy must not have
-        them: secrets, and files of this machine. Raises UnknownTenant.
+        Settings with their default value are left out. The second result has
+        the names of the settings that a copy must not have: secrets, and files
+        of this machine. These are left out of the first result. Raises
+        UnknownTenant.
         """
         tenant = self.find(name)
         if tenant is None:
@@ -296,13 +301,13 @@ class Tenants:
     def _changed_settings(
         self, tenant: Tenant, left_out: Sequence[str]
     ) -> dict[str, Any]:
-        """Return the settings of an app that have not their default values.
+        """Return the settings of an app that differ from their default values.
 
-        A section or list with a setting that is left out is left out as a
-        whole.
+        ``left_out`` names settings to leave out. A section or list with such a
+        setting is left out as a whole.
         """
         left_out_keys = set(map(_first_key, left_out))
-        # The result describes an app of its own, not an alias.
+        # The result describes an independent app, not an alias.
         settings = {**plain(tenant, kind=TenantSettings), "same_as": ""}
 
         fields = {}
@@ -313,7 +318,7 @@ class Tenants:
         return fields
 
     def only_by_key(self, fields: Mapping[str, Any]) -> list[str]:
-        """Return the names of those given settings that the owner of an app may
+        """Return the names of the given settings that the owner of an app may
         not change.
 
         These are settings that only API keys may change, and unknown settings.
@@ -334,8 +339,8 @@ class Tenants:
         settings = self.check_new(name, fields)
         if self.find(name) is not None:
             return False
-        # by_name has the configured apps, too. They do not count, but the
-        # stored apps that they hide do.
+        # by_name has the configured apps, too. Configured apps do not count,
+        # but the stored apps that they hide count.
         registered = len(self.by_name) - len(self._configured) + len(self._hidden)
         if registered >= self._limit:
             raise TooManyTenants(f"limits.registered_apps {self._limit} is reached")
@@ -345,8 +350,8 @@ class Tenants:
     def _require_no_files(self, name: str) -> None:
         """Raise BadTenant if a deleted app of this name still has files.
 
-        A new app of this name would delete the rows of the old one. Without its
-        row, nobody would find the bytes of a file any more.
+        A new app of this name would delete the rows of the old app. Without the
+        row of a file, nobody could find its bytes any more.
         """
 
         def finds_files(sql: PooledStatements) -> bool:
@@ -415,8 +420,8 @@ class Tenants:
         }
 
     def lock(self, name: str) -> bool:
-        """Let nobody into a registered app any more, for example before it is
-        deleted.
+        """Lock a registered app, so that nobody can log in, for example before
+        it is deleted.
 
         The lock is in effect on all nodes within ``storage.look_seconds``.
         Returns False if no such app exists. May switch greenlets. Raises
@@ -425,16 +430,16 @@ class Tenants:
         return self._store.change_app(name, {_LOCKED: True})
 
     def unlock(self, name: str) -> bool:
-        """Let users into the app again, after :meth:`lock`. Returns False if no
-        such app exists."""
+        """Let users log in to the app again, after :meth:`lock`. Returns False
+        if no such app exists."""
         return self._store.change_app(name, {}, (_LOCKED,))
 
     def check_deletable(self, name: str) -> None:
         """Raise BadTenant if an app must not be deleted now.
 
-        A configured app can only be removed from the configuration, and an app
-        with aliases would leave them without a target. Raises UnknownTenant if
-        no such app exists. May switch greenlets.
+        A configured app can only be removed from the configuration. An app with
+        aliases must stay, because its aliases would have no target. Raises
+        UnknownTenant if no such app exists. May switch greenlets.
         """
         tenant = self.find(name)
         if tenant is None:
@@ -455,9 +460,9 @@ class Tenants:
         """Check new settings of an app together with the settings that it
         keeps.
 
-        ``before`` has the settings that the app keeps, and ``fields`` the new ones.
-        Returns the new ones in the form in which they are stored. Raises BadTenant
-        if the app cannot have all these settings.
+        ``before`` has the settings that the app keeps, and ``fields`` has the
+        new settings. Returns the new settings in the form in which they are
+        stored. Raises BadTenant if the app cannot have all these settings.
         """
         source = f"app {name}"
         try:
@@ -477,7 +482,8 @@ class Tenants:
             raise BadTenant(f"app {name}: {problem}")
 
     def _first_objection(self, name: str, settings: TenantSettings) -> str:
-        """Return why the app ``name`` cannot have these settings; ``""``: it can."""
+        """Return why the app ``name`` cannot have these settings, or ``""`` if
+        it can."""
         return (
             _file_objection(settings)
             or self._objection(name, settings)
@@ -505,7 +511,8 @@ class Tenants:
         return ""
 
     def _uniqueness_objection(self, name: str, settings: TenantSettings) -> str:
-        """Return why the app ``name`` cannot have these settings beside the others.
+        """Return why the app ``name`` cannot have these settings beside the
+        other apps.
 
         Features mark settings as unique, for example ``pusher.app_id``: no two apps
         may have the same value. Returns ``""`` if no other app has these values.
@@ -568,7 +575,8 @@ class Tenants:
         settings = self._settings(row)
         is_locked = _LOCKED in row.settings
         tenant = _tenant(row.name, settings, stored=True, locked=is_locked)
-        # It has an effect only when the configuration no longer has this app.
+        # The stored app has an effect only when the configuration no longer has
+        # this app.
         if row.name in self._configured:
             self._hidden[row.name] = tenant
         else:
@@ -578,8 +586,8 @@ class Tenants:
     def _forget_app(self, name: str) -> None:
         """Forget a deleted app, and tell the listeners of :meth:`report_to`.
 
-        If the configuration has an app of this name, that one stays, and no
-        listener is called.
+        If the configuration has an app of this name, the configured app stays,
+        and no listener is called.
         """
         self._created.pop(name, None)
         if name in self._configured:
@@ -589,7 +597,7 @@ class Tenants:
             return
         self.aliases.pop(name, None)
         self.history_apps.discard(name)
-        # One that fails must not keep the others from it.
+        # A listener that fails must not keep the other listeners from the news.
         for listener in self._on_delete:
             try:
                 listener(name)
@@ -597,7 +605,7 @@ class Tenants:
                 log.exception("app %s: deletion could not be applied", name)
 
     def _put_into_effect(self, tenant: Tenant) -> None:
-        """Let everybody who depends on an app see that it is new or changed.
+        """Apply a new or changed app everywhere in this node.
 
         These are the table of aliases, the set of apps with a history, the hub, and
         the listeners of :meth:`report_to`.
@@ -658,8 +666,8 @@ def _without_defaults(value: Any, default: Any) -> Any:
     """Return a section without the settings that have their defaults; another
     value unchanged.
 
-    Only API keys may set some settings of a section, even to their defaults. So
-    a copy must not name them without need.
+    Some settings of a section may be set only by API keys, even to their
+    defaults. So a copy must not name such settings without need.
     """
     if not isinstance(value, dict) or not default:
         return value
@@ -667,10 +675,10 @@ def _without_defaults(value: Any, default: Any) -> Any:
 
 
 def _file_objection(settings: TenantSettings) -> str:
-    """Return why an app that is not configured cannot have these settings, if
-    they name a file; else ``""``.
+    """Return why an app that is not configured cannot have these settings: they
+    name a file. The result is ``""`` if they name no file.
 
-    Somebody who may change apps could read any file by such a setting, and
+    With such a setting, a person who may change apps could read any file. Also,
     other nodes may not have the file.
     """
     if any(marked(settings, "file")):
@@ -679,7 +687,8 @@ def _file_objection(settings: TenantSettings) -> str:
 
 
 def _last_word(setting: str) -> str:
-    """Return what a setting is, in one word: ``id`` for ``pusher.app_id``."""
+    """Return the last word of the name of a setting: ``id`` for
+    ``pusher.app_id``."""
     return setting.rpartition(".")[2].rpartition("_")[2]
 
 
@@ -695,8 +704,8 @@ def _only_by_key(given: Mapping[str, Any], hints: Mapping[str, Any]) -> Iterator
     """List the given settings that only API keys may change, and unknown ones.
 
     ``given`` has the new values of one section, and ``hints`` the declared type
-    of each of its settings. The function calls itself for each section within
-    it, whose settings get names such as ``webhook.secret``.
+    of each of its settings. The function calls itself for each section inside
+    the section. Settings there get names such as ``webhook.secret``.
     """
     for written, value in given.items():
         name = RENAMED_OF_APPS.get(written, written)
@@ -716,8 +725,8 @@ def _only_by_key(given: Mapping[str, Any], hints: Mapping[str, Any]) -> Iterator
 def _section_in(hint: Any, value: Any) -> type[msgspec.Struct] | None:
     """Return the type of a section of settings, by the ``hint`` of its setting.
 
-    None if the setting is changed as a whole: it is no section, or it is a table
-    of rows, or a list of them.
+    The result is None if the setting is changed as a whole: it is not a
+    section, or it is a table or list of rows.
     """
     is_table = get_origin(bare(hint)) is dict
     if is_table or isinstance(value, list):
@@ -728,7 +737,8 @@ def _section_in(hint: Any, value: Any) -> type[msgspec.Struct] | None:
 def _only_by_key_within(section: Any, value: Mapping[str, Any] | None) -> Iterator[str]:
     """List the given settings of a section that only API keys may change.
 
-    None resets the whole section, which changes all its settings.
+    ``value`` has the new values. None resets the whole section, which changes
+    all its settings.
     """
     hints = hints_of(section)
     if value is None:

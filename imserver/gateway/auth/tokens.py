@@ -33,18 +33,19 @@ _UnverifiedT = TypeVar("_UnverifiedT", bound="UnverifiedClaims")
 
 MIN_RSA_BITS: Final = 2048
 MIN_SECRET_BYTES: Final = 32
-"""With a shorter secret, the holder of one token can guess it (RFC 7518,
-section 3.2)."""
+"""The least length of a secret. With one token, its holder could guess a
+shorter secret (RFC 7518, section 3.2)."""
 SKEW_SECONDS: Final = 30
-"""How far the back end's clock may be ahead of this node's, for ``nbf``."""
+"""How far the clock of a back end may be ahead of the clock of this node. It
+matters for the claim ``nbf``."""
 MAX_EXPIRES_AT: Final = 2**40
-"""The latest representable end of a token, in about 30,000 years. Later ones
-are cut to it."""
+"""The latest representable end of a token, in about 30,000 years. A later end
+is cut to it."""
 
 
 class BadKey(ImserverError):
-    """A key of ``jwt`` cannot be used. The text gives the operator the
-    reason."""
+    """A key of ``jwt`` cannot be used. The text of the exception is the reason,
+    for the operator."""
 
 
 class TokenExpired(BadToken):
@@ -53,12 +54,13 @@ class TokenExpired(BadToken):
 
 
 class Claims(Struct, frozen=True):
-    """The verified content of a token: ``user`` of ``app``, until
-    ``expires_at`` (Unix seconds).
+    """The verified content of a token, which proves the user ``user`` of
+    ``app`` until ``expires_at`` (Unix seconds).
 
-    ``device``: name of the device that logged in; ``""`` if unknown.
-    ``payload``: all claims of a session token of a back end; empty for a token
-    of this server. ``kind``: of the principal that it proves.
+    - ``device``: the name of the device that logged in; ``""`` if unknown.
+    - ``payload``: all claims of a session token of a back end; empty for a
+      token of this server.
+    - ``kind``: the kind of the principal that the token proves.
     """
 
     user: str
@@ -69,14 +71,14 @@ class Claims(Struct, frozen=True):
     kind: Kind = "session"
 
     def read(self, decode: Callable[[bytes], T]) -> T:
-        """All claims of a session token, by a decoder of JSON. Null counts as
-        missing. Raises BadToken."""
+        """Return all claims of a session token, as ``decode`` decodes them from
+        JSON. Null counts as missing. Raises BadToken."""
         return decode_claims(decode, self.payload)
 
 
 class _Claims(Struct, kw_only=True):
-    """Claims that any session token may have. ``channel``: only tokens of
-    subscriptions have it."""
+    """Claims that any session token may have. Only tokens of subscriptions have
+    ``channel``; they are refused as session tokens."""
 
     nbf: int | float = 0
     channel: str | UnsetType = UNSET
@@ -92,13 +94,14 @@ class _Payload(_Claims):
 
 class UnverifiedClaims(Struct, frozen=True):
     """Base class of claims that are read without a check of the signature.
-    Anybody can write it, so no decision accepts it: neither :class:`Claims` nor
-    the claims of a dialect are of this type."""
+    Anybody can write such claims, so they must not decide anything. Functions
+    that decide take :class:`Claims`, or the claims of a dialect, which are not
+    of this type."""
 
     @staticmethod
     def read(decode: Callable[[bytes], _UnverifiedT], token: str) -> _UnverifiedT:
-        """The claims of a token, by a decoder of JSON. Null counts as missing.
-        Raises BadToken."""
+        """Return the claims of a token, as ``decode`` decodes them from JSON.
+        Null counts as missing. Raises BadToken."""
         payload = JsonWebToken.read(token).unverified_payload
         return _decode_forgiving(decode, payload)
 
@@ -162,12 +165,12 @@ _USUAL_ALGORITHMS: Final = {
     "P-521": "ES512",
     "OKP": "EdDSA",
 }
-"""Algorithm of a key that names none, by its curve, else by its type."""
+"""Curve or type of a key → the algorithm of such a key if it names no
+algorithm. The curve comes first."""
 _DEEPER: Final = 100
 """Claims are refused if they cannot be decoded inside this many more levels of
-lists. A part of them, ``info``, is decoded again later, where the stack is
-deeper, and a RecursionError there would affect other clients. The check takes
-2 µs."""
+lists. The claim ``info`` is decoded again later, where the stack is deeper. A
+RecursionError there would affect other clients. The check takes 2 µs."""
 
 _decode = msgspec.json.Decoder(_Payload).decode
 _decode_bare = msgspec.json.Decoder(_BarePayload).decode
@@ -179,9 +182,9 @@ _decode_raw = msgspec.json.Decoder(msgspec.Raw).decode
 
 
 def derived_secret(secret: bytes, app: str) -> str:
-    """Derive the secret of an app whose ``jwt`` names none.
+    """Derive the secret of an app from the secret of the server.
 
-    It is a secret for HS256, and follows from the server's secret.
+    It is the secret for HS256 of an app whose ``jwt`` names no key.
     """
     return derive_key(secret, f"session tokens of {app}").hex()
 
@@ -205,8 +208,8 @@ def read_key_file(path: str) -> str:
 def text_of_key(row: JwtSettings, secret: Secret, app: str) -> str:
     """Return the text of the key that a row of ``jwt`` gives.
 
-    It is in the row itself, or in a file. If the row names neither, the secret
-    is derived from the server's. Raises :class:`BadKey`.
+    The key is in the row itself, or in a file that the row names. Otherwise it
+    is derived from the secret of the server. Raises :class:`BadKey`.
     """
     if row.key and row.key_file:
         raise BadKey("key and key_file are both given")
@@ -240,7 +243,8 @@ def load_keys(rows: Sequence[JwtSettings], secret: Secret, app: str) -> tuple[Ke
 
 
 def key_of_jwk(row: Mapping[str, Any]) -> Key | None:
-    """Load an entry of a JSON Web Key Set. None if it cannot verify tokens.
+    """Load an entry of a JSON Web Key Set. The result is None if the entry
+    cannot verify tokens.
 
     An entry is, for example, ``{"kty": "EC", "crv": "P-256", "kid": "1", "x":
     …, "y": …}``.
@@ -266,7 +270,8 @@ def key_of_jwk(row: Mapping[str, Any]) -> Key | None:
 def _public_verifier(algorithm: str, row: Mapping[str, Any]) -> Any:
     """Load the public key of an entry of a JSON Web Key Set.
 
-    None if it is no valid key, or if the issuer has published a private key.
+    The result is None if the entry is not a valid key, or if the issuer has
+    published a private key.
     """
     try:
         verifier = library().get_algorithm_by_name(algorithm).from_jwk(dict(row))
@@ -280,7 +285,8 @@ def _public_verifier(algorithm: str, row: Mapping[str, Any]) -> Any:
 def _algorithm_of_jwk(row: Mapping[str, Any]) -> str:
     """Return the algorithm of an entry of a JSON Web Key Set.
 
-    An entry that names none has the usual one of its curve or type.
+    If the entry names no algorithm, the result is the usual algorithm of its
+    curve or type.
     """
     usual_of_type = _USUAL_ALGORITHMS.get(str(row.get("kty")), "")
     usual = _USUAL_ALGORITHMS.get(str(row.get("crv")), usual_of_type)
@@ -357,7 +363,7 @@ def read_token(token: str, keys: Sequence[Key], now: float) -> Claims:
         claims = _decode(payload)
     except (ValueError, RecursionError) as error:
         raise BadToken(f"the token's claims are invalid: {error}") from None
-    # It permits a subscription only, and would otherwise also be a login.
+    # Such a token permits only a subscription. Accepted here, it would be a login.
     if claims.channel is not UNSET:
         raise BadToken("this is the token of a subscription")
     _check_times(claims, now)
@@ -368,14 +374,14 @@ def read_token(token: str, keys: Sequence[Key], now: float) -> Claims:
 def read_bare_token(token: str, keys: Sequence[Key], now: float, app: str) -> Claims:
     """Verify a token in which the claims ``app`` and ``exp`` may be missing.
 
-    Without the first, the token is for the app ``app``. Without the second, the
-    session has no end, and ``expires_at`` of the result is 0. The claim
-    ``expire_at`` can give it one (:func:`token_end`). Otherwise it does as
-    :func:`read_token`.
+    Without the claim ``app``, the token is for the app ``app``. Without the
+    claim ``exp``, the session has no end, and ``expires_at`` of the result is
+    0. The claim ``expire_at`` can set an end (:func:`token_end`). The rest is
+    as in :func:`read_token`.
     """
     payload = verified_payload(token, keys)
     claims = decode_claims(_decode_bare, payload)
-    # It permits a subscription only, and would otherwise also be a login.
+    # Such a token permits only a subscription. Accepted here, it would be a login.
     if claims.channel is not UNSET:
         raise BadToken("this is the token of a subscription")
     expires_at = token_end(claims.exp, claims.expire_at)
@@ -387,9 +393,10 @@ def read_bare_token(token: str, keys: Sequence[Key], now: float, app: str) -> Cl
 def token_end(exp: float, expire_at: float | None = None) -> int:
     """Return the end of the session or subscription that a token proves.
 
-    It has Unix seconds; 0: never. Tokens of Centrifugo may have the claim
-    ``expire_at``. It replaces ``exp`` as the end of the session, and then
-    ``exp`` is only the time until which the token can be used.
+    The result is a Unix second; 0 means that it never ends. Tokens of
+    Centrifugo may have the claim ``expire_at``. It replaces ``exp`` as the end
+    of the session, and then ``exp`` is only the time until which the token can
+    be used.
     """
     end = exp
     if expire_at is not None:
@@ -437,7 +444,8 @@ def header_and_claims(
 def unverified(token: str) -> Unverified:
     """Read issuer, audiences and key id of a token without verifying it.
 
-    They only choose the keys that verify it. Raises BadToken.
+    The result only helps to choose the keys that verify the token. Raises
+    BadToken.
     """
     parts = JsonWebToken.read(token)
     issued = _decode_forgiving(_decode_origin, parts.unverified_payload)
@@ -451,7 +459,7 @@ def read_issued(
     ``now``.
 
     Requires the claims ``iss``, ``aud`` and ``exp``. ``bare`` means that it is
-    the token of a client of Centrifugo, which may have ``expire_at``
+    the token of a client of Centrifugo, which may have the claim ``expire_at``
     (:func:`token_end`). Raises BadToken.
     """
     payload, user = issued_payload(token, keys, row)
@@ -463,7 +471,7 @@ def read_issued(
     else:
         issued = decode_claims(_decode_issued, payload)
         expires_at = token_end(issued.exp)
-    # It permits a subscription only, and would otherwise also be a login.
+    # Such a token permits only a subscription. Accepted here, it would be a login.
     if issued.channel is not None:
         raise BadToken("this is the token of a subscription")
     _check_times(issued, now, expires_at)
@@ -515,7 +523,7 @@ def _check_times(
 
     ``expires_at`` is the end of the session that the token proves; 0: never.
     """
-    # Written so that NaN counts as expired.
+    # The comparison is written with ``not``, so that NaN counts as expired.
     if not payload.exp > now or 0 < expires_at <= now:
         raise TokenExpired("the token has expired")
     if payload.nbf > now + SKEW_SECONDS:
@@ -537,7 +545,7 @@ def make_token(
     header["typ"] = "JWT"
 
     claims: dict[str, str | int] = {"sub": user, "app": app, "exp": expires_at}
-    # The claim is what makes it the token of a subscription.
+    # A token with this claim is the token of a subscription.
     if channel:
         claims["channel"] = channel
 
