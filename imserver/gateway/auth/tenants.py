@@ -197,8 +197,7 @@ class Tenants:
             self._report_change(name, before.get(name))
 
     def _report_change(self, name: str, before: Tenant | None) -> None:
-        """Tell the listeners about an app that a reload may have changed or
-        removed."""
+        """Apply the change or the removal of an app, after a reload."""
         tenant = self.get(name)
         if tenant is None:
             self.aliases.pop(name, None)

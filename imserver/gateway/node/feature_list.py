@@ -46,7 +46,8 @@ CORE: Final = ("imserver.gateway.dialects.cmd", "imserver.gateway.dialects.sse")
 _DIALECTS: Final = "imserver.dialects."
 """The beginning of the names of packages of foreign dialects."""
 ALL: Final = "all"
-"""The word for all features of this server in the setting ``features``."""
+"""This word in the setting ``features`` stands for all features of this
+server."""
 GROUP: Final = "imserver.features"
 """The entry points of features of other distributions: name of the feature →
 its ``FEATURE``."""
@@ -60,12 +61,14 @@ def load_core() -> tuple[FeatureRow, ...]:
 def with_core(features: Sequence[FeatureRow]) -> tuple[FeatureRow, ...]:
     """Return the features of a node together with the core's own dialects.
 
-    They are in the order in which a node builds them. Features that the
+    The features are in the order in which a node builds them. Features that the
     dialects use come before the dialects.
     """
     core = load_core()
     uses = itertools.chain.from_iterable(row.uses for row in core)
-    used = {name.removesuffix("?") for name in uses}  # "?": only if it is there
+    used = {
+        name.removesuffix("?") for name in uses
+    }  # "?" means: only if the node has it
     before = [feature for feature in features if feature.name in used]
     after = [feature for feature in features if feature.name not in used]
     return (*before, *core, *after)
@@ -82,7 +85,7 @@ def load_features(config: Config) -> tuple[FeatureRow, ...]:
 
 def problems_of(features: Iterable[FeatureRow]) -> list[HttpProblem]:
     """Return the HTTP problems of the core and of features, sorted by status."""
-    problems = dict.fromkeys(HTTP_PROBLEMS.values())  # each once, in this order
+    problems = dict.fromkeys(HTTP_PROBLEMS.values())  # each only once, in this order
     for feature in features:
         for row in feature.operations:
             problems |= dict.fromkeys((*row.shared_problems, *row.problems))
@@ -92,8 +95,8 @@ def problems_of(features: Iterable[FeatureRow]) -> list[HttpProblem]:
 def _load_named(wanted: tuple[str, ...] | None) -> tuple[FeatureRow, ...]:
     """Import the features that the setting ``features`` names.
 
-    ``wanted`` is its value; None: all features of this server. Raises
-    StartError.
+    ``wanted`` is the value of the setting; None means all features of this
+    server. Raises StartError.
     """
     has_all = wanted is None or ALL in wanted
     names = dict.fromkeys(wanted or ())
@@ -142,7 +145,7 @@ def _find_entry(name: str) -> "tuple[EntryPoint, str]":
 
     Raises StartError unless exactly one distribution offers the feature.
     """
-    from importlib.metadata import entry_points  # for these features only
+    from importlib.metadata import entry_points  # only these features need it
 
     entries = entry_points(group=GROUP, name=name)
     _refuse_section_of_core(name)
@@ -172,7 +175,8 @@ def _refuse_section_of_core(name: str) -> None:
 
 
 def _no_feature(name: str) -> StartError:
-    """Return the error for the name of a feature that nobody offers."""
+    """Return the error for the name of a feature that no distribution
+    offers."""
     names = ", ".join(map(_feature_name, FEATURES))
     return StartError(
         f"there is no feature {name!r}; there are {names}, and those that "
@@ -181,13 +185,13 @@ def _no_feature(name: str) -> StartError:
 
 
 def _require_own_tables(feature: FeatureRow, offers: str) -> None:
-    """Raise StartError if a table of a foreign feature could have the name of
-    one of ours.
+    """Raise StartError if a table of a foreign feature could have the same name
+    as a table of the server.
 
     ``offers`` names the distribution of the feature.
     """
     names = {table.name for table in tables_of_server()}
-    # A later release of the server may have any other name.
+    # A later release of the server may use any table name without this prefix.
     prefix = f"{feature.name.replace('-', '_')}_"
     for table in feature.stored.tables:
         if table.name in names or not table.name.startswith(prefix):
@@ -201,10 +205,11 @@ def offered_rows() -> Iterator[CommandOf | Exception]:
     """List the rows of commands of the features of this server, then of
     distributions.
 
-    If a distribution cannot be loaded, the exception is in their place. The
-    setting ``features`` does not matter, because commands run without it.
+    If a distribution cannot be loaded, the list has the exception in place of
+    its rows. The setting ``features`` does not matter, because commands run
+    without a node.
     """
-    from importlib.metadata import entry_points  # as for a node that names one
+    from importlib.metadata import entry_points  # as in _find_entry()
 
     for package in FEATURES:
         yield from import_module(package).FEATURE.commands
@@ -251,7 +256,7 @@ def _sections_of(features: Sequence[FeatureRow]) -> _Sections:
     for feature in features:
         for name, kind in feature.settings.sections.items():
             if kind is None:
-                # The feature reads a setting that the core declares.
+                # The feature only reads a setting that the core declares.
                 sections.core_keys.add(name.removeprefix("apps.*."))
             elif name == "apps.*":
                 _require_defaults(feature, kind)
@@ -271,7 +276,8 @@ def _dialect_names(features: Sequence[FeatureRow]) -> list[str]:
 def _require_defaults(feature: FeatureRow, kind: type[Struct]) -> None:
     """Raise StartError if a setting of an app has no default.
 
-    Apps that were made before would lack it.
+    Apps that were made before the feature was installed would lack this
+    setting.
     """
     if any(field.required for field in fields(kind)):
         raise StartError(
@@ -305,15 +311,15 @@ def _load_declarations(package: str, name: str = "declared") -> ModuleType | Non
     """Load the declarations of a feature of this server that the node does not
     have.
 
-    ``name`` is the name of their module in the package. It is loaded without
-    its package, and is not stored in ``sys.modules``. So the node saves the
-    memory of the other modules of the feature. None if the feature has no such
-    module.
+    ``name`` is the name of their module in the package. The module is loaded
+    without its package, and is not stored in ``sys.modules``. So the node saves
+    the memory of the other modules of the feature. The result is None if the
+    feature has no such module.
     """
     try:
         folder = find_spec(package)
     except ImportError:
-        return None  # the folder is not there
+        return None  # the folder does not exist
     if folder is None or folder.submodule_search_locations is None:
         return None
     spec = PathFinder.find_spec(f"{package}.{name}", folder.submodule_search_locations)
@@ -369,7 +375,7 @@ def build_parts(feature: FeatureRow, core: Core) -> Parts:
     if feature.name in map(_feature_name, (*CORE, *FEATURES)):
         return parts
 
-    # It is a feature of another distribution.
+    # This feature is from another distribution.
     prefix = f"{feature.name}."
     for name in _node_names(core) - names_before:
         if not name.startswith(prefix):
@@ -404,15 +410,16 @@ def tables_of(features: Sequence[FeatureRow]) -> StoreTables:
 def tables_of_server(features: tuple[FeatureRow, ...] = ()) -> tuple[Table, ...]:
     """Return the tables of the core and of all features of this server.
 
-    They are in the order of their deletion: the tables of a feature come before
-    the tables of the features that it uses. A node also erases rows of features
-    that it does not have.
+    The tables are in the order in which they are deleted: the tables of a
+    feature come before the tables of the features that it uses. Features that
+    this node does not have are included, because a node also erases their rows.
     """
     present = {feature.name: feature.stored.tables for feature in features}
     tables: list[Table] = []
     for package in reversed(FEATURES):
         name = _feature_name(package)
-        # Otherwise its package is not loaded, only the list of its tables.
+        # If the node does not have the feature, only the list of its tables is
+        # loaded, and not its package.
         if name in present:
             tables += present[name]
         else:
@@ -425,7 +432,8 @@ def features_for_cluster(features: Sequence[FeatureRow]) -> NodeFeatures:
     them."""
     names = {feature.name for feature in features}
     of_server = set(map(_feature_name, FEATURES))
-    # Nodes of 1.0 compare this list with theirs, so it has what they know.
+    # Nodes of release 1.0 compare this list with their own list. So it has only
+    # features that release 1.0 knows.
     for_older = {
         name for name in names if name in FIRST_RELEASE or name not in of_server
     }
@@ -437,8 +445,8 @@ def features_for_cluster(features: Sequence[FeatureRow]) -> NodeFeatures:
 
 
 def _left_out_features(names: Collection[str]) -> set[str]:
-    """Return the features that a node without them has left out by its
-    settings, although a server has them."""
+    """Return the features of this server that a node with the features
+    ``names`` has left out by its settings."""
     absent = [package for package in FEATURES if _feature_name(package) not in names]
     return {_feature_name(package) for package in absent if _is_required(package)}
 
@@ -446,8 +454,9 @@ def _left_out_features(names: Collection[str]) -> set[str]:
 def _is_required(package: str) -> bool:
     """Whether the nodes of a cluster must agree on this feature of this server.
 
-    Either all of them have it, or no node; see
-    :mod:`imserver.gateway.cluster.features`. Its package is not loaded.
+    If so, either all nodes have the feature or no node has it; see
+    :mod:`imserver.gateway.cluster.features`. The package of the feature is not
+    loaded.
     """
     if package.startswith(_DIALECTS):
         return True
@@ -458,8 +467,8 @@ def numbers_of_server() -> tuple[GivenNumbers, ...]:
     """Return the numbers of features that a restored database does not give
     again.
 
-    They are ``NUMBERS`` of their modules ``declared``. Features of this server
-    that a node does not have are included.
+    The numbers are ``NUMBERS`` in the module ``declared`` of each feature.
+    Features of this server that the node does not have are included.
     """
     numbers: list[GivenNumbers] = []
     for module in map(_load_declarations, FEATURES):
@@ -471,8 +480,8 @@ def objection_of(features: Sequence[FeatureRow]) -> AppObjection:
     """Return a function that checks the settings of an app, for the core and
     ``features``.
 
-    The function returns the error text, or ``""`` if they are valid. It reads
-    files of keys.
+    The function returns the error text, or ``""`` if the settings are valid. It
+    reads key files.
     """
     checks: list[AppObjection] = [rules.objection]
     for feature in features:
@@ -489,8 +498,8 @@ def _objection(
     name: str,
     settings: TenantSettings,
 ) -> str:
-    """Return the first objection to the settings of the app ``name``; ``""``:
-    none.
+    """Return the first objection to the settings of the app ``name``, or ``""``
+    if there is no objection.
 
     ``checks`` are the checks of the core and of features. ``has_log`` tells
     whether the node has a message log.
@@ -516,8 +525,8 @@ def check(config: Config, locations: Locations) -> None:
     _check_mounts(config, features, locations)
     rules.check_apps(config, locations, objection_of(features))
     for feature in features:
-        # A check may be a generator of advice, which only the doctor shows. It
-        # runs only if somebody reads all of it.
+        # A check may be a generator of advice, which only the doctor shows. A
+        # generator runs only if its results are read, which tuple() does.
         tuple(feature.settings.check(config, locations) or ())
 
 
@@ -527,7 +536,7 @@ def _check_uses(features: Sequence[FeatureRow], locations: Locations) -> None:
     names = [feature.name for feature in features]
     for position, feature in enumerate(features):
         for used in feature.uses:
-            # "groups?" means: only if it is there.
+            # "groups?" means: only if the node has the feature groups.
             name = used.removesuffix("?")
             if name not in names and name == used:
                 raise locations.wrong("features", f"{feature.name} needs {name}")
@@ -547,7 +556,7 @@ def _check_mounts(
     """
     prefixes = _served_prefixes(features)
     server = config.server
-    # A path is removed from the requests to this address.
+    # The server removes this path from the paths of requests to this address.
     mounts = {
         "server.extra_listen": [row.path for row in server.extra_listen],
         "server.extra_hosts": [row.path for row in server.extra_hosts],
@@ -564,7 +573,7 @@ def _check_mounts(
 def _served_prefixes(features: Sequence[FeatureRow]) -> set[str]:
     """Return the first segments of all paths that are served, such as ``/api``.
 
-    ``""`` is among them, and stands for all paths.
+    The result also has ``""``, which stands for all paths.
     """
     prefixes = {""}
     for row in (*load_core(), *features):

@@ -51,8 +51,8 @@ _PROBLEMS = {
         Problems.NOT_READY,
     )
 }
-"""Status of an error that Flask or werkzeug found → the problem with which the
-server answers it."""
+"""HTTP status of an error that Flask or werkzeug found → the problem with which
+the server answers."""
 
 
 def create_app(servers: Servers) -> Flask:
@@ -83,18 +83,18 @@ def _register_views(app: Flask, servers: Servers) -> None:
     for feature in servers.features:
         if feature.views is None:
             continue
-        # False: no process is forked afterwards, so modules that the first
-        # requests need are loaded by these requests.
+        # False means that no process is forked afterwards. So the first
+        # requests load the modules that they need.
         make_views = feature.views(False)
         for blueprint in make_views(servers.core, servers.api):
             app.register_blueprint(blueprint)
 
 
 def _refuse_at_websocket_paths(app: Flask, paths: Iterable[str]) -> None:
-    """Answer requests to WebSocket paths that are no handshakes.
+    """Answer requests to WebSocket paths that are not WebSocket handshakes.
 
-    Without these rules, Flask would answer that nothing is there. ``*`` in a
-    path is any segment.
+    Without these rules, Flask would answer 404. ``*`` in a path stands for any
+    segment.
     """
     for path in sorted(paths):
         app.add_url_rule(
@@ -107,7 +107,7 @@ def _refuse_at_websocket_paths(app: Flask, paths: Iterable[str]) -> None:
 
 
 def _refuse_request(segment: str = "") -> Response:
-    """Answer a request that is no handshake for a WebSocket.
+    """Answer a request to a WebSocket path that is not a WebSocket handshake.
 
     Flask passes the ``segment`` of the path, if it has one.
     """
@@ -117,9 +117,9 @@ def _refuse_request(segment: str = "") -> Response:
 class _Target(Service):
     """Prepares the paths of requests for Flask.
 
-    Accepts an absolute request target, ``GET http://host/path`` (RFC 9112
-    section 3.2.2). Tells Flask the path ``root`` that a proxy has removed, so
-    that links begin with it.
+    This class accepts an absolute request target, such as ``GET
+    http://host/path`` (RFC 9112 section 3.2.2). It also tells Flask the path
+    ``root`` that a proxy has removed, so that links begin with this path.
     """
 
     application: Callable[..., Iterable[bytes]]
@@ -134,14 +134,15 @@ class _Target(Service):
             _, _, address = target.partition("://")
             _, _, path = address.partition("/")
             environ["PATH_INFO"] = f"/{path}"
-        # WSGI calls the path that was removed the name of the script.
+        # In WSGI, SCRIPT_NAME is the path that was removed.
         if self.root:
             environ["SCRIPT_NAME"] = self.root
         return self.application(environ, start_response)
 
 
 class _Requests:
-    """Sets id and peer of each request, logs it, and answers errors."""
+    """Sets the id and the peer of each request, logs the request, and answers
+    errors."""
 
     def __init__(self, api: Api, servers: Servers) -> None:
         self._api = api
@@ -150,7 +151,8 @@ class _Requests:
         self._proxies = servers.core.proxies
 
     def add_to(self, app: Flask) -> None:
-        """Let each request run these functions, whatever route it has."""
+        """Add these functions to a Flask application. They run for each
+        request, whatever its route is."""
         app.before_request(self.begin)
         app.after_request(self.end)
         app.register_error_handler(HTTPException, self.answer_http_error)
@@ -159,13 +161,13 @@ class _Requests:
     def begin(self) -> Response | None:
         """Set the id and the peer of a request.
 
-        Returns the refusal of a request that this listener does not serve;
-        None: it is served.
+        Returns the refusal of a request that this listener does not serve, or
+        None if the listener serves the request.
         """
         g.started = time.perf_counter()
-        # One byte more than the API accepts: werkzeug silently cuts a chunked
-        # body at its limit, and so the API itself refuses a body that is too
-        # long.
+        # The limit is one byte more than the API accepts. werkzeug silently
+        # cuts a chunked body at its limit, so the API must see one byte too
+        # many to refuse the body.
         request.max_content_length = self._api.limits.body_bytes + 1
         forwarded = request.headers.get("X-Forwarded-For", "")
         g.host = self._proxies.client(request.remote_addr or "", forwarded)
@@ -179,7 +181,7 @@ class _Requests:
     def _refuse_beside_dialects(self, path: str) -> Response | None:
         """Return the refusal of a path on the listener for WebSockets.
 
-        None: a dialect has this path.
+        The result is None if a dialect has this path.
         """
         if self._api.style_of(path).everywhere:
             return None
@@ -193,7 +195,8 @@ class _Requests:
         by = getattr(g.get("http_request"), "by", "")
         status = response.status_code
         size = response.content_length or 0
-        # The route, and not the path, so that requests can be counted by it.
+        # The log has the route, not the path, so that requests can be counted
+        # by their route.
         route = route_of(self._api.endpoints, request.method, request.path)
         if not route and request.url_rule is not None:
             route = request.url_rule.rule
@@ -218,7 +221,7 @@ class _Requests:
         assert isinstance(error, HTTPException)
         _drop_cycle(error)
         status = error.code or HTTPStatus.INTERNAL_SERVER_ERROR
-        if status < 400:  # a redirect
+        if status < 400:  # this is a redirect
             return error.get_response()
 
         problem = _PROBLEMS.get(status) or _refused(error, status)
@@ -233,8 +236,8 @@ class _Requests:
 def _drop_cycle(error: Exception) -> None:
     """Drop the traceback of an error, whose frames refer to the error again.
 
-    When the garbage collector found 800 of these cycles, it blocked the loop
-    for 70 ms.
+    Without this, errors make cycles for the garbage collector. When it found
+    800 of these cycles, it blocked the loop for 70 ms.
     """
     error.__traceback__ = None
     error.__context__ = None
@@ -252,7 +255,7 @@ def _is_beside_route(style: Style, status: int) -> bool:
 
 
 def _refused(error: HTTPException, status: int) -> HttpProblem:
-    """Return the problem of an error that has none of its own."""
+    """Return the problem for an HTTP error of Flask or werkzeug."""
     message = error.description or error.name
     return HttpProblem(status, "refused", message, temporary=False)
 

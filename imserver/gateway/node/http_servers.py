@@ -113,7 +113,7 @@ def listeners_of(config: Config) -> dict[str, ListenSettings]:
     }
     for number, row in enumerate(server.extra_listen, 1):
         listeners[f"extra {number}"] = row
-    # A row without a host has that of the server.
+    # A row without a host uses the host of the server.
     return {
         name: replace(row, host=row.host or server.host)
         for name, row in listeners.items()
@@ -166,7 +166,7 @@ def listen(config: Config, count: int = 1) -> list[Listeners]:
             sockets = _listen_at(row, server, count)
         except StartError as error:
             _close_by_process(by_process)
-            # It has a text for people already.
+            # This error already has a text for people.
             raise error from None
         except OSError as error:
             _close_by_process(by_process)
@@ -190,8 +190,8 @@ def _listen_at_path(
 ) -> list[_socket.socket]:
     """Listen at a Unix socket for ``count`` processes.
 
-    They share one socket, of which each gets a descriptor of its own. Raises
-    StartError and OSError.
+    All processes share one socket. Each process gets its own descriptor of this
+    socket. Raises StartError and OSError.
     """
     sock = bind_unix(row.socket, row.mode, backlog)
     copies = [
@@ -207,7 +207,7 @@ def _listen_at_port(
 ) -> list[_socket.socket]:
     """Listen at a port for ``count`` processes, each by a socket of its own.
 
-    Raises StartError, and then no socket stays open.
+    Raises StartError. Then no socket stays open.
     """
     port = row.port
     shares_port = count > 1 or server.reuse_port
@@ -233,7 +233,8 @@ def _refuse_unnoticed_sharing(
 ) -> None:
     """Raise OSError if another server has the port that processes will share.
 
-    With SO_REUSEPORT, that server could share the port unnoticed.
+    With SO_REUSEPORT, the other server could share the port without being
+    noticed.
     """
     if row.port and count > 1 and not server.reuse_port:
         bind_raw(row.host, row.port, reuse_port=False).close()
@@ -262,7 +263,7 @@ def addresses_of(config: Config, listeners: Mapping[str, Any]) -> dict[str, str]
         "http": f"http://{bound.pop('http')}",
         "websocket": f"ws://{bound.pop('websocket')}/acc",
     }
-    # The other ones are the extra listeners.
+    # The remaining listeners are the extra listeners.
     rows = listeners_of(config)
     for name, address in bound.items():
         addresses[name] = _extra_address(rows[name].path, address)
@@ -272,7 +273,7 @@ def addresses_of(config: Config, listeners: Mapping[str, Any]) -> dict[str, str]
 def _extra_address(path: str, address: str) -> str:
     """Return the address of an extra listener, as the banner shows it.
 
-    A listener with a ``path`` serves nothing else.
+    A listener with a ``path`` serves only this path.
     """
     if path:
         note = f"only {path}"
@@ -324,18 +325,20 @@ class Servers:
         self.api = Api(core, *api_table_of(features, core.declared))
         publisher = Publisher(self.api)
         self.websocket_paths = self._open_gate(publisher)
-        """Paths for WebSockets only. ``*`` is any second segment."""
+        """Paths that serve only WebSockets. ``*`` stands for any second
+        segment."""
         self.streams = self._make_streams()
-        # It uses the attributes above.
+        # The application uses the attributes above, so it is made last.
         self.application = create_application(self)
 
     def _open_gate(self, publisher: Publisher) -> frozenset[str]:
-        """Let the gate take handshakes, and return the paths for them alone."""
+        """Let the gate take WebSocket handshakes, and return the paths that
+        serve only handshakes."""
         gate_paths = self.core.network.gate.paths
         paths = self._websocket_routes()
         gate_paths.update(paths)
-        # Not among the returned paths: a route of /api/v1 answers requests to
-        # this path that are no handshakes.
+        # This path is not among the returned paths. A route of /api/v1 answers
+        # requests to this path that are not handshakes.
         gate_paths[publisher.path] = publisher.choose
         return frozenset(paths)
 
@@ -377,7 +380,7 @@ class Servers:
         for streamed_path in self._streamed_paths:
             if path == streamed_path:
                 return True
-            # Its end is a parameter.
+            # The end of this path is a parameter.
             if streamed_path.endswith("/") and path.startswith(streamed_path):
                 return True
         return False
@@ -385,7 +388,7 @@ class Servers:
     def announce(self, sockets: Mapping[str, socket.socket]) -> None:
         """Record ports and addresses, before the listeners accept."""
         self._ports = {name: port_of(sock) for name, sock in sockets.items()}
-        # A port 0 in the settings has become a real one.
+        # If the port in the settings is 0, the socket has the real port.
         self.core.node.http_port = self._ports["http"]
         self.core.node.ws_port = self._ports["websocket"]
         self.addresses = addresses_of(self._config, sockets)
@@ -461,7 +464,7 @@ class Servers:
         """
         dialects_only = name == "websocket"
         row = listeners_of(self._config)[name]
-        # None: the listener has no event streams.
+        # None means that the listener has no event streams.
         streams = None
         streamed = None
         if not dialects_only:
@@ -482,9 +485,9 @@ class Servers:
     def _mounts_of(self, path: str) -> dict[str, str]:
         """Map each host name to the path that its clients do not write.
 
-        ``path`` is that of the listener, which then holds for all host names. The
-        name ``""`` stands for all of them. If ``path`` is ``""``, the settings
-        name the hosts.
+        ``path`` is the path of the listener. It applies to all host names, and
+        the result has the one name ``""``, which stands for all names. If
+        ``path`` is ``""``, the settings name the hosts and their paths.
         """
         if path:
             return {"": path}
@@ -511,12 +514,12 @@ class Servers:
 
     @property
     def busy(self) -> bool:
-        """True while a request is running."""
+        """Whether a request is running."""
         return any(server.busy for server in self._servers)
 
     @property
     def connected(self) -> bool:
-        """True while a client has a connection for requests."""
+        """Whether any client has a connection for requests."""
         return any(server.connected for server in self._servers)
 
     def drain(self) -> None:
@@ -573,7 +576,7 @@ def api_table_of(
         operations += feature.operations
     api_routes = routes_of(operations)
 
-    # Operations are among the rows of a feature, too, and were added above.
+    # The rows of a feature include its operations, which were added above.
     routes = [*api_routes]
     for feature in features:
         routes += [row for row in feature.routes if isinstance(row, Route)]
@@ -596,7 +599,8 @@ def refuse_shared(
                     f"the feature {feature.name!r}: {owners[subject]} has "
                     f"{subject} already"
                 )
-            # Features after this one must not have it either.
+            # Features after this one must not have the same path, dialect or
+            # command.
             owners[subject] = feature.name
 
 
@@ -626,7 +630,8 @@ def _answered_paths(
     for row in rows:
         yield f"{row.method} {row.path}"
     for dialect in dialects:
-        # Several dialects share a path if something else chooses between them.
+        # Several dialects can share a path if a parameter or a subprotocol
+        # chooses between them.
         chosen = ""
         if dialect.chosen_by:
             chosen = f" with the parameter {dialect.chosen_by}"
@@ -644,7 +649,7 @@ def refuse_open_demo(
     """Raise StartError if other machines could reach a server in demo mode.
 
     ``closed`` tells whether a stored key or secret has ended demo mode. None
-    means that the database was not read yet: then nothing is refused if a
+    means that the database was not read yet. Then nothing is refused if a
     database may exist. ``listeners`` tells whether the server itself opens the
     ports for clients.
     """
@@ -668,10 +673,10 @@ def refuse_open_demo(
 
 
 def _cluster_hosts(config: Config) -> dict[str, str]:
-    """Map the setting that names the host of the ports for other nodes to that
-    host; empty without a cluster.
+    """Return the host of the ports for other nodes, by the name of its setting.
 
-    Without a host, these ports listen on loopback.
+    The result is empty without a cluster. If the setting is empty, these ports
+    listen on loopback.
     """
     cluster = config.cluster
     if not config.clustered:
@@ -703,7 +708,8 @@ def _client_hosts(config: Config) -> dict[str, str]:
 
 
 def _reachable(hosts: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """List the settings among these whose address other machines may reach."""
+    """List the settings with an address that other machines may reach, each
+    with its address."""
     for name, host in hosts.items():
         if host and not _is_loopback(name, host):
             yield name, host
@@ -724,9 +730,11 @@ def _is_loopback(name: str, host: str) -> bool:
         raise StartError(
             f"{name} {host} cannot be resolved: {error.strerror}"
         ) from None
-    # One address that others reach is enough.
+    # If other machines reach one of the addresses, they reach the server.
     for *_, address in addresses:
-        ip, _, _ = str(address[0]).partition("%")  # the scope of IPv6 follows
+        ip, _, _ = str(address[0]).partition(
+            "%"
+        )  # after "%" comes the scope of an IPv6 address
         if not ipaddress.ip_address(ip).is_loopback:
             return False
     return True
@@ -763,7 +771,8 @@ def _chosen_by_parameter(
     by_parameter = {row.dialect.chosen_by: row for row in rows}
 
     def select(head: Head) -> DialectPath | None:
-        """Return the dialect for an opening request; None: none fits."""
+        """Return the dialect for an opening request, or None if no dialect
+        fits."""
         params = head.params()
         for name, row in by_parameter.items():
             if name and name in params:
@@ -778,8 +787,8 @@ def _chosen_by_parameter(
 def _chosen_by_subprotocol(rows: Sequence[DialectPath]) -> Choose:
     """Return a function that selects one of the codecs of a dialect.
 
-    A client offers WebSocket subprotocols. If the dialect has none of them, the
-    first codec is selected.
+    A client offers WebSocket subprotocols. If the dialect has no codec for an
+    offered subprotocol, the first codec is selected.
     """
     by_subprotocol = {row.subprotocol: row for row in rows}
     # The answer must not name a subprotocol that the client has not offered.
@@ -826,7 +835,7 @@ def _served_at(
 ) -> DialectPath | Choose:
     """Return the dialect of a path, or the function that chooses one.
 
-    ``rows`` are the dialects there.
+    ``rows`` are the dialects on the path.
     """
     if rows and rows[0].subprotocol:
         return _chosen_by_subprotocol(rows)
@@ -854,7 +863,7 @@ def _rows_by_path(
 def _echo_row(config: Config) -> DialectPath:
     """Describe the path that sends each message back, to measure the server."""
     debug = config.debug
-    # Room for a whole message besides the usual outbox.
+    # The outbox has room for a whole message besides its usual size.
     outbox_bytes = debug.echo_bytes + config.limits.outbox_bytes
     return DialectPath(
         EchoDialect(debug.echo_path), echo, debug.echo_bytes, outbox_bytes
@@ -869,7 +878,7 @@ def _row_of(
     ``message_bytes`` is the limit of a message; a dialect may have a lower one.
     """
     if dialect.several:
-        # A frame may have several messages.
+        # A frame of this dialect may have several messages.
         serve = serve_each(serve)
     limit_bytes = message_bytes
     if dialect.message_bytes:

@@ -1,5 +1,5 @@
-"""The node: its parts, and their lifecycle as an ordered list. The composition
-root of one process."""
+"""The node: its parts, and their lifecycle as an ordered list. This module
+builds all parts of one process."""
 
 import gc
 import logging
@@ -48,7 +48,7 @@ from imserver.gateway.transport.listener import wrapped
 log = logging.getLogger(__name__)
 
 _LAST_REQUESTS_SECONDS: Final = 2.0
-"""Time limit for requests that were running when the drain began."""
+"""Time limit for requests that are still running when the drain begins."""
 _IDLE_SECONDS: Final = 1.0
 """How long idle connections for requests stay open in the drain."""
 _KILL_SECONDS: Final = 5.0
@@ -60,7 +60,8 @@ collections."""
 
 
 def _nothing() -> None:
-    """Do nothing, for a part without such a function."""
+    """Do nothing. It stands for a lifecycle function that a part does not
+    have."""
 
 
 class Stage(Struct, frozen=True):
@@ -100,8 +101,8 @@ class _PeriodicWork:
     def stop(self) -> None:
         """Kill all these greenlets, and wait for their ends.
 
-        A greenlet that is killed inside a database driver may mistake that for a
-        failed connection, and continue. So it is killed repeatedly.
+        A greenlet that is killed inside a database driver may mistake that for
+        a failed connection, and continue. So the greenlet is killed repeatedly.
         """
         greenlets = self._greenlets
         deadline = monotonic() + _KILL_SECONDS
@@ -116,8 +117,8 @@ class Node:
     ``create_application`` makes the WSGI application of this node, with the
     pages, and the routes that the front server does not answer itself.
     ``listeners`` has the listening sockets from the supervisor, by listener
-    (such as ``"http"``), which the node closes at its end. None: the node binds
-    its own.
+    (such as ``"http"``), which the node closes at its end. None means that the
+    node opens its own.
     """
 
     def __init__(
@@ -143,7 +144,7 @@ class Node:
         # Nodes of a cluster compare their features.
         self._cluster_features = features_for_cluster(features)
         self._only_local = False
-        """Whether only nodes of the same machine reach this one."""
+        """Whether only nodes of the same machine can reach this node."""
         self.servers: Servers
         self._config_last_read = config
         """The configuration as last read, at the start or at SIGHUP."""
@@ -152,15 +153,15 @@ class Node:
         self._sockets: Mapping[str, socket.socket] = {}
         self._stages: tuple[Stage, ...] = ()
         self._rates: tuple[LastingRates, ...] = ()
-        """The rates that outlast a restart; empty in a cluster, whose nodes
-        count in Redis."""
+        """The rates that are kept over a restart; empty in a cluster, because
+        the nodes of a cluster count in Redis."""
         self._stopped = Flag()
 
     def _make_stages(self) -> tuple[Stage, ...]:
         """Return the parts of the node in the order in which they start.
 
-        Each part uses only parts before it. They end in the reverse order, so
-        the servers stop first, and the data folder last.
+        Each part uses only parts before it. The parts end in the reverse order,
+        so the servers stop first, and the data folder last.
         """
         core = self.core
         rates = [
@@ -211,7 +212,8 @@ class Node:
     def _periodic_functions(self) -> list[Callable[[], object]]:
         """Return the functions of the greenlets that run from start to stop.
 
-        The ones of the core come first, then the ones of the features.
+        The functions of the core come first, then the functions of the
+        features.
         """
         core = self.core
         settings = core.config.websocket
@@ -219,7 +221,7 @@ class Node:
         runs: list[Callable[[], object]] = [
             partial(sweep.run_sweeps, settings.sweep_seconds)
         ]
-        # 0 seconds: the server sends no pings of its own.
+        # 0 seconds means that the server sends no pings.
         if settings.ping_seconds:
             runs.append(sweep.run_pings)
         pings = self._pings_of_clients()
@@ -243,10 +245,11 @@ class Node:
         )
 
     def _garbage_collector(self) -> Stage:
-        """Return the stage that excludes everything that was built from garbage
-        collection.
+        """Return the stage that excludes the objects made at the start from
+        garbage collection.
 
-        It lives long, so the collector would look at it in vain.
+        These objects live as long as the node, so the collector would check
+        them in vain.
         """
         unwatch: list[Callable[[], None]] = []
 
@@ -255,8 +258,8 @@ class Node:
             gc.collect()
             gc.freeze()
             gc.set_threshold(*_COLLECT_AFTER)
-            # gevent records the parent of each greenlet. Nobody uses this
-            # record, and it takes two thirds of a greenlet's cost.
+            # gevent records the parent of each greenlet. Nothing uses this
+            # record, and it makes up two thirds of the cost of a greenlet.
             gevent.config.track_greenlet_tree = False
             unwatch.append(self.core.metrics.watch_collector())
 
@@ -330,7 +333,8 @@ class Node:
             stage.setup()
 
     def _follow_changes(self) -> None:
-        """From here on the parts learn what other nodes store."""
+        """Let the parts learn, from now on, about changes that other nodes
+        store."""
         core = self.core
         core.store.report_to(self.learn_keys)
         core.store.report_to(core.sessions.learn)
@@ -380,8 +384,8 @@ class Node:
         config = core.config
         if core.member is None:
             return
-        # In demo mode anybody may do everything, so only nodes of this machine
-        # reach this one.
+        # In demo mode anybody may do everything. So only nodes of this machine
+        # may reach this node.
         only_local = core.keys.demo and not config.server.insecure
         core.member.start(
             config.server.public_ws_url,
@@ -398,9 +402,10 @@ class Node:
     # --- once per second ------------------------------------------------------
 
     def _tick(self) -> None:
-        """Greenlet: look after everything that has a deadline, once per second.
+        """Greenlet: check all deadlines, and report the state of this node,
+        once per second.
 
-        Also measures the delay of the loop, and reports the state of this node.
+        It also measures the delay of the event loop.
         """
         core = self.core
         while True:
@@ -447,7 +452,8 @@ class Node:
         """Report the load and the state of this node to the cluster, for its
         lease.
 
-        A node is unsettled if the registry does not know all its channels.
+        The report says that a node is unsettled if the registry does not know
+        all its channels.
         """
         core = self.core
         registrar = core.registrar
@@ -465,7 +471,8 @@ class Node:
         """Drain, then stop. Switches greenlets.
 
         The drain refuses new work, finishes running work, and closes clients
-        with 1001 at a limited rate. Another call while it runs does nothing.
+        with 1001 at a limited rate. If a drain is already running, another call
+        does nothing.
         """
         core = self.core
         if core.node.life == "stops":
@@ -474,7 +481,8 @@ class Node:
         core.node.stage = "delay"
         self._report()
         self._report_act("node.drain")
-        # Time for load balancers to notice that this node takes no more.
+        # In this time, load balancers notice that this node takes no more
+        # clients.
         gevent.sleep(core.config.drain.delay_seconds)
         self._end_stages()
         self._stopped.set()
@@ -494,8 +502,8 @@ class Node:
         self.core.network.gate.full = True
         self.servers.drain()
         # If a connection ends while a proxy sends a POST, the proxy must not
-        # repeat it. So idle connections stay open for a while: the answer to
-        # their next request says that they end.
+        # repeat the request. So idle connections stay open for a while. The
+        # answer to the next request says that the connection ends.
         wait_while(lambda: self.servers.connected, _IDLE_SECONDS)
         self.servers.end_idle()
         wait_while(lambda: self.servers.busy, _LAST_REQUESTS_SECONDS)
@@ -539,7 +547,8 @@ class Node:
         )
 
     def _configure_features(self, config: Config) -> None:
-        """Let each feature apply its settings. One that cannot keeps its old ones."""
+        """Let each feature apply its settings. A feature that cannot apply them
+        keeps its old settings."""
         for name, feature in self.core.features.items():
             try:
                 feature.configure(config)

@@ -31,7 +31,7 @@ from imserver.version import running_version
 _log = logging.getLogger(__name__)
 
 _STATUS_OF_SIGNAL: Final = 128
-"""The exit status of a process that a signal ends is this, and the number of
+"""If a signal ends a process, its exit status is this number plus the number of
 the signal."""
 
 
@@ -62,18 +62,18 @@ def serve(
     """Run the node of these settings until a signal, then return after the drain.
 
     ``started`` is called when the node serves. ``listeners`` has sockets to
-    serve; None: the node binds its own. ``name`` is the name in log lines, if
-    several nodes share the log. Raises :class:`StartError`.
+    serve; None means that the node opens its own. ``name`` is the name in log
+    lines, if several nodes share the log. Raises :class:`StartError`.
     """
     logs = open_logs(config, name)
     with ending(config, logs, "the server failed"):
         log_greenlet_errors(gevent.get_hub())
         if listeners is None:
-            # First, so that no log lines stand above this error.
+            # This is checked first, so that no log lines stand above its error.
             check_listeners(config)
         _log_warnings(config)
 
-        # Signals wait until their handlers are there.
+        # Signals wait until their handlers are set.
         hold_signals()
         node = Node(config, logs.requests, _application, listeners)
         node.start()
@@ -112,13 +112,15 @@ def _log_start(node: Node, config: Config) -> None:
 def ending(config: Config, logs: Logs, failure: str) -> Iterator[None]:
     """A context in which the server runs.
 
-    If it fails, the reason is logged with ``failure`` as the text of the line,
-    and StartError is raised. At the end the logs are closed.
+    If the server fails, the reason is logged with ``failure`` as the text of
+    the line, and StartError is raised. At the end the logs are closed.
     """
     try:
         yield
     except StartError as error:
-        if config.app.log_file:  # the console shows it anyway
+        if (
+            config.app.log_file
+        ):  # without a log file, the console shows the error anyway
             _log.error("cannot start: %s", error)
         raise
     except Exception as error:
@@ -134,7 +136,7 @@ def _application(servers: Servers) -> Application:
     """Return the WSGI application for requests that the front server does not
     answer.
 
-    It is made at its first request, except if it serves all requests.
+    The application is made at its first request, unless it serves all requests.
     """
 
     def make() -> Application:
@@ -143,8 +145,8 @@ def _application(servers: Servers) -> Application:
         from imserver.gateway.node.flask_app import create_app
 
         application = create_app(servers)
-        # As at the end of the start: the new objects live long, so the
-        # collector can skip them.
+        # The new objects live as long as the node, so the collector can skip
+        # them, as at the end of the start.
         gc.freeze()
         return application
 
@@ -190,8 +192,8 @@ def _facts_of(config: Config) -> dict[str, str]:
 
 
 class _Signals:
-    """The signal handlers of a node. They run in their own greenlets, so they
-    may block."""
+    """The signal handlers of a node. Each handler runs in a greenlet of its
+    own, so it may block."""
 
     def __init__(
         self, node: Node, logs: Logs, read_config: Callable[[], Config]
@@ -202,12 +204,13 @@ class _Signals:
         self._logs = logs
         self._read_config = read_config
         self.drain: gevent.Greenlet[[], None] | None = None
-        """The greenlet that drains and stops the node; None: no signal has
+        """The greenlet that drains and stops the node; None if no signal has
         ended the node yet."""
         self._terminal_matters = terminal_matters()
 
     def install(self) -> None:
-        """Set the handlers, and take the signals that wait."""
+        """Set the handlers, and handle the signals that have waited for
+        them."""
         for number in (signal.SIGTERM, signal.SIGINT):
             gevent.signal_handler(number, self._end, number)
         gevent.signal_handler(signal.SIGHUP, self._hang_up)

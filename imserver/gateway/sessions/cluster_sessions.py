@@ -53,16 +53,17 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 WORKERS = 64
-"""Number of logouts reported at the same time, so that they share the
-registry's pipelines."""
+"""Number of logouts that are reported at the same time. Simultaneous reports
+share the pipelines of the registry."""
 _FLUSH_LOOK_SECONDS: Final = 0.01
-"""How often to look whether all logouts are reported."""
+"""Seconds between two checks whether all logouts are reported."""
 _ANSWER_SECONDS: Final = ALIVE_SECONDS + 1.0
 """How long another node may ping a session and send its answer."""
 
 
 class AliveQuery(Struct, frozen=True, array_like=True):
-    """A query to a node: does this session of a user answer a ping?"""
+    """A query to a node that asks whether a session of a user answers a
+    ping."""
 
     app: str
     user: str
@@ -73,14 +74,14 @@ class Departures(Service):
     """Reports logouts to the registry, so that no push goes to users who have
     left.
 
-    ``_on_exit`` is called with a session whose end took its user offline. Owner
-    of the greenlets that report, at most :data:`WORKERS`.
+    ``_on_exit`` is called with a session if the user went offline when the
+    session ended. Owner of the greenlets that report, at most :data:`WORKERS`.
     """
 
     _registry: RedisRegistry
     _on_exit: Callable[[Session], None]
     _waiting: deque[tuple[Session, bool]] = field(default_factory=deque)
-    """The arguments of :meth:`add` whose logouts are not reported yet."""
+    """Logouts that are not reported yet, as the arguments of :meth:`add`."""
     _workers: Group = field(default_factory=Group)
     _unused: int = WORKERS
     """Number of workers that may be started."""
@@ -94,7 +95,8 @@ class Departures(Service):
         """Report the end of a session. Never switches greenlets.
 
         ``last_here`` means that it was the user's last session on this node.
-        Then the user counts as offline even if the registry does not answer.
+        Then the user counts as offline even if the registry does not answer the
+        report.
         """
         self._waiting.append((session, last_here))
         if self._unused:
@@ -103,20 +105,21 @@ class Departures(Service):
 
     def flush(self, seconds: float) -> bool:
         """Wait at most ``seconds`` until all logouts are reported. Returns
-        whether they are."""
+        whether all are reported."""
         deadline = monotonic() + seconds
         while self._workers and monotonic() < deadline:
             gevent.sleep(_FLUSH_LOOK_SECONDS)
         return not self._workers
 
     def _run(self) -> None:
-        """Greenlet: report one logout after the other, until no logout waits."""
+        """Greenlet: report one logout after the other, until all logouts are
+        reported."""
         while self._waiting:
             session, last_here = self._waiting.popleft()
             try:
                 is_offline = self._registry.unregister(session)
-                # None: the registry did not answer. Then this node decides
-                # alone.
+                # None means that the registry did not answer. Then this node
+                # decides by itself.
                 if is_offline or (is_offline is None and last_here):
                     self._on_exit(session)
             except Exception:
@@ -129,10 +132,11 @@ class Departures(Service):
 class UsersElsewhere(Service):
     """Counts the users of other nodes, for each app.
 
-    Notices of other nodes change the counts at once, and their leases confirm
-    them later. ``lease_lag`` is how many seconds pass until all nodes have read
-    a lease with the users of now. Owner of ``App.elsewhere``, the count, and
-    ``App.lag``, the seconds for which the leases may be behind.
+    Notices of other nodes change the counts at once, and the leases of these
+    nodes confirm the counts later. ``lease_lag`` is the number of seconds until
+    all nodes have read a lease with the current users. Owner of
+    ``App.elsewhere``, the count, and ``App.lag``, the seconds for which the
+    leases may be behind.
     """
 
     _hub: Hub
@@ -152,7 +156,7 @@ class UsersElsewhere(Service):
             app.elsewhere += 1
         else:
             app.elsewhere = max(app.elsewhere - 1, 0)
-        # For this time the leases may be behind the notices.
+        # For this time the leases may not yet have the users of the notices.
         app.lag = self._lease_lag
         self._fanout.notice(app, notice.event)
 
@@ -176,11 +180,12 @@ class ClusterSessions(Sessions):
     """The sessions of a node in a cluster, where the registry knows all
     sessions.
 
-    It does the work of :class:`imserver.gateway.sessions.sessions.Sessions`,
-    and reports each session to the registry. While the registry does not
-    answer, this node decides about logins by itself (with ``require_registry``
-    it refuses them with 1004). It registers them when the registry answers
-    again.
+    This class does the work of
+    :class:`imserver.gateway.sessions.sessions.Sessions`, and reports each
+    session to the registry. While the registry does not answer, this node
+    decides about logins by itself, or refuses them with 1004 if
+    ``require_registry`` is set. When the registry answers again, the node
+    registers the sessions that began meanwhile.
 
     Owner of the departures and of the logins that wait for the registry.
     """
@@ -196,16 +201,17 @@ class ClusterSessions(Sessions):
         require_registry: bool,
         on_login: Callable[[str, str], None],
     ) -> None:
-        """``on_login(app, user)`` is called after each login that pushes can
-        reach."""
+        """Start with no session. ``on_login(app, user)`` is called after each
+        login to a session that pushes can reach."""
         super().__init__(hub, fanout, metrics, logins, store, others)
         self._registry = others.registry
         self._node_messages = others.node_messages
         self._rpc = others.rpc
         self._require_registry = require_registry
         self._beginning: dict[tuple[str, str], dict[int, bool]] = {}
-        """App and user → the sessions that wait for the registry: id → whether
-        the session was replaced before the registry has answered."""
+        """App and user → the sessions that wait for the registry. Each session
+        is an id with a flag: whether a newer session has replaced it before the
+        answer of the registry."""
         self._departures = Departures(others.registry, self._notify_exit)
         self._must_reregister = False
         """Whether sessions must be registered again."""
@@ -233,7 +239,7 @@ class ClusterSessions(Sessions):
         )
         registration, is_replaced = self._register(session, login)
         if connection.state >= CLOSING:
-            # It has ended meanwhile: take the registration back.
+            # The session has ended meanwhile, so its registration is taken back.
             self._departures.add(session, last_here=False)
             raise SessionRefused(ReplyCode.FAILED, "registry")
 
@@ -243,7 +249,8 @@ class ClusterSessions(Sessions):
         if is_replaced and app.policy != "newest":
             raise SessionRefused(ReplyCode.FAILED, "registry", CloseCode.REPLACED)
         if is_replaced or self._has_later_session(app, session):
-            # Under `newest`, an older session is served, but not addressed.
+            # Under the policy `newest`, the older session stays open, but
+            # pushes do not go to it.
             self._hub.attach(app, connection, login.user, login.device)
             return
 
@@ -257,8 +264,8 @@ class ClusterSessions(Sessions):
         """Whether a later login of the same user on this node was carried out
         before this one.
 
-        That can happen only under ``newest``, where a login does not wait for
-        another.
+        That can happen only under the policy ``newest``, where a login does not
+        wait for another login.
         """
         if app.policy != "newest" or session.number <= 0:
             return False
@@ -274,9 +281,9 @@ class ClusterSessions(Sessions):
         """Register a session, and learn whether a later session has replaced
         it.
 
-        Returns the answer of the registry (None: it did not answer), and
-        whether a later session has replaced this one meanwhile. Switches
-        greenlets. Raises SessionRefused.
+        Returns the answer of the registry, and whether a later session has
+        replaced this one meanwhile. The answer is None if the registry did not
+        answer. Switches greenlets. Raises SessionRefused.
         """
         key = (login.app, login.user)
         waiting = self._beginning.setdefault(key, {})
@@ -306,11 +313,12 @@ class ClusterSessions(Sessions):
     def _register_beside(
         self, session: Session, login: Login, refused: SessionRegistration
     ) -> SessionRegistration | None:
-        """Register a session in the place of the older ones that block it, if
+        """Register a session in place of the older sessions that block it, if
         these are dead.
 
-        Otherwise returns ``refused``, the answer of the registry. Raises
-        PeerBusy if nobody knows whether they are alive.
+        If an older session is alive, this returns ``refused``, the answer of
+        the registry. Raises PeerBusy if nobody knows whether the older sessions
+        are alive.
         """
         if self._is_any_alive(refused.others, login):
             return refused
@@ -320,7 +328,7 @@ class ClusterSessions(Sessions):
         """Raise SessionRefused if sessions must not begin while the registry does
         not answer."""
         if self._require_registry:
-            # Possibly only the answer was lost, and the session is registered.
+            # Perhaps only the answer was lost, and the session is registered.
             self._departures.add(session, last_here=False)
             raise SessionRefused(ReplyCode.SYSTEM, "registry")
 
@@ -349,7 +357,8 @@ class ClusterSessions(Sessions):
         answers = self._ask_each_alive(elsewhere, login)
         if True in answers:
             return True
-        # One that is alive would have decided. A busy node leaves it open.
+        # No session is known to be alive. If a node was busy, its session may
+        # be alive, so the question stays open.
         for answer in answers:
             if isinstance(answer, PeerBusy):
                 raise answer
@@ -361,7 +370,8 @@ class ClusterSessions(Sessions):
         """Ask whether each of these sessions of other nodes answers a ping.
 
         All nodes are asked at once, because each answer may take seconds. An
-        answer is a PeerBusy if the node has too many such queries.
+        answer is a PeerBusy if the node has too many such queries, and None if
+        the node did not answer.
         """
         leases = self._registry.leases()
         greenlets = []
@@ -380,14 +390,16 @@ class ClusterSessions(Sessions):
         if connection is None:
             return session_id in self._beginning.get((login.app, login.user), ())
         if connection.is_open and connection.pinged_at:
-            # Another node is pinging it now: wait for the same answer.
+            # Another node is pinging this session now, so wait for the same
+            # answer.
             return super()._any_alive([connection])
         return connection.is_open
 
     def _ask_alive(self, lease: Lease, alive: AliveQuery) -> bool | PeerBusy:
         """Ask another node whether its session is alive.
 
-        PeerBusy is returned, because the caller is another greenlet.
+        PeerBusy is returned, not raised, because the caller runs in another
+        greenlet.
         """
         try:
             answer = self._rpc.query(
@@ -415,7 +427,7 @@ class ClusterSessions(Sessions):
     def _notify_replaced(
         self, app: str, user: str, replaced: Collection[SessionRef]
     ) -> None:
-        """Let the nodes of these sessions stop addressing them."""
+        """Tell the nodes of these sessions to send no more pushes to them."""
         for ref in replaced:
             if ref.epoch == self._node_messages.own_epoch:
                 self.replaced(app, user, ref.id)
@@ -426,7 +438,7 @@ class ClusterSessions(Sessions):
         """Stop addressing a session of this node, because a newer one has
         replaced it.
 
-        The node of its successor, or the registry, has reported that.
+        The node of the newer session, or the registry, has reported that.
         """
         waiting = self._beginning.get((app, user))
         if waiting is not None and session_id in waiting:
@@ -474,7 +486,8 @@ class ClusterSessions(Sessions):
             return
         user_stays = successor == (session.app, session.user)
         if user_stays and session.policy in ("single", "refuse"):
-            # Reported at once: it must not count as a rival of its successor.
+            # The logout is reported at once, because this session must not
+            # count as a rival of the next session.
             self._registry.unregister(session)
         else:
             self._departures.add(session, last_here and not user_stays)
@@ -482,8 +495,8 @@ class ClusterSessions(Sessions):
     def _take_session(self, connection: Connection) -> Session | None:
         """Remove the session of a connection and return it.
 
-        It gets the time of its last heartbeat. Returns None if the connection
-        has no session.
+        The time of the last heartbeat is written into the session. Returns None
+        if the connection has no session.
         """
         session: Session | None = connection.session
         connection.session = None
@@ -495,7 +508,7 @@ class ClusterSessions(Sessions):
     def _notify_exit(self, session: Session) -> None:
         """Tell the users of all nodes that a user is offline now."""
         app = self._hub.apps.get(session.app)
-        if app is None:  # deleted while the logout was reported
+        if app is None:  # the app was deleted while the logout was reported
             return
         event = Event("exit", session.user, EXIT_TEXT)
         self._fanout.notice(app, event)
@@ -503,8 +516,8 @@ class ClusterSessions(Sessions):
             self._node_messages.broadcast(Notice(app.name, event))
 
     def flush(self, seconds: float) -> bool:
-        """Wait at most ``seconds`` until all departures are reported. Returns
-        whether they are."""
+        """Wait at most ``seconds`` until all logouts are reported. Returns
+        whether all are reported."""
         return self._departures.flush(seconds)
 
     def stop(self) -> None:
@@ -523,8 +536,8 @@ class ClusterSessions(Sessions):
     def reregister(self, everything: bool) -> None:
         """Register sessions again, after Redis has failed or has lost data.
 
-        These are the sessions that the registry does not know, or with
-        ``everything`` all of them. Never switches greenlets.
+        With ``everything`` these are all sessions; otherwise only the sessions
+        that the registry does not know. Never switches greenlets.
         """
         self._must_reregister = True
         if everything:
@@ -545,7 +558,8 @@ class ClusterSessions(Sessions):
         """Greenlet: register sessions until no request is left."""
         while self._must_reregister:
             everything = self._must_reregister_all
-            # Reset before the work, because another request may come meanwhile.
+            # The flag is reset before the work, because another request may
+            # come meanwhile.
             self._must_reregister = False
             self._must_reregister_all = False
             connections_by_id: dict[int, Connection] = {}
@@ -562,13 +576,13 @@ class ClusterSessions(Sessions):
     ) -> None:
         """Apply the result of registering a session again."""
         if connection.session is not session:
-            # It has ended meanwhile: take the registration back.
+            # The session has ended meanwhile, so its registration is taken back.
             self._departures.add(session, last_here=False)
         elif registration.addressed:
             replaced = registration.replaced
             self._notify_replaced(session.app, session.user, replaced)
         else:
-            # A later session has replaced it.
+            # A later session has replaced this one.
             self._hub.forget(connection)
             if session.policy in ("single", "refuse"):
                 connection.close(CloseCode.REPLACED)

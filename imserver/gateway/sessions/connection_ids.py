@@ -2,10 +2,10 @@
 
 An id is the encrypted pair (*birth* of the node's process, number of the
 connection there). So any node can read from an id which process to query.
-Without the key nobody can make an id, read it, or see that two ids belong
-together. AES-SIV (RFC 5297) authenticates what it encrypts and needs no nonce.
-The pair is unique, so the same connection always has the same id, and no id has
-to be stored.
+Without the key nobody can make an id, read an id, or see that two ids belong
+together. AES-SIV (RFC 5297) encrypts and authenticates, and needs no nonce. The
+pair is unique, so the same connection always has the same id, and no id has to
+be stored.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ class ConnectionIds:
     """Makes and reads connection ids, under the secret of the cluster.
 
     ``birth`` is the number of this process. ``purpose`` names the kind of the
-    ids, which have a key of their own. The cryptography library is loaded with
-    the first id. Owner of the numbers of connections.
+    ids; each kind has its own key. The cryptography library is loaded with the
+    first id. Owner of the numbers of connections.
     """
 
     def __init__(
@@ -79,8 +79,8 @@ class ConnectionIds:
     def with_purpose(self, purpose: str) -> ConnectionIds:
         """Return an object that makes other ids of the same connections.
 
-        They have another key, so an id of one kind does not reveal the id of
-        another kind.
+        The ids of the other purpose have another key. So an id of one kind does
+        not reveal the id of another kind.
         """
         return ConnectionIds(self._secret, self.birth, purpose)
 
@@ -105,7 +105,7 @@ class ConnectionIds:
     def read(self, text: str) -> Address | None:
         """Return the location of the connection with this id.
 
-        None if the text is not an id of this cluster.
+        The result is None if the text is not an id of this cluster.
         """
         if len(text) != ID_CHARACTERS:
             return None
@@ -140,8 +140,8 @@ class ConnectionTable:
         """Start with no connection. ``ids`` makes and reads the ids."""
         self.ids = ids
         self.secrets = ids.with_purpose("emulation sessions")
-        """Ids that only the client of a connection knows; with them it sends
-        commands in other requests."""
+        """Secret ids: only the client of a connection knows its secret id. By
+        it the client can send commands in separate HTTP requests."""
         self._hub = hub
         self._by_number: dict[int, Connection] = {}
 
@@ -161,7 +161,8 @@ class ConnectionTable:
         return self.secrets.id_of(self._number_of(connection))
 
     def _number_of(self, connection: Connection) -> int:
-        """Return the number of a connection. It gets one at the first call."""
+        """Return the number of a connection. A connection gets its number at
+        the first call."""
         if not connection.number:
             connection.number = self.ids.next_number()
             if connection.is_open:
@@ -171,7 +172,8 @@ class ConnectionTable:
     def find(self, app: str, connection_id: str) -> Connection | None:
         """Return the connection with this id.
 
-        None if it is not on this node, or not in service in this app.
+        The result is None if this node has no such connection, or if the
+        connection has no session in this app.
         """
         hub_app = self._hub.apps.get(app)
         if hub_app is None:
@@ -191,8 +193,8 @@ class ConnectionTable:
         return connection
 
     def at(self, number: int) -> Connection | None:
-        """Return the connection of this node with this number, if it is in
-        service."""
+        """Return the connection of this node with this number. The result is
+        None if no open session has this number."""
         connection = self._by_number.get(number)
         if connection is None or connection.state >= CLOSING:
             return None
@@ -202,8 +204,8 @@ class ConnectionTable:
         """Return the other live node that has or had the connection with this
         id.
 
-        None if there is no such node, or if the id is not an id of this
-        cluster.
+        The result is None if there is no such node, or if the text is not an id
+        of this cluster.
         """
         if others is None:
             return None
@@ -214,6 +216,6 @@ class ConnectionTable:
 
     def ended(self, connection: Connection, _code: int) -> None:
         """Handle the end of a connection (``ConnectionContext.ended``)."""
-        # The number stays with the connection: listeners of its end may need
-        # the id.
+        # The connection keeps its number, because listeners that are told about
+        # its end may need its id.
         self._by_number.pop(connection.number, None)

@@ -16,10 +16,10 @@ from imserver.gateway.sessions.connection_ids import ConnectionTable
 from imserver.gateway.transport.connection import Connection
 
 NAMED_CHANNELS: Final = 10_000
-"""Up to this number the channels of an app are counted exactly. Above it, a
-channel counts once per node with members."""
+"""If an app has at most this number of channels on a node, its channels are
+counted exactly. Otherwise a channel counts once for each node with members."""
 BATCH_USERS: Final = 1000
-"""Users whose sessions are queried together."""
+"""How many users are queried together."""
 
 ConnectionId = Annotated[
     str,
@@ -43,7 +43,8 @@ class SessionInfo(Struct, frozen=True, array_like=True):
     node: Node
 
     def is_on(self, device: str) -> bool:
-        """Whether its device has this name, or is a part of that device."""
+        """Whether the device of the session has this name, or is a part of the
+        device of this name."""
         return is_of_device(self.device, device)
 
 
@@ -58,19 +59,19 @@ class UserSessions(Struct, frozen=True):
 
 
 class Online(Struct, frozen=True):
-    """Whether each of many users is online. ``missing`` names nodes that did
-    not answer: users who are not known to be online may be there."""
+    """Whether each of many users is online. ``missing`` names the nodes that
+    did not answer. Users who seem to be offline may be online there."""
 
     users: list[bool]
     missing: tuple[str, ...] = ()
 
 
 class AppCount(Struct, frozen=True, array_like=True):
-    """The counts of an app; users with sessions on two nodes count twice.
+    """The counts of an app. A user with sessions on two nodes counts twice.
 
     ``names`` has its channels on one node, if there are at most
-    :data:`NAMED_CHANNELS`. By them a channel with members on two nodes is
-    counted once.
+    :data:`NAMED_CHANNELS`. With these names a channel with members on two nodes
+    is counted only once.
     """
 
     users: int
@@ -88,10 +89,10 @@ class Counts(Struct, frozen=True):
 
 
 class NamesQuery(Struct, frozen=True, array_like=True):
-    """A query to a node: which users of an app are online there?
+    """A query to a node that asks which users of an app are online there.
 
-    The answer has at most ``limit`` users, after the name ``after``; None: from
-    the beginning.
+    The answer has at most ``limit`` users, in the order of names after
+    ``after``. None means from the beginning.
     """
 
     app: str
@@ -103,7 +104,7 @@ class NamesAnswer(Struct, frozen=True, array_like=True):
     """The answer to :class:`NamesQuery`.
 
     ``count`` is the number of users of the app on the node. ``names`` has the
-    requested users, which are sorted unless these are all users.
+    requested users. They are sorted, unless they are all users of the app.
     """
 
     count: int
@@ -111,9 +112,9 @@ class NamesAnswer(Struct, frozen=True, array_like=True):
 
 
 class SessionsQuery(Struct, frozen=True, array_like=True):
-    """A query to a node: which sessions of these users are there?
+    """A query to a node that asks which sessions these users have there.
 
-    The answer has a list for each user, in their order.
+    The answer has a list for each user, in the order of ``users``.
     """
 
     app: str
@@ -134,8 +135,8 @@ def add_up(counts: Sequence[AppCount]) -> AppCount:
 def _count_channels(counts: Sequence[AppCount]) -> int:
     """Return the number of channels of an app on all nodes.
 
-    If the nodes have named all channels, one with members on two nodes counts
-    once.
+    If the nodes have named all channels, a channel with members on two nodes
+    counts once.
     """
     if all(len(count.names) == count.channels for count in counts):
         names: set[str] = set()
@@ -164,8 +165,8 @@ class Presence(Service):
     The registry knows which users are online, and the nodes know their names.
     While the registry does not answer, or does not know all sessions of some
     nodes, these nodes are queried. The registry does not know the users of the
-    client dialect: the id of each contains its node. ``others`` is None without
-    a cluster; then nothing switches greenlets.
+    client dialect. The id of each such user tells the node. ``others`` is None
+    without a cluster; then nothing switches greenlets.
     """
 
     hub: Hub
@@ -213,8 +214,8 @@ class Presence(Service):
         refs_of = dict(zip(apps, rows, strict=False))
         if any(map(is_found, refs_of.values())):
             return True
-        # All other references mean nodes that may have a session of the user.
-        # These nodes are asked.
+        # The remaining references stand for nodes that may have a session of
+        # the user. These nodes are asked.
         unsure_apps = [app for app, refs in refs_of.items() if refs]
         return any(self._is_online_in(app, user) for app in unsure_apps)
 
@@ -282,7 +283,8 @@ class Presence(Service):
         has all of them, unsorted. Otherwise it has up to ``limit`` users in the
         order of names, after the name ``after``.
         """
-        # One user more than the page shows whether others follow.
+        # One more user than the page has is requested, to see whether other
+        # users follow.
         query = NamesQuery(app, after, limit + 1)
         here = self._names_here(query)
         answers, missing = self._query("names", query)
@@ -304,7 +306,8 @@ class Presence(Service):
         """
         sessions: list[list[SessionInfo]] = []
         missing: dict[str, None] = {}  # an ordered set
-        # In batches, so that no query or answer gets too long.
+        # The users are queried in batches, so that no query or answer gets too
+        # long.
         for first in range(0, len(users), BATCH_USERS):
             query = SessionsQuery(app, users[first : first + BATCH_USERS])
             part = self._sessions_here(query)
@@ -319,7 +322,8 @@ class Presence(Service):
         others = self.others
         if others is None:
             return ()
-        # In these apps each user is a connection, whose id tells its node.
+        # In these apps each user is a connection, and the id of a connection
+        # tells its node.
         if query.app.startswith(SYSTEM_PREFIX):
             return self._nodes_of_connections(query.users, others)
 
@@ -402,8 +406,8 @@ class Presence(Service):
             return AppCount(0, 0, 0, [])
         users = len(app.users)
         channels = len(app.channels)
-        # Too many names would make the answer long, so only their number is
-        # told.
+        # Too many names would make the answer too long. Then only the number of
+        # channels is told.
         names = list(app.channels) if channels <= NAMED_CHANNELS else []
         return AppCount(users, _count_sessions(app), channels, names, app.memberships)
 
@@ -418,11 +422,11 @@ def _count_sessions(app: App) -> int:
 def _find_registered(
     others: OtherNodes, app: str, users: list[str]
 ) -> Sequence[tuple[SessionRef, ...]] | None:
-    """Return the sessions that the registry knows of each user; None if it does
-    not answer, or does not know such users.
+    """Return the sessions that the registry knows of each user.
 
-    It does not know users of the server's own apps, such as visitors of its
-    pages.
+    The result is None if the registry does not answer, or if it does not keep
+    users of this app. It does not keep users of the server's own apps, such as
+    visitors of its pages.
     """
     if app.startswith(SYSTEM_PREFIX):
         return None
@@ -454,6 +458,6 @@ def _divide_by_certainty(
         if is_found(refs):
             online.add(user)
         elif refs:
-            # Only nodes whose sessions the registry may have lost.
+            # The registry has found only nodes whose sessions it may have lost.
             unsure.append(user)
     return online, unsure

@@ -53,8 +53,8 @@ ALIVE_SECONDS = 3
 """Time for an old connection to answer a ping before a login under ``refuse``
 replaces it."""
 _LOOKS = 30
-"""How often a login checks in that time whether an old connection has
-answered."""
+"""How many times a login checks, within :data:`ALIVE_SECONDS`, whether an old
+connection has answered."""
 _LONGEST_BAN: Final = 100.0
 """A ban for good lasts this many times :data:`MAX_BAN_SECONDS`, because
 infinity cannot be stored."""
@@ -63,19 +63,20 @@ _NOTICES_BYTES: Final = 200
 their users."""
 _PONG: Final = Reply(ReplyCode.OK, "pong")
 MAX_BANS: Final = 100_000
-"""Number of bans that a node knows."""
+"""Limit of the bans that a node remembers. Beyond it the oldest ban is
+forgotten."""
 MAX_BAN_SECONDS: Final = 366 * 86400
-"""The longest temporary ban that a request may set. A longer ban is for
+"""The longest temporary ban that a request may set. A longer ban lasts for
 good."""
 MAX_KICKS: Final = 10_000
-"""Number of kicks that are remembered; more than can happen during one
+"""Number of kicks that are remembered. More kicks cannot happen during one
 login."""
 
 
 def close_code_of(code: int) -> int:
     """Return the close code for a connection that opens with a login.
 
-    ``code`` is the reply code of the login, which was refused.
+    ``code`` is the reply code with which the login was refused.
     """
     if code == ReplyCode.UNAUTHORIZED:
         return CloseCode.NOT_ALLOWED
@@ -108,7 +109,7 @@ class Ban(Struct, frozen=True):
 
     @property
     def text(self) -> str:
-        """One line for the user: how long the ban lasts, and why."""
+        """A line for the user that says how long the ban lasts, and why."""
         until = self.until
         if until is None:
             text = "banned for good"
@@ -121,13 +122,17 @@ class Ban(Struct, frozen=True):
 
 
 class CloseSessions(Struct, frozen=True, array_like=True):
-    """A query to a node: close the sessions of these users.
+    """A query that asks a node to close the sessions of these users.
 
-    The answer has the number of closed sessions of each user. ``device`` limits
-    it to sessions of a device of this name; None: all. ``ban_seconds`` is the
-    time for which logins of these users are refused, with the ``reason`` that
-    they see; 0: no ban. ``online`` has the users among them who have an
-    addressed session on some node; their older connections are closed, too.
+    The answer has the number of closed sessions of each user. - ``device``:
+    only sessions of a device of this name are closed; None means sessions of
+    all devices.
+
+    - ``ban_seconds``: the time for which logins of these users are refused; 0
+      means no ban.
+    - ``reason``: the reason of the ban, which the users see.
+    - ``online``: the users among them who have an addressed session on some
+      node. Their older connections are closed, too.
     """
 
     app: str
@@ -138,12 +143,14 @@ class CloseSessions(Struct, frozen=True, array_like=True):
     reason: str = ""
 
     def concerns(self, connection: Connection) -> bool:
-        """Whether a session has the device that is asked for."""
+        """Whether the session of a connection is on the device that the query
+        names."""
         return self.device is None or is_of_device(connection.device, self.device)
 
 
 class Unban(Struct, frozen=True, array_like=True):
-    """A query to a node: lift the bans of these users. The answer is True."""
+    """A query that asks a node to lift the bans of these users. The answer is
+    True."""
 
     app: str
     users: Sequence[str]
@@ -155,7 +162,7 @@ class ClosedSessions(Struct, frozen=True):
     ``closed`` has the number of closed addressed sessions of each user.
     ``missing`` has the nodes that did not answer in time. ``lasting`` tells
     whether the bans are in the database, so that nodes that start later know
-    them (True without a ban).
+    the bans. It is True if there is no ban.
     """
 
     closed: list[int]
@@ -169,7 +176,7 @@ class ClosedSessions(Struct, frozen=True):
 
 
 class RecentKicks(Service):
-    """The last kicks: who was logged out by an operator or a back end.
+    """The last kicks. A kick is a logout by an operator or a back end.
 
     A kick closes existing sessions. A login in progress has no session yet, and
     its proof may have become invalid: the user may have ended all sessions, or
@@ -179,11 +186,11 @@ class RecentKicks(Service):
 
     count: int = 0
     _numbers: dict[tuple[str, str, str | None], int] = field(default_factory=dict)
-    """App, user and device as in :meth:`note` → the number of the last such
-    kick; the oldest first."""
+    """App, user and device (see :meth:`note`) → the number of the last kick
+    with these arguments. The oldest kick comes first."""
 
     def note(self, app: str, user: str = "", device: str | None = None) -> None:
-        """Record the kick of a user from devices of this name; None: from all
+        """Record the kick of a user from devices of this name; None means all
         devices.
 
         Without a ``user``, record that an app was deleted. Logins that began
@@ -192,7 +199,7 @@ class RecentKicks(Service):
         """
         key = (app, user, device)
         self.count += 1
-        # Put at the end, so that the oldest kick comes first.
+        # The new entry goes to the end, so that the oldest kick comes first.
         self._numbers.pop(key, None)
         self._numbers[key] = self.count
         if len(self._numbers) > MAX_KICKS:
@@ -202,7 +209,7 @@ class RecentKicks(Service):
         """Whether a user was kicked from a device, or an app deleted, after the
         first ``count`` kicks.
 
-        A login takes the count at its begin.
+        A login reads ``count`` when it begins, and passes it here later.
         """
         if count == self.count:
             return False
@@ -218,12 +225,13 @@ class SessionRefused(Exception):
     """Raised if a session must not begin.
 
     - ``code``: the reply code for the client.
-    - ``reason``: for the log and the counters; None: the refusal was counted
-      already.
-    - ``close``: the code with which the connection is closed; 0: it stays open.
-    - ``text``: the reason of that close.
-    - ``until``: when the reason of the refusal ends, in Unix seconds; 0: not
-      known.
+    - ``reason``: the reason for the log and the counters; None if the refusal
+      was already counted.
+    - ``close``: the close code of the connection; 0 means that the connection
+      stays open.
+    - ``text``: the text that the client gets with the close code.
+    - ``until``: the Unix second at which the reason of the refusal ends, such
+      as a ban; 0 if that is not known.
     """
 
     def __init__(
@@ -256,7 +264,7 @@ class Sessions:
 
     Each app has a policy for a second login of the same user and device:
 
-    - ``multi``: both are served, and pushes reach both.
+    - ``multi``: both connections stay open, and pushes reach both.
     - ``newest``: the older connection stays open, but pushes go to the new one.
     - ``single``: the older connection is closed.
     - ``refuse``: the login is refused if the older connection is alive.
@@ -273,7 +281,8 @@ class Sessions:
         store: Store,
         others: OtherNodes | None = None,
     ) -> None:
-        """``others`` asks the other nodes; it is None without a cluster."""
+        """Start with no session. ``others`` asks the other nodes; it is None
+        without a cluster."""
         self._hub = hub
         self._fanout = fanout
         self._metrics = metrics
@@ -281,16 +290,16 @@ class Sessions:
         self._store = store
         self._others = others
         self._bans: dict[tuple[str, str], Ban] = {}
-        """App and user → the ban, the oldest first."""
+        """App and user → the ban. The oldest ban comes first."""
         self.holds: dict[tuple[str, str], Ban] = {}
-        """The users that :meth:`hold` keeps out, as (app, user)."""
+        """App and user → the ban of a user whom :meth:`hold` keeps out."""
         self.kicks = RecentKicks()
         self._notices = Buckets(LOGIN_NOTICES)
 
     def commands(self) -> CommandTable:
         """Return the commands of clients that this service runs."""
 
-        # A login and a ping are the commands that need no session.
+        # Only a login and a ping need no session.
         return {
             Login: CommandRow(self._run_login, needs_session=False),
             Heartbeat: CommandRow(self._run_heartbeat),
@@ -327,9 +336,9 @@ class Sessions:
         After ``ReplyCode.OK``, the user can be reached on this connection.
         ``again`` means that a connection that has logged in may log in again;
         its session ends when the new one begins. ``decision`` is the login
-        decision; None: it is made here. ``kicks`` is the number of kicks before
-        the decision; None: the number of now. Under the policy ``refuse`` this
-        may wait for :data:`ALIVE_SECONDS`.
+        decision; None means that it is made here. ``kicks`` is the number of
+        kicks before the decision; None means the current number. Under the
+        policy ``refuse`` this may wait for :data:`ALIVE_SECONDS`.
         """
         if kicks is None:
             kicks = self.kicks.count
@@ -386,15 +395,17 @@ class Sessions:
         if kicks != self.kicks.count:
             self._require_no_kick(kicks, app.name, login)
         self._logins.began(connection, decision)
-        # Closed last: if the login is refused, the older sessions stay open.
+        # The older sessions are closed last. If the login is refused, they stay
+        # open.
         for older in replaced:
             older.close(CloseCode.REPLACED)
 
     def _require_no_kick(self, kicks: int, app: str, login: Login) -> None:
-        """Raise SessionRefused if the user was kicked, or the app deleted, since
-        there were ``kicks`` kicks."""
+        """Raise SessionRefused if the user was kicked, or the app was deleted,
+        after the first ``kicks`` kicks."""
         if self.kicks.since(kicks, app, login.user, login.device):
-            # A kick with a ban is refused as a ban, which has a reason.
+            # If the kick came with a ban, the login is refused because of the
+            # ban, which has a reason for the user.
             self._require_no_ban(app, login.user)
             raise SessionRefused(ReplyCode.UNAUTHORIZED, "kicked", CloseCode.KICKED)
         self._require_app_not_deleted(kicks, app)
@@ -411,7 +422,8 @@ class Sessions:
             return
         size = _NOTICES_BYTES + len(former_user) + len(login.user)
         limit = self._fanout.notice_bytes
-        # A larger size counts as the limit: otherwise nobody could ever pay it.
+        # A size above the limit counts as the limit. Otherwise no bucket would
+        # ever have enough tokens for it.
         if not self._notices.take(ref(connection), min(size, limit), limit):
             raise SessionRefused(ReplyCode.NOT_STORED, "rate")
 
@@ -442,8 +454,8 @@ class Sessions:
     ) -> list[Connection]:
         """Ping the older sessions of a user, and return them if all are dead.
 
-        Raises SessionRefused if one is alive. Sessions that began during the
-        wait count as alive.
+        Raises SessionRefused if a session is alive. Sessions that began during
+        the wait count as alive.
         """
         is_any_alive = self._any_alive(rivals)
         rivals_now = _rivals(app, login, connection)
@@ -480,9 +492,9 @@ class Sessions:
         """Begin a session without a user. Returns a reply code.
 
         Such a session can only be a member of channels. No push to users
-        reaches it, and no user is online by it. ``kicks`` is the number of
-        kicks before the decision; None: the decision has not switched
-        greenlets. Never switches greenlets.
+        reaches the session, and it makes no user online. ``kicks`` is the
+        number of kicks before the decision. It is None if the decision was made
+        without a switch of greenlets. Never switches greenlets.
         """
         try:
             hub_app = self._app(app)
@@ -493,7 +505,8 @@ class Sessions:
         except SessionRefused as refused:
             return self._refuse(connection, Login(app, user=""), refused)
 
-        # Attached only: pushes to users do not find it.
+        # The session is only attached to the hub. So pushes to users do not
+        # find it.
         self._hub.attach(hub_app, connection, user="", device="")
         self._metrics.logins[app] += 1
         self._logins.began(connection, decision)
@@ -510,13 +523,13 @@ class Sessions:
     ) -> bool:
         """Begin a session for the maker of the request that opens a connection.
 
-        It is a session of the user with this token. A back end, or somebody
-        without a token, gets a session without a user. The app's rules apply as
-        to a login: dialects, origins, bans, limits, policy.
+        The session is for the user with this token. A back end, or somebody
+        without a token, gets a session without a user. The rules of the app
+        apply as they do to a login: dialects, origins, bans, limits and policy.
 
-        Returns False if the session was refused; then the connection is closed
-        with the reason. May switch greenlets, but not after the session has
-        begun.
+        Returns False if the session was refused. Then this method has closed
+        the connection with the reason. May switch greenlets, but not after the
+        session has begun.
         """
         # A kick during the decision would find no session to close.
         kicks = self.kicks.count
@@ -563,8 +576,8 @@ class Sessions:
     def _renew(self, connection: Connection, login: Login) -> None:
         """Handle another login on a connection that has a session.
 
-        It may only renew the token of this session. May switch greenlets.
-        Raises SessionRefused.
+        Such a login may only renew the token of this session. May switch
+        greenlets. Raises SessionRefused.
         """
         is_same = (connection.app, connection.user) == (login.app, login.user)
         if not is_same or not self._logins.holds_token(connection):
@@ -584,9 +597,9 @@ class Sessions:
     ) -> None:
         """End a session whose connection stays open.
 
-        ``successor`` has the app and the user of the next session; None: no
-        session follows. If the user stays the same, others get no exit notice.
-        May switch greenlets.
+        ``successor`` has the app and the user of the next session; None means
+        that no session follows. If the user stays the same, other users get no
+        exit notice. May switch greenlets.
         """
         app = connection.app
         user = connection.user
@@ -600,8 +613,8 @@ class Sessions:
     def heartbeat(self, connection: Connection) -> None:
         """Renew a session, because its client has sent a heartbeat.
 
-        An older connection under ``newest`` does not keep its user online by
-        it.
+        Under the policy ``newest``, the heartbeat of an older connection does
+        not keep its user online.
         """
         connection.last_seen = monotonic()
 
@@ -612,7 +625,7 @@ class Sessions:
         """
         self._metrics.closed(code)
         went_offline = self._hub.leave(connection)
-        # Users who are connections had no enter notice.
+        # If users are connections, nobody got an enter notice about them.
         if went_offline and connection.encoding.dialect.name != NAMED_BY_ID:
             app, user = app_and_user(connection)
             self._fanout.notice(self._hub.apps[app], Event("exit", user, EXIT_TEXT))
@@ -633,13 +646,17 @@ class Sessions:
         reason: str = "",
     ) -> ClosedSessions:
         """Close the sessions of users on all nodes, and ban the users if
-        ``ban_seconds`` says so.
+        ``ban_seconds`` is not 0.
 
-        The close code keeps clients from connecting again. ``ban_seconds`` is
-        the time for which logins are refused, with a ``reason`` that the users
-        see; 0: no ban; infinity: for good. ``device`` limits it to sessions of
-        a device of this name, or of a part of it; None: all. May switch
-        greenlets.
+        The close code keeps clients from connecting again. - ``device``: only
+        sessions of a device of this name, or of a part of that device, are
+        closed; None means sessions of all devices.
+
+        - ``ban_seconds``: the time for which logins are refused; 0 means no
+          ban, and infinity a ban for good.
+        - ``reason``: the reason of the ban, which the users see.
+
+        May switch greenlets.
         """
         missing: list[str] = []
         ban_seconds = min(ban_seconds, _LONGEST_BAN * MAX_BAN_SECONDS)
@@ -650,7 +667,7 @@ class Sessions:
             closed, missing = self._close_on_all_nodes(self._others, query)
 
         # The ban is stored last. A node that reads a new ban closes the
-        # sessions, and these would not be counted here.
+        # sessions of the user, and these sessions would not be counted here.
         is_lasting = ban_seconds <= 0 or self._store_ban(
             app, users, ban_seconds, reason
         )
@@ -675,7 +692,7 @@ class Sessions:
     def _online(self, others: OtherNodes, app: str, users: Sequence[str]) -> list[str]:
         """Return the users with an addressed session on some node.
 
-        Empty if the registry does not answer.
+        The list is empty if the registry does not answer.
         """
         if not users:
             return []
@@ -687,8 +704,8 @@ class Sessions:
     ) -> bool:
         """Store a ban in the database.
 
-        Returns False if it was not stored: then nodes that start later do not
-        know it.
+        Returns False if the ban was not stored. Then nodes that start later do
+        not know the ban.
         """
         # Nodes of a cluster with databases of their own refuse to run. So only
         # a node without a cluster creates a database here.
@@ -705,8 +722,8 @@ class Sessions:
     def unban(self, app: str, users: Sequence[str]) -> tuple[str, ...]:
         """Lift bans on all nodes. Returns the nodes that did not answer.
 
-        They read the change from the database later. May switch greenlets.
-        Raises StorageUnavailable.
+        Such nodes read the change from the database later. May switch
+        greenlets. Raises StorageUnavailable.
         """
         if self._store.has_database:
             self._store.ban(app, users, seconds=0)  # lifts the bans
@@ -734,7 +751,7 @@ class Sessions:
     ) -> dict[tuple[str, float, str], list[str]]:
         """Apply bans, and return the users who were not banned before.
 
-        They are under the app, the seconds and the reason of their bans.
+        The keys of the result are the app, the seconds and the reason of a ban.
         """
         new_bans: dict[tuple[str, float, str], list[str]] = {}
         for row in rows:
@@ -759,12 +776,14 @@ class Sessions:
         return answers, missing
 
     def close_here(self, query: CloseSessions) -> list[int]:
-        """Close sessions of this node, as another node or this one asks.
+        """Close sessions of this node, because this node or another node asks
+        for it.
 
         Returns the number of closed addressed sessions of each user: sessions that
         pushes reach. Never switches greenlets.
         """
-        # Also without an app: a login may be in progress.
+        # This is done even if the app does not exist here, because a login may
+        # be in progress.
         for user in query.users:
             self.kicks.note(query.app, user, query.device)
         app = self._hub.apps.get(query.app)
@@ -779,14 +798,15 @@ class Sessions:
             for user in query.users
         ]
         counts = list(map(len, sessions_of))
-        # All connections are found before the first one is closed, because its end
-        # changes the hub.
+        # All connections are found before the first one is closed, because each
+        # close changes the hub.
         unaddressed = self._find_unaddressed(app, query, counts)
         self._close_each((*unaddressed, *chain.from_iterable(sessions_of)), query.app)
         return counts
 
     def _close_each(self, connections: Collection[Connection], app: str) -> None:
-        """Close connections because of a kick or a ban, which the close code tells."""
+        """Close connections because of a kick or a ban. The close code tells
+        the client which."""
         for connection in connections:
             ban = self.ban_of(app, connection.user or "")
             if ban is None:
@@ -867,12 +887,13 @@ class Sessions:
         """Keep exactly these users out of this node, even if their bans are
         lifted.
 
-        This lasts until the next call. ``users`` maps app and user to the end
-        in Unix seconds, which is shown to the user with the ``reason``. Never
-        switches greenlets.
+        The users are kept out until the next call. ``users`` maps app and user
+        to a Unix second. It is shown to the user as the end, with the
+        ``reason``. Never switches greenlets.
         """
         new = users.keys() - self.holds.keys()
-        # Adding this to a Unix time gives the time of the process's clock.
+        # A Unix time plus this number is a time of the monotonic clock of this
+        # process.
         unix_to_monotonic = monotonic() - time()
         self.holds = {
             user: Ban(unix_to_monotonic + end, reason) for user, end in users.items()
@@ -883,7 +904,8 @@ class Sessions:
     def _begin(self, app: App, connection: Connection, login: Login) -> None:
         """Register a session in the hub, and send the enter notice to other
         users."""
-        # Clients of such a dialect send heartbeats: the login is the first one.
+        # Clients of such a dialect send heartbeats, and the login counts as the
+        # first heartbeat.
         if not connection.encoding.dialect.pinged:
             connection.last_seen = monotonic()
         self._hub.join(app, connection, login.user, login.device)
@@ -922,7 +944,8 @@ class Sessions:
         """Return the bans of an app by their users, according to this node's
         list.
 
-        Users of :attr:`holds` are left out. Never switches greenlets.
+        Users whom :meth:`hold` keeps out are left out. Never switches
+        greenlets.
         """
         return {
             user: ban
@@ -931,10 +954,10 @@ class Sessions:
         }
 
     def banned_until(self, app: str, user: str) -> float:
-        """Return when the ban of a user ends, in Unix seconds; 0: the user is
+        """Return when the ban of a user ends, in Unix seconds; 0 if the user is
         not banned.
 
-        According to this node's list. Never switches greenlets.
+        Only the bans that this node knows count. Never switches greenlets.
         """
         ban = self.ban_of(app, user)
         if ban is None:
@@ -949,7 +972,7 @@ class Sessions:
     def ban_of(self, app: str, user: str) -> Ban | None:
         """Return the ban that keeps a user out, according to this node's list.
 
-        None if the user is not banned. Never switches greenlets.
+        The result is None if the user is not banned. Never switches greenlets.
         """
         ban = self._bans.get((app, user))
         if ban is not None and ban.ends < monotonic():
@@ -960,14 +983,14 @@ class Sessions:
     def _any_alive(self, rivals: list[Connection]) -> bool:
         """Ping these sessions, and wait until one of them answers.
 
-        Returns False if all have ended, or if none has answered in
-        :data:`ALIVE_SECONDS`.
+        Returns False if all sessions have ended, or if no session has answered
+        within :data:`ALIVE_SECONDS`.
         """
         for rival in rivals:
             rival.ping()
         for _ in range(_LOOKS):
             gevent.sleep(ALIVE_SECONDS / _LOOKS)
-            # An answer resets the time of the ping.
+            # An answer of the client resets ``pinged_at``.
             if any(rival.is_open and not rival.pinged_at for rival in rivals):
                 return True
             if all(not rival.is_open for rival in rivals):
@@ -981,7 +1004,8 @@ def _run_ping(_connection: Connection, _command: Ping) -> Reply:
 
 
 def _users_closed_somewhere(query: CloseSessions, closed: Sequence[int]) -> set[str]:
-    """Return the users of a query who have, or had, sessions on some node.
+    """Return the users of a query who have, or had until now, sessions on some
+    node.
 
     Without a session on any node, a user has no older connections either.
     ``closed`` has the number of sessions of each user that this node closes.

@@ -54,7 +54,7 @@ _OBSERVATIONS_PER_HANG: Final = 4
 _STACK_SECONDS: Final = 1.0
 """How long a hung child may write its stack before it is killed."""
 _DRAIN_SECONDS: Final = 30.0
-"""How long a node that drains may take beyond its settings. Then it is
+"""A draining node may take this much longer than its settings allow. Then it is
 killed."""
 _SHORT_DRAIN_SECONDS: Final = 5.0
 """Time limit of a drain after a second signal."""
@@ -92,9 +92,9 @@ class Children(Service, dict=True):
         """Whether all children have served once. From then on a failed child is
         restarted."""
         self.ending = False
-        """Whether all children drain, and none is started any more."""
+        """Whether all children drain, and no child is started any more."""
         self.failure: StartError | None = None
-        """Why the first start failed; None if it has not failed."""
+        """The reason why the first start failed; None if it has not failed."""
         self.bad_ends = 0
         """Number of children that failed while they drained at the end."""
         self._lifeline = os.pipe()
@@ -118,12 +118,14 @@ class Children(Service, dict=True):
         self._reap(now)
         self._observe(now)
         for slot in self.slots:
-            # Too many parallel starts would look like hung loops.
+            # If too many children started at once, they would be slow and look
+            # like children that hang.
             if self.ending or self.starting >= self._starting_at_once:
                 break
             if slot.state is SlotState.DOWN and slot.due <= now:
                 self._start(slot, now)
-        # Once settled, it stays so: a later failure is no failed start.
+        # ``settled`` never becomes false again: a later failure is not a failed
+        # start.
         if not self.settled and not self.ending:
             self.settled = all(slot.state is SlotState.SERVING for slot in self.slots)
 
@@ -151,8 +153,8 @@ class Children(Service, dict=True):
         slot.status.clear()
         _flush_streams()
 
-        # A signal between the fork and the child's own handlers would go into the
-        # pipe of the supervisor, so signals wait.
+        # Until the child has its own handlers, a signal to it would go into the
+        # pipe of the supervisor. So signals are blocked around the fork.
         with self.signals.blocked(), self.permits.line() as line:
             run = self._child_of(slot, line)
             try:
@@ -161,7 +163,7 @@ class Children(Service, dict=True):
                 slot.since = now
                 self._failed(slot, now, f"fork failed: {error.strerror}")
                 return
-            if pid == 0:  # this is the child
+            if pid == 0:  # this process is the child
                 run()
         slot.forked(pid, now, self.generation)
 
@@ -171,10 +173,10 @@ class Children(Service, dict=True):
         """Return the function that the child of a slot runs, which never
         returns.
 
-        It is made before the fork, so that the child has nothing else to do.
-        ``line`` is the child's end of the socket by which it asks for bulk
-        permits: the permission to write a broadcast to very many connections.
-        None if nodes need no permits.
+        The function is made before the fork, so that the child has nothing else
+        to do. ``line`` is the child's end of the socket by which it asks for
+        bulk permits: the permission to write a broadcast to very many
+        connections. None if nodes need no permits.
         """
         reading, writing = self._lifeline
         foreign = [other.listeners for other in self.slots if other is not slot]
@@ -215,9 +217,9 @@ class Children(Service, dict=True):
             try:
                 pid, status = _waitpid(-1, os.WNOHANG)
             except ChildProcessError:
-                return  # there is no child at all
+                return  # the supervisor has no child at all
             if not pid:
-                return  # the other children still run
+                return  # no other child has ended
             code = os.waitstatus_to_exitcode(status)
             for slot in self.slots:
                 if slot.pid == pid:
@@ -227,16 +229,16 @@ class Children(Service, dict=True):
         """Handle the end of the child of a slot.
 
         ``code`` is its exit status, or the negative number of the signal that
-        ended it. An end without an order counts as a failure, whatever its
-        status.
+        ended it. If the supervisor has not ordered the end, it counts as a
+        failure, whatever the status is.
         """
         how_it_ended = _how_it_ended(slot, code)
         if slot.state is not SlotState.DRAINING:
             self._failed(slot, now, how_it_ended)
             return
 
-        # A child that has not served yet is ended by the signal itself. That is
-        # no failure.
+        # A child that does not serve yet has no handler, so the drain signal
+        # itself ends it. That is not a failure.
         if code and slot.status.marks.started:
             self.bad_ends += self.ending
             self.report(
@@ -246,11 +248,12 @@ class Children(Service, dict=True):
         slot.ended(now, planned=True)
 
     def _failed(self, slot: Slot, now: float, how_it_ended: str) -> None:
-        """Handle a child that has ended by itself, or could not be forked.
+        """Handle the failure of a child, which has ended by itself or could not
+        be forked.
 
-        It is started again after a pause. During the first start, all children
-        end instead. ``how_it_ended`` is for the log, for example "ended by
-        SIGKILL".
+        The child is started again after a pause. During the first start, all
+        children are ended instead. ``how_it_ended`` is for the log, for example
+        "ended by SIGKILL".
         """
         if not self.settled:
             self._end_first_start(slot, now, how_it_ended)
@@ -281,11 +284,11 @@ class Children(Service, dict=True):
         """Check the running children, and kill children that hang.
 
         A child hangs if its event loop has written no heartbeat for
-        ``server.hang_seconds``. A child that has passed its deadline, for example
-        of a drain, is killed, too.
+        ``server.hang_seconds``. A child that has passed its deadline, such as
+        the deadline of a drain, is killed, too.
         """
-        # If this process was paused, it has not seen the heartbeats meanwhile. So
-        # that time does not count as silence of the children.
+        # If this process was paused, it has not seen the heartbeats meanwhile.
+        # So the time of the pause does not count as silence of the children.
         missed = max(now - self._observed_at - 2 * self._observe_seconds, 0.0)
         self._observed_at = now
         for slot in self.slots:
@@ -297,11 +300,13 @@ class Children(Service, dict=True):
                 self._check_silence(slot, now)
             if now >= slot.deadline:
                 os.kill(slot.pid, signal.SIGKILL)
-                # Later, because the child is reaped at a later tick.
+                # The deadline is set to a later time, because the child is
+                # reaped at a later tick.
                 slot.deadline = now + _OBSERVE_SECONDS
 
     def _serves(self, slot: Slot) -> None:
-        """Handle a child that has begun to serve: now it can take signals."""
+        """Handle a child that has begun to serve. From now on it can take
+        signals."""
         self.report(logging.INFO, f"node {slot.name} (pid {slot.pid}) is serving")
         for number in slot.waiting_signals:
             os.kill(slot.pid, number)
@@ -322,7 +327,8 @@ class Children(Service, dict=True):
             f"node {slot.name} (pid {slot.pid}): event loop blocked for "
             f"{silent_seconds:.0f} s, killing it; the stack follows on standard error",
         )
-        # Its handler writes the stack even if the loop is blocked.
+        # The handler of this signal writes the stack even if the loop is
+        # blocked.
         os.kill(slot.pid, STACK_SIGNAL)
         slot.deadline = min(slot.deadline, now + _STACK_SECONDS)
 
@@ -342,7 +348,7 @@ class Children(Service, dict=True):
         too long."""
         slot.state = SlotState.DRAINING
         drain = self.config.drain
-        # As long as its settings allow, and some time more.
+        # The child may take as long as its settings allow, and some time more.
         seconds = drain.delay_seconds + drain.close_seconds
         seconds += self.config.websocket.close_seconds + _DRAIN_SECONDS
         slot.deadline = min(slot.deadline, time.monotonic() + seconds)
@@ -352,7 +358,8 @@ class Children(Service, dict=True):
         """Drain all children and close their listeners. From now on no child is
         started."""
         self.ending = True
-        # First all listeners, so that no child gets another connection.
+        # All listeners are closed first, so that no child gets another
+        # connection.
         for slot in self.slots:
             close_all(slot.listeners)
         for slot in self.slots:
@@ -427,14 +434,16 @@ def run_child(
     except BaseException:
         traceback.print_exc()
     finally:
-        # Not sys.exit(), which would run the supervisor's code above this call.
+        # sys.exit() would run the code of the supervisor above this call, so it
+        # is not used.
         os._exit(status)
 
 
 def _node_started(
     heartbeat: _Heartbeat, line: _socket.socket | None, node: Node
 ) -> None:
-    """Begin what a child does for its supervisor once its node serves."""
+    """Begin the work that a child does for its supervisor once its node
+    serves."""
     heartbeat.started(node)
     if line is not None:
         _ask_for_permits(node, line)
@@ -443,10 +452,10 @@ def _node_started(
 def _flush_streams() -> None:
     """Write the buffers of the console before a fork.
 
-    Otherwise the child would also write its copy of them.
+    Otherwise the child would write its copy of the buffers, too.
     """
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError):  # nobody reads the stream any more
+        with suppress(OSError):  # the stream has no reader any more
             stream.flush()
 
 
@@ -464,7 +473,8 @@ def _ask_for_permits(node: Node, line: _socket.socket) -> None:
     """Let a node ask the supervisor before it writes a broadcast to very many
     connections.
 
-    Of many nodes on one machine, only a few do so at a time.
+    If there are many nodes on one machine, only a few of them may write such
+    broadcasts at a time.
     """
     flusher = node.core.network.flusher
     flusher.permit = BulkPermit(
@@ -480,19 +490,19 @@ def _ask_for_permits(node: Node, line: _socket.socket) -> None:
 class _Heartbeat:
     """Writes the state of this node to its status page, again and again.
 
-    A timer of the event loop does so. If the loop is blocked, the heartbeats
-    stop, and the supervisor sees that.
+    A timer of the event loop writes it. If the loop is blocked, the heartbeats
+    stop, and the supervisor notices that.
     """
 
     def __init__(self, status: StatusPage, seconds: float) -> None:
-        """Begin to beat every ``seconds``. Until :meth:`started`, the page says
-        that the node is starting."""
+        """Begin to write a heartbeat every ``seconds``. Until :meth:`started`
+        is called, the page says that the node is starting."""
         self._page = status
         self._node: Node | None = None
         self._beat()
         loop = gevent.get_hub().loop
-        # After the imports the loop's own time is old, and the timer would fire
-        # too early.
+        # The imports took time, so the time that the loop has stored is old.
+        # With it the timer would fire too early.
         loop.update_now()
         self._timer: Any = loop.timer(until_beat(seconds), seconds, ref=False)
         self._timer.start(self._beat)
@@ -507,7 +517,7 @@ class _Heartbeat:
         """Callback of the timer: write the state of the node, and count the
         heartbeat."""
         node = self._node
-        if node is None:  # it is starting
+        if node is None:  # the node is still starting
             marks = NodeMarks(started=False, ready=False, connections=0, room=0)
         else:
             connections = len(node.core.network.context.connections)
@@ -520,7 +530,8 @@ class _Heartbeat:
 
 
 def _supervisor_gone(watcher: Any) -> None:
-    """Drain this node, because nobody could restart or end it any more."""
+    """Drain this node, because its supervisor is gone and nobody else could
+    restart or end the node."""
     watcher.stop()
     logging.getLogger(__name__).error("the supervisor process has ended")
     os.kill(os.getpid(), signal.SIGTERM)
@@ -540,15 +551,16 @@ _set_handler: Final = monkey.get_original("signal", "signal")
 
 
 def _do_nothing(*_: Any) -> None:
-    """Handle a signal, whose number the interpreter writes to the pipe."""
+    """Do nothing with a signal. The interpreter has already written its number
+    to the pipe."""
 
 
 class SignalQueue:
-    """The signals that have arrived since they were read last.
+    """The signals that have arrived and were not read yet.
 
     The interpreter writes the number of each signal into a pipe, on which the
-    supervisor can wait together with other files. One per process. Owner: the
-    supervisor.
+    supervisor can wait together with other files. A process has only one queue.
+    Owner: the supervisor.
     """
 
     def __init__(self) -> None:
@@ -566,8 +578,8 @@ class SignalQueue:
         """Wait up to ``seconds`` for signals, and return their numbers in
         order.
 
-        Meanwhile nodes that ask for ``permits`` are answered. The list is empty
-        if no signal has come.
+        During the wait, nodes that ask for ``permits`` get answers. The list is
+        empty if no signal has come.
         """
         if permits.wait(self._reading, seconds):
             return list(os.read(self._reading, _SIGNALS_READ))
@@ -578,7 +590,7 @@ class SignalQueue:
         """Block signals around a fork, so that the child does not write them
         into the pipe of the supervisor.
 
-        :meth:`release` unblocks them in the child.
+        In the child, :meth:`release` unblocks the signals.
         """
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
         try:
@@ -589,15 +601,15 @@ class SignalQueue:
     def release(self) -> None:
         """In a child: give up the supervisor's handling of signals.
 
-        Until the node has handlers of its own, the signals that drain it end it
-        at once, and the others are ignored.
+        Until the node has its own handlers, a drain signal (:data:`DRAIN`) ends
+        the child at once, and other signals are ignored.
         """
         signal.set_wakeup_fd(-1)
         os.close(self._reading)
         os.close(self._writing)
         for number in _HANDLED:
-            # Each signal is set once only: if it was ignored even for a moment,
-            # a signal that waits would be lost.
+            # The action of each signal is set only once. If a signal were
+            # ignored even for a moment, a pending signal would be lost.
             if number in DRAIN or number == signal.SIGCHLD:
                 _set_handler(number, signal.SIG_DFL)
             else:

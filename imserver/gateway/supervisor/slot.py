@@ -1,5 +1,5 @@
-"""A slot holds one child process at a time: its settings, listeners, status
-page, state and restart delay."""
+"""Slots. A slot is the place of one child process, with its settings,
+listeners, status page, state and restart delay."""
 
 import _socket
 import logging
@@ -52,34 +52,39 @@ class NodeMarks(NamedTuple):
 
 
 RUSH_SECONDS: Final = 0.1
-"""The least time for which new connections go to the same few nodes. Between
-this time and :data:`_LONGEST_SECONDS`, other nodes are chosen as soon as each
-of the few has got half as many connections as a node has on average. So nodes
-are filled evenly, however many connections come."""
+"""The least time for which new connections go to the same few nodes.
+
+After this time, other nodes are chosen when each of the few has got half as
+many connections as a node has on average, or after :data:`_LONGEST_SECONDS`. So
+all nodes get about as many connections, however many come.
+"""
 _LONGEST_SECONDS: Final = 0.5
 """The longest time for which new connections go to the same few nodes."""
 _COUNT_SECONDS: Final = 1.0
 """Time over which the rate of new connections is measured."""
 _RUSH_PER_SECOND: Final = 500
-"""This rate of new connections is a rush."""
+"""From this number of new connections per second there is a rush."""
 _RUSH_ROOM: Final = 8192
-"""In a rush a node gets new connections only if it has room for this many:
-twice an accept queue."""
+"""In a rush a node gets new connections only if it has room for this many
+connections. It is twice the length of an accept queue."""
 _EVEN_CONNECTIONS: Final = 512
 """If the numbers of connections of all nodes differ by less, all nodes get new
 connections."""
 _SILENT_SECONDS: Final = 5.0
-"""A child gets no new clients if its loop was blocked for this time."""
+"""A child gets no new clients if its event loop was blocked for this many
+seconds."""
 _LONG_LIFE_SECONDS: Final = 60.0
-"""The failure of a child that has lived for this time counts as the first
+"""If a child has lived for this time, its failure counts as the first
 failure."""
 _LONGEST_PAUSE_SECONDS: Final = 30.0
 """The longest time until a failed child is restarted."""
 _MAX_FAILURES: Final = 16
-"""Failures are counted up to this number, because the pause no longer grows."""
+"""Failures are counted up to this number. Beyond it, the pause before a restart
+no longer grows."""
 
 _ATTACH_REUSEPORT_CBPF: Final = 51
-"""SO_ATTACH_REUSEPORT_CBPF of Linux, which the module socket does not have."""
+"""The option SO_ATTACH_REUSEPORT_CBPF of Linux. The module socket does not have
+this constant."""
 # Opcodes of classic BPF (linux/bpf_common.h). A is the accumulator.
 _LOAD: Final = 0x20  # A = a word at an address
 _MODULO: Final = 0x94  # A = A mod a constant
@@ -91,7 +96,8 @@ _RANDOM_NUMBER: Final = 0xFFFFF000 + 56
 """The address at which the kernel has a random number: SKF_AD_OFF +
 SKF_AD_RANDOM."""
 _NO_LISTENER: Final = 0xFFFFFFFF
-"""A number that no listener has: the kernel chooses by hash."""
+"""A number that no listener has. If the program returns it, the kernel chooses
+a listener by hash."""
 
 
 class ConnectionSteering:
@@ -101,9 +107,9 @@ class ConnectionSteering:
     a child for each new connection. A classic BPF program, which needs no
     privilege, makes that choice: it returns the number of a listener.
 
-    Without Linux, or if other processes share the ports, this is not
-    ``possible``. Then connections to children that cannot serve them wait in
-    their queues.
+    ``possible`` is False on systems other than Linux, and if other processes
+    share the ports. Then a connection to a child that cannot serve it waits in
+    the queue of that child.
     """
 
     _INSTRUCTION = Struct("=HBBI")
@@ -127,8 +133,8 @@ class ConnectionSteering:
         """From now on send no new connections to the children with these
         numbers.
 
-        If ``closed`` has the numbers of all children, none is excluded: waiting
-        is better than a refused connection.
+        If ``closed`` has the numbers of all children, no child is excluded: a
+        client that waits is better than a refused connection.
         """
         if len(closed) == self._count:
             closed = frozenset()
@@ -166,7 +172,8 @@ class ConnectionSteering:
         if not closed:
             return [pack(_RETURN_CONSTANT, 0, 0, _NO_LISTENER)]
 
-        # First a random number below the number of open listeners.
+        # The program first makes a random number below the number of open
+        # listeners.
         open_listeners = self._count - len(closed)
         program = [
             pack(_LOAD, 0, 0, _RANDOM_NUMBER),
@@ -177,10 +184,11 @@ class ConnectionSteering:
         return program
 
     def _skip(self, closed: frozenset[int]) -> list[bytes]:
-        """Return the instructions that add one for each closed listener up to
-        a number.
+        """Return the instructions that change a number of an open listener to
+        its number among all listeners.
 
-        So with the listener 1 closed, 0, 1, 2 become 0, 2, 3.
+        They add one for each closed listener up to the number. For example, if
+        the listener 1 is closed, 0, 1, 2 become 0, 2, 3.
         """
         pack = self._INSTRUCTION.pack
         instructions = []
@@ -194,32 +202,32 @@ class Rush:
     """Chooses which of many nodes get new connections.
 
     In a rush, very many clients connect. Then only ``few`` nodes at a time get
-    them, in turn, because a login takes less time on a node that logs in many
-    clients at once. Nodes with fewer connections than others get new ones
-    first. If ``few`` is 0, there are not many nodes, and all of them get new
-    connections.
+    the new connections, and the nodes take turns. A login takes less time on a
+    node that logs in many clients at once. Nodes with fewer connections than
+    others get new ones first. If ``few`` is 0, there are not many nodes, and
+    all of them get new connections.
     """
 
     def __init__(self, few: int) -> None:
-        """``few`` is how many nodes get new connections during a rush; 0: all
-        of them."""
+        """``few`` is the number of nodes that get new connections during a
+        rush; 0 means all nodes."""
         self._few = few
         self._counts: dict[int, NodeMarks] = {}
-        """Number of a node → its marks when connections were counted last."""
+        """Number of a node → its marks at the last count of connections."""
         self._counted_at = -math.inf
-        """When connections were counted last; minus infinity before the first
-        time."""
+        """The time of the last count of connections; minus infinity before the
+        first count."""
         self._per_second = 0.0
-        """How many connections came per second when they were counted last."""
+        """How many connections came per second, according to the last count."""
         self._chosen: frozenset[int] = frozenset()
         """The numbers of the nodes that get new connections."""
         self._chosen_until = 0.0
         """Time until which the chosen nodes get new connections."""
         self._unreported: dict[int, float] = {}
-        """Number of a node → about how many connections it has got but not
-        reported yet."""
+        """Number of a node → an estimate of the connections that it has got but
+        not reported yet."""
         self._chosen_at: dict[int, float] = {}
-        """Number of a node → when it was chosen last."""
+        """Number of a node → the time of its last choice."""
 
     @property
     def active(self) -> bool:
@@ -244,7 +252,8 @@ class Rush:
         return self._chosen
 
     def _choose_again(self, nodes: dict[int, NodeMarks], now: float) -> None:
-        """Choose nodes, and until when they get new connections."""
+        """Choose the nodes that get new connections, and the time until which
+        they get them."""
         counts = self._expected_counts(nodes)
         mean = sum(counts.values()) / len(counts)
         order = self._order_of_turns(counts, mean)
@@ -256,10 +265,10 @@ class Rush:
         self._give_turn(order[:chosen_count], now, seconds)
 
     def _order_of_turns(self, counts: Mapping[int, float], mean: float) -> list[int]:
-        """Sort nodes by when they shall get new connections.
+        """Sort nodes by the order in which they get new connections.
 
-        First come the nodes with fewer connections than the ``mean``, and among
-        them the one whose turn was longest ago.
+        The nodes with fewer connections than the ``mean`` come first. Among
+        these, the node that has waited longest for a turn comes first.
         """
 
         def rank(number: int) -> tuple[bool, float]:
@@ -268,7 +277,7 @@ class Rush:
         return sorted(counts, key=rank)
 
     def _expected_counts(self, nodes: dict[int, NodeMarks]) -> dict[int, float]:
-        """Return about how many connections each node has now.
+        """Return an estimate of how many connections each node has now.
 
         Connections that a node got a moment ago are not in its marks yet.
         """
@@ -280,8 +289,8 @@ class Rush:
     def _give_turn(self, numbers: list[int], now: float, seconds: float) -> None:
         """Let these nodes get the new connections for some seconds.
 
-        The connections that they will get are estimated, because the marks of the
-        nodes have them only later.
+        This estimates the connections that the nodes will get, because the
+        nodes report them in their marks only later.
         """
         self._chosen = frozenset(numbers)
         self._chosen_until = now + seconds
@@ -296,15 +305,17 @@ class Rush:
     ) -> int:
         """Return how many nodes get new connections, from the start of ``order``.
 
-        In a rush these are a few nodes, if each of them has enough room. Otherwise
-        all nodes get new connections if they have about as many. Else only the
-        nodes that have no more than the mean get them, so that they catch up.
+        In a rush these are a few nodes, if each of them has enough room.
+        Without a rush, all nodes get new connections if they have about the
+        same number of connections. Otherwise only the nodes with no more
+        connections than the mean get new ones, so that these nodes catch up.
         """
         if self.active and all(
             nodes[number].room >= _RUSH_ROOM for number in order[: self._few]
         ):
             return self._few
-        # Nodes with about as many connections need not catch up.
+        # If all nodes have about the same number of connections, no node needs
+        # to catch up.
         difference = max(counts.values()) - min(counts.values())
         if difference < _EVEN_CONNECTIONS:
             return len(order)
@@ -315,8 +326,8 @@ class Rush:
         """Measure how many connections have come per second since the last
         call.
 
-        ``nodes`` has the current marks. A node that is new among them counts
-        from the next call on.
+        ``nodes`` has the current marks. A node that was not in the last call
+        counts from the next call on.
         """
         before = self._counts
         self._counts = nodes
@@ -327,7 +338,7 @@ class Rush:
                 new_connections += max(growth, 0)
         self._per_second = new_connections / (now - self._counted_at)
         self._counted_at = now
-        # The marks have these connections now.
+        # The marks now include the connections that were not reported before.
         self._unreported = {}
 
 
@@ -336,7 +347,8 @@ _BEATS: Final = Struct("=Q")
 _MARKS: Final = Struct("=??IQ")
 """The fields of :class:`NodeMarks`."""
 _HEADER: Final = Struct("=?H")
-"""Whether the text is a failure, and its length in bytes."""
+"""Whether the text is the reason of a failure, and the length of the text in
+bytes."""
 _MARKS_AT: Final = _BEATS.size
 _HEADER_AT: Final = _MARKS_AT + _MARKS.size
 _TEXT_AT: Final = _HEADER_AT + _HEADER.size
@@ -346,14 +358,15 @@ class StatusPage:
     """Shared memory through which a child reports to the supervisor, without
     system calls.
 
-    The supervisor creates it before the fork; afterwards only the child writes.
+    The supervisor creates the page before the fork. Afterwards only the child
+    writes to it.
     """
 
     def __init__(self) -> None:
         self._memory = mmap.mmap(-1, mmap.PAGESIZE)
 
     def clear(self) -> None:
-        """Reset for the next child."""
+        """Reset the page for the next child."""
         self._memory[:] = bytes(mmap.PAGESIZE)
 
     # --- child side -----------------------------------------------------------
@@ -378,8 +391,8 @@ class StatusPage:
 
     @property
     def beats(self) -> int:
-        """Number of heartbeats so far. It does not grow while the loop of the
-        child is blocked."""
+        """Number of heartbeats so far. The number does not grow while the event
+        loop of the child is blocked."""
         beats: int = _BEATS.unpack_from(self._memory, 0)[0]
         return beats
 
@@ -392,7 +405,7 @@ class StatusPage:
         """Return the text that the child has reported.
 
         With ``failed`` this is the reason why it ended, otherwise its notes for
-        the banner. ``""`` if it has reported no such text.
+        the banner. The result is ``""`` if the child has reported no such text.
         """
         has_failed, length = _HEADER.unpack_from(self._memory, _HEADER_AT)
         if has_failed != failed:
@@ -415,7 +428,7 @@ class Slot:
     """
 
     def __init__(self, number: int, name: str, listeners: Listeners) -> None:
-        """A slot without a child, whose first child is due at once."""
+        """Make a slot without a child. The first child is due at once."""
         self.number = number
         self.name = name
         self.listeners = listeners
@@ -425,7 +438,7 @@ class Slot:
         self.generation = 0
         """How many rolling restarts had begun when the child was forked."""
         self.since = 0.0
-        """When the child was forked, or ended."""
+        """When the current child was forked, or when the last child ended."""
         self.due = 0.0
         """When the next child starts, while the slot has no child."""
         self.deadline = math.inf
@@ -435,18 +448,18 @@ class Slot:
         self.failures = 0
         """Consecutive children that ended unexpectedly and early."""
         self.waiting_signals: list[int] = []
-        """Signals to forward once the child serves; earlier they would end it
-        or get lost."""
+        """Signals to forward to the child once it serves. If they were sent
+        earlier, they would end the child or get lost."""
         self._beats = 0
         """The number of heartbeats at the last check."""
         self._beat_at = 0.0
-        """When the number was seen to grow last."""
+        """When a check last found that the number of heartbeats has grown."""
 
     def forked(self, pid: int, now: float, generation: int) -> None:
         """Record that a child was started, as the process ``pid``.
 
-        ``generation`` says how many rolling restarts have begun until now. It
-        shows later whether this child has the newest settings.
+        ``generation`` says how many rolling restarts have begun until now. The
+        number shows later whether this child has the newest settings.
         """
         self.pid = pid
         self.since = now
@@ -462,7 +475,7 @@ class Slot:
         serve.
 
         ``missed`` has the seconds in which the supervisor itself could not
-        read. They do not count as silence of the child.
+        read. These seconds do not count as silence of the child.
         """
         beats = self.status.beats
         if beats != self._beats:
@@ -500,7 +513,7 @@ class Slot:
             self.failures = 0
         pause = 0.0
         if not planned:
-            # 1, 2, 4, … seconds.
+            # The longest pause is 1, 2, 4, … seconds.
             longest = min(2.0**self.failures, _LONGEST_PAUSE_SECONDS)
             pause = random.uniform(0.0, longest)
             self.failures = min(self.failures + 1, _MAX_FAILURES)
@@ -514,7 +527,7 @@ class Slot:
 
 
 PORTS_PER_NODE: Final = 2
-"""How many RPC ports a node has. The first one is in its id."""
+"""How many RPC ports a node has. The first port is in the id of the node."""
 LAST_PORT: Final = 65535
 # Settings that need a full restart, by section: the supervisor has already
 # applied them, or all processes must agree on them.
@@ -584,9 +597,9 @@ def resolve_addresses(config: Config) -> Config:
     """Return the settings with IP addresses in place of host names.
 
     So names are resolved once, for all nodes. The result also has the address
-    that nodes advertise to each other. It stays empty if only the database
-    tells whether a node is in demo mode: then each node finds the address by
-    itself. Raises StartError if a host has no address.
+    that nodes advertise to each other. This address stays empty if only the
+    database tells whether a node is in demo mode. Then each node finds its
+    address by itself. Raises StartError if a host has no address.
     """
     extra = []
     for row in config.server.extra_listen:
@@ -605,8 +618,9 @@ def resolve_addresses(config: Config) -> Config:
 def _advertised_address(config: Config) -> str:
     """Return the address that nodes advertise to each other.
 
-    ``""`` if only the database tells whether a node is in demo mode: a stored
-    key ends it, and nobody has read the database yet.
+    The result is ``""`` if only the database tells whether a node is in demo
+    mode. A stored key would end demo mode, and nobody has read the database
+    yet.
     """
     is_undecided = config.demo and not config.server.insecure
     if config.cluster.advertise or is_undecided:
@@ -634,9 +648,8 @@ def apply_reload(
 
     ``config`` has the reloaded settings, and ``given`` the settings as they
     were read at the start. ``used`` has the settings in use, after
-    :func:`resolve_addresses`. Returns the settings to use from now on. Returns
-    also the names of changed settings that keep their values until a full
-    restart.
+    :func:`resolve_addresses`. Returns the settings to use from now on, and the
+    names of changed settings that keep their old values until a full restart.
     """
     changed: list[str] = []
     unchanged_sections: dict[str, dict[str, Any]] = {}
@@ -652,8 +665,8 @@ def _changed_keys(
 ) -> list[str]:
     """List the settings of a section that a reload would change.
 
-    They are compared with the settings as written, because the ones in use
-    have addresses in place of names.
+    The new settings are compared with the settings as they were written. The
+    settings in use have addresses in place of host names.
     """
     old = getattr(given, section)
     new = getattr(config, section)

@@ -52,12 +52,12 @@ from imserver.gateway.transport.bulk_permits import HOLD_SECONDS, BulkPermits
 _log = logging.getLogger("imserver.gateway.supervisor")
 
 MANY_NODES: Final = 4
-"""From this number of nodes per processor, only a few of them at a time write
-broadcasts and get clients."""
+"""From this number of nodes per processor, only a few nodes at a time write
+broadcasts and get new clients."""
 _BUSY_SECONDS: Final = 0.05
 """Time between two ticks while children start, or are replaced."""
 _STATUS_OF_SIGNAL: Final = 128
-"""The exit status of a process that a signal ends is this, and the number of
+"""If a signal ends a process, its exit status is this number plus the number of
 the signal."""
 
 
@@ -72,7 +72,8 @@ def run(
     clear line if the nodes cannot start.
     """
     given = config
-    # As they were written, so that a reload can be compared with them.
+    # The settings as they were written are kept, so that a reload can be
+    # compared with them.
     config = resolve_addresses(config)
     refuse_open_demo(config)
     logs = open_logs(config)
@@ -88,8 +89,8 @@ def run(
         hold_signals()
         data.start()
         data.secrets(config.server)
-        # The sockets are opened once, and every child inherits those of its
-        # slot.
+        # The sockets are opened only once. Each child inherits the sockets of
+        # its slot.
         listeners = listen(config, config.server.processes)
         supervisor = Supervisor(
             given=given,
@@ -108,8 +109,8 @@ def run(
 def _freeze_objects() -> None:
     """Exclude all objects that exist now from garbage collection.
 
-    The children share the pages of memory to which nobody writes. So the
-    garbage collector must not touch these objects.
+    The children share a page of memory as long as nobody writes to it. The
+    garbage collector writes to objects, so it must not touch these objects.
     """
     gc.collect()
     gc.freeze()
@@ -137,7 +138,8 @@ class Supervisor(Service, dict=True):
         """Make a slot for each child, and everything that looks after the
         children. No child is started yet."""
         self._status = 0
-        """The exit status after a second signal; 0: there was none."""
+        """The exit status after a second signal; 0 if there was no second
+        signal."""
         self._addresses = servers.addresses_of(self.config, self.listeners[0])
         self._slots = [
             Slot(number, name_of(for_child(self.config, number)), sockets)
@@ -147,7 +149,8 @@ class Supervisor(Service, dict=True):
         self._signals = SignalQueue()
 
         few = self._count_of_few()
-        # One more, so that no processor waits while a permit goes to the next node.
+        # There is one more permit than nodes that work in bulk. So no processor
+        # waits while a permit goes to the next node.
         permits = few + 1 if few else 0
         self._permits = BulkPermits(permits, HOLD_SECONDS)
         self._rush = Rush(few)
@@ -163,7 +166,7 @@ class Supervisor(Service, dict=True):
         )
 
     def _make_children(self) -> Children:
-        """Return the children of the slots. None is started yet."""
+        """Return the children of the slots. No child is started yet."""
         return Children(
             config=self.config,
             read_config=self.read_config,
@@ -177,7 +180,7 @@ class Supervisor(Service, dict=True):
     def _count_of_few(self) -> int:
         """Return how many nodes shall do work in bulk at a time: one per processor.
 
-        0 means that the nodes are not many, so all of them may.
+        0 means that there are not many nodes, so all of them may do such work.
         """
         if len(self._slots) >= MANY_NODES * cores():
             return cores()
@@ -199,7 +202,7 @@ class Supervisor(Service, dict=True):
         while True:
             now = time.monotonic()
             children.tick(now)
-            # Nobody is left to wait for.
+            # All children have ended.
             if children.ending and not any(slot.pid for slot in self._slots):
                 break
             if children.settled and not children.ending:
@@ -248,8 +251,8 @@ class Supervisor(Service, dict=True):
     def _steer(self, now: float) -> None:
         """Choose which children get new connections from now on.
 
-        These are the children that accept clients. In a rush, when very many
-        clients connect, they are only a few of them.
+        Usually all children that accept clients get new connections. In a rush,
+        when very many clients connect, only a few of these children get them.
         """
         accepting = {
             slot.number: slot.status.marks
@@ -257,7 +260,8 @@ class Supervisor(Service, dict=True):
             if slot.accepts_clients(now)
         }
         chosen = self._rush.choose(accepting, now)
-        # Excluding a child does not close its listener: its queue stays.
+        # An excluded child keeps its listener open, and the clients in its
+        # queue stay there.
         numbers = frozenset(slot.number for slot in self._slots)
         self._steering.exclude(numbers - chosen)
 
@@ -267,7 +271,7 @@ class Supervisor(Service, dict=True):
         Before it gets the signal, new connections already go to the other
         children.
         """
-        # In this state it does not accept clients.
+        # In this state the child does not accept clients.
         slot.state = SlotState.DRAINING
         self._steer(time.monotonic())
         self._children.drain(slot)
@@ -307,10 +311,11 @@ class Supervisor(Service, dict=True):
             self._children.generation = self._rolling.generation
 
     def _end(self, number: signal.Signals) -> None:
-        """Drain all nodes. If they drain already, end them at once."""
+        """Drain all nodes. If the nodes are already draining, end them at
+        once."""
         if self._children.ending:
             self._report(logging.WARNING, f"{number.name} again: stopping at once")
-            # The shell's convention for a process that a signal has ended.
+            # Shells use this status for a process that a signal has ended.
             self._status = _STATUS_OF_SIGNAL + number
             self._children.end_at_once()
         else:
@@ -322,14 +327,14 @@ class Supervisor(Service, dict=True):
     def _reload(self) -> bool:
         """Read the settings again, for children that start from now on.
 
-        Returns False if the settings are not valid. Then the old ones stay in
-        use.
+        Returns False if the settings are not valid. Then the old settings stay
+        in use.
         """
         try:
             config, changed = apply_reload(self.read_config(), self.given, self.config)
             refuse_open_demo(config)
             connection_limit(config)
-        # A mistake in the file must not stop a server that runs.
+        # A mistake in the settings file must not stop a running server.
         except StartError as error:
             self._report(logging.ERROR, f"settings are unchanged: {error}")
             return False
@@ -373,7 +378,8 @@ class RollingRestart(Service):
     drain: Callable[[Slot], None]
     report: Callable[[int, str], None]
     _current: Slot | None = None
-    """The slot whose child is being replaced; None before the first one."""
+    """The slot whose child is being replaced; None before the first
+    replacement."""
     active: bool = False
     """Whether a rolling restart is in progress."""
     generation: int = 0
@@ -403,7 +409,7 @@ class RollingRestart(Service):
             return  # the old child still runs
         elif slot.failures:
             self._end(f"node {slot.name} did not start")
-        elif slot.generation == self.generation:  # the new child was forked
+        elif slot.generation == self.generation:  # the new child runs
             self._check_new_child(slot, now)
 
     def _check_new_child(self, slot: Slot, now: float) -> None:
@@ -451,8 +457,9 @@ class RollingRestart(Service):
 def preload_modules(config: Config) -> None:
     """Import the modules, and make the tables, that each node needs.
 
-    A fork shares this memory with all children. Creates no loop, thread, socket
-    or file, because each child would get a copy of it. Raises StartError.
+    After a fork, all children share the memory of these modules. This function
+    creates no loop, thread, socket or file, because each child would get a copy
+    of it. Raises StartError.
     """
     for name in _modules_of(config):
         importlib.import_module(name)
@@ -462,7 +469,7 @@ def preload_modules(config: Config) -> None:
 
     features = load_features(config)
     all_features = with_core(features)
-    forks = True  # so the views also load the modules of first requests
+    forks = True  # so the views also load the modules that first requests need
     for feature in all_features:
         if feature.views is not None:
             feature.views(forks)
@@ -490,8 +497,8 @@ _MODULES: Final = (
 def _modules_of(config: Config) -> list[str]:
     """List the modules that each node with these settings needs later.
 
-    They are modules of the core that are otherwise imported at their first use,
-    when each child would take its own memory for them.
+    Without this list, these modules of the core would be imported at their
+    first use. Then each child would use its own memory for them.
     """
     names = [*_MODULES]
     if config.clustered:
@@ -501,7 +508,7 @@ def _modules_of(config: Config) -> list[str]:
     if any(tenant.jwt for tenant in config.apps.values()):
         names.append("jwt.api_jws")
     if any(tenant.webhook.urls for tenant in config.apps.values()):
-        # Webhooks are HTTP requests.
+        # Webhooks are sent with urllib3, as HTTP requests.
         names.append("urllib3")
     names += _modules_of_database(config)
     return names
