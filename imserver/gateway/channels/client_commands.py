@@ -50,13 +50,14 @@ from imserver.gateway.transport.dispatch import CommandRow, CommandTable
 
 _NO_CLAIMS: Final = ChannelClaims()
 _LEAST_PAGE_BYTES: Final = 4096
-"""A page of at least this size is remembered for its next reader."""
+"""A page of at least this size in bytes is remembered for its next reader."""
 _MOST_PAGES_BYTES: Final = 4 << 20
 """Limit of the bytes of all remembered pages."""
 
 
 class _Requester(Struct, frozen=True):
-    """A user who sends requests (None: nobody), in place of a connection."""
+    """The maker of an HTTP request, in place of a connection. ``user`` is None
+    if the request has no user."""
 
     app: str
     user: str | None
@@ -66,8 +67,8 @@ class _Requester(Struct, frozen=True):
 class ChannelAnswers(ABC):
     """Makes the answers of one dialect to the commands on channels.
 
-    A dialect is a protocol of clients. The calls never switch greenlets, but
-    for :meth:`presence`.
+    A dialect is a protocol of clients. The calls never switch greenlets, except
+    :meth:`presence`.
     """
 
     dialect: ClassVar[str]
@@ -99,10 +100,10 @@ class ChannelAnswers(ABC):
         end: int,
     ) -> Reply:
         """Return the answer to a new subscription. Later publications follow
-        it.
+        this answer.
 
         ``data`` is JSON for the client, from its token or the back end. ``end``
-        is the second when the subscription ends; 0: never.
+        is the Unix second at which the subscription ends; 0: it never ends.
         """
 
     @abstractmethod
@@ -121,8 +122,9 @@ class ChannelAnswers(ABC):
         """Return the answer with some of the ``total`` subscribers of a
         channel.
 
-        It is for a connection with this codec. ``after`` is the cursor of the
-        next page; ``""``: this is the last page. May switch greenlets.
+        ``dialect`` is the codec of the connection that gets the answer.
+        ``after`` is the cursor of the next page; ``""`` means that this is the
+        last page. May switch greenlets.
         """
 
     @abstractmethod
@@ -135,8 +137,8 @@ class ChannelAnswers(ABC):
     ) -> Raw:
         """Return the data of the answer with publications of a channel.
 
-        This codec encodes it. ``position`` is the position of the newest
-        publication of the channel.
+        ``dialect`` is the codec that encodes the data. ``position`` is the
+        position of the newest publication of the channel.
         """
 
 
@@ -154,12 +156,12 @@ class ChannelCommands(Service):
     _pages: dict[tuple[Dialect, str, AskHistory], tuple[HistoryPage, Raw]] = field(
         default_factory=dict
     )
-    """Pages of histories as they were last sent, by codec, app and command; the
-    oldest first."""
+    """Codec, app and command → the page of a history, as it was last sent. The
+    page that was sent longest ago comes first."""
     _pages_bytes: int = 0
 
     def ask(self, answers: ChannelAnswers) -> None:
-        """From now on let this object make the answers of its dialect."""
+        """Let this object make the answers of its dialect from now on."""
         self.answers[answers.dialect] = answers
 
     def commands(self) -> CommandTable:
@@ -173,7 +175,8 @@ class ChannelCommands(Service):
         }
 
     def permit(self, connection: Connection, channel: str, token: str) -> ChannelClaims:
-        """Check a subscription with the options that the channel has now.
+        """Check whether a connection may subscribe, with the current options of
+        the channel.
 
         See :meth:`_permit` for the result and the errors.
         """
@@ -190,11 +193,11 @@ class ChannelCommands(Service):
     ) -> ChannelClaims:
         """Check whether a client may subscribe to a channel.
 
-        Returns the claims of its token, or the answer of the back end; without
-        either, the claims are empty. A channel for members needs no token.
-        Channels whose name says that they are private need one, even in an open
-        app. ``data`` is JSON of the client for the back end; ``b""``: it has
-        sent none.
+        Returns the claims of the client's token, or the answer of the back end.
+        Without a token and an answer, the claims are empty. A channel for
+        members needs no token. A channel with a private name needs a token,
+        even in an open app. ``data`` is JSON of the client for the back end;
+        ``b""`` if the client has sent no data.
 
         Switches greenlets if the back end, a group or the issuer of the token
         is asked. Raises :class:`ChannelRefused`: ``unknown``, ``denied``,
@@ -212,12 +215,13 @@ class ChannelCommands(Service):
                 "denied", "only the server subscribes clients to this channel"
             )
 
-        # A token decides alone, also where no token is needed.
+        # If the client has sent a token, only the token decides, even if no
+        # token is needed.
         rule = self.logins.rule_of(app)
         if token and rule is not None and (rule.keys or rule.issuers):
             return self._read_claims(connection, channel, rule, token)
 
-        # The name lists the user, as in "news#1,2".
+        # The name of the channel lists the user, as in "news#1,2".
         if options.user_limited and user and is_limited_to(channel, user):
             return _NO_CLAIMS
         if admitted == "back_end" and (token or not needs_token(channel)):
@@ -230,8 +234,8 @@ class ChannelCommands(Service):
     def _ask_back_end(
         self, connection: ChannelClient, channel: str, token: str, data: bytes
     ) -> ChannelClaims:
-        """Ask the back end whether a client may subscribe, which only a
-        connection can."""
+        """Ask the back end whether a client may subscribe. Only a connection
+        can do that, not an HTTP request."""
         if not isinstance(connection, Connection):
             raise _only_connections()
         return self.consent.subscribe(connection, channel, token, data)
@@ -241,8 +245,8 @@ class ChannelCommands(Service):
     ) -> bool:
         """Whether anybody may subscribe to a channel.
 
-        ``admitted`` is its option ``subscribe``: it must be ``anybody``, or
-        ``""`` in an open app. A channel whose name says that it is private
+        ``admitted`` is the option ``subscribe`` of the channel: it must be
+        ``anybody``, or ``""`` in an open app. A channel with a private name
         always needs a token.
         """
         is_open = admitted == "anybody"
@@ -262,8 +266,8 @@ class ChannelCommands(Service):
 
         ``admitted`` is the value of the option:
 
-        - ``anybody`` admits all clients; if the channel is private or belongs
-          to a user, it admits the subscribers only.
+        - ``anybody`` admits all clients. If the channel is private or belongs
+          to a user, only the subscribers are admitted.
         - ``subscribers`` admits the subscribers.
         - All other values admit nobody.
 
@@ -276,8 +280,8 @@ class ChannelCommands(Service):
         if admitted == "anybody" and not is_closed:
             check_name(channel)
         elif admitted in ("anybody", "subscribers"):
-            # A request has no subscription. It is admitted if its user may
-            # subscribe.
+            # An HTTP request has no subscription. It is admitted if its user
+            # may subscribe.
             if not isinstance(connection, Connection):
                 self._permit(connection, channel, options, token="")
             elif not self.channels.members.has(connection, channel):
@@ -294,8 +298,8 @@ class ChannelCommands(Service):
         """Return the claims of a token that permits a client to subscribe to a
         channel.
 
-        Raises :class:`ChannelRefused` if the token is invalid, or for somebody
-        else.
+        Raises :class:`ChannelRefused` if the token is invalid, or is for
+        another user or channel.
         """
         claims = self._verified_claims(rule, token)
         if claims.sub != connection.user or claims.channel != channel:
@@ -330,8 +334,9 @@ class ChannelCommands(Service):
     ) -> Reply | None:
         """Subscribe a client to a channel, as its command asks.
 
-        ``answer`` sends the answer to a subscription, and the result is None. A
-        refusal is returned instead. May switch greenlets.
+        If the client is subscribed, ``answer`` has sent the reply and the
+        result is None. If the command is refused, the refusal is returned. May
+        switch greenlets.
         """
         answers = self._answers_for(connection)
         channel = answers.channel_of(connection, command.channel)
@@ -352,7 +357,8 @@ class ChannelCommands(Service):
         reply = answers.subscribed(
             connection, command, subscription, claims.data, claims.expires_at
         )
-        # First the answer, then the publications that have come meanwhile.
+        # The client first gets the answer, then the publications that have come
+        # meanwhile.
         answer(reply)
         self.channels.subscriptions.answered(connection, channel, subscription)
         self.consent.confirm_member(connection, channel)
@@ -419,7 +425,7 @@ class ChannelCommands(Service):
             data=command.data,
             channel=ChannelPart(channel, info=info),
         )
-        # The connection pays for its publications, as long as it exists.
+        # The publications are counted for the connection, as long as it exists.
         try:
             self._publish(connection, channel, event, ref(connection))
         except ChannelRefused as refused:
@@ -437,13 +443,14 @@ class ChannelCommands(Service):
         """Publish an event of a client, if the channel, the rate and the back
         end allow it.
 
-        ``payer`` is who pays for the publication: a payer may publish only so
-        often per second. May switch greenlets. Raises :class:`ChannelRefused`.
+        The publication is counted for ``payer``, who may make only a limited
+        number of publications per second. May switch greenlets. Raises
+        :class:`ChannelRefused`.
         """
         app = client.app or ""
         options = self.channels.options.of(app, channel)
         rule = options.publish
-        # The back end is asked last, because that takes longest.
+        # The back end is asked last, because this takes longest.
         if rule != "back_end":
             self._check_allowed(client, channel, options, rule)
         elif not isinstance(client, Connection):
@@ -478,9 +485,10 @@ class ChannelCommands(Service):
         to a channel.
 
         A back end needs an API key with the scope ``read`` or ``push``. A user
-        may do what a connection of theirs may, and in an open app so may
-        anybody, as a connection without a user. ``publish: subscribers`` admits
-        whom the channel would let subscribe. ``token`` is for a subscription.
+        may do what a connection of this user may. In an open app anybody may do
+        what a connection without a user may. ``publish: subscribers`` admits a
+        user who may subscribe to the channel. ``token`` is the token of a
+        subscription.
 
         May switch greenlets. Raises :class:`ChannelRefused`: ``unknown``,
         ``denied``, ``expired`` or ``unavailable``. The caller checks whether
@@ -493,7 +501,7 @@ class ChannelCommands(Service):
         if principal.may(needs, app):
             return
 
-        # Not a back end: a user, or somebody without a token.
+        # The maker is not a back end, but a user or somebody without a token.
         client = self._requester(principal, app)
         if action == "subscribe":
             self._permit(client, channel, options, token)
@@ -525,15 +533,16 @@ class ChannelCommands(Service):
                 app, channel, event, with_history=with_history
             )
         client = self._requester(principal, app)
-        # Somebody without a user pays by their address.
+        # If the request has no user, its publications are counted for the
+        # address.
         payer = (app, client.user or host)
         return self._publish(client, channel, event, payer, with_history)
 
     def _requester(self, principal: Principal, app: str) -> _Requester:
         """Return the client that makes an HTTP request without a key.
 
-        It is a user of the app, or nobody if the app is open. Raises
-        :class:`ChannelRefused` for anybody else.
+        The client is a user of the app. In an open app, it may also be somebody
+        without a user. Raises :class:`ChannelRefused` for anybody else.
         """
         rule = self.logins.rule_of(app)
         if principal.user and principal.app == app:
@@ -551,7 +560,7 @@ class ChannelCommands(Service):
             channel = self.check_presence(connection, command.channel)
         except ChannelRefused as refused:
             return answers.refused(refused)
-        # 0: the client leaves it to the server.
+        # 0 means that the server chooses the limit.
         limit = command.limit or Limit.PRESENCE
         page = self.channels.members.page(
             connection.app or "", channel, command.after, limit
@@ -561,8 +570,8 @@ class ChannelCommands(Service):
         )
 
     def check_presence(self, connection: Connection, name: str) -> str:
-        """Return the channel that a client calls ``name``, if it may see its
-        subscribers.
+        """Return the channel that a client calls ``name``, if the client may
+        see the subscribers of the channel.
 
         Raises :class:`ChannelRefused`. Never switches greenlets.
         """
@@ -607,15 +616,16 @@ class ChannelCommands(Service):
                 dialect, command, page.publications, page.position
             )
         if len(encoded) >= _LEAST_PAGE_BYTES:
-            # At the end, so that the page that was sent longest ago comes
-            # first.
+            # The page goes to the end, so that the page that was sent longest
+            # ago comes first.
             self._pages[key] = (page, encoded)
             self._pages_bytes += len(encoded)
             self._drop_oldest_pages()
         return encoded
 
     def _drop_oldest_pages(self) -> None:
-        """Forget pages, the ones sent longest ago first, until the others fit."""
+        """Forget the pages that were sent longest ago, until the remaining
+        pages fit."""
         while self._pages_bytes > _MOST_PAGES_BYTES:
             oldest = next(iter(self._pages))
             _, dropped = self._pages.pop(oldest)
@@ -639,8 +649,8 @@ class ChannelCommands(Service):
         channel = answers.channel_of(connection, name)
         options = self.channels.options.of(connection.app or "", channel)
         readers, has_it = rule_of(options)
-        # The node knows neither the publications nor the subscribers of such a
-        # channel.
+        # If the client receives the channel without a subscription, the node
+        # knows neither its publications nor its subscribers.
         if answers.receives(connection, name):
             raise ChannelRefused("not_available")
         self._check_allowed(connection, channel, options, readers)
@@ -654,8 +664,8 @@ class ChannelCommands(Service):
 
 
 def _recovery_position(command: Subscribe, options: ChannelSettings) -> Position | None:
-    """Return the position of a client that comes back; None if it is new, or
-    recovers nothing."""
+    """Return the position of a client that comes back; None if the client is
+    new, or recovers nothing."""
     if command.recover and options.may_recover:
         return Position(command.epoch, command.offset)
     return None

@@ -38,7 +38,7 @@ from imserver.gateway.sessions.presence import (
 from imserver.gateway.transport.connection import Connection
 
 IDS_PER_QUERY: Final = 100
-"""Connections of one node in one query."""
+"""How many connections of one node are in one query."""
 
 
 class Joined(StrEnum):
@@ -88,10 +88,11 @@ class ConnectionInfo(Struct, frozen=True, array_like=True):
 
 
 class JoinChannel(Struct, frozen=True, array_like=True):
-    """A query to a node: let connections join a channel.
+    """A query that asks a node to let connections join a channel.
 
-    The answer has a :class:`Joined` for each. ``since`` is a position in the
-    history: new members receive the publications after it.
+    The answer has a :class:`Joined` for each connection. ``about`` is passed to
+    the listeners of :meth:`Connections.report_to`. ``since`` is a position in
+    the history: new members receive the publications after it.
     """
 
     app: str
@@ -102,9 +103,9 @@ class JoinChannel(Struct, frozen=True, array_like=True):
 
 
 class LeaveChannel(Struct, frozen=True, array_like=True):
-    """A query to a node: take connections out of a channel.
+    """A query that asks a node to take connections out of a channel.
 
-    The answer has a :class:`Left` for each.
+    The answer has a :class:`Left` for each connection.
     """
 
     app: str
@@ -113,9 +114,9 @@ class LeaveChannel(Struct, frozen=True, array_like=True):
 
 
 class ConnectionsQuery(Struct, frozen=True, array_like=True):
-    """A query to a node: what is known about these connections?
+    """A query that asks a node for the data of these connections.
 
-    The answer has the order of the query.
+    The answers are in the order of the query.
     """
 
     app: str
@@ -126,7 +127,8 @@ class _QueryKind(Struct, frozen=True):
     """A kind of query about connections of one node.
 
     - ``query``: the type of the query.
-    - ``answer``: answers it for one connection of this node.
+    - ``answer``: the function that answers the query for one connection of this
+      node.
     - ``answer_type``: the type of the list of answers.
     - ``no_answer``: the answer for a connection whose node does not answer.
     """
@@ -154,7 +156,7 @@ class Connections(Service, dict=True):
 
     def __post_init__(self) -> None:
         """Take over some methods of the table, and list the kinds of queries."""
-        # As attributes of this object, they cost no further call.
+        # As attributes of this object, these methods need no further call.
         self.ids = self.table.ids
         self.id_of = self.table.id_of
         self.secret_of = self.table.secret_of
@@ -164,7 +166,8 @@ class Connections(Service, dict=True):
             Callable[[Connection, str, bytes, bool, Position | None], object]
         ] = []
         self.unreached = 0
-        """Pushes from other nodes to connections that had ended."""
+        """The number of pushes from other nodes to connections that had already
+        ended."""
         self._kinds = self._make_kinds()
 
     def _make_kinds(self) -> dict[str, _QueryKind]:
@@ -196,10 +199,11 @@ class Connections(Service, dict=True):
         """From now on call this function when a connection of this node has
         joined a channel by :meth:`join`.
 
-        It is called before that method returns. Its arguments are the
-        connection, the channel, the ``about`` of the call, whether the
-        connection is new there, and the position after which it receives
-        publications. Without a position it may switch greenlets.
+        The function is called before :meth:`join` returns. Its arguments are
+        the connection, the channel, and the ``about`` of the call. Then come a
+        flag whether the connection is a new member, and the position after
+        which it receives publications. If the position is None, the function
+        may switch greenlets.
         """
         self._on_join.append(joined)
 
@@ -340,8 +344,8 @@ class Connections(Service, dict=True):
     def _join_here(self, query: JoinChannel, connection_id: str) -> Joined:
         """Let one connection of this node join a channel.
 
-        It gets a position in the history if the channel and the client allow
-        it.
+        The connection gets a position in the history if the channel and the
+        client allow it.
         """
         channel = query.channel
         connection = self.find(query.app, connection_id)
@@ -361,7 +365,7 @@ class Connections(Service, dict=True):
                 return Joined.FAILED
             return Joined.FULL
 
-        # It may have ended meanwhile.
+        # The connection may have ended meanwhile.
         if channel not in self.channels.members.channels_of(connection):
             return Joined.UNKNOWN
         self._report_joined(connection, query, is_new, position=None)
@@ -387,7 +391,8 @@ class Connections(Service, dict=True):
     def leave_each(
         self, app: str, connection_ids: Sequence[str], channel: str
     ) -> list[Left]:
-        """Take many connections out of a channel. The results have their order."""
+        """Take many connections out of a channel. The results are in the order
+        of the connections."""
 
         def query_for(ids: Sequence[str]) -> LeaveChannel:
             return LeaveChannel(app, ids, channel)
@@ -410,7 +415,8 @@ class Connections(Service, dict=True):
     ) -> list[ConnectionInfo | None]:
         """Return the data of each connection.
 
-        None if it is not connected, or if its node does not answer.
+        The data are None if the connection has ended, or if its node does not
+        answer.
         """
         return self._of_each(connection_ids, "about", partial(ConnectionsQuery, app))
 
@@ -440,9 +446,9 @@ class Connections(Service, dict=True):
     ) -> list[Any]:
         """Query the nodes of these connections, all at the same time.
 
-        Returns the answer for each connection, in their order. ``query_for`` makes
-        the query for some ids. A query to another node has at most
-        :data:`IDS_PER_QUERY` ids.
+        Returns the answer for each connection, in the order of the connections.
+        ``query_for`` makes the query for some ids. A query to another node has
+        at most :data:`IDS_PER_QUERY` ids.
         """
         ids_here, ids_elsewhere = self._divide(connection_ids)
         # The other nodes answer at the same time as this one.
@@ -471,8 +477,8 @@ class Connections(Service, dict=True):
         ids_of: dict[int, list[str]] = {}
         for connection_id in dict.fromkeys(connection_ids):
             lease = self.table.node_of(connection_id, self.others)
-            # This node has it, or no live node has it, which this node answers,
-            # too.
+            # This node has the connection, or no live node has it. In both
+            # cases this node answers.
             if lease is None:
                 ids_here.append(connection_id)
             else:
@@ -489,7 +495,8 @@ class Connections(Service, dict=True):
     ) -> dict[str, Any]:
         """Query another node about these connections. Returns its answers by id.
 
-        Connections about which it does not answer are missing.
+        If the node does not answer about a connection, the result lacks this
+        connection.
         """
         assert self.others is not None
         answer_type = self._kinds[kind].answer_type
@@ -497,7 +504,8 @@ class Connections(Service, dict=True):
         for first in range(0, len(ids), IDS_PER_QUERY):
             batch = ids[first : first + IDS_PER_QUERY]
             rows = self.others.query_behind(lease, kind, query_for(batch), answer_type)
-            # Without rows, these connections get the answer for a silent node.
+            # If ``rows`` is None, these connections later get the answer for a
+            # node that does not answer.
             answers.update(zip(batch, rows or (), strict=False))
         return answers
 
@@ -511,7 +519,7 @@ class Connections(Service, dict=True):
         lease = self.table.node_of(connection_id, self.others)
         if self.others is not None and lease is not None:
             return self.others.query_behind(lease, kind, query, answer)
-        # No other node has it, so only this one can.
+        # No other node has the connection, so only this node can have it.
         address = self.ids.read(connection_id)
         if address is None or address.birth != self.ids.birth:
             return None

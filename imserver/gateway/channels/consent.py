@@ -60,9 +60,9 @@ class AllowedSubscription(ChannelClaims, frozen=True):
 class AllowedPublication(Partial, frozen=True):
     """The answer of a back end that allows a publication.
 
-    ``data`` replaces the data of the client; unset: they stay. ``b64data`` has
-    the bytes of ``data`` in base64. ``skip_history`` means that the history
-    does not get the publication.
+    ``data`` replaces the data of the client; if ``data`` is unset, the data of
+    the client stay. ``b64data`` has the bytes of ``data`` in base64.
+    ``skip_history`` means that the history does not get the publication.
     """
 
     data: Raw | UnsetType = UNSET
@@ -146,8 +146,8 @@ class ChannelConsent(Service):
             if refused.reason == "denied":
                 code = SERVER_UNSUBSCRIBE
             else:
-                # It is not known whether the user is a member: the client tries
-                # again.
+                # It is not known whether the user is a member, so the client
+                # has to try again.
                 code = INSUFFICIENT_STATE
             self.channels.members.expel(connection, channel, code)
 
@@ -156,7 +156,8 @@ class ChannelConsent(Service):
     ) -> ChannelClaims:
         """Ask the back end whether a client may subscribe.
 
-        ``data`` is JSON that the client has sent along; ``b""``: none.
+        ``data`` is JSON that the client has sent with its command; ``b""`` if
+        it has sent no data.
         """
         facts: dict[str, Any] = {"channel": channel}
         if token:
@@ -164,7 +165,7 @@ class ChannelConsent(Service):
         if data:
             facts["data"] = Raw(data)
         answer = self._ask("subscribe", connection, channel, facts, AllowedSubscription)
-        # As if the client had a token with these claims.
+        # The result is the same as if the client had a token with these claims.
         return ChannelClaims(
             expire_at=answer.expire_at, info=answer.info, data=answer.data
         )
@@ -251,7 +252,7 @@ class ChannelConsent(Service):
 def _after_refusal(connection: Connection, refused: BackEndRefused) -> ChannelRefused:
     """Return the refusal of a client whom the back end has refused.
 
-    Disconnects the client if the back end wants that, too.
+    This also disconnects the client if the back end asks for it.
     """
     if refused.disconnect is not None:
         connection.disconnect(*refused.disconnect)
@@ -266,15 +267,15 @@ def _publication_facts(event: Event, channel: str) -> dict[str, Any]:
         facts["data"] = Raw(event.data)
     else:
         facts["data"] = event.text
-    # The type of data that has no type of its own.
+    # "custom" is the type of data without a type of its own.
     if event.type != "custom":
         facts["type"] = event.type
     return facts
 
 
 def _as_answered(event: Event, channel: str, answer: AllowedPublication) -> Event:
-    """Return an event with the content and the tags that the back end gave
-    it."""
+    """Return an event with the content and the tags from the answer of the back
+    end."""
     if answer.data is not UNSET:
         event = _with_data(event, answer.data)
     if answer.tags:
@@ -304,14 +305,14 @@ def _facts_of(event: Event, channel: str) -> dict[str, Any]:
 def _with_data(event: Event, data: Raw) -> Event:
     """Return a publication with the data of the back end in place of its own.
 
-    A text that is replaced by JSON of another type becomes data.
+    If JSON of another type replaces a text, the event becomes data.
     """
     if event.data:
         return replace(event, data=bytes(data))
     text = msgspec.json.decode(data)
     if isinstance(text, str):
         return replace(event, text=text)
-    # Only a text can have the type of texts.
+    # Only an event with a text can have the type of texts.
     type = event.type
     if type == "text":
         type = "custom"
@@ -319,7 +320,8 @@ def _with_data(event: Event, data: Raw) -> Event:
 
 
 def _replaced(event: Event, decision: ReviewDecision) -> Event:
-    """Return a publication with the content that a review has put in its place."""
+    """Return a publication with the content with which a review has replaced
+    its own content."""
     if decision.is_text:
         text = decision.body.decode()
         return replace(event, type=decision.type, text=text, data=b"")
@@ -336,6 +338,6 @@ def _require_accepted(decision: ReviewDecision) -> None:
 
 
 def _rejected(reason: str) -> ChannelRefused:
-    """Return the refusal of a message that a review has rejected, or whose
-    sender is muted."""
+    """Return the refusal of a message that a review has rejected, or that a
+    muted user has sent."""
     return ChannelRefused("denied", reason, ClientError(ReplyCode.REJECTED, reason))

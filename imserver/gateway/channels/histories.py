@@ -36,10 +36,10 @@ PUBLICATION_BYTES: Final = 100
 class Published(Struct, frozen=True):
     """The result of a publication.
 
-    ``position`` is its position in the history; None if it is not in the
-    history. ``refusal`` is the error of one of several publications that was
-    refused or has failed; None: no error. The error of a single publication is
-    raised instead.
+    ``position`` is the position of the publication in the history; None if it
+    is not in the history. ``refusal`` is the error if this is one of several
+    publications and it was refused or has failed. None means no error. The
+    error of a single publication is raised instead.
     """
 
     outcome: Outcome
@@ -57,9 +57,9 @@ class StoredHistory:
     has no such history).
 
     Members of a group receive pushes to it, and may subscribe to channels whose
-    names have its id. Questions about them may switch greenlets, and raise
-    StorageUnavailable. Without the messenger there are no stored channels and
-    no groups.
+    names have its id. Questions about groups and members may switch greenlets,
+    and raise StorageUnavailable. Without the messenger there are no stored
+    channels and no groups.
     """
 
     def is_member(self, app: str, group: int, user: str) -> bool:
@@ -67,17 +67,18 @@ class StoredHistory:
         return False
 
     def members(self, app: str, group: int, after: str, limit: int) -> Sequence[str]:
-        """Return the first ``limit`` members of a group after this one.
+        """Return the first ``limit`` members of a group after the user
+        ``after``.
 
         They are in the order of their ids.
         """
         return ()
 
     def follow(self, app: str) -> int:
-        """From now on deliver to the stored channels of an app.
+        """Begin to deliver the publications of the stored channels of an app.
 
         Returns the offset of the last delivered publication. Does not switch
-        greenlets if it delivers to them already.
+        greenlets if the delivery has already begun.
         """
         raise _absent()
 
@@ -88,8 +89,8 @@ class StoredHistory:
         options: ChannelSettings,
         members: Collection[Connection],
     ) -> None:
-        """From now on deliver to a channel, if the log may have events for
-        these new members."""
+        """Begin to deliver the publications of a channel, if the log may have
+        events for these new members."""
         if options.history:
             raise _absent()
 
@@ -97,7 +98,8 @@ class StoredHistory:
         """Call :meth:`follow_channel` for the members of a channel on this
         node.
 
-        Its options may have changed since they entered.
+        The options of the channel may have changed since the members have
+        entered.
         """
         return
 
@@ -111,10 +113,11 @@ class StoredHistory:
     ) -> list[Published]:
         """Store publications, in this order.
 
-        ``key`` identifies a publication of a sender in a channel; ``""``: the
-        id of the event does. The outcome is ``REPEATED`` if the publication was
-        stored before; it keeps its position. Raises :class:`ChannelRefused`,
-        also ``limit`` (invalid); then some of the publications may be stored.
+        ``key`` identifies a publication of a sender in a channel; ``""`` means
+        that the id of the event identifies it. The outcome is ``REPEATED`` if
+        the publication was stored before; then it keeps its position. Raises
+        :class:`ChannelRefused`, also with the reason ``limit`` if a publication
+        is invalid. Then some of the publications may be stored.
         """
         raise _absent()
 
@@ -155,8 +158,8 @@ class ChannelHistories(Service):
     stored: StoredHistory = field(default_factory=StoredHistory)
 
     def ask(self, stored: StoredHistory) -> None:
-        """From now on ask only this object for stored channels and for members
-        of groups."""
+        """Ask only this object from now on about stored channels and members of
+        groups."""
         self.stored = stored
 
     def retain(
@@ -165,10 +168,10 @@ class ChannelHistories(Service):
         """Store a publication in the history of its channel, and return it with
         its position.
 
-        ``key`` identifies the publication; ``""``: the id of its event does. On
-        a node without a cluster this never switches greenlets. So publications
-        are delivered in the order of their offsets. Raises
-        :class:`ChannelRefused`.
+        ``key`` identifies the publication; ``""`` means that the id of its
+        event identifies it. On a node without a cluster this never switches
+        greenlets. So publications are delivered in the order of their offsets.
+        Raises :class:`ChannelRefused`.
         """
         retained = Retained(
             channel=publication.channel,
@@ -178,7 +181,8 @@ class ChannelHistories(Service):
             id=key or publication.event.id,
         )
         events = self.history.append_each(app, (retained,))
-        # Nobody knows whether it is stored, so nobody may receive it.
+        # It is unknown whether the publication is stored, so it must not be
+        # delivered.
         if events is None:
             raise ChannelRefused(
                 "unavailable", "the history of the channel does not answer"
@@ -196,12 +200,13 @@ class ChannelHistories(Service):
         """Read publications of a channel (:meth:`LocalHistory.read`), as many
         as fit into a page.
 
-        To read on, a reader continues after (with ``reverse``: before) the last
-        publication. May switch greenlets. Raises :class:`ChannelRefused`.
+        To read the next page, a reader continues after the last publication, or
+        before it with ``reverse``. May switch greenlets. Raises
+        :class:`ChannelRefused`.
         """
         if self.options.is_stored(app, channel):
             return self.stored.read(app, channel, since, limit, reverse)
-        # More publications than that do not fit into a page in any case.
+        # A page never has more publications than this.
         most = PAGE_BYTES // PUBLICATION_BYTES
         if limit < 0 or limit > most:
             limit = most
@@ -222,14 +227,14 @@ class ChannelHistories(Service):
         empty epoch fits each history. Raises :class:`ChannelRefused`, also
         ``unrecoverable``: the history has another epoch than ``since``.
 
-        An epoch names one life of a history: with another one, earlier offsets
-        mean nothing.
+        An epoch names one life of a history. Offsets of another epoch mean
+        nothing in this one.
         """
         if since is None:
             return self.read(app, channel, limit=limit, reverse=reverse)
         position = Position(*since)
         page = self.read(app, channel, position, limit, reverse)
-        # Its offsets belong to another life of the channel.
+        # The offsets of another epoch belong to another life of the channel.
         if position.epoch and position.epoch != page.position.epoch:
             raise ChannelRefused("unrecoverable")
         return page
@@ -255,8 +260,8 @@ class ChannelHistories(Service):
     def remove(self, app: str, channel: str) -> None:
         """Remove the publications of a channel. May switch greenlets.
 
-        Raises :class:`ChannelRefused`, also for a stored channel: the log
-        removes entries only by age or number.
+        Raises :class:`ChannelRefused`. It is also raised for a stored channel,
+        because the log removes entries only by age or number.
         """
         if self.options.is_stored(app, channel):
             raise ChannelRefused(
@@ -266,13 +271,14 @@ class ChannelHistories(Service):
             raise ChannelRefused("unavailable")
 
     def erase_user(self, app: str, user: str, name: str) -> None:
-        """Erase the publications of a user; ``name`` stands in their place.
+        """Erase the publications of a user. ``name`` replaces the id of the
+        user.
 
         The user's own channel loses its history, and so does each channel whose
         name lists the user. The log erases its own entries. Switches greenlets.
         Raises StorageUnavailable.
         """
-        # The name of a channel may tell who the user was.
+        # The name of a channel may reveal the user.
         user_channel = f"{USER_CHANNEL}{user}"
 
         def is_of_user(channel: str) -> bool:
@@ -294,7 +300,7 @@ def fitting(publications: list[Event]) -> list[Event]:
 
 
 def _size_of(publication: Event) -> int:
-    """Return how many bytes a publication takes of a page.
+    """Return how many bytes of a page a publication takes.
 
     Its data and text are counted as they are written into the page. The rest is
     an estimate.

@@ -29,17 +29,16 @@ from imserver.gateway.sessions.connection_ids import ConnectionTable
 from imserver.gateway.transport.connection import Connection
 
 PRIVATE_PREFIX: Final = "$"
-"""Beginning of the names of Centrifugo's private channels. It is no part of the
-namespace."""
+"""Beginning of the names of Centrifugo's private channels. The prefix is not
+part of the namespace."""
 _USER_BOUNDARY: Final = "#"
 """In ``news#1,2``, the ids after ``#`` are the users who may subscribe."""
 GROUP_ID: Final = re.compile("[1-9][0-9]{0,17}")
 MAX_CHANNELS_OF_A_CONNECTION: Final = 1000
 PAGE_ENTRIES: Final = 1000
-"""The number of members, or of channels, on a page whose reader names no
-limit."""
+"""The number of members or channels on a page, if the reader names no limit."""
 _MEMBERS_PER_TURN: Final = 64
-"""Number of members between two looks at the clock."""
+"""Number of members that are handled between two looks at the clock."""
 _MAX_DEPARTURE_GREENLETS: Final = 16
 """Limit of the greenlets that call listeners for ended connections."""
 _HEXADECIMAL: Final = 16
@@ -98,9 +97,9 @@ class ChannelRefused(ImserverError):
 
     The ``reason`` is one of these:
 
-    - ``name``: it is invalid.
+    - ``name``: the name of the channel is invalid.
     - ``unknown``: the app has no such channel.
-    - ``denied``: it is not permitted.
+    - ``denied``: the subscription or publication is not permitted.
     - ``expired``: the token has expired.
     - ``full``: there are too many channels or subscribers.
     - ``limit``: something is too long.
@@ -112,8 +111,8 @@ class ChannelRefused(ImserverError):
     - ``unrecoverable``: the history has another epoch, or lacks missed
       publications.
 
-    ``error`` has what the back end of the app says to the client; None:
-    nothing.
+    ``error`` is the error of the back end for the client; None if the back end
+    has sent no error.
     """
 
     def __init__(
@@ -150,7 +149,7 @@ def encode_tags(tags: Mapping[str, str]) -> bytes:
         return b""
     encoded = msgspec.json.encode(tags)
     if len(tags) > MAX_TAGS or len(encoded) > MAX_TAG_BYTES:
-        # The sizes that were given, for the back end that reads the error.
+        # The error names the actual sizes, for the back end that reads it.
         text = f"{len(tags)} tags with {len(encoded)} bytes of JSON"
         raise ChannelRefused(
             "limit",
@@ -195,10 +194,11 @@ def group_in(channel: str) -> int:
 class Publication(Struct, frozen=True, gc=False):
     """An event for all members of a channel, except some.
 
-    The connections of ``except_users`` do not get it, and ``except_connection``
-    does not: an object of this node, or an id from anywhere. ``at_most`` means
-    that the event is not delivered if the channel has more members; None: any
-    number. Numbers of other nodes are about a second old.
+    - ``except_users``: users whose connections do not get the event.
+    - ``except_connection``: a connection that does not get the event: an object
+      of this node, or an id on any node.
+    - ``at_most``: if the channel has more members, the event is not delivered;
+      None means no limit. Numbers of other nodes are about a second old.
     """
 
     channel: str
@@ -211,8 +211,10 @@ class Publication(Struct, frozen=True, gc=False):
 class ChannelMember(Struct, frozen=True, array_like=True):
     """A connection in a channel.
 
-    ``joined`` is when it joined, in Unix seconds. ``info`` is JSON about it,
-    and ``channel_info`` about it in this channel; ``""``: there is none.
+    ``joined`` is the time at which the connection has joined, in Unix seconds.
+    ``info`` is JSON about the connection in all its channels, and
+    ``channel_info`` is JSON about it in this channel. ``""`` means that there
+    is no such JSON.
     """
 
     connection: str
@@ -249,8 +251,9 @@ class ChannelPage(Struct, frozen=True):
     """Some channels of an app in the order of names.
 
     ``more`` means that further channels follow. ``total`` counts all channels.
-    If they take more than one page, a channel with members on several nodes may
-    count several times. ``missing`` has the nodes that did not answer.
+    If the channels take more than one page, a channel with members on several
+    nodes may be counted several times. ``missing`` has the nodes that did not
+    answer.
     """
 
     total: int
@@ -265,21 +268,21 @@ log = logging.getLogger(__name__)
 class MembersHere(Struct, frozen=True, array_like=True):
     """The part of one node in a page of members.
 
-    ``total`` is the number of all its members, and ``members`` has some of
-    them.
+    ``total`` is the number of all members on the node, and ``members`` has some
+    of them.
     """
 
     total: int
     members: list[ChannelMember]
     birth: int
-    """Birth of the process; ``joined`` and ``birth`` order the members of all
-    nodes."""
+    """The birth of the node's process, a random number. Members of all nodes
+    are sorted by ``joined``, then by ``birth``."""
 
 
 class ChannelMembersQuery(Struct, frozen=True, array_like=True):
-    """A query to a node: who are the members of a channel there?
+    """A query that asks a node for the members of a channel there.
 
-    The answer has at most ``limit``, after the cursor ``after``.
+    The answer has at most ``limit`` members, after the cursor ``after``.
     """
 
     app: str
@@ -289,7 +292,7 @@ class ChannelMembersQuery(Struct, frozen=True, array_like=True):
 
 
 class ChannelUsersQuery(Struct, frozen=True, array_like=True):
-    """A query to a node: which users are in a channel there?"""
+    """A query that asks a node for the users in a channel there."""
 
     app: str
     channel: str
@@ -298,8 +301,8 @@ class ChannelUsersQuery(Struct, frozen=True, array_like=True):
 class UsersHere(Struct, frozen=True, array_like=True):
     """The part of one node in a count of users.
 
-    ``total`` is the number of all its members, and ``users`` has their users,
-    each once.
+    ``total`` is the number of all members on the node. ``users`` has the users
+    of these members, each only once.
     """
 
     total: int
@@ -307,9 +310,9 @@ class UsersHere(Struct, frozen=True, array_like=True):
 
 
 class ChannelNamesQuery(Struct, frozen=True, array_like=True):
-    """A query to a node: which channels of an app have members there?
+    """A query that asks a node for the channels of an app with members there.
 
-    The answer has at most ``limit``, after the name ``after``.
+    The answer has at most ``limit`` channels, after the name ``after``.
     """
 
     app: str
@@ -320,8 +323,8 @@ class ChannelNamesQuery(Struct, frozen=True, array_like=True):
 class ChannelNamesAnswer(Struct, frozen=True, array_like=True):
     """The answer to :class:`ChannelNamesQuery`.
 
-    ``total`` is the number of channels with members there, and ``channels`` has
-    the requested ones.
+    ``total`` is the number of channels with members on the node, and
+    ``channels`` has the requested channels.
     """
 
     total: int
@@ -347,9 +350,9 @@ class NodeParts(Struct, frozen=True):
 class ChannelMembers(Service):
     """The subscribers of channels.
 
-    It knows the members on this node, and asks the other nodes for lists and
-    numbers of theirs. All connections are connections of this node; for
-    connections of other nodes, see
+    This class knows the members on this node, and asks the other nodes for
+    lists and numbers of their members. All connections are connections of this
+    node. For connections of other nodes, see
     :class:`imserver.gateway.channels.connections.Connections`. ``others`` and
     ``registrar`` are None without a cluster. The registrar reports to the
     registry which channels have members here.
@@ -372,7 +375,8 @@ class ChannelMembers(Service):
         default_factory=deque
     )
     """Connections that have left channels without a request, with the names of
-    these channels. The listeners of ``on_left`` are not yet called for them."""
+    these channels. The listeners of ``on_left`` must still be called for
+    them."""
     _departure_greenlets: int = 0
     """The number of greenlets that call the listeners of ``on_left``."""
 
@@ -383,9 +387,10 @@ class ChannelMembers(Service):
     ) -> LocalChannel | None:
         """Put a connection into a channel, and return the channel.
 
-        Returns None if the connection was a member before, or is not in service
-        in this app. The caller calls the listeners: :meth:`report_join`. Never
-        switches greenlets.
+        Returns None if the connection was a member before, or has no open
+        session in this app. Afterwards the caller must call
+        :meth:`report_join`, which calls the listeners. Never switches
+        greenlets.
 
         Raises :class:`ChannelRefused`, with a text for the caller, if the name
         is invalid, or if the connection or the app has too many channels.
@@ -406,9 +411,10 @@ class ChannelMembers(Service):
         return self.membership.join(hub_app, channel, connection)
 
     def _check_new_channel(self, app: str, channel: str, channel_count: int) -> None:
-        """Raise :class:`ChannelRefused` if this node cannot have a channel, too.
+        """Raise :class:`ChannelRefused` if this node cannot have one more
+        channel.
 
-        It has ``channel_count`` channels of the app.
+        ``channel_count`` is the number of channels of the app on this node.
         """
         check_name(channel)
         settings = self.here.settings(app)
@@ -430,17 +436,17 @@ class ChannelMembers(Service):
         greenlets.
 
         - ``joined(connection, channel, is_first)`` is called for each new
-          member. ``is_first``: it is the first member on all nodes.
+          member. ``is_first`` means that it is the only member on all nodes.
         - ``parted(connection, channel, is_last)`` is called for each connection
-          that is no member any more. ``is_last``: it was the last member on
-          this node.
+          that is no longer a member. ``is_last`` means that it was the last
+          member on this node.
         - ``emptied(app, channel)`` is called when no node has a member any
-          more, on the node that had the last members.
+          more. It is called on the node that had the last members.
         - ``left(connection, channels)`` is called for a connection that has
           ended, or that the server has unsubscribed and that is still open. It
           is called in a greenlet of its own, and may switch greenlets. The
-          connection is no member any more; its ``app``, ``user`` and
-          ``dialect_state`` are as they were.
+          connection is no longer a member; its ``app``, ``user`` and
+          ``dialect_state`` are still the same.
         """
         if joined is not None:
             self._on_joined.append(joined)
@@ -452,10 +458,10 @@ class ChannelMembers(Service):
             self.on_left.append(left)
 
     def _report_empty_to(self, emptied: Callable[[str, str], object]) -> None:
-        """From now on call this function when no node has members of a channel
-        any more.
+        """Call this function, from now on, when no node has members of a
+        channel any more.
 
-        Its arguments are the app and the channel.
+        The arguments of ``emptied`` are the app and the channel.
         """
         # In a cluster only the registry knows whether other nodes have members.
         if self.registrar is not None:
@@ -463,7 +469,7 @@ class ChannelMembers(Service):
             return
 
         def report_last(connection: Connection, channel: str, is_last: bool) -> None:
-            """Report a channel without members here any more."""
+            """Report a channel that has lost its last member here."""
             if is_last:
                 emptied(connection.app or "", channel)
 
@@ -475,7 +481,8 @@ class ChannelMembers(Service):
         When this method returns, publications from all nodes reach the member.
         May switch greenlets.
         """
-        # Counted before the report, because others may join meanwhile.
+        # The members are counted before the report, because other connections
+        # may join meanwhile.
         is_first = len(channel.members) == 1
         if self.registrar is not None:
             has_no_members_elsewhere = self.registrar.report_join(
@@ -507,16 +514,16 @@ class ChannelMembers(Service):
         return True
 
     def _report_parted(self, connection: Connection, channel: LocalChannel) -> None:
-        """Tell the registry and the listeners that a connection is no member
-        any more."""
+        """Tell the registry and the listeners that a connection is no longer a
+        member."""
         if self.registrar is not None:
             self.registrar.changed(channel.app.name, channel.name)
         for listener in self._on_parted:
             listener(connection, channel.name, not channel.members)
 
     def leave_all(self, connection: Connection) -> tuple[str, ...]:
-        """Take a connection out of all its channels, without a notice to
-        others.
+        """Take a connection out of all its channels, without a notice to other
+        members.
 
         Returns the names of the channels. Never switches greenlets.
         """
@@ -548,7 +555,7 @@ class ChannelMembers(Service):
         """Tell the listeners about a connection that has left without a
         request.
 
-        They run in another greenlet. Never switches greenlets.
+        The listeners run in another greenlet. Never switches greenlets.
         """
         if not self.on_left:
             return
@@ -558,8 +565,8 @@ class ChannelMembers(Service):
             gevent.spawn(self._run_departures)
 
     def _run_departures(self) -> None:
-        """Greenlet: call the listeners for ended connections, until none is
-        left."""
+        """Greenlet: call the listeners for ended connections, until no
+        connection is left in the queue."""
         try:
             while self._departures:
                 connection, channels = self._departures.popleft()
@@ -607,7 +614,8 @@ class ChannelMembers(Service):
                 connection.close(CLOSE_INSUFFICIENT_STATE, INSUFFICIENT)
                 return
 
-        # Others can subscribe again on this connection, as the code tells them.
+        # Other clients can subscribe again on the same connection. The code
+        # tells them to do so.
         if self.remove(connection, channel):
             event = Event(
                 "unsubscribed", "", reason, code=code, channel=ChannelPart(channel)
@@ -625,8 +633,8 @@ class ChannelMembers(Service):
     def _counts_by_node(self, app: str, channel: str) -> dict[int, int] | None:
         """Return the number of members of a channel on each node, by its epoch.
 
-        The numbers are as the registry knows them. The result is empty without
-        a cluster, and None if the registry does not answer.
+        The numbers come from the registry. The result is empty without a
+        cluster, and None if the registry does not answer.
 
         An epoch is the number of one life of a node.
         """
@@ -642,12 +650,13 @@ class ChannelMembers(Service):
     ) -> MemberPage:
         """Return a page of the members on all nodes, in the order of joining.
 
-        ``after`` is the cursor of the last member of the page before; ``""``:
-        the first page. The page has at most ``limit`` members, and as many as
-        fit into its bytes.
+        ``after`` is the cursor of the last member of the page before; ``""``
+        means the first page. The page has at most ``limit`` members, and as
+        many as fit into its bytes.
         """
         limit = min(limit, PAGE_BYTES // _MEMBER_BYTES)
-        # One member more than the page shows whether others follow.
+        # One more member than the page has is requested, to see whether other
+        # members follow.
         query = ChannelMembersQuery(app, channel, after, limit + 1)
         shares = [self._members_here(query)]
         missing = list[str]()
@@ -660,8 +669,8 @@ class ChannelMembers(Service):
     def _nodes_in(self, counts: dict[int, int] | None) -> list[Lease]:
         """Return the other live nodes that may have members.
 
-        ``counts`` is the result of :meth:`_counts_by_node`. If that is None,
-        all other live nodes may have some.
+        ``counts`` is the result of :meth:`_counts_by_node`. If ``counts`` is
+        None, all other live nodes may have members.
         """
         if self.others is None:
             peers = []
@@ -683,7 +692,8 @@ class ChannelMembers(Service):
 
         after = read_cursor(query.after)
         total = len(local.members)
-        # A list, because members may come and go while others are served.
+        # The members are copied into a list, because they may change while
+        # other greenlets are served.
         rows = list(islice(_members_after(local, after, birth), query.limit))
 
         return MembersHere(total, self._describe_each(rows, query.channel), birth)
@@ -691,9 +701,9 @@ class ChannelMembers(Service):
     def _describe_each(
         self, rows: Sequence[tuple[Connection, float]], channel: str
     ) -> list[ChannelMember]:
-        """Describe members of a channel, and serve others meanwhile.
+        """Describe members of a channel, and serve other greenlets meanwhile.
 
-        A row has a member and the time of its joining.
+        A row has a member, and the time at which it has joined.
         """
         members = []
         for number, (connection, joined) in enumerate(rows, 1):
@@ -732,7 +742,7 @@ class ChannelMembers(Service):
         count = count_here + _add_up_members(counts, nodes)
         if count > most:
             return count, count
-        # All members are here.
+        # No other node has members.
         if self.others is None or not nodes:
             return count_here, self._users_in(local)
 
@@ -741,7 +751,8 @@ class ChannelMembers(Service):
         return _add_up_users([self._users_here(query), *elsewhere])
 
     def _users_in(self, local: LocalChannel | None) -> int:
-        """Count the users in a channel on this node; None has none."""
+        """Count the users in a channel on this node. ``local`` is None if the
+        channel has no members here."""
         if local is None:
             return 0
         return self.membership.users_of(local)
@@ -758,7 +769,7 @@ class ChannelMembers(Service):
         The result has the answers of the nodes that have answered. ``most`` is
         the greatest number of members that an older node is asked for.
         """
-        # Nodes of older versions do not name their features so, and do not know
+        # Older nodes do not name their features in the lease, and do not know
         # the query for users.
         newer = [lease for lease in nodes if lease.feature_names]
         older = [lease for lease in nodes if not lease.feature_names]
@@ -801,10 +812,11 @@ class ChannelMembers(Service):
     ) -> ChannelPage:
         """Return a page of the channels of an app that have members.
 
-        They are in the order of names. ``after`` is the last name of the page
-        before; ``""``: the first page.
+        The channels are in the order of names. ``after`` is the last name of
+        the page before; ``""`` means the first page.
         """
-        # One channel more than the page shows whether others follow.
+        # One more channel than the page has is requested, to see whether other
+        # channels follow.
         query = ChannelNamesQuery(app, after, limit + 1)
         parts = [self._page_here(query)]
         missing: list[str] = []
@@ -830,10 +842,10 @@ class ChannelMembers(Service):
 
 
 def infos_of(connection: Connection, channel: str) -> tuple[bytes, bytes]:
-    """Return JSON about a connection for others.
+    """Return JSON about a connection, for other subscribers.
 
-    The first part is for all its channels, the second one for this channel;
-    ``b""``: there is none.
+    The first result applies to all channels of the connection, the second
+    result to this channel. ``b""`` means that there is no such JSON.
     """
     state = connection.dialect_state
     if state is None:
@@ -842,13 +854,14 @@ def infos_of(connection: Connection, channel: str) -> tuple[bytes, bytes]:
 
 
 def _add_up_members(counts: Mapping[int, int] | None, nodes: Iterable[Lease]) -> int:
-    """Add up the members on these nodes, of which ``counts`` has the numbers by
-    the epoch of a node."""
+    """Add up the members on these nodes. ``counts`` has the number of members
+    by the epoch of a node."""
     return sum((counts or {}).get(lease.epoch, 0) for lease in nodes)
 
 
 def _add_up_users(shares: Iterable[UsersHere]) -> tuple[int, int]:
-    """Return the number of connections on all nodes, and of their users.
+    """Return the number of connections on all nodes, and the number of their
+    users.
 
     A user may have connections on several nodes, and counts once.
     """
@@ -861,8 +874,7 @@ def _add_up_users(shares: Iterable[UsersHere]) -> tuple[int, int]:
 
 
 def _members_by_channel(answers: Iterable[ChannelNamesAnswer]) -> dict[str, int]:
-    """Add up the numbers of members of each channel, which may have members on
-    several nodes."""
+    """Add up the members of each channel on all nodes."""
     members: dict[str, int] = {}
     for answer in answers:
         for row in answer.channels:
@@ -883,15 +895,15 @@ def _channel_page(
     channels = sorted(members)
     has_more = len(channels) > limit
     if not after and not has_more:
-        # The page has all channels, so each of them can count once.
+        # The page has all channels, so each channel can be counted once.
         total = len(channels)
     counts = [ChannelCount(channel, members[channel]) for channel in channels[:limit]]
     return ChannelPage(total, counts, has_more, tuple(missing))
 
 
 def _users_of_pages(pages: Iterable[MembersHere]) -> list[UsersHere]:
-    """Return the users of pages of members, of nodes that know no query for
-    users."""
+    """Return the users in pages of members, for nodes that do not know the
+    query for users."""
     return [
         UsersHere(page.total, [each.user for each in page.members]) for page in pages
     ]
@@ -901,7 +913,7 @@ def _members_after(
     local: LocalChannel, after: tuple[float, int], birth: int
 ) -> Iterator[tuple[Connection, float]]:
     """Find the members of a channel on this node after a cursor, each with the
-    time of its joining.
+    time at which it has joined.
 
     ``birth`` identifies this node in cursors.
     """
@@ -915,7 +927,7 @@ def page_of(
 ) -> MemberPage:
     """Merge the pages of all nodes into one page.
 
-    Each of them has at most ``limit`` + 1 members. The result has at most
+    The page of a node has at most ``limit`` + 1 members. The result has at most
     ``limit`` members, and as many as fit into its bytes. ``missing`` has the
     nodes that did not answer.
     """
@@ -947,7 +959,7 @@ def _by_joining(
 
 
 def _size_of(member: ChannelMember) -> int:
-    """Return how many bytes a member takes of a page."""
+    """Return how many bytes of a page a member takes."""
     names = member.user + member.device
     return (
         _MEMBER_BYTES
@@ -960,8 +972,8 @@ def _size_of(member: ChannelMember) -> int:
 def cursor(joined: float, birth: int) -> str:
     """Return the cursor after a member, in the order of joining.
 
-    For example ``1790000000.25-3fa0c1``: when the member joined, and the birth
-    of its node's process.
+    It has the time at which the member has joined, and the birth of its node's
+    process, for example ``1790000000.25-3fa0c1``.
     """
     return f"{joined!r}-{birth:x}"
 
@@ -970,8 +982,8 @@ def read_cursor(text: str) -> tuple[float, int]:
     """Decode a :func:`cursor`: when a member has joined, and the birth of its
     node.
 
-    An invalid text means before all members, because a client may send any
-    text.
+    A client may send any text. For an invalid text, the result stands before
+    all members.
     """
     joined_text, _, birth_text = text.partition("-")
     try:

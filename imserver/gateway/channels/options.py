@@ -30,10 +30,11 @@ row."""
 
 
 def _namespace(rows: Mapping[str, ChannelSettings], channel: str) -> str:
-    """Return the name of the row of settings that holds for a channel.
+    """Return the name of the row of settings that applies to a channel.
 
-    It is its namespace, the part of its name before the colon; ``""`` without a
-    colon. If the namespace has no row, it is :data:`ANY_NAMESPACE`.
+    The row has the name of the channel's namespace: the part of the channel's
+    name before the colon, or ``""`` without a colon. If the namespace has no
+    row, the result is :data:`ANY_NAMESPACE`.
     """
     namespace, colon, _ = channel.removeprefix(PRIVATE_PREFIX).partition(":")
     if not colon:
@@ -67,13 +68,14 @@ class ChannelOptions(Service):
     _settings: Callable[[str], TenantSettings | None]
     history_apps: Collection[str] = ()
     names: dict[str, ChannelNames] = field(default_factory=dict)
-    """App → meaning of the names of its channels, besides its settings. Other
-    classes call :meth:`set_names`."""
+    """App → the meaning of the names of its channels, besides its settings.
+    Other classes change it only by :meth:`set_names`."""
 
     def set_names(self, app: str, names: ChannelNames | None) -> None:
         """Set the meaning of the names of an app's channels.
 
-        None: only the meaning in its settings. Never switches greenlets.
+        None means that names have only the meaning in the settings. Never
+        switches greenlets.
         """
         if names is None:
             self.names.pop(app, None)
@@ -154,7 +156,7 @@ class ChannelOptions(Service):
         """Return the options that an app has set for the channels of users
         (``user:<id>``).
 
-        None if it has set none.
+        The result is None if the app has set no such options.
         """
         tenant = self._settings(app)
         if tenant is None:

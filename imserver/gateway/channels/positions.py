@@ -1,9 +1,9 @@
 """Channels with a history on this node: their publications in the order of
 their offsets.
 
-A publication that comes early waits for those before it. If an earlier one does
-not come, it is read from the history. A new member also waits until its answer
-is sent.
+A publication that comes early waits for the publications before it. If an
+earlier publication does not come, it is read from the history. For a new
+member, publications wait until the answer to its subscription is sent.
 """
 
 import logging
@@ -26,13 +26,13 @@ log = logging.getLogger(__name__)
 _LATE_SECONDS: Final = 0.02
 """How long a missing publication may still come before the history is read."""
 _AGAIN_SECONDS: Final = 1.0
-"""Pause after the history did not answer."""
+"""Seconds until the next attempt, if the history has not answered."""
 _CHECKED_TOGETHER: Final = 200
 """Limit of the channels whose newest positions are read together."""
 
 
 def _has_no_streams(_connection: Connection, _channel: str) -> None:
-    """Without the messenger there are no open messages."""
+    """Do nothing: without the messenger there are no open messages."""
 
 
 class OrderedDelivery:
@@ -81,15 +81,15 @@ class OrderedDelivery:
         """From now on collect the publications for a new member, until
         :meth:`release`.
 
-        ``delta`` means that the member reads deltas: a publication as the
-        difference to the one before.
+        ``delta`` means that the member reads deltas. A delta is a publication
+        as the difference to the publication before.
         """
         if local.position is None:
             local.position = ChannelPosition()
         local.position.waiting[connection] = []
         if delta:
             local.position.deltas = local.position.deltas or {}
-            local.position.deltas[connection] = 0  # it has no publication yet
+            local.position.deltas[connection] = 0  # the member has no publication yet
 
     def release(
         self,
@@ -105,7 +105,7 @@ class OrderedDelivery:
           position.
         - ``is_stored``: the history is the message log.
         - ``newest``: the last publication that the answer had, if the member
-          reads deltas; else None.
+          reads deltas; otherwise None.
 
         If this node has delivered publications that the member has not
         received, its subscription ends.
@@ -120,7 +120,7 @@ class OrderedDelivery:
             return
 
         if state.offset < 0:
-            # Nobody has read the position of the channel from the history yet.
+            # The position of the channel was not read from the history yet.
             self._begin(local, state, position)
         elif state.epoch != position.epoch:
             self._change_epoch(local, state, position.epoch)
@@ -138,12 +138,13 @@ class OrderedDelivery:
     ) -> None:
         """Remember that a new member has received this publication.
 
-        So the next one can be a delta to it.
+        So the next publication can be a delta to this one.
         """
         if newest.channel is None or state.deltas is None:
             return
         state.last = state.last or newest
-        # An erasure may have taken the content that the others have received.
+        # An erasure may have changed the content after the other members have
+        # received it.
         if payload_of(state.last) == payload_of(newest):
             state.deltas[connection] = newest.channel.offset
 
@@ -156,8 +157,9 @@ class OrderedDelivery:
     ) -> int:
         """Deliver to a new member the publications that it has waited for.
 
-        Publications up to ``position`` are left out, because its answer had
-        them. Returns the offset up to which it has all publications.
+        Publications up to ``position`` are left out, because the answer to the
+        member had them. Returns the offset up to which the member has all
+        publications.
         """
         reached = position.offset
         for event in _take_delayed(state, connection):
@@ -166,8 +168,9 @@ class OrderedDelivery:
                 is_new = channel_part.offset > position.offset
                 if channel_part.epoch != position.epoch or not is_new:
                     continue
-                # Counted: after a gap the sum is less than the offset of the
-                # channel, and release() notices that the member misses some.
+                # The publications are counted. After a gap, the sum is less
+                # than the offset of the channel. So release() notices that the
+                # member has missed publications.
                 reached += 1
             self.send(local, [connection], event)
         return reached
@@ -183,7 +186,7 @@ class OrderedDelivery:
         has waited for.
 
         Publications up to ``position`` are left out. The log has no gaps, so
-        the member misses none.
+        the member misses no publication.
         """
         for event in _take_delayed(state, connection):
             channel_part = event.channel
@@ -215,8 +218,8 @@ class OrderedDelivery:
     ) -> None:
         """Deliver a publication to the members on this node.
 
-        If it has an offset, its number in the history, it waits until all
-        earlier ones are delivered.
+        An offset is the number of a publication in the history. A publication
+        with an offset waits until all earlier publications are delivered.
         """
         channel_part = publication.event.channel
         if channel_part is None or not channel_part.offset:
@@ -246,7 +249,7 @@ class OrderedDelivery:
         """Deliver a publication to the members that do not wait.
 
         For a member that waits for its answer, the publication is collected.
-        ``some`` limits it to these members; None: all members.
+        ``some`` has the only members that get it; None means all members.
         """
         state = local.position
         waiting = {} if state is None else state.waiting
@@ -254,7 +257,8 @@ class OrderedDelivery:
         if some is not None:
             members = some
         elif state is None or not (waiting or state.deltas):
-            # Nobody needs an individual treatment, which is usual.
+            # This is the usual case: no member waits or needs to be treated
+            # separately.
             self._to_all(local, publication)
             return
 
@@ -267,7 +271,8 @@ class OrderedDelivery:
         """Let members that were ahead of this node receive all publications
         again.
 
-        They do so when the channel has reached the offset that they have.
+        This begins when the channel has reached the offset that such a member
+        already has.
         """
         state = local.position
         if state is None:
@@ -293,7 +298,8 @@ class OrderedDelivery:
         the difference.
         """
         state = local.position
-        # Nobody reads deltas, which is usual. A notice is never a delta.
+        # This is the usual case: no member reads deltas. A notice is never a
+        # delta.
         if state is None or not state.deltas or event.kind in ("join", "leave"):
             self._fanout.to_some(local.app, members, event)
             return
@@ -330,7 +336,8 @@ class OrderedDelivery:
         """Deliver the early publications that follow the last delivered one
         without a gap.
 
-        If others remain, the missing ones are read from the history.
+        If other early publications remain, the missing publications are read
+        from the history.
         """
         while True:
             publication = state.early.pop(state.offset + 1, None)
@@ -347,11 +354,11 @@ class OrderedDelivery:
         """Begin to deliver in order, from the position that the history has
         returned.
 
-        Early publications after it are delivered at once.
+        Early publications after this position are delivered at once.
         """
         state.epoch = position.epoch
         state.offset = position.offset
-        # Earlier ones are in the answers to the new members.
+        # The answers to the new members have the earlier publications.
         state.early = {
             offset: publication
             for offset, publication in state.early.items()
@@ -372,11 +379,11 @@ class OrderedDelivery:
             gevent.spawn_later(_LATE_SECONDS, self._run_fill, local, state)
 
     def _run_fill(self, local: LocalChannel, state: ChannelPosition) -> None:
-        """Greenlet: read the publications of other nodes that this one has not
+        """Greenlet: read the publications of other nodes that this node has not
         received.
 
-        Tries until the history answers, or the channel has no members here any
-        more. Then delivers them.
+        It tries until the history answers, or until the channel has no members
+        here any more. Then it delivers the publications.
         """
         found = None
         try:
@@ -401,8 +408,8 @@ class OrderedDelivery:
         """Read the publications after the position of this node, until the
         history answers.
 
-        Returns them with that position; None: the channel has no members here
-        any more.
+        Returns this position and the page of publications. The result is None
+        if the channel has no members here any more.
         """
         while local.members:
             since = Position(state.epoch, state.offset)
@@ -444,7 +451,7 @@ class OrderedDelivery:
     ) -> None:
         """Continue after a gap, up to the position ``newest`` of the history.
 
-        Members that can subscribe again do so. The others receive the
+        Members that can subscribe again do so. Other members receive the
         publications that this node has.
         """
         early = dict(state.early)
@@ -471,7 +478,8 @@ class OrderedDelivery:
         former_epoch, former_offset = state.before
         state.before = (state.epoch, state.offset)
         if epoch == former_epoch:
-            # A late publication of the other epoch has changed it meanwhile.
+            # A late publication of the other epoch has changed the epoch
+            # meanwhile.
             position = Position(epoch, former_offset)
         else:
             position = Position(epoch, 0)
@@ -499,9 +507,9 @@ class OrderedDelivery:
         for connection in tuple(local.members):
             waits = state.waiting.get(connection)
             if isinstance(waits, list):
-                continue  # it still reads the history
+                continue  # this member still reads the history
             if not offsets_continue:
-                # The offset that the member has belongs to the former numbers.
+                # The offset of the member belongs to the former epoch.
                 state.waiting.pop(connection, None)
             self._expel_if_resubscribes(local, connection)
 
@@ -521,7 +529,7 @@ class OrderedDelivery:
         """
         for first in range(0, len(channels), _CHECKED_TOGETHER):
             batch = channels[first : first + _CHECKED_TOGETHER]
-            # One round trip for the whole batch.
+            # All positions of the batch are read in one round trip.
             positions = self._history.positions(app, [local.name for local in batch])
             for local, newest in zip(batch, positions or (), strict=False):
                 self._fill_if_behind(local, newest)
@@ -560,8 +568,9 @@ def _ready_members(
         # has, or None; see `ChannelPosition.waiting`.
         waits = waiting.get(connection)
         if isinstance(waits, list):
-            # When it has its answer, it receives the texts so far of all
-            # streamed messages. So their pieces are not collected.
+            # After its answer, the member receives the texts so far of all
+            # streamed messages. So pieces of streamed messages are not
+            # collected.
             if event.kind != "stream":
                 waits.append(event)
         elif waits is None or not 0 < offset <= waits:
@@ -572,13 +581,13 @@ def _ready_members(
 def _collect_missed(
     local: LocalChannel, state: ChannelPosition, page: HistoryPage
 ) -> None:
-    """Put the publications of a page that this node has not delivered among
-    the early ones."""
+    """Add the publications of a page to the early publications, if this node
+    has not delivered them."""
     for event in page.publications:
         channel_part = event.channel
         if channel_part is not None and channel_part.offset > state.offset:
-            # A publication from a node says whom to leave out. A publication
-            # from the history does not.
+            # A publication from a node names the connections that must not get
+            # it. A publication from the history does not.
             publication = Publication(local.name, event)
             state.early.setdefault(channel_part.offset, publication)
 
@@ -598,7 +607,8 @@ def _basis_of(event: Event, last: Event | None) -> int:
     """Return the offset of the publication that a delta to ``event`` starts
     from.
 
-    ``last`` is the publication that was sent before. 0 if no delta is possible.
+    ``last`` is the publication that was sent before. The result is 0 if no
+    delta is possible.
     """
     if last is None or last.channel is None or event.channel is None:
         return 0

@@ -34,13 +34,15 @@ from imserver.gateway.transport.connection import Connection
 MembersOfNodes = Mapping[int, int]
 """Epoch of a node → how many members of a channel it has."""
 _NOWHERE: Final[MembersOfNodes] = {}
-"""The members of other nodes, on a node that is alone."""
+"""The members of other nodes, on a node without a cluster."""
 _NO_NODES: Final[Mapping[str, MembersOfNodes | None]] = {}
-"""Channel → its nodes, without a cluster."""
+"""Channel → the nodes that have members of it. It is empty, for a node without
+a cluster."""
 _TURN_LOOK_SECONDS: Final = 0.001
-"""How often a publisher looks whether it is its turn."""
+"""Seconds between two checks of a publisher whether it has its turn."""
 _UNSETTLED_SECONDS: Final = 10.0
-"""How long a node that could not report a channel gets every publication."""
+"""For this time, a node gets every publication after it could not report a
+channel."""
 
 
 class ChannelNodes(Service):
@@ -54,11 +56,11 @@ class ChannelNodes(Service):
     others: OtherNodes
     registrar: Registrar
     _turns: dict[tuple[str, str], deque[object]] = field(default_factory=dict)
-    """Channel → the publishers that have asked the registry for its nodes, in
-    their order."""
+    """App and channel → the publishers that have asked the registry for the
+    nodes of the channel, in the order of their calls."""
     _unsettled: dict[int, float] = field(default_factory=dict)
-    """Epoch of a node that could not report a channel to the registry → until
-    when it gets every publication."""
+    """Epoch of a node that could not report a channel to the registry → the
+    time until which the node gets every publication."""
 
     @contextmanager
     def turn(
@@ -67,27 +69,26 @@ class ChannelNodes(Service):
         """Wait until all earlier publishers to these channels have ended their
         turns.
 
-        A context manager, by which publications keep their order. Yields the
-        nodes that have members of each channel; None: the registry does not
-        answer. May switch greenlets before the turn.
+        A context manager, by which publications keep their order. It yields the
+        nodes that have members of each channel; None means that the registry
+        does not answer. May switch greenlets before the turn.
         """
-        names = dict.fromkeys(channels)  # each name once, in this order
+        names = dict.fromkeys(channels)  # each name only once, in this order
         is_alone = len(self.others.registry.reachable()) <= 1
-        # Without other nodes there is nothing to ask. But publishers that have
-        # asked already go first.
+        # Without other nodes, the registry need not be asked. But publishers
+        # that have already asked it go first.
         if is_alone and not any((app, name) in self._turns for name in names):
             yield dict.fromkeys(names, _NOWHERE)
             return
 
-        # In each queue, the publisher whose ticket is the first one has its
-        # turn.
+        # In each queue, the publisher with the first ticket has its turn.
         ticket = object()
         for channel in names:
             self._turns.setdefault((app, channel), deque()).append(ticket)
         try:
             rows = self.others.registry.find_channels(app, list(names))
             nodes: dict[str, MembersOfNodes | None] = dict.fromkeys(names)
-            # Without rows, each channel keeps None.
+            # If ``rows`` is None, the value of each channel stays None.
             nodes.update(zip(names, rows or (), strict=False))
             for channel in names:
                 while self._turns[app, channel][0] is not ticket:
@@ -109,10 +110,10 @@ class ChannelNodes(Service):
     ) -> tuple[int, int]:
         """Send a publication to the other nodes with members of its channel.
 
-        ``nodes`` has these nodes; None: all other nodes. ``reached`` means that
-        the publication has reached members of this node. Returns two numbers:
-        the nodes to which it was sent, and the nodes that do not receive it.
-        Never switches greenlets.
+        ``nodes`` has these nodes; None means all other nodes. ``reached`` means
+        that the publication has reached members of this node. Returns two
+        numbers: the nodes to which it was sent, and the nodes that do not
+        receive it. Never switches greenlets.
         """
         leases = self.others.registry.reachable()
         own_epoch = self.others.node_messages.own_epoch
@@ -156,12 +157,13 @@ class ChannelNodes(Service):
     def peer_unsettled(self, epoch: int) -> None:
         """Send every publication to a node for ten seconds.
 
-        It could not report a channel to the registry. Never switches greenlets.
+        This node could not report a channel to the registry. Never switches
+        greenlets.
         """
         self._unsettled[epoch] = monotonic() + _UNSETTLED_SECONDS
 
     def _forget_settled(self) -> None:
-        """Forget the nodes whose time with every publication is over."""
+        """Forget the nodes that no longer need to get every publication."""
         now = monotonic()
         self._unsettled = {
             epoch: until for epoch, until in self._unsettled.items() if until > now
@@ -213,14 +215,17 @@ class ChannelPublishing(Service):
         payload.
 
         Publications of one node to a channel arrive in the order of the calls.
-        A stored channel has one publication for each ``key``; ``""``: for each
-        id of an event. May switch greenlets. Returns one of these outcomes:
+        A stored channel has one publication for each ``key``; ``""`` means for
+        each id of an event. May switch greenlets. Returns one of these
+        outcomes:
 
         - NOT_SENT: the channel has no members.
-        - SENT: all nodes with members get it.
-        - PARTLY: a node with members is known not to receive it.
-        - FAILED: no node receives it, or the history does not answer.
-        - REFUSED: the log cannot store it.
+        - SENT: all nodes with members get the publication.
+        - PARTLY: at least one node with members does not receive the
+          publication.
+        - FAILED: no node receives the publication, or the history does not
+          answer.
+        - REFUSED: the log cannot store the publication.
         """
         if event.channel is None:
             event = replace(event, channel=ChannelPart(channel))
@@ -248,9 +253,9 @@ class ChannelPublishing(Service):
         """Publish to a channel, and to its history unless ``with_history`` is
         False.
 
-        A stored channel has one publication for each ``key``, or without one
-        for each id of an event. A history in Redis recognises them for a
-        minute. May switch greenlets.
+        A stored channel has one publication for each ``key``, or for each id of
+        an event if the key is ``""``. A history in Redis recognises a repeated
+        publication for a minute. May switch greenlets.
 
         Raises :class:`ChannelRefused`: ``limit`` (the payload is too long), or
         ``unavailable`` (the history or the nodes of all subscribers do not
@@ -312,8 +317,8 @@ class ChannelPublishing(Service):
                 )
             return Published(outcome)
 
-        # The history has it. A node that does not answer now reads it from
-        # there.
+        # The history has the publication. A node that does not answer now will
+        # read it from the history.
         outcome = _WITH_HISTORY.get(outcome, outcome)
         return Published(outcome, Position(channel_part.epoch, channel_part.offset))
 
@@ -323,7 +328,8 @@ class ChannelPublishing(Service):
         if isinstance(publication.except_connection, Connection):
             connection_id = self.here.table.id_of(publication.except_connection)
             publication = replace(publication, except_connection=connection_id)
-        # Another node delivers it, too, so the connection is named by its id.
+        # Other nodes deliver the publication, too. So the connection to leave
+        # out is named by its id.
         (published,) = self.histories.stored.append_each(app, (publication,), key)
         self.here.metrics.pushes[app] += 1
         return published
@@ -334,8 +340,8 @@ class ChannelPublishing(Service):
         """Send many publications, in their order, without storing them in a
         history.
 
-        The registry is queried once. Returns the outcome of each; see
-        :meth:`publish`.
+        The registry is queried once. Returns the outcome of each publication;
+        see :meth:`publish`.
         """
         names = [publication.channel for publication in publications]
         turn: AbstractContextManager[Mapping[str, MembersOfNodes | None]]
@@ -372,8 +378,8 @@ class ChannelPublishing(Service):
         """Deliver a publication here, and send it to the other nodes with
         members.
 
-        ``members_of`` has the nodes with members; None: the registry does not
-        answer, or there is no cluster. Never switches greenlets.
+        ``members_of`` has the nodes with members. None means that the registry
+        does not answer, or that there is no cluster. Never switches greenlets.
         """
         limit = publication.at_most
         if (
@@ -391,7 +397,7 @@ class ChannelPublishing(Service):
             if missed:
                 return Outcome.FAILED
             return Outcome.NOT_SENT
-        # Notices of the server count as no push.
+        # Notices of the server do not count as pushes.
         if publication.event.kind in ("msg", "stream"):
             self.here.metrics.pushes[app] += 1
         return Outcome.PARTLY if missed else Outcome.SENT
@@ -402,7 +408,8 @@ class ChannelPublishing(Service):
         count = self.here.hub.member_count(app, channel)
         if self.nodes is None or not members_of:
             return count
-        # The registry also has the members here, maybe an older number.
+        # The registry also has a number for this node, but it may be out of
+        # date.
         own_epoch = self.nodes.others.node_messages.own_epoch
         for epoch, members in members_of.items():
             if epoch != own_epoch:
@@ -452,7 +459,7 @@ class ChannelPublishing(Service):
 class ChannelNotices(Service):
     """Tells the members of a channel who subscribes and who leaves.
 
-    The client that causes a notice pays for it.
+    The notices are counted for the client that causes them.
     """
 
     here: NodeParts
@@ -463,10 +470,10 @@ class ChannelNotices(Service):
     def charge(self, connection: Connection, *channels: str) -> None:
         """Count the notices that the other members of these channels get.
 
-        They get one when a client subscribes, and one when it leaves. The end
-        of a subscription cannot be refused, so its notice is paid at the
-        beginning. Raises :class:`ChannelRefused`: ``rate``. Never switches
-        greenlets.
+        Other members get a notice when a client subscribes, and another when it
+        leaves. The end of a subscription cannot be refused, so its notice is
+        counted at the beginning. Raises :class:`ChannelRefused`: ``rate``.
+        Never switches greenlets.
         """
         # Two notices for each channel: one at the beginning, one at the end.
         size = sum(2 * len(self.info_of(connection, channel)) for channel in channels)
@@ -475,7 +482,8 @@ class ChannelNotices(Service):
         user = connection.user or self.here.table.id_of(connection)
         payer = (connection.app or "", user)
         limit = self.here.fanout.notice_bytes
-        # A larger size counts as the limit: otherwise nobody could ever pay it.
+        # A size above the limit counts as the limit. Otherwise no bucket would
+        # ever have enough tokens for it.
         if not self._notices.take(payer, min(size, limit), limit):
             raise ChannelRefused(
                 "rate", "the user subscribes too often; try again in a second"
@@ -490,7 +498,7 @@ class ChannelNotices(Service):
         return self.options.of(app, channel).join_leave
 
     def info_of(self, connection: Connection, channel: str) -> bytes:
-        """Return JSON about a connection, for others in a channel.
+        """Return JSON about a connection, for other members of a channel.
 
         For example
         ``{"user":"ada","client":"mX0v…","conn_info":{"name":"Ada"}}``.
@@ -500,7 +508,7 @@ class ChannelNotices(Service):
         info, channel_info = infos_of(connection, channel)
         client = self.here.table.id_of(connection)
         about: dict[str, str | Raw] = {"user": connection.user or "", "client": client}
-        # They are JSON already.
+        # The infos are already JSON.
         if info:
             about["conn_info"] = Raw(info)
         if channel_info:
@@ -534,8 +542,8 @@ class ChannelNotices(Service):
     def announce_leaves(
         self, connection: Connection, channels: tuple[str, ...]
     ) -> None:
-        """Send notices about a subscriber who has left these channels without
-        being asked.
+        """Send notices about a subscriber who has left these channels without a
+        request.
 
         Never switches greenlets.
         """

@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 
 
 REPORT_SECONDS: Final = 1.0
-"""Greatest age of the number of members in the registry."""
+"""How old the number of members in the registry may be, in seconds."""
 REPORTED_CHANNELS: Final = 500
-"""Channels in one report."""
+"""Limit of the channels in one report."""
 _REPORT_PAUSE_SECONDS: Final = 0.01
 """Least time between two reports of all channels."""
 
@@ -56,19 +56,19 @@ class Registrar(Service):
     _node_messages: NodeMessages
     _hub: Hub
     _reported: set[_Key] = field(default_factory=set)
-    """Channels that the registry knows to have members here, as long as the
-    registry lives ``_life``."""
+    """Channels of which the registry knows that they have members here. This is
+    true only in the life ``_life`` of the registry."""
     _changed: dict[_Key, None] = field(default_factory=dict)
-    """Channels to be reported, the longest changed first. The values have no
-    meaning: a dict keeps the order."""
+    """Channels to be reported. The channel that changed longest ago comes
+    first. The dict is used as an ordered set, so the values have no meaning."""
     _life: int = 0
     """The :meth:`RedisRegistry.generation` in which all channels were last
-    reported (0: they were never reported)."""
+    reported; 0 if they were never reported."""
     _entering: dict[_Key, Flag] = field(default_factory=dict)
     """Channels whose first subscription is being registered."""
     _wake: Flag = field(default_factory=Flag)
-    """Set to look now, and not in a second, whether everything must be
-    reported."""
+    """A flag that makes the greenlet check at once, and not after a second,
+    whether everything must be reported."""
     on_empty: list[Callable[[str, str], object]] = field(default_factory=list)
     """See
     :meth:`imserver.gateway.channels.members.ChannelMembers.report_to`."""
@@ -85,7 +85,7 @@ class Registrar(Service):
     def changed(self, app: str, channel: str) -> None:
         """Note that the number of members of a channel has changed.
 
-        It is reported within a second. Never switches greenlets.
+        The change is reported within a second. Never switches greenlets.
         """
         self._changed[app, channel] = None
 
@@ -93,7 +93,7 @@ class Registrar(Service):
         """Make sure that the registry knows a channel that a connection has
         joined.
 
-        Returns when the registry knows it, or does not answer.
+        Returns when the registry knows the channel, or does not answer.
         ``is_new_member`` means that the connection was not a member before.
         Returns True if this call has reported the channel, and the registry
         knows of no members on other nodes (also if it did not answer). Switches
@@ -107,9 +107,9 @@ class Registrar(Service):
 
     def _report_first_member(self, key: _Key) -> bool:
         """Report a channel that the registry does not know, or wait until
-        another greenlet has.
+        another greenlet has reported it.
 
-        The result is the one of :meth:`report_join`.
+        The result is as for :meth:`report_join`.
         """
         under_way = self._entering.get(key)
         if under_way is not None:
@@ -129,8 +129,8 @@ class Registrar(Service):
     def _store_first_member(self, key: _Key) -> bool:
         """Tell the registry that a channel has a member on this node.
 
-        If the registry does not answer, tells all other nodes. The result is
-        the one of :meth:`report_join`.
+        If the registry does not answer, all other nodes are told. The result is
+        as for :meth:`report_join`.
         """
         life = self._registry.generation()
         # The registry only has to know that there is a member.
@@ -140,8 +140,8 @@ class Registrar(Service):
         if has_stored and life == self._registry.generation():
             self._reported.add(key)
         else:
-            # Without the registry, the other nodes learn it from this one, and
-            # send it every publication.
+            # The registry does not answer, so this node tells the other nodes,
+            # which then send it every publication.
             message = ChannelsUnsettled(self._node_messages.own_epoch)
             self._node_messages.broadcast(message)
         return members_elsewhere is None or not members_elsewhere[0]
@@ -210,7 +210,7 @@ class Registrar(Service):
             if not keys:
                 break
             if not self._report(keys):
-                # They are reported again in the next round.
+                # These channels are reported again in the next round.
                 self._changed.update(dict.fromkeys(keys))
                 return False
         return True
@@ -218,9 +218,9 @@ class Registrar(Service):
     def _report(self, keys: Iterable[_Key]) -> bool:
         """Report how many members these channels have here.
 
-        Calls the listeners for the channels that no node has members of any
-        more. Returns False if it is not known whether the registry has stored
-        the report.
+        This calls the listeners for the channels that have no members on any
+        node now. Returns False if it is not known whether the registry has
+        stored the report.
         """
         life = self._registry.generation()
         entries = [
@@ -230,7 +230,7 @@ class Registrar(Service):
         ]
         self._forget_empty(entries)
         members_elsewhere = self._registry.report_channels(entries)
-        # After a loss of data meanwhile, the registry may not have the report.
+        # If the registry has lost data meanwhile, it may not have the report.
         if members_elsewhere is None or life != self._registry.generation():
             return False
 
@@ -243,8 +243,8 @@ class Registrar(Service):
     def _forget_empty(self, entries: Iterable[ReportedMembers]) -> None:
         """Forget that the registry knows the channels without members.
 
-        It comes before the report: a connection that joins during the report
-        must report after it.
+        This is called before the report, so that a connection that joins during
+        the report makes a report of its own.
         """
         for entry in entries:
             if not entry.members:
@@ -255,7 +255,8 @@ class Registrar(Service):
     ) -> None:
         """Call the listeners for the reported channels that are empty now.
 
-        ``members_elsewhere`` has the number of members of each on other nodes.
+        ``members_elsewhere`` has, for each entry, the number of members on
+        other nodes.
         """
         for entry, count_elsewhere in zip(entries, members_elsewhere, strict=True):
             if not entry.members and not count_elsewhere:
@@ -265,7 +266,8 @@ class Registrar(Service):
     def _report_all(self) -> None:
         """Report all channels with members here.
 
-        Paced, because other nodes report at the same time.
+        There are pauses between the reports, because other nodes report at the
+        same time.
         """
         take_turns(len(self._registry.leases()))
         life = self._registry.generation()
@@ -275,7 +277,7 @@ class Registrar(Service):
             started = monotonic()
             if not self._report(keys[first : first + REPORTED_CHANNELS]):
                 return  # the node stays unsettled, so the next round tries again
-            # The slower the registry answers, the longer is the pause, in which
+            # If the registry answers slowly, the pause is longer. In the pause,
             # other nodes can report.
             report_seconds = monotonic() - started
             gevent.sleep(_REPORT_PAUSE_SECONDS + 2 * report_seconds)

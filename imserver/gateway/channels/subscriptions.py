@@ -1,10 +1,10 @@
 """Subscriptions to channels, with recovery, and the services that channels
 consist of.
 
-A channel with history numbers its publications. Each node delivers them in the
-order of their numbers, and reads the missed ones from the history. So a member
-that comes back with a position receives exactly the publications after it, or
-learns that it must reload.
+A channel with history numbers its publications. Each node delivers publications
+in the order of their numbers, and reads missed publications from the history.
+So a member that comes back with a position receives exactly the publications
+after the position, or learns that it must reload.
 """
 
 import logging
@@ -46,20 +46,21 @@ log = logging.getLogger(__name__)
 _ALL: Final = -1
 """The limit of a page that has all publications."""
 CHECK_SECONDS: Final = 5.0
-"""A publication whose node died before it was sent out reaches other nodes
-after at most twice this time."""
+"""Seconds between two checks for missed publications. If a node dies before it
+has sent a publication to the other nodes, these receive it after at most twice
+this time."""
 
 
 class Subscribed(Struct, frozen=True):
     """A new subscription: its channel on this node, and the settings of the
     channel.
 
-    - ``position``: the position of the last publication before it; None: the
-      channel has no history.
+    - ``position``: the position of the last publication before the
+      subscription; None if the channel has no history.
     - ``publications``: the publications after the position of the client.
-    - ``recovered``: no such publication is missing.
-    - ``delta``: the subscriber receives publications that are
-      :class:`Compressed`.
+    - ``recovered``: whether ``publications`` has all of them.
+    - ``delta``: whether the subscriber receives publications as deltas
+      (:class:`Compressed`).
     """
 
     local: LocalChannel
@@ -70,8 +71,8 @@ class Subscribed(Struct, frozen=True):
     delta: bool = False
 
     def misses_publications(self, since: Position | None) -> bool:
-        """Whether a client that comes back at ``since`` has lost some of the
-        publications after it."""
+        """Whether a client that comes back with the position ``since`` has lost
+        some of the publications after it."""
         return self.position is not None and since is not None and not self.recovered
 
     def events(self) -> Sequence[Event]:
@@ -79,7 +80,8 @@ class Subscribed(Struct, frozen=True):
         events = self.publications
         if not self.delta:
             return events
-        # Each one is the difference to the one before. The first one is whole.
+        # Each publication is the difference to the publication before. The
+        # first publication is whole.
         previous = (None, *events)
         return [
             compressed(event, before)
@@ -104,14 +106,14 @@ class _JoinRequest(Struct, frozen=True, gc=False):
 
     @property
     def recovers_newest(self) -> bool:
-        """Whether the newest publication of the channel is all that the client
-        recovers."""
+        """Whether the client recovers only the newest publication of the
+        channel."""
         return self.options.recovery_mode == "cache" and self.since is not None
 
 
 def _require_members(connection: Connection, joined: Iterable[Subscribed]) -> None:
     """Raise :class:`ChannelRefused` unless a connection is still in these
-    channels. It may have ended while a later channel was joined."""
+    channels. The connection may have ended while it joined a later channel."""
     for subscription in joined:
         if connection not in subscription.local.members:
             raise ChannelRefused("ended")
@@ -120,8 +122,8 @@ def _require_members(connection: Connection, joined: Iterable[Subscribed]) -> No
 def _recovery(request: _JoinRequest, page: HistoryPage) -> tuple[bool, Sequence[Event]]:
     """Decide whether a client recovers all publications that it has missed.
 
-    ``page`` is the page that :meth:`ChannelSubscriptions._read_missed` has read
-    for it. Returns that decision, and the publications that the client
+    ``page`` is the result of :meth:`ChannelSubscriptions._read_missed` for this
+    client. Returns this decision, and the publications that the client
     receives.
     """
     since = request.since
@@ -131,9 +133,13 @@ def _recovery(request: _JoinRequest, page: HistoryPage) -> tuple[bool, Sequence[
         return _recovery_of_newest(since, page)
 
     if request.options.history:
-        return page.whole, missed  # the message log says so itself
+        return (
+            page.whole,
+            missed,
+        )  # the message log tells whether publications are missing
     if len(fitting(missed)) < len(missed):
-        # Too many for one answer: the client reads the history, page by page.
+        # There are too many publications for one answer. The client has to read
+        # the history page by page.
         return False, missed[-1:]
     if since is None or since.epoch not in ("", newest.epoch):
         return False, missed
@@ -150,7 +156,7 @@ def _recovery_of_newest(
     """
     newest = page.position
     if since == newest and newest.offset > 0:
-        return True, []  # the client has it already
+        return True, []  # the client already has the newest publication
     missed = page.publications
     offsets = [event.channel.offset for event in missed if event.channel is not None]
     if offsets == [newest.offset]:
@@ -181,9 +187,9 @@ class ChannelSubscriptions(Service, dict=True):
         """Put a connection into a channel.
 
         When this method returns, publications from all nodes and stored
-        messages reach the connection. Returns True if it is a new member, and
-        False if it was a member before, or is not in service in this app.
-        Raises :class:`ChannelRefused`, with a text for the caller.
+        messages reach the connection. Returns True if the connection is a new
+        member. Returns False if it was a member before, or has no open session
+        in this app. Raises :class:`ChannelRefused`, with a text for the caller.
         """
         request = _JoinRequest(app, connection, channel, self.options.of(app, channel))
         return self._join_without_history(request) is not None
@@ -204,20 +210,21 @@ class ChannelSubscriptions(Service, dict=True):
         """Make the connection a member, before other nodes know that this node
         has members.
 
-        The result is the one of :meth:`ChannelMembers.enter`.
+        The result is as for :meth:`ChannelMembers.enter`.
         """
         app = request.app
         channel = request.channel
         stored = self.histories.stored
-        # Before the connection enters, because from then on the channel
-        # delivers.
+        # This is called before the connection enters, because the channel
+        # delivers from then on.
         stored.follow_channel(app, channel, request.options, (request.connection,))
         local = None
         try:
             check_known(request.options)
             local = self.members.enter(app, channel, request.connection)
         finally:
-            # Nobody else is in the channel, so nothing has to follow the log.
+            # The channel has no other members here, so it need not follow the
+            # log.
             if local is None and self.here.hub.channel(app, channel) is None:
                 stored.forget_channel(app, channel)
         return local
@@ -241,9 +248,10 @@ class ChannelSubscriptions(Service, dict=True):
 
         Later publications follow the answer. ``since`` is the position of a
         client that comes back; None: the client is new. ``delta`` means that
-        the client reads deltas. ``reject_unrecovered`` refuses the client
-        (``unrecoverable``) if the channel has a history from which it does not
-        recover. May switch greenlets. Raises :class:`ChannelRefused`.
+        the client reads deltas. ``reject_unrecovered`` means that a client
+        which cannot recover from the history of the channel is refused
+        (``unrecoverable``). May switch greenlets. Raises
+        :class:`ChannelRefused`.
         """
         app = connection.app or ""
         is_new = not self.members.has(connection, channel)
@@ -270,9 +278,9 @@ class ChannelSubscriptions(Service, dict=True):
         """Subscribe a connection to several channels. The caller calls
         :meth:`answered` for each.
 
-        ``wanted`` maps a channel to the position of a client that comes back;
-        None: the client is new. If a subscription is refused, all of them end.
-        For the errors see :meth:`subscribe`.
+        ``wanted`` maps a channel to the position of a client that comes back,
+        or to None if the client is new. If one subscription is refused, all of
+        them end. For the errors see :meth:`subscribe`.
         """
         app = connection.app or ""
         announced = [
@@ -297,7 +305,7 @@ class ChannelSubscriptions(Service, dict=True):
     ) -> None:
         """End all subscriptions of a connection, because one was refused.
 
-        ``joined`` are the channels that it has joined already.
+        ``joined`` are the channels that the connection has already joined.
         """
         app = connection.app or ""
         for channel in joined:
@@ -314,7 +322,7 @@ class ChannelSubscriptions(Service, dict=True):
         """
         position = subscription.position
         if position is not None:
-            # The publication that the next one may be a delta to.
+            # The next publication may be a delta to this one.
             newest = None
             can_use_deltas = subscription.delta and subscription.recovered
             if can_use_deltas and subscription.publications:
@@ -330,8 +338,9 @@ class ChannelSubscriptions(Service, dict=True):
     def _join(self, request: _JoinRequest) -> Subscribed:
         """Make the connection a member of a channel.
 
-        If the channel has a history, it is read; the member then receives
-        nothing before :meth:`answered`. Raises :class:`ChannelRefused`.
+        If the channel has a history, the history is read. Then the member
+        receives nothing before :meth:`answered`. Raises
+        :class:`ChannelRefused`.
         """
         limit = request.options.max_subscribers
         members = self.members
@@ -352,9 +361,10 @@ class ChannelSubscriptions(Service, dict=True):
         return ChannelRefused("exists" if is_member else "ended")
 
     def _join_with_history(self, request: _JoinRequest) -> Subscribed:
-        """Make the connection a member whose publications wait for its answer.
+        """Make the connection a member. Its publications wait until the client
+        has its answer.
 
-        Also reads the publications that it has missed.
+        This also reads the publications that the client has missed.
         """
         options = request.options
         delta = request.delta and options.delta
@@ -374,11 +384,12 @@ class ChannelSubscriptions(Service, dict=True):
         return Subscribed(local, options, page.position, publications, recovered, delta)
 
     def _read_or_leave(self, request: _JoinRequest) -> tuple[HistoryPage, int]:
-        """Read what a new member has missed; if that fails, it leaves.
+        """Read the publications that a new member has missed. If that fails,
+        the member leaves.
 
-        The number is the offset of the last publication that the message log
-        has delivered here; -1 if the channel is not stored, whose position
-        stays.
+        The second result is the offset of the last publication that the message
+        log has delivered here. It is -1 if the channel is not stored; then the
+        position of the page applies.
         """
         try:
             page = self._read_missed(request)
@@ -394,14 +405,14 @@ class ChannelSubscriptions(Service, dict=True):
         client has missed.
 
         A new client gets no publications. If only the newest publication
-        counts, the page has no other.
+        counts, the page has only this publication.
         """
         read: Callable[[str, str, Position | None, int, bool], HistoryPage]
         if request.options.history:
             read = self.histories.stored.read
         else:
             read = self.histories.read_retained
-        # 0 publications for a new client: only the position.
+        # For a new client, 0 publications are read, and so only the position.
         since = request.since
         limit = _ALL
         reverse = False
@@ -424,8 +435,8 @@ class ChannelSubscriptions(Service, dict=True):
         the history.
 
         ``answer`` gets the position after which the connection receives
-        publications. That is ``since`` if the history has all later
-        publications, otherwise the position of the newest publication.
+        publications. This position is ``since`` if the history has all later
+        publications. Otherwise it is the position of the newest publication.
 
         Returns False, and changes nothing, in these cases:
 
@@ -441,7 +452,8 @@ class ChannelSubscriptions(Service, dict=True):
         if not self._can_get_position(connection, channel, options):
             return False
 
-        # Otherwise the caller subscribes it without a position.
+        # If this is not possible, the caller subscribes the connection without
+        # a position.
         request = _JoinRequest(app, connection, channel, options, since)
         subscription = self._join_if_history_answers(request)
         if subscription is None:
@@ -457,7 +469,8 @@ class ChannelSubscriptions(Service, dict=True):
         return True
 
     def _join_if_history_answers(self, request: _JoinRequest) -> Subscribed | None:
-        """Subscribe a connection; None if it was refused.
+        """Subscribe a connection. The result is None if the subscription was
+        refused.
 
         Raises :class:`ChannelRefused` if the log of a stored channel does not
         answer.
@@ -489,13 +502,14 @@ class ChannelSubscriptions(Service, dict=True):
         since: Position | None,
         answer: Callable[[Position], object],
     ) -> None:
-        """Answer a subscription of the back end, and send what was missed.
+        """Answer a subscription that the back end has made, and send missed
+        publications.
 
-        ``position`` is the one of the subscription, and ``since`` the one that
-        the back end named.
+        ``position`` is the position of the subscription, and ``since`` is the
+        position that the back end has named.
         """
-        # First the answer, then what the connection has missed. What has come
-        # meanwhile follows later.
+        # The answer comes first, then the publications that the connection has
+        # missed. Publications that have come meanwhile follow later.
         if since is None or not subscription.recovered:
             answer(position)
             return
@@ -506,8 +520,8 @@ class ChannelSubscriptions(Service, dict=True):
     def _stop_waiting(self, app: str, channel: str) -> None:
         """Clean up after a refused subscription.
 
-        Publications that were collected for it alone are delivered. Never
-        switches greenlets.
+        Publications that were collected only for this subscription are
+        delivered. Never switches greenlets.
         """
         local = self.here.hub.channel(app, channel)
         if local is not None:
@@ -527,7 +541,8 @@ class ChannelSubscriptions(Service, dict=True):
     def run(self) -> None:
         """Greenlet: find publications that have not reached this node.
 
-        Their node may have died before it sent them.
+        The node of such a publication may have died before it sent the
+        publication.
         """
         while True:
             gevent.sleep(until_beat(CHECK_SECONDS))
@@ -537,12 +552,12 @@ class ChannelSubscriptions(Service, dict=True):
                 log.exception("the positions of channels could not be compared")
 
     def check_positions(self) -> None:
-        """Compare the positions of this node with the newest ones of the shared
-        history.
+        """Compare the positions of this node with the newest positions in the
+        shared history.
 
         May switch greenlets.
         """
-        # Copies, because apps and channels may come and go meanwhile.
+        # Copies are used, because apps and channels may come and go meanwhile.
         for app in tuple(self.here.hub.apps.values()):
             retained = []
             for local in tuple(app.channels.values()):
@@ -556,9 +571,9 @@ class ChannelSubscriptions(Service, dict=True):
 class Channels(Struct, frozen=True):
     """The services of channels on all nodes.
 
-    They are subscribers, options, retained publications, delivery in order on
-    this node, publications, notices, and subscriptions of connections of this
-    node.
+    The services are: subscribers, options, retained publications, delivery in
+    order on this node, publications, notices, and subscriptions of connections
+    of this node.
     """
 
     members: ChannelMembers
@@ -590,7 +605,7 @@ def build_channels(
         here=here, options=options, histories=histories, ordered=ordered, nodes=nodes
     )
     notices = ChannelNotices(here, options, publishing)
-    # Members learn who leaves without being asked.
+    # Members are told about a subscriber who leaves without a request.
     members.report_to(left=notices.announce_leaves)
     subscriptions = ChannelSubscriptions(
         here=here,

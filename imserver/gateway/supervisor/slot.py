@@ -54,9 +54,10 @@ class NodeMarks(NamedTuple):
 RUSH_SECONDS: Final = 0.1
 """The least time for which new connections go to the same few nodes.
 
-After this time, other nodes are chosen when each of the few has got half as
-many connections as a node has on average, or after :data:`_LONGEST_SECONDS`. So
-all nodes get about as many connections, however many come.
+After this time, other nodes are chosen when each of the few has got enough
+connections: half as many as a node has on average. At the latest they are
+chosen after :data:`_LONGEST_SECONDS`. So all nodes get about as many
+connections, however many come.
 """
 _LONGEST_SECONDS: Final = 0.5
 """The longest time for which new connections go to the same few nodes."""
