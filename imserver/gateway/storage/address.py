@@ -1,4 +1,5 @@
-"""The address of the database, from the settings. Needs no driver."""
+"""The address of the database, from the settings. This module needs no
+driver."""
 
 from pathlib import Path
 from typing import Final, Literal
@@ -13,8 +14,8 @@ Engine = Literal["sqlite", "postgresql", "mysql"]
 DEFAULT_FILE: Final = "imserver.db"
 """The SQLite file in the data directory, used if nothing else is configured."""
 ID_FILE: Final = "database"
-"""The file in the data directory with the id of the configured database in
-which its nodes store."""
+"""The name of a file in the data directory. It has the id of the configured
+database in which the nodes of this directory store."""
 
 DRIVERS: Final[dict[Engine, str]] = {
     "sqlite": "sqlite3",
@@ -34,9 +35,9 @@ _SCHEMES: Final = {
 class DatabaseAddress(Struct, frozen=True):
     """The address of a database.
 
-    ``url`` is its address for SQLAlchemy. ``file`` is the file of a SQLite
-    database; None: it is on a server. ``configured`` means that the settings
-    name it; otherwise it is the default file.
+    ``url`` is the address for SQLAlchemy. ``file`` is the file of a SQLite
+    database; None means that the database is on a server. ``configured`` means
+    that the settings name the database; otherwise it is the default file.
     """
 
     engine: Engine
@@ -61,8 +62,9 @@ class DatabaseAddress(Struct, frozen=True):
 def database_address(settings: StorageSettings, data_dir: str) -> DatabaseAddress:
     """Return the address of the database of these settings.
 
-    Without a configured URL it is the default file in the data directory. The
-    settings must be checked (:mod:`imserver.gateway.config.load`).
+    Without a configured URL, the database is the default file in the data
+    directory. The settings must have been checked
+    (:mod:`imserver.gateway.config.load`).
     """
     scheme, _, location = settings.url.partition("://")
 

@@ -24,8 +24,8 @@ log = logging.getLogger(__name__)
 DELETED: Final = "null"
 """The value in place of the settings of a deleted app."""
 _PART_ROWS: Final = 1000
-"""How many rows of a deleted app one transaction deletes. They are few, so that
-writers never wait for long."""
+"""How many rows of a deleted app one transaction deletes. The number is small,
+so that writers never wait for long."""
 _PART_ACCOUNTS: Final = 500
 """Limit of the accounts whose rows one query of an export reads."""
 
@@ -33,7 +33,7 @@ _PART_ACCOUNTS: Final = 500
 def is_deleted(name: str, sql: PooledStatements, lock: bool = False) -> bool:
     """Whether an app of this name was deleted.
 
-    With ``lock`` nobody can create it anew until the transaction ends.
+    With ``lock``, nobody can create the app anew until the transaction ends.
     """
     suffix = sql.for_update if lock else ""
     rows = sql.query(f"SELECT settings FROM app WHERE name = %s{suffix}", (name,))
@@ -46,10 +46,11 @@ def has_files(name: str, sql: PooledStatements) -> bool:
 
 
 def contents(name: str, sql: PooledStatements) -> AppContents:
-    """Count what an app has: its keys, accounts, messages, files and groups.
+    """Count the keys, accounts, messages, files and groups of an app.
 
-    Messages are not counted one by one, because millions would exceed the time
-    limit of a query. The ids of a log have gaps only after a restore.
+    The number of messages follows from their ids. Counting millions of rows
+    would exceed the time limit of a query. The ids of a log have gaps only
+    after a restore.
     """
     return AppContents(
         keys=_count_keys(sql, name),
@@ -61,16 +62,17 @@ def contents(name: str, sql: PooledStatements) -> AppContents:
 
 
 def _count_keys(sql: PooledStatements, name: str) -> int:
-    """Count the valid API keys that are for this app alone.
+    """Count the valid API keys that are only for this app.
 
-    A key for several apps is not lost with the app: it stays, without this one.
+    A key for several apps is not lost with the app: it stays valid for the
+    other apps.
     """
     keys = sql.query("SELECT apps FROM api_key WHERE revoked = 0")
     return sum(json.decode(apps) == [name] for (apps,) in keys)
 
 
 def _count_messages(sql: PooledStatements, name: str) -> int:
-    """Add up how many ids the message logs of an app have given."""
+    """Return how many ids the message logs of an app have given, added up."""
     entries = "SELECT coalesce(sum(last_id - floor), 0) FROM log WHERE app = %s"
     return int(sql.query(entries, (name,))[0][0])
 
@@ -78,7 +80,8 @@ def _count_messages(sql: PooledStatements, name: str) -> int:
 def _count(sql: PooledStatements, name: str, table: str, of_app: str) -> int:
     """Return the number of rows of an app in a table.
 
-    ``of_app`` is their condition, with one ``%s`` for the name of the app.
+    ``of_app`` is the condition for these rows, with one ``%s`` for the name of
+    the app.
     """
     rows = sql.query(f"SELECT count(*) FROM {table} WHERE {of_app}", (name,))
     return int(rows[0][0])
@@ -96,7 +99,7 @@ def tables_of_others(sql: PooledStatements) -> list[Table]:
     tables: list[Table] = []
     for feature, record in rows:
         for table in tables_in(text_of(feature), bytes(record)):
-            # An operator may have dropped it.
+            # An operator may have dropped the table.
             if connection.dialect.has_table(connection, table.name):
                 tables.append(table)
     return tables
@@ -119,9 +122,9 @@ def delete_of_user(app: str, user: str, table: Table, sql: PooledStatements) -> 
 def form_of(table: Table, user: str) -> str | bytes | int:
     """Return the value that stands for a user in the rows of a table.
 
-    It is a text, bytes, or the id of an account, as the table has it. ``""`` or
-    0 means that the user cannot have rows there: the user is no account, or the
-    user id is no valid name.
+    It is a text, bytes, or the id of an account, depending on the table. ``""``
+    or 0 means that the user cannot have rows there. The user is not an account,
+    or the user id is not a valid name.
     """
     if table.user_as == "account":
         return id_of(user)
@@ -151,20 +154,20 @@ def delete_some(
 ) -> int:
     """Delete some rows of a deleted app, and return their number.
 
-    Call it again until it returns 0. Then only rows in the tables of ``spared``
-    are left, or the app was created anew. The heads of its logs and its feed
-    stay, so that a new app of this name does not give an id again.
+    Call this again until the result is 0. Then only rows in the tables of
+    ``spared`` are left, or the app was created anew. The heads of the logs and
+    of the feed stay, so that a new app of this name does not give an id again.
     """
     if not is_deleted(name, sql, lock=True):
         return 0
 
-    # First the rows that other tables have for the app, which are few.
+    # The tables of other distributions come first, because they have few rows.
     tables = (*tables_of_others(sql), *tables)
     for table in tables:
         for statement in table.erase_app:
             sql.execute(statement, (name,))
 
-    # Then some rows of the first table that still has any.
+    # Only rows of the first table that still has rows are deleted.
     for table in tables:
         if table.name in spared or isinstance(table.of_app, Reason):
             continue
@@ -180,7 +183,7 @@ def _delete_part(name: str, table: Table, of_app: str, sql: PooledStatements) ->
 
     ``of_app`` is the condition for the rows of an app.
     """
-    # First the keys, because DELETE has no LIMIT on some engines.
+    # The keys are read first, because DELETE has no LIMIT on some engines.
     columns = ", ".join(table.key)
     keys = sql.query(
         f"SELECT {columns} FROM {table.name} WHERE {of_app} LIMIT {_PART_ROWS}",
@@ -204,8 +207,8 @@ def _delete_by_key(table: Table, keys: Sequence[Row], sql: PooledStatements) -> 
 class TablePage(Struct, frozen=True):
     """Some rows of one table, as an export reads them.
 
-    ``columns`` has their names. Bytes in UTF-8 are text. With ``position`` a
-    later call continues after this page.
+    ``columns`` has the names of the columns. Bytes that are valid UTF-8 are
+    given as text. With ``position``, a later call continues after this page.
     """
 
     table: str
@@ -225,8 +228,8 @@ def read_rows(
     pages.
 
     ``position`` is the position of an earlier page, after which the pages
-    begin; ``b""``: from the beginning. A position is the table, the values of
-    the scope, and the key of the last row there, as MessagePack. Switches
+    begin; ``b""`` means from the beginning. A position has the table, the
+    values of the scope, and the key of the last row, as MessagePack. Switches
     greenlets. Raises StorageUnavailable.
     """
     first_part, after = _read_position(position)
@@ -234,9 +237,9 @@ def read_rows(
         _, scope_values = query.scope
         part = [query.table, scope_values]
         if first_part and first_part != part:
-            continue  # its pages were read before
+            continue  # the pages of this table were read before
         yield from _pages_of(read, query, after)
-        # All later queries are read from their beginning.
+        # All later queries are read from the beginning.
         first_part = []
         after = ()
 
@@ -244,7 +247,8 @@ def read_rows(
 def _pages_of(read: ReadWork, query: RowQuery, after: Row) -> Iterator[TablePage]:
     """Read the pages of one query of an export.
 
-    They begin after the row with the key ``after``; ``()``: at the first row.
+    They begin after the row with the key ``after``; ``()`` means at the first
+    row.
     """
     _, scope_values = query.scope
     names = tuple(column.strip('"') for column in query.columns)
@@ -270,8 +274,8 @@ def _queries(
 ) -> Iterator[RowQuery]:
     """Make the queries of an export, table by table.
 
-    The export is that of a user, or of the whole app if ``user`` is None.
-    Tables that it leaves out have no query. A table with many parts, such as
+    It is the export of a user, or of the whole app if ``user`` is None. Tables
+    that the export leaves out have no query. A table with many parts, such as
     the message logs of an app, has one query for each part.
     """
     for table in (*read(tables_of_others), *tables):
@@ -334,8 +338,8 @@ def _order_within_scope(table: Table) -> tuple[str, ...]:
 def _condition_of_user(table: Table, user: str) -> Clause:
     """Return the condition for the rows of a user in a table, and its value.
 
-    Returns :data:`ALL` if a user has no rows there. Then a reason in the table
-    says why, or the user id has no form that the table could have.
+    Returns :data:`ALL` if a user has no rows in the table. Then the table gives
+    a reason, or the user id cannot occur in the table.
     """
     if isinstance(table.of_app, Reason) or isinstance(table.of_user, Reason):
         return ALL
@@ -348,8 +352,8 @@ def _condition_of_user(table: Table, user: str) -> Clause:
 def _scopes(read: ReadWork, of_app: str, app: str) -> Iterator[Clause]:
     """Make the conditions for the rows of an app: one for each log.
 
-    A table without logs has a single condition. For several logs at once, some
-    engines would sort all rows for each page.
+    A table without logs has a single condition. With one condition for several
+    logs, some engines would sort all rows for each page.
     """
     if of_app != OF_LOGS:
         yield of_app, (app,)
@@ -366,10 +370,10 @@ def _accounts(read: ReadWork, of_app: str, app: str) -> Iterator[Clause]:
     """Make the conditions for the rows of an app, each for some hundred
     accounts.
 
-    For all accounts at once, some engines would sort all rows for each page.
-    ``of_app`` is :data:`Table.OF_ACCOUNTS`. A range of ids is inserted into its
-    query: ``account IN (SELECT id FROM account WHERE app = %s AND id > %s AND
-    id <= %s)``.
+    With one condition for all accounts, some engines would sort all rows for
+    each page. ``of_app`` is :data:`Table.OF_ACCOUNTS`. A range of ids is
+    inserted into its query: ``account IN (SELECT id FROM account WHERE app = %s
+    AND id > %s AND id <= %s)``.
     """
     previous_id = 0
     ids = RowQuery("account", order=("id",), columns=(), scope=(OF_APP, (app,)))
@@ -383,7 +387,7 @@ def _accounts(read: ReadWork, of_app: str, app: str) -> Iterator[Clause]:
 def _plain(value: Any) -> Any:
     """Return a value from a driver, with bytes as text if they are UTF-8.
 
-    Drivers differ in which columns they return as bytes.
+    Drivers do not return the same columns as bytes.
     """
     if isinstance(value, bytes | bytearray | memoryview):
         try:
@@ -399,7 +403,7 @@ def names_of(app: str, users: Sequence[str], sql: PooledStatements) -> dict[str,
 
     Each user maps to the display name, or else to the user name.
     """
-    # A user who is no account has no id.
+    # A user without an account has no id.
     ids = [id for id in map(id_of, users) if id]
     rows = sql.query_in(
         "SELECT id, nickname, name FROM account WHERE app = %s AND id IN {}",

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
 
 RecordEvent = Callable[["PooledStatements", str, str, Mapping[str, Any]], object]
-"""Stores an event in the caller's transaction: its app, the user whose events
-stay in order, its fields."""
+"""A function that stores an event in the caller's transaction. After the
+statements, it gets the app, a user and the fields of the event. Events of one
+user keep their order."""
 
 
 class AppRow(Struct, frozen=True):
@@ -69,20 +70,21 @@ class KeyRow(Struct, frozen=True):
     digest: str
     scopes: tuple[str, ...]
     apps: tuple[str, ...] = ()
-    """Apps to which the key is limited; empty: all."""
+    """The apps for which the key is valid; empty means all apps."""
     note: str = ""
     created: int = 0
     """Unix seconds."""
     revoked: int = 0
-    """Unix seconds; 0: the key was not revoked."""
+    """When the key was revoked, in Unix seconds; 0: it was not revoked."""
     expires: int = 0
     """Unix seconds; 0: never."""
     used: int = 0
-    """When it was last used, in Unix seconds, exact to a minute; 0: never."""
+    """When the key was last used, in Unix seconds, exact to a minute; 0:
+    never."""
     used_from: str = ""
-    """The address of the request that has last used it."""
+    """The address of the last request with the key."""
     maker: int = 0
-    """The account that made it, directly or with a key of its own; 0 if no
+    """The account that made the key, directly or with another key; 0 if no
     account made it. While the account is locked or banned, the key is
     refused."""
     maker_app: str = ""
@@ -124,9 +126,9 @@ class BanRow(Struct, frozen=True):
     user: str
     seconds: float
     """How many more seconds the ban lasts, by the clock of the database. 0 or
-    less: it has ended, or was lifted."""
+    less means that the ban has ended, or was lifted."""
     reason: str = ""
-    """Shown to the user."""
+    """The reason that is shown to the user."""
 
 
 class Changes(Struct, frozen=True):
@@ -144,14 +146,17 @@ class Changes(Struct, frozen=True):
 class Erasure(Struct, frozen=True):
     """Erasure by a feature, of data other than rows.
 
-    It erases the rows of ``tables``, too. ``user(app, user, name)`` erases the
-    data of a deleted user. ``name`` replaces the user id in remaining data;
-    ``""``: their messages stay under their own id. ``app(name)`` erases the
-    data of a deleted app. ``programs(app, user)`` are the users that depend on
-    this one, such as bots of an account: they are deleted first, and their
-    messages stay. The functions may switch greenlets, may be called again, and
-    may raise :class:`imserver.gateway.errors.Unavailable`. The core erases the
-    rows of tables that no feature erases.
+    - ``tables``: the tables whose rows this erasure also erases. The core
+      erases the rows of tables that no feature erases.
+    - ``user(app, user, name)`` erases the data of a deleted user. ``name``
+      replaces the user id in remaining data; ``""`` means that the messages of
+      the user stay under the own id.
+    - ``app(name)`` erases the data of a deleted app.
+    - ``programs(app, user)`` returns the users that depend on this user, such
+      as bots of an account. They are deleted first, and their messages stay.
+
+    The functions may switch greenlets, may be called again, and may raise
+    :class:`imserver.gateway.errors.Unavailable`.
     """
 
     tables: frozenset[str]
@@ -171,26 +176,26 @@ class ArchivedFiles:
     """
 
     def read(self, app: str, user: str) -> Iterator[tuple[str, int, Iterator[bytes]]]:
-        """List the files: the name, the bytes (0: unknown) and the pieces of
-        each.
+        """List the files, each as its name, its size in bytes (0: unknown) and
+        its pieces.
 
         A name never changes, and files of one kind have a common folder. An
-        iterator of pieces may raise FileNotFoundError before the first piece:
-        then the archive leaves out the file.
+        iterator of pieces may raise FileNotFoundError before the first piece.
+        Then the archive leaves out the file.
         """
         return iter(())
 
     def write(self, app: str, name: str, content: IO[bytes]) -> bool:
-        """Store a file from an archive, even if the file exists. Its rows exist
-        already.
+        """Store a file from an archive, even if the file exists. The rows of
+        the file already exist.
 
-        Returns whether it was stored.
+        Returns whether the file was stored.
         """
         return False
 
 
 def programs_of(erasures: Iterable[Erasure], app: str, user: str) -> list[str]:
-    """Return the users that are deleted with this one, such as the bots of an
+    """Return the users that are deleted with this user, such as the bots of an
     account."""
     programs: list[str] = []
     for erasure in erasures:

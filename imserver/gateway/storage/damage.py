@@ -1,7 +1,7 @@
 """Damage of a SQLite database: commits that its write-ahead log has lost
 without an error.
 
-https://sqlite.org/fileformat2.html describes both files.
+https://sqlite.org/fileformat2.html describes the database file and the log.
 """
 
 import fcntl
@@ -15,24 +15,24 @@ from typing import IO, Final, NamedTuple
 from imserver.gateway.errors import StartError
 
 _HEAD: Final = struct.Struct(">IIIIIIII")
-"""The head of the log: magic, version, bytes of a page, checkpoint, two salts,
-two sums."""
+"""The head of the log: magic number, version, bytes of a page, checkpoint, two
+salts, two checksums."""
 _HEAD_SUMMED: Final = slice(0, 24)
 _HEAD_SALTS: Final = slice(16, 24)
 _HEAD_SUMS: Final = slice(24, 32)
 _FRAME: Final = struct.Struct(">IIIIII")
-"""Before each page: its number, pages of the database after a commit (else 0),
-two salts, two sums."""
+"""The head of a frame, before its page: the number of the page, the pages of
+the database after a commit (otherwise 0), two salts, two checksums."""
 _FRAME_SUMMED: Final = slice(0, 8)
 _FRAME_PAGES: Final = slice(4, 8)
 _FRAME_SALTS: Final = slice(8, 16)
 _FRAME_SUMS: Final = slice(16, 24)
 _FRAME_PAGE: Final = slice(24, None)
 _NO_COMMIT: Final = bytes(4)
-"""The number of pages in a frame that ends no transaction."""
+"""The number of pages in a frame that does not end a transaction: 0."""
 _SALTS_BYTES: Final = 8
 _FIRST_SUMS: Final = bytes(8)
-"""The start values of the sums of the head."""
+"""The values from which the checksums of the head start."""
 _SUM_BITS: Final = 0xFFFFFFFF
 _PAGE_BYTES_AT: Final = 16
 """The offset in the database file at which two bytes have the size of a
@@ -41,14 +41,14 @@ _MIN_PAGE_BYTES: Final = 512
 
 
 class _Head(NamedTuple):
-    """What the head of a log says of its frames.
+    """The facts that the head of a log gives about its frames.
 
     - ``order``: the byte order of the checksums, ``>`` or ``<``.
     - ``page_bytes``: the size of a page.
     - ``salts``: the salts of all frames of this log; a frame with other salts
       is a remainder of an earlier log.
-    - ``seed``: the checksums before the first frame; ``b""``: they are unknown,
-      so the first frame counts as damaged.
+    - ``seed``: the checksums before the first frame; ``b""`` means that they
+      are unknown, so the first frame counts as damaged.
     """
 
     order: str
@@ -61,20 +61,20 @@ def lost_commits(database: Path) -> int:
     """Count the commits behind a damaged place in the write-ahead log of a
     database file.
 
-    0 if no damage is known. Nothing is changed. Takes 0.1 ms a frame. Raises
-    OSError.
+    The result is 0 if no damage is found. Nothing is changed. Each frame takes
+    0.1 ms. Raises OSError.
 
-    A frame of the log is a page with a checksum. SQLite takes the first frame
-    with a wrong checksum for the end of its log: after a power failure the last
-    transaction may be incomplete there. All transactions before it were written
-    to the disk completely. So valid frames of several transactions behind such
-    a frame mean damage: the disk has other bits than were written. SQLite would
-    leave these transactions out, and write over them.
+    A frame of the log is a page with a checksum. For SQLite, the first frame
+    with a wrong checksum is the end of the log: after a power failure the last
+    transaction may be incomplete. All earlier transactions were written to the
+    disk completely. So valid frames of several transactions behind such a frame
+    mean damage: the disk has other bits than were written. SQLite would leave
+    these transactions out, and overwrite them.
     """
     if not _count_lost_commits(database):
         return 0
-    # A writer may have changed the log while it was read. So count again while
-    # nobody writes.
+    # A writer may have changed the log while it was read. So the commits are
+    # counted again while nobody writes.
     with _without_writers(database):
         return _count_lost_commits(database)
 
@@ -96,8 +96,7 @@ def _read_head(log: IO[bytes], database: Path) -> _Head:
     """Read the head of a log, which stands before the first frame."""
     head = log.read(_HEAD.size)
     magic, _, page_bytes, *_ = _HEAD.unpack(head)
-    # The lowest bit of the magic number tells in which order the sums read the
-    # bytes.
+    # The lowest bit of the magic number tells the byte order of the checksums.
     order = ">" if magic & 1 else "<"
     sums = head[_HEAD_SUMS]
     if sums == _checksums(order, _FIRST_SUMS, head[_HEAD_SUMMED]):
@@ -114,7 +113,7 @@ def _read_head(log: IO[bytes], database: Path) -> _Head:
 
 
 def _page_bytes_of(database: Path) -> int:
-    """Return the size of a page, as the database file says."""
+    """Return the size of a page, which the database file gives."""
     with database.open("rb") as file:
         return int.from_bytes(os.pread(file.fileno(), 2, _PAGE_BYTES_AT))
 
@@ -135,7 +134,7 @@ def _count_in_frames(log: IO[bytes], head: _Head) -> int:
     commits = 0
     is_lost = False
     for frame in _frames(log, head):
-        # A second wrong frame ends the log.
+        # A second damaged frame counts as the end of the log.
         if is_lost and not frame.is_right:
             break
 
@@ -143,15 +142,15 @@ def _count_in_frames(log: IO[bytes], head: _Head) -> int:
         if is_lost and frame.is_commit:
             commits += 1
 
-    # The last transaction of all may be incomplete: that is no damage.
+    # The very last transaction may be incomplete. That is not damage.
     return commits if commits > 1 else 0
 
 
 class _Frame(NamedTuple):
-    """What the check of a frame found.
+    """The result of checking a frame.
 
-    - ``is_right``: its checksums are those of its bytes.
-    - ``is_commit``: it belongs to this log, and ends a transaction.
+    - ``is_right``: whether its checksums fit its bytes.
+    - ``is_commit``: whether it belongs to this log, and ends a transaction.
     """
 
     is_right: bool
@@ -168,13 +167,13 @@ def _frames(log: IO[bytes], head: _Head) -> Iterator[_Frame]:
             return
 
         yield _checked_frame(frame, head, seed)
-        # Each checksum continues from the one that the frame before it names,
-        # even if that frame is damaged.
+        # The checksums of a frame continue from the checksums in the frame
+        # before, even if that frame is damaged.
         seed = frame[_FRAME_SUMS]
 
 
 def _checked_frame(frame: bytes, head: _Head, seed: bytes) -> _Frame:
-    """Check a frame. ``seed`` is the checksum from which its own continues."""
+    """Check a frame. Its checksums continue from the checksums ``seed``."""
     is_of_log = frame[_FRAME_SALTS] == head.salts
     sums = frame[_FRAME_SUMS]
     summed = frame[_FRAME_SUMMED] + frame[_FRAME_PAGE]
@@ -188,11 +187,11 @@ def _checksums(order: str, seed: bytes, content: bytes) -> bytes:
     """Return the two checksums of a content, continued from the checksums
     ``seed``.
 
-    ``b""`` without a seed: no frame has these checksums.
+    Without a seed the result is ``b""``, which no frame has as its checksums.
     """
     if not seed:
         return b""
-    # The algorithm of SQLite, over pairs of words of 32 bits.
+    # This is the algorithm of SQLite, over pairs of words of 32 bits.
     one, two = struct.unpack(">II", seed)
     for first, second in struct.iter_unpack(f"{order}II", content):
         one = (one + first + two) & _SUM_BITS
@@ -201,7 +200,8 @@ def _checksums(order: str, seed: bytes, content: bytes) -> bytes:
 
 
 def refuse_damaged(database: Path) -> None:
-    """Raise StartError if the write-ahead log has lost commits. Raises OSError."""
+    """Raise StartError if the write-ahead log has lost commits. Raises OSError
+    if a file cannot be read."""
     count = lost_commits(database)
     if count:
         raise StartError(

@@ -73,13 +73,14 @@ use only the statements."""
 LONG_SECONDS: Final = 3600.0
 """The time limit of changes of many rows."""
 _CLOSE_SECONDS: Final = 1.0
-"""Time for running work after the last caller has left."""
+"""How long running work may still take after the last caller has left."""
 _DEADLOCK_RETRIES: Final = 3
-"""How often a transaction is tried again after a deadlock, within its time
+"""How many times a transaction is tried again after a deadlock, within its time
 limit."""
 REFUSED_SECONDS: Final = 30.0
-"""How long a database that has refused a write counts as unable to write. A
-smaller write may still succeed where a message does not fit."""
+"""For this time, a database counts as unable to write after it has refused a
+write. On a full disk a small write may still succeed, although a message does
+not fit."""
 
 
 class _TimedOut(BaseException):
@@ -95,7 +96,7 @@ def _raise_kill_behind(error: Exception) -> None:
     """Raise GreenletExit if ``error`` was raised while the greenlet was killed.
 
     Python keeps the error that was being handled as the context of the next
-    one.
+    error. So a GreenletExit can be found there.
     """
     cause = error.__context__
     while cause is not None:
@@ -111,7 +112,7 @@ _AT_FAULT: Final = (
     PoolTimeout,
     _TimedOut,
 )
-"""Errors that say that the database, and not the statement, is at fault."""
+"""Errors that mean that the database is at fault, and not the statement."""
 
 
 class GreenletRunner:
@@ -128,25 +129,24 @@ class GreenletRunner:
             with gevent.Timeout(seconds, _TimedOut):
                 return function()
         except Exception as error:
-            # If the greenlet was killed, or the time limit has passed, psycopg may
-            # raise an error about its own state instead. A killed greenlet must
-            # end.
+            # If the greenlet was killed, psycopg may raise an error about its
+            # own state instead of GreenletExit. A killed greenlet must end.
             _raise_kill_behind(error)
             if monotonic() >= deadline:
                 raise _TimedOut from None
             raise
 
     def close(self) -> bool:
-        """Return True: no work runs any longer, because none outlives its
-        caller."""
+        """Return True, because no work is running: work never outlives its
+        caller here."""
         return True
 
 
 class ThreadRunner:
     """Runs work in one native thread, in order.
 
-    The caller's greenlet waits without blocking the loop. Begun work continues
-    when its caller has stopped waiting.
+    The caller's greenlet waits without blocking the loop. Work that has begun
+    continues even if its caller has stopped waiting.
     """
 
     def __init__(self) -> None:
@@ -171,14 +171,14 @@ class _FoundState(NamedTuple):
     """The state in which a database was found when it was opened."""
 
     before: dict[str, int]
-    """The migration steps that it had; empty: it was new."""
+    """The migration steps that the database had; empty if it was new."""
     missing: dict[str, int]
-    """The steps that were taken now."""
+    """The steps that were missing, and were taken now."""
     recorded: dict[str, RecordedTables]
-    """The features of other distributions whose tables it has."""
+    """The features of other distributions whose tables the database has."""
     laxness: str
-    """The setting by which it may lose confirmed data; ``""``: it has no such
-    setting."""
+    """The setting by which the database may lose confirmed data; ``""`` if it
+    has no such setting."""
 
 
 class Database:
@@ -201,12 +201,12 @@ class Database:
         address."""
         self.address = address
         self.id = ""
-        """Identifies the database, also after a copy or move."""
+        """The id of the database. It stays the same after a copy or a move."""
         self.answers = False
         """Whether the last operation succeeded."""
         self._write_failed = False
-        """Whether the database cannot write: set by a failed write, and reset
-        by a later write that succeeds (:meth:`answered`)."""
+        """Whether the database cannot write. A failed write sets it, and a
+        later successful write resets it (:meth:`answered`)."""
         self._refused_at = -inf
         """Monotonic time of the last write that the database refused."""
 
@@ -214,14 +214,14 @@ class Database:
         self._features = features
         self._engine: Engine = make_engine(address, settings)
         self.runner: ThreadRunner | GreenletRunner
-        # Files block the loop, sockets do not.
+        # Access to files blocks the loop; access to sockets does not.
         if threaded and address.file is not None:
             self.runner = ThreadRunner()
         else:
             self.runner = GreenletRunner()
         self._lock = -1
-        """The descriptor of the lock file beside a SQLite file; -1: no file is
-        open."""
+        """The descriptor of the lock file beside a SQLite file; -1 if the lock
+        file is not open."""
 
     def open(self, check_new: Callable[[], object] = lambda: None) -> None:
         """Connect, and take the migration steps that are missing.
@@ -235,7 +235,7 @@ class Database:
             found = self._bring_up_to_date(check_new)
         except OSError as error:
             raise self._unusable(error.filename, error.strerror) from None
-        # A damaged database may also hold values of other types.
+        # A damaged database may also have values of wrong types.
         except (SQLAlchemyError, _TimedOut, TypeError, ValueError) as error:
             raise self._unusable(None, _message_of(error)) from None
 
@@ -259,7 +259,7 @@ class Database:
 
     def _bring_up_to_date(self, check_new: Callable[[], object]) -> _FoundState:
         """Take the migration steps that are missing, and read the id of the
-        database. Returns the state in which it was found."""
+        database. Returns the state in which the database was found."""
         seconds = self._settings.seconds
         before, recorded = self.runner.run(self._read_steps, seconds)
         missing = migrations.missing_steps(before)
@@ -290,7 +290,7 @@ class Database:
                 migrations.named(found.missing),
             )
 
-        # Such a database works, because steps only add.
+        # A database with newer steps works, because steps only add.
         newer = migrations.named(migrations.newer_steps(found.before))
         if newer:
             log.warning(
@@ -300,8 +300,8 @@ class Database:
         self._log_absent_features(found)
 
     def _log_absent_features(self, found: _FoundState) -> None:
-        """Log the features whose tables are there, but which this node does not
-        have."""
+        """Log the features that this node does not have, although the database
+        has their tables."""
         features_here = {tables.feature for tables in self._features}
         absent = sorted(found.recorded.keys() - features_here)
         if absent:
@@ -312,14 +312,14 @@ class Database:
                 ", ".join(absent),
             )
 
-    # These run in SQLite's thread and must not log: the locks of logging belong
-    # to the loop.
+    # The following methods run in SQLite's thread and must not log, because the
+    # locks of logging belong to the loop.
 
     def _read_steps(self) -> tuple[dict[str, int], dict[str, RecordedTables]]:
         """Return the migration steps that the database has, by their owner.
 
-        Also returns the records of features of other distributions. They are
-        left out if steps are missing. Both results are empty for a new
+        Also returns the records of features of other distributions. The records
+        are left out if steps are missing. Both results are empty for a new
         database.
         """
         # Without the lock, nodes that switch a new file to the write-ahead log
@@ -330,13 +330,13 @@ class Database:
         with lock, _connected(self._engine) as connection:
             taken = migrations.taken_steps(connection)
             if migrations.missing_steps(taken):
-                # The table with the records may not be there yet.
+                # The table with the records may not exist yet.
                 return taken, {}
             return taken, feature_steps.recorded(connection)
 
     def _write_long(self, work: Work[T]) -> T:
         """Run ``work`` in a transaction with a time limit of an hour."""
-        # The ordinary connections would end it after seconds.
+        # Ordinary connections would end the transaction after some seconds.
         patient = self._patient_engine(self._settings)
         try:
             with (
@@ -383,8 +383,8 @@ class Database:
         confirmed commits.
 
         The setting is ``""`` if the database has no such setting. Raises
-        StartError if the database has no id yet, because it is the target of a
-        move that goes on.
+        StartError if the database has no id yet, because data are still being
+        moved into it.
         """
         with _connected(self._engine) as connection:
             id = connection.exec_driver_sql(
@@ -401,8 +401,8 @@ class Database:
     def read(self, work: Work[T]) -> T:
         """Run ``work``, which only reads.
 
-        All its queries see the database as it was at the first one. Switches
-        greenlets. Raises StorageUnavailable.
+        All queries of ``work`` see the database as it was at the first query.
+        Switches greenlets. Raises StorageUnavailable.
         """
         return self._guarded(partial(self._in_transaction, work), writes=False)
 
@@ -417,23 +417,25 @@ class Database:
         return self._guarded(transaction, writes=True)
 
     def write_long(self, work: Work[T]) -> T:
-        """Do as :meth:`write`, for changes of many rows.
+        """Run ``work`` and commit, as :meth:`write` does, for changes of many
+        rows.
 
-        It has an hour, and is not run again after a deadlock.
+        ``work`` may take an hour, and is not run again after a deadlock.
         """
         transaction = partial(self._write_long, work)
         return self._guarded(transaction, writes=True, seconds=LONG_SECONDS)
 
     def compact(self) -> None:
-        """Write all tables anew, so that the files contain nothing of deleted
-        rows.
+        """Write all tables anew, so that the files no longer contain the data
+        of deleted rows.
 
         Switches greenlets. Raises StorageUnavailable.
         """
         patient = self._patient_engine(self._settings)
 
         def work() -> None:
-            """Compact outside of a transaction, as the engines require."""
+            """Compact the database outside a transaction, as the engines
+            require."""
             with self.writing(), patient.connect() as connection:
                 compact(connection.execution_options(isolation_level="AUTOCOMMIT"))
 
@@ -451,8 +453,9 @@ class Database:
 
         def work(sql: PooledStatements) -> None:
             """Write a row, without a lasting change."""
-            # The value must change in between, because MySQL does not write a
-            # row that stays the same. Nobody else sees that value.
+            # The value must change for a moment, because MySQL does not write a
+            # row that stays the same. Other transactions never see the changed
+            # value.
             sql.execute("UPDATE directory SET version = version + 1")
             sql.execute("UPDATE directory SET version = version - 1")
 
@@ -460,8 +463,8 @@ class Database:
             self.write(work)
 
     def writer_connection(self) -> WriterConnection:
-        """Return a connection of the caller's own, for transactions one after
-        the other."""
+        """Return a connection that only the caller uses, for transactions one
+        after the other."""
         return WriterConnection(self, self._engine)
 
     @property
@@ -477,8 +480,8 @@ class Database:
     def answered(self, wrote: bool) -> None:
         """Record a successful operation.
 
-        ``wrote`` means that it was a write. It ends the state in which the
-        database cannot write, but not within :data:`REFUSED_SECONDS` after a
+        ``wrote`` means that the operation was a write. Then the database counts
+        as able to write again, but not within :data:`REFUSED_SECONDS` after a
         refused write.
         """
         if self.answers and not self._write_failed:
@@ -516,7 +519,7 @@ class Database:
     def close(self) -> None:
         """Close all connections, unless an operation still runs."""
         if not self.runner.close():
-            # Its connection must not be closed under it.
+            # The connection of the running operation must not be closed.
             log.warning(
                 "the database %s stays open: an operation is still running",
                 self.address.shown,
@@ -532,8 +535,8 @@ class Database:
     def _in_transaction(self, work: Work[T], writes: bool = False) -> T:
         """Run ``work`` in a transaction, and return its result.
 
-        A transaction that ``writes`` has a lock and a commit, and is run again
-        after a deadlock.
+        ``writes`` means that the transaction needs a lock and a commit. It is
+        run again after a deadlock.
         """
         if not writes:
             with _connected(self._engine) as connection:
@@ -549,7 +552,7 @@ class Database:
                 ):
                     return work(PooledStatements(connection))
             except OperationalError as error:
-                # The deadlock is over, because this transaction was rolled
+                # The deadlock has ended, because this transaction was rolled
                 # back.
                 retries -= 1
                 if retries < 0 or not is_deadlock(error):
@@ -559,8 +562,8 @@ class Database:
     def writing(self) -> Iterator[None]:
         """Allow one writer of a SQLite file at a time, over all processes.
 
-        They write in the order of arrival. Other engines have locks of their
-        own.
+        Writers come in the order of their calls. Other engines have locks of
+        their own.
         """
         if self._lock < 0:
             yield
@@ -576,17 +579,18 @@ class Database:
     ) -> T:
         """Run an operation, and record whether the database has answered.
 
-        ``writes`` means that the operation writes. ``seconds`` is its time limit;
-        None: the configured one. Raises StorageUnavailable if the database is at
-        fault. Errors of a statement, such as a violated constraint, are raised as
-        they are.
+        ``writes`` means that the operation writes. ``seconds`` is its time
+        limit; None means the configured time limit. Raises StorageUnavailable
+        if the database is at fault. Errors of a statement, such as a violated
+        constraint, are raised unchanged.
         """
         try:
             value = self.runner.run(function, seconds or self._settings.seconds)
         except _AT_FAULT as error:
             raise self.failed(_message_of(error), writes, error) from None
         except DBAPIError as error:
-            # Otherwise the statement is at fault.
+            # If the connection is valid and the file is not damaged, the
+            # statement is at fault.
             if not (error.connection_invalidated or is_damage(error)):
                 raise
             raise self.failed(_message_of(error), writes, error) from None
@@ -617,8 +621,8 @@ class WriterConnection:
 
         Raises RowRefused or NotStored if nothing was stored, and Unsure if the
         answer to COMMIT was lost. A transaction is interrupted after
-        ``seconds``. Work on SQLite cannot be interrupted: there the caller
-        gives up by taking the guard, and the transaction is rolled back.
+        ``seconds``. Work on SQLite cannot be interrupted. There the caller
+        gives up by taking the guard, and then the transaction is rolled back.
         Switches greenlets.
         """
         try:
@@ -626,7 +630,8 @@ class WriterConnection:
         except _TimedOut as timeout:
             self.sql = None
             if guard.take():
-                # Without the permission, the transaction cannot commit later.
+                # The guard was taken here, so the transaction cannot commit
+                # later.
                 raise NotStored(_message_of(timeout)) from None
             raise Unsure(_message_of(timeout)) from None
 
@@ -645,7 +650,8 @@ class WriterConnection:
             raise NotStored(_message_of(timeout)) from None
 
     def answered(self, wrote: bool) -> None:
-        """Record a successful transaction. ``wrote``: it stored something."""
+        """Record a successful transaction. ``wrote`` means that it has stored
+        something."""
         self._database.answered(wrote)
 
     def failed(
@@ -653,7 +659,8 @@ class WriterConnection:
     ) -> StorageUnavailable:
         """Record that the database stored nothing. Returns the error to raise.
 
-        ``words`` is the message of the driver, and ``cause`` its error.
+        ``words`` is the message of the driver, and ``cause`` is the error of
+        the driver.
         """
         return self._database.failed(words, wrote=True, cause=cause)
 
@@ -670,7 +677,7 @@ class WriterConnection:
         """Run ``function``. Raises _TimedOut after ``seconds``, except on
         SQLite."""
         if self._database.address.file is not None:
-            # SQLite's work cannot be interrupted.
+            # Work on SQLite cannot be interrupted.
             return self._database.runner.run(function, seconds=None)
         return self._database.runner.run(function, seconds)
 
@@ -682,9 +689,10 @@ class WriterConnection:
     ) -> T:
         """Run a transaction, and once more if the connection was lost.
 
-        If it fails on a connection that was open before, it is tried on a new
-        one: the server may have closed the idle connection. ``undo`` means:
-        roll back instead of a commit.
+        If the transaction fails on a connection that was open before, it is
+        tried on a new connection, because the server may have closed the idle
+        connection. ``undo`` means that the transaction is rolled back instead
+        of committed.
         """
         is_new = self.sql is None
         try:
@@ -699,12 +707,13 @@ class WriterConnection:
     ) -> T:
         """Run one attempt of a transaction.
 
-        ``guard`` is the permission to commit it. ``undo`` means: roll back instead
-        of a commit. Raises NotStored or RowRefused if nothing was stored, and
-        Unsure if the answer to COMMIT was lost.
+        ``guard`` is the permission to commit it. ``undo`` means that the
+        transaction is rolled back instead of committed. Raises NotStored or
+        RowRefused if nothing was stored, and Unsure if the answer to COMMIT was
+        lost.
         """
-        # True once COMMIT is sent: after an error, nobody can tell whether the
-        # database has executed it.
+        # This is True once COMMIT is sent. If an error follows, it is unknown
+        # whether the database has executed the COMMIT.
         committing = False
         try:
             with self._database.writing():
@@ -731,7 +740,8 @@ class WriterConnection:
             is_unsure = committing and not self._was_refused(guard)
             raise self._after_lost_connection(error, is_unsure) from error
         except BaseException:
-            # An interruption, such as _TimedOut: an answer may still be on its way.
+            # The work was interrupted, for example by _TimedOut. An answer may
+            # still arrive on this connection.
             self._drop()
             raise
 
@@ -740,7 +750,7 @@ class WriterConnection:
     ) -> NotStored | Unsure:
         """Drop the connection after an error of the database or the connection.
 
-        Returns the error to raise. ``is_unsure`` tells that the rows may be
+        Returns the error to raise. ``is_unsure`` means that the rows may be
         stored nevertheless.
         """
         self._drop()
@@ -751,8 +761,8 @@ class WriterConnection:
     def _after_bad_row(self, error: Exception, is_unsure: bool) -> Unsure | RowRefused:
         """Roll back after an error because of the content of a row.
 
-        The connection stays usable. Returns the error to raise: Unsure if nobody
-        can tell whether the transaction was committed.
+        The connection stays usable. Returns the error to raise, which is Unsure
+        if it is unknown whether the transaction was committed.
         """
         try:
             if self.sql is not None:
@@ -784,8 +794,8 @@ class WriterConnection:
 
 
 def _connected(engine: Engine, writes: bool = False) -> Connection:
-    """Return a connection of the pool. ``writes`` chooses the kind of its
-    transactions."""
+    """Return a connection of the pool. ``writes`` says whether its transactions
+    write."""
     options = {WRITES: writes}
     return engine.connect().execution_options(**options)
 

@@ -32,22 +32,22 @@ _LEVEL: Final = "imserver_level"
 _BUSY_SECONDS: Final = 5.0
 ABANDONED_SECONDS: Final = 10.0
 """Time after which the database server ends an idle transaction, because its
-node may be gone. It is longer if a query may take more than half of it. Without
-this limit, a node that was cut off could hold the lock of a log's head, and
-block all writers, for hours."""
+node may be gone. The time is longer if a query may take more than half of it.
+Without this limit, a node that was cut off could keep the lock of a log's head,
+and block all writers for hours."""
 
 _RECYCLE_SECONDS: Final = 1800
 """The age at which a pool replaces a connection."""
 _MIN_MYSQL_IDLE_SECONDS: Final = 60
-"""MySQL's limit ends idle connections of the pool, too. So it is not as short
-as :data:`ABANDONED_SECONDS`."""
+"""The least limit for idle connections on MySQL. This limit also ends idle
+connections of the pool, so it is longer than :data:`ABANDONED_SECONDS`."""
 _CACHED_STATEMENTS: Final = 256
 """How many compiled statements SQLite keeps for a connection."""
 _PRIMARY_CODE: Final = 0xFF
-"""The bits of an extended error code of SQLite that are the primary code."""
+"""The bits of an extended error code of SQLite that have the primary code."""
 
 _ERASING: Final = "secure_delete=ON"
-"""With it SQLite writes zeros over deleted content."""
+"""The setting with which SQLite writes zeros over deleted content."""
 
 
 def make_engine(address: DatabaseAddress, settings: StorageSettings) -> Engine:
@@ -73,10 +73,10 @@ def compact(connection: Connection) -> None:
     name = connection.dialect.name
     if name == "sqlite":
         file: Any = connection.connection.driver_connection
-        file.rollback()  # VACUUM is no part of a transaction
+        file.rollback()  # VACUUM must be outside a transaction
         file.execute("VACUUM")
         # The write-ahead log still has the deleted rows. The first column of
-        # the answer is 1 if others use the file, so that the log stays.
+        # the answer is 1 if other connections use the file. Then the log stays.
         is_busy = file.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
         if is_busy:
             raise StorageUnavailable("the database is in use: stop all servers")
@@ -88,10 +88,12 @@ def compact(connection: Connection) -> None:
 
 
 def _in_one_line(record: logging.LogRecord) -> bool:
-    """Replace the traceback in a log record by one line. A filter of a logger.
+    """Replace the traceback in a log record by one line. This is a filter of a
+    logger.
 
-    The pool may notice a lost connection only when it takes it back, which is
-    no fault of the program. Returns True, so that the record is logged.
+    The pool may notice a lost connection only when the connection is returned.
+    That is not an error of the program. Returns True, so that the record is
+    logged.
     """
     if not record.exc_info:
         return True
@@ -99,16 +101,17 @@ def _in_one_line(record: logging.LogRecord) -> bool:
     if error:
         words = " ".join(str(error).split()) or type(error).__name__
         record.msg = f"{record.msg}: {words}"
-        # Without it, the logger writes no traceback.
+        # If exc_info is None, the logger writes no traceback.
         record.exc_info = None
     return True
 
 
 def _sqlite(address: DatabaseAddress, _settings: StorageSettings) -> Engine:
     """Make the engine of a SQLite file, which has one connection."""
-    # One connection, used by one thread at a time. A lock on a file beside it
-    # keeps out other writers (imserver.gateway.storage.database). The busy
-    # handler is for programs that do not use this lock.
+    # There is one connection, which one thread at a time uses. A lock file
+    # beside the database keeps out other writers
+    # (imserver.gateway.storage.database). The busy handler is for programs that
+    # do not use this lock.
     engine = create_engine(
         address.url,
         poolclass=StaticPool,
@@ -118,8 +121,8 @@ def _sqlite(address: DatabaseAddress, _settings: StorageSettings) -> Engine:
     @event.listens_for(engine, "connect")
     def _prepare(connection: Any, _record: object) -> None:
         """Set up a new connection."""
-        # None keeps the driver from beginning transactions: the listener for
-        # "begin" does it.
+        # None keeps the driver from beginning transactions, because the
+        # listener for "begin" begins them.
         connection.isolation_level = None
         for pragma in (
             "journal_mode=WAL",
@@ -146,8 +149,8 @@ def _is_write(connection: Connection) -> bool:
     """Whether the transaction of a connection writes.
 
     In a transaction that writes, each statement sees everything that was
-    committed before it: rows are locked, and read as they are. A transaction
-    that only reads sees one state of the database.
+    committed before the statement. Rows are locked, and their current values
+    are read. A transaction that only reads sees one state of the database.
     """
     return bool(connection.get_execution_options().get(WRITES))
 
@@ -158,7 +161,7 @@ def _postgresql(address: DatabaseAddress, settings: StorageSettings) -> Engine:
     Raises StartError if the driver would block the loop.
     """
     assert_cooperative()
-    from psycopg import IsolationLevel  # not before the check
+    from psycopg import IsolationLevel  # must not be imported before the check
 
     engine = create_engine(
         address.url, connect_args=_postgresql_arguments(settings), **_pool(settings)
@@ -173,7 +176,7 @@ def _postgresql(address: DatabaseAddress, settings: StorageSettings) -> Engine:
         else:
             level = IsolationLevel.REPEATABLE_READ
         if raw.isolation_level != level:
-            raw.isolation_level = level  # the driver writes it into its BEGIN
+            raw.isolation_level = level  # the driver sets this level with BEGIN
 
     return engine
 
@@ -223,8 +226,8 @@ def _mysql(address: DatabaseAddress, settings: StorageSettings) -> Engine:
 def _set_isolation(connection: Connection) -> None:
     """Set the isolation level of the transaction that begins, on MySQL.
 
-    The level is set for the session, because a statement that changes tables
-    ends the transaction, and with it a level of the transaction.
+    The level is set for the session. A statement that changes tables ends the
+    transaction, and would end a level of the transaction, too.
     """
     if _is_write(connection):
         level = "READ COMMITTED"
@@ -249,15 +252,17 @@ def _set_mysql_limits(connection: Any, settings: StorageSettings) -> None:
         if "MariaDB" in connection.get_server_info():
             cursor.execute("SET SESSION idle_transaction_timeout = %s", (idle,))
         else:
-            # MySQL has such a limit only for connections.
+            # MySQL has such a limit only for idle connections, not for idle
+            # transactions.
             idle = max(idle, _MIN_MYSQL_IDLE_SECONDS)
             cursor.execute("SET SESSION wait_timeout = %s", (idle,))
 
 
 def _check_mysql_parameters(engine: Engine) -> None:
-    """Raise ValueError for a parameter in the address that must not be there.
+    """Raise ValueError for a parameter that the address must not have.
 
-    pymysql does not know it, or it makes TLS weaker than it looks.
+    pymysql does not know such a parameter, or the parameter makes TLS weaker
+    than it seems.
     """
     parameters = signature(engine.dialect.loaded_dbapi.connect).parameters
     _, arguments = engine.dialect.create_connect_args(engine.url)
@@ -266,8 +271,8 @@ def _check_mysql_parameters(engine: Engine) -> None:
             raise ValueError(f"unknown parameter {name}; for TLS set ssl_ca")
 
     for name in ("ssl_verify_identity", "ssl_verify_cert"):
-        # With it, pymysql ignores ssl_ca, and does not check the name of the
-        # server.
+        # With this parameter, pymysql ignores ssl_ca, and does not check the
+        # name of the server.
         if name in arguments:
             raise ValueError(
                 f"set ssl_ca instead of {name}: it checks the certificate and the name"
@@ -278,7 +283,8 @@ def _abandoned_seconds(settings: StorageSettings) -> int:
     """Return the seconds after which the database server ends an idle
     transaction.
 
-    They are :data:`ABANDONED_SECONDS`, or twice the time limit of a query.
+    This is :data:`ABANDONED_SECONDS`, or twice the time limit of a query if
+    that is longer.
     """
     return max(1, round(max(ABANDONED_SECONDS, 2 * settings.seconds)))
 
@@ -334,7 +340,7 @@ def direct_statements(address: DatabaseAddress, engine: Engine) -> DirectStateme
 def _sqlite_statements(path: Path) -> SqliteStatements:
     """Open a SQLite file for the writer of the message log.
 
-    It has the settings of the pool's connection, but for the checkpoints.
+    It has the settings of the pool's connection, except for the checkpoints.
     """
     file = sqlite3.connect(
         path,
@@ -367,8 +373,8 @@ def driver_errors(
 ) -> tuple[tuple[type[Exception], ...], tuple[type[Exception], ...]]:
     """Return the errors of direct statements in two groups.
 
-    The first group is because of the content of a row. The second one has the
-    faults of the database.
+    Errors of the first group are caused by the content of a row. Errors of the
+    second group are faults of the database.
     """
     driver = engine.dialect.loaded_dbapi
     of_content = (driver.DataError, driver.IntegrityError, ValueError, OverflowError)
@@ -396,8 +402,8 @@ def laxness_of(connection: Connection) -> str:
     """Return the setting by which the server confirms commits before they are
     durable.
 
-    For example ``SHOW synchronous_commit gives off``. ``""`` if it does not do
-    so.
+    For example ``SHOW synchronous_commit gives off``. The result is ``""`` if
+    commits are durable before the server confirms them.
     """
     # SQLite is not in the table, because its connections set it themselves.
     query, safe_values = _DURABILITY.get(connection.dialect.name, ("", ()))
@@ -417,8 +423,8 @@ _DURABILITY: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "mysql": ("SELECT @@innodb_flush_log_at_trx_commit", ("1",)),
     "mariadb": ("SELECT @@innodb_flush_log_at_trx_commit", ("1",)),
 }
-"""Dialect → the query for its setting, and the values with which a commit is
-durable before it is confirmed."""
+"""Engine → the query for its setting of durability, and the values with which a
+commit is durable before it is confirmed."""
 
 # The errors of the drivers by their codes, as :func:`_code_of` writes them.
 _FULL: Final = (
@@ -450,7 +456,8 @@ def _code_of(error: BaseException | None) -> str:
 
 def _code_in(driver: str, cause: BaseException | None) -> Any:
     """Return the code of an error of a driver, or its SQL state."""
-    # SQLAlchemy wraps the error of the driver, whose module tells the driver.
+    # SQLAlchemy wraps the error of the driver. The module of that error tells
+    # the driver.
     sqlite_code = getattr(cause, "sqlite_errorcode", 0) & _PRIMARY_CODE
     if sqlite_code:
         return sqlite_code
@@ -469,7 +476,8 @@ def is_deadlock(error: DBAPIError) -> bool:
 
 
 def is_lock_conflict(error: DBAPIError) -> bool:
-    """Whether a transaction failed because others held a lock that it wanted.
+    """Whether a transaction failed because another transaction had a lock that
+    it needed.
 
     It may succeed later.
     """
@@ -490,9 +498,9 @@ def is_damage(error: DBAPIError) -> bool:
 def refusal_of(error: BaseException | None) -> str:
     """Return why the database cannot write, as the predicate of a sentence.
 
-    It is ``has a full disk``, or ``takes no writes`` if the database is
-    read-only or its disk fails. ``""`` if the error has another cause, such as
-    a lost connection.
+    The result is ``has a full disk``, or ``takes no writes`` if the database is
+    read-only or its disk fails. It is ``""`` if the error has another cause,
+    such as a lost connection.
     """
     code = _code_of(error)
     if code in _FULL:

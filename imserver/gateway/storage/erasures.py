@@ -2,9 +2,9 @@
 users.
 
 The id of a user is a name, so no row keeps it after the erasure. Rows that stay
-have a random name instead. A digest of app and user, by a key of the server,
-identifies the user of these rows. A restored database needs it: there the user
-is erased again.
+have a random name instead. A digest of app and user, made with a key of the
+server, identifies the user of these rows. In a restored database, the user is
+found by this digest and erased again.
 """
 
 import hmac
@@ -33,21 +33,23 @@ from imserver.gateway.threads import synchronise
 PURPOSE: Final = "erasures"
 """The purpose of the keys with which digests are made."""
 LEASE_SECONDS: Final = 600
-"""If nobody has renewed an erasure for this time, another node continues it."""
+"""If no node has renewed the lease of an erasure for this time, another node
+continues the erasure."""
 JOURNAL: Final = "erasures.jsonl"
-"""The file in the data folder with the erasures that have ended, one JSON
-object a line."""
+"""The file in the data folder with the erasures that have ended. Each line is a
+JSON object."""
 _OVERLAP_MS: Final = 86_400_000
-"""Erasures up to this long before the last one of a journal may be missing in
-it, because the clocks of nodes differ by less than a day."""
+"""Erasures that ended up to this long before the last erasure in a journal may
+be missing in the journal. The clocks of nodes may differ, but by less than a
+day."""
 _NAME_BYTES: Final = 12
 """How many random bytes a name in place of a user has."""
 _JOURNAL_MODE: Final = 0o600
 
 
 class ErasureRow(Struct, frozen=True):
-    """An erasure. ``name``: the name that replaces the user. ``ended``: Unix
-    milliseconds; 0: it is under way."""
+    """An erasure. ``name`` is the name that replaces the user. ``ended`` is its
+    end in Unix milliseconds; 0 means that it has not ended yet."""
 
     digest: str
     ended: int
@@ -62,8 +64,8 @@ class Erasures(Store.Rows):
     """The erasures in a store: which users are being erased, and which were.
 
     ``keys`` returns the keys of digests. The first key makes the digests of new
-    erasures. An older erasure may have a digest by another key. Methods switch
-    greenlets, and raise StorageUnavailable.
+    erasures. An older erasure may have a digest made with another key. Methods
+    switch greenlets, and raise StorageUnavailable.
     """
 
     def __init__(self, store: Store, keys: Callable[[], Sequence[bytes]]) -> None:
@@ -74,7 +76,7 @@ class Erasures(Store.Rows):
         """Begin the erasure of a user, or continue it. Returns the name that
         replaces the user.
 
-        The lease is renewed: nobody else continues the erasure for
+        The lease is renewed, so that no other node continues the erasure for
         :data:`LEASE_SECONDS`.
         """
         digest = self.digests(app, user)[0]
@@ -83,8 +85,8 @@ class Erasures(Store.Rows):
 
     @Store.writing
     def _begin(self, sql: PooledStatements, row: ErasureRow, user: str) -> str:
-        """Store an erasure that is under way, or renew the lease of a stored
-        one.
+        """Store an erasure that has begun, or renew the lease of a stored
+        erasure.
 
         Returns the name that replaces the user.
         """
@@ -95,7 +97,8 @@ class Erasures(Store.Rows):
             "UPDATE erasure SET leased = %s WHERE digest = %s AND ended = 0",
             (leased, row.digest),
         )
-        # An earlier call may have stored another name, which has been used.
+        # An earlier call may have stored another name, which may be in use
+        # already.
         rows = sql.query(
             "SELECT name FROM erasure WHERE digest = %s AND ended = 0", (row.digest,)
         )
@@ -104,7 +107,7 @@ class Erasures(Store.Rows):
     def repeat(self, row: ErasureRow, user: str) -> None:
         """Begin an erasure again that ended in another copy of this database.
 
-        The user gets the name that the erasure had there.
+        The user gets the same name as in the other copy.
         """
         digest = self.digests(row.app, user)[0]
         self._begin(ErasureRow(digest, ended=0, app=row.app, name=row.name), user)
@@ -128,13 +131,13 @@ class Erasures(Store.Rows):
     ) -> ErasureRow | None:
         """Record that a user is erased, and return the row of the erasure.
 
-        None if another node has recorded it before. ``ended`` has Unix
-        milliseconds; 0: now.
+        The result is None if another node has already recorded the end.
+        ``ended`` is the time in Unix milliseconds; 0 means now.
         """
         digest = self.digests(app, user)[0]
         ended = ended or int(time() * SECOND_MS)
-        # Read first, because the update ends the state by which the row is
-        # found.
+        # The row is read first. After the update, it could no longer be found
+        # by its state.
         rows = sql.query(
             "SELECT name FROM erasure WHERE digest = %s AND ended = 0", (digest,)
         )
@@ -165,10 +168,10 @@ class Erasures(Store.Rows):
         )
 
     def digests(self, app: str, user: str) -> list[str]:
-        """Return the digests of a user, by each of the keys.
+        """Return the digests of a user, one for each of the keys.
 
-        A digest names the user in the row of the erasure, without telling who
-        it is.
+        A digest identifies the user in the row of the erasure without revealing
+        the user.
         """
         app_and_user = f"{app}\0{user}".encode()
         return [hmac.digest(key, app_and_user, "sha256").hex() for key in self._keys()]
@@ -178,9 +181,9 @@ class Erasures(Store.Rows):
     def write_journal(self, folder: Path, is_whole: bool = False) -> None:
         """Add the erasures that have ended to the journal in a folder.
 
-        The journal is a file that outlives the database, so that a restored one
-        learns of them. ``is_whole`` includes erasures that ended long before
-        the last one in the journal. Raises OSError.
+        The journal is a file outside the database. From it, a restored database
+        learns of these erasures. ``is_whole`` also adds missing erasures that
+        ended long before the last erasure in the journal. Raises OSError.
         """
         written = read_journal(folder / JOURNAL)
         written_names = {row.name for row in written}
@@ -188,8 +191,8 @@ class Erasures(Store.Rows):
         if not is_whole:
             last_ended = max((row.ended for row in written), default=0)
 
-        # The clocks of nodes differ, so an erasure that is missing may have
-        # ended a little before the last one.
+        # The clocks of nodes differ, so a missing erasure may have ended a
+        # little before the last erasure in the journal.
         ended = self.ended(last_ended - _OVERLAP_MS)
         new = [row for row in ended if row.name not in written_names]
         if new:
@@ -197,7 +200,8 @@ class Erasures(Store.Rows):
 
 
 def read_journal(file: Path) -> list[ErasureRow]:
-    """Return the erasures in a journal; empty if there is no such file.
+    """Return the erasures in a journal; the list is empty if the file does not
+    exist.
 
     A line that was cut off is left out. Raises OSError.
     """
@@ -223,7 +227,7 @@ def add_to_journal(file: Path, rows: Sequence[ErasureRow]) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    synchronise(file.parent)  # it may be new
+    synchronise(file.parent)  # the file may be new in the folder
 
 
 def new_name() -> str:

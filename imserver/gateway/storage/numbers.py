@@ -1,4 +1,4 @@
-"""Numbers that are given only once. If a database has lost the last ones, it
+"""Numbers that are given only once. If a database has lost the last numbers, it
 continues far beyond them."""
 
 import re
@@ -12,8 +12,8 @@ from imserver.gateway.errors import StartError
 from imserver.gateway.storage.statements import Statements
 
 MANY: Final = 1 << 32
-"""Upper bound for the numbers of one kind that are given between two copies of
-a database."""
+"""Between two copies of a database, fewer numbers of one kind are given than
+this."""
 MAX_NUMBER: Final = (1 << 53) - 1
 """The greatest number that JavaScript represents exactly."""
 _FAR_PER_SECOND: Final = 65_536
@@ -31,7 +31,7 @@ class GivenNumbers(Struct, frozen=True):
     - ``continue_after``: lets the restored database continue after these
       numbers.
     - ``skip``: lets a database continue far beyond its own numbers, because the
-      numbers given since are not known. It gets the result of
+      numbers given since are not known. The function gets the result of
       :func:`far_number`.
     """
 
@@ -42,7 +42,7 @@ class GivenNumbers(Struct, frozen=True):
 
 
 def far_number() -> int:
-    """A number beyond all numbers that were given, and small enough for
+    """Return a number beyond all numbers that were given, and small enough for
     JavaScript.
 
     It grows by 65,536 per second, so it is also beyond the numbers that were
@@ -52,7 +52,7 @@ def far_number() -> int:
 
 
 def beyond(number: int, far: int) -> int:
-    """Return a number far beyond this one. :func:`raise_all` does the same in
+    """Return a number far beyond ``number``. :func:`raise_all` does the same in
     SQL."""
     return max(far, number + MANY)
 
@@ -61,14 +61,14 @@ def raise_all(sql: Statements, far: int, table: str, *columns: str) -> None:
     """Raise the numbers in these columns of all rows, so that no number is
     given twice.
 
-    Each becomes ``far``, see :func:`far_number`, but grows at least by
+    Each number becomes ``far`` (see :func:`far_number`), but grows at least by
     :data:`MANY`. :func:`beyond` does the same in Python. Raises StartError for
     a number that no server has given.
     """
     for column in columns:
         rows = sql.query(f"SELECT max({column}) FROM {table}")
         _refuse_forged(table, rows[0][0])
-    # Each column becomes the greater one of far and itself + MANY.
+    # Each column gets the greater of two numbers: far, and its value + MANY.
     raised = "{0} = CASE WHEN {0} + {1} < {2} THEN {2} ELSE {0} + {1} END"
     changes = [raised.format(column, MANY, far) for column in columns]
     sql.execute(f"UPDATE {table} SET {', '.join(changes)}")
@@ -77,7 +77,8 @@ def raise_all(sql: Statements, far: int, table: str, *columns: str) -> None:
 def _refuse_forged(table: str, last: Any) -> None:
     """Raise StartError if no server has given this last number of a table.
 
-    No number could follow it. None means that the table has no rows.
+    No number could follow such a number. ``last`` is None if the table has no
+    rows.
     """
     if last is None:
         return
@@ -93,10 +94,11 @@ def _refuse_forged(table: str, last: Any) -> None:
 def last_given(sql: Statements, table: str, column: str = "id") -> int | None:
     """Return the last number that the database has given a row of a table.
 
-    0 if it has given none yet. None if it does not number the rows.
+    The result is 0 if it has given no number yet, and None if it does not
+    number the rows.
     """
     if sql.engine == "sqlite":
-        # A row may have a greater number, which the database has not given.
+        # A row may have a greater number that the database has not given.
         recorded = (
             "coalesce((SELECT max(CAST(seq AS INTEGER)) "
             "FROM sqlite_sequence WHERE name = %s), 0)"
@@ -111,18 +113,20 @@ def last_given(sql: Statements, table: str, column: str = "id") -> int | None:
 
 
 def _last_of_postgresql(sql: Statements, table: str, column: str) -> int | None:
-    """Return what :func:`last_given` returns, from the sequence of the column."""
+    """Return the result of :func:`last_given`, from the sequence of the
+    column."""
     sequence = _sequence_of(sql, table, column)
     if sequence is None:
         return None
     last, is_called = sql.query(f"SELECT last_value, is_called FROM {sequence}")[0]
     if is_called:
         return int(last)
-    return int(last) - 1  # a sequence that was not used yet gives it next
+    return int(last) - 1  # an unused sequence gives ``last`` itself next
 
 
 def _last_of_mysql(sql: Statements, table: str) -> int | None:
-    """Return what :func:`last_given` returns, from the definition of the table.
+    """Return the result of :func:`last_given`, from the definition of the
+    table.
 
     MySQL writes the next number behind the columns, if it is not 1, as in
     ``) ENGINE=InnoDB AUTO_INCREMENT=42``.
@@ -130,7 +134,7 @@ def _last_of_mysql(sql: Statements, table: str) -> int | None:
     _, definition = sql.query(f"SHOW CREATE TABLE `{table}`")[0]
     if "AUTO_INCREMENT" not in str(definition):
         return None
-    # Names of columns cannot stand behind the last bracket.
+    # No name of a column comes after the last bracket.
     next_number = re.search(r"\) .*\bAUTO_INCREMENT=(\d+)", str(definition))
     if next_number is None:
         return 0
@@ -140,8 +144,8 @@ def _last_of_mysql(sql: Statements, table: str) -> int | None:
 def give_after(sql: Statements, table: str, last: int, column: str = "id") -> None:
     """Let the database number the rows of a table from ``last + 1`` on.
 
-    Does nothing if it does not number these rows. On MySQL this ends the
-    transaction with a commit.
+    Does nothing if the database does not number these rows. On MySQL this ends
+    the transaction with a commit.
     """
     if sql.engine == "sqlite":
         _give_after_in_sqlite(sql, table, last)
@@ -161,7 +165,7 @@ def _give_after_in_sqlite(sql: Statements, table: str, last: int) -> None:
     definitions = sql.query(
         "SELECT sql FROM sqlite_master WHERE type = 'table' AND name = %s", (table,)
     )
-    # SQLite keeps the last number of such tables only.
+    # SQLite keeps the last number only of tables with AUTOINCREMENT.
     if "AUTOINCREMENT" in definitions[0][0].upper():
         sql.execute("DELETE FROM sqlite_sequence WHERE name = %s", (table,))
         sql.execute(
@@ -173,11 +177,11 @@ def give_above(sql: Statements, table: str, least: str, more: int = 0) -> None:
     """Let the ids of a table of PostgreSQL continue above the expression
     ``least``.
 
-    They continue at least ``more`` above the last id. It is one statement,
-    because others take ids meanwhile.
+    The ids continue at least ``more`` above the last id. This is one statement,
+    because other transactions take ids meanwhile.
     """
     sequence = _sequence_of(sql, table, "id")
-    # nextval() tells the last id, and takes one more.
+    # nextval() takes the next id, and so tells the last one.
     if sequence is not None:
         sql.query(
             f"SELECT setval('{sequence}', greatest({least}, "
@@ -203,7 +207,7 @@ def move_keys_on(table: str, sql: Statements, far: int) -> None:
 def _sequence_of(sql: Statements, table: str, column: str) -> str | None:
     """Return the sequence that numbers the rows of a table of PostgreSQL.
 
-    None if no sequence does.
+    The result is None if no sequence numbers them.
     """
     statement = "SELECT pg_get_serial_sequence(%s, %s)"
     name = sql.query(statement, (f'"{table}"', column))[0][0]

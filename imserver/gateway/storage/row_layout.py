@@ -39,7 +39,7 @@ _SMALL_BITS: Final = 16
 _INT_BITS: Final = 32
 _BIG_BITS: Final = 64
 _MOST_CHARACTERS: Final = 1 << 24
-"""The most characters or bytes of a column without a limit of its own."""
+"""The most characters or bytes in a column that has no limit of its own."""
 
 
 class ColumnKind(Struct, frozen=True):
@@ -51,8 +51,9 @@ class ColumnKind(Struct, frozen=True):
     type follows from the column.
 
     ``plain`` converts a value of a driver to a plain value, which is the same
-    on all engines; None: it is plain already. ``stored`` maps an engine to the
-    function that converts a plain value for its driver, if it needs conversion.
+    on all engines. None means that the value is already plain. ``stored`` maps
+    an engine to the function that converts a plain value for the driver of the
+    engine. Engines that need no conversion are left out.
     """
 
     name: str
@@ -102,15 +103,15 @@ _KINDS: Final = (
     ColumnKind("bytes", _BYTES, bytes, "bytea"),
     ColumnKind("text", (types.String,), str, "bytea", stored={"sqlite": bytes.decode}),
 )
-"""All kinds of columns. The first kind that fits a type counts."""
+"""All kinds of columns. If several kinds fit a type, the first one counts."""
 
 
 class ColumnLayout(Struct, frozen=True):
     """A column on one engine.
 
-    ``copy`` is its PostgreSQL type for COPY. ``least`` and ``most`` are the
-    limits of its numbers, or of the length of its texts, that hold on every
-    engine.
+    ``copy`` is the PostgreSQL type of the column for COPY. ``least`` and
+    ``most`` are the limits of its numbers, or of the length of its texts, and
+    apply on every engine.
     """
 
     name: str
@@ -137,7 +138,7 @@ class TableLayout(Struct, frozen=True):
 
     @property
     def number(self) -> str:
-        """The name of the column of its key, if the key is one number; else
+        """The name of the key column, if the key is a single number; otherwise
         ``""``."""
         if len(self.key) != 1:
             return ""
@@ -161,8 +162,8 @@ def layout_of(
     """Return the layout of a table: its columns, with their kinds and limits.
 
     ``key`` has the columns of its primary key. ``only`` has the columns of the
-    layout; empty: all columns. Raises StartError if one of them has a type that
-    is not copied.
+    layout; empty means all columns. Raises StartError if a column has a type
+    that is not copied.
     """
     key_names = tuple(column.strip('"') for column in key)
     columns = []
@@ -171,7 +172,7 @@ def layout_of(
         if not only or name in only:
             is_of_key = name in key_names
             columns.append(_column_layout(table, name, column["type"], is_of_key))
-    # In this order exports of all engines have their columns.
+    # Exports of all engines have their columns in this order.
     columns.sort(key=lambda column: column.name)
     return TableLayout(table, key_names, tuple(columns))
 
@@ -181,8 +182,8 @@ def _column_layout(
 ) -> ColumnLayout:
     """Return the layout of the column ``name`` of a table.
 
-    ``is_of_key`` tells whether it belongs to the primary key. Raises StartError
-    if its type is not copied.
+    ``is_of_key`` means that the column belongs to the primary key. Raises
+    StartError if the type of the column is not copied.
     """
     kind = next((kind for kind in _KINDS if isinstance(column_type, kind.types)), None)
     if kind is None:
@@ -227,8 +228,8 @@ def _number_layout(
         type_bits = _BIG_BITS
     copy = f"int{type_bits // _BYTE_BITS}"
 
-    # SQLite stores numbers of any size, and numbers the rows only by a key of
-    # this type. So such a key has larger numbers than the type says.
+    # SQLite stores larger numbers than this type says. It can number rows only
+    # by a key of this type, so such a key may have larger numbers.
     value_bits = type_bits
     if is_of_key and type_bits == _INT_BITS:
         value_bits = _BIG_BITS
@@ -239,7 +240,7 @@ def _number_layout(
 # --- imports ------------------------------------------------------------------
 
 BASE64: Final = "base64"
-"""The only key of an object that represents bytes that are no text."""
+"""The only key of the JSON object that represents bytes that are not text."""
 
 
 class BadRows(ImserverError):
@@ -277,10 +278,10 @@ def _check_parents(
 ) -> None:
     """Raise BadRows if the parent of a row is missing.
 
-    A parent is a row of another table to which the rows of this one belong,
-    such as the user of a device. ``ids`` has the values of ``column``, which
-    are ids of parents, and ``parents`` the parents that are known. A column
-    outside the key may be 0, which means that the row has no parent.
+    A parent is a row of another table to which rows of this table belong, such
+    as the user of a device. ``ids`` has the values of ``column``, which are ids
+    of parents. ``parents`` has the ids of the known parents. A column outside
+    the key may be 0, which means that the row has no parent.
     """
     may_be_none = column not in table.key
     for id in ids:
@@ -335,14 +336,14 @@ class ImportedRows:
             if table.exported
         }
         self._columns: dict[str, dict[str, ColumnLayout]] = {}
-        """Table → the columns that an export reads, by their names. Filled when
-        a table is used."""
+        """Table → the columns that an export reads, by their names. A table is
+        added when it is first used."""
         self._log = 0
-        """The number of the log of the app; 0: it was not read yet."""
+        """The number of the log of the app; 0 if it was not read yet."""
 
     def reason(self, name: str) -> str:
-        """Return why an import makes no rows of a table; ``""`` if it makes
-        them."""
+        """Return the reason why an import makes no rows of a table; ``""`` if
+        it makes rows."""
         table = self._tables.get(name)
         if table is None:
             return "this server has no such table"
@@ -367,17 +368,19 @@ class ImportedRows:
     ) -> str:
         """Check rows of the table ``name`` before any row is stored.
 
-        Returns a key that a row of this server has already, in any app; ``""`` if
-        all keys are free. Keys that begin with the app or its log are free, because
-        the app is empty.
+        Returns a key that a row of this server already has, in any app; ``""``
+        if all keys are free. Keys that begin with the app or its log are free,
+        because the app is empty.
 
-        ``columns`` has the columns of the rows, in order. ``parents`` has the ids
-        of the rows of :data:`Table.PARENT`. That table must be checked first, and
-        the method adds its ids to the set.
+        ``columns`` has the columns of the rows, in order. ``parents`` has the
+        ids of the rows of :data:`Table.PARENT`. The table :data:`Table.PARENT`
+        must be checked first; then the method adds the ids of its rows to the
+        set.
 
-        Raises BadRows for rows that no export could have read. They have columns
-        that an export leaves out, such as the app, values of other types, numbers
-        that no server stores, or parents that are not in ``parents``.
+        Raises BadRows for rows that no export could have read. Such rows have
+        columns that an export leaves out, such as the app, or values of other
+        types. Or they have numbers that no server stores, or parents that are
+        not in ``parents``.
         """
         table = self._tables[name]
         self._check_values(sql, name, columns, rows)
@@ -413,11 +416,12 @@ class ImportedRows:
         columns: Sequence[str],
         rows: Sequence[Row],
     ) -> None:
-        """Store rows in the table ``name``. Raises BadRows if it does not take them.
+        """Store rows in the table ``name``. Raises BadRows if the database
+        refuses them.
 
-        The values of a row have the order of ``columns``.
+        The values of a row are in the order of ``columns``.
         """
-        # These have the same value in all rows, such as the app.
+        # These columns have the same value in all rows, such as the app.
         constants = self._constants(sql, self._tables[name])
         layouts = self._layouts(sql, name, columns)
         statement = _insert_statement(name, (*columns, *constants))
@@ -463,13 +467,14 @@ class ImportedRows:
     ) -> None:
         """Change the rows of the app that were there before the import.
 
-        ``heads``: table → its columns with their new values. From then on the
-        app has the imported data, and new rows get ids above the imported ones.
+        ``heads`` maps a table to its columns with their new values. From then
+        on the app has the imported data, and new rows get ids above the
+        imported ids.
         """
         for name, fields in heads.items():
             self._change_head(sql, name, fields)
         if sql.engine == "postgresql":
-            # The other engines continue after the greatest id by themselves.
+            # Other engines continue after the greatest id by themselves.
             for name, table in self._tables.items():
                 if table.key == ("id",):
                     give_above(sql, name, f"(SELECT max(id) FROM {name})")
@@ -486,15 +491,15 @@ class ImportedRows:
         sql.execute(f"UPDATE {name} SET {changes} WHERE {condition}", values)
 
     def _log_number(self, sql: PooledStatements) -> int:
-        """Return the number of the log of the app, which is made if the app has
-        none yet.
+        """Return the number of the log of the app. The log is made if the app
+        has no log yet.
 
         A log has the stored messages of one app. The number is its key.
         """
         if not self._log:
             find = "SELECT number FROM log WHERE app = %s AND part = 0"
             if not sql.query(find, (self._app,)):
-                # An empty log, in which no id was given yet.
+                # The new log is empty: no id was given in it yet.
                 columns = "app, part, last_id, last_conversation, floor"
                 sql.insert_new("log", columns, [(self._app, 0, 0, 0, 0)])
             self._log = sql.query(find, (self._app,))[0][0]
@@ -509,7 +514,7 @@ class ImportedRows:
         """
         if name not in self._columns:
             self._columns[name] = self._exported_columns(sql, name)
-        # Anything else could be a secret, or belong to another app.
+        # Other columns could have secrets, or data of another app.
         exported = self._columns[name]
         unknown = [column for column in columns if column not in exported]
         if unknown:
@@ -541,7 +546,7 @@ class ImportedRows:
 
 def _insert_statement(table: str, columns: Sequence[str]) -> str:
     """Return the statement that inserts a row with these columns."""
-    # Quoted, because some names are reserved words of an engine.
+    # The names are quoted, because some names are reserved words of an engine.
     names = ", ".join(f'"{column}"' for column in columns)
     return f"INSERT INTO {table} ({names}) VALUES {marks_of(len(columns))}"
 
@@ -549,14 +554,14 @@ def _insert_statement(table: str, columns: Sequence[str]) -> str:
 def _is_key_shared(table: Table, columns: Sequence[str]) -> bool:
     """Whether a row of another app may have the key of a row.
 
-    That is so if the key is one column, and not the app: such a key is unique
+    That is so if the key is one column other than the app. Such a key is unique
     on the whole server.
     """
     return table.exported == OF_APP and len(table.key) == 1 and table.key[0] in columns
 
 
 def _first_stored(sql: Statements, table: str, key: str, ids: Sequence[Any]) -> str:
-    """Return one of these ids that a row of the table has already; ``""`` if
+    """Return one of these ids that a row of the table already has; ``""`` if
     there is no such row.
 
     ``key`` is the column with the ids.
@@ -581,14 +586,14 @@ def _is_id(value: Any) -> bool:
     """
     if isinstance(value, str):
         return re.fullmatch(r"[\w-]+", value, re.ASCII) is not None
-    # A greater id would leave no ids for later rows.
+    # An id above MAX_NUMBER would leave no ids for later rows.
     return type(value) is int and 0 < value <= MAX_NUMBER
 
 
 def _converted(value: Any, column: ColumnLayout) -> Any:
     """Return a value of an export in the form that the drivers of all engines take.
 
-    Bytes that are no text are an object in an export, such as ``{"base64":
+    Bytes that are not text are an object in an export, such as ``{"base64":
     "/w=="}``. Raises BadRows if the column cannot have the value.
     """
     expected = column.kind.value
@@ -598,7 +603,8 @@ def _converted(value: Any, column: ColumnLayout) -> Any:
             value = value.decode(errors="replace")
     elif expected is bytes and isinstance(value, str):
         value = value.encode()
-    # NULL fits into any column. The database refuses it where it must.
+    # NULL is accepted for any column here. The database refuses it where it is
+    # not allowed.
     if value is None:
         return value
 
@@ -610,7 +616,8 @@ def _converted(value: Any, column: ColumnLayout) -> Any:
 
 
 def _wrong_type(value: Any, expected: type) -> BadRows:
-    """Make the error for a value that has not the type of its column."""
+    """Make the error for a value with a type other than the type of its
+    column."""
     type_of_value: type = type(value)
     return BadRows(
         f"a value of the type {type_of_value.__name__} "

@@ -2,8 +2,8 @@
 
 A function that reads many rows describes them with :class:`RowQuery`. A node
 reads each page in a transaction of its own (:func:`pages`); a command reads
-whole tables in one snapshot (:mod:`imserver.offline.copies.row_pages`). The
-position of both is the key of a row.
+whole tables in one snapshot (:mod:`imserver.offline.copies.row_pages`). In both
+cases, the position of a reader is the key of a row.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -34,9 +34,9 @@ class RowQuery(Struct, frozen=True):
     """Describes the rows of a table that meet the conditions ``scope`` and
     ``of_user``.
 
-    ``order`` has the columns that are the key of a row within the scope, and
-    give the order. ``indexed`` means that an index has the rows of the scope in
-    this order.
+    ``order`` has the columns that identify a row within the scope. The rows are
+    read in the order of these columns. ``indexed`` means that an index has the
+    rows of the scope in this order.
 
     ``scan`` means that no index leads to the rows of a user. Then each query
     searches some thousand rows of the scope, and the next query continues after
@@ -83,7 +83,7 @@ def _behind_written_out(order: Sequence[str], key: Row) -> Clause:
     """Return the condition for the rows after a key, column by column.
 
     MySQL finds no index for a comparison of rows of values. So the condition is
-    written out: a > 1 OR a = 1 AND b > 2.
+    written for each column: a > 1 OR a = 1 AND b > 2.
     """
     choices: list[str] = []
     values: Row = ()
@@ -98,7 +98,7 @@ def _behind_written_out(order: Sequence[str], key: Row) -> Clause:
 def _where(clauses: Iterable[Clause]) -> Clause:
     """Join conditions to a WHERE, and return it with all values.
 
-    It is ``""`` if all of them are empty.
+    The text is ``""`` if all conditions are empty.
     """
     texts = []
     values: list[Any] = []
@@ -115,8 +115,8 @@ def pages(
 ) -> Iterator[tuple[list[Row], Row]]:
     """Read the rows after the key ``after``, in pages of at most ``most`` rows.
 
-    Each page comes with the key of its last row, from which a later call can
-    continue. No page is empty. An empty ``after`` means: from the beginning.
+    Each page comes with the key of its last row. A later call can continue from
+    this key. No page is empty. An empty ``after`` means from the beginning.
     Each page is a transaction of its own. Raises StorageUnavailable.
     """
     key_width = len(query.order)
@@ -128,8 +128,8 @@ def pages(
             # The columns of the key come first in each row.
             yield [row[key_width:] for row in rows], last_key
 
-        # A full page may have left out rows that the query found. Otherwise the
-        # next query begins where this one stopped to search.
+        # If the page is full, the query may have found more rows than the page
+        # has. Otherwise the next query begins where this query has stopped.
         is_full = len(rows) == most
         after = last_key if is_full else searched_to
         if not after:
@@ -139,9 +139,9 @@ def pages(
 def _page(
     query: RowQuery, after: Row, most: int, sql: PooledStatements
 ) -> tuple[list[Row], Row]:
-    """Read the next rows, each with its key in front.
+    """Read the next rows, each with its key at the beginning.
 
-    Also returns the key of the last row that was searched. That key is empty if
+    Also returns the key of the last row that was searched. This key is empty if
     the query has searched all rows.
     """
     after_key = query.behind(sql.engine, after)
@@ -162,9 +162,9 @@ def _page(
 def _forbid_sort(sql: PooledStatements) -> None:
     """Make PostgreSQL read the rows of a page in the order of an index.
 
-    Without statistics PostgreSQL expects few rows behind the key, and sorts all
-    of them for each page: the first pages of 30,000 messages take 113 ms instead
-    of 36 ms.
+    Without statistics PostgreSQL expects few rows after the key, and sorts all
+    of them for each page. Then the first pages of 30,000 messages take 113 ms
+    instead of 36 ms.
     """
     sql.execute("SET LOCAL enable_sort = off")
 

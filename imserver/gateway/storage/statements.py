@@ -43,12 +43,12 @@ _CACHED_TEXTS: Final = 1024
 CLOCK: Final = {
     "sqlite": "((julianday('now') - 2440587.5) * 86400)",
     "postgresql": "extract(epoch FROM clock_timestamp())",
-    # UNIX_TIMESTAMP goes through the local time of the session, which repeats
-    # an hour at the end of summer.
+    # UNIX_TIMESTAMP uses the local time of the session, which repeats an hour
+    # when summer time ends.
     "mysql": "(TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)) * 0.000001)",
 }
-"""The clock of the database in Unix seconds, with a fraction: the clocks of
-nodes differ."""
+"""The clock of the database in Unix seconds, with a fraction. It is used
+because the clocks of nodes differ."""
 NOW: Final = {
     "sqlite": f"CAST({CLOCK['sqlite']} AS INTEGER)",
     "postgresql": f"CAST(FLOOR({CLOCK['postgresql']}) AS BIGINT)",
@@ -83,8 +83,8 @@ _PLAIN: Final = str.maketrans(
         "þ": "th",
     }
 )
-"""Letters that Unicode does not decompose → the plain letters in their
-place."""
+"""Letters that Unicode does not decompose → the plain letters that replace
+them."""
 _ARRAYS: Final[dict[type, str]] = {bytes: "bytea", int: "bigint", str: "text"}
 """The type of values → the type of the elements of their array on
 PostgreSQL."""
@@ -114,8 +114,8 @@ class Statements(ABC):
 
     @property
     def now(self) -> str:
-        """The expression for whole Unix seconds of the database's clock: for
-        leases, because the clocks of nodes differ."""
+        """The expression for whole Unix seconds of the database's clock. It is
+        for leases, because the clocks of nodes differ."""
         return NOW[self.engine]
 
     @property
@@ -125,7 +125,7 @@ class Statements(ABC):
         return CLOCK[self.engine]
 
     def clock_ms(self) -> int:
-        """Unix milliseconds by the database's clock."""
+        """The Unix milliseconds of the database's clock."""
         seconds = float(self.query(f"SELECT {self.clock}")[0][0])
         return int(seconds * SECOND_MS)
 
@@ -134,8 +134,8 @@ class Statements(ABC):
         return hint if self.engine == "sqlite" else ""
 
     def contains(self, column: str) -> str:
-        """The condition: a column contains a value. It uses no pattern, so no
-        character has a special meaning."""
+        """The condition that a column contains a value. It uses no pattern, so
+        no character has a special meaning."""
         return _CONTAINS[self.engine].format(column)
 
     @staticmethod
@@ -155,11 +155,12 @@ class Statements(ABC):
         accents.
 
         For example, ``Café`` becomes ``cafe``. Wide and narrow forms of a
-        character become the usual one.
+        character become the usual form.
         """
         if text.isascii():
             return text.lower()
-        # NFKD takes the accents apart from their letters, so they can go.
+        # NFKD separates the accents from their letters, so that the accents can
+        # be removed.
         letters = normalize("NFKD", text).casefold()
         return normalize("NFC", _replace_accents("", letters))
 
@@ -169,7 +170,7 @@ class Statements(ABC):
         makes them.
 
         Letters that Unicode does not decompose into a letter and an accent
-        become plain, too: ``ł`` is ``l``.
+        become plain, too: ``ł`` becomes ``l``.
         """
         return _replace_separators(" ", cls.folded(text).translate(_PLAIN)).split()
 
@@ -197,7 +198,7 @@ class Statements(ABC):
     def execute_many(self, statement: str, rows: Sequence[Row]) -> None:
         """Run a statement once for each row.
 
-        It may run later, but before the next query and the COMMIT.
+        The statement may run later, but before the next query and the COMMIT.
         """
 
     def insert_new(self, table: str, columns: str, rows: Sequence[Row]) -> None:
@@ -266,8 +267,8 @@ class Statements(ABC):
         self, statement: str, first: Sequence[Any], values: Sequence[Any]
     ) -> Callable[[], list[Row]]:
         """Begin a query for a part of the values, on SQLite or MySQL."""
-        # Few different sizes, so that an engine can reuse its plan. NULL
-        # equals nothing.
+        # The list is filled with NULL, which equals no value. So there are few
+        # different sizes, and an engine can reuse its plan.
         filled = padded(values, None)
         # SQLite has the list in a WITH before the other parameters.
         if self.engine == "sqlite":
@@ -300,9 +301,9 @@ def _for_list(engine: str, statement: str, size: int | str, many: bool = False) 
     """Return the text of a statement that ends with ``IN {}``, for a list of
     values.
 
-    ``size`` is the number of values. On PostgreSQL, which gets them as one
-    array, it is the type of its elements. On PostgreSQL and SQLite, the list
-    comes before all other parameters. Example for SQLite and two values::
+    ``size`` is the number of values. PostgreSQL gets the values as one array;
+    there ``size`` is the type of the elements. On PostgreSQL and SQLite, the
+    list comes before all other parameters. Example for SQLite and two values::
 
         WITH w(v) AS (VALUES (%s), (%s))
         SELECT id FROM w CROSS JOIN lamp WHERE app = %s AND id = w.v
@@ -329,7 +330,7 @@ def _joined_to_values(statement: str, size: int) -> str:
     """Look up each of ``size`` values, on SQLite.
 
     Without statistics SQLite scans the table for a list of values. With the
-    list to the left of a CROSS JOIN it looks up each.
+    list to the left of a CROSS JOIN, it looks up each value.
     """
     joined = statement.replace(" FROM ", " FROM w CROSS JOIN ", 1)
     of_values = joined.replace("IN {}", "= w.v")
@@ -338,8 +339,8 @@ def _joined_to_values(statement: str, size: int) -> str:
 
 
 Condition = Callable[[Statements], bool]
-"""A check in the transaction of a change, before it. If it returns False, the
-change is not made."""
+"""A check that runs in the transaction of a change, before the change. If it
+returns False, the change is not made."""
 
 
 class PooledStatements(Statements):
@@ -404,7 +405,7 @@ class DirectStatements(Statements):
         """Whether the server has refused a statement, after an error of
         :meth:`commit`.
 
-        Then there was no COMMIT, so nothing was stored.
+        Then COMMIT was not executed, so nothing was stored.
         """
         return False
 
@@ -415,7 +416,7 @@ class DirectStatements(Statements):
     def insert_rows(
         self, table: str, columns: str, types: Sequence[str], rows: Sequence[Row]
     ) -> None:
-        """Insert many rows. ``types``: the types of the columns on PostgreSQL,
+        """Insert many rows. ``types`` has the PostgreSQL types of the columns,
         in order."""
         self.execute_many(
             f"INSERT INTO {table} ({columns}) VALUES {marks_of(len(types))}", rows
@@ -424,11 +425,12 @@ class DirectStatements(Statements):
 
 class NotStored(Exception):
     """Nothing was stored: the database is unreachable, or the time limit has
-    passed. Temporary."""
+    passed. A later attempt may succeed."""
 
 
 class Unsure(Exception):
-    """COMMIT was sent, but its answer was lost."""
+    """COMMIT was sent, but its answer was lost. So it is unknown whether the
+    data are stored."""
 
 
 class RowRefused(Exception):
@@ -436,20 +438,20 @@ class RowRefused(Exception):
 
 
 class CommitGuard:
-    """The permission to commit a transaction, which can be taken once.
+    """The permission to commit a transaction, which can be taken only once.
 
-    Either the transaction takes it before its COMMIT, or the waiter that gives
-    up. So a transaction that somebody has given up cannot commit later.
-    Thread-safe without a lock, because locks belong to the loop.
+    The transaction takes it before its COMMIT. A caller that gives up waiting
+    takes it, too. So a transaction that its caller has given up cannot commit
+    later. Thread-safe without a lock, because locks belong to the loop.
     """
 
     def __init__(self) -> None:
         self._open: Final = [None]
-        """Has one item until the permission is taken, and none afterwards. Two
-        threads cannot pop the same item."""
+        """A list with one item until the permission is taken, and empty
+        afterwards. Two threads cannot pop the same item."""
 
     def take(self) -> bool:
-        """Take the permission. False if it was taken before."""
+        """Take the permission. Returns False if it was taken before."""
         try:
             self._open.pop()
         except IndexError:
@@ -457,12 +459,13 @@ class CommitGuard:
         return True
 
     def put_back(self) -> None:
-        """Give the permission back: there was no COMMIT."""
+        """Give the permission back, because there was no COMMIT."""
         self._open.append(None)
 
 
 class SqliteStatements(DirectStatements):
-    """``BEGIN IMMEDIATE`` locks the whole file."""
+    """Statements on a connection of SQLite. ``BEGIN IMMEDIATE`` locks the whole
+    file."""
 
     engine = "sqlite"
     for_update = ""
@@ -492,8 +495,8 @@ class SqliteStatements(DirectStatements):
 
 
 class MysqlStatements(DirectStatements):
-    """Names are bytes here. The driver turns many rows into one list of
-    values."""
+    """Statements on a connection of MySQL. Names are sent as bytes. The driver
+    turns many rows into one list of values."""
 
     engine = "mysql"
 
@@ -517,15 +520,15 @@ class MysqlStatements(DirectStatements):
 class _Answer(Struct):
     """The rows of a query of PostgreSQL, for a later call.
 
-    A call returns them, and first sends the query if it still waits. ``rows``
-    is None until the server has sent them.
+    A call returns the rows, and first sends the query if it was not sent yet.
+    ``rows`` is None until the server has sent the rows.
     """
 
     sql: PostgresqlStatements
     rows: list[Row] | None = None
 
     def __call__(self) -> list[Row]:
-        """Return the rows; first send the query if it still waits."""
+        """Return the rows. If the query was not sent yet, send it first."""
         if self.rows is None:
             self.sql.flush()
         assert self.rows is not None
@@ -551,13 +554,13 @@ class PostgresqlStatements(DirectStatements):
         self._cursor = cursor
         self._waiting: list[tuple[str, _Answer | None]] = []
         """The texts of statements that were not sent yet, each with the answer
-        that gets its rows; None: the statement returns no rows."""
+        that gets its rows. None means that the statement returns no rows."""
 
     @property
     def refused(self) -> bool:
         """Whether the server has refused a statement of the transaction."""
-        # The server says so itself, behind its answers. A COMMIT that fails
-        # ends the transaction.
+        # The server reports the state of the transaction after its answers. If
+        # COMMIT itself fails, the transaction has ended.
         return bool(self.connection.info.transaction_status.name == "INERROR")
 
     def begin(self) -> None:
@@ -565,7 +568,7 @@ class PostgresqlStatements(DirectStatements):
         self._waiting = [("BEGIN ISOLATION LEVEL READ COMMITTED", None)]
 
     def commit(self) -> None:
-        """Send the waiting statements with a COMMIT behind them.
+        """Send the waiting statements, followed by a COMMIT.
 
         Raises OperationalError if the server has rolled back.
         """
@@ -583,8 +586,8 @@ class PostgresqlStatements(DirectStatements):
     def ask(
         self, statement: str, values: Sequence[Any] = ()
     ) -> Callable[[], list[Row]]:
-        """Put a query behind the waiting statements, and return a function for
-        its rows.
+        """Add a query to the waiting statements, and return a function for its
+        rows.
 
         The function sends all waiting statements if they were not sent yet.
         """
@@ -596,7 +599,7 @@ class PostgresqlStatements(DirectStatements):
         return self.ask(statement, values)()
 
     def execute(self, statement: str, values: Sequence[Any] = ()) -> int:
-        """Execute a statement at once, with all that wait before it.
+        """Execute a statement at once, after all waiting statements.
 
         Returns the number of changed rows.
         """
@@ -642,7 +645,7 @@ def _with_question_marks(statement: str) -> str:
 
 
 def _as_bytes(values: Sequence[Any]) -> list[Any]:
-    """Values for MySQL, with texts as bytes."""
+    """Return values for MySQL, with texts as bytes."""
     return [value.encode() if type(value) is str else value for value in values]
 
 
@@ -687,7 +690,8 @@ def text_objection(text: str, most: int) -> str:
 
 
 def text_of(value: Any) -> str:
-    """A name from a driver as text. MySQL returns bytes."""
+    """Return a name from a driver as text. The driver of MySQL returns names as
+    bytes."""
     if type(value) is str:
         return value
     return bytes(value).decode()
@@ -702,23 +706,29 @@ class RowsOf(Generic[S]):
     - A text is the column or expression of the field, for example
       ``created="moment"``.
     - ``""`` means that the table does not have the field.
-    - A tuple has all values of the field. The column stores the index of the
-      value.
+    - A tuple lists all values that the field can have. The column stores the
+      index of a value in this tuple.
 
     A field of type ``str`` may have a column with a number, such as an id.
-    NULL, and the id 0, become an empty value. A value that is no text, number,
-    bool or bytes is stored as JSON. ``columns`` is the list of columns as SQL,
-    and ``select`` is the beginning of a query for the rows.
+    NULL, and the id 0, become an empty value. A value that is not a text,
+    number, bool or bytes is stored as JSON. ``columns`` is the list of columns
+    as SQL, and ``select`` is the beginning of a query for the rows.
     """
 
     def __init__(
         self, struct: type[S], table: str, **names: str | tuple[str, ...]
     ) -> None:
-        """``names`` has the fields whose column has another name.
+        """Prepare to read and write rows of ``table`` as structs of the type
+        ``struct``.
 
-        For example ``created="moment"``; ``""`` means that the table does not
-        have the field. A tuple has all values of a field, whose column stores
-        an index.
+        ``names`` has the fields without a column of the same name. Its values
+        have three forms:
+
+        - A text is the column or expression of the field, such as
+          ``created="moment"``.
+        - ``""`` means that the table does not have the field.
+        - A tuple lists the values of the field. The column stores the index of
+          a value in the tuple.
         """
         self._struct = struct
         self._table = table
@@ -743,8 +753,11 @@ class RowsOf(Generic[S]):
 
     @cached_property
     def _codecs(self) -> list[tuple[Any, Callable[[Any], Any], Callable[[Any], Any]]]:
-        """For each field its type, and the functions that read and write it."""
-        kinds = get_type_hints(self._struct)  # only here: it takes the time of a start
+        """The type of each field, and the functions that read and write the
+        field."""
+        kinds = get_type_hints(
+            self._struct
+        )  # not at the start, because this takes time
         codecs = []
         for field in self._fields:
             kind = kinds[field]
@@ -754,7 +767,7 @@ class RowsOf(Generic[S]):
 
     @cached_property
     def _read(self) -> Callable[..., S]:
-        """A function that makes a struct of the values of a row.
+        """The function that makes a struct from the values of a row.
 
         It is compiled from a text, as the methods of dataclasses are. A row of
         22 fields takes 1.8 µs; in a loop over the fields it would take 3.7 µs.
@@ -776,9 +789,9 @@ class RowsOf(Generic[S]):
     ) -> list[S]:
         """Return the rows that a query finds, as structs.
 
-        ``query`` runs it: ``rows`` of a store, or ``query`` of statements.
-        ``rest`` has the clauses after ``select``, such as ``WHERE id = %s``,
-        for these ``values``.
+        ``query`` runs the query. It is ``rows`` of a store, or ``query`` of
+        statements. ``rest`` has the clauses after ``select``, such as ``WHERE
+        id = %s``, for these ``values``.
         """
         rows = query(f"{self.select} {rest}", values)
         return list(map(self.read, rows))
@@ -786,8 +799,8 @@ class RowsOf(Generic[S]):
     def first(
         self, query: Callable[[str, Row], list[Row]], rest: str, *values: Any
     ) -> S | None:
-        """Return the first row that a query finds, as a struct; None if it
-        finds no row.
+        """Return the first row that a query finds, as a struct; None if the
+        query finds no row.
 
         See :meth:`find` for the arguments.
         """
@@ -804,8 +817,8 @@ class RowsOf(Generic[S]):
         row.update(key)
         sql.insert_new(self._table, ", ".join(row), [tuple(row.values())])
 
-        # The row may have been there before, with other values. An UPDATE works
-        # alike on all engines.
+        # The row may already exist with other values. An UPDATE is the same on
+        # all engines.
         changes = {column: row[column] for column in row if column not in key}
         self._update(sql, changes, key)
 
@@ -821,9 +834,9 @@ class RowsOf(Generic[S]):
         )
 
     def read(self, row: Row, **more: Any) -> S:
-        """Make a struct of a row.
+        """Make a struct from a row.
 
-        ``more`` has values of the fields that are no columns. Values behind the
+        ``more`` has the values of fields that have no column. Values after the
         last column are ignored.
         """
         return self._read(*row, **more)
@@ -870,10 +883,10 @@ def _read_text(value: Any) -> str:
 
 
 def _reader_text(fields: Sequence[str]) -> str:
-    """Return the lambda that makes a struct of a row, as a text.
+    """Return the text of the lambda that makes a struct from a row.
 
-    Its names ``kind_0`` and ``read_0`` are the type and the reader of the first
-    field.
+    The names ``kind_0`` and ``read_0`` in it are the type and the reader of the
+    first field.
     """
     parameters = []
     arguments = []

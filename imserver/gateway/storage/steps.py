@@ -222,6 +222,7 @@ STEPS: Final = {
     # "step": the last one of the owner that was taken.
     table owner_step: owner name255*, step int
     """,
-    # In version 1.0, step 29 was empty: its databases lack the table.
+    # In version 1.0, step 29 was empty. So databases of version 1.0 lack this
+    # table.
     42: _ERASURE,
 }

@@ -1,9 +1,9 @@
 """The database of a node, opened on first use, and the apps, keys and bans in
 it.
 
-A node with nothing to store needs no database. Without a configured one, the
-SQLite file is created at the first write, and no database library is imported
-before the file exists.
+A node with nothing to store needs no database. Without a configured database,
+the SQLite file is created at the first write. No database library is imported
+before this file exists.
 """
 
 from __future__ import annotations
@@ -69,12 +69,13 @@ A = ParamSpec("A")
 S = TypeVar("S", bound="Store.Rows")
 
 _NEVER: Final = -1
-"""The version of a node that has read no changes yet: all rows are newer."""
+"""The version of a node that has read no changes yet. All rows are newer than
+this version."""
 _NEWER: Final = "WHERE version > %s AND version <= %s"
 """The condition for rows that changed between two versions."""
 _ENDED_BANS_MS: Final = 7 * 86_400_000
-"""How long the row of a ban stays after its end, so that every node can read
-that the ban was lifted."""
+"""How long the row of a ban stays after the end of the ban, so that every node
+can read that the ban was lifted."""
 
 
 class StorePart(Protocol):
@@ -84,12 +85,13 @@ class StorePart(Protocol):
     """
 
     def close(self) -> None:
-        """Store all waiting data. Called once, before the database is closed.
-        May switch greenlets."""
+        """Store all waiting data. It is called once, before the database is
+        closed. May switch greenlets."""
 
 
 class Transaction(Protocol):
-    """A decorator of methods that get the statements of a transaction first."""
+    """A decorator of methods that get the statements of a transaction as their
+    first argument."""
 
     def __call__(
         self, method: Callable[Concatenate[S, PooledStatements, A], T], /
@@ -152,8 +154,8 @@ class Store:
         threaded: bool = True,
         tables: StoreTables = OF_CORE,
     ) -> None:
-        """Remember where the database is. It is opened by :meth:`start`, or by
-        the first access."""
+        """Remember the address of the database. :meth:`start` opens the
+        database, or else the first access."""
         self.address = database_address(settings, data_dir)
         self._folder = Path(data_dir).absolute() if data_dir else None
         self._settings = settings
@@ -163,21 +165,22 @@ class Store:
         self._parts: dict[Callable[[Store], StorePart], Any] = {}
         """Function that made a part → that part, see :meth:`part`."""
         self.timings = Timings()
-        """Method, with its class → the time of its transactions and of waiting
-        for them."""
+        """Method, with its class → the time that its transactions took, and the
+        time of waiting for them."""
 
         self._opening = RLock()
         self._logged_reason = ""
-        """Why the database could not be opened at the last attempt; ``""`` if
-        that attempt succeeded. It is logged only when it changes."""
+        """The reason why the last attempt to open the database failed; ``""``
+        if it succeeded. A reason is logged only when it changes."""
 
         self._version = _NEVER
         """The version up to which this node has read the changes."""
         self._refreshing = RLock()
         self._refreshes_begun = 0
-        """The number of the refresh that has begun last."""
+        """The number of the last refresh that has begun."""
         self._refreshes_ended = 0
-        """The number of the refresh that has ended last, also with an error."""
+        """The number of the last refresh that has ended, perhaps with an
+        error."""
         self._refresh_error: StorageUnavailable | None = None
         """The error of the last refresh; None if it succeeded."""
 
@@ -191,7 +194,8 @@ class Store:
 
         ``objection(id)`` gets the id of a database before it is opened, or
         ``""`` if it does not exist yet. It returns the reason why this node
-        must not use it, or ``""``. It replaces an earlier function.
+        must not use the database, or ``""``. The function replaces an earlier
+        one.
         """
         self._objection = objection
 
@@ -200,7 +204,7 @@ class Store:
         changes: Callable[[Changes], object] | None = None,
         opened: Callable[[str], object] | None = None,
     ) -> None:
-        """From now on call these functions.
+        """Call these functions from now on.
 
         ``changes`` gets the changes of apps, keys and bans that are new to this
         node, including its own changes. ``opened`` gets the id of the database
@@ -213,7 +217,7 @@ class Store:
 
     @property
     def id(self) -> str:
-        """The id of the database; ``""`` as long as none is open."""
+        """The id of the database; ``""`` as long as no database is open."""
         if self._database is not None:
             return self._database.id
         return ""
@@ -225,8 +229,8 @@ class Store:
 
     @property
     def has_database(self) -> bool:
-        """Whether a database exists: a configured one, or the file of the first
-        write."""
+        """Whether a database exists: a configured database, or the file that
+        the first write makes."""
         return (
             self._database is not None or self.address.configured or self.address.exists
         )
@@ -234,7 +238,7 @@ class Store:
     @property
     def future_file(self) -> str:
         """The file that the first write will make, without symbolic links;
-        ``""`` if a database exists already."""
+        ``""`` if a database already exists."""
         if self.has_database or self.address.file is None:
             return ""
         path = str(self.address.file.resolve())
@@ -259,8 +263,9 @@ class Store:
         """Open an existing or configured database, and load its apps, keys and
         bans.
 
-        Without either, nothing is opened: the first write makes a database.
-        Raises StartError if the database cannot be used.
+        If no database exists or is configured, nothing is opened. Then the
+        first write makes a database. Raises StartError if the database cannot
+        be used.
         """
         if not (self.address.configured or self.address.exists):
             self._check_history(id="")
@@ -276,10 +281,10 @@ class Store:
     def _check_history(self, id: str) -> None:
         """Raise StartError if the nodes of this data folder used another database.
 
-        Otherwise a server with a mistyped ``storage.url`` would begin with an empty
-        database, as if all its data were lost. ``id`` is the id of the database
-        that shall be used; ``""`` if it is a new one. The first node that uses a
-        configured database records its id in the folder.
+        Otherwise a server with a mistyped ``storage.url`` would begin with an
+        empty database, as if all its data were lost. ``id`` is the id of the
+        database that shall be used; ``""`` if it is a new database. The first
+        node that uses a configured database records its id in the folder.
         """
         if self._folder is None:
             return
@@ -289,7 +294,7 @@ class Store:
 
         earlier = self._earlier_database(id_file, default_file)
         # An id file shows that nodes have used a configured database, so the
-        # default file is another one.
+        # default file is another database.
         if earlier.id and (is_default or earlier.id != id):
             raise self._other_database(earlier.source)
 
@@ -302,7 +307,8 @@ class Store:
     def _earlier_database(self, id_file: Path, default_file: Path) -> _EarlierDatabase:
         """Find the database in which nodes of this folder have stored.
 
-        Its id is in the id file, or else it is the default file.
+        The id file has the id of this database. Without an id file, it is the
+        default file.
         """
         is_default = self.address.file == default_file
         earlier_id = _text_in(id_file)
@@ -407,8 +413,8 @@ class Store:
             self._logged_reason = ""
             return database
         except StartError as error:
-            # A node that serves does not end for that: the caller may try
-            # again later.
+            # A node that serves does not end because of this error. The caller
+            # may try again later.
             if self._logged_reason != str(error):
                 self._logged_reason = str(error)
                 log.error("%s", error)
@@ -419,7 +425,7 @@ class Store:
     def refresh(self) -> None:
         """Read the changes that any node stored before this call.
 
-        Concurrent callers share one read, which begins after their calls.
+        Concurrent callers share one refresh, which begins after their calls.
         Raises StorageUnavailable.
         """
         if self._database is None and not self.address.exists:
@@ -456,7 +462,8 @@ class Store:
         for notify in self._on_changes:
             try:
                 notify(changes)
-            # A failing receiver must not affect the others or the next changes.
+            # A listener that fails must not affect other listeners or later
+            # changes.
             except Exception:
                 log.exception("changes from the database could not be applied")
 
@@ -466,8 +473,8 @@ class Store:
 
         The database has one version number, which grows with each such change.
         ``work`` writes the new version into each row that it changes, so that
-        other nodes find these rows. If its result is false, it has changed
-        nothing, and the version stays.
+        other nodes find these rows. If the result of ``work`` is false, nothing
+        was changed, and the version stays.
 
         This node reads the change before the call ends. Raises
         StorageUnavailable.
@@ -494,27 +501,31 @@ class Store:
         """Run ``work``, which only reads, in a transaction that sees one state
         of the database.
 
-        On SQLite it runs in another thread, so it must use nothing but the
+        On SQLite ``work`` runs in another thread, so it must use only the
         statements that it gets. Raises StorageUnavailable.
         """
         return self._timed(work, self.database().read)
 
     def write(self, work: Callable[[PooledStatements], T]) -> T:
-        """Run ``work`` in a transaction. If it raises, nothing is changed.
+        """Run ``work`` in a transaction. If ``work`` raises an exception,
+        nothing is changed.
 
-        For its thread see :meth:`read`. Raises StorageUnavailable, after which
-        the change may or may not have been made.
+        On SQLite ``work`` runs in another thread, see :meth:`read`. Raises
+        StorageUnavailable, after which the change may or may not have been
+        made.
         """
         return self._timed(work, self.database().write)
 
     def read_or(self, nothing: T, work: Callable[[PooledStatements], T]) -> T:
-        """Do as :meth:`read`; return ``nothing`` if no database exists."""
+        """Run ``work`` as :meth:`read` does, or return ``nothing`` if no
+        database exists."""
         if self.has_database:
             return self.read(work)
         return nothing
 
     def write_or(self, nothing: T, work: Callable[[PooledStatements], T]) -> T:
-        """Do as :meth:`write`; return ``nothing`` if no database exists."""
+        """Run ``work`` as :meth:`write` does, or return ``nothing`` if no
+        database exists."""
         if self.has_database:
             return self.write(work)
         return nothing
@@ -533,7 +544,7 @@ class Store:
         try:
             return run(work)
         finally:
-            function = getattr(work, "func", work)  # the function of a partial
+            function = getattr(work, "func", work)  # a partial has its function there
             qualified_name = getattr(function, "__qualname__", "other")
             # A local function counts as the method in which it is defined.
             name = qualified_name.partition(".<locals>")[0]
@@ -545,16 +556,16 @@ class Store:
     def reading(
         method: Callable[Concatenate[S, PooledStatements, A], T], /
     ) -> Callable[Concatenate[S, A], T]:
-        """Decorate a method of a ``Store.Rows``: it becomes the work of
-        :meth:`read` in its store."""
+        """Decorate a method of a ``Store.Rows``. The store of the object runs
+        the method by :meth:`read`."""
         return _transaction(Store.read)(method)
 
     @staticmethod
     def writing(
         method: Callable[Concatenate[S, PooledStatements, A], T], /
     ) -> Callable[Concatenate[S, A], T]:
-        """Decorate a method of a ``Store.Rows``: it becomes the work of
-        :meth:`write` in its store."""
+        """Decorate a method of a ``Store.Rows``. The store of the object runs
+        the method by :meth:`write`."""
         return _transaction(Store.write)(method)
 
     @staticmethod
@@ -570,8 +581,8 @@ class Store:
         return _transaction(lambda store, work: store.write_or(deepcopy(nothing), work))
 
     def rows(self, statement: str, values: Sequence[Any] = ()) -> list[Row]:
-        """Return the rows of one query; none without a database. Raises
-        StorageUnavailable."""
+        """Return the rows of one query; without a database, there are no rows.
+        Raises StorageUnavailable."""
         return self.read_or([], lambda sql: sql.query(statement, values))
 
     def rows_in(
@@ -585,7 +596,8 @@ class Store:
         :meth:`Statements.query_in`.
 
         ``first`` has the values of the other placeholders. Values may repeat.
-        Empty without values, or without a database. Raises StorageUnavailable.
+        The result is empty without values, or without a database. Raises
+        StorageUnavailable.
         """
         distinct = list(dict.fromkeys(values))
         if not distinct:
@@ -602,8 +614,8 @@ class Store:
 
         The rows come in the order of the column ``key``, whose values are
         unique. ``values`` fill the placeholders of the condition. Each page is
-        a transaction of its own, and no page is empty. No pages without a
-        database. Raises StorageUnavailable.
+        a transaction of its own, and no page is empty. Without a database there
+        are no pages. Raises StorageUnavailable.
         """
         if self.has_database:
             query = RowQuery(
@@ -613,17 +625,18 @@ class Store:
                 yield rows
 
     def execute(self, statement: str, values: Sequence[Any] = ()) -> int:
-        """Execute one statement that changes rows, and return how many.
+        """Execute one statement that changes rows, and return the number of
+        changed rows.
 
-        0 without a database. Raises StorageUnavailable.
+        The result is 0 without a database. Raises StorageUnavailable.
         """
         return self.write_or(nothing=0, work=lambda sql: sql.execute(statement, values))
 
     def part(self, make: Callable[[Store], P]) -> P:
         """Return the part of this store that ``make(store)`` makes.
 
-        It is made at the first call. Later calls with the same function return
-        the same part. Never switches greenlets.
+        The part is made at the first call. Later calls with the same function
+        return the same part. Never switches greenlets.
         """
         part: P | None = self._parts.get(make)
         if part is None:
@@ -641,15 +654,15 @@ class Store:
     def add_app(self, name: str, settings: dict[str, Any]) -> bool:
         """Store an app; returns False if the name exists.
 
-        A deleted app may be created anew. Before that, the rows are deleted
-        that nodes stored before they read of the deletion. Raises
+        A deleted app may be created anew. First this deletes rows of the old
+        app that nodes have stored before they read of the deletion. Raises
         StorageUnavailable.
         """
         if self.is_deleted(name):
             self.delete_rows(name)
 
         def work(sql: Statements, version: int) -> bool:
-            """Insert the app, or write over the row of a deleted one."""
+            """Insert the app, or overwrite the row of a deleted app."""
             rows = sql.query(
                 "SELECT settings, created FROM app WHERE name = %s", (name,)
             )
@@ -659,8 +672,8 @@ class Store:
             created = int(time())
             statement = _INSERT_APP
             if rows:
-                # Nodes distinguish the app from the deleted one by its time of
-                # creation.
+                # Nodes distinguish the new app from the deleted app by the time
+                # of creation.
                 created = max(created, rows[0][1] + 1)
                 statement = _RENEW_APP
             sql.execute(statement, (_text(settings), version, created, name))
@@ -683,8 +696,8 @@ class Store:
             rows = sql.query("SELECT settings FROM app WHERE name = %s", (name,))
             if not rows or rows[0][0] == DELETED:
                 return False
-            # Another node may have changed other settings, so only these
-            # change.
+            # Another node may have changed other settings, so only the given
+            # settings are changed.
             settings = json.decode(rows[0][0])
             settings.update(fields)
             for key in unset:
@@ -705,7 +718,7 @@ class Store:
     ) -> T | None:
         """Run ``work`` as :meth:`read` does, on the rows of a deleted app.
 
-        None if the app was not deleted, or was created anew.
+        The result is None if the app was not deleted, or was created anew.
         """
 
         def read(sql: PooledStatements) -> T | None:
@@ -744,11 +757,12 @@ class Store:
     def delete_rows(self, name: str, spared: Set[str] = frozenset()) -> None:
         """Delete all rows of a deleted app, except in the tables of ``spared``.
 
-        Ends without an error if the app is created anew meanwhile. Raises
+        It ends without an error if the app is created anew meanwhile. Raises
         StorageUnavailable.
         """
         tables = self._tables.of_server()
-        # A few rows at a time, so that other writers need not wait.
+        # Each transaction deletes only some rows, so that other writers need
+        # not wait for long.
         while self.write(partial(app_rows.delete_some, name, spared, tables)):
             pass
 
@@ -764,16 +778,18 @@ class Store:
             return
         tables_of_others = self.read(app_rows.tables_of_others)
         for table in (*tables_of_others, *self._tables.of_server()):
-            # A reason says why the rows of a table stay.
+            # If a table has a reason here, its rows stay.
             if table.name in spared or isinstance(table.erase_user, Reason):
                 continue
-            # One by one, so that writers wait only briefly.
+            # Each table has its own transaction, so that writers wait only
+            # briefly.
             self.write(partial(app_rows.delete_of_user, app, user, table))
 
     def compact(self) -> None:
         """Write the database anew, without the space of deleted rows.
 
-        Takes long: no server should run. Raises StorageUnavailable.
+        This takes long, so no server should run meanwhile. Raises
+        StorageUnavailable.
         """
         if self.has_database:
             self.database().compact()
@@ -783,8 +799,8 @@ class Store:
 
         Each page is a transaction of its own. So rows that change meanwhile may
         be missing, or be in two states. ``position`` is the position of an
-        earlier page, after which the pages begin; ``b""``: at the start. Raises
-        StorageUnavailable.
+        earlier page, after which the pages begin; ``b""`` means at the start.
+        Raises StorageUnavailable.
         """
         if self.has_database:
             yield from app_rows.read_rows(
@@ -833,7 +849,7 @@ class Store:
 
         def work(sql: Statements, version: int) -> bool:
             """Give the bans a new version, and do the last work."""
-            # Nodes read rows whose version is new to them.
+            # Nodes read rows with a version that is new to them.
             sql.execute("UPDATE ban SET version = %s WHERE app = %s", (version, app))
             last(sql)  # type: ignore[arg-type]
             return True
@@ -843,9 +859,10 @@ class Store:
     def add_key(self, row: KeyRow, by: str = "") -> KeyRow | None:
         """Store an API key, and return the stored row.
 
-        ``by`` is the id of the key that makes it; ``""``: no key does. Returns
-        None if that key was revoked, or if the maker no longer owns the app.
-        This node may not know of either yet. Raises StorageUnavailable.
+        ``by`` is the id of the key with which the new key is made; ``""`` if it
+        is made without a key. Returns None if the key ``by`` was revoked, or if
+        the maker no longer owns the app. This node may not know about that yet.
+        Raises StorageUnavailable.
         """
         row = replace(row, created=int(time()))
 
@@ -862,15 +879,16 @@ class Store:
     ) -> KeyRow | None:
         """Store a key in place of the key ``old``, and return the stored row.
 
-        It gets the scopes, apps and note of the old key, and its other fields from
-        ``new``. The old key ends in ``grace_seconds``, or earlier if it would have
-        ended anyway. None if the old key does not exist or has ended, or for the
-        reasons of :meth:`add_key`. Raises StorageUnavailable.
+        The stored key has the scopes, apps and note of the old key, and the
+        other fields of ``new``. The old key ends in ``grace_seconds``, or
+        earlier if it would have ended anyway. The result is None if the old key
+        does not exist or has ended, or for the reasons of :meth:`add_key`.
+        Raises StorageUnavailable.
         """
         now = int(time())
 
         def work(sql: Statements, version: int) -> KeyRow | None:
-            """Store the new key, and let the old one end."""
+            """Store the new key, and let the old key end."""
             old_row = _KEYS.first(sql.query, "WHERE id = %s", old)
             if old_row is None or old_row.has_ended(now):
                 return None
@@ -883,8 +901,8 @@ class Store:
             )
             if not _insert_key(sql, row, version, by):
                 return None
-            # In the same transaction, so there is never a time with neither
-            # key.
+            # The old key ends in the same transaction. So at any time at least
+            # one of the keys is valid.
             _end_after_grace(sql, old_row, now, grace_seconds, version)
             return row
 
@@ -893,8 +911,8 @@ class Store:
     def revoke_key(self, key: str) -> bool | None:
         """Revoke a key, and return True.
 
-        False if it was revoked before. None if it does not exist. Raises
-        StorageUnavailable.
+        The result is False if the key was revoked before, and None if it does
+        not exist. Raises StorageUnavailable.
         """
 
         def work(sql: Statements, version: int) -> bool | None:
@@ -916,10 +934,11 @@ class Store:
     def end_keys_of(sql: Statements, account: int) -> None:
         """Revoke the keys that an account has made.
 
-        It belongs to the transaction in which the account loses its role or is
-        deleted. All nodes apply it within two seconds.
+        Call this in the transaction in which the account loses its role or is
+        deleted. All nodes apply the change within two seconds.
         """
-        # As _write_version() does, but within the transaction of the caller.
+        # This does the same as _write_version(), but within the transaction of
+        # the caller.
         last_version = sql.query(f"SELECT version FROM directory{sql.for_update}")[0][0]
         version = last_version + 1
         statement = (
@@ -934,8 +953,8 @@ class Store:
         """Return all stored keys, including revoked ones, oldest first. Raises
         StorageUnavailable."""
         if self._database is None and not self.address.exists:
-            # A database that does not exist has no keys, and must not be
-            # created for that.
+            # If the database does not exist, there are no keys. The database
+            # must not be created just to read them.
             return ()
 
         def work(sql: PooledStatements) -> list[KeyRow]:
@@ -961,7 +980,7 @@ class Store:
     def ban(
         self, app: str, users: Sequence[str], seconds: float, reason: str = ""
     ) -> None:
-        """Store bans of users for ``seconds``, in place of earlier ones; 0
+        """Store bans of users for ``seconds``, in place of earlier bans; 0
         lifts the bans.
 
         ``reason`` is shown to the users. Users whose ids are too long for a
@@ -970,7 +989,8 @@ class Store:
 
         def work(sql: Statements, version: int) -> bool:
             """Replace the bans of these users."""
-            # A lifted ban is a row that has ended. So other nodes read of it.
+            # A lifted ban is stored as a row that has ended, so that other
+            # nodes read of it.
             now = sql.clock_ms()
             until = now - 1
             if seconds > 0:
@@ -988,8 +1008,8 @@ class Store:
 class _EarlierDatabase(NamedTuple):
     """The database in which the nodes of a data folder have stored.
 
-    ``id`` is ``""`` if they have stored in none. ``source`` is the file that
-    tells of it.
+    ``id`` is ``""`` if they have not stored in any database. ``source`` is the
+    file that shows it.
     """
 
     id: str
@@ -1022,7 +1042,8 @@ def _text_in(file: Path) -> str:
 def _id_of(file: Path) -> str:
     """Return the id of the database in a SQLite file.
 
-    ``""`` if it has no data worth keeping, or cannot be read.
+    The result is ``""`` if the database has no data worth keeping, or cannot be
+    read.
     """
     import sqlite3  # only for this rare case
 
@@ -1048,13 +1069,13 @@ _KEYS: Final = RowsOf(
 def _insert_key(sql: Statements, row: KeyRow, version: int, by: str) -> bool:
     """Store an API key, and return True.
 
-    ``by`` is the id of the key that makes it; ``""``: no key does. Returns
-    False and stores nothing if that key was revoked, or if the account that
-    makes the key is no longer an owner.
+    ``by`` is the id of the key with which the new key is made; ``""`` if it is
+    made without a key. Returns False and stores nothing if the key ``by`` was
+    revoked, or if the account that makes the key is no longer an owner.
     """
     if sql.query("SELECT 1 FROM api_key WHERE id = %s AND revoked > 0", (by,)):
         return False
-    # The role may have been taken away since this node has read it.
+    # The account may have lost its role since this node has read it.
     if row.maker:
         owner = "SELECT 1 FROM account WHERE id = %s AND role = 'owner'"
         if not sql.query(owner, (row.maker,)):
@@ -1085,17 +1106,18 @@ _INSERT_APP: Final = (
 _RENEW_APP: Final = (
     "UPDATE app SET settings = %s, version = %s, created = %s WHERE name = %s"
 )
-"""Writes over the row of a deleted app."""
+"""The statement that overwrites the row of a deleted app."""
 
 
 def _storable_names(users: Sequence[str]) -> set[bytes]:
-    """Encode ids of users. Ids that are too long for a login are left out."""
+    """Return the ids of users as bytes. Ids that are too long for a login are
+    left out."""
     names = [user.encode() for user in users]
     return {name for name in names if len(name) <= MAX_USER_BYTES}
 
 
 def _replace_bans(sql: Statements, rows: Sequence[Row]) -> None:
-    """Store bans in place of earlier ones of the same users.
+    """Store bans in place of earlier bans of the same users.
 
     A row has the app, the user, the end, the version and the reason.
     """
@@ -1111,10 +1133,11 @@ def _replace_bans(sql: Statements, rows: Sequence[Row]) -> None:
 def _end_after_grace(
     sql: Statements, old: KeyRow, now: int, grace_seconds: int, version: int
 ) -> None:
-    """End a key that was rotated, after a time for its users to change it.
+    """Let a rotated key end, after a time in which its users can change to the
+    new key.
 
-    Without a grace it is revoked, so that it ends at once on all nodes, even if
-    their clocks differ.
+    If ``grace_seconds`` is 0, the key is revoked, so that it ends at once on
+    all nodes, even if their clocks differ.
     """
     expires = now + grace_seconds
     if old.expires:
@@ -1159,7 +1182,8 @@ def _read_changes(last_version: int, sql: Statements) -> Changes:
         # An older copy of the database was restored.
         last_version = _NEVER
 
-    # Only up to the version that was read. The next read gets later changes.
+    # Only changes up to the version that was read are read. The next refresh
+    # reads later changes.
     versions = (last_version, version)
     return Changes(
         version,
@@ -1198,8 +1222,8 @@ def _app_row(row: Row) -> AppRow:
 def _ban_row(row: Row, now: int) -> BanRow:
     """Decode the app, user, end and reason of a ban.
 
-    Its end becomes the number of seconds from ``now``, so that the clocks of
-    nodes may differ.
+    The end of the ban becomes a number of seconds from ``now``, so that the
+    clocks of nodes may differ.
     """
     app, user, until, reason = row
     return BanRow(

@@ -19,14 +19,15 @@ if TYPE_CHECKING:
 
 Migration = str | Callable[["Operations"], object]
 """A step that makes tables of a feature: a text with their columns, or a
-function of the operations of Alembic. It only adds, and may run twice: MySQL
-keeps what was done before a crash. A function imports its modules itself, so
-most starts do not load them."""
+function of the operations of Alembic. A step only adds, and may run twice,
+because MySQL keeps what was done before a crash. A function imports its modules
+itself, so most starts do not load them."""
 
 OF_APP: Final = "app = %s"
-"""The rows whose column ``app`` names the app."""
+"""The condition for rows that name the app in the column ``app``."""
 OF_LOGS: Final = "log IN (SELECT number FROM log WHERE app = %s)"
-"""The rows whose column ``log`` has the number of a message log of the app."""
+"""The condition for rows that have the number of a message log of the app in
+the column ``log``."""
 
 
 class IndexText(Struct, frozen=True):
@@ -45,11 +46,11 @@ class Reason(Struct, frozen=True):
 
 
 _EMPTY: Final = {"small": 0, "int": 0, "big": 0}
-"""The kind of a column → its value in rows of an import that leaves it empty;
-other kinds have an empty text."""
+"""Kind of a column → the value of a column that an import leaves empty. Columns
+of other kinds get an empty text."""
 _USER_AS: Final[dict[str, str]] = {"big": "account", "byt": "bytes"}
-"""The first letters of the kind of a column with a user → ``user_as``; other
-kinds have the user as text."""
+"""First letters of the kind of a column with a user → the value of ``user_as``.
+Other kinds have the user as text."""
 
 
 def _exported_in(columns: list[list[str]]) -> tuple[str, ...]:
@@ -85,12 +86,13 @@ class Table(Struct, frozen=True, kw_only=True):
     ``=0``: its default is 0. The words are:
 
     - ``out``: an export reads the column.
-    - ``user``: it names a user. The first such column names the user to whom
-      the row belongs, each further one another user.
-    - ``words``: it has words of a user.
-    - ``empty``: an import leaves it empty, or 0.
+    - ``user``: the column names a user. The first such column names the user to
+      whom the row belongs. Further columns name other users.
+    - ``words``: the column has words that a user has written.
+    - ``empty``: an import leaves the column empty, or 0.
 
-    The other fields, where a reason says why a value is absent:
+    These are the other fields. A :class:`Reason` in place of a value says why
+    there is no value.
 
     - ``key``: the columns of the primary key.
     - ``of_app``: the condition for the rows of an app, which are deleted with
@@ -101,9 +103,9 @@ class Table(Struct, frozen=True, kw_only=True):
     - ``user_as``: the form of the user in that condition. ``account`` is the id
       of an account, so users who are no accounts have no rows.
     - ``erase_user``: the statements that erase the rows of a user, with the app
-      and the user as values. The first one deletes from this table. They may
-      run again. A statement may be an UPDATE that removes the user from the
-      rows.
+      and the user as values. The first statement deletes from this table. The
+      statements may run again. A statement may be an UPDATE that removes the
+      user from the rows.
     - ``erase_app``: statements that run first when an app is deleted, with the
       app as value, for rows that stay.
     - ``columns``: the columns that an export of an app or a user reads. They
@@ -114,18 +116,19 @@ class Table(Struct, frozen=True, kw_only=True):
       although they stay when the app is deleted. ``of_app`` is then the reason
       why they stay.
     - ``imported``: the columns that are in no archive, besides the app and the
-      log, each with the value that an import writes. A reason: an import makes
-      no rows.
+      log, each with the value that an import writes. A reason means that an
+      import makes no rows.
     - ``parents``: the columns with ids of rows of :data:`PARENT`; the id 0
       means no parent. An import accepts only ids that are in its archive.
     - ``ranges``: columns with their least and greatest number, if numbers may
       be below 0 or have a limit of their own. In other columns an import
       accepts numbers from 0 on.
 
-    The steps name the columns and their kinds, too. Neither can be derived from
-    the other. A released step describes for ever how a table was at that time,
-    and later steps add to it. No node loads the language of the steps. A test
-    compares both on a database of each engine.
+    The steps name the columns and their kinds, too. The steps cannot be derived
+    from the fields, nor the fields from the steps. A released step describes
+    for ever how a table was at that time, and later steps add to it. No node
+    loads the language of the steps. A test compares both on a database of each
+    engine.
     """
 
     name: str
@@ -151,8 +154,8 @@ class Table(Struct, frozen=True, kw_only=True):
     """The table whose ids are in the columns of ``parents``."""
 
     def __post_init__(self) -> None:
-        """Fill the fields that follow from ``types``. Raises ValueError if one
-        is missing."""
+        """Fill the fields that follow from ``types``. Raises ValueError if a
+        field is missing."""
         if self.types:
             self._take_types([words.split() for words in self.types.split(",")])
         if not (self.key and self.of_user and self.columns):
@@ -163,8 +166,8 @@ class Table(Struct, frozen=True, kw_only=True):
     def _take_types(self, columns: list[list[str]]) -> None:
         """Fill the fields that are not given from the columns in ``types``.
 
-        A column is a list of its name, its kind, and its words, as ``["member",
-        "name255*", "out", "user"]``.
+        A column is a list of its name, its kind, and its words, such as
+        ``["member", "name255*", "out", "user"]``.
         """
         of_user = self._take_user(
             [(name, kind) for name, kind, *words in columns if "user" in words]
@@ -190,9 +193,10 @@ class Table(Struct, frozen=True, kw_only=True):
     def _take_user(self, users: list[tuple[str, str]]) -> str | Reason:
         """Return the condition for the rows of a user, and set ``user_as``.
 
-        ``users`` has the columns with users, each with its kind. The first one
-        names the user to whom the row belongs. A table without them has no rows of
-        users, so the condition for the rows of an app counts.
+        ``users`` has the columns with users, each with its kind. The first
+        column names the user to whom the row belongs. A table without such
+        columns has no rows of users, so its result follows from the condition
+        for the rows of an app.
         """
         if not self.of_user and users:
             column, kind = users[0]
@@ -203,7 +207,7 @@ class Table(Struct, frozen=True, kw_only=True):
     @property
     def exported(self) -> str:
         """The condition for the rows that an export of an app reads; ``""`` if
-        it reads no rows."""
+        the export reads no rows."""
         if isinstance(self.columns, Reason):
             return ""
         if isinstance(self.of_app, Reason):

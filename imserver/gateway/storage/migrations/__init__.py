@@ -2,15 +2,15 @@
 
 Each owner of tables has its steps in a module ``steps`` of its folder:
 ``storage`` has the steps of the core, and each feature of this server its own.
-A node without the feature takes them, too. ``STEPS`` in such a module has the
-steps by their number: a text of
+A node without a feature takes the steps of the feature, too. ``STEPS`` in such
+a module has the steps by their number: a text of
 :func:`imserver.gateway.storage.migrations.table_text.make_tables`, or a
 function. The table ``owner_step`` has the last step of each owner. A database
 that is at a newer step is used as it is.
 
-Up to 40 all owners shared one line of numbers. ``alembic_version`` has the last
-of these numbers, where nodes of releases before 1.1 read it. So each owner
-continues from 41.
+Up to step 40, all owners shared one line of numbers. The table
+``alembic_version`` has the last of these numbers, because nodes of releases
+before 1.1 read it there. Since then, each owner counts from 41.
 
 A step only adds. A thing is removed one release after its last use, so nodes of
 both releases can share a database during an upgrade.
@@ -19,8 +19,8 @@ The lock belongs to the database, so it works between machines and is released
 with the connection of a killed node. An empty database gets all tables in one
 transaction. In a database that is in use, each step is a transaction of its own
 (:mod:`imserver.gateway.storage.migrations.runner`). So a database may be at any
-step of any owner, and the next start goes on. MySQL commits with each schema
-statement, so a step may run twice there.
+step of any owner, and the next start continues from there. MySQL commits with
+each schema statement, so a step may run twice there.
 """
 
 import re
@@ -66,7 +66,7 @@ _table_names: Final = re.compile(r"^ *(?:table|ordered) (\w+): ", re.MULTILINE).
 def _modules(package: str = imserver.__file__) -> dict[str, Path]:
     """Return the module with the steps of each owner of tables.
 
-    The core is first, because the others use its tables. Releases before 1.1
+    The core is first, because other owners use its tables. Releases before 1.1
     have no such modules.
     """
     files = sorted(Path(package).parent.rglob("steps.py"))
@@ -78,11 +78,13 @@ def _modules(package: str = imserver.__file__) -> dict[str, Path]:
 def newest_steps(package: str = imserver.__file__) -> dict[str, int]:
     """Return the number of the newest step of each owner.
 
-    ``package`` is the ``__init__.py`` of the release; by default this one.
+    ``package`` is the path of the ``__init__.py`` of a release; the default is
+    this release.
     """
     newest = {}
     for owner, file in _modules(package).items():
-        # Read in the text: a node with a current database loads no such module.
+        # The numbers are read from the text, so that a node with a current
+        # database need not load the module.
         numbers = _numbers(file.read_text("utf-8"))
         newest[owner] = int(numbers[-1])
     return newest
@@ -106,7 +108,7 @@ def taken_steps(connection: Connection) -> dict[str, int]:
     """Return the number of the last step of each owner that the database has
     taken.
 
-    Empty if the database has no tables of this server.
+    The result is empty if the database has no tables of this server.
     """
     has_table = connection.dialect.has_table
     sql = PooledStatements(connection)
@@ -122,8 +124,8 @@ def taken_steps(connection: Connection) -> dict[str, int]:
 def _steps_of_first_release(sql: PooledStatements) -> dict[str, int]:
     """Return the last step of each owner in a database of release 1.0.
 
-    It has one number for all owners. A database of another program may have a
-    text that is no number: that is step 0.
+    Such a database has one number for all owners. A database of another program
+    may have a text that is not a number. That counts as step 0.
     """
     steps: dict[str, int] = {}
     for (version,) in sql.query(f"SELECT version_num FROM {_VERSIONS}"):
@@ -136,8 +138,8 @@ def _steps_of_first_release(sql: PooledStatements) -> dict[str, int]:
 def missing_steps(
     taken: Mapping[str, int], package: str = imserver.__file__
 ) -> dict[str, int]:
-    """Return the newest step of each owner whose newest step the database
-    lacks.
+    """Return the owners with steps that the database lacks, each with the
+    number of its newest step.
 
     ``taken`` is the result of :func:`taken_steps`.
     """
@@ -153,8 +155,8 @@ def newer_steps(
 ) -> dict[str, int]:
     """Return the last steps of a database that this release does not have.
 
-    A newer release has taken them. The result maps their owners to their
-    numbers.
+    A newer release has taken these steps. The result maps owners to the numbers
+    of their steps.
     """
     newest = newest_steps(package)
     return {
@@ -165,7 +167,7 @@ def newer_steps(
 
 
 def named(steps: Mapping[str, int]) -> str:
-    """Steps as text for messages, such as ``41 of storage``."""
+    """Return steps as text for messages, such as ``41 of storage``."""
     return ", ".join(f"{step} of {owner}" for owner, step in sorted(steps.items()))
 
 
@@ -173,7 +175,8 @@ def next_step(taken: Mapping[str, int], package: str = imserver.__file__) -> str
     """Return the step that the first node of a release takes next, for
     messages.
 
-    For example ``step 42 of storage``. ``""`` if no step is missing.
+    For example ``step 42 of storage``. The result is ``""`` if no step is
+    missing.
     """
     for owner, file in _modules(package).items():
         last_step = taken.get(owner, 0)
@@ -211,7 +214,7 @@ def migrate(
             # Nobody uses a database without tables.
             _make_all(connection, taken, shown, features)
             return
-        # Empty if another node has migrated meanwhile.
+        # No step is missing if another node has migrated meanwhile.
         missing = missing_steps(taken)
         if missing:
             _refuse_foreign(connection, taken, shown)
@@ -255,9 +258,9 @@ def _make_all(
 def _refuse_foreign(
     connection: Connection, taken: Mapping[str, int], shown: str
 ) -> None:
-    """Raise StartError if the database is not one of ours that can be used.
+    """Raise StartError if the database is not a usable database of this server.
 
-    It belongs to another program, or is older than version 1.0.
+    Such a database belongs to another program, or is older than version 1.0.
     """
     tables = _foreign_tables(connection)
     if tables:
@@ -274,9 +277,10 @@ def _refuse_foreign(
 
 
 def _foreign_tables(connection: Connection) -> list[str]:
-    """Return the tables of another program that have names of our tables.
+    """Return the tables of another program that have the same names as our
+    tables.
 
-    Empty if the database is ours, or has no such tables.
+    The list is empty if the database is ours, or has no such tables.
     """
     # Our version table is made before all other tables, and names a step when
     # the table "directory" exists.
@@ -299,8 +303,8 @@ def _upgrade(connection: Connection, taken: Mapping[str, int]) -> None:
     for owner in newest_steps():
         feature_steps.take(connection, owner, steps_of(owner), taken.get(owner, 0))
 
-    # Last: MySQL keeps a part of a transaction that a crash interrupts, and
-    # then the steps run again.
+    # This comes last. If a crash interrupts a transaction, MySQL keeps a part
+    # of it, and the steps must run again.
     _end_shared_line(sql)
     steps = {}
     for owner, step in newest_steps().items():
@@ -312,8 +316,8 @@ def _begin_records(connection: Connection, taken: Mapping[str, int]) -> None:
     """Make the table with the last step of each owner, unless it has rows
     already.
 
-    A database of release 1.0 does not have it: there one number counts for all
-    owners.
+    A database of release 1.0 does not have this table, because it has one
+    number for all owners.
     """
     sql = PooledStatements(connection)
     has_table = connection.dialect.has_table(connection, "owner_step")
@@ -324,8 +328,8 @@ def _begin_records(connection: Connection, taken: Mapping[str, int]) -> None:
 
 
 def _last_step(owner: str, connection: Connection) -> int:
-    """Return the last step of an owner that the database has taken; 0: it has
-    taken none."""
+    """Return the last step of an owner that the database has taken; 0 if it has
+    taken no step."""
     return taken_steps(connection).get(owner, 0)
 
 
@@ -334,13 +338,13 @@ def _record(owner: str, connection: Connection, number: int) -> None:
     sql = PooledStatements(connection)
     _write_steps(sql, {owner: number})
     if not missing_steps(taken_steps(connection)):
-        # Only after the last step: a node of a release before 1.1 decides by
-        # this number which steps it takes.
+        # This is written only after the last step, because a node of a release
+        # before 1.1 decides by this number which steps it takes.
         _end_shared_line(sql)
 
 
 def _write_steps(sql: PooledStatements, steps: Mapping[str, int]) -> None:
-    """Store the last steps of these owners, in place of earlier ones."""
+    """Store the last steps of these owners. They replace earlier steps."""
     sql.execute_many(
         "DELETE FROM owner_step WHERE owner = %s", [(owner,) for owner in steps]
     )
@@ -350,7 +354,7 @@ def _write_steps(sql: PooledStatements, steps: Mapping[str, int]) -> None:
 
 
 def _end_shared_line(sql: PooledStatements) -> None:
-    """Write that all steps with a shared number were taken.
+    """Record that all steps with a shared number were taken.
 
     Up to step 40, all owners had one line of numbers.
     """

@@ -1,8 +1,8 @@
-"""Migration steps of features of other distributions, and the record of them in
-the table ``feature_schema``.
+"""Migration steps of features of other distributions. The table
+``feature_schema`` has a record of each such feature.
 
-The record has the tables, too. So a node without the feature erases and exports
-their rows.
+The record also describes the tables of the feature. So a node without the
+feature can erase and export their rows.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,8 +20,8 @@ from imserver.gateway.storage.tables import FeatureTables, Migration
 class RecordedTables(Struct, frozen=True):
     """The record of a feature in the database.
 
-    ``step`` is the last step that was taken; 0: it has taken none. ``tables``
-    has its tables as JSON.
+    ``step`` is the last step that was taken; 0 if no step was taken. ``tables``
+    describes the tables of the feature, as JSON.
     """
 
     step: int = 0
@@ -51,7 +51,7 @@ def are_due(
 def run(connection: Connection, shown: str, features: Sequence[FeatureTables]) -> None:
     """Take the steps of features that a database lacks, and record them.
 
-    All of that is in the transaction of ``connection``, which has the lock of
+    Everything is in the transaction of ``connection``, which has the lock of
     migrations. ``shown`` is the address of the database, for messages. Raises
     StartError.
     """
@@ -66,7 +66,8 @@ def run(connection: Connection, shown: str, features: Sequence[FeatureTables]) -
 def run_each(runner: StepRunner, features: Sequence[FeatureTables]) -> None:
     """Take the steps of features, each step in a transaction of its own.
 
-    Raises StartError, also if a newer version of a feature has been here.
+    Raises StartError, also if a newer version of a feature has changed the
+    database.
     """
     for feature in features:
         with runner.transactions.locked() as connection:
@@ -81,15 +82,16 @@ def run_each(runner: StepRunner, features: Sequence[FeatureTables]) -> None:
         )
         runner.run(owner, after=before.step)
 
-        # The tables are recorded when all of them are there. Another node may
-        # have changed the record meanwhile, so it is read again.
+        # The tables are recorded when all of them exist. Another node may have
+        # changed the record meanwhile, so it is read again.
         with runner.transactions.locked() as connection:
             before = _stored_record(connection, feature)
             _write(connection, feature, _record_of(feature), before)
 
 
 def _stored_record(connection: Connection, feature: FeatureTables) -> RecordedTables:
-    """Return the record of a feature; a new feature has taken no step."""
+    """Return the record of a feature. The record of a new feature has the step
+    0."""
     return recorded(connection).get(feature.feature, RecordedTables())
 
 
@@ -120,7 +122,8 @@ def _last_step(feature: FeatureTables, connection: Connection) -> int:
 
 def _record_step(feature: FeatureTables, connection: Connection, number: int) -> None:
     """Record that a step of a feature was taken."""
-    # Its tables are recorded behind the last step, when all of them are there.
+    # The tables of the feature are recorded after the last step, when all of
+    # them exist.
     before = _stored_record(connection, feature)
     _write(connection, feature, RecordedTables(number, before.tables), before)
 

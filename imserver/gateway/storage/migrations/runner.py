@@ -1,13 +1,14 @@
 """Takes steps one by one while other nodes use the database.
 
-Each step is a transaction of its own, which also records it. So a node that is
-killed, or whose step fails, leaves whole steps, and the next start continues
-after them. Two steps in one transaction would hold the locks of the first step
-while they wait for the locks of the second. A node that writes meanwhile could
-wait in the other order, which is a deadlock.
+Each step is a transaction of its own, which also records the step. If a node is
+killed, or a step fails, only whole steps were taken, and the next start
+continues after them. Two steps in one transaction would keep the locks of the
+first step while they wait for the locks of the second. Another node that writes
+meanwhile could wait for these locks in the other order, which would be a
+deadlock.
 
 A step does not wait long for a table, because all later transactions queue
-behind it. It gives up, lets them pass, and tries again.
+behind it. The step gives up, lets these transactions pass, and tries again.
 """
 
 import logging
@@ -28,24 +29,25 @@ from imserver.gateway.storage.tables import IndexText, Migration
 log = logging.getLogger(__name__)
 
 _LOCK: Final = 0x696D736572766572
-"""The number of the lock on PostgreSQL, which no other program has."""
+"""The number of the lock on PostgreSQL. No other program uses this number."""
 _MYSQL_LOCK: Final = "LEFT(CONCAT('imserver ', DATABASE()), 64)"
 """The name of the lock on MySQL, where it is global on the server."""
 _LOCK_SECONDS: Final = 60.0
-"""How long a node waits for another one that takes a step."""
+"""How long a node waits for another node that takes a step."""
 _LOOK_SECONDS: Final = 0.1
 _TABLE_MS: Final = 400
-"""How long a step waits for a lock on PostgreSQL, and how long it may delay
-others, who queue behind it."""
+"""How many milliseconds a step waits for a lock on PostgreSQL. Meanwhile other
+transactions queue behind the step."""
 _TABLE_SECONDS: Final = 1
-"""How long a step waits for a lock on MySQL, which counts whole seconds."""
+"""How long a step waits for a lock on MySQL, in whole seconds."""
 _ROW_SECONDS: Final = 5
-"""How long a step waits for a row on MySQL. Nobody queues behind it."""
+"""How long a step waits for a row on MySQL, in seconds. No other transaction
+queues behind it."""
 _PAUSE_SECONDS: Final = (0.1, 0.6)
 """The shortest and the longest pause before a step is tried again."""
 _MOST_SECONDS: Final = 3600.0
-"""How long a step is tried again. An export or a backup may use its tables for
-an hour."""
+"""For how long a step is tried again. An export or a backup may use the tables
+of the step for an hour."""
 _LOG_SECONDS: Final = 10.0
 
 
@@ -53,8 +55,8 @@ class Transactions(Struct, frozen=True):
     """The two ways to change a database.
 
     ``writing()`` opens a connection in a transaction that writes. ``outside()``
-    opens a connection that commits each statement by itself; PostgreSQL makes
-    some indexes only there.
+    opens a connection that commits each statement by itself. Only on such a
+    connection can PostgreSQL make some indexes.
     """
 
     writing: Callable[[], AbstractContextManager[Connection]]
@@ -64,9 +66,10 @@ class Transactions(Struct, frozen=True):
     def locked(self) -> Iterator[Connection]:
         """Open a connection in a transaction that has the lock of migrations.
 
-        Only one node at a time has that lock. Each look at it is a transaction
-        of its own: in a longer transaction PostgreSQL keeps a snapshot, and an
-        index that another node makes would wait for it. Raises StartError.
+        Only one node at a time has this lock. Each attempt to get the lock is a
+        transaction of its own. In a longer transaction PostgreSQL keeps a
+        snapshot, and an index that another node makes would wait for the end of
+        the snapshot. Raises StartError.
         """
         deadline = time.monotonic() + _LOCK_SECONDS
         while True:
@@ -92,7 +95,8 @@ class StepOwner(Struct, frozen=True):
 
 
 class StepRunner(Struct, frozen=True):
-    """Takes steps one by one. ``database`` is its address, for messages."""
+    """Takes steps one by one. ``database`` is the address of the database, for
+    messages."""
 
     transactions: Transactions
     database: str
@@ -104,13 +108,14 @@ class StepRunner(Struct, frozen=True):
                 self._try_again(owner, number)
 
     def _try_again(self, owner: StepOwner, number: int) -> None:
-        """Take a step, and try again as long as others have locked its tables.
+        """Take a step, and try again as long as other transactions have locked
+        its tables.
 
         Raises StartError after an hour.
         """
         name = f"step {number} of {owner.name}"
         deadline = time.monotonic() + _MOST_SECONDS
-        next_warning = 0.0  # the first one comes at once
+        next_warning = 0.0  # the first warning comes at once
         while True:
             try:
                 self._take(owner, number)
@@ -126,11 +131,13 @@ class StepRunner(Struct, frozen=True):
             if now > next_warning:
                 self._warn_of_locks(name)
                 next_warning = now + _LOG_SECONDS
-            # At random, so that two nodes do not meet again and again.
+            # The pause is random, so that two nodes do not collide again and
+            # again.
             time.sleep(random.uniform(*_PAUSE_SECONDS))
 
     def _warn_of_locks(self, step: str) -> None:
-        """Log that a step waits, because others have locked its tables."""
+        """Log that a step waits, because other transactions have locked its
+        tables."""
         words = "the database %s: %s waits for tables that others use"
         log.warning(words, self.database, step)
 
@@ -146,8 +153,8 @@ class StepRunner(Struct, frozen=True):
                 return
 
             _wait_shortly(connection)
-            # PostgreSQL makes indexes outside the transaction, so that others can
-            # read and write large tables meanwhile.
+            # PostgreSQL makes indexes outside the transaction, so that other
+            # nodes can read and write large tables meanwhile.
             is_postgresql = connection.dialect.name == "postgresql"
             later = indexes if is_postgresql else None
             run_step(connection, owner.name, number, owner.steps[number], later)
@@ -163,8 +170,9 @@ class StepRunner(Struct, frozen=True):
         with self.transactions.locked() as connection:
             if owner.last_step(connection) >= number:
                 return
-            # The statement before may keep its snapshot until the next one of this
-            # connection, and the index would wait for that snapshot.
+            # The statement before may keep its snapshot until this connection
+            # runs another statement. Otherwise the index would wait for that
+            # snapshot.
             connection.exec_driver_sql("SET LOCAL lock_timeout = 0")
             for index in indexes:
                 # The index waits for all transactions that have begun before.
@@ -188,9 +196,9 @@ def run_step(
     """Do the work of a step in the transaction of a connection.
 
     ``owner`` and ``number`` are for messages. ``later`` is a list to which the
-    indexes of tables with rows are added; the caller makes them. None: they are
-    made here. Raises StartError, or the driver's error if others have locked
-    its tables.
+    indexes of tables with rows are added, so that the caller makes them. None
+    means that they are made here. Raises StartError, or the driver's error if
+    others have locked its tables.
     """
     operations = _operations(connection)
     from imserver.gateway.storage.migrations.table_text import make_tables
@@ -213,7 +221,8 @@ def run_step(
 def _operations(connection: Connection) -> Any:
     """Return Alembic's operations, which make tables and columns, on a
     connection."""
-    # Imported here: nodes with a current database need not load it.
+    # Alembic is imported here, because nodes with a current database need not
+    # load it.
     logging.getLogger("alembic").setLevel(logging.WARNING)
     from alembic.migration import MigrationContext
     from alembic.operations import Operations
@@ -224,7 +233,7 @@ def _operations(connection: Connection) -> Any:
 def _make_index(connection: Connection, index: IndexText) -> None:
     """Make an index of PostgreSQL while others read and write.
 
-    The remains of an interrupted attempt are replaced.
+    An index that an interrupted attempt has left behind is replaced.
     """
     find = text(
         "SELECT indisvalid FROM pg_index WHERE indrelid = to_regclass(:table) "
@@ -272,8 +281,8 @@ def locked(connection: Connection) -> Iterator[None]:
     """A context with the lock of migrations, in the transaction of a
     connection.
 
-    It is for a connection that nobody else waits for. Raises StartError if
-    another node has the lock for too long.
+    Use it only for a connection whose transaction makes nobody else wait.
+    Raises StartError if another node has the lock for too long.
     """
     deadline = time.monotonic() + _LOCK_SECONDS
     while not _lock(connection):
@@ -293,7 +302,8 @@ def _wait_for_lock(deadline: float) -> None:
 
 
 def _lock(connection: Connection) -> bool:
-    """Take the lock of migrations if it is free, and return whether it was.
+    """Take the lock of migrations if it is free, and return whether it was
+    free.
 
     On SQLite the transaction itself is the lock.
     """
@@ -301,11 +311,12 @@ def _lock(connection: Connection) -> bool:
     if engine == "sqlite":
         return True
     if engine == "postgresql":
-        # Bound to the transaction, so it also works behind a transaction
-        # pooler.
+        # This lock belongs to the transaction, so it also works with a
+        # transaction pooler.
         statement = f"SELECT pg_try_advisory_xact_lock({_LOCK})"
     else:
-        # Bound to the connection, because schema statements end transactions.
+        # This lock belongs to the connection, because schema statements end
+        # transactions.
         statement = f"SELECT GET_LOCK({_MYSQL_LOCK}, 0)"
     return bool(connection.exec_driver_sql(statement).scalar())
 
@@ -314,7 +325,7 @@ def _lock(connection: Connection) -> bool:
 def _released_after(connection: Connection) -> Iterator[None]:
     """A context at whose end the lock of migrations is released.
 
-    On SQLite and PostgreSQL it is released with the transaction.
+    On SQLite and PostgreSQL the lock is released with the transaction.
     """
     if connection.dialect.name in ("sqlite", "postgresql"):
         yield

@@ -40,7 +40,7 @@ class Columns:
     """Options of a table on MySQL. The other engines do not have them."""
     KEY_ORDER: Final[dict[str, Any]] = {**MYSQL_OPTIONS, "sqlite_with_rowid": False}
     """Options of a table whose rows are stored in the order of their key, on
-    SQLite too. It saves writing a second tree."""
+    SQLite too. So SQLite need not write a second tree."""
     CONTENT: Final = LargeBinary().with_variant(mysql.MEDIUMBLOB(), *_MYSQL)
     """Bytes of any content. MySQL's plain blobs are limited to 65,535 bytes."""
 
@@ -73,8 +73,8 @@ _KINDS: Final[dict[str, Any]] = {
     "small": sa.SmallInteger,
     "big": sa.BigInteger,
     "serial": sa.Integer,
-    # SQLite gives numbers to a column of exactly the type INTEGER only; there,
-    # too, they have 64 bits.
+    # SQLite gives numbers only to a column of exactly the type INTEGER. The
+    # numbers of this type have 64 bits, too.
     "bigserial": sa.BigInteger().with_variant(sa.Integer, "sqlite"),
     "text": sa.Text,
     "blob": Columns.CONTENT,
@@ -87,8 +87,9 @@ _KINDS: Final[dict[str, Any]] = {
 def make_tables(
     op: Operations, text: str, later: list[IndexText] | None = None
 ) -> None:
-    """Make the tables, columns and indexes of a text. Existing ones are left
-    out, because MySQL keeps the ones that were made before a crash.
+    """Make the tables, columns and indexes of a text. Tables, columns and
+    indexes that exist are left out, because MySQL keeps what was made before a
+    crash.
 
     ``table NAME: COLUMNS`` makes a table. ``ordered NAME: COLUMNS`` makes a
     table whose rows are stored in the order of their key, on SQLite too.
@@ -99,9 +100,9 @@ def make_tables(
         table app: name name500*, settings text, version big, created big
           unique app_by_version: version name
 
-    ``later``: a list to which the indexes of tables with new columns are added.
-    Such tables may have many rows, so the caller makes these indexes. None:
-    they are made here.
+    ``later`` is a list to which the indexes of tables with new columns are
+    added. Such tables may have many rows, so the caller makes these indexes.
+    None means that they are made here.
     """
     for keyword, table, columns_text, parts_text in _items_of(dedent(text)):
         columns = [column_of(column) for column in re.split(r",\s+", columns_text)]
@@ -131,7 +132,7 @@ def _make_table(
     is_ordered: bool,
     is_numbered: bool,
 ) -> None:
-    """Make a table of its columns and constraints, unless it exists."""
+    """Make a table with these columns and constraints, unless it exists."""
     options = Columns.KEY_ORDER if is_ordered else Columns.MYSQL_OPTIONS
     op.create_table(
         table,
@@ -175,7 +176,7 @@ def _add_columns(op: Operations, table: str, columns: list[sa.Column[Any]]) -> N
 def _make_indexes(op: Operations, table: str, indexes: list[IndexText]) -> None:
     """Make the indexes that a table lacks.
 
-    Only PostgreSQL makes them together with their table, so on other engines
+    Only PostgreSQL makes indexes together with their table. On other engines
     they may be missing after a crash.
     """
     names = {index["name"] for index in sa.inspect(op.get_bind()).get_indexes(table)}
