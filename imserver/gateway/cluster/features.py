@@ -7,8 +7,9 @@ works on the nodes that have it, until the older nodes are replaced.
 
 If both releases know a feature, and one node leaves it out by the setting
 ``features``, the nodes may disagree. A feature with tables changes what is
-stored, and a dialect defines the meaning of user ids and of channel names.
-Either all nodes have such a feature or none, as far as they know it.
+stored, and a dialect defines the meaning of user ids and of channel names. So
+either all nodes have such a feature or no node has it, among the nodes with a
+release that knows it.
 """
 
 from collections.abc import Iterable
@@ -48,8 +49,8 @@ FIRST_RELEASE: Final = frozenset(
 _OPTIONAL: Final = frozenset(("admin", "pages", "refusals"))
 """The features of version 1.0 without tables and dialects."""
 REQUIRED_OF_FIRST_RELEASE: Final = " ".join(sorted(FIRST_RELEASE - _OPTIONAL))
-"""The features of version 1.0 that either all nodes have or no node. Nodes of
-1.0 do not say which features they leave out."""
+"""The features of version 1.0 that either all nodes or no node must have. Nodes
+of 1.0 do not say which features they leave out."""
 
 
 class NodeFeatures(Struct, frozen=True):
@@ -59,7 +60,8 @@ class NodeFeatures(Struct, frozen=True):
     features of the node. ``left_out`` has features that the release of the node
     knows but the node does not have. No other node of the cluster may have such
     a feature. ``for_older`` is the list for nodes of 1.0, which refuse a node
-    whose list is not their own. It lacks the features that 1.0 does not know.
+    with a list that differs from theirs. The list lacks features that 1.0 does
+    not know.
     """
 
     names: str
@@ -68,7 +70,8 @@ class NodeFeatures(Struct, frozen=True):
 
 
 def names_of(lease: Lease) -> frozenset[str]:
-    """Return the features of a node; empty if its release does not name them."""
+    """Return the features of a node; the set is empty if the release of the
+    node does not name its features."""
     return frozenset((lease.all_features or lease.feature_names).split())
 
 
@@ -76,8 +79,8 @@ def absent_features(own: Lease, others: Iterable[Lease]) -> dict[str, frozenset[
     """Return the features of this node that other nodes do not have, by their
     node.
 
-    Nodes that have all of them, or that do not name their features, are not in
-    the result.
+    Nodes that have all these features, or that do not name their features, are
+    not in the result.
     """
     own_names = names_of(own)
     absent = {}

@@ -19,15 +19,15 @@ EPOCH_SECONDS: Final = 86400.0
 so that its numbers continue."""
 PAGE_BYTES: Final = 1 << 19
 """Most bytes of bodies and reactions on a page of publications or stored
-messages. A single one may be longer. A page is one frame: this is half of the
-default bound of an outbox, so that other events fit beside a page that is on
-its way."""
+messages. A single publication or message may be longer. A page is one frame.
+The limit is half of the default limit of an outbox, so that other events fit
+beside a page that is being sent."""
 EPOCH_BYTES: Final = 4
 """How many random bytes the name of a channel's life has."""
 _PAIRS: Final = b'"\\\b\f\n\r\t'
 """The characters that JSON writes as two characters."""
 _PLAIN: Final = bytes(sign for sign in range(0x20, 0x100) if sign not in _PAIRS)
-"""The bytes that are the same in JSON."""
+"""The bytes that JSON writes unchanged."""
 _CONTROL_BYTES: Final = 6
 """The bytes that any other control character takes in JSON."""
 _ENTRY_BYTES: Final = 400
@@ -38,7 +38,7 @@ _MOST_PASSED_OVER: Final = 10
 """How many channels with subscribers are passed over, to find one that can be
 forgotten."""
 _ERASURE_STEP: Final = 10_000
-"""How many publications an erasure reads before it lets others run."""
+"""How many publications an erasure reads before it lets other greenlets run."""
 
 
 class Position(Struct, frozen=True):
@@ -53,7 +53,8 @@ class Position(Struct, frozen=True):
 
 
 class HistoryPage(Struct, frozen=True):
-    """Some publications of a channel, and the position of its newest one.
+    """Some publications of a channel, and the position of its newest
+    publication.
 
     ``whole`` means that the page has all publications after the requested
     position. Only the message log sets it.
@@ -71,8 +72,8 @@ class HistoryPage(Struct, frozen=True):
         """
         escaped = text.translate(None, _PLAIN)
         control = escaped.translate(None, _PAIRS)
-        # Each escaped character takes at least two bytes: one more than in the
-        # text. A control character takes four more than that.
+        # Each escaped character takes at least two bytes, one more than in the
+        # text. A control character takes six bytes, so four more.
         return len(text) + len(escaped) + (_CONTROL_BYTES - 2) * len(control)
 
 
@@ -92,9 +93,10 @@ class Retained(Struct, frozen=True):
 
 
 def count_fitting(sizes: Iterable[int]) -> int:
-    """Return how many bodies of these sizes, from the first on, fit on a page.
+    """Return how many bodies of these sizes fit on a page, counted from the
+    first.
 
-    The first one always fits.
+    The first body always fits.
     """
     fitting = 0
     for sum_of_sizes in accumulate(sizes):
@@ -112,7 +114,7 @@ def numbered(event: Event, epoch: str, offset: int) -> Event:
 
 
 def erased(event: Event, name: str) -> Event:
-    """Return the publication that replaces one by an erased user.
+    """Return the publication that replaces a publication of an erased user.
 
     It has only the position in the history, and the ``name`` of a deleted user.
     """
@@ -130,8 +132,9 @@ def select(
 ) -> list[Event]:
     """Return the part of the ``publications`` that a reader asks for.
 
-    They are all publications in the history, and the last of them has the
-    offset ``top``. See :meth:`LocalHistory.read` for the other arguments.
+    ``publications`` has all publications in the history, and the last of them
+    has the offset ``top``. See :meth:`LocalHistory.read` for the other
+    arguments.
     """
     # Offsets have no gaps, so the difference of two offsets is a number of
     # publications.
@@ -149,7 +152,7 @@ def select(
 def _newest_first(
     publications: Sequence[Event], first: int, since: Position | None
 ) -> list[Event]:
-    """Return the publications before a position, the newest one first.
+    """Return the publications before a position. The newest comes first.
 
     ``first`` is the offset of the oldest publication. ``since`` None: all.
     """
@@ -162,7 +165,7 @@ def _newest_first(
 def _oldest_first(
     publications: Sequence[Event], first: int, since: Position | None
 ) -> list[Event]:
-    """Return the publications after a position, the oldest one first.
+    """Return the publications after a position. The oldest comes first.
 
     ``first`` is the offset of the oldest publication. ``since`` None: all.
     """
@@ -228,9 +231,11 @@ class LocalHistory:
         self._clock = clock
         self._subscribers = subscribers
         self._streams: OrderedDict[tuple[str, str], _Stream] = OrderedDict()
-        """Channels that had a publication, in the order of the last one."""
+        """Channels that had a publication, in the order of their last
+        publications."""
         self._unused: OrderedDict[tuple[str, str], _Stream] = OrderedDict()
-        """Channels without a publication, whose position was requested."""
+        """Channels without a publication. They are kept because their position
+        was requested."""
 
     def append_each(self, app: str, publications: Sequence[Retained]) -> list[Event]:
         """Store publications, in this order, and return them with their
@@ -243,7 +248,8 @@ class LocalHistory:
     def _append(self, app: str, publication: Retained) -> Event:
         """Store one publication, and return it with its offset.
 
-        Others are forgotten if there are too many or if memory is short.
+        Older publications are forgotten if there are too many or if memory is
+        short.
         """
         stream = self._open(app, publication.channel)
         stream.offset += 1
@@ -254,7 +260,7 @@ class LocalHistory:
             self._grow(stream, -_size(stream.publications.popleft()))
         stream.until = self._clock() + publication.seconds
 
-        # Moved to the end before room is made, because _make_room() spares the
+        # The channel is moved to the end first, because _make_room() spares the
         # channel with the newest publication.
         key = (app, publication.channel)
         self._unused.pop(key, None)
@@ -294,8 +300,8 @@ class LocalHistory:
         The channel with the newest publication is never forgotten.
         """
         most_bytes = self._limit_bytes - size
-        # First channels without publications and subscribers. Only a few
-        # channels with subscribers are passed over to find them.
+        # Channels without publications and subscribers are forgotten first.
+        # Only a few channels with subscribers are passed over to find them.
         passed_over = 0
         while (
             self._unused and self.bytes > most_bytes and passed_over < _MOST_PASSED_OVER
@@ -307,14 +313,15 @@ class LocalHistory:
             else:
                 self.bytes -= stream.bytes
 
-        # Then also channels with subscribers, while the channels without
-        # publications take more than half of the room.
+        # Then channels with subscribers are forgotten, too, while the channels
+        # without publications take more than half of the room.
         most_unused = self._limit_bytes // 2 // _STREAM_BYTES
         while self.bytes > most_bytes and len(self._unused) > most_unused:
             _, stream = self._unused.popitem(last=False)
             self.bytes -= stream.bytes
 
-        # Then channels with publications. The last one is the newest.
+        # Then channels with publications are forgotten. The last channel has
+        # the newest publication.
         while self.bytes > most_bytes and len(self._streams) > 1:
             _, stream = self._streams.popitem(last=False)
             self.bytes -= stream.bytes
@@ -331,7 +338,7 @@ class LocalHistory:
             if now < oldest.until + EPOCH_SECONDS:
                 return
             if self._subscribers(*key):
-                # It keeps its position, and counts as used just now.
+                # The channel keeps its position, and counts as used just now.
                 self._clear(oldest)
                 oldest.until = now
                 streams.move_to_end(key)
@@ -340,12 +347,14 @@ class LocalHistory:
             self.bytes -= oldest.bytes
 
     def _clear(self, stream: _Stream) -> None:
-        """Remove all publications of a channel. It keeps its position."""
+        """Remove all publications of a channel. The channel keeps its
+        position."""
         self._grow(stream, _STREAM_BYTES - stream.bytes)
         stream.publications.clear()
 
     def _grow(self, stream: _Stream, size: int) -> None:
-        """Count ``size`` bytes more in a stream; less if it is negative."""
+        """Add ``size`` to the bytes of a stream. A negative size subtracts
+        bytes."""
         stream.bytes += size
         self.bytes += size
 
@@ -361,9 +370,9 @@ class LocalHistory:
 
         Returns the publications after ``since``, the oldest first. With
         ``reverse`` returns the publications before ``since``, the newest first.
-        If ``since`` is None, begins with the oldest, or in reverse with the
-        newest. The page also has the position of the newest publication, even
-        if ``limit`` is 0.
+        If ``since`` is None, the page begins with the oldest publication, or in
+        reverse with the newest. The page also has the position of the newest
+        publication, even if ``limit`` is 0.
 
         A channel without history gets a position at its beginning. Never
         switches greenlets.
@@ -394,16 +403,18 @@ class LocalHistory:
     ) -> bool:
         """Remove a user from the histories of an app. Always returns True.
 
-        Their publications are :func:`erased`. A channel of the user alone is
-        removed with its position; ``is_own`` finds such channels. May be called
-        again if it was interrupted. Switches greenlets.
+        The publications of the user are :func:`erased`. If ``is_own(channel)``
+        says that a channel belongs only to the user, the channel is removed
+        with its position. This may be called again if it was interrupted.
+        Switches greenlets.
         """
         for streams in (self._streams, self._unused):
             read_in_step = 0
-            # A copy, because channels come and go while others are served.
+            # The keys are copied, because channels may change while other
+            # greenlets are served.
             for key in [key for key in streams if key[0] == app]:
                 stream = streams.get(key)
-                if stream is None:  # forgotten meanwhile
+                if stream is None:  # the channel was forgotten meanwhile
                     continue
                 _, channel = key
                 if is_own(channel):

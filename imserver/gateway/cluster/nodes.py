@@ -2,8 +2,8 @@
 with their answers, and the state of all nodes.
 
 A message contains only data. It is encoded once for all receivers. Messages to
-one node arrive in the order in which they were sent, or are lost
-(``RpcCounters`` counts the lost ones).
+one node arrive in the order in which they were sent, or are lost.
+``RpcCounters`` counts the lost messages.
 """
 
 from __future__ import annotations
@@ -33,23 +33,26 @@ A = TypeVar("A")
 Registry: TypeAlias = "SoloRegistry | RedisRegistry"
 
 FENCE_SECONDS: Final = 0.25
-"""Longest time that a query waits for earlier messages, which may be lost."""
+"""The longest time that a query waits for earlier messages. These may be lost,
+so it must not wait for ever."""
 _FENCE_LOOK_SECONDS: Final = 0.0005
-"""Time between two looks whether a fence has arrived."""
+"""Seconds between two checks whether a fence has arrived."""
 _MAX_FENCES: Final = 256
-"""Above this number of epochs, the fences of epochs that are over are
+"""If fences of more epochs are remembered, the fences of ended epochs are
 forgotten."""
 
 
 class ToUser(Struct, frozen=True, gc=False, tag="u", array_like=True):
     """Deliver ``event`` to one user, whose sessions are on the receiving node.
 
-    - ``hops``: how often the push was rerouted, because the user moved.
-    - ``alone``: the push was sent to this node only. Otherwise it must not be
-      rerouted, because other nodes have it too.
+    - ``hops``: how many times the push was rerouted, because the user had moved
+      to another node.
+    - ``alone``: whether the push was sent only to this node. Otherwise it must
+      not be rerouted, because other nodes have it, too.
     - ``origin`` identifies the sender, and ``number`` counts the sender's
       pushes (:class:`imserver.gateway.push.routing.ReorderGuard`).
-    - ``device``: deliver only to sessions of that device; None: to all.
+    - ``device``: the push is only for sessions of this device; None means all
+      sessions.
     """
 
     app: str
@@ -79,7 +82,8 @@ class Notice(Struct, frozen=True, gc=False, tag="n", array_like=True):
 
 
 class Replaced(Struct, frozen=True, gc=False, tag="r", array_like=True):
-    """A session of the receiving node is no longer addressed."""
+    """A session of the receiving node is no longer addressed, which means that
+    pushes do not go to it any more."""
 
     app: str
     user: str
@@ -100,8 +104,8 @@ class ToChannel(Struct, frozen=True, gc=False, tag="m", array_like=True):
 class ToPending(Struct, frozen=True, gc=False, tag="p", array_like=True):
     """Store a push for an absent user for ``seconds``.
 
-    The sender has stored it until now, and stops. ``device`` limits it to
-    sessions of that device; None: all devices.
+    The sender has stored the push until now, and no longer does so. The push is
+    only for sessions of ``device``; None means all devices.
     """
 
     app: str
@@ -122,8 +126,8 @@ class ToConnection(Struct, frozen=True, gc=False, tag="c", array_like=True):
     """Deliver ``event`` to one connection.
 
     If ``event`` is None, close the connection with ``code`` and ``reason``
-    instead. ``as_given`` means that a back end has chosen them. Nodes of the
-    previous version ignore it.
+    instead. ``as_given`` means that a back end has chosen code and reason.
+    Nodes of the previous version ignore ``as_given``.
     """
 
     app: str
@@ -138,7 +142,7 @@ class ChannelsUnsettled(Struct, frozen=True, gc=False, tag="o", array_like=True)
     """The registry may not know all channels of the sender, which has this
     ``epoch``.
 
-    Send every channel publication to it.
+    Other nodes then send every channel publication to this node.
     """
 
     epoch: int
@@ -185,13 +189,13 @@ class NodeMessages:
         """``registry`` has the leases of the other nodes, with their addresses."""
         self._registry = registry
         self._rpc: Rpc
-        # Attached later, because the RPC needs this object.
+        # attach() sets the RPC later, because the RPC needs this object.
         self._handlers: dict[type[Struct], Callable[[Any], object]] = {}
         self._decode: Callable[[bytes], Any] = msgspec.msgpack.Decoder(
             NodeMessage
         ).decode
         self.unreadable = 0
-        """Messages that this version does not understand."""
+        """The number of messages that this version does not understand."""
         self._fence_numbers = count(1)
         self._last_fences: dict[int, int] = {}
         """Epoch of a sender → the number of its last fence that has arrived."""
@@ -216,7 +220,7 @@ class NodeMessages:
                 Union[(NodeMessage, *feature_kinds)]
             ).decode
         except TypeError as error:
-            # The type that was added last is the one that does not fit.
+            # The type that was added last is the type that does not fit.
             newest = feature_kinds[-1]
             raise StartError(f"the node message {newest.__name__}: {error}") from None
 
@@ -233,8 +237,8 @@ class NodeMessages:
     def peers(self) -> list[Lease]:
         """Return the leases of the other nodes.
 
-        These are the live nodes. A node whose lease has run out may still live,
-        and is listed as draining.
+        These are the live nodes. A node with a lease that has run out may still
+        live. It is listed, too, and marked as draining.
         """
         own_epoch = self.own_epoch
         leases = self._registry.reachable()
@@ -274,8 +278,8 @@ class NodeMessages:
         """Send a fence to a node, after all messages sent so far.
 
         Returns the number of the fence, or 0 if it could not be sent. A query
-        uses another connection, and could overtake messages. If it names the
-        fence, the other node answers it after these messages.
+        uses another connection, and could overtake messages. If the query names
+        the fence, the other node answers the query after these messages.
         """
         number = next(self._fence_numbers)
         if self.send(epoch, Fence(number)):
@@ -301,8 +305,8 @@ class NodeMessages:
     def received(self, sender: int, items: Sequence[bytes]) -> None:
         """Handle messages of another node, in their order.
 
-        A failing message does not affect the others. ``sender`` is the epoch of
-        the node.
+        A message that cannot be handled does not affect other messages.
+        ``sender`` is the epoch of the node.
 
         An epoch is the number of one life of a node.
         """
@@ -312,7 +316,8 @@ class NodeMessages:
             except (ValueError, RecursionError):
                 self.unreadable += 1
                 log.warning("node message from epoch %d is not readable", sender)
-                # A newer version may send kinds that this one does not know.
+                # A newer version may send kinds of messages that this version
+                # does not know.
                 continue
             if isinstance(message, Fence):
                 self._note_fence(sender, message)
@@ -330,10 +335,10 @@ class NodeMessages:
         """Note that all messages of a sender before this fence are handled.
 
         A fence marks a position in the sequence of messages between two nodes.
-        ``sender`` is the epoch of the other one: the number of its life.
+        ``sender`` is the epoch of the other node: the number of its life.
         """
         fences = self._last_fences
-        # Forget the nodes that are gone.
+        # The fences of nodes that have ended are forgotten.
         if sender not in fences and len(fences) >= _MAX_FENCES:
             leases = self._registry.reachable()
             for epoch in fences.keys() - leases.keys():
@@ -360,8 +365,8 @@ _FENCED_QUERY: Final = "behind"
 
 class FencedQuery(Struct, frozen=True, array_like=True):
     """A query inside a query. The inner query has a ``kind`` and an encoded
-    ``body``. It is answered after all messages that the epoch ``origin`` sent
-    before the fence with the number ``fence``."""
+    ``body``. The inner query is answered after all messages that the epoch
+    ``origin`` sent before the fence with the number ``fence``."""
 
     origin: int
     fence: int
@@ -370,7 +375,7 @@ class FencedQuery(Struct, frozen=True, array_like=True):
 
 
 class NodeQueries(Service):
-    """The queries that this node answers: from their kind to a type and a
+    """The queries that this node answers. Each kind of query has a type and a
     function.
 
     A function gets the decoded query and returns a value that can be encoded.
@@ -385,8 +390,8 @@ class NodeQueries(Service):
         """Answer queries of this kind by a function.
 
         ``query`` is the type of the queries. The kind of a feature begins with
-        its name: ``lamp.count``. Raises StartError if the kind has an answer
-        already.
+        its name: ``lamp.count``. Raises StartError if the kind already has an
+        answer.
         """
         if kind in self._rows:
             raise StartError(f"the node query {kind!r} has an answer already")
@@ -447,7 +452,7 @@ class OtherNodes(Service):
     def query(
         self, kind: str, query: object, leases: Iterable[Lease] | None = None
     ) -> tuple[dict[str, bytes], list[str]]:
-        """Query the nodes of ``leases``; None: all other nodes.
+        """Query the nodes of ``leases``; None means all other nodes.
 
         Returns the encoded answers by node, and the nodes that did not answer.
         Switches greenlets.
@@ -472,11 +477,11 @@ class OtherNodes(Service):
         """Query one node, after it has handled all messages that were sent to
         it before.
 
-        Returns its answer as a value of the type ``answer``; None if no answer
-        came in time. Switches greenlets.
+        Returns the answer of the node as a value of the type ``answer``; None
+        if no answer came in time. Switches greenlets.
         """
         # A query could overtake the messages, which use another connection. So
-        # the other node waits for the fence behind them.
+        # the other node waits for the fence after these messages.
         fence = self.node_messages.fence(lease.epoch)
         own_epoch = self.node_messages.own_epoch
         fenced_query = FencedQuery(own_epoch, fence, kind, encode(query))
@@ -485,7 +490,7 @@ class OtherNodes(Service):
                 lease, _FENCED_QUERY, encode(fenced_query), self.seconds
             )
             # The answer to the outer query is the encoded answer to the inner
-            # one.
+            # query.
             data = msgspec.msgpack.decode(body, type=bytes)
             return msgspec.msgpack.decode(data, type=answer)
         except (PeerUnavailable, ValueError, RecursionError):
@@ -500,7 +505,7 @@ class OtherNodes(Service):
     def born(self, birth: int) -> Lease | None:
         """Return the lease of the node whose process has this birth number.
 
-        None if there is no such node. Never switches greenlets.
+        The result is None if there is no such node. Never switches greenlets.
         """
         leases = self.registry.reachable()
         # The registry makes another mapping for each change.
@@ -561,7 +566,8 @@ class Overview(Struct, frozen=True):
         queries.add("metrics", NoneType, metrics)
 
     def leases(self) -> dict[str, Lease]:
-        """Return the lease of every live node, by its name, this one first.
+        """Return the lease of every live node, by the name of the node. This
+        node comes first.
 
         If a node has two epochs, the later one is used.
 
@@ -578,8 +584,8 @@ class Overview(Struct, frozen=True):
         """Return the state of every node by its name, and the nodes that did
         not answer.
 
-        Each state has the lease of the node; without an answer it has nothing
-        else. Switches greenlets.
+        Each state has the lease of the node. If the node did not answer, the
+        state has only the lease. Switches greenlets.
         """
         leases = self.leases()
         query = StateQuery(debug, detail)
@@ -588,7 +594,7 @@ class Overview(Struct, frozen=True):
         own_node = next(iter(leases))  # this node is the first
         states[own_node] = dict(self.own_state(query))
 
-        # A node without an answer has its lease alone.
+        # If a node did not answer, its state has only the lease.
         result = {
             node: {**states.get(node, {}), "lease": _plain_lease(lease)}
             for node, lease in leases.items()

@@ -54,15 +54,15 @@ class Lease(Struct, frozen=True):
     draining: bool = False
     version: int = 1
     birth: int = 0
-    """Identifies the process across its epochs; 0: the node has an older
-    version, which does not say it."""
+    """A number that identifies the process across its epochs; 0 if the node has
+    an older version, which has no such number."""
     clients: str = ""
     """``ip:port`` to which clients connect, for operators; may be empty."""
     unsettled: bool = False
-    """The registry does not know all its channels. Send it every channel
-    publication."""
+    """Whether the registry may not know all channels of the node. Then other
+    nodes send it every channel publication."""
     database: str = ""
-    """The id of its database; empty without a database."""
+    """The id of the node's database; empty without a database."""
     features: str = ""
     """Always empty. Nodes of an older release compare a list here with the
     names of their own features, which are fewer."""
@@ -71,19 +71,19 @@ class Lease(Struct, frozen=True):
     sessions. Without the mark, a user whom the registry does not know may still
     be on that node. Older versions leave no marks."""
     second_fingerprint: str = ""
-    """The fingerprint of the second secret that the node accepts; empty: none,
-    or an older version."""
+    """The fingerprint of the second secret that the node accepts; empty if
+    there is no second secret, or if the node has an older version."""
     file: str = ""
     """The SQLite file that the node will make at its first write; empty if it
     had a database at the start."""
     feature_names: str = ""
     """The list of features that nodes of 1.0 compare with their own, and that
-    must be equal. It is the list of the cluster that this node has joined, else
-    ``core`` and the features of this node that 1.0 knows. Empty: older than
-    1.0."""
+    must be equal. It is the list of the cluster that this node has joined.
+    Otherwise it is ``core`` and the features of this node that 1.0 knows. It is
+    empty if the node is older than 1.0."""
     all_features: str = ""
-    """``core`` and the sorted names of its features, with spaces between;
-    empty: 1.0 or older."""
+    """``core`` and the sorted names of the node's features, with spaces
+    between; empty if the node has release 1.0 or an older one."""
     features_left_out: str = ""
     """See ``left_out`` of
     :class:`imserver.gateway.cluster.features.NodeFeatures`."""
@@ -119,7 +119,7 @@ class Session(Struct, gc=False, eq=False):
     id: int = field(default_factory=count(1).__next__)
     number: int = 0
     generation: int = 0
-    """The registry generation in which it was last registered; see
+    """The registry generation in which the session was last registered; see
     ``RedisRegistry.generation``."""
     began: float = field(default_factory=monotonic)
 
@@ -128,9 +128,9 @@ class SessionRef(Struct, frozen=True, gc=False):
     """An addressed session of a user: the session ``id`` on the node with
     ``epoch``.
 
-    If ``id`` is 0, this is no session, but a node that may have sessions of the
-    user that the registry does not know. Redis may have lost sessions, and the
-    node has not registered all its sessions again yet.
+    If ``id`` is 0, this is not a session. It stands for a node that may have
+    sessions of the user that the registry does not know. Redis may have lost
+    sessions, and the node has not registered all its sessions again yet.
     """
 
     epoch: int
@@ -147,7 +147,7 @@ def is_found(refs: Iterable[SessionRef]) -> bool:
 
 class ReportedMembers(Struct, frozen=True, gc=False):
     """The number of connections of this node in a channel. 0 means that the
-    node has no members there any more."""
+    channel no longer has members on the node."""
 
     app: str
     channel: str
@@ -160,15 +160,16 @@ class SessionRegistration(Struct, gc=False):
     Usually the session is addressed now: pushes to its user reach it. Otherwise
     one of these is true:
 
-    - ``refused``: its policy is ``refuse``, and the sessions ``others`` block
-      it. Nothing was changed.
+    - ``refused``: the policy of the session is ``refuse``, and the sessions
+      ``others`` block it. Nothing was changed.
     - ``superseded``: a session with a higher number exists. That happens if the
       session is registered again, or if Redis carried out its login late.
 
     ``replaced`` has the sessions that are no longer addressed, of any node.
-    Under ``newest`` their nodes forget them silently, under ``single`` and
-    ``refuse`` they close them. A node that misses the message learns it at its
-    next lease renewal (:attr:`RegistryEvents.replaced`).
+    Under ``newest`` the nodes of these sessions forget them silently. Under
+    ``single`` and ``refuse`` the nodes close them. A node that misses the
+    message learns of it at its next lease renewal
+    (:attr:`RegistryEvents.replaced`).
     """
 
     number: int = 0
@@ -193,7 +194,8 @@ class Claim(Struct, frozen=True, gc=False):
       known yet. Ask again later.
 
     A claim that is never settled expires after 10 s. ``token`` proves who has
-    the claim; ``""``: nothing is claimed, so nothing has to be settled.
+    the claim. ``""`` means that nothing is claimed, so nothing has to be
+    settled.
     """
 
     key: str
@@ -213,7 +215,8 @@ class RegistryCounters(Struct, gc=False):
     unanswered: int = 0
     """Calls without an answer (None)."""
     epochs: int = 0
-    """Number of epochs of this node; above 1 a lease was lost."""
+    """Number of epochs of this node. More than 1 means that a lease was
+    lost."""
     reregistered: int = 0
     late_replacements: int = 0
     """Replaced sessions found at a lease renewal."""
@@ -228,26 +231,27 @@ class RegistryEvents(Struct, frozen=True):
     switch greenlets."""
 
     sessions: Callable[[], Iterable[Session]]
-    """All addressed sessions of this node, to extend their records. Iterated
-    lazily, with switches greenlets."""
+    """Return all addressed sessions of this node, to extend their records. The
+    sessions are read one by one, with switches of greenlets between them."""
     reregister: Callable[[bool], None]
-    """Register sessions again: all (True: Redis was restarted or flushed, or
-    the lease was lost), or only sessions that are not ``registered`` (False:
-    Redis was unavailable). Called again if it was interrupted."""
+    """Register sessions again. True means all sessions: Redis was restarted or
+    flushed, or the lease was lost. False means only sessions that are not
+    ``registered``: Redis was unavailable. It is called again if it was
+    interrupted."""
     replaced: Callable[[str, str, int], None]
     """A session of this node (app, user, session id), which may have ended, is
-    not addressed. May repeat."""
+    no longer addressed. The same session may be reported several times."""
     leases_changed: Callable[[], None]
     """The set of live leases, or the epoch of this node, has changed."""
 
 
 def own_address() -> str:
-    """Return the first address of this machine that is not loopback, else
+    """Return the first address of this machine that is not loopback, or else
     127.0.0.1.
 
-    Asks the routing table by connecting a datagram socket, which sends nothing.
-    The socket is raw, because the supervisor calls this too and must not start
-    a gevent loop.
+    The routing table is asked by connecting a datagram socket, which sends
+    nothing. The socket is raw, because the supervisor also calls this function
+    and must not start a gevent loop.
     """
     sock = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM)
     try:
@@ -261,7 +265,7 @@ def own_address() -> str:
 
 
 def advertised_address(advertise: str, only_local: bool) -> str:
-    """Return the address under which other nodes reach this one.
+    """Return the address at which other nodes reach this node.
 
     It is the setting ``advertise``, or else an address of this machine:
     loopback if ``only_local``.
@@ -274,15 +278,15 @@ def advertised_address(advertise: str, only_local: bool) -> str:
 def node_name(advertise: str, rpc_port: int) -> str:
     """Return the id of a node, such as ``10.0.0.5:7000``.
 
-    It is made of the advertised address, or of an address of this machine, and
-    the RPC port.
+    It has the advertised address, or else an address of this machine, and the
+    RPC port.
     """
     return f"{advertise or own_address()}:{rpc_port}"
 
 
 EPOCH: Final = 1
 """The epoch of a node without Redis. It need not be new at each start, because
-no other node can remember an earlier one."""
+no other node can remember an earlier epoch."""
 
 
 class SoloRegistry:
@@ -318,7 +322,8 @@ class SoloRegistry:
 
     reachable = leases
     """The live leases, and leases that have run out although their nodes may
-    still live. The latter are marked as draining. Never switches greenlets."""
+    still live. Leases that have run out are marked as draining. Never switches
+    greenlets."""
 
     def report(
         self,
@@ -354,8 +359,8 @@ class LocalValues(Service):
 
     This class owns the values of a node without Redis. In a cluster
     :class:`imserver.gateway.cluster.redis.registry.RedisRegistry` has them, so
-    any node may continue what another one has begun. All methods may switch
-    greenlets, and raise StorageUnavailable if Redis does not answer.
+    any node may continue the work that another node has begun. All methods may
+    switch greenlets, and raise StorageUnavailable if Redis does not answer.
     """
 
     clock: Callable[[], float] = monotonic
@@ -366,7 +371,8 @@ class LocalValues(Service):
     def put_value(self, key: str, value: bytes, seconds: float) -> None:
         """Store a value for ``seconds``.
 
-        Forgets the oldest values if they have expired or if there are too many.
+        The oldest values are forgotten if they have expired or if there are too
+        many.
         """
         now = self.clock()
         self._values.pop(key, None)

@@ -46,9 +46,9 @@ class ColumnKind(Struct, frozen=True):
     """A kind of columns, such as numbers or texts.
 
     ``types`` has the types of SQLAlchemy that are of this kind, and ``value``
-    the Python type of a value in an export. ``copy`` is the PostgreSQL type for
-    COPY in binary form, where the bytes of a text are the text; ``""`` if the
-    type follows from the column.
+    is the Python type of a value in an export. ``copy`` is the PostgreSQL type
+    for COPY in binary form, where a text is its bytes; ``""`` if the type
+    follows from the column.
 
     ``plain`` converts a value of a driver to a plain value, which is the same
     on all engines. None means that the value is already plain. ``stored`` maps

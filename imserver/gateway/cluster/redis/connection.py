@@ -22,7 +22,7 @@ from imserver.gateway.errors import StartError
 from imserver.gateway.transport.proxies import is_here
 
 INCOMPLETE: Final = object()
-"""A reader returns it if the next reply is not there yet."""
+"""A reader returns this object if the next reply has not arrived yet."""
 _PORT: Final = 6379
 _SENTINEL_PORT: Final = 26379
 _MAX_PORT: Final = 65535
@@ -94,10 +94,11 @@ def _error(reply: str) -> Exception:
     """Return the exception for an error that Redis has replied, such as ``ERR
     syntax error``.
 
-    It is a :class:`RedisUnavailable` if no other command would succeed either.
+    The result is a :class:`RedisUnavailable` if no other command would succeed
+    now.
     """
     code, _, text = reply.partition(" ")
-    # Old versions of Redis tell it only in words.
+    # Old versions of Redis name this error only in words.
     refuses_password = (
         code in ("WRONGPASS", "NOAUTH")
         or text == "invalid password"
@@ -145,12 +146,13 @@ class RedisAddress(Struct, frozen=True):
 
     @property
     def is_local(self) -> bool:
-        """Whether it is on this machine. Looks up no names."""
+        """Whether the Redis is on this machine. Host names are not looked
+        up."""
         return "path" in self.options or all(is_here(host) for host, _ in self.hosts)
 
 
 def address_of(settings: RedisSettings) -> RedisAddress:
-    """Return the address that the settings have.
+    """Return the address of Redis from the settings.
 
     Raises :class:`StartError` with one clear line.
     """
@@ -164,7 +166,7 @@ def address_of(settings: RedisSettings) -> RedisAddress:
     options = _separate_options(settings)
     if address.kind == "cluster":
         options.pop("db", None)
-    # Options in the address go before the separate settings.
+    # Options in the address override the separate settings.
     return replace(address, options=options | address.options)
 
 
@@ -214,8 +216,8 @@ def _network_address(transport: str, variant: str, after_scheme: str) -> RedisAd
     hosts = _hosts(hosts_text, variant)
     service, path = _service_and_path(variant, whole_path)
 
-    # One placeholder stands for all hosts, because a list of hosts makes no
-    # valid URL.
+    # A placeholder stands for all hosts, because a URL with a list of hosts is
+    # not valid.
     options = _options(f"{transport}://{credentials}{at}host/{path}{mark}{query}")
     sentinel_options = _take_sentinel_options(options)
     _refuse_numbered_database(variant, options)
@@ -250,7 +252,7 @@ _KINDS: Final[Mapping[str, Any]] = {
 
 
 def _hosts(text: str, variant: str) -> tuple[tuple[str, int], ...]:
-    """Read the hosts of an address, as ``a,b:26380``, with their ports.
+    """Read the hosts of an address, such as ``a,b:26380``, with their ports.
 
     ``variant`` is ``sentinel``, ``cluster``, or ``""`` for a single server. Raises
     ValueError.
@@ -286,8 +288,8 @@ def _service_and_path(variant: str, whole_path: str) -> tuple[str, str]:
 def _take_sentinel_options(options: dict[str, Any]) -> dict[str, Any]:
     """Take the user and the password for sentinels out of the options.
 
-    They are ``sentinel_username`` and ``sentinel_password`` there, and have
-    their usual names in the result.
+    In ``options`` they are ``sentinel_username`` and ``sentinel_password``. In
+    the result they have their usual names.
     """
     sentinel_options = {}
     for name in ("username", "password"):
@@ -314,7 +316,7 @@ def _host(text: str, default_port: int) -> tuple[str, int]:
 def _options(url: str) -> dict[str, Any]:
     """Return the options in the URL of one server.
 
-    They are its user, password, database or path, and the parameters of its
+    These are the user, password, database or path, and the parameters of the
     query. Raises ValueError for an unknown parameter.
     """
     parts = urlsplit(url)
@@ -324,7 +326,7 @@ def _options(url: str) -> dict[str, Any]:
     for name, text in (("username", parts.username), ("password", parts.password)):
         if text:
             options[name] = unquote(text)
-    # An empty value counts as not given.
+    # An empty value counts as absent.
     return {name: value for name, value in options.items() if value != ""}
 
 
@@ -351,7 +353,7 @@ def _require_known_check(text: str) -> None:
 def _read_query(query: str) -> dict[str, Any]:
     """Return the options in the query of a URL, such as ``db=1&ssl_ca_path=/ca``.
 
-    Raises ValueError for an unknown one.
+    Raises ValueError for an unknown option.
     """
     options: dict[str, Any] = {}
     for name, value in parse_qsl(query):
@@ -361,7 +363,8 @@ def _read_query(query: str) -> dict[str, Any]:
             options[name] = int(value)
         elif name == "ssl_check_hostname":
             options[name] = value.lower() not in _FALSE
-        # Other clients of Redis have such options, so addresses may have them.
+        # Addresses may have options of other clients of Redis, which are
+        # ignored.
         elif name not in _WITHOUT_EFFECT:
             raise ValueError(f"{name}={value} is no option")
     return options
@@ -411,7 +414,7 @@ def _connected(family: int, address: Any, seconds: float) -> DirectSocket:
     """Connect to one address, within ``seconds``. Raises OSError."""
     sock = DirectSocket(family, socket.SOCK_STREAM)
     try:
-        # A command should leave at once, without waiting for more.
+        # A command should be sent at once, without waiting for more data.
         if family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.settimeout(seconds)
@@ -440,7 +443,7 @@ after this one reads."""
 ENABLE: Final = (("HELLO", 3), ("CLIENT", "TRACKING", "ON", "OPTIN"))
 """The commands that enable such reports on a connection."""
 _MAX_KEYS: Final = 20_000
-"""Limit of the tracked keys. Above it all keys are forgotten."""
+"""Limit of the tracked keys. Above this limit all keys are forgotten."""
 
 
 class TrackedKey(Struct, eq=False):
@@ -457,14 +460,16 @@ class TrackedKeys(Struct, eq=False):
     """The keys whose next change Redis reports, so that they need not be read
     again.
 
-    They were read with :data:`CACHING`. Redis reports changes (``CLIENT
+    These keys were read with :data:`CACHING`. Redis reports changes (``CLIENT
     TRACKING``) over the connection of the pipeline. A report comes before the
-    replies to all commands that Redis executes after the change. So a value
-    holds as of a later reply if its key is still unchanged then.
+    replies to all commands that Redis executes after the change. So if a key is
+    still unchanged when a later reply comes, its value was still right at the
+    time of that reply.
 
-    ``enabled`` tells whether Redis reports changes. It does not if it is older
-    than 6.0, if it is a Redis Cluster, or if this node's user in Redis may not
-    enable reports. Never switches greenlets.
+    ``enabled`` tells whether Redis reports changes. Redis does not report
+    changes if it is older than 6.0, or if it is a Redis Cluster. It also does
+    not if this node's user in Redis may not enable reports. Never switches
+    greenlets.
     """
 
     enabled: bool = False
@@ -496,7 +501,8 @@ class TrackedKeys(Struct, eq=False):
     def forget(self) -> None:
         """Forget all keys, because any key may have changed.
 
-        The connection is new, Redis was flushed, or there are too many keys.
+        This is needed if the connection is new, if Redis was flushed, or if
+        there are too many keys.
         """
         keys = self._keys
         self._keys = {}

@@ -35,7 +35,7 @@ ID_SECONDS: Final = 60
 _ID_MS: Final = ID_SECONDS * SECOND_MS
 _NO_ID_MS: Final = 10_000
 """How long the random id of a publication without an id is remembered. A
-pipeline may repeat a call, and the time is longer than a pipeline takes."""
+pipeline may repeat a call. This time is longer than a pipeline takes."""
 _EPOCH_MS: Final = int(EPOCH_SECONDS * SECOND_MS)
 _ID_BYTES: Final = 12
 _ERASED_TOGETHER: Final = 100
@@ -58,21 +58,21 @@ class RedisHistory:
 
     If Redis was restarted or has failed over, publications may be lost, so
     every channel begins a new epoch: another life, in which its offsets begin
-    again. The scripts notice it because the life of the data differs from the
-    life in the channel. ``single`` means that Redis is no Cluster. The data of
-    a Redis Cluster have no life: after a failover, channels continue in their
-    epoch with the remaining publications.
+    again. The scripts notice such a loss, because the life of the data differs
+    from the life in the channel. ``single`` means that Redis is not a Cluster.
+    The data of a Redis Cluster have no life: after a failover, channels
+    continue in their epoch with the remaining publications.
 
     ``created`` returns when an app was created. The time is part of the keys.
-    So an app with the name of a deleted one does not read its history, which
-    expires.
+    So a new app with the name of a deleted app does not read the history of the
+    deleted app. That history expires.
     """
 
     def __init__(
         self, pipeline: Pipeline, single: bool, created: Callable[[str], int]
     ) -> None:
-        """``single``: all keys are on one Redis server. ``created`` returns
-        when an app was created."""
+        """``single`` means that all keys are on one Redis server. ``created``
+        returns when an app was created."""
         self.pipeline = pipeline
         self._life = (LIFE,) if single else ()
         self._created = created
@@ -82,16 +82,16 @@ class RedisHistory:
     ) -> list[Event] | None:
         """Store publications, and return them with their offsets.
 
-        Returns None if Redis did not answer; then some of the publications may
+        Returns None if Redis did not answer. Then some of the publications may
         be stored. A publication with an id that any node has stored in the
         channel less than :data:`ID_SECONDS` ago is not stored again. It gets
-        the offset of the first one.
+        the offset of the first such publication.
         """
         commands: list[Command] = []
         for publication in publications:
             hash_key, list_key = self._keys(app, publication.channel)
             # A pipeline may be sent twice. So a publication without an id gets
-            # a random one, by which its repetition is recognised.
+            # a random id, by which a repetition is recognised.
             if publication.id:
                 digest = _digest(publication.id)
                 id_ms = _ID_MS
@@ -167,8 +167,8 @@ class RedisHistory:
         """Remove a user from the histories of an app, as
         ``LocalHistory.erase_user`` does.
 
-        Reads the names of all keys in Redis, in steps. Returns None if Redis
-        did not answer.
+        This reads the names of all keys in Redis, in steps. Returns None if
+        Redis did not answer.
         """
         start = self._key(app, "").removesuffix(b"}")
         pattern = _pattern_of_keys(start)
@@ -211,13 +211,13 @@ class RedisHistory:
         """Erase the publications of a user in a list. Returns None if Redis did
         not answer.
 
-        Begins with the newest and counts from the end. So it misses no
-        publication if others come or go meanwhile.
+        This begins with the newest publication and counts from the end. So it
+        misses no publication if other publications come or go meanwhile.
         """
         count = _ERASED_TOGETHER
         already_read = 0
         while count == _ERASED_TOGETHER:
-            # Indexes from the end: -1 is the newest.
+            # Indexes count from the end: -1 is the newest publication.
             last = -1 - already_read
             first = last - count + 1
             find = ("EVALSHA", FIND_PUBLICATIONS, 1, key, first, last, encoded(user))
@@ -236,7 +236,8 @@ class RedisHistory:
         """Replace publications in a list. Returns False if Redis did not
         answer.
 
-        ``pairs`` has each publication, followed by the new one.
+        ``pairs`` has each publication, followed by the publication that
+        replaces it.
         """
         replace = ("EVALSHA", REPLACE_PUBLICATIONS, 1, key, *pairs)
         return self.pipeline.execute_all([replace]) is not None
@@ -246,9 +247,10 @@ class RedisHistory:
     ) -> Command:
         """Return the command that reads a page of publications.
 
-        It has at most ``limit`` publications after ``since``; -1: all of them.
-        None as ``since`` means from the oldest one. With ``reverse``, it has
-        those before ``since``, the newest first.
+        The page has at most ``limit`` publications after ``since``; -1 means
+        all of them. None as ``since`` means from the oldest publication. With
+        ``reverse``, the page has the publications before ``since``, the newest
+        first.
         """
         keys = (*self._keys(app, channel), *self._life)
         # The epoch that a channel without a position gets.
@@ -274,8 +276,8 @@ class RedisHistory:
     def _key(self, app: str, channel: str) -> bytes:
         """Return the key of the hash of a channel, with which its other keys
         begin."""
-        # U+0000 separates app and channel, because no name of an app has it. A
-        # colon may be in both.
+        # U+0000 separates app and channel, because no name of an app contains
+        # it. Both names may contain a colon.
         return b"imserver:history:%d:{%b\0%b}" % (
             self._created(app),
             encoded(app),
@@ -286,7 +288,8 @@ class RedisHistory:
 def _pattern_of_keys(start: bytes) -> bytes:
     """Return the pattern with which SCAN finds the keys that begin with ``start``.
 
-    It has the name of an app, whose characters may have a meaning in patterns.
+    ``start`` contains the name of an app. Its characters are escaped, because
+    they may have a meaning in patterns.
     """
     return re.sub(rb"([\\\[\]*?])", rb"\\\1", start) + b"*"
 
@@ -318,7 +321,7 @@ def _page(reply: Any, reverse: bool) -> HistoryPage:
         numbered(_decode(publication), epoch, offset)
         for offset, publication in enumerate(publications, int(first))
     ]
-    # Only now, because the numbers count upwards.
+    # The list is reversed only now, because the offsets count upwards.
     if reverse:
         events.reverse()
     return HistoryPage(events, Position(epoch, int(top)))

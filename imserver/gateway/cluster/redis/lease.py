@@ -29,19 +29,21 @@ from imserver.gateway.model import Service
 _CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 decode_lease: Final = msgspec.json.Decoder(Lease).decode
 _PAST_EPOCHS: Final = 16
-"""How many earlier epochs each login names as dead. The data of still older
-epochs was cleaned up."""
+"""How many earlier epochs of this process each login names as dead. The data of
+older epochs was already cleaned up."""
 _RENEWAL_SLACK: Final = 0.99
-"""A lease is due for renewal after this share of its period: the tick that
-renews it may come a little early."""
+"""A lease is due for renewal after this share of its period, because the tick
+that renews it may come a little early."""
 _LIST_SECONDS: Final = 60
-"""How often a node registers itself in the lists of the original servers."""
+"""Seconds between two registrations of a node in the lists of the original
+servers."""
 _LIST_LIFE_SECONDS: Final = 7200
 """How long these lists stay after the last registration."""
 
 
 def clock() -> float:
-    """Seconds that also pass while the process or the machine is suspended."""
+    """Return the seconds of a clock that also runs while the process or the
+    machine is suspended."""
     return time.clock_gettime(_CLOCK)
 
 
@@ -63,7 +65,7 @@ class LeaseTable:
     """
 
     def __init__(self) -> None:
-        """A table without leases, which the next refresh fills."""
+        """Make a table without leases. The next refresh fills it."""
         self.live: Mapping[int, Lease] = MappingProxyType({})
         self.reachable: Mapping[int, Lease] = self.live
         """The live leases, and the leases of :meth:`overdue`."""
@@ -75,12 +77,12 @@ class LeaseTable:
         """The version of these leases in Redis."""
 
     def overdue(self) -> list[Lease]:
-        """Leases that were live, and then ran out or were lost with the data of
-        Redis. :meth:`forget` removes them.
+        """Return leases that were live, and then ran out or were lost with the
+        data of Redis. :meth:`forget` removes them.
 
-        Their nodes have neither left nor joined again. They may still serve
-        their users, because a busy node renews its lease too late. The leases
-        are marked as draining, so that these nodes get nothing new.
+        The nodes of these leases have neither left nor joined again. They may
+        still serve their users, because a busy node renews its lease too late.
+        The leases are marked as draining, so that these nodes get nothing new.
         """
         if self.reachable is self.live:
             return []
@@ -110,9 +112,9 @@ class LeaseTable:
         """Apply values from the reply of the script RENEW.
 
         Returns whether the set of live epochs has changed. ``live_leases`` has
-        an epoch, its lease as JSON, the next epoch and so on; empty if they
-        have not changed since the last refresh. ``left_epochs`` has the epochs
-        of nodes that have ended in good order.
+        an epoch, its lease as JSON, the next epoch and so on; it is empty if
+        the leases have not changed since the last refresh. ``left_epochs`` has
+        the epochs of nodes that have ended in good order.
 
         An epoch is the number of one life of a node, and its lease proves that
         it goes on.
@@ -152,7 +154,8 @@ class LeaseTable:
             if epoch not in live and lease.node not in live_nodes:
                 overdue[epoch] = msgspec.structs.replace(lease, draining=True)
 
-        # New mappings, so that others notice a change by their identity.
+        # The mappings are new objects, so that other classes notice a change by
+        # their identity.
         self.live = MappingProxyType(live)
         if overdue:
             self.reachable = MappingProxyType({**overdue, **live})
@@ -169,7 +172,8 @@ class LeaseTable:
             self.version = _NO_VERSION
 
     def forget(self, epoch: int) -> None:
-        """Remove an earlier epoch of this node, or an overdue one.
+        """Remove an earlier epoch of this node, or the epoch of an overdue
+        lease.
 
         The next refresh reads all leases.
         """
@@ -182,7 +186,8 @@ class LeaseTable:
 
 
 def _leases_by_epoch(epochs_and_leases: Sequence[bytes]) -> dict[int, Lease]:
-    """Read leases from a reply, which has each epoch before its lease as JSON."""
+    """Read leases from a reply. It has the epochs, each followed by its lease
+    as JSON."""
     leases = {}
     pairs = zip(epochs_and_leases[::2], epochs_and_leases[1::2], strict=True)
     for epoch, data in pairs:
@@ -206,7 +211,7 @@ class _Renewal(NamedTuple):
     replaced: Sequence[bytes]
     """Sessions of this node that are no longer addressed."""
     cleans_up: int
-    """1: this node does the dead-node cleanup."""
+    """1 if this node does the dead-node cleanup, otherwise 0."""
     live_leases: Sequence[bytes]
     redis_ms: bytes
     left_epochs: Collection[bytes]
@@ -245,19 +250,21 @@ class LeaseKeeper(Service):
     """Whether this node does the dead-node cleanup."""
     clock_seconds: float = 0.0
     """How many seconds this node's clock was ahead of the clock of Redis at the
-    last refresh, or behind it (negative)."""
+    last refresh. A negative number means that it was behind."""
     _redis_ms: float = 0.0
     """Milliseconds of Redis's clock at second 0 of :func:`clock`, or a little
     more."""
     _until: float = 0.0
-    """Time of :func:`clock` at which the lease expires; 0: there is no
+    """Time of :func:`clock` at which the lease expires; 0 if there is no
     lease."""
     _renewed_at: float = 0.0
-    """Time of the last renewal; minus infinity: renew at the next refresh."""
+    """Time of the last renewal; minus infinity means that the next refresh
+    renews the lease."""
     _listed_at: float = 0.0
     """Time at which the node was last entered into the lists of servers."""
     _written: bytes = b""
-    """The lease as Redis has it; ``b""``: not known, so it is written again."""
+    """The lease as Redis has it. ``b""`` means that this is not known, so the
+    lease is written again."""
     _replaced_seen: Sequence[bytes] = ()
     """The entries of replaced sessions that this node has read. The next
     renewal removes them from Redis."""
@@ -278,9 +285,9 @@ class LeaseKeeper(Service):
     def redis_ms(self, seconds_ago: float) -> int:
         """Return the time that the clock of Redis showed ``seconds_ago``.
 
-        It is in the milliseconds of the scripts of Redis. It is estimated by
-        the last refresh: never too early, and too late by less than a round
-        trip.
+        It is in the milliseconds of the scripts of Redis. It is estimated from
+        the last refresh. It is never too early, and too late by less than a
+        round trip.
         """
         return int(self._redis_ms + (clock() - seconds_ago) * SECOND_MS)
 
@@ -296,7 +303,7 @@ class LeaseKeeper(Service):
         greenlets. Raises RedisUnavailable, or StartError if this node must not
         join.
         """
-        past = self.lease.epoch  # 0: this is the first one
+        past = self.lease.epoch  # 0: there was no epoch before
         self._until = 0.0
         # A node that has served already has channels which the cluster does not
         # know in the new epoch.
@@ -311,8 +318,8 @@ class LeaseKeeper(Service):
             raise RedisUnavailable("the new lease was lost at once") from None
 
     def _begin_life(self, joining: _Joining, past: int) -> None:
-        """Take the epoch that Redis has given. ``past`` is the one before; 0:
-        there was none."""
+        """Take the epoch that Redis has given. ``past`` is the epoch before; 0
+        if there was no epoch before."""
         self.lease = joining.lease
         if past:
             self.past_epochs = (*self.past_epochs, past)[-_PAST_EPOCHS:]
@@ -326,7 +333,7 @@ class LeaseKeeper(Service):
     def _highest_epoch(self) -> int:
         """Return the highest epoch that this node knows, of any node.
 
-        Redis is told of it, because it may have come back with older data.
+        It is sent to Redis, because Redis may have come back with older data.
         """
         table = self.table
         return max(table.last_epoch, self.lease.epoch, *self.past_epochs, *table.live)
@@ -357,10 +364,10 @@ class LeaseKeeper(Service):
         draining: bool,
         unsettled: bool = False,
     ) -> bool:
-        """Update what the lease says about this node.
+        """Update the facts about this node in its lease.
 
-        Returns whether it should be renewed at once, because the node began or
-        ceased to drain or to be unsettled. Never switches greenlets.
+        Returns whether the lease should be renewed at once, because the node
+        began or ceased to drain or to be unsettled. Never switches greenlets.
         """
         is_urgent = (draining, unsettled) != (self.lease.draining, self.lease.unsettled)
         if is_urgent:
@@ -386,7 +393,7 @@ class LeaseKeeper(Service):
     def report_marks(self) -> None:
         """Publish, with the next refresh, that this node leaves marks.
 
-        A mark is its proof that it has registered all its sessions. Never
+        A mark is a node's proof that it has registered all its sessions. Never
         switches greenlets.
         """
         if not self.lease.marks:
@@ -419,7 +426,7 @@ class LeaseKeeper(Service):
         return self._apply(renewal)
 
     def _note_clock(self, redis_ms: int, began: float, began_unix: float) -> None:
-        """Compare the clock of Redis with the one of this node.
+        """Compare the clock of Redis with the clock of this node.
 
         Redis has read its clock at the earliest when the request ``began``.
         """
@@ -427,7 +434,7 @@ class LeaseKeeper(Service):
         self.clock_seconds = _clock_difference(redis_ms, began_unix, time.time())
 
     def _apply(self, renewal: _Renewal) -> bool:
-        """Take over what Redis has said of the nodes of the cluster.
+        """Apply the facts about the nodes of the cluster from a reply of Redis.
 
         Returns whether the set of live epochs has changed.
         """
@@ -465,7 +472,8 @@ class LeaseKeeper(Service):
             ("HDEL", ACTION_SERVERS, self.lease.clients),
         ]
         if clean:
-            # Otherwise the node that cleans up reads them.
+            # If the node leaves data behind, the node that cleans up reads
+            # these keys.
             commands.append(("DEL", written_key("buckets", epoch)))
             commands.append(("DEL", written_key("channel-buckets", epoch)))
         return commands
@@ -501,7 +509,8 @@ class LeaseKeeper(Service):
             milliseconds = int(self.lease_seconds * SECOND_MS)
             data = self._take_changed_lease()
 
-        # Redis drops the entries that were seen, if they are still the first.
+        # Redis drops the entries that were seen, if they are still the first in
+        # the list.
         first_seen = self._replaced_seen[0] if self._replaced_seen else b""
         return (
             "EVALSHA",
@@ -532,15 +541,15 @@ class LeaseKeeper(Service):
         """Return commands that enter this node into the server lists of the
         original servers.
 
-        Programs for these servers find nodes there. Empty if that was done less
-        than a minute ago.
+        Programs for these servers find nodes there. The list is empty if that
+        was done less than a minute ago.
         """
         if now - self._listed_at < _LIST_SECONDS:
             return []
         self._listed_at = now
         commands: list[Command] = []
         names = ((SERVERS, self.lease.node), (ACTION_SERVERS, self.lease.clients))
-        # An empty name: the node has no such server.
+        # An empty name means that the node has no such server.
         for key, name in names:
             if name:
                 commands.append(("HSET", key, name, int(time.time())))
@@ -571,16 +580,16 @@ class LeaseKeeper(Service):
 
 
 def _adapted(lease: Lease, result: bytes, text: bytes) -> Lease:
-    """Return the lease with which a node can join that Redis has refused.
+    """Return another lease, with which a node that Redis has refused can join.
 
     The cluster expects other feature names, which ``text`` has. For any other
-    ``result`` this raises StartError, and ``text`` is a node or a machine.
+    ``result`` this raises StartError, and ``text`` names a node or a machine.
     """
     other = text.decode("utf-8", "replace")
     if result != b"names":
         raise StartError(_REFUSALS[result].format(other=other, lease=lease))
-    # A node of an older release compares these with its own when it joins
-    # again.
+    # A node of an older release compares these names with its own names when it
+    # joins again.
     return msgspec.structs.replace(lease, feature_names=other)
 
 
@@ -590,8 +599,8 @@ def _clock_difference(redis_ms: int, began: float, ended: float) -> float:
 
     A negative number means that it is behind. Redis has read its clock,
     ``redis_ms``, at some time within a round trip. The trip ``began`` and
-    ``ended`` at Unix times of this node. If the time of Redis lies between
-    them, the clocks agree, and the result is 0.
+    ``ended`` at Unix times of this node. If the time of Redis is between these
+    two times, the clocks agree, and the result is 0.
     """
     redis_time = (EPOCH_MS + redis_ms) / SECOND_MS
     ahead = max(began - redis_time, 0.0)

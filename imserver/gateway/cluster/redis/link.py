@@ -63,7 +63,7 @@ _AWAY: Final = re.compile(
     r"\b(READONLY|OOM|MISCONF|BUSY|NOREPLICAS|MASTERDOWN|CLUSTERDOWN|UNKILLABLE)\b"
 )
 """A word in replies that say that the server as a whole cannot serve now.
-Scripts pass it on inside longer texts."""
+Scripts return this word inside longer texts."""
 _LIFE_BYTES: Final = 8
 """How many random bytes the name of a life has."""
 
@@ -73,27 +73,28 @@ _WRITE: Final = 2
 """Events of a descriptor in gevent's loop."""
 
 Done = Callable[[list[Any] | RedisUnavailable | None], None]
-"""Called with the outcome of :meth:`RedisLink.begin`."""
+"""A function that is called with the outcome of :meth:`RedisLink.begin`."""
 
 
 class RedisLink:
     """A connection that executes pipelines: many commands at once, and their
     replies.
 
-    One exchange at a time. Connects on first use.
+    A link has one exchange at a time. It connects on first use.
     """
 
     life: bytes
     """The name of the life of the server's data, as of the last connection.
-    Another name means that data may be lost. ``b""``: not known."""
+    Another name means that data may be lost. ``b""`` means that the name is not
+    known."""
     connects: int
     """Number of connections made."""
     seconds: float
     """How long an exchange may take."""
     counters: RegistryCounters
     is_cluster = False
-    """Whether it leads to several servers. Then an exchange does not notice the
-    failure of a server that gets no command."""
+    """Whether the link leads to several servers. Then an exchange does not
+    notice the failure of a server that gets no command."""
     whole = True
     """Whether all servers answer, as far as is known."""
     marks: Sequence[str] = ()
@@ -156,7 +157,8 @@ def connect(address: RedisAddress, seconds: float) -> DirectSocket:
     elif address.hosts:
         host, port = address.hosts[0]
     else:
-        # A Unix socket: open_socket() takes its path as host, with port 0.
+        # For a Unix socket, open_socket() takes the path as host, and the port
+        # 0.
         host = options["path"]
         port = 0
 
@@ -232,7 +234,7 @@ def ask(sock: DirectSocket, *command: Any) -> Any:
         if not data:
             raise RedisUnavailable("Connection closed by server.")
         reader.feed(data)
-    # The reader makes exceptions of error replies.
+    # The reader turns error replies into exceptions.
     if isinstance(reply, RedisUnavailable):
         raise reply
     if isinstance(reply, Exception):
@@ -260,7 +262,7 @@ def ask_first(
                     return address.hosts[0][0], reply
             finally:
                 sock.close()
-            # It has answered, but does not know a master.
+            # The server has answered, but does not know a master.
             problem = RedisUnavailable("No master found")
         except TimeoutError:
             problem = RedisUnavailable("Timeout reading from socket", late=True)
@@ -278,7 +280,8 @@ def _master(address: RedisAddress, seconds: float) -> tuple[str, int]:
     greenlets. Raises RedisUnavailable.
     """
     sentinels = _sentinels_of(address)
-    # One share of the time for each sentinel, one for the master.
+    # The time is divided into shares: one for each sentinel, and one for the
+    # master.
     share = seconds / (len(sentinels) + 1)
     _, (master, port) = ask_first(
         sentinels, share, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", address.service
@@ -342,11 +345,12 @@ class ServerLink(RedisLink):
         self._marks_here = marks_here
         # The exchange that begin() has begun.
         self._done: Done | None = None
-        """Called when the exchange ends. None: no exchange is under way."""
+        """The function to call when the exchange ends; None if no exchange is
+        under way."""
         self._replies: list[Any] = []
         """The replies that have arrived."""
         self._reply_count = 0
-        """The number of replies that the exchange waits for in all."""
+        """The number of all replies of the exchange."""
         self._unsent: bytes | memoryview = b""
         """The bytes that the kernel has not accepted yet."""
         self._began = 0.0
@@ -354,7 +358,7 @@ class ServerLink(RedisLink):
 
         self._watchers: tuple[Any, ...] = ()
         """The watchers that wait for replies, for room to send, and for the
-        time limit, in this order. Empty without a connection."""
+        time limit, in this order. It is empty without a connection."""
         self._socket: DirectSocket | None = None
         """The socket of the connection; None without a connection."""
         self._raw: Any = None
@@ -385,7 +389,7 @@ class ServerLink(RedisLink):
             raise RedisUnavailable(text, refused=error.refused) from None
         except gevent.Timeout as timeout:
             self.close()
-            if timeout is not timer:  # it is a time limit of the caller
+            if timeout is not timer:  # this is a time limit of the caller
                 raise
             raise self._no_answer() from None
         finally:
@@ -398,7 +402,8 @@ class ServerLink(RedisLink):
         return RedisUnavailable(f"no answer within {self.seconds:g} s")
 
     def _exchange(self, commands: Sequence[Command]) -> list[Any]:
-        """Exchange commands, and once more over a new connection if that fails.
+        """Exchange commands. If that fails, try once more over a new
+        connection.
 
         A failure is often a connection that the server has closed while it was
         idle. If the server refuses, or is late, a second attempt would not
@@ -446,8 +451,7 @@ class ServerLink(RedisLink):
             self.close()
             raise RedisUnavailable(str(error)) from None
         except BaseException:
-            # Unread replies would be taken for the replies to the next
-            # commands.
+            # Unread replies would be read as the replies to the next commands.
             self.close()
             raise
 
@@ -462,7 +466,7 @@ class ServerLink(RedisLink):
     def _opening(self) -> list[Command]:
         """Return the first commands of a connection.
 
-        They load the scripts, and find out whether data was lost.
+        These commands load the scripts, and find out whether data was lost.
         :meth:`_opened` gets their replies.
         """
         commands: list[Command] = []
@@ -482,8 +486,8 @@ class ServerLink(RedisLink):
     def _opened(self, replies: Sequence[Any]) -> None:
         """Apply the replies to the commands of :meth:`_opening`.
 
-        They tell the life of the data, and whether the server reports changes
-        of keys.
+        The replies tell the life of the data, and whether the server reports
+        changes of keys.
         """
         in_cluster = self._address.kind == "cluster"
         life_replies = len(_IDS) if in_cluster else 1
@@ -520,7 +524,7 @@ class ServerLink(RedisLink):
         Raises RedisUnavailable if the server as a whole cannot serve now.
         """
         assert self._socket is not None
-        # Local names: the loop runs for each reply.
+        # Local names are faster, and the loop runs for each reply.
         reader = self._reader
         receive = self._socket.recv
         replies: list[Any] = []
@@ -597,17 +601,17 @@ class ServerLink(RedisLink):
     def _readable(self) -> None:
         """Callback: read the replies to the exchange that was begun.
 
-        It ends when all replies are there. It also ends, without replies, if
-        the server cannot serve or lacks a script: then the caller repeats it by
-        :meth:`exchange`.
+        The exchange ends when all replies have arrived. It also ends, without
+        replies, if the server cannot serve or lacks a script. Then the caller
+        repeats the exchange by :meth:`exchange`.
         """
         if self._done is None:
             # The connection has ended, or it is used by `exchange`.
             self._watchers[0].stop()
             return
 
-        # Local names, and most replies first: this runs for each reply to a
-        # push.
+        # Local names are faster, and the usual replies come first, because this
+        # runs for each reply to a push.
         reader = self._reader
         replies = self._replies
         reply_count = self._reply_count
@@ -623,7 +627,7 @@ class ServerLink(RedisLink):
                 reply = gets()
                 if reply is INCOMPLETE:
                     return
-                if type(reply) is bytes:  # most of them
+                if type(reply) is bytes:  # the type of most replies
                     replies.append(reply)
                     continue
                 if type(reply) is PushNotification:
@@ -647,7 +651,8 @@ class ServerLink(RedisLink):
     def _expired(self) -> None:
         """Callback of the timer: end the exchange with an error, because Redis
         is late."""
-        # If the loop was late, and not Redis, the replies are here unread.
+        # If only the loop was late, and not Redis, the replies have arrived but
+        # are unread.
         self._readable()
         if self._done is None:
             return
@@ -657,10 +662,10 @@ class ServerLink(RedisLink):
         """End the exchange that was begun, and pass ``result`` to its ``done``.
 
         The result is a list of replies, an error, or None if the caller has to
-        repeat the commands by :meth:`exchange`. If it is no list, the
-        connection is dropped.
+        repeat the commands by :meth:`exchange`. If the result is not a list,
+        the connection is dropped.
         """
-        # Read first, because close() forgets it.
+        # ``_done`` is read first, because close() resets it.
         done = self._done
         if isinstance(result, list):
             self._done = None
@@ -674,7 +679,7 @@ class ServerLink(RedisLink):
     def close(self) -> None:
         """Drop the connection. The next exchange makes a new one.
 
-        Forgets an exchange that was begun, without calling its ``done``.
+        An exchange that was begun is forgotten, without a call of its ``done``.
         """
         sock = self._socket
         self._socket = None
@@ -721,8 +726,8 @@ def _life(replies: Sequence[Any]) -> bytes:
             return replies[0]
         return b""
 
-    # The run of the server, and its history of writes. Both together change
-    # with each restart and failover.
+    # These ids name the run of the server, and its history of writes. At least
+    # one of them changes with each restart and failover.
     ids = []
     for reply in replies:
         if not isinstance(reply, bytes):
@@ -756,7 +761,8 @@ def _calls_with_text(
 ) -> dict[int, Command]:
     """Return the commands to repeat because Redis has lost their scripts.
 
-    Each has the text of its script, and is under the index of its command.
+    The result maps the index of a command to the command with the text of its
+    script.
     """
     calls: dict[int, Command] = {}
     for index, reply in enumerate(replies):
@@ -777,7 +783,7 @@ def _lacks_script(reply: object) -> bool:
 def _away(error: Exception) -> RedisUnavailable | None:
     """Return the reason why the server as a whole cannot serve now.
 
-    None if the error concerns only its command.
+    The result is None if the error concerns only its command.
     """
     if isinstance(error, RedisUnavailable):
         return error

@@ -11,7 +11,7 @@ mark may have sessions of the user.
 
 A Redis Cluster has such hashes on all masters, with the keys
 ``scripts.MARKS_IN_CLUSTER``. Slots move with their data, so marks that have
-moved still hold.
+moved are still valid.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -58,7 +58,7 @@ class OwnMarks:
         self._recovery = recovery
         self._lives: Sequence[Any] | None = None
         """The lives of the marks when the node began to register all its
-        sessions. None: a server did not answer."""
+        sessions. None means that a server did not answer."""
         self._begun_at = (0, 0)
         """The epoch and generation in which the node began to register all its
         sessions."""
@@ -79,7 +79,7 @@ class OwnMarks:
         :meth:`begin`.
 
         Returns False if all sessions must be registered again, because a server
-        may have lost some since then.
+        may have lost sessions since then.
 
         A mark on a server of Redis says that the node has registered all its
         sessions there.
@@ -90,8 +90,8 @@ class OwnMarks:
             # anyway, and that sets the marks.
             return True
         if self._lives is None:
-            # A server did not answer. Nobody expects the marks of this node
-            # before its lease says that there are some.
+            # A server did not answer. Other nodes do not expect the marks of
+            # this node before its lease says that the node leaves marks.
             return not self._keeper.lease.marks
 
         if not self._store(epoch, self._lives):
@@ -126,8 +126,8 @@ class OwnMarks:
             return False
         reads = [("HGET", key, epoch) for key in self._link.marks]
         replies = self._pipeline.execute_all(reads)
-        # Looked at again after the wait: begin() may have been called
-        # meanwhile, and then the marks need not be there.
+        # ``_are_set`` is read again after the wait. If begin() was called
+        # meanwhile, the marks need not exist.
         return self._are_set and replies is not None and None in replies
 
 
@@ -152,8 +152,8 @@ class OtherMarks:
         self._expected: tuple[int, ...] = ()
         """The epochs of the other nodes that leave marks, in order."""
         self._state = (0, 0)
-        """The number of connections and the generation for which ``_proven``
-        holds."""
+        """The number of connections and the generation for which ``_proven`` is
+        valid."""
         self._proven: set[str] = set()
         """The keys of the marks on the proven servers."""
         self.are_all_proven = False
@@ -162,7 +162,7 @@ class OtherMarks:
 
     @property
     def expected(self) -> tuple[int, ...]:
-        """The epochs whose marks must be there; empty if no other node leaves
+        """The epochs that must have left marks; empty if no other node leaves
         marks.
 
         If nodes or connections have changed, all servers count as not proven
@@ -204,7 +204,8 @@ class OtherMarks:
         """Return the keys of the marks that have to be read before these
         commands.
 
-        Their servers are not proven yet. Usually empty.
+        These are the keys on servers that are not proven yet. The list is
+        usually empty.
 
         A server is proven if all other nodes have left marks there: so a user
         who is not found there is absent.
@@ -217,7 +218,7 @@ class OtherMarks:
     def beside(self, commands: Iterable[Command]) -> list[str]:
         """Return the keys of the marks on the servers of these commands.
 
-        Empty if no other node leaves marks.
+        The list is empty if no other node leaves marks.
         """
         if self.expected:
             return sorted(set(map(self._link.mark_of, commands)) - {""})
@@ -230,7 +231,7 @@ class OtherMarks:
 
         Each node is a :class:`SessionRef` with the id 0, because it may have
         sessions that the registry does not know. ``replies`` are the replies to
-        :func:`questions` about ``keys`` and ``expected``. Also notes which
+        :func:`questions` about ``keys`` and ``expected``. This also notes which
         servers are proven.
 
         A mark says that a node has registered all its sessions on this server
@@ -249,7 +250,8 @@ class OtherMarks:
                 self._proven.discard(key)
                 self.are_all_proven = False
             elif expected == self._expected:
-                # Otherwise nodes have come or gone since the question.
+                # If the epochs differ, nodes have joined or left since the
+                # question.
                 self._proven.add(key)
 
         if keys and not self.are_all_proven:
@@ -257,8 +259,8 @@ class OtherMarks:
         return unmarked
 
     def mark_of(self, command: Command) -> str:
-        """Return the key of the marks on the server of a command; ``""`` if
-        none are known there."""
+        """Return the key of the marks on the server of a command; ``""`` if no
+        marks are known there."""
         return self._link.mark_of(command)
 
 

@@ -36,8 +36,8 @@ log = logging.getLogger(__name__)
 _SLOTS: Final = 16_384
 _SLOT_BITS: Final = _SLOTS - 1
 _MARKS_SLOTS: Final = 256
-"""How far apart the slots of the marks are. So a master that has twice as many
-slots in a row certainly has the slot of some marks."""
+"""In each range of this many slots, one slot has marks. So a master that has
+twice as many slots in a row certainly has a slot with marks."""
 _ROUND_SECONDS: Final = 0.01
 """Time between two rounds of an exchange, while slots are being moved."""
 _NO_SLOT: Final = -1
@@ -51,7 +51,8 @@ _SCRIPT_KEY: Final = 3
 """The index of the first key among the words of EVALSHA, after the name, the
 hash of the script, and the number of keys."""
 _MOST_SHARES: Final = 3
-"""Into how many shares the time of a question to several masters is divided."""
+"""The time of a question to several masters is divided into at most this many
+shares."""
 _REDIRECT: Final = re.compile(
     r"(?P<kind>MOVED|ASK|TRYAGAIN)\b(?: (?P<slot>\d+) (?P<host>.*):(?P<port>\d+))?"
 )
@@ -69,7 +70,7 @@ def open_link(
 
     It connects at the first exchange. ``tracked`` gets the changes of keys that
     Redis reports, and belongs to the link for the data, which many callers
-    share. None: it is the link for the lease.
+    share. None means that the link is for the lease.
     """
     is_for_data = tracked is not None
     if address.kind == "cluster":
@@ -116,8 +117,8 @@ def _keys_of_marks() -> list[str]:
 def slot_of(command: Command) -> int:
     """Return the slot of a command, which is the slot of its first key.
 
-    :data:`_NO_SLOT` for a probe (``EXISTS``) or a ``SCAN``, which go to all
-    masters.
+    The result is :data:`_NO_SLOT` for a probe (``EXISTS``) or a ``SCAN``, which
+    go to all masters.
     """
     if isinstance(command, bytes):
         # The line before the key has its size: "$5".
@@ -142,7 +143,8 @@ def _read_slots(reply: Sequence[Any], host: str) -> list[Server | None]:
     # Each row has the first and the last slot of a range, its master and then
     # its replicas.
     for first, last, (name, port, *_), *_ in reply:
-        # Without a name, the server means the address where it was asked.
+        # If the name is empty, the server means the address at which it was
+        # asked.
         server = (name.decode() if name else host, int(port))
         slots[first : last + 1] = [server] * (last + 1 - first)
     return slots
@@ -159,7 +161,7 @@ def _probe_key(slots: Sequence[Server | None], server: Server) -> bytes:
 def _redirect(reply: object) -> re.Match[str] | None:
     """Return the redirect in a reply, as a match of :data:`_REDIRECT`.
 
-    None if the command need not be repeated elsewhere.
+    The result is None if the command need not be repeated elsewhere.
     """
     if isinstance(reply, ErrorReply):
         return _REDIRECT.match(str(reply))
@@ -170,10 +172,10 @@ def _next_scan(command: Command, reply: list[Any], masters: int) -> list[Any]:
     """Return the reply to a step of a SCAN, as if all ``masters`` were one
     server.
 
-    SCAN visits all keys, and returns a cursor with which the next step goes on.
-    The cursor of the caller combines the cursor of a master with the index of
-    that master: cursor of the master · number of masters + index. It is 0 again
-    when the last master has no more keys.
+    SCAN visits all keys, and returns a cursor with which the next step
+    continues. The cursor of the caller combines the cursor of a master with the
+    index of that master: cursor of the master · number of masters + index. It
+    is 0 again when the last master has no more keys.
     """
     next_cursor = int(reply[0])
     index = int(command[1]) % masters
@@ -185,24 +187,24 @@ def _next_scan(command: Command, reply: list[Any], masters: int) -> list[Any]:
 def _join_scans(replies: list[Any], commands: Sequence[Command], masters: int) -> None:
     """Replace the replies of one master to SCANs, as :func:`_next_scan` does.
 
-    ``replies`` are those to the ``commands``.
+    ``replies`` are the replies to the ``commands``.
     """
     for position, command in enumerate(commands):
         reply = replies[position]
-        # The cursor in the reply is that of one master.
+        # The cursor in the reply is the cursor of one master.
         if command[0] == "SCAN" and isinstance(reply, list):
             replies[position] = _next_scan(command, reply, masters)
 
 
 class _Redirects(Struct):
-    """The news about slots in the replies of one round.
+    """The facts about slots that the replies of one round contain.
 
     - ``importing``: slot → the master that is taking it over, and already has
       the keys of a command (``ASK``).
     - ``moved``: slot → its new master (``MOVED``).
     - ``sources``: the masters from which to read the map of slots again,
-      because their map is newer. None in it stands for any master that answers,
-      after another one has failed.
+      because their map is newer. None in the set stands for any master that
+      answers, after another master has failed.
     """
 
     importing: dict[int, Server] = field(default_factory=dict)
@@ -216,11 +218,11 @@ class _Redirects(Struct):
         The redirect is its reply, such as ``MOVED 3999 127.0.0.1:6381``.
         """
         kind = redirect["kind"]
-        if kind == "TRYAGAIN":  # later, at the same server
+        if kind == "TRYAGAIN":  # repeat it later, at the same server
             return
         slot = int(redirect["slot"])
         host, _ = server
-        # Without a host, the server means its own.
+        # Without a host, the server means its own host.
         target = (redirect["host"] or host, int(redirect["port"]))
         if kind == "ASK":
             self.importing[slot] = target
@@ -265,8 +267,8 @@ class _Exchange(Struct):
         for server, part in parts.items():
             result = results[server]
             if isinstance(result, RedisUnavailable):
-                # A replica may have taken over, which the map of another server
-                # tells.
+                # A replica may have taken over. If so, the map of another
+                # server shows it.
                 self.failed[server] = result
                 unanswered.update(part)
                 redirects.sources.add(None)
@@ -300,7 +302,7 @@ def _results_of(
 ) -> dict[Server, list[Any] | RedisUnavailable]:
     """Wait for the exchanges with all masters, and return their results.
 
-    If the caller is killed meanwhile, they end, too.
+    If the caller is killed meanwhile, the exchanges end, too.
     """
     try:
         return {server: job.get() for server, job in jobs.items()}
@@ -315,8 +317,8 @@ class ClusterLink(RedisLink):
     master. Commands go to the masters of their slots, to all masters at once.
     An exchange ends when all masters have replied, so commands of one slot keep
     their order. They keep it also while a slot moves: a command that a master
-    refers to another one (``MOVED``, ``ASK``) is repeated there before the next
-    exchange.
+    refers to another master (``MOVED``, ``ASK``) is repeated there before the
+    next exchange.
 
     ``shared`` means that many callers share the link. Then a master that does
     not answer is left out until :meth:`restore` reaches it or a replica that
@@ -349,11 +351,12 @@ class ClusterLink(RedisLink):
         """Each master with slots → a probe: a command with a key in one of its
         slots."""
         self._slots: list[Server | None] = []
-        """The map of slots: the master of each slot (None: no master is
-        known), and at the end None for commands without a slot. Empty while
+        """The map of slots: the master of each slot (None: no master is known),
+        and at the end None for commands without a slot. The list is empty while
         the map is not known."""
         self._absent: dict[Server, RedisUnavailable] = {}
-        """The masters that are left out, and why."""
+        """The masters that are left out, each with the error that is the
+        reason."""
         self._closed_connects = 0
         """Number of connections made by links that are closed."""
         self.marks = _keys_of_marks() if shared else ()
@@ -443,7 +446,7 @@ class ClusterLink(RedisLink):
             if not links[server].is_open and server not in absent:
                 return False
 
-        # From here on the exchange has begun: each part is answered once.
+        # From here on the exchange has begun, and each part is answered once.
         self._replies = [None] * len(commands)
         self._missing_parts = len(parts)
         self._must_repeat = False
@@ -483,7 +486,7 @@ class ClusterLink(RedisLink):
         if self._missing_parts:
             return
 
-        # One error for all, if no master is left.
+        # If no master is left, all commands get one error.
         if self._masters.keys() <= self._absent.keys():
             done(next(iter(self._absent.values())))
         elif self._must_repeat:
@@ -539,7 +542,7 @@ class ClusterLink(RedisLink):
         """Leave out the masters that have failed in an exchange.
 
         One master that answers is enough for a result. Raises RedisUnavailable
-        if none has.
+        if no master has answered.
         """
         if self._masters.keys() <= failed.keys():
             self.close()
@@ -553,10 +556,11 @@ class ClusterLink(RedisLink):
     ) -> _Redirects:
         """Send the unanswered commands to their masters, and store the replies.
 
-        ``redirects`` is the news about slots of the round before. Returns that of
-        this round. Switches greenlets.
+        ``redirects`` is the news about slots of the round before. Returns the
+        news of this round. Switches greenlets.
         """
-        # In the same order each time, because the cursors of SCAN count them.
+        # The masters are in the same order each time, because the cursors of
+        # SCAN contain their indexes.
         masters = sorted(self._masters)
         importing = redirects.importing
         parts = self._parts_of(exchange, commands, masters, importing)
@@ -588,7 +592,7 @@ class ClusterLink(RedisLink):
             for server in servers:
                 if server not in exchange.failed:
                     parts.setdefault(server, []).append(index)
-                # A probe has several masters, of which the first error counts.
+                # A probe goes to several masters. Its reply is the first error.
                 elif exchange.replies[index] is None:
                     exchange.replies[index] = exchange.failed[server]
         return parts
@@ -609,7 +613,7 @@ class ClusterLink(RedisLink):
             if server is None:
                 return []
             return [server]
-        # It is a probe.
+        # The command is a probe.
         if command[0] == "EXISTS":
             return masters
         return [masters[int(command[1]) % len(masters)]]
@@ -658,8 +662,8 @@ class ClusterLink(RedisLink):
         for index in part:
             command = commands[index]
             if slot_of(command) in importing:
-                # Without it, a master refuses commands for a slot that it is still
-                # taking over.
+                # Without ASKING, a master refuses commands for a slot that it
+                # is still taking over.
                 sent.append(("ASKING",))
             positions.append(len(sent))
             sent.append(self._form_for(server, command, masters))
@@ -687,7 +691,8 @@ class ClusterLink(RedisLink):
         for source in redirects.sources:
             with suppress(RedisUnavailable):
                 self._load(failed, source)
-        # Last, because a redirect may be newer than the map of another master.
+        # Redirects are applied last, because they may be newer than the map of
+        # another master.
         for slot, server in redirects.moved.items():
             self._link(server)
             self._slots[slot] = server
@@ -705,7 +710,7 @@ class ClusterLink(RedisLink):
             return
 
         for server in list(self._absent):
-            if server not in self._links:  # it is no master any more
+            if server not in self._links:  # this server is no longer a master
                 self._absent.pop(server, None)
             elif self._is_answering(server):
                 self._absent.pop(server, None)

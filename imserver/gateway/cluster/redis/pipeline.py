@@ -5,10 +5,10 @@ its replies, answers the callers and sends the commands that were queued
 meanwhile. A greenlet does the work that would block: it connects, and repeats
 an exchange after a lost connection. When an exchange fails, all queued callers
 get None, the circuit opens, and until a probe succeeds every call returns None
-at once. If one master of a Redis Cluster does not answer, only callers that
-need it get None.
+at once. If one master of a Redis Cluster does not answer, only callers with
+commands for this master get None.
 
-An exchange has a time limit; after a failure its connection is dropped. An
+Each exchange has a time limit. After a failure its connection is dropped. An
 exchange of the greenlet after a lost connection has its own time limit.
 Commands must be harmless when executed twice.
 """
@@ -36,13 +36,15 @@ _AT_ONCE: Final = 64
 """How many callers of a pipeline are switched to directly. Further callers get
 their replies by a callback each."""
 _POST_SECONDS: Final = 0.25
-"""How long posted commands wait for a pipeline that leaves anyway."""
+"""How long posted commands wait for a pipeline that is sent for other
+commands."""
 _MAX_POSTED: Final = 100_000
 """Limit of the waiting posted commands. Further ones are dropped."""
 _USUAL: Final = frozenset((bytes, int, list, type(None)))
-"""Types of replies that are no errors."""
+"""Types of replies that are not errors."""
 _PROBE: Final = ("EXISTS", EPOCH)
-"""A Redis Cluster sends it with other keys to all masters."""
+"""The command of a probe. The link to a Redis Cluster sends it, with other
+keys, to all masters."""
 
 
 class Pipeline:
@@ -91,9 +93,9 @@ class Pipeline:
         """Whether the greenlet has to exchange the pipeline."""
         self._idle: Waiter[None] | None = None
         """The waiter of the greenlet while it has nothing to do."""
-        # Under load the next pipeline leaves at once, and the timer does not
-        # fire. It repeats: a fired one-shot timer would fire at once when
-        # restarted.
+        # Under load the next pipeline is sent at once, and the timer does not
+        # fire. The timer repeats, because a one-shot timer that has fired would
+        # fire at once when it is restarted.
         self._timer = get_hub().loop.timer(0.0, _POST_SECONDS)
         self._timer_runs = False
         self._post_due = False
@@ -111,7 +113,7 @@ class Pipeline:
         Waiting callers get None. Switches greenlets.
         """
         if self.admits_calls:
-            # The posted commands leave with this one.
+            # The posted commands are sent together with this probe.
             self._execute([_PROBE])
         self.admits_calls = False
         if self._greenlet is not None:
@@ -215,7 +217,7 @@ class Pipeline:
         self._commands = commands
 
         if not commands:
-            self._finish([])  # a timer has fired for nothing
+            self._finish([])  # the timer has fired, but no commands wait
         elif not self._may_send():
             self._finish(replies=None)
         else:
@@ -260,8 +262,8 @@ class Pipeline:
         if replies is not None and not _USUAL.issuperset(map(type, replies)):
             self._handle_errors(replies)
 
-        # Before the callers run, because they may queue commands for the next
-        # pipeline.
+        # This is set before the callers run, because they may queue commands
+        # for the next pipeline.
         self._busy = False
         self._commands = []
         if replies is not None:
@@ -316,7 +318,7 @@ class Pipeline:
                 self._fail(error)
             except Exception:
                 log.exception("a pipeline to Redis failed")
-            # By a callback, because it switches to the callers.
+            # A callback calls it, because it switches to the callers.
             get_hub().loop.run_callback(self._finish, replies)
 
     def _fail(self, error: RedisUnavailable) -> None:

@@ -51,8 +51,8 @@ CLAIM_SECONDS: Final = 10
 _RESULT_SECONDS: Final = 600
 """How long other nodes know the result of a request, at most."""
 _REPLACED_SECONDS: Final = 60
-"""How long the list of replaced sessions stays: their node reads it every
-second."""
+"""How long the list of replaced sessions stays. The node of the sessions reads
+the list every second."""
 _CHANNEL_BUCKETS: Final = 1024
 _CACHED_APPS: Final = 1024
 _CLAIM_PREFIX: Final = b"acc:submit:again:seq:"
@@ -62,7 +62,7 @@ _FIND_USERS: Final = 1000
 _MAX_UNANSWERED: Final = 10_000
 """Limit of the remembered claims without an answer."""
 _MAX_KNOWN: Final = 20_000
-"""Limit of the users whose sessions are remembered; 400 bytes each."""
+"""Limit of the users whose sessions are remembered. Each takes 400 bytes."""
 _UNKNOWN: Final[tuple[TrackedKey, tuple[SessionRef, ...]]] = (
     TrackedKey(unchanged=False),
     (),
@@ -182,8 +182,8 @@ def marked_offline(data: bytes, nodes: Collection[str]) -> bytes | None:
     """Return a readable record with the user marked as offline.
 
     Used for the users of dead nodes. Returns None if the record must stay as it
-    is: it belongs to another node than ``nodes``, is marked offline already, or
-    is invalid.
+    is: it belongs to a node that is not in ``nodes``, is already marked
+    offline, or is invalid.
     """
     record = None
     # A record has one of two forms; it is valid in at most one of them.
@@ -200,8 +200,8 @@ def marked_offline(data: bytes, nodes: Collection[str]) -> bytes | None:
 
 
 BUCKETS: Final = 16384
-"""Buckets per app. With 100 users each they hold 1.6 million users; Redis packs
-hashes of that size."""
+"""Buckets per app. With 100 users in each bucket, an app has 1.6 million users.
+Redis stores hashes of this size compactly."""
 
 
 def encoded(text: str) -> bytes:
@@ -269,7 +269,7 @@ def field_of(user: bytes) -> bytes:
 
 
 def user_of(field: bytes) -> bytes:
-    """The user of a field. Undoes :func:`field_of`."""
+    """Return the user of a field. It is the inverse of :func:`field_of`."""
     return field.removeprefix(b"=")
 
 
@@ -329,8 +329,8 @@ class WrittenBuckets:
     """The buckets that this node has recorded for its epoch.
 
     A bucket has the sessions of some users. An epoch is one life of a node. If
-    this node dies, another one reads which buckets it must clean. Owner of that
-    record.
+    this node dies, another node reads here which buckets it must clean. Owner
+    of that record.
     """
 
     def __init__(self, keeper: LeaseKeeper) -> None:
@@ -348,7 +348,7 @@ class WrittenBuckets:
 
         Send them before the sessions are registered, so that no session is in a
         bucket that nobody would clean. The list is usually empty, because all
-        buckets are recorded already. ``generation`` grows whenever Redis may
+        buckets are already recorded. ``generation`` grows whenever Redis may
         have lost data. Never switches greenlets.
 
         A bucket is a hash in Redis with the sessions of a part of the users of
@@ -421,8 +421,8 @@ class _UserLookup(msgspec.Struct, frozen=True, gc=False):
     user.
 
     A mark is the proof of a node that it has registered all its sessions on one
-    server of Redis. ``expected_marks`` has the epochs that should have left
-    one. ``bucket`` tells whether Redis has reported a change of the user's
+    server of Redis. ``expected_marks`` has the epochs that should have left a
+    mark. ``bucket`` tells whether Redis has reported a change of the user's
     sessions.
     """
 
@@ -483,14 +483,14 @@ class Lookup:
         order of ``users``.
 
         A session is addressed if it has its number in the registry, so that
-        pushes reach it. A node that may have more sessions of a user follows
-        these as a reference with the id 0. Returns None if the registry did not
-        answer.
+        pushes reach it. After these sessions come references with the id 0, for
+        nodes that may have more sessions of the user. Returns None if the
+        registry did not answer.
         """
         refs_of_users: list[tuple[SessionRef, ...]] = []
         for first in range(0, len(users), _FIND_USERS):
             part = users[first : first + _FIND_USERS]
-            # Few enough that other callers need not wait.
+            # A part is small enough that other callers need not wait for long.
             refs_of_part = self._find([_lookup(app, user) for user in part])
             if refs_of_part is None:
                 return None
@@ -512,9 +512,9 @@ class Lookup:
         did not answer.
 
         A look-up that finds nothing is repeated together with the marks of its
-        server, unless these were read the first time. A mark proves that a node
-        has registered all its sessions there. So a user counts as absent only
-        if all nodes have left marks.
+        server, unless the marks were read the first time. A mark proves that a
+        node has registered all its sessions there. So a user counts as absent
+        only if all nodes have left marks.
         """
         marks = self._marks
         keys = marks.unproven(commands)
@@ -541,7 +541,7 @@ class Lookup:
         """Repeat look-ups together with the marks of their servers.
 
         ``missed`` has the indexes of these look-ups. Their new results replace
-        the ones before. Returns False if the registry did not answer.
+        the earlier results. Returns False if the registry did not answer.
         """
         repeated = [commands[index] for index in missed]
         keys = self._marks.beside(repeated)
@@ -604,7 +604,7 @@ class Lookup:
             for ref in refs:
                 epochs.add(ref.epoch)
         live = live_leases(self._keeper.table, self._recovery, epochs)
-        # Nearly always all of them live, so no list is copied.
+        # Nearly always all nodes live, so no list is copied.
         if epochs <= live.keys():
             return results
         return [_refs_in(live, refs) for refs in results]
@@ -637,7 +637,7 @@ class Lookup:
         if replies is not None and not isinstance(replies[-1], Exception):
             refs = self._refs_found(lookup, replies)
         if replies is None or refs is None:
-            # Nobody knows whether Redis has carried out the claim.
+            # It is unknown whether Redis has carried out the claim.
             self._remember_unanswered((key,), (token,))
             return None
 
@@ -681,8 +681,8 @@ class Lookup:
         refs = lookup.refs
         keys = lookup.mark_keys
         if lookup.commands:
-            # The last reply is to the claim. The reply to CACHING follows the
-            # replies about the marks.
+            # The last reply is to the claim. Before it come the replies about
+            # the marks, and the reply to CACHING.
             refs = _refs(replies[-2])
             is_watched = lookup.bucket.unchanged and replies[len(keys)] == b"OK"
             if is_watched and refs:
@@ -709,7 +709,7 @@ class Lookup:
         if keys:
             mark_replies = replies[: len(keys)]
             unmarked = marks.unmarked(keys, lookup.expected_marks, mark_replies)
-            # One command has marks under one key at most.
+            # A single command has marks under at most one key.
             return refs + unmarked.get(keys[0], ())
         if marks.expected and not (refs and marks.are_all_proven):
             # The marks were not read with the look-up. Read them now, because
@@ -737,8 +737,8 @@ class Lookup:
         """Claim message ids, so that each message is sent once.
 
         Returns the claims in the order of ``keys``. A claim is ``mine``, or it
-        tells that somebody else had the id before. Returns None if the registry
-        did not answer.
+        says that another request had the id before. Returns None if the
+        registry did not answer.
         """
         epoch = self._keeper.lease.epoch
         tokens = [f"?{epoch}.{next(self._tokens)}" for _ in keys]
@@ -788,10 +788,9 @@ class Lookup:
         return True
 
     def settle(self, claim: Claim, accepted: bool, result: bytes = b"") -> None:
-        """End a claim of this node, when it is known what became of the
-        message.
+        """End a claim of this node, when the outcome of its message is known.
 
-        If the message was ``accepted``, its id is remembered, otherwise the id
+        If the message was ``accepted``, its id is remembered. Otherwise the id
         is free again. ``result`` is for other nodes, which get it from
         :meth:`results` for a while; ``b""`` stores no result. Never switches
         greenlets.
@@ -799,8 +798,8 @@ class Lookup:
         if claim.state != "mine" or not claim.token:
             return
         key = _CLAIM_PREFIX + claim.key.encode("utf-8", "surrogatepass")
-        # post() sends the commands and drops the replies: if one is lost, the
-        # claim ends by itself after a while.
+        # post() sends the commands and drops the replies. If a command is lost,
+        # the claim ends by itself after a while.
         if accepted and result:
             seconds = min(_RESULT_SECONDS, self._dedupe_seconds)
             result_key = _RESULT_PREFIX + encoded(claim.key)
@@ -829,7 +828,7 @@ class Lookup:
         """Remember the tokens of claims that Redis has not answered."""
         for key, token in zip(keys, tokens, strict=True):
             self._unanswered.setdefault(key, token)
-        # The oldest ones are forgotten first.
+        # The oldest claims are forgotten first.
         while len(self._unanswered) > _MAX_UNANSWERED:
             del self._unanswered[next(iter(self._unanswered))]
 
@@ -863,7 +862,7 @@ def _refs(reply: Any) -> tuple[SessionRef, ...]:
 def _refs_in(
     leases: Collection[int], refs: tuple[SessionRef, ...]
 ) -> tuple[SessionRef, ...]:
-    """Return those sessions that are on nodes with these epochs."""
+    """Return the sessions that are on nodes with these epochs."""
     return tuple([ref for ref in refs if ref.epoch in leases])
 
 
@@ -927,7 +926,7 @@ _REFUSED: Final = 2
 NONE_LEFT: Final = 1
 """The session was the last one of its user."""
 NONE_THERE: Final = 2
-"""The session was not there, and the user had no other one."""
+"""The session was not there, and the user had no other session."""
 
 
 class SessionCommands(Service):
@@ -952,9 +951,9 @@ class SessionCommands(Service):
         """Return the command that registers a session, so that pushes find it.
 
         A session that has a number already is registered again. ``replacing``
-        has sessions that are known to be dead, and so do not block this one.
-        ``late`` means that the session began a while ago, and gets the number
-        of that time.
+        has sessions that are known to be dead, and so do not block this
+        session. ``late`` means that the session began a while ago, and gets the
+        number of that time.
         """
         user = encoded(session.user)
         lease = self._keeper.lease
@@ -1004,8 +1003,8 @@ class SessionCommands(Service):
         """Return the result that a reply to :meth:`register` has, or None if
         the command failed.
 
-        If the session is addressed, sets its number and generation. A reply has
-        one of three forms:
+        If the session is addressed, this sets its number and generation. A
+        reply has one of three forms:
 
         - ``[1, number, replaced sessions]``: the session is addressed,
         - ``[2, blocking sessions]``: the session is refused,
@@ -1047,7 +1046,7 @@ class SessionCommands(Service):
         # lease.
         for ref in registration.replaced:
             if ref.epoch == lease.epoch:
-                continue  # this node knows it already
+                continue  # this node already knows it
             key = f"{REPLACED}{ref.epoch}"
             entry = b"%d\0%b\0%b" % (ref.id, encoded(session.app), user)
             commands.append(("RPUSH", key, entry))
@@ -1212,7 +1211,7 @@ class ChannelLookup(Service):
 def _with_unsettled(
     nodes: Mapping[int, int], unsettled: Mapping[int, int], live: Collection[int]
 ) -> dict[int, int]:
-    """Return the live nodes with members of a channel, and the unsettled ones.
+    """Return the live nodes with members of a channel, and the unsettled nodes.
 
     Reported numbers replace the 0 of a node that is not settled.
     """
@@ -1228,7 +1227,7 @@ def _report_commands(
 ) -> list[Command]:
     """Return the commands that store a batch of a report.
 
-    ``epoch`` is the one of this node, and ``dead`` has the dead ones. The
+    ``epoch`` is the epoch of this node, and ``dead`` has the dead epochs. The
     buckets are recorded before the channels are written, because the cleanup
     after a dead node finds channels by their buckets.
     """
@@ -1251,7 +1250,7 @@ def _parse_nodes(value: Any) -> dict[int, int]:
     members.
 
     For example, ``12.340,14.7`` says that the node with epoch 12 has 340
-    members, and the one with epoch 14 has 7. A missing field gives an empty
+    members, and the node with epoch 14 has 7. A missing field gives an empty
     mapping.
     """
     if not isinstance(value, bytes) or not value:

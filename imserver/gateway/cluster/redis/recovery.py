@@ -96,9 +96,9 @@ class DeadNodeCleanup(Service):
 
     An epoch is one life of a node. Each epoch records the buckets into which it
     has written: parts of the registry with some users, or some channels, each.
-    For an epoch without such records (an older version, or Redis has lost
-    them), all buckets of ``apps`` and of the apps in its lease are read.
-    Switches greenlets all the time.
+    An epoch may have no such records, because its node has an older version, or
+    because Redis has lost them. Then all buckets of ``apps`` and of the apps in
+    its lease are read. Switches greenlets all the time.
     """
 
     pipeline: Pipeline
@@ -108,7 +108,7 @@ class DeadNodeCleanup(Service):
     def run(self, epochs: Collection[int], is_live: Callable[[str], bool]) -> None:
         """Clean up after these dead epochs.
 
-        ``is_live`` tells whether the node with an id has a live lease: a node
+        ``is_live`` tells whether the node with an id has a live lease. A node
         that has started again has another epoch. Raises :class:`Interrupted`.
 
         A dead epoch is a life of a node that has ended without a farewell, and
@@ -121,7 +121,8 @@ class DeadNodeCleanup(Service):
         for app, buckets in self._find_buckets(leases).items():
             users += self._clean_app(app, buckets, epochs, addresses)
 
-        # Only now, because an interrupted cleanup has to find the epochs again.
+        # The epochs are forgotten only now, because an interrupted cleanup has
+        # to find them again.
         dead = {
             node: address for node, address in addresses.items() if not is_live(node)
         }
@@ -132,8 +133,8 @@ class DeadNodeCleanup(Service):
     def _find_buckets(self, leases: Mapping[int, Lease | None]) -> BucketsByApp:
         """Return the buckets that may have sessions of dead epochs.
 
-        ``leases`` has the last lease of each dead epoch; None if Redis no
-        longer has it.
+        ``leases`` has the last lease of each dead epoch, or None if Redis no
+        longer has the lease.
 
         A dead epoch is a life of a node that has ended. A bucket is a hash in
         Redis with the sessions of a part of the users of an app.
@@ -151,9 +152,11 @@ class DeadNodeCleanup(Service):
         return buckets_by_app
 
     def _read_leases(self, epochs: Collection[int]) -> dict[int, Lease | None]:
-        """Return the last lease of each dead epoch; None: Redis has lost it.
+        """Return the last lease of each dead epoch, or None if Redis has lost
+        the lease.
 
-        The lease names the node, and its apps. Raises :class:`Interrupted`.
+        The lease names the node, and the apps of the node. Raises
+        :class:`Interrupted`.
 
         A dead epoch is a life of a node that has ended.
         """
@@ -176,8 +179,8 @@ class DeadNodeCleanup(Service):
         ``dead_nodes`` maps the nodes that have not joined again to the
         addresses of their client ports.
 
-        An epoch is the number of one life of a node. These ones have ended, and
-        all that they have left was removed.
+        An epoch is the number of one life of a node. These epochs have ended,
+        and all their remaining data was removed.
         """
         commands: list[Command] = [
             ("DEL", written_key("buckets", epoch)) for epoch in epochs
@@ -193,8 +196,8 @@ class DeadNodeCleanup(Service):
     def _clean_channels(self, epochs: Collection[int]) -> None:
         """Remove the members of dead epochs from the channels.
 
-        Only the buckets that they have recorded are read. Then these records
-        are removed.
+        Only the buckets that these epochs have recorded are read. Then these
+        records are removed.
 
         A dead epoch is a life of a node that has ended. A bucket is a hash with
         the members of a part of the channels of an app.
@@ -227,7 +230,7 @@ class DeadNodeCleanup(Service):
     def _add_buckets(self, epoch: int, buckets_by_app: BucketsByApp) -> bool:
         """Add the buckets that a dead epoch has recorded to ``buckets_by_app``.
 
-        None in place of the buckets of an app stands for all of them. Returns
+        None in place of the buckets of an app stands for all buckets. Returns
         False if the epoch has recorded no buckets.
 
         A bucket is a hash in Redis with the sessions of a part of the users of
@@ -257,9 +260,9 @@ class DeadNodeCleanup(Service):
     ) -> int:
         """Remove the sessions of dead epochs from buckets of an app.
 
-        ``buckets`` has the numbers of the buckets; None: all of them. ``nodes``
-        has the dead nodes, whose users are marked as offline. Returns the
-        number of users who have no session left.
+        ``buckets`` has the numbers of the buckets; None means all buckets.
+        ``nodes`` has the dead nodes, whose users are marked as offline. Returns
+        the number of users who have no session left.
 
         A bucket is a hash in Redis with the sessions of a part of the users.
         """
@@ -299,8 +302,8 @@ class DeadNodeCleanup(Service):
 
         Records of nodes that are not in ``nodes`` stay as they are. A user may
         log in meanwhile. So the record is read before the sessions. If there
-        are no sessions then, a later login writes another record, and the
-        script does not overwrite that.
+        are no sessions, a later login writes another record, and the script
+        does not overwrite that record.
         """
         keys = [record_key(app, user) for user in users]
         changes: list[Command] = []
@@ -322,8 +325,8 @@ class DeadNodeCleanup(Service):
         ``keys`` has the keys of the records. In the result, None stands for a
         record or sessions that do not exist.
         """
-        # All records come first: a user who logs in meanwhile then has a
-        # session.
+        # All records are read before the sessions. So if a user logs in
+        # meanwhile, a session is found.
         reads: list[Command] = [("GET", key) for key in keys]
         for user in users:
             reads.append(("HGET", bucket_of(app, user), field_of(user)))
@@ -352,8 +355,9 @@ def _offline_change(
 ) -> Command | None:
     """Return the command that marks a user of one of these nodes offline.
 
-    None if there is no readable ``record`` under the ``key``, if it is that of
-    another node, or if the user has logged in: then ``refs`` has sessions.
+    The result is None if there is no readable ``record`` under the ``key``, or
+    if it is the record of another node. It is also None if the user has logged
+    in; then ``refs`` has sessions.
     """
     if not isinstance(record, bytes) or refs is not None:
         return None
@@ -385,7 +389,7 @@ def extend_records(pipeline: Pipeline, sessions: Iterable[Session]) -> None:
     """
     waiting = iter(sessions)
     while batch := list(islice(waiting, _BATCH)):
-        # Paced, because a node may have very many sessions.
+        # There are pauses, because a node may have very many sessions.
         commands: list[Command] = []
         for session in batch:
             key = record_key(session.app, encoded(session.user))
@@ -397,7 +401,8 @@ NOTHING: Final = 0
 UNREGISTERED: Final = 1
 EVERYTHING: Final = 2
 Extent = Literal[0, 1, 2]
-"""Which sessions must be registered again."""
+"""Which sessions must be registered again: the value of NOTHING, of EVERYTHING,
+or the value between them for sessions that Redis does not know."""
 
 
 class RegistryRecovery(Service, dict=True):
@@ -422,8 +427,8 @@ class RegistryRecovery(Service, dict=True):
     def __post_init__(self) -> None:
         """Prepare the state of a node that has not joined yet."""
         self.generation = 0
-        """Increases whenever everything must be registered again; 0: nothing
-        was registered yet."""
+        """A number that grows whenever everything must be registered again; 0
+        means that nothing was registered yet."""
         self.up = False
         """Whether the last lease check succeeded."""
         self.pending: Extent = NOTHING
@@ -441,18 +446,19 @@ class RegistryRecovery(Service, dict=True):
         """The epoch as of the last tick."""
         self._refusal = ""
         """Why Redis refused the last renewal, so that a reason is logged once;
-        ``""``: it did not refuse."""
+        ``""`` if it did not refuse."""
         self._is_clock_wrong = False
         self._connects = 0
         """How many connections to Redis there were at the last check of the
         life of its data."""
         self._life = b""
         """The life of the data in Redis: a name that changes when a server may
-        have lost data. ``b""``: not known."""
+        have lost data. ``b""`` if the life is not known."""
         self._wake = Flag()
-        """Set to check now instead of at the next tick."""
+        """A flag that is set to make the greenlet check at once, and not at the
+        next tick."""
         self._ticked = Flag()
-        """Set after each check, for :meth:`look_again`."""
+        """A flag that is set after each check, for :meth:`look_again`."""
         self._greenlet: gevent.Greenlet[..., None] | None = None
         self._jobs: dict[str, gevent.Greenlet[..., None]] = {}
         """The last greenlet of each job, by the name of the job."""
@@ -516,7 +522,8 @@ class RegistryRecovery(Service, dict=True):
             except RedisUnavailable as error:
                 # The node may have a new epoch although a later command failed.
                 self._note_epoch()
-                # One warning for each outage, and for each reason of a refusal.
+                # There is one warning for each outage, and one for each reason
+                # of a refusal.
                 if self.up or (error.refused and str(error) != self._refusal):
                     log.warning("lease not renewed: %s", error)
                 self.up = False
@@ -533,7 +540,7 @@ class RegistryRecovery(Service, dict=True):
         keeper = self.keeper
         has_changed = False
         try:
-            # 0: the node has not joined yet.
+            # The epoch 0 means that the node has not joined yet.
             if not keeper.lease.epoch or self.rejoin:
                 self._rejoin()
             else:
@@ -603,7 +610,7 @@ class RegistryRecovery(Service, dict=True):
             log.info("the clock of this node agrees with that of Redis")
             return
 
-        # In words that tell what goes wrong.
+        # The words name the direction of the difference.
         difference = "ahead of" if ahead > 0 else "behind"
         expiry = "early" if ahead > 0 else "late"
         log.warning(
@@ -618,7 +625,7 @@ class RegistryRecovery(Service, dict=True):
         """Take a new epoch, while the node serves.
 
         Raises RedisUnavailable, also if this node must not join, because a node
-        that has started goes on trying.
+        that has started continues to try.
 
         With a new epoch the node begins another life: its earlier registrations
         no longer count.
@@ -635,7 +642,7 @@ class RegistryRecovery(Service, dict=True):
         """If the node has a new epoch, request that everything is registered
         again.
 
-        The registrations of the earlier epoch count no longer.
+        The registrations of the earlier epoch no longer count.
         """
         if self.keeper.lease.epoch == self._epoch:
             return
@@ -650,8 +657,8 @@ class RegistryRecovery(Service, dict=True):
     def _check_restart(self) -> None:
         """After a new connection, check whether Redis may have lost data.
 
-        The life is a name of its data. If it is another life, or not known, the
-        data may lack the last writes. Then everything is registered again.
+        The life is a name of its data. If the life has changed or is not known,
+        the data may lack the last writes. Then everything is registered again.
         """
         connects = sum(link.connects for link in self._links)
         if connects == self._connects:
@@ -676,9 +683,10 @@ class RegistryRecovery(Service, dict=True):
     def _run_reregistration(self) -> None:
         """Job: register the pending sessions again.
 
-        If it is interrupted, they are pending again.
+        If the job is interrupted, the sessions are pending again.
         """
-        # All nodes may have to do it at once.
+        # Perhaps all nodes have to register sessions at once, so they take
+        # turns.
         take_turns(len(self.keeper.table.live))
         extent = self.pending
         self.pending = NOTHING
@@ -699,7 +707,8 @@ class RegistryRecovery(Service, dict=True):
         def is_live(node: str) -> bool:
             return any(lease.node == node for lease in table.live.values())
 
-        # By the id of the node, because it may have started again.
+        # Nodes are compared by their ids, because a node may have started
+        # again.
         try:
             self._cleanup.run(table.dead_epochs, is_live)
         except Interrupted:

@@ -72,7 +72,8 @@ _FORGET_SECONDS: Final = 5.0
 """How long an erasure waits for the end of the last session of a user."""
 _FORGET_LOOK_SECONDS: Final = 0.05
 _EXTENSIONS: Final = 4
-"""How often a record is extended in its lifetime, so that some may fail."""
+"""How many times a record is extended in its lifetime. So some attempts may
+fail."""
 _EXTENSION_SPREAD: Final = (0.75, 1.25)
 """The least and the greatest share of the usual pause, so that nodes do not
 extend records at once."""
@@ -82,7 +83,7 @@ class RedisRegistry:
     """The registry of nodes that share a Redis: who is connected to which node.
 
     It has the methods of
-    :class:`imserver.gateway.cluster.registry.SoloRegistry`, and those for
+    :class:`imserver.gateway.cluster.registry.SoloRegistry`, and the methods for
     sessions, channels and claims. ``apps`` has the apps of this node.
     ``dedupe_seconds`` is the lifetime of an accepted message id. ``created``
     returns when an app was created, see :class:`RedisHistory`.
@@ -118,7 +119,8 @@ class RedisRegistry:
         self._commands = SessionCommands(self.keeper, single)
         self._written = WrittenBuckets(self.keeper)
 
-        # These are the hot methods. As attributes they cost no further call.
+        # These methods are called very often. As attributes of this object,
+        # they need no further call.
         lookup = self._make_lookup(data_link, tracked, dedupe_seconds)
         self.find = lookup.find
         self.find_in_apps = lookup.find_in_apps
@@ -139,7 +141,7 @@ class RedisRegistry:
         """Session id → a session that has ended, but Redis has not confirmed
         its end."""
         self._recorder: gevent.Greenlet[..., None] | None = None
-        """Extends the readable records."""
+        """The greenlet that extends the readable records."""
 
     def _make_pipeline(self, data_link: RedisLink) -> Pipeline:
         """Return the pipeline by which all calls share round trips."""
@@ -200,7 +202,7 @@ class RedisRegistry:
         for one of these reasons:
 
         - The cluster has another secret or another database.
-        - A live node on another machine has the address of this one.
+        - A live node on another machine has the address of this node.
         - Redis rejects the user or the password.
 
         A lease proves for some seconds that a node lives. Its epoch is the
@@ -322,9 +324,9 @@ class RedisRegistry:
     ) -> None:
         """Put the state of this node into its lease, where other nodes read it.
 
-        ``counts`` has the number of users by app. ``draining``: the node is
-        about to stop. ``unsettled``: the registry does not know all its
-        channels yet.
+        ``counts`` has the number of users by app. ``draining`` means that the
+        node is about to stop. ``unsettled`` means that the registry does not
+        know all its channels yet.
         """
         if self.keeper.report(connections, counts, draining, unsettled):
             self.recovery.wake()
@@ -345,16 +347,17 @@ class RedisRegistry:
     ) -> SessionRegistration | None:
         """Register a session under its policy, in one atomic step.
 
-        The policy says which other sessions of the user it replaces, or which
-        of them block it. ``replacing`` has sessions that are known to be dead
-        although their nodes are live: they do not block under ``refuse``.
-        Returns None if Redis did not answer. Then the session is registered
-        later (:class:`RegistryEvents`).
+        The policy says which other sessions of the user the new session
+        replaces, and which sessions block it. ``replacing`` has sessions that
+        are known to be dead although their nodes are live. Such sessions do not
+        block under ``refuse``. Returns None if Redis did not answer. Then the
+        session is registered later (:class:`RegistryEvents`).
         """
         registration = self._register(session, replacing)
         if registration is None and self.pipeline.admits_calls and self.recovery.up:
-            # Redis is available, so the lease has expired: this process stood
-            # still for a while. The check takes another lease.
+            # Redis is available, so the reason must be that the lease has
+            # expired: this process was stopped for a while. The check takes
+            # another lease.
             self.recovery.look_again()
             registration = self._register(session, replacing)
         if registration is None or not registration.refused:
@@ -370,16 +373,17 @@ class RedisRegistry:
     ) -> SessionRegistration | None:
         """Register a refused session again if dead sessions block it.
 
-        Otherwise returns the refusal, ``registration``. Its caller asks the
-        nodes of the blocking sessions. So this node must know the nodes that
-        joined just now.
+        Otherwise this returns the refusal, ``registration``. Then the caller
+        asks the nodes of the blocking sessions. So this node must also know
+        nodes that have just joined.
         """
         table = self.keeper.table
         others = registration.others
         live_leases(table, self.recovery, [ref.epoch for ref in others])
         dead = [ref for ref in others if table.is_dead(ref.epoch)]
         if dead:
-            # Rare: an epoch that was already cleaned up has written again.
+            # This is rare: an epoch that was already cleaned up has written
+            # again.
             return self._register(session, [*replacing, *dead])
         return registration
 
@@ -401,7 +405,7 @@ class RedisRegistry:
             registration = self._commands.registration(session, replies[-1], generation)
 
         if registration is None:
-            # Nobody knows what Redis has carried out.
+            # It is unknown which commands Redis has carried out.
             self._written.forget()
             self.recovery.request(UNREGISTERED)
             return None
@@ -416,9 +420,10 @@ class RedisRegistry:
     def unregister(self, session: Session) -> bool | None:
         """End a session, also if its registration was not answered.
 
-        Returns True if its user has no addressed session left, and False if the
-        user has others or the session was no longer addressed. Returns None if
-        Redis did not answer; the registry ends the session later.
+        Returns True if the user has no addressed session left. Returns False if
+        the user has other addressed sessions, or if the session was no longer
+        addressed. Returns None if Redis did not answer; then the registry ends
+        the session later.
 
         A session is addressed if pushes reach it.
         """
@@ -442,8 +447,8 @@ class RedisRegistry:
         self.recovery.request(UNREGISTERED)
         self._unreported_ends[session.id] = session
         if len(self._unreported_ends) > _UNREPORTED_LIMIT:
-            # Too many to end them one by one. A new epoch of this node
-            # invalidates all its earlier sessions.
+            # There are too many sessions to end them one by one. A new epoch of
+            # this node invalidates all its earlier sessions.
             self._unreported_ends.clear()
             self.recovery.rejoin = True
 
@@ -476,13 +481,13 @@ class RedisRegistry:
         """Count ``weight`` attempts under a name for all nodes, if the limit
         allows it.
 
-        ``most`` is how many attempts there may be, and each one expires after
-        ``each_seconds``. A negative weight takes attempts back. Weight 0 counts
-        nothing, but asks whether one attempt could be counted.
+        ``most`` is the largest number of attempts, and each attempt expires
+        after ``each_seconds``. A negative weight takes attempts back. Weight 0
+        counts nothing, but asks whether one attempt could be counted.
 
-        Returns 0 if the attempts were (or could be) counted, else the seconds
-        until they could be. Returns None if Redis did not answer; then the
-        caller must count locally.
+        Returns 0 if the attempts were (or could be) counted. Otherwise it
+        returns the seconds until they could be counted. Returns None if Redis
+        did not answer; then the caller must count locally.
         """
         # Names contain phone numbers, which nobody may read in Redis.
         key = "imserver:attempts:" + sha256(encoded(name)).hexdigest()
@@ -564,7 +569,8 @@ class RedisRegistry:
     def _take_again(
         self, session: Session, reply: Any, generation: int
     ) -> SessionRegistration | None:
-        """Return the result of registering a session again; None: it failed."""
+        """Return the result of registering a session again; None if that
+        failed."""
         registration = self._commands.registration(session, reply, generation)
         if registration is None:
             return None
@@ -592,7 +598,7 @@ class RedisRegistry:
         Returns the reply for each session; None if Redis did not answer.
         """
         records = self._written.commands_before(batch, generation)
-        # First the record of the buckets, so that a cleanup finds the sessions.
+        # The buckets are recorded first, so that a cleanup finds the sessions.
         registering = [self._commands.register(session, late=True) for session in batch]
         replies = self.pipeline.execute([*records, *registering])
         if replies is None:
@@ -610,7 +616,7 @@ class RedisRegistry:
             commands = [self._commands.unregister(session) for session in batch]
             if self.pipeline.execute(commands) is None:
                 raise Interrupted
-            # Forgotten only after Redis has answered.
+            # The sessions are forgotten only after Redis has answered.
             for session in batch:
                 self._unreported_ends.pop(session.id, None)
             gevent.sleep(_REREGISTER_PAUSE_SECONDS)
@@ -635,7 +641,7 @@ class RedisRegistry:
         """Greenlet: extend the readable records of sessions that outlive a
         record."""
         while True:
-            # At random, so that not all nodes write at the same time.
+            # The pause is random, so that not all nodes write at the same time.
             spread = random.uniform(*_EXTENSION_SPREAD)
             gevent.sleep(RECORD_SECONDS / _EXTENSIONS * spread)
             try:

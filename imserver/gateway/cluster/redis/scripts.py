@@ -65,9 +65,9 @@ EPOCH: Final = "{imserver}:epoch"
 VERSION: Final = "{imserver}:version"
 LIFE: Final = "{imserver}:life"
 MARKS: Final = "{imserver}:registered"
-"""The marks, where one server has all keys."""
+"""The key of the marks, if one server has all keys."""
 MARKS_IN_CLUSTER: Final = "imserver:registered:%d"
-"""The marks of some slots of a Redis Cluster."""
+"""The key of the marks of some slots of a Redis Cluster."""
 CLEANER: Final = "{imserver}:cleaner"
 LEFT: Final = "{imserver}:left"
 REPLACED: Final = "{imserver}:replaced:"
@@ -536,8 +536,9 @@ return 1
 
 
 def lease_keys(epoch: int) -> tuple[int | str, ...]:
-    """The number of the KEYS of the lease scripts, followed by these keys. All
-    keys are in one slot. ``epoch``: of the node; 0 before it has joined."""
+    """Return the number of the KEYS of the lease scripts, followed by these
+    keys. All keys are in one slot. ``epoch`` is the epoch of the node; 0 before
+    it has joined."""
     keys = (
         LEASES,
         LEASE_DATA,

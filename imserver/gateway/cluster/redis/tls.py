@@ -19,13 +19,13 @@ _RECORD_BYTES: Final = 65536
 def context_of(options: dict[str, Any]) -> ssl.SSLContext:
     """Return the TLS context for the options of an address.
 
-    Loads the files that they name. Raises OSError and ValueError.
+    This loads the files that the options name. Raises OSError and ValueError.
     """
     context = ssl.create_default_context()
     checks = options.get("ssl_cert_reqs", "required")
     checks_name = options.get("ssl_check_hostname", True)
-    # First, because Python refuses to check no certificates while it would
-    # check names.
+    # This comes first, because Python refuses to skip the check of certificates
+    # as long as names are checked.
     context.check_hostname = checks != "none" and checks_name
     context.verify_mode = _CHECKS[checks]
 
@@ -46,7 +46,8 @@ def _load_files(context: ssl.SSLContext, options: dict[str, Any]) -> None:
     if certificate:
         key = options.get("ssl_keyfile")
         context.load_cert_chain(certificate, key, options.get("ssl_password"))
-    # Otherwise the authorities of the system are trusted.
+    # If the options name no authorities, the authorities of the system are
+    # trusted.
     authorities = [options.get(f"ssl_ca_{name}") for name in ("certs", "path", "data")]
     if any(authorities):
         context.load_verify_locations(*authorities)
@@ -84,8 +85,8 @@ class TlsSocket(DirectSocket):
             except ssl.SSLWantReadError:
                 pass  # the server must answer first
             finally:
-                # After an error it is an alert, which tells the server the
-                # error.
+                # After an error, the data is an alert, which tells the server
+                # the error.
                 super().sendall(self._to_send.read())
             data = super().recv(_RECORD_BYTES)
             if not data:
@@ -108,8 +109,8 @@ class TlsSocket(DirectSocket):
             while part := self._tls.read(_RECORD_BYTES):
                 parts.append(part)
         except (ssl.SSLWantReadError, ssl.SSLZeroReturnError):
-            # The data are used up. After the second error, the end of the
-            # stream follows.
+            # All data was decrypted. The second error means the end of the
+            # stream.
             pass
         return b"".join(parts)
 
@@ -119,9 +120,9 @@ class TlsSocket(DirectSocket):
         super().sendall(self.encrypted(data), flags)
 
     def recv(self, size: int) -> bytes:  # type: ignore[override]
-        """Receive bytes of the server, decrypted. Returns ``b""`` when it has
-        closed the connection. Switches greenlets."""
-        # A part of a record decrypts to nothing.
+        """Receive bytes of the server, decrypted. Returns ``b""`` when the
+        server has closed the connection. Switches greenlets."""
+        # A part of a record cannot be decrypted yet, so the result is empty.
         while data := super().recv(size):
             plain = self.decrypted(data)
             if plain:
