@@ -142,11 +142,11 @@ class LeaseTable:
         """Set the live leases.
 
         ``remaining`` has the leases of nodes that were reachable, and have not
-        left. A lease in it that is not live becomes overdue, unless its node
-        has joined again with another epoch.
+        left. A remaining lease that is not live becomes overdue, unless its
+        node has joined again with another epoch.
 
-        A lease is overdue if it has run out although its node has not left: the
-        node may still live.
+        A lease is overdue if it has run out although its node has not left, so
+        that the node may still live.
         """
         live_nodes = {lease.node for lease in live.values()}
         overdue = {}
@@ -272,8 +272,8 @@ class LeaseKeeper(Service):
     def dead_epochs(self) -> str:
         """Return the epochs whose sessions and channels do not count.
 
-        The form is ``,12,14,``, in which scripts search for ``,12,``. Usually
-        empty.
+        The form is ``,12,14,``, in which scripts search for ``,12,``. The text
+        is usually empty.
 
         An epoch is the number of one life of a node.
         """

@@ -19,8 +19,8 @@ class PeerUnavailable(ImserverError):
 
 
 class UnknownQuery(ImserverError):
-    """This node does not answer queries of this kind: it is of another
-    version."""
+    """This node does not answer queries of this kind, because it has another
+    version than the asking node."""
 
 
 class PeerBusy(PeerUnavailable):
@@ -50,7 +50,7 @@ class RpcCounters(Struct, gc=False):
     stale: int = 0
     """Items received for an earlier epoch of this node."""
     gaps: int = 0
-    """How often numbers were missing."""
+    """How many times numbers of items were missing."""
     lost: int = 0
     """How many numbers were missing: items sent to this node that never
     arrived."""
@@ -72,4 +72,4 @@ class RpcCounters(Struct, gc=False):
     too many."""
     breaker_opens: int = 0
     restarts: int = 0
-    """Number of restarts of a receiver. Above 0: a defect."""
+    """Number of restarts of a receiver. A number above 0 means a defect."""

@@ -29,7 +29,8 @@ _ZAP_CONNECTION: Final = 0
 _ZAP_REQUEST_ID: Final = 3
 _ZAP_ADDRESS: Final = 5
 _ZAP_MECHANISM: Final = slice(7, None)
-"""The name of the mechanism, and the credentials: for CURVE one public key."""
+"""The parts with the name of the mechanism and with the credentials. For CURVE,
+the credentials are one public key."""
 _ZAP_MIN_PARTS: Final = 5
 _ZAP_CURVE_PARTS: Final = 9
 
@@ -67,7 +68,7 @@ class CurveKeys(NamedTuple):
 
     def serve(self, socket: zmq.Socket[bytes]) -> None:
         """Let a socket accept only clients that the authenticator knows. Call
-        it before bind."""
+        this before bind."""
         socket.setsockopt(zmq.CURVE_SERVER, 1)
         socket.setsockopt(zmq.CURVE_SECRETKEY, self.server_secret)
         # With an enforced domain, all connections are refused if the ZAP
@@ -76,15 +77,15 @@ class CurveKeys(NamedTuple):
         socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
 
     def connect_to(self, socket: zmq.Socket[bytes]) -> None:
-        """Let a socket use the cluster's key and accept only its nodes. Call it
-        before connect."""
+        """Let a socket use the cluster's key and accept only its nodes. Call
+        this before connect."""
         socket.setsockopt(zmq.CURVE_SERVERKEY, self.server_public)
         socket.setsockopt(zmq.CURVE_PUBLICKEY, self.client_public)
         socket.setsockopt(zmq.CURVE_SECRETKEY, self.client_secret)
 
 
 def _public(secret: bytes) -> bytes:
-    """Return the public key that belongs to a secret one."""
+    """Return the public key that belongs to a secret key."""
     public: bytes = z85.decode(zmq.curve_public(z85.encode(secret)))
     return public
 
@@ -92,9 +93,9 @@ def _public(secret: bytes) -> bytes:
 class Authenticator:
     """Decides which connections of other nodes this node accepts.
 
-    ZeroMQ asks it once per connection, by a protocol named ZAP. It accepts the
-    keys of all secrets that the node accepts. Owner of its greenlets and
-    sockets.
+    ZeroMQ asks the authenticator once per connection, by a protocol named ZAP.
+    The authenticator accepts the keys of all secrets that the node accepts.
+    Owner of its greenlets and sockets.
     """
 
     def __init__(
@@ -109,7 +110,7 @@ class Authenticator:
         self._accepted = [[b"CURVE", pair.client_public] for pair in keys]
         self._counters = counters
         self._zap = ZmqSocket(context, zmq.ROUTER)
-        # At this address ZeroMQ itself asks.
+        # ZeroMQ sends its requests to this address.
         self._zap.socket.bind("inproc://zeromq.zap.01")
         self._monitors: list[tuple[zmq.Socket[bytes], ZmqSocket]] = []
         self._greenlets: list[gevent.Greenlet[..., None]] = [gevent.spawn(self._answer)]
@@ -136,14 +137,14 @@ class Authenticator:
         self._greenlets.append(gevent.spawn(self._count, zmq_socket))
 
     def close(self) -> None:
-        """Stop, so that nobody is accepted any more. Never waits.
+        """Stop, so that no connection is accepted any more. Never waits.
 
-        Call it before the watched sockets are closed.
+        Call this before the watched sockets are closed.
         """
         gevent.killall(self._greenlets, block=False)
         for socket, zmq_socket in self._monitors:
-            # First: ZeroMQ's thread would wait forever for a reader of its
-            # events.
+            # This comes first, because ZeroMQ's thread would otherwise wait
+            # forever for a reader of its events.
             socket.disable_monitor()
             zmq_socket.close()
         self._zap.close()
@@ -167,12 +168,13 @@ class Authenticator:
     def _status_of(self, request: list[bytes]) -> tuple[bytes, bytes]:
         """Return the code and the text by which a connection is accepted or refused.
 
-        It is accepted if it has the public key of a node with an accepted secret.
+        A connection is accepted if it has the public key of a node with an
+        accepted secret.
         """
         has_curve = len(request) == _ZAP_CURVE_PARTS
         if has_curve and request[_ZAP_MECHANISM] in self._accepted:
             return b"200", b"OK"
-        # Logged at most once per period, because anybody can cause it.
+        # This is logged at most once per period, because anybody can cause it.
         address = "a peer"
         if len(request) > _ZAP_ADDRESS:
             address = request[_ZAP_ADDRESS].decode("ascii", "replace")
@@ -194,7 +196,7 @@ class Authenticator:
         when the connection was accepted."""
         has_just_failed = False
         while True:
-            # The event, and with some events the file descriptor.
+            # A message has the event, and for some events the file descriptor.
             kind, descriptor = unpack("=Hi", zmq_socket.receive()[0])
             if kind == zmq.Event.ACCEPTED:
                 successes_before[descriptor] = successes

@@ -7,9 +7,9 @@ RPC version, sender's epoch, destination's epoch, number of the first item,
 items
 
 Numbers count the items from one sender's epoch to one destination's epoch, from
-1. So a receiver drops items for an earlier epoch of itself, and knows how many
-items of a lost batch are missing. The channel is one-way: the sender does not
-learn that a batch was lost.
+1. So a receiver drops items for its earlier epochs, and knows how many items of
+  a lost batch are missing. The channel is one-way: the sender does not learn
+  that a batch was lost.
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ log = logging.getLogger(__name__)
 SECOND_MS: Final = 1000
 """Milliseconds of a second, in which ZeroMQ counts its times."""
 ITEM_BYTES: Final = 1024 * 1024
-"""Largest item. With its batch it must stay below the receiver's limit (2
-MB)."""
+"""Most bytes of an item. With its batch, an item must stay below the limit of
+the receiver (2 MB)."""
 BATCH_BYTES: Final = 128 * 1024
 BATCH_ITEMS: Final = 256
-"""Most items of a batch. Also the number of items that a receiver handles
-before it yields."""
+"""Most items of a batch. A receiver also handles this number of items before it
+lets other greenlets run."""
 _TURN_BATCHES: Final = 8
 """Limit of the batches that go to one peer before the next peer has its
 turn."""
@@ -66,8 +66,8 @@ _CONTROL_FAILURES: Final = 3
 _MIN_QUERY_SECONDS: Final = 0.001
 """The least time limit of a query that was accepted."""
 LATE_SECONDS: Final = 0.1
-"""If the limit of a ping is noticed this late, the ping says nothing about the
-peer, because its answer may be here unread."""
+"""If the end of a ping is noticed this many seconds too late, the ping says
+nothing about the peer. The answer may have arrived, but is unread."""
 
 
 class SendQueue:
@@ -98,7 +98,7 @@ class SendQueue:
     def take(self) -> list[bytes]:
         """Remove and return the items of the next batch, in order.
 
-        It has at least one item, unless the queue is empty.
+        The batch has at least one item, unless the queue is empty.
         """
         items = self.items
         # Most queues are small enough for one batch.
@@ -133,11 +133,12 @@ class SendQueue:
 
 
 class Peer:
-    """The connection to one epoch of another node, that is, to one life of it.
+    """The connection to one epoch of another node. An epoch is one life of a
+    node.
 
     It has a queue of items to send, a channel for queries, and a circuit that
-    stops sending to a node that does not answer. Connected on first use. Owner:
-    the RPC.
+    stops sending to a node that does not answer. It connects on first use.
+    Owner: the RPC.
     """
 
     def __init__(
@@ -157,8 +158,8 @@ class Peer:
         self.queue = queue
         self.control = ControlChannel(rpc_context, lease)
         self.link = Breaker(_LINK_FAILURES)
-        """Circuit of the node: opened by failed pings and by a stalled send
-        queue."""
+        """The circuit of the node. Failed pings and a stalled send queue open
+        it, so that nothing is sent."""
         self.watcher: gevent.Greenlet[..., None] | None = None
         """Probes the peer while its state is in doubt."""
 
@@ -171,7 +172,7 @@ class Peer:
         """Whether a flush is scheduled, by this node or by ZeroMQ."""
         self._connected_at = 0.0
         self.blocked_since = 0.0
-        """Time since which ZeroMQ accepts no items; 0: it accepts them."""
+        """Time since which ZeroMQ accepts no items; 0 if it accepts items."""
         self._unanswered_since = 0.0
         """Time of the first item that was sent since something was last
         received from the peer; 0 if there is no such item."""
@@ -179,7 +180,7 @@ class Peer:
         """Whether anything was sent since the last :meth:`needs_probe`."""
         self._idle_since = 0.0
         """Time of the last :meth:`needs_probe` that found the peer in use."""
-        # At most one line per period.
+        # At most one line is logged per period.
         self._connect_failed = RateLimitedLog(log, "%s")
         self._overflow = RateLimitedLog(log, "peer %s: send queue full, dropping items")
 
@@ -212,8 +213,8 @@ class Peer:
     def flush(self) -> bool:
         """Pass queued items to ZeroMQ in batches. Never switches greenlets.
 
-        Returns whether items are left that can be sent by another call. If
-        ZeroMQ accepts no more, it schedules the next call.
+        Returns whether items are left that another call can send. If ZeroMQ
+        accepts no more items, ZeroMQ schedules the next call.
         """
         queue = self.queue
         rpc_context = self._rpc
@@ -227,7 +228,7 @@ class Peer:
             self._block()
             return False
 
-        # A few batches only, so that other peers have their turn.
+        # Only a few batches are sent, so that other peers have their turn.
         for turn in range(_TURN_BATCHES):
             if not queue.items:
                 break
@@ -255,8 +256,8 @@ class Peer:
     def _block(self, moved: bool = False) -> None:
         """Wait until ZeroMQ accepts items again.
 
-        ``moved`` means that it has just accepted some, so the time of the
-        blockade begins anew.
+        ``moved`` means that ZeroMQ has just accepted some items, so the time of
+        the blockade begins anew.
         """
         # ZeroMQ wakes the flusher, so send() must not schedule it.
         self._due = True
@@ -276,7 +277,7 @@ class Peer:
         return self._sender
 
     def _writable(self) -> None:
-        """Callback: ZeroMQ accepts items."""
+        """Callback: note that ZeroMQ accepts items again."""
         if self.blocked_since:
             self._wake(self)
 
@@ -288,7 +289,7 @@ class Peer:
         """Query the peer for at most ``seconds``, and return its answer.
 
         ``slow`` means that the answer waits for a client. Such queries have a
-        limit of their own, so that they delay no others. Raises
+        limit of their own, so that they do not delay other queries. Raises
         PeerUnavailable.
         """
         if not self.link.admits_calls:
@@ -300,7 +301,7 @@ class Peer:
         try:
             answer = query(kind, body, seconds)
         finally:
-            # This query was one failure too many.
+            # The failure of this query has opened the circuit.
             if admitted_calls and not breaker.admits_calls:
                 self._note_open_circuit()
         self._unanswered_since = 0.0
@@ -318,8 +319,8 @@ class Peer:
     def _note_open_circuit(self) -> None:
         """Count a circuit that has opened, and let the peer be probed soon."""
         self._rpc.counters.breaker_opens += 1
-        # A probe is due when the peer was silent for too long. So this counts
-        # as the begin of such a silence.
+        # A probe is due when the peer was silent for too long. So this moment
+        # counts as the beginning of such a silence.
         if not self._unanswered_since:
             self._unanswered_since = monotonic() - self._rpc.seconds.silence
 
@@ -336,11 +337,11 @@ class Peer:
         )
 
     def needs_probe(self, now: float) -> bool:
-        """Whether to probe the peer now. Call it regularly while the peer is
+        """Whether to probe the peer now. Call this regularly while the peer is
         :attr:`active`.
 
-        Also closes channels that are idle, and opens the circuit if the send
-        queue has stalled.
+        This also closes idle channels, and opens the circuit if the send queue
+        has stalled.
         """
         seconds = self._rpc.seconds
         if self._used:
@@ -355,7 +356,8 @@ class Peer:
         if has_stalled or not self.link.admits_calls:
             return True
 
-        # The peer may have ended without a word: the data channel is one-way.
+        # The data channel is one-way, so the peer may have ended without
+        # notice.
         since = self._unanswered_since
         return bool(since) and now - since > seconds.silence
 
@@ -385,7 +387,7 @@ class Peer:
         connect_ends = self._connected_at + seconds.connect
         if now <= max(stall_ends, connect_ends):
             return False
-        # If only this loop was late, ZeroMQ accepts items again.
+        # If only this loop was late, ZeroMQ accepts items again now.
         return self._sender is None or self._is_blocked()
 
     def probe(self, seconds: float) -> bool:
@@ -401,7 +403,7 @@ class Peer:
             code = FAILED
         except BaseException:
             if not self.link.admits_calls:
-                self.link.failed()  # otherwise it would wait for this probe for ever
+                self.link.failed()  # otherwise the circuit would wait for this probe for ever
             raise
         if code == OK and not self._is_blocked():
             self._note_answer()
@@ -412,7 +414,8 @@ class Peer:
             self._reconnect()
         elif monotonic() <= deadline + LATE_SECONDS:
             self._note_silence()
-        # Otherwise this loop was late, so the answer may be here unread.
+        # If this loop was late, the answer may have arrived, but is unread.
+        # Then the failed ping does not count.
         return False
 
     def _reconnect(self) -> None:
@@ -476,10 +479,10 @@ class Peer:
 PING: Final = ""
 """The query that every node answers by itself."""
 CALLS_IN_FLIGHT: Final = 64
-"""Parallel queries to one peer: well below its high-water mark, above which it
-would drop answers."""
+"""Most parallel queries to one peer. The number is well below the high-water
+mark of the peer, above which it would drop answers."""
 SLOW_CALLS_IN_FLIGHT: Final = 32
-"""Parallel queries to one peer whose answers wait for clients."""
+"""Most parallel queries to one peer with answers that wait for clients."""
 
 
 class RpcSeconds(Struct, frozen=True):
@@ -489,19 +492,19 @@ class RpcSeconds(Struct, frozen=True):
     """A send queue without progress for this long opens the circuit."""
     connect: float = 5.0
     """A send queue waits this long for a new connection. When nodes start
-    together, all connect to all: 56 nodes make 3,080 encrypted connections, and
-    the last of them are ready after seconds."""
+    together, each connects to all others. 56 nodes make 3,080 encrypted
+    connections, and the last connections are ready after some seconds."""
     silence: float = 2.0
     """A peer that received items and sent nothing for this long is probed."""
     idle: float = 60.0
-    """Unused channels are closed after this time: a mesh of 60 nodes has 7,000
-    of them."""
+    """Unused channels are closed after this time, because a cluster of 60 nodes
+    has 7,000 channels."""
     idle_linger: float = 1.0
     """How long ZeroMQ still sends the items of an unused channel."""
     reconnect: float = 10.0
-    """A channel that did not work for this long is opened again. TCP gives up
-    earlier, so nothing is lost, and ZeroMQ never reconnects after a protocol
-    error."""
+    """A channel that did not work for this long is opened again. This is needed
+    because ZeroMQ never reconnects after a protocol error. Nothing is lost,
+    because TCP gives up earlier."""
     watch: float = 0.5
     """The time between two checks of the peers in use."""
     probe: float = 1.0
@@ -509,7 +512,7 @@ class RpcSeconds(Struct, frozen=True):
     stop: float = 2.0
     """A node that stops waits this long until its queues are sent."""
     stop_linger: float = 1.0
-    """How long ZeroMQ still sends its items after that."""
+    """How long ZeroMQ still sends its items after a node has stopped."""
 
 
 SECONDS: Final = RpcSeconds()
@@ -527,7 +530,7 @@ class RpcContext(Struct):
     seconds: RpcSeconds
     epoch: int = 0
     context: zerorpc.Context = None
-    """Created when the RPC starts."""
+    """The context of ZeroMQ, which is created when the RPC starts."""
 
     def connect_to(
         self, lease: Lease, kind: int, endpoint: str, on_writable: Callable[[], None]
@@ -541,7 +544,7 @@ class RpcContext(Struct):
         zmq_socket = None
         try:
             zmq_socket = ZmqSocket(self.context, kind, on_writable)
-            # The node may have another one of the accepted secrets.
+            # The node may have another of the accepted secrets.
             keys = self.accepted.get(lease.fingerprint, self.own_keys)
             keys.connect_to(zmq_socket.socket)
             zmq_socket.connect(endpoint)
@@ -555,19 +558,21 @@ class RpcContext(Struct):
 
 
 class ControlChannel:
-    """Queries one epoch of another node. Connected on first use. Owner: the
+    """Queries one epoch of another node. It connects on first use. Owner: the
     peer."""
 
     def __init__(self, rpc_context: RpcContext, lease: Lease) -> None:
         """Prepare the channel, without connecting."""
         self.breaker = Breaker(_CONTROL_FAILURES)
-        """Whether it answers queries in time."""
+        """The circuit breaker, which knows whether the peer answers queries in
+        time."""
         self._rpc = rpc_context
         self.lease = lease
         self._client: ControlClient | None = None
         """The connection; None while it is not connected."""
         self._connected = Flag()
-        """Set when the connection accepts queries, and when this is closed."""
+        """A flag that is set when the connection accepts queries, and when the
+        channel is closed."""
         self._connected_at = 0.0
         self._calls = BoundedSemaphore(CALLS_IN_FLIGHT)
         self._slow_calls = BoundedSemaphore(SLOW_CALLS_IN_FLIGHT)
@@ -592,15 +597,15 @@ class ControlChannel:
             raise PeerUnavailable(node, "its control circuit is open")
 
         # From here on this query may be the probe of the circuit breaker. So
-        # each way out reports how it ended.
+        # the outcome must be reported in every case.
         try:
             code, answer = self._call_in_turn(kind, body, started, seconds)
         except TimeoutError:
             self.breaker.failed()
             raise PeerUnavailable(node, "no answer in time") from None
         except BaseException as error:
-            # A killed caller says nothing about the peer, but must not remain
-            # the probe.
+            # If the caller was killed, that says nothing about the peer. But
+            # the query must not remain the probe.
             if isinstance(error, PeerUnavailable) or not self.breaker.admits_calls:
                 self.breaker.failed()
             raise
@@ -631,8 +636,8 @@ class ControlChannel:
 
         Waits at most ``seconds`` for its turn, and then at most as long for the
         answer. Such queries have a limit of their own, so that they never delay
-        others. Their failures do not open the circuit. Raises PeerUnavailable;
-        PeerBusy if they have no turn within ``seconds``.
+        other queries. Their failures do not open the circuit. Raises
+        PeerUnavailable; PeerBusy if they have no turn within ``seconds``.
         """
         node = self.lease.node
         if not self.breaker.admits_calls:
@@ -688,7 +693,7 @@ class ControlChannel:
         zmq_socket = self._rpc.connect_to(
             self.lease, zmq.DEALER, self.lease.control, self._connected.set
         )
-        # A connection that is older and does not work is made anew.
+        # A connection that is old and does not work is made anew.
         self._connected_at = monotonic()
         self._client = ControlClient(self._rpc.context, zmq_socket, self._rpc.counters)
         return self._client
@@ -718,20 +723,21 @@ BASE_SECONDS: Final = 0.2
 CAP_SECONDS: Final = 5.0
 """The longest wait after any number of failures."""
 _MAX_DOUBLINGS: Final = 30
-"""Keeps the power of two small, which the cap makes meaningless long before."""
+"""Limit of the exponent, which keeps the power of two small. The wait reaches
+:data:`CAP_SECONDS` long before."""
 
 
 class Breaker(Service):
     """A circuit breaker: stops calls to a node that does not answer.
 
-    It lets all calls pass until ``threshold`` failures in a row open it. While
-    it is open, it lets one call at a time pass as a probe, and closes when a
-    probe succeeds.
+    All calls pass until ``threshold`` failures in a row open the circuit. While
+    the circuit is open, one call at a time may pass as a probe. The circuit
+    closes when a probe succeeds.
 
-    After the n-th failed probe the next one waits a random time between 0 and
-    ``base_seconds`` · 2ⁿ, at most :data:`CAP_SECONDS`. The time is random so
-    that nodes that have lost a peer do not all return at once. Never switches
-    greenlets.
+    After the n-th failed probe, the next probe waits a random time between 0
+    and ``base_seconds`` · 2ⁿ, at most :data:`CAP_SECONDS`. The time is random
+    so that nodes that have lost a peer do not all return at once. Never
+    switches greenlets.
     """
 
     threshold: int
@@ -739,8 +745,8 @@ class Breaker(Service):
     clock: Callable[[], float] = monotonic
     uniform: Callable[[float, float], float] = random.uniform
     admits_calls: bool = True
-    """Whether calls may pass. For hot paths; :meth:`allows` also admits the
-    probe."""
+    """Whether calls may pass. Code that runs very often reads this attribute;
+    :meth:`allows` also admits the probe."""
     _failures: int = 0
     """Failures in a row while calls may pass."""
     _probes: int = 0
@@ -754,8 +760,8 @@ class Breaker(Service):
     def allows(self) -> bool:
         """Whether the caller may make its call.
 
-        While the circuit is open, this lets one caller pass as the probe. It
-        must report by :meth:`succeeded` or :meth:`failed` in any case.
+        While the circuit is open, this lets one caller pass as the probe. This
+        caller must report by :meth:`succeeded` or :meth:`failed` in any case.
         """
         if self.admits_calls:
             return True
@@ -793,7 +799,7 @@ class Breaker(Service):
             self._wait()
 
     def trip(self) -> None:
-        """Open at once."""
+        """Open the circuit at once."""
         if self.admits_calls:
             self.admits_calls = False
             self._wait()
@@ -803,5 +809,5 @@ class Breaker(Service):
         doublings = min(self._probes, _MAX_DOUBLINGS)
         limit = min(CAP_SECONDS, self.base_seconds * 2**doublings)
         self._probes += 1
-        # At random, so that the nodes do not all probe a peer at once.
+        # The time is random, so that the nodes do not all probe a peer at once.
         self._retry_at = self.clock() + self.uniform(0.0, limit)

@@ -65,7 +65,7 @@ from imserver.gateway.process import Secret, fingerprint_of
 log = logging.getLogger(__name__)
 
 REMEMBERED_EPOCHS: Final = 4096
-"""Epochs whose numbers are remembered."""
+"""How many epochs are remembered, each with the number of its next item."""
 _OWN_EPOCHS: Final = 16
 """How many epochs of this process are remembered."""
 _QUEUE_ITEMS: Final = 100_000
@@ -74,21 +74,23 @@ _MAX_SOCKETS: Final = 8192
 """How many sockets of ZeroMQ one node may have: two for each peer, and more
 while it reconnects."""
 _LOOK_SECONDS: Final = 0.01
-"""Time between two looks whether the queues of a node that stops are sent."""
+"""Seconds between two checks whether the queues of a node that stops are
+sent."""
 _RESTART_SECONDS: Final = 0.2
 """Time before a receiver that has ended starts again."""
 _ENVELOPE_BYTES: Final = 64 * 1024
 """Room for the head of a message with an answer."""
 RPC_VERSION: Final = 1
-"""The version of this node; it also understands the one before."""
+"""The version of the RPC of this node. The node also understands the version
+before."""
 
 
 class SequenceTracker(Struct, eq=False):
     """Finds out which batches of items are late, and how many items were lost.
 
-    Items from one node to another have numbers. This knows the number of the
-    next item expected from each sender. Owner: the RPC; never switches
-    greenlets.
+    Items from one node to another have numbers. This class knows the number of
+    the next item that is expected from each sender. Owner: the RPC; never
+    switches greenlets.
     """
 
     _counters: RpcCounters
@@ -108,14 +110,15 @@ class SequenceTracker(Struct, eq=False):
         have a lower number than expected, or are for an earlier epoch than the
         items before. Missing numbers are counted as lost items.
         """
-        # Taken out and put back, so that the most recent sender is last.
+        # The sender is taken out and put back, so that the most recent sender
+        # is last.
         latest, expected = self._next.pop(sender, (destination, 1))
         if destination > latest:
             # The sender numbers the items for another epoch from 1.
             latest = destination
             expected = 1
 
-        # Late: a batch after these items was delivered already.
+        # The items are late, because a later batch was already delivered.
         if destination < latest or first < expected:
             self._next[sender] = latest, expected
             self._counters.late += count
@@ -173,8 +176,8 @@ class Rpc:
         self._received = received
         self._version = version
 
-        # While the secret of a cluster is changed, its nodes accept two. A node
-        # says by a fingerprint which one it has.
+        # While the secret of a cluster is changed, its nodes accept two
+        # secrets. A node says by a fingerprint which secret it has.
         accepted = {
             fingerprint_of(each): CurveKeys.derive(each) for each in secret.accepted
         }
@@ -191,11 +194,12 @@ class Rpc:
         self._greenlets: list[gevent.Greenlet[..., None]] = []
         self._running = False
         self._turn = 0
-        """Items received since the last yield."""
+        """The number of items received since other greenlets last had their
+        turn."""
         self._epochs: deque[int] = deque(maxlen=_OWN_EPOCHS)
         """The last epochs of this process, which takes a new one after it has
-        lost its lease. Items that are addressed to an earlier one are accepted:
-        they were meant for users who are still here."""
+        lost its lease. Items that are addressed to an earlier epoch are
+        accepted, because they are for users who are still here."""
 
     # --- start and stop -------------------------------------------------------
 
@@ -204,7 +208,8 @@ class Rpc:
 
         Raises StartError if the address or a port cannot be used.
         """
-        # Never all addresses of the machine, which strangers might reach.
+        # The node never listens on all addresses of the machine, because
+        # strangers might reach them.
         address = private_address(host)
         context = zerorpc.Context()
         self._rpc.context = context
@@ -253,7 +258,8 @@ class Rpc:
 
         ``name`` is the name of the port, for errors. Raises StartError.
         """
-        # Before the socket is bound, so that nobody gets in unchecked.
+        # This comes before the socket is bound, so that no connection is
+        # accepted without a check.
         self._rpc.own_keys.serve(zmq_socket.socket)
         self._authenticator.watch(zmq_socket.socket, name)
         try:
@@ -275,7 +281,7 @@ class Rpc:
         deadline = monotonic() + self._rpc.seconds.stop
         while monotonic() < deadline and any(peer.waits for peer in self.peers.all()):
             gevent.sleep(_LOOK_SECONDS)
-        # What ZeroMQ has accepted, it still sends.
+        # ZeroMQ still sends the items that it has accepted.
         self._end(round(SECOND_MS * self._rpc.seconds.stop_linger))
         self._terminate().wait()
 
@@ -288,10 +294,10 @@ class Rpc:
     def _terminate(self) -> AsyncResult[None]:
         """End ZeroMQ, in a thread.
 
-        The result is there when all items are sent, or when they have lingered
-        long enough.
+        The result is set when all items are sent, or when the time for sending
+        them is over.
         """
-        # In a thread, because the call blocks until then.
+        # The call blocks until then, so it runs in a thread.
         return get_hub().threadpool.spawn(self._rpc.context.term)
 
     def _end(self, linger_ms: int) -> None:
@@ -352,7 +358,7 @@ class Rpc:
         return sum(peer.queue.bytes for peer in self.peers.all())
 
     def update(self, leases: Mapping[int, Lease]) -> None:
-        """Disconnect peers without a lease, whose queued items are dropped and
+        """Disconnect peers without a lease. Their queued items are dropped and
         counted.
 
         If a process has a new epoch, its peer continues with that epoch. Never
@@ -363,12 +369,13 @@ class Rpc:
     # --- data -----------------------------------------------------------------
 
     def send(self, lease: Lease, item: bytes) -> bool:
-        """Send one item to a peer, after all earlier ones. Never switches
+        """Send one item to a peer, after all earlier items. Never switches
         greenlets.
 
         Returns False if the item will not arrive, because the circuit is open,
-        the queue is full or the version does not fit. True is no promise: items
-        in transit are lost when a peer or connection fails.
+        the queue is full or the version does not fit. True does not mean that
+        the item will arrive: items in transit are lost when a peer or
+        connection fails.
         """
         peer = self.peers.get(lease)
         return peer is not None and peer.send(item)
@@ -383,8 +390,9 @@ class Rpc:
     ) -> None:
         """Handle a batch of items of another node.
 
-        ``sender`` is its epoch, and ``destination`` the epoch of this node to
-        which the batch is addressed. ``first`` is the number of the first item.
+        ``sender`` is the epoch of that node, and ``destination`` is the epoch
+        of this node to which the batch is addressed. ``first`` is the number of
+        the first item.
 
         An epoch is the number of one life of a node.
         """
@@ -402,7 +410,7 @@ class Rpc:
                 self._received(sender, items)
             except Exception:
                 log.exception("handling %d items of another node failed", len(items))
-            # Let others run from time to time.
+            # Other greenlets may run from time to time.
             self._turn += len(items)
             if self._turn >= BATCH_ITEMS:
                 self._turn = 0
@@ -422,7 +430,7 @@ class Rpc:
         """Query a peer, and return its answer.
 
         Waits at most ``timeout`` seconds. ``slow`` means that the answer waits
-        for a client; then this waits at most twice as long. Raises
+        for a client. Then this waits at most twice as long. Raises
         PeerUnavailable, and PeerBusy if too many slow queries wait.
         """
         peer = self.peers.get(lease)
@@ -459,8 +467,8 @@ class Rpc:
     def _answer_query(self, version: int, epoch: int, kind: str, body: bytes) -> Answer:
         """Answer a query of another node, by a code and a body.
 
-        ``version`` is the version of its RPC, and ``epoch`` the epoch of this
-        node to which the query is addressed.
+        ``version`` is the version of the other node's RPC. ``epoch`` is the
+        epoch of this node to which the query is addressed.
 
         An epoch is the number of one life of a node.
         """
@@ -468,7 +476,7 @@ class Rpc:
         if not self._version - 1 <= version <= self._version:
             return VERSION, b""
         if epoch not in self._epochs:
-            return STALE, b""  # it is meant for another process
+            return STALE, b""  # the query is for another process
         if kind == PING:
             return OK, b""
 
@@ -492,7 +500,7 @@ class Rpc:
 
 
 class PeerTable:
-    """The other nodes with which this one talks, by their epochs.
+    """The other nodes with which this node communicates, by their epochs.
 
     Owner of the peers, of two greenlets, and of one greenlet per peer that is
     probed.
@@ -512,10 +520,10 @@ class PeerTable:
         self._to_flush: dict[Peer, None] = {}
         """The peers with items to send, as an ordered set."""
         self._has_items = Flag()
-        """Set when a peer is added to ``_to_flush``."""
+        """A flag that is set when a peer is added to ``_to_flush``."""
         self.active = Flag()
-        """Set when a peer has to be monitored, because something is sent to
-        it."""
+        """A flag that is set when a peer has to be monitored, because something
+        is sent to it."""
         self._greenlets: list[gevent.Greenlet[..., None]] = []
         self._other_version = RateLimitedLog(
             log, "peer %s: RPC version %d is not compatible with %d of this node"
@@ -540,8 +548,9 @@ class PeerTable:
     def get(self, lease: Lease) -> Peer | None:
         """Return the peer with this lease, which is created if needed.
 
-        None if no connection is possible: the RPC has not started, the lease is
-        this node's own, or the versions do not fit.
+        The result is None if no connection is possible: the RPC has not
+        started, the lease is the lease of this node, or the versions do not
+        fit.
         """
         peer = self._peers.get(lease.epoch)
         if peer is not None:
@@ -571,8 +580,8 @@ class PeerTable:
         """Take the peer with an earlier epoch of the same process out of the
         table.
 
-        It gets this lease, so that its queued items are not lost. Returns None
-        if there is no such peer.
+        The peer gets this lease, so that its queued items are not lost. Returns
+        None if there is no such peer.
 
         An epoch is the number of one life of a node.
         """
@@ -587,11 +596,11 @@ class PeerTable:
         """Keep only the peers whose nodes have a lease, and disconnect the
         others.
 
-        A peer is another node to which this one sends. A lease proves for some
+        A peer is another node to which this node sends. A lease proves for some
         seconds that a node lives.
         """
-        # First the renewed ones: a process that has taken a new epoch keeps its
-        # queue.
+        # Renewed peers come first: a process that has taken a new epoch keeps
+        # its queue.
         for epoch, lease in leases.items():
             if epoch in self._peers:
                 continue
@@ -619,13 +628,13 @@ class PeerTable:
         peer.close()
 
     def renumber(self) -> None:
-        """Number items from 1 again: this node has a new epoch."""
+        """Number items from 1 again, because this node has a new epoch."""
         self._last_numbers.clear()
         for peer in self._peers.values():
             peer.number = 0
 
     def all(self) -> list[Peer]:
-        """All peers that were used."""
+        """Return all peers that were used."""
         return list(self._peers.values())
 
     # --- sending --------------------------------------------------------------
@@ -662,7 +671,7 @@ class PeerTable:
         """
         while True:
             self.active.wait()
-            # Set again below as long as a peer is active.
+            # The flag is set again below as long as a peer is active.
             self.active.clear()
             now = monotonic()
             for peer in self._peers.values():
@@ -678,7 +687,7 @@ class PeerTable:
 def _probe_until_alive(peer: Peer, seconds: float) -> None:
     """Greenlet: probe a peer until it answers, each time for this many seconds.
 
-    Ends with the peer.
+    The greenlet ends with the peer.
     """
     try:
         while not (peer.link.allows() and peer.probe(seconds)):

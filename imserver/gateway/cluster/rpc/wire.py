@@ -42,16 +42,17 @@ from imserver.gateway.errors import StartError
 from imserver.gateway.logging import RateLimitedLog
 
 log = logging.getLogger(__name__)
-# At level debug it writes two lines a call. A Wire drops messages before it
-# could complain of them.
+# At level debug, zerorpc writes two lines for each call. Its warnings are not
+# needed, because a Wire drops bad messages before zerorpc sees them.
 logging.getLogger("zerorpc").setLevel(logging.WARNING)
 
 CALLS_AT_ONCE: Final = 1000
-"""Limit of the queries of other nodes that are answered at one time. Each takes
-three greenlets."""
+"""Limit of the queries of other nodes that are answered at one time. Each query
+takes three greenlets."""
 
 OK, FAILED, BUSY, STALE, VERSION, TOO_LARGE = range(6)
-"""First half of each answer. The second half is empty unless it is OK."""
+"""The codes of answers. A code is the first half of an answer. The second half
+is empty unless the code is OK."""
 REASONS: Final = (
     "",
     "it failed",
@@ -64,17 +65,19 @@ REASONS: Final = (
 _PROTOCOL: Final = 3
 """The version of zerorpc's messages."""
 _BATCH_PARTS: Final = 1
-"""The parts of a message of ZeroMQ with a batch: the event."""
+"""The number of parts of a message of ZeroMQ with a batch: the event."""
 _QUERY_PARTS: Final = 3
-"""The parts of a message with a query: the connection, an empty one, and the
-event."""
+"""The number of parts of a message with a query: the connection, an empty part,
+and the event."""
 _ANSWER_PARTS: Final = 2
-"""The parts of a message with an answer: an empty one, and the event."""
+"""The number of parts of a message with an answer: an empty part, and the
+event."""
 _TURN_MESSAGES: Final = 32
-"""How many messages a socket receives before others have their turn."""
-_REST_PARTS: Final = 1000
-"""How many surplus parts of a message are read before others have their
+"""How many messages a socket receives before other greenlets have their
 turn."""
+_REST_PARTS: Final = 1000
+"""How many surplus parts of a message are read before other greenlets have
+their turn."""
 
 Epoch = Annotated[int, Meta(ge=0)]
 Answer = tuple[int, bytes]
@@ -117,7 +120,7 @@ class Wire(ChannelBase):  # type: ignore[misc]
     """The socket through which zerorpc's classes send and receive events.
 
     An event is a header, a name and its arguments. Unlike zerorpc's own class,
-    a wire never waits to send, and drops messages that are no events.
+    a wire never waits to send, and drops messages that are not events.
     """
 
     context: zerorpc.Context = None
@@ -133,7 +136,7 @@ class Wire(ChannelBase):  # type: ignore[misc]
     ) -> None:
         """``read`` makes an event from the parts of a message. It returns None
         if the message is to be ignored. It raises ValueError or RecursionError
-        if the message is no event."""
+        if the message is not an event."""
         self.zmq_socket = zmq_socket
         self.read = read
         self.context = context
@@ -144,7 +147,7 @@ class Wire(ChannelBase):  # type: ignore[misc]
         return zerorpc.Event(name, args, self.context)
 
     def emit_event(self, event: Any, timeout: float | None = None) -> None:
-        """Send at once. Raises :class:`SocketFull`."""
+        """Send an event at once. Raises :class:`SocketFull`."""
         payload = msgspec.msgpack.encode((event.header, event.name, event.args))
         self.zmq_socket.send([*(event.identity or ()), payload])
 
@@ -178,13 +181,13 @@ class _CallWire(Wire):
         except SocketFull:
             return
         finally:
-            # Sending may consume the signal of the descriptor, so the events
-            # are read.
+            # Sending may consume the signal of the file descriptor, so the
+            # events are read here.
             self.zmq_socket.update_events()
 
 
 def _no_event(parts: list[bytes]) -> None:
-    """Ignore a message: a sender receives nothing."""
+    """Ignore a message, because a sender expects no messages."""
 
 
 class DataSender(zerorpc.Pusher):  # type: ignore[misc]
@@ -283,7 +286,8 @@ class ControlServer(zerorpc.Server):  # type: ignore[misc]
     def _query_event(self, parts: list[bytes]) -> Any:
         """Return the event in a message with a query. Raises ValueError.
 
-        None if too many queries are in work; then the query is answered here.
+        The result is None if too many queries are being answered. Then the
+        query is answered here with BUSY.
         """
         if len(parts) != _QUERY_PARTS:
             raise ValueError("another shape")
@@ -304,8 +308,8 @@ class ControlServer(zerorpc.Server):  # type: ignore[misc]
         """Raise ValueError unless a message with this head is a new query."""
         if name != "ask" or head.v != _PROTOCOL or head.response_to is not None:
             raise ValueError("another shape")
-        # Two queries with one id at one time would share a channel of zerorpc:
-        # the second one would take the answer to the first one.
+        # Two simultaneous queries with the same id would share a channel of
+        # zerorpc. Then the second query would get the answer to the first.
         if not head.message_id or head.message_id in self._in_work:
             raise ValueError("another shape")
 
@@ -351,7 +355,7 @@ class ControlServer(zerorpc.Server):  # type: ignore[misc]
         again.
         """
         # The dispatcher of zerorpc gives each answer to the call that waits for
-        # it. Without it, nothing would be served.
+        # it. Without the dispatcher, nothing would be served.
         mux = self._multiplexer
         if mux._channel_dispatcher_task.dead:
             mux._channel_dispatcher_task = gevent.spawn(mux._channel_dispatcher)
@@ -385,7 +389,7 @@ class ControlClient(zerorpc.Client):  # type: ignore[misc]
     def query(
         self, version: int, epoch: int, kind: str, body: bytes, seconds: float
     ) -> Answer:
-        """Query and wait for the answer. Raises TimeoutError."""
+        """Send a query, and wait for the answer. Raises TimeoutError."""
         try:
             answer: Answer = self("ask", version, epoch, kind, body, timeout=seconds)
         except zerorpc.TimeoutExpired:
@@ -401,14 +405,14 @@ class ControlClient(zerorpc.Client):  # type: ignore[misc]
             return super()._process_response(request_event, bufchan, timeout)
         except BaseException:
             # The caller was killed, or has a time limit of its own. Without
-            # this, two greenlets would stay.
+            # this call, two greenlets would stay.
             bufchan.close()
             raise
 
     def _answer_event(self, parts: list[bytes]) -> Any:
         """Return the event in a message with an answer. Raises ValueError.
 
-        None if nobody waits for the answer any more.
+        The result is None if nobody waits for the answer any more.
         """
         if len(parts) != _ANSWER_PARTS:
             raise ValueError("another shape")
@@ -428,22 +432,23 @@ class ControlClient(zerorpc.Client):  # type: ignore[misc]
 
 
 MESSAGE_BYTES: Final = 2_000_000
-"""Largest message; ZeroMQ ends a connection that announces more."""
+"""Most bytes of a message. ZeroMQ ends a connection that announces a larger
+message."""
 _READABLE: Final = 1
 """The event of gevent's loop that a descriptor is readable."""
 PARTS: Final = 16
-"""A message with more parts is malformed; the longest valid one, a ZAP request,
-has 9."""
+"""A message with more parts is malformed. The longest valid message, a ZAP
+request, has 9 parts."""
 
 _COMMON_OPTIONS: Final = (
     (zmq.RCVHWM, 100),
     (zmq.LINGER, 0),
     (zmq.MAXMSGSIZE, MESSAGE_BYTES),
     (zmq.HANDSHAKE_IVL, 5000),
-    # A machine that has gone is noticed by TCP, within nine seconds, and never
-    # by heartbeats of ZMTP: libzmq 4.3.5 aborts the process when one is due, or
-    # comes, on a connection that broke while its input was stopped by the mark
-    # (stream_engine_base.cpp, out_event).
+    # TCP notices within nine seconds that a machine is gone. Heartbeats of ZMTP
+    # are not used, because libzmq 4.3.5 may abort the process by them. That
+    # happens if a heartbeat is due, or comes, on a connection that broke while
+    # its input was stopped by the mark (stream_engine_base.cpp, out_event).
     (zmq.TCP_KEEPALIVE, 1),
     (zmq.TCP_KEEPALIVE_IDLE, 3),
     (zmq.TCP_KEEPALIVE_INTVL, 3),
@@ -463,8 +468,8 @@ _CONNECT_OPTIONS: Final = (
 _LISTEN_OPTIONS: Final = (
     *_COMMON_OPTIONS,
     # Answers above the high-water mark are dropped. Answers that were sent
-    # still count until half a mark of them was sent. With a mark of 100, some
-    # of 64 answers were lost.
+    # still count until half as many as the mark were sent. With a mark of 100,
+    # some of 64 answers were lost.
     (zmq.SNDHWM, 1000),
     (zmq.BACKLOG, 512),
 )
@@ -479,7 +484,8 @@ class ZmqSocket:
     """A ZeroMQ socket under gevent.
 
     Only one greenlet may receive. Sending never waits. ``on_writable`` is
-    called when the socket may accept messages again; it must not wait.
+    called when the socket may accept messages again. The function must not
+    wait.
     """
 
     def __init__(
@@ -494,7 +500,8 @@ class ZmqSocket:
         self._on_writable = on_writable
         self._readable = Flag()
         self._turn = 0
-        """Messages received since the receiver last let others run."""
+        """The number of messages received since the receiver last let other
+        greenlets run."""
         descriptor: int = self.socket.getsockopt(zmq.FD)  # type: ignore[assignment]
         self._watcher = get_hub().loop.io(descriptor, _READABLE)
         self._watcher.start(self.update_events)
@@ -527,7 +534,7 @@ class ZmqSocket:
         socket. Never switches greenlets.
 
         The descriptor only signals a change since the last reading, and every
-        reading consumes the signal. So each one has to wake all waiters.
+        reading consumes the signal. So each reading has to wake all waiters.
         """
         if self.socket.closed:
             return 0
@@ -564,9 +571,9 @@ class ZmqSocket:
     def receive(self) -> list[bytes]:
         """Wait for the next message, and return its parts.
 
-        Returns an empty list if it has more than :data:`PARTS` parts. If the
-        socket is closed, ends the greenlet by GreenletExit, because the loops
-        of zerorpc continue after any other exception.
+        Returns an empty list if the message has more than :data:`PARTS` parts.
+        If the socket is closed, this ends the greenlet by GreenletExit, because
+        the loops of zerorpc continue after any other exception.
         """
         self._turn += 1
         if self._turn >= _TURN_MESSAGES:
@@ -578,8 +585,8 @@ class ZmqSocket:
                     first = self.socket.recv(zmq.NOBLOCK)
                     break
                 except zmq.Again:
-                    # Nothing is there. The flag is cleared before the events
-                    # are read, so that no message is missed.
+                    # No message has arrived. The flag is cleared before the
+                    # events are read, so that no message is missed.
                     self._turn = 0
                     self._readable.clear()
                     self.update_events()
@@ -593,7 +600,8 @@ class ZmqSocket:
         return [first]
 
     def _receive_rest(self, first: bytes) -> list[bytes]:
-        """Receive the other parts of a message whose first part is there.
+        """Receive the other parts of a message. Its first part was received
+        already.
 
         Returns all parts, or an empty list if there are too many. All of them
         must be read in any case, because the next message follows.
@@ -626,7 +634,7 @@ class ZmqSocket:
 def private_address(host: str) -> str:
     """Return the IP address of ``host`` to listen on, in brackets if it is IPv6.
 
-    Raises StartError if it is not one address of this machine.
+    Raises StartError if ``host`` is not a single address of this machine.
     """
     try:
         text = _first_address(host)
@@ -637,7 +645,7 @@ def private_address(host: str) -> str:
             f"cluster.bind: {host!r} is not an address of this machine"
         ) from None
 
-    # The port must not be open to the world by accident.
+    # The port must not be reachable by everybody by accident.
     if not host or address.is_unspecified or address.is_multicast:
         raise StartError(
             f"cluster.bind: {host!r} means every address; "
