@@ -66,9 +66,11 @@ TOKEN_HOLDERS: Final = frozenset({"account", "guest", "bot"})
 
 Resolve = Callable[[str], str]
 KeyUse = tuple[str, str, str, str]
-"""Four texts: the id of a key, the route (its method and the pattern of its
-path), the app (``""``: the request names no app), and the address of the
-client."""
+"""Four texts: the id of a key, a route, an app and the address of a client.
+
+The route is its method and the pattern of its path. The app is ``""`` if the
+request names no app.
+"""
 
 CONFIGURED: Final = "config:"
 """The prefix of ids of keys in the settings."""
@@ -86,7 +88,7 @@ _BEARER_LENGTH: Final = len(_BEARER)
 _ADDRESSES_CACHED: Final = 1024
 
 _MAKER: Final = "The account that made the API key is locked or banned"
-"""The text with which a key is refused if its maker is banned."""
+"""The text that explains the refusal of a key if its maker is banned."""
 
 
 class _Key(Struct, frozen=True):
@@ -124,9 +126,9 @@ class KeyUses(Service):
     """Counts how often each API key is used.
 
     A row counts the requests with one key, for one route and app, from one
-    address. Requests that were answered and requests that were refused are
-    counted apart. The rows are bounded: beyond :data:`MAX_USES` rows a request
-    counts for its key alone.
+    address. Answered requests and refused requests are counted separately. The
+    rows are bounded: beyond :data:`MAX_USES` rows a request counts for its key
+    alone.
 
     Counting begins with the first :meth:`take`, which sets ``wanted``. Never
     switches greenlets.
@@ -322,7 +324,7 @@ class Keys:
         return key.principal(self._resolve, now)
 
     def _close_refused(self) -> None:
-        """Close the connections that were opened with keys which are refused now."""
+        """Close the connections of keys that are refused now."""
         valid_keys = {each.key for each in self._principals.values() if each.scopes}
         # A list, because a closed connection leaves the dictionary (ended()).
         refused = [each for each, key in self._holders.items() if key not in valid_keys]
@@ -332,8 +334,8 @@ class Keys:
     def expire(self, is_banned: Callable[[str, str], bool]) -> None:
         """End the keys that have expired, and refuse keys of banned accounts.
 
-        A key that an account has made is refused while that account is banned
-        or locked. ``is_banned(app, user)`` returns whether an account is banned
+        While an account is banned or locked, the keys that it has made are
+        refused. ``is_banned(app, user)`` returns whether an account is banned
         or locked. Called once a second; never switches greenlets.
         """
         barred_keys = frozenset(

@@ -122,7 +122,8 @@ class LoginTokens(Service):
 
         - ``user``: the user who logs in; ``""``: the user that the token names.
         - ``bare``: whether a token that a key of the app has signed may lack
-          the claims ``app`` and ``exp``, as in dialects such as Centrifugo's.
+          the claims ``app`` and ``exp``. Clients of Centrifugo have such
+          tokens, for example.
         - ``device``: what the client calls its device.
         - ``may_lack_user``: whether a token that a key of the app has signed
           may name no user.

@@ -275,11 +275,11 @@ _LIMITS: Final = {
     errors.CloseCode.BANNED: "",
     errors.CloseCode.TOKEN_INVALID: "",
 }
-"""Close code that ends a session because something was refused → the name of
-the limit that was exceeded."""
+"""Close code that ends a session because of a refusal → the name of the
+limit."""
 CLOSES: Final = {code: errors.close_reason(code) for code in _LIMITS}
-"""Close code that ends a session because something was refused → the reason of
-the refusal."""
+"""Close code that ends a session because of a refusal → the reason of the
+refusal."""
 
 
 def _limit_of(error: Exception | None) -> tuple[str, float]:
@@ -308,7 +308,7 @@ class Denials(Service):
     def connection(self, limit: str, peer: str, detail: str = "") -> None:
         """Report a connection that the gate has refused, before any login.
 
-        ``limit`` is the name of the setting because of which the gate refuses.
+        ``limit`` is the name of the setting that makes the gate refuse.
         """
         if limit.startswith("limits."):
             reason = "limit"

@@ -15,7 +15,7 @@ Role = Literal["", "moderator", "owner"]
 """The role of an account in its app. ``""`` means a member without a special
 role."""
 Right = Literal["moderate", "people", "operate", "own"]
-"""What a route may ask of a user with a role.
+"""A right that a role gives. Routes require it of users who act by their role.
 
 ======== ===========================================================================================
 moderate see reports with their context; hide and delete messages; warn, mute, remove, ban people

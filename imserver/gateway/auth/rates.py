@@ -173,8 +173,8 @@ class Buckets:
         """Change the limit to ``number`` tokens, and fill all buckets."""
         self._before: dict[bytes, int] = {}
         """The counts of this node before its restart: digest of a payer → a
-        time as in ``_full_at``. A payer is moved to ``_full_at`` when it pays
-        or is looked up."""
+        time as in ``_full_at``. A payer moves to ``_full_at`` when it pays, or
+        when somebody looks it up."""
         self._digest: Digest = _no_digest
         self.number = number
         self._token_time = 0

@@ -302,8 +302,8 @@ def fitting(publications: list[Event]) -> list[Event]:
 def _size_of(publication: Event) -> int:
     """Return how many bytes of a page a publication takes.
 
-    Its data and text are counted as they are written into the page. The rest is
-    an estimate.
+    Its data and text count with the size that they have in the page. The rest
+    is an estimate.
     """
     size = (
         HistoryPage.size_of(publication.data)

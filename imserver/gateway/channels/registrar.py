@@ -56,8 +56,8 @@ class Registrar(Service):
     _node_messages: NodeMessages
     _hub: Hub
     _reported: set[_Key] = field(default_factory=set)
-    """Channels of which the registry knows that they have members here. This is
-    true only in the life ``_life`` of the registry."""
+    """Channels that are stored in the registry as channels with members here.
+    This is true only in the life ``_life`` of the registry."""
     _changed: dict[_Key, None] = field(default_factory=dict)
     """Channels to be reported. The channel that changed longest ago comes
     first. The dict is used as an ordered set, so the values have no meaning."""

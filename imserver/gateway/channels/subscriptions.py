@@ -520,8 +520,8 @@ class ChannelSubscriptions(Service, dict=True):
     def _stop_waiting(self, app: str, channel: str) -> None:
         """Clean up after a refused subscription.
 
-        Publications that were collected only for this subscription are
-        delivered. Never switches greenlets.
+        It delivers publications that were collected only for this subscription.
+        Never switches greenlets.
         """
         local = self.here.hub.channel(app, channel)
         if local is not None:

@@ -236,11 +236,11 @@ class RegistryEvents(Struct, frozen=True):
     reregister: Callable[[bool], None]
     """Register sessions again. True means all sessions: Redis was restarted or
     flushed, or the lease was lost. False means only sessions that are not
-    ``registered``: Redis was unavailable. It is called again if it was
-    interrupted."""
+    ``registered``: Redis was unavailable. After an interruption it is called
+    again."""
     replaced: Callable[[str, str, int], None]
     """A session of this node (app, user, session id), which may have ended, is
-    no longer addressed. The same session may be reported several times."""
+    no longer addressed. A session may be reported several times."""
     leases_changed: Callable[[], None]
     """The set of live leases, or the epoch of this node, has changed."""
 

@@ -258,9 +258,8 @@ class Presence(Service):
     ) -> tuple[set[str], tuple[str, ...]]:
         """Find which of these users have a session on another node.
 
-        The registry is asked, and then the nodes, about users of whom the
-        registry is not sure. Returns the users, and the nodes that did not
-        answer.
+        The registry is asked first. If it is not sure about some users, their
+        nodes are asked. Returns the users, and the nodes that did not answer.
         """
         online: set[str] = set()
         unsure = users

@@ -124,9 +124,10 @@ class Ban(Struct, frozen=True):
 class CloseSessions(Struct, frozen=True, array_like=True):
     """A query that asks a node to close the sessions of these users.
 
-    The answer has the number of closed sessions of each user. - ``device``:
-    only sessions of a device of this name are closed; None means sessions of
-    all devices.
+    The answer has the number of closed sessions of each user.
+
+    - ``device``: only sessions of a device of this name are closed; None means
+      sessions of all devices.
 
     - ``ban_seconds``: the time for which logins of these users are refused; 0
       means no ban.
@@ -648,9 +649,10 @@ class Sessions:
         """Close the sessions of users on all nodes, and ban the users if
         ``ban_seconds`` is not 0.
 
-        The close code keeps clients from connecting again. - ``device``: only
-        sessions of a device of this name, or of a part of that device, are
-        closed; None means sessions of all devices.
+        The close code keeps clients from connecting again.
+
+        - ``device``: only sessions of a device of this name, or of a part of
+          that device, are closed; None means sessions of all devices.
 
         - ``ban_seconds``: the time for which logins are refused; 0 means no
           ban, and infinity a ban for good.

@@ -93,7 +93,7 @@ class _TimedOut(BaseException):
 
 
 def _raise_kill_behind(error: Exception) -> None:
-    """Raise GreenletExit if ``error`` was raised while the greenlet was killed.
+    """Raise GreenletExit if ``error`` came up while the greenlet was killed.
 
     Python keeps the error that was being handled as the context of the next
     error. So a GreenletExit can be found there.

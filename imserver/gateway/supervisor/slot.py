@@ -666,7 +666,7 @@ def _changed_keys(
 ) -> list[str]:
     """List the settings of a section that a reload would change.
 
-    The new settings are compared with the settings as they were written. The
+    This compares the new settings with the settings as they were written. The
     settings in use have addresses in place of host names.
     """
     old = getattr(given, section)

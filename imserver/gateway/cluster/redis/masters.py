@@ -313,9 +313,9 @@ def _results_of(
 class ClusterLink(RedisLink):
     """A link to a Redis Cluster, see :class:`RedisLink`.
 
-    The keys of a Redis Cluster are in slots, each of which belongs to one
-    master. Commands go to the masters of their slots, to all masters at once.
-    An exchange ends when all masters have replied, so commands of one slot keep
+    The keys of a Redis Cluster are in slots. Each slot belongs to one master.
+    Commands go to the masters of their slots, to all masters at once. An
+    exchange ends when all masters have replied, so commands of one slot keep
     their order. They keep it also while a slot moves: a command that a master
     refers to another master (``MOVED``, ``ASK``) is repeated there before the
     next exchange.

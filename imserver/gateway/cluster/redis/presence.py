@@ -171,8 +171,8 @@ def record_of(node: str, session: Session, logout: bool) -> bytes:
 
 
 def _encode_replaced(record: Record, session: Session) -> bytes:
-    """Encode a record without the lone surrogates that a client may have sent
-    in a name, because JSON has none."""
+    """Encode a record without lone surrogates. A client may have sent them in a
+    name, but JSON cannot contain them."""
     record.user_id = session.user.encode("utf-8", "replace").decode()
     record.device_info = session.device.encode("utf-8", "replace").decode()
     return _encoder.encode(record)
@@ -907,8 +907,9 @@ def _read_claim(key: str, token: str, reply: bytes) -> Claim:
     """Return the claim, from the reply to one of the two commands.
 
     They are :func:`_plain_claim` and :func:`_claim_command`. ``mine`` means
-    that this push goes on, ``repeat`` that the message was accepted before, and
-    ``pending`` that another push with the id is under way.
+    that this push continues. ``repeat`` means that the message was accepted
+    before. ``pending`` means that another push with the id has begun and has
+    not ended yet.
     """
     if reply == b"OK" or reply == token.encode():
         return Claim(key, "mine", token)

@@ -401,8 +401,8 @@ NOTHING: Final = 0
 UNREGISTERED: Final = 1
 EVERYTHING: Final = 2
 Extent = Literal[0, 1, 2]
-"""Which sessions must be registered again: the value of NOTHING, of EVERYTHING,
-or the value between them for sessions that Redis does not know."""
+"""Which sessions must be registered again: ``NOTHING`` (none), ``UNREGISTERED``
+(only sessions that Redis does not know) or ``EVERYTHING`` (all)."""
 
 
 class RegistryRecovery(Service, dict=True):

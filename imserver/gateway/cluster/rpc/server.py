@@ -198,8 +198,8 @@ class Rpc:
         turn."""
         self._epochs: deque[int] = deque(maxlen=_OWN_EPOCHS)
         """The last epochs of this process, which takes a new one after it has
-        lost its lease. Items that are addressed to an earlier epoch are
-        accepted, because they are for users who are still here."""
+        lost its lease. The node accepts items for an earlier epoch, because
+        they are for users who are still here."""
 
     # --- start and stop -------------------------------------------------------
 

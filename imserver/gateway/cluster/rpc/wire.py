@@ -5,12 +5,12 @@ zerorpc 0.6.3 provides the message format, the call (``Client``, ``Server``) and
 the one-way push (``Pusher``, ``Puller``). Its lower part (``Events``, gevent
 sockets) is replaced by :class:`Wire`, because it
 
-- ends a Puller on the first message that is no event, and the dispatcher of a
-  Server or Client on the first header of a wrong type; a Wire decodes by type
-  and drops what does not fit;
-- waits without end in ``send`` while a peer is away, even with a timeout, and
-  again when its sender is killed, so that ``close`` never returns; a Wire never
-  waits to send;
+- ends a Puller on the first message that is not an event, and ends the
+  dispatcher of a Server or Client on the first header of a wrong type. A Wire
+  decodes by type and drops other messages;
+- waits without end in ``send`` while a peer is away, even with a timeout. It
+  waits again when its sender is killed, so that ``close`` never returns. A Wire
+  never waits to send;
 - wakes up each second for each receiving socket; a Wire wakes up when there is
   data.
 
