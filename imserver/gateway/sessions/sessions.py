@@ -128,7 +128,6 @@ class CloseSessions(Struct, frozen=True, array_like=True):
 
     - ``device``: only sessions of a device of this name are closed; None means
       sessions of all devices.
-
     - ``ban_seconds``: the time for which logins of these users are refused; 0
       means no ban.
     - ``reason``: the reason of the ban, which the users see.
@@ -653,7 +652,6 @@ class Sessions:
 
         - ``device``: only sessions of a device of this name, or of a part of
           that device, are closed; None means sessions of all devices.
-
         - ``ban_seconds``: the time for which logins are refused; 0 means no
           ban, and infinity a ban for good.
         - ``reason``: the reason of the ban, which the users see.

@@ -681,8 +681,8 @@ class Lookup:
         refs = lookup.refs
         keys = lookup.mark_keys
         if lookup.commands:
-            # The last reply is to the claim. Before it come the replies about
-            # the marks, and the reply to CACHING.
+            # The replies are in this order: about the marks, to CACHING, to the
+            # look-up, to the claim.
             refs = _refs(replies[-2])
             is_watched = lookup.bucket.unchanged and replies[len(keys)] == b"OK"
             if is_watched and refs:

@@ -1,11 +1,12 @@
 """The RPC of a node: messages one way, ordered and in batches; queries with
 answers.
 
-Each node has two ports. *Data*: :meth:`Rpc.send` queues an item, the items of
-one loop iteration leave as one batch, and ``received`` gets them at the other
-node in order. *Control*: :meth:`Rpc.query` returns the result of ``answer`` at
-the other node, or raises
-:class:`~imserver.gateway.cluster.rpc.counters.PeerUnavailable`.
+Each node has two ports. On the *data* port, :meth:`Rpc.send` queues an item.
+The items of one loop iteration are sent as one batch, and ``received`` gets
+them at the other node in order. On the *control* port, :meth:`Rpc.query`
+returns the result of ``answer`` at the other node. It raises
+:class:`~imserver.gateway.cluster.rpc.counters.PeerUnavailable` if there is no
+result.
 
 Importing this module loads ZeroMQ and zerorpc. No context or socket exists
 before :meth:`Rpc.start`, so the supervisor may import it before it forks.
