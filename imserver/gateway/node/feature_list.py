@@ -85,7 +85,7 @@ def load_features(config: Config) -> tuple[FeatureRow, ...]:
 
 def problems_of(features: Iterable[FeatureRow]) -> list[HttpProblem]:
     """Return the HTTP problems of the core and of features, sorted by status."""
-    problems = dict.fromkeys(HTTP_PROBLEMS.values())  # each only once, in this order
+    problems = dict.fromkeys(HTTP_PROBLEMS.values())  # each once, in order
     for feature in features:
         for row in feature.operations:
             problems |= dict.fromkeys((*row.shared_problems, *row.problems))

@@ -403,7 +403,7 @@ class Peer:
             code = FAILED
         except BaseException:
             if not self.link.admits_calls:
-                self.link.failed()  # otherwise the circuit would wait for this probe for ever
+                self.link.failed()  # else the circuit waits for ever
             raise
         if code == OK and not self._is_blocked():
             self._note_answer()
