@@ -1,18 +1,18 @@
 """Acknowledged deliveries to clients, and the timer wheel that checks them.
 
-Deliveries to a connection have growing numbers. An acknowledgement covers all
-numbers up to one.
+Deliveries to a connection have growing numbers. An acknowledgement names a
+number, and covers all deliveries up to it.
 
 - A client with a cursor acknowledges positions in the log
-  (:class:`AckingLogSubscription`). Entries that it does not acknowledge in time
-  are read from the log and sent again.
-- A client without a cursor answers a ping with its payload, as every WebSocket
-  client does. After a delivery it is pinged with the last position
-  (:class:`PongLogSubscription`). The pong proves a position, which is stored.
-  Later entries are sent again at the next login.
-- A client of the action dialect that asks for it acknowledges numbers of its
-  connection (:class:`Unacked`). The frames stay in memory until then, because
-  not all of these messages are stored.
+(:class:`AckingLogSubscription`). Entries that it does not acknowledge in time
+are read from the log and sent again. - A client without a cursor answers a ping
+with the payload of the ping, as every WebSocket client does. After a delivery,
+the server pings the client with the last position
+(:class:`PongLogSubscription`). The pong proves a position, which is stored.
+Later entries are sent again at the next login. - A client of the action dialect
+can ask to acknowledge numbers of its connection (:class:`Unacked`). The frames
+stay in memory until they are acknowledged, because not all of these messages
+are stored.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ from imserver.gateway.transport.states import Transitions
 from imserver.messenger.log.model import Message
 
 ACK_SECONDS: Final = 10
-"""Time for an acknowledgement. For :class:`Unacked` it is doubled after each
-resend."""
+"""The time that a client has for an acknowledgement. For :class:`Unacked`, each
+resend doubles the time."""
 TRIES: Final = 3
-"""How often deliveries are sent again before the connection is closed: the
-states of resending."""
+"""How often deliveries are sent again before the connection is closed. Each
+resend has a state of its own."""
 PINGS: Final = 2000
-"""The most connections that are pinged in a second. Each pong is a position to
-store."""
+"""The most connections that are pinged in a second. There is a limit because
+each pong is a position to store."""
 MAX_MESSAGES: Final = 1000
-"""The most messages in one :class:`Unacked`. With more the connection is
-closed."""
+"""The most messages in one :class:`Unacked`. If there are more, the connection
+is closed."""
 MAX_BYTES: Final = 524_288
-"""The most bytes of the frames of one :class:`Unacked`. A single frame may be
-larger. With more the connection is closed."""
+"""The most bytes of the frames of one :class:`Unacked`. If there are more
+bytes, the connection is closed. But a single frame may be larger."""
 _SLOTS: Final = ACK_SECONDS + 1
 _PING: Final = struct.Struct("!QQ")
 """The payload of a ping: the number of the log subscription, and the id of the
@@ -51,8 +51,8 @@ last delivered entry."""
 
 
 class AckState(IntEnum):
-    """The state of the deliveries to one connection. In the first four its
-    value is the number of resends since the last acknowledgement."""
+    """The state of the deliveries to one connection. The values of the first
+    four states are the number of resends since the last acknowledgement."""
 
     ON_TIME = 0
     """No time limit has passed since the last acknowledgement."""
@@ -87,7 +87,8 @@ ON_TIME, RESENT_ONCE, RESENT_TWICE, RESENT_THRICE, FULL, EXPIRED = AckState
 ACK, LATE, UNREAD, OVERFLOW, CLEAR = AckEvent
 
 _ROWS: Final[Mapping[AckState, Mapping[AckEvent, AckState]]] = {
-    # UNREAD in this state: the client has acknowledged during the read.
+    # UNREAD can happen in this state if the client has acknowledged while the
+    # log was read.
     ON_TIME: {
         ACK: ON_TIME,
         LATE: RESENT_ONCE,
@@ -123,9 +124,9 @@ _ROWS: Final[Mapping[AckState, Mapping[AckEvent, AckState]]] = {
 ACK_TRANSITIONS: Final = {
     state: Transitions(state, row) for state, row in _ROWS.items()
 }
-"""State → event → the next state. The only way to change a state: ``acks.state
-= ACK_TRANSITIONS[acks.state][event]``. The state does not include whether a
-time limit runs: see ``due`` of :data:`Acks`."""
+"""State → event → the next state. States are only changed by this table:
+``acks.state = ACK_TRANSITIONS[acks.state][event]``. The state does not include
+whether a time limit runs: see ``due`` of :data:`Acks`."""
 
 
 class AckingLogSubscription(LogSubscription, gc=False):
@@ -139,32 +140,36 @@ class AckingLogSubscription(LogSubscription, gc=False):
 
 
 class PongLogSubscription(AckingLogSubscription, gc=False):
-    """A log subscription whose client acknowledges by pongs. The pings contain
-    an id. The messages of its live rooms are delivered from the log."""
+    """A log subscription whose client acknowledges by pongs. Each ping contains
+    the id of an entry. The messages of the live rooms of this session are
+    delivered from the log."""
 
     number: int = 0
-    """A number that is unique on this node, because a connection may log in
-    again while a pong is under way."""
+    """A number that is unique on this node. By it, a pong that was under way
+    while the connection logged in again is recognized as old."""
     positions: Mapping[str, int] = {}
-    """The user's positions at the login; its keys are the rooms of this
-    session."""
+    """Room → the position of the user in it at the login. The keys are the
+    rooms of this session."""
     pinged: bool = True
-    """False: the client acknowledges without pings."""
+    """Whether the server pings the client. If not, the client acknowledges
+    without pings."""
     has_cursor: ClassVar[bool] = False
 
     def ping(self) -> bytes:
         """Return the payload of a ping after the last delivery.
 
-        It has the number of this subscription, and the id of that delivery.
+        The payload has the number of this subscription, and the id of the last
+        delivery.
         """
         return _PING.pack(self.number, self.delivered)
 
     def proof(self, data: bytes) -> int:
         """Return the id up to which a pong proves that everything has arrived.
 
-        A pong sends the payload of its ping back, so what was sent before the
-        ping has arrived. Returns 0 if the payload is not of a ping of this
-        subscription. The id is at most the last id that was sent to the client.
+        A pong returns the payload of its ping, so everything that was sent
+        before the ping has arrived. Returns 0 if the payload does not belong to
+        a ping of this subscription. The id is at most the last id that was sent
+        to the client.
         """
         if len(data) != _PING.size:
             return 0
@@ -204,8 +209,8 @@ class Unacked:
     ) -> None:
         """Add the next message that is sent to the connection.
 
-        If there is no space for it, the connection is marked as full, and
-        closed at the end of the second.
+        If there is no space for the message, the connection is marked as full,
+        and is closed at the end of the second.
         """
         self.delivered += 1
         if not self.waiting:
@@ -217,7 +222,8 @@ class Unacked:
         if self.state is FULL:
             return
         if isinstance(message, Message):
-            # The id is enough for a stored message: the log has the rest.
+            # For a stored message the id is enough, because the log has the
+            # rest.
             self.waiting.append((message.id, frame))
         else:
             self.waiting.append((message, frame))
@@ -226,8 +232,8 @@ class Unacked:
     def ack(self, connection: Connection, number: int) -> int:
         """Note that the client has the messages up to a number.
 
-        Returns the id of the last stored message among the newly acknowledged
-        ones; 0: none of them was stored.
+        Returns the id of the last stored message that is acknowledged now for
+        the first time, or 0 if none of these messages was stored.
         """
         acked = self.waiting[: max(number - self.acked, 0)]
         if not acked:
@@ -249,8 +255,8 @@ class Unacked:
     def clear(self) -> list[Event]:
         """Forget all messages, because the session ends.
 
-        Returns the messages that are not stored: nobody can read these from the
-        log.
+        Returns the messages that are not stored, because nobody can read them
+        from the log.
         """
         unstored = [
             message for message, _ in self.waiting if isinstance(message, Event)
@@ -263,25 +269,26 @@ class Unacked:
         return unstored
 
     def _count(self, size: int) -> None:
-        """Add a size, perhaps negative, to the bytes of the connection and of
-        all."""
+        """Add a size to the bytes of this connection and to the total of all
+        connections. The size may be negative."""
         self.bytes += size
         self._tracker.bytes += size
 
 
 Acks = AckingLogSubscription | Unacked
 """The deliveries to one connection that its client acknowledges. ``delivered``:
-the last number. ``acked``: the last number that the client has acknowledged.
-``state``: changed only by :data:`ACK_TRANSITIONS`. ``due``: the second of the
-wheel in which the client's time ends (0: no time limit runs)."""
+the number of the last delivery. ``acked``: the last number that the client has
+acknowledged. ``state``: the state, which only :data:`ACK_TRANSITIONS` changes.
+``due``: the second of the wheel in which the client's time ends (0: no time
+limit runs)."""
 
 
 class AckTracker:
     """Sends again what clients do not acknowledge in time.
 
     It is a timer wheel that turns each second. A connection with unacknowledged
-    deliveries is in one of its slots. So idle connections cost nothing, and no
-    connection has a timer. Never switches greenlets.
+    deliveries is in one of the wheel's slots. So idle connections cost nothing,
+    and no connection needs a timer. Never switches greenlets.
 
     ``limit_bytes`` is the limit for the frames of all unacknowledged messages.
     Above it, the connections with the most bytes are closed.
@@ -294,8 +301,9 @@ class AckTracker:
         self._slots: list[list[tuple[Connection, Acks, int]]] = [
             [] for _ in range(_SLOTS)
         ]
-        """The slots: second → its connections. The last item of a row is the
-        number up to which the client must acknowledge in time."""
+        """The slots: second → the connections whose time ends in it. The last
+        item of each tuple is the number up to which the client must acknowledge
+        in time."""
         self._now = 0
         self.bytes = 0
         """Bytes of the frames of all unacknowledged messages."""
@@ -316,7 +324,7 @@ class AckTracker:
             return
         if not isinstance(log_subscription, PongLogSubscription):
             self.wait(connection, log_subscription, ACK_SECONDS)
-        # Pings prove the arrival: one is sent within a second.
+        # Pongs prove the arrival, so the client is pinged within a second.
         elif log_subscription.pinged:
             self.wait(connection, log_subscription, 1)
 
@@ -324,17 +332,18 @@ class AckTracker:
         """Process the acknowledgement of everything up to an id.
 
         The entries were pushed, or were in a page that the client has
-        requested. A client cannot acknowledge more than it can have. So an id
-        beyond the last delivery, and beyond ``position``, counts as the larger
-        of these two. ``position``: the log of the app was delivered up to this
-        id.
+        requested. A client cannot acknowledge entries that it cannot have. So
+        the id is limited to the last delivery or to ``position``, if that is
+        larger. ``position`` is the id up to which the log of the app was
+        delivered.
         """
         log_subscription = connection.log_subscription
         if not isinstance(log_subscription, AckingLogSubscription):
             return
         if log_subscription.acked >= id:
             return
-        # The client may lie, or may have got entries in a page.
+        # The client may lie. Or it may have got entries in a page, which are
+        # not counted as deliveries.
         sent = max(log_subscription.delivered, log_subscription.acked, position)
         log_subscription.acked = min(id, sent)
         log_subscription.state = ACK_TRANSITIONS[log_subscription.state][ACK]
@@ -342,8 +351,8 @@ class AckTracker:
     def wait(self, connection: Connection, acks: Acks, seconds: int) -> None:
         """Give a client ``seconds`` for all deliveries until now.
 
-        The current second is the first one. A client that is in the wheel
-        already stays in its slot, and is moved when the slot's turn comes.
+        The current second counts as the first second. A client that is already
+        in the wheel stays in its slot, and is moved when the slot's turn comes.
         """
         if not acks.due:
             self._enter(connection, acks, seconds)
@@ -359,8 +368,8 @@ class AckTracker:
     def _enter(self, connection: Connection, acks: Acks, seconds: int) -> None:
         """Put a connection into the slot of the second in which its time ends.
 
-        If the time is longer than the wheel, put it into the last slot:
-        :meth:`turn` then puts it into another one.
+        If the time is longer than the wheel, put the connection into the last
+        slot. :meth:`turn` later puts it into another slot.
         """
         slot = (self._now + min(seconds, ACK_SECONDS)) % _SLOTS
         self._slots[slot].append((connection, acks, acks.delivered))
@@ -368,9 +377,9 @@ class AckTracker:
     def turn(self) -> list[Connection]:
         """Process the connections whose time limit ends. Called each second.
 
-        Pings clients, sends frames again, and closes connections that do not
-        acknowledge. Returns the connections to which entries of the log have to
-        be sent again.
+        This pings clients, sends frames again, and closes connections that do
+        not acknowledge. Returns the connections to which entries of the log
+        have to be sent again.
         """
         self._now += 1
         due = self._slots[self._now % _SLOTS]
@@ -389,7 +398,7 @@ class AckTracker:
             ):
                 # The session has ended, or the connection has logged in again.
                 continue
-            if acks.due > self._now:  # its time has begun anew
+            if acks.due > self._now:  # the client's time has begun anew
                 self._enter(connection, acks, acks.due - self._now)
                 continue
             acks.due = 0
@@ -397,7 +406,8 @@ class AckTracker:
             # A pong stores a position, so only some clients are pinged at once.
             if isinstance(acks, PongLogSubscription):
                 if pings == PINGS:
-                    # Too many pings in this second: ping it in the next one.
+                    # There are too many pings in this second, so this client is
+                    # pinged in the next second.
                     acks.due = self._now + 1
                     unpinged.append((connection, acks, number))
                 else:
@@ -405,7 +415,8 @@ class AckTracker:
                     connection.probe(acks.ping())
                 continue
             if acks.acked >= number:
-                # In time. Later deliveries get a time limit of their own.
+                # The client has acknowledged in time. Later deliveries get a
+                # new time limit.
                 if acks.acked < acks.delivered:
                     self.wait(connection, acks, ACK_SECONDS)
                 continue
@@ -418,8 +429,8 @@ class AckTracker:
             else:
                 late.append(connection)
 
-        # They come before the connections that are due in the next second, so
-        # that no connection waits for its ping forever.
+        # The clients that were not pinged come before the connections of the
+        # next second, so that no connection waits for its ping forever.
         self._slots[(self._now + 1) % _SLOTS][:0] = unpinged
         self._close_full()
         return late
@@ -427,12 +438,12 @@ class AckTracker:
     def _resend(self, connection: Connection, unacked: Unacked) -> None:
         """Send all unacknowledged frames again.
 
-        The client gets twice the time of the resend before.
+        The client gets twice as much time as for the previous resend.
         """
         # The state is the number of resends.
         self.wait(connection, unacked, ACK_SECONDS << unacked.state)
         if connection.outbox is not None:
-            return  # its client does not read: more frames would only wait
+            return  # the client does not read, so more frames would only wait
         self._metrics.resent_entries += len(unacked.waiting)
         for _, frame in unacked.waiting:
             connection.send_frame(frame)
@@ -446,7 +457,7 @@ class AckTracker:
         full = self.full
         self.full = []
         for connection, unacked in full:
-            # Its session may have ended meanwhile.
+            # The session may have ended meanwhile.
             if unacked.state is FULL:
                 connection.close(CloseCode.ACK_TIMEOUT)
         if self.bytes > self._limit_bytes:
@@ -455,7 +466,7 @@ class AckTracker:
     def _close_largest(self) -> None:
         """Close the connections with the most unacknowledged bytes.
 
-        It ends when the total is within the limit.
+        Connections are closed until the total is within the limit.
         """
         # Connections without unacknowledged frames are in no slot.
         sizes: dict[Connection, int] = {}

@@ -1,8 +1,9 @@
 """Log positions of users of the action dialect, whose clients have no cursor.
 
-A position is proved when the client has acknowledged everything up to it. The
-node stores all positions that were proved in one second together. Until then,
-logins on this node use the proved positions.
+A position is an id of the log. It is proved when the client has acknowledged
+everything up to this id. Once a second, the node stores all new proved
+positions together. Until then, logins on this node use the positions that are
+not stored yet.
 """
 
 import logging
@@ -21,19 +22,21 @@ from imserver.gateway.storage.store import Store
 log = logging.getLogger(__name__)
 
 Positions = dict[str, int]
-"""Room → the position up to which a user has everything in it; ``""``:
-everything outside rooms."""
+"""Room → the position up to which a user has everything in it; the room ``""``
+stands for everything outside rooms."""
 _ROWS_PER_STATEMENT: Final = 200
 _USER_KEY: Final = ("app", "member")
 _ROOM_KEY: Final = ("app", "member", "room")
 Row = tuple[str, str, str, int]
-"""A position: (app, user, room, id); room ``""``: everything outside rooms."""
+"""A position: (app, user, room, id); the room ``""`` stands for everything
+outside rooms."""
 
 ROOMS_PER_USER: Final = 1000
 """The most rooms in which a user of an app has a position. Beyond this the
 oldest positions are deleted."""
 POSITIONS_PER_APP: Final = 1_000_000
-"""Positions of an app, per table, that :meth:`ActionPositions.expire` keeps."""
+"""The most positions of an app that :meth:`ActionPositions.expire` keeps in
+each of the two tables."""
 
 
 class ActionPositions(Store.Rows):
@@ -66,8 +69,8 @@ class ActionPositions(Store.Rows):
         everything outside rooms; its value is 0 for an unknown user. Rooms are
         missing if the user was never there.
         """
-        # Looked up before the query. Otherwise a position that is stored
-        # meanwhile would be missed.
+        # The proved positions are looked up before the query. Otherwise the
+        # method would miss a position that is stored meanwhile.
         proved: Positions = {}
         for room in ("", *rooms):
             if (app, user, room) in self._proved:
@@ -113,8 +116,8 @@ class ActionPositions(Store.Rows):
     def store_proved(self) -> None:
         """Store the proved positions.
 
-        If the database does not answer, they stay for the next time. Does not
-        raise StorageUnavailable.
+        If the database does not answer, the positions stay, and are stored a
+        second later. Never raises StorageUnavailable.
         """
         rows = [(*key, id) for key, id in self._proved.items()]
         try:
@@ -123,8 +126,8 @@ class ActionPositions(Store.Rows):
         except StorageUnavailable as error:
             log.debug("positions of the action dialect could not be stored: %s", error)
             return
-        # Deleted only now, so that logins during the write see them. Positions
-        # that were raised meanwhile stay.
+        # The positions are deleted only now, so that logins during the write
+        # see them. Positions that were raised meanwhile stay.
         for app, user, room, id in rows:
             if self._proved.get((app, user, room)) == id:
                 del self._proved[app, user, room]
@@ -132,7 +135,8 @@ class ActionPositions(Store.Rows):
             self._filled.clear()
 
     def raise_to(self, rows: Sequence[Row]) -> None:
-        """Raise stored positions to these ids; they never go back.
+        """Raise stored positions to these ids. A stored position never gets
+        smaller.
 
         Each (app, user, room) must occur only once.
         """
@@ -141,7 +145,8 @@ class ActionPositions(Store.Rows):
         def raise_all(sql: Statements) -> None:
             """Raise the positions in the two tables: outside rooms, and in
             rooms."""
-            # Sorted, so that two nodes never deadlock.
+            # The rows are sorted, so that the transactions of two nodes never
+            # deadlock.
             outside_rooms = sorted(
                 (app, user, id) for app, user, room, id in rows if not room
             )
@@ -176,9 +181,9 @@ class ActionPositions(Store.Rows):
     ) -> int:
         """Delete old positions of an app, and return their number.
 
-        These are the positions before the oldest entry, and the oldest
-        positions beyond ``most``. ``floor``: entries up to this id have
-        expired.
+        Entries up to the id ``floor`` have expired. All positions below
+        ``floor`` are deleted. In each table, at most ``most`` positions of the
+        app stay, and the oldest are deleted.
         """
         deleted = 0
         for table in ("talk_position", "room_position"):
@@ -235,7 +240,8 @@ def _delete_beyond(sql: Statements, of_app: str, app: str, most: int) -> int:
     beyond = int(count) - most
     if beyond <= 0:
         return 0
-    # Find the last one to delete, so that one range deletes all.
+    # Find the last position to delete, so that one statement deletes all
+    # positions up to it.
     nth_oldest = f"SELECT id {of_app} ORDER BY id LIMIT 1 OFFSET %s"
     ((last,),) = sql.query(nth_oldest, (app, beyond - 1))
     return sql.execute(f"DELETE {of_app} AND id <= %s", (app, last))

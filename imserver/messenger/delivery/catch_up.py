@@ -39,28 +39,29 @@ from imserver.messenger.log.model import Message
 log = logging.getLogger(__name__)
 
 PAGE: Final = 200
-"""Most missed entries that are sent together (:meth:`CatchUp.send_missed`)."""
+"""The most missed entries that :meth:`CatchUp.send_missed` sends together."""
 RESEND_LIMIT: Final = 200
-"""The most entries that are sent again. A client that lacks more has to
+"""The most entries that are sent again. A client that lacks more entries has to
 reconnect with its cursor."""
 RECOVERED: Final = 200
 """The most missed entries that follow a login with a cursor. A client that
-missed more has to sync."""
+missed more entries has to sync."""
 
 RESUMED: Final = 1000
-"""Limit of the missed entries that a stream delivers after a reconnect. A
-client that missed more must query them."""
+"""The most missed entries that a stream delivers after a reconnect. A client
+that missed more entries must query them."""
 
 PageAnswer = Callable[[list[Message], bool, bool], bool]
 """A function that answers a sync. Its parameters are a page of missed entries,
 whether there are more, and whether the client must begin anew
 (:meth:`CatchUp.must_begin_anew`). It returns whether the client now has all
-missed entries, so that new ones are delivered. It must not switch."""
+missed entries, so that new entries are delivered from now on. It must not
+switch greenlets."""
 
 Resumed = Callable[[bool, bool], None]
 """A function that is called right before the missed entries are sent. Its
 parameters are whether all missed entries follow, and whether the client must
-begin anew. It must not switch."""
+begin anew. It must not switch greenlets."""
 
 
 class _Missed(Struct, frozen=True):
@@ -76,15 +77,16 @@ class _Missed(Struct, frozen=True):
     received: int
     """The last id that the client has received."""
     is_stored: bool
-    """Whether the log reaches this id. In a restored database it may not."""
+    """Whether the log reaches the id ``received``. The log of a restored
+    database may end before it."""
 
 
 class CatchUp(Service, dict=True):
     """Lets connections follow the log, and sends them missed entries.
 
-    It sets ``Connection.log_subscription``: the fact that a connection follows
-    the log of its user. New entries wait in the *backlog* of the subscription
-    until the client has all missed ones.
+    It sets ``Connection.log_subscription``, which says that a connection
+    follows the log of its user. New entries wait in the *backlog* of the
+    subscription until the client has all missed entries.
     """
 
     metrics: Metrics
@@ -99,12 +101,13 @@ class CatchUp(Service, dict=True):
         """Prepare the shared queries. Nothing is read yet."""
         self._log = self.store.part(MessageLog)
         self._extents: dict[str, AsyncResult[LogExtent]] = {}
-        """App → the result of a query for its extent that has not begun.
-        Callers that come meanwhile share it."""
+        """App → the result of a query that has not begun yet. The query reads
+        the extent of the app's log. Callers that come meanwhile share the
+        result."""
         self._turns: dict[str, Lock] = {}
-        """App → the lock of its queries for the extent."""
+        """App → the lock under which the extent of its log is queried."""
         self._numbers = count()
-        """Numbers of the subscriptions whose clients have no cursor."""
+        """Gives numbers to the subscriptions of clients without a cursor."""
 
     # --- log subscriptions ----------------------------------------------------
 
@@ -115,9 +118,10 @@ class CatchUp(Service, dict=True):
 
         A client with a *cursor* knows the last id that it has. For other
         clients, the server stores the position. ``positions`` has room → the
-        position up to which the user has its messages; ``""`` is for messages
-        outside rooms. ``pinged``: pongs to pings prove which entries have
-        arrived. Otherwise the client acknowledges without pings.
+        position up to which the user has the messages of the room; ``""``
+        stands for messages outside rooms. If ``pinged``, the client proves with
+        pongs to pings which entries have arrived. Otherwise it acknowledges
+        without pings.
 
         May switch greenlets and raise StorageUnavailable, like
         :meth:`subscribe`.
@@ -139,8 +143,8 @@ class CatchUp(Service, dict=True):
 
         Nothing is delivered before the client has synced all missed entries
         (:meth:`sync`). Nothing happens if the session ends, or logs in again,
-        meanwhile. Raises StorageUnavailable; then the session does not follow
-        the log.
+        meanwhile. If the method raises StorageUnavailable, the session does not
+        follow the log.
         """
         app = connection.app
         user = connection.user
@@ -149,8 +153,8 @@ class CatchUp(Service, dict=True):
         assert app is not None
         assert user is not None
 
-        # Counted before the first switch, so that the follower keeps following
-        # the app.
+        # The subscription is counted before greenlets switch for the first
+        # time, so that the follower does not stop following the app.
         log_subscriptions.add(app)
         try:
             self.follower.follow(app)
@@ -162,8 +166,8 @@ class CatchUp(Service, dict=True):
             raise
         position = self.follower.position(app)
 
-        # The session may have ended during the queries. Nothing switches from
-        # here on, so the groups are valid at the position.
+        # The session may have ended during the queries. Greenlets do not switch
+        # from here on, so the groups are valid at the position.
         is_same = connection.user == user and connection.dialect_state is state
         if not is_same or not self._may_subscribe(connection):
             self._remove(app)
@@ -182,7 +186,7 @@ class CatchUp(Service, dict=True):
     def put_off(self, connection: Connection, pending: PendingLogSubscription) -> None:
         """Let a session wait while the log is unavailable.
 
-        It receives nothing before it syncs.
+        The session receives nothing before it syncs.
         """
         app = connection.app
         if (
@@ -196,8 +200,8 @@ class CatchUp(Service, dict=True):
     def _may_subscribe(self, connection: Connection) -> bool:
         """Tell whether a session may get a log subscription.
 
-        It must be addressed, which means that pushes to its user reach it. It
-        may have no log subscription yet, except a pending one.
+        The session must be addressed, which means that pushes to its user reach
+        it. It must not have a log subscription yet, except a pending one.
         """
         log_subscription = connection.log_subscription
         is_free = log_subscription is None or isinstance(
@@ -217,7 +221,7 @@ class CatchUp(Service, dict=True):
             return
         self.log_subscriptions.followers.leave_all(app, connection)
         self.log_subscriptions.has_caught_up(app, connection)
-        # Only now, because `leave_all` needs it.
+        # The subscription is removed only now, because `leave_all` needs it.
         connection.log_subscription = None
         if isinstance(log_subscription, AckingLogSubscription):
             self.log_subscriptions.acking -= 1
@@ -242,24 +246,25 @@ class CatchUp(Service, dict=True):
         """Answer with a page of entries that a connection has missed.
 
         These are the entries after the id ``after``, at most ``limit``. From
-        now on new entries wait in the backlog of the connection, until the last
-        page was answered. ``answer`` is called between the deliveries before
-        and after the page. If the session has ended, it gets an empty page.
+        now on new entries wait in the backlog of the connection, until the
+        client has got the last page. ``answer`` is called when no delivery is
+        under way. If the session has ended, it gets an empty page.
 
-        ``yields``: ``answer`` is not called if another sync has begun
-        meanwhile. ``checks``: ``answer`` gets the result of
+        If ``yields``, ``answer`` is not called if another sync has begun
+        meanwhile. If ``checks``, ``answer`` gets the result of
         :meth:`must_begin_anew`, otherwise False. Switches greenlets. Raises
         StorageUnavailable.
         """
         app = connection.app
         log_subscription = connection.log_subscription
         if app is None or connection.user is None or log_subscription is None:
-            answer([], False, False)  # it has ended meanwhile
+            answer([], False, False)  # the log subscription has ended
             return
 
         was_live = log_subscription.live
-        # A new list, whose identity shows after the queries whether another
-        # sync has begun. In a list, new entries wait, too.
+        # This sync makes a list of its own. If the backlog is another list
+        # after the queries, another sync has begun. New entries wait in a list,
+        # but not in a tuple.
         backlog = list(log_subscription.backlog or ())
         log_subscription.backlog = backlog
         try:
@@ -267,8 +272,8 @@ class CatchUp(Service, dict=True):
                 connection, log_subscription, after, limit, checks
             )
         except BaseException:
-            # If the backlog is another list, a later sync owns it, or the log
-            # subscription is live again.
+            # Otherwise a later sync owns the backlog, or the log subscription
+            # is live again.
             if log_subscription.backlog is backlog:
                 if was_live:
                     self.release(connection)
@@ -288,15 +293,16 @@ class CatchUp(Service, dict=True):
         if not missed.more:
             entries = self._before_results(connection, entries)
         if not answer(entries, missed.more, missed.anew):
-            # Held messages are on the next pages; acknowledgements wait for the
-            # last page.
+            # Messages in the backlog are also on the next pages, so they are
+            # dropped. Acknowledgements wait for the last page.
             log_subscription.backlog = acks_in(log_subscription.backlog or ())
             return
 
         # This was the last page: the client has everything up to here.
         covered = entries[-1].id if entries else after
-        # The client may have entries from another node, or in this page, that
-        # this node must still deliver to others.
+        # The client may be ahead of this node: it has entries from another
+        # node, or from this page, that this node has not delivered to others
+        # yet.
         if missed.is_stored:
             client_position = max(covered, missed.received)
         else:
@@ -313,7 +319,7 @@ class CatchUp(Service, dict=True):
         limit: int,
         checks: bool,
     ) -> _Missed:
-        """Read a page of :meth:`sync`. Switches greenlets.
+        """Read a page of missed entries for :meth:`sync`. Switches greenlets.
 
         Raises StorageUnavailable.
         """
@@ -325,7 +331,8 @@ class CatchUp(Service, dict=True):
         received = after
         if rooms:
             received = max(after, *rooms.values())
-        # A client may have entries that a restored database lacks.
+        # After the database was restored, a client may have entries that the
+        # database lacks.
         is_stored = (
             self.follower.position(app) >= received
             or self._log.entries.head(app) >= received
@@ -346,9 +353,10 @@ class CatchUp(Service, dict=True):
         """Cut a last page before the first entry of this user that is not
         delivered.
 
-        This node delivers the entries after the cut later, with the result of
-        the draft in its place. If no draft of this connection waits for its
-        result, all entries are returned.
+        Without the cut, an entry of the user could overtake the result of its
+        draft. This node delivers the entries after the cut later, and the
+        result in its place. If no draft of this connection waits for a result,
+        all entries are returned.
         """
         app, user = app_and_user(connection)
         if not (
@@ -370,21 +378,22 @@ class CatchUp(Service, dict=True):
         wait: Callable[[Connection], object] = Connection.wait_until_sent,
     ) -> None:
         """Send a connection the entries that it missed after an id, then new
-        ones.
+        entries.
 
-        They are sent page by page. ``wait`` is called between two pages, to
-        wait for the client. The method returns early if the log subscription
-        ends. Switches greenlets; raises StorageUnavailable.
+        Missed entries are sent page by page. Between two pages, ``wait`` is
+        called, which waits for the client. The method returns early if the log
+        subscription ends. Switches greenlets; raises StorageUnavailable.
         """
         log_subscription = connection.log_subscription
         position = after
         has_more = log_subscription is not None
 
         def send_page(messages: list[Message], more: bool, _anew: bool) -> bool:
-            """Send a page. Returns whether it was the last one."""
+            """Send a page. Returns whether it was the last page."""
             nonlocal position, has_more
             self.deliverer.send(connection, messages)
-            # A page without messages would be read again and again.
+            # A page without messages ends the loop, which would otherwise read
+            # the page again and again.
             has_more = more and bool(messages)
             if messages:
                 position = messages[-1].id
@@ -405,12 +414,12 @@ class CatchUp(Service, dict=True):
     def _go_live(
         self, connection: Connection, log_subscription: LogSubscription, covered: int
     ) -> None:
-        """Send the backlog of a connection, which then gets new entries at
+        """Send the backlog of a connection. From then on it gets new entries at
         once.
 
         A backlog has acknowledgements and entries. Entries up to the id
-        ``covered`` are left out, because the client has them. The texts so far
-        of streamed messages follow.
+        ``covered`` are left out, because the client has them. After the
+        backlog, the client gets the texts so far of streamed messages.
         """
         backlog = log_subscription.backlog or ()
         log_subscription.backlog = None
@@ -438,9 +447,10 @@ class CatchUp(Service, dict=True):
     ) -> tuple[list[Entry], bool]:
         """Return the entries after an id that a user may read, in order.
 
-        These are as many as fit on a page. Returns also whether there are more.
-        ``rooms`` has room → the id after which its messages are wanted, too.
-        Switches greenlets. Raises StorageUnavailable.
+        Returns at most ``limit`` entries, and fewer if their size exceeds a
+        page. The second value says whether there are more. ``rooms`` has room →
+        the id after which the messages of this room are returned, too. Switches
+        greenlets. Raises StorageUnavailable.
         """
         return self._log.entries.catch_up(app, user, after, limit, rooms or {"": after})
 
@@ -449,8 +459,8 @@ class CatchUp(Service, dict=True):
     def collect(self, connection: Connection) -> None:
         """Let a session that has just begun follow the log.
 
-        New entries wait until it has synced. May switch greenlets. Raises
-        StorageUnavailable.
+        New entries wait until the session has synced. May switch greenlets.
+        Raises StorageUnavailable.
         """
         self.subscribe(connection, LogSubscription(backlog=[]))
 
@@ -464,14 +474,14 @@ class CatchUp(Service, dict=True):
     ) -> None:
         """Let a session that has just begun follow the log from its cursor on.
 
-        ``acks``: its client acknowledges entries. ``collects``: new entries
-        wait until the client has synced; otherwise the client syncs up to the
-        end of the log.
+        ``acks``: whether the client acknowledges entries. If ``collects``, new
+        entries wait in the backlog until the client has synced. Otherwise the
+        client syncs up to the end of the log.
 
-        ``resumed`` is called once. If it is called with recovered, the missed
-        entries follow at once, then new ones. Otherwise nothing is delivered
-        before the client has synced. May switch greenlets. Raises
-        StorageUnavailable; then ``resumed`` was not called.
+        ``resumed`` is called once. If its first argument is True, the missed
+        entries follow at once, then new entries. Otherwise nothing is delivered
+        before the client has synced. May switch greenlets. If the method raises
+        StorageUnavailable, ``resumed`` was not called.
         """
         # A list collects new entries. In a tuple, only acknowledgements wait.
         backlog: Backlog = ()
@@ -490,8 +500,8 @@ class CatchUp(Service, dict=True):
             log_subscription.delivered = cursor
 
         def recover(messages: list[Message], more: bool, anew: bool) -> bool:
-            """Send the missed entries, if they all fit. Returns whether they
-            did."""
+            """Send the missed entries if there are no more than the limit.
+            Returns whether they were sent."""
             is_recovered = (
                 not (more or anew) and connection.log_subscription is log_subscription
             )
@@ -506,8 +516,8 @@ class CatchUp(Service, dict=True):
         """Let a session that has just begun follow the log from now on.
 
         Entries wait in its backlog until :meth:`release`. May switch greenlets.
-        Raises StorageUnavailable, at once if the last access to the database
-        has failed.
+        Raises StorageUnavailable. If the last access to the database has
+        failed, it raises this at once, without a query.
         """
         if not self.answers():
             raise StorageUnavailable("the database does not answer")
@@ -523,9 +533,10 @@ class CatchUp(Service, dict=True):
     def must_begin_anew(self, connection: Connection, cursor: int) -> bool:
         """Tell whether the client must fetch everything again.
 
-        That is so if entries after its cursor have expired, if the cursor is
-        not of this log, or if its entry is lost. A cursor of 0 is the begin.
-        Switches greenlets; raises StorageUnavailable.
+        The client must do so if entries after its cursor have expired, if the
+        cursor is not of this log, or if the entry at the cursor is lost. A
+        cursor of 0 means the begin of the log. Switches greenlets; raises
+        StorageUnavailable.
         """
         app = connection.app
         assert app is not None
@@ -534,8 +545,8 @@ class CatchUp(Service, dict=True):
     def _extent(self, app: str) -> LogExtent:
         """Return the current extent of the log of an app.
 
-        Clients that return at the same time share a query. But a client never
-        gets the result of a query that began before it came. Switches
+        Callers that come at the same time share a query. But a caller never
+        gets the result of a query that began before its call. Switches
         greenlets. Raises StorageUnavailable.
         """
         shared = self._extents.get(app)
@@ -547,7 +558,7 @@ class CatchUp(Service, dict=True):
         shared = AsyncResult()
         self._extents[app] = shared
         try:
-            # While a query runs, the next one collects its callers.
+            # While a query runs, later callers gather and share the next query.
             with self._turns.setdefault(app, Lock()):
                 # Later callers need a newer result.
                 del self._extents[app]
@@ -558,8 +569,8 @@ class CatchUp(Service, dict=True):
             if isinstance(error, Exception):
                 shared.set_exception(error)
             else:
-                # An exception that ends this greenlet must not end others that
-                # share its query.
+                # An exception that ends this greenlet must not end other
+                # greenlets that share its query.
                 shared.set_exception(StorageUnavailable("the log was not read"))
             raise
         shared.set(extent)
@@ -570,7 +581,7 @@ class CatchUp(Service, dict=True):
     def ponged(self, connection: Connection, data: bytes) -> None:
         """Process the answer of a client to a ping. Never switches greenlets.
 
-        The ping has named an entry that was sent before it, so the entry has
+        The ping named an entry that was sent before the ping. So this entry has
         arrived.
         """
         log_subscription = connection.log_subscription
@@ -590,7 +601,8 @@ class CatchUp(Service, dict=True):
             return
         log_subscription.acked = id
         app, user = app_and_user(connection)
-        # Only rooms that the connection has not left; "": outside rooms.
+        # Positions are noted only for rooms that the connection has not left.
+        # "" stands for everything outside rooms.
         present = {"", *[room.name for room in connection.channels]}
         rooms = [room for room in log_subscription.positions if room in present]
         self.positions.prove(app, user, rooms, id)
@@ -608,13 +620,14 @@ class CatchUp(Service, dict=True):
         """Send these connections their unacknowledged entries again.
 
         Runs in a greenlet of its own. Connections that lack too many entries
-        are closed. If the log is not available, their clients get more time.
+        are closed. If the log is not available, the clients get more time to
+        acknowledge.
         """
         for connection in connections:
             log_subscription = connection.log_subscription
             if not connection.is_open:
                 continue
-            # The session may have ended while others were served.
+            # The session may have ended while other sessions got their entries.
             if not isinstance(log_subscription, AckingLogSubscription):
                 continue
             if not self._resend_late(connection, log_subscription):
@@ -631,7 +644,8 @@ class CatchUp(Service, dict=True):
         try:
             return self.resend(connection, log_subscription.acked, RESEND_LIMIT)
         except StorageUnavailable:
-            # This resend does not count: the client could do nothing.
+            # The log could not be read, so this attempt does not count against
+            # the client.
             log_subscription.state = ACK_TRANSITIONS[log_subscription.state][UNREAD]
             if not log_subscription.due:
                 self.ack_tracker.wait(connection, log_subscription, ACK_SECONDS)
@@ -647,24 +661,24 @@ class CatchUp(Service, dict=True):
         """Send a live connection the entries after an id again.
 
         Returns False, and sends nothing, if there are more than ``limit``.
-        Nothing is sent if its client begins a sync meanwhile. Switches
+        Nothing is sent if the client begins a sync meanwhile. Switches
         greenlets; raises StorageUnavailable.
         """
         log_subscription = connection.log_subscription
         if log_subscription is None or not log_subscription.live:
-            return True  # its client syncs
+            return True  # the client syncs
         fits = True
 
         def send_again(messages: list[Message], more: bool, _anew: bool) -> bool:
-            """Send the entries again, if they all fit. Returns whether they
-            did."""
+            """Send the entries again if there are no more than ``limit``.
+            Returns whether they were sent."""
             nonlocal fits
             fits = not more
             if fits:
                 self.metrics.resent_entries += 1
                 self.deliverer.send(connection, messages)
-            # Otherwise new entries stay in the backlog, because some may be on
-            # later pages.
+            # If they do not fit, new entries stay in the backlog, because some
+            # may be on later pages.
             return fits
 
         self.sync(connection, after, limit, send_again, yields=True)
@@ -678,10 +692,11 @@ class StreamStart(Struct, frozen=True):
     """The start of an event stream."""
 
     cursor: int | None
-    """The id after which it delivers stored messages; None: it delivers no
-    stored messages."""
+    """The id after which the stream delivers stored messages. None means that
+    it delivers no stored messages."""
     resumed: bool
-    """Whether it delivers all entries after the cursor of the client."""
+    """Whether the stream delivers all entries after the cursor of the
+    client."""
     first: Sequence[Entry] = ()
     """The first missed entries."""
 
@@ -697,11 +712,11 @@ class StreamStarts(Service):
     def start(self, app: str, user: str, cursor: int | None) -> StreamStart:
         """Return the position at which an event stream begins.
 
-        It is the cursor of the client, if all entries after it can still be
-        delivered. Otherwise it is the end of the log: without a cursor, if the
-        client missed too many entries, or if some of them have expired. The
-        position is read before the stream begins, so that ``ready`` is its
-        first event. Switches greenlets.
+        If all entries after the cursor of the client can still be delivered,
+        the stream begins at the cursor. Otherwise it begins at the end of the
+        log: if the client has no cursor, if it missed too many entries, or if
+        some of them have expired. The position is read before the stream
+        begins, so that ``ready`` is its first event. Switches greenlets.
 
         Raises StorageUnavailable if the client sent a cursor. Other clients are
         served without stored messages.
@@ -728,7 +743,8 @@ class StreamStarts(Service):
         if cursor is None or not extent.continues(cursor):
             return at_end
         first, more = self.catch_up.page(app, user, cursor, PAGE)
-        # Counting takes longer, so it is done only for a second page.
+        # Counting takes longer than reading the page, so the entries are
+        # counted only if there are more.
         if more:
             missed = entries.count_missed(app, user, cursor, RESUMED + 1)
             if missed > RESUMED:
@@ -742,8 +758,8 @@ class StreamStarts(Service):
     def send(self, stream: Connection, start: StreamStart) -> None:
         """Deliver stored messages from ``start`` on.
 
-        It may be called again with another start. May switch greenlets. Closes
-        the stream if the database does not answer.
+        The method may be called again with another start. May switch greenlets.
+        Closes the stream if the database does not answer.
         """
         cursor = start.cursor
         first = start.first
@@ -754,7 +770,7 @@ class StreamStarts(Service):
             self.catch_up.deliverer.send(stream, first)
             position = first[-1].id
         try:
-            # New entries wait in the backlog while the missed ones are sent.
+            # New entries wait in the backlog while the missed entries are sent.
             self.catch_up.subscribe(stream, LogSubscription())
             if first:
                 stream.wait_until_sent()

@@ -7,10 +7,10 @@ messages, in the order of ids. A client's cursor is the greatest id that it has
 seen, so it must have received everything before that.
 
 Batches come from this node's own writer and from other nodes, in any order,
-late, or never. A batch that does not continue at the position waits. If the gap
-is not filled within :data:`GAP_SECONDS`, the missing entries are read from the
-log. Each second, the node compares the positions of apps without news with the
-ends of their logs.
+late, or never. If a batch begins after the entry that follows the position, the
+batch waits. If the gap is not filled within :data:`GAP_SECONDS`, the missing
+entries are read from the log. Each second, the node compares the positions of
+apps without news with the ends of their logs.
 """
 
 import logging
@@ -72,22 +72,22 @@ of its log."""
 RETRY_SECONDS: Final = 0.5
 """Pause after a query of the log that failed."""
 PAGE: Final = 500
-"""Most entries that are read together."""
+"""The most entries that are read together."""
 MAX_WAITING: Final = 256
-"""The most batches of an app that wait for a gap to be filled. Further ones are
-dropped, and read from the log later."""
+"""The most batches of an app that wait for a gap to be filled. Further batches
+are dropped, and their entries are read from the log later."""
 _CLOSED_AT_ONCE: Final = 1000
-"""Connections that are closed in one turn of the loop."""
+"""The most connections that are closed in one turn of the loop."""
 _MAX_WAITING_ACKS: Final = 1000
-"""The most acknowledgements that wait until a connection has caught up. With
-more, the client does not read, so the connection is closed."""
+"""The most acknowledgements that wait until a connection has caught up. A
+client with more of them does not read, so its connection is closed."""
 _MAX_WINDOW: Final = 250
-"""Most entries that are delivered together."""
+"""The most entries that are delivered together."""
 _IMPORTED_SECONDS: Final = 3600
-"""Older entries count as imported. Their age is not counted as time of
-delivery."""
+"""Entries that are older count as imported. Their age is not counted as the
+time that the delivery took."""
 _OF_MEMBERS: Final = ("join", "leave", "group")
-"""Kinds of entries that change who receives the next ones."""
+"""The kinds of entries that change who receives the next entries."""
 
 
 Receivers = dict[int, Collection[Connection]]
@@ -97,20 +97,23 @@ Receivers = dict[int, Collection[Connection]]
 class MessageRun(Service):
     """Messages that are delivered together, in order.
 
-    Each is encoded once for each encoding, however many connections receive it.
+    Each message is encoded once for each encoding, however many connections
+    receive it.
     """
 
     messages: Sequence[Message]
     _encoded: dict[Encoding, list[FrameSource | None]] = field(default_factory=dict)
-    """Encoding → the encoded messages, by index; None: not encoded yet. They
-    are payloads if the dialect puts several messages into one frame, else
-    frames."""
+    """Encoding → the encoded messages, by index. None means that a message is
+    not encoded yet. The encoded messages are payloads if the dialect puts
+    several messages into one frame. Otherwise they are frames."""
 
     def pick(self, encoding: Encoding, indexes: Sequence[int]) -> FrameSource:
         """Return the messages at these indexes, encoded.
 
-        They are one frame if the dialect can batch. The result is bytes, or a
-        function that makes the bytes for a connection.
+        The messages are one frame if the dialect can batch, which means that it
+        puts several messages into one frame. Otherwise each message is a frame.
+        The result is bytes, or a function that makes the bytes for a
+        connection.
         """
         batches = encoding.dialect.batches
         encoded = self._encoded.get(encoding)
@@ -142,8 +145,11 @@ class MessageRun(Service):
     def _encode(
         self, encoding: Encoding, message: Message, batches: bool
     ) -> FrameSource:
-        """Encode one message: as a payload if the dialect batches, else as a
-        frame."""
+        """Encode one message.
+
+        If ``batches``, the result is a payload, which becomes a part of a
+        frame. Otherwise the result is a frame.
+        """
         if batches:
             return encoding.dialect.encode_message(message) or b""  # type: ignore[return-value]  # bytes
         if encoding.dialect.personal:
@@ -154,9 +160,9 @@ class MessageRun(Service):
 def _for_each(encoding: Encoding, message: Message) -> FrameSource:
     """Encode a message for a dialect whose frames contain the receiver.
 
-    The result is a function that makes the frame for a connection; ``b""``: the
-    dialect does not show this message. Other connections of the sender do not
-    receive it, except in rooms.
+    The result is a function that makes the frame for a connection. The result
+    is ``b""`` if the dialect does not show this message. Other connections of
+    the sender receive the message only in rooms.
     """
     halves = encoding.dialect.encode_message_for(message)
     if halves is None:
@@ -177,9 +183,9 @@ def _for_each(encoding: Encoding, message: Message) -> FrameSource:
 class Deliverer(Service):
     """Delivers entries of the log to connections, and results to senders.
 
-    It owns the results that wait until the entries before them are delivered. A
-    client's cursor is the greatest id that it has seen, so a result must not
-    overtake an entry. Never switches greenlets.
+    The deliverer owns the results that wait until the entries before them are
+    delivered. A client's cursor is the greatest id that it has seen, so a
+    result must not overtake an entry. Never switches greenlets.
     """
 
     hub: Hub
@@ -203,8 +209,8 @@ class Deliverer(Service):
     def is_wanted(self, app: str) -> bool:
         """Tell whether entries of an app must be delivered on this node.
 
-        They must be if connections follow the log, if stored channels have
-        subscribers, or if results wait.
+        This is so if connections follow the log, if stored channels have
+        subscribers, or if results wait for their entries.
         """
         return (
             app in self.log_subscriptions.by_app
@@ -215,7 +221,7 @@ class Deliverer(Service):
     def settle(self, request: AppendRequest, result: Stored) -> None:
         """Pass on the result of a draft to its sender.
 
-        This happens at once, or when the client of the sender has received all
+        The sender gets the result at once, or when its client has received all
         earlier entries.
         """
         connection = request.connection
@@ -277,22 +283,23 @@ class Deliverer(Service):
                 self._settle_all(requests)
 
         if results:
-            # Entries that this node does not deliver can have results, too.
+            # Results may also wait for entries that this node does not deliver.
             ids = [id for id in sorted(results) if id <= position]
             self._settle_all([results.pop(id) for id in ids])
         if not results:
             self.results.pop(app, None)
 
-        # Clients that had entries from another node are no longer ahead.
+        # Some clients had already received entries from another node. They are
+        # no longer ahead of this node.
         ahead = self.log_subscriptions.ahead.get(app)
         if ahead:
             for connection in [each for each, id in ahead.items() if id <= position]:
                 self.log_subscriptions.has_caught_up(app, connection)
 
     def owes(self, app: str, connection: Connection) -> bool:
-        """Tell whether the result of a draft of this connection still waits.
+        """Tell whether this connection still has to get the result of a draft.
 
-        It waits until the entries before it are delivered.
+        A result waits until the entries before it are delivered.
         """
         for requests in self.results.get(app, {}).values():
             if any(request.connection is connection for request in requests):
@@ -302,8 +309,8 @@ class Deliverer(Service):
     def _deliver_to_channels(self, app: str, entries: Iterable[Entry]) -> None:
         """Deliver entries to the subscribers of stored channels.
 
-        A message of a room goes to the channel of that name. When members leave
-        a group, their subscriptions to its channels end.
+        A message of a room goes to the channel with the name of the room. When
+        members leave a group, their subscriptions to its channels end.
         """
         for entry in entries:
             try:
@@ -326,7 +333,7 @@ class Deliverer(Service):
                 self._settle(request)
 
     def _settle(self, request: AppendRequest) -> None:
-        """Pass on the result of a draft, which is known."""
+        """Pass on the result of a draft. The result is known."""
         assert request.outcome is not None
         self.settle(request, request.outcome)
 
@@ -338,10 +345,10 @@ class Deliverer(Service):
     ) -> None:
         """Deliver entries between which no membership changes.
 
-        The receivers of a conversation get its entries together. The receivers
-        in ``special`` get them one by one, in the order of all conversations.
-        They are senders of these entries, bots, receivers of several of these
-        conversations, and clients that have some of these entries already.
+        The receivers of a conversation get its entries together. Some receivers
+        are *special*: senders of these entries, bots, receivers of several of
+        these conversations, and clients that already have some of these
+        entries. They get the entries one by one, in the order of the log.
 
         ``requests`` has, for each entry, the drafts whose results wait for it.
         """
@@ -403,8 +410,9 @@ class Deliverer(Service):
     def _receivers(self, app: str, entry: Entry) -> Collection[Connection]:
         """Return the connections of this node that receive an entry.
 
-        They follow the log. An entry has the two members of its conversation,
-        or a room. If it has neither, it belongs to a group.
+        These are only connections that follow the log. An entry belongs to a
+        conversation of two members, to a room or to a group. If the entry has
+        no members and no room, it belongs to a group.
         """
         if not (entry.members or entry.room):
             return self.log_subscriptions.followers.members(app, entry.conversation)
@@ -414,7 +422,9 @@ class Deliverer(Service):
 
         if entry.members:
             connections: list[Connection] = []
-            # As App.sessions_of(), without a call and a tuple for each user.
+            # The hub stores one session of a user without a list, and several
+            # in a list. App.sessions_of() would hide this, but would cost a
+            # call and a tuple for each user.
             for user in set(entry.members):
                 sessions = hub_app.users.get(user)
                 if type(sessions) is list:
@@ -425,8 +435,9 @@ class Deliverer(Service):
                     connections.append(sessions)  # type: ignore[arg-type]
             return connections
 
-        # Clients without a cursor get the messages of a room by their
-        # subscription. Other subscribers: see _deliver_to_channels.
+        # Clients without a cursor get the messages of a room by their log
+        # subscription. All other subscribers get them in _deliver_to_channels.
+        # The keys of the dict are a set with an order.
         room = hub_app.channels.get(entry.room)
         if room is None:
             return []
@@ -446,9 +457,9 @@ class Deliverer(Service):
     ) -> None:
         """Deliver the messages at these indexes to ordinary receivers.
 
-        These are all receivers of the conversation, except ``special``.
-        Connections that are catching up get the messages in their *backlog*,
-        the list of what is sent after the missed entries.
+        The ordinary receivers are all receivers of the conversation, except
+        ``special``. Connections that are catching up get the messages in their
+        *backlog*, the list of what is sent after the missed entries.
         """
         live = []
         for each in receivers:
@@ -457,8 +468,8 @@ class Deliverer(Service):
             backlog = each.log_subscription.backlog  # type: ignore[union-attr]  # they are subscribed; a hot loop
             if backlog is None:
                 live.append(each)
-            # In a tuple only acknowledgements wait: the client asks for these
-            # messages later.
+            # A list collects messages. In a tuple only acknowledgements wait,
+            # because the client asks for these messages later.
             elif type(backlog) is list:
                 backlog.extend([run.messages[index] for index in indexes])
         if live:
@@ -477,7 +488,7 @@ class Deliverer(Service):
         """Deliver the entries to each of these receivers in the order of the
         log.
 
-        Senders get the results of their drafts in the places of the entries.
+        A sender gets the result of its draft in the place of the entry.
         ``requests`` has, for each entry, the drafts whose results wait for it.
         """
         waiting: dict[Connection, list[int]] = {}
@@ -517,7 +528,7 @@ class Deliverer(Service):
     ) -> None:
         """Deliver the messages at these indexes to one connection.
 
-        Messages that its client has already are left out.
+        Messages that the client already has are left out.
         """
         log_subscription = connection.log_subscription
         if log_subscription is None:
@@ -527,8 +538,8 @@ class Deliverer(Service):
             indexes = [index for index in indexes if run.messages[index].id > received]
             if not indexes:
                 return
-        # A list collects messages while the client syncs. A tuple means that
-        # the client will ask for them.
+        # If the backlog is a list, it collects messages while the client syncs.
+        # If it is a tuple, the client will ask for the messages.
         if log_subscription.backlog is None:
             self._push(app, (connection,), run, indexes)
         elif type(log_subscription.backlog) is list:
@@ -548,8 +559,8 @@ class Deliverer(Service):
     def lose(self, app: str) -> None:
         """Disconnect clients, because the database has lost delivered entries.
 
-        Subscriptions to stored channels end, too. The cursors with which
-        clients come back decide whether they must start again. May switch
+        Subscriptions to stored channels end, too. When a client comes back, its
+        cursor decides whether the client must start again. May switch
         greenlets.
         """
         self.channel_log.lose(app)
@@ -588,16 +599,16 @@ class Deliverer(Service):
         """Send a connection the text so far of streamed messages.
 
         A *streamed message* is delivered piece by piece while its sender writes
-        it. The connection has just caught up, and gets each such message of its
-        conversations as its outbox becomes empty.
+        it. The connection has just caught up. When its outbox becomes empty, it
+        gets the streamed messages of its conversations.
         """
         if not self.streams.by_channel:
             return
         app = connection.app or ""
         user = connection.user or ""
         log_subscription = connection.log_subscription
-        # The user's own streams, then the ones to the user, then the ones in
-        # groups.
+        # First come streams of the user, then streams to the user, then streams
+        # in groups of the user.
         streams = dict(self.streams.of_sender(app, user))
         streams.update(self.streams.of(app, f"user:{user}"))
         if log_subscription is not None:
@@ -613,7 +624,7 @@ class Deliverer(Service):
     ) -> None:
         """Send connections the text so far of a streamed message.
 
-        Each gets it when its outbox is empty.
+        Each connection gets the text when its outbox is empty.
         """
         self.streams.late.add(
             connections, stream, partial(self._send_so_far, stream.app, stream.channel)
@@ -624,15 +635,15 @@ class Deliverer(Service):
     ) -> None:
         """Send the text so far of a streamed message to these connections.
 
-        Only connections that still receive the messages of its conversation get
-        it. ``channel`` is ``user:`` and the receiver, or ``group:`` and its
-        number.
+        Only connections that still receive the messages of the conversation get
+        the text. ``channel`` is ``user:`` and the receiver, or ``group:`` and
+        its number.
         """
         stream = self.streams.of(app, channel).get(id)
         hub_app = self.hub.apps.get(app)
         if stream is None or hub_app is None:
             return
-        # The connections have waited, so a session may have ended, or left the
+        # Meanwhile a session may have ended, or the user may have left the
         # group.
         receivers = [each for each in connections if _still_receives(each, stream)]
         self.fanout.to_some(hub_app, receivers, stream.so_far())
@@ -647,7 +658,8 @@ class Deliverer(Service):
         """Send the messages at these indexes to connections that have caught
         up.
 
-        Also starts the time limits for their acknowledgements.
+        This also starts the time limits for the acknowledgements of these
+        messages.
         """
         parts: Iterable[Sequence[int]] = (indexes,)
         if len(indexes) > 1:
@@ -669,7 +681,7 @@ class Deliverer(Service):
 def _still_receives(connection: Connection, stream: OpenStream) -> bool:
     """Tell whether a connection receives the conversation of a stream now.
 
-    It must have caught up with the log of its user.
+    The connection must also have caught up with the log of its user.
     """
     log_subscription = connection.log_subscription
     if connection.app != stream.app:
@@ -760,12 +772,12 @@ def _frames(
 
 
 class _Followed(Struct, eq=False):
-    """An app that is followed."""
+    """An app whose log this node follows."""
 
     position: int = 0
     """Every entry up to this id was delivered, or is not for this node."""
     known: Flag | None = field(default_factory=Flag)
-    """Set when the position is known; None from then on."""
+    """Set when the position is known. From then on the attribute is None."""
     waiting: list[tuple[int, int, Commit]] = field(default_factory=list)
     """The batches that wait for a gap to be filled: a heap of (first id, unique
     number, commit). The numbers make the tuples comparable."""
@@ -774,7 +786,7 @@ class _Followed(Struct, eq=False):
     filling: bool = False
     """Whether a greenlet reads missing entries."""
     heard_at: float = field(default_factory=monotonic)
-    """When the last news of the app came (monotonic)."""
+    """When the last news of the app came (time of the monotonic clock)."""
 
 
 class LogFollower:
@@ -802,7 +814,7 @@ class LogFollower:
     def follow(self, app: str) -> int:
         """Deliver the entries of an app from now on, and return its position.
 
-        It may switch greenlets. Raises StorageUnavailable; then the app is not
+        May switch greenlets. If it raises StorageUnavailable, the app is not
         followed.
         """
         followed = self.apps.get(app)
@@ -848,7 +860,7 @@ class LogFollower:
             self._watched.setdefault(app, set()).add(news)
 
     def position(self, app: str) -> int:
-        """Return the position of an app; 0: it is not followed.
+        """Return the position of an app, or 0 if the app is not followed.
 
         Never switches greenlets.
         """
@@ -890,7 +902,8 @@ class LogFollower:
         followed = self.apps.get(app)
         if followed is None:
             return
-        # A late batch says nothing about the end of the log, so it is no news.
+        # The entries of a late batch were delivered already, so the batch says
+        # nothing about the end of the log.
         if commit.last <= followed.position:
             return
         followed.heard_at = monotonic()
@@ -901,7 +914,8 @@ class LogFollower:
             self._advance(app, followed)
 
     def expect(self, app: str, id: int) -> None:
-        """Read on until the position reaches an id that is known to be stored.
+        """Note that an id is stored, and read the log until the position
+        reaches it.
 
         Never switches greenlets.
         """
@@ -917,7 +931,7 @@ class LogFollower:
         If other batches wait, start to fill the gap before them.
         """
         waiting = followed.waiting
-        # The first item of the heap begins with its first id.
+        # The first batch of the heap has the smallest first id.
         while waiting and waiting[0][0] <= followed.position + 1:
             _, _, commit = heappop(waiting)
             last = commit.last
@@ -949,8 +963,8 @@ class LogFollower:
     def _fill(self, app: str, followed: _Followed, seconds: float) -> None:
         """Start a greenlet that reads missing entries, after ``seconds``.
 
-        0 means that the log is known to have more entries, so there is no need
-        to wait for batches.
+        ``seconds`` is 0 if the log is known to have more entries, so that there
+        is no need to wait for batches.
         """
         followed.filling = True
         gevent.spawn(self._fill_gaps, app, followed, seconds)
@@ -986,8 +1000,8 @@ class LogFollower:
             return True
         head, entries = page
         if head < after:
-            # The database has lost entries: check() finds that later. The
-            # waiting batches are lost, too, or are read later.
+            # The database has lost entries. check() finds out later. The
+            # entries of the waiting batches are lost, too, or are read later.
             followed.waiting.clear()
             return False
         self._log.writer.learn(app, head)
@@ -1002,8 +1016,9 @@ class LogFollower:
         if ready:
             last = ready[-1].id
         if is_last_page:
-            # Expired entries leave gaps at the beginning of the log, so its end
-            # was read, too.
+            # No entries may be left between the position and the end of the
+            # log, because they have expired. So this node has read up to the
+            # end.
             last = max(head, last)
 
         first = last
@@ -1060,8 +1075,8 @@ class LogFollower:
         """Return app → the last id of its log. Switches greenlets.
 
         If a log ends before the position of this node, the database has lost
-        entries. The log then continues beyond the position. Raises
-        StorageUnavailable.
+        entries. The writer then gives new entries ids after the position.
+        Raises StorageUnavailable.
         """
         positions = {app: self.apps[app].position for app in apps}
         heads = self._log.entries.heads(apps)
@@ -1089,7 +1104,7 @@ class LogFollower:
         """Look for missing entries of the apps that have had no news.
 
         If the log of an app has grown, or has lost entries, its entries are
-        read. Apps without subscriptions are forgotten. It may switch greenlets.
+        read. Apps without subscriptions are forgotten. May switch greenlets.
         """
         before = monotonic() - QUIET_SECONDS
         quiet = self._quiet_apps(before)
@@ -1105,7 +1120,8 @@ class LogFollower:
             return
 
         for app, head in heads.items():
-            # The queries switch: the app may have had news meanwhile.
+            # The queries switch greenlets, so the app may have had news
+            # meanwhile.
             followed = self.apps.get(app)
             if (
                 followed is not None
@@ -1117,7 +1133,7 @@ class LogFollower:
     def _quiet_apps(self, before: float) -> list[str]:
         """Return the apps that have had no news since ``before``.
 
-        Those without subscriptions are forgotten.
+        Apps without subscriptions are forgotten.
         """
         quiet = [
             app for app, followed in self.apps.items() if _is_quiet(followed, before)

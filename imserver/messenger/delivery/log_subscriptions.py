@@ -19,9 +19,9 @@ from imserver.plugin.runtime import Service
 
 class PendingLogSubscription(LogSubscription):
     """The log subscription of a session that has logged in with a cursor while
-    the log was unavailable. It receives nothing until its client asks for a
-    sync; until then the results of its drafts wait, too. ``acks``: whether its
-    client acknowledges entries."""
+    the log was unavailable. The session receives nothing until its client asks
+    for a sync. Until then the results of its drafts wait, too. ``acks``:
+    whether the client acknowledges entries."""
 
     acks: bool = False
 
@@ -34,8 +34,8 @@ def acks_in(backlog: Backlog) -> tuple[Callable[[], None], ...]:
 def hold_ack(backlog: Backlog | None, ack: Callable[[], None]) -> Backlog:
     """Return a backlog with one more acknowledgement.
 
-    A list is changed itself; a tuple, which has only acknowledgements, is
-    replaced.
+    If the backlog is a list, the list itself is changed. If it is a tuple,
+    which has only acknowledgements, a new tuple is returned.
     """
     if isinstance(backlog, list):
         backlog.append(ack)
@@ -46,8 +46,8 @@ def hold_ack(backlog: Backlog | None, ack: Callable[[], None]) -> Backlog:
 def groups_at(rows: Iterable[Membership], position: int) -> list[tuple[int, bool]]:
     """Return the groups of these memberships that count at a log position.
 
-    In these groups the user may read the entry after ``position``. Each result
-    is (group, whether the user is a bot there).
+    In these groups the user may read the entry after ``position``. Each item of
+    the result is (group, whether the user is a bot in the group).
     """
     return [
         (row.conversation, row.bot)
@@ -67,8 +67,8 @@ class GroupFollowers(Service):
 
     _groups: dict[tuple[str, int], dict[Connection, None]] = field(default_factory=dict)
     bots: dict[tuple[str, int], set[Connection]] = field(default_factory=dict)
-    """Connections of bots, which do not receive all entries. Read-only outside
-    this class."""
+    """(app, group) → the connections of bots, which do not receive all entries.
+    Read-only outside this class."""
 
     def members(self, app: str, conversation: int) -> dict[Connection, None]:
         """Return the subscribed connections of the members of a group.
@@ -113,7 +113,7 @@ class GroupFollowers(Service):
         members = self._groups.get((app, conversation))
         if members is not None:
             members.pop(connection, None)
-            # Groups without followers need no memory.
+            # A group without followers is forgotten, to save memory.
             if not members:
                 del self._groups[app, conversation]
         bots = self.bots.get((app, conversation))
@@ -124,22 +124,22 @@ class GroupFollowers(Service):
 
 
 class LogSubscriptions(Service):
-    """Owner of the followers of groups, of the numbers of log subscriptions,
-    and of the queries for memberships. Only :meth:`read_memberships` switches
+    """Counts the log subscriptions, and owns the followers of groups and the
+    queries for memberships. Only :meth:`read_memberships` switches
     greenlets."""
 
     followers: GroupFollowers = field(default_factory=GroupFollowers)
     by_app: dict[str, int] = field(default_factory=dict)
-    """App → the number of its connections that are subscribed, or about to
-    be."""
+    """App → the number of its connections that follow the log, or are about to
+    follow it."""
     acking: int = 0
-    """The number of log subscriptions whose clients acknowledge."""
+    """The number of log subscriptions whose clients acknowledge entries."""
     ahead: dict[str, dict[Connection, int]] = field(default_factory=dict)
-    """App → the connections whose clients have entries that were not delivered
-    here yet, with the id up to which they have them."""
+    """App → the connections whose clients have entries that this node has not
+    delivered yet, each with the id up to which its client has all entries."""
     reads: dict[tuple[str, str], list[list[int]]] = field(default_factory=dict)
-    """(app, user) → the queries for memberships that are under way. Each is a
-    list with one item: the number of changes since its begin."""
+    """(app, user) → the queries for memberships that are under way. Each query
+    is a list with one item: the number of changes since the query began."""
 
     def add(self, app: str) -> None:
         """Note that a connection of an app is about to follow its log."""
@@ -148,7 +148,7 @@ class LogSubscriptions(Service):
     def remove(self, app: str) -> bool:
         """Note that a connection no longer follows the log of its app.
 
-        Returns whether it was the last one.
+        Returns whether the connection was the last of its app.
         """
         count = self.by_app[app] - 1
         if count:
@@ -160,8 +160,8 @@ class LogSubscriptions(Service):
     def is_ahead(self, app: str, connection: Connection, id: int) -> None:
         """Note that the client of a connection is ahead of this node.
 
-        It has everything up to an id that was not delivered here yet, for
-        example from another node.
+        The client has everything up to an id, for example from another node.
+        This node has not delivered the entry with this id yet.
         """
         self.ahead.setdefault(app, {})[connection] = id
 
@@ -178,7 +178,7 @@ class LogSubscriptions(Service):
     def memberships_changed(self, app: str, user: str) -> None:
         """Note that an entry was delivered that changes a user's memberships.
 
-        Queries for these memberships that are under way are then repeated.
+        If queries for these memberships are under way, they are repeated.
         """
         for changes in self.reads.get((app, user), ()):
             changes[0] += 1
@@ -188,10 +188,10 @@ class LogSubscriptions(Service):
     ) -> list[Membership]:
         """Read a user's memberships as of the log position. Switches greenlets.
 
-        They are read again if a change was delivered meanwhile. Raises the
-        errors of ``memberships``.
+        The memberships are read again if a change was delivered meanwhile.
+        Raises the errors of ``memberships``.
         """
-        # A list with one item, which memberships_changed counts up.
+        # memberships_changed() increases the only item of this list.
         changes = [0]
         queries = self.reads.setdefault((app, user), [])
         queries.append(changes)
@@ -202,7 +202,8 @@ class LogSubscriptions(Service):
                 if changes[0] == before:
                     return rows
         finally:
-            # Removed by identity, because other queries may have equal counts.
+            # The list is removed by its identity, because other queries may
+            # have an equal count.
             queries[:] = [each for each in queries if each is not changes]
             if not queries:
                 del self.reads[app, user]

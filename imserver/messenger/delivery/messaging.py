@@ -1,5 +1,5 @@
 """Messaging: sends drafts to the log, and delivers results and entries in the
-order of the log. It has the command that sends a message."""
+order of the log. It also has the command that sends a message."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ from imserver.messenger.log.model import (
 
 WIDE: Final = 50
 """After a message to this many connections the app pauses, so that more
-messages gather: one write to a socket costs as much as twenty frames in that
+messages gather. One write to a socket costs as much as twenty frames in a
 write."""
 _GATHER_SECONDS: Final = 0.000_1
-"""The length of the pause for each of the connections."""
+"""The length of the pause for each connection that receives the message."""
 _MAX_GATHER_SECONDS: Final = 0.1
 
 _PIECE_BYTES: Final = 256 * 1024
@@ -123,8 +123,8 @@ class KnownIds(Struct, frozen=True):
 
 
 class Messaging:
-    """Sends drafts to the log, and passes on results and stored entries. Owner
-    of the parts that deliver entries."""
+    """Sends drafts to the log, and passes on results and stored entries. It
+    owns the parts that deliver entries."""
 
     def __init__(
         self,
@@ -182,8 +182,11 @@ class Messaging:
         return dict(self._log.writer.known)
 
     def learn(self, others: OtherNodes) -> None:
-        """Ask the other nodes which ids are stored, so that no id is given
-        again if the database has lost entries. Switches greenlets."""
+        """Ask the other nodes which ids are stored. Switches greenlets.
+
+        If the database has lost entries, the ids of these entries must not be
+        given to other entries.
+        """
         if not self._store.has_database:
             return
         # Nodes of older versions do not announce this feature, and do not know
@@ -201,9 +204,12 @@ class Messaging:
     def send_command(
         self, connection: Connection, command: Send, answer: Answer
     ) -> Reply | None:
-        """Store a message, a forward, a recall, an edit or a press. Returns
-        None if the draft was sent to the log: ``answer`` then gets the reply
-        after the commit. Otherwise returns the reply. May switch greenlets."""
+        """Store a message, a forward, a recall, an edit or a press of a button.
+
+        Returns None if the draft was sent to the log; ``answer`` then gets the
+        reply after the commit. Otherwise returns the reply. May switch
+        greenlets.
+        """
         app, user = app_and_user(connection)
         if command.kind == "press":
             # The button belongs to a question, which is answered here, or to a
@@ -226,14 +232,16 @@ class Messaging:
         return None
 
     def draft_of(self, app: str, user: str, command: Send) -> Draft | None:
-        """The draft of a message, a forward, a recall, an edit or a press.
-        Returns None if the user may not revise the message that the command is
-        about, may not read the message to forward, or if the message has no
-        such button.
+        """Return the draft of a message, a forward, a recall, an edit or a
+        press of a button.
 
-        An empty ``user`` is a back end, which may revise any message. A plain
-        message never switches greenlets. Others switch, and may raise
-        StorageUnavailable.
+        Returns None if the user may not revise the message that the command is
+        about, or may not read the message to forward. Also returns None if the
+        message has no such button.
+
+        An empty ``user`` means a back end, which may revise any message. For a
+        plain message the method never switches greenlets. For the other kinds
+        it switches, and may raise StorageUnavailable.
         """
         complete: Send | None = command
         if command.kind != "message":
@@ -262,23 +270,25 @@ class Messaging:
     def answer(
         self, app: str, user: str, message: int, value: str
     ) -> AskChange | Rejected | None:
-        """Answer a question with the value of a button. Returns None if the
-        message is no question that the user may read. Switches greenlets.
-        Raises StorageUnavailable."""
+        """Answer a question with the value of a button.
+
+        Returns None if the message is not a question, or if the user may not
+        read it. Switches greenlets. Raises StorageUnavailable.
+        """
         if not self._store.has_database:
             return None
         asks = self._log.asks
         if asks.get(app, user, message) is None:
             return None
-        # A press that goes to a bot is checked when it is sent.
+        # For a press that goes to a bot, send_of_user() checks the mute.
         mute = self.mute_of(app, user)
         if mute is not None:
             return mute
         return asks.answer(app, user, message, value=value)
 
     def read(self, app: str, user: str, data: bytes) -> Draft | None:
-        """The draft of a message in JSON, as clients of ``cmd`` send it. See
-        :meth:`draft_of`.
+        """Return the draft of a message in JSON, as clients of the dialect
+        ``cmd`` send it. See :meth:`draft_of`.
 
         Raises :class:`imserver.gateway.protocol.forgiving.Refused`.
         """
@@ -294,12 +304,13 @@ class Messaging:
     ) -> None:
         """Store a draft. Never switches greenlets.
 
-        ``done`` gets the result, after every earlier entry that the sender
-        receives on ``connection``. Everybody else who may read the message
-        receives it, also the sender's other connections. If the result is not
-        known in time, ``done`` gets a StorageUnsure. This method is for drafts
-        of back ends; for users see :meth:`send_of_user`. ``source``: the row
-        that decides about the draft, and is changed with it.
+        ``done`` gets the result after ``connection`` has received every earlier
+        entry. Everybody else who may read the message receives it, and so do
+        the other connections of the sender. If the result is not known in time,
+        ``done`` gets a StorageUnsure. This method is for drafts of back ends;
+        for users see :meth:`send_of_user`. ``source``: the row that decides
+        whether the draft is stored, and that is changed in the same
+        transaction.
         """
         self._send(AppendRequest(app, draft, done, self, connection, source=source))
 
@@ -324,8 +335,8 @@ class Messaging:
         self._log.writer.send(request)
 
     def mute_of(self, app: str, user: str) -> Rejected | None:
-        """The refusal of requests of a user who is muted in the app; None: not
-        muted. Never switches greenlets."""
+        """Return the refusal for a user who is muted in the app, or None if the
+        user is not muted. Never switches greenlets."""
         if not self._mutes.all:
             return None
         mute = self._mutes.mute_of(app, user)
@@ -342,13 +353,14 @@ class Messaging:
         to_account: bool = False,
         source: DraftSource | None = None,
     ) -> None:
-        """Store a draft of a user, like :meth:`send`. If the app wants it, its
-        back end reviews the draft first. Some users have a rate. A user who is
-        muted in the app cannot send.
+        """Store a draft of a user, like :meth:`send`. If the app is configured
+        so, its back end reviews the draft first. The rate of some users is
+        limited. A user who is muted in the app cannot send.
 
-        Drafts of one connection keep their order. Recalls and presses have no
-        content of the user, so they are not reviewed, but wait for their turn.
-        ``to_account``: the receiver of a first message must be an account.
+        Drafts of one connection keep their order. Recalls and presses of
+        buttons have no content of the user. They are not reviewed, but wait for
+        the reviews of earlier drafts. ``to_account``: the receiver of a first
+        message must be an account.
         """
         request = AppendRequest(app, draft, done, self, connection, to_account, source)
         has_content = draft.kind not in ("recall", "press")
@@ -377,12 +389,13 @@ class Messaging:
     def _send_reviewed(self, request: AppendRequest, decision: ReviewDecision) -> None:
         """Send a draft as the review has decided. Never switches greenlets.
 
-        It is sent unchanged or with other content, or is refused.
+        The draft is sent unchanged or with other content, or is refused.
         """
         if decision.action == "reject":
             self.stored(request, Rejected(RejectReason.REJECTED, decision.reason))
             return
-        # The client may send the message again.
+        # The result is an error after which the client may send the message
+        # again.
         if decision.action == "undecided":
             error = ReviewUnavailable("the back end has not reviewed it in time")
             self.stored(request, error)
@@ -396,10 +409,13 @@ class Messaging:
     def store(
         self, app: str, draft: Draft, *, by_user: bool, to_account: bool = False
     ) -> Stored:
-        """Store a draft, and wait for the result. ``by_user``: by
-        :meth:`send_of_user`, otherwise by :meth:`send`. ``to_account``: see
-        :meth:`send_of_user`. Switches greenlets. Returns :class:`Appended`,
-        :class:`Rejected` or StorageUnavailable; raises nothing."""
+        """Store a draft, and wait for the result. Switches greenlets.
+
+        If ``by_user``, the draft is sent with :meth:`send_of_user`, otherwise
+        with :meth:`send`. ``to_account``: see :meth:`send_of_user`. Returns
+        :class:`Appended`, :class:`Rejected` or StorageUnavailable; raises
+        nothing.
+        """
         settled: AsyncResult[Stored] = AsyncResult()
         began = perf_counter()
         if by_user:
@@ -413,15 +429,15 @@ class Messaging:
 
     def waited(self, began: float) -> None:
         """Add the time that this greenlet has waited for the log to the
-        metrics. ``began``: the ``perf_counter`` at the begin of the wait. Never
-        switches greenlets."""
+        metrics. ``began``: the value of ``perf_counter()`` when the wait began.
+        Never switches greenlets."""
         self._metrics.transactions.heard("MessageLog.append", perf_counter() - began)
 
     def stored(self, request: AppendRequest, result: Stored) -> None:
         """See :class:`imserver.messenger.log.contract.DraftOwner`."""
         if request.unsure is not None:
-            # The sender has already got the answer that the result is not
-            # known.
+            # The sender has already been told that the result is not known. If
+            # the sender still wants the result, another function gets it.
             request.done = request.unsure.on_known
         if isinstance(result, Appended):
             if result.repeated:
@@ -431,8 +447,8 @@ class Messaging:
             if request.done is not None and self.follower.is_behind(
                 request.app, result.entry.id
             ):
-                # The entries before it were not delivered yet, so the result
-                # waits for them.
+                # The entries before this entry were not delivered yet, so the
+                # result waits for them.
                 self.deliverer.settle_in_order(request, result)
                 if result.repeated:
                     self.follower.expect(request.app, result.entry.id)
@@ -467,7 +483,8 @@ class Messaging:
 def _reply_to(command: Send, result: Stored) -> Reply:
     """Return the reply to a command whose draft has this result.
 
-    If other content was stored, for example after a review, the reply has it.
+    If other content was stored, for example after a review, the reply includes
+    that content.
     """
     if isinstance(result, Appended):
         entry = result.entry
@@ -489,12 +506,12 @@ def _reply_without_entry(result: Rejected | StorageUnavailable) -> Reply:
     A rejected draft must not be sent again. After the other errors, the client
     may try again.
     """
-    # A back end has its own reasons, which are shown to people.
+    # A back end gives its own reasons, which clients show to people.
     if isinstance(result, Rejected) and result.reason == RejectReason.REJECTED:
         return Reply(ReplyCode.UNAUTHORIZED, ReasonView(result.detail), result.reason)
     if isinstance(result, Rejected):
         return Reply(result.reply_code, RefusedView.of(result), result.reason)
-    # The app has no quota left until then.
+    # The app has no quota left until this time.
     if result.until:
         return Reply(ReplyCode.NOT_STORED, ReasonView(str(result), result.until))
     if isinstance(result, TooManyMessages):
@@ -503,7 +520,7 @@ def _reply_without_entry(result: Rejected | StorageUnavailable) -> Reply:
 
 
 def _reply_to_press(change: AskChange | Rejected) -> Reply:
-    """Return the reply to a press that was an answer to a question."""
+    """Return the reply to the press of a button that answered a question."""
     if isinstance(change, Rejected):
         return Reply(change.reply_code, RefusedView.of(change), change.reason)
     entry = change.entry
@@ -529,7 +546,8 @@ def _broadcast(nodes: NodeMessages, commit: Commit) -> None:
     size = 0
     for entry in commit.entries:
         entry_size = len(entry.body) + len(entry.meta) + _ENTRY_BYTES
-        # A piece has at least one entry, however large.
+        # A piece has at least one entry, even if the entry is larger than the
+        # limit.
         if piece and size + entry_size > _PIECE_BYTES:
             nodes.broadcast(Commit(app, first, piece[-1].id, piece))
             first = piece[-1].id + 1
@@ -541,8 +559,7 @@ def _broadcast(nodes: NodeMessages, commit: Commit) -> None:
 
 
 def facts_of(draft: Draft) -> dict[str, Any]:
-    """Return the fields of a draft that a review is about, as a webhook sends
-    them.
+    """Return the fields of a draft for its review, as a webhook sends them.
 
     Empty fields are left out.
     """
@@ -571,7 +588,7 @@ def facts_of(draft: Draft) -> dict[str, Any]:
         "base64": content.base64,
     }
     facts |= {name: value for name, value in payload.items() if value is not None}
-    # Further fields, which most messages do not have.
+    # These are further fields, which most messages do not have.
     message_fields = {
         "client_msg_id": draft.client_msg_id,
         "about": draft.about,
@@ -585,10 +602,10 @@ def facts_of(draft: Draft) -> dict[str, Any]:
 def _completed(stored: MessageLog, app: str, user: str, command: Send) -> Send | None:
     """Complete a command about another message with the data of that message.
 
-    A forward gets its content and its author. A pressed button gets the bot
-    that has sent the message as the receiver. Returns None if there is no such
-    message, or the user may not do this with it. Switches greenlets. Raises
-    StorageUnavailable.
+    A forward gets the content and the author of the message. The press of a
+    button gets a receiver: the bot that has sent the message. Returns None if
+    there is no such message, or if the user may not do this with the message.
+    Switches greenlets. Raises StorageUnavailable.
     """
     ids = [command.about]
     kind = command.kind
@@ -601,7 +618,7 @@ def _completed(stored: MessageLog, app: str, user: str, command: Send) -> Send |
         return None
     (entry,) = entries
 
-    # An edit or a recall.
+    # The command is an edit or a recall.
     if kind not in ("forward", "press"):
         if entry.may_be_revised(user):
             return replace(command, conversation=entry.conversation)
@@ -617,8 +634,8 @@ def _completed(stored: MessageLog, app: str, user: str, command: Send) -> Send |
 def _completed_press(command: Send, message: Entry, user: str) -> Send | None:
     """Address the press of a button to the bot that has sent the message.
 
-    Returns None if the message has no such button, or no bot to answer: it is
-    of a back end (``""``) or of the user.
+    Returns None if the message has no such button. Also returns None if no bot
+    can answer, because a back end (``""``) or the user has sent the message.
     """
     if message.sender in ("", user):
         return None

@@ -19,10 +19,10 @@ from imserver.plugin.runtime import Service
 _PAUSE_SECONDS: Final = 0.05
 """Pause before outboxes that were not empty are checked again."""
 _FEW_FRAMES: Final = 32
-"""An outbox with more frames never counts as small. Their sizes are not added
-up."""
+"""An outbox with more frames never counts as small, so that its sizes need not
+be added up."""
 _MOST_ENDED: Final = 10_000
-"""The most ended streams that are remembered. With more, the oldest are
+"""The most ended streams that are remembered. If there are more, the oldest are
 forgotten."""
 
 
@@ -34,33 +34,35 @@ def _now_ms() -> int:
 class OpenStream(Struct):
     """A streamed message whose sender has not finished it.
 
-    Receivers get it piece by piece while it grows, for example from a language
-    model.
+    Receivers get the message piece by piece while it grows. For example, a
+    language model writes it.
     """
 
     id: str
     app: str
     channel: str
-    """The channel; for a message in a conversation: ``user:`` and the receiver,
-    or ``group:`` and the number of the group."""
+    """The channel. For a message in a conversation, this is ``user:`` and the
+    receiver, or ``group:`` and the number of the group."""
     head: Event
-    """An event with its sender, type, time and tags."""
+    """An event with the sender, type, time and tags of the message."""
     text: bytearray
-    """Its text so far in UTF-8, because Python stores up to four bytes for each
-    letter of a string."""
+    """The text so far. It is stored in UTF-8, because a string of Python may
+    need four bytes for each letter."""
     piece: int
     """The number of the last event with text."""
     heard: float
-    """When the last piece or sign of life came (monotonic)."""
+    """When the last piece or sign of life came (time of the monotonic clock). A
+    *sign of life* is a piece without text."""
     owned: bool = False
-    """Whether this node publishes it. Otherwise the text is a copy for late
-    subscribers."""
+    """Whether this node publishes the message. Otherwise the text is a copy for
+    late subscribers."""
     stopped: str = ""
-    """The reader who has stopped it; ``""``: nobody."""
+    """The reader who has stopped the message, or ``""`` if nobody has."""
     stoppers: frozenset[str] | None = None
-    """The readers who may stop it, if it is owned; None: all readers."""
+    """The readers who may stop the message, if this node owns it. None means
+    that all readers may stop it."""
     begun: int = field(default_factory=_now_ms)
-    """When this node first knew it, in Unix milliseconds."""
+    """When this node first knew the message, in Unix milliseconds."""
 
     def event(
         self,
@@ -72,9 +74,9 @@ class OpenStream(Struct):
     ) -> Event:
         """Make an event of the message, with its current piece number.
 
-        ``text`` is a piece, or with ``whole`` the text so far. ``done``: it is
-        the end of the message. ``incomplete``: the publisher could not finish
-        the message.
+        ``text`` is a piece, or the text so far if ``whole``. ``done``: whether
+        the event ends the message. ``incomplete``: whether the publisher could
+        not finish the message.
         """
         part = self.head.channel
         assert part is not None
@@ -89,8 +91,8 @@ class OpenStream(Struct):
         """Return the end of the message: an ordinary message with the whole
         text.
 
-        If the text is empty, the end is a last piece. ``incomplete``: the
-        publisher could not finish the message.
+        If the text is empty, the end is a last piece. ``incomplete``: whether
+        the publisher could not finish the message.
         """
         event = self.event(
             self.text.decode(), whole=True, done=True, incomplete=incomplete
@@ -103,7 +105,8 @@ class OpenStream(Struct):
 def parts_of(event: Event) -> tuple[ChannelPart, StreamPart]:
     """Return the parts of an event of a streamed message.
 
-    The first one is about its channel, the second one about the message.
+    The first part is about the channel of the event, the second part about the
+    message.
     """
     part = event.channel
     assert part is not None
@@ -112,8 +115,9 @@ def parts_of(event: Event) -> tuple[ChannelPart, StreamPart]:
 
 
 SendSoFar = Callable[[str, list[Connection]], object]
-"""A function that sends a stream, by its id, to connections, if it is open and
-they still receive it. It must not switch."""
+"""A function that sends the stream with an id to connections. It sends nothing
+if the stream is no longer open, and leaves out connections that no longer
+receive it. It must not switch greenlets."""
 SOON_BYTES: Final = 65_536
 """A text so far is sent at once if the outbox then has at most this number of
 bytes."""
@@ -123,9 +127,10 @@ class LateReceivers(Service):
     """Sends the texts so far of open streams to connections that have come
     late.
 
-    They are sent at once while the outbox is small, then one stream each time
-    the outbox is empty. So even many streams never fill an outbox. Clients
-    ignore the pieces of a stream that come before its text so far.
+    Texts are sent at once while the outbox of a connection is small. Later, one
+    text is sent each time the outbox is empty. So even many streams never fill
+    an outbox. Clients ignore the pieces of a stream that come before its text
+    so far.
     """
 
     _waiting: dict[Connection, dict[str, SendSoFar]] = field(default_factory=dict)
@@ -141,7 +146,7 @@ class LateReceivers(Service):
         ready = []
         size = len(stream.text)
         for connection in connections:
-            # A connection that waits gets one stream after the other.
+            # A connection that already waits gets one stream after another.
             if connection not in self._waiting and _has_space(connection.outbox, size):
                 ready.append(connection)
             else:
@@ -153,8 +158,8 @@ class LateReceivers(Service):
             gevent.spawn(self._run)
 
     def _run(self) -> None:
-        """Send the waiting texts, until none waits. Runs in a greenlet of its
-        own."""
+        """Send texts until no connection waits for one. Runs in a greenlet of
+        its own."""
         was_sent = True
         while self._waiting:
             if was_sent:
@@ -196,7 +201,7 @@ class LateReceivers(Service):
                 continue
             if connection.outbox is not None:
                 continue
-            # The stream that has waited longest.
+            # This stream has waited longest.
             id = next(iter(streams))
             send = streams.pop(id)
             _, connections = ready.setdefault(id, (send, []))
@@ -209,7 +214,7 @@ class LateReceivers(Service):
 def _has_space(outbox: list[bytes] | Backlog | None, size: int) -> bool:
     """Tell whether an outbox is still small with ``size`` more bytes.
 
-    An outbox of None is empty.
+    None means an empty outbox.
     """
     if outbox is None:
         return size <= SOON_BYTES
@@ -231,7 +236,7 @@ class OpenStreams(Service):
 
     late: LateReceivers = field(default_factory=LateReceivers)
     gaps: dict[str, tuple[str, str]] = field(default_factory=dict)
-    """Streams with missing pieces → their app and channel."""
+    """Id of a stream with missing pieces → its app and channel."""
     news: Flag = field(default_factory=Flag)
     """Set when there is a gap, or the first stream."""
     _over: dict[str, None] = field(default_factory=dict)
@@ -264,7 +269,7 @@ class OpenStreams(Service):
 
     def add(self, stream: OpenStream) -> None:
         """Add a stream, or replace a copy of it."""
-        # The greenlet that ends silent streams waits for the first one.
+        # The greenlet that ends silent streams waits for the first stream.
         if not self.by_channel:
             self.news.set()
         of_sender = self._senders.setdefault((stream.app, stream.head.sender), {})
@@ -273,7 +278,7 @@ class OpenStreams(Service):
         of_channel[stream.id] = stream
 
     def remove(self, app: str, channel: str, id: str) -> None:
-        """Forget a stream, if it is here."""
+        """Forget a stream, if this node knows it."""
         of_channel = self.by_channel.get((app, channel))
         if of_channel is None:
             return
@@ -299,9 +304,9 @@ class OpenStreams(Service):
         """Process an event of a stream, and tell whether subscribers receive
         it.
 
-        The text of a copy grows by it. If pieces are missing, they are noted in
-        :attr:`gaps`. Subscribers do not receive repeated pieces, signs of life
-        (pieces without text), and pieces after a gap.
+        The event extends the text of a copy. If pieces are missing, the stream
+        is noted in :attr:`gaps`. Subscribers receive no repeated pieces, no
+        signs of life (pieces without text), and no pieces after a gap.
         """
         part, stream = parts_of(event)
         known = self.of(app, part.name).get(stream.id)
@@ -330,7 +335,8 @@ class OpenStreams(Service):
             self.add(copy)
             return True
 
-        # A sign of life has the number of the last piece, a piece the next one.
+        # A sign of life has the number of the last piece. A piece has the next
+        # number.
         if known is None or stream.piece > known.piece + bool(event.text):
             self.gaps[stream.id] = app, part.name
             self.news.set()

@@ -42,8 +42,8 @@ Notices in between are dropped."""
 GROUP_SECONDS: Final = 0.2
 """The least time between two typing notices in a group, from any members."""
 MOST_REMEMBERED: Final = 10_000
-"""The most (user, conversation) whose last notice is remembered. With more, the
-oldest are forgotten."""
+"""The most pairs of a user and a conversation for which the time of the last
+notice is remembered. If there are more, the oldest are forgotten."""
 
 
 class ToFollowers(Struct, frozen=True, gc=False, tag="s", array_like=True):
@@ -67,7 +67,7 @@ class Signals(Service, dict=True):
     """Sends signals: notices that are not stored, such as that a user is
     typing.
 
-    It remembers when the last typing notices were sent.
+    The object remembers when the last typing notices were sent.
     """
 
     core: Services
@@ -82,8 +82,8 @@ class Signals(Service, dict=True):
         self._streams = self.messaging.streams
         self._typed: OrderedDict[tuple[str, str, str | int], float] = OrderedDict()
         """(app, user, the receiver or group) → when the last typing notice was
-        sent (monotonic), the oldest first. The user ``""`` stands for all
-        members of the group."""
+        sent (time of the monotonic clock), the oldest first. The user ``""``
+        stands for all members of the group."""
 
     def commands(self) -> CommandTable:
         """Return the commands of clients that this object answers."""
@@ -94,7 +94,7 @@ class Signals(Service, dict=True):
     def send(self, message: ToFollowers, besides: Connection | None = None) -> None:
         """Send a signal to the subscribed connections on all nodes.
 
-        ``besides`` is a connection that does not get it. Never switches
+        ``besides`` is a connection that does not get the signal. Never switches
         greenlets.
         """
         self.deliver(message, besides)
@@ -104,7 +104,7 @@ class Signals(Service, dict=True):
     def deliver(self, message: ToFollowers, besides: Connection | None = None) -> None:
         """Send a signal to the subscribed connections of this node.
 
-        ``besides`` is a connection that does not get it. Never switches
+        ``besides`` is a connection that does not get the signal. Never switches
         greenlets.
         """
         hub_app = self._hub.apps.get(message.app)
@@ -120,8 +120,8 @@ class Signals(Service, dict=True):
             log_subscription = each.log_subscription
             if each is besides or log_subscription is None:
                 continue
-            # A client that has not caught up would show a typing notice before
-            # earlier messages.
+            # The own devices need no typing notice. A client that has not
+            # caught up would show the notice before earlier messages.
             if is_typing and (each.user == signal.sender or not log_subscription.live):
                 continue
             receivers.append(each)
@@ -133,7 +133,8 @@ class Signals(Service, dict=True):
     ) -> Collection[Connection]:
         """Return the connections of the receivers of a signal.
 
-        Some of them may not follow the log: the caller leaves these out.
+        Some of these connections may not follow the log. The caller leaves
+        these out.
         """
         if message.group:
             return self._followers.members(message.app, message.group)
@@ -144,12 +145,14 @@ class Signals(Service, dict=True):
 
         A *streamed message* is sent in pieces, and is stored when it is
         complete. A piece goes to the connections that will receive the stored
-        message. The end is delivered only if no stored message follows.
+        message. The end of the streamed message is delivered only if no stored
+        message follows.
         """
         _, stream = parts_of(message.signal)
         receivers = self.readers_of(message)
-        # Without receivers no copy of the text is needed: a later receiver gets
-        # the text so far from the owner. But the end must be remembered.
+        # Without receivers, this node needs no copy of the text, because a
+        # later receiver gets the text so far from the owner of the stream. But
+        # the end must be remembered.
         if not (receivers or stream.done):
             return
         accepted = self._streams.accept(message.app, message.signal)
@@ -160,9 +163,9 @@ class Signals(Service, dict=True):
     def readers_of(self, message: ToFollowers) -> list[Connection]:
         """Return the connections of this node that receive pieces of a message.
 
-        They follow the log and have caught up. Bots in a group read only what
-        names them, so they get no pieces but their own. Never switches
-        greenlets.
+        These connections follow the log and have caught up. A bot in a group
+        reads only messages that name it, so it gets only pieces of its own
+        messages. Never switches greenlets.
         """
         hub_app = self._hub.apps.get(message.app)
         if hub_app is None:
@@ -183,11 +186,11 @@ class Signals(Service, dict=True):
     # --- typing ---------------------------------------------------------------
 
     def typing(self, connection: Connection, command: Typing) -> Reply:
-        """Send the notice that a connection's user is typing. May switch
+        """Send the notice that the user of a connection is typing. May switch
         greenlets.
 
-        A user who has blocked this one does not receive it. Notices that come
-        too soon are dropped; the client gets no error.
+        Somebody who has blocked the user does not receive the notice. Notices
+        that come too soon are dropped, and the client gets no error.
         """
         app, user = app_and_user(connection)
         if command.to == user:
@@ -197,7 +200,7 @@ class Signals(Service, dict=True):
             return Reply.OK
         group = command.conversation
         log_subscription = connection.log_subscription
-        # The groups of a subscription save the queries.
+        # If the subscription already has the group, no query is needed.
         if log_subscription is None or group not in log_subscription.groups:
             conversation = self._conversation_with(app, group, user)
             if conversation is None:
@@ -218,7 +221,7 @@ class Signals(Service, dict=True):
         return Reply.OK
 
     def _conversation_with(self, app: str, id: int, user: str) -> Conversation | None:
-        """Return a conversation, if the user is a member; else None.
+        """Return a conversation, or None if the user is not a member of it.
 
         Switches greenlets.
         """
@@ -230,8 +233,9 @@ class Signals(Service, dict=True):
     def _send_typing_to(self, app: str, user: str, to: str, conversation: int) -> None:
         """Send a typing notice to another user. May switch greenlets.
 
-        Nothing is sent if one was just sent, or if the user may not write to
-        them. ``conversation`` is its id; 0: the client has named the user.
+        Nothing is sent if a notice was just sent, or if the user may not write
+        to the other user. ``conversation`` is the id of their conversation, or
+        0 if the client has named the other user.
         """
         if not self._take_turn(app, user, to, TYPING_SECONDS):
             return
@@ -252,7 +256,7 @@ class Signals(Service, dict=True):
             return False
         self._typed[key] = now
         self._typed.move_to_end(key)
-        # The dict is ordered by time: the oldest notice is forgotten.
+        # The dict is ordered by time, so this forgets the oldest notice.
         if len(self._typed) > MOST_REMEMBERED:
             self._typed.popitem(last=False)
         return True
@@ -315,7 +319,7 @@ class Receipts:
     """Stores read and received positions, and sends receipts."""
 
     def __init__(self, signals: Signals, store: Store) -> None:
-        """Take the service that sends signals, and the log."""
+        """Take the service that sends signals, and the store of the log."""
         self._signals = signals
         self._log = store.part(MessageLog)
         self._on_read: list[Callable[[str, str, int], object]] = []
@@ -323,7 +327,8 @@ class Receipts:
     def report_to(self, read: Callable[[str, str, int], object]) -> None:
         """Call this function when a read position has moved on this node.
 
-        It gets app, user and conversation. It must not switch.
+        Its parameters are the app, the user and the conversation. It must not
+        switch greenlets.
         """
         self._on_read.append(read)
 
@@ -434,14 +439,14 @@ class Receipts:
     # --- queries --------------------------------------------------------------
 
     def ask(self, connection: Connection, command: AskReceipts) -> Reply:
-        """Answer how far the other members of a conversation have read and
-        received.
+        """Answer up to which message the other members of a conversation have
+        read and received it.
 
         Switches greenlets.
         """
         app, user = app_and_user(connection)
         limit = command.limit
-        # One row more shows whether there are more.
+        # One more row is read, to know whether there are further rows.
         rows = self._log.marks.receipts(
             app, user, command.conversation, command.after, limit + 1, command.message
         )

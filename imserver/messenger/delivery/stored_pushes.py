@@ -36,8 +36,8 @@ from imserver.messenger.log.meta import MessageMeta
 from imserver.plugin.runtime import Service
 
 _DIGEST_BYTES: Final = 24
-"""Length of the names that replace keys. In hexadecimal they are short enough
-for a ``client_msg_id``."""
+"""Length of the digests that replace long keys. In hexadecimal, such a digest
+is short enough for a ``client_msg_id``."""
 
 
 class LogPushes(StoredPushes):
@@ -47,8 +47,8 @@ class LogPushes(StoredPushes):
     """
 
     def __init__(self, messaging: Messaging, ids: Idempotency) -> None:
-        """Take the service that stores messages. ``ids`` has the claims of
-        keys."""
+        """Take the service that stores messages. ``ids`` has the claims of keys
+        (see :meth:`store_each`)."""
         self._messaging = messaging
         self._ids = ids
 
@@ -57,9 +57,9 @@ class LogPushes(StoredPushes):
     ) -> list[StoreResult | HttpProblem | StorageUnavailable]:
         """Store pushes, and wait for the results: one for each push.
 
-        A *claim* is the proof that no other request stores the push with this
-        key. If another request has it, a single push waits for that request.
-        Switches greenlets.
+        A request *claims* the key of a push, so that no other request stores
+        the push with this key. If another request has the claim, a single push
+        waits for that request. Switches greenlets.
         """
         # Apps of the server itself have no log.
         if app.startswith(SYSTEM_PREFIX):
@@ -75,7 +75,8 @@ class LogPushes(StoredPushes):
                     drafts.send_all(push, results)
             drafts.wait()
         finally:
-            # An unsettled claim would make a repeated request wait.
+            # Each claim is given a result even after an error. Otherwise a
+            # repeated request would wait for it.
             for push, claim, results in zip(pushes, claims, outcomes, strict=True):
                 if isinstance(claim, int):
                     stored = any(isinstance(result, Appended) for result in results)
@@ -93,8 +94,8 @@ class LogPushes(StoredPushes):
     ) -> Sequence[Claimed | Waiting]:
         """Claim the keys of pushes, so that a repeated request stores
         nothing."""
-        # A single push may wait for the request that has its key, because it
-        # has no claim for which others wait.
+        # A single push may wait for the request that has its key. No request
+        # waits for this one, because it has no other claim.
         if len(pushes) == 1:
             return [self._ids.claim(app, pushes[0].key, pushes[0].digest)]
         keys = [push.key for push in pushes]
@@ -110,8 +111,8 @@ class LogPushes(StoredPushes):
     ) -> StoreResult | HttpProblem | StorageUnavailable:
         """Return the result of a push. May switch greenlets.
 
-        ``outcomes`` are the results of its targets. A push that has no claim
-        yet is stored now.
+        ``outcomes`` are the results of the push's targets. If the push has no
+        claim yet, it is stored now.
         """
         if isinstance(claim, IdReused):
             return Problems.ID_REUSED
@@ -120,10 +121,10 @@ class LogPushes(StoredPushes):
             return self.store_each(app, [push])[0]
 
         results = [_result(outcome) for outcome in outcomes]
-        # One stored target is enough: the request has succeeded.
+        # The request has succeeded if the message of one target was stored.
         if not nothing_accepted([result.outcome for result in results]):
             return StoreResult(results, not isinstance(claim, int))
-        # An error with a reason tells more than the general one.
+        # An error with a reason tells more than the general error.
         for outcome in outcomes:
             if isinstance(outcome, StorageUnavailable) and outcome.detail:
                 return outcome
@@ -138,7 +139,7 @@ class _Drafts(Service):
     _unsettled: int = 0
     """The number of drafts without a result."""
     _settled: Flag = field(default_factory=Flag)
-    """Set when the last of them has its result."""
+    """Set when the last draft has its result."""
 
     def send_all(self, push: PushToStore, into: list[Stored]) -> None:
         """Send the drafts of a push to the log.
@@ -147,12 +148,13 @@ class _Drafts(Service):
         :meth:`wait`.
         """
         to_self = Rejected(RejectReason.INVALID, "the receiver is the sender")
-        # The result of each target whose draft is not sent.
+        # Each target has this result if its draft is not sent.
         into += [to_self] * len(push.targets)
         for index, draft in enumerate(_drafts(push)):
             if draft.conversation or draft.to_user != draft.sender:
                 self.send(draft, into, index)
-            # A push may have very many targets.
+            # A push may have very many targets, so other greenlets run in
+            # between.
             if not (index + 1) % YIELD_TARGETS:
                 serve_others()
 
@@ -185,7 +187,7 @@ def _drafts(push: PushToStore) -> Iterator[Draft]:
     now = int(time() * 1000)
     type = event.type
     if event.data and type == "text":
-        # Data is no text.
+        # Data is not text, so its type is not the type of texts.
         type = "custom"
     body = event.data or event.text.encode()
     meta = b""
@@ -216,14 +218,14 @@ def _drafts(push: PushToStore) -> Iterator[Draft]:
 def _name(key: str, number: int, alone: bool) -> str:
     """Return the ``client_msg_id`` of the message for one target.
 
-    A repeated push then finds its message. ``""``: the push has no key. For the
-    only target (``alone``) it is the key itself, if the key is short enough.
-    Otherwise it is a digest of the key and of ``number``, the index of the
-    target.
+    With this id, a repeated push finds its message. The id is ``""`` if the
+    push has no key. If the push has only one target (``alone``) and a short
+    key, the id is the key. Otherwise it is a digest of the key and of
+    ``number``, the index of the target.
     """
     if not key:
         return ""
-    # A `client_msg_id` is limited in bytes, and has no NUL.
+    # A `client_msg_id` has a limited number of bytes, and no NUL.
     fits = len(key.encode()) <= Limit.CLIENT_MSG_ID_BYTES and "\0" not in key
     if alone and fits:
         return key

@@ -51,7 +51,7 @@ from imserver.messenger.log.meta import Ask, AskOption, Button, MessageMeta
 def _content(fields: Fields) -> tuple[str, bytes]:
     """Return the type and the body of a message.
 
-    Raises :class:`Refused` with code 1001 if it has no content.
+    Raises :class:`Refused` with code 1001 if the message has no content.
     """
     kind, body = fields.content()
     if not body or fields.values.get("data") == "":
@@ -62,8 +62,8 @@ def _content(fields: Fields) -> tuple[str, bytes]:
 def _meta(fields: Fields, is_new: bool = False) -> bytes:
     """Return the ``meta`` for the fields of a message.
 
-    ``is_new``: it is a new message, which may be a question. An *exclusive*
-    message is a question whose buttons are the answers.
+    ``is_new``: whether this is a new message, which may be a question. An
+    *exclusive* message is a question whose buttons are the answers.
     """
     buttons: tuple[tuple[Button, ...], ...] = ()
     rows = fields.values.get("buttons")
@@ -97,7 +97,8 @@ def _question(buttons: tuple[tuple[Button, ...], ...]) -> Ask:
 def _mentions(mentions: Any) -> tuple[str, ...]:
     """Return the users that a message mentions.
 
-    Raises :class:`Refused` with code 1001 if this is no list of user ids.
+    Raises :class:`Refused` with code 1001 if ``mentions`` is not a list of user
+    ids.
     """
     if (
         not isinstance(mentions, list)
@@ -163,8 +164,8 @@ of bytes."""
 def _read_plain_text(data: bytes) -> Send | None:
     """Read a plain message quickly, such as ``{"to": "bob", "text": "hi"}``.
 
-    Returns None if :func:`_read_any_send` must read it: it has other fields,
-    another spelling, or an error.
+    Returns None if the message has other fields, another spelling, or an error.
+    Then :func:`_read_any_send` must read it.
     """
     try:
         request = _decode_text(data)
@@ -172,7 +173,7 @@ def _read_plain_text(data: bytes) -> Send | None:
         return None
     to = request.to
     client_id = request.client_id
-    # Texts that are short enough in characters need no count of bytes.
+    # If a text is short enough in characters, its bytes need not be counted.
     plain = (
         bool(request.text)
         and bool(to) != bool(request.conversation)
@@ -225,7 +226,7 @@ def _read_any_send(data: bytes) -> Send:
 
 
 def _forward(fields: Fields, to: str, conversation: int, client_id: str) -> Send:
-    """Read a forward: the message, whose content the server copies.
+    """Read a forward. It names the message whose content the server copies.
 
     Raises :class:`Refused` if the command has content of its own.
     """
@@ -252,7 +253,8 @@ original."""
 
 
 def _client_id(fields: Fields) -> str:
-    """Return the id that the client has given its command; ``""``: no id."""
+    """Return the id that the client has given its command, or ``""`` if there
+    is no id."""
     return fields.short_text("clientmsgid", Limit.CLIENT_MSG_ID_BYTES)
 
 
@@ -286,7 +288,8 @@ def _answer(fields: Fields) -> AnswerAsk:
     """
     value = fields.short_text("value", Limit.BUTTON)
     text = fields.text("text")
-    # Only checked: the user and the answer show that an answer is repeated.
+    # The id is checked, but not used: the user and the value show whether an
+    # answer is repeated.
     _client_id(fields)
     choices = fields.values.get("choices")
     kinds_of_answer = [bool(value), bool(text), choices is not None]
@@ -299,9 +302,11 @@ def _answer(fields: Fields) -> AnswerAsk:
 
 
 def _choices(choices: Any) -> tuple[int, ...] | None:
-    """Return the indexes of the chosen options of a poll; None: no poll.
+    """Return the indexes of the chosen options of a poll, or None if the answer
+    is not for a poll.
 
-    Raises :class:`Refused` with code 1001 if they are no such list.
+    Raises :class:`Refused` with code 1001 if ``choices`` is not a list of
+    indexes.
     """
     try:
         chosen = msgspec.convert(choices, tuple[_Choice, ...] | None)
@@ -316,7 +321,8 @@ _Choice = Annotated[int, msgspec.Meta(ge=0, lt=Ask.Poll.MOST_OPTIONS)]
 
 
 def _types(fields: Fields) -> tuple[str, ...]:
-    """Return the types of the wanted messages; empty: messages of all types.
+    """Return the types of the wanted messages. An empty tuple means messages of
+    all types.
 
     Raises :class:`Refused` with code 1001 if the field ``types`` is invalid.
     """
@@ -333,7 +339,7 @@ def _types(fields: Fields) -> tuple[str, ...]:
 
 
 def _id_or_missing(fields: Fields, key: str) -> int:
-    """Return the id in a field; -1: the field is missing."""
+    """Return the id in a field, or -1 if the field is missing."""
     if key in fields.values:
         return fields.id(key)
     return -1
@@ -352,9 +358,10 @@ def _history(fields: Fields) -> History:
 
 
 def _ids(fields: Fields, most: int) -> tuple[int, ...]:
-    """Return the ids in the field ``ids``: from one to ``most``.
+    """Return the ids in the field ``ids``. There must be at least one and at
+    most ``most``.
 
-    Raises :class:`Refused` with code 1001 otherwise.
+    Otherwise raises :class:`Refused` with code 1001.
     """
     ids = fields.values.get("ids")
     if not isinstance(ids, list) or not 0 < len(ids) <= most:
