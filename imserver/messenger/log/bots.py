@@ -1,10 +1,11 @@
 """Bots in the log: which entries of their groups they read, their slash
 commands and buttons.
 
-The membership of a bot has ``bot``, and the column ``bots`` of its group lists
-it. A bot reads only the entries of the group that name it. ``meta`` of such an
-entry lists the bots that read it, and ``bot_entry`` has a row for each of them.
-Groups without bots, and conversations of two, need neither.
+The column ``bots`` of a group lists its bots, and their memberships have ``bot
+= 1``. A bot reads only the entries of the group that name the bot. ``meta`` of
+such an entry lists the bots that read it, and the table ``bot_entry`` has a row
+for each of these bots. Groups without bots, and conversations of two, need no
+such lists and rows.
 """
 
 import re
@@ -32,17 +33,18 @@ from imserver.messenger.log.rows import (
 from imserver.plugin.runtime import Service
 
 MOST_BOTS: Final = 20
-"""Bots of one group."""
+"""The most bots of one group."""
 EVERYBODY: Final = "all"
-"""Mentions everybody in the conversation."""
+"""The name that mentions everybody in the conversation."""
 _slash: Final = re.compile(
     r"/(?P<name>[a-z0-9_]{1,32})(?:@(?P<bot>[A-Za-z][A-Za-z0-9_.-]{2,31}))?"
     r"(?:\s+(?P<text>.*))?",
     re.DOTALL,
 )
-"""A slash command: its name, the name of its bot, and the rest."""
+"""A slash command. Its parts are its name, the name of its bot, and the rest of
+the text."""
 _ACCOUNT_DIGITS: Final = 18
-"""Digits of the greatest id of an account."""
+"""The most digits of the id of an account."""
 
 
 class _Command(msgspec.Struct):
@@ -80,9 +82,10 @@ def with_command(
 def _bot_with(
     sql: Statements, app: str, users: Sequence[str], command: str, named_bot: str
 ) -> int | None:
-    """Return the first bot among these users that has a command; else None.
+    """Return the first bot among these users that has a command, or None.
 
-    ``named_bot`` is the name of the bot, in small letters; ``""``: any bot.
+    ``named_bot`` is the name that the bot must have, in small letters. If it is
+    ``""``, the bot may have any name.
     """
     ids = [int(user) for user in users if _may_be_account(user)]
     if not ids:
@@ -92,7 +95,8 @@ def _bot_with(
         "WHERE b.app = %s AND b.id IN {}"
     )
     rows = sql.query_in(statement, (app,), ids)
-    # The rows come in any order, but the first bot of the group counts.
+    # The rows come in any order, so they are sorted: the first bot of the group
+    # counts.
     for id, column, bot_name in sorted(rows, key=lambda row: ids.index(row[0])):
         if named_bot and (bot_name is None or text_of(bot_name) != named_bot):
             continue
@@ -109,7 +113,7 @@ def _has_command(commands: bytes, name: str) -> bool:
 def values_of(meta: bytes) -> set[str]:
     """Return the values of the buttons of a message.
 
-    A press of a button sends such a value back.
+    When a user presses a button, the client sends such a value back.
     """
     if BUTTONS_KEY not in meta:
         return set()
@@ -123,10 +127,10 @@ def accounts_among(
     users: Iterable[str],
     which: Literal["", "AND bot = 1", "AND guest = 1"] = "",
 ) -> list[str]:
-    """Return the users among these who have accounts, in the order of
-    ``users``.
+    """Return the users who have accounts, in the order of ``users``.
 
-    ``which`` is a condition that selects only bots, or only guests.
+    ``which`` is a condition of SQL. ``"AND bot = 1"`` selects only bots, and
+    ``"AND guest = 1"`` only guests.
     """
     # Ids of accounts are numbers. Other users need no query.
     ids = {int(user): user for user in users if _may_be_account(user)}
@@ -163,7 +167,7 @@ def owners_among(sql: Statements, app: str, users: Iterable[str]) -> dict[str, s
 def hooks_among(
     sql: Statements, app: str, state: ConversationState, users: Collection[str]
 ) -> list[str]:
-    """Return the users among these who are incoming webhooks of a group.
+    """Return the given users who are incoming webhooks of a group.
 
     An *incoming webhook* is an URL by which another program writes to the
     group. Its messages come from a bot of its own.
@@ -178,7 +182,8 @@ def hooks_among(
 
 
 def _may_be_account(user: str) -> bool:
-    """Whether the id of a user can be the id of an account: a number."""
+    """Tell whether the id of a user is a number, and so can be the id of an
+    account."""
     is_number = user.isascii() and user.isdecimal()
     return is_number and len(user) <= _ACCOUNT_DIGITS and user[0] != "0"
 
@@ -192,8 +197,9 @@ def readers_of(sql: Statements, log: int, id: int) -> list[str]:
 class BotReaders(Service):
     """The bots that read the entries of one transaction.
 
-    ``head``: of the log. ``before``: the last id before the transaction.
-    ``entries``: the entries of the transaction, which adds to the list.
+    ``head``: the head of the log. ``before``: the last id before the
+    transaction. ``entries``: the entries of the transaction. The transaction
+    adds entries to this list.
     """
 
     _sql: Statements
@@ -201,8 +207,8 @@ class BotReaders(Service):
     _before: int
     _entries: Sequence[Entry]
     _of: dict[int, list[str]] = field(default_factory=dict)
-    """Entry of this transaction, or a message that it edits → the bots that
-    read it."""
+    """Id of an entry of this transaction, or of a message that it edits → the
+    bots that read this entry."""
     _rows: list[tuple[str, int, int]] = field(default_factory=list)
     """New rows of the table ``bot_entry``: (bot, conversation, entry)."""
 
@@ -239,10 +245,10 @@ class BotReaders(Service):
     def _readers(self, state: ConversationState, draft: Draft) -> list[str]:
         """Return the bots of a group that read the entry of this draft.
 
-        The option ``bots`` of the group may let them read everything. Otherwise
-        these are its sender, and the bots that it mentions, commands or
-        answers. The readers of a message also read its edits, its recall and
-        other entries about it.
+        If the group's option ``bots`` lets its bots read everything, the result
+        is all bots. Otherwise it is the sender and the bots that the draft
+        mentions, commands or answers, if they are bots. The readers of a
+        message also read its edits, its recall and other entries about it.
         """
         reads_all = state.options & OPTIONS["bots"][0] != 0
         # Changes of the group concern all of its bots.
@@ -257,7 +263,7 @@ class BotReaders(Service):
             users.update(self._readers_of(draft.about))
         if meta.command is not None:
             users.add(meta.command.bot)
-        # A reply is for the sender of the message that it answers.
+        # The sender of the message that a reply answers reads the reply.
         if draft.kind == "message" and draft.about:
             users.add(self._sender_of(state, draft.about))
         return [bot for bot in state.bots if bot in users]

@@ -33,7 +33,7 @@ _NEXT_LOOK: Final = 5000
 """The number of entries that each step of the search for old entries reads.
 Usually few have expired since the last time."""
 _DELETED_IDS: Final = 1000
-"""Ids whose entries one transaction deletes."""
+"""The number of ids whose entries one transaction deletes."""
 _BY_MESSAGE: Final = (
     ("reaction", "message"),
     ("pin", "message"),
@@ -92,7 +92,7 @@ class MessageLog(Store.Rows):
     def continue_after(self, sql: Statements, app: str, last_id: int) -> None:
         """Give the next entry of an app an id above ``last_id``.
 
-        Nothing changes if the log is already further.
+        Nothing changes if the log already has a greater id.
         """
         if sql.engine == "mysql":
             clause = "DUPLICATE KEY UPDATE last_id = GREATEST(last_id, VALUES(last_id))"
@@ -106,12 +106,12 @@ class MessageLog(Store.Rows):
     def import_past(
         self, app: str, keys: Sequence[str], work: Callable[[LogImport], object]
     ) -> None:
-        """Import messages and groups of another server, in one transaction. For
-        commands: no connection is notified.
+        """Import messages and groups of another server, in one transaction. No
+        connection is notified, so this is only for commands.
 
         ``keys``: all keys that ``work`` uses. ``work`` may run again, and in
-        another thread. Raises StorageUnsure if the result is unknown: call it
-        again.
+        another thread. If the result is unknown, the method raises
+        StorageUnsure. You can then call it again.
         """
 
         def change(transaction: AppTransaction) -> Change:
@@ -125,11 +125,12 @@ class MessageLog(Store.Rows):
     def erase_user(self, app: str, user: str, name: str) -> None:
         """Erase a user: the messages that they wrote, their reactions and
         marks, and their name. They leave all groups, which get entries about
-        that. ``name`` replaces the user from then on; ``""``: the messages
-        stay, under the user's own name.
+        that. ``name`` replaces the id of the user from then on. If ``name`` is
+        ``""``, the messages stay under the id of the user.
 
-        It may be called again after an error. The index of words has the words
-        of the user until it is updated; ``Core.erase_user`` does both.
+        The method may be called again after an error. The index of words keeps
+        the words of the user until it is updated. ``Core.erase_user`` does
+        both.
         """
         # The user leaves first, so that the entries about that are renamed with
         # all others.
@@ -162,7 +163,7 @@ class MessageLog(Store.Rows):
         if upto is not None:
             last_expired = min(last_expired, upto)
 
-        # First the readers must ignore the entries; then they are deleted.
+        # Readers must ignore the entries before the entries are deleted.
         log_and_floor = self._raise_floor(app, last_expired)
         if log_and_floor is None:  # the app has no log
             return 0
@@ -178,19 +179,20 @@ class MessageLog(Store.Rows):
         while (count := self._delete_some(log, floor)) is not None:
             deleted += count
         if deleted:
-            # Scans the table, so it runs once.
+            # This statement scans the table, so it runs once.
             self._store.execute(
                 "DELETE FROM hidden WHERE log = %s AND id <= %s", (log, floor)
             )
         return deleted
 
     def _last_old(self, app: str, seconds: float) -> int:
-        """Return the last id of the entries older than ``seconds``; 0: no entry
-        is older.
+        """Return the last id of the entries older than ``seconds``, or 0 if no
+        entry is older.
 
-        Reads the entries in order, because the clocks of nodes differ and
-        ``stored_at`` may decrease. Stops at the first young entry, so a wrong
-        clock deletes nothing early. Ignores entries from the future.
+        The clocks of nodes differ, so ``stored_at`` may decrease. The method
+        therefore reads the entries in order, and stops at the first young
+        entry. So a wrong clock deletes nothing early. Entries from the future
+        are ignored.
         """
         now = int(time())
         statement = (
@@ -198,8 +200,8 @@ class MessageLog(Store.Rows):
             "ORDER BY id LIMIT %s"
         )
         last_old = 0
-        # Mostly the first entries are young already, so the first look is
-        # short.
+        # In most cases the first entries are already young, so the first query
+        # reads only a few.
         after = 0
         limit = _FIRST_LOOK
 
@@ -252,7 +254,8 @@ class MessageLog(Store.Rows):
         head = head_of(sql, app, lock=True)
         if head is None:
             return None
-        # The floor never goes down: entries below it may be deleted already.
+        # The floor never goes down, because entries below it may be deleted
+        # already.
         floor = max(head.floor, last_expired)
         if floor > head.floor:
             sql.execute(
@@ -270,7 +273,8 @@ class MessageLog(Store.Rows):
         first = sql.query(statement, (log, floor))[0][0]
         if first is None:
             return None
-        # Few ids at a time, so that each transaction is short.
+        # Only a few ids are deleted at a time, so that each transaction is
+        # short.
         upto = min(floor, first + _DELETED_IDS - 1)
         for table, column in _BY_MESSAGE:
             statement = f"DELETE FROM {table} WHERE log = %s AND {column} <= %s"

@@ -81,7 +81,7 @@ _UNKNOWN: Final = Rejected(RejectReason.UNKNOWN_CONVERSATION)
 _BLOCKED: Final = Rejected(RejectReason.BLOCKED)
 
 _WITH_CONTENT: Final = ("message", "edit")
-"""Kinds of entries with content of their sender for others."""
+"""The kinds of entries in which the sender writes content for others."""
 _NO_VALUES: Final[dict[str, int]] = {}
 
 MESSAGE_COLUMNS: Final = (
@@ -116,18 +116,18 @@ than one statement for all pairs of users and conversations. On SQLite a
 statement is very cheap."""
 _SESSIONS: Final = "SELECT session FROM uplink_session WHERE log = %s AND member IN {}"
 _FEW_ROWS: Final = 8
-"""Up to this number, messages are sent with the other statements. COPY takes
-two more round trips, but 8 µs a row in place of 21; from 5 rows on it takes
-less CPU."""
+"""Up to this number of messages, their INSERT is sent together with the other
+statements. COPY takes two more round trips, but 8 µs a row instead of 21 µs.
+From 5 rows on, COPY takes less CPU."""
 _MUTES_AT_ONCE: Final = 64
-"""Mutes that one statement asks for. Each is a query of its own in the
-statement."""
+"""The most mutes that one statement asks for. Each mute is a query of its own
+in the statement."""
 _ACCOUNTS_END: Final = 2**63
 """The id of an account has 63 bits."""
 _BATCH_BITS: Final = 62
-"""Size of the random number of a transaction."""
+"""The size of the random number of a transaction, in bits."""
 _MOST_REMEMBERED: Final = 10_000
-"""Limit of the users whose uplink sessions a writer remembers."""
+"""The most users for whom a writer remembers uplink sessions."""
 _INSERT_MESSAGE: Final = (
     f"INSERT INTO message ({MESSAGE_COLUMNS}) VALUES {marks_of(len(_MESSAGE_TYPES))}"
 )
@@ -138,15 +138,16 @@ _BLOCKS_ON_SQLITE: Final = (
 )
 
 Key = int | bytes
-"""The key of a conversation: its id, its pair or its room."""
+"""The key of a conversation: its id, or the bytes for its pair of users or its
+room."""
 Outcome = Stored | Change
 """The result of a request."""
 
 
 class ChangeRequest(Struct):
-    """A change that is not a draft, mostly of a group. ``apply`` makes it in
-    the transaction. ``done`` gets the result, which may be a StorageUnsure, and
-    must not switch.
+    """A change that is not a draft, mostly of a group. ``apply`` makes the
+    change in the transaction. ``done`` gets the result, which may be a
+    StorageUnsure. It must not switch greenlets.
 
     The fields ``rejected``, ``owner`` and ``size`` exist because the writer
     reads them from all requests.
@@ -177,13 +178,13 @@ class _Facts(Struct, frozen=True):
     """(receiver, sender) of messages and edits whose receiver has blocked the
     sender."""
     strangers: set[str]
-    """Receivers of first messages who need an account, and have no account."""
+    """Receivers of first messages who must have an account, but have none."""
     unwelcome: set[tuple[str, str]]
     """(receiver, sender) of first messages that the receiver does not want: the
     sender is a guest, or a bot whose owner the receiver has blocked."""
     sessions: Collection[int]
-    """The newest uplink sessions of senders whose drafts name a session. Only
-    these sessions may send them."""
+    """The newest uplink sessions of senders. A draft that names a session is
+    stored only if it names one of these."""
     roles: dict[int, dict[str, str]]
     """Group in which not all members may write → the roles of senders there."""
 
@@ -225,8 +226,8 @@ class AppTransaction:
     ) -> None:
         """Lock the head of the log, and prepare the lists of changes.
 
-        The class explains the arguments. ``memory`` is what this node remembers
-        of earlier transactions. Waits for the database.
+        The class explains the arguments. ``memory`` has the facts that this
+        node remembers from earlier transactions. Waits for the database.
         """
         self.sql = sql
         self.app = app
@@ -237,12 +238,12 @@ class AppTransaction:
         imports set an earlier time."""
         self.uplink_sessions: dict[str, int] = {}
         """User → the uplink session that begins in this transaction. It
-        supersedes the user's older one for the drafts of this transaction,
-        too."""
+        supersedes the user's older session, also for the drafts of this
+        transaction."""
         self._memory = memory
         self.log = memory.logs.get(app, 0)
-        """The number of the log. Until the head is read, it is the remembered
-        number; 0: no number is remembered."""
+        """The number of the log. Until the head is read, this is the remembered
+        number, or 0 if no number is remembered."""
 
         # Queries for the remembered number of the log are sent together with
         # the query for the head. Their answers count only if the log still has
@@ -262,8 +263,8 @@ class AppTransaction:
 
         self.entries: list[Entry] = []
         self.is_unseen = False
-        """Whether something was stored without an entry. A client can ask for
-        it again without harm."""
+        """Whether something was stored without an entry. A client can repeat
+        such a request without harm."""
         self._rows: list[tuple[Any, ...]] = []
         """New rows of the table ``message``, see :data:`MESSAGE_COLUMNS`."""
         self._moved: dict[int, ConversationState] = {}
@@ -277,9 +278,9 @@ class AppTransaction:
         joined_id, role, readable_after, bot, muted_until)."""
 
         self._bots: BotReaders | None = None
-        """Exists if the transaction has entries of groups with bots."""
+        """None until the transaction has an entry of a group with bots."""
         self._threads: ThreadWriter | None = None
-        """Exists if the transaction has replies in threads."""
+        """None until the transaction has a reply in a thread."""
         self._regrouped: dict[int, ConversationState] = {}
         """Groups whose lists of bots are not yet written."""
 
@@ -288,10 +289,10 @@ class AppTransaction:
         self._fixed: set[int] = set()
         """Questions with a fixed text among the messages that drafts edit."""
         self._edits: dict[int, int] = {}
-        """The number of edits of the messages that drafts edit."""
+        """Message that a draft edits → how often it was edited."""
         self._after_loss = 0
         """The number at which the seqs of existing conversations continue after
-        the database lost entries; 0: no entry was lost."""
+        the database has lost entries. 0 means that no entry was lost."""
         if self.head.lost:
             self._after_loss = next_after_loss(self.head.lost)
 
@@ -335,7 +336,8 @@ class AppTransaction:
 
         self._created.append((state, pair, name, self.stored_at, options))
         if kind == USER:
-            # A user has a conversation with themselves, too. The server is no
+            # If the conversation is of one user with themselves, the user
+            # becomes a member once. The server (``""``) does not become a
             # member.
             users = [user for user in dict.fromkeys(members) if user]
             self.admit(state, users, "member")
@@ -389,8 +391,7 @@ class AppTransaction:
     ) -> None:
         """Write one column of a group to the database at once.
 
-        Only the row of a group changes: an id of another kind of conversation
-        has no effect.
+        If the id belongs to another kind of conversation, nothing is written.
         """
         self.sql.execute(
             f"UPDATE conversation SET {column} = %s "
@@ -416,8 +417,8 @@ class AppTransaction:
             draft = self._bots.draft_with_readers(state, draft)
 
         self.head.last_id += 1
-        # The database may have lost later entries of this conversation. Their
-        # seqs are not given again.
+        # The database may have lost later entries of this conversation. The
+        # seqs of these entries are not given again.
         if state.last_id < self._after_loss and state.last_seq:
             state.last_seq = beyond(state.last_seq, self._after_loss)
         state.last_seq += 1
@@ -444,7 +445,7 @@ class AppTransaction:
         self._revises = (
             self._revises or draft.meta != b"" or draft.kind in ("edit", "recall")
         )
-        # The order of MESSAGE_COLUMNS.
+        # The values have the order of MESSAGE_COLUMNS.
         self._rows.append(
             (
                 self.log,
@@ -473,7 +474,7 @@ class AppTransaction:
     def in_thread(
         self, state: ConversationState, draft: Draft, is_past: bool = False
     ) -> Draft | Rejected:
-        """Add the data of its thread to the draft of a reply.
+        """Add the data of the thread to the draft of a reply.
 
         A *thread* is the replies to one message. The result is for
         :meth:`enter`. Returns Rejected if the thread cannot have this reply.
@@ -482,8 +483,8 @@ class AppTransaction:
         return self._thread_writer().complete(state, draft, is_past)
 
     def _thread_writer(self) -> ThreadWriter:
-        """Return the writer of replies. Most transactions need none, so it is
-        made for the first reply."""
+        """Return the writer of replies. Most transactions need no such writer,
+        so it is made for the first reply."""
         if self._threads is None:
             self._threads = ThreadWriter(self.sql, self.head, self.before, self.entries)
         return self._threads
@@ -492,8 +493,8 @@ class AppTransaction:
         """Write the conversations and memberships that have changed.
 
         Later statements of the transaction then find them. Entries are written
-        only at the end, by :meth:`write`. A second call writes only what has
-        changed since the first one.
+        only at the end, by :meth:`write`. A second call writes only the changes
+        since the first call.
         """
         sql = self.sql
         log = self.log
@@ -516,7 +517,8 @@ class AppTransaction:
                     for state, pair, name, created, options in self._created
                 ],
             )
-            # Their new rows have the last seq and id.
+            # The new rows of these conversations already have the last seq and
+            # id.
             for state, *_ in self._created:
                 self._moved.pop(state.id, None)
             self._created = []
@@ -544,8 +546,8 @@ class AppTransaction:
 
         These are the conversations, the memberships, the entries with the rows
         that depend on them, the head of the log, and the uplink sessions. An
-        *uplink session* is the login of a user that alone may send for this
-        user.
+        *uplink session* is a login of a user; no other session may send for
+        this user.
         """
         self.write_conversations()
         sql = self.sql
@@ -631,14 +633,14 @@ class AppTransaction:
         ``wanted`` has pairs (user, conversation). The queries are only sent.
         The returned function waits for the answers, and returns (user,
         conversation) → the Unix second at which the mute ends. A second in the
-        past means that the user is not muted. Users who are no members are
+        past means that the user is not muted. Users who are not members are
         missing.
         """
         users_by_conversation: dict[int, list[str]] = {}
         for user, conversation in wanted:
             users_by_conversation.setdefault(conversation, []).append(user)
-        # A statement for each conversation is the cheapest way for a few of
-        # them. For many, one statement looks up all pairs.
+        # For a few conversations, one statement for each is the cheapest way.
+        # For many, one statement looks up all pairs.
         if len(users_by_conversation) > _FEW_CONVERSATIONS[self.sql.engine]:
             reads = self._mutes_of_each(list(wanted))
         else:
@@ -692,7 +694,8 @@ class AppTransaction:
             "WHERE log = %s AND member = %s AND conversation = %s AND left_id IS NULL"
         )
         for chunk in chunks(wanted, _MUTES_AT_ONCE):
-            # Few different lengths make few different statements.
+            # The pairs are padded to a few lengths, so that there are few
+            # different statements.
             pairs = padded(chunk, chunk[-1])
             values: list[Any] = []
             for user, conversation in pairs:
@@ -706,9 +709,9 @@ class AppTransaction:
     ) -> Callable[[], set[tuple[str, str]]]:
         """Ask which of these pairs of users are blocked.
 
-        In a pair, the first user may have blocked the second. The queries are
-        only sent. The returned function waits for the answers, and returns the
-        blocked pairs. Only accounts can block, and the ids of accounts are
+        A pair is blocked if the first user has blocked the second. The queries
+        are only sent. The returned function waits for the answers, and returns
+        the blocked pairs. Only accounts can block, and the ids of accounts are
         numbers. So pairs with other ids are left out.
         """
         wanted = [
@@ -724,8 +727,8 @@ class AppTransaction:
         for chunk in chunks(wanted):
             accounts = padded(chunk, chunk[-1])
             if self.sql.engine == "sqlite":
-                # With two lists SQLite would look up each user of one list with
-                # each user of the other.
+                # If the statement had two lists, SQLite would combine each user
+                # of one list with each user of the other list.
                 marks = ", ".join(["(%s, %s)"] * len(accounts))
                 statement = _BLOCKS_ON_SQLITE.format(marks)
                 values = (*chain.from_iterable(accounts), self.app)
@@ -745,8 +748,8 @@ class AppTransaction:
             reads.append(self.sql.ask(statement, values))
 
         def read_answers() -> set[tuple[str, str]]:
-            """Wait for the queries, and join their rows. Ids become texts
-            again."""
+            """Wait for the queries, and join their rows. The numbers of
+            accounts become texts again."""
             blocks: set[tuple[str, str]] = set()
             for read in reads:
                 for one, other in read():
@@ -776,7 +779,8 @@ class AppTransaction:
         """
         lookups = self._lookups or self._ask(ready)
         self._lookups = None
-        # Digest of a `client_msg_id` → the outcome of the first draft with it.
+        # Digest of a `client_msg_id` → the outcome of the first draft with this
+        # id.
         outcomes: dict[bytes, Appended | Rejected] = {
             bytes(row[0]): Appended(entry_of(row[1:]), repeated=True)
             for row in lookups.repeats()
@@ -789,7 +793,8 @@ class AppTransaction:
         ]
         facts = self._look_up(lookups, fresh)
 
-        # In order, because a draft may depend on the one before it.
+        # The drafts are checked in order, because a draft may depend on the
+        # draft before it.
         answers: list[Appended | Rejected] = []
         for request, key in zip(ready, keys, strict=True):
             answer = None
@@ -797,13 +802,13 @@ class AppTransaction:
                 answer = outcomes.get(request.resend)
             session = request.draft.uplink_session
             if answer is None and session and session not in facts.sessions:
-                # This is no outcome for repeats: the newest session may send
-                # the same message.
+                # Repeats do not get this outcome, because the newest session
+                # may send the same message.
                 answer = Rejected(RejectReason.SUPERSEDED)
             elif answer is None:
                 answer = self._check_and_enter(request, key, facts)
                 if request.resend is not None:
-                    # A later draft of this transaction may repeat this one.
+                    # A later draft of this transaction may repeat this draft.
                     repeat = answer
                     if isinstance(answer, Appended):
                         repeat = Appended(answer.entry, repeated=True)
@@ -815,9 +820,9 @@ class AppTransaction:
         """Ask for the facts that decide about drafts, with one query for each
         table.
 
-        The queries are only sent; :meth:`_look_up` reads the answers. Only keys
-        that the drafts themselves contain are looked up, so no query waits for
-        another one.
+        The queries are only sent; :meth:`_look_up` reads the answers. All keys
+        that are looked up are in the drafts themselves, so no query waits for
+        another query.
         """
         drafts = [request.draft for request in ready]
         senders = {draft.sender for draft in drafts if draft.uplink_session}
@@ -845,21 +850,22 @@ class AppTransaction:
         """Read the facts that decide whether drafts may be stored.
 
         These are the answers to ``lookups``, and the answers to further
-        queries, which depend on them. ``fresh`` has the drafts that repeat no
-        stored message, each with the key of its conversation. Facts about
-        edited messages go into fields of the transaction, because its own edits
-        and recalls change them.
+        queries, which depend on them. ``fresh`` has the drafts that do not
+        repeat a stored message, each with the key of its conversation. Facts
+        about edited messages are put into fields of the transaction, because
+        edits and recalls in this transaction change them.
         """
         states = lookups.states()
         blocks = lookups.blocks()
 
         pairs: set[tuple[str, str]] = set()
-        """(receiver, sender) of drafts that name only the conversation."""
+        """(receiver, sender) of drafts that name the conversation, but not the
+        receiver."""
         first_messages: set[tuple[str, str]] = set()
         """(receiver, sender) of the first messages of conversations."""
         strangers: set[str] = set()
         """Receivers of first messages who need an account. Receivers who have
-        one are removed below."""
+        an account are removed below."""
         edited: set[int] = set()
         """Ids of messages that drafts edit."""
         senders_in_limited: dict[int, list[str]] = {}
@@ -913,9 +919,9 @@ class AppTransaction:
     def _check_and_enter(
         self, request: AppendRequest, key: int | bytes, facts: _Facts
     ) -> Appended | Rejected:
-        """Check a draft, and add its entry if nothing speaks against it.
+        """Check a draft, and add its entry if all checks pass.
 
-        Returns the entry as Appended, or the first reason against it as
+        Returns the entry as Appended, or the first reason against the draft as
         Rejected. The order of the checks decides which reason a sender gets.
         """
         draft = request.draft
@@ -945,9 +951,9 @@ class AppTransaction:
     def _edit_refusal(self, draft: Draft) -> Rejected | None:
         """Return why a message may not be edited.
 
-        Returns None if it may be edited, or if the draft is no edit. A recalled
-        message, a question with a fixed text, and a message with too many edits
-        stay as they are.
+        Returns None if the message may be edited, or if the draft is not an
+        edit. A recalled message, a question with a fixed text, and a message
+        with too many edits stay as they are.
         """
         if draft.kind != "edit":
             return None
@@ -964,8 +970,9 @@ class AppTransaction:
     def _sender_refusal(self, draft: Draft, facts: _Facts) -> Rejected | None:
         """Return why the sender may not send this draft to any conversation.
 
-        Returns None if the sender may. Only bots send buttons, except in rooms,
-        and nobody sends content to a user who has blocked them.
+        Returns None if the sender may send the draft. Only bots send buttons,
+        except in rooms, and nobody sends content to a user who has blocked
+        them.
         """
         # Buttons are rare, so the account is looked up only for them.
         if (
@@ -989,7 +996,7 @@ class AppTransaction:
 
         The first draft to a room or a user creates the conversation, and adds
         it to ``facts``. Returns Rejected if the draft may not begin a
-        conversation, or names one that does not exist.
+        conversation, or names a conversation that does not exist.
         """
         draft = request.draft
         state = facts.states.get(key)
@@ -998,7 +1005,8 @@ class AppTransaction:
                 return _UNKNOWN
             return state
 
-        # A new conversation has no message that could begin the thread.
+        # A draft in a thread cannot begin a conversation, because a new
+        # conversation has no message to which the thread could belong.
         if draft.thread:
             return Rejected(RejectReason.UNKNOWN_MESSAGE)
         if draft.room:
@@ -1019,11 +1027,12 @@ class AppTransaction:
     ) -> Rejected | None:
         """Return why the sender may not write to a conversation of members.
 
-        Returns None if the sender may. The sender must be a member without a
-        mute, and have the role that the group demands for writing.
+        Returns None if the sender may write. The sender must be a member
+        without a mute, and have the role that the group demands for writing.
         """
-        # An empty sender is the server, which may send to all. A draft without
-        # the id of a conversation names a room or a user: no membership counts.
+        # An empty sender means the server, which may send to every
+        # conversation. A draft without the id of a conversation names a room or
+        # a user, so the sender needs no membership.
         if not (draft.conversation and draft.sender):
             return None
         muted_until = facts.mutes.get((draft.sender, state.id))
@@ -1043,13 +1052,13 @@ class AppTransaction:
     def _complete(self, state: ConversationState, draft: Draft) -> Draft | Rejected:
         """Add to a draft what only the log knows, and return the new draft.
 
-        This is the users whom its handles mention, its thread, and the bot of
-        its slash command. A *handle* is the name of a group, by which a message
-        mentions its members. Returns Rejected if the draft mentions too many
-        users, or if its thread cannot have this reply.
+        The method adds the users whom the draft's handles mention, its thread,
+        and the bot of its slash command. A *handle* is the name of a group, by
+        which a message mentions its members. Returns Rejected if the draft
+        mentions too many users, or if its thread cannot have this reply.
         """
-        # The bytes are tested first: most messages have no handle, and their
-        # `meta` need not be decoded.
+        # The bytes are tested first, because most messages have no handle. Then
+        # their `meta` need not be decoded.
         if (
             HANDLE_SIGN in draft.meta
             and state.kind == GROUP
@@ -1091,16 +1100,17 @@ class AppTransaction:
         """Tell whether a member may send a draft to a group with limited
         writing.
 
-        In such a group, not all members may write. Plain members may perhaps
-        still reply in threads. ``roles`` has the roles of senders; a missing
-        one is a plain member. Drafts without content, such as recalls, are
-        always allowed.
+        In such a group, not all members may write. An option of the group may
+        still let plain members reply in threads. ``roles`` has the roles of
+        senders. A sender without a role is a plain member. Drafts without
+        content, such as recalls, are always allowed.
         """
         if draft.kind not in _WITH_CONTENT:
             return True
         role = roles.get(draft.sender, "member")
         in_thread = draft.thread > 0 and not draft.also  # in the thread alone
-        # An edit is shown where the edited message is shown.
+        # An edit counts as a message in the thread if the edited message is
+        # shown only in the thread.
         if draft.kind == "edit" and role == "member":
             in_thread = is_beside(self.sql, self.log, state.id, draft.about)
         return may_write(state.options, role, in_thread)
@@ -1130,7 +1140,7 @@ class AppTransaction:
     ) -> set[tuple[str, str]]:
         """Return the first messages of bots whose owners are blocked.
 
-        Whoever has blocked a person does not want that person's bots.
+        A user who has blocked a person does not want the bots of that person.
         """
         owners = owners_among(self.sql, self.app, senders)
         pairs = {(user, owners[bot]) for user, bot in first_messages if bot in owners}
@@ -1145,8 +1155,8 @@ class AppTransaction:
 def _key_of(draft: Draft) -> int | bytes:
     """Return the key by which the conversation of a draft is looked up.
 
-    It is the id if the draft names the conversation, else the bytes for its
-    pair of users or its room.
+    The key is the id if the draft names the conversation. Otherwise it is the
+    bytes for its pair of users or its room.
     """
     if draft.to_user:
         return pair_of(*_pair_of(draft))
@@ -1198,8 +1208,8 @@ def lock_head(sql: Statements, app: str) -> LogHead:
 def _new_head(sql: Statements, app: str) -> LogHead:
     """Create the log of an app, and lock its head.
 
-    Another writer may create the log at the same time. Then nothing is inserted
-    here, and the row of the other writer is locked.
+    Another writer may create the log at the same time. In this case nothing is
+    inserted here, and the row of the other writer is locked.
     """
     sql.insert_new(
         "log", "app, part, last_id, last_conversation, floor", [(app, 0, 0, 0, 0)]
@@ -1260,9 +1270,10 @@ def _move_conversations(
 class WriteTransaction:
     """One transaction of the log writer, with its requests by app.
 
-    It can be run again from the start on another connection. ``known`` has the
-    greatest id that each app's log is known to have. If the log in the database
-    ends before it, entries were lost, and the transaction raises EntriesLost.
+    The transaction can be run again from the start on another connection.
+    ``known`` has app → the greatest id that the log is known to have. If the
+    log in the database ends before this id, entries were lost, and the
+    transaction raises EntriesLost.
     """
 
     def __init__(
@@ -1273,22 +1284,23 @@ class WriteTransaction:
     ) -> None:
         """Prepare the transaction without a database.
 
-        ``batch`` is a random number that is stored with each entry. It shows
-        later whether this transaction was committed. It is never 0.
+        ``batch`` is a random number that is stored with each entry. The number
+        shows later whether this transaction was committed. It is never 0.
         """
         self.batch = randbits(_BATCH_BITS) + 1
         self.guard = CommitGuard()
         self.given_up = False
-        """True if its requests were answered early. It will not be
-        committed."""
+        """True if the requests of the transaction were answered before its end,
+        because it took too long."""
         self.apps = {app: apps[app] for app in sorted(apps)}
         """Sorted by name, so that two writers never deadlock."""
         self.requests = list(chain.from_iterable(self.apps.values()))
         self.commits: dict[str, Commit] = {}
-        """App → what was stored there, for apps with new entries."""
+        """App → the entries that were stored in its log, for apps with new
+        entries."""
         self.is_unseen = False
         """Whether something was stored without an entry: an uplink session or a
-        vote. No row of the log then shows whether the transaction was
+        vote. The log has no row that shows whether such a change was
         committed."""
         self._now = int(time())
         self._memory = memory
@@ -1304,11 +1316,11 @@ class WriteTransaction:
         """Make the changes and append the drafts of all apps, without the
         COMMIT.
 
-        Each request gets its outcome in its own field. ``commits`` gets the new
-        entries of each app. Raises EntriesLost if the database lacks entries
-        that this node knows.
+        Each outcome is stored in the field ``outcome`` of its request.
+        ``commits`` gets the new entries of each app. Raises EntriesLost if the
+        database lacks entries that this node knows.
         """
-        # An earlier run may have failed half-way.
+        # Begin anew, because an earlier run may have failed half-way.
         self.commits = {}
         for app, requests in self.apps.items():
             changes = [one for one in requests if isinstance(one, ChangeRequest)]
@@ -1331,11 +1343,11 @@ class WriteTransaction:
             if part.before < self._known.get(app, 0):
                 raise EntriesLost(app)
 
-            # Changes come first: the drafts must see their effects.
+            # Changes come first, because the drafts must see their effects.
             for change in changes:
                 change.outcome = change.apply(part)
             # A *source* is the row that decides about a draft, for example a
-            # scheduled message. If it is gone, so is the draft.
+            # scheduled message. If the row is gone, the draft is not stored.
             for request, source in sources:
                 if not source.holds(sql):  # the row was deleted or changed
                     request.outcome = Rejected(RejectReason.WITHDRAWN)
@@ -1358,20 +1370,21 @@ class WriteTransaction:
 
 
 class WriterMemory:
-    """The memory of a writer about earlier transactions: the numbers of logs,
-    and the newest uplink sessions in one log."""
+    """The facts that a writer remembers from earlier transactions: the numbers
+    of logs, and the newest uplink sessions in one log."""
 
     def __init__(self) -> None:
         """Remember nothing yet."""
         self.logs: dict[str, int] = {}
-        """App → the number of its log. The number may have changed since; the
-        head has the current one."""
+        """App → the number of its log. The number may have changed since. The
+        head has the current number."""
         self._known: tuple[int, list[Row]] = (0, [])
-        """The log and its last uplink session for which the next two fields are
-        valid. If the log has another last session now, they are forgotten."""
+        """A log and its last uplink session. The next two fields are valid only
+        for them: if the log has another last session now, the fields are
+        forgotten."""
         self._users: frozenset[str] = frozenset()
-        """Users whose newest sessions are in :attr:`_sessions`. A user without
-        a session is remembered, too."""
+        """The users who were looked up, with or without a session. Their newest
+        sessions are in :attr:`_sessions`."""
         self._sessions: frozenset[int] = frozenset()
 
     def ask_sessions(
@@ -1379,17 +1392,17 @@ class WriterMemory:
     ) -> Callable[[], Collection[int]]:
         """Ask for the newest uplink sessions of these users.
 
-        An *uplink session* is the login of a user that alone may send for this
-        user. The returned function reads the answer, which may also have
+        An *uplink session* is a login of a user; no other session may send for
+        this user. The returned function reads the answer, which may also have
         sessions of other users.
 
         The memory looks up each user once. It forgets all users when a session
-        of any user of the log begins, on any node, or is deleted. ``begun`` has
+        of any user of the log begins on any node, or is deleted. ``begun`` has
         user → the session that begins in this transaction.
         """
         if not users:
             return frozenset
-        # What this transaction writes is newer than any answer.
+        # The sessions that begin in this transaction are newer than any answer.
         if begun:
 
             def with_begun() -> set[int]:
@@ -1412,9 +1425,11 @@ class WriterMemory:
                 self._known = current
                 self._users = frozenset()
                 self._sessions = frozenset()
-                # The users who were remembered are looked up again.
+                # The memory is no longer valid, so the remembered users are
+                # looked up again.
                 sessions |= stored_sessions(sql, log, list(users - unknown))
-            # Most transactions have only known users, and change nothing.
+            # Most transactions have only known users. Then the memory stays as
+            # it is.
             if sessions or unknown:
                 self._sessions |= sessions
                 self._users |= users

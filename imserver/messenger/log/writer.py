@@ -5,22 +5,19 @@ Drafts wait in the queue of their app. One greenlet takes the requests of all
 queues, stores them in one transaction, and answers after the commit. Meanwhile
 the queues fill again. The greenlet ends when the queues are empty.
 
-- A few drafts of an app wait for the next ones of its senders who were just
-  answered, at most as long as the transaction took.
+- If an app has only a few drafts, they wait for the next drafts of the senders
+who were just answered. They wait at most as long as the last transaction took.
 - An app whose messages go to many connections pauses after a batch, so that
-  more of its messages share a write to each socket.
-- A transaction that takes longer than twice ``seconds`` is given up. If COMMIT
-  was not sent yet, it is forbidden (:class:`CommitGuard`), and the requests
-  fail. If it was sent, they get a StorageUnsure after ``seconds`` more, and
-  later the final result. Requests that wait behind such a transaction fail
-  after twice ``seconds``.
-- If the answer to COMMIT is lost, the writer looks up the ids before it writes
-  anything else.
-- If the database has lost entries that this node knows, the logs continue
-  beyond them before anything else is written
-  (:mod:`imserver.messenger.log.lost`).
-- If the database refuses a row, the requests of that transaction are stored one
-  by one.
+more of its messages share a write to each socket. - A transaction that takes
+longer than twice ``seconds`` is given up. If COMMIT was not sent yet, it is
+forbidden (:class:`CommitGuard`), and the requests fail. If COMMIT was sent, the
+requests get a StorageUnsure after ``seconds`` more, and later the final result.
+Requests that wait behind such a transaction fail after twice ``seconds``. - If
+the answer to COMMIT is lost, the writer first looks up in the database whether
+the transaction was committed. - If the database has lost entries that this node
+knows, the logs continue after the ids of these entries before anything else is
+written (:mod:`imserver.messenger.log.lost`). - If the database refuses a row,
+the requests of that transaction are stored one by one.
 """
 
 from __future__ import annotations
@@ -79,30 +76,32 @@ log = logging.getLogger(__name__)
 Writing = TypeVar("Writing", bound="WritingPart")
 
 MAX_WAITING: Final = 50_000
-"""Limit of waiting drafts of one app. More are refused temporarily."""
+"""The most waiting drafts of one app. Further drafts are refused
+temporarily."""
 MAX_WAITING_BYTES: Final = 64 * 1024 * 1024
-"""Limit of their content in bytes."""
+"""The most bytes in the contents of the waiting drafts of one app."""
 MAX_WAITING_IN_ALL: Final = 100_000
-"""Limit of waiting drafts of all apps together. More are refused
+"""The most waiting drafts of all apps together. Further drafts are refused
 temporarily."""
 MAX_WAITING_BYTES_IN_ALL: Final = 128 * 1024 * 1024
-"""Limit of their content in bytes."""
+"""The most bytes in the contents of the waiting drafts of all apps together."""
 BATCH_DRAFTS: Final = 2000
-"""Limit of drafts in one transaction."""
+"""The most drafts in one transaction."""
 BATCH_CHANGES: Final = 50
-"""Limit of changes in one transaction: each needs several statements, and the
-drafts wait for them."""
+"""The most changes in one transaction. Each change needs several statements,
+and the drafts wait for them."""
 _BATCH_BYTES: Final = 8 << 20
 _REQUEST_BYTES: Final = 200
-"""Size of a draft without its content, for the size of a batch."""
+"""The number of bytes that is added for each draft when the size of a batch is
+counted."""
 _GROUP: Final = 4
-"""The number of simultaneous senders of an app from which drafts wait for
+"""If an app has at least this number of simultaneous senders, drafts wait for
 others. With fewer senders, the next transaction begins at once. Decision 0043
 has figures."""
 _ENOUGH: Final = 12
-"""This number of drafts does not wait for more. Measured: 16 senders in a
-closed loop cost 0.84 of the CPU. 8,000 drafts a second cost 0.73, and are
-answered after 2.1 instead of 1.6 ms."""
+"""If this number of drafts is there, they do not wait for more. Measured: 16
+senders in a closed loop cost 0.84 of the CPU. 8,000 drafts a second cost 0.73,
+and are answered after 2.1 instead of 1.6 ms."""
 _LOST: Final = (
     "the database has lost entries of %s: its log ends with %d, but %d was stored. Ids continue after %d; "
     "clients that have lost entries begin anew"
@@ -118,13 +117,13 @@ _RETRY_SECONDS: Final = 0.5
 
 class LogListener(Protocol):
     """Receives the stored entries. A layer above the log implements it. Must
-    not switch."""
+    not switch greenlets."""
 
     def committed(self, commit: Commit) -> None:
         """Deliver the entries that a transaction has stored in one app.
 
-        Called once per transaction and app, in commit order, after the requests
-        were answered.
+        This is called once for each transaction and app, in commit order, after
+        the requests were answered.
         """
 
     def batch_stored(self, app: str, drafts: int, seconds: float) -> float:
@@ -132,7 +131,7 @@ class LogListener(Protocol):
         ``seconds``, without delivery.
 
         Returns the time in seconds for which the next drafts of the app wait
-        for each other; 0: they do not wait.
+        for each other, or 0 if they do not wait.
         """
 
 
@@ -144,19 +143,20 @@ class _Total(Struct):
 
 
 class _Queue(Struct, eq=False):
-    """Waiting requests, of an app or of a kind."""
+    """Waiting requests: the drafts of an app, or all requests of another
+    kind."""
 
     total: _Total
-    """Counts the requests of this queue and of others."""
+    """The totals of all queues that share this object."""
     requests: deque[Request] = field(default_factory=deque)
     bytes: int = 0
     paused: bool = False
     """Whether the requests wait for more requests. A pause ends by a timer, or
-    with ``enough`` requests."""
+    when the queue has ``enough`` requests."""
     enough: float = inf
     stale: int = 0
-    """The number of the first requests that have waited long behind a
-    transaction that does not end. They fail next."""
+    """The number of requests at the beginning of the queue that have waited
+    long behind a transaction that does not end. These requests fail next."""
 
     def push(self, request: Request) -> None:
         """Add a request at the end of the queue."""
@@ -168,10 +168,11 @@ class _Queue(Struct, eq=False):
     def take(self, count: int, size: float = inf) -> tuple[list[Request], int]:
         """Remove the next requests of the queue, for one transaction.
 
-        Takes at most ``count`` requests, and as many as fit into ``size``
-        bytes; the last one may exceed it. Returns the requests and their size
-        in bytes. In this size, each request costs :data:`_REQUEST_BYTES` more
-        than its content, so that many tiny drafts do not seem to be free.
+        Takes at most ``count`` requests, and stops when ``size`` bytes are
+        reached. The last request may exceed this size. Returns the requests and
+        their size in bytes. In this size, each request costs
+        :data:`_REQUEST_BYTES` more than its content, so that many tiny drafts
+        do not seem to be free.
         """
         batch: list[Request] = []
         content = 0
@@ -183,7 +184,7 @@ class _Queue(Struct, eq=False):
             request = self.requests.popleft()
             batch.append(request)
             content += request.size
-        # The counts of the queue and of all queues have only the content.
+        # The queue and the totals count only the bytes of contents.
         self.bytes -= content
         self.total.requests -= len(batch)
         self.total.bytes -= content
@@ -207,13 +208,13 @@ class LogWriter:
         self._connect = connect
         self.connection: WriterConnection | None = None
         """None until the first transaction that needs the database. Only the
-        writer uses it."""
+        writer uses this connection."""
 
         self._queues: dict[str, _Queue] = {}
         """Waiting drafts by app. The app that has waited longest comes
         first."""
         self._drafts = _Total()
-        """Totals over all of these queues."""
+        """The totals over the queues of all apps."""
         self._changes = _Queue(_Total())
         self._singles = _Queue(_Total())
         """Requests to store one by one, before all others."""
@@ -242,23 +243,24 @@ class LogWriter:
         raises.
 
         The request gets its result later, through its ``done`` or ``owner``. If
-        a queue is full, or the writer is closed, it gets StorageUnavailable at
-        once. A client may send the same ``client_msg_id`` again, and always
-        gets the same entry.
+        a queue is full, or the writer is closed, the request gets
+        StorageUnavailable at once. A client may send the same ``client_msg_id``
+        again, and always gets the same entry.
         """
         app = request.app
         draft = request.draft
         error = objection(draft)
         client_msg_id = draft.client_msg_id
         if error:
-            # It waits in the queue nevertheless, so that results keep their
-            # order.
+            # The rejected draft waits in the queue nevertheless, so that
+            # results keep their order.
             rejected = Rejected(RejectReason.INVALID, error)
             request.rejected = rejected
             request.outcome = rejected
         elif client_msg_id:
             request.resend = resend_of(draft.sender, client_msg_id)
-        # Refuse the draft if a limit is reached: first the limits of all apps.
+        # Refuse the draft if a limit is reached. The limits for all apps
+        # together come first.
         size = len(draft.body) + len(draft.meta)
         request.size = size
 
@@ -284,7 +286,8 @@ class LogWriter:
             _answer(request, StorageUnavailable("the append queue of the app is full"))
             return
 
-        # A paused queue waits until its timer ends, or it has enough drafts.
+        # A paused queue waits until its timer ends, or until the queue has
+        # enough drafts.
         queue.push(request)
         if queue.paused and len(queue.requests) >= queue.enough:
             self._resume(app, queue)
@@ -295,8 +298,8 @@ class LogWriter:
         """Store drafts in order, and return their results after the commit.
 
         Switches greenlets. A rejected draft does not affect the others. If no
-        draft was stored, and one failed because of the database, the first such
-        error is raised. It is StorageUnavailable, or StorageUnsure if the
+        draft was stored, and at least one failed because of the database, the
+        first such error is raised: StorageUnavailable, or StorageUnsure if the
         result is unknown.
         """
         waiting: list[AsyncResult[Stored]] = [AsyncResult() for _ in drafts]
@@ -341,13 +344,13 @@ class LogWriter:
     def run(self, app: str, work: Callable[[AppTransaction], T]) -> T:
         """Do ``work`` in a transaction, and return its result after the commit.
 
-        Switches greenlets. Raises the same errors as :meth:`append`. If the
-        database refuses a row, it raises StorageUnavailable, too.
+        Switches greenlets. Raises the same errors as :meth:`append`. Also
+        raises StorageUnavailable if the database refuses a row.
         """
         results: list[T] = []
 
         def change(transaction: AppTransaction) -> Change:
-            # The transaction may run again: only the last result counts.
+            # The transaction may run again, and only the last result counts.
             results[:] = [work(transaction)]
             return Change(conversation=0)
 
@@ -359,13 +362,14 @@ class LogWriter:
     def begin_uplink(self, app: str, user: str, session: int) -> int:
         """Make this session the only one of a user that may send drafts.
 
-        This concerns only drafts that name an *uplink session*, a login that
-        alone may send. Returns the last id of the log at this moment. Drafts of
-        the user's older sessions are stored at or before this id, or never.
+        The change concerns only drafts that name an *uplink session*. No other
+        session may send such drafts of the user. Returns the last id of the log
+        at this moment. Drafts of the user's older sessions are stored at or
+        before this id, or never.
 
         ``session`` is a number that no session of the app ever had. Switches
-        greenlets. Raises the same errors as :meth:`append`; then the client
-        must log in again.
+        greenlets. Raises the same errors as :meth:`append`. After an error, the
+        client must log in again.
         """
 
         def work(transaction: AppTransaction) -> int:
@@ -378,9 +382,9 @@ class LogWriter:
         """Call ``stored`` from now on with each commit of this node.
 
         The calls come in commit order, before the senders get their results.
-        ``stored`` must not switch greenlets. It saves the caller from reading
-        the log. If ``stored`` raises an error, or is added late, the caller
-        finds the missing entries in the log.
+        ``stored`` must not switch greenlets. So the caller need not read the
+        log. If ``stored`` raises an error, or is added late, the caller finds
+        the missing entries in the log.
         """
         self._reports.append(stored)
 
@@ -403,8 +407,8 @@ class LogWriter:
         """
 
         def last_id(transaction: AppTransaction) -> int:
-            # If entries were lost, the log continues beyond them before this
-            # runs.
+            # If entries were lost, the log was moved beyond them before this
+            # function runs.
             return transaction.before
 
         return self.run(app, last_id)
@@ -436,8 +440,8 @@ class LogWriter:
         """Yield the drafts of an app that have left its queue and have no
         result yet.
 
-        They are in the current transaction, or a refused transaction has left
-        them to be stored one by one.
+        These drafts are in the current transaction, or were in a refused
+        transaction and will be stored one by one.
         """
         current = self._current
         requests: Sequence[Request] = ()
@@ -460,7 +464,7 @@ class LogWriter:
         self._closed = True
         self._wake()
         self._end_greenlet()
-        # The time is over, or nothing is left.
+        # Now the time is over, or all drafts were stored.
         closed = StorageUnavailable("the database is closed")
         if self._current is not None:
             self._give_up(self._current, closed)
@@ -476,7 +480,7 @@ class LogWriter:
     def _end_greenlet(self) -> None:
         """Wait until the greenlet has stored all drafts, then end it.
 
-        It sets the attribute to None when it ends by itself.
+        The greenlet sets ``_greenlet`` to None when it ends by itself.
         """
         if self._greenlet is not None:
             self._greenlet.join(_CLOSE_SECONDS)
@@ -491,7 +495,7 @@ class LogWriter:
             self._greenlet = gevent.spawn(self._run)
 
     def _run(self) -> None:
-        """Store requests until no queue has any that may be taken."""
+        """Store requests until no queue has a request that may be taken."""
         try:
             while apps := self._take():
                 self._store(WriteTransaction(apps, self._memory, self.known))
@@ -502,10 +506,10 @@ class LogWriter:
         """Take the requests of the next transaction from their queues.
 
         Returns app → requests. The result is empty if there are no requests, or
-        only in queues that pause.
+        if all requests are in queues that pause.
         """
-        # After a refused transaction, each request is stored alone. The one
-        # with the invalid row then fails alone.
+        # After a refused transaction, each request is stored alone. So only the
+        # request with the invalid row fails.
         if self._singles.requests:
             (single,), _ = self._singles.take(count=1)
             return {single.app: [single]}
@@ -539,8 +543,8 @@ class LogWriter:
     def _store(self, transaction: WriteTransaction) -> None:
         """Run a transaction and answer its requests.
 
-        A timer starts :meth:`_watch` after twice ``seconds``, which gives the
-        transaction up. The requests are answered also after an unexpected
+        After twice ``seconds``, a timer starts :meth:`_watch`, which gives the
+        transaction up. The requests are also answered after an unexpected
         error.
         """
         self._current = transaction
@@ -566,9 +570,10 @@ class LogWriter:
     def _open_database_for(self, transaction: WriteTransaction) -> bool:
         """Open the database for the first transaction that needs it.
 
-        Returns False if that failed; then the requests were answered with the
-        error. The time does not count as time of the transaction: creating a
-        database takes long if the disk or the processor is busy.
+        Returns False if the database could not be opened. The requests were
+        then answered with the error. The time does not count as time of the
+        transaction, because creating a database takes long if the disk or the
+        processor is busy.
         """
         if self.connection is not None or not transaction.is_undecided:
             return True
@@ -582,9 +587,9 @@ class LogWriter:
     def _write(self, transaction: WriteTransaction, began: float) -> None:
         """Run a transaction, and answer its requests with the result.
 
-        A transaction whose requests all have an outcome needs no database.
-        ``began`` is the start by :func:`perf_counter`. There are three
-        failures:
+        If all requests of the transaction already have an outcome, the database
+        is not needed. ``began`` is the value of :func:`perf_counter` at the
+        start. There are three failures:
 
         - NotStored: nothing was written, so all requests fail.
         - RowRefused: one row was invalid, so the requests are stored one by
@@ -599,8 +604,8 @@ class LogWriter:
                 self._fail(transaction, connection.failed(str(error), error.__cause__))
                 return
             except RowRefused as error:
-                # Otherwise the transaction was given up, and its requests were
-                # answered.
+                # If the guard was taken before, the transaction was given up,
+                # and its requests were answered.
                 if transaction.guard.take():
                     self._store_one_by_one(transaction, str(error))
                 return
@@ -615,10 +620,11 @@ class LogWriter:
     def _transact(
         self, connection: WriterConnection, transaction: WriteTransaction
     ) -> None:
-        """Run a transaction, until no log lacks entries that this node knows.
+        """Run a transaction, again if entries were lost.
 
-        If the database has lost entries, the logs continue beyond them first.
-        Then the transaction runs again. Raises NotStored, Unsure or RowRefused.
+        If the database has lost entries that this node knows, the logs are
+        first moved beyond them. Then the transaction runs again. Raises
+        NotStored, Unsure or RowRefused.
         """
         while True:
             try:
@@ -626,8 +632,8 @@ class LogWriter:
                 return
             except EntriesLost:
                 try:
-                    # In a transaction of its own, so that the loss is recorded
-                    # even if the requests fail.
+                    # The logs are moved in a transaction of its own, so that
+                    # the loss is recorded even if the requests fail.
                     lost = connection.transact(
                         partial(move_on, dict(self.known)), CommitGuard(), self.seconds
                     )
@@ -643,9 +649,9 @@ class LogWriter:
         """Answer the requests of a committed transaction, and deliver its
         entries.
 
-        ``seconds`` is the time that the transaction took. Then the next drafts
-        of each app may get a pause, so that more of them share a transaction.
-        Never switches greenlets.
+        ``seconds`` is the time that the transaction took. After the delivery,
+        the queue of each app may pause, so that more drafts share a
+        transaction. Never switches greenlets.
         """
         for commit in transaction.commits.values():
             self.learn(commit.app, commit.last)
@@ -656,7 +662,7 @@ class LogWriter:
                 assert request.outcome is not None
                 _answer(request, request.outcome)
             drafts = sum([isinstance(request, AppendRequest) for request in requests])
-            pause = 0.0  # seconds; 0: the next drafts do not wait
+            pause = 0.0  # in seconds; 0 means no pause
             if self._listener is not None:
                 try:
                     if app in transaction.commits:
@@ -664,7 +670,8 @@ class LogWriter:
                     if drafts:
                         pause = self._listener.batch_stored(app, drafts, seconds)
                 except Exception:
-                    # The entries are stored nevertheless.
+                    # The entries are stored, so the error must not fail the
+                    # requests.
                     log.exception("stored entries of %s could not be delivered", app)
 
             queue = self._queues.get(app)
@@ -686,7 +693,8 @@ class LogWriter:
             try:
                 stored(commit)
             except Exception:
-                # The senders get their results nevertheless.
+                # The entries are stored, so the senders get their results
+                # nevertheless.
                 log.exception("stored entries of %s could not be reported", commit.app)
 
     def _pause(self, app: str, seconds: float, enough: float = inf) -> None:
@@ -708,7 +716,7 @@ class LogWriter:
     def _resume(self, app: str, queue: _Queue) -> None:
         """End the pause of an app's queue.
 
-        Called by a timer, or because enough drafts wait. The timer of an
+        This is called by a timer, or when enough drafts wait. The timer of an
         earlier pause may end a later pause early, which does no harm.
         """
         queue.paused = False
@@ -723,9 +731,10 @@ class LogWriter:
         """Find out whether a transaction was committed, if the answer to its
         COMMIT was lost.
 
-        Each entry has the random number of its transaction, so one row shows
-        it. Waits until the database answers, because later entries of the log
-        must not be delivered before these ones.
+        Each entry is stored with the random number of its transaction, so one
+        row shows the result. The method waits until the database answers,
+        because later entries of the log must not be delivered before the
+        entries of this transaction.
         """
         if not transaction.commits:
             # No row shows whether a session has begun, or a vote was stored.
@@ -754,14 +763,16 @@ class LogWriter:
         """Queue the requests of a refused transaction again, to be stored one
         by one.
 
-        The database has refused a row without saying whose. Stored one by one,
-        only the request with the invalid row fails. A transaction with a single
-        request has found it. ``words`` is the error of the database.
+        The database has refused a row without saying to which request it
+        belongs. If the requests are stored one by one, only the request with
+        the invalid row fails. If the transaction had a single request, this is
+        the request that fails. ``words`` is the error of the database.
         """
         requests = transaction.requests
         if len(requests) > 1:
             for request in requests:
-                # Drafts that were rejected before the transaction stay so.
+                # Drafts that were rejected before the transaction stay
+                # rejected.
                 request.outcome = request.rejected
                 self._singles.push(request)
             return
@@ -782,13 +793,13 @@ class LogWriter:
     def _watch(self, transaction: WriteTransaction) -> None:
         """Give up a transaction that has not ended in time.
 
-        Then let the requests fail that wait behind it, until the transaction
-        ends and kills this greenlet.
+        Then the requests that wait behind this transaction fail, until it ends
+        and kills this greenlet.
         """
         error: StorageUnavailable = StorageUnavailable(_LATE)
         if self.connection is not None:
             error = self.connection.failed("no answer in time")
-        # With the guard, COMMIT was not sent and is now forbidden.
+        # If the guard can be taken, COMMIT was not sent, and is now forbidden.
         if transaction.guard.take():
             self._fail(transaction, error)
             transaction.given_up = True
@@ -799,10 +810,11 @@ class LogWriter:
             self._refuse_stale(error)
 
     def _refuse_stale(self, error: StorageUnavailable) -> None:
-        """Wait, and refuse the requests that have waited all that time."""
+        """Wait for twice ``seconds``, and refuse the requests that have waited
+        all this time."""
         waiting = (self._singles, self._changes, *self._queues.values())
         for queue in waiting:
-            # Requests that are taken meanwhile are subtracted.
+            # If requests are taken meanwhile, take() subtracts their number.
             queue.stale = len(queue.requests)
         gevent.sleep(2 * self.seconds)
         for queue in waiting:
@@ -814,7 +826,7 @@ class LogWriter:
         """End a transaction that still runs while the log is closed.
 
         If COMMIT was not sent, it is forbidden, and the requests fail.
-        Otherwise they are answered that the result is unknown.
+        Otherwise the requests are answered that the result is unknown.
         """
         # The guard can be taken once. Taking it here forbids the COMMIT.
         if transaction.guard.take():
@@ -829,7 +841,7 @@ class LogWriter:
         Each request gets the final result later, through its StorageUnsure.
         """
         for request in transaction.requests:
-            # A request that has this answer must not get it twice.
+            # A request that already has this answer must not get it twice.
             if request.unsure is None:
                 unsure = StorageUnsure(_LATE)
                 _answer(request, unsure)
@@ -847,8 +859,9 @@ def _refuse(queue: _Queue, count: int, error: StorageUnavailable) -> None:
 def _answer(request: Request, outcome: Outcome) -> None:
     """Pass an outcome to the function that waits for it.
 
-    An owner of several requests gets it together with the request. Otherwise
-    the callback of the request gets it. Never switches greenlets or raises.
+    If the request has an owner, the owner gets the request and the outcome.
+    Otherwise the callback of the request gets the outcome. Never switches
+    greenlets or raises.
     """
     try:
         if request.owner is not None:
@@ -863,7 +876,7 @@ def _answer(request: Request, outcome: Outcome) -> None:
             callback = request.unsure.on_known
         if callback is not None:
             callback(outcome)  # type: ignore[arg-type]  # a change gets a Change
-    # A fault of one requester must not stop the writer.
+    # If one requester raises an error, the writer must go on.
     except Exception:
         log.exception("a requester could not be answered")
 
@@ -881,7 +894,8 @@ class WritingPart(Store.Rows):
 def in_transaction(
     work: Callable[Concatenate[Writing, AppTransaction, P], Change | Rejected],
 ) -> Callable[Concatenate[Writing, str, P], Change | Rejected]:
-    """Turn a method that works in a transaction into one for callers outside.
+    """Turn a method that works in a transaction into a method for callers
+    outside.
 
     The method takes an AppTransaction as its first argument. Callers pass the
     name of the app in its place. The result is returned after the commit
