@@ -62,18 +62,19 @@ _MEMBERS: Final = (
     "JOIN conversation c ON c.log = s.log AND c.id = s.conversation "
     "WHERE s.log = %s AND "
 )
-"""Selects memberships. ``{}``: place of an index hint."""
+"""Selects memberships. ``{}`` is the place of an index hint."""
 MOST_MENTIONS: Final = 100
-"""The most messages that mention a user, or everybody, that are read: the
-newest ones."""
+"""The most messages with mentions of a user, or of everybody, that are read.
+The newest are read."""
 _USERS_AT_ONCE: Final = 32
-"""Users in one query for hidden messages. Each of them may have hidden all
-messages."""
+"""The most users in one query for hidden messages. There is a limit because
+each user may have hidden all messages."""
 _SEARCHED: Final = 20_000
 """A search for groups reads this number of the newest conversations."""
 _COLUMN_COUNT: Final = len(_COLUMNS.split(","))
 _LAST_ID_COLUMN: Final = -3
-"""The column of a list with the last entry that the user may read."""
+"""The index of a column in the rows of :func:`_list`: the last entry that the
+user may read."""
 UsersOf = Mapping[int, Sequence[str]]
 """Conversation → some users."""
 
@@ -82,28 +83,28 @@ class ConversationReader(Store.Rows):
     """Reads conversations and memberships."""
 
     def get(self, app: str, conversation: int) -> Conversation | None:
-        """One conversation."""
+        """Return a conversation, or None if the id is unknown."""
         return self._conversation(app, "c.id = %s", conversation)
 
     @in_log(list)
     def find(
         self, sql: Statements, head: LogHead, ids: Sequence[int]
     ) -> list[Conversation]:
-        """The conversations with these ids that exist, ordered by id."""
+        """Return the existing conversations with these ids, ordered by id."""
         rows = sql.query_in(f"{_CONVERSATIONS} c.id IN {{}}", (head.number,), ids)
         return sorted(map(conversation_of, rows), key=attrgetter("id"))
 
     def between(self, app: str, user: str, other: str) -> Conversation | None:
-        """The conversation of two users. Returns None if they have not written
-        to each other."""
+        """Return the conversation of two users, or None if they have not
+        written to each other."""
         return self._conversation(app, "c.pair = %s", pair_of(user, other))
 
     @in_log(list)
     def groups_named(
         self, sql: Statements, head: LogHead, text: str, limit: int
     ) -> list[Conversation]:
-        """The newest groups whose name contains a text, among the newest
-        conversations."""
+        """Return the newest groups whose name contains a text. Only the newest
+        conversations are searched."""
         # The name is stored as it was written, so several spellings are tried.
         spellings = sql.spellings(text)
         has_text = " OR ".join([sql.contains("lower(c.name)")] * len(spellings))
@@ -122,8 +123,8 @@ class ConversationReader(Store.Rows):
     def open_groups(
         self, sql: Statements, head: LogHead, below: int, limit: int
     ) -> list[Conversation]:
-        """The groups that anybody may join with ids below ``below``, the newest
-        first."""
+        """Return the groups that anybody may join, the newest first. Only
+        groups with an id below ``below`` are returned."""
         rows = sql.query(
             f"{_CONVERSATIONS} c.open = 1 AND c.id < %s ORDER BY c.id DESC LIMIT %s",
             (head.number, below, limit),
@@ -132,7 +133,7 @@ class ConversationReader(Store.Rows):
 
     @in_log(list)
     def with_handles(self, sql: Statements, head: LogHead) -> list[Conversation]:
-        """The groups that have a handle, ordered by handle."""
+        """Return the groups that have a handle, ordered by handle."""
         rows = sql.query(
             f"{_CONVERSATIONS} c.handle > '' ORDER BY c.handle LIMIT %s",
             (head.number, MOST_HANDLES),
@@ -143,13 +144,14 @@ class ConversationReader(Store.Rows):
     def reached(
         self, sql: Statements, head: LogHead, group: int, conversation: int
     ) -> Sequence[str] | None:
-        """The members of a group whom its handle mentions in a conversation.
-        Returns None if the handle would mention too many."""
+        """Return the members of a group whom its handle mentions in a
+        conversation. Returns None if the handle would mention too many
+        members."""
         return reached(sql, head.number, group, conversation)
 
     def of_everybody(self) -> list[tuple[str, int, Everybody]]:
-        """The groups of everybody in all apps: (app, id of the group, the users
-        who are members without joining)."""
+        """Return the groups of everybody in all apps. Each item is (app, id of
+        the group, which users are members without joining)."""
         # 2 and 3 are the values of `OPENNESS` for groups of everybody.
         rows = self._store.rows(
             "SELECT l.app, c.id, c.open FROM conversation c "
@@ -161,14 +163,14 @@ class ConversationReader(Store.Rows):
     def sizes(
         self, sql: Statements, head: LogHead, groups: Sequence[int]
     ) -> dict[int, int]:
-        """Group → the number of its members."""
+        """Return group → the number of its members."""
         return {group: count_members(sql, head.number, group) for group in groups}
 
     @in_log(set)
     def members_among(
         self, sql: Statements, head: LogHead, conversation: int, users: Sequence[str]
     ) -> set[str]:
-        """The users among these who are members."""
+        """Return the given users who are members of a conversation."""
         return set(members_among(sql, head.number, conversation, users))
 
     @in_log()
@@ -182,7 +184,8 @@ class ConversationReader(Store.Rows):
         return conversation_of(rows[0])
 
     def memberships(self, app: str, user: str) -> list[Membership]:
-        """All memberships of a user, including ended ones."""
+        """Return all memberships of a user, including memberships that have
+        ended."""
         return self._members(
             app, "s.member = %s ORDER BY s.conversation, s.joined_id", (user,)
         )
@@ -190,7 +193,7 @@ class ConversationReader(Store.Rows):
     def members(
         self, app: str, conversation: int, after: str, limit: int
     ) -> list[Membership]:
-        """Members with an id after ``after``, ordered by id."""
+        """Return the members with an id after ``after``, ordered by id."""
         where = (
             "s.conversation = %s AND s.left_id IS NULL AND s.member > %s "
             "ORDER BY s.member LIMIT %s"
@@ -199,14 +202,14 @@ class ConversationReader(Store.Rows):
 
     @in_log(int)
     def count_members(self, sql: Statements, head: LogHead, conversation: int) -> int:
-        """The number of members."""
+        """Return the number of members of a conversation."""
         return count_members(sql, head.number, conversation)
 
     def member(
         self, app: str, conversation: int, user: str, *, or_left: bool = False
     ) -> Membership | None:
-        """The current membership of a user. ``or_left``: a membership that has
-        ended counts, too."""
+        """Return the current membership of a user, or None. If ``or_left``, a
+        membership that has ended counts, too."""
         where = "s.conversation = %s AND s.member = %s"
         if not or_left:
             where += " AND s.left_id IS NULL"
@@ -217,19 +220,19 @@ class ConversationReader(Store.Rows):
     def sharing(
         self, sql: Statements, head: LogHead, user: str, others: Sequence[str]
     ) -> set[str]:
-        """The users among ``others`` who are in a conversation with a user, at
-        present."""
+        """Return the users among ``others`` who are at present in a
+        conversation with a user."""
         return _sharing(sql, head, user, others)
 
     @in_log(set)
     def acquainted(
         self, sql: Statements, head: LogHead, user: str, others: Sequence[str]
     ) -> set[str]:
-        """The users among ``others`` who are in a group with a user, at
-        present, or have written to the user."""
+        """Return the users among ``others`` who are at present in a group with
+        a user, or have written to the user."""
         is_group = f"AND c.kind = {CONVERSATION_KINDS.index('group')} "
         in_groups = _sharing(sql, head, user, others, is_group)
-        # Only the others need the slower query for messages.
+        # Only users without a common group need the slower query for messages.
         pairs = {
             pair_of(user, other): other for other in others if other not in in_groups
         }
@@ -249,8 +252,8 @@ class ConversationReader(Store.Rows):
         """Return memberships in the log of an app.
 
         ``where`` is the condition and the order, with placeholders for
-        ``values``. ``hint`` is the index that SQLite uses; ``""``: SQLite
-        chooses.
+        ``values``. ``hint`` is the index that SQLite uses. If it is ``""``,
+        SQLite chooses.
         """
         statement = _MEMBERS.format(sql.on_sqlite(hint)) + where
         rows = sql.query(statement, (head.number, *values))
@@ -272,11 +275,13 @@ class ConversationReader(Store.Rows):
     def page(
         self, sql: Statements, head: LogHead, user: str, before: int, limit: int
     ) -> tuple[list[ConversationSummary], bool]:
-        """A page of a user's conversations, the ones with the newest entries
-        first. ``before``: only conversations whose newest entry has a smaller
-        id (0: all). Returns also whether there are more."""
-        # In the order of the placeholders: the user's hidden messages, the
-        # mentions of the user, the senders of mentions, then `_PAGE`.
+        """Return a page of a user's conversations, and whether there are more.
+        Conversations with the newest entries come first. ``before``: only
+        conversations whose newest entry has a smaller id; 0 means all
+        conversations."""
+        # The values have the order of the placeholders: the user's hidden
+        # messages, the mentions of the user, the senders of mentions, then
+        # `_PAGE`.
         values = (
             user,
             user,
@@ -287,7 +292,7 @@ class ConversationReader(Store.Rows):
             before or Limit.ID,
             limit + 1,
         )
-        # Most logs have no thread. The query for them is quicker.
+        # Most logs have no thread, and their query is quicker.
         threads = sql.query(
             "SELECT 1 FROM thread_reply WHERE log = %s LIMIT 1", (head.number,)
         )
@@ -304,8 +309,8 @@ class ConversationReader(Store.Rows):
     def unread(
         self, sql: Statements, head: LogHead, users: UsersOf, mentioned: UsersOf
     ) -> dict[int, UnreadMessages]:
-        """Conversation → its messages that one of these users has not read.
-        ``users``: conversation → users. ``mentioned``: conversation → the
+        """Return conversation → its messages that one of these users has not
+        read. ``users``: conversation → users. ``mentioned``: conversation → the
         users whose mentions are wanted. Each conversation takes a few
         queries."""
         return {
@@ -317,8 +322,8 @@ class ConversationReader(Store.Rows):
     def read_positions(
         self, sql: Statements, head: LogHead, users: UsersOf
     ) -> dict[tuple[str, int], int]:
-        """(user, conversation) → read position. ``users``: conversation →
-        users. Only users who are members are in the result."""
+        """Return (user, conversation) → read position. ``users``: conversation
+        → users. Only users who are members are in the result."""
         positions: dict[tuple[str, int], int] = {}
         for id, names in users.items():
             for user, read in read_positions(sql, head, id, names).items():
@@ -345,11 +350,11 @@ def _summary_of(row: Row, last: Entry | None, user: str) -> ConversationSummary:
 
     ``row`` is a row of the query :func:`_list`: the columns of the
     conversation, then the columns of the user. ``last`` is the newest entry
-    that the user may read; None: there is no such entry.
+    that the user may read, or None if there is no such entry.
     """
     columns_of_user = row[_COLUMN_COUNT:]
     role, read, position, joined_later, _last_id, unread, mentions = columns_of_user
-    # Whoever has made the group or written in it knows it.
+    # A group is not new to a user who has made it or written in it.
     is_new = bool(joined_later) and text_of(role) != "owner"
     if last is not None and last.sender == user:
         is_new = False
@@ -376,7 +381,7 @@ def _sharing(
     """Return the users among ``others`` who share a conversation with a user
     now.
 
-    ``condition`` is a further SQL condition for the conversation ``c``. It
+    ``condition`` is a further SQL condition for the conversation ``c``, which
     begins with AND.
     """
     statement = (
@@ -390,8 +395,8 @@ def _sharing(
     return {text_of(row[0]) for row in rows}
 
 
-# A user who rejoined a group has several memberships; the last one counts. The
-# messages are read only for the conversations of the page.
+# A user who rejoined a group has several memberships. The last membership
+# counts. The messages are read only for the conversations of the page.
 _PAGE: Final = (
     f"SELECT {_COLUMNS}, s.role, coalesce(r.read_id, 0) AS read_id, "
     "coalesce(s.left_id, c.last_id) AS place, s.joined_id, "
@@ -416,7 +421,8 @@ _IS_NEW: Final = (
     f"AND p.upto = {Limit.ID} THEN 1 ELSE 0 END"
 )
 _IN_CONVERSATION: Final = f" AND NOT {beside('m.log', 'm.conversation', 'm.id')}"
-"""Condition: the conversation shows the message ``m``, not its thread alone."""
+"""The SQL condition that the conversation shows the message ``m``, so that not
+only a thread shows it."""
 
 
 def _list(page: str, unread: str, mentions: str, hint: str = "") -> str:
@@ -426,7 +432,7 @@ def _list(page: str, unread: str, mentions: str, hint: str = "") -> str:
     messages and mentions. ``page`` is the query for the conversations, without
     messages. ``unread`` and ``mentions`` are the queries for one conversation.
     In ``unread``, ``{seen}`` stands for the messages that the user may read.
-    ``hint`` names the index to use. Without it the engine may scan the log.
+    ``hint`` names the index to use. Without a hint the engine may scan the log.
     """
     seen = (
         f"FROM message m {hint} WHERE m.log = p.log AND m.conversation = p.id "
@@ -438,7 +444,7 @@ def _list(page: str, unread: str, mentions: str, hint: str = "") -> str:
         "WHERE h.log = m.log AND h.member = %s AND h.id = m.id) "
         "ORDER BY m.id DESC LIMIT 1"
     )
-    # The page is a table `p` in the outer query.
+    # In the outer query, the page is the table `p`.
     columns = _COLUMNS.replace("c.", "p.")
     return (
         f"SELECT {columns}, p.role, p.read_id, p.place, {_IS_NEW}, "
@@ -467,8 +473,8 @@ _MENTIONS: Final = (
     "SELECT count(*) "
     f"FROM (SELECT 1 {_MENTIONING} AND n.id > p.read_id LIMIT {MOST_UNREAD}) c"
 )
-# MariaDB: derived tables cannot refer to outer columns, and without a limit
-# they are merged into the query.
+# In MariaDB, derived tables cannot refer to outer columns. Without a limit they
+# are merged into the query.
 _BY_CONVERSATION: Final = "FORCE INDEX (message_by_conversation)"
 
 
@@ -476,10 +482,10 @@ def _with_oldest(page: str, first: str, condition: str, entries: int, name: str)
     """Return the query ``page`` with one more column: the id at which counting
     begins.
 
-    This is the id of the oldest of the newest ``entries`` entries that are not
-    before ``first``. If there are fewer entries, it is ``first``. ``name`` is
-    the name of the column, and ``condition`` a further condition for the
-    entries.
+    Counting begins at the oldest of the newest ``entries`` entries, but not
+    before ``first``. If there are fewer entries after ``first``, the id is
+    ``first``. ``name`` is the name of the column, and ``condition`` a further
+    condition for the entries.
     """
     return (
         f"SELECT q.*, coalesce((SELECT m.id FROM message m {_BY_CONVERSATION} "
@@ -518,8 +524,9 @@ _LISTS_WITHOUT_THREADS: Final = {
     engine: statement.replace(_IN_CONVERSATION, "")
     for engine, statement in _LISTS.items()
 }
-"""The query for a log without threads. The look-up of each unread message would
-take a third of the time (docs/decisions/0031-threads.md)."""
+"""The query for a log without threads. It does not look up the thread of each
+unread message, which saves a third of the time
+(docs/decisions/0031-threads.md)."""
 
 
 # --- unread messages of many users --------------------------------------------
@@ -529,13 +536,13 @@ class UnreadMessages:
     """The newest messages of a conversation, at most :data:`MOST_UNREAD`
     entries, and how far users have read it.
 
-    ``reads``: user → read position; only for members, and without bots.
-    ``messages``: (id, sender, Unix milliseconds), in order; the attributes
-    ``ids``, ``senders`` and ``times`` have the same index for a message.
-    ``mentions``: (user, message); the user ``""`` stands for everybody.
-    ``hidden``: (user, message). ``is_cut``: there may be older messages.
-    ``replies``: the messages that only a thread shows. They count only for
-    users who follow the thread.
+    ``reads``: user → read position, for members who are not bots. ``messages``:
+    (id, sender, Unix milliseconds), in order; the attributes ``ids``,
+    ``senders`` and ``times`` have the same index for a message. ``mentions``:
+    (user, message); the user ``""`` stands for everybody. ``hidden``: (user,
+    message). ``is_cut``: whether there may be older messages. ``replies``: the
+    messages that only a thread shows. They count only for users who follow the
+    thread.
     """
 
     def __init__(
@@ -547,16 +554,16 @@ class UnreadMessages:
         is_cut: bool = False,
         replies: Replies = NO_REPLIES,
     ) -> None:
-        """Sort the messages by what is asked later. The class explains the
-        arguments."""
+        """Sort the messages by sender and by user, as later calls need them.
+        The class explains the arguments."""
         self.reads = reads
         self.ids = [id for id, _, _ in messages]
         self.senders = [sender for _, sender, _ in messages]
         self.times = [time for _, _, time in messages]
         self._is_cut = is_cut
         self._replies = replies
-        # The numbers of own messages are subtracted when unread ones are
-        # counted.
+        # When the unread messages of a user are counted, the user's own
+        # messages are subtracted.
         self._by_sender: dict[str, list[int]] = {}
         """Sender → the ids of their messages, in order."""
         for id, sender, _ in messages:
@@ -569,8 +576,8 @@ class UnreadMessages:
         }
         """User → indexes of the messages that they have hidden."""
         self._mentions = self._indexes_by_user(sorted(mentions))
-        """User (``""``: everybody) → indexes of the messages that mention
-        them."""
+        """User → indexes of the messages that mention them. The user ``""``
+        stands for everybody."""
 
     def _indexes_by_user(
         self, pairs: Iterable[tuple[str, int]]
@@ -586,31 +593,33 @@ class UnreadMessages:
         return indexes
 
     def mention(self, user: str, ids: Iterable[int]) -> None:
-        """Count these messages as mentions of a user, too."""
+        """Count these messages as mentions of a user, in addition to other
+        mentions."""
         indexes = {self._indexes[id] for id in ids if id in self._indexes}
         indexes.update(self._mentions.get(user, ()))
         self._mentions[user] = sorted(indexes)
 
     def has_older(self, user: str, mentions: bool = False) -> bool:
-        """Whether there may be unread messages before the first one that
-        :meth:`among` returns. ``mentions``: only messages that mention the user
-        or everybody."""
+        """Tell whether there may be unread messages before the first message
+        that :meth:`among` returns. If ``mentions``, only messages that mention
+        the user or everybody count."""
         if self._is_cut or not mentions:
             return self._is_cut
-        # Mentions are read up to a limit of their own.
+        # The number of mentions has a limit of its own.
         of_user = self._mentions.get(user, ())
         of_everybody = self._mentions.get("", ())
         return max(len(of_user), len(of_everybody)) >= MOST_MENTIONS
 
     def count(self, user: str) -> int:
-        """The number of messages of others that a user has not read. Replies in
-        threads that the user does not follow do not count."""
+        """Return the number of messages of others that a user has not read.
+        Replies in threads that the user does not follow do not count."""
         read = self.reads[user]
         own_ids = self._by_sender.get(user, ())
         unread = len(self.ids) - bisect_right(self.ids, read)
         own_unread = len(own_ids) - bisect_right(own_ids, read)
         count = unread - own_unread
         # Subtract the replies that were counted, but are silent for the user.
+        # The user's own replies were already subtracted.
         for id in self._replies.roots:
             if id <= read or not self._replies.is_silent(user, id):
                 continue
@@ -619,7 +628,8 @@ class UnreadMessages:
         return count
 
     def is_unread(self, user: str, id: int) -> bool:
-        """Whether this is a message that a user has not read or hidden."""
+        """Tell whether this is a message that a user has neither read nor
+        hidden."""
         index = self._indexes.get(id)
         if index is None or id <= self.reads[user] or self._replies.is_silent(user, id):
             return False
@@ -628,9 +638,10 @@ class UnreadMessages:
     def among(
         self, user: str, after: int, mentions: bool = False, newest_first: bool = False
     ) -> Iterator[int]:
-        """The indexes of the messages of others after the id ``after`` that a
-        user has not read or hidden, in order. ``mentions``: only messages that
-        mention the user or everybody."""
+        """Yield the indexes of the messages of others after the id ``after``,
+        in order. Messages that the user has read or hidden are left out. If
+        ``mentions``, only messages that mention the user or everybody are
+        included."""
         first = bisect_right(self.ids, max(after, self.reads[user]))
         indexes: Sequence[int] = range(first, len(self.ids))
         if mentions:
@@ -651,11 +662,11 @@ class UnreadMessages:
 def _pairs_with_message(
     sql: Statements, log: int, user: str, pairs: Sequence[bytes]
 ) -> list[bytes]:
-    """Return the pairs among these with a message that is not of the user.
+    """Return the pairs with a message that the other user has sent.
 
     A pair is the key of a conversation of two.
     """
-    # Each conversation is read up to the first message of the other.
+    # Each conversation is read up to the first message of the other user.
     hint = sql.on_sqlite(SQLITE_BY_CONVERSATION)
     statement = (
         "SELECT c.pair FROM conversation c WHERE c.log = %s "
@@ -670,7 +681,7 @@ def _pairs_with_message(
 def read_positions(
     sql: Statements, head: LogHead, conversation: int, users: Sequence[str]
 ) -> dict[str, int]:
-    """Return user → read position, for the members among these users.
+    """Return user → read position, for the given users who are members.
 
     Bots are left out. Entries before a user has joined count as read.
     """
@@ -698,12 +709,12 @@ def read_unread(
 ) -> UnreadMessages:
     """Read the messages of a conversation that one of these users has not read.
 
-    ``mentioned`` are the users whose mentions are wanted, too.
+    ``mentioned`` are the users whose mentions are wanted in addition.
     """
     reads = read_positions(sql, head, conversation, users)
     if not reads:
         return UnreadMessages({}, ())
-    # From the user on who has read least.
+    # Begin after the position of the user who has read least.
     after = max(head.floor, min(reads.values()))
     messages, is_cut = _newest_messages(sql, head, conversation, after)
     if not messages:
@@ -738,7 +749,7 @@ def _newest_messages(
         "WHERE m.log = %s AND m.conversation = %s AND m.id > %s "
         f"AND m.kind NOT IN {ANNOTATIONS} ORDER BY m.id DESC LIMIT %s"
     )
-    # The newest entries come first, so they are turned around.
+    # The newest entries come first, so the order is reversed below.
     rows = sql.query(newest, (head.number, conversation, after, MOST_UNREAD))
     messages = [
         (id, text_of(sender), time)
@@ -760,11 +771,12 @@ def _mentions(
         "FROM mention n WHERE n.log = %s AND n.conversation = %s AND n.id >= %s "
         "AND n.member IN {}"
     )
-    names = ["", *dict.fromkeys(users)]  # "": a mention of everybody
+    names = ["", *dict.fromkeys(users)]  # "" stands for everybody
     values = (head.number, conversation, first)
 
     if sql.engine == "postgresql":
-        # There `query_in` runs the query for each name, with its own limit.
+        # On this engine `query_in` runs the query for each name, each with a
+        # limit of its own.
         newest = (
             f"SELECT n.member, n.id {mentions} ORDER BY n.id DESC LIMIT {MOST_MENTIONS}"
         )
@@ -798,7 +810,8 @@ def _hidden(
     Only messages of one conversation count, with ids from ``first`` to
     ``last``.
     """
-    # SQLite and MySQL keep the order of a CROSS JOIN: few hidden rows first.
+    # SQLite and MySQL keep the order of a CROSS JOIN, so the few rows of
+    # `hidden` are read first.
     statement = (
         "SELECT h.member, h.id FROM hidden h CROSS JOIN message m "
         "WHERE h.log = %s AND h.id >= %s AND h.id <= %s "

@@ -1,8 +1,8 @@
-"""Changes of groups. Each runs in a transaction and adds an entry about the
-change to the log.
+"""Changes of groups. Each change runs in a transaction, and adds an entry about
+the change to the log.
 
-Permissions are checked under the log's lock, so they hold at the moment of the
-change.
+Permissions are checked under the lock of the log, so they are valid at the
+moment of the change.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -59,8 +59,8 @@ TEXT_BYTES: Final[dict[GroupText, int]] = {
 }
 """Limits of the texts of a group."""
 MOST_LEAVING: Final = 1000
-"""Members of a deleted group that leave in one transaction. Its entry names
-them."""
+"""The most members of a deleted group who leave in one transaction. One entry
+names them all."""
 
 _TOO_MANY_BOTS: Final = Rejected(
     RejectReason.INVALID, f"users: a group has at most {MOST_BOTS} bots"
@@ -71,10 +71,11 @@ class GroupWriter(WritingPart):
     """Changes groups. Each method makes its change in one transaction of the
     log.
 
-    It returns after the commit, and may raise StorageUnavailable. Clients learn
-    of the change from the entry that it adds to the group. ``by`` is the user
-    who makes the change; ``""`` is a back end. ``right`` is the permission
-    check; None: anybody may make the change.
+    Each method returns after the commit, and may raise StorageUnavailable.
+    Clients learn of the change from the entry that the method adds to the
+    group. ``by`` is the user who makes the change, or ``""`` for a back end.
+    ``right`` is the permission check. If it is None, anybody may make the
+    change.
     """
 
     @in_transaction
@@ -93,10 +94,11 @@ class GroupWriter(WritingPart):
     ) -> Change | Rejected:
         """Create a group with its owner and members.
 
-        Its first entry has the kind ``group``, and has the properties that
-        differ from the defaults. ``options`` has only values that differ from
-        the defaults. ``everybody`` says who is a member without joining;
-        ``""``: nobody. ``meta`` is JSON that the entry gets in addition.
+        The first entry of the group has the kind ``group``. It has the
+        properties that differ from the defaults. ``options`` has only values
+        that differ from the defaults. ``everybody`` says which users are
+        members without joining; ``""`` means nobody. ``meta`` is JSON that the
+        entry gets in addition.
         """
         all_users = list(dict.fromkeys((owner, *users)))
         texts = {"name": name, "description": description}
@@ -108,12 +110,12 @@ class GroupWriter(WritingPart):
         if len(bots) > MOST_BOTS:
             return _TOO_MANY_BOTS
 
-        # Rows first: the group, and its members.
+        # First add the rows of the group and its members.
         bits = _with_options(bits=0, given=options or {})
         state = transaction.make_conversation(GROUP, (), name, bits)
         _admit_first(transaction, state, all_users, bots)
 
-        # Then the entry that tells clients about the group.
+        # Then add the entry that tells clients about the group.
         created = _creation_of(state, name, all_users, is_open, everybody)
         entry = record(transaction, state, "group", owner, created.to_bytes(), meta)
         # These columns have defaults, and are rarely set.
@@ -145,12 +147,12 @@ class GroupWriter(WritingPart):
         One entry of kind ``join`` names the new members, and has the number of
         all members.
 
-        - ``most``: limit of the number of members; 0: no limit.
-        - ``invited_by``: maker of the invitation that the user ``by`` has
-          accepted.
-        - ``condition``: checked for new members, after all other checks.
-        - ``everybody``: the users become members because the group is
-          everybody's. None of them is a bot.
+        - ``most``: the most members that the group may have; 0 means no limit.
+        - ``invited_by``: the maker of the invitation that the user ``by`` has
+        accepted. - ``condition``: a function that is called if there are new
+        members, after all other checks. If it returns False, nobody joins. -
+        ``everybody``: whether the users become members because the group is a
+        group of everybody. Such users are never bots.
         """
         checked_users = _users_to_check(users, invited_by, everybody)
         state = (
@@ -171,7 +173,7 @@ class GroupWriter(WritingPart):
         bots = _new_bots(transaction, state, () if everybody else new)
         if isinstance(bots, Rejected):
             return bots
-        # It may use up an invitation, so it is checked last.
+        # The condition may use up an invitation, so it is checked last.
         if condition is not None and not condition(transaction.sql):
             return Rejected(RejectReason.UNKNOWN_CONVERSATION)
 
@@ -201,14 +203,16 @@ class GroupWriter(WritingPart):
         """End the memberships of users, or the whole group.
 
         One entry of kind ``leave`` names the users, and has the number of the
-        remaining members. If ``users`` is None, the group ends. Then its first
+        remaining members. If ``users`` is None, the group ends: its first
         :data:`MOST_LEAVING` members leave, the owner after all others. Nobody
-        can join by themselves any more. Call it until nobody is left.
+        can join by themselves any more. Call the method again until nobody is
+        left.
 
-        ``heir``: if the owner leaves, another member becomes the owner: the
-        first remaining admin, else the first remaining member. The entry about
-        this precedes the ``leave`` entry. ``record_more`` stores more about the
-        leaving users, in the transaction.
+        ``heir``: whether another member becomes the owner if the owner leaves.
+        This is the first remaining admin or, without an admin, the first
+        remaining member. The entry about the new owner precedes the ``leave``
+        entry. ``record_more`` stores more about the leaving users in the same
+        transaction.
         """
         named_users = users or ()
         state = _users_refusal(named_users) or _group(
@@ -230,7 +234,8 @@ class GroupWriter(WritingPart):
         if heir and is_owner_leaving:
             _promote_heir(transaction, state, leaving, by)
         entry = _record_leave(transaction, state, leaving, by)
-        # Afterwards, because the leaving users read the entry about it.
+        # The memberships end after the entry about the leave, because the
+        # leaving users read this entry.
         end_members(transaction, state, leaving)
         if record_more is not None:
             record_more(transaction, leaving)
@@ -251,8 +256,8 @@ class GroupWriter(WritingPart):
 
         ``given`` has the name of a text → its new value. Each changed text adds
         an entry of kind ``group``. The ``change`` of this entry is the name of
-        the text; ``rename`` for the name. Nothing is stored if nothing changes.
-        A handle that another group has is refused.
+        the text, or ``rename`` for the name of the group. Nothing is stored if
+        nothing changes. A handle that another group has is refused.
         """
         state = _texts_refusal(given) or _group(
             transaction, conversation, by, (), right
@@ -309,9 +314,9 @@ class GroupWriter(WritingPart):
     ) -> Change | Rejected:
         """Set which users are members without joining.
 
-        ``everybody`` ``""`` means nobody. From then on, nobody can join the
-        group by themselves. Members stay members. The entry has the kind
-        ``group``. Nothing is stored if nothing changes.
+        If ``everybody`` is ``""``, nobody is a member without joining. From
+        then on, nobody can join the group by themselves. Members stay members.
+        The entry has the kind ``group``. Nothing is stored if nothing changes.
         """
         state = _group(transaction, conversation, by, (), right)
         if isinstance(state, Rejected):
@@ -369,10 +374,10 @@ class GroupWriter(WritingPart):
     ) -> Change | Rejected:
         """Change a member's role or mute.
 
-        A ``role`` or ``muted_until`` of None stays as it is. The ``change`` of
-        the entry is ``mute`` without a role, else ``member``. Nothing is stored
-        if nothing changes. If the member becomes the owner, the previous owner
-        becomes an admin.
+        If ``role`` or ``muted_until`` is None, it stays as it is. The
+        ``change`` of the entry is ``member`` if a role was given, otherwise
+        ``mute``. Nothing is stored if nothing changes. If the member becomes
+        the owner, the previous owner becomes an admin.
         """
         state = (
             _users_refusal((user,))
@@ -412,7 +417,7 @@ def _creation_of(
 ) -> GroupMeta:
     """Return the ``meta`` of the first entry of a group.
 
-    It has the properties of the group that differ from the defaults.
+    The ``meta`` has the properties of the group that differ from the defaults.
     """
     rights = options_of(state.options)
     return GroupMeta(
@@ -434,7 +439,7 @@ def _admit_first(
 ) -> None:
     """Add the first members of a new group. The first user is the owner.
 
-    ``bots`` are the bots among them.
+    ``bots`` are the bots among the users.
     """
     transaction.admit(state, users[:1], OWNER, bots=bots)
     transaction.admit(state, users[1:], MEMBER, bots=bots)
@@ -469,7 +474,7 @@ def _set_text(
 def _changed_options(before: int, after: int) -> dict[str, str]:
     """Return option → new value, for the options that have changed.
 
-    Each option is a bit: the bits that differ are the changed options.
+    Each option is a bit, so the bits that differ are the changed options.
     """
     changed_bits = before ^ after
     return {
@@ -489,7 +494,7 @@ def _record_leave(
     count = count_members(transaction.sql, transaction.log, state.id)
     count -= len(users)
     if not count:
-        # The handle would mention nobody, and becomes free for others.
+        # The handle would mention nobody, so it becomes free for other groups.
         transaction.set_group(state.id, "handle", "")
     left = GroupMeta(users=tuple(users), members=count)
     return record(transaction, state, "leave", by, left.to_bytes())
@@ -498,7 +503,8 @@ def _record_leave(
 def _roles_among(
     transaction: AppTransaction, conversation: int, users: Sequence[str]
 ) -> dict[str, str]:
-    """Return user → role, for the members among these users, in their order."""
+    """Return user → role, for the given users who are members, in the given
+    order."""
     members = transaction.members(conversation, users)
     return {user: members[user][1] for user in users if user in members}
 
@@ -506,7 +512,7 @@ def _roles_among(
 def _not_members(
     transaction: AppTransaction, conversation: int, users: Sequence[str]
 ) -> list[str]:
-    """Return the users among these who are no members yet, each once."""
+    """Return the given users who are not members yet, each once."""
     members = transaction.members(conversation, users)
     return [user for user in dict.fromkeys(users) if user not in members]
 
@@ -521,7 +527,8 @@ def _users_to_check(
     if invited_by:
         return [*users, invited_by]
     if everybody:
-        # They are very many, and the check does not need their roles.
+        # A group of everybody has very many users, and the check does not need
+        # their roles.
         return ()
     return users
 
@@ -569,7 +576,8 @@ def _first_leaving(transaction: AppTransaction, conversation: int) -> list[str]:
     """
     leaving: list[str] = []
     for role in (MEMBER, ADMIN, OWNER):
-        # All three roles together are at most `MOST_LEAVING` members.
+        # At most `MOST_LEAVING` members of all three roles together are
+        # returned.
         room_left = MOST_LEAVING - len(leaving)
         leaving += _first_of(transaction, conversation, role, room_left)
     transaction.set_group(conversation, "open", OPENNESS.index((False, "")))
@@ -596,12 +604,13 @@ def _promote_heir(
 ) -> None:
     """Make a remaining member the owner of a group.
 
-    It is the first admin, else the first plain member. Bots cannot become
-    owners, so a group may stay without an owner.
+    This is the first admin or, without an admin, the first plain member. Bots
+    cannot become owners, so a group may stay without an owner.
     """
     excluded = {*leaving, *state.bots}
     for role in (ADMIN, MEMBER):
-        # One more than can be excluded, so that a user remains if there is one.
+        # The query returns one user more than can be excluded. So if a user may
+        # become the owner, the result has one.
         users = _first_of(transaction, state.id, role, len(excluded) + 1)
         heir = next((user for user in users if user not in excluded), None)
         if heir is not None:
@@ -626,7 +635,8 @@ def _stored_texts(
 def _role_and_mute(
     transaction: AppTransaction, conversation: int, user: str
 ) -> tuple[str, int] | None:
-    """Return the role and the end of the mute of a member; None: no member."""
+    """Return the role and the end of the mute of a member, or None if the user
+    is not a member."""
     members = transaction.members(conversation, (user,))
     if user not in members:
         return None
@@ -640,7 +650,8 @@ def _demote_owners(
 ) -> None:
     """Make the previous owner of a group an admin.
 
-    There should be only one. Each owner but ``new_owner`` is demoted.
+    There should be only one previous owner. But each owner except ``new_owner``
+    is demoted.
     """
     for owner in _first_of(transaction, state.id, OWNER, len(ROLES)):
         if owner != new_owner:
@@ -689,9 +700,9 @@ def record(
 ) -> Entry:
     """Add an entry about a change to its conversation, and return it.
 
-    ``by`` is who has made the change; ``""``: a back end or the server. A
-    ``time_ms`` of 0 means now. ``resend`` is the digest by which a repeated
-    import finds the entry.
+    ``by`` is the user who has made the change, or ``""`` for a back end or the
+    server. A ``time_ms`` of 0 means now. ``resend`` is the digest by which a
+    repeated import finds the entry.
     """
     draft = Draft(
         sender=by,
@@ -719,8 +730,8 @@ def _group(
     """Find the group to change, and check whether ``by`` may change it.
 
     Returns the reason of a refusal as Rejected. ``users`` are the users whom
-    the change names. ``right`` is the permission check; it sees the roles of
-    ``by`` and of these users. None: anybody may make the change.
+    the change names. ``right`` is the permission check, which sees the roles of
+    ``by`` and of these users. If it is None, anybody may make the change.
     """
     state = transaction.conversations((conversation,))().get(conversation)
     if state is None or state.kind != GROUP:
@@ -736,7 +747,7 @@ def _state_before(
 ) -> GroupState:
     """Read the state of a group before a change, for a permission check.
 
-    It has the roles and mutes of these users, as far as they are members.
+    The state has the roles and mutes of the given users who are members.
     """
     members = transaction.members(state.id, users)
     roles = {user: role for user, (_, role) in members.items()}
@@ -772,7 +783,7 @@ def _with_options(bits: int, given: Mapping[str, str]) -> int:
 def _first_of(
     transaction: AppTransaction, conversation: int, role: str, most: int
 ) -> list[str]:
-    """Return the first members with a role, ordered by id, at most ``most``."""
+    """Return the first ``most`` members with a role, ordered by id."""
     sql = transaction.sql
     statement = (
         f"SELECT member FROM membership {sql.on_sqlite(SQLITE_BY_GROUP)} "
@@ -787,8 +798,8 @@ def _first_of(
 def group_settings(transaction: AppTransaction, conversation: int) -> tuple[int, int]:
     """Return the columns ``open`` and ``options`` of a group.
 
-    :func:`openness_of` explains the first number; the second one has a bit for
-    each option.
+    :func:`openness_of` explains the first number; the second number has a bit
+    for each option.
     """
     statement = "SELECT open, options FROM conversation WHERE log = %s AND id = %s"
     (row,) = transaction.sql.query(statement, (transaction.log, conversation))
@@ -801,10 +812,10 @@ def start_of_history(
     """Return user → the id after which a new member may read earlier entries.
 
     The result is empty unless the group shows its whole history to new members.
-    The id is the end of an earlier membership, so that no entry belongs to two
-    memberships. It is 0 if the user was never a member.
+    If the user was a member before, the id is the end of the last membership,
+    so that no entry belongs to two memberships. Otherwise it is 0.
     """
-    # The option of the group decides, as it is at this moment.
+    # The option that the group has at this moment decides.
     _, options = group_settings(transaction, conversation)
     if not options & OPTIONS["history"][0]:
         return {}
@@ -817,14 +828,15 @@ def start_of_history(
 def _ended(
     transaction: AppTransaction, conversation: int, users: Sequence[str]
 ) -> Iterator[tuple[str, int, int]]:
-    """Yield the ended memberships of these users, the last one last.
+    """Yield the ended memberships of these users, the last membership last.
 
     Each is (user, left_id, muted_until): the last entry that the user may read,
     and the Unix second at which the mute ends.
     """
     sql = transaction.sql
     for chunk in chunks(users):
-        # A fixed number of values makes few different statements.
+        # The users are padded to a fixed number, so that there are few
+        # different statements.
         members = padded(chunk, chunk[-1])
         rows = sql.query(
             "SELECT member, left_id, muted_until "
@@ -839,8 +851,8 @@ def _ended(
 
 
 def _users_refusal(users: Sequence[str]) -> Rejected | None:
-    """Return a refusal if one of these texts cannot be the id of a user; else
-    None."""
+    """Return a refusal if one of these texts cannot be the id of a user,
+    otherwise None."""
     for user in users:
         if not user:
             return Rejected(RejectReason.INVALID, "users: an empty id")
@@ -851,7 +863,7 @@ def _users_refusal(users: Sequence[str]) -> Rejected | None:
 
 
 def _texts_refusal(given: Mapping[str, str]) -> Rejected | None:
-    """Return a refusal if a text of a group cannot be stored; else None.
+    """Return a refusal if a text of a group cannot be stored, otherwise None.
 
     ``given`` has the name of a text → its value.
     """
@@ -867,10 +879,11 @@ def _texts_refusal(given: Mapping[str, str]) -> Rejected | None:
 def _handle_refusal(
     transaction: AppTransaction, conversation: int, handle: str
 ) -> Rejected | None:
-    """Return a refusal if a group may not have a handle; else None.
+    """Return a refusal if a group may not have a handle, otherwise None.
 
-    Another group may have a handle that looks like this one, for example with a
-    letter of another alphabet. Or the app has too many handles.
+    It may not have a handle that looks like the handle of another group, for
+    example with a letter of another alphabet. The number of handles in an app
+    is limited, too.
     """
     statement = (
         "SELECT id, handle FROM conversation "
@@ -881,7 +894,7 @@ def _handle_refusal(
         return Rejected(
             RejectReason.INVALID, f"handle: the app has {MOST_HANDLES} handles"
         )
-    # Handles are few, so all of them are compared.
+    # An app has few handles, so all of them are compared.
     look = look_of(handle)
     if any(look_of(text_of(other)) == look for _, other in rows):
         return Rejected(RejectReason.TAKEN, handle)
@@ -889,7 +902,7 @@ def _handle_refusal(
 
 
 def _role_refusal(role: str) -> Rejected | None:
-    """Return a refusal if there is no such role; else None."""
+    """Return a refusal if there is no such role, otherwise None."""
     if role in ROLES:
         return None
     return Rejected(RejectReason.INVALID, "role: unknown")
@@ -900,7 +913,8 @@ def end_members(
 ) -> None:
     """End the memberships of users in a group.
 
-    The last entry of the group is the last one that they may read.
+    The current last entry of the group is the last entry that these users may
+    read.
     """
     transaction.sql.execute_many(
         "UPDATE membership SET left_id = %s "

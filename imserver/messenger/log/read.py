@@ -1,8 +1,9 @@
 """Reads entries: the log, histories, and catch-up after a cursor.
 
-All statements of a page see one state of the log, and nothing beyond its head.
-Every client asks for the entries after its cursor at login. Their ids are read
-from an index, with a query for each engine; the entries are read afterwards.
+All statements of a page see the same state of the log, and no entries after its
+head. At login, every client asks for the entries after its cursor. The ids of
+these entries are read from an index, with a query for each engine. The entries
+are read afterwards.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -46,17 +47,19 @@ EntryPage = tuple[list[Entry], bool]
 """Entries ordered by id, and whether there are more."""
 
 _STEP: Final = 5000
-"""Entries that one query of :meth:`stored_before` reads."""
+"""The number of entries that one query of :meth:`EntryReader.stored_before`
+reads."""
 _CLOCKS_SECONDS: Final = 600
 """The greatest difference between the clocks of nodes and of a sender."""
 _READ_AT_ONCE: Final = 500
-"""Entries that one query reads for :meth:`EntryReader.readers`."""
+"""The number of entries that one query of :meth:`EntryReader.readers` reads."""
 _SQLITE_WINDOW: Final = 5000
 _SQLITE_WINDOW_GROWTH: Final = 16
 """The number of ids in which SQLite first looks for the next page, and the
 factor by which the number grows in each further query."""
 _MOST_UNIONS: Final = 500
-"""The most conversations in one statement. With more, MySQL scans the log."""
+"""The most conversations in one statement. If there are more, MySQL scans the
+log."""
 _SIZE: Final = "length(m.body) + length(m.meta)"
 _ENTRIES: Final = f"SELECT {ENTRY_COLUMNS} {FROM_MESSAGES}"
 
@@ -79,15 +82,16 @@ VISIBLE: Final = (
     "AND m.id > coalesce(s.readable_after, s.joined_id) "
     f"AND m.id <= coalesce(s.left_id, {Limit.ID}) AND {reads('s')}"
 )
-"""Condition: the messages ``m`` that a membership ``s`` allows its user to
-read."""
+"""The SQL condition that a membership ``s`` allows its user to read the message
+``m``."""
 
 
 class EntryReader(Store.Rows):
     """Reads entries."""
 
     def apps(self) -> list[str]:
-        """Apps with unexpired entries, sorted by name."""
+        """Return the apps that have entries which have not expired, sorted by
+        name."""
         statement = (
             "SELECT app FROM log WHERE part = 0 AND last_id > floor ORDER BY app"
         )
@@ -95,42 +99,43 @@ class EntryReader(Store.Rows):
 
     @in_log(int)
     def head(self, sql: Statements, head: LogHead) -> int:
-        """The greatest id; 0: the log is empty."""
+        """Return the greatest id of the log, or 0 if the log is empty."""
         return head.last_id
 
     def heads(self, apps: Sequence[str]) -> dict[str, int]:
-        """App → the id of its newest entry, for the apps that have entries."""
+        """Return app → the id of its newest entry, for the apps that have
+        entries."""
         statement = "SELECT app, last_id FROM log WHERE part = 0 AND app IN {}"
         rows = self._store.rows_in(statement, (), apps)
         return {text_of(app): last_id for app, last_id in rows}
 
     @in_log(lambda: NO_LOG)
     def extent(self, sql: Statements, head: LogHead) -> LogExtent:
-        """The range of entries in the log. A client must start again if the log
-        does not continue its cursor."""
+        """Return the range of entries in the log. If the log does not continue
+        at the cursor of a client, the client must start again."""
         return _extent_of(head)
 
     @in_log(list)
     def read(
         self, sql: Statements, head: LogHead, after: int, limit: int
     ) -> list[Entry]:
-        """The first entries after an id, of all conversations."""
+        """Return the first entries after an id, of all conversations."""
         statement = f"{_ENTRIES} m.id > %s AND m.id <= %s ORDER BY m.id LIMIT %s"
         values = (head.number, max(after, head.floor), head.last_id, limit)
         return list(map(entry_of, sql.query(statement, values)))
 
     def readers(self, app: str, after: int, last: int) -> set[str]:
-        """The users and bots who have new entries after an id, up to ``last``.
-        Of the members of a group, only the bots that read an entry, and the
-        users whose membership it changes, are returned."""
+        """Return the users and bots who have new entries after an id, up to
+        ``last``. For an entry of a group, only the bots that read the entry,
+        and the users whose membership it changes, are returned."""
         names: set[str] = set()
         while after < last:
             page = self.read(app, after, _READ_AT_ONCE)
             if not page:
                 break
             for entry in page:
-                # A conversation of two names its users, a group the bots that
-                # read the entry.
+                # An entry of a conversation of two names the two users. An
+                # entry of a group names the bots that read it.
                 names.update(entry.members or entry.bots)
                 if entry.kind in ("join", "leave"):
                     names.update(users_of(entry))
@@ -138,8 +143,8 @@ class EntryReader(Store.Rows):
         return names
 
     def find(self, app: str, ids: Sequence[int]) -> list[Entry]:
-        """The existing entries with these ids, ordered by id. Without ids there
-        is no query."""
+        """Return the existing entries with these ids, ordered by id. If there
+        are no ids, no query is made."""
         if not ids:
             return []
 
@@ -152,7 +157,8 @@ class EntryReader(Store.Rows):
     def sent(
         self, sql: Statements, head: LogHead, sender: str, client_msg_id: str
     ) -> Entry | None:
-        """The entry that a user has sent with this ``client_msg_id``."""
+        """Return the entry that a user has sent with this ``client_msg_id``, or
+        None."""
         resend = resend_of(sender, client_msg_id)
         rows = sql.query(f"{_ENTRIES} m.resend = %s", (head.number, resend))
         if not rows:
@@ -160,8 +166,8 @@ class EntryReader(Store.Rows):
         return entry_of(rows[0])
 
     def sync(self, app: str, user: str, after: int, limit: int) -> EntryPage:
-        """The first entries after an id that the user may read, as many as fit
-        on a page."""
+        """Return the first entries after an id that the user may read, as many
+        as fit on a page."""
         return self.catch_up(app, user, after, limit, rooms={"": after})
 
     @in_log(lambda: ([], False))
@@ -174,17 +180,18 @@ class EntryReader(Store.Rows):
         limit: int,
         rooms: Mapping[str, int],
     ) -> EntryPage:
-        """The first entries after an id that the user may read, with the
-        messages of rooms, as many as fit on a page.
+        """Return the first entries after an id that the user may read, with the
+        messages of rooms. As many are returned as fit on a page.
 
-        ``rooms``: room → id after which its messages are wanted. The key ``""``
-        has the id for all other entries. Example: ``{"": 40, "lobby": 37}``.
+        ``rooms``: room → the id after which the messages of the room are
+        wanted. The key ``""`` has the id for all other entries. Example: ``{"":
+        40, "lobby": 37}``.
         """
         if after >= head.last_id:
             return [], False
         # Entries up to the floor have expired.
         start = max(after, head.floor)
-        count = limit + 1  # one more shows that there is a next page
+        count = limit + 1  # one more entry shows that there is a next page
         # First only ids and sizes are read, because the bodies may be large.
         # `page_of` then fetches the entries that fit.
         sizes_of_user = _SIZES_OF_USER[sql.engine]
@@ -201,8 +208,8 @@ class EntryReader(Store.Rows):
     def count_missed(
         self, sql: Statements, head: LogHead, user: str, after: int, limit: int
     ) -> int:
-        """How many entries after an id the user may read, counted up to
-        ``limit``."""
+        """Return how many entries after an id the user may read. At most
+        ``limit`` are counted."""
         sizes_of_user = _SIZES_OF_USER[sql.engine]
         return len(sizes_of_user(sql, head, user, max(after, head.floor), limit))
 
@@ -217,17 +224,18 @@ class EntryReader(Store.Rows):
         limit: int,
         after: int | None = None,
     ) -> EntryPage:
-        """A page of the history of a conversation: entries that the user may
-        read and has not hidden, ordered by id. Without ``after``, the page has
-        the newest entries before the id ``before`` (0: before the end). Returns
-        also whether there are earlier entries. With ``after``, the page has the
-        oldest entries after that id. Returns also whether there are later
-        entries before ``before``.
+        """Return a page of the history of a conversation: entries that the user
+        may read and has not hidden, ordered by id. Without ``after``, the page
+        has the newest entries before the id ``before`` (0: before the end). The
+        second value then says whether there are earlier entries. With
+        ``after``, the page has the oldest entries after the id ``after``. The
+        second value then says whether there are later entries before
+        ``before``.
 
-        Reactions and presses of buttons are left out. The messages have the
-        totals of their reactions.
+        Reactions and presses of buttons are left out. Instead, each message has
+        the totals of its reactions.
         """
-        # The range of ids, and the end of it from which the page is filled.
+        # Set the range of ids, and the end from which the page is filled.
         if after is None:
             first = head.floor
             order: Literal["ASC", "DESC"] = "DESC"
@@ -254,8 +262,8 @@ class EntryReader(Store.Rows):
     def readable(
         self, sql: Statements, head: LogHead, user: str, ids: Sequence[int]
     ) -> list[Entry]:
-        """The entries among these that the user may read and has not hidden,
-        ordered by id."""
+        """Return the entries with these ids that the user may read and has not
+        hidden, ordered by id."""
         return fetch(sql, head.number, readable_sizes(sql, head, user, ids), user)
 
     @in_log(lambda: ([], 0))
@@ -267,10 +275,11 @@ class EntryReader(Store.Rows):
         conversation: int,
         before: int = 0,
     ) -> tuple[list[Entry], int]:
-        """A page of the pinned messages of a conversation that the user may
-        read and has not hidden. The message that was pinned last comes first.
-        ``before``: only messages whose pins have a smaller id (0: all). Returns
-        also the ``before`` of the next page; 0: this is the last page."""
+        """Return a page of the pinned messages of a conversation that the user
+        may read and has not hidden. The message that was pinned last comes
+        first. ``before``: only messages whose pins have a smaller id (0: all).
+        The second value is the ``before`` of the next page, or 0 if this is the
+        last page."""
         statement = (
             "SELECT message, id FROM pin WHERE log = %s AND conversation = %s "
             "AND id < %s ORDER BY id DESC"
@@ -298,11 +307,12 @@ class EntryReader(Store.Rows):
         reverse: bool = False,
         revisions: bool = False,
     ) -> PublicationPage:
-        """A page of the messages of a channel: at most ``limit``, and as many
-        as fit into :data:`PAGE_BYTES`. The page has the oldest messages after
-        the id ``since`` (None: from the beginning). With ``reverse``, it has
-        the newest messages before ``since`` (None: from the end), the newest
-        first. ``revisions``: include the entries of recalls and edits."""
+        """Return a page of the messages of a channel: at most ``limit``, and as
+        many as fit into :data:`PAGE_BYTES`. The page has the oldest messages
+        after the id ``since`` (None: from the beginning). With ``reverse``, the
+        page has the newest messages before ``since`` (None: from the end), and
+        the newest comes first. ``revisions``: whether to include the entries of
+        recalls and edits."""
         statement = "SELECT id, last_id FROM conversation WHERE log = %s AND pair = %s"
         rows = sql.query(statement, (head.number, pair_of_room(channel)))
         if not rows:
@@ -320,15 +330,16 @@ class EntryReader(Store.Rows):
 
     @in_log(int)
     def stored_before(self, sql: Statements, head: LogHead, time: int) -> int:
-        """The greatest id that was stored before this Unix second and has not
-        expired. If there is no such entry: the id of the last expired entry, or
-        0."""
+        """Return the greatest id that was stored before this Unix second and
+        has not expired. If there is no such entry, the result is the id of the
+        last expired entry, or 0."""
         statement = (
             "SELECT id, stored_at FROM message WHERE log = %s AND id <= %s AND id > %s "
             "ORDER BY id DESC LIMIT %s"
         )
         upto = head.last_id
-        # Step by step from the end: the wanted entry is mostly near it.
+        # Search step by step from the end, because the wanted entry is mostly
+        # near the end.
         while rows := sql.query(statement, (head.number, upto, head.floor, _STEP)):
             for id, stored_at in rows:
                 if stored_at < time:
@@ -340,8 +351,8 @@ class EntryReader(Store.Rows):
     def stored_at(
         self, sql: Statements, head: LogHead, ids: Sequence[int]
     ) -> dict[int, int]:
-        """Id → when the entry was stored, in Unix seconds, for the existing
-        entries."""
+        """Return id → when the entry was stored, in Unix seconds, for the
+        existing entries."""
         statement = "SELECT id, stored_at FROM message WHERE log = %s AND id IN {}"
         return {row[0]: row[1] for row in sql.query_in(statement, (head.number,), ids)}
 
@@ -349,8 +360,8 @@ class EntryReader(Store.Rows):
 def _history_of(sql: Statements, order: Literal["ASC", "DESC"]) -> str:
     """Return the statement for a page of the history of a conversation.
 
-    It selects (id, size) of its entries. A user may have several memberships,
-    if they have left and joined again.
+    The statement selects (id, size) of the entries. A user who has left and
+    joined again has several memberships.
     """
     hint = sql.on_sqlite(SQLITE_BY_CONVERSATION)
     return (
@@ -367,8 +378,9 @@ def _history_of(sql: Statements, order: Literal["ASC", "DESC"]) -> str:
 def _range_of_page(head: LogHead, since: int | None, reverse: bool) -> tuple[int, int]:
     """Return the range of ids of a page: ``after < id <= upto``.
 
-    The page begins at the id ``since``; None: at the end of the log from which
-    it is filled. ``reverse``: it is filled from the newest id.
+    The page begins at the id ``since``. None means the beginning of the log, or
+    its end if ``reverse``. If ``reverse``, the page is filled from the newest
+    id.
     """
     if since is None:
         return head.floor, head.last_id
@@ -382,14 +394,14 @@ def fetch(
 ) -> list[Entry]:
     """Return the existing entries of a log with these ids, ordered by id.
 
-    With a ``reader``, they are as this user sees them. The reader's own votes
-    and reactions are marked. If the reader has left a group, later changes of
-    its messages are removed. Without a ``reader``, the entries are as they are
-    stored.
+    If a ``reader`` is given, the entries are as this user sees them. The
+    reader's own votes and reactions are marked. If the reader has left a group,
+    later changes of the group's messages are removed. Without a ``reader``, the
+    entries are as they are stored.
     """
     rows = sql.query_in(f"{_ENTRIES} m.id IN {{}}", (log,), list(dict.fromkeys(ids)))
     entries = sorted(map(entry_of, rows), key=lambda entry: entry.id)
-    # The rest depends on who reads.
+    # The following changes depend on who reads.
     if not reader:
         return entries
     entries = _without_later(sql, log, reader, entries)
@@ -400,13 +412,14 @@ def fetch(
 def page_of(
     sql: Statements, head: LogHead, rows: Sequence[Row], limit: int, reader: str = ""
 ) -> EntryPage:
-    """Fetch the entries of a page, as many as fit on it.
+    """Fetch the entries of a page, as many as fit on the page.
 
     ``rows`` are the pairs (id, size) of candidates, in the order of the page.
-    At most ``limit`` of them are used. Returns the entries, and whether rows
-    are left for a next page. ``reader`` is explained at :func:`fetch`.
+    At most ``limit`` entries are returned. Returns the entries, and whether
+    rows are left for a next page. ``reader`` is explained at :func:`fetch`.
 
-    Entries that cannot fit are not fetched: 500 entries may have 500 MB.
+    Entries that cannot fit are not fetched, because 500 entries may have 500
+    MB.
     """
     count = count_fitting(size for _, size in rows[:limit])
     ids = [id for id, _ in rows[:count]]
@@ -424,12 +437,12 @@ def _without_later(
 ) -> list[Entry]:
     """Return the entries without changes that a former member may not see.
 
-    If the user has left a group, its entries are shown as they were then. A
-    message that was edited later looks like a recalled message, because its old
-    text is gone. Other messages lose later reactions, answers and totals of
-    threads.
+    If the user has left a group, its entries are shown as they were when the
+    user left. A message that was edited later looks like a recalled message,
+    because its old text is gone. Other messages lose later reactions, answers
+    and totals of threads.
 
-    Makes no query if no entry of a group can have such changes.
+    If no entry of a group can have such changes, no query is made.
     """
     groups = {entry.conversation for entry in entries if _may_have_later(entry)}
     if not groups:
@@ -439,8 +452,8 @@ def _without_later(
     if not left_ids:
         return entries
 
-    # An edit has the content of the message's last edit. Whether that one came
-    # too late is noted in the message.
+    # An edit has the content of the message's last edit. The edited message
+    # says whether its last edit came after the user left.
     edited_messages = [
         entry.about
         for entry in entries
@@ -456,7 +469,7 @@ def _without_later(
 
 
 def _last_edits(sql: Statements, log: int, ids: Sequence[int]) -> dict[int, int]:
-    """Return message → the id of its last edit; 0: it was never edited."""
+    """Return message → the id of its last edit, or 0 if it was never edited."""
     statement = "SELECT id, meta FROM message WHERE log = %s AND id IN {}"
     metas = sql.query_in(statement, (log,), ids)
     return {id: MessageMeta.of(bytes(meta)).edited for id, meta in metas}
@@ -465,7 +478,8 @@ def _last_edits(sql: Statements, log: int, ids: Sequence[int]) -> dict[int, int]
 def _left_ids(
     sql: Statements, log: int, user: str, groups: Sequence[int]
 ) -> dict[int, int]:
-    """Return group → the last entry that a user may read, for left groups.
+    """Return group → the last entry that a user may read, for the groups that
+    the user has left.
 
     Groups that the user is in now are left out.
     """
@@ -478,7 +492,8 @@ def _left_ids(
 
 
 def _may_have_later(entry: Entry) -> bool:
-    """Tell whether an entry of a group may show changes that came after it.
+    """Tell whether an entry of a group may show changes that came after the
+    entry.
 
     Conversations of two and rooms have no former members.
     """
@@ -492,9 +507,9 @@ def _may_have_later(entry: Entry) -> bool:
 def _as_of(entry: Entry, last: int, last_edits: Mapping[int, int]) -> Entry:
     """Return an entry without the changes that happened after the id ``last``.
 
-    If its message was edited later, the earlier content is lost, and it is
-    shown as recalled. ``last_edits`` has message → the id of its last edit, for
-    the messages to which edits belong.
+    If the message was edited later, its earlier content is lost, and the
+    message is shown as recalled. ``last_edits`` has message → the id of its
+    last edit, for the messages to which edits belong.
     """
     if entry.kind not in ("message", "edit"):
         return entry
@@ -517,7 +532,7 @@ def _as_of(entry: Entry, last: int, last_edits: Mapping[int, int]) -> Entry:
             reactions=(),
         )
 
-    # The counts before the later reaction are not known any more.
+    # The earlier counts of reactions are no longer known.
     if meta.reacted > last:
         entry = replace(entry, reactions=())
     return replace(entry, meta=without_later(entry.meta, last))
@@ -529,8 +544,8 @@ def _with_own_reactions(
     """Set ``mine`` in the reactions of the reader, and return the entries.
 
     ``entries`` must be ordered by id; the list itself is changed. A total names
-    at most ten of its users. So there is a query only if some total does not
-    name all of them.
+    at most ten of its users. A query is made only if some total does not name
+    all its users.
     """
     reacted = [entry for entry in entries if entry.reactions]
     if not reacted:
@@ -554,8 +569,8 @@ def _unnamed_reactions(
 ) -> set[tuple[int, str]]:
     """Return (message, emoji) of a user's reactions to these entries.
 
-    The result is empty if all totals of reactions name all their users: then it
-    is not needed. The entries are ordered by id.
+    If all totals of reactions name all their users, no query is needed, and the
+    result is empty. The entries are ordered by id.
     """
     all_reactions = chain.from_iterable(entry.reactions for entry in entries)
     if not any(reaction.count > len(reaction.users) for reaction in all_reactions):
@@ -598,8 +613,8 @@ def end_of_look(sql: Statements, log: int, after: int, last: int, many: int) -> 
 
     A scan reads the log in pieces of ``many`` ids, so that no query takes long.
     The piece begins at the first entry after ``after``, and ends at ``last`` at
-    the latest. It begins at an entry because of the gap that a restore leaves
-    in the ids. This gap is wider than all entries, and is skipped so.
+    the latest. After a restore, the ids have a gap that is wider than all
+    entries. The piece begins at an entry in order to skip this gap.
     """
     next_entry = "SELECT id FROM message WHERE log = %s AND id > %s ORDER BY id LIMIT 1"
     rows = sql.query(next_entry, (log, after))
@@ -614,10 +629,10 @@ def time_window(
 ) -> tuple[int, int]:
     """Return the range of ids in which a filter of time can match.
 
-    The range has the ids after the first number, up to the second one, which is
-    at most ``upto``. ``stored_at`` grows with the ids, apart from differences
-    between the clocks of nodes. So the range is a little wider than the times
-    of the filter.
+    The range has the ids after the first number of the result, up to the second
+    number. The second number is at most ``upto``. ``stored_at`` grows with the
+    ids, apart from differences between the clocks of nodes. So the range is a
+    little wider than the times of the filter.
     """
     after = head.floor
     # `stored_at` is in seconds, the filter in milliseconds.
@@ -633,8 +648,8 @@ def time_window(
 def _first_since(sql: Statements, head: LogHead, second: int) -> int:
     """Return the first id that was stored at this Unix second or later.
 
-    If there is no such id, returns the last id plus 1. It is a binary search,
-    because no index leads to times.
+    If there is no such id, the result is the last id plus 1. This is a binary
+    search, because there is no index by time.
     """
     statement = (
         "SELECT stored_at FROM message WHERE log = %s AND id >= %s ORDER BY id LIMIT 1"
@@ -643,7 +658,7 @@ def _first_since(sql: Statements, head: LogHead, second: int) -> int:
     high = head.last_id + 1
     while low < high:
         middle = (low + high) // 2
-        # The id may be missing: the next existing entry decides.
+        # If there is no entry with this id, the next existing entry decides.
         rows = sql.query(statement, (head.number, middle))
         if rows and rows[0][0] < second:
             low = middle + 1
@@ -669,12 +684,12 @@ def _rooms_with_news(
 ) -> list[tuple[int, int]]:
     """Return the rooms with entries that the reader wants.
 
-    Each result is (id of the conversation, id after which its entries begin).
-    ``after_by_room`` has room → the id after which the reader wants entries.
-    Entries up to ``after`` are not wanted from any room.
+    Each result is (id of the conversation, id after which its entries are
+    wanted). ``after_by_room`` has room → the id after which the reader wants
+    entries. Entries up to ``after`` are not wanted from any room.
     """
-    # SQLite's name of the index `conversation_by_pair`. Without this hint
-    # SQLite scans all conversations.
+    # SQLite uses this name for the index `conversation_by_pair`. Without this
+    # hint, SQLite scans all conversations.
     hint = sql.on_sqlite("INDEXED BY sqlite_autoindex_conversation_2")
     statement = (
         f"SELECT id, pair, last_id FROM conversation {hint} "
@@ -707,7 +722,7 @@ def _sizes_of_room(
     Without ``revisions``, edits and recalls are left out.
     """
     index = ""
-    # MySQL would scan the primary key.
+    # Without this hint, MySQL would scan the primary key.
     if sql.engine == "mysql":
         index = "FORCE INDEX (message_by_conversation) "
     kinds = ""
@@ -727,7 +742,7 @@ def _sizes(
 ) -> Sequence[Row]:
     """Return (id, size) of the entries whose ids a statement selects.
 
-    They are ordered by id. The sizes are read for these entries alone, after
+    The rows are ordered by id. The sizes are read only for these entries, after
     the statement has sorted and limited the ids.
     """
     size = f"SELECT {_SIZE} FROM message m WHERE m.log = %s AND m.id = f.id"
@@ -744,7 +759,7 @@ def _sizes_on_sqlite(
 
     There are at most ``count`` results. The query looks at a window of ids,
     which grows until there are enough entries. Without a window, SQLite would
-    sort everything after an old cursor for each page.
+    sort all entries after an old cursor for each page.
     """
     statement = (
         "SELECT m.id "
@@ -760,7 +775,7 @@ def _sizes_on_sqlite(
         upto = min(head.last_id, after + window)
         values = (head.number, user, after, after, Limit.ID, upto, count)
         rows = _sizes(sql, head, statement, values)
-        # Enough entries, or the end of the log.
+        # Stop if there are enough entries, or at the end of the log.
         if len(rows) >= count or upto == head.last_id:
             return rows
         window *= _SQLITE_WINDOW_GROWTH
@@ -771,9 +786,9 @@ def _sizes_on_postgresql(
 ) -> Sequence[Row]:
     """Return (id, size) of the first entries after an id that a user may read.
 
-    There are at most ``count`` results. Each conversation of the user
-    contributes its first ``count`` entries, and the first ones of all are
-    taken.
+    There are at most ``count`` results. The query takes the first ``count``
+    entries of each conversation of the user, then the first ``count`` of all
+    these.
     """
     statement = (
         "SELECT f.id FROM membership s "
@@ -809,8 +824,8 @@ def _sizes_on_mysql(
 
     parts: list[str] = []
     values: list[Any] = []
-    # A part of the union for each membership. A bot reads only the entries that
-    # are listed for it.
+    # Add a part to the union for each membership. A bot reads only the entries
+    # that are listed for the bot.
     for conversation, joined_id, left_id, is_bot in active:
         last = head.last_id
         if left_id is not None:
@@ -836,7 +851,8 @@ _PART_OF_BOT: Final = (
     "WHERE log = %s AND member = %s AND conversation = %s "
     "AND id > %s AND id <= %s ORDER BY id LIMIT %s)"
 )
-"""Parts of a union, for a conversation of a user and of a bot."""
+"""The parts of a union: one for a conversation of a user, one for a group of a
+bot."""
 
 
 def _sizes_by_scan(
@@ -844,9 +860,9 @@ def _sizes_by_scan(
 ) -> Sequence[Row]:
     """Return (id, size) of the first entries after an id that a user may read.
 
-    For MySQL, and a user with very many active conversations: the statement
-    reads the log in order, and checks for each entry whether the user may read
-    it.
+    This is for MySQL, and for a user with very many active conversations. The
+    statement reads the log in order, and checks for each entry whether the user
+    may read it.
     """
     statement = (
         "SELECT m.id FROM message m FORCE INDEX (PRIMARY) "

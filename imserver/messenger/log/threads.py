@@ -48,11 +48,11 @@ are named."""
 MOST_UNREAD_REPLIES: Final = 100
 """Limit up to which the unread replies of a thread are counted."""
 MOST_LISTED: Final = 1000
-"""A list of threads reads this number of the user's newest threads. Each of
-them needs a look-up."""
+"""A list of threads reads this number of the user's newest threads. There is a
+limit because each thread needs a look-up."""
 MOST_ON_PAGE: Final = 50
 """The most threads on one page. The limit is low because the unread replies of
-each are counted."""
+each thread are counted."""
 
 _READER_COLUMNS: Final = "log, member, root, conversation, read_id, follows"
 _READERS: Final = (
@@ -77,11 +77,11 @@ first."""
 
 
 def beside(log: str, conversation: str, id: str) -> str:
-    """Return the SQL condition that only its thread shows a message.
+    """Return the SQL condition that only a thread shows a message.
 
-    The conversation itself does not show the message then. The parameters are
-    the SQL expressions of its columns: ``beside("m.log", "m.conversation",
-    "m.id")``.
+    In this case, the conversation itself does not show the message. The
+    parameters are the SQL expressions for the columns of the message:
+    ``beside("m.log", "m.conversation", "m.id")``.
     """
     return (
         "EXISTS (SELECT 1 FROM thread_reply t "
@@ -103,15 +103,15 @@ def is_beside(sql: Statements, log: int, conversation: int, id: int) -> bool:
 
 
 class ThreadIds(Struct, frozen=True):
-    """The ids of a thread: of its first message, and of its conversation."""
+    """The ids of the first message of a thread, and of its conversation."""
 
     thread: Annotated[int, about("The first message of the thread.")]
     conversation: Annotated[int, about("The conversation. A group has the same id.")]
 
 
 class ThreadState(ThreadIds, frozen=True, kw_only=True):
-    """A thread as one user sees it, without messages. ``unread``: at most
-    :data:`MOST_UNREAD_REPLIES`."""
+    """A thread as one user sees it, without messages. ``unread``: the number of
+    unread replies, at most :data:`MOST_UNREAD_REPLIES`."""
 
     last: Annotated[int, about("The last reply; 0: no reply.")]
     read: Annotated[int, about("The last reply that the user has read.")]
@@ -122,8 +122,8 @@ class ThreadState(ThreadIds, frozen=True, kw_only=True):
 
 
 class Thread(ThreadState, frozen=True, kw_only=True):
-    """A thread as one user sees it. ``message``: its first message; None: the
-    user may not read it, or it has expired."""
+    """A thread as one user sees it. ``message``: the first message. It is None
+    if the user may not read it, or if it has expired."""
 
     message: Entry | None
 
@@ -131,10 +131,10 @@ class Thread(ThreadState, frozen=True, kw_only=True):
 class ThreadWriter(Service):
     """Writes the replies of one transaction.
 
-    It writes the rows of the replies, the totals of their threads, and the
-    users who follow the threads. ``head`` is the head of the log, and
+    The object writes the rows of the replies, the totals of their threads, and
+    the users who follow the threads. ``head`` is the head of the log, and
     ``before`` the last id before the transaction. ``entries`` are the entries
-    of the transaction, which adds to the list.
+    of the transaction. The transaction adds entries to this list.
     """
 
     _sql: Statements
@@ -149,15 +149,16 @@ class ThreadWriter(Service):
     def complete(
         self, state: ConversationState, draft: Draft, is_past: bool = False
     ) -> Draft | Rejected:
-        """Add the data of its thread to the draft of a reply, and return it.
+        """Add the data of the thread to the draft of a reply, and return the
+        draft.
 
         A reply to a reply is in the same thread. A draft without ``about`` is
-        about the first message, so that clients without threads show it as a
-        reply to that message. Returns Rejected if the thread is in another
+        about the first message, so that clients without threads show the draft
+        as a reply to that message. Returns Rejected if the thread is in another
         conversation, or the sender may not read the message.
 
-        ``is_past``: the transaction is an import. Then no rights are checked,
-        and nothing is unread.
+        ``is_past``: whether the transaction is an import. If so, no rights are
+        checked, and no reply is unread.
         """
         self._is_past = is_past
         root = self._root_of(state, draft.thread)
@@ -202,7 +203,8 @@ class ThreadWriter(Service):
         self._replies = {}
 
     def _write_replies(self) -> None:
-        """Write a row for each reply, which leads from its thread to it."""
+        """Write a row for each reply, by which the reply is found from its
+        thread."""
         rows = []
         for root, replies in self._replies.items():
             for reply in replies:
@@ -218,7 +220,7 @@ class ThreadWriter(Service):
     def _root_of(self, state: ConversationState, id: int) -> int | None:
         """Return the first message of the thread that a message belongs to.
 
-        A message that is no reply begins its own thread. Returns None if the
+        A message that is not a reply begins its own thread. Returns None if the
         conversation has no such message, or the thread has expired.
         """
         index = id - self._before - 1
@@ -248,7 +250,7 @@ class ThreadWriter(Service):
             return None
         root = thread_in(bytes(meta))
         if root and root <= self._head.floor:
-            return None  # the thread has expired, except its last replies
+            return None  # only the last replies of the thread have not expired
         return root or id
 
     def _follow(
@@ -256,9 +258,10 @@ class ThreadWriter(Service):
     ) -> None:
         """Let users follow a thread, so that they are notified of replies.
 
-        These are the writers and the mentioned users, unless they follow or
-        have muted it already. ``author`` is the writer of the first message.
-        ``mentioned`` are the users whom the first message mentions.
+        These are the writers and the mentioned users, unless they already
+        follow the thread or have muted it. ``author`` is the writer of the
+        first message. ``mentioned`` are the users whom the first message
+        mentions.
         """
         log = self._head.number
         group = replies[0].conversation
@@ -273,7 +276,8 @@ class ThreadWriter(Service):
         readers = [
             (log, user, root, group, read, 1) for user, read in sorted(reads.items())
         ]
-        # A user who follows or has muted the thread keeps that row.
+        # A user who follows or has muted the thread already has a row, which
+        # stays.
         if readers:
             self._sql.insert_new("thread_reader", _READER_COLUMNS, readers)
         if self._is_past:
@@ -289,9 +293,9 @@ class ThreadWriter(Service):
         in it.
 
         These are the writers, the author of the first message, and the
-        mentioned users. A writer has read up to the first own reply. A
-        mentioned user has read up to the last entry before the first reply that
-        mentions them.
+        mentioned users. The read position of a writer is the writer's first
+        reply. The read position of a mentioned user is right before the first
+        reply that mentions the user.
         """
         first = replies[0].id
         reads_of_mentioned = dict.fromkeys(mentioned, first - 1)
@@ -300,7 +304,7 @@ class ThreadWriter(Service):
             reads_of_writers.setdefault(reply.sender, reply.id)
             for user in mentions_in(reply.message_meta()):
                 reads_of_mentioned.setdefault(user, reply.id - 1)
-        # Writers have read their own reply, also if it mentions them.
+        # If a reply mentions its own writer, the position of the writer counts.
         reads = {**reads_of_mentioned, **reads_of_writers}
         group = replies[0].conversation
         members = members_among(self._sql, self._head.number, group, list(reads))
@@ -315,9 +319,9 @@ class ThreadWriter(Service):
         The author of the first message, and the users whom it mentions, need to
         have been members at one of the replies.
 
-        An import may store a reply together with the leave of its sender, or in
-        another transaction. So the members at the end of the transaction are
-        not the right ones.
+        An import may store a reply in the same transaction as the leave of its
+        sender, or in another transaction. So the members at the end of the
+        transaction are not a reliable answer.
         """
         replies_of_user = _replies_by_user(replies, {author, *mentioned})
         statement = (
@@ -369,7 +373,7 @@ def _replies_by_user(
 def thread_in(meta: bytes) -> int:
     """Return the first message of the thread of a reply with this ``meta``.
 
-    Returns 0 if the message is no reply in a thread.
+    Returns 0 if the message is not a reply in a thread.
     """
     if THREAD_KEY not in meta:
         return 0
@@ -383,8 +387,8 @@ def thread_in(meta: bytes) -> int:
 def _totals(before: ThreadTotals | None, replies: Sequence[Entry]) -> ThreadTotals:
     """Return the totals of a thread with new replies.
 
-    ``before`` are the totals until now; None: these are the first replies. The
-    totals name the users who replied last.
+    ``before`` are the totals until now, or None if these are the first replies.
+    The totals name the users who replied last.
     """
     # The newest writer comes first, before the users named until now.
     writers = [reply.sender for reply in reversed(replies)]
@@ -405,7 +409,7 @@ def _totals(before: ThreadTotals | None, replies: Sequence[Entry]) -> ThreadTota
 def mentions_in(meta: MessageMeta) -> list[str]:
     """Return the users whom a message with this ``meta`` mentions, each once.
 
-    Texts that can be no id of a user are left out.
+    Texts that cannot be the id of a user are left out.
     """
     users = dict.fromkeys(meta.mentions)
     return [user for user in users if user and not text_objection(user, MAX_USER_BYTES)]
@@ -422,9 +426,9 @@ class ThreadStore(Store.Rows):
     def get(
         self, sql: Statements, head: LogHead, user: str, root: int
     ) -> Thread | None:
-        """Return the thread that a message begins, also without replies.
+        """Return the thread that a message begins, even if it has no replies.
 
-        Returns None if the user cannot read it.
+        Returns None if the user cannot read the thread.
         """
         return _thread(sql, head, user, root)
 
@@ -440,10 +444,10 @@ class ThreadStore(Store.Rows):
     ) -> tuple[list[Entry], int] | None:
         """Return a page of the last replies of a thread, ordered by id.
 
-        They have ids before ``before``; 0 means the end of the thread. Replies
-        that the user may not read or has hidden are left out. Returns also the
-        ``before`` of the next page; 0: there are no earlier replies. Returns
-        None if the user cannot read the thread.
+        The replies have ids below ``before``; 0 means the end of the thread.
+        Replies that the user may not read or has hidden are left out. The
+        second value is the ``before`` of the next page, or 0 if there are no
+        earlier replies. Returns None if the user cannot read the thread.
         """
         if _conversation_of(sql, head, user, root) is None:
             return None
@@ -456,8 +460,8 @@ class ThreadStore(Store.Rows):
         if is_cut:  # the page has no room for all readable replies
             return entries[::-1], entries[-1].id
         if len(ids) > limit:
-            # Continue before all replies that were looked at. The last ones may
-            # not be readable.
+            # Continue before all replies that were looked at, because the last
+            # of them may not be readable.
             return entries[::-1], ids[limit - 1]
         return entries[::-1], 0
 
@@ -482,7 +486,7 @@ class ThreadStore(Store.Rows):
             head.floor,
             limit + 1,
         )
-        # One row more shows whether there are more threads.
+        # One more row is read, to know whether there are more threads.
         rows = sql.query(_THREADS_OF_USER, values)
 
         roots = [row[0] for row in rows[:limit]]
@@ -507,8 +511,8 @@ class ThreadStore(Store.Rows):
     ) -> Thread | None:
         """Follow a thread, or mute it if ``follows`` is False.
 
-        Returns the thread, or None if the user cannot read it. A new follower
-        has read all replies until now.
+        Returns the thread, or None if the user cannot read the thread. A new
+        follower has read all replies until now.
         """
         conversation = _conversation_of(sql, head, user, root)
         if conversation is None:
@@ -528,10 +532,11 @@ class ThreadStore(Store.Rows):
     def read(
         self, sql: Statements, head: LogHead, user: str, root: int, id: int
     ) -> Thread | None:
-        """Advance the read position of a user in a thread; it never goes back.
+        """Advance the read position of a user in a thread. The position never
+        goes back.
 
         Nothing is stored for a thread that the user has never followed. Returns
-        the thread, or None if the user cannot read it.
+        the thread, or None if the user cannot read the thread.
         """
         if _conversation_of(sql, head, user, root) is None:
             return None
@@ -550,7 +555,8 @@ def _last_replies(
 ) -> list[int]:
     """Return the ids of the last replies of a thread, the newest first.
 
-    There are at most ``limit``, with ids before ``before``; 0: the end.
+    There are at most ``limit`` ids, all below ``before``. If ``before`` is 0,
+    the page begins at the end of the thread.
     """
     statement = (
         "SELECT id FROM thread_reply "
@@ -566,8 +572,8 @@ def _fitting_messages(
 ) -> tuple[dict[int, Entry], int]:
     """Fetch the first messages of threads, for a page with limited space.
 
-    Returns root → message, and how many of the threads fit on the page. The
-    user may not read all of the messages; those need no space.
+    Returns root → message, and how many of the threads fit on the page.
+    Messages that the user may not read need no space.
     """
     # Messages that cannot fit are not fetched.
     stored_sizes = readable_sizes(sql, head, user, roots)
@@ -582,7 +588,8 @@ def _fitting_messages(
 def _thread(sql: Statements, head: LogHead, user: str, root: int) -> Thread | None:
     """Return the thread that a message begins, as a user sees it.
 
-    A thread may have no replies. Returns None if the user cannot read it.
+    A thread may have no replies. Returns None if the user cannot read the
+    thread.
     """
     conversation = _conversation_of(sql, head, user, root)
     if conversation is None:
@@ -607,8 +614,8 @@ def _thread(sql: Statements, head: LogHead, user: str, root: int) -> Thread | No
 
 
 def _reader_row(sql: Statements, log: int, user: str, root: int) -> tuple[int, bool]:
-    """Return the read position of a user in a thread, and whether they follow
-    it."""
+    """Return the read position of a user in a thread, and whether the user
+    follows the thread."""
     statement = (
         "SELECT read_id, follows FROM thread_reader "
         "WHERE log = %s AND member = %s AND root = %s"
@@ -622,13 +629,13 @@ def _reader_row(sql: Statements, log: int, user: str, root: int) -> tuple[int, b
 def _conversation_of(
     sql: Statements, head: LogHead, user: str, root: int
 ) -> int | None:
-    """Return the conversation of a thread; None: the user cannot read the
+    """Return the conversation of a thread, or None if the user cannot read the
     thread.
 
     The user must be able to read its first message or its last reply.
     """
-    # The last reply decides if the first message has expired, or the user
-    # joined after it.
+    # If the first message has expired, or the user joined after it, the last
+    # reply decides.
     by_reply = (
         "SELECT id, conversation FROM thread_reply WHERE log = %s AND root = %s "
         "ORDER BY id DESC LIMIT 1"
@@ -642,7 +649,8 @@ def _conversation_of(
 
 
 def _last(sql: Statements, head: LogHead, root: int) -> int:
-    """Return the id of the last reply of a thread; 0: there is no reply."""
+    """Return the id of the last reply of a thread, or 0 if there is no
+    reply."""
     statement = (
         "SELECT id FROM thread_reply WHERE log = %s AND root = %s "
         "ORDER BY id DESC LIMIT 1"
@@ -689,8 +697,8 @@ class Replies(Struct, frozen=True):
     def is_silent(self, user: str, id: int) -> bool:
         """Tell whether a user is not notified of this message.
 
-        That is so if it is a reply in a thread which the user does not follow,
-        or has read so far. Messages outside threads are never silent.
+        A reply is silent if the user does not follow its thread, or has already
+        read it. Messages outside threads are never silent.
         """
         root = self.roots.get(id)
         if root is None:
@@ -705,7 +713,7 @@ NO_REPLIES: Final = Replies()
 def replies_beside(
     sql: Statements, head: LogHead, conversation: int, ids: Sequence[int]
 ) -> Replies:
-    """Return the messages among these that only a thread shows.
+    """Return the messages with these ids that only a thread shows.
 
     The result also has the followers of their threads. ``ids`` are messages of
     one conversation, in order, and at least one.
@@ -718,7 +726,8 @@ def replies_beside(
     rows = sql.query(statement, (head.number, conversation, ids[0], ids[-1]))
     if not rows:
         return NO_REPLIES
-    # The range may have replies that were not asked for.
+    # The query reads a range of ids, so replies that were not asked for are
+    # left out here.
     messages = set(ids)
     roots = {id: root for id, root in rows if id in messages}
     threads = list(dict.fromkeys(roots.values()))
@@ -728,7 +737,8 @@ def replies_beside(
 def _followers_of(
     sql: Statements, log: int, roots: Sequence[int]
 ) -> dict[int, dict[str, int]]:
-    """Return first message of a thread → its followers, with read positions."""
+    """Return the first message of a thread → its followers, with their read
+    positions."""
     statement = (
         "SELECT root, member, read_id FROM thread_reader "
         "WHERE log = %s AND follows = 1 AND root IN {}"
