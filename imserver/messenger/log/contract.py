@@ -3,9 +3,10 @@
 A user id is text, unique in its app. A conversation has a number, unique in its
 app. Its kind is ``user``, ``group`` or ``room``. A ``user`` conversation has
 two users, ordered by id. A ``room`` has the messages in the live room of that
-name; the log does not decide who reads them. An entry's ``id`` is its position
-in the log of its app: contiguous, in commit order. Its ``seq`` is contiguous in
-its conversation.
+name. The log does not decide who reads these messages. The ``id`` of an entry
+is its position in the log of its app. Ids are contiguous, in commit order. The
+``seq`` of an entry is its position in its conversation. Seqs are contiguous,
+too.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ SECOND_MS: Final = 1000
 
 ConversationKind = Literal["user", "group", "room"]
 Everybody = Literal["", "members", "all"]
-"""The users who are members of a group without joining: nobody; all accounts
-but guests and bots; or guests, too."""
+"""The users who are members of a group without joining. ``""``: nobody.
+``members``: all accounts except guests and bots. ``all``: guests, too."""
 
 
 class RejectReason:
@@ -38,9 +39,9 @@ class RejectReason:
     UNKNOWN_CONVERSATION: Final = "unknown_conversation"
     """The app has no such conversation."""
     UNKNOWN_MESSAGE: Final = "unknown_message"
-    """The user can read no such message."""
+    """There is no such message that the user can read."""
     NOT_MEMBER: Final = "not_member"
-    """The sender is not (or no longer) a member."""
+    """The sender is not a member, or is no longer one."""
     MUTED: Final = "muted"
     """The sender is muted, in the group or in the whole app."""
     INVALID: Final = "invalid"
@@ -57,20 +58,21 @@ class RejectReason:
     NOT_BOT: Final = "not_bot"
     """Only bots send buttons."""
     UNKNOWN_ACCOUNT: Final = "unknown_account"
-    """The receiver has no account, in an app whose users all have accounts."""
+    """The receiver has no account, but all users of the app have accounts."""
     SUPERSEDED: Final = "superseded"
     """The sender has a newer uplink session."""
     NOT_ALLOWED: Final = "not_allowed"
-    """No permission to change the group."""
+    """The user has no permission to change the group."""
     READ_ONLY: Final = "read_only"
-    """The group lets only its owner and admins write, or reply in threads."""
+    """The group lets only its owner and admins write here or reply in
+    threads."""
     ANSWERED: Final = "answered"
     """The question is closed, or the user has given another answer to it."""
     FIXED: Final = "fixed"
     """The message is a question whose text cannot change: somebody has answered
     it, or its author has fixed it."""
     FULL: Final = "full"
-    """A limit is reached: the one in ``detail``, or the number of members."""
+    """A limit is reached: the limit in ``detail``, or the number of members."""
     TAKEN: Final = "taken"
     """Another group has the handle."""
     WITHDRAWN: Final = "withdrawn"
@@ -82,7 +84,7 @@ class Draft(Struct, frozen=True, kw_only=True):
     ``conversation`` and ``room``, also if it is ``about`` a message.
 
     ``kind``: a feature leaves it at ``message``. Clients also send a
-    ``recall``, an ``edit`` or a ``press``. Reactions and pins are no drafts;
+    ``recall``, an ``edit`` or a ``press``. Reactions and pins are not drafts:
     ``store.part(MessageLog).annotations`` adds them.
     """
 
@@ -99,13 +101,14 @@ class Draft(Struct, frozen=True, kw_only=True):
     ``custom``, or a type of the back end's own."""
     body: bytes = b""
     client_msg_id: str = ""
-    """An id that is unique per app and sender, at most 64 bytes. ``""``: no id;
-    a resend then creates a new message."""
+    """An id that is unique per app and sender, at most 64 bytes. ``""`` means
+    no id, so a resend creates a new message."""
     time_ms: int = 0
-    """Time of sending in Unix milliseconds; 0: when it is stored."""
+    """The time of sending in Unix milliseconds. 0 means the time at which the
+    draft is stored."""
     about: int = 0
-    """Id of the entry that this one recalls, edits, presses or replies to; 0:
-    no entry."""
+    """The id of the entry that this draft recalls, edits, presses or replies
+    to. 0 means no entry."""
     meta: bytes = b""
     """JSON, for example mentions: users, and handles of groups behind an ``@``.
     Only bots may send buttons."""
@@ -114,27 +117,28 @@ class Draft(Struct, frozen=True, kw_only=True):
     which the first message creates."""
     saved: bool = False
     """Whether the message is stored in the conversation of ``to_user`` with
-    themselves, whoever sends it."""
+    themselves. The sender may be another user."""
     to_anybody: bool = False
-    """Whether ``to_user`` may have no account, in an app whose users have
+    """Whether ``to_user`` need not have an account, in an app whose users have
     accounts. Clients of GoChat need this."""
     conversation: int = 0
     """The id of a conversation. The sender must be a member."""
     group: bool = False
-    """True: ``conversation`` must be a group. False: it may be any conversation
-    of the sender."""
+    """If True, ``conversation`` must be a group. If False, it may be any
+    conversation of the sender."""
     room: str = ""
     """The name of a room of the ``action`` dialect, or of a channel with the
     history ``log``."""
     thread: int = 0
-    """Id of a message of the same conversation; this draft is a reply in its
-    thread. 0: the draft is no reply."""
+    """The id of a message of the same conversation. This draft is a reply in
+    the thread of that message. 0 means that the draft is not a reply."""
     also: bool = False
-    """The conversation shows the reply, too, not its thread alone."""
+    """Whether the conversation shows the reply, too, and not only its
+    thread."""
     uplink_session: int = 0
     """The session that sends the draft, if only the sender's newest session may
-    send (:meth:`imserver.messenger.log.writer.LogWriter.begin_uplink`); 0:
-    every session may."""
+    send (:meth:`imserver.messenger.log.writer.LogWriter.begin_uplink`). 0 means
+    that every session may send it."""
 
 
 Entry = Message
@@ -142,8 +146,8 @@ Entry = Message
 
 
 class Appended(Struct, frozen=True):
-    """A draft was stored. ``repeated``: an earlier request has stored it; this
-    is the result of that request."""
+    """A draft was stored. ``repeated``: whether an earlier request has stored
+    the draft. This is then the result of that request."""
 
     entry: Entry
     repeated: bool = False
@@ -179,8 +183,8 @@ class Rejected(Struct, frozen=True):
     ``superseded``."""
     detail: str = ""
     until: int = 0
-    """The end of a mute in the whole app, in Unix seconds; 0: the reason is
-    another one."""
+    """The end of a mute in the whole app, in Unix seconds. 0 means that the
+    reason is not such a mute."""
 
     @property
     def reply_code(self) -> int:
@@ -196,7 +200,7 @@ class Rejected(Struct, frozen=True):
 
     @property
     def explanation(self) -> str:
-        """The text of the problem; ``""``: the default text of the problem."""
+        """The text of the problem. ``""`` means the default text."""
         if self.reason == RejectReason.BLOCKED:
             return "The receiver does not allow it"
         return self.detail
@@ -206,7 +210,7 @@ class StorageUnsure(StorageUnavailable):
     """It is unknown whether the database stored the entry.
 
     Set ``on_known`` to receive the final result. The log calls it before it
-    delivers the entry. It must not switch.
+    delivers the entry. The function must not switch greenlets.
     """
 
     on_known: Callable[[Stored], None] | None = None
@@ -217,31 +221,33 @@ Stored = Appended | Rejected | StorageUnavailable
 
 
 class Membership(Struct, frozen=True, kw_only=True):
-    """Membership of a user in a conversation, for a range of log ids. Joining
-    again adds another row.
+    """The membership of a user in a conversation, for a range of log ids.
+    Joining again adds another row.
 
-    The user receives entries with ``joined_id < id <= left_id``. The first is
-    the entry about the join, the last the entry about the leave. Where the
-    group shows its whole history, the user may read earlier ones.
+    The user receives entries with ``joined_id < id <= left_id``. The first of
+    these is the entry about the join, and the last is the entry about the
+    leave. If the group shows its whole history, the user may also read earlier
+    entries.
     """
 
     user: str
     conversation: int
     joined_id: int
     left_id: int | None = None
-    """None: still a member."""
+    """The id of the entry about the leave. None means that the user is still a
+    member."""
     role: str = "member"
     """``owner``, ``admin`` or ``member``."""
     muted_until: int = 0
-    """Unix seconds."""
+    """When the mute of the member ends, in Unix seconds."""
     kind_of_conversation: ConversationKind = "group"
     bot: bool = False
-    """The member of a group is a bot, which reads only the entries that name
-    it."""
+    """Whether the member of a group is a bot, which reads only the entries that
+    name it."""
 
 
 class Conversation(Struct, frozen=True, kw_only=True):
-    """A conversation in a list. ``name``: of a group or a room."""
+    """A conversation in a list. ``name``: the name of a group or a room."""
 
     id: int
     kind: ConversationKind
@@ -251,9 +257,9 @@ class Conversation(Struct, frozen=True, kw_only=True):
     last_id: int = 0
     last_seq: int = 0
     created: int = 0
-    """Unix seconds."""
+    """When the conversation was created, in Unix seconds."""
     open: bool = False
-    """A group that anybody may join."""
+    """Whether anybody may join the group."""
     everybody: Everybody = ""
     """The users who are members without joining."""
     options: int = 0
@@ -261,16 +267,16 @@ class Conversation(Struct, frozen=True, kw_only=True):
     bots: tuple[str, ...] = ()
     """The members of a group that are bots."""
     avatar: str = ""
-    """Of a group: URL of its picture."""
+    """The URL of the picture of a group."""
     description: str = ""
-    """Of a group."""
+    """The description of a group."""
     handle: str = ""
-    """The name by which messages to any group mention the members of this
-    group; ``""``: the group has no handle."""
+    """The name by which messages in any group mention the members of this
+    group. ``""`` means that the group has no handle."""
 
     def peer(self, reader: str) -> str:
-        """The other user of the conversation of ``reader``, who may be the
-        reader; ``""`` in a group."""
+        """Return the other user of the conversation of ``reader``, who may be
+        the reader. In a group, the result is ``""``."""
         if not self.members:
             return ""
         if self.members[1] == reader:
@@ -278,13 +284,13 @@ class Conversation(Struct, frozen=True, kw_only=True):
         return self.members[1]
 
     def option_values(self) -> dict[str, str]:
-        """The options of a group with their values: history, invite, rename,
-        pin, bots, write, reply."""
+        """Return the options of a group with their values: history, invite,
+        rename, pin, bots, write, reply."""
         return options_of(self.options)
 
     def may_write(self, role: str, in_thread: bool = False) -> bool:
-        """Whether a member with this role may write, or (``in_thread``) reply
-        in a thread alone."""
+        """Tell whether a member with this role may write. If ``in_thread``,
+        tell whether the member may reply in a thread alone."""
         return may_write(self.options, role, in_thread)
 
 
@@ -299,19 +305,20 @@ class ConversationSummary(Struct, frozen=True):
     """The newest entry that the user may read and has not hidden. Reactions and
     pins do not count."""
     unread: int
-    """Number of messages of others after ``read``, among the newest
-    :data:`UNREAD_ENTRIES` entries; at most :attr:`MOST_UNREAD`."""
+    """The number of messages of others after ``read``, among the newest
+    :data:`UNREAD_ENTRIES` entries. It is at most :attr:`MOST_UNREAD`."""
     read: int
-    """Read position of the user."""
+    """The read position of the user."""
     role: str = "member"
     position: int = 0
-    """Id of the newest entry of any kind, hidden or not. It orders the list."""
+    """The id of the newest entry of any kind, hidden or not. The list is
+    ordered by this id."""
     mentions: int = 0
-    """Number of the unread messages that mention the user; at most
+    """The number of unread messages that mention the user. It is at most
     :attr:`MOST_UNREAD`."""
     is_new: bool = False
-    """The user became a member after everything that they have read, and has
-    not written ``last``. The user is not the owner."""
+    """Whether the conversation is new to the user: the user joined it after the
+    read position, has not written ``last``, and is not the owner."""
     unread_more: bool = False
     """Whether there are more than :attr:`MOST_UNREAD` unread messages."""
 
@@ -339,22 +346,22 @@ class ReceiptCount(Struct, frozen=True):
 class MarkResult(Struct, frozen=True):
     """Result of setting a position: the new position, and the users to notify.
 
-    ``moved`` False: the position was not behind the given one. ``authors``:
-    other users who wrote the entries that are read now (at most the newest
-    :data:`MOST_RECEIPTED` of them).
+    ``moved`` is False if the position was not before the given position.
+    ``authors``: other users who wrote the entries that are read now (at most
+    the newest :data:`MOST_RECEIPTED` of them).
     """
 
     receipt: Receipt
     version: int
-    """Version of the user's marks."""
+    """The version of the user's marks."""
     moved: bool = False
     authors: tuple[str, ...] = ()
 
 
 class Marks(Struct, frozen=True):
-    """Changes of a user's marks, and of others' receipts, after a version.
-    Stored per user, outside the log. ``more``: there are further changes after
-    ``version``."""
+    """Changes of a user's marks, and of others' receipts, after a version. They
+    are stored per user, outside the log. ``more``: whether there are further
+    changes after ``version``."""
 
     version: int
     """The version up to which the changes are complete."""
@@ -370,7 +377,7 @@ class Marks(Struct, frozen=True):
 class Change(Struct, frozen=True):
     """A stored change of a group, a reaction or a pin, with its entry.
 
-    ``entry`` is None if nothing had to change. ``users``: users whose
+    ``entry`` is None if nothing had to change. ``users``: the users whose
     membership changed.
     """
 
@@ -388,12 +395,13 @@ class LogExtent(Struct, frozen=True):
     lost: tuple[tuple[int, int], ...] = ()
 
     def continues(self, cursor: int) -> bool:
-        """Whether a client with this cursor can continue: the log has every
-        entry after the cursor, and the entry at the cursor was not lost."""
+        """Tell whether a client with this cursor can continue. It can if the
+        log has every entry after the cursor, and if the entry at the cursor was
+        not lost."""
         return self.floor <= cursor <= self.head and not self.is_lost(cursor)
 
     def is_lost(self, cursor: int) -> bool:
-        """Whether the database has lost the entry at this cursor."""
+        """Tell whether the database has lost the entry at this cursor."""
         return any(first <= cursor <= last for first, last in self.lost)
 
 
@@ -401,11 +409,11 @@ NO_LOG: Final = LogExtent(0, 0)
 
 
 class PublicationPage(Struct, frozen=True):
-    """Messages of a channel in the requested order. ``more``: further ones
-    follow in this order.
+    """Messages of a channel in the requested order. ``more``: whether further
+    messages follow in this order.
 
-    ``last``: id of the newest entry of the channel, 0 without one. ``extent``:
-    of the log.
+    ``last``: the id of the newest entry of the channel, or 0 if there is no
+    entry. ``extent``: the extent of the log.
     """
 
     entries: list[Entry]
@@ -416,14 +424,14 @@ class PublicationPage(Struct, frozen=True):
 
 MOST_UNREAD: Final = ConversationSummary.MOST_UNREAD
 UNREAD_ENTRIES: Final = 5000
-"""Number of the newest entries, of all kinds and all senders, among which
+"""The number of the newest entries, of all kinds and all senders, among which
 unread messages are counted. Without this limit, a user who writes and never
 reads would make a list of conversations slow."""
 MOST_RECEIPTED: Final = 1000
 
 
 def page_size(entry: Entry) -> int:
-    """Size of an entry on a page."""
+    """Return the size of an entry on a page, in bytes."""
     if entry.reactions:
         reactions = len(msgspec.json.encode(entry.reactions))
     else:
@@ -443,9 +451,10 @@ OPTIONS: Final[dict[str, tuple[int, str, str]]] = {
 """Option of a group → its bit, its value if the bit is not set (the default),
 and its value if it is set.
 
-``history``: which messages members may read who join from then on. ``bots``:
-which messages bots read from then on. The other options have the lowest role
-that may do it. A member who may write may also reply in threads.
+``history``: which messages a member who joins from then on may read. ``bots``:
+which messages bots read from then on. The value of each other option is the
+lowest role that may do the act. A member who may write may also reply in
+threads.
 """
 OPENNESS: Final[tuple[tuple[bool, Everybody], ...]] = (
     (False, ""),
@@ -459,8 +468,9 @@ distinguish 0 from other values."""
 
 
 def openness_of(column: int) -> tuple[bool, Everybody]:
-    """The meaning of the column. A value of a later release means a closed
-    group with members who have joined."""
+    """Return the meaning of the column ``open``. If a later release has written
+    the value, the group counts as closed, and nobody is a member without
+    joining."""
     if column < len(OPENNESS):
         return OPENNESS[column]
     return OPENNESS[0]
@@ -472,23 +482,24 @@ its handle."""
 
 
 def may_write(options: int, role: str, in_thread: bool = False) -> bool:
-    """Whether the options of a group let a member with this role write, or
-    (``in_thread``) reply in a thread alone."""
+    """Tell whether the options of a group let a member with this role write. If
+    ``in_thread``, tell whether they let the member reply in a thread alone."""
     if role != "member" or not options & OPTIONS["write"][0]:
         return True
     return in_thread and not options & OPTIONS["reply"][0]
 
 
 def options_of(bits: int) -> dict[str, str]:
-    """The options of a group, with their values."""
+    """Return the options of a group, with their values."""
     return {name: values[bool(bits & bit)] for name, (bit, *values) in OPTIONS.items()}
 
 
 class GroupState(Struct, frozen=True):
-    """State of a group before a change. ``roles``: of the acting user and of
-    the named users, as far as they are members. ``open``: anybody may join.
-    ``options``: with their values. ``muted``: the muted members. ``everybody``:
-    who is a member without joining. ``bots``: the members who are bots."""
+    """The state of a group before a change. ``roles``: the roles of the acting
+    user and of the named users, if they are members. ``open``: whether anybody
+    may join. ``options``: the options with their values. ``muted``: the muted
+    members. ``everybody``: which users are members without joining. ``bots``:
+    the members who are bots."""
 
     roles: Mapping[str, str]
     open: bool
@@ -499,31 +510,33 @@ class GroupState(Struct, frozen=True):
 
 
 Right = Callable[[GroupState], Rejected | None]
-"""Permission check for a change of a group. It runs under the log's lock, so
-nothing happens between the check and the change. It may run in another thread,
-so it must use only its argument."""
+"""A permission check for a change of a group. The check runs under the log's
+lock, so nothing happens between the check and the change. It may run in another
+thread, so it must use only its argument."""
 
 
 # --- data between senders, the log, and the deliverers
 # -------------------------
 
 Done = Callable[[Stored], None]
-"""A function that gets the result of a draft. It is called once, and must not
-switch."""
+"""A function that gets the result of a draft. The function is called once, and
+must not switch greenlets."""
 
 
 class DraftSource(Protocol):
     """The row of a feature that decides about a draft. One transaction stores
     the message and changes the row, or does neither. Both methods run in this
-    transaction of the log. It may run again, perhaps in another thread."""
+    transaction of the log. The transaction may run again, perhaps in another
+    thread."""
 
     def holds(self, sql: Statements) -> bool:
-        """Lock the row, and return whether it lets the draft be stored. Called
-        in the order of the drafts: a draft sees the changes of the drafts
-        before it."""
+        """Lock the row, and return whether it lets the draft be stored. The
+        calls come in the order of the drafts, so a draft sees the changes of
+        earlier drafts."""
 
     def stored(self, sql: Statements, entry: Entry) -> None:
-        """Delete the row or change it: the message is stored as this entry."""
+        """Delete or change the row, because the message is stored as this
+        entry."""
 
 
 class DraftOwner(Protocol):
@@ -538,13 +551,13 @@ class DraftOwner(Protocol):
 class AppendRequest(Struct, eq=False):
     """A draft in the queue of the log, and its result.
 
-    ``done`` gets the result; None: nobody waits for it any more. If there is an
-    ``owner``, the owner gets the result and passes it on. ``connection``: of
-    the sender. ``to_account``: the receiver of a first message must have an
-    account. ``source``: the row that decides about the draft. A result
-    StorageUnavailable means that nothing was stored. StorageUnsure means that
-    the answer to COMMIT did not come in time; its ``on_known`` receives the
-    final result.
+    ``done`` gets the result. It is None if nobody waits for the result any
+    more. If there is an ``owner``, the owner gets the result and passes it on.
+    ``connection``: the connection of the sender. ``to_account``: whether the
+    receiver of a first message must have an account. ``source``: the row that
+    decides about the draft. The result StorageUnavailable means that nothing
+    was stored. StorageUnsure means that the answer to COMMIT did not come in
+    time; its ``on_known`` receives the final result.
     """
 
     app: str
@@ -555,21 +568,22 @@ class AppendRequest(Struct, eq=False):
     to_account: bool = False
     source: DraftSource | None = None
     resend: bytes | None = None
-    """The digest of the ``client_msg_id``, None without one."""
+    """The digest of the ``client_msg_id``, or None if there is no such id."""
     rejected: Rejected | None = None
-    """The draft is invalid, and waits only to be answered in order."""
+    """Set if the draft is invalid. The draft then waits only to be answered in
+    order."""
     size: int = 0
-    """Size of the content in bytes."""
+    """The size of the content in bytes."""
     outcome: Stored | None = None
     """The result, set in the transaction."""
     unsure: StorageUnsure | None = None
-    """Set if the request was answered with it."""
+    """Set if the request was answered with this error."""
 
 
 class Commit(Struct, frozen=True, gc=False, tag="l", array_like=True):
     """The entries that a transaction stored in the log of an app, with ids from
-    ``first`` to ``last``: all entries, or the ones for this node. Nodes send
-    each other this struct."""
+    ``first`` to ``last``. ``entries`` has all of them, or only the entries for
+    this node. Nodes send each other this struct."""
 
     app: str
     first: int
@@ -590,12 +604,12 @@ class LogObserver(Protocol):
     def committed(
         self, app: str, first: int, last: int, entries: Sequence[Entry]
     ) -> None:
-        """Called after a transaction of this node has stored these entries of
-        one of :attr:`apps`. Never switches greenlets."""
+        """Process the entries that a transaction of this node has stored in one
+        of :attr:`apps`. Never switches greenlets."""
 
     def undelivered(self, app: str) -> int | None:
-        """The position in the log after which entries must not expire yet.
-        None: all entries may expire. Switches greenlets.
+        """Return the position in the log after which entries must not expire
+        yet, or None if all entries may expire. Switches greenlets.
 
         Raises StorageUnavailable.
         """

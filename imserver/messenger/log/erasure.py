@@ -1,11 +1,12 @@
-"""Removes an erased user from the log of an app: the messages that they wrote,
-the messages of the server to them alone, their reactions, and their name.
+"""Removes an erased user from the log of an app: the user's messages, the
+messages of the server to this user alone, the user's reactions, and the user's
+name.
 
-Ids and seqs stay contiguous: each entry keeps its place, without content, and
-with another name as its sender. Clients get a recall for each message. Its
-sender is the other name, and its ``meta`` has ``erased``. The work runs in
-transactions of a few entries, so that others can write in between. It may be
-repeated.
+Ids and seqs stay contiguous: each entry keeps its place, but loses its content,
+and gets another name as its sender. Clients get a recall for each message. The
+sender of the recall is the other name, and its ``meta`` has ``erased``. Each
+transaction changes only a few entries, so that other requests can write in
+between. The erasure may be repeated.
 """
 
 import json
@@ -43,9 +44,9 @@ from imserver.messenger.log.writer import WritingPart
 from imserver.plugin.runtime import Service
 
 AT_ONCE: Final = 50
-"""Entries that one transaction changes."""
+"""The most entries that one transaction changes."""
 _LOOK: Final = 10_000
-"""Ids in which one query looks for entries of a user."""
+"""The number of ids in which one query looks for entries of a user."""
 
 
 class UserEraser(WritingPart):
@@ -56,8 +57,8 @@ class UserEraser(WritingPart):
         """Erase a user from the log of an app.
 
         The user has left all groups before. ``name`` replaces the id of the
-        user in the log. It works in many small transactions, and may be called
-        again after an error.
+        user in the log. The method works in many small transactions, and may be
+        called again after an error.
         """
         # Pairs come first: `_begin` finds the conversations under the new name.
         self._change(app, partial(_rename_pairs, user, name))
@@ -68,7 +69,7 @@ class UserEraser(WritingPart):
         last, notices = self._begin(app, name)
         needles = _spellings_of(user)
 
-        # Then the entries, piece by piece.
+        # Then change the entries, piece by piece.
         after = 0
         while after < last:
             ids, after = self._find_some(app, user, notices, needles, after, last)
@@ -82,8 +83,8 @@ class UserEraser(WritingPart):
         self._change(app, partial(_forget_memberships, user))
 
     def _change(self, app: str, work: Callable[[AppTransaction], bool]) -> None:
-        """Run ``work`` in one transaction after the other, until nothing is
-        left to do.
+        """Run ``work`` in one transaction after another, until nothing is left
+        to do.
 
         ``work`` returns whether it must be called again.
         """
@@ -96,16 +97,16 @@ class UserEraser(WritingPart):
     ) -> tuple[int, tuple[int, int]]:
         """Return the last id of the log, and the user's own two conversations.
 
-        Only the user reads these: the one with the server, and the one with
-        themselves. 0 means that there is no such conversation. ``name`` is the
-        new name of the user.
+        Only the user reads these two: the conversation with the server, and the
+        conversation of the user with themselves. 0 means that there is no such
+        conversation. ``name`` is the new name of the user.
         """
         statement = "SELECT id FROM conversation WHERE log = %s AND pair IN (%s, %s)"
         with_server = pair_of("", name)
         with_self = pair_of(name, name)
         rows = sql.query(statement, (head.number, with_server, with_self))
         ids = [int(row[0]) for row in rows]
-        # Fill up to two. No entry is in the conversation 0.
+        # Add zeros until there are two. No entry is in the conversation 0.
         ids += [0, 0]
         return head.last_id, (ids[0], ids[1])
 
@@ -122,13 +123,14 @@ class UserEraser(WritingPart):
     ) -> tuple[list[int], int]:
         """Return the next entries that name a user, at most :data:`AT_ONCE`.
 
-        The user is the sender or in the ``meta``, or the entry is in one of the
-        conversations ``notices``. Returns also the id up to which the log was
-        searched. ``needles`` are spellings of the user in ``meta``. The search
-        has the ids after ``after``, up to ``last``.
+        An entry is included if the user is its sender, if its ``meta`` names
+        the user, or if it is in one of the conversations ``notices``. The
+        second value is the id up to which the log was searched. ``needles`` are
+        the spellings of the user in ``meta``. The search covers the ids after
+        ``after``, up to ``last``.
         """
         after = max(after, head.floor)
-        # No index leads to names in `meta`, so the log is read in pieces.
+        # There is no index of names in `meta`, so the log is read in pieces.
         upto = end_of_look(sql, head.number, after, last, _LOOK)
         named = " OR ".join([sql.contains("meta")] * len(needles))
         rows = sql.query(
@@ -138,14 +140,14 @@ class UserEraser(WritingPart):
             (head.number, after, upto, user, *notices, *needles, AT_ONCE),
         )
         ids = [int(id) for (id,) in rows]
-        if len(ids) == AT_ONCE:  # there may be more after the last one
+        if len(ids) == AT_ONCE:  # there may be more after the last entry
             upto = ids[-1]
         return ids, upto
 
 
 def _spellings_of(user: str) -> list[bytes]:
-    """Return the spellings of a user id in ``meta``: with letters, and with
-    escapes."""
+    """Return the spellings of a user id in ``meta``: as plain letters, and with
+    the escapes of JSON."""
     spellings = (msgspec.json.encode(user), json.dumps(user).encode())
     return list(dict.fromkeys(spellings))
 
@@ -157,7 +159,7 @@ def _rename_pairs(user: str, name: str, transaction: AppTransaction) -> bool:
     """Rename the user in some conversations of two.
 
     Returns whether there may be more. The pair of users is the key of such a
-    conversation, so it is written anew.
+    conversation, so the key is written anew.
     """
     sql = transaction.sql
     log = transaction.log
@@ -169,7 +171,7 @@ def _rename_pairs(user: str, name: str, transaction: AppTransaction) -> bool:
     )
 
     for id, pair in rows:
-        # Both are the user in a conversation with themselves.
+        # If the conversation is of the user with themselves, both are the user.
         one, other = members_of(pair)
         if one == user:
             one = name
@@ -204,7 +206,7 @@ def _withdraw_some(user: str, transaction: AppTransaction) -> bool:
 
 
 def _rename_votes(user: str, name: str, transaction: AppTransaction) -> bool:
-    """Rename the user in all votes, which still count.
+    """Rename the user in all votes. The votes still count.
 
     Returns False, because nothing is left to do.
     """
@@ -225,13 +227,14 @@ class _Entry(Struct):
 
 
 class _OwnEntries(Service):
-    """Erases entries of one user: written by the user, or to the user alone."""
+    """Erases the entries that one user has written, or that only this user
+    reads."""
 
     transaction: AppTransaction
     name: str
     """The name that replaces the user."""
     messages: Collection[int]
-    """The messages among the entries that have readers."""
+    """The entries that are messages with readers."""
     states: Mapping[int | bytes, ConversationState]
     """The conversations of these messages."""
     empty: Collection[int]
@@ -240,12 +243,12 @@ class _OwnEntries(Service):
     def erase(self, entry: _Entry, renamed: bytes) -> None:
         """Remove the content of an entry.
 
-        ``renamed`` is its ``meta``, with the new name in place of the user.
-        Changes of groups keep their content for the members.
+        ``renamed`` is the ``meta`` of the entry, with the new name in place of
+        the user. Changes of groups keep their content for the members.
         """
         sql = self.transaction.sql
         log = self.transaction.log
-        # Readers must learn of it, so a recall is added to the log.
+        # Readers must learn of the erasure, so a recall is added to the log.
         if entry.id in self.messages and entry.conversation in self.states:
             self._recall(entry)
         elif entry.kind in _WITH_CONTENT and entry.about not in self.messages:
@@ -253,8 +256,8 @@ class _OwnEntries(Service):
             # message, has no readers.
             self._empty(entry)
         elif entry.kind == NUMBERS["group"]:
-            # The names of a group belong to its members; without members, to
-            # nobody.
+            # The texts of a group belong to its members. If a group has no
+            # members, its texts are removed.
             if entry.conversation in self.empty:
                 renamed = without_group_texts(renamed)
             _set(sql, log, entry.id, body=b"", meta=renamed)
@@ -262,9 +265,9 @@ class _OwnEntries(Service):
             _set(sql, log, entry.id, meta=renamed)
 
     def _empty(self, entry: _Entry) -> None:
-        """Remove the content of an entry without readers, in its own row.
+        """Remove the content of an entry that has no readers.
 
-        It then looks like a recall. A press of a button remains a press.
+        The row then looks like a recall. A press of a button remains a press.
         """
         sql = self.transaction.sql
         log = self.transaction.log
@@ -300,11 +303,11 @@ def _erase_some(
     ids: Sequence[int],
     transaction: AppTransaction,
 ) -> bool:
-    """Erase the user's own entries among these, and rename the user in the
-    others.
+    """Erase the user's own entries with these ids, and rename the user in the
+    other entries.
 
-    Nobody but the user reads the conversations ``notices``, so their entries
-    count as the user's own. Returns False, because nothing is left to do.
+    Only the user reads the conversations ``notices``, so their entries count as
+    the user's own. Returns False, because nothing is left to do.
     """
     sql = transaction.sql
     log = transaction.log
@@ -315,7 +318,7 @@ def _erase_some(
     own_entries = _OwnEntries(transaction, name, messages, states, empty)
 
     new_senders: list[Row] = []
-    # In the order of the log, as they were written.
+    # The entries are changed in the order of the log.
     for entry in entries:
         renamed = with_other_name(entry.meta, user, name)
         if _is_own(entry, user, notices):
@@ -333,8 +336,8 @@ def _erase_some(
 def _is_own(entry: _Entry, user: str, notices: tuple[int, int]) -> bool:
     """Tell whether an entry counts as the user's own.
 
-    The user has sent it, or is its only reader: nobody else reads the
-    conversations ``notices``.
+    It does if the user has sent the entry, or is its only reader. Only the user
+    reads the conversations ``notices``.
     """
     is_notice = entry.conversation in notices and entry.kind in _WITH_CONTENT
     return is_notice or entry.sender == user
@@ -345,7 +348,7 @@ _NEW_SENDER: Final = (
     "WHERE log = %s AND id = %s"
 )
 """Gives an entry another sender. The digest of a resend is made from the old
-one, so it is removed, too."""
+sender, so it is removed, too."""
 _NO_TEXTS: Final = (
     "UPDATE conversation SET name = '', avatar = NULL, description = NULL "
     "WHERE log = %s AND id = %s"
@@ -358,7 +361,7 @@ def _messages_of(
 ) -> set[int]:
     """Return the user's messages among these entries that others have read.
 
-    Nobody but the user reads the conversations ``notices``.
+    Only the user reads the conversations ``notices``.
     """
     return {
         entry.id
@@ -372,7 +375,8 @@ def _messages_of(
 def _empty_groups(sql: Statements, log: int, entries: Sequence[_Entry]) -> set[int]:
     """Return the groups of these entries that have no members any more.
 
-    Only an entry that changes a group, or tells of a leave, can be of one.
+    Only entries that change a group or tell of a leave are considered, because
+    only these can belong to such a group.
     """
     changed_groups = {
         entry.conversation
@@ -420,8 +424,8 @@ def _forget_copies(
     """
     sql = transaction.sql
     log = transaction.log
-    # Other copies may contain the same text by accident. They are written as
-    # they were.
+    # Other copies may contain the same text by accident. Their text stays as it
+    # is.
     rows = _copies_with(sql, log, user, needles)
     for act, id, meta, annotations in rows:
         renamed = _renamed_copy(bytes(meta), user, name)
@@ -439,7 +443,7 @@ def _copies_with(
 ) -> list[Row]:
     """Return the copies of others' messages that contain one of ``needles``.
 
-    Each is (act, id, meta, annotations).
+    Each row is (act, id, meta, annotations).
     """
     conditions = [sql.contains("meta")] * len(needles)
     conditions += [sql.contains("annotations")] * len(needles)
@@ -454,7 +458,7 @@ def _copies_with(
 def _without_reactions_of(annotations: bytes, user: str) -> bytes:
     """Return the annotations of a removed message without a user's reactions.
 
-    They are JSON with reactions and pins; ``b""``: no annotations.
+    Annotations are JSON with reactions and pins, or ``b""`` if there are none.
     """
     if not annotations:
         return b""

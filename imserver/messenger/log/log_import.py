@@ -71,21 +71,21 @@ class LogImport:
     """An import from another server, in one transaction:
     :meth:`MessageLog.import_past` passes it to its function.
 
-    Each method has a ``key``: the name of the entry, unique in the app. An
-    entry whose key was stored before is not stored again. So an import may be
+    Each method has a ``key``: the name of the entry, unique in the app. If a
+    key was stored before, its entry is not stored again. So an import may be
     repeated, and a later import adds only new entries. ``keys`` has all keys
     that the import will use.
 
-    Nobody's rights are checked. Senders need not be members. Times are Unix
+    No rights are checked. Senders need not be members. Times are Unix
     milliseconds. An entry counts as stored at its time, but not before the
-    entry that precedes it: call the methods in the order of the times.
+    previous entry. So call the methods in the order of the times.
 
     A join or leave has no effect on a user who has left or joined later,
-    because a repeated import finds the memberships that the first one ended
-    with. If several have the same time and are in one transaction, the order of
-    the calls counts.
+    because a repeated import finds the final memberships of the first import.
+    If several joins and leaves have the same time, and are in one transaction,
+    the order of the calls counts.
 
-    ``added``: the number of new entries until now.
+    ``added``: the number of entries that this import has added until now.
     """
 
     def __init__(self, transaction: AppTransaction, keys: Sequence[str]) -> None:
@@ -95,14 +95,16 @@ class LogImport:
         """Id or pair of a conversation → its state, which counts the entries
         that this import adds."""
         self._ids: dict[bytes, tuple[int, int]] = {}
-        """Digest of a key → the id of its entry, and the conversation."""
+        """Digest of a key → the id of its entry, and the conversation of this
+        entry."""
 
         self._find_stored(keys)
         self._ahead = {id for id, _ in self._ids.values()}
-        """The entries of earlier imports that this import has not yet come to.
+        """The entries of earlier imports that this import has not reached yet.
         They are later than the entry that is being imported."""
 
-        # Times of storage must not go back, so begin at the last one.
+        # Times of storage must not go back, so begin at the time of the last
+        # entry.
         self._stored_at = _last_stored_at(transaction)
         self._reactions: list[tuple[int, int, str, str, int]] = []
         """New rows of the table ``reaction``: (log, message, emoji, user,
@@ -122,13 +124,14 @@ class LogImport:
             self._ids[bytes(resend)] = id, conversation
 
     def find(self, key: str) -> int:
-        """The id of the entry with a key; 0: no such entry. The key must be
-        among the ``keys`` of the import, or stored in this transaction."""
+        """Return the id of the entry with a key, or 0 if there is no such
+        entry. The key must be among the ``keys`` of the import, or stored in
+        this transaction."""
         return self._ids.get(_digest(key), (0, 0))[0]
 
     def conversation_of(self, key: str) -> int:
-        """The conversation of the entry with a key, as :meth:`find` finds it;
-        0: no such entry."""
+        """Return the conversation of the entry with a key, or 0 if there is no
+        such entry. The entry is found as in :meth:`find`."""
         return self._ids.get(_digest(key), (0, 0))[1]
 
     # --- messages -------------------------------------------------------------
@@ -141,14 +144,16 @@ class LogImport:
         edit: str = "",
     ) -> int | Rejected:
         """Store a message, and its new ``reactions`` (key, user, emoji).
-        Returns the id of the message, also if it was stored before. Rejected if
-        the draft is invalid, or its conversation or thread does not exist.
+        Returns the id of the message, even if it was stored before. Returns
+        Rejected if the draft is invalid, or if its conversation or thread does
+        not exist.
 
-        ``draft``: as for clients, to a group by its id or to a user. The first
-        message between two users makes their conversation. ``edit``: the key of
-        the edit that has written the content; ``""``: the message was never
-        edited. If an earlier transaction has stored the message, a new edit is
-        added, unless the message already has this content.
+        ``draft``: a draft as clients send it, to a group by its id or to a
+        user. The first message between two users makes their conversation.
+        ``edit``: the key of the edit that has written the content, or ``""`` if
+        the message was never edited. If an earlier transaction has stored the
+        message, a new edit is added, unless the message already has this
+        content.
         """
         wrong = objection(draft) or (draft.room and "room: not imported")
         if wrong:
@@ -182,7 +187,8 @@ class LogImport:
         """Add a new message, then its edit and its reactions. Returns its id.
 
         The message is stored with the totals of its reactions, so that it is
-        written only once. ``edit`` is the key of its edit; ``""``: no edit.
+        written only once. ``edit`` is the key of its edit, or ``""`` if there
+        is no edit.
         """
         totals = _totals(reactions)
         # A message has reactions with a limited number of emoji.
@@ -215,9 +221,10 @@ class LogImport:
         reactions: Sequence[tuple[str, str, str]],
         edit: str,
     ) -> None:
-        """Store what is new about a message of an earlier transaction.
+        """Store the new edit and the new reactions of a message that an earlier
+        transaction has stored.
 
-        This is its new edit, if its content differs, and its new reactions.
+        The edit is stored only if the content differs.
         """
         for reaction_key, user, emoji in reactions:
             change = partial(change_reaction, user=user, emoji=emoji)
@@ -238,9 +245,10 @@ class LogImport:
     ) -> None:
         """Store the reactions to a message of this transaction.
 
-        The totals of the reactions are in the message already.
+        The message already has the totals of the reactions.
         """
-        # Each entry has the number of reactions with its emoji until then.
+        # The entry of a reaction has the number of reactions with its emoji
+        # until then.
         counts: dict[str, int] = {}
         for reaction_key, user, emoji in reactions:
             counts[emoji] = counts.get(emoji, 0) + 1
@@ -259,8 +267,8 @@ class LogImport:
             self._reactions.append(row)
 
     def content(self, key: str) -> tuple[str, bytes]:
-        """The type and the body, after all edits, of the message that an
-        earlier transaction has stored with a key; both empty if there is no
+        """Return the type and the body, after all edits, of the message that an
+        earlier transaction has stored with a key. Both are empty if there is no
         such message."""
         statement = "SELECT type, body FROM message WHERE log = %s AND id = %s"
         values = (self._transaction.log, self.find(key))
@@ -270,8 +278,8 @@ class LogImport:
 
     def take_back(self, key: str, own: str, by: str, time_ms: int) -> None:
         """Recall the message, or withdraw the reaction, that an earlier
-        transaction has stored with the key ``own``. ``key``: of the entry about
-        that. ``by``: the sender of a recall."""
+        transaction has stored with the key ``own``. ``key``: the key of the
+        entry about the recall or withdrawal. ``by``: the sender of a recall."""
         statement = (
             "SELECT m.id, m.about, r.emoji, r.member FROM message m "
             "LEFT JOIN reaction r "
@@ -307,16 +315,16 @@ class LogImport:
         transaction.
 
         The entry is a reaction, a pin, an edit or a recall. Returns False if
-        nothing was stored: the entry was imported before, the message does not
-        exist, or the log refuses it.
+        nothing was stored, because the entry was imported before, the message
+        does not exist, or the log refuses the entry.
         """
         if self.find(key):
             return False
         target = find_message(self._transaction, user="", message=message)
         if not isinstance(target, TargetMessage):
             return False
-        # All methods use one state, which counts the entries of the
-        # conversation.
+        # All methods use the same state of a conversation, because it counts
+        # the entries.
         target.state = self._states.setdefault(target.state.id, target.state)
         self._begin(time_ms)
         change = annotate(
@@ -343,8 +351,8 @@ class LogImport:
         is_open: bool = False,
     ) -> int:
         """Create a group whose new members read its whole history, and return
-        its id. ``admins``: the admins among the users. ``is_open``: anybody may
-        join."""
+        its id. ``admins``: the admins among the users. ``is_open``: whether
+        anybody may join."""
         group_id = self.conversation_of(key)
         if group_id:  # an earlier import has created it
             self._ahead.discard(self.find(key))
@@ -377,7 +385,7 @@ class LogImport:
         """Make a group whose new members read its whole history.
 
         The first of the users is the owner. ``admins`` are the admins among the
-        others.
+        other users.
         """
         transaction = self._transaction
         state = transaction.make_conversation(
@@ -402,8 +410,8 @@ class LogImport:
         role: str = MEMBER,
         only_first: bool = False,
     ) -> None:
-        """Add the users who are not members at this time. ``only_first``: only
-        users who never were members."""
+        """Add the users who are not members at this time. If ``only_first``,
+        only users who never were members are added."""
         state = self._state_for_change(key, group)
         if state is None:
             return
@@ -422,7 +430,7 @@ class LogImport:
     ) -> list[str]:
         """Return the users who are not members at this time, each once.
 
-        ``only_first``: only users who never were members.
+        If ``only_first``, users who were members before are left out.
         """
         # Users who never were members are not in `former_roles`.
         former_roles = self._roles(group, users, time_ms)
@@ -454,7 +462,8 @@ class LogImport:
         members = count_members(transaction.sql, transaction.log, group) - len(leaving)
         left = GroupMeta(users=tuple(leaving), members=members)
         self._record(key, state, "leave", by, time_ms, left)
-        # Afterwards, because the leaving users may read the entry about it.
+        # The memberships end after the entry about the leave, because the
+        # leaving users may read this entry.
         end_members(transaction, state, leaving)
 
     def describe(
@@ -490,12 +499,13 @@ class LogImport:
         members.
 
         The role :data:`_LEFT` means that this membership has ended. None means
-        that it began or ended after ``time_ms``, so an earlier entry must not
-        change it.
+        that the membership began or ended after ``time_ms``, so an entry of
+        ``time_ms`` must not change it.
         """
         rows = _memberships_with_entries(self._transaction, group, users)
         roles: dict[str, str | None] = {}
-        # In the order in which they began: the last membership counts.
+        # The memberships are read in the order in which they began, because the
+        # last membership counts.
         for member, _, left, role, entry, changed_ms in sorted(rows, key=itemgetter(1)):
             user = text_of(member)
             if self._is_later(entry, changed_ms, time_ms):
@@ -509,10 +519,11 @@ class LogImport:
     def _is_later(
         self, entry: int | None, changed_ms: int | None, time_ms: int
     ) -> bool:
-        """Tell whether an entry with its time is later than ``time_ms``.
+        """Tell whether an entry is later than ``time_ms``.
 
-        At the same time, the order of the calls counts. Both are None if the
-        entry has expired: then it is not later.
+        If both times are the same, the order of the calls counts. ``entry`` is
+        the id, and ``changed_ms`` the time of the entry. Both are None if the
+        entry has expired. An expired entry is not later.
         """
         if changed_ms == time_ms:
             return entry in self._ahead
@@ -532,12 +543,13 @@ class LogImport:
     def _state(self, key: int | bytes) -> ConversationState | None:
         """Return a conversation by its id, or by the pair of its users.
 
-        Returns None if there is no such conversation. It is looked up once.
+        Returns None if there is no such conversation. Each conversation is
+        looked up only once.
         """
         if key not in self._states:
             for state in self._transaction.conversations((key,))().values():
-                # Both keys of a conversation have one state, which counts the
-                # entries.
+                # Both keys of a conversation lead to the same state, because
+                # the state counts the entries.
                 self._states[key] = self._states.setdefault(state.id, state)
         return self._states.get(key)
 
@@ -572,7 +584,7 @@ class LogImport:
     def _begin(self, time_ms: int) -> None:
         """Set the time at which the next entries count as stored.
 
-        It never goes back, and is not in the future.
+        This time never goes back, and is not in the future.
         """
         stored_at = max(self._stored_at, time_ms // SECOND_MS)
         self._stored_at = min(stored_at, self._transaction.now)
@@ -618,10 +630,10 @@ def _memberships_with_entries(
 ) -> Sequence[Row]:
     """Return the memberships of these users in a group.
 
-    Each is (user, joined_id, left_id, role), with the id and the time of the
-    entry with which it began or ended.
+    Each row is (user, joined_id, left_id, role), then the id and the time of
+    the entry with which the membership began or ended.
     """
-    # `m` is that entry.
+    # `m` is the entry with which the membership began or ended.
     statement = (
         "SELECT s.member, s.joined_id, s.left_id, s.role, m.id, m.time_ms "
         "FROM membership s LEFT JOIN message m "
@@ -634,7 +646,8 @@ def _memberships_with_entries(
 
 
 def _last_stored_at(transaction: AppTransaction) -> int:
-    """Return when the last entry was stored, in Unix seconds; 0: no entry."""
+    """Return when the last entry was stored, in Unix seconds, or 0 if there is
+    no entry."""
     statement = "SELECT stored_at FROM message WHERE log = %s ORDER BY id DESC LIMIT 1"
     rows = transaction.sql.query(statement, (transaction.log,))
     if rows:
@@ -658,7 +671,7 @@ def _revise(
     if draft.kind == "edit":
         sql = transaction.sql
         log = transaction.log
-        # The log does not allow this to anybody, imports included.
+        # Nobody may edit such a question, not even an import.
         if fixed_among(sql, log, [target.id]):
             return FIXED
         if count_edits(sql, log, target.id, MOST_EDITS) >= MOST_EDITS:
@@ -671,8 +684,8 @@ def _revise(
 def _recall_by(user: str) -> partial[Change | Rejected]:
     """Return the change that recalls a message.
 
-    A draft must name a conversation, but the recall gets into the conversation
-    of the message.
+    A draft must name a conversation, so this draft names any. The recall is
+    stored in the conversation of the message.
     """
     recall = Draft(sender=user, kind="recall", type="", conversation=1)
     return partial(_revise, draft=recall)
@@ -681,7 +694,8 @@ def _recall_by(user: str) -> partial[Change | Rejected]:
 def _digest(key: str) -> bytes:
     """Return the digest by which the entry of a key is found.
 
-    The server as sender, with an empty name, has no other drafts with such ids.
+    The digest has the server, with an empty name, as sender. The server has no
+    other drafts with such ids.
     """
     return resend_of(sender="", client_msg_id=key)
 
@@ -715,7 +729,7 @@ def _valid_reactions(
 def _totals(reactions: Sequence[tuple[str, str, str]]) -> dict[str, ReactionTotal]:
     """Return emoji → its total, for the first :data:`MOST_EMOJI` emoji.
 
-    A total has the number of users, and names the first ones.
+    A total has the number of users, and names the first of them.
     """
     users_of: dict[str, list[str]] = {}
     for _, user, emoji in reactions:

@@ -1,5 +1,5 @@
-"""The JSON beside an entry of the log: its ``meta``. No other module has the
-names of its keys.
+"""The JSON beside an entry of the log: its ``meta``. No other module contains
+the names of the keys of ``meta``.
 
 The kind of an entry decides which keys its ``meta`` may have. Messages and acts
 on them have the keys of :class:`MessageMeta`. Joins, leaves and changes of
@@ -7,16 +7,16 @@ groups have the keys of :class:`GroupMeta`. Messages to channels have the keys
 of :class:`PublicationMeta`.
 
 Everybody who may read the entry sees ``meta`` as it is stored: in each dialect,
-the HTTP API, webhooks and exports. Exceptions are noted at the field.
+the HTTP API, webhooks and exports. The docstring of a field tells exceptions.
 
-Most messages have no ``meta``, and a stored message must not decode JSON. So a
-function that needs one key first checks whether the bytes contain it
-(``THREAD_KEY in meta``). The check takes 30 ns; decoding takes 1 to 3 us. JSON
-escapes the quotes in its texts, so such bytes are always a key, of ``meta`` or
-of an object in it.
+Most messages have no ``meta``, and storing a message must not need the time to
+decode JSON. So a function that needs one key first checks whether the bytes
+contain it (``THREAD_KEY in meta``). The check takes 30 ns; decoding takes 1 to
+3 us. JSON escapes the quotes in its texts, so such bytes are always a key of
+``meta``, or of an object in ``meta``.
 
 A change of ``meta`` works on the JSON object, and never writes a struct. So
-keys that this module does not know stay, for example of a newer release, a
+keys that this module does not know stay. They may come from a newer release, a
 plug-in or an import. All keys keep their order. Functions that begin with
 ``with`` return the new ``meta``.
 """
@@ -35,14 +35,15 @@ from imserver.gateway.model import Limit, StreamPart
 
 
 class AskOption(Struct, frozen=True):
-    """An option of a question: what it shows, and its value."""
+    """An option of a question: the text that it shows, and its value."""
 
     text: str
     value: str
 
 
 class AskAnswer(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """An answer to a question. An erased user's free text is gone."""
+    """An answer to a question. If the user was erased, the free text is
+    removed."""
 
     user: Annotated[str, about("The user who answered.")]
     value: Annotated[str, about("The value of an option.")] = ""
@@ -56,16 +57,17 @@ AskState = Literal["", "answered", "cancelled", "expired"]
 class Ask(Struct, frozen=True, omit_defaults=True):
     """The question in a message: ``ask`` in its ``meta``.
 
-    ``options``: the answers to choose from. ``text``: free text is an answer,
-    too. ``of``: the users who may answer; None: every reader but the author.
-    ``need``: how many different users must answer before the question closes.
-    ``until``: its deadline in Unix milliseconds (0: none). ``state``: ``""``
-    means open. ``answers``: the answers that count, in their order. ``poll``:
-    the question is a poll. Every reader votes, and may change the vote until
-    the poll closes. ``of`` is empty then, so nodes and clients that know no
-    polls let nobody answer. ``mine``: the indexes of the options that the
-    reader has chosen; None: not looked up. ``fixed``: nobody may edit the text,
-    since an answer permits what it says.
+    ``options``: the answers to choose from. ``text``: whether free text is an
+    answer, too. ``of``: the users who may answer; None means every reader
+    except the author. ``need``: how many different users must answer before the
+    question closes. ``until``: the deadline in Unix milliseconds (0: no
+    deadline). ``state``: ``""`` means open. ``answers``: the answers that
+    count, in their order. ``poll``: set if the question is a poll. Every reader
+    of a poll may vote, and may change the vote until the poll closes. ``of`` is
+    then empty, so that nodes and clients that do not know polls let nobody
+    answer. ``mine``: the indexes of the options that the reader has chosen;
+    None means that they were not looked up. ``fixed``: whether nobody may edit
+    the text, because an answer may permit the act that the text describes.
     """
 
     class Poll(Struct, frozen=True, omit_defaults=True):
@@ -104,17 +106,19 @@ class Ask(Struct, frozen=True, omit_defaults=True):
 
     @property
     def count(self) -> int:
-        """How many users have answered, or voted."""
+        """The number of users who have answered or voted."""
         if self.poll is None:
             return len(self.answers)
         return self.poll.voters
 
     def answer_of(self, user: str) -> AskAnswer | None:
-        """The answer of a user, if it counts."""
+        """Return the answer of a user, or None if the user has no answer that
+        counts."""
         return next((answer for answer in self.answers if answer.user == user), None)
 
     def may_answer(self, user: str) -> bool:
-        """Whether a receiver of the message may answer it now."""
+        """Tell whether a receiver of the message may answer the question
+        now."""
         return (
             not self.state
             and self.answer_of(user) is None
@@ -123,16 +127,16 @@ class Ask(Struct, frozen=True, omit_defaults=True):
 
 
 class Button(Struct, frozen=True, kw_only=True):
-    """A button under a message: what it shows, and what is sent when it is
-    pressed."""
+    """A button under a message: the text that it shows, and the value that is
+    sent when a user presses it."""
 
     text: str = ""
     value: str
 
 
 class SlashCommand(Struct, frozen=True):
-    """The command with which a text begins: the bot that has it, its name
-    without ``/``, and the rest of the text."""
+    """The command with which a text begins: the bot that has the command, the
+    name of the command without ``/``, and the rest of the text."""
 
     bot: str
     name: str
@@ -166,7 +170,7 @@ class ReactionTotal(Struct, frozen=True):
 
 class ThreadTotals(Struct, frozen=True):
     """The totals of a thread: the number of its replies, the id and the time
-    (Unix milliseconds) of the last one, and the users who replied last, the
+    (Unix milliseconds) of the last reply, and the users who replied last, the
     newest first."""
 
     count: int = 0
@@ -227,9 +231,9 @@ class _Stored(Struct, frozen=True, omit_defaults=True):
 def _decoded_as(type: Any, value: Any) -> Any:
     """Return a JSON value as a value of this type.
 
-    Raises ValueError or RecursionError if it is none.
+    Raises ValueError or RecursionError if the value has another type.
     """
-    # One invalid user must not hide the others.
+    # If one user of a list is invalid, the other users stay.
     if isinstance(value, list) and type == tuple[str, ...]:
         value = [item for item in value if isinstance(item, str)]
     return msgspec.json.decode(msgspec.json.encode(value), type=type)
@@ -249,24 +253,25 @@ class MessageMeta(_Stored, frozen=True, omit_defaults=True):
 
     # --- set by the sender of the message; an edit replaces these keys
     mentions: tuple[str, ...] = ()
-    """The mentioned users; ``all``: everybody in the conversation. A draft may
-    also have handles of groups behind an ``@``. The log replaces these by the
-    members of the groups."""
+    """The mentioned users; ``all`` stands for everybody in the conversation. A
+    draft may also have handles of groups after an ``@``. The log replaces these
+    handles by the members of the groups."""
     handles: tuple[str, ...] = ()
-    """Set by the log: the handles by which a draft mentioned somebody, without
-    ``@``."""
+    """Set by the log: the handles, without ``@``, by which a draft mentioned
+    somebody."""
     buttons: tuple[tuple[Button, ...], ...] = ()
     """Rows of buttons. Only bots may send them. An edit of a question keeps
     them."""
     ask: Ask | None = None
-    """The question, if the message is one. The sender writes its beginning; the
-    log writes its state and its answers. In a ``press`` about a question: the
-    fields that the press changes. A reader sees their own votes as ``mine``.
-    Somebody who has left the group does not see later answers. An edit keeps
-    the question."""
+    """The question, if the message is one. The sender sets its options and
+    rules; the log sets its state and its answers. A ``press`` about a question
+    has only the fields that the press changes. A reader sees their own votes as
+    ``mine``. A user who has left the group does not see later answers. An edit
+    keeps the question."""
     notify: Raw | UnsetType = UNSET
     """Set by back ends and bots: the content of the notification
-    (:class:`imserver.gateway.notify.Notify`); ``false``: nobody is notified."""
+    (:class:`imserver.gateway.notify.Notify`); ``false`` means that nobody is
+    notified."""
     command: SlashCommand | None = None
     """Set by the log: the slash command with which the text begins, if a bot of
     the conversation has it."""
@@ -274,7 +279,7 @@ class MessageMeta(_Stored, frozen=True, omit_defaults=True):
     """Set by the messenger: the original of a forwarded message. An edit
     removes it."""
     reminder: ReminderOrigin | None = None
-    """Set for scheduled messages: the message about which it reminds its
+    """Set for scheduled messages: the message of which this message reminds its
     reader."""
     moderation: Moderation | None = None
     """Set by the safety feature: the act about which the server writes to a
@@ -299,7 +304,7 @@ class MessageMeta(_Stored, frozen=True, omit_defaults=True):
     message has no such id, since nobody has sent it."""
     reacted: int = 0
     """The id of the last reaction to the message, or of the last withdrawal of
-    one. An edit keeps it. A restored message does not have it."""
+    a reaction. An edit keeps it. A restored message does not have it."""
     reactions: tuple[ReactionTotal, ...] = ()
     """The totals of the reactions to the message, in the order in which the
     emoji were first used. Readers get them beside ``meta``
@@ -308,23 +313,23 @@ class MessageMeta(_Stored, frozen=True, omit_defaults=True):
     """The id of the last ``press`` about the question. An edit keeps it."""
     thread: int = 0
     """The first message of the thread, if this message is a reply. Edits and
-    the recall keep this field and the next two."""
+    the recall keep this field and the next two fields."""
     also: bool = False
     """Whether the conversation shows the reply, too."""
     replies: ThreadTotals | None = None
-    """The totals of the thread that begins with this message. Somebody who has
-    left the group does not see them once there are later replies."""
+    """The totals of the thread that begins with this message. A user who has
+    left the group no longer sees the totals if there are later replies."""
     erased: bool = False
     """In a recall: the author of the message was erased."""
     removed: bool = False
-    """In a recall: others than the author have removed the message. It may be
-    restored."""
+    """In a recall: somebody other than the author has removed the message. It
+    may be restored."""
     recalled: bool = False
     """In the recall of a removed message: its author has recalled it, too, so
     it is never restored."""
     restored: int | UnsetType = UNSET
     """In an edit that restores a removed message: the message to which the
-    removed one was a reply (0: to none)."""
+    removed message was a reply (0: it was not a reply)."""
 
 
 class GroupMeta(_Stored, frozen=True, omit_defaults=True):
@@ -334,17 +339,17 @@ class GroupMeta(_Stored, frozen=True, omit_defaults=True):
     change: str | UnsetType = UNSET
     """The kind of change: ``create``, ``rename``, ``description``, ``avatar``,
     ``handle``, ``open``, ``everybody``, ``options`` or ``member``. There are
-    others for changes of the owner."""
+    further kinds for changes of the owner and for mutes."""
     name: str | UnsetType = UNSET
     """The name of the group, if the group or the name is new."""
     users: tuple[str, ...] | UnsetType = UNSET
     """The users whose membership begins, ends or changes."""
     role: str | UnsetType = UNSET
-    """Their role from then on."""
+    """The role of these users from then on."""
     members: int | UnsetType = UNSET
     """How many members the group has from then on."""
     muted_until: int | UnsetType = UNSET
-    """The end of their mute, in Unix seconds."""
+    """The end of the mute of these users, in Unix seconds."""
     invited_by: str | UnsetType = UNSET
     """The user whose invitation was used."""
     open: bool | UnsetType = UNSET
@@ -353,19 +358,19 @@ class GroupMeta(_Stored, frozen=True, omit_defaults=True):
     """The users who are members without joining (:data:`contract.Everybody`).
     In a join: whether the users joined because it is a group of everybody."""
     description: str | UnsetType = UNSET
-    """Its new description."""
+    """The new description of the group."""
     avatar: str | UnsetType = UNSET
-    """Its new avatar."""
+    """The new avatar of the group."""
     handle: str | UnsetType = UNSET
-    """Its new handle."""
+    """The new handle of the group."""
     # the options that were changed, see `OPTIONS` of `contract`
     history: str | UnsetType = UNSET
     invite: str | UnsetType = UNSET
     rename: str | UnsetType = UNSET
     pin: str | UnsetType = UNSET
     bots: str | tuple[str, ...] | UnsetType = UNSET
-    """The new value of the option. In an entry that bots read: the ids of these
-    bots."""
+    """The new value of the option ``bots``. In an entry that bots read, the ids
+    of these bots."""
     write: str | UnsetType = UNSET
     reply: str | UnsetType = UNSET
 
@@ -383,25 +388,26 @@ class PublicationMeta(_Stored, frozen=True, omit_defaults=True):
     publication that are not in its body. Publishers write it."""
 
     json: bool = False
-    """The body is JSON, not text."""
+    """Whether the body is JSON, not text."""
     base64: bool = False
-    """The body is bytes, which are shown as base64."""
+    """Whether the body is bytes, which are shown as base64."""
     type: str = ""
     """The type of the publication, if it differs from the type of the entry."""
     id: str = ""
-    """The id that its publisher has given it."""
+    """The id that the publisher has given the publication."""
     seq: str = ""
-    """As in :class:`MessageMeta`; it is shown as its id."""
+    """The ``seq`` as in :class:`MessageMeta`, which is shown as the id of the
+    publication."""
     info: Raw | UnsetType = UNSET
-    """Facts about the client that has published it."""
+    """Facts about the client that has published the publication."""
     tags: Raw | UnsetType = UNSET
-    """Texts beside the content, by their names."""
+    """Name → value of the texts beside the content."""
     stream: StreamPart | None = None
     """The streamed message that this publication ends."""
     except_users: tuple[str, ...] = ()
-    """Users who do not receive it live."""
+    """Users who do not receive the publication live."""
     except_connection: str = ""
-    """The id of a connection that does not receive it live."""
+    """The id of a connection that does not receive the publication live."""
 
 
 ERASED: Final = MessageMeta(erased=True).to_bytes()
@@ -428,8 +434,8 @@ LATER_KEYS: Final = (EDITED_KEY, b'"reacted":', b'"replies":', ASK_KEY)
 
 
 def ask_in(meta: bytes) -> Ask | None:
-    """Return the question of a message with this ``meta``; None: it is no
-    question.
+    """Return the question of a message with this ``meta``, or None if the
+    message is not a question.
 
     The bytes are searched first, because most messages need no decoding.
     """
@@ -449,7 +455,7 @@ _decode_ask: Final = msgspec.json.Decoder(_WithAsk).decode
 
 
 class InThread(Struct, frozen=True):
-    """The thread of a reply (0: the message is no reply), and whether the
+    """The thread of a reply (0: the message is not a reply), and whether the
     conversation shows the reply, too."""
 
     thread: int = 0
@@ -478,10 +484,10 @@ def bots_in(meta: bytes) -> tuple[str, ...]:
 
 
 def fields_of(meta: bytes) -> dict[str, Any]:
-    """Return all keys of ``meta`` with their values, also unknown keys.
+    """Return all keys of ``meta`` with their values, including unknown keys.
 
-    The result is empty if ``meta`` is no JSON object, because one invalid draft
-    must not fail the others of a transaction.
+    If ``meta`` is not a JSON object, the result is empty, because one invalid
+    draft must not fail the other drafts of a transaction.
     """
     if not meta:
         return {}
@@ -493,7 +499,8 @@ def fields_of(meta: bytes) -> dict[str, Any]:
 
 
 def changed_in_ask(press: bytes) -> dict[str, Any]:
-    """Return the fields of its question that a ``press`` changes, as stored.
+    """Return the fields of a question that a ``press`` changes, as they are
+    stored.
 
     ``press`` is the ``meta`` of the entry.
     """
@@ -532,33 +539,33 @@ _TEXTS: Final = frozenset(("emoji", "value", "text", "state"))
 """Keys inside the objects of :data:`_KEYS_WITH_USERS` whose values name
 nobody."""
 _BEGINNING_OF_ASK: Final = ("options", "text", "need", "until", "fixed")
-"""Keys of a question that its author has set, and that no answer changes."""
+"""Keys of a question that its author has set. No answer changes them."""
 _KIND_OF_POLL: Final = ("many", "anonymous")
 """Keys of a poll that its author has set."""
 
 
 def _encoded(fields: Mapping[str, Any]) -> bytes:
-    """Encode ``meta``; without keys it is ``b""``."""
+    """Encode ``meta``. If there are no keys, the result is ``b""``."""
     if fields:
         return msgspec.json.encode(fields)
     return b""
 
 
 def _only(fields: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    """Return the keys with these names, as far as there are any."""
+    """Return the existing keys with these names."""
     return {name: fields[name] for name in names if name in fields}
 
 
 def _without(fields: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
-    """Return all keys but the keys with these names."""
+    """Return all keys except the keys with these names."""
     return {name: value for name, value in fields.items() if name not in names}
 
 
 def with_keys(meta: bytes, new: _Stored) -> bytes:
     """Return ``meta`` with the keys that are set in ``new``.
 
-    Keys that it already has get the new values; other keys are added at the
-    end.
+    If ``meta`` already has a key, the key gets the new value. Other keys are
+    added at the end.
     """
     return _encoded(fields_of(meta) | new._values())
 
@@ -571,7 +578,7 @@ def with_more(meta: bytes, more: Mapping[str, Any]) -> bytes:
 def with_mentions(meta: bytes, users: Sequence[str], handles: Sequence[str]) -> bytes:
     """Return ``meta`` with other mentioned users.
 
-    ``handles`` are the names of groups by which they are mentioned.
+    ``handles`` are the names of groups by which the users are mentioned.
     """
     fields = _without(fields_of(meta), ("mentions",))
     new = MessageMeta(mentions=tuple(users), handles=tuple(handles))
@@ -586,7 +593,7 @@ def with_bots(meta: bytes, bots: Sequence[str]) -> bytes:
 
 def with_reactions(meta: bytes, last: int, totals: Iterable[ReactionTotal]) -> bytes:
     """Return ``meta`` with other totals of reactions, and the id of the last
-    one.
+    reaction.
 
     Emoji that nobody uses any more are left out.
     """
@@ -597,15 +604,17 @@ def with_reactions(meta: bytes, last: int, totals: Iterable[ReactionTotal]) -> b
 
 
 def without_reactions(meta: bytes) -> bytes:
-    """Return ``meta`` without reactions, and without the id of the last one."""
+    """Return ``meta`` without reactions, and without the id of the last
+    reaction."""
     return _encoded(_without(fields_of(meta), _OF_REACTIONS))
 
 
 def take_reactions(meta: bytes) -> tuple[bytes, tuple[ReactionTotal, ...]]:
-    """Separate the totals of reactions from ``meta``, as readers get both.
+    """Separate the totals of reactions from ``meta``, because readers get them
+    apart.
 
-    Returns ``meta`` without them, and the totals. If the totals are missing or
-    invalid, ``meta`` is returned unchanged, with no totals.
+    Returns ``meta`` without the totals, and the totals. If the totals are
+    missing or invalid, ``meta`` is returned unchanged, with no totals.
     """
     fields = fields_of(meta)
     # Older releases and imports may have written anything.
@@ -622,7 +631,7 @@ def with_other_text(meta: bytes, new: bytes) -> bytes:
     """Return the ``meta`` of a scheduled message with another text.
 
     ``new`` is the ``meta`` of the new text. Mentions belong to the text, so the
-    old ones are removed.
+    old mentions are removed.
     """
     return _encoded(_without(fields_of(meta), _OF_TEXT) | fields_of(new))
 
@@ -630,12 +639,12 @@ def with_other_text(meta: bytes, new: bytes) -> bytes:
 def with_edit(message: bytes, edit: bytes, edit_id: int) -> bytes:
     """Return the ``meta`` of a message after an edit.
 
-    It has the keys of the edit, the id of the edit, and the keys that the log
-    has set. ``message`` is the ``meta`` before the edit, and ``edit`` the
-    ``meta`` of the edit.
+    The result has the keys of the edit, the id of the edit, and the keys that
+    the log has set. ``message`` is the ``meta`` before the edit, and ``edit``
+    the ``meta`` of the edit.
 
-    The message is not forwarded any more, since the editor has written its
-    content. A question stays a question, with its options.
+    The message no longer counts as forwarded, because the editor has written
+    its content. A question stays a question, with its options.
     """
     # An edit cannot change a question or begin one.
     new = _without(fields_of(edit), ("ask",))
@@ -650,8 +659,9 @@ def with_edit(message: bytes, edit: bytes, edit_id: int) -> bytes:
 def with_recall(message: bytes, recall: bytes) -> bytes:
     """Return the ``meta`` of a recalled message.
 
-    It has the keys of the recall, and of ``message`` only the thread. So the
-    message stays in its thread, and keeps the totals of its own thread.
+    The result has the keys of the recall, and of the keys of ``message`` only
+    the thread. So the message stays in its thread, and keeps the totals of its
+    own thread.
     """
     thread = _only(fields_of(message), _OF_THREAD)
     return _encoded(fields_of(recall) | thread)
@@ -685,7 +695,7 @@ def _without_answers(ask: Mapping[str, Any]) -> dict[str, Any]:
     begun = _only(ask, _BEGINNING_OF_ASK)
     poll = ask.get("poll")
     if isinstance(poll, dict):
-        # An empty `of`: nodes that know no polls let nobody answer.
+        # `of` is empty, so that nodes that do not know polls let nobody answer.
         begun |= {"of": [], "poll": _only(poll, _KIND_OF_POLL)}
     return begun
 
@@ -702,8 +712,8 @@ def with_own_choices(meta: bytes, choices: Sequence[int]) -> bytes:
 def forwarded_from(meta: bytes, sender: str, id: int) -> bytes:
     """Return the ``meta`` of a message that forwards another message.
 
-    ``meta``, ``sender`` and ``id`` are of the other message. If it was
-    forwarded itself, its first author is named.
+    ``meta``, ``sender`` and ``id`` are of the other message. If the other
+    message was forwarded itself, its first author is named.
     """
     origin = fields_of(meta).get("forwarded")
     if origin:
@@ -712,7 +722,7 @@ def forwarded_from(meta: bytes, sender: str, id: int) -> bytes:
 
 
 def new_question(ask: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the key of ``meta`` for a new question.
+    """Return a new question as a key of ``meta`` with its value.
 
     ``ask`` has the fields that its author has set.
     """
@@ -728,7 +738,7 @@ def press_meta(changes: Mapping[str, Any]) -> bytes:
 def without_group_texts(meta: bytes) -> bytes:
     """Return the ``meta`` of a change of a group without names and texts.
 
-    Nobody may read these any more.
+    Nobody may read these texts any more.
     """
     return msgspec.json.encode(_only(fields_of(meta), _NAMES_NOBODY))
 
@@ -773,7 +783,7 @@ def _without_text_of(user: str, answer: Mapping[str, Any]) -> dict[str, Any]:
 def _renamed(value: Any, user: str, name: str) -> Any:
     """Return a JSON value with another name in place of a user, at any depth.
 
-    Texts that are no ids of users, such as an emoji, stay as they are.
+    Texts that are not ids of users, such as an emoji, stay as they are.
     """
     if isinstance(value, str):
         return name if value == user else value

@@ -40,7 +40,7 @@ class ReviewUnavailable(StorageUnavailable, problem=Problems.REVIEW_UNAVAILABLE)
 
 class TooManyMessages(StorageUnavailable):
     """A user with a rate (:class:`imserver.gateway.auth.rates.SenderRates`) has
-    sent too many messages; one was not stored."""
+    sent too many messages, so a message was not stored."""
 
 
 class Reaction(Struct, frozen=True):
@@ -67,9 +67,9 @@ class Message(Struct, frozen=True, gc=False):
     ``id``: position in the log of its app. ``seq``: position in its
     conversation. ``members``: the two users of the conversation (``()``: the
     message is in a group or in ``room``). ``body``: UTF-8 text if ``type`` is
-    ``text``, else any bytes of the sender. ``about``: id of the entry that this
-    one recalls, edits, replies to, reacts to or pins. ``meta``: JSON (``b""``:
-    no ``meta``).
+    ``text``, otherwise any bytes of the sender. ``about``: id of the entry that
+    this entry recalls, edits, replies to, reacts to or pins. ``meta``: JSON
+    (``b""``: no ``meta``).
 
     An edited message has the content of its last edit. A recall turns the
     message and all its edits into ``recall`` entries in their own positions.
@@ -100,12 +100,12 @@ class Message(Struct, frozen=True, gc=False):
 
     @property
     def to(self) -> str:
-        """The receiver; ``""`` in a group or a room."""
+        """The receiver, or ``""`` in a group or a room."""
         return self.peer(self.sender)
 
     def peer(self, reader: str) -> str:
-        """The other user of the conversation of ``reader``; ``""`` in a group
-        or a room."""
+        """Return the other user of the conversation of ``reader``, or ``""`` in
+        a group or a room."""
         if not self.members:
             return ""
         if self.members[1] == reader:
@@ -114,8 +114,8 @@ class Message(Struct, frozen=True, gc=False):
 
     @property
     def thread(self) -> int:
-        """The id of the first message of its thread; 0: it is no reply in a
-        thread."""
+        """The id of the first message of its thread, or 0 if the message is not
+        a reply in a thread."""
         return in_thread(self.meta).thread
 
     @property
@@ -128,76 +128,78 @@ class Message(Struct, frozen=True, gc=False):
 
     @property
     def is_beside(self) -> bool:
-        """Whether only its thread shows it, not its conversation."""
+        """Whether only a thread shows the message, and not its conversation."""
         thread = in_thread(self.meta)
         return thread.thread > 0 and not thread.also
 
     @property
     def bots(self) -> tuple[str, ...]:
-        """The bots of a group that read it."""
+        """The bots of a group that read the entry."""
         return bots_in(self.meta)
 
     @property
     def is_edited(self) -> bool:
-        """Whether its content is that of an edit."""
+        """Whether an edit has given the message its content."""
         return EDITED_KEY in self.meta
 
     @property
     def is_reminder(self) -> bool:
-        """Whether it reminds its reader of another message."""
+        """Whether the message reminds its reader of another message."""
         return REMINDER_KEY in self.meta
 
     @property
     def is_stopped(self) -> bool:
-        """Whether a reader has stopped it before its sender had finished it."""
+        """Whether a reader has stopped the message before its sender had
+        finished it."""
         return STOPPED_KEY in self.meta
 
     @property
     def notify(self) -> Raw | None:
-        """The content of its notification, as JSON. None means that the sender
-        has set no content."""
+        """The content of the notification about the message, as JSON. None
+        means that the sender has set no content."""
         if NOTIFY_KEY not in self.meta:
             return None
         notify = self.message_meta().notify
         return None if notify is UNSET else notify
 
     def message_meta(self) -> MessageMeta:
-        """The decoded ``meta`` of a message, an edit, a recall, a reaction or a
-        press."""
+        """Return the decoded ``meta`` of a message, an edit, a recall, a
+        reaction or a press."""
         return MessageMeta.of(self.meta)
 
     def publication_meta(self) -> PublicationMeta:
-        """The decoded ``meta`` of a message to a channel or a room."""
+        """Return the decoded ``meta`` of a message to a channel or a room."""
         return PublicationMeta.of(self.meta)
 
     def group_meta(self) -> GroupMeta:
-        """The decoded ``meta`` of a join, a leave or a change of a group."""
+        """Return the decoded ``meta`` of a join, a leave or a change of a
+        group."""
         return GroupMeta.of(self.meta)
 
     def details(self) -> dict[str, Any]:
-        """All keys of ``meta``, as they are stored."""
+        """Return all keys of ``meta``, as they are stored."""
         return fields_of(self.meta)
 
     def ask_details(self) -> dict[str, Any]:
-        """The fields of the question that a ``press`` changes, as they are
-        stored."""
+        """Return the fields of the question that a ``press`` changes, as they
+        are stored."""
         return changed_in_ask(self.meta)
 
     def may_be_revised(self, user: str) -> bool:
-        """Whether it is a message of this user (``""``: of anybody). A recalled
-        message counts, too, because the recall or edit may be a resend, which
-        gets its first answer again."""
+        """Tell whether the entry is a message of this user. For the user
+        ``""``, any message counts. A recalled message counts, too, because the
+        recall or edit may be a resend, which gets its first answer again."""
         is_recalled_message = self.kind == "recall" and self.about == self.id
         if self.kind != "message" and not is_recalled_message:
             return False
         return not user or self.sender == user
 
     def view(self) -> EntryView:
-        """The entry for clients: a text body as ``text``, a JSON body as
-        ``data``, others as ``base64``."""
+        """Return the entry for clients. A text body is shown as ``text``, a
+        JSON body as ``data``, any other body as ``base64``."""
         sender = self.sender
         members = self.members
-        # As `to`, without two calls for each encoding of each self.
+        # This computes `to` here, which saves two calls for each encoding.
         if not members:
             to = ""
         elif members[1] == sender:
@@ -265,8 +267,8 @@ class EntryView(Struct, omit_defaults=True):
     reactions: tuple[Reaction, ...] = ()
 
     def message(self) -> Message:
-        """The entry from which the view was made, for codecs that are not
-        JSON."""
+        """Return the entry from which the view was made, for codecs that are
+        not JSON."""
         body = self.base64 or b""
         if self.text is not None:
             body = self.text.encode()

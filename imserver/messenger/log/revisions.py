@@ -32,17 +32,17 @@ FIXED: Final = Rejected(
     RejectReason.FIXED, "a question that was answered, or is fixed, keeps its text"
 )
 MOST_EDITS: Final = 100
-"""Edits of one message. Each edit and a recall rewrite all earlier ones under
-the log's lock."""
+"""The most edits of one message. There is a limit because each edit, and a
+recall, rewrites all earlier edits under the log's lock."""
 _OF_CONTENT: Final = (
     f"WHERE log = %s AND id = %s AND kind IN ({NUMBERS['message']}, {NUMBERS['edit']})"
 )
 _EDITS: Final = "SELECT id FROM hidden WHERE log = %s AND member = '' AND version = %s"
-"""Ids of the edits of a message."""
+"""Selects the ids of the edits of a message."""
 
 
 def recalled_among(sql: Statements, log: int, ids: Collection[int]) -> set[int]:
-    """Return the messages among these that were recalled.
+    """Return the messages with these ids that were recalled.
 
     A recalled message is hidden from everybody, in version 0.
     """
@@ -54,7 +54,7 @@ def recalled_among(sql: Statements, log: int, ids: Collection[int]) -> set[int]:
 
 
 def fixed_among(sql: Statements, log: int, ids: Collection[int]) -> set[int]:
-    """Return the questions among these messages whose text cannot change.
+    """Return the messages with these ids that are questions with a fixed text.
 
     Each answer belongs to the text that was asked. So the text is fixed once
     somebody has answered, or if the author has set ``fixed``. Call this under
@@ -72,7 +72,7 @@ def fixed_among(sql: Statements, log: int, ids: Collection[int]) -> set[int]:
 def _is_answered(sql: Statements, log: int, message: int, ask: Ask) -> bool:
     """Tell whether somebody has answered a question, or voted in a poll."""
     is_open_poll = ask.poll is not None and not ask.state
-    if is_open_poll:  # its last votes may not be counted yet
+    if is_open_poll:  # the last votes may not be counted yet
         return polls.has_votes(sql, log, message)
     return ask.count > 0
 
@@ -80,14 +80,15 @@ def _is_answered(sql: Statements, log: int, message: int, ask: Ask) -> bool:
 def revise(sql: Statements, log: int, entries: Sequence[Entry]) -> None:
     """Apply the new edits and recalls of a transaction to their messages.
 
-    The last edit of a message counts; recalls are final. Also stores the
-    mentions and deadlines of all new entries.
+    The last edit of a message counts. Recalls are final. The function also
+    stores the mentions and deadlines of all new entries.
     """
     _note_deadlines(sql, log, entries)
     # Message → its last edit or its recall.
     last = {entry.about: entry for entry in entries if entry.kind in ("recall", "edit")}
     if last:
-        # The index of words learns of the new texts. It has no rooms.
+        # These changes tell the index of words about the new texts. The index
+        # has no messages of rooms.
         changes = [
             (message, entry.conversation, entry.id)
             for message, entry in last.items()
@@ -140,7 +141,7 @@ def _rewrite(sql: Statements, log: int, last: Mapping[int, Entry]) -> None:
     statement = "SELECT id, meta FROM message WHERE log = %s AND id IN {}"
     rows = sql.query_in(statement, (log,), list(last))
     metas = {id: bytes(meta) for id, meta in rows}
-    # The new rows of the messages and of their edits.
+    # These are the new rows of the messages and of their edits.
     edited: list[_EditedRow] = []
     recalled: list[_RecalledRow] = []
     for message, entry in last.items():
@@ -196,8 +197,9 @@ def _recalled_rows(
 def _meta_after(recall: Entry) -> bytes:
     """Return the ``meta`` of a recalled message.
 
-    It has ``removed`` if others than the author have removed it, and ``erased``
-    if the author was erased. It is empty if the author has recalled it.
+    The ``meta`` has ``removed`` if somebody other than the author has removed
+    the message, and ``erased`` if the author was erased. It is empty if the
+    author has recalled the message.
     """
     meta = MessageMeta.of(recall.meta)
     if meta.erased:
@@ -210,11 +212,11 @@ def _meta_after(recall: Entry) -> bytes:
 def _delete_annotations(sql: Statements, log: int, recalls: Sequence[Entry]) -> None:
     """Delete the reactions, pins and votes of recalled messages.
 
-    Also hides the messages from all searches. A removed poll keeps its votes,
-    because it may be restored.
+    This also hides the messages from all searches. A removed poll keeps its
+    votes, because the poll may be restored.
     """
     messages = [recall.about for recall in recalls]
-    # A row of the user "" hides a message from everybody. A repeated recall
+    # A row with the user "" hides a message from everybody. A repeated recall
     # adds no second row.
     sql.execute_many(
         "INSERT INTO hidden (log, member, id, version) "
@@ -235,7 +237,7 @@ def _forbid_restoring(
 ) -> None:
     """Mark removed messages that their authors have now recalled, too.
 
-    Then they cannot be restored. ``metas`` has message → its ``meta`` until
+    Such messages cannot be restored. ``metas`` has message → its ``meta`` until
     now.
     """
     changes: list[tuple[bytes, int, int]] = []
@@ -276,7 +278,7 @@ def _write_edited(sql: Statements, log: int, rows: Sequence[_EditedRow]) -> None
 
 
 class _MentionRow(Struct, frozen=True):
-    """A message mentions a user; ``""``: everybody."""
+    """A message that mentions a user. The user ``""`` stands for everybody."""
 
     user: str
     conversation: int
@@ -317,8 +319,8 @@ def _newest_contents(
 ) -> dict[int, Entry]:
     """Return message → the entry with its newest content.
 
-    These are the new messages that may have mentions, and the edited ones.
-    Messages of rooms have no mentions.
+    The keys are the new messages that may have mentions, and the edited
+    messages. Messages of rooms have no mentions.
     """
     contents = {
         entry.id: entry
@@ -336,8 +338,8 @@ def _newest_contents(
 def _note_deadlines(sql: Statements, log: int, entries: Sequence[Entry]) -> None:
     """Store the deadlines of the questions among these entries.
 
-    This concerns new questions and restored ones. The votes of a restored poll
-    become due for a count.
+    This concerns new questions and restored questions. If a poll is restored,
+    its votes will be counted.
     """
     deadlines: list[tuple[int, int, int]] = []
     counts: list[tuple[int, int, int]] = []
@@ -348,7 +350,7 @@ def _note_deadlines(sql: Statements, log: int, entries: Sequence[Entry]) -> None
         if not (is_new or is_restored):
             continue
         ask = ask_in(entry.meta)
-        if ask is None or ask.state:  # no question, or a closed one
+        if ask is None or ask.state:  # not a question, or closed
             continue
 
         message = entry.about if is_restored else entry.id
