@@ -1,8 +1,8 @@
 """Reactions to messages, and pinned messages.
 
-Each is a row, and an entry of the log about the message. The totals of a
-message's reactions are in its ``meta``, so that a page of messages needs no
-query for them. The permission checks run under the log's lock.
+Each reaction or pin is a row, and an entry of the log about the message. The
+totals of a message's reactions are in its ``meta``, so that a page of messages
+needs no query for them. The permission checks run under the log's lock.
 """
 
 import re
@@ -38,11 +38,11 @@ from imserver.messenger.log.transaction import AppTransaction
 from imserver.messenger.log.writer import WritingPart, in_transaction
 
 MOST_EMOJI: Final = 20
-"""Different emoji with which users may react to one message."""
+"""The most different emoji with which users may react to one message."""
 MOST_USERS: Final = 10
-"""Users who are named for each emoji."""
+"""The most users who are named for each emoji."""
 MOST_PINS: Final = 100
-"""Pinned messages of one conversation."""
+"""The most pinned messages of one conversation."""
 _control: Final = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029]").search
 """Control characters, and ends of lines."""
 
@@ -55,8 +55,8 @@ _MESSAGE: Final = (
     "AND s.conversation = m.conversation "
     "WHERE m.log = %s AND m.id = %s ORDER BY s.joined_id"
 )
-"""Selects a message, its conversation, and the memberships of a user. It is one
-statement in place of three, because somebody who answers a question waits for
+"""Selects a message, its conversation, and the memberships of a user. This is
+one statement instead of three, because a user who answers a question waits for
 each statement."""
 _OF_MESSAGE: Final = slice(7, 11)
 _OF_MEMBERSHIP: Final = slice(11, None)
@@ -71,8 +71,8 @@ _NEW_REACTION: Final = (
 
 class AnnotationWriter(WritingPart):
     """Adds and removes reactions and pins. Each method returns after the commit
-    and may raise StorageUnavailable. Its result has no entry if nothing had to
-    change."""
+    and may raise StorageUnavailable. If nothing had to change, its result has
+    no entry."""
 
     @in_transaction
     def react(
@@ -84,8 +84,8 @@ class AnnotationWriter(WritingPart):
         *,
         remove: bool = False,
     ) -> Change | Rejected:
-        """Add the reaction of a user who can read the message, or ``remove``
-        it."""
+        """Add the reaction of a user who can read the message. If ``remove``,
+        the reaction is removed instead."""
         wrong = emoji_objection(emoji)
         if wrong:
             return Rejected(RejectReason.INVALID, wrong)
@@ -104,7 +104,7 @@ class AnnotationWriter(WritingPart):
         remove: bool = False,
     ) -> Change | Rejected:
         """Pin a message in its conversation, or remove its pin. An empty
-        ``user`` is a back end."""
+        ``user`` means a back end."""
         target = find_message(transaction, user, message)
         if isinstance(target, Rejected):
             return target
@@ -121,13 +121,14 @@ class AnnotationWriter(WritingPart):
 
 
 def emoji_objection(emoji: str) -> str:
-    """Return why a text cannot be a reaction; ``""`` if it can be one."""
+    """Return why a text cannot be a reaction, or ``""`` if it can be one."""
     if not emoji.strip():
         return "emoji: empty"
     wrong = text_objection(emoji, Limit.EMOJI_BYTES)
     if wrong:
         return f"emoji: {wrong}"
-    # Other invisible characters are allowed: some join emoji to one picture.
+    # Other invisible characters are allowed, because some join several emoji
+    # into one picture.
     if _control(emoji):
         return "emoji: a control character"
     return ""
@@ -143,14 +144,15 @@ class TargetMessage(Struct):
     state: ConversationState
     """The conversation of the message."""
     role: str
-    """The role of the acting user in the conversation; ``""``: a back end."""
+    """The role of the acting user in the conversation, or ``""`` for a back
+    end."""
     sender: str
     meta: bytes
 
 
 class _Reader(Struct, frozen=True):
-    """Somebody who can read a message: their role in its conversation, and the
-    end of their mute there. A back end has no role."""
+    """A user who can read a message, with the role and the end of the mute of
+    this user in the conversation. A back end has no role."""
 
     role: str = ""
     muted_until: int = 0
@@ -162,7 +164,7 @@ def find_message(
     """Find the message on which a user wants to act, by a reaction for example.
 
     Returns Rejected if the user cannot read it, is muted or blocked, or if the
-    message was recalled. An empty ``user`` is a back end, which may act on
+    message was recalled. An empty ``user`` means a back end, which may act on
     everything.
     """
     unknown = Rejected(RejectReason.UNKNOWN_MESSAGE)
@@ -173,8 +175,8 @@ def find_message(
     if not rows:
         return unknown
 
-    # A recall of this message itself stands in its place. Other recalls and
-    # edits are no messages.
+    # A recalled message is a recall that is about itself. Other recalls and
+    # edits are not messages.
     kind, about, sender, meta = rows[0][_OF_MESSAGE]
     is_recalled = kind == NUMBERS["recall"] and about == message
     is_message = is_recalled or kind == NUMBERS["message"]
@@ -203,7 +205,7 @@ def _is_blocked(
 ) -> bool:
     """Tell whether the other user of a conversation of two has blocked ``user``.
 
-    A back end (``""``) is never blocked, and nobody is in a group.
+    A back end (``""``) is never blocked. In a group, nobody is blocked.
     """
     if not user or state.kind != USER:
         return False
@@ -214,11 +216,12 @@ def _is_blocked(
 def _reader_of(
     transaction: AppTransaction, user: str, message: int, rows: Sequence[Row]
 ) -> _Reader | None:
-    """Return the user as a reader of a message; None if the user is no reader.
+    """Return the user as a reader of a message, or None if the user is not a
+    reader.
 
     A reader is a member now, and was a member when the message was stored.
     ``rows`` are the result of :data:`_MESSAGE`: the same message with each
-    membership of the user, the newest one last.
+    membership of the user. The newest membership comes last.
     """
     joined = [row[_OF_MEMBERSHIP] for row in rows]
     # A user who never was a member has one row, without a membership.
@@ -255,8 +258,8 @@ def change_reaction(
 
     A reaction is a row of its own, an entry of the log, and a part of the
     totals in the ``meta`` of the message. All three are written here.
-    ``time_ms`` and ``resend`` are for the entry, see :func:`record`. The result
-    has no entry if nothing had to change.
+    ``time_ms`` and ``resend`` are for the entry, see :func:`record`. If nothing
+    had to change, the result has no entry.
     """
     sql = transaction.sql
     log = transaction.log
@@ -307,7 +310,7 @@ _NEW_META: Final = "UPDATE message SET meta = %s WHERE log = %s AND id = %s"
 def _totals_of(meta: bytes) -> dict[str, ReactionTotal]:
     """Return emoji → its total, from the ``meta`` of a message.
 
-    A total has the number of users, and names the first ones.
+    A total has the number of users, and names the first of them.
     """
     _, totals = take_reactions(meta)
     return {total.emoji: total for total in totals}
@@ -323,15 +326,15 @@ def _named_users(
     """Return the users whom the new total of an emoji names.
 
     A total names at most :data:`MOST_USERS` users. ``before`` is the total
-    until now, and ``count`` the new number. ``user`` has reacted, if this
-    number is greater, or has withdrawn the reaction.
+    until now, and ``count`` the new number. If this number is greater than
+    before, ``user`` has reacted. Otherwise ``user`` has withdrawn the reaction.
     """
     users = tuple(other for other in before.users if other != user)
     if count > before.count and len(users) < MOST_USERS:
         users = (*users, user)
     if len(users) < count <= MOST_USERS:
-        # A named user has withdrawn the reaction. The others are so few that
-        # all can be named.
+        # A user who was named has withdrawn the reaction. If the other users
+        # are few, all can be named.
         users = _users_reacting(transaction, message, before.emoji)
     return users
 
@@ -339,8 +342,8 @@ def _named_users(
 def _users_reacting(
     transaction: AppTransaction, message: int, emoji: str
 ) -> tuple[str, ...]:
-    """Return all users who reacted to a message with one emoji, the first one
-    first."""
+    """Return all users who reacted to a message with one emoji, in the order of
+    the reactions."""
     statement = (
         "SELECT member FROM reaction "
         "WHERE log = %s AND message = %s AND emoji = %s ORDER BY id"
@@ -361,8 +364,8 @@ def change_pin(
     """Pin a message in its conversation, or ``remove`` its pin.
 
     A pin is a row of its own and an entry of the log. ``time_ms`` and
-    ``resend`` are for the entry, see :func:`record`. The result has no entry if
-    nothing had to change.
+    ``resend`` are for the entry, see :func:`record`. If nothing had to change,
+    the result has no entry.
     """
     sql = transaction.sql
     log = transaction.log
@@ -409,9 +412,9 @@ def withdraw(transaction: AppTransaction, user: str, message: int, emoji: str) -
     """Remove an existing reaction, even if the user may not read the message
     any more.
 
-    An erasure uses it for all reactions of the erased user.
+    An erasure calls this function for all reactions of the erased user.
     """
-    # An empty user is a back end, which may act on everything.
+    # An empty user means a back end, which may act on everything.
     target = find_message(transaction, user="", message=message)
     if isinstance(target, Rejected):
         # The message was recalled or has expired, so it has no totals.

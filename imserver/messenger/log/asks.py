@@ -1,15 +1,15 @@
-"""Questions: messages that are answered exactly once, or by the number of users
-that they need.
+"""Questions: messages that are answered exactly once, or by a number of users
+that the question names.
 
 A question is a message with ``ask`` in its ``meta``
-(:class:`imserver.messenger.log.meta.Ask`). The state and the answers are there,
-too, so every view of the message shows them. Each act on a question is an entry
-of the kind ``press`` about it, in its conversation. The type of the entry is
-the act: ``answer``, ``cancel``, ``expire``, ``escalate``, ``remind`` or
-``tally``. Its ``meta`` has the fields of the question that it changes. The body
-of an ``answer`` is its value or text. All checks run under the log's lock, so
-the first answer wins. The answers to a poll are votes:
-:mod:`imserver.messenger.log.polls`.
+(:class:`imserver.messenger.log.meta.Ask`). The state and the answers are in
+``ask``, too, so every view of the message shows them. Each act on a question is
+an entry of the kind ``press`` about the question, in its conversation. The type
+of the entry is the act: ``answer``, ``cancel``, ``expire``, ``escalate``,
+``remind`` or ``tally``. The ``meta`` of the entry has the fields of the
+question that the act changes. The body of an ``answer`` is the value or the
+text. All checks run under the log's lock, so the first answer wins. The answers
+to a poll are votes: :mod:`imserver.messenger.log.polls`.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ from imserver.messenger.log.writer import LogWriter, WritingPart
 from imserver.plugin.storage import Store
 
 _DUE_AT_ONCE: Final = 100
-"""Questions that one query returns."""
+"""The most questions that one query returns."""
 _CHARACTER_BYTES: Final = 4
-"""The bytes of a character in UTF-8, at most."""
+"""The most bytes of a character in UTF-8."""
 _NOT_OF_POLLS: Final = Rejected(RejectReason.INVALID, "a poll: everybody may vote")
 _CHANGING: Final = f"({NUMBERS['press']}, {NUMBERS['recall']}, {NUMBERS['edit']})"
 
@@ -68,8 +68,8 @@ Due = Literal["ask_deadline", "ask_tally"]
 
 
 class AskChange(Change, frozen=True, kw_only=True):
-    """A change of a question. ``ask``: the question after the change. Without
-    an entry, the same user has made the change before."""
+    """A change of a question. ``ask``: the question after the change. If there
+    is no entry, the same user has made the change before."""
 
     ask: Ask
 
@@ -87,7 +87,7 @@ class AskLog(WritingPart):
     A *question* is a message that asks its readers for an answer; a *poll* is a
     question with votes. Each method may switch greenlets and raise
     StorageUnavailable. Methods that change something return after the commit.
-    An empty ``user`` is a back end.
+    An empty ``user`` means a back end.
     """
 
     DUE: Final[tuple[Due, ...]] = get_args(Due)
@@ -96,11 +96,12 @@ class AskLog(WritingPart):
         """Prepare the counters. Nothing is read."""
         super().__init__(writer, store)
         self.counts: Counter[AskAct | Literal["ask", "refuse"]] = Counter()
-        """The number of acts of this node since its start. ``refuse``: others
-        had answered before, or the question was closed. The senders of
-        questions count ``ask``."""
+        """The number of acts of this node since its start. ``refuse`` counts
+        answers that came too late, because others had answered before, or the
+        question was closed. ``ask`` is counted by the senders of questions."""
         self.news = Flag()
-        """Set when this node has stored something that will be :meth:`due`."""
+        """Set when this node has stored a deadline or a count that will be
+        :meth:`due`."""
 
     def answer(
         self,
@@ -116,8 +117,8 @@ class AskLog(WritingPart):
 
         An answer is the ``value`` of an option, or a free ``text``. In a poll,
         ``choices`` are the indexes of options. They replace the user's earlier
-        choices; an empty list withdraws the vote. Repeating one's own answer
-        changes nothing.
+        choices, and an empty list withdraws the vote. If a user repeats the
+        same answer, nothing changes.
 
         Returns :class:`AskRefused` if others have answered before, or if the
         question is closed.
@@ -135,8 +136,8 @@ class AskLog(WritingPart):
     def cancel(self, app: str, user: str, message: int) -> AskChange | Rejected:
         """Close a question of this user.
 
-        A question is then cancelled; a poll counts as answered by its votes.
-        Its author may do this also after leaving the group.
+        A question is then cancelled, but a poll counts as answered by its
+        votes. The author may do this even after leaving the group.
         """
 
         def work(question: _Question) -> AskChange | Rejected:
@@ -152,9 +153,9 @@ class AskLog(WritingPart):
         return self._change(app, user, message, work, by_author=True, as_reader=False)
 
     def settle(self, due: Due, app: str, message: int) -> None:
-        """Do what is due for a question: close it, or count its votes.
+        """Close a question whose deadline has passed, or count its votes.
 
-        ``due`` is one of the things that :meth:`due` lists.
+        ``due`` says which of the two is due, as :meth:`due` has found.
         """
         if due == "ask_deadline":
             result = self.expire(app, message)
@@ -165,7 +166,7 @@ class AskLog(WritingPart):
             was_over = True
         else:
             was_over = result.entry is None and result.ask.state != ""
-        # Otherwise it would be due again and again.
+        # Otherwise the question would be due again and again.
         if was_over:
             self.forget(app, message)
 
@@ -173,15 +174,14 @@ class AskLog(WritingPart):
         """Close a question whose deadline has passed."""
 
         def work(question: _Question) -> AskChange:
-            # A question whose deadline has passed closes itself when it is
-            # found.
+            # _Question closes a question whose deadline has passed.
             return question.expiry or question.unchanged()
 
         return self._change(app, user="", message=message, work=work)
 
     def tally(self, app: str, message: int) -> AskChange | Rejected:
-        """Count the votes of a poll anew. Nothing changes if the totals are the
-        same."""
+        """Count the votes of a poll anew. If the totals are the same, nothing
+        changes."""
         return self._change(app, user="", message=message, work=_Question.tally)
 
     def escalate(
@@ -189,9 +189,9 @@ class AskLog(WritingPart):
     ) -> AskChange | Rejected:
         """Let these members answer a question of this user, too.
 
-        Returns Rejected if one of them cannot.
+        Returns Rejected if one of the members cannot answer.
         """
-        # Texts that can be no ids would fail in the database.
+        # Texts that cannot be ids would fail in the database.
         for other in users:
             wrong = text_objection(other, MAX_USER_BYTES)
             if wrong:
@@ -205,8 +205,8 @@ class AskLog(WritingPart):
     def remind(self, app: str, user: str, message: int) -> AskChange | Rejected:
         """Remind the users who have not answered a question of this user.
 
-        Adds an entry about the question, which notifies them. A poll has no
-        reminders.
+        This adds an entry about the question, which notifies these users. A
+        poll has no reminders.
         """
 
         def work(question: _Question) -> AskChange | Rejected:
@@ -230,9 +230,9 @@ class AskLog(WritingPart):
     ) -> AskChange | Rejected:
         """Change a question by ``work``, in a transaction.
 
-        ``by_author``: only its author or a back end may do it. ``as_reader``:
-        the user must still be able to read the message, and not be muted. The
-        acts are counted after the commit.
+        If ``by_author``, only the author or a back end may make the change. If
+        ``as_reader``, the user must still be able to read the message, and must
+        not be muted. The acts are counted after the commit.
         """
         acts: list[AskAct] = []
         reader = user if as_reader else ""  # "" may read everything
@@ -245,11 +245,11 @@ class AskLog(WritingPart):
             ask = ask_in(target.meta)
             is_by_other = user not in ("", target.sender)
             if ask is None or (by_author and is_by_other):
-                # Others do not learn that there is a question.
+                # Other users do not learn that there is a question.
                 return Rejected(RejectReason.UNKNOWN_MESSAGE)
             question = _Question(transaction, target, ask)
             outcome = work(question)
-            # The transaction may run again: only the last acts count.
+            # The transaction may run again, so only the last acts count.
             acts[:] = question.acts
             return outcome
 
@@ -257,7 +257,7 @@ class AskLog(WritingPart):
         assert isinstance(result, AskChange | Rejected)
         self.counts.update(acts)
         self.counts["refuse"] += isinstance(result, AskRefused)
-        if acts == ["vote"]:  # stored without a count, which is now due later
+        if acts == ["vote"]:  # the vote was stored, but its count is due later
             self.news.set()
         return result
 
@@ -270,7 +270,7 @@ class AskLog(WritingPart):
         """Return the question in a message, if the user may read it.
 
         An empty ``user`` may read everything. Returns None if there is no such
-        question. A recalled message is no question.
+        question. A recalled message is not a question.
         """
         ids: list[int] = []
         if user:
@@ -284,10 +284,10 @@ class AskLog(WritingPart):
         return entries[0]
 
     def changes(self, app: str, after: int) -> tuple[set[int], int]:
-        """Return the messages that are changed by entries after an id.
+        """Return the messages that entries after an id have changed.
 
-        An answer, an edit or a recall changes its message. Returns also the
-        last id of the log, up to which the result is complete.
+        An answer, an edit or a recall changes its message. The second value is
+        the last id of the log, up to which the result is complete.
         """
         statement = (
             "SELECT about FROM message WHERE log = %s AND id > %s AND id <= %s "
@@ -314,7 +314,7 @@ class AskLog(WritingPart):
         """Return the users who have chosen an option of a poll, ordered by id.
 
         ``choice`` is the index of the option. The page begins after the user id
-        ``after``. An anonymous poll has no such users.
+        ``after``. For an anonymous poll, the result is empty.
         """
         if text_objection(after, MAX_USER_BYTES):
             return []
@@ -332,10 +332,11 @@ class AskLog(WritingPart):
     ) -> tuple[list[tuple[str, int]], float | None]:
         """Return some questions that are due, and when to look again.
 
-        A question is (app, message). It is due if its deadline has passed, or,
-        for ``ask_tally``, if its votes must be counted. The second result is
-        the seconds until the next question is due; None: no further question
-        waits. ``what`` is also the name of the table.
+        A question is (app, message). For ``ask_deadline``, a question is due if
+        its deadline has passed. For ``ask_tally``, it is due if its votes must
+        be counted. The second value is the seconds until the next question is
+        due, or None if there is no further question. ``what`` is also the name
+        of the table.
         """
         statement = (
             f"SELECT l.app, d.id, d.due - {sql.clock} * 1000 FROM {what} d JOIN log l "
@@ -343,20 +344,21 @@ class AskLog(WritingPart):
         )
         due: list[tuple[str, int]] = []
         for app, id, left_ms in sql.query(statement, (_DUE_AT_ONCE,)):
-            # The rows are ordered by time, so the first one that is not yet due
-            # is the next one.
+            # The rows are ordered by time, so the first question that is not
+            # yet due is the next to be due.
             if left_ms > 0:
                 return due, float(left_ms) / SECOND_MS
             due.append((text_of(app), id))
         if len(due) == _DUE_AT_ONCE:
-            return due, 0.0  # there may be more that are due now
+            return due, 0.0  # more questions may be due now
         return due, None
 
     @in_log(writes=True)
     def forget(self, sql: Statements, head: LogHead, message: int) -> None:
         """Forget the deadline and the count of a message.
 
-        It is no open question any more, so nothing will be due for it.
+        The message is no longer an open question, so nothing will be due for
+        it.
         """
         for table in self.DUE:
             statement = f"DELETE FROM {table} WHERE log = %s AND id = %s"
@@ -378,7 +380,7 @@ class AskLog(WritingPart):
 
 class _GivenAnswer(Struct, frozen=True):
     """The answer of a user: the value of an option, a free text, or the indexes
-    of the options that they choose in a poll. ``choices`` None: no indexes were
+    of the chosen options of a poll. ``choices`` is None if no indexes were
     given."""
 
     user: str
@@ -392,8 +394,8 @@ class _GivenAnswer(Struct, frozen=True):
         return self.value or self.text
 
     def objection(self) -> str:
-        """Return why this can be the answer to no question; ``""`` if it can be
-        one.
+        """Return why no question can have this answer, or ``""`` if a question
+        can have it.
 
         An answer is either a value, or a text of limited length, or the choices
         of a poll.
@@ -423,11 +425,11 @@ class _GivenAnswer(Struct, frozen=True):
         return None
 
     def repeats(self, before: AskAnswer) -> bool:
-        """Whether the user has given the same answer before."""
+        """Tell whether the user has given the same answer before."""
         return (before.value, before.text) == (self.value, self.text)
 
     def fits(self, ask: Ask) -> bool:
-        """Whether the question accepts such an answer."""
+        """Tell whether the question accepts such an answer."""
         if self.text:
             return ask.text
         return any(option.value == self.value for option in ask.options)
@@ -436,8 +438,8 @@ class _GivenAnswer(Struct, frozen=True):
 class _Question:
     """A question in a transaction that changes it.
 
-    Each method that changes it adds an entry about the change, and writes the
-    new fields into the message.
+    Each method that changes the question adds an entry about the change, and
+    writes the new fields into the message.
     """
 
     def __init__(
@@ -445,26 +447,28 @@ class _Question:
     ) -> None:
         """Take the question ``ask``, which is in the ``meta`` of ``message``.
 
-        If its deadline has passed, it is closed at once.
+        If the deadline has passed, the question is closed at once.
         """
         self.transaction = transaction
         self.message = message
         self.ask = ask
         self.acts: list[AskAct] = []
-        """The acts on it in this transaction."""
+        """The acts on the question in this transaction."""
         self.expiry: AskChange | None = None
-        """A deadline that has passed closes the question at once, before a look
-        for due questions finds it."""
-        # By the clock of the database, like all deadlines.
+        """The change that closes the question because its deadline has passed.
+        It is made at once, before a search for due questions finds the
+        question."""
+        # Like all deadlines, this one is compared with the clock of the
+        # database.
         if ask.until and not ask.state and ask.until <= transaction.sql.clock_ms():
             self.expiry = self.change("expire", by="", changed={"state": "expired"})
 
     def unchanged(self) -> AskChange:
-        """The result of an act that changes nothing: without an entry."""
+        """Return the result of an act that changes nothing. It has no entry."""
         return AskChange(self.message.state.id, ask=self.ask)
 
     def refused(self) -> AskRefused:
-        """The result of an act that comes too late."""
+        """Return the result of an act that comes too late."""
         return AskRefused(
             RejectReason.ANSWERED, "the question is closed or answered", ask=self.ask
         )
@@ -495,10 +499,10 @@ class _Question:
         return self._add_answer(given)
 
     def _answer_refusal(self, given: _GivenAnswer) -> Rejected | None:
-        """Return why an open question does not take this answer.
+        """Return why an open question does not accept this answer.
 
-        Returns None if it takes the answer. The author cannot answer, and only
-        the users in ``of`` can if there is such a list.
+        Returns None if the question accepts the answer. The author cannot
+        answer. If the question has a list ``of``, only the users in it can.
         """
         ask = self.ask
         is_author = given.user == self.message.sender
@@ -512,7 +516,7 @@ class _Question:
     def _add_answer(self, given: _GivenAnswer) -> AskChange:
         """Store a valid answer.
 
-        The last answer that the question needs closes it.
+        The last answer that the question needs closes the question.
         """
         now = int(time() * SECOND_MS)
         answer = AskAnswer(
@@ -528,8 +532,8 @@ class _Question:
     def escalate(self, user: str, users: Sequence[str]) -> AskChange | Rejected:
         """Let these members answer the question, too, in the name of ``user``.
 
-        ``of`` is the list of users who may answer; None: everybody may. Users
-        who are in it already change nothing.
+        The list ``of`` has the users who may answer, or is None if everybody
+        may. Users who are already in the list are ignored.
         """
         answerers = self.ask.of
         if self.ask.state:
@@ -539,7 +543,7 @@ class _Question:
         if answerers is None:  # everybody may answer
             return self.unchanged()
 
-        # Each user once, and nobody who may answer already.
+        # Each user is added once, and only if the user may not answer already.
         new = [other for other in dict.fromkeys(users) if other not in answerers]
         if not new:
             return self.unchanged()
@@ -551,9 +555,10 @@ class _Question:
         return self.change("escalate", user, {"of": (*answerers, *new)})
 
     def _answerers_refusal(self, users: Sequence[str]) -> Rejected | None:
-        """Return why these users cannot answer the question; None: they can.
+        """Return why these users cannot answer the question, or None if they
+        can.
 
-        They must be other members of the conversation.
+        They must be members of the conversation other than the author.
         """
         if self.message.sender in users:
             return Rejected(RejectReason.INVALID, "of: the author of the question")
@@ -574,8 +579,8 @@ class _Question:
         an option that the poll does not have. The result has the choices as
         ``ask.mine``.
 
-        A vote adds no entry of its own. Only a count does, and counts of a poll
-        have a pause between them.
+        A vote does not add an entry. Only a count of the votes does, and there
+        is a pause between two counts.
         """
         if choices is None or not self._has_options(choices):
             return Rejected(RejectReason.INVALID, "the poll has no such option")
@@ -586,22 +591,22 @@ class _Question:
         return self._store_vote(user, poll, bits)
 
     def _store_vote(self, user: str, poll: Ask.Poll, bits: int) -> AskChange | Rejected:
-        """Store the choices of a user, as bits; 0 withdraws the vote.
+        """Store the choices of a user, as bits. 0 withdraws the vote.
 
         Returns :class:`AskRefused` if the poll is closed.
         """
         sql = self.transaction.sql
         log = self.transaction.log
         message = self.message.id
-        # Voting twice for the same options changes nothing, also in a closed
-        # poll.
+        # If the user votes for the same options again, nothing changes, even in
+        # a closed poll.
         now, before = polls.look_up(sql, log, message, user)
         if bits == before:
             return self._voted(self.unchanged(), bits)
         if self.ask.state:
             return self.refused()
 
-        # No entry shows that the vote is stored, as `is_unseen` says.
+        # `is_unseen` says that no entry shows whether the vote was stored.
         polls.put(sql, log, message, user, bits, poll, now)
         self.transaction.is_unseen = True
         self.acts.append("vote")
@@ -615,7 +620,7 @@ class _Question:
     def _count_when_due(self, poll: Ask.Poll, now: int) -> AskChange:
         """Count the votes now, or store when the next count is due.
 
-        If the last count is recent, the next one waits, so that many votes
+        If the last count is recent, the next count waits, so that many votes
         share one entry. ``now`` is Unix milliseconds by the clock of the
         database.
         """
@@ -642,13 +647,13 @@ class _Question:
         if poll is None or self.ask.poll is None:
             return self.unchanged()
         before = replace(self.ask.poll, time=poll.time)
-        if poll == before:  # apart from the time of the count
+        if poll == before:  # only the time of the count differs
             return self.unchanged()
         return self.change("tally", by="", changed={"poll": poll})
 
     def _counted(self) -> Ask.Poll | None:
-        """Return the poll with the totals of all votes; None if this is no
-        poll."""
+        """Return the poll with the totals of all votes, or None if this is not
+        a poll."""
         poll = self.ask.poll
         if poll is None:
             return None
@@ -667,10 +672,11 @@ class _Question:
     ) -> AskChange:
         """Change fields of the question, and add the entry about the change.
 
-        ``changed`` has field of :class:`Ask` → new value. ``by`` is who makes
-        the change; ``""``: the server or a back end. ``time_ms`` is the time of
-        the entry; 0: now. A change of ``state`` closes the question: the votes
-        of a poll are counted a last time, and the deadline is deleted.
+        ``changed`` has field of :class:`Ask` → new value. ``by`` is the user
+        who makes the change, or ``""`` for the server or a back end.
+        ``time_ms`` is the time of the entry; 0 means now. A change of ``state``
+        closes the question: the votes of a poll are counted a last time, and
+        the deadline is deleted.
         """
         transaction = self.transaction
         message = self.message
@@ -701,14 +707,15 @@ class _Question:
     def _with_last_count(self, changed: dict[str, Any]) -> dict[str, Any]:
         """Count the votes of a poll that is being closed.
 
-        Returns the changed fields, with the poll; as they are if this is no
-        poll.
+        Returns the changed fields, with the poll. If this is not a poll, the
+        fields are returned unchanged.
         """
         poll = self._counted()
         if poll is None:
             return changed
         if poll.anonymous:
-            # After the last count nobody may learn who voted for what.
+            # After the last count, nobody may learn which options a user has
+            # chosen.
             transaction = self.transaction
             polls.forget(transaction.sql, transaction.log, [self.message.id])
         return {**changed, "poll": poll}

@@ -19,12 +19,13 @@ def note_changes(
     updated.
 
     ``changes`` has (message, conversation, the entry that changes the message).
-    ``first`` is the first id that the transaction adds; 0: it adds no entries.
+    ``first`` is the first id that the transaction adds, or 0 if it adds no
+    entries.
 
     A *segment* is the ids that are indexed together, once all of them are
-    stored. Messages of the segment of ``first``, and of later ones, are not
-    noted. These segments are not in the index yet. The task that adds them
-    later reads the new texts.
+    stored. Messages in the segment of ``first``, or in later segments, are not
+    noted. These segments are not in the index yet. When a task adds them later,
+    it reads the new texts.
     """
     indexed_before: int = Limit.ID
     # The segment of `first` was not complete before this transaction.

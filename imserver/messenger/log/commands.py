@@ -11,11 +11,11 @@ from imserver.messenger.log.meta import Button
 
 MAX_BUTTON_ROWS: Final = 8
 MAX_BUTTONS: Final = 4
-"""Limits of the rows of buttons of a message, and of the buttons of a row."""
+"""The most rows of buttons of a message, and the most buttons of a row."""
 
 
 def buttons_objection(rows: Sequence[Sequence[Button]]) -> str:
-    """Return why a message cannot have these rows of buttons; ``""`` if it
+    """Return why a message cannot have these rows of buttons, or ``""`` if it
     can."""
     has_valid_rows = all(1 <= len(row) <= MAX_BUTTONS for row in rows)
     if len(rows) > MAX_BUTTON_ROWS or not has_valid_rows:
@@ -32,7 +32,7 @@ def buttons_objection(rows: Sequence[Sequence[Button]]) -> str:
 
 
 def _button_objection(button: Button) -> str:
-    """Return why a message cannot have this button; ``""`` if it can."""
+    """Return why a message cannot have this button, or ``""`` if it can."""
     if not button.text.strip() or len(button.text) > Limit.BUTTON:
         return f"a text has 1 to {Limit.BUTTON} characters"
     if not button.value or len(button.value.encode()) > Limit.BUTTON:
@@ -41,7 +41,7 @@ def _button_objection(button: Button) -> str:
 
 
 def exclusive_objection(count: int) -> str:
-    """Return why so many buttons cannot be the answers to a question.
+    """Return why this number of buttons cannot be the answers to a question.
 
     Returns ``""`` if they can.
     """
@@ -51,7 +51,7 @@ def exclusive_objection(count: int) -> str:
 
 
 def mentions_objection(users: Sequence[str]) -> str:
-    """Return why a message cannot mention these users; ``""`` if it can.
+    """Return why a message cannot mention these users, or ``""`` if it can.
 
     The word ``all`` stands for everybody in the conversation.
     """
@@ -73,9 +73,9 @@ class Send(Command, frozen=True, gc=False):
 
     A ``kind`` of ``recall`` or ``edit`` refers to another entry and goes to the
     conversation of that entry. ``forward`` sends the content of the message
-    ``about`` as a new one. ``press`` presses the button of that message with
-    the value ``body``. ``id`` is made by the client. A repeated id is not
-    stored again.
+    ``about`` as a new message. ``press`` presses the button of the message
+    ``about`` with the value ``body``. The client makes ``id``. A message with a
+    repeated id is not stored again.
     """
 
     to: str = ""
@@ -239,10 +239,11 @@ class Typing(Command, frozen=True, gc=False):
 class SearchFilter(Struct, frozen=True, gc=False):
     """Conditions of a search besides its words.
 
-    ``sender``: who has sent the message; ``""``: anybody. ``types``: ``()``
-    means ``text``, or all types if the search has neither text nor ``link``.
-    ``link``: the text has a link. ``since``, ``until``: the message was sent at
-    or after ``since``, and before ``until``, in Unix milliseconds; 0: no bound.
+    ``sender``: the user who has sent the message, or ``""`` for anybody.
+    ``types``: ``()`` means ``text``, or all types if the search has neither
+    text nor ``link``. ``link``: whether the text must have a link. ``since``,
+    ``until``: the message was sent at or after ``since``, and before ``until``,
+    in Unix milliseconds. 0 means no bound.
     """
 
     sender: str = ""
@@ -257,8 +258,9 @@ NO_FILTER: Final = SearchFilter()
 
 class Search(Command, frozen=True, gc=False):
     """Request the messages that contain ``text``, before the id ``before`` (0:
-    the newest), in one conversation or (0) in all that the user may read.
-    ``text`` may be ``""`` with a ``filter``."""
+    the newest). The search is in one conversation or, if it is 0, in all
+    conversations that the user may read. If there is a ``filter``, ``text`` may
+    be ``""``."""
 
     text: str
     conversation: int

@@ -1,9 +1,9 @@
 """Handles: names of groups. A message with a handle mentions the members of
 that group who may read the message.
 
-A draft has the handle, behind an ``@``, among its ``mentions``. The transaction
-that stores the message replaces it by the members. So code that knows mentions
-of users needs to know nothing of handles.
+A draft has the handle, after an ``@``, among its ``mentions``. The transaction
+that stores the message replaces the handle by the members. So code that reads
+mentions of users need not know handles.
 """
 
 import re
@@ -25,12 +25,12 @@ from imserver.messenger.log.rows import (
 )
 
 is_handle: Final = re.compile(r"\w[\w.-]*\w").fullmatch
-"""Whether a text may be a handle, once it is :func:`spelled`."""
+"""Tells whether a text may be a handle. The text must be :func:`spelled`."""
 MOST_HANDLES: Final = 1000
 """The most handles of an app."""
 MOST_MEMBERS: Final = 1000
-"""A group with more members cannot be mentioned: all are looked up under the
-lock of the log."""
+"""A group with more members cannot be mentioned, because all members are looked
+up under the lock of the log."""
 MOST_GROUPS: Final = 5
 """The most groups that a message mentions."""
 
@@ -43,7 +43,7 @@ _TOO_MANY: Final = Rejected(
 def spelled(handle: str) -> str:
     """Return a handle as it is stored: in lower case.
 
-    So upper and lower case make no difference.
+    So upper and lower case make no difference in handles.
     """
     return normalize("NFC", handle.lower())
 
@@ -56,8 +56,8 @@ _BESIDE_OTHERS: Final = (
     "BOPOMOFO",
     "IDEOGRAPHIC",
 )
-"""Beginnings of the Unicode names of letters of East Asia. They are written
-beside Latin letters, and look like no letters of an alphabet."""
+"""Beginnings of the Unicode names of letters of East Asia. These letters are
+written beside Latin letters, and do not look like letters of an alphabet."""
 _SMALL_CAPITAL: Final = "LATIN LETTER SMALL CAPITAL "
 _LOOKS_LIKE: Final = str.maketrans(
     # Letters of Cyrillic, of Greek, of Armenian, and other Latin letters. Below
@@ -71,8 +71,8 @@ def has_one_alphabet(handle: str) -> bool:
     """Tell whether all letters of a handle belong to one alphabet.
 
     Letters of two alphabets can look alike, so ``раypal`` with Cyrillic letters
-    could stand for another group. Letters of East Asia are excepted: they are
-    written beside Latin letters.
+    could stand for another group. Letters of East Asia are allowed, because
+    they are written beside Latin letters.
     """
     scripts: set[str] = set()
     for sign in normalize("NFKC", handle):
@@ -107,8 +107,9 @@ def reached(
 ) -> Sequence[str] | None:
     """Return the members of a group whom its handle mentions in a conversation.
 
-    These are the members who are in the conversation, too. Returns None if the
-    group has too many members, or too many of them would be mentioned.
+    These are the members of the group who are also in the conversation. Returns
+    None if the group has too many members, or too many of them would be
+    mentioned.
     """
     members = (
         f"SELECT member FROM membership {sql.on_sqlite(SQLITE_BY_GROUP)} "
@@ -119,8 +120,8 @@ def reached(
     if count > MOST_MEMBERS:
         return None
 
-    # A look-up for each member: without statistics PostgreSQL would join all
-    # members of the group and of the conversation.
+    # The query looks up each member. Otherwise PostgreSQL, without statistics,
+    # would join all members of the group and of the conversation.
     rows = sql.query(
         f"SELECT h.member FROM ({members}) h "
         "WHERE (SELECT 1 FROM membership s WHERE s.log = %s AND s.conversation = %s "
@@ -140,8 +141,9 @@ def with_handles(
     groups.
 
     A *handle* such as ``@team`` is the name of a group. The draft is a message
-    to the group ``state``. Its ``meta`` also lists the handles that mention
-    somebody. Returns Rejected if it would mention too many users or groups.
+    to the group ``state``. In the result, ``meta`` also lists the handles that
+    mention somebody. Returns Rejected if the draft would mention too many users
+    or groups.
 
     The sender is not mentioned. A guest can mention only their own groups.
     Handles that no group has stay in ``mentions``, like ids of unknown users.
@@ -154,7 +156,7 @@ def with_handles(
     if len(groups) > MOST_GROUPS:
         return _TOO_MANY
 
-    # A dict, because it keeps the order and has each user once.
+    # A dict is used because it keeps the order and has each user once.
     users = dict.fromkeys(
         mention for mention in mentions if handles.get(mention) not in groups
     )
@@ -169,7 +171,8 @@ def with_handles(
         if others:
             users |= dict.fromkeys(others)
             used_handles.append(handle)
-    # One user may be in several of the groups.
+    # A user may be in several of the groups, so the users are counted at the
+    # end.
     if len(users) > Limit.MENTIONS:
         return _TOO_MANY
     meta = with_mentions(draft.meta, list(users), used_handles)
@@ -211,7 +214,7 @@ def _groups_of(
 
 
 def _own_among(sql: Statements, log: int, user: str, groups: Sequence[int]) -> set[int]:
-    """Return the groups among these in which a user is a member now."""
+    """Return the given groups in which a user is a member now."""
     statement = (
         "SELECT conversation FROM membership WHERE log = %s AND member = %s "
         "AND left_id IS NULL AND conversation IN {}"

@@ -4,9 +4,9 @@ not on the disk.
 
 Clients have seen the ids of these entries. If a node knows a greater id than
 the head of a log, it lets all logs continue far beyond that id, like ``imserver
-restore``. So no id is given twice. The head stores the range in between. A
-client whose cursor is in this range has entries that the log does not have, and
-starts again.
+restore``. So no id is given twice. The head stores the range of ids that have
+no entries. A client whose cursor is in this range has entries that the log does
+not have, and starts again.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,8 @@ from imserver.gateway.storage.numbers import beyond, far_number, move_keys_on, r
 from imserver.gateway.storage.statements import Row, Statements, text_of
 
 _MOST_RANGES: Final = 20
-"""The most lost ranges that a head stores. More are merged."""
+"""The most lost ranges that a head stores. If there are more, the oldest are
+merged."""
 
 
 class EntriesLost(Exception):
@@ -68,7 +69,7 @@ def _column_of(ranges: list[LostRange]) -> str:
 def next_after_loss(column: Any) -> int:
     """Return the number at which seqs and versions continue after a loss.
 
-    Earlier ones may have been lost; 0: nothing was lost.
+    Earlier numbers may have been lost. The result is 0 if nothing was lost.
     """
     ranges = ranges_of(column)
     if not ranges:
@@ -84,17 +85,17 @@ def move_on(known: Mapping[str, int], sql: Statements) -> dict[str, LostRange]:
 
     Returns app → its lost range, for all apps, or an empty dict. The ids of
     events and accounts continue at greater numbers, too. Seqs and versions of
-    marks do so when they are next used.
+    marks continue at greater numbers when they are next used.
     """
     far = far_number()
-    # First, because MySQL commits the transaction with this statement.
+    # This comes first, because on MySQL this statement commits the transaction.
     move_keys_on("account", sql, far)
     rows = _locked_heads(sql, sorted(known))
     if not any(last_id < known.get(text_of(app), 0) for app, _, last_id, _, _ in rows):
         return {}
 
-    # If one log has lost entries, others may have, too, without a node that
-    # knows. So all of them continue further on.
+    # If one log has lost entries, other logs may have lost entries of which no
+    # node knows. So all logs are moved on.
     ranges: dict[str, LostRange] = {}
     for name, *columns in rows:
         app = text_of(name)
@@ -106,8 +107,8 @@ def move_on(known: Mapping[str, int], sql: Statements) -> dict[str, LostRange]:
 def _locked_heads(sql: Statements, apps: Sequence[str]) -> list[Row]:
     """Lock the heads of all logs, and return them. This stops other writers.
 
-    Missing heads of these apps are made. A head is (app, number, last_id,
-    last_conversation, lost).
+    If one of these apps has no head, it is created. A head is (app, number,
+    last_id, last_conversation, lost).
     """
     for app in apps:
         sql.insert_new(

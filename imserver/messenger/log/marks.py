@@ -38,8 +38,8 @@ from imserver.messenger.log.rows import (
 from imserver.plugin.storage import Store
 
 MOST_MARKS: Final = 2 * Limit.HIDDEN
-"""Most changes of one kind in an answer. It is more than the number of changes
-that can have the same version."""
+"""The most changes of one kind in an answer. The limit is greater than the
+number of changes that can have the same version."""
 
 
 class MarkStore(Store.Rows):
@@ -55,13 +55,13 @@ class MarkStore(Store.Rows):
         read: int = 0,
         received: int = 0,
     ) -> MarkResult | None:
-        """Advance the read or received position of a user. It never goes back,
-        and never passes the end of the log, or the end of the user's last
-        membership.
+        """Advance the read or received position of a user. The position never
+        goes back. It never passes the end of the log, or the end of the user's
+        last membership.
 
-        ``read`` 0: the user has received entries, but not read them. A read
-        entry counts as received. Returns None if the user was never in this
-        conversation.
+        If ``read`` is 0, the user has received entries, but not read them. A
+        read entry also counts as received. Returns None if the user was never
+        in this conversation.
         """
         access = _access_of(sql, head, user, conversation)
         if access is None:
@@ -69,7 +69,7 @@ class MarkStore(Store.Rows):
         members, upto = access
         read = min(read, upto)
         received = max(min(received, upto), read)
-        # Most calls change nothing. They need no lock.
+        # Most calls change nothing, and need no lock.
         before = _position(sql, head, user, conversation)
         if before and read <= before[0] and received <= before[1]:
             receipt = Receipt(conversation, user, *before)
@@ -81,13 +81,14 @@ class MarkStore(Store.Rows):
         users = sorted({user, *members})
         versions = {name: _raise_version(sql, head, name) for name in users}
         version = versions.pop(user)
-        peer_version = next(iter(versions.values()), 0)  # 0: no other user
-        # Read again, with the lock: another device may have moved the position.
+        peer_version = next(iter(versions.values()), 0)  # 0 if there is no other user
+        # Now that the marks are locked, read the position again: another device
+        # may have moved it.
         before = _position(sql, head, user, conversation)
         key = (head.number, user, conversation)
         _move(sql, key, (read, received, version, peer_version), before)
 
-        # Only a position that has really moved has authors to notify.
+        # Authors are notified only if the position has really moved.
         old_read, old_received = before or (0, 0)
         moved = True
         authors: tuple[str, ...] = ()
@@ -107,8 +108,8 @@ class MarkStore(Store.Rows):
         self, sql: Statements, head: LogHead, group: int, reads: Mapping[str, int]
     ) -> None:
         """Advance the read positions of members of a group. ``reads``: member →
-        entry up to which they have read. Positions do not go back. Nobody gets
-        a receipt."""
+        the entry up to which the member has read. Positions do not go back.
+        Nobody gets a receipt."""
         log = head.number
         statement = (
             "SELECT member, read_id, received_id FROM read_position "
@@ -117,11 +118,11 @@ class MarkStore(Store.Rows):
         )
         rows = sql.query_in(statement, (log, group), list(reads), many=True)
         before = {text_of(user): (read, received) for user, read, received in rows}
-        users = []  # whose positions advance
+        users = []  # users whose positions advance
         for user, read in reads.items():
             if user not in before or before[user][0] < read:
                 users.append(user)
-        # Always in this order, to avoid deadlocks.
+        # The versions are always raised in this order, to avoid deadlocks.
         users.sort()
         versions = _raise_versions(sql, head, users)
 
@@ -131,7 +132,8 @@ class MarkStore(Store.Rows):
                 read = reads[user]
                 new_rows.append((log, user, group, read, versions[user], read, 0))
         sql.execute_many(_NEW_POSITION, new_rows)
-        # The other rows exist already.
+        # The rows of the other users are inserted, because they do not exist
+        # yet.
         for user in users:
             if user in before:
                 read = reads[user]
@@ -142,8 +144,8 @@ class MarkStore(Store.Rows):
     def hide(
         self, sql: Statements, head: LogHead, user: str, ids: Sequence[int]
     ) -> int:
-        """Hide entries from a user. Returns the new version of the user's
-        marks. Entries that the user cannot read are ignored."""
+        """Hide entries from a user. Entries that the user cannot read are
+        ignored. Returns the new version of the user's marks."""
         if text_objection(user, MAX_USER_BYTES):
             return 0  # such a user has no entries
         version = _raise_version(sql, head, user)
@@ -171,13 +173,14 @@ class MarkStore(Store.Rows):
                 statement = f"DELETE FROM {table} WHERE log = %s AND member = %s"
                 sql.execute(statement, (head.number, user))
         statement = "DELETE FROM uplink_session WHERE log = %s AND member = %s"
-        # Without this row, all nodes look the sessions of users up again.
+        # Because this row is deleted, all nodes look up the sessions of users
+        # again.
         sql.execute(statement, (head.number, LAST_SESSION))
 
     @in_log(lambda: Marks(version=0, reads={}))
     def since(self, sql: Statements, head: LogHead, user: str, after: int) -> Marks:
-        """Changes of the user's marks after a version: the first
-        :data:`MOST_MARKS` of each kind."""
+        """Return the changes of the user's marks after a version: the first
+        :data:`MOST_MARKS` changes of each kind."""
         # The version is read first. Marks that change meanwhile are then
         # returned again next time.
         version = _version(sql, head, user)
@@ -217,9 +220,10 @@ class MarkStore(Store.Rows):
         limit: int,
         message: int = 0,
     ) -> list[Receipt]:
-        """Receipts of the other members with an id after ``after``, ordered by
-        id. ``message`` (not 0): only users who have read this message. Empty if
-        the user is not a member."""
+        """Return the receipts of the other members with an id after ``after``,
+        ordered by id. If ``message`` is not 0, only users who have read this
+        message are included. The result is empty if the user is not a
+        member."""
         statement = (
             "SELECT r.conversation, r.member, r.read_id, r.received_id "
             "FROM read_position r WHERE r.log = %s AND r.conversation = %s "
@@ -232,7 +236,8 @@ class MarkStore(Store.Rows):
         )
         if not members_among(sql, head.number, conversation, [user]):
             return []
-        # With a message, its reader must have been a member when it was stored.
+        # If a message is given, its reader must have been a member when the
+        # message was stored.
         values = (
             head.number,
             conversation,
@@ -253,9 +258,9 @@ class MarkStore(Store.Rows):
         conversation: int,
         ids: Sequence[int],
     ) -> list[ReceiptCount]:
-        """How many of the other members may read each of these messages, have
-        received it and have read it, in the order of ``ids``. Empty if the user
-        is not a member."""
+        """Return how many of the other members may read each of these messages,
+        have received it and have read it. The result has the order of ``ids``.
+        It is empty if the user is not a member."""
         if not members_among(sql, head.number, conversation, [user]):
             return []
         statement = _POSITIONS.format(sql.on_sqlite(SQLITE_BY_GROUP))
@@ -280,7 +285,7 @@ def _receipt_counts(rows: Sequence[Row], ids: Iterable[int]) -> list[ReceiptCoun
     counts = []
     for id in ids:
         members = starts.below(id)
-        # All members, without the members who have not come so far.
+        # From all members, the members with a smaller position are subtracted.
         have_received = members - received.below(id)
         have_read = members - reads.below(id)
         counts.append(ReceiptCount(id, members, have_received, have_read))
@@ -290,10 +295,10 @@ def _receipt_counts(rows: Sequence[Row], ids: Iterable[int]) -> list[ReceiptCoun
 def _complete_version(kinds: Iterable[Sequence[Row]], version: int) -> tuple[int, bool]:
     """Return the version up to which all kinds of changes were read.
 
-    If there are too many changes of a kind, it is before the version of the
-    first change that is left out. Otherwise it is ``version``, the newest one.
-    Returns also whether there are more changes. The last column of each row is
-    the version of the change.
+    If there are too many changes of a kind, the result is before the version of
+    the first change that is left out. Otherwise it is ``version``, the newest
+    version. The second value says whether there are more changes. The last
+    column of each row is the version of the change.
     """
     last_versions = [rows[-1][-1] - 1 for rows in kinds if len(rows) > MOST_MARKS]
     return min(last_versions, default=version), bool(last_versions)
@@ -305,8 +310,8 @@ def _positions_of_peers(sql: Statements) -> str:
     It selects positions in a user's conversations of two that changed after a
     version.
     """
-    # SQLite's name of `read_position_by_conversation`. Without this hint SQLite
-    # scans the positions of all users.
+    # SQLite uses this name for the index `read_position_by_conversation`.
+    # Without this hint, SQLite scans the positions of all users.
     hint = sql.on_sqlite("INDEXED BY sqlite_autoindex_read_position_2")
     return (
         "SELECT r.conversation, r.member, r.read_id, r.received_id, r.peer_version "
@@ -329,7 +334,7 @@ _POSITIONS: Final = (
 )
 """Selects the positions of the other members: the id after which they may read,
 their read and received positions, and how many members have these three values.
-``{}``: index hint."""
+``{}`` is the place of an index hint."""
 
 
 class _Positions:
@@ -349,11 +354,11 @@ class _Positions:
 def _access_of(
     sql: Statements, head: LogHead, user: str, conversation: int
 ) -> tuple[tuple[str, ...], int] | None:
-    """Return what a user may read of a conversation; None: the user was never
-    in it.
+    """Return the part of a conversation that a user may read, or None if the
+    user was never in it.
 
-    The first result is the two users of the conversation; ``()``: it is a
-    group. The second one is the last id that the user may read.
+    The first value is the two users of the conversation, or ``()`` for a group.
+    The second value is the last id that the user may read.
     """
     statement = (
         f"SELECT c.pair, (SELECT max(coalesce(s.left_id, {Limit.ID})) "
@@ -372,7 +377,7 @@ def _position(
 ) -> tuple[int, int] | None:
     """Return the read and the received position of a user in a conversation.
 
-    Returns None if nothing was stored yet.
+    Returns None if no position was stored yet.
     """
     statement = (
         "SELECT read_id, received_id FROM read_position "
@@ -397,13 +402,12 @@ def _move(
 ) -> None:
     """Write a position.
 
-    - ``key``: (log, user, conversation).
-    - ``to``: (read, received, version of the user's marks, version of the other
-      user's marks).
-    - ``before``: the stored (read, received); None: there is no row yet.
+    - ``key``: (log, user, conversation). - ``to``: (read, received, version of
+    the user's marks, version of the other user's marks). - ``before``: the
+    stored (read, received), or None if there is no row yet.
 
-    A new received position alone is no change of the user's own marks, so the
-    row keeps its version.
+    If only the received position is new, the user's own marks do not change, so
+    the row keeps its version.
     """
     read, received, version, peer_version = to
     if before is None:
@@ -435,9 +439,9 @@ def _authors(
     """Return the other users who wrote the messages with ``after < id <=
     upto``.
 
-    They are told that their messages were read or received. The author of the
-    newest message comes first. Only users who are still members are returned,
-    and nobody if the user has left.
+    These users are told that their messages were read or received. The author
+    of the newest message comes first. Only users who are still members are
+    returned. If the user has left, the result is empty.
     """
     hint = sql.on_sqlite(SQLITE_BY_CONVERSATION)
     statement = (
@@ -449,8 +453,8 @@ def _authors(
     rows = sql.query(statement, (head.number, user, conversation, after, upto))
     ids = [row[0] for row in rows]
 
-    # A separate statement: if it were joined with the one above, an engine
-    # might scan the whole log.
+    # This is a separate statement. If it were joined with the statement above,
+    # an engine might scan the whole log.
     authors = _senders_of(sql, head.number, ids)
     authors.pop(user, None)
     if not authors:
@@ -463,7 +467,7 @@ def _authors(
 
 
 def _senders_of(sql: Statements, log: int, ids: Sequence[int]) -> dict[str, None]:
-    """Return the senders of these messages, in order, the newest one first.
+    """Return the senders of these messages, in order, the newest sender first.
 
     Other entries among the ids, such as recalls, are left out. A dict keeps the
     order and has each sender once.
@@ -487,7 +491,7 @@ def _receipt(row: Row) -> Receipt:
 
 
 def _version(sql: Statements, head: LogHead, user: str) -> int:
-    """Return the version of a user's marks; 0: they have never changed."""
+    """Return the version of a user's marks, or 0 if they have never changed."""
     statement = "SELECT version FROM mark_version WHERE log = %s AND member = %s"
     rows = sql.query(statement, (head.number, user))
     if not rows:
@@ -498,8 +502,8 @@ def _version(sql: Statements, head: LogHead, user: str) -> int:
 def _raise_version(sql: Statements, head: LogHead, user: str) -> int:
     """Raise the version of a user's marks for a new change, and return it.
 
-    Locks the marks until the transaction ends. After a loss of entries, the
-    version continues beyond the versions that may have been lost.
+    The marks are locked until the transaction ends. After a loss of entries,
+    the version continues beyond the versions that may have been lost.
     """
     sql.execute(_raise_statement(sql, head), (head.number, user))
     return _version(sql, head, user)
@@ -508,9 +512,10 @@ def _raise_version(sql: Statements, head: LogHead, user: str) -> int:
 def _raise_versions(
     sql: Statements, head: LogHead, users: Sequence[str]
 ) -> dict[str, int]:
-    """Raise the versions of these users' marks. Returns user → the new one.
+    """Raise the versions of these users' marks. Returns user → the new version.
 
-    The users are sorted, so that two transactions never wait for each other.
+    The users must be sorted, so that two transactions never wait for each
+    other.
     """
     log = head.number
     sql.execute_many(_raise_statement(sql, head), [(log, user) for user in users])
@@ -526,8 +531,8 @@ def _raise_statement(sql: Statements, head: LogHead) -> str:
 
     Its values are (log, user). The first change of a user makes the row.
     """
-    # The number is in the text, because MySQL has no parameters behind the
-    # parameters of a row.
+    # The number is part of the text of the statement, because MySQL allows no
+    # parameters after the parameters of a row.
     first = next_after_loss(head.lost) or 1
     if sql.engine == "mysql":
         conflict = "DUPLICATE KEY UPDATE"

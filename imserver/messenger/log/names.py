@@ -1,9 +1,9 @@
 """Texts by which people know each other: nicknames, names of groups and
 devices, descriptions.
 
-Characters that nobody sees can make such a text look like another one, or
-change the text beside it. So it has no control characters, no bidi controls of
-Unicode and no invisible characters. Joiners stay where a script or an emoji
+Characters that nobody sees can make such a text look like another text, or
+change the text beside it. So a name has no control characters, no bidi controls
+of Unicode and no invisible characters. Joiners stay where a script or an emoji
 needs them.
 """
 
@@ -21,7 +21,7 @@ _INVISIBLE: Final = re.compile(
 Default_Ignorable_Code_Point, except the variation selectors of emoji and
 symbols."""
 _UNSEEN_ALONE: Final = re.compile("[\\s\u2800\ufe00-\ufe0f]*")
-"""Characters that a name may contain, but not consist of."""
+"""Characters that a name may contain only together with other characters."""
 _FLAG: Final = re.compile(
     "\U0001f3f4[\U000e0030-\U000e0039\U000e0061-\U000e007a]{1,8}\U000e007f"
 )
@@ -32,8 +32,8 @@ _NON_JOINER: Final = "\u200c"
 _JOINED_SCRIPTS: Final = re.compile(
     "[\u0600-\u08ff\u0900-\u0dff\u0f00-\u109f\u1780-\u18af\ufb50-\ufdff\ufe70-\ufefc\U00010a00-\U00011fff]"
 )
-"""Scripts from Arabic to the Indic ones, Myanmar, Khmer and Mongolian, in which
-joiners change letters."""
+"""The letters of scripts in which joiners change letters: from Arabic to the
+Indic scripts, Myanmar, Khmer and Mongolian."""
 _MODIFIERS: Final = frozenset(
     "\ufe0f\u20e3\U0001f3fb\U0001f3fc\U0001f3fd\U0001f3fe\U0001f3ff"
 )
@@ -41,8 +41,8 @@ _MODIFIERS: Final = frozenset(
 
 
 def clean_name(text: str) -> str:
-    """A text without the characters that a name may not have; ``""`` if nothing
-    visible is left."""
+    """Return a text without the characters that a name may not have. The result
+    is ``""`` if nothing visible is left."""
     if not (text.isascii() and text.isprintable()):
         in_flags: set[int] = set()  # indexes; flags stay as they are
         for flag in _FLAG.finditer(text):
@@ -58,8 +58,8 @@ def clean_name(text: str) -> str:
 
 
 def is_name(text: str, least: int, most: int) -> bool:
-    """Whether a text has an allowed length, only characters that a name may
-    have, and at least one visible character.
+    """Tell whether a text has an allowed length, only characters that a name
+    may have, and at least one visible character.
 
     An empty text is a name if ``least`` is 0.
     """
@@ -78,7 +78,7 @@ def _is_allowed(text: str, index: int) -> bool:
         is_visible = _INVISIBLE.match(character) is None
         return category(character) not in _REFUSED and is_visible
 
-    # Empty at the beginning and at the end of the text.
+    # These are empty at the beginning and at the end of the text.
     before = text[index - 1 : index]
     after = text[index + 1 : index + 2]
     return _may_join(before, character, after)

@@ -1,15 +1,15 @@
-"""The votes of polls. A poll is a question that any number of users answer;
-they may change their votes.
+"""The votes of polls. A poll is a question that any number of users answer.
+Users may change their votes.
 
-A vote is a row of ``ask_vote``. So each user has one vote, and a poll of
-thousands does not rewrite a growing text. The totals are in ``poll`` of the
-question. The transaction of a vote counts the votes if the last count is older
-than :func:`pause_ms`. Else a row of ``ask_tally`` says when the next count is
-due, and votes wait until then. So members are notified of a poll at most once
-in that time, and no vote is lost if a node ends.
+A vote is a row of ``ask_vote``. So each user has one vote, and in a poll with
+thousands of voters no growing text is rewritten. The totals are in ``poll`` of
+the question. The transaction of a vote counts the votes if the last count is
+older than :func:`pause_ms`. Otherwise a row of ``ask_tally`` says when the next
+count is due, and votes wait until then. So members are notified of a poll at
+most once in this time, and no vote is lost if a node ends.
 
-In an anonymous poll a row has the choices as ``secret``, which no export reads,
-and no time. Its rows are deleted when it closes.
+In an anonymous poll, a row has the choices as ``secret``, which no export
+reads, and has no time. The rows are deleted when the poll closes.
 """
 
 from collections.abc import Iterable, Sequence
@@ -25,7 +25,7 @@ MOST_USERS: Final = 3
 """The most users whom the totals name for each option. The newest voters are
 named."""
 _LOOKED_AT: Final = 200
-"""Number of the newest votes in which these users are looked for."""
+"""The number of the newest votes among which these users are searched."""
 _LEAST_PAUSE_MS: Final = 1000
 _OF_POLL: Final = "log = %s AND id = %s"
 
@@ -33,8 +33,8 @@ _OF_POLL: Final = "log = %s AND id = %s"
 def pause_ms(poll: Ask.Poll) -> int:
     """Return the least time between two counts of a poll in milliseconds.
 
-    It is a second, and a millisecond for each voter: large polls are counted
-    more rarely.
+    The time is a second, and a millisecond for each voter, so that large polls
+    are counted more rarely.
     """
     return _LEAST_PAUSE_MS + poll.voters
 
@@ -77,9 +77,9 @@ def put(
 ) -> None:
     """Replace the vote of a user in a poll.
 
-    ``bits`` are the choices as bits; 0 withdraws the vote. ``now`` is in Unix
-    milliseconds. Choices of an anonymous poll go into the column ``secret``,
-    which no query for voters reads.
+    ``bits`` are the choices as bits, and 0 withdraws the vote. ``now`` is in
+    Unix milliseconds. Choices of an anonymous poll go into the column
+    ``secret``, which no query for voters reads.
     """
     sql.execute_many(
         f"DELETE FROM ask_vote WHERE {_OF_POLL} AND member = %s", [(log, message, user)]
@@ -87,7 +87,8 @@ def put(
     if not bits:
         return
     if poll.anonymous:
-        # Without the time, which could show who has voted for what.
+        # The row has no time, because the time could show which options the
+        # user has chosen.
         row = (log, message, user, 0, bits, 0)
     else:
         row = (log, message, user, bits, 0, now)
@@ -99,7 +100,8 @@ def put(
 
 
 def has_votes(sql: Statements, log: int, message: int) -> bool:
-    """Tell whether there are votes, also votes that are not counted yet."""
+    """Tell whether there are votes, including votes that are not counted
+    yet."""
     statement = f"SELECT 1 FROM ask_vote WHERE {_OF_POLL} LIMIT 1"
     return bool(sql.query(statement, (log, message)))
 
@@ -109,7 +111,7 @@ def count(
 ) -> Ask.Poll:
     """Count all votes of a poll, and return the poll with the totals.
 
-    A count that was due is not due any more. ``ask`` is the question, whose
+    If a count was due, it is no longer due. ``ask`` is the question, whose
     options are counted. ``now`` is in Unix milliseconds.
     """
     sql.execute(f"DELETE FROM ask_tally WHERE {_OF_POLL}", (log, message))
@@ -123,7 +125,8 @@ def count(
 def _sums_of_votes(
     sql: Statements, log: int, message: int, options: int
 ) -> tuple[int, tuple[int, ...]]:
-    """Return how many users have voted in a poll, and for each option.
+    """Return how many users have voted in a poll, and how many have chosen each
+    option.
 
     ``options`` is the number of options.
     """
@@ -133,7 +136,7 @@ def _sums_of_votes(
     )
     voters = 0
     counts = [0] * options
-    # Equal votes share a row, and are counted together.
+    # The query counts equal votes together, in one row.
     for choices, secret, number in sql.query(statement, (log, message)):
         voters += number
         for choice in choices_of(choices | secret):
@@ -147,8 +150,8 @@ def _last_users(
     """Return, for each option, the users who chose it last.
 
     There are at most :data:`MOST_USERS` users for an option. ``options`` is the
-    number of options. Only the newest votes are read, so a rare option may name
-    fewer users.
+    number of options. Only the newest votes are read, so there may be fewer
+    users for a rare option.
     """
     users: list[list[str]] = [[] for _ in range(options)]
     rows = sql.query(
@@ -176,10 +179,10 @@ def with_own_votes(
 ) -> list[Entry]:
     """Set ``mine`` in the polls among these entries, for a reader.
 
-    Returns the entries. Makes no query if there is no poll.
+    Returns the entries. If there is no poll, no query is made.
     """
     polls: dict[int, int] = {}
-    """Index of an entry → the poll that it is, or is about."""
+    """Index of an entry → the poll that the entry is, or is about."""
     for index, entry in enumerate(entries):
         # Most entries need not be decoded.
         if POLL_KEY in entry.meta:
@@ -208,7 +211,8 @@ def _votes_of(
 
 
 def _poll_of(entry: Entry) -> int:
-    """Return the poll that an entry is, or is about; 0: no poll."""
+    """Return the poll that an entry is, or is about, or 0 if there is no
+    poll."""
     ask = entry.ask
     if ask is None or ask.poll is None:
         return 0
@@ -223,5 +227,5 @@ def _voted(entry: Entry, bits: int) -> Entry:
     is_closed = ask is not None and ask.state != ""
     is_secret = ask is not None and ask.poll is not None and ask.poll.anonymous
     if not bits and is_secret and is_closed:
-        return entry  # its votes were deleted, so the choices are unknown
+        return entry  # the votes were deleted, so the choices are unknown
     return replace(entry, meta=with_own_choices(entry.meta, choices_of(bits)))

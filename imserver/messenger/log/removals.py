@@ -4,7 +4,7 @@ A removal is a recall that stores a copy of the message. A message is restored
 by an ``edit`` with the old content, so clients that have seen the recall get
 the message back. If its author recalls a removed message, it cannot be
 restored. The ``meta`` of the recall, of the removed message and of the edit
-have this state.
+contain this state.
 """
 
 from collections import Counter
@@ -35,14 +35,14 @@ from imserver.messenger.log.transaction import AppTransaction
 from imserver.messenger.log.writer import WritingPart
 
 MOST_AT_ONCE: Final = 50
-"""Messages that one transaction removes or restores."""
+"""The most messages that one transaction removes or restores."""
 _LOOK: Final = 20_000
-"""Ids in which one query looks for the messages of a sender."""
+"""The number of ids in which one query looks for the messages of a sender."""
 _COPIES: Final = "removed_message"
 _ENOUGH_BYTES: Final = 4 * 1024 * 1024
-"""Copies of this size end a transaction."""
+"""A transaction ends when its copies have this size."""
 _ERASED_AT_ONCE: Final = 1000
-"""Copies that one transaction erases."""
+"""The most copies that one transaction erases."""
 _FOREVER_MS: Final = 2**62
 """A time after all messages."""
 
@@ -68,9 +68,9 @@ class RemovalWriter(WritingPart):
         stay as they are. ``act`` is the name of the removal. ``condition`` is
         checked in the transaction.
 
-        Returns the ids that were processed, in order: pass the other ids to the
-        next call. Returns None if the condition is not met; then nothing is
-        removed.
+        Returns the ids that were processed, in order. Pass the other ids to the
+        next call. If the condition is not met, nothing is removed, and the
+        result is None.
         """
 
         def work(transaction: AppTransaction) -> list[int] | None:
@@ -93,7 +93,7 @@ class RemovalWriter(WritingPart):
     def restore(self, app: str, act: str) -> int:
         """Restore some messages of a removal, at most :data:`MOST_AT_ONCE`.
 
-        Returns their number; 0: no message is left.
+        Returns the number of restored messages, or 0 if no message is left.
         """
 
         def work(transaction: AppTransaction) -> int:
@@ -118,8 +118,8 @@ class RemovalWriter(WritingPart):
     def finish(self, sql: Statements, head: LogHead, act: str) -> int:
         """Erase some copies of a removal.
 
-        These messages can no longer be restored. Returns the number of erased
-        copies; 0: no copy is left.
+        Without a copy, a message can no longer be restored. Returns the number
+        of erased copies, or 0 if no copy is left.
         """
         select = (
             f"SELECT id FROM {_COPIES} WHERE log = %s AND act = %s "
@@ -127,7 +127,7 @@ class RemovalWriter(WritingPart):
         )
         rows = sql.query(select, (head.number, act))
         if rows:
-            # A range of ids is quicker to delete than a list of them.
+            # A range of ids is quicker to delete than a list of ids.
             last = rows[-1][0]
             delete = f"DELETE FROM {_COPIES} WHERE log = %s AND act = %s AND id <= %s"
             sql.execute(delete, (head.number, act, last))
@@ -139,8 +139,9 @@ class RemovalWriter(WritingPart):
     ) -> int:
         """Move the copies of these messages to the removal ``act``.
 
-        They may have copies of earlier removals, which are then part of this
-        one. Returns the number of messages that had such copies.
+        If the messages have copies of earlier removals, these copies become
+        part of this removal. Returns the number of messages that had such
+        copies.
         """
         statement = (
             f"UPDATE {_COPIES} SET act = %s "
@@ -155,9 +156,9 @@ class RemovalWriter(WritingPart):
 
     @in_log()
     def copy(self, sql: Statements, head: LogHead, message: int) -> Entry | None:
-        """Return a removed message as it was.
+        """Return a removed message as it was before the removal.
 
-        Returns None if it was not removed, or its copy was erased.
+        Returns None if the message was not removed, or if its copy was erased.
         """
         # The recall still has the number and the time of the message. Only the
         # content comes from the copy.
@@ -188,8 +189,8 @@ class RemovalWriter(WritingPart):
     ) -> tuple[int, int]:
         """Return the range of ids of the messages of a time span.
 
-        The range has the ids after the first number, up to the second one.
-        ``since`` and ``until`` are Unix milliseconds; 0: no limit.
+        The range has the ids after the first number, up to the second number.
+        ``since`` and ``until`` are Unix milliseconds; 0 means no limit.
         """
         filter = SearchFilter(since=since, until=until)
         return time_window(head, head.last_id, filter, sql)
@@ -212,8 +213,8 @@ class RemovalWriter(WritingPart):
     ) -> tuple[list[tuple[int, int]], int]:
         """Return the next messages of a user in a time span.
 
-        ``since`` and ``until`` are Unix milliseconds; 0: no limit. Only ids
-        after ``after`` and up to ``last`` are searched. Returns pairs (id,
+        ``since`` and ``until`` are Unix milliseconds; 0 means no limit. Only
+        ids after ``after`` and up to ``last`` are searched. Returns pairs (id,
         conversation), at most :data:`MOST_AT_ONCE`, and the id up to which the
         log was searched.
         """
@@ -234,7 +235,7 @@ class RemovalWriter(WritingPart):
                 (int(id), int(conversation))
                 for id, conversation in sql.query(statement, values)
             ]
-            if len(messages) == MOST_AT_ONCE:  # there may be more after the last
+            if len(messages) == MOST_AT_ONCE:  # more may follow the last message
                 upto, _ = messages[-1]
             return messages, upto
 
@@ -244,7 +245,7 @@ class RemovalWriter(WritingPart):
         """Return conversation → the number of a user's messages in a time span.
 
         Recalled messages do not count. ``since`` and ``until`` are Unix
-        milliseconds; 0: no limit.
+        milliseconds; 0 means no limit.
         """
         counts: Counter[int] = Counter()
         statement = (
@@ -292,8 +293,8 @@ class RemovalWriter(WritingPart):
 def _remove(transaction: AppTransaction, act: str, message: int) -> int:
     """Remove a message: store copies of it and of its edits, and add a recall.
 
-    Returns the size of the copies in bytes; 0: there is no such message, or it
-    was recalled.
+    Returns the size of the copies in bytes. The result is 0 if there is no such
+    message, or if it was recalled.
     """
     sql = transaction.sql
     log = transaction.log
@@ -308,7 +309,7 @@ def _remove(transaction: AppTransaction, act: str, message: int) -> int:
     # The recall removes the content of the edits, too, so they are copied.
     rows += sql.query(_EDITS, (log, message))
     annotations = _annotations_of(sql, log, message)
-    # `rows` still have the old content, which the recall removes.
+    # `rows` still have the old content. The recall removes it from the log.
     recall = transaction.enter(state, _recall_of(message, conversation))
     transaction.write_conversations()
 
@@ -327,7 +328,7 @@ _NEW_COPY: Final = (
 
 
 def _recall_of(message: int, conversation: int) -> Draft:
-    """Return the recall of a removed message, by the server."""
+    """Return the recall of a removed message. Its sender is the server."""
     return Draft(
         sender="",
         kind="recall",
@@ -344,7 +345,7 @@ def _copy_of(
     """Return the columns of a copy, from ``id`` to ``annotations``.
 
     ``row`` has the columns :data:`_COPIED` of the message or of one of its
-    edits. ``recall`` is the entry that removes them.
+    edits. ``recall`` is the id of the entry that removes the message.
     """
     id, _, sender, kind, type, about, meta, body = row
     # Reactions and pins are stored once, with the copy of the message.
@@ -401,7 +402,7 @@ _EDITS: Final = (
     "AND m.id = h.id WHERE h.log = %s AND h.member = '' AND h.version = %s "
     f"AND m.kind = {NUMBERS['edit']}"
 )
-"""The edits of a message, which are hidden from everybody."""
+"""Selects the edits of a message, which are hidden from everybody."""
 
 
 def _annotations_of(sql: Statements, log: int, message: int) -> bytes:
@@ -435,8 +436,7 @@ def _take_copies(
     Returns message → the rows of its copies: (id, recall, kind, type, about,
     meta, body, annotations).
     """
-    # One query reads all copies, because no index leads to the copies of one
-    # message.
+    # One query reads all copies, because there is no index by message.
     values = (transaction.log, act, last)
     where = f"FROM {_COPIES} WHERE log = %s AND act = %s AND message <= %s"
     columns = "message, id, recall, kind, type, about, meta, body, annotations"
@@ -451,10 +451,10 @@ def _take_copies(
 def _restore(transaction: AppTransaction, message: int, copies: Sequence[Row]) -> None:
     """Bring a removed message back, with its edits, reactions and pins.
 
-    A new edit with its content tells clients about it. Nothing happens if the
-    message has expired, or if its author has recalled it since. ``copies`` are
-    rows (id, recall, kind, type, about, meta, body, annotations), of the
-    message and of its edits.
+    A new edit with the old content tells clients about the restored message.
+    Nothing happens if the message has expired, or if its author has recalled it
+    since. ``copies`` are the copies of the message and of its edits, as rows
+    (id, recall, kind, type, about, meta, body, annotations).
     """
     sql = transaction.sql
     log = transaction.log
@@ -462,20 +462,19 @@ def _restore(transaction: AppTransaction, message: int, copies: Sequence[Row]) -
     if conversation is None:
         return
     if not _bring_back(sql, log, message, copies):
-        return  # it has expired
+        return  # the message has expired
 
     state = transaction.conversations((conversation,))()[conversation]
     sql.execute(
         "DELETE FROM hidden WHERE log = %s AND member = '' AND id = %s", (log, message)
     )
-    # The other copies are of its edits.
+    # The other copies are copies of its edits.
     original = next(copy for copy in copies if copy[0] == message)
     _, recall, _, type, about, meta, body, annotations = original
     _turn_into_edit(sql, log, message, recall)
     _restore_annotations(sql, log, message, fields_of(bytes(annotations)))
 
-    # The content is shown again through an edit of the server, which has no
-    # name.
+    # An edit by the server, which has no name, shows the content again.
     restored = MessageMeta(restored=int(about))
     edit = Draft(
         sender="",
@@ -493,7 +492,8 @@ def _restore(transaction: AppTransaction, message: int, copies: Sequence[Row]) -
 def _conversation_of_removed(sql: Statements, log: int, message: int) -> int | None:
     """Return the conversation of a removed message that can be restored.
 
-    Returns None if it has expired, or if its author has recalled it since.
+    Returns None if the message has expired, or if its author has recalled it
+    since.
     """
     rows = sql.query(
         "SELECT conversation, meta FROM message WHERE log = %s AND id = %s",
@@ -520,7 +520,7 @@ def _bring_back(sql: Statements, log: int, message: int, copies: Sequence[Row]) 
     )
     for id, _, kind, type, about, meta, body, _ in copies:
         values = (kind, text_of(type), about, bytes(meta), bytes(body), log, id)
-        # A row that has expired is not made again.
+        # A row that has expired is not inserted again.
         changed = sql.execute(statement, values)
         if id == message and not changed:
             return False
@@ -531,7 +531,7 @@ def _turn_into_edit(sql: Statements, log: int, message: int, recall: int) -> Non
     """Turn the recall of a message into an edit.
 
     A client with an older cursor then finds no trace of the removal. Like all
-    edits, it is hidden from searches.
+    edits, this edit is hidden from searches.
     """
     as_edit = (
         f"UPDATE message SET kind = {NUMBERS['edit']} "

@@ -30,35 +30,36 @@ Part = TypeVar("Part", bound=Store.Rows)
 _MAX_ID: Final = Limit.ID
 _MAX_TYPE_BYTES: Final = Limit.TYPE_BYTES
 KINDS: Final[tuple[EntryKind, ...]] = get_args(EntryKind)
-"""A kind is stored as its index here."""
+"""The kinds of entries. A kind is stored as its index in this tuple."""
 NUMBERS: Final[dict[str, int]] = {kind: number for number, kind in enumerate(KINDS)}
 _SENT: Final = frozenset({"message", "recall", "edit", "press"})
-"""The kinds of drafts. The log itself makes the other entries."""
+"""The kinds of drafts. The log itself makes the entries of all other kinds."""
 ANNOTATIONS: Final = f"({NUMBERS['reaction']}, {NUMBERS['pin']}, {NUMBERS['press']})"
 """The kinds that do not count as unread, and are never the last entry of a
-conversation; for ``kind IN``."""
+conversation. The text is for ``kind IN``."""
 CONVERSATION_KINDS: Final[tuple[ConversationKind, ...]] = get_args(ConversationKind)
 USER: Final = 0
 GROUP: Final = 1
 ROOM: Final = 2
 
 LAST_SESSION: Final = ""
-"""Stands for a user in the row of the newest uplink session of all users. If
-this row is missing, no session has begun, or some were deleted since."""
+"""The row with this user has the newest uplink session of all users. If this
+row is missing, no session has begun, or sessions were deleted since."""
 MOST_BYTES: Final = 1 << 20
-"""Limit of a body and of ``meta``, in bytes. The limits for clients are far
+"""The most bytes of a body, and of ``meta``. The limits for clients are far
 lower."""
 SQLITE_BY_CONVERSATION: Final = "INDEXED BY sqlite_autoindex_message_2"
-"""SQLite's name of ``message_by_conversation``. Without it a query that reads
-``kind`` scans the log."""
+"""The hint for the index ``message_by_conversation``, by SQLite's name for it.
+Without this hint a query that reads ``kind`` scans the log."""
 SQLITE_BY_GROUP: Final = "INDEXED BY sqlite_autoindex_membership_2"
-"""SQLite's name of ``membership_by_conversation``, the second constraint of the
-table. Without it SQLite scans the members of all groups."""
+"""The hint for the index ``membership_by_conversation``, the second constraint
+of the table, by SQLite's name for it. Without this hint SQLite scans the
+members of all groups."""
 _RESEND_BYTES: Final = 16
 _NUL: Final = "\0"
-"""Separates the two names of a key. No id of a user has it."""
+"""Separates the two names of a key. No id of a user has this character."""
 _ROOM: Final = b"\0\0"
-"""Beginning of the key of a room."""
+"""The beginning of the key of a room."""
 
 ENTRY_COLUMNS: Final = (
     "m.id, m.conversation, m.seq, m.sender, m.kind, m.type, m.body, m.client_msg_id, m.time_ms, m.about, "
@@ -92,11 +93,11 @@ class LogHead(Struct):
     number: int
     """The number by which other tables name the log."""
     last_id: int
-    """The id of the newest entry; 0: the log is empty."""
+    """The id of the newest entry, or 0 if the log is empty."""
     last_conversation: int
     """The id of the newest conversation."""
     floor: int
-    """The id of the last expired entry; 0: no entry has expired."""
+    """The id of the last expired entry, or 0 if no entry has expired."""
     lost: Any = None
     """The ranges of lost entries as text: see
     :func:`imserver.messenger.log.lost.ranges_of`."""
@@ -110,10 +111,10 @@ class ConversationState(Struct):
     kind: int
     """USER, GROUP or ROOM."""
     members: tuple[str, ...]
-    """The two users of a pair; ``()``: a group or a room."""
+    """The two users of a pair, or ``()`` for a group or a room."""
     last_seq: int
     last_id: int
-    """The id of its newest entry."""
+    """The id of the newest entry of the conversation."""
     room: str = ""
     """The name of a room."""
     options: int = 0
@@ -123,8 +124,9 @@ class ConversationState(Struct):
 
 
 def resend_of(sender: str, client_msg_id: str) -> bytes:
-    """Digest of sender and ``client_msg_id``, by which a repeated draft is
-    found: 16 bytes, short enough to look up a whole batch in one query."""
+    """Return the digest of sender and ``client_msg_id``, by which a repeated
+    draft is found. It has 16 bytes, so that one query can look up the digests
+    of a whole batch."""
     named = f"{sender}{_NUL}{client_msg_id}".encode()
     return blake2b(named, digest_size=_RESEND_BYTES).digest()
 
@@ -132,7 +134,7 @@ def resend_of(sender: str, client_msg_id: str) -> bytes:
 def pair_of(one: str, other: str) -> bytes:
     """Return the key of the conversation of two users: their ids in order.
 
-    The key is the same whoever writes first.
+    The key does not depend on which user writes first.
     """
     if one < other:
         return f"{one}{_NUL}{other}".encode()
@@ -142,14 +144,14 @@ def pair_of(one: str, other: str) -> bytes:
 def pair_of_room(room: str) -> bytes:
     """Return the key of the conversation of a room, in the column for pairs.
 
-    It cannot equal the key of two users, because at most one of them has an
-    empty id.
+    This key cannot equal the key of two users, because at most one of two users
+    has an empty id.
     """
     return _ROOM + room.encode()
 
 
 def members_of(pair: Any) -> tuple[str, ...]:
-    """Return the two users of a pair; ``()`` for a group (NULL) and for a
+    """Return the two users of a pair, or ``()`` for a group (NULL) and for a
     room."""
     if pair is None:
         return ()
@@ -160,7 +162,7 @@ def members_of(pair: Any) -> tuple[str, ...]:
 
 
 def room_of(pair: Any) -> str:
-    """Return the name of a room; ``""`` for everything else."""
+    """Return the name of a room, or ``""`` for other conversations."""
     if pair is None:
         return ""
     key = bytes(pair)
@@ -172,8 +174,8 @@ def room_of(pair: Any) -> str:
 def entry_of(row: Any) -> Entry:
     """Make an entry from a row with the columns :data:`ENTRY_COLUMNS`.
 
-    The totals of reactions are in the column ``meta``; readers get them as a
-    field of their own.
+    The totals of reactions are in the column ``meta``, but readers get them in
+    the field ``reactions``.
     """
     (
         id,
@@ -212,8 +214,8 @@ def entry_of(row: Any) -> Entry:
 
     if entry.kind != "message" or REACTIONS_KEY not in entry.meta:
         return entry
-    # In the database the totals are part of ``meta``. They do not say which
-    # reactions are the reader's.
+    # In the database the totals are part of ``meta``. The stored totals do not
+    # say which reactions are the reader's.
     meta_without, totals = take_reactions(entry.meta)
     reactions = tuple(
         Reaction(total.emoji, total.count, total.users, mine=False) for total in totals
@@ -284,7 +286,7 @@ def conversation_of(row: Any) -> Conversation:
 
 
 def bots_from(column: Any) -> tuple[str, ...]:
-    """Return the bots of a group from their column.
+    """Return the bots of a group from its column ``bots``.
 
     ``"7,12"`` gives ``("7", "12")``; NULL gives ``()``.
     """
@@ -322,7 +324,7 @@ def count_members(sql: Statements, log: int, conversation: int) -> int:
 
 
 def objection(draft: Draft) -> str:
-    """Return why a draft cannot be stored; ``""`` if it can be stored.
+    """Return why a draft cannot be stored, or ``""`` if it can be stored.
 
     Without this check, one invalid draft would make all drafts of its batch
     fail.
@@ -330,8 +332,8 @@ def objection(draft: Draft) -> str:
     if bool(draft.to_user) + bool(draft.conversation) + bool(draft.room) != 1:
         return "exactly one of to_user, conversation and room is required"
     names = f"{draft.sender}{draft.to_user}{draft.room}{draft.type}"
-    # Most often all names together are no longer than one name may be, and are
-    # plain ASCII. Then no name needs a check of its own.
+    # In most drafts, all names together are not longer than one name may be,
+    # and are plain ASCII. Then the single names need no check.
     if (
         len(names) > _MAX_TYPE_BYTES
         or draft.client_msg_id
@@ -372,9 +374,9 @@ def objection(draft: Draft) -> str:
 
 
 def head_of(sql: Statements, app: str, lock: bool = False) -> LogHead | None:
-    """Return the head of an app's log; None: the app has no log.
+    """Return the head of an app's log, or None if the app has no log.
 
-    ``lock``: lock the row, so that other writers wait.
+    If ``lock``, the row is locked, so that other writers wait.
     """
     return ask_head(sql, app, lock)()
 
@@ -384,7 +386,7 @@ def ask_head(
 ) -> Callable[[], LogHead | None]:
     """Ask for the head of an app's log, and with ``lock``, lock it.
 
-    The query is only sent. The returned function waits for the answer; it
+    The query is only sent. The returned function waits for the answer. It
     returns None if the app has no log. Statements that are asked later run
     under the lock.
     """
@@ -407,8 +409,8 @@ def read_log(
     """Run ``work`` with the head of an app's log, in a transaction that reads.
 
     The transaction sees one state of the database. Returns ``nothing`` if the
-    app has no log. It may switch greenlets and raise StorageUnavailable, which
-    is temporary.
+    app has no log. May switch greenlets and raise StorageUnavailable, which is
+    temporary.
     """
     return store.read_or(nothing, partial(_with_head, app, work, nothing))
 
@@ -418,7 +420,7 @@ def change_log(
 ) -> T:
     """Run ``work`` with the head of an app's log, in a transaction that writes.
 
-    The head is not locked. Otherwise like :func:`read_log`.
+    The head is not locked. Otherwise the function is like :func:`read_log`.
     """
     return store.write_or(nothing, partial(_with_head, app, work, nothing))
 
@@ -439,19 +441,20 @@ def in_log(
     [Callable[Concatenate[Part, Statements, LogHead, P], T]],
     Callable[Concatenate[Part, str, P], T],
 ]:
-    """Make a method that runs in a transaction from a method with statements.
+    """Turn a method that takes statements into a method that runs in a
+    transaction.
 
-    The method gets the statements and the head of the log as its first
-    arguments. Callers pass the name of the app in their place. Without a log
-    the result is ``nothing()``. It may switch greenlets and raise
-    StorageUnavailable.
+    The decorated method gets the statements and the head of the log as its
+    first arguments. Callers pass the name of the app instead. If the app has no
+    log, the result is ``nothing()``. If ``writes``, the transaction may write.
+    The new method may switch greenlets and raise StorageUnavailable.
     """
     run = change_log if writes else read_log
 
     def decorate(
         work: Callable[Concatenate[Part, Statements, LogHead, P], T],
     ) -> Callable[Concatenate[Part, str, P], T]:
-        """Make the method for callers from the method with statements."""
+        """Turn the method that takes statements into the method for callers."""
 
         @wraps(work)
         def method(part: Part, app: str, /, *args: P.args, **values: P.kwargs) -> T:
