@@ -132,8 +132,7 @@ class MarkStore(Store.Rows):
                 read = reads[user]
                 new_rows.append((log, user, group, read, versions[user], read, 0))
         sql.execute_many(_NEW_POSITION, new_rows)
-        # The rows of the other users are inserted, because they do not exist
-        # yet.
+        # The other users already have a row, which is updated.
         for user in users:
             if user in before:
                 read = reads[user]

@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 
 
 def metrics() -> tuple[Metric, ...]:
-    """Return the metrics of stored messages. Called at the first scrape."""
-    # Most nodes start without scrapes: the table is not imported before one.
+    """Return the metrics of stored messages. This is called when the metrics
+    are scraped for the first time."""
+    # Most nodes start without a scrape, so the table is imported only at the
+    # first scrape.
     from imserver.gateway.metric_table import Metric, counters, histogram
 
     def stored(core: Core) -> Any:

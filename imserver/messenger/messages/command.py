@@ -43,7 +43,7 @@ def rebuild(path: str | None, data_dir: str | None, app: str | None) -> None:
 
 
 def _apps_with_messages(store: Store, app: str | None) -> Sequence[str]:
-    """Return the apps with messages; of them only ``app``, unless it is None.
+    """Return the apps with messages, or only ``app`` if it is not None.
 
     The command fails if this app has no messages.
     """
@@ -58,7 +58,8 @@ def _apps_with_messages(store: Store, app: str | None) -> Sequence[str]:
 def _rebuild_index(words: WordIndex, app: str) -> int:
     """Delete the index of an app, and fill it anew.
 
-    Returns the number of *segments*, the parts that are filled at a time.
+    Returns the number of *segments*: the parts of the log that are indexed one
+    at a time.
     """
     words.erase(app)
     segments = 0
@@ -70,7 +71,7 @@ def _rebuild_index(words: WordIndex, app: str) -> int:
 def check_rows(sql: PooledStatements) -> Iterator[Finding]:
     """Yield a finding if nodes have lately found lost entries.
 
-    Losses older than :data:`_NAMED_SECONDS` are not reported any more.
+    Losses older than :data:`_NAMED_SECONDS` are no longer reported.
     """
     rows = sql.query("SELECT app, lost FROM log WHERE lost IS NOT NULL")
     # The last range in the column is the newest loss.

@@ -147,7 +147,7 @@ def conversation_view(summary: ConversationSummary, user: str) -> ConversationVi
     )
     if last is not None:
         view.last = last.view()
-    # Clients take the id of `last` otherwise.
+    # Without `position`, clients take the id of `last`.
     if last is None or last.id != summary.position:
         view.position = summary.position
     view.mentions = summary.mentions
@@ -156,7 +156,7 @@ def conversation_view(summary: ConversationSummary, user: str) -> ConversationVi
     view.unread_more = summary.unread_more
     view.open = row.open
     view.everybody = row.everybody
-    # The defaults are those of the view.
+    # Fields with the default values of the view stay as they are.
     if row.options:
         options = row.option_values()
         view.write = options["write"]
@@ -167,8 +167,8 @@ def conversation_view(summary: ConversationSummary, user: str) -> ConversationVi
 class MessageCommands(Service, dict=True):
     """Runs the commands on stored messages.
 
-    A connection follows the log from its login with a cursor on, or from its
-    first ``sync``. It then receives new entries.
+    A connection that follows the log receives new entries. It follows the log
+    after a login with a cursor, or after its first ``sync``.
     """
 
     sessions: Sessions
@@ -221,8 +221,8 @@ class MessageCommands(Service, dict=True):
         try:
             self._catch_up.resume(connection, command.cursor, command.acks, resumed)
         except StorageUnavailable:
-            # The database does not answer: the client is logged in, and syncs
-            # later.
+            # If the database does not answer, the client is logged in
+            # nevertheless, and syncs later.
             self._catch_up.put_off(
                 connection, PendingLogSubscription(acks=command.acks)
             )
@@ -239,8 +239,8 @@ class MessageCommands(Service, dict=True):
         app, user = app_and_user(connection)
         self._subscribe(connection, command.after)
 
-        # From here on the subscription delivers changes of marks, so no change
-        # is missed.
+        # The connection follows the log now, so it receives all later changes
+        # of marks. No change is missed.
         marks: MarksAnswer | UnsetType = UNSET
         if command.version >= 0:
             marks = self.receipts.marks(app, user, command.version)
@@ -248,7 +248,7 @@ class MessageCommands(Service, dict=True):
             return self._page_without_pushes(connection, command, marks)
 
         def answer_page(messages: list[Message], more: bool, anew: bool) -> bool:
-            """Answer with the page. Returns whether it was the last one."""
+            """Answer with the page. Returns whether it was the last page."""
             answer(Reply(ReplyCode.OK, _page(messages, more, anew, marks)))
             return not more
 
@@ -262,7 +262,7 @@ class MessageCommands(Service, dict=True):
     ) -> Reply:
         """Return a page of missed entries to a session that gets no pushes.
 
-        Another session of the user receives them. Switches greenlets.
+        Another session of the user receives the pushes. Switches greenlets.
         """
         app, user = app_and_user(connection)
         entries, more = self._catch_up.page(app, user, command.after, command.limit)
@@ -270,10 +270,11 @@ class MessageCommands(Service, dict=True):
         return Reply(ReplyCode.OK, _page(entries, more, anew, marks))
 
     def _subscribe(self, connection: Connection, cursor: int) -> None:
-        """Let a connection follow the log, unless it does. May switch greenlets.
+        """Let a connection follow the log, unless it already does. May switch
+        greenlets.
 
-        A *pending* log subscription is of a session that has logged in while
-        the log was unavailable. It is replaced by a real one.
+        A session that logged in while the log was unavailable has a *pending*
+        log subscription. It is replaced by a real log subscription.
         """
         log_subscription = connection.log_subscription
         if isinstance(log_subscription, PendingLogSubscription):
@@ -323,8 +324,8 @@ class MessageCommands(Service, dict=True):
         """Note that the client has everything up to an id. Never switches
         greenlets."""
         app = connection.app or ""
-        # The client may have entries from another node that this node has not
-        # delivered yet.
+        # The client may already have entries from another node that this node
+        # has not delivered yet.
         ahead = self.messaging.log_subscriptions.ahead.get(app, {}).get(connection, 0)
         position = max(ahead, self.messaging.follower.position(app))
         self.messaging.ack_tracker.acked(connection, command.id, position)
@@ -332,8 +333,8 @@ class MessageCommands(Service, dict=True):
 
     # --- reactions and pins ---------------------------------------------------
 
-    # The answer may come before or after the entry, which all connections of
-    # the user receive.
+    # All connections of the user receive the entry. The answer may come before
+    # or after the entry.
 
     def react(self, connection: Connection, command: React) -> Reply:
         """React to a message, or remove the reaction. Switches greenlets."""
@@ -376,8 +377,8 @@ class MessageCommands(Service, dict=True):
     ) -> Reply:
         """Run a reaction or a pin, and return the reply. Switches greenlets.
 
-        ``mute`` is the refusal of a muted user; None: the user may do it.
-        ``change`` writes to the log.
+        ``mute`` is the refusal of a muted user, or None if the user may make
+        the change. ``change`` writes to the log.
         """
         result: Change | Rejected
         if mute is not None:
@@ -385,7 +386,7 @@ class MessageCommands(Service, dict=True):
         elif self.store.has_database:
             result = change(self._log)
         else:
-            # A change would create the database.
+            # There is no message, and a change would create the database.
             result = Rejected(RejectReason.UNKNOWN_MESSAGE)
         if isinstance(result, Rejected):
             return _refusal(result)
@@ -419,8 +420,8 @@ def _search_of_types(command: History) -> Search:
 def _search_page(entries: list[Entry], before: int) -> Reply:
     """Return the reply with a page of a search.
 
-    ``before`` is the id from which the next page continues; 0: this is the last
-    page.
+    ``before`` is the id from which the next page continues, or 0 if this is the
+    last page.
     """
     views = [entry.view() for entry in entries]
     return Reply(ReplyCode.OK, SearchPage(views, has_more=before > 0, before=before))
@@ -434,7 +435,8 @@ def _page(
 ) -> EntryPage:
     """Return a page of entries.
 
-    ``more``: there are further entries. ``anew``: the client must start again.
+    ``more``: whether there are further entries. ``anew``: whether the client
+    must start again.
     """
     page = EntryPage([message.view() for message in messages], more, marks=marks)
     if anew:
@@ -486,8 +488,8 @@ class AskCommands(Service):
     def run(self, connection: Connection, command: AnswerAsk) -> Reply:
         """Answer a question. Switches greenlets.
 
-        The reply has the question as it is now. Without an ``id``, the user has
-        given this answer before.
+        The reply has the question as it is now. If the reply has no ``id``, the
+        user has given this answer before.
         """
         app, user = app_and_user(connection)
         result = self.answer(
@@ -522,15 +524,15 @@ class AskCommands(Service):
         """Answer a question as a user, or vote in a poll.
 
         An answer is the ``value`` of an option, or a free ``text``. A vote is
-        ``choices``, the indexes of options. The back end of the app reviews
-        free text if it wants to. Not ``by_user``: a back end answers for the
-        user, without these checks. The user's connections except ``besides``
-        are notified of a vote.
+        ``choices``, the indexes of options. If the app is configured so, its
+        back end reviews free text. If ``by_user`` is False, a back end answers
+        for the user, and nothing is checked or reviewed. The user's connections
+        except ``besides`` are notified of a vote.
 
         Switches greenlets. Raises StorageUnavailable, TooManyMessages and
         ReviewUnavailable.
         """
-        # A change would create the database.
+        # There is no message, and a change would create the database.
         if not self.core.store.has_database:
             return Rejected(RejectReason.UNKNOWN_MESSAGE)
         if by_user:
@@ -575,7 +577,7 @@ class AskCommands(Service):
         """Send a vote to the user's connections, except ``besides``.
 
         The other devices then show what the user chose. Only a vote has
-        ``mine``: other answers are seen by all.
+        ``mine``. All readers see other answers, so they need no notice.
         """
         if change.ask.mine is None:
             return
@@ -643,7 +645,7 @@ class ThreadCommands:
     """
 
     def __init__(self, signals: Signals, store: Store) -> None:
-        """Take the service that sends signals, and the log."""
+        """Take the service that sends signals, and the store of the log."""
         self._signals = signals
         self._log = store.part(MessageLog)
 
@@ -661,10 +663,10 @@ class ThreadCommands:
     ) -> tuple[Thread, list[Entry], int] | None:
         """Return a thread, and a page of its last replies, ordered by id.
 
-        The replies have ids before ``before``; 0 means the end of the thread.
-        Returns also the ``before`` of the next page; 0: there are no earlier
-        replies. Returns None if the user cannot read the thread. Switches
-        greenlets; raises StorageUnavailable.
+        The replies have ids below ``before``; 0 means the end of the thread.
+        The last value is the ``before`` of the next page, or 0 if there are no
+        earlier replies. Returns None if the user cannot read the thread.
+        Switches greenlets; raises StorageUnavailable.
         """
         thread = self._log.threads.get(app, user, root)
         replies = self._log.threads.replies(app, user, root, before, limit)
@@ -679,7 +681,7 @@ class ThreadCommands:
         are more.
 
         Threads with the newest replies come first. ``before`` selects threads
-        whose last reply has a smaller id; 0: all.
+        whose last reply has a smaller id; 0 means all threads.
         """
         return self._log.threads.of_user(app, user, before, limit)
 
@@ -718,12 +720,12 @@ class ThreadCommands:
         """Send a thread that has changed for the user to the user's
         connections.
 
-        ``besides`` is the connection that has changed it. Returns the thread;
-        None: the user cannot read it.
+        ``besides`` is the connection that has changed it. Returns the thread,
+        or None if the user cannot read it.
         """
         if thread is None:
             return None
-        # Clients have the first message already.
+        # Clients already have the first message.
         data = msgspec.json.encode(ThreadView.of(replace(thread, message=None)))
         signal = Signal(
             "threadMark", user, "", conversation=thread.conversation, data=data
@@ -755,7 +757,7 @@ class ThreadCommands:
         return Reply(ReplyCode.OK, ThreadList(views, more))
 
     def _follow_command(self, connection: Connection, command: FollowThread) -> Reply:
-        """Follow a thread or mute it, and answer with it. Switches
+        """Follow a thread or mute it, and answer with the thread. Switches
         greenlets."""
         app, user = app_and_user(connection)
         follows = not command.remove
@@ -770,7 +772,8 @@ class ThreadCommands:
 
 
 def _answer(thread: Thread | None) -> Reply:
-    """Return the reply with a thread; None: the user cannot read it."""
+    """Return the reply with a thread. ``thread`` is None if the user cannot
+    read it."""
     if thread is None:
         return _UNKNOWN
     return Reply(ReplyCode.OK, ThreadView.of(thread))

@@ -39,7 +39,7 @@ from imserver.messenger.streams.streamed_messages import (
 
 _INDEX_SECONDS: Final = 1.0
 _ACK_CHECK_SECONDS: Final = 1.0
-"""The time of one turn of the wheel of acknowledgements."""
+"""The time after which the wheel of acknowledgements turns to its next slot."""
 ERASURE_PATIENCE_SECONDS: Final = 20.0
 """How long an erasure waits for another node that works on the index of words.
 After that the erasure fails, because the index still has words of the user. The
@@ -49,8 +49,8 @@ caller repeats it."""
 def build(core: Core) -> Parts:
     """Build the services of stored messages on one node.
 
-    Also registers them for events of the core, and starts their background
-    work.
+    This also registers the services for events of the core, and starts their
+    background work.
     """
     services, answers, commands = _make_services(core)
     messaging = services.messaging
@@ -58,7 +58,7 @@ def build(core: Core) -> Parts:
     catch_up = messaging.catch_up
     _register(core, services)
 
-    # The background work, each in a greenlet of its own.
+    # Each background task runs in a greenlet of its own.
     expire = every(
         core.config.storage.expire_seconds,
         services.retention.expire,
@@ -95,7 +95,7 @@ def build(core: Core) -> Parts:
 def _register(core: Core, services: MessageServices) -> None:
     """Register the services for events of the core."""
     catch_up = services.messaging.catch_up
-    # Connections tell of pongs and of their end.
+    # Connections report pongs, and their own end.
     core.network.report_to(catch_up.ponged)
     core.hub.report_to(catch_up.forget)
     if core.member is not None:
@@ -116,16 +116,17 @@ def offline(
 
 
 def _erasure(store: Store, positions: ActionPositions) -> Erasure:
-    """Return the erasure of a user: from the log, the index and the
-    positions."""
+    """Return the functions that erase a user, or an app, from the log, the
+    index and the positions."""
 
     def erase_user(app: str, user: str, name: str) -> None:
-        """Erase a user of an app. ``name`` replaces them; ``""``: messages
-        stay."""
+        """Erase a user of an app. ``name`` replaces the user. If it is ``""``,
+        the messages stay."""
         if not store.has_database:
             return
         store.part(MessageLog).erase_user(app, user, name)
-        # Without a new name the messages stay, with their words in the index.
+        # Without a new name, the messages stay, so their words stay in the
+        # index.
         if name and not store.part(WordIndex).settle(app, ERASURE_PATIENCE_SECONDS):
             raise StorageUnavailable("another node works on the index of words")
         positions.forget(app, user)
@@ -193,7 +194,8 @@ def _make_streams(
 ) -> tuple[StreamedTexts, StreamedMessages]:
     """Make the services of streamed messages: in conversations, and in channels."""
     stream_limits = settings_of(core.config, StreamLimits)
-    # The arguments after the target: both kinds of streams have the same.
+    # These are the arguments after the target. They are the same for both kinds
+    # of streams.
     stream_arguments = (
         core.connection_table,
         core.queries,
@@ -214,7 +216,7 @@ def _make_streams(
 def _make_messaging(core: Core, channel_log: ChannelLog) -> tuple[Messaging, Signals]:
     """Make the services that deliver messages and signals, and connect them.
 
-    The log reports its commits to them, and so do the other nodes.
+    The log and the other nodes report their commits to these services.
     """
     messaging = Messaging(
         core,
@@ -222,7 +224,7 @@ def _make_messaging(core: Core, channel_log: ChannelLog) -> tuple[Messaging, Sig
         ack_tracker=AckTracker(core.metrics, core.limits.node_outbox_bytes),
         channel_log=channel_log,
     )
-    # Set afterwards, because both objects need each other.
+    # This is set afterwards, because both objects need each other.
     channel_log.attach(messaging.follower.follow)
     core.store.part(MessageLog).writer.report_to(messaging)
     messaging.add_to(core.queries)

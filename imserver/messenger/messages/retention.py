@@ -1,9 +1,9 @@
-"""Retention: deletes entries from the log that are older, or more, than an app
-retains.
+"""Retention: deletes entries from the log that are older than an app retains
+them, or exceed the number that it retains.
 
-If the cursor of a client is before the first remaining entry, the client is
-told at its next login or sync, and starts again. Each node does this
-independently; deleting twice does no harm.
+If the cursor of a client is before the first remaining entry, the client learns
+this at its next login or sync, and starts again. Each node deletes entries
+independently, because deleting twice does no harm.
 """
 
 import logging
@@ -28,7 +28,7 @@ class Retention(Struct, frozen=True):
 
     ``settings_of`` returns the settings of an app. Positions of the action
     dialect expire with the entries. An *observer* is a feature that reads the
-    stored entries: entries that it still needs stay.
+    stored entries. Entries that an observer still needs are not deleted.
     """
 
     settings: RetentionSettings
@@ -75,20 +75,21 @@ class Retention(Struct, frozen=True):
         return count
 
     def _needed_after(self, app: str) -> int | None:
-        """Return the id after which entries must stay; None: all may expire.
+        """Return the id after which entries must stay, or None if all entries
+        may expire.
 
         Observers have not delivered the later entries yet.
         """
-        # None: the observer needs no entries.
+        # None means that the observer needs no entries.
         positions = [observer.undelivered(app) for observer in self.observers]
         return min((id for id in positions if id is not None), default=None)
 
     def limits_of(self, app: str) -> tuple[float, int]:
         """Return how long an app keeps its entries, and how many of them.
 
-        The first number is in seconds, and the second one counts the newest
-        entries. 0 means no limit. The settings of the app come before the
-        settings of the server.
+        The first number is in seconds. The second number counts the newest
+        entries. 0 means no limit. If the app has no setting of its own, the
+        setting of the server counts.
         """
         tenant = self.settings_of(app)
         of_app = AppRetention()

@@ -44,7 +44,7 @@ class ConversationStreams(StreamTarget):
     """The target of streamed messages in conversations.
 
     The name of a conversation is ``user:`` and the receiver, or ``group:`` and
-    its number.
+    the number of the group.
     """
 
     name = "answers: "
@@ -62,7 +62,7 @@ class ConversationStreams(StreamTarget):
         self.streams = messaging.streams
 
     def limit(self, app: str, channel: str) -> int:
-        """Return 0: a message has the usual limit."""
+        """Return 0, because a message in a conversation has the usual limit."""
         return 0
 
     def check(self, stream: OpenStream) -> None:
@@ -71,9 +71,11 @@ class ConversationStreams(StreamTarget):
         check_draft(_draft_of(stream.end(incomplete=True)))
 
     def may_continue(self, stream: OpenStream) -> bool:
-        """Tell whether the sender may still write there. May switch greenlets.
+        """Tell whether the sender may still write to the conversation. May
+        switch greenlets.
 
-        If the database does not answer, the sender may, until the next check.
+        If the database does not answer, the sender may write until the next
+        check.
         """
         sender = stream.head.sender
         to, group = _receiver_of(stream.channel)
@@ -94,7 +96,7 @@ class ConversationStreams(StreamTarget):
         role = self._role(stream.app, group, stream.head.sender)
         if conversation is None or not role:
             return False
-        # The option `reply` of a group is for replies in threads.
+        # In a thread, the group's option `reply` counts.
         part = stream.head.channel
         in_thread = part is not None and part.thread > 0
         return conversation.may_write(role, in_thread)
@@ -102,7 +104,8 @@ class ConversationStreams(StreamTarget):
     def may_stop(self, stream: OpenStream, user: str) -> bool:
         """Tell whether a user may stop a stream. May switch greenlets.
 
-        Without a list of users who may, the receivers of the message may.
+        If the stream has no list of users who may stop it, all receivers of the
+        message may.
         """
         if stream.stoppers is not None:
             return user in stream.stoppers
@@ -114,7 +117,7 @@ class ConversationStreams(StreamTarget):
     def _role(self, app: str, group: int, user: str) -> str:
         """Return the role of a member who may write.
 
-        Returns ``""`` if the user is no member, or is muted.
+        Returns ``""`` if the user is not a member, or is muted.
         """
         member = self._store.part(MessageLog).conversations.member(app, group, user)
         if member is None or member.muted_until > time():
@@ -129,19 +132,21 @@ class ConversationStreams(StreamTarget):
     def publish_end(self, app: str, channel: str, event: Event) -> Position | Rejected:
         """Store the whole message, which delivers it. Switches greenlets.
 
-        Also tells the receivers of the pieces that no more follow. Returns the
-        id of the stored message as the offset of a position, or Rejected if the
-        log has refused it. Raises ChannelRefused (``unavailable``).
+        This also tells the receivers of the pieces that no more pieces follow.
+        Returns the id of the stored message as the offset of a position, or
+        Rejected if the log has refused it. Raises ChannelRefused
+        (``unavailable``).
         """
         result = self._messaging.store(app, _draft_of(event), by_user=False)
-        # ``until``: a quota of the app is spent, so another try would fail.
+        # If ``until`` is set, the app has no quota left, so another try would
+        # fail.
         if isinstance(result, StorageUnavailable) and result.until:
             result = Rejected(RejectReason.REJECTED, str(result), result.until)
         if not isinstance(result, Appended | Rejected):
             raise ChannelRefused("unavailable")
 
-        # The stored message tells clients the end. Without one, they drop the
-        # text.
+        # The stored message tells clients the end. If there is no stored
+        # message, clients must drop the text.
         is_rejected = isinstance(result, Rejected)
         part, stream = parts_of(event)
         end = replace(stream, done=True, whole=is_rejected)
@@ -158,8 +163,8 @@ class ConversationStreams(StreamTarget):
         self._signals.deliver(_to_followers(app, event))
 
     def deliver_so_far(self, app: str, event: Event) -> None:
-        """Take the text so far of a stream, and send it to the receivers
-        here."""
+        """Take the text so far of a stream, and send it to the receivers of
+        this node."""
         message = _to_followers(app, event)
         part, stream = parts_of(event)
         readers = self._signals.readers_of(message)
@@ -173,7 +178,8 @@ class ConversationStreams(StreamTarget):
         return bool(self._signals.readers_of(message))
 
     def history(self, app: str, channel: str) -> str:
-        """Return the name of the history: all conversations are in the log."""
+        """Return the name of the history. It is ``log``, because all
+        conversations are in the log."""
         return "log"
 
 
@@ -190,12 +196,13 @@ def _receiver_of(name: str) -> tuple[str, int]:
 def _draft_of(end: Event) -> Draft:
     """Return the message that stores the end of a stream.
 
-    Its ``client_msg_id`` is the id of the stream, so it is stored once.
+    Its ``client_msg_id`` is the id of the stream, so the message is stored only
+    once.
     """
     part, stream = parts_of(end)
     to, conversation = _receiver_of(part.name)
     meta = b""
-    # Readers see that the text is not complete.
+    # The ``meta`` shows readers that the text is not complete.
     if stream.incomplete:
         meta = MessageMeta(incomplete=True, stopped=stream.stopped).to_bytes()
     return Draft(
@@ -214,14 +221,16 @@ def _draft_of(end: Event) -> Draft:
 def _to_followers(app: str, event: Event) -> ToFollowers:
     """Return the node message that delivers an event of a stream.
 
-    It goes to the connections that receive the conversation of the stream.
+    The event goes to the connections that receive the conversation of the
+    stream.
     """
-    # Other nodes send plain events.
+    # An event from another node is a plain event.
     if isinstance(event, Signal):
         signal = event
     else:
         signal = _signal(event)
-    # Without a receiver, the members of the group receive it.
+    # If there is no single receiver, the members of the group receive the
+    # event.
     users = (signal.to, signal.sender) if signal.to else ()
     return ToFollowers(app, users, group=signal.conversation, signal=signal)
 
@@ -259,16 +268,17 @@ class StreamedTexts(StreamedMessages):
     ) -> str:
         """Open a stream to the user ``to``, or in a group, and return its id.
 
-        If ``to`` is empty, it is opened in the group ``conversation``. The
-        right of the sender to write there is not checked.
+        If ``to`` is empty, the stream is opened in the group ``conversation``.
+        The right of the sender to write there is not checked.
 
-        - ``owner``: whoever is charged for its bytes, besides the app; ``""``:
-          only the app.
-        - ``thread``: a message in whose thread it is a reply; 0: no thread.
-        - ``stoppers``: the readers who may stop it; None: all readers.
+        - ``owner``: the user who is charged for the bytes, in addition to the
+        app. ``""`` means that only the app is charged. - ``thread``: the first
+        message of the thread in which the message is a reply; 0 means no
+        thread. - ``stoppers``: the readers who may stop the stream. None means
+        all readers.
 
-        May switch greenlets. Raises :class:`ChannelRefused`: ``full`` or
-        ``limit``.
+        May switch greenlets. Raises :class:`ChannelRefused` with the reason
+        ``full`` or ``limit``.
         """
         name = f"{_USER}{to}" if to else f"{_GROUP}{conversation}"
         part = ChannelPart(name, thread=thread)
@@ -282,9 +292,9 @@ class StreamedTexts(StreamedMessages):
 
         The id is 0 if no message is stored. Returns the refusal if the stream
         is closed, but the log has refused its message. ``sender``: only a
-        stream of this sender; ``""``: of any sender. May switch greenlets.
-        Raises :class:`ChannelRefused` (``unavailable``) if its node or the log
-        does not answer.
+        stream of this sender is closed; ``""`` means any sender. May switch
+        greenlets. Raises :class:`ChannelRefused` (``unavailable``) if the node
+        of the stream or the log does not answer.
         """
         closed = self.close(app, stream, incomplete, sender)
         if closed.rejected:

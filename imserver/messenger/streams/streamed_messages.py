@@ -3,9 +3,9 @@ it, and closes it. Bots do the same in conversations, by a feature.
 
 Subscribers receive the pieces. The end is an ordinary publication with the
 whole text, which goes to the history of the channel, too. The node that opened
-a message owns it; its id names this node. Other nodes with subscribers have a
-copy of the text for late subscribers. If the publisher or the owner dies, the
-message is closed as incomplete.
+a message owns it. The id of the message names this node. Other nodes with
+subscribers have a copy of the text for late subscribers. If the publisher or
+the owner dies, the message is closed as incomplete.
 """
 
 import logging
@@ -44,33 +44,33 @@ from imserver.messenger.streams.limits import PIECES, StreamLimits
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS: Final = 1.0
-"""Time between two checks of the streams. The owner of a stream without a new
-piece then sends a sign of life: a piece without text."""
+"""The time between two checks of the streams. If a stream has no new piece, its
+owner then sends a sign of life: a piece without text."""
 CHECK_SECONDS: Final = 5.0
-"""Time between two checks of the sender of a stream. If the sender was removed
-or blocked, the stream ends."""
+"""The time between two checks of the sender of a stream. If the sender was
+removed or blocked, the stream ends."""
 SILENT_SECONDS: Final = 10.0
-"""Time without a sign of life after which a node asks the owner of a stream."""
+"""If a stream has no sign of life for this time, a node asks its owner."""
 CLOSE_ALL_SECONDS: Final = 3.0
-"""How long a node that stops closes its streams."""
+"""How long a node that stops may take to close its streams."""
 MOST_OWNER_BYTES: Final = 16 * 1024 * 1024
-"""Bytes of the open streams of one owner in conversations."""
+"""The most bytes of the open streams of one owner in conversations."""
 MOST_APP_BYTES: Final = 64 * 1024 * 1024
-"""Bytes of the open streams of an app on one node."""
+"""The most bytes of the open streams of an app on one node."""
 JSON_GROWTH: Final = 8
-"""How many times larger than a text its event may be: in JSON a byte may take
-six bytes, and there are other fields."""
+"""How many times larger than its text an event may be. In JSON, a byte of text
+may take six bytes, and there are other fields."""
 CLOSED_SECONDS: Final = 60.0
-"""Time for which a node answers repeated requests for a stream that is
+"""The time for which a node answers repeated requests for a stream that is
 closed."""
 MOST_CLOSED: Final = 20_000
-"""Closed streams that a node remembers."""
+"""The most closed streams that a node remembers."""
 CHECKS_AT_ONCE: Final = 100
 """The most senders that are checked at a time, each with a query of the
 database."""
 MOST_BYTES: Final = 512 * 1024
-"""Limit of the text of any message, and of the pieces in a query, in bytes:
-they must fit into messages between nodes."""
+"""The most bytes of the text of any message, and of the pieces in a query. Both
+must fit into messages between nodes."""
 
 
 class AppendStatus(StrEnum):
@@ -80,7 +80,7 @@ class AppendStatus(StrEnum):
     REPEATED = "repeated"
     """The stream already has a piece with this number."""
     GAP = "gap"
-    """Pieces before it are missing."""
+    """Pieces before this piece are missing."""
     TOO_LONG = "too_long"
     """The message would be too long."""
     CLOSED = "closed"
@@ -98,10 +98,10 @@ piece has the number 1), and its text."""
 
 class AppendPieces(Struct, frozen=True, array_like=True):
     """Append pieces to streams of the queried node. The answer has an
-    :class:`AppendedPiece` for each.
+    :class:`AppendedPiece` for each piece.
 
-    ``sender``, here and below: only streams of this sender (``""``: of any
-    sender).
+    ``sender``, here and in the other queries: only streams of this sender are
+    used. ``""`` means streams of any sender.
     """
 
     app: str
@@ -110,8 +110,8 @@ class AppendPieces(Struct, frozen=True, array_like=True):
 
 
 class AppendedPiece(NamedTuple):
-    """The result of appending a piece. ``piece``: number of the last piece of
-    the stream (0: unknown)."""
+    """The result of appending a piece. ``piece``: the number of the last piece
+    of the stream (0: unknown)."""
 
     status: AppendStatus
     piece: int = 0
@@ -131,10 +131,10 @@ class CloseStream(Struct, frozen=True, array_like=True):
 
 
 class ClosedStream(Struct, frozen=True, array_like=True):
-    """The result of closing a stream. ``epoch``, ``offset``: its position in
-    the history (0: no history).
+    """The result of closing a stream. ``epoch``, ``offset``: the position of
+    the message in the history (0: no history).
 
-    ``rejected``: the log has refused its message.
+    ``rejected``: set if the log has refused the message.
     """
 
     status: Literal["closed", "repeated", "unknown", "failed", "not_allowed"]
@@ -154,7 +154,7 @@ class StopStream(Struct, frozen=True, array_like=True):
 
 
 class StreamQuery(Struct, frozen=True, array_like=True):
-    """The state of a stream of the queried node."""
+    """Ask for the state of a stream of the queried node."""
 
     app: str
     stream: str
@@ -164,10 +164,11 @@ class StreamState(Struct, frozen=True, array_like=True):
     """The state of a stream."""
 
     so_far: Event | None = None
-    """The event with the whole text; None: the stream takes no more pieces."""
+    """The event with the whole text so far. None means that the stream takes no
+    more pieces."""
     over: bool = False
     """Whether the node does not have the stream, because it has ended.
-    Otherwise its end is being published."""
+    If False, and ``so_far`` is None, its end is being published."""
 
 
 class _Size(Struct, weakref=True):
@@ -185,22 +186,22 @@ class _OwnStream(Struct):
     """The sizes of the app and of the owner, which count the bytes of this
     stream, too."""
     limit: int
-    """The most bytes of its text and tags."""
+    """The most bytes of the stream's text and tags."""
     left: int
     """How many more bytes the text may have."""
     touched: float
-    """When its last piece came (monotonic)."""
+    """When the last piece came (time of the monotonic clock)."""
     checked: float
-    """When its sender was last checked (monotonic)."""
+    """When the sender was last checked (time of the monotonic clock)."""
     piece: int = 0
-    """The number of its last piece, for its publisher. The pieces of one
-    request are one event, and events have numbers of their own."""
+    """The number that the publisher has given the last piece. Events have
+    numbers of their own, because the pieces of one request are one event."""
     ended: bool = False
-    """Whether it takes no more pieces."""
+    """Whether the stream takes no more pieces."""
     closing: bool = False
-    """Whether a greenlet publishes its end."""
+    """Whether a greenlet publishes the end of the stream."""
     incomplete: bool = False
-    """Whether it has ended without being finished."""
+    """Whether the stream has ended before it was finished."""
 
 
 class StreamTarget(ABC):
@@ -212,10 +213,10 @@ class StreamTarget(ABC):
     """
 
     name: str
-    """The prefix of the names of its queries between nodes."""
+    """The prefix of the names of this target's queries between nodes."""
     together: int
-    """How many events are published together; other work gets turns in
-    between."""
+    """How many events are published together. Between two such groups, other
+    greenlets may run."""
     of_users: bool
     """Whether senders are users, who may lose the right to write."""
     streams: OpenStreams
@@ -223,7 +224,7 @@ class StreamTarget(ABC):
 
     @abstractmethod
     def limit(self, app: str, channel: str) -> int:
-        """Return the most bytes of a message; 0: the usual limit."""
+        """Return the most bytes of a message. 0 means the usual limit."""
 
     @abstractmethod
     def check(self, stream: OpenStream) -> None:
@@ -234,7 +235,8 @@ class StreamTarget(ABC):
         """
 
     def may_continue(self, stream: OpenStream) -> bool:
-        """Tell whether the sender of a stream may still write there.
+        """Tell whether the sender of a stream may still write to its channel or
+        conversation.
 
         May switch greenlets.
         """
@@ -257,10 +259,10 @@ class StreamTarget(ABC):
     ) -> Position | Rejected | None:
         """Send the whole message, and store it if the target stores messages.
 
-        May switch greenlets. Returns the position of the stored message; None:
-        it is not stored. Returns Rejected if the log has refused it. Raises
-        :class:`ChannelRefused`. Only for the reason ``unavailable`` it makes
-        sense to try again.
+        May switch greenlets. Returns the position of the stored message, or
+        None if it is not stored. Returns Rejected if the log has refused it.
+        Raises :class:`ChannelRefused`. The caller should try again only if the
+        reason is ``unavailable``.
         """
 
     @abstractmethod
@@ -272,30 +274,30 @@ class StreamTarget(ABC):
     def deliver_so_far(self, app: str, event: Event) -> None:
         """Take the text so far of a stream of another node.
 
-        It is sent to the receivers of this node as their outboxes become empty.
-        Never switches greenlets.
+        The text is sent to the receivers of this node as their outboxes become
+        empty. Never switches greenlets.
         """
 
     @abstractmethod
     def has_receivers(self, stream: OpenStream) -> bool:
-        """Tell whether a stream has receivers here. Never switches
+        """Tell whether a stream has receivers on this node. Never switches
         greenlets."""
 
     @abstractmethod
     def history(self, app: str, channel: str) -> str:
         """Return the name of the history that stores messages.
 
-        It is ``log``, ``recent`` (a number of publications), or ``""`` (no
-        history). With a history, a message whose node has died is stored only
-        once.
+        The name is ``log``, ``recent`` (a number of publications), or ``""``
+        (no history). If the node of a message has died, all other nodes publish
+        its end, but a history stores the message only once.
         """
 
 
 class ChannelStreams(StreamTarget):
     """The target of streamed messages in channels.
 
-    Make it after the services of dialects, so that a connection has the answer
-    to its subscription before it receives a stream.
+    Make this object after the services of dialects, so that a connection gets
+    the answer to its subscription before it receives a stream.
     """
 
     name = ""
@@ -328,9 +330,9 @@ class ChannelStreams(StreamTarget):
     def subscribed(self, connection: Connection, channel: str) -> None:
         """Send a new subscriber the text so far of each open streamed message.
 
-        Each is sent when the outbox of the connection is empty. If another node
-        owns the message, the first subscriber on this node waits for the next
-        piece. Never switches greenlets.
+        Each text is sent when the outbox of the connection is empty. If another
+        node owns the message, the first subscriber on this node waits for the
+        next piece. Never switches greenlets.
         """
         if not self.streams.by_channel:
             return
@@ -341,7 +343,8 @@ class ChannelStreams(StreamTarget):
         if local is None or connection not in local.members:
             return
         if len(local.members) == 1:
-            # The copies may lack pieces that came while nobody was subscribed.
+            # The copies may lack pieces that came while this node had no
+            # subscriber.
             self.streams.drop_copies(app, channel)
         send_so_far = partial(self._send_so_far, app, channel)
         for stream in self.streams.of(app, channel).values():
@@ -358,7 +361,7 @@ class ChannelStreams(StreamTarget):
         self._channels.publishing.here.metrics.pushes.require(stream.app)
         options = self._channels.options.of(stream.app, stream.channel)
         check_known(options)
-        # The message in the log has limits of its own.
+        # A message in the log has further limits.
         if options.history:
             end = Publication(stream.channel, stream.end(incomplete=True))
             check_draft(draft_of(end))
@@ -382,8 +385,8 @@ class ChannelStreams(StreamTarget):
         self._channels.publishing.deliver(app, Publication(event.channel.name, event))
 
     def deliver_so_far(self, app: str, event: Event) -> None:
-        """Take the text so far of a stream, and send it to the subscribers
-        here."""
+        """Take the text so far of a stream, and send it to the subscribers of
+        this node."""
         part, stream = parts_of(event)
         local = self._hub.channel(app, part.name)
         if local is not None and self.streams.accept(app, event):
@@ -407,11 +410,12 @@ class ChannelStreams(StreamTarget):
             self._channels.ordered.send(local, members, stream.so_far())
 
     def has_receivers(self, stream: OpenStream) -> bool:
-        """Tell whether the channel has subscribers here."""
+        """Tell whether the channel has subscribers on this node."""
         return self._hub.member_count(stream.app, stream.channel) > 0
 
     def history(self, app: str, channel: str) -> str:
-        """Return the name of the history of the channel; ``""``: no history."""
+        """Return the name of the history of the channel, or ``""`` if it has no
+        history."""
         options = self._channels.options.of(app, channel)
         if options.history:
             return options.history
@@ -429,8 +433,8 @@ def check_draft(draft: Draft) -> None:
 class StreamedMessages:
     """Streamed messages of all nodes.
 
-    The node on which a stream was opened owns it: pieces for it are passed on
-    to this node. ``others`` is None without a cluster.
+    The node on which a stream was opened owns the stream. The other nodes pass
+    pieces on to this node. ``others`` is None without a cluster.
     """
 
     def __init__(
@@ -457,14 +461,15 @@ class StreamedMessages:
         self._counts: dict[str, int] = {}
         """App → the number of its streams in ``_own``."""
         self._sizes = WeakValueDictionary[tuple[str, str], _Size]()
-        """(app, owner) → the size of the open streams of this owner; the owner
+        """(app, owner) → the size of the open streams of this owner. The owner
         ``""`` stands for all owners of the app. The streams in ``_own`` keep
         their sizes alive."""
         self._closed: dict[str, tuple[float, str, str, ClosedStream]] = {}
-        """Id of a stream that was closed lately → the time of its end
-        (monotonic), app, sender and result. In the order of time."""
+        """Id of a stream that was closed lately → the time of its end (of the
+        monotonic clock), app, sender and result. The streams are in the order
+        of this time."""
 
-        # Both kinds of streams have the same queries, under other names.
+        # Both kinds of streams have the same queries, but with different names.
         self._append_query = f"{target.name}append pieces"
         self._close_query = f"{target.name}close stream"
         self._stop_query = f"{target.name}stop stream"
@@ -486,15 +491,14 @@ class StreamedMessages:
     ) -> str:
         """Open a stream, and return its id. May switch greenlets.
 
-        - ``head``: sender, type and time of the message; its ``channel`` names
-          the channel.
-        - ``text``: the beginning of the message.
-        - ``owner``: whoever is charged for its bytes, besides the app; ``""``:
-          only the app.
-        - ``stoppers``: the readers who may stop it; None: all readers.
+        - ``head``: an event with the sender, type and time of the message. Its
+        ``channel`` names the channel. - ``text``: the beginning of the message.
+        - ``owner``: the user who is charged for the bytes, in addition to the
+        app. ``""`` means that only the app is charged. - ``stoppers``: the
+        readers who may stop the stream. None means all readers.
 
-        Raises :class:`ChannelRefused`: ``name``, ``unknown``, ``full`` (the app
-        or owner has too many), ``limit``.
+        Raises :class:`ChannelRefused` with the reason ``name``, ``unknown``,
+        ``full`` (the app or the owner has too many streams) or ``limit``.
         """
         part = head.channel
         assert part is not None
@@ -517,7 +521,8 @@ class StreamedMessages:
                 "limit", f"a message of the channel has at most {limit} bytes"
             )
 
-        # The open streams of an app and of an owner have a limit together.
+        # All open streams of an app share a limit, and so do all open streams
+        # of an owner.
         sizes = self._sizes_of(app, owner)
         if any(total.size + len(beginning) > total.most for total in sizes):
             raise ChannelRefused(
@@ -531,7 +536,7 @@ class StreamedMessages:
             stream.stoppers = frozenset(stoppers)
         self._target.check(stream)
 
-        # Nothing refuses the stream any more.
+        # All checks have passed.
         self._own[id] = _OwnStream(
             stream, sizes, limit, left=limit - size, touched=now, checked=now
         )
@@ -546,7 +551,7 @@ class StreamedMessages:
         """Return the sizes that count the bytes of a new stream.
 
         These are the size of the app, and of the owner, if there is one. The
-        stream keeps them alive: a size ends with the last of its streams.
+        stream keeps the sizes alive. A size ends with the last of its streams.
         """
         sizes = [self._sizes.setdefault((app, ""), _Size(MOST_APP_BYTES))]
         if owner:
@@ -566,9 +571,10 @@ class StreamedMessages:
         """Append pieces to streams of any nodes, and return a result for each
         piece.
 
-        ``sender``: only to streams of this sender; ``""``: of any sender. May
-        switch greenlets. Raises TooManyRequests, and :class:`ChannelRefused`
-        (``unavailable``) if none of their nodes answers.
+        Only streams of this ``sender`` are extended. ``""`` means any sender.
+        May switch greenlets. Raises TooManyRequests, and
+        :class:`ChannelRefused` (``unavailable``) if none of their nodes
+        answers.
         """
         self._rate.require_one(app, len(pieces))
         here: list[int] = []
@@ -576,7 +582,7 @@ class StreamedMessages:
         elsewhere: dict[int, list[int]] = {}
         """Epoch of another node → the indexes of the pieces of its streams."""
         leases: dict[int, Lease] = {}
-        # Each result stays `failed` until its node answers.
+        # A result stays `failed` until the node of the stream answers.
         results = [AppendedPiece(AppendStatus.FAILED)] * len(pieces)
         for index, (stream, _, text) in enumerate(pieces):
             if stream in self._own:
@@ -592,18 +598,18 @@ class StreamedMessages:
                 elsewhere.setdefault(lease.epoch, []).append(index)
 
         def append_elsewhere(node_epoch: int, indexes: list[int]) -> None:
-            """Greenlet: let another node append pieces."""
+            """Let another node append pieces. Runs in a greenlet of its own."""
             assert self._others is not None
             for part in _in_parts(indexes, pieces):
                 query = AppendPieces(app, [pieces[index] for index in part], sender)
                 answers = self._others.query_behind(
                     leases[node_epoch], self._append_query, query, list[AppendedPiece]
                 )
-                # Without an answer, nothing is replaced.
+                # If there is no answer, the results stay `failed`.
                 for index, answer in zip(part, answers or (), strict=False):
                     results[index] = answer
 
-        # The other nodes work while this one does.
+        # The other nodes append their pieces while this node does.
         greenlets = [
             gevent.spawn(append_elsewhere, node_epoch, indexes)
             for node_epoch, indexes in elsewhere.items()
@@ -633,9 +639,9 @@ class StreamedMessages:
         if self._target.of_users:
             self._check_senders(query.app, ids, query.sender)
         for first in range(0, len(ids), self._target.together):
-            # This does not switch before the pieces have their place among the
-            # publications, so that pieces of another query do not overtake
-            # them.
+            # From here on, greenlets do not switch before the pieces have their
+            # place among the publications. So pieces of another query cannot
+            # overtake them.
             events = []
             now = monotonic()
             for id in ids[first : first + self._target.together]:
@@ -670,15 +676,15 @@ class StreamedMessages:
     ) -> None:
         """Set the results of pieces of a stream that was closed lately.
 
-        ``indexes`` are their places in ``results``, which otherwise stays as it
-        is.
+        ``indexes`` are the places of these pieces in ``results``. Other results
+        stay as they are.
         """
         if self._find_closed(query.app, id, query.sender) is not None:
             for index in indexes:
                 results[index] = AppendedPiece(AppendStatus.CLOSED)
 
     def _check_senders(self, app: str, ids: Iterable[str], sender: str) -> None:
-        """End the streams whose senders may not write any more.
+        """End the streams whose senders may no longer write.
 
         Senders that were checked lately are not checked again. May switch
         greenlets.
@@ -688,15 +694,16 @@ class StreamedMessages:
             record = self._find(app, id, sender)
             if record is None or record.ended or record.checked + CHECK_SECONDS > now:
                 continue
-            # Set first, because the check may switch greenlets.
+            # The time is set first, because the check may switch greenlets.
             record.checked = now
             if not self._target.may_continue(record.stream):
                 self._end(id, record, incomplete=True)
 
     def _find(self, app: str, id: str, sender: str = "") -> _OwnStream | None:
-        """Return a stream of this node; None: there is no such stream.
+        """Return a stream of this node, or None if there is no such stream.
 
-        It must be of this app and of this ``sender``; ``""``: of any sender.
+        It must be a stream of this app and of this ``sender``. ``""`` means any
+        sender.
         """
         record = self._own.get(id)
         if record is None or record.stream.app != app:
@@ -706,9 +713,10 @@ class StreamedMessages:
         return record
 
     def _find_closed(self, app: str, id: str, sender: str) -> ClosedStream | None:
-        """Return the result of a stream that was closed lately; else None.
+        """Return the result of a stream that was closed lately, or None.
 
-        It must be of this app and of this ``sender``; ``""``: of any sender.
+        It must be a stream of this app and of this ``sender``. ``""`` means any
+        sender.
         """
         if id not in self._closed:
             return None
@@ -720,10 +728,11 @@ class StreamedMessages:
     def _add_piece(
         self, record: _OwnStream, number: int, piece: str, now: float
     ) -> AppendStatus:
-        """Add a piece to the text of a stream, and return what became of it.
+        """Add a piece to the text of a stream, and return the result for the
+        piece.
 
-        It is added if it is the next one and there is space for it. ``now`` is
-        monotonic time.
+        The piece is added if it is the next piece, and if there is space for
+        it. ``now`` is the time of the monotonic clock.
         """
         stream = record.stream
         if record.ended:
@@ -736,7 +745,7 @@ class StreamedMessages:
         size = len(text)
         if size > record.left:
             return AppendStatus.TOO_LONG
-        # All limits are checked before anything is counted.
+        # All limits are checked before the bytes are counted.
         for total in record.sizes:
             if total.size + size > total.most:
                 return AppendStatus.TOO_LONG
@@ -755,10 +764,10 @@ class StreamedMessages:
     ) -> ClosedStream:
         """Close a stream of any node. May switch greenlets.
 
-        ``incomplete``: its publisher could not finish it. ``sender``: only a
-        stream of this sender; ``""``: of any sender. Raises
-        :class:`ChannelRefused` (``unavailable``) if its node or the history
-        does not answer.
+        ``incomplete``: whether the publisher could not finish the message.
+        ``sender``: only a stream of this sender is closed; ``""`` means any
+        sender. Raises :class:`ChannelRefused` (``unavailable``) if the node of
+        the stream or the history does not answer.
         """
         query = CloseStream(app, stream, incomplete, sender)
         close_here = partial(self._close_here, query)
@@ -767,10 +776,11 @@ class StreamedMessages:
     def stop(self, app: str, stream: str, user: str) -> ClosedStream:
         """Close a stream of any node for a reader, as incomplete.
 
-        Its publisher learns it from the stored message, and from the answer to
-        the next piece. The result is ``not_allowed`` if the reader may not stop
-        it. May switch greenlets. Raises :class:`ChannelRefused`
-        (``unavailable``) if its node or the history does not answer.
+        The publisher learns this from the stored message, and from the answer
+        to the next piece. The result is ``not_allowed`` if the reader may not
+        stop the stream. May switch greenlets. Raises :class:`ChannelRefused`
+        (``unavailable``) if the node of the stream or the history does not
+        answer.
         """
         query = StopStream(app, stream, user)
         stop_here = partial(self._stop_here, query)
@@ -786,7 +796,7 @@ class StreamedMessages:
         """Let the node that owns a stream close it, and return the result.
 
         ``name`` is the name of the query to another node. ``close_here`` is
-        called if this node owns the stream, or no node does. May switch
+        called if this node owns the stream, or if no node owns it. May switch
         greenlets. Raises :class:`ChannelRefused` (``unavailable``).
         """
         lease = self._table.node_of(stream, self._others)
@@ -822,7 +832,7 @@ class StreamedMessages:
     def _close_here(self, query: CloseStream) -> ClosedStream:
         """Close a stream of this node. May switch greenlets.
 
-        A repeated request gets the result of the first one.
+        A repeated request gets the result of the first request.
         """
         record = self._find(query.app, query.stream, query.sender)
         if record is not None:
@@ -838,9 +848,9 @@ class StreamedMessages:
     ) -> ClosedStream | None:
         """End a stream: publish its end, and forget it. May switch greenlets.
 
-        Returns None if the history does not answer, so that it must be tried
+        Returns None if the history does not answer. The caller must then try
         again. Also returns None if another greenlet publishes the end or has
-        done so.
+        published it.
         """
         if record.closing or id not in self._own:
             return None
@@ -858,8 +868,8 @@ class StreamedMessages:
             return None
         finally:
             record.closing = False
-        # The app may have been deleted meanwhile: forget() has removed the
-        # stream then.
+        # If the app was deleted meanwhile, forget() has already removed the
+        # stream.
         if self._own.pop(id, None) is not None:
             self._counts[stream.app] -= 1
             for total in record.sizes:
@@ -896,8 +906,8 @@ class StreamedMessages:
             except ChannelRefused as refused:
                 if refused.reason == "unavailable":
                     raise
-        # An end without text is no message, and the target may refuse the end.
-        # Then it is sent as a last piece.
+        # An end without text is not a message, and the target may refuse an
+        # end. In both cases, the end is sent as a last piece.
         end_piece = msgspec.structs.replace(event, kind=stream.head.kind)
         self._target.publish(stream.app, [end_piece])
         return None
@@ -905,13 +915,13 @@ class StreamedMessages:
     def close_all(self) -> None:
         """Close the streams of this node before it stops. May switch greenlets.
 
-        Streams are lost if that fails or takes too long. Clients are closed
-        afterwards.
+        If this fails or takes too long, streams are lost. The connections of
+        clients are closed afterwards.
         """
         deadline = monotonic() + CLOSE_ALL_SECONDS
         failed: set[str] = set()
         for id, record in tuple(self._own.items()):
-            # Another greenlet publishes the end, or has done so.
+            # Another greenlet publishes the end, or has published it.
             if record.closing or id not in self._own:
                 continue
             if monotonic() > deadline:
@@ -926,8 +936,8 @@ class StreamedMessages:
     def _end_incomplete(self, id: str, record: _OwnStream, failed: set[str]) -> None:
         """End a stream as incomplete. May switch greenlets.
 
-        If its history does not answer, it is added to ``failed``. Streams with
-        such a history are not tried, so that the wait happens only once.
+        If the history does not answer, it is added to ``failed``. Other streams
+        with this history are not ended, so that this node waits only once.
         """
         history = self._target.history(record.stream.app, record.stream.channel)
         if history in failed:
@@ -936,7 +946,7 @@ class StreamedMessages:
             failed.add(history)
 
     def forget(self, app: str) -> None:
-        """Remove everything of a deleted app. Never switches greenlets."""
+        """Remove all streams of a deleted app. Never switches greenlets."""
         for stream in self._streams.all():
             if stream.app == app:
                 self._streams.remove(app, stream.channel, stream.id)
@@ -954,7 +964,7 @@ class StreamedMessages:
         """
         check_at = 0.0
         while True:
-            # Without streams, wait for the first one.
+            # If there are no streams, wait for the first stream.
             is_idle = not (self._own or self._closed or self._streams.by_channel)
             seconds = None if is_idle else max(0.0, check_at - monotonic())
             self._streams.news.wait(seconds)
@@ -977,9 +987,9 @@ class StreamedMessages:
     def look(self, now: float) -> None:
         """Check all streams for time-outs. May switch greenlets.
 
-        Also sends signs of life, and drops copies that nobody needs. A *sign of
-        life* tells the other nodes that a stream without new pieces still
-        exists. ``now`` is monotonic time.
+        This also sends signs of life, and drops copies that nobody needs. A
+        *sign of life* tells the other nodes that a stream without new pieces
+        still exists. ``now`` is the time of the monotonic clock.
         """
         self._forget_closed(now)
         signs_of_life = self._check_own(now)
@@ -987,13 +997,13 @@ class StreamedMessages:
             for app, events in signs_of_life.items():
                 self._target.publish(app, events)
             self._check_copies(now)
-        # Last, because it waits for the database.
+        # This comes last, because it waits for the database.
         if self._target.of_users:
             self._check_silent_senders(now)
 
     def _forget_closed(self, now: float) -> None:
         """Forget the streams whose end is long ago."""
-        # They are in the order of time.
+        # The streams are in the order in which they were closed.
         for id, (closed_at, *_) in tuple(self._closed.items()):
             if closed_at + CLOSED_SECONDS > now:
                 break
@@ -1002,13 +1012,13 @@ class StreamedMessages:
     def _check_own(self, now: float) -> dict[str, list[Event]]:
         """End the streams of this node that get no more pieces.
 
-        Returns app → the signs of life of its streams without a new piece. May
-        switch greenlets.
+        Returns app → the signs of life of its streams that have no new piece.
+        May switch greenlets.
         """
         signs_of_life: dict[str, list[Event]] = {}
         failed: set[str] = set()
         for id, record in tuple(self._own.items()):
-            # Another greenlet publishes the end, or has done so.
+            # Another greenlet publishes the end, or has published it.
             if record.closing or id not in self._own:
                 continue
             if record.ended or record.touched + self._idle_seconds <= now:
@@ -1025,15 +1035,16 @@ class StreamedMessages:
             if not self._target.has_receivers(copy):
                 self._streams.remove(copy.app, copy.channel, copy.id)
             elif copy.heard + SILENT_SECONDS <= now:
-                # Not asked again before another silence of this length.
+                # The owner is asked again only after another silence of this
+                # length.
                 copy.heard = now
                 gevent.spawn(self._read_copy, copy.app, copy.channel, copy.id)
 
     def _check_silent_senders(self, now: float) -> None:
-        """End streams without new pieces whose senders may not write any more.
+        """End streams without new pieces whose senders may no longer write.
 
         Streams of one sender in one conversation share a check. If there are
-        too many checks, the others are left for the next time. May switch
+        too many checks, the remaining checks are made the next time. May switch
         greenlets.
         """
         may_write: dict[tuple[str, str, str], bool] = {}
@@ -1075,20 +1086,20 @@ class StreamedMessages:
     def _read_copy(self, app: str, channel: str, id: str) -> None:
         """Read the text of a stream from its owner, as the copy of this node.
 
-        Runs in a greenlet of its own. If the owner does not have the stream any
-        more, the copy ends.
+        Runs in a greenlet of its own. If the owner no longer has the stream,
+        the copy ends.
         """
         assert self._others is not None
         lease = self._table.node_of(id, self._others)
-        # Without an owner, the stream is over.
+        # If the stream has no owner, it is over.
         state: StreamState | None = StreamState(over=True)
         if lease is not None:
             state = self._others.query_behind(
                 lease, self._state_query, StreamQuery(app, id), StreamState
             )
         copy = self._streams.of(app, channel).get(id)
-        # The owner did not answer: it is asked again after the next sign of
-        # life, or the next silence.
+        # If the owner did not answer, it is asked again after the next sign of
+        # life, or after the next silence.
         if state is None:
             return
         if state.so_far is not None:
@@ -1098,20 +1109,21 @@ class StreamedMessages:
             self._end_copy(copy, is_owner_dead=lease is None)
 
     def _end_copy(self, copy: OpenStream, is_owner_dead: bool) -> None:
-        """End the copy of a stream that its owner does not have any more.
+        """End the copy of a stream that its owner no longer has.
 
         If the owner is dead, this node publishes the end. Other nodes do the
-        same; a history stores the id only once. May switch greenlets.
+        same, but a history stores the id only once. May switch greenlets.
         """
         self._streams.remove(copy.app, copy.channel, copy.id)
         if not self._target.history(copy.app, copy.channel):
             self._target.deliver(copy.app, copy.end(incomplete=True))
         elif is_owner_dead:
-            # A living owner has published the end itself.
+            # If the owner lives, it has published the end itself.
             try:
                 self._publish_end(copy, incomplete=True)
             except ChannelRefused:
-                # The history does not answer: try again after SILENT_SECONDS.
+                # The history does not answer, so this node tries again after
+                # SILENT_SECONDS.
                 self._streams.add(copy)
 
 
